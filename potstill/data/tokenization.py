@@ -1,0 +1,153 @@
+"""Texts to token ids, exactly as `transformers` would give them, straight from tokenizer.json."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from potstill.errors import ModelError, SequenceLengthError
+from potstill.models.loading import TOKENIZER_FILES
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Models whose positions count from pad_token_id + 1, as RoBERTa's do.
+_OFFSET_POSITIONS = {
+    *("camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet"),
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
+# Keys of config.json that hold the number of positions.
+_POSITIONS = ("max_position_embeddings", "n_positions")
+# The tokenizer files without which there is no tokenizer.
+VOCABULARIES = [
+    name for name in TOKENIZER_FILES if not name.endswith(("_config.json", "_map.json", "added_tokens.json"))
+]
+_ROWS_AT_ONCE = 1000
+
+
+@dataclass
+class Counts:
+    """What was written of a split."""
+
+    rows: int = 0
+    tokens: int = 0
+    truncated: int = 0
+
+
+def check_length(base: Path, max_length: int) -> dict[str, Any]:
+    """Check the sequence limit against the model's positions and return its config.json.
+
+    Raises:
+        SequenceLengthError: the limit is beyond them.
+    """
+    config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    positions = next((int(config[key]) for key in _POSITIONS if config.get(key)), None)
+    if positions is not None and config.get("model_type") in _OFFSET_POSITIONS:
+        positions -= int(config.get("pad_token_id") or 0) + 1
+    if positions is not None and max_length > positions:
+        raise SequenceLengthError(
+            f"tokenize.max_length is {max_length}, but the model in {base} has {positions} positions; "
+            f"set tokenize.max_length to at most {positions}"
+        )
+    return config
+
+
+def copy_tokenizer(base: Path, folder: Path) -> None:
+    """Put a model's tokenizer files into `folder`; one without tokenizer.json (an older, slow one) is converted.
+
+    Raises:
+        ModelError: it cannot be converted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (base / "tokenizer.json").exists():
+        for name in TOKENIZER_FILES:
+            if (base / name).exists():
+                shutil.copyfile(base / name, folder / name)
+        return
+    if not any((base / name).exists() for name in VOCABULARIES):  # transformers would make one up from config.json
+        raise ModelError(
+            f"{base} has no tokenizer.json; save the tokenizer beside the model (tokenizer.save_pretrained)"
+        )
+    from transformers import AutoTokenizer
+
+    try:
+        AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False).save_pretrained(folder)
+    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+        raise ModelError(f"the tokenizer in {base} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
+    if not (folder / "tokenizer.json").exists():
+        raise ModelError(f"the tokenizer in {base} has no fast form (tokenizer.json); give a model that has one")
+
+
+def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
+    """A tokenizer that cuts at `max_length` tokens, special ones included, and pads nothing.
+
+    Of a pair the longer text is cut first, as `transformers` does with `truncation=True`. What tokenizer.json itself
+    says on cutting and padding does not count, nor does it there.
+
+    Raises:
+        ModelError: tokenizer.json cannot be read.
+    """
+    from tokenizers import Tokenizer
+
+    settings = folder / "tokenizer_config.json"
+    side = (
+        json.loads(settings.read_text(encoding="utf-8")).get("truncation_side", "right")
+        if settings.exists()
+        else "right"
+    )
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(f"{folder / 'tokenizer.json'} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length, stride=0, strategy="longest_first", direction=side)
+    return tokenizer
+
+
+def schema(*, pair: bool) -> pa.Schema:
+    """Columns of a split's `.arrow` file."""
+    fields = [("id", pa.string()), ("input_ids", pa.list_(pa.int32()))]
+    fields += [("token_type_ids", pa.list_(pa.int8()))] if pair else []
+    return pa.schema([*fields, ("label", pa.int64())])
+
+
+def write_tokens(table: pa.Table, tokenizer: Tokenizer, path: Path) -> Counts:
+    """Tokenize a prepared split into an Arrow stream that `datasets.Dataset.from_file` maps into memory.
+
+    Args:
+        table: columns `id`, `text`, `label` (null: none) and for pairs `text_pair`.
+        tokenizer: see `load_tokenizer`.
+        path: the file to write.
+    """
+    pair = "text_pair" in table.column_names
+    counts = Counts()
+    with path.open("wb") as sink, pa.ipc.new_stream(sink, schema(pair=pair)) as stream:
+        for batch in _batches(table, tokenizer, counts, pair=pair):
+            stream.write_batch(batch)
+    return counts
+
+
+def _batches(table: pa.Table, tokenizer: Tokenizer, counts: Counts, *, pair: bool) -> Iterator[pa.RecordBatch]:
+    for start in range(0, table.num_rows, _ROWS_AT_ONCE):
+        rows = table.slice(start, _ROWS_AT_ONCE)
+        encodings = tokenizer.encode_batch_fast(_inputs(rows, pair=pair))
+        ids = [encoding.ids for encoding in encodings]
+        counts.rows += len(ids)
+        counts.tokens += sum(map(len, ids))
+        counts.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
+        columns = [rows.column("id").combine_chunks(), pa.array(ids, pa.list_(pa.int32()))]
+        if pair:
+            columns.append(pa.array([encoding.type_ids for encoding in encodings], pa.list_(pa.int8())))
+        columns.append(rows.column("label").fill_null(-1).combine_chunks())
+        yield pa.record_batch(columns, schema=schema(pair=pair))
+
+
+def _inputs(rows: pa.Table, *, pair: bool) -> Sequence[str] | Sequence[tuple[str, str]]:
+    texts: list[str] = rows.column("text").to_pylist()
+    return list(zip(texts, rows.column("text_pair").to_pylist(), strict=True)) if pair else texts

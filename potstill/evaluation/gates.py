@@ -1,0 +1,163 @@
+"""Gates: may this candidate be promoted? Pure and fail-closed: what is missing, NaN or infinite fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from potstill.config import Gate
+from potstill.evaluation.naming import candidate_of
+
+# Accuracies are ratios of counts: a difference that equals its limit must not fail by the last bit of a float.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit and how the candidate stands to it.
+
+    Attributes:
+        name: key under `gate` in params.yaml, or what was checked beside the limits.
+        value: the number judged; None where there is no finite one.
+        limit: None for a check that is not a limit.
+        passed: False for everything that is not certainly within the limit.
+        sentence: the check in words, with the distance to the limit where it failed.
+    """
+
+    name: str
+    value: float | None
+    limit: float | None
+    passed: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All checks of one candidate. No check at all is not a pass."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence: which gates failed by how much, or how many passed."""
+        failed = [check.sentence for check in self.checks if not check.passed]
+        if failed or not self.checks:
+            return f"refused: {'; '.join(failed) or 'nothing was checked'}"
+        return f"passed: all {len(self.checks)} gates"
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict as plain values, none of them NaN."""
+        return {"passed": self.passed, "sentence": self.sentence, "checks": [asdict(check) for check in self.checks]}
+
+
+def failed(name: str, sentence: str) -> Check:
+    """A check that failed for a reason that is not a number."""
+    return Check(name, None, None, False, sentence)
+
+
+@dataclass(frozen=True)
+class _Limit:
+    words: str
+    kind: Literal["minimum", "maximum"]
+    # From (candidate's metrics, comparison) to the raw value.
+    value: Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+    unit: str = ""
+
+
+_LIMITS = {
+    "min_accuracy": _Limit("accuracy", "minimum", lambda model, _: model.get("accuracy")),
+    "min_macro_f1": _Limit("macro F1", "minimum", lambda model, _: model.get("macro_f1")),
+    "min_teacher_ratio": _Limit(
+        "share of the teacher's accuracy", "minimum", lambda _, pair: pair.get("teacher_ratio")
+    ),
+    "min_gain_over_control": _Limit(
+        "gain over the no-distillation control", "minimum", lambda _, pair: pair.get("gain_over_control")
+    ),
+    "max_ece": _Limit("calibration error", "maximum", lambda model, _: model.get("ece")),
+    "max_file_mb": _Limit("model file", "maximum", lambda model, _: model.get("megabytes"), " MB"),
+    "max_p99_ms": _Limit("p99 latency", "maximum", lambda model, _: model.get("p99_ms"), " ms"),
+    "min_speedup": _Limit("speed-up over the teacher", "minimum", lambda _, pair: pair.get("speedup"), "x"),
+}
+
+
+def judge(metrics: Mapping[str, Any], gate: Gate, champion: Mapping[str, Any] | None) -> Verdict:
+    """Judge the candidate.
+
+    Args:
+        metrics: the content of reports/metrics.json; it may be anything, what does not fit fails.
+        gate: the limits; one that is null in params is not checked.
+        champion: None where there is none yet; else its `accuracy` on the same test split, or a `problem` (a sentence)
+            that kept it from being scored there, which fails.
+    """
+    models = _mapping(metrics.get("models"))
+    candidate = _mapping(models.get(candidate_of(metrics) or ""))
+    comparison = _mapping(metrics.get("comparison"))
+    checks = [_scored(candidate)]
+    for name, limit in _LIMITS.items():
+        bound = getattr(gate, name)
+        if bound is not None:
+            checks.append(_check(name, limit, limit.value(candidate, comparison), bound))
+    if champion is not None and gate.max_loss_to_champion is not None:
+        checks.append(_against(candidate, champion, gate.max_loss_to_champion))
+    return Verdict(tuple(checks))
+
+
+def _scored(candidate: Mapping[str, Any]) -> Check:
+    """Holds even where every limit is null: a candidate without a score is never promoted."""
+    accuracy = _finite(candidate.get("accuracy"))
+    words = (
+        "the candidate was scored" if accuracy is not None else "the candidate has no finite accuracy in metrics.json"
+    )
+    return Check("scored", accuracy, None, accuracy is not None, words)
+
+
+def _against(candidate: Mapping[str, Any], champion: Mapping[str, Any], bound: float) -> Check:
+    name = "max_loss_to_champion"
+    if champion.get("problem") is not None:
+        return failed(name, f"the champion cannot be compared: {champion['problem']}")
+    ours, theirs = _finite(candidate.get("accuracy")), _finite(champion.get("accuracy"))
+    if ours is None or theirs is None:
+        who = "candidate" if ours is None else "champion"
+        return failed(name, f"the {who}'s accuracy is missing or not finite, so the loss to the champion is unknown")
+    return _check(name, _Limit("accuracy lost to the champion", "maximum", lambda *_: None), theirs - ours, bound)
+
+
+def _check(name: str, limit: _Limit, raw: Any, bound: float) -> Check:
+    value = _finite(raw)
+    if value is None:
+        state = "missing" if raw is None else f"{raw!r}"[:40]
+        return Check(name, None, bound, False, f"{limit.words} is {state}, which fails gate.{name}")
+    beyond = bound - value if limit.kind == "minimum" else value - bound
+    said = f"{limit.words} {_number(value)}{limit.unit}"
+    if beyond <= ROUNDING:
+        return Check(name, value, bound, True, f"{said} meets its {limit.kind} of {_number(bound)}{limit.unit}")
+    distance = f"{_number(beyond)}{limit.unit} {'below' if limit.kind == 'minimum' else 'above'}"
+    sentence = f"{said} is {distance} its {limit.kind} of {_number(bound)}{limit.unit} (gate.{name})"
+    return Check(name, value, bound, False, sentence)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _finite(value: Any) -> float | None:
+    """A finite number as float; None for anything else, True and False included."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _number(value: float) -> str:
+    """Four decimals, or two significant digits where those would read as zero."""
+    return f"{value:.2g}" if 0 < abs(value) < 5e-5 else f"{value:.4f}".rstrip("0").rstrip(".")

@@ -1,0 +1,111 @@
+"""Scores of a classifier from its logits: numpy only, since importing scikit-learn alone costs over a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from potstill.errors import ModelError
+
+Floats = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.integer]
+Doubles = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+
+def log_softmax(logits: Floats, temperature: float = 1.0) -> Doubles:
+    """Log probabilities [rows, labels] of logits [rows, labels] divided by a temperature; computed in float64."""
+    scaled = logits.astype(np.float64) / temperature
+    shifted = scaled - scaled.max(axis=-1, keepdims=True)
+    found: Doubles = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return found
+
+
+def softmax(logits: Floats, temperature: float = 1.0) -> Doubles:
+    """Probabilities [rows, labels] of logits [rows, labels] divided by a temperature."""
+    return np.exp(log_softmax(logits, temperature))
+
+
+def require_finite(logits: Floats, who: str) -> None:
+    """Refuse a model that answers NaN or infinity, which every mean and every comparison would hide or spread.
+
+    Raises:
+        ModelError: names `who`, the number of such rows and the first of them.
+    """
+    broken = np.flatnonzero(~np.isfinite(logits).all(axis=-1))
+    if len(broken):
+        raise ModelError(
+            f"{who} answers NaN or infinity on {len(broken)} of {len(logits)} test rows (first: row {broken[0]}); "
+            "its weights are damaged, so train it again with a lower learning rate or with project.precision fp32"
+        )
+
+
+def accuracy(labels: Ints, predictions: Ints) -> float:
+    """Share of rows [rows] where the predicted class is the gold class."""
+    return float(np.mean(labels == predictions))
+
+
+# Two models are compared as a model and the gold labels are.
+agreement = accuracy
+
+
+def confusion_matrix(labels: Ints, predictions: Ints, classes: int) -> Counts:
+    """Counts [gold class, predicted class]."""
+    found: Counts = np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+    return found
+
+
+def macro_f1(labels: Ints, predictions: Ints) -> float:
+    """Unweighted mean of each class's F1, over the classes that occur in labels or predictions (as scikit-learn)."""
+    classes = int(max(labels.max(), predictions.max())) + 1
+    counts = confusion_matrix(labels, predictions, classes)
+    members = counts.sum(axis=0) + counts.sum(axis=1)
+    occurring = members > 0
+    return float(np.mean(2 * np.diag(counts)[occurring] / members[occurring]))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Rows grouped by confidence (the probability of the predicted class) into bins of equal width over [0, 1].
+
+    Attributes:
+        rows: [bins] rows in each bin.
+        confidence: [bins] their mean confidence; 0 where a bin is empty.
+        accuracy: [bins] their accuracy; 0 where a bin is empty.
+    """
+
+    rows: Counts
+    confidence: Doubles
+    accuracy: Doubles
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: mean |accuracy - confidence| of the bins, weighted by their rows."""
+        return float(np.sum(self.rows * np.abs(self.accuracy - self.confidence)) / self.rows.sum())
+
+
+def reliability(labels: Ints, probabilities: Floats, bins: int) -> Reliability:
+    """Confidence against accuracy (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+
+    Args:
+        labels: [rows] gold classes.
+        probabilities: [rows, labels], calibrated or not.
+        bins: number of bins; bin m holds confidences in ((m - 1) / bins, m / bins].
+    """
+    confidence = probabilities.max(axis=-1).astype(np.float64)
+    correct = probabilities.argmax(axis=-1) == labels
+    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    rows: Counts = np.bincount(index, minlength=bins)
+    filled = np.maximum(rows, 1)
+    return Reliability(
+        rows,
+        np.bincount(index, weights=confidence, minlength=bins) / filled,
+        np.bincount(index, weights=correct.astype(np.float64), minlength=bins) / filled,
+    )
+
+
+def kl_divergence(teacher: Floats, student: Floats) -> float:
+    """Mean over the rows of KL(teacher || student) in nats, from log probabilities [rows, labels] of each."""
+    return float(np.mean(np.sum(np.exp(teacher) * (teacher - student), axis=-1)))

@@ -1,0 +1,150 @@
+# ruff: noqa: E501 - markup does not wrap like code
+"""The report's template, as code so that it travels with the package as every module does."""
+
+TEMPLATE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{{ project }}: evaluation of the student</title>
+<style>
+:root {
+  color-scheme: light dark;
+  --paper: #fdfdfc; --ink: #1d2127; --soft: #5d6570; --line: #e2e3e0; --accent: #b45f06;
+}
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #16181c; --ink: #e4e6ea; --soft: #9aa2ad; --line: #2e3238; --accent: #f0a04b; }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+}
+main { max-width: 62rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 .4rem; }
+h2 { font-size: 1.15rem; letter-spacing: -0.005em; margin: 3.2rem 0 .6rem; }
+p { margin: 0 0 1rem; max-width: 44rem; }
+.soft { color: var(--soft); }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); gap: 1px; margin: 2rem 0;
+  background: var(--line); border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
+.facts div { background: var(--paper); padding: 1rem 1.1rem; }
+.facts strong { display: block; font-size: 1.7rem; line-height: 1.2; font-weight: 600; letter-spacing: -0.02em;
+  font-variant-numeric: tabular-nums; }
+.facts span { color: var(--soft); font-size: .85rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th { font-weight: 500; color: var(--soft); text-align: right; vertical-align: bottom; white-space: pre-line; line-height: 1.25; }
+th, td { padding: .5rem .6rem; border-bottom: 1px solid var(--line); }
+td { text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th:last-child, td:last-child { padding-right: 0; }
+tr.ships td { font-weight: 600; }
+tr.ships td:first-child::after { content: "ships"; margin-left: .5rem; padding: .05rem .4rem; border-radius: 99px;
+  font-size: .72rem; font-weight: 500; color: var(--accent); border: 1px solid currentColor; }
+.prose td, .prose th { text-align: left; vertical-align: top; white-space: normal; }
+.prose td:first-child { min-width: 20rem; overflow-wrap: anywhere; white-space: pre-line; }
+.prose td:not(:first-child) { white-space: nowrap; }
+.wrong { color: var(--accent); }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1.5rem; }
+figure { margin: 1rem 0; overflow-x: auto; }
+figure svg { display: block; max-width: 100%; height: auto; color: var(--ink); }
+figure svg text { font-family: inherit !important; }
+code { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+.sums td:last-child { text-align: left; white-space: normal; color: var(--soft); }
+@media print { main { padding: 0; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
+</style>
+</head>
+<body>
+<main>
+<h1>{{ project }}: evaluation of the student</h1>
+<p class="soft">{{ "{:,}".format(metrics.rows) }} test texts that neither training nor any choice has seen. What ships is {{ candidate }}.</p>
+
+<section class="facts">
+<div><strong>{{ "%.1f" % (100 * model.accuracy) }}%</strong><span>accuracy ({{ "%.1f" % (100 * model.accuracy_low) }} to {{ "%.1f" % (100 * model.accuracy_high) }})</span></div>
+{% if comparison.teacher_ratio is defined %}
+<div><strong>{{ "%.1f" % (100 * comparison.teacher_ratio) }}%</strong><span>of the teacher's accuracy</span></div>
+{% endif %}
+<div><strong>{{ "%.1f" % comparison.speedup }}×</strong><span>the teacher's texts per second</span></div>
+<div><strong>{{ "%.1f" % model.megabytes }} MB</strong><span>model file, teacher {{ "%.1f" % metrics.models.teacher.megabytes }} MB</span></div>
+</section>
+
+<h2>Models</h2>
+<div class="wide">
+<table>
+<thead><tr>{% for title in headers %}<th scope="col">{{ title }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in rows %}
+<tr{% if row[0] == candidate %} class="ships"{% endif %}>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+<p class="soft" style="margin-top: .8rem">Accuracy with its Wilson interval. ECE: expected calibration error after temperature scaling, {{ metrics.calibration_bins }} bins.
+Speed on the machine that made this page: one text at a time for p50 and p99, batches of 32 for texts/s; the teacher through <code>transformers.pipeline</code>,
+the students from text to probabilities through the serving runtime. Compare the ratios: absolute numbers vary with the machine and its load.</p>
+<div class="pair">
+<figure role="img" aria-label="Accuracy with interval against size on disk">{{ figures.size }}</figure>
+<figure role="img" aria-label="Accuracy with interval against latency">{{ figures.latency }}</figure>
+</div>
+
+<h2>Does distillation help?</h2>
+<p>{{ verdict }}</p>
+<p class="soft">The control has the same layers, taken from the pretrained base and fine-tuned on the gold labels for the same budget: what one would have without a teacher.
+{{ candidate }} agrees with the teacher on {{ "%.1f" % (100 * comparison.agreement) }}% of the texts; the mean divergence KL(teacher‖student) of the calibrated probabilities is {{ "%.4f" % comparison.kl }} nats.</p>
+
+<h2>Calibration</h2>
+<p class="soft">How often a model is right, by how sure it is. On the dashed line the two are equal.</p>
+<figure role="img" aria-label="Reliability diagrams">{{ figures.reliability }}</figure>
+
+<h2>Confusion</h2>
+<p class="soft">Gold classes down, predicted classes across, number of texts in each cell.</p>
+<figure role="img" aria-label="Confusion matrices">{{ figures.confusion }}</figure>
+
+<h2>Where teacher and student disagree</h2>
+{% if examples %}
+<p class="soft">The {{ examples | length }} texts on which both are surest. A prediction that is not the gold label is coloured.</p>
+<div class="wide">
+<table class="prose">
+<thead><tr><th scope="col">text</th><th scope="col">gold</th><th scope="col">teacher</th><th scope="col">student</th></tr></thead>
+<tbody>
+{% for example in examples %}
+<tr><td>{{ example.text }}</td><td>{{ example.gold }}</td>
+<td{% if example.teacher != example.gold %} class="wrong"{% endif %}>{{ example.teacher }} {{ "%.2f" % example.teacher_probability }}</td>
+<td{% if example.student != example.gold %} class="wrong"{% endif %}>{{ example.student }} {{ "%.2f" % example.student_probability }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% else %}
+<p class="soft">They agree on every test text.</p>
+{% endif %}
+
+<h2>Data</h2>
+<div class="wide">
+<table>
+<thead><tr><th scope="col">split</th><th scope="col">rows</th><th scope="col">tokens</th><th scope="col">rows cut at the sequence limit</th></tr></thead>
+<tbody>
+{% for name, split in splits.items() %}
+<tr><td>{{ name }}</td><td>{{ "{:,}".format(split.rows) }}</td><td>{{ "{:,}".format(split.tokens) }}</td><td>{{ "{:,}".format(split.truncated) }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+
+<h2>Lineage</h2>
+<p class="soft">sha256 of the manifests of what went in; <code>dvc.lock</code> and the run in MLflow name the rest.</p>
+<div class="wide">
+<table class="sums">
+<tbody>
+{% for path, sum in lineage.items() %}
+<tr><td>{{ path }}</td><td><code>{{ sum }}</code></td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+</main>
+</body>
+</html>
+"""

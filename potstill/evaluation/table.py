@@ -1,0 +1,86 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from potstill.evaluation.naming import MODELS, candidate_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ABSENT = "–"
+
+
+def headers(metrics: Mapping[str, Any]) -> list[str]:
+    """Column titles, the interval's level included. Two lines each where that keeps the table within 80 columns."""
+    level = f"{100 * metrics.get('confidence', 0.95):g}%"
+    return [
+        "",
+        f"accuracy, %\n({level} interval)",
+        "macro\nF1",
+        "\nECE",
+        "para-\nmeters",
+        "\nMB",
+        "p50\nms",
+        "p99\nms",
+        "\ntexts/s",
+    ]
+
+
+def rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """One row of strings for each model in metrics.json, in the order of `MODELS`; what it lacks is a dash."""
+    models = metrics["models"]
+    return [_row(MODELS[name], models[name]) for name in MODELS if name in models]
+
+
+def render_table(metrics: Mapping[str, Any]) -> Table:
+    """The content of reports/metrics.json as a table for a terminal; the model that ships is bold."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for index, title in enumerate(headers(metrics)):
+        # Folded where the terminal is narrow: a number is never cut.
+        table.add_column(title, justify="left" if index == 0 else "right", overflow="fold")
+    ships = MODELS.get(candidate_of(metrics) or "")
+    for row in rows(metrics):
+        table.add_row(*row, style="bold" if row[0] == ships else None)
+    return table
+
+
+def _row(title: str, model: Mapping[str, Any]) -> list[str]:
+    accuracy = _percent(model.get("accuracy"))
+    if model.get("accuracy_low") is not None and model.get("accuracy_high") is not None:
+        accuracy += f" ({_percent(model['accuracy_low'])}–{_percent(model['accuracy_high'])})"
+    return [
+        title,
+        accuracy,
+        _fixed(model.get("macro_f1"), 3),
+        _fixed(model.get("ece"), 3),
+        _parameters(model.get("parameters")),
+        _fixed(model.get("megabytes"), 1),
+        _milliseconds(model.get("p50_ms")),
+        _milliseconds(model.get("p99_ms")),
+        _fixed(model.get("texts_per_second"), 0),
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return ABSENT if share is None else f"{100 * share:.1f}"
+
+
+def _fixed(value: float | None, decimals: int) -> str:
+    return ABSENT if value is None else f"{value:,.{decimals}f}"
+
+
+def _milliseconds(value: float | None) -> str:
+    """Three significant digits, since a teacher and a student differ by an order of magnitude."""
+    return _fixed(value, 2 if value is not None and value < 10 else 1 if value is not None and value < 100 else 0)
+
+
+def _parameters(count: int | None) -> str:
+    if count is None:
+        return ABSENT
+    return f"{count / 1e6:.1f}M" if count >= 100_000 else f"{count:,}"

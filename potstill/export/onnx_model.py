@@ -1,0 +1,79 @@
+"""A torch classifier as ONNX: inputs and outputs named as Optimum names them, no trace of the machine in the file."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+import torch
+from torch import Tensor
+
+from potstill.export.quiet import errors_only
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+OPSET = 20
+
+
+class _Logits(torch.nn.Module):
+    """Positional inputs in, logits out: what a graph can have."""
+
+    def __init__(self, model: PreTrainedModel, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
+        return logits
+
+
+def input_names(*, pair: bool) -> tuple[str, ...]:
+    """The graph's inputs, each int64 [batch, sequence]; segment ids only where they carry something."""
+    return ("input_ids", "attention_mask", "token_type_ids") if pair else ("input_ids", "attention_mask")
+
+
+def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
+    """Write the model in evaluation mode as fp32 ONNX with free batch and sequence sizes.
+
+    Output: `logits`, float32 [batch, classes].
+    """
+    names = input_names(pair=pair)
+    # Two rows of unequal length: with one row, or without padding, the tracer would take that for a constant.
+    ids = torch.full((2, 6), 2, dtype=torch.int64)
+    mask = torch.ones_like(ids)
+    mask[1, 4:] = 0
+    example = (ids, mask, torch.zeros_like(ids))[: len(names)]
+    batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
+    with warnings.catch_warnings(), errors_only("torch.onnx"):
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        torch.onnx.export(
+            _Logits(model.eval(), names),
+            example,
+            str(path),
+            input_names=list(names),
+            output_names=["logits"],
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            dynamic_shapes=(tuple({0: batch, 1: sequence} for _ in names),),
+            verbose=False,
+        )
+    _strip(path)
+
+
+def _strip(path: Path) -> None:
+    """Remove stack traces (they hold file paths) and inferred shapes (quantization stumbles over them)."""
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.graph.value_info[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in [*model.graph.input, *model.graph.output, *model.graph.initializer]:
+        del value.metadata_props[:]
+        value.doc_string = ""
+    onnx.save(model, path)

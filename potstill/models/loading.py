@@ -1,0 +1,149 @@
+"""Model folders in and out: safetensors only, no remote code, labels checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import LabelCountError, ModelError, UnsafeFileError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Formats that can run code when they are opened.
+UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt"}
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """Refuse a model folder that is unsafe or incomplete; return its config.json.
+
+    Raises:
+        UnsafeFileError: it carries pickled weights.
+        ModelError: config.json or the safetensors weights are missing.
+    """
+    unsafe = sorted(path.name for path in folder.rglob("*") if path.suffix.lower() in UNSAFE_SUFFIXES)
+    if unsafe:
+        raise UnsafeFileError(
+            f"{folder} holds {unsafe[0]}, a pickle that can run code when it is opened; "
+            "save the model as safetensors (model.save_pretrained) and remove that file"
+        )
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{folder} has no config.json; give a folder written by save_pretrained")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder} has no .safetensors weights; save the model with model.save_pretrained")
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def load_classifier(folder: Path, labels: Sequence[str] | None = None) -> PreTrainedModel:
+    """A sequence classifier in evaluation mode, fp32.
+
+    Args:
+        folder: a `save_pretrained` folder.
+        labels: class names in index order, for a base model that gets a new head (initialised from torch's current
+            seed); None takes the folder's own head.
+
+    Raises:
+        UnsafeFileError, ModelError: see `check_folder`; also a class transformers does not know.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it knows no setting in the environment
+    check_folder(folder)
+    head: dict[str, Any] = {}
+    if labels is not None:
+        names = {index: str(label) for index, label in enumerate(labels)}
+        head = {
+            "num_labels": len(labels),
+            "id2label": names,
+            "label2id": {name: index for index, name in names.items()},
+        }
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **head
+        )
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise ModelError(
+            f"{folder} cannot be loaded as a sequence classifier: {' '.join(str(error).split())[:300]}"
+        ) from error
+    return model.eval()
+
+
+def check_labels(folder: Path, labels: Sequence[str]) -> list[int]:
+    """Verify a fine-tuned teacher's label set and return, for each of our labels, its index in the teacher.
+
+    Raises:
+        LabelCountError: the counts differ, or the names are real names and differ.
+    """
+    config = check_folder(folder)
+    architectures = config.get("architectures") or [""]
+    if "ForSequenceClassification" not in architectures[0]:
+        raise LabelCountError(
+            f"{folder} is a {architectures[0] or 'model without a head'}, not a fine-tuned sequence classifier; "
+            "set teacher.fine_tuned to false to fine-tune it"
+        )
+    names = [str(name) for _, name in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))]
+    names = names or [f"LABEL_{index}" for index in range(int(config.get("num_labels", 2)))]
+    wanted = [str(label) for label in labels]
+    if len(names) != len(wanted):
+        raise LabelCountError(
+            f"the teacher in {folder} has {len(names)} labels ({', '.join(names[:8])}), the data has {len(wanted)} "
+            f"({', '.join(wanted[:8])}); give a teacher of the same task or set teacher.fine_tuned to false"
+        )
+    if all(name == f"LABEL_{index}" for index, name in enumerate(names)):
+        return list(range(len(names)))  # it never had names: prepare.labels gives the order
+    lower = [name.lower() for name in names]
+    missing = [label for label in wanted if label.lower() not in lower]
+    if missing:
+        raise LabelCountError(
+            f"the teacher in {folder} does not know the label {missing[0]!r}; its labels are {', '.join(names[:8])}"
+        )
+    return [lower.index(label.lower()) for label in wanted]
+
+
+def reorder_labels(model: PreTrainedModel, order: Sequence[int], labels: Sequence[str]) -> None:
+    """Put the rows of the output layer into our label order, in place, and name them."""
+    import torch
+
+    layer = output_layer(model)
+    index = torch.tensor(list(order))
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight[index])
+        layer.bias.copy_(layer.bias[index])
+    model.config.id2label = {position: str(label) for position, label in enumerate(labels)}
+    model.config.label2id = {str(label): position for position, label in enumerate(labels)}
+
+
+def output_layer(model: PreTrainedModel) -> Any:
+    """The linear layer that gives the logits."""
+    import torch
+
+    linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    matching = [module for module in linear if module.out_features == model.config.num_labels]
+    if not matching:
+        raise ModelError(f"{type(model).__name__} has no linear output layer of {model.config.num_labels} labels")
+    return matching[-1]
+
+
+def save_model(model: PreTrainedModel, folder: Path, tokenizer: Path) -> None:
+    """Write weights (safetensors), config and the tokenizer's files as a normal `save_pretrained` folder."""
+    model.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).exists():
+            shutil.copyfile(tokenizer / name, folder / name)

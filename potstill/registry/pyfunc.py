@@ -1,0 +1,48 @@
+"""The student behind MLflow's own interface: `mlflow.pyfunc.load_model("models:/<project>@champion").predict(frame)`.
+
+The loader module that a registered version names; its data is the serving folder, verified when it is loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+
+    from potstill.serving.runtime import Student
+
+
+class Classifier:
+    """Text in, label and probabilities out."""
+
+    def __init__(self, student: Student) -> None:
+        self._student = student
+
+    def predict(self, model_input: pandas.DataFrame, params: dict[str, Any] | None = None) -> pandas.DataFrame:
+        """Label of each row.
+
+        Args:
+            model_input: column `text`, for a model of pairs also `text_pair`.
+            params: none are known.
+
+        Returns:
+            Column `label`, and a column of probabilities for each label; the index of the input.
+        """
+        import pandas
+
+        columns = ["text", "text_pair"] if self._student.card.pair else ["text"]
+        values = model_input[columns].astype(str)
+        texts = list(values.itertuples(index=False, name=None)) if self._student.card.pair else list(values["text"])
+        answers = self._student.predict(texts)
+        names = [str(label) for label in self._student.card.labels]
+        rows = [[str(answer.label), *answer.probabilities] for answer in answers]
+        return pandas.DataFrame(rows, columns=["label", *names], index=model_input.index)
+
+
+def _load_pyfunc(data_path: str) -> Classifier:
+    """What MLflow calls with the path of the serving folder."""
+    from potstill.serving.runtime import Student
+
+    return Classifier(Student(Path(data_path)))

@@ -1,0 +1,312 @@
+"""MLflow runs: one parent a pipeline run that did something, one child a stage that ran.
+
+A stage's run is created, filled and ended in one go when the stage has ended, so a killed stage leaves nothing RUNNING.
+`import mlflow` costs seconds a process: inside a pipeline run a stage therefore only leaves its facts as a file
+(`RECORDS` names the folder) and the flow, which has MLflow loaded, turns it into the run; a stage that is run on its
+own logs itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill import environment
+from potstill.artifacts import sha256_value, write_text
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+# Set by a pipeline run: the folder in which its stages leave their facts.
+RECORDS = "POTSTILL_RECORDS"
+ARTIFACTS = Path("mlartifacts")
+
+# MLflow's own names, so that its pages show parent, commit and source in their places.
+_PARENT = "mlflow.parentRunId"
+_COMMIT = "mlflow.source.git.commit"
+STAGE = "potstill.stage"
+OUTS = "potstill.outs"
+WORKSPACE = "potstill.workspace"
+
+# What one call of the store takes (mlflow.utils.validation).
+_METRICS_PER_CALL = 1000
+_PARAMS_PER_CALL = 100
+_VALUE_CHARACTERS = 6000
+_TAG_CHARACTERS = 5000
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """The facts of one executed stage, ready to become an MLflow run."""
+
+    project: str
+    stage: str
+    # Seconds since the epoch.
+    start: float
+    end: float
+    params: dict[str, Any]
+    metrics: dict[str, float]
+    # (step, name, value) in order.
+    history: list[tuple[int, str, float]]
+    # Name -> digest, source, rows and whatever else is known of a dataset.
+    datasets: dict[str, dict[str, Any]]
+    outs: str
+    tags: dict[str, str]
+
+
+def log_stage(
+    *,
+    project: str,
+    stage: str,
+    parent: str | None,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    history: Sequence[tuple[int, str, float]],
+    datasets: Mapping[str, Mapping[str, Any]],
+    outs: Mapping[str, Any],
+) -> None:
+    """Log one finished stage: as a file for the pipeline run that goes on (`RECORDS`), else straight to MLflow.
+
+    Args:
+        project: name of the MLflow experiment.
+        stage: name of the stage and of its run.
+        parent: id of the pipeline's run, if there is one.
+        params: the stage's parameters, flat.
+        metrics: final numbers; `seconds` (wall time of the stage) sets the run's start.
+        history: (step, name, value) over the stage's time.
+        datasets: name in MLflow -> `digest`, `source`, `rows` of a dataset the stage used.
+        outs: out -> its identity; their hash is the tag by which a later run finds this one.
+    """
+    end = time.time()
+    record = StageRecord(
+        project=project,
+        stage=stage,
+        start=end - metrics.get("seconds", 0.0),
+        end=end,
+        params=dict(params),
+        metrics=dict(metrics),
+        history=[(step, name, value) for step, name, value in history],
+        datasets={name: dict(facts) for name, facts in datasets.items()},
+        outs=outs_sum(outs),
+        tags=git_tags(Path.cwd()),
+    )
+    if folder := os.environ.get(RECORDS):
+        # NaN is a legal value of a metric, so not the canonical form.
+        write_text(Path(folder) / f"{stage}-{uuid.uuid4().hex}.json", json.dumps(asdict(record)))
+    else:
+        write_stage_run(Path.cwd(), record, parent)
+
+
+def read_record(path: Path) -> StageRecord:
+    """A record as `log_stage` left it."""
+    return StageRecord(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def outs_sum(outs: Mapping[str, Any]) -> str:
+    """The hash that names a stage's outs, given each folder's identity (the sha256 of its manifest)."""
+    return sha256_value(dict(outs))
+
+
+def git_tags(workspace: Path) -> dict[str, str]:
+    """Commit and whether the tree differs from it; empty outside git or before the first commit."""
+    commit = _git(workspace, "rev-parse", "--verify", "HEAD")
+    if commit is None:
+        return {}
+    changes = _git(workspace, "status", "--porcelain", "--untracked-files=no")
+    return {_COMMIT: commit, "potstill.git_dirty": str(bool(changes)).lower()}
+
+
+def _git(workspace: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=workspace, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+
+def tracking_uri(workspace: Path) -> str:
+    """`MLFLOW_TRACKING_URI`, else the workspace's own SQLite file, which plain `mlflow ui` shows there."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.resolve()}/mlflow.db"
+
+
+def has_store(workspace: Path) -> bool:
+    """Whether there is a store to look at, so that looking makes none."""
+    return "MLFLOW_TRACKING_URI" in os.environ or (workspace / "mlflow.db").exists()
+
+
+def client(workspace: Path) -> MlflowClient:
+    """The MLflow client of a workspace. The first call in a new workspace creates the store (seconds)."""
+    return _client(tracking_uri(workspace))
+
+
+@functools.lru_cache(maxsize=8)
+def _client(uri: str) -> MlflowClient:
+    environment.prepare()
+    from mlflow.tracking import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+
+
+def experiment_id(workspace: Path, project: str) -> str:
+    """The project's experiment, made at its first use.
+
+    A tracking server chooses where artifacts go; with a database of our own they go to the workspace's `mlartifacts`,
+    by an absolute path as MLflow wants it (its default would make an `mlruns` folder).
+    """
+    store = client(workspace)
+    found = store.get_experiment_by_name(project)
+    if found is None:
+        served = tracking_uri(workspace).startswith(("http:", "https:", "databricks"))
+        place = None if served else (workspace.resolve() / ARTIFACTS / project).as_uri()
+        return str(store.create_experiment(project, artifact_location=place))
+    if found.lifecycle_stage == "deleted":
+        store.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def write_stage_run(workspace: Path, record: StageRecord, parent: str | None) -> str:
+    """Turn a record into a finished run in six store calls or fewer, and return the run's id."""
+    from mlflow.entities import Metric, Param
+
+    store = client(workspace)
+    start, end = (round(1000 * seconds) for seconds in (record.start, record.end))
+    tags = {STAGE: record.stage, OUTS: record.outs, WORKSPACE: str(workspace.resolve()), **record.tags}
+    tags |= {_PARENT: parent} if parent else {}
+    experiment = experiment_id(workspace, record.project)
+    run_id: str = store.create_run(experiment, start_time=start, tags=tags, run_name=record.stage).info.run_id
+    series = [Metric(name, value, end, step) for step, name, value in record.history]
+    series += [Metric(name, value, end, 0) for name, value in record.metrics.items()]
+    params = [Param(key, str(value)[:_VALUE_CHARACTERS]) for key, value in record.params.items()]
+    for first in range(0, max(len(series), 1), _METRICS_PER_CALL):
+        store.log_batch(
+            run_id,
+            metrics=series[first : first + _METRICS_PER_CALL],
+            params=params[:_PARAMS_PER_CALL] if first == 0 else [],
+        )
+    for first in range(_PARAMS_PER_CALL, len(params), _PARAMS_PER_CALL):
+        store.log_batch(run_id, params=params[first : first + _PARAMS_PER_CALL])
+    log_datasets(workspace, run_id, record.datasets, context=record.stage)
+    store.set_terminated(run_id, "FINISHED", end_time=end)
+    return run_id
+
+
+def log_datasets(workspace: Path, run_id: str, datasets: Mapping[str, Mapping[str, Any]], *, context: str) -> None:
+    """Log datasets as inputs of a run.
+
+    Args:
+        workspace: the workspace.
+        run_id: the run that used them.
+        datasets: name -> facts; `digest` and `source` are MLflow's own fields, `rows` its profile, the rest tags.
+        context: what they were used for.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    inputs = [
+        DatasetInput(
+            Dataset(
+                name=name,
+                digest=str(facts.get("digest", ""))[:36],
+                source_type="dvc",
+                source=json.dumps({"uri": str(facts.get("source", name))}),
+                profile=json.dumps({"num_rows": facts["rows"]}) if "rows" in facts else None,
+            ),
+            [InputTag("mlflow.data.context", context)]
+            + [InputTag(f"potstill.{key}", str(value)[:500]) for key, value in sorted(facts.items())],
+        )
+        for name, facts in datasets.items()
+    ]
+    if inputs:
+        client(workspace).log_inputs(run_id, datasets=inputs)
+
+
+# --- the pipeline's run -----------------------------------------------------------------------------------------------
+
+
+def start_parent(workspace: Path, project: str, params: Mapping[str, Any], artifacts: Iterable[Path]) -> str:
+    """Start the run of a whole pipeline run; end it with `end_parent`. Returns its id."""
+    from mlflow.entities import Param, RunTag
+
+    store = client(workspace)
+    tags = {WORKSPACE: str(workspace.resolve()), "potstill.pid": str(os.getpid()), **git_tags(workspace)}
+    run_id: str = store.create_run(experiment_id(workspace, project), tags=tags, run_name="pipeline").info.run_id
+    flat = [Param(key, str(value)[:_VALUE_CHARACTERS]) for key, value in params.items()]
+    for first in range(0, len(flat), _PARAMS_PER_CALL):
+        store.log_batch(run_id, params=flat[first : first + _PARAMS_PER_CALL])
+    store.log_batch(run_id, tags=[RunTag("potstill.kind", "pipeline")])
+    for path in artifacts:
+        if path.exists():
+            store.log_artifact(run_id, str(path))
+    return run_id
+
+
+def end_parent(
+    workspace: Path,
+    run_id: str,
+    status: str,
+    *,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    artifacts: Iterable[Path] = (),
+) -> None:
+    """End the pipeline's run.
+
+    Args:
+        workspace: the workspace.
+        run_id: from `start_parent`.
+        status: MLflow's FINISHED, FAILED or KILLED.
+        metrics: final numbers.
+        tags: such as `stage.<name>` -> id of the run that made a stage's outs.
+        artifacts: files to keep with the run; those that do not exist are left out.
+    """
+    from mlflow.entities import Metric, RunTag
+
+    store = client(workspace)
+    now = round(1000 * time.time())
+    store.log_batch(
+        run_id,
+        metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
+        tags=[RunTag(key, value[:_TAG_CHARACTERS]) for key, value in tags.items()],
+    )
+    for path in artifacts:
+        if path.exists():
+            store.log_artifact(run_id, str(path))
+    store.set_terminated(run_id, status)
+
+
+def find_stage_run(workspace: Path, project: str, stage: str, outs: str) -> str | None:
+    """Id of the newest run that made these outs of a stage, whichever pipeline run it belonged to."""
+    store = client(workspace)
+    found = store.search_runs(
+        [experiment_id(workspace, project)],
+        filter_string=f"tags.`{OUTS}` = '{outs}' and tags.`{STAGE}` = '{stage}'",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    return str(found[0].info.run_id) if found else None
+
+
+def end_stale_runs(workspace: Path, project: str) -> list[str]:
+    """End this workspace's runs that a kill left RUNNING, as KILLED, and return their ids. Hold the run lock."""
+    store = client(workspace)
+    stale: Sequence[Run] = store.search_runs(
+        [experiment_id(workspace, project)],
+        filter_string=f"attributes.status = 'RUNNING' and tags.`{WORKSPACE}` = '{workspace.resolve()}'",
+    )
+    for run in stale:
+        store.set_terminated(run.info.run_id, "KILLED")
+    return [str(run.info.run_id) for run in stale]

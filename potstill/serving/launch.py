@@ -1,0 +1,28 @@
+"""Finding and starting a built Bento. Imports no BentoML: what starts a server need not load one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def bento_path(tag: str) -> Path:
+    """Where BentoML's store keeps a Bento, there or not.
+
+    Args:
+        tag: `name:version`.
+    """
+    home = os.environ.get("BENTOML_HOME") or Path.home() / "bentoml"
+    return Path(home, "bentos", *tag.split(":"))
+
+
+def serve_command(tag: str, host: str, port: int) -> list[str]:
+    """The command that serves a Bento by its fixed tag.
+
+    Args:
+        tag: `name:version`; never `latest`, so that what answers is what was promoted.
+        host: address to bind; BentoML's own default would be every interface.
+        port: TCP port.
+    """
+    return [sys.executable, "-m", "bentoml", "serve", tag, "--host", host, "--port", str(port)]

@@ -1,0 +1,132 @@
+"""What a service runs: its limits, its model and where that came from, proven before the first answer.
+
+A built Bento carries two manifests: the serving folder's own, and a seal (`manifest.json` at the Bento's top) over
+everything BentoML put into it. Neither is trusted to be there: a Bento that `potstill run` packaged does not start
+without its seal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError
+
+from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, verify, write_json
+from potstill.config import Serve, Strict, load_params
+from potstill.errors import ChecksumError, ModelError
+from potstill.serving.runtime import ModelCard, read_card
+
+SERVING = "data/serving"
+SETTINGS = "service.json"
+BENTO = "bento.yaml"
+
+
+class Settings(Strict):
+    """`service.json`: what packaging fixes for the life of a Bento."""
+
+    name: Annotated[str, Field(min_length=1)]
+    serve: Serve
+    git_commit: str | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """A verified model with its limits and lineage.
+
+    Attributes:
+        folder: the serving folder.
+        tag: the Bento's `name:version`; None when served from a workspace.
+        sealed: whether the whole Bento was verified, and not only the serving folder.
+        candidate: sha256 of the serving folder's manifest; names the model everywhere.
+        sums: file of the serving folder -> sha256.
+    """
+
+    folder: Path
+    settings: Settings
+    card: ModelCard
+    tag: str | None
+    sealed: bool
+    candidate: str
+    sums: dict[str, str]
+
+
+def bento_name(project: str) -> str:
+    """The name of a project's Bentos."""
+    return f"potstill-{project}"
+
+
+def load_release(root: Path) -> Release:
+    """Verify what lies under `root`: the code folder of a Bento, a build folder or a workspace.
+
+    Raises:
+        ChecksumError: a file is not the one a manifest names, or a packaged Bento has lost its seal.
+        ModelError: settings or model card cannot be used.
+        ParamsError: a workspace's params.yaml is wrong.
+    """
+    packaged, bento = (root / SETTINGS).exists(), root.parent
+    inside = root.name == "src" and (bento / BENTO).exists()
+    if inside and packaged:
+        verify_seal(bento)
+    folder = root / SERVING
+    verify(folder)
+    return Release(
+        folder=folder,
+        settings=_packaged_settings(root / SETTINGS) if packaged else _workspace_settings(root),
+        card=read_card(folder),
+        tag=_tag(bento) if inside else None,
+        sealed=inside and packaged,
+        candidate=sha256_file(folder / MANIFEST),
+        sums=read_json(folder / MANIFEST)["files"],
+    )
+
+
+def seal(bento: Path) -> None:
+    """Write the manifest over all files of a freshly built Bento."""
+    write_json(bento / MANIFEST, {"files": _sealed_sums(bento), "about": {"bento": _tag(bento)}})
+
+
+def verify_seal(bento: Path) -> None:
+    """Check every file of a built Bento.
+
+    Raises:
+        ChecksumError: a file is missing, added or altered, or there is no seal.
+    """
+    advice = "delete this Bento (bentoml delete) and run `potstill run` to package it anew"
+    try:
+        named = read_json(bento / MANIFEST)["files"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ChecksumError(f"{bento} has no readable {MANIFEST}, so its files cannot be verified; {advice}") from error
+    found = _sealed_sums(bento)
+    for path in sorted(found.keys() | named.keys()):
+        if found.get(path) != named.get(path):
+            state = "missing" if path not in found else "not in the manifest" if path not in named else "altered"
+            raise ChecksumError(f"{bento / path} is {state}: it is not what was packaged; {advice}")
+
+
+def _sealed_sums(bento: Path) -> dict[str, str]:
+    """All files but the seal, Python's own caches, and the image recipe, which `bentoml containerize` rewrites."""
+    return {
+        path: value
+        for path, value in file_sums(bento).items()
+        if path != MANIFEST and "__pycache__/" not in path and not path.startswith("env/docker/")
+    }
+
+
+def _packaged_settings(path: Path) -> Settings:
+    try:
+        return Settings.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ModelError(f"{path} is not a service setting of this version; package the model again") from error
+
+
+def _workspace_settings(root: Path) -> Settings:
+    params = load_params(root / "params.yaml")
+    return Settings(name=bento_name(params.project.name), serve=params.serve)
+
+
+def _tag(bento: Path) -> str:
+    about = yaml.safe_load((bento / BENTO).read_text(encoding="utf-8"))
+    return f"{about['name']}:{about['version']}"

@@ -1,0 +1,225 @@
+"""The student as it runs in production: onnxruntime and tokenizers, nothing else.
+
+The same class answers in the service, measures accuracy and speed in the evaluate stage and runs the smoke test, so
+what was evaluated is what is served.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from pydantic import Field, ValidationError, model_validator
+from tokenizers import Encoding, Tokenizer
+
+from potstill.artifacts import verify
+from potstill.config import Strict
+from potstill.errors import ModelError
+
+Floats = npt.NDArray[np.float32]
+Label = str | int
+# One text, or the two of a pair.
+Text = str | tuple[str, str]
+
+MODEL, TOKENIZER, CARD = "model.onnx", "tokenizer.json", "model.json"
+# Padded tokens of one call. Larger ones are hardly faster on a CPU and leave fewer pieces to spread over the cores.
+BATCH_TOKENS = 256
+# Texts tokenized at a time: bounds the memory of a long list and is ample to sort by length.
+WINDOW = 4096
+
+
+class ModelCard(Strict):
+    """`model.json` of a serving folder (docs/artifacts.md)."""
+
+    format: Literal[1]
+    task: Literal["classification"]
+    variant: Literal["int8", "fp32"]
+    labels: Annotated[list[Label], Field(min_length=2)]
+    pair: bool
+    max_length: Annotated[int, Field(gt=0)]
+    pad_token_id: Annotated[int, Field(ge=0)]
+    temperature: Annotated[float, Field(gt=0)]
+    inputs: Annotated[list[Literal["input_ids", "attention_mask", "token_type_ids"]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _labels_stay_apart_as_text(self) -> Self:
+        if len({str(label) for label in self.labels}) != len(self.labels):
+            raise ValueError("labels: two of them read the same")
+        return self
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text.
+
+    Attributes:
+        label: the most probable class.
+        probabilities: [labels] in the card's order; softmax of logits / temperature (Guo et al. 2017).
+        logits: [labels] as the model gave them.
+        tokens: tokens the model saw, special ones included.
+        truncated: whether the text was longer than the model's limit and was cut.
+    """
+
+    label: Label
+    probabilities: list[float]
+    logits: list[float]
+    tokens: int
+    truncated: bool
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of a serving folder.
+
+    Raises:
+        ModelError: it is not in this format.
+    """
+    try:
+        return ModelCard.model_validate_json((folder / CARD).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ModelError(
+            f"{folder / CARD} is not a model card this version can serve ({_first(error)}); run the export stage again"
+        ) from error
+
+
+def softmax(logits: npt.ArrayLike, temperature: float) -> npt.NDArray[np.float64]:
+    """[..., labels] probabilities of logits softened by `temperature`."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+class Student:
+    """A verified serving folder, ready to answer. Safe to call from several threads.
+
+    Work is spread over the cores by batches, each computed by one thread: a batch this small leaves little to share
+    within one product, and no thread spins while it waits. Dynamic INT8 takes one scale for all activations of a call,
+    so a text's answer would change with its neighbours (up to 0.04 in probability on the default student); such a
+    model gets every text in a call of its own, and answers the same whoever else asks.
+    """
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        """Verify and load.
+
+        Args:
+            folder: `data/serving`, or the same folder in a Bento.
+            threads: how many texts are computed at once; 0 takes one per core.
+
+        Raises:
+            ChecksumError: a file is not the one the folder's manifest names.
+            ModelError: the card, the tokenizer or the ONNX file cannot be used.
+        """
+        verify(folder)
+        self.card = read_card(folder)
+        self.threads = threads or len(os.sched_getaffinity(0))
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(folder / MODEL), _session_options(), providers=["CPUExecutionProvider"]
+            )
+            self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        except Exception as error:  # both libraries raise their own bare kinds
+            raise ModelError(f"{folder} cannot be loaded ({_first(error)}); run the export stage again") from error
+        self._tokenizer.enable_truncation(self.card.max_length)
+        self._tokenizer.no_padding()
+
+    def predict(self, texts: Sequence[Text]) -> list[Prediction]:
+        """Label and probabilities of each text, in the caller's order.
+
+        Args:
+            texts: texts, or (text, text) pairs for a pair model.
+
+        Raises:
+            TypeError: pairs for a model of single texts, or the other way round.
+        """
+        logits, tokens, truncated = self._answer(texts)
+        probabilities = softmax(logits, self.card.temperature)
+        labels = [self.card.labels[index] for index in logits.argmax(axis=1)]
+        rows = zip(labels, probabilities.tolist(), logits.tolist(), tokens, truncated, strict=True)
+        return [Prediction(*row) for row in rows]
+
+    def logits(self, texts: Sequence[Text]) -> Floats:
+        """[texts, labels] logits in the caller's order; see `predict`."""
+        return self._answer(texts)[0]
+
+    def _answer(self, texts: Sequence[Text]) -> tuple[Floats, list[int], list[bool]]:
+        if any(isinstance(text, str) is self.card.pair for text in texts):
+            raise TypeError(f"the model classifies {'pairs of texts' if self.card.pair else 'single texts'}")
+        logits = np.empty((len(texts), len(self.card.labels)), dtype=np.float32)
+        tokens: list[int] = []
+        truncated: list[bool] = []
+        for start in range(0, len(texts), WINDOW):
+            encodings = self._tokenizer.encode_batch_fast(list(texts[start : start + WINDOW]))
+            self._compute(encodings, logits[start : start + WINDOW])
+            tokens += [len(encoding) for encoding in encodings]
+            truncated += [bool(encoding.overflowing) for encoding in encodings]
+        return logits, tokens, truncated
+
+    def _compute(self, encodings: list[Encoding], logits: Floats) -> None:
+        """Fill `logits`, batch by batch, longest first."""
+        batches = self._batches([len(encoding) for encoding in encodings])
+        shares = [batches[first :: self.threads] for first in range(min(self.threads, len(batches)))]
+
+        def work(share: list[list[int]]) -> None:
+            for rows in share:
+                logits[rows] = self._session.run(["logits"], self._feed([encodings[row] for row in rows]))[0]
+
+        others = [self._pool.submit(work, share) for share in shares[1:]]
+        for share in shares[:1]:
+            work(share)
+        for other in others:
+            other.result()
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="student")
+
+    def _batches(self, lengths: list[int]) -> list[list[int]]:
+        """Rows of similar length under the token budget; one row each where answers must not depend on neighbours."""
+        order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+        if self.card.variant == "int8":
+            return [[row] for row in order]
+        batches: list[list[int]] = []
+        for row in order:
+            # The first row of a batch is its longest.
+            if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > BATCH_TOKENS:
+                batches.append([])
+            batches[-1].append(row)
+        return batches
+
+    def _feed(self, encodings: list[Encoding]) -> dict[str, npt.NDArray[np.int64]]:
+        """The model's inputs, each [batch, sequence], padded to the longest row."""
+        shape = len(encodings), max(len(encoding) for encoding in encodings)
+        feed: dict[str, npt.NDArray[np.int64]] = {name: np.zeros(shape, dtype=np.int64) for name in self.card.inputs}
+        if "input_ids" in feed:
+            feed["input_ids"].fill(self.card.pad_token_id)
+        for row, encoding in enumerate(encodings):
+            for name, values in feed.items():
+                values[row, : len(encoding)] = 1 if name == "attention_mask" else _values(encoding, name)
+        return feed
+
+
+def _values(encoding: Encoding, name: str) -> list[int]:
+    return list(encoding.ids if name == "input_ids" else encoding.type_ids)
+
+
+def _session_options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def _first(error: Exception) -> str:
+    """The cause in a few words."""
+    if isinstance(error, ValidationError):
+        item = error.errors()[0]
+        return f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,101 @@
+"""The bodies of the HTTP endpoints, checked strictly: nothing is coerced, nothing unknown is ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Shapes of pydantic's JSON: an array of two strings is a pair.
+Pair = tuple[str, str]
+OneOrPair = Annotated[list[str], Field(min_length=1, max_length=2)]
+
+
+class Body(BaseModel):
+    """Base of all bodies."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ClassifyTexts(Body):
+    """`POST /v1/classify` of a model of single texts."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["a warm and witty film", "dull"]}]})
+    texts: Annotated[list[str], Field(min_length=1)]
+
+
+class ClassifyPairs(Body):
+    """`POST /v1/classify` of a model of pairs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": [["It rains.", "It is dry."]]}]})
+    texts: Annotated[list[Pair], Field(min_length=1)]
+
+
+class Answer(Body):
+    """One text's label, the probability of every label, and whether the text was cut to the model's length."""
+
+    label: str | int
+    probabilities: dict[str, float]
+    truncated: bool
+
+
+class ModelVersion(Body):
+    """Which model answered: the Bento's tag, and the sha256 of the model's manifest."""
+
+    bento: str | None
+    candidate: str
+    variant: str
+
+
+class ClassifyResponse(Body):
+    """Answers in the order of the request's texts."""
+
+    predictions: list[Answer]
+    model: ModelVersion
+
+
+class Parameters(Body):
+    """The `parameters` of Hugging Face's inference clients."""
+
+    function_to_apply: Literal["softmax", "sigmoid", "none"] = "softmax"
+    top_k: Annotated[int, Field(gt=0)] | None = None
+
+
+class PredictRequest(Body):
+    """`POST /predict` in the form of Text Embeddings Inference.
+
+    `inputs`: a text, a list of texts, or a batch `[["text"], ...]`; for a model of pairs `["a", "b"]` or a batch
+    `[["a", "b"], ...]`. With `parameters` the answer is nested as Hugging Face's inference clients expect it.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "a warm and witty film"}]})
+    inputs: str | Annotated[list[str], Field(min_length=1)] | Annotated[list[OneOrPair], Field(min_length=1)]
+    raw_scores: bool = False
+    truncate: bool = False
+    truncation_direction: Literal["right", "Right"] = "Right"
+    parameters: Parameters | None = None
+
+
+class Score(Body):
+    """One label of a `/predict` answer; a text's labels come best first."""
+
+    label: str
+    score: float
+
+
+class Failure(Body):
+    """The body of every error."""
+
+    error: str
+    error_type: str
+    request_id: str
+
+
+class Info(Body):
+    """`GET /info`: what runs here, within which limits, and where it came from."""
+
+    name: str
+    bento: str | None
+    model: dict[str, Any]
+    limits: dict[str, int]
+    lineage: dict[str, Any]

@@ -1,0 +1,73 @@
+"""The BentoML service: `bentoml build`, `bentoml serve` and `bentoml containerize` start here.
+
+Everything is verified while this module is imported, in the process that was started as well as in its worker, so a
+Bento whose bytes changed says so in one sentence and exits instead of restarting its worker for ever.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from potstill import environment
+
+environment.prepare()
+
+import bentoml  # noqa: E402 - reads the telemetry settings when it is imported
+
+# The class that `bentoml.service(service_class=...)` expects.
+from _bentoml_sdk import Service  # type: ignore[import-untyped] # noqa: E402
+from bentoml.exceptions import BentoMLException  # noqa: E402
+
+from potstill.errors import PotstillError  # noqa: E402
+from potstill.processes import die_with_parent  # noqa: E402
+from potstill.serving.app import create_app  # noqa: E402
+from potstill.serving.openapi import bento_routes  # noqa: E402
+from potstill.serving.release import Release, load_release  # noqa: E402
+from potstill.serving.runtime import Student, Text  # noqa: E402
+
+
+def _load() -> Release:
+    try:
+        # BentoML makes the code folder of the Bento, or the folder that is built, the working folder.
+        return load_release(Path.cwd())
+    except PotstillError as error:
+        # The kind of error that BentoML's command line prints without a traceback.
+        raise BentoMLException(str(error)) from None
+
+
+release = _load()
+app = create_app(release)
+
+
+class DescribedService(Service):  # type: ignore[misc]
+    """A service whose mounted endpoints are in `/schema.json`, so that BentoML's own clients find them."""
+
+    def schema(self) -> dict[str, Any]:
+        """BentoML's description of the service."""
+        return {**super().schema(), "routes": bento_routes(release)}
+
+
+@bentoml.service(
+    name=release.settings.name,
+    service_class=DescribedService,
+    workers=1,
+    http={"host": release.settings.serve.host, "port": release.settings.serve.port or 3000},
+)
+@bentoml.asgi_app(app)
+class Classifier:
+    """Text classification by a distilled student."""
+
+    def __init__(self) -> None:
+        # A worker lives in a session of its own: without this it outlives a killed `bentoml serve`.
+        die_with_parent()
+        student = Student(release.folder, release.settings.serve.threads)
+        _warm_up(student)
+        app.state.student = student
+
+
+def _warm_up(student: Student) -> None:
+    """Answer a short and a long text: BentoML reports ready only after this."""
+    short, long = "ready", "ready " * student.card.max_length
+    texts: list[Text] = [(short, short), (long, long)] if student.card.pair else [short, long]
+    student.predict(texts)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potstill.data.batches import TokenDataset, shuffled_batches, sorted_batches
+from potstill.errors import FormatError
+
+ROWS = [[2, 7, 3], [2, 7, 8, 9, 3], [2, 3], [2, 7, 3]]
+
+
+def write(path: Path, rows: list[list[int]], types: list[list[int]] | None = None) -> Path:
+    columns = {
+        "id": pa.array([str(index) for index in range(len(rows))]),
+        "input_ids": pa.array(rows, pa.list_(pa.int32())),
+        "label": pa.array([index % 2 for index in range(len(rows))], pa.int64()),
+    }
+    if types is not None:
+        columns["token_type_ids"] = pa.array(types, pa.list_(pa.int8()))
+    table = pa.table(columns)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return path
+
+
+def test_a_batch_is_padded_to_its_longest_row(tmp_path: Path) -> None:
+    dataset = TokenDataset.open(write(tmp_path / "a.arrow", ROWS), pad_token_id=9)
+    batch = dataset.batch(np.array([1, 2]))
+    assert batch.input_ids.tolist() == [[2, 7, 8, 9, 3], [2, 3, 9, 9, 9]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
+    assert batch.token_type_ids is None
+    assert batch.labels.tolist() == [1, 0]
+    assert batch.tokens == 7
+
+
+def test_segments_select_and_concatenate(tmp_path: Path) -> None:
+    types = [[0, 0, 1], [0, 0, 1, 1, 1], [0, 1], [0, 1, 1]]
+    dataset = TokenDataset.open(write(tmp_path / "a.arrow", ROWS, types), pad_token_id=0)
+    both = TokenDataset.concatenate([dataset.select(np.array([3, 1])), dataset])
+    batch = both.batch(np.array([0, 1, 3]))
+    assert batch.input_ids.tolist() == [[2, 7, 3, 0, 0], [2, 7, 8, 9, 3], [2, 7, 8, 9, 3]]
+    assert batch.token_type_ids is not None
+    assert batch.token_type_ids.tolist() == [[0, 1, 1, 0, 0], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1]]
+    # Same ids, other segments: another identity, so that a pair never takes another pair's signal.
+    keys = dataset.keys()
+    assert keys[0] != keys[3]
+
+
+def test_keys_name_exact_token_ids(tmp_path: Path) -> None:
+    keys = TokenDataset.open(write(tmp_path / "a.arrow", ROWS), pad_token_id=0).keys()
+    assert keys[0] == keys[3]
+    assert len({key.tobytes() for key in keys}) == 3
+
+
+def test_an_empty_split_opens(tmp_path: Path) -> None:
+    dataset = TokenDataset.open(write(tmp_path / "a.arrow", []), pad_token_id=0)
+    assert len(dataset) == 0
+    assert sorted_batches(dataset.lengths, 64) == []
+    assert shuffled_batches(dataset.lengths, 64, seed=1, epoch=0) == []
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.arrow").write_bytes(b"not arrow")
+    with pytest.raises(FormatError, match="run the tokenize stage again"):
+        TokenDataset.open(tmp_path / "a.arrow", pad_token_id=0)
+
+
+lengths_and_budget = st.tuples(st.lists(st.integers(1, 60), min_size=1, max_size=300), st.integers(16, 256))
+
+
+@given(lengths_and_budget, st.integers(0, 5))
+def test_batches_hold_every_row_once_within_the_budget(case: tuple[list[int], int], epoch: int) -> None:
+    lengths, budget = np.array(case[0]), case[1]
+    for batches in (sorted_batches(lengths, budget), shuffled_batches(lengths, budget, seed=3, epoch=epoch)):
+        assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+        assert all(len(rows) == 1 or len(rows) * lengths[rows].max() <= budget for rows in batches)
+
+
+def test_epochs_differ_and_repeat_by_seed() -> None:
+    lengths = np.random.default_rng(0).integers(5, 40, 500)
+    first = shuffled_batches(lengths, 256, seed=1, epoch=0)
+    again = shuffled_batches(lengths, 256, seed=1, epoch=0)
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    other = shuffled_batches(lengths, 256, seed=1, epoch=1)
+    assert [rows.tolist() for rows in first] != [rows.tolist() for rows in other]
+
+
+def test_bucketing_saves_padding() -> None:
+    lengths = np.random.default_rng(0).integers(5, 100, 4000)
+    batches = shuffled_batches(lengths, 1024, seed=1, epoch=0)
+    padded = sum(len(rows) * lengths[rows].max() for rows in batches)
+    assert lengths.sum() / padded > 0.9

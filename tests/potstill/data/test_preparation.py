@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill.config import Params, Prepare
+from potstill.data.preparation import Prepared, prepare
+from potstill.errors import (
+    DuplicateRowsError,
+    EmptyDataError,
+    LabelError,
+    LeakageError,
+    MissingColumnError,
+    OneClassError,
+    PotstillError,
+    SmallClassError,
+)
+from tests.conftest import generate_rows, write_csv
+
+Rows = Sequence[tuple[str, str]]
+ROWS = generate_rows(200)
+
+
+def prepared(
+    folder: Path, files: dict[str, Rows], tables: list[dict[str, Any]] | None = None, **params: Any
+) -> Prepared:
+    """Prepare CSV files of one source; `tables` are the tables' params (one automatic table by default)."""
+    for name, rows in files.items():
+        write_csv(folder / "s" / name, list(rows))
+    given: dict[str, Any] = {
+        "tables": [{"source": "s"} | table for table in tables or [{}]],
+        "text": "text",
+        "label": {"kind": "column", "column": "label"},
+    }
+    return prepare(folder, Prepare.model_validate(given | params))
+
+
+def texts(result: Prepared, split: str) -> list[str]:
+    return [row.text for row in result.splits[split]]
+
+
+def test_rows_are_split_labelled_and_counted(tmp_path: Path) -> None:
+    result = prepared(tmp_path, {"a.csv": ROWS})
+    assert result.labels == ["negative", "positive"]
+    assert sum(map(len, result.splits.values())) == 200
+    truth = dict(ROWS)
+    for split in ("train", "dev", "test"):
+        table = result.table(split).to_pylist()
+        assert table
+        assert all(result.labels[row["label"]] == truth[row["text"]] for row in table)
+        assert result.report["splits"][split]["rows"] == len(table)
+        assert set(result.report["splits"][split]["classes"]) == {"negative", "positive"}
+    ids = [row.id for rows in result.splits.values() for row in rows]
+    assert len(set(ids)) == 200
+    assert result.report["read"] == 200
+
+
+def test_added_rows_move_none(tmp_path: Path) -> None:
+    few = prepared(tmp_path / "few", {"a.csv": ROWS})
+    more = prepared(tmp_path / "more", {"a.csv": [*generate_rows(100, seed=9), *ROWS]})
+    for split in ("train", "dev", "test"):
+        assert set(texts(few, split)) <= set(texts(more, split))
+
+
+def test_empty_rows_copies_and_contradictions_are_counted(tmp_path: Path) -> None:
+    extra = [("", "positive"), (" \t ", "negative"), (ROWS[0][0].upper() + " ", ROWS[0][1]), (ROWS[1][0], "negative")]
+    result = prepared(tmp_path, {"a.csv": [*ROWS, *extra]})
+    removed = result.report["removed"]
+    assert (removed["empty"], removed["copies"], removed["contradicting labels"]) == (2, 1, 2)
+    assert sum(map(len, result.splits.values())) == 199
+    assert ROWS[1][0] not in [text for split in result.splits for text in texts(result, split)]
+    assert sum(removed.values()) + 199 == result.report["read"]
+
+
+def test_test_text_or_near_copy_stays_in_test_only(tmp_path: Path) -> None:
+    long = [(f"{text} {' '.join(text.split()[::-1])}", label) for text, label in ROWS]  # long enough for near copies
+    test, dev, train = long[:40], long[40:80], long[80:]
+    copies = [test[0], (test[1][0] + " indeed", test[1][1]), dev[0], (dev[1][0] + " indeed", dev[1][1])]
+    others = [test[3][0], test[4][0] + " truly", dev[3][0], dev[4][0] + " truly", train[0][0], "a text of its own here"]
+    transfer = [(text, "") for text in others]
+    files = {"train.csv": [*train, *copies], "dev.csv": [*dev, test[2]], "test.csv": test, "more.csv": transfer}
+    tables = [{"files": f"{name}.csv", "split": name} for name in ("train", "dev", "test")]
+    result = prepared(tmp_path, files, [*tables, {"files": "more.csv", "split": "transfer"}], max_leakage=0.1)
+    assert texts(result, "test") == [text for text, _ in test]
+    assert texts(result, "dev") == [text for text, _ in dev]
+    assert texts(result, "train") == [text for text, _ in train]
+    assert texts(result, "transfer") == ["a text of its own here"]
+    assert {name: count for name, count in result.report["removed"].items() if count} == {
+        "dev: copies of test": 1,
+        "train: copies of test": 1, "train: near copies of test": 1,
+        "train: copies of dev": 1, "train: near copies of dev": 1,
+        "transfer: copies of test": 1, "transfer: near copies of test": 1, "transfer: copies of dev": 1,
+        "transfer: near copies of dev": 1, "transfer: copies of train": 1,
+    }  # fmt: skip
+    assert result.report["leakage"] == {"test_rows_in_train": 2, "share": 0.05}
+    with pytest.raises(LeakageError, match=r"2 of 40 rows of the given test split \(5.0%\)"):
+        prepared(tmp_path, files, [*tables, {"files": "more.csv", "split": "transfer"}], max_leakage=0.04)
+
+
+def test_split_column_wins_and_missing_dev_is_drawn_from_train(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    lines = [f'"{text}",{label},{"test" if at < 50 else "train"}' for at, (text, label) in enumerate(ROWS)]
+    (tmp_path / "s" / "a.csv").write_text("\n".join(["text,label,part", *lines]))
+    params = Prepare.model_validate(
+        {
+            "tables": [{"source": "s", "split_column": "part"}],
+            "text": "text",
+            "label": {"kind": "column", "column": "label"},
+        }
+    )
+    result = prepare(tmp_path, params)
+    assert texts(result, "test") == [text for text, _ in ROWS[:50]]
+    assert result.splits["dev"]
+    assert set(texts(result, "dev")) | set(texts(result, "train")) == {text for text, _ in ROWS[50:]}
+
+
+def test_pairs_are_compared_as_pairs(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    lines = [f"{text},{other},{label}" for (text, label), (other, _) in zip(ROWS, ROWS[1:] + ROWS[:1], strict=True)]
+    same_first = f"{ROWS[0][0]},another hypothesis,positive"
+    (tmp_path / "s" / "a.csv").write_text(
+        "\n".join(["premise,hypothesis,label", *lines, lines[0], same_first, f"{ROWS[0][0]},,positive"])
+    )
+    params = Prepare.model_validate(
+        {"tables": [{"source": "s"}], "text": ["premise", "hypothesis"], "label": {"kind": "column", "column": "label"}}
+    )
+    result = prepare(tmp_path, params)
+    assert result.pair
+    assert result.report["removed"]["copies"] == 1
+    assert result.report["removed"]["empty"] == 1
+    assert sum(map(len, result.splits.values())) == 201
+    assert result.table("train").column_names == ["id", "text", "text_pair", "label"]
+
+
+def test_declared_integer_labels_keep_their_order(tmp_path: Path) -> None:
+    rows = [(text, "1" if label == "positive" else "0") for text, label in ROWS]
+    result = prepared(tmp_path, {"a.csv": rows}, labels=[1, 0])
+    assert result.labels == [1, 0]
+    first = result.table("train").to_pylist()[0]
+    assert first["label"] == (0 if dict(rows)[first["text"]] == "1" else 1)
+    assert prepared(tmp_path, {"a.csv": rows}).labels == [0, 1]
+
+
+SMALL = [(text, "rare" if at == 0 else label) for at, (text, label) in enumerate(ROWS)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "params", "error", "words"),
+    [
+        ([], {}, EmptyDataError, "header and no rows"),
+        ([("", "a"), (" ", "b")], {}, EmptyDataError, "no labelled row"),
+        ([("same", "a"), ("Same ", "b"), ("same", "a")], {}, DuplicateRowsError, "all 3 labelled rows are copies"),
+        ([(text, "x") for text, _ in ROWS], {}, OneClassError, "all 200 labelled rows carry the label 'x'"),
+        (SMALL, {}, SmallClassError, "class 'rare' has 1 row and none of them in"),
+        (ROWS, {"labels": ["negative", "positive", "neutral"]}, SmallClassError, "class 'neutral' has 0 rows"),
+        (ROWS, {"labels": ["bad", "good"]}, LabelError, "label 'negative' is not one of"),
+        ([*ROWS, ("new", "")], {}, LabelError, "line 202 has no label"),
+        (ROWS, {"text": "txt"}, MissingColumnError, "no column 'txt'; did you mean 'text'"),
+        (ROWS, {"label": {"kind": "column", "column": "stars"}}, MissingColumnError, "no column 'stars'"),
+        (ROWS, {"text": ["text", "hypothesis"]}, MissingColumnError, "no column 'hypothesis'"),
+        (ROWS, {"label": {"kind": "sign", "column": "label"}}, LabelError, "'negative' in 'label' is no number"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused(
+    tmp_path: Path, rows: Rows, params: dict[str, Any], error: type[PotstillError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        prepared(tmp_path, {"a.csv": rows}, **params)
+
+
+def test_default_data(default_raw: Path, default_params: Params) -> None:
+    result = prepare(default_raw, default_params.prepare)
+    assert {split: len(rows) for split, rows in result.splits.items()} == {
+        "train": 7046, "dev": 998, "test": 2026, "transfer": 13485,
+    }  # fmt: skip
+    assert result.report["read"] == 10_605 + 13_098
+    assert result.report["unclear"] == 533
+    assert any("''" in row.text for row in result.splits["train"])

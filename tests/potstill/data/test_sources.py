@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill.artifacts import file_sums, read_json, sha256_file, verify
+from potstill.config import Ingest, Params
+from potstill.data.sources import ingest_all, local_fingerprint
+from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError, PotstillError, UnsafeFileError
+from tests.potstill.data.hub import LocalHub
+
+
+def ingest_of(data: dict[str, Any], teacher: dict[str, Any] | Path) -> Ingest:
+    teacher = {"kind": "file", "path": str(teacher)} if isinstance(teacher, Path) else teacher
+    return Ingest.model_validate({"data": data, "teacher": teacher})
+
+
+def refused(ingest: Ingest, folder: Path, error: type[PotstillError]) -> str:
+    """Ingest has to fail with that error, and nothing may be left of its outs."""
+    raw, base = folder / "out" / "raw", folder / "out" / "base"
+    with pytest.raises(error) as caught:
+        ingest_all(ingest, raw, base)
+    assert not raw.exists()
+    assert not base.exists()
+    assert not list((folder / "out").iterdir())
+    return str(caught.value)
+
+
+def test_local_file_and_model_arrive_as_they_are(tmp_path: Path, tiny_rows: Path, tiny_base: Path) -> None:
+    ingest = ingest_of(
+        {"rows": {"kind": "file", "path": str(tiny_rows), "sums": {"rows.csv": sha256_file(tiny_rows)}}}, tiny_base
+    )
+    ingest_all(ingest, tmp_path / "raw", tmp_path / "base")
+    assert (tmp_path / "raw" / "rows" / "rows.csv").read_bytes() == tiny_rows.read_bytes()
+    assert verify(tmp_path / "raw")["data.rows"]["path"] == str(tiny_rows)
+    assert verify(tmp_path / "base")["kind"] == "file"
+    assert file_sums(tiny_base).items() <= file_sums(tmp_path / "base").items()
+
+
+def test_folder_keeps_its_structure_and_hidden_files_stay_behind(tmp_path: Path, tiny_base: Path) -> None:
+    source = tmp_path / "source"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "a.csv").write_text("text,label\nx,1\n")
+    (source / ".secret").write_text("no")
+    ingest_all(ingest_of({"s": {"kind": "file", "path": str(source)}}, tiny_base), tmp_path / "raw", tmp_path / "base")
+    assert set(read_json(tmp_path / "raw" / "manifest.json")["files"]) == {"s/deep/a.csv"}
+
+
+def test_changed_file_is_refused(tmp_path: Path, tiny_rows: Path, tiny_base: Path) -> None:
+    wrong = {"kind": "file", "path": str(tiny_rows), "sums": {"rows.csv": "0" * 64}}
+    message = refused(ingest_of({"rows": wrong}, tiny_base), tmp_path, ChecksumError)
+    assert "rows.csv of ingest.data.rows" in message
+    unknown = {"kind": "file", "path": str(tiny_rows), "sums": {"other.csv": "0" * 64}}
+    assert "other.csv" in refused(ingest_of({"rows": unknown}, tiny_base), tmp_path, ParamsError)
+
+
+def test_missing_path_and_empty_folder_are_named(tmp_path: Path, tiny_base: Path) -> None:
+    message = refused(
+        ingest_of({"rows": {"kind": "file", "path": "nowhere/rows.csv"}}, tiny_base), tmp_path, FetchError
+    )
+    assert "ingest.data.rows.path" in message
+    assert "does not exist" in message
+    (tmp_path / "empty").mkdir()
+    empty = {"kind": "saved", "path": str(tmp_path / "empty")}
+    assert "empty folder" in refused(ingest_of({"rows": empty}, tiny_base), tmp_path, FetchError)
+
+
+def test_model_with_pickled_weights_is_refused(tmp_path: Path, tiny_rows: Path, tiny_base: Path) -> None:
+    model = shutil.copytree(tiny_base, tmp_path / "model")
+    (model / "pytorch_model.bin").write_bytes(b"pickle")
+    data = {"rows": {"kind": "file", "path": str(tiny_rows)}}
+    assert "pytorch_model.bin" in refused(ingest_of(data, model), tmp_path, UnsafeFileError)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_incomplete_model_is_refused(tmp_path: Path, tiny_rows: Path, tiny_base: Path, missing: str) -> None:
+    model = shutil.copytree(tiny_base, tmp_path / "model")
+    (model / missing).unlink()
+    data = {"rows": {"kind": "file", "path": str(tiny_rows)}}
+    assert missing.removeprefix("model") in refused(ingest_of(data, model), tmp_path, ModelError)
+
+
+def test_fingerprint_follows_content_and_names_local_sources_only(tmp_path: Path, default_params: Params) -> None:
+    (tmp_path / "rows").mkdir()
+    rows, model = tmp_path / "rows" / "a.csv", tmp_path / "model.txt"
+    rows.write_text("text,label\nx,1\n")
+    model.write_text("x")
+    ingest = ingest_of({"r": {"kind": "file", "path": str(tmp_path / "rows")}}, model)
+    first = local_fingerprint(ingest)
+    assert first.keys() == {"data.r", "teacher"}
+    os.utime(rows, (1, 1))
+    assert local_fingerprint(ingest) == first  # content counts, times do not
+    rows.write_text("text,label\nx,0\n")
+    changed = local_fingerprint(ingest)
+    assert changed["data.r"] != first["data.r"]
+    assert changed["teacher"] == first["teacher"]
+    rows.rename(rows.with_name("b.csv"))
+    assert local_fingerprint(ingest)["data.r"] != changed["data.r"]
+    assert local_fingerprint(default_params.ingest) == {}
+
+
+# --- packages, through the user's own pip configuration -------------------------------------------------------------
+
+
+def test_default_data_and_teacher_have_the_sums_params_name(default_raw: Path, default_base: Path) -> None:
+    movies = default_raw / "vader" / "movieReviewSnippets_GroundTruth.txt"
+    assert sha256_file(movies) == "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350"
+    assert (
+        sha256_file(default_base / "model.safetensors")
+        == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    )
+    assert (default_base / "1_Pooling" / "config.json").exists()
+    assert verify(default_raw)["data.vader"]["requirement"] == "vaderSentiment==3.3.2"
+
+
+def test_package_of_another_sum_is_refused_before_it_is_opened(
+    tmp_path: Path, default_params: Params, tiny_base: Path
+) -> None:
+    source = default_params.ingest.data["vader"].model_dump() | {"sha256": "0" * 64}
+    message = refused(ingest_of({"vader": source}, tiny_base), tmp_path, ChecksumError)
+    assert "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9" in message
+
+
+def test_member_of_another_sum_is_refused(tmp_path: Path, default_params: Params, tiny_base: Path) -> None:
+    source = default_params.ingest.data["vader"].model_dump()
+    source["sums"]["tweets_GroundTruth.txt"] = "0" * 64
+    message = refused(ingest_of({"vader": source}, tiny_base), tmp_path, ChecksumError)
+    assert "tweets_GroundTruth.txt of ingest.data.vader" in message
+
+
+def test_package_that_is_not_there_is_named(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # the user's configuration counts: here it names no index
+    source = {
+        "kind": "package", "requirement": "potstill-no-such-package==1.0", "distribution": "wheel", "sha256": "0" * 64,
+        "members": ["x/"],
+    }  # fmt: skip
+    message = refused(ingest_of({"vader": source}, tiny_base), tmp_path, FetchError)
+    assert "pip could not fetch the wheel of potstill-no-such-package==1.0" in message
+
+
+# --- the hub ----------------------------------------------------------------------------------------------------------
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+FETCH = """
+import sys
+from pathlib import Path
+from potstill import environment
+environment.prepare(online=True)
+from potstill.config import Ingest
+from potstill.data.sources import ingest_all
+from potstill.errors import PotstillError
+try:
+    ingest_all(Ingest.model_validate_json(sys.argv[1]), Path("raw"), Path("base"))
+except PotstillError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def fetch_from(hub: LocalHub, folder: Path, ingest: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    parsed = Ingest.model_validate(ingest).model_dump_json()
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    command = [sys.executable, "-c", FETCH, parsed]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+def test_hub_data_and_model_at_a_pinned_revision(tmp_path: Path, tiny_base: Path) -> None:
+    model = {path.name: path.read_bytes() for path in tiny_base.iterdir()} | {
+        "pytorch_model.bin": b"pickle",
+        "model.onnx": b"x",
+    }
+    data = {"sst/train.csv": b"text,label\nx,1\n", "other/train.csv": b"no\n", "README.md": b"# x\n"}
+    with LocalHub({("datasets", "me/rows"): data, ("models", "me/teacher"): model}, REVISION) as hub:
+        sources = {
+            "data": {"rows": {"kind": "hub", "id": "me/rows", "revision": REVISION, "subset": "sst"}},
+            "teacher": {"kind": "hub", "id": "me/teacher", "revision": REVISION},
+        }
+        done = fetch_from(hub, tmp_path, sources)
+        assert done.returncode == 0, done.stderr
+        assert set(read_json(tmp_path / "raw" / "manifest.json")["files"]) == {"rows/sst/train.csv"}
+        assert verify(tmp_path / "base")["revision"] == REVISION
+        weights = tmp_path / "base" / "model.safetensors"
+        assert hashlib.sha256(model["model.safetensors"]).hexdigest() == sha256_file(weights)
+        assert not (tmp_path / "base" / "pytorch_model.bin").exists()
+        assert not (tmp_path / "base" / ".cache").exists()
+
+        sources["teacher"]["id"] = "me/nothing"
+        shutil.rmtree(tmp_path / "base")
+        failed = fetch_from(hub, tmp_path, sources)
+        assert failed.returncode == 1
+        assert "FetchError: the hub gave no me/nothing at revision" in failed.stderr
+        assert not (tmp_path / "base").exists()

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from potstill.config import Split
+from potstill.data.splitting import AUTO, draw, given_splits
+from potstill.data.tables import Table
+from potstill.errors import FormatError
+
+
+def test_added_rows_move_no_old_row() -> None:
+    keys = [f"text {number}" for number in range(3000)]
+    before = dict(zip(keys[::2], draw(keys[::2], [AUTO] * 1500, Split()), strict=True))
+    after = dict(zip(keys, draw(keys, [AUTO] * 3000, Split()), strict=True))
+    assert all(after[key] == split for key, split in before.items())
+    counts = Counter(after.values())
+    assert 240 < counts["dev"] < 360
+    assert 530 < counts["test"] < 670
+
+
+def test_another_seed_draws_another_split() -> None:
+    keys = [f"text {number}" for number in range(200)]
+    assert draw(keys, [AUTO] * 200, Split(seed=1)) != draw(keys, [AUTO] * 200, Split(seed=2))
+
+
+def test_given_splits_stay_and_only_missing_ones_are_drawn() -> None:
+    keys = [f"text {number}" for number in range(600)]
+    given = ["train"] * 400 + ["test"] * 100 + ["transfer"] * 100
+    drawn = draw(keys, given, Split())
+    assert drawn[400:] == given[400:]
+    assert set(drawn[:400]) == {"train", "dev"}
+    everything = ["train", "dev", "test"] * 200
+    assert draw(keys, everything, Split()) == everything
+
+
+def test_split_column_is_case_insensitive() -> None:
+    table = Table(
+        "a.csv", {"part": ["Train", "VALIDATION", "val", "dev", "test", "unlabelled", "transfer"]}, range(2, 9)
+    )
+    assert given_splits(table, AUTO, "part") == ["train", "dev", "dev", "dev", "test", "transfer", "transfer"]
+    with pytest.raises(FormatError, match="line 2: 'holdout' in the split column 'part'"):
+        given_splits(Table("a.csv", {"part": ["holdout"]}, [2]), AUTO, "part")
+
+
+def test_a_files_own_split_holds_unless_params_say_otherwise() -> None:
+    table = Table("saved", {"text": ["a"]}, [1], split="validation")
+    assert given_splits(table, AUTO, None) == ["dev"]
+    assert given_splits(table, "test", None) == ["test"]

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from potstill.data.tables import Table, read_file, read_tables
+from potstill.errors import (
+    CellSizeError,
+    EmptyDataError,
+    EncodingError,
+    FetchError,
+    FormatError,
+    MissingColumnError,
+    NulByteError,
+    PotstillError,
+)
+
+
+def write(path: Path, data: bytes | str) -> Path:
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def test_csv_with_quotes_newlines_and_blank_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'text,label\r\n"a ""b"", c\nd",1\r\n\r\nlast,0\r\n')
+    table = read_file(path, "csv")
+    assert table.columns == {"text": ['a "b", c\nd', "last"], "label": ["1", "0"]}
+    assert [table.place(row) for row in (0, 1)] == [f"{path}, line 2", f"{path}, line 5"]
+
+
+def test_tsv_takes_quotes_as_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", "1\t0.5\t\"it 's ''fine''\r\n2\t-1\tno \" end\r\n")
+    table = read_file(path, "tsv", ["id", "rating", "text"])
+    assert table.column("text") == ["\"it 's ''fine''", 'no " end']
+    assert table.column("rating") == ["0.5", "-1"]
+
+
+def test_jsonl_with_gaps(tmp_path: Path) -> None:
+    table = read_file(write(tmp_path / "a.jsonl", '{"text": "x", "label": 1}\n\n{"text": "y\u2028z"}\n'), "jsonl")
+    assert table.columns == {"text": ["x", "y\u2028z"], "label": [1, None]}
+    assert table.places == [1, 3]
+
+
+def test_parquet_and_its_row_numbers(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": ["a", None], "label": [1, 0]}), tmp_path / "a.parquet")
+    table = read_file(tmp_path / "a.parquet", "parquet")
+    assert table.columns == {"text": ["a", None], "label": [1, 0]}
+    assert table.place(1).endswith("a.parquet, row 2")
+
+
+def test_saved_dataset_splits_names_and_shuffled_rows(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    rows = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 1]}, features=features)
+    DatasetDict({"train": rows.select([2, 0]), "validation": rows}).save_to_disk(tmp_path / "saved")
+    tables = list(read_tables(tmp_path / "saved", "*", "auto", None, 100))
+    assert [(table.split, table.column("text")) for table in tables] == [
+        ("train", ["c", "a"]),
+        ("validation", ["a", "b", "c"]),
+    ]
+    assert tables[0].class_names == {"label": ["bad", "good"]}
+    assert [table.split for table in read_tables(tmp_path / "saved", "valid*", "saved", None, 100)] == ["validation"]
+    with pytest.raises(FetchError, match="train, validation"):
+        list(read_tables(tmp_path / "saved", "test", "saved", None, 100))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "error", "words"),
+    [
+        ("a.csv", b"", EmptyDataError, "is empty"),
+        ("a.csv", b" \r\n\n", EmptyDataError, "is empty"),
+        ("a.csv", b"\xef\xbb\xbf", EmptyDataError, "is empty"),
+        ("a.csv", b"text,label\n", EmptyDataError, "header and no rows"),
+        ("a.jsonl", b"\n", EmptyDataError, "is empty"),
+        ("a.parquet", b"", EmptyDataError, "is empty"),
+        ("a.csv", "text,label\nok,1\ncafé,0\n".encode("latin-1"), EncodingError, r"byte 0xe9 at byte 19 \(line 3\)"),
+        ("a.csv", "text,label\nx,1\n".encode("utf-16"), EncodingError, "is UTF-16"),
+        ("a.csv", "text,label\nx,1\n".encode("utf-32"), EncodingError, "is UTF-32"),
+        ("a.csv", b"text,label\na\0b,1\n", NulByteError, r"byte 12 \(line 2\)"),
+        ("a.csv", "text,label\nx,1\n".encode("utf-16-le"), NulByteError, "UTF-16 without a mark"),
+        ("a.csv", b'text,label\n"open,1\nx,2\n', FormatError, "line 2: .*check the quotes"),
+        ("a.csv", b"text,label\nx,1\na,b,1\n", FormatError, r"line 3 has 3 cells where 2"),
+        ("a.tsv", b"text\tlabel\nx\n", FormatError, "read without quoting"),
+        ("a.csv", b"text,text\nx,1\n", FormatError, "'text' twice"),
+        ("a.jsonl", b'{"text": 1}\n{"text"\n', FormatError, "line 2 is not JSON"),
+        ("a.jsonl", b"[1]\n", FormatError, "line 1 is list"),
+        ("a.parquet", b"PAR1 not really", FormatError, "not a readable Parquet file"),
+    ],
+)
+def test_bad_file_is_refused_with_its_place(
+    tmp_path: Path, name: str, data: bytes, error: type[PotstillError], words: str
+) -> None:
+    write(tmp_path / name, data)
+    with pytest.raises(error, match=words) as caught:
+        list(read_tables(tmp_path, "*", "auto", None, 1000))
+    assert name in str(caught.value)
+
+
+def test_byte_order_mark_is_skipped_and_said(tmp_path: Path) -> None:
+    table = read_file(write(tmp_path / "a.csv", b"\xef\xbb\xbftext,label\nx,1\n"), "csv")
+    assert list(table.columns) == ["text", "label"]
+    assert table.notes == ("a UTF-8 byte order mark was skipped",)
+    broken = write(tmp_path / "b.csv", b"\xef\xbb\xbftext\n\xff\n")
+    with pytest.raises(EncodingError, match="byte 0xff at byte 8"):
+        read_file(broken, "csv")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_ten_megabyte_cell_is_named(tmp_path: Path, name: str) -> None:
+    huge = "x" * 10_000_000
+    rows = {"a.csv": f"text,label\nok,1\n{huge},0\n", "a.tsv": f"text\tlabel\nok\t1\n{huge}\t0\n"}
+    write(tmp_path / name, rows.get(name, f'{{"text": "ok"}}\n\n{{"text": "{huge}"}}\n'))
+    with pytest.raises(CellSizeError, match=r"line 3, column 'text': a cell of 10,000,000 characters"):
+        list(read_tables(tmp_path, name, "auto", None, 100_000))
+
+
+def test_missing_column_names_near_ones_and_what_is_there() -> None:
+    table = Table("a.csv", {"Text": ["x"], "stars": ["1"]}, [2])
+    with pytest.raises(MissingColumnError, match=r"no column 'text'; did you mean 'Text'\? It has 'Text', 'stars'"):
+        table.column("text")
+    with pytest.raises(MissingColumnError, match="no column 'label'; it has"):
+        table.column("label")
+
+
+def test_pattern_that_matches_nothing_and_unknown_suffix(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "x")
+    with pytest.raises(FetchError, match=r"matches '\*\.csv'; it has a\.txt"):
+        list(read_tables(tmp_path, "*.csv", "auto", None, 10))
+    with pytest.raises(FormatError, match="set `format`"):
+        list(read_tables(tmp_path, "*", "auto", None, 10))
+
+
+def test_all_files_below_are_read_in_order(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "deep" / "b.csv", "text\nb\n")
+    write(tmp_path / "a.jsonl", '{"text": "a"}\n')
+    write(tmp_path / "README.md", "# nothing\n")
+    assert [table.column("text") for table in read_tables(tmp_path, "*", "auto", None, 10)] == [["a"], ["b"]]

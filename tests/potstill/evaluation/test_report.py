@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+
+from potstill.config import Evaluate
+from potstill.evaluation import plots
+from potstill.evaluation.naming import MODELS
+from potstill.evaluation.report import disagreements, render_report
+from potstill.evaluation.summary import Answers, compare, score
+
+ATTACK = "<script>alert('1')</script> & \"quotes\" {{ 7 * 7 }}"
+NAMES = ["<b>bad</b>", "good"]
+
+
+def _answers(seed: int) -> Answers:
+    logits = np.random.default_rng(seed).normal(size=(60, 2)).astype(np.float32)
+    return Answers(logits, 1.0, 1000, 1_000_000)
+
+
+def _page(models: dict[str, Answers]) -> str:
+    labels, settings = np.arange(60) % 2, Evaluate(bootstrap=200)
+    metrics: dict[str, Any] = {
+        "shipped": "int8",
+        "rows": 60,
+        "confidence": 0.95,
+        "calibration_bins": 15,
+        "models": {name: score(labels, models[name], settings) for name in MODELS},
+        "comparison": compare(labels, models, "int8", settings, seed=0) | {"speedup": 6.0},
+    }
+    for name in ("teacher", "student", "int8"):
+        metrics["models"][name] |= {"p50_ms": 1.0, "p99_ms": 2.0, "texts_per_second": 100.0}
+    figure = plots.accuracy_against(metrics["models"], "megabytes", "MB")
+    return render_report(
+        project="tiny",
+        metrics=metrics,
+        figures=dict.fromkeys(("size", "latency", "reliability", "confusion"), figure),
+        examples=disagreements([ATTACK] * 60, labels, models["teacher"], models["int8"], NAMES, 5),
+        splits={"train": {"rows": 1234, "tokens": 5, "truncated": 0}},
+        lineage={"data/prepared": "ab" * 32},
+    )
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.seen.add(tag)
+        if tag not in {"meta", "path", "use"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in {"path", "use"}:
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_balanced_self_contained_and_escaped() -> None:
+    page = _page({name: _answers(seed) for seed, name in enumerate(MODELS)})
+    tags = _Tags()
+    tags.feed(page)
+    assert not tags.open
+    assert not tags.seen & {"script", "link", "img", "iframe", "b"}
+    assert "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; &#34;quotes&#34; {{ 7 * 7 }}" in page
+    assert "&lt;b&gt;bad&lt;/b&gt;" in page
+    assert set(re.findall(r"https?://[^\"' ]+", page)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    for expected in ("1,234", "ab" * 32, "no-distillation control", "95% interval", "ships", "6.0×"):
+        assert expected in page
+
+
+def test_models_that_agree_everywhere_have_no_examples() -> None:
+    assert "They agree on every test text." in _page(dict.fromkeys(MODELS, _answers(1)))
+
+
+def test_the_surest_disagreements_come_first() -> None:
+    def answers(*margins: float) -> Answers:
+        return Answers(np.array([[margin, 0.0] for margin in margins]), 1.0, 1, 1)
+
+    texts, labels = ["same", "unsure", "sure", "half sure"], np.array([0, 0, 1, 1])
+    found = disagreements(texts, labels, answers(5, 0.1, 4, 3), answers(5, -0.1, -4, -0.5), ["no", "yes"], 2)
+    assert [example.text for example in found] == ["sure", "half sure"]
+    assert (found[0].gold, found[0].teacher, found[0].student) == ("yes", "no", "yes")
+    assert found[0].teacher_probability == found[0].student_probability > 0.98

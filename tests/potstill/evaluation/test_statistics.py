@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from potstill.evaluation.statistics import paired_bootstrap, wilson_interval
+
+
+def test_wilson_by_hand() -> None:
+    # Newcombe 1998, table I: 81 of 263 -> 0.2553 to 0.3662; 0 of 20 -> 0 to 0.1611.
+    assert wilson_interval(81, 263, 0.95) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(0, 20, 0.95) == pytest.approx((0, 0.1611), abs=5e-5)
+    assert wilson_interval(20, 20, 0.95)[1] == 1
+
+
+@given(rows=some.integers(1, 5000), share=some.floats(0, 1), confidence=some.floats(0.51, 0.999))
+def test_wilson_stays_in_bounds_and_holds_the_share(rows: int, share: float, confidence: float) -> None:
+    correct = round(share * rows)
+    low, high = wilson_interval(correct, rows, confidence)
+    assert 0 <= low <= correct / rows <= high <= 1
+    assert low < high
+
+
+@pytest.mark.parametrize(("correct", "rows"), [(0, 0), (3, 2), (-1, 5)])
+def test_wilson_refuses_impossible_counts(correct: int, rows: int) -> None:
+    with pytest.raises(ValueError, match="correct of"):
+        wilson_interval(correct, rows, 0.95)
+
+
+def _predictions(rows: int, only_first: int, only_second: int, both: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    labels = np.zeros(rows, dtype=np.int64)
+    first, second = np.ones(rows, dtype=np.int64), np.ones(rows, dtype=np.int64)
+    first[: both + only_first] = 0
+    second[:both] = 0
+    second[both + only_first : both + only_first + only_second] = 0
+    return labels, first, second
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "outcome"), [(90, 30, "BEATS"), (30, 90, "LOSES"), (60, 55, "NO DIFFERENCE")]
+)
+def test_the_verdict(only_first: int, only_second: int, outcome: str) -> None:
+    labels, first, second = _predictions(1000, only_first, only_second, 700)
+    found = paired_bootstrap(labels, first, second, replicates=2000, confidence=0.95, seed=1)
+    assert found.outcome == outcome
+    assert found.difference == pytest.approx((only_first - only_second) / 1000)
+    assert found.low < found.difference < found.high
+
+
+def test_the_interval_is_that_of_resampled_rows() -> None:
+    labels, first, second = _predictions(400, 40, 20, 300)
+    found = paired_bootstrap(labels, first, second, replicates=20_000, confidence=0.9, seed=1)
+    random = np.random.default_rng(2)
+    signs = (first == labels).astype(int) - (second == labels).astype(int)
+    resampled = [signs[random.integers(0, 400, 400)].mean() for _ in range(4000)]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(resampled, [0.05, 0.95])), abs=0.004)
+
+
+def test_equal_models_do_not_differ_at_all() -> None:
+    labels, first, _ = _predictions(100, 0, 0, 60)
+    found = paired_bootstrap(labels, first, first, replicates=500, confidence=0.95, seed=0)
+    assert (found.outcome, found.difference, found.low, found.high) == ("NO DIFFERENCE", 0, 0, 0)
+
+
+def test_seeds_repeat_and_the_order_of_the_models_only_turns_the_sign() -> None:
+    arguments = _predictions(500, 50, 20, 400)
+    one, two = (paired_bootstrap(*arguments, replicates=1000, confidence=0.95, seed=5) for _ in range(2))
+    assert one == two
+    turned = paired_bootstrap(arguments[0], arguments[2], arguments[1], replicates=1000, confidence=0.95, seed=5)
+    assert turned.difference == -one.difference
+    assert turned.outcome == "LOSES"
+
+
+def test_many_replicates_of_many_rows_cost_nothing() -> None:
+    labels, first, second = _predictions(200_000, 900, 800, 150_000)
+    start = time.perf_counter()
+    paired_bootstrap(labels, first, second, replicates=100_000, confidence=0.95, seed=0)
+    assert time.perf_counter() - start < 2
+
+
+def test_no_rows_or_other_lengths_are_refused() -> None:
+    empty = np.zeros(0, dtype=np.int64)
+    with pytest.raises(ValueError, match="0 labels"):
+        paired_bootstrap(empty, empty, empty, replicates=100, confidence=0.95, seed=0)
+    with pytest.raises(ValueError, match="3 labels"):
+        paired_bootstrap(np.zeros(3), np.zeros(2), np.zeros(3), replicates=100, confidence=0.95, seed=0)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from potstill.data.batches import TokenDataset
+from potstill.errors import ParityError
+from potstill.export.onnx_model import export_onnx
+from potstill.export.parity import compare, onnx_logits
+from potstill.export.quantize import quantize_int8
+from potstill.models.loading import load_classifier
+from potstill.models.student import student_from_layers
+from potstill.training.predict import predict_logits
+
+
+def dataset(count: int, *, pair: bool) -> TokenDataset:
+    random = np.random.default_rng(0)
+    lengths = random.integers(3, 30, count)
+    flat = random.integers(5, 60, lengths.sum()).astype(np.int32)
+    types = (np.arange(lengths.sum()) % 2).astype(np.int8) if pair else None
+    return TokenDataset(flat, lengths, types, random.integers(0, 2, count), 0)
+
+
+@pytest.fixture(scope="module")
+def student(tiny_base: Path) -> torch.nn.Module:
+    torch.manual_seed(2)
+    return student_from_layers(load_classifier(tiny_base, ["no", "yes"]), [0, 3])
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_the_graph_answers_as_the_model_for_any_batch_and_length(
+    tmp_path: Path, student: torch.nn.Module, pair: bool
+) -> None:
+    path = tmp_path / "student.onnx"
+    export_onnx(student, path, pair=pair)
+    rows = dataset(50, pair=pair)
+    assert (
+        compare(predict_logits(student, rows), onnx_logits(path, rows, batch_tokens=64), rows.labels).max_difference
+        < 1e-5
+    )
+    session = onnxruntime.InferenceSession(str(path))
+    names = ["input_ids", "attention_mask"] + (["token_type_ids"] if pair else [])
+    assert [item.name for item in session.get_inputs()] == names
+    assert [item.name for item in session.get_outputs()] == ["logits"]
+
+
+def test_no_trace_of_the_machine_is_in_the_file_and_it_repeats(tmp_path: Path, student: torch.nn.Module) -> None:
+    export_onnx(student, tmp_path / "a.onnx", pair=False)
+    export_onnx(student, tmp_path / "b.onnx", pair=False)
+    quantize_int8(tmp_path / "a.onnx", tmp_path / "a8.onnx")
+    quantize_int8(tmp_path / "b.onnx", tmp_path / "b8.onnx")
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    assert (tmp_path / "a8.onnx").read_bytes() == (tmp_path / "b8.onnx").read_bytes()
+    assert b"site-packages" not in (tmp_path / "a.onnx").read_bytes()
+
+
+def test_int8_is_smaller_and_close(tmp_path: Path, student: torch.nn.Module) -> None:
+    export_onnx(student, tmp_path / "fp32.onnx", pair=False)
+    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx")
+    operators = {node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node}
+    assert {"MatMulInteger", "DynamicQuantizeLinear"} & operators
+    rows = dataset(50, pair=False)
+    parity = compare(predict_logits(student, rows), onnx_logits(tmp_path / "int8.onnx", rows), rows.labels)
+    assert 0 < parity.max_difference < 0.1
+    assert parity.agreement > 0.8
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.7 * (tmp_path / "fp32.onnx").stat().st_size
+
+
+def test_nan_logits_never_ship() -> None:
+    good = np.zeros((2, 2), dtype=np.float32)
+    with pytest.raises(ParityError, match="NaN or infinite"):
+        compare(good, np.full((2, 2), np.nan, dtype=np.float32), np.array([0, 1]))
+
+
+def test_compare_counts_agreement_and_accuracy() -> None:
+    ours = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=np.float32)
+    theirs = np.array([[1, 0], [0, 2], [0, 1], [0, 1]], dtype=np.float32)
+    parity = compare(ours, theirs, np.array([0, 0, 1, 0]))
+    assert (parity.max_difference, parity.agreement, parity.accuracy_drop) == (2.0, 0.75, 0.25)

@@ -1,0 +1,243 @@
+"""MLflow's ways that hurt others (ANCHORS.md), and what is done about each."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+
+from potstill.errors import BusyError, ChecksumError, RegistryError
+from potstill.registry import tracking
+from potstill.registry.promotion import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from tests.registries import PROJECT, REFUSED, add_version, new_store
+
+
+def source(registry: Registry, version: str) -> Path:
+    return Path(urlparse(registry.get(version).source).path)
+
+
+def aliases(registry: Registry) -> dict[str, str | None]:
+    found = {alias: registry.by_alias(alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
+    return {alias: version.version if version else None for alias, version in found.items()}
+
+
+def test_from_candidate_to_champion(registry: Registry) -> None:
+    assert registry.champion() is None
+    first = add_version(registry, "one")
+    assert aliases(registry) == {CHAMPION: None, CHALLENGER: "1", PREVIOUS: None}
+    registry.promote(first.version, expected=None)
+    assert aliases(registry) == {CHAMPION: "1", CHALLENGER: None, PREVIOUS: None}
+    second = add_version(registry, "two")
+    registry.promote(second.version, expected="1")
+    assert aliases(registry) == {CHAMPION: "2", CHALLENGER: None, PREVIOUS: "1"}
+    assert registry.ledger.pending() == []
+
+
+def test_a_candidate_is_not_registered_twice(registry: Registry) -> None:
+    first = add_version(registry, "one", bento="potstill-x:1")
+    again = add_version(registry, "one", bento="potstill-x:2")
+    assert (again.version, again.bento) == (first.version, "potstill-x:2")
+    assert len(registry.versions()) == 1
+
+
+def test_the_second_of_two_writers_fails_where_mlflow_lets_both_succeed(registry: Registry) -> None:
+    for content in ("one", "two", "three"):
+        add_version(registry, content)
+    registry.promote("1", expected=None)
+    registry.promote("2", expected="1")
+    with pytest.raises(RegistryError, match="is version 2 now, not 1"):
+        registry.promote("3", expected="1")
+    assert aliases(registry)[CHAMPION] == "2"
+
+
+def test_a_writer_waits_for_the_lock_and_then_gives_up(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.processes import hold
+    from potstill.registry import ledger
+
+    add_version(registry, "one")
+    monkeypatch.setattr(
+        ledger, "hold", lambda path, *, what, wait_seconds: hold(path, what=what, wait_seconds=min(wait_seconds, 0.2))
+    )
+    with hold(registry.workspace / ledger.LOCK, what="a test"), pytest.raises(BusyError):
+        registry.promote("1", expected=None)
+
+
+def test_a_capitalised_alias_is_not_the_champion(registry: Registry) -> None:
+    add_version(registry, "one")
+    tracking.client(registry.workspace).set_registered_model_alias(PROJECT, "Champion", "1")
+    assert registry.champion() is None
+
+
+def test_a_champion_deleted_by_hand_is_noticed(registry: Registry) -> None:
+    add_version(registry, "one")
+    add_version(registry, "two")
+    registry.promote("2", expected=None)
+    tracking.client(registry.workspace).delete_model_version(PROJECT, "2")
+    assert registry.by_alias(CHAMPION) is None
+    with pytest.raises(RegistryError, match="version 2 was promoted last"):
+        registry.champion()
+    registry.promote("1", expected=None)
+    champion = registry.champion()
+    assert champion is not None
+    assert champion.version == "1"
+
+
+def test_a_deleted_champion_can_be_given_up(registry: Registry) -> None:
+    add_version(registry, "one")
+    registry.promote("1", expected=None)
+    tracking.client(registry.workspace).delete_model_version(PROJECT, "1")
+    registry.veto("1", "it was deleted by mistake")
+    assert registry.champion() is None
+
+
+def test_a_version_without_its_files_is_ready_for_mlflow_but_not_promoted(registry: Registry) -> None:
+    version = add_version(registry, "one")
+    shutil.rmtree(source(registry, "1"))
+    assert tracking.client(registry.workspace).get_model_version(PROJECT, "1").status == "READY"
+    with pytest.raises(RegistryError, match="are gone"):
+        registry.promote(version.version, expected=None)
+    assert registry.champion() is None
+    assert registry.ledger.pending() == []
+
+
+def test_a_flipped_bit_downloads_without_a_word_and_is_found(registry: Registry) -> None:
+    add_version(registry, "one")
+    path = source(registry, "1") / "data/serving/model.onnx"
+    content = bytearray(path.read_bytes())
+    content[7] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ChecksumError, match=r"model\.onnx is altered"):
+        registry.fetch("1")
+    with pytest.raises(ChecksumError):
+        registry.promote("1", expected=None)
+
+
+def test_a_swapped_model_with_a_manifest_of_its_own_is_found(registry: Registry) -> None:
+    add_version(registry, "one")
+    add_version(registry, "two")
+    shutil.rmtree(source(registry, "1") / "data")
+    shutil.copytree(source(registry, "2") / "data", source(registry, "1") / "data")
+    with pytest.raises(ChecksumError, match="does not hold the bytes it was registered with"):
+        registry.fetch("1")
+
+
+def test_a_fetched_folder_is_verified_each_time(registry: Registry) -> None:
+    add_version(registry, "one")
+    folder = registry.fetch(CHALLENGER)
+    (folder / "model.onnx").write_bytes(b"rot")
+    assert registry.fetch("1") == folder
+    assert (folder / "model.onnx").read_bytes() == b"one" * 100
+
+
+def test_what_did_not_pass_is_never_champion(registry: Registry) -> None:
+    refused = add_version(registry, "one", evidence=REFUSED)
+    with pytest.raises(RegistryError, match="no passed gate"):
+        registry.promote(refused.version, expected=None)
+    for evidence in (
+        "",
+        "passed",
+        '{"passed": true}',
+        '{"passed": true, "checks": []}',
+        '{"passed": 1, "checks": [1]}',
+    ):
+        version = add_version(registry, "two", evidence=evidence)
+        with pytest.raises(RegistryError, match="no passed gate"):
+            registry.promote(version.version, expected=None)
+
+
+def test_a_veto_is_for_good_and_brings_back_the_previous(registry: Registry) -> None:
+    add_version(registry, "one")
+    add_version(registry, "two")
+    registry.promote("1", expected=None)
+    registry.promote("2", expected="1")
+    assert registry.veto("2", "it shouts") == "1"
+    assert aliases(registry) == {CHAMPION: "1", CHALLENGER: None, PREVIOUS: None}
+    with pytest.raises(RegistryError, match="it shouts"):
+        registry.promote("2", expected="1")
+    with pytest.raises(RegistryError, match="vetoed"):
+        add_version(registry, "two")
+    with pytest.raises(RegistryError, match="no version '9'"):
+        registry.veto("9", "no such")
+
+
+def crash(*_: object, **__: object) -> None:
+    raise SystemExit("killed here")
+
+
+@pytest.mark.parametrize("call", ["create_logged_model", "log_model_artifacts", "create_model_version"])
+def test_a_registration_cut_off_before_the_version_leaves_nothing_open(
+    workspace: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(workspace, PROJECT)
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.client(workspace), call, crash)
+        with pytest.raises(SystemExit):
+            add_version(registry, "one")
+    shutil.rmtree(workspace / "models")
+    assert "nothing to undo" in registry.reconcile()[0]
+    assert registry.reconcile() == []
+    assert add_version(registry, "one").version == "1"
+
+
+def test_a_registration_cut_off_after_the_version_is_finished(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(workspace, PROJECT)
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.client(workspace), "set_registered_model_alias", crash)
+        with pytest.raises(SystemExit):
+            add_version(registry, "one")
+    assert "version 1 is registered" in registry.reconcile()[0]
+    assert aliases(registry)[CHALLENGER] == "1"
+
+
+@pytest.mark.parametrize("calls_before_the_crash", [0, 1])
+def test_a_promotion_cut_off_is_finished(
+    workspace: Path, calls_before_the_crash: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(workspace, PROJECT)
+    add_version(registry, "one")
+    add_version(registry, "two")
+    registry.promote("1", expected=None)
+    store = tracking.client(workspace)
+    real, left = store.set_registered_model_alias, [calls_before_the_crash]
+
+    def some_then_crash(*arguments: str) -> None:
+        if not left[0]:
+            crash()
+        left[0] -= 1
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "set_registered_model_alias", some_then_crash)
+        with pytest.raises(SystemExit):
+            registry.promote("2", expected="1")
+    assert aliases(registry)[CHAMPION] == "1"
+    assert "version 2 is champion" in registry.reconcile()[0]
+    assert aliases(registry) == {CHAMPION: "2", CHALLENGER: None, PREVIOUS: "1"}
+
+
+def test_a_promotion_cut_off_is_undone_where_it_may_not_be_finished(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(workspace, PROJECT)
+    for content in ("one", "two"):
+        add_version(registry, content)
+    registry.promote("1", expected=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.ledger, "close", crash)
+        with pytest.raises(SystemExit):
+            registry.promote("2", expected="1")
+    assert aliases(registry)[CHAMPION] == "2"
+    shutil.rmtree(source(registry, "2"))
+    shutil.rmtree(workspace / ".work")
+    assert "undone" in registry.reconcile()[0]
+    assert aliases(registry)[CHAMPION] == "1"
+    assert registry.ledger.pending() == []
+
+
+def test_two_projects_share_a_store(tmp_path: Path) -> None:
+    workspace = new_store(tmp_path)
+    one, other = Registry(workspace, "one"), Registry(workspace, "other")
+    add_version(one, "one")
+    assert other.versions() == []

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from potstill.registry import tracking
+from tests.registries import PROJECT
+
+
+def log(parent: str | None = None, **changes: object) -> None:
+    facts: dict[str, object] = {
+        "params": {f"a.{i}": i for i in range(120)}, "metrics": {"seconds": 3.0, "accuracy": 0.9},
+        "history": [(step, "loss", 1 / (step + 1)) for step in range(1500)],
+        "datasets": {"train": {"digest": "a" * 64, "source": "data/prepared", "rows": 7}},
+        "outs": {"distilled": "abc"},
+    }  # fmt: skip
+    tracking.log_stage(project=PROJECT, stage="distill", parent=parent, **{**facts, **changes})  # type: ignore[arg-type]
+
+
+def test_a_stage_becomes_one_finished_run_under_its_parent(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    parent = tracking.start_parent(workspace, PROJECT, {"project.seed": 17}, [])
+    log(parent)
+    found = tracking.find_stage_run(workspace, PROJECT, "distill", tracking.outs_sum({"distilled": "abc"}))
+    assert found is not None
+    store = tracking.client(workspace)
+    run = store.get_run(found)
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time - run.info.start_time == 3000
+    assert run.data.tags["mlflow.parentRunId"] == parent
+    assert run.data.metrics["accuracy"] == 0.9
+    assert len(run.data.params) == 120
+    assert len(store.get_metric_history(found, "loss")) == 1500
+    (given,) = run.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("train", "a" * 36)
+    assert {tag.key: tag.value for tag in given.tags}["potstill.rows"] == "7"
+    assert tracking.find_stage_run(workspace, PROJECT, "distill", tracking.outs_sum({"distilled": "other"})) is None
+
+
+def test_inside_a_run_a_stage_leaves_a_file_and_imports_no_mlflow(workspace: Path) -> None:
+    code = (
+        "import sys; from potstill.registry.tracking import log_stage;"
+        "log_stage(project='p', stage='s', parent=None, params={}, metrics={'x': float('nan')},"
+        " history=[(0, 'l', 1.0)], datasets={}, outs={}); assert 'mlflow' not in sys.modules"
+    )
+    records = workspace / "records"
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=workspace, check=True,
+        env={tracking.RECORDS: str(records), "PYTHONPATH": str(Path(tracking.__file__).parents[2])},
+    )  # fmt: skip
+    (path,) = records.iterdir()
+    record = tracking.read_record(path)
+    run = tracking.client(workspace).get_run(tracking.write_stage_run(workspace, record, None))
+    assert math.isnan(run.data.metrics["x"])
+    assert (run.info.run_name, run.info.status) == ("s", "FINISHED")
+
+
+def test_artifacts_go_to_the_workspace_and_no_mlruns_folder_appears(workspace: Path) -> None:
+    (workspace / "params.yaml").write_text("a: 1\n", encoding="utf-8")
+    run = tracking.start_parent(workspace, PROJECT, {}, [workspace / "params.yaml", workspace / "missing"])
+    assert (workspace / "mlartifacts" / PROJECT / run / "artifacts" / "params.yaml").exists()
+    assert not (workspace / "mlruns").exists()
+
+
+def test_runs_that_a_kill_left_running_are_ended_but_only_those_of_this_workspace(workspace: Path) -> None:
+    mine = tracking.start_parent(workspace, PROJECT, {}, [])
+    store = tracking.client(workspace)
+    other = store.create_run(tracking.experiment_id(workspace, PROJECT)).info.run_id
+    assert tracking.end_stale_runs(workspace, PROJECT) == [mine]
+    assert store.get_run(mine).info.status == "KILLED"
+    assert store.get_run(other).info.status == "RUNNING"
+    assert tracking.end_stale_runs(workspace, PROJECT) == []
+
+
+def test_a_deleted_experiment_is_used_again(workspace: Path) -> None:
+    first = tracking.experiment_id(workspace, PROJECT)
+    tracking.client(workspace).delete_experiment(first)
+    assert tracking.experiment_id(workspace, PROJECT) == first
+
+
+def test_the_users_own_server_is_used(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking.tracking_uri(workspace) == f"sqlite:///{workspace}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert tracking.tracking_uri(workspace) == "http://127.0.0.1:5000"
+
+
+def test_commit_and_dirt_are_tags_and_a_folder_without_git_has_none(tmp_path: Path) -> None:
+    assert tracking.git_tags(tmp_path) == {}
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    (tmp_path / "a").write_text("1", encoding="utf-8")
+    for command in (["init", "-q"], ["add", "a"], [*identity, "commit", "-q", "-m", "a"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    clean = tracking.git_tags(tmp_path)
+    assert len(clean["mlflow.source.git.commit"]) == 40
+    assert clean["potstill.git_dirty"] == "false"
+    (tmp_path / "a").write_text("2", encoding="utf-8")
+    assert tracking.git_tags(tmp_path)["potstill.git_dirty"] == "true"

@@ -1,0 +1,108 @@
+"""Real serving folders of a tiny random student, and the workspace around them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from potstill.artifacts import sha256_value, write_json, write_manifest
+from potstill.serving.runtime import Student, Text
+from tests.conftest import generate_rows
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+MAX_LENGTH = 48
+TEMPERATURE = 1.5
+LABELS = ["negative", "positive"]
+
+
+def classifier(base: Path) -> Any:
+    """A torch classifier on the tiny encoder; always the same, with both labels among its answers."""
+    import torch
+    from transformers import AutoTokenizer, BertForSequenceClassification, set_seed
+
+    set_seed(11)
+    model = BertForSequenceClassification.from_pretrained(base, num_labels=len(LABELS)).eval()
+    texts = [text for text, _ in generate_rows(50)]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    encoded = tokenizer(texts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+    with torch.no_grad():
+        model.classifier.weight.normal_(0, 20.0)
+        model.classifier.bias -= model(**encoded).logits.mean(dim=0)
+    return model
+
+
+def write_serving(base: Path, folder: Path, *, variant: str = "int8", pair: bool = False) -> Path:
+    """A folder as the export stage leaves it; the ONNX files are made once a session."""
+    exported = base.parent / f"{base.name}-onnx-{'pair' if pair else 'single'}"
+    if not exported.exists():
+        from potstill.export.onnx_model import export_onnx
+        from potstill.export.quantize import quantize_int8
+
+        exported.mkdir()
+        export_onnx(classifier(base), exported / "fp32.onnx", pair=pair)
+        quantize_int8(exported / "fp32.onnx", exported / "int8.onnx")
+    folder.mkdir(parents=True)
+    shutil.copyfile(exported / f"{variant}.onnx", folder / "model.onnx")
+    shutil.copyfile(base / "tokenizer.json", folder / "tokenizer.json")
+    write_json(folder / "model.json", card(variant=variant, pair=pair))
+    write_manifest(folder)
+    return folder
+
+
+def card(**changes: Any) -> dict[str, Any]:
+    """A `model.json`."""
+    pair = changes.get("pair", False)
+    return {
+        "format": 1,
+        "task": "classification",
+        "variant": "int8",
+        "labels": LABELS,
+        "pair": pair,
+        "max_length": MAX_LENGTH,
+        "pad_token_id": 0,
+        "temperature": TEMPERATURE,
+        "inputs": ["input_ids", "attention_mask", *(["token_type_ids"] if pair else [])],
+        **changes,
+    }
+
+
+def write_workspace(base: Path, workspace: Path, texts: list[str], **serving: Any) -> Path:
+    """A workspace after the evaluate stage: serving folder, test split and predictions."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = write_serving(base, workspace / "data/serving", **serving)
+    for name in ("params.yaml", "bentofile.yaml"):
+        shutil.copyfile(REPOSITORY / name, workspace / name)
+    ids = [sha256_value(text)[:16] for text in texts]
+    labels = [0] * len(texts)
+    asked: list[Text] = list(texts)
+    logits = Student(folder).logits(asked).tolist()
+    column = "int8" if serving.get("variant", "int8") == "int8" else "student"
+    for path, table in (
+        ("data/prepared/test.parquet", {"id": ids, "text": texts, "label": labels}),
+        ("data/evaluation/predictions.parquet", {"id": ids, "label": labels, column: logits}),
+    ):
+        (workspace / path).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(table), workspace / path)
+    return workspace
+
+
+def flip_byte(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def processes_with(word: str) -> list[int]:
+    """Processes, but for those that have ended already, whose command names `word`."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        command = process.info["cmdline"] or []
+        if process.info["status"] != psutil.STATUS_ZOMBIE and any(word in part for part in command):
+            found.append(process.info["pid"])
+    return found

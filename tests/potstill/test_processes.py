@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from potstill.errors import BusyError, TimeLimitError
+from potstill.processes import hold, run, start, stop
+
+# A child that starts a grandchild, says both pids, and sleeps; the grandchild does not listen to SIGTERM.
+FAMILY = """
+import os, signal, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"])
+open(sys.argv[1], "w").write(f"{os.getpid()} {child.pid}")
+time.sleep(60)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition: object, seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def pids(path: Path) -> list[int]:
+    assert wait_until(lambda: path.exists() and len(path.read_text().split()) == 2)
+    return [int(pid) for pid in path.read_text().split()]
+
+
+def test_run_gives_the_exit_status() -> None:
+    assert run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+
+
+def test_a_child_past_its_limit_is_ended_with_all_it_started(tmp_path: Path) -> None:
+    with pytest.raises(TimeLimitError, match="limit of 2 s"):
+        run([sys.executable, "-c", FAMILY, str(tmp_path / "pids")], limit_seconds=2)
+    assert wait_until(lambda: not any(map(alive, pids(tmp_path / "pids"))))
+
+
+def test_stop_ends_the_whole_group(tmp_path: Path) -> None:
+    process = start([sys.executable, "-c", FAMILY, str(tmp_path / "pids")])
+    family = pids(tmp_path / "pids")
+    stop(process, grace_seconds=0.5)
+    assert wait_until(lambda: not any(map(alive, family)))
+
+
+def test_a_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
+    code = (
+        "import sys; from potstill.processes import start\n"
+        "child = start([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "open(sys.argv[1], 'w').write(f'{child.pid} 0'); child.wait()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pids")])
+    child = pids(tmp_path / "pids")[0]
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    assert wait_until(lambda: not alive(child))
+
+
+def test_a_lock_refuses_a_second_holder_and_names_the_first(tmp_path: Path) -> None:
+    lock = tmp_path / ".work" / "run.lock"
+    with (
+        hold(lock, what="a run"),
+        pytest.raises(BusyError, match=rf"a run is already going on.*process {os.getpid()}"),
+        hold(lock, what="a run"),
+    ):
+        pass
+    with hold(lock, what="a run"):
+        pass
+
+
+def test_a_dead_holder_holds_nothing(tmp_path: Path) -> None:
+    lock = tmp_path / ".work" / "run.lock"
+    code = (
+        "import sys, time; from pathlib import Path; from potstill.processes import hold\n"
+        "with hold(Path(sys.argv[1]), what='a run'):\n    open(sys.argv[2], 'w').write('1 1'); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(lock), str(tmp_path / "ready")])
+    pids(tmp_path / "ready")
+    with pytest.raises(BusyError), hold(lock, what="a run"):
+        pass
+    holder.kill()
+    holder.wait()
+    with hold(lock, what="a run", wait_seconds=2):
+        pass

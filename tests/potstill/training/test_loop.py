@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from potstill.config import Training
+from potstill.data.batches import Batch, TokenDataset
+from potstill.distillation.objective import supervised
+from potstill.errors import TrainingError
+from potstill.models.loading import load_classifier
+from potstill.training.checkpoints import newest
+from potstill.training.loop import Outcome, Setting, train
+from potstill.training.precision import choose_device, choose_precision
+from potstill.training.predict import accuracy, predict_logits
+
+CPU = torch.device("cpu")
+
+
+def rows(count: int, seed: int) -> TokenDataset:
+    """Label 1 where token 7 is in the row: a rule that a tiny model learns."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(4, 12, count)
+    flat = random.integers(10, 60, lengths.sum()).astype(np.int32)
+    labels = random.integers(0, 2, count)
+    ends = np.cumsum(lengths)
+    flat[ends[labels == 1] - 2] = 7
+    return TokenDataset(flat, lengths, None, labels, 0)
+
+
+TRAIN, DEV = rows(400, 0), rows(100, 1)
+
+
+def model(base: Path) -> torch.nn.Module:
+    torch.manual_seed(5)
+    return load_classifier(base, ["no", "yes"])
+
+
+def setting(folder: Path, *, keep_start: bool = False, **changes: object) -> Setting:
+    plan = {"epochs": 4, "learning_rate": 3e-3, "batch_tokens": 128, "checkpoint_seconds": 1e-6} | changes
+    return Setting("distill", Training(**plan), 11, CPU, "fp32", folder, keep_start)
+
+
+def score(found: torch.nn.Module) -> float:
+    return accuracy(predict_logits(found, DEV), DEV.labels)
+
+
+def weights(found: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in found.state_dict().items()}
+
+
+def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, tiny_base: Path) -> None:
+    student = model(tiny_base)
+    outcome = train(student, TRAIN, supervised, score, setting(tmp_path))
+    assert outcome.score > 0.9
+    assert outcome.score == max(outcome.scores) == score(student)
+    assert outcome.rows == 4 * len(TRAIN)
+    assert {name for _, name, _ in outcome.history} == {"loss", "loss_ce", "dev"}
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path: Path, tiny_base: Path) -> None:
+    first, second = model(tiny_base), model(tiny_base)
+    train(first, TRAIN, supervised, score, setting(tmp_path / "a", epochs=1))
+    train(second, TRAIN, supervised, score, setting(tmp_path / "b", epochs=1))
+    other = weights(second)
+    assert all(torch.equal(value, other[name]) for name, value in weights(first).items())
+
+
+class Stop(Exception):
+    """A power cut."""
+
+
+@pytest.mark.parametrize("cut", [3, 31, 90])
+def test_interrupted_and_resumed_equals_straight_through_to_the_bit(tmp_path: Path, tiny_base: Path, cut: int) -> None:
+    straight = model(tiny_base)
+    wanted = train(straight, TRAIN, supervised, score, setting(tmp_path / "straight"))
+    steps = 0
+
+    def cut_short(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        nonlocal steps
+        steps += 1
+        if steps == cut:
+            raise Stop
+        return supervised(logits, batch)
+
+    with pytest.raises(Stop):
+        train(model(tiny_base), TRAIN, cut_short, score, setting(tmp_path / "cut"))
+    resumed = model(tiny_base)
+    torch.manual_seed(999)  # whatever the process did before
+    found = train(resumed, TRAIN, supervised, score, setting(tmp_path / "cut"))
+    assert found.resumed_at == cut - 1
+    assert (found.scores, found.rows, found.history) == (wanted.scores, wanted.rows, wanted.history)
+    other = weights(straight)
+    assert all(torch.equal(value, other[name]) for name, value in weights(resumed).items())
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(model(tiny_base), TRAIN, supervised, score, setting(tmp_path, epochs=1))
+    kept = sorted(tmp_path.glob("step-*"))
+    assert len(kept) == 2
+    weights_file = kept[-1] / "model.safetensors"
+    damaged = bytearray(weights_file.read_bytes())
+    damaged[-1] ^= 1
+    weights_file.write_bytes(bytes(damaged))
+    (kept[-1].parent / ".step-000000999.tmp").mkdir()  # cut short while it was written
+    found = newest(tmp_path)
+    assert found is not None
+    assert found[1]["step"] == int(kept[0].name.removeprefix("step-"))
+    assert "passed over" in capsys.readouterr().out
+
+
+def test_no_pickle_is_written(tmp_path: Path, tiny_base: Path) -> None:
+    train(model(tiny_base), TRAIN, supervised, score, setting(tmp_path, epochs=1))
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
+
+
+def test_a_nan_loss_stops_at_its_step_and_names_the_term(tmp_path: Path, tiny_base: Path) -> None:
+    def broken(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return supervised(logits, batch) | {"kl": logits.sum() * float("nan")}
+
+    with pytest.raises(TrainingError, match="the kl loss became nan at step 1 of"):
+        train(model(tiny_base), TRAIN, broken, score, setting(tmp_path))
+
+
+def test_the_starting_weights_stay_where_dev_does_not_improve(tmp_path: Path, tiny_base: Path) -> None:
+    student = model(tiny_base)
+    start = weights(student)
+    scores = iter([0.9, 0.5, 0.9])
+    outcome = train(student, TRAIN, supervised, lambda _: next(scores), setting(tmp_path, keep_start=True, epochs=2))
+    assert outcome.scores == [0.9, 0.5, 0.9]
+    assert all(torch.equal(value, start[name]) for name, value in weights(student).items())
+
+
+def test_patience_ends_a_run_without_gain(tmp_path: Path, tiny_base: Path) -> None:
+    scores = iter([0.8, 0.7, 0.6, 0.9])
+    outcome: Outcome = train(model(tiny_base), TRAIN, supervised, lambda _: next(scores), setting(tmp_path, patience=2))
+    assert outcome.scores == [0.8, 0.7, 0.6]
+
+
+def test_dev_is_scored_as_often_as_asked(tmp_path: Path, tiny_base: Path) -> None:
+    outcome = train(model(tiny_base), TRAIN, supervised, score, setting(tmp_path, epochs=2, evaluations_per_epoch=3))
+    assert len(outcome.scores) == 6
+
+
+def test_bf16_trains_too(tmp_path: Path, tiny_base: Path) -> None:
+    plan = setting(tmp_path).plan
+    outcome = train(model(tiny_base), TRAIN, supervised, score, Setting("distill", plan, 11, CPU, "bf16", tmp_path))
+    assert outcome.score > 0.9
+
+
+def test_predictions_do_not_depend_on_the_batches(tiny_base: Path) -> None:
+    student = model(tiny_base)
+    one_by_one = predict_logits(student, DEV, batch_tokens=16)
+    assert predict_logits(student, DEV, batch_tokens=4096) == pytest.approx(one_by_one, abs=1e-5)
+
+
+def test_auto_measures_and_says_so() -> None:
+    assert choose_device("auto").type in {"cuda", "mps", "cpu"}
+    precision, why = choose_precision("auto", CPU, 32, 64)
+    assert precision in {"fp32", "bf16"}
+    assert "GFLOP/s in fp32" in why
+    assert choose_precision("fp32", CPU, 32, 64) == ("fp32", "set in params")
