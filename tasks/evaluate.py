@@ -1,0 +1,206 @@
+"""evaluate: teacher, student, INT8 and control on the frozen test split, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest, write_text
+from potstill.config import SPLITS, Evaluate
+from potstill.data.batches import TokenDataset
+from potstill.errors import ChecksumError
+from potstill.evaluation.contenders import served_student, teacher_pipeline
+from potstill.evaluation.latency import Speed, measure_side_by_side
+from potstill.evaluation.metrics import confusion_matrix, require_finite
+from potstill.evaluation.naming import MODELS, SHIPPED
+from potstill.evaluation.plots import accuracy_against, confusion_matrices, reliability_diagram
+from potstill.evaluation.report import disagreements, render_report
+from potstill.evaluation.summary import Answers, compare, score
+from potstill.evaluation.texts import read_texts, readable
+from potstill.models.loading import load_classifier
+from potstill.progress import Bar, progress
+from potstill.serving.runtime import ModelCard, Student, Text, read_card
+from potstill.training.precision import choose_device
+from potstill.training.predict import predict_logits
+from tasks.learning import open_split, tokens_info
+from tasks.stage import Result, Stage, main
+
+EXAMPLES = 20
+# Texts between two steps of the progress bar.
+STEP = 256
+FROZEN = "test.parquet"
+
+
+def run(stage: Stage) -> Result:
+    """Make `data/evaluation/`, `reports/metrics.json` and `reports/report.html`."""
+    test, card = open_split(stage, "test"), read_card(stage.deps["serving"])
+    texts, labels = read_texts(stage.deps["prepared"] / FROZEN)
+    if not np.array_equal(labels, test.labels):
+        raise ChecksumError("data/tokens and data/prepared hold different test rows; run the tokenize stage again")
+    with TemporaryDirectory(prefix="potstill-") as temporary:
+        students = _students(stage, Path(temporary))
+    answers = _answers(stage, test, texts, students["int8"], card)
+    metrics = _metrics(stage, test, answers, card)
+    figures = _figures(stage, test, answers, metrics, card)
+    _write_evaluation(stage, test, answers, metrics, figures)
+    metrics["evaluation_sha256"] = sha256_file(stage.outs["evaluation"] / MANIFEST)
+    _add_speeds(metrics, _speeds(stage, texts, students, card), SHIPPED[card.variant])
+    _write_report(stage, texts, test, answers, metrics, figures, card)
+    write_json(stage.outs["metrics"], metrics)
+    return _result(metrics, SHIPPED[card.variant])
+
+
+def _students(stage: Stage, folder: Path) -> dict[str, Student]:
+    """Both exported files in the serving runtime."""
+    export, serving = stage.deps["export"], stage.deps["serving"]
+    return {
+        name: served_student(export / f"student.{variant}.onnx", variant, serving, folder / variant)
+        for variant, name in (("fp32", "student"), ("int8", "int8"))
+    }
+
+
+def _answers(
+    stage: Stage, test: TokenDataset, texts: Sequence[Text], int8: Student, card: ModelCard
+) -> dict[str, Answers]:
+    """Every model's logits over the test split; INT8 from the texts, as it answers users."""
+    found = {}
+    with stage.work("inference"), progress("evaluate", len(MODELS) * len(test), "rows") as bar:
+        for name in ("teacher", "student", "control"):
+            temperature = card.temperature if name == "student" else read_temperature(stage.deps[name])
+            found[name] = _torch_answers(stage, name, test, temperature, bar)
+        parts = []
+        for start in range(0, len(texts), STEP):
+            parts.append(int8.logits(texts[start : start + STEP]))
+            bar.advance(len(parts[-1]))
+    logits, file = np.concatenate(parts), stage.deps["export"] / "student.int8.onnx"
+    require_finite(logits, str(file))
+    found["int8"] = Answers(logits, card.temperature, found["student"].parameters, file.stat().st_size)
+    return found
+
+
+def _torch_answers(stage: Stage, name: str, test: TokenDataset, temperature: float, bar: Bar) -> Answers:
+    folder = stage.deps[name]
+    model = load_classifier(folder).to(choose_device(stage.project.device))
+    logits = predict_logits(model, test, advance=bar.advance)
+    require_finite(logits, str(folder))
+    # What would be served as fp32 is the exported file; the others are as large as their weights.
+    files = [stage.deps["export"] / "student.fp32.onnx"] if name == "student" else folder.glob("*.safetensors")
+    return Answers(logits, temperature, model.num_parameters(), sum(path.stat().st_size for path in files))
+
+
+def read_temperature(folder: Path) -> float:
+    """The temperature fitted for a model; 1, the logits as they are, for one that was not calibrated."""
+    path = folder / "calibration.json"
+    return float(read_json(path)["temperature"]) if path.exists() else 1.0
+
+
+def _metrics(stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
+    """The content of metrics.json without speeds."""
+    settings = stage.params(Evaluate)
+    return {
+        "shipped": card.variant,
+        "rows": len(test),
+        "test_sha256": sha256_file(stage.deps["prepared"] / FROZEN),
+        "serving_sha256": sha256_file(stage.deps["serving"] / MANIFEST),
+        "confidence": settings.confidence,
+        "calibration_bins": settings.calibration_bins,
+        "models": {name: score(test.labels, answers[name], settings) for name in MODELS},
+        "comparison": compare(test.labels, answers, SHIPPED[card.variant], settings, seed=stage.project.seed),
+    }
+
+
+def _figures(
+    stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], metrics: Mapping[str, Any], card: ModelCard
+) -> dict[str, str]:
+    bins, classes = stage.params(Evaluate).calibration_bins, len(card.labels)
+    reliabilities = {name: answers[name].reliability(test.labels, bins) for name in MODELS}
+    counts = {name: confusion_matrix(test.labels, answers[name].predictions, classes) for name in MODELS}
+    return {
+        "size": accuracy_against(metrics["models"], "megabytes", "MB on disk (log scale)"),
+        "reliability": reliability_diagram(reliabilities, classes),
+        "confusion": confusion_matrices(counts, [str(label) for label in card.labels]),
+    }
+
+
+def _write_evaluation(
+    stage: Stage,
+    test: TokenDataset,
+    answers: Mapping[str, Answers],
+    metrics: Mapping[str, Any],
+    figures: Mapping[str, str],
+) -> None:
+    """`data/evaluation/`: nothing in it depends on time, so that the same models give the same bytes."""
+    ids = pq.read_table(stage.deps["prepared"] / FROZEN, columns=["id"]).column("id")
+    logits = {name: pa.array(list(answers[name].logits), pa.list_(pa.float32())) for name in MODELS}
+    with whole_folder(stage.outs["evaluation"]) as folder:
+        pq.write_table(pa.table({"id": ids, "label": test.labels, **logits}), folder / "predictions.parquet")
+        for name, svg in figures.items():
+            write_text(folder / "plots" / f"{name}.svg", svg)
+        write_manifest(folder, {name: metrics[name] for name in ("shipped", "test_sha256", "serving_sha256")})
+
+
+def _speeds(stage: Stage, texts: Sequence[Text], students: Mapping[str, Student], card: ModelCard) -> dict[str, Speed]:
+    """Raw texts in, probabilities out."""
+    settings = stage.params(Evaluate)
+    teacher = teacher_pipeline(stage.deps["teacher"], card.max_length)
+    with stage.work("inference"):
+        return measure_side_by_side(
+            {"teacher": teacher} | {name: student.predict for name, student in students.items()},
+            texts,
+            latency_texts=settings.latency_texts,
+            throughput_texts=settings.throughput_texts,
+            rounds=settings.rounds,
+        )
+
+
+def _add_speeds(metrics: dict[str, Any], speeds: Mapping[str, Speed], candidate: str) -> None:
+    for name, speed in speeds.items():
+        metrics["models"][name] |= asdict(speed)
+    metrics["comparison"]["speedup"] = speeds[candidate].texts_per_second / speeds["teacher"].texts_per_second
+
+
+def _write_report(
+    stage: Stage,
+    texts: Sequence[Text],
+    test: TokenDataset,
+    answers: Mapping[str, Answers],
+    metrics: Mapping[str, Any],
+    figures: Mapping[str, str],
+    card: ModelCard,
+) -> None:
+    candidate, names = answers[SHIPPED[card.variant]], [str(label) for label in card.labels]
+    lines = [readable(text) for text in texts]
+    latency = accuracy_against(metrics["models"], "p50_ms", "median ms for one text (log scale)")
+    page = render_report(
+        project=stage.project.name,
+        metrics=metrics,
+        figures={**figures, "latency": latency},
+        examples=disagreements(lines, test.labels, answers["teacher"], candidate, names, EXAMPLES),
+        splits={split: tokens_info(stage)["splits"][split] for split in SPLITS},
+        lineage={path.as_posix(): sha256_file(path / MANIFEST) for path in stage.deps.values()},
+    )
+    write_text(stage.outs["report"], page)
+
+
+def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
+    models, comparison = metrics["models"], metrics["comparison"]
+    numbers = {f"{name}_{key}": float(value) for name, model in models.items() for key, value in model.items()}
+    numbers |= {key: float(value) for key, value in comparison.items() if not isinstance(value, dict)}
+    summary = (
+        f"{MODELS[candidate]} {models[candidate]['accuracy']:.4f}, teacher {models['teacher']['accuracy']:.4f}, "
+        f"control {models['control']['accuracy']:.4f} ({comparison['control']['outcome']}), "
+        f"{comparison['speedup']:.1f}x the teacher's texts/s"
+    )
+    test = {"digest": metrics["test_sha256"][:32], "source": f"data/prepared/{FROZEN}", "rows": metrics["rows"]}
+    return Result(summary, numbers, datasets={"test": test})
+
+
+if __name__ == "__main__":
+    main(run)

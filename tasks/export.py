@@ -1,0 +1,96 @@
+"""export: the student as ONNX fp32 and dynamic INT8; what ships is INT8 where it passes, else fp32."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+
+from potstill.artifacts import whole_folder, write_json, write_manifest
+from potstill.config import Export
+from potstill.data.batches import TokenDataset
+from potstill.errors import ParityError
+from potstill.evaluation.calibration import fit_temperature
+from potstill.export.onnx_model import export_onnx, input_names
+from potstill.export.parity import Logits, Parity, compare, onnx_logits
+from potstill.export.quantize import quantize_int8
+from potstill.models.loading import load_classifier
+from potstill.training.predict import predict_logits
+from tasks.learning import open_split, tokenizer_folder, tokens_info
+from tasks.stage import Result, Stage, main
+
+
+def run(stage: Stage) -> Result:
+    """Make `data/export/` and `data/serving/`."""
+    limits = stage.params(Export)
+    dev = open_split(stage, "dev")
+    student = load_classifier(stage.deps["student"])
+    with whole_folder(stage.outs["export"]) as folder:
+        export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage)["pair"])
+        quantize_int8(folder / "student.fp32.onnx", folder / "student.int8.onnx")
+        with stage.work("inference"):
+            reference = predict_logits(student, dev)
+            logits = {
+                "fp32": onnx_logits(folder / "student.fp32.onnx", dev),
+                # One row a call, as it is served: dynamic INT8 scales depend on who shares the batch.
+                "int8": onnx_logits(folder / "student.int8.onnx", dev, batch_tokens=1),
+            }
+        parity = {variant: compare(reference, found, dev.labels) for variant, found in logits.items()}
+        _require_parity(parity["fp32"], limits)
+        variant, why = _choose(parity["int8"], limits)
+        write_json(folder / "parity.json", {name: found.as_dict() for name, found in parity.items()})
+        write_manifest(folder, {"ships": variant, "why": why})
+    _write_serving(stage, variant, logits[variant], dev)
+    metrics = {f"{name}_{key}": value for name, found in parity.items() for key, value in found.as_dict().items()}
+    return Result(f"{variant} ships: {why}", metrics)
+
+
+def _require_parity(fp32: Parity, limits: Export) -> None:
+    if fp32.max_difference > limits.max_parity_difference:
+        raise ParityError(
+            f"the fp32 ONNX model's logits differ from the torch student's by {fp32.max_difference:.2g}, over "
+            f"export.max_parity_difference = {limits.max_parity_difference:g}; nothing ships"
+        )
+
+
+def _choose(int8: Parity, limits: Export) -> tuple[str, str]:
+    """Which variant ships, and why."""
+    if int8.accuracy_drop > limits.int8_max_accuracy_drop:
+        return "fp32", (
+            f"INT8 loses {100 * int8.accuracy_drop:.2f} points of dev accuracy, over the limit of "
+            f"{100 * limits.int8_max_accuracy_drop:.2f} (export.int8_max_accuracy_drop)"
+        )
+    if int8.agreement < limits.int8_min_agreement:
+        return "fp32", (
+            f"INT8 agrees with the student on {100 * int8.agreement:.2f}% of dev, under the limit of "
+            f"{100 * limits.int8_min_agreement:.2f}% (export.int8_min_agreement)"
+        )
+    return "int8", (
+        f"it agrees with the student on {100 * int8.agreement:.2f}% of dev and loses "
+        f"{100 * int8.accuracy_drop:.2f} points of accuracy"
+    )
+
+
+def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset) -> None:
+    info = tokens_info(stage)
+    pair = bool(info["pair"])
+    model = {
+        "format": 1,
+        "task": "classification",
+        "variant": variant,
+        "labels": info["labels"],
+        "pair": pair,
+        "max_length": info["max_length"],
+        "pad_token_id": info["pad_token_id"],
+        "temperature": fit_temperature(logits.astype(np.float64), dev.labels),
+        "inputs": list(input_names(pair=pair)),
+    }
+    with whole_folder(stage.outs["serving"]) as folder:
+        shutil.copyfile(stage.outs["export"] / f"student.{variant}.onnx", folder / "model.onnx")
+        shutil.copyfile(tokenizer_folder(stage) / "tokenizer.json", folder / "tokenizer.json")
+        write_json(folder / "model.json", model)
+        write_manifest(folder)
+
+
+if __name__ == "__main__":
+    main(run)

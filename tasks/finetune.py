@@ -1,0 +1,36 @@
+"""finetune: a short run on gold labels; the distilled weights stay where dev does not improve."""
+
+from __future__ import annotations
+
+from potstill.artifacts import whole_folder, write_manifest
+from potstill.config import Finetune
+from potstill.distillation.objective import supervised
+from potstill.models.loading import load_classifier, save_model
+from potstill.training.loop import train
+from tasks.learning import dev_accuracy, open_split, plan_of, prepare_setting, tokenizer_folder, training_result
+from tasks.stage import Result, Stage, main
+
+
+def run(stage: Stage) -> Result:
+    """Make `data/student/`."""
+    student = load_classifier(stage.deps["distilled"])
+    setting = prepare_setting(stage, plan_of(stage.params(Finetune)), student, keep_start=True)
+    score = dev_accuracy(open_split(stage, "dev"), setting)
+    with stage.work("training"):
+        outcome = train(student, open_split(stage, "train"), supervised, score, setting)
+    before = outcome.scores[0]
+    kept = outcome.score <= before
+    with whole_folder(stage.outs["student"]) as folder:
+        save_model(student.cpu(), folder, tokenizer_folder(stage))
+        write_manifest(folder, {"dev_accuracy": outcome.score, "kept_distilled": kept})
+    after = max(outcome.scores[1:])
+    summary = (
+        f"dev accuracy {after:.4f} is not above {before:.4f}: the distilled weights stay"
+        if kept
+        else f"dev accuracy {before:.4f} -> {outcome.score:.4f}"
+    )
+    return training_result(outcome, summary, {"kept_distilled": float(kept)})
+
+
+if __name__ == "__main__":
+    main(run)

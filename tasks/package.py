@@ -1,0 +1,141 @@
+"""Package a candidate: an immutable Bento with the verified model, its limits and lineage, and the code that serves it.
+
+The Bento's version follows from what goes into it: packaging the same candidate again finds the Bento it made before.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from potstill import environment
+from potstill.artifacts import MANIFEST, file_sums, sha256_file, sha256_value, verify, whole_folder, write_json
+from potstill.config import Params, load_params
+from potstill.errors import ChecksumError, PackageError, PotstillError
+from potstill.processes import run
+from potstill.progress import say
+from potstill.registry.tracking import git_tags
+from potstill.serving.launch import bento_path
+from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, seal, verify_seal
+from tasks.stage import CODE, WORK
+
+BENTOFILE = "bentofile.yaml"
+BUILD_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A verified Bento in BentoML's store.
+
+    Attributes:
+        tag: `name:version`.
+        path: its folder.
+        candidate: sha256 of the serving folder's manifest.
+    """
+
+    tag: str
+    path: Path
+    candidate: str
+
+
+def package(params: Params, workspace: Path) -> Packaged:
+    """Build the Bento of the candidate in `data/serving`, or find the one that was built from the same bytes.
+
+    Raises:
+        ChecksumError: the serving folder is not what its manifest says.
+        PackageError: there is nothing to package, or BentoML could not build it.
+        TimeLimitError: the build ran past its limit.
+    """
+    workspace = workspace.resolve()
+    verify(workspace / SERVING)
+    candidate, staged = sha256_file(workspace / SERVING / MANIFEST), workspace / WORK / "bento"
+    commit = git_tags(workspace).get("mlflow.source.git.commit")
+    settings = Settings(name=bento_name(params.project.name), serve=params.serve, git_commit=commit)
+    with whole_folder(staged) as folder:
+        _stage(workspace, folder)
+        version = _version(folder, settings)
+        write_json(folder / SETTINGS, settings.model_dump(mode="json"))
+    tag = f"{settings.name}:{version}"
+    path = bento_path(tag)
+    if not _intact(path):
+        shutil.rmtree(path, ignore_errors=True)
+        _build(staged, version, workspace / WORK / "logs" / "package.txt")
+        seal(path)
+        verify_seal(path)
+    return Packaged(tag, path, candidate)
+
+
+def _stage(workspace: Path, folder: Path) -> None:
+    """Copy what bentofile.yaml names; the code from where Potstill is installed: a workspace need not hold it."""
+    bentofile = workspace / BENTOFILE
+    try:
+        patterns = [str(pattern).lstrip("/") for pattern in yaml.safe_load(bentofile.read_bytes())["include"]]
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise PackageError(f"{bentofile} is missing or has no `include` list; take it from `potstill init`") from error
+    shutil.copyfile(bentofile, folder / BENTOFILE)
+    for pattern in patterns:
+        if pattern in (SETTINGS, "params.yaml"):  # this file takes the place of params.yaml
+            continue
+        root = CODE if pattern.startswith("potstill/") else workspace
+        found = [path for path in sorted(root.glob(pattern)) if path.is_file()]
+        if not found:
+            raise PackageError(f"{bentofile} includes {pattern!r}, but there is no such file in {root}")
+        for path in found:
+            target = folder / path.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _version(staged: Path, settings: Settings) -> str:
+    """12 hex digits over all that goes in, but for the commit: a commit alone makes no other Bento."""
+    limits = settings.model_dump(mode="json", exclude={"git_commit"})
+    return sha256_value({"files": file_sums(staged), "settings": limits})[:12]
+
+
+def _intact(bento: Path) -> bool:
+    """Whether this Bento is there, whole; one of a build that was killed, or whose bytes changed, is made anew."""
+    if not bento.exists():
+        return False
+    try:
+        verify_seal(bento)
+    except ChecksumError:
+        say(f"package: {bento} is incomplete or altered and is built anew")
+        return False
+    return True
+
+
+def _build(staged: Path, version: str, log: Path) -> None:
+    variables = dict(os.environ)
+    environment.prepare(variables)
+    # The staged code is what is built, whatever a shell has put before it.
+    variables.pop("PYTHONPATH", None)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # Named by -f, or BentoML refuses it: it looks for a bentofile in no folder below a hidden one.
+    command = [sys.executable, "-m", "bentoml", "build", "-f", BENTOFILE, "--version", version, "."]
+    with log.open("wb") as output:
+        status = run(
+            command, cwd=staged, environment=variables, limit_seconds=BUILD_SECONDS, stdout=output, stderr=output
+        )
+    if status != 0:
+        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+        last = next((line for line in reversed(lines) if line), f"exit status {status}")
+        raise PackageError(f"`bentoml build` failed: {last} (the whole output is in {log})")
+
+
+def main() -> None:
+    """`python -m tasks.package`: package the candidate of the workspace one stands in, and print its tag."""
+    environment.prepare()
+    try:
+        say(package(load_params(Path("params.yaml")), Path.cwd()).tag)
+    except PotstillError as error:
+        print(f"package: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Stage prepare: clean, deduplicated splits of the raw tables, to `data/prepared`."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+
+from potstill.artifacts import sha256_file, whole_folder, write_json, write_manifest
+from potstill.config import SPLITS, Prepare
+from potstill.data.preparation import prepare
+from tasks.stage import Result, Stage, main
+
+
+def run(stage: Stage) -> Result:
+    """Prepare and write the splits, their labels and the report."""
+    out = stage.outs["prepared"]
+    prepared = prepare(stage.deps["raw"], stage.params(Prepare))
+    with whole_folder(out) as folder:
+        for split in SPLITS:
+            pq.write_table(prepared.table(split), folder / f"{split}.parquet", compression="zstd")
+        write_json(folder / "labels.json", {"labels": prepared.labels, "pair": prepared.pair})
+        write_json(folder / "report.json", prepared.report)
+        write_manifest(folder, {"rows": {split: len(prepared.splits[split]) for split in SPLITS}})
+    rows = {split: len(prepared.splits[split]) for split in SPLITS}
+    gone = sum(prepared.report["removed"].values())
+    return Result(
+        summary=f"{prepared.report['read']:,} rows read, {gone:,} removed; "
+        + ", ".join(f"{split} {count:,}" for split, count in rows.items()),
+        metrics={f"rows_{split}": float(count) for split, count in rows.items()} | {"rows_removed": float(gone)},
+        datasets={
+            split: {
+                "digest": sha256_file(out / f"{split}.parquet")[:32],
+                "source": (out / f"{split}.parquet").as_posix(),
+                "rows": count,
+            }
+            for split, count in rows.items()
+        },
+    )
+
+
+if __name__ == "__main__":
+    main(run)

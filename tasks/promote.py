@@ -1,0 +1,46 @@
+"""Make a registered candidate the champion, or leave that to a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from potstill.config import Params
+from potstill.errors import ApprovalPendingError
+from potstill.registry.promotion import CHALLENGER, CHAMPION, Registry, Version
+
+
+def promote(params: Params, workspace: Path, version: str, *, expected: str | None) -> Version:
+    """Promote a registered version by the policy of params.
+
+    Args:
+        params: the whole of params.yaml.
+        workspace: the workspace.
+        version: number of the registered version.
+        expected: number of the champion its gate compared it with; None for none.
+
+    Raises:
+        ApprovalPendingError: the policy is `person`; the version waits as challenger.
+        RegistryError: the champion has changed meanwhile, or the version may not become one.
+        ChecksumError: the version's bytes are not those it was registered with.
+    """
+    registry = Registry(workspace, params.project.name)
+    champion = registry.by_alias(CHAMPION)
+    if params.promote.policy == "person" and (champion is None or champion.version != version):
+        raise ApprovalPendingError(
+            f"version {version} of {params.project.name} passed its gates and waits as {CHALLENGER}; "
+            f"`potstill approve {version}` makes it the {CHAMPION}, `potstill veto {version} --reason ...` refuses it"
+        )
+    return registry.promote(version, expected=expected)
+
+
+def approve(params: Params, workspace: Path, version: str) -> Version:
+    """A person's decision: make a version that passed its gates the champion.
+
+    Raises:
+        RegistryError: there is no such version, it was vetoed, or the evidence it carries is not a passed gate.
+        ChecksumError: its bytes are not those it was registered with.
+    """
+    registry = Registry(workspace, params.project.name)
+    number = registry.get(version).version
+    champion = registry.by_alias(CHAMPION)
+    return registry.promote(number, expected=champion.version if champion else None)

@@ -1,0 +1,177 @@
+"""Register a candidate that passed its gates as a version of the project's model in MLflow."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from potstill.artifacts import MANIFEST, canonical_json, read_json, sha256_file, sha256_value, verify
+from potstill.config import Params
+from potstill.registry import promotion, tracking
+from potstill.registry.promotion import Registry, Version, candidate_sum
+from potstill.serving.launch import bento_path
+
+if TYPE_CHECKING:
+    from potstill.evaluation.gates import Verdict
+    from tasks.package import Packaged
+
+SERVING = Path("data/serving")
+METRICS = Path("reports/metrics.json")
+GATE = Path("reports/gate.json")
+# Kept with the pipeline's run; params.yaml and dvc.lock are there already.
+EVIDENCE = (METRICS, GATE, Path("reports/report.html"))
+DATASETS = ("data/raw", "data/prepared", "data/tokens")
+
+
+def settled_sum(params: Params, workspace: Path) -> str:
+    """Everything that decided about the candidate and went into its Bento: the same sum, the same outcome."""
+    service = sorted((Path(promotion.__file__).parent.parent / "serving").rglob("*.py"))
+    return sha256_value(
+        {
+            "candidate": candidate_sum(workspace / SERVING),
+            "metrics": sha256_file(workspace / METRICS),
+            "bentofile": sha256_file(workspace / "bentofile.yaml"),
+            "service": [sha256_file(path) for path in service],
+            **{name: params.section(name).model_dump(mode="json") for name in ("gate", "serve", "smoke")},
+        }
+    )
+
+
+def settled(params: Params, workspace: Path, champion: Version | None) -> Version | None:
+    """The version in which this very candidate is registered, judged and packaged under the same parameters.
+
+    Args:
+        params: the whole of params.yaml.
+        workspace: the workspace.
+        champion: the current one; a verdict against another champion does not count.
+
+    Raises:
+        RegistryError: the candidate was vetoed.
+    """
+    known = Registry(workspace, params.project.name).by_candidate(candidate_sum(workspace / SERVING))
+    if known is None:
+        return None
+    promotion.refuse_vetoed(known, params.project.name)
+    judged = known == champion or known.tags.get(promotion.AGAINST) == against(champion)
+    same = known.tags.get(promotion.SETTLED) == settled_sum(params, workspace)
+    there = _verdict_is_of_candidate(workspace) and known.bento is not None and bento_path(known.bento).exists()
+    return known if judged and same and there else None
+
+
+def _verdict_is_of_candidate(workspace: Path) -> bool:
+    """Whether `reports/gate.json` is about what is in `data/serving`, and not about a candidate in between."""
+    gate = workspace / GATE
+    return gate.exists() and read_json(gate).get("serving_sha256") == candidate_sum(workspace / SERVING)
+
+
+def against(champion: Version | None) -> str:
+    """How a version's tag names the champion its gate compared it with."""
+    return champion.version if champion else "none"
+
+
+def register(
+    params: Params, workspace: Path, verdict: Verdict, packaged: Packaged, run_id: str, champion: Version | None
+) -> Version:
+    """Register the candidate in `data/serving` as `challenger`; one that is registered already is not registered twice.
+
+    Args:
+        params: the whole of params.yaml.
+        workspace: the workspace.
+        verdict: of the gate; kept with the version as evidence.
+        packaged: the candidate's Bento.
+        run_id: the pipeline's MLflow run.
+        champion: the one its gate compared it with.
+
+    Raises:
+        ChecksumError: the serving folder is not what its manifest says.
+        RegistryError: the candidate was vetoed.
+        BusyError: another process is changing the registry.
+    """
+    verify(workspace / SERVING)
+    with tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch) / "model"
+        _save_model(workspace / SERVING, model)
+        version = Registry(workspace, params.project.name).register(
+            candidate=candidate_sum(workspace / SERVING),
+            model=model,
+            experiment=tracking.experiment_id(workspace, params.project.name),
+            run_id=run_id,
+            tags={
+                promotion.BENTO: packaged.tag,
+                promotion.GATE: json.dumps(verdict.to_json(), allow_nan=False),
+                promotion.AGAINST: against(champion),
+                promotion.SETTLED: settled_sum(params, workspace),
+                "potstill.params": canonical_json(params.model_dump(mode="json", by_alias=True)),
+                "potstill.data": canonical_json(data_hashes(workspace)),
+                **tracking.git_tags(workspace),
+            },
+            description=f"{verdict.sentence}. Bento: {packaged.tag}",
+        )
+    tracking.client(workspace).set_tag(run_id, "potstill.version", version.version)
+    return version
+
+
+def data_hashes(workspace: Path) -> dict[str, str]:
+    """Out -> its DVC hash, as dvc.lock records it: names the data version of an uncommitted tree too."""
+    lock = yaml.safe_load((workspace / "dvc.lock").read_text(encoding="utf-8"))
+    outs = (out for stage in lock["stages"].values() for out in stage.get("outs", []))
+    return {out["path"]: out[out.get("hash", "md5")] for out in outs}
+
+
+def _save_model(serving: Path, target: Path) -> None:
+    """The serving folder in MLflow's model format: `mlflow.pyfunc.load_model("models:/<project>@champion")` answers."""
+    import numpy
+    import onnxruntime
+    import tokenizers
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    about: dict[str, Any] = read_json(serving / "model.json")
+    columns = ["text", "text_pair"] if about["pair"] else ["text"]
+    answers = [ColSpec(DataType.string, "label"), *(ColSpec(DataType.double, str(label)) for label in about["labels"])]
+    used = {"numpy": numpy, "onnxruntime": onnxruntime, "tokenizers": tokenizers}
+    with warnings.catch_warnings():
+        # It warns of type hints of its own at import, and of a missing example for a signature that is given.
+        warnings.simplefilter("ignore")
+        pyfunc = importlib.import_module("mlflow.pyfunc")
+        pyfunc.save_model(
+            path=str(target),
+            loader_module="potstill.registry.pyfunc",
+            data_path=str(serving),
+            signature=ModelSignature(
+                inputs=Schema([ColSpec(DataType.string, column) for column in columns]), outputs=Schema(answers)
+            ),
+            pip_requirements=[f"{name}=={module.__version__}" for name, module in used.items()],
+            metadata={"manifest": sha256_file(serving / MANIFEST), "variant": about["variant"]},
+        )
+
+
+def log_evidence(workspace: Path, run_id: str) -> None:
+    """Give a pipeline's run the numbers, the dataset inputs with their DVC hashes, and the reports."""
+    from mlflow.entities import Metric
+
+    store = tracking.client(workspace)
+    metrics = read_json(workspace / METRICS)
+    numbers = {
+        f"{model}.{name}": float(value)
+        for model, values in {**metrics["models"], "comparison": metrics["comparison"]}.items()
+        for name, value in values.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    now = round(1000 * time.time())
+    store.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])
+    hashes = data_hashes(workspace)
+    used: dict[str, dict[str, Any]] = {
+        path: {"digest": hashes[path], "source": path} for path in DATASETS if path in hashes
+    }
+    tracking.log_datasets(workspace, run_id, used, context="pipeline")
+    for path in EVIDENCE:
+        if (workspace / path).exists():
+            store.log_artifact(run_id, str(workspace / path), "evidence")

@@ -1,0 +1,196 @@
+"""Start the built Bento and see that it answers as the model was evaluated: the last step before it is registered."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from potstill import environment
+from potstill.config import Params
+from potstill.errors import SmokeError
+from potstill.evaluation.naming import SHIPPED
+from potstill.processes import start, stop
+from potstill.serving.launch import serve_command
+from potstill.serving.release import SERVING
+from potstill.serving.runtime import ModelCard, read_card, softmax
+from tasks.stage import WORK
+
+HOST = "127.0.0.1"
+REQUEST_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A test text (or pair) and the probabilities its evaluation gave, in the order of the card's labels."""
+
+    id: str
+    text: str | tuple[str, str]
+    probabilities: list[float]
+
+
+@dataclass(frozen=True)
+class SmokeResult:
+    """What the Bento's first run showed: seconds until ready, texts sent, the largest difference of a probability."""
+
+    seconds: float
+    texts: int
+    difference: float
+
+
+def smoke(params: Params, workspace: Path, tag: str) -> SmokeResult:
+    """Serve a Bento on a free loopback port, compare its answers with the evaluated ones, and stop it.
+
+    Args:
+        params: the whole of params.yaml.
+        workspace: holds `data/serving`, `data/evaluation` and `data/prepared`.
+        tag: the Bento, `name:version`.
+
+    Raises:
+        SmokeError: it did not start, or an answer is not the evaluated one.
+    """
+    card = read_card(workspace / SERVING)
+    golden = golden_texts(workspace, card, params)
+    log = workspace / WORK / "logs" / "smoke.txt"
+    begin = time.monotonic()
+    with served(tag, log, params.smoke.start_seconds) as address:
+        seconds = time.monotonic() - begin
+        answers = _classify(address, [row.text for row in golden], params.serve.max_texts)
+    difference = compare(golden, answers, card, params.smoke.tolerance)
+    return SmokeResult(seconds, len(golden), difference)
+
+
+def golden_texts(workspace: Path, card: ModelCard, params: Params) -> list[Golden]:
+    """The first test texts by id (a hash, so any) that the service's limits let in, with their evaluated answers."""
+    column = SHIPPED[card.variant]
+    evaluated = pq.read_table(workspace / "data/evaluation/predictions.parquet", columns=["id", column])
+    rows = pq.read_table(workspace / "data/prepared/test.parquet").sort_by("id")
+    length = pc.utf8_length(rows["text"])
+    if card.pair:
+        length = pc.add(length, pc.utf8_length(rows["text_pair"]))
+    rows = rows.append_column("answer", pc.index_in(rows["id"], value_set=evaluated["id"]))
+    fitting = pc.and_(pc.less_equal(length, params.serve.max_characters), pc.is_valid(rows["answer"]))
+    chosen = rows.filter(fitting).slice(0, params.smoke.texts).to_pylist()
+    if not chosen:
+        raise SmokeError(
+            "no test text of data/prepared has an evaluated answer and fits serve.max_characters; run evaluate again"
+        )
+    return [
+        Golden(
+            row["id"],
+            (row["text"], row["text_pair"]) if card.pair else row["text"],
+            softmax(evaluated[column][row["answer"]].as_py(), card.temperature).tolist(),
+        )
+        for row in chosen
+    ]
+
+
+def compare(golden: Sequence[Golden], answers: Sequence[dict[str, Any]], card: ModelCard, tolerance: float) -> float:
+    """The largest difference of a probability.
+
+    Raises:
+        SmokeError: it is over the tolerance, or a label is another one, beyond a tie within the tolerance.
+    """
+    if len(answers) != len(golden):
+        raise SmokeError(f"the Bento answered {len(answers)} of {len(golden)} texts; it is not promoted")
+    largest = 0.0
+    for row, answer in zip(golden, answers, strict=True):
+        expected = {str(label): value for label, value in zip(card.labels, row.probabilities, strict=True)}
+        found = answer["probabilities"]
+        for label, value in expected.items():
+            difference = abs(found.get(label, math.nan) - value)
+            if not difference <= tolerance:  # a NaN fails too
+                raise SmokeError(
+                    f"the Bento gives test text {row.id} {found.get(label)} for {label!r} where the evaluation gave "
+                    f"{value:.6f}, over smoke.tolerance ({tolerance}); it is not promoted"
+                )
+            largest = max(largest, difference)
+        best = max(expected, key=expected.__getitem__)
+        if expected[best] - expected.get(str(answer["label"]), -math.inf) > 2 * tolerance:
+            raise SmokeError(
+                f"the Bento labels test text {row.id} {answer['label']!r} where the evaluation said {best!r}; "
+                "it is not promoted"
+            )
+    return largest
+
+
+@contextmanager
+def served(tag: str, log: Path, limit_seconds: float) -> Iterator[str]:
+    """A Bento that answers at the yielded address; stopped with all its processes at the end, however that comes.
+
+    Raises:
+        SmokeError: it ended, or was not ready within the limit.
+    """
+    port = _free_port()
+    variables = dict(os.environ)
+    environment.prepare(variables)
+    variables.pop("PYTHONPATH", None)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        server = start(serve_command(tag, HOST, port), environment=variables, stdout=output, stderr=output)
+        try:
+            address = f"http://{HOST}:{port}"
+            _wait_until_ready(server, tag, address, log, limit_seconds)
+            yield address
+        finally:
+            stop(server)
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], tag: str, address: str, log: Path, limit_seconds: float) -> None:
+    end = time.monotonic() + limit_seconds
+    while server.poll() is None:
+        if _is_ready(address):
+            return
+        if time.monotonic() > end:
+            raise SmokeError(
+                f"{tag} was not ready after {limit_seconds:.0f} s (smoke.start_seconds); its output is in {log}"
+            )
+        time.sleep(0.05)
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    last = next((line for line in reversed(lines) if line), "no output")
+    raise SmokeError(f"{tag} did not start: {last} (the whole output is in {log})")
+
+
+def _is_ready(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/readyz", timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _classify(address: str, texts: Sequence[str | tuple[str, str]], at_once: int) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = []
+    for first in range(0, len(texts), at_once):
+        body = json.dumps({"texts": texts[first : first + at_once]}).encode()
+        request = urllib.request.Request(f"{address}/v1/classify", body, {"content-type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:
+                answers += json.load(response)["predictions"]
+        except urllib.error.HTTPError as error:
+            with error:
+                said = error.read(300).decode(errors="replace")
+            raise SmokeError(f"the Bento answered a test text with status {error.code}: {said}") from error
+        except (OSError, ValueError, KeyError) as error:
+            raise SmokeError(f"the Bento did not answer a test text: {error}") from error
+    return answers
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,246 @@
+"""The stage contract: what `python -m tasks.<stage>` does around the stage's own function.
+
+dvc.yaml says what a stage depends on and makes; this module reads it, checks the parameters, verifies the manifests of
+the inputs, holds the workspace's lock, turns every user error into one sentence, and logs one MLflow run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from potstill import environment
+from potstill.artifacts import MANIFEST, disk_errors, file_sums, sha256_file, sha256_value, verify, write_json
+from potstill.config import Params, Project, Strict, load_params
+from potstill.errors import INTERRUPTED, ChecksumError, ParamsError, PotstillError
+from potstill.processes import die_with_parent, hold
+from potstill.progress import say
+
+CODE = Path(__file__).resolve().parent.parent
+WORK = Path(".work")
+RUN_LOCK = WORK / "run.lock"
+FAILURE = WORK / "failure.json"
+# Set by the flow for the stages it runs; its value is the pid that holds the run lock.
+INSIDE_RUN = "POTSTILL_RUN"
+PARENT_RUN = "POTSTILL_MLFLOW_PARENT"
+
+Section = TypeVar("Section", bound=Strict)
+
+
+@dataclass
+class Result:
+    """What a stage reports: numbers for MLflow, one line for the user."""
+
+    summary: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    # (step, name, value) in order: losses and scores over a training run.
+    history: list[tuple[int, str, float]] = field(default_factory=list)
+    # Name in MLflow -> facts of a dataset: digest, source, rows.
+    datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage's function receives: its own parameters and the paths of its deps and outs, nothing else."""
+
+    name: str
+    sections: Mapping[str, Strict]
+    deps: Mapping[str, Path]
+    outs: Mapping[str, Path]
+    _clock: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def project(self) -> Project:
+        """The parameters all stages share."""
+        return self.params(Project)
+
+    def params(self, kind: type[Section]) -> Section:
+        """The section of that type among those dvc.yaml declares for the stage."""
+        return next(section for section in self.sections.values() if type(section) is kind)
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of deps, params, lock file and code tree: names the stage's checkpoints."""
+        deps = {name: _sums(path) for name, path in self.deps.items()}
+        params = {name: section.model_dump(mode="json") for name, section in self.sections.items()}
+        lock = CODE / "requirements.lock"
+        lock_sum = sha256_file(lock) if lock.exists() else None
+        return sha256_value({"deps": deps, "params": params, "lock": lock_sum, "code": code_sum()})[:32]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where training checkpoints live; not a DVC out, since DVC deletes outs before a rerun."""
+        return WORK / "checkpoints" / f"{self.name}-{self.key}"
+
+    @contextmanager
+    def work(self, what: str) -> Iterator[None]:
+        """Count the time inside as training or inference, not as overhead."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._clock[what] = self._clock.get(what, 0.0) + time.monotonic() - start
+
+
+def code_sum() -> str:
+    """One hash over the code that stages run: `potstill/` and `tasks/`."""
+    files = [path for room in ("potstill", "tasks") for path in sorted((CODE / room).rglob("*.py"))]
+    return sha256_value({path.relative_to(CODE).as_posix(): sha256_file(path) for path in files})
+
+
+def load_stage(name: str, params: Params) -> Stage:
+    """The stage as dvc.yaml declares it. Keys of `deps` and `outs` are the paths' last parts without suffix."""
+    declared = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
+    data = [
+        path
+        for path in map(_path, declared.get("deps", []))
+        if not path.endswith(".py") and path.split("/")[0] != "potstill"
+    ]
+    outs = [_path(item) for kind in ("outs", "metrics", "plots") for item in declared.get(kind, [])]
+    sections = {section: params.section(section) for section in declared["params"] if isinstance(section, str)}
+    return Stage(name, sections, {Path(p).stem: Path(p) for p in data}, {Path(p).stem: Path(p) for p in outs})
+
+
+def main(function: Callable[[Stage], Result]) -> None:
+    """Run a stage's function under the contract and exit with its code."""
+    name = Path(inspect.getfile(function)).stem
+    die_with_parent()
+    signal.signal(signal.SIGTERM, _interrupt)
+    FAILURE.unlink(missing_ok=True)
+    try:
+        _run(name, function)
+    except PotstillError as error:
+        _fail(name, error.exit_code, str(error))
+    except KeyboardInterrupt:
+        _fail(name, INTERRUPTED, "interrupted; run again to go on where it stopped")
+    except Exception as error:
+        log = WORK / "logs" / f"{name}.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        kind = type(error).__name__
+        _fail(
+            name,
+            1,
+            f"unexpected {kind}: {' '.join(str(error).split())[:300]} (traceback in {log}; this is a bug of Potstill)",
+        )
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(name: str, code: int, message: str) -> None:
+    print(f"{name}: {message}", file=sys.stderr, flush=True)
+    WORK.mkdir(exist_ok=True)
+    write_json(FAILURE, {"stage": name, "exit_code": code, "message": message})
+    # Threads of a library must not hold up the end or print behind the sentence.
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _run(name: str, function: Callable[[Stage], Result]) -> None:
+    start = time.monotonic()
+    params = load_params(Path("params.yaml"))
+    stage = load_stage(name, params)
+    environment.prepare(online=is_online(params))
+    _check_code()
+    with ExitStack() as held:
+        if INSIDE_RUN not in os.environ:
+            held.enter_context(hold(RUN_LOCK, what="a run"))
+        # Also inside a run: the stage of a killed run may still be on its way out.
+        held.enter_context(hold(WORK / "stage.lock", what="a stage", wait_seconds=30))
+        for path in stage.deps.values():
+            _verify(path)
+        before = _inputs(stage)
+        with disk_errors(Path.cwd()):
+            result = function(stage)
+            if _inputs(stage) != before:
+                for out in stage.outs.values():
+                    shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+                raise ChecksumError(
+                    f"code, params or data of {name} changed while it ran, so its outs were removed; run again"
+                )
+            seconds = time.monotonic() - start
+            _log(stage, result, seconds)
+            timing = {"seconds": time.monotonic() - start, "work": stage._clock}
+            write_json(WORK / "timings" / f"{name}.json", timing)
+    shutil.rmtree(stage.checkpoints, ignore_errors=True)
+    say(f"{name}: {result.summary}")
+
+
+def _check_code() -> None:
+    from tasks.codefile import check_code_file  # it needs `code_sum` of this module
+
+    check_code_file(Path())
+
+
+def is_online(params: Params) -> bool:
+    """Whether params name a hub id: the only case in which something leaves the machine and the package index."""
+    return any(source.kind == "hub" for source in [*params.ingest.data.values(), params.ingest.teacher])
+
+
+def _path(item: str | dict[str, Any]) -> str:
+    return item if isinstance(item, str) else next(iter(item))
+
+
+def _verify(path: Path) -> None:
+    if not path.exists():
+        raise ChecksumError(f"{path} does not exist; `potstill run` (or `dvc repro`) makes it")
+    if path.is_dir():
+        verify(path)
+
+
+def _sums(path: Path) -> Any:
+    """A dep's identity: its manifest where it has one (verified already), else its bytes."""
+    if path.is_dir():
+        return sha256_file(path / MANIFEST) if (path / MANIFEST).exists() else file_sums(path)
+    return sha256_file(path)
+
+
+def _inputs(stage: Stage) -> Any:
+    try:
+        params = load_params(Path("params.yaml"))
+        sections = {name: params.section(name).model_dump(mode="json") for name in stage.sections}
+    except ParamsError:
+        sections = {}
+    return sections, code_sum(), {name: _stamp(path) for name, path in stage.deps.items()}
+
+
+def _stamp(path: Path) -> list[tuple[str, int, int]]:
+    """Size and change time of each file: cheap, and enough to see an edit within one run."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+
+
+def _log(stage: Stage, result: Result, seconds: float) -> None:
+    from potstill.registry.tracking import log_stage
+
+    params = {
+        f"{section}.{key}": json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+        for section, values in stage.sections.items()
+        for key, value in values.model_dump(mode="json").items()
+    }
+    log_stage(
+        project=stage.project.name,
+        stage=stage.name,
+        parent=os.environ.get(PARENT_RUN),
+        params=params,
+        metrics={**result.metrics, "seconds": seconds, **{f"seconds_{k}": v for k, v in stage._clock.items()}},
+        history=result.history,
+        datasets=result.datasets,
+        outs={name: _sums(path) for name, path in stage.outs.items() if path.is_dir()},
+    )

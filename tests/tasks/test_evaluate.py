@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from rich.console import Console
+from safetensors.numpy import load_file, save_file
+
+from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, verify, write_json, write_manifest
+from potstill.config import SPLITS, Params, load_params
+from potstill.data.tokenization import copy_tokenizer, load_tokenizer, write_tokens
+from potstill.errors import ChecksumError, ModelError
+from potstill.evaluation.metrics import softmax
+from potstill.evaluation.table import render_table
+from potstill.export.onnx_model import export_onnx, input_names
+from potstill.export.quantize import quantize_int8
+from potstill.models.loading import load_classifier, save_model
+from potstill.models.student import student_from_layers
+from potstill.serving.runtime import Student
+from tasks.evaluate import run
+from tasks.stage import Stage, load_stage
+from tests.conftest import generate_rows
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LABELS = ["negative", "positive"]
+ROWS = {"train": 20, "dev": 10, "test": 60, "transfer": 10}
+MAX_LENGTH = 32
+
+
+def _params() -> Params:
+    params = load_params(REPOSITORY / "params.yaml")
+    project = params.project.model_copy(update={"device": "cpu"})
+    evaluate = params.evaluate.model_copy(
+        update={"latency_texts": 10, "throughput_texts": 64, "rounds": 2, "bootstrap": 200}
+    )
+    return params.model_copy(update={"project": project, "evaluate": evaluate})
+
+
+def _write_data(root: Path, base: Path, *, pair: bool) -> None:
+    prepared, tokens = root / "data/prepared", root / "data/tokens"
+    prepared.mkdir(parents=True)
+    tokens.mkdir()
+    copy_tokenizer(base, tokens / "tokenizer")
+    tokenizer = load_tokenizer(tokens / "tokenizer", MAX_LENGTH)
+    rows, start, splits = generate_rows(sum(ROWS.values())), 0, {}
+    for split in SPLITS:
+        part = rows[start : start + ROWS[split]]
+        start += ROWS[split]
+        columns = {
+            "id": pa.array([f"{split}-{number}" for number in range(len(part))]),
+            "text": pa.array([text for text, _ in part]),
+            "label": pa.array([None if split == "transfer" else LABELS.index(label) for _, label in part], pa.int64()),
+        }
+        if pair:
+            columns["text_pair"] = pa.array([f"the {text.split()[0]}" for text, _ in part])
+        table = pa.table(columns)
+        pq.write_table(table, prepared / f"{split}.parquet")
+        counts = write_tokens(table, tokenizer, tokens / f"{split}.arrow")
+        splits[split] = {"rows": counts.rows, "tokens": counts.tokens, "truncated": counts.truncated}
+    about = {"max_length": MAX_LENGTH, "pad_token_id": 0, "pair": pair, "labels": LABELS, "splits": splits}
+    write_json(tokens / "info.json", about)
+    write_manifest(prepared)
+    write_manifest(tokens)
+
+
+def _write_models(root: Path, base: Path, *, pair: bool) -> None:
+    torch.manual_seed(1)
+    teacher = load_classifier(base, LABELS)
+    with torch.no_grad():  # far enough apart that the models differ
+        teacher.classifier.weight.mul_(20)
+    models = {
+        "teacher": teacher,
+        "student": student_from_layers(teacher, [0, 2]),
+        "control": student_from_layers(load_classifier(base, LABELS), [0, 2]),
+    }
+    for name, model in models.items():
+        save_model(model, root / "data" / name, root / "data/tokens/tokenizer")
+    write_json(root / "data/teacher/calibration.json", {"temperature": 1.5})
+    for name in models:
+        write_manifest(root / "data" / name)
+    export, serving = root / "data/export", root / "data/serving"
+    export.mkdir()
+    export_onnx(models["student"], export / "student.fp32.onnx", pair=pair)
+    quantize_int8(export / "student.fp32.onnx", export / "student.int8.onnx")
+    write_manifest(export)
+    serving.mkdir()
+    shutil.copyfile(export / "student.int8.onnx", serving / "model.onnx")
+    shutil.copyfile(root / "data/tokens/tokenizer/tokenizer.json", serving / "tokenizer.json")
+    card = {
+        "format": 1, "task": "classification", "variant": "int8", "labels": LABELS, "pair": pair,
+        "max_length": MAX_LENGTH, "pad_token_id": 0, "temperature": 2.0, "inputs": list(input_names(pair=pair)),
+    }  # fmt: skip
+    write_json(serving / "model.json", card)
+    write_manifest(serving)
+
+
+@contextlib.contextmanager
+def _stage(root: Path) -> Iterator[Stage]:
+    shutil.copyfile(REPOSITORY / "dvc.yaml", root / "dvc.yaml")
+    with contextlib.chdir(root):
+        yield load_stage("evaluate", _params())
+
+
+@pytest.fixture(scope="module")
+def workspace(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that the stage depends on, of tiny random models, and its outs."""
+    root = tmp_path_factory.mktemp("evaluate")
+    _write_data(root, tiny_base, pair=False)
+    _write_models(root, tiny_base, pair=False)
+    with _stage(root) as stage:
+        assert run(stage).metrics["int8_accuracy"] >= 0
+    return root
+
+
+@pytest.fixture
+def copy(workspace: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(workspace, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def metrics(workspace: Path) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = read_json(workspace / "reports/metrics.json")
+    return found
+
+
+def _logits(root: Path, name: str) -> np.ndarray:
+    table = pq.read_table(root / "data/evaluation/predictions.parquet")
+    return np.array(table.column(name).to_pylist(), dtype=np.float32)
+
+
+def test_metrics_have_the_documented_form(metrics: Mapping[str, Any]) -> None:
+    assert metrics["shipped"] == "int8"
+    assert metrics["rows"] == ROWS["test"]
+    assert list(metrics["models"]) == ["control", "int8", "student", "teacher"]
+    scores = {"accuracy", "accuracy_low", "accuracy_high", "macro_f1", "ece", "temperature", "parameters", "megabytes"}
+    speeds = {"p50_ms", "p99_ms", "texts_per_second"}
+    for name, model in metrics["models"].items():
+        assert set(model) == scores | (speeds if name != "control" else set())
+        assert all(math.isfinite(value) for value in model.values())
+    assert {"agreement", "kl", "teacher_ratio", "gain_over_control", "speedup"} <= set(metrics["comparison"])
+
+
+def test_metrics_name_the_bytes_they_are_about(workspace: Path, metrics: Mapping[str, Any]) -> None:
+    assert metrics["evaluation_sha256"] == sha256_file(workspace / "data/evaluation" / MANIFEST)
+    assert metrics["serving_sha256"] == sha256_file(workspace / "data/serving" / MANIFEST)
+    assert metrics["test_sha256"] == sha256_file(workspace / "data/prepared/test.parquet")
+    assert verify(workspace / "data/evaluation")["shipped"] == "int8"
+
+
+def test_the_scores_follow_from_the_saved_predictions(workspace: Path, metrics: Mapping[str, Any]) -> None:
+    table = pq.read_table(workspace / "data/evaluation/predictions.parquet")
+    test = pq.read_table(workspace / "data/prepared/test.parquet")
+    assert table.column_names == ["id", "label", "teacher", "student", "int8", "control"]
+    assert table.column("id").equals(test.column("id"))
+    labels = table.column("label").to_numpy()
+    for name, model in metrics["models"].items():
+        assert model["accuracy"] == (_logits(workspace, name).argmax(axis=1) == labels).mean()
+    agreement = (_logits(workspace, "teacher").argmax(axis=1) == _logits(workspace, "int8").argmax(axis=1)).mean()
+    assert metrics["comparison"]["agreement"] == agreement
+    ours, theirs = (metrics["models"][name]["texts_per_second"] for name in ("int8", "teacher"))
+    assert metrics["comparison"]["speedup"] == ours / theirs
+
+
+def test_each_model_has_its_own_temperature_size_and_parameters(workspace: Path, metrics: Mapping[str, Any]) -> None:
+    models = metrics["models"]
+    assert {name: model["temperature"] for name, model in models.items()} == {
+        "teacher": 1.5, "student": 2.0, "int8": 2.0, "control": 1.0,
+    }  # fmt: skip
+    assert models["teacher"]["parameters"] > models["student"]["parameters"] == models["int8"]["parameters"]
+    files = {
+        "teacher": "teacher/model.safetensors", "student": "export/student.fp32.onnx",
+        "int8": "export/student.int8.onnx", "control": "control/model.safetensors",
+    }  # fmt: skip
+    for name, file in files.items():
+        assert models[name]["megabytes"] == (workspace / "data" / file).stat().st_size / 1e6
+
+
+def test_the_served_model_answers_as_it_was_evaluated(workspace: Path) -> None:
+    student = Student(workspace / "data/serving")
+    texts = pq.read_table(workspace / "data/prepared/test.parquet").column("text").to_pylist()
+    expected = softmax(_logits(workspace, "int8"), 2.0)
+    for text, row in zip(texts, expected, strict=True):  # a text alone, as in a request
+        np.testing.assert_allclose(student.predict([text])[0].probabilities, row, atol=1e-6)
+
+
+def test_the_student_in_torch_is_the_exported_one(workspace: Path) -> None:
+    assert np.abs(_logits(workspace, "student") - _logits(workspace, "int8")).max() < 0.5
+    assert (_logits(workspace, "student") != _logits(workspace, "control")).any()
+
+
+def test_the_report_is_one_page_with_every_figure(workspace: Path) -> None:
+    page = (workspace / "reports/report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 4
+    assert "data/prepared" in page
+    assert sorted(path.name for path in (workspace / "data/evaluation/plots").iterdir()) == [
+        "confusion.svg", "reliability.svg", "size.svg",
+    ]  # fmt: skip
+
+
+def test_the_table_shows_the_four_models(metrics: Mapping[str, Any]) -> None:
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(render_table(metrics))
+    for name in ("Teacher", "Student fp32", "Student INT8", "Control"):
+        assert name in captured.get()
+
+
+def test_the_same_inputs_give_the_same_bytes(workspace: Path, copy: Path) -> None:
+    before = file_sums(workspace / "data/evaluation")
+    shutil.rmtree(copy / "data/evaluation")
+    with _stage(copy) as stage:
+        run(stage)
+    assert file_sums(copy / "data/evaluation") == before
+    assert not list(copy.glob("**/.*tmp*"))
+
+
+def _damage(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"] = np.array([0, np.nan], dtype=np.float32)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    write_manifest(folder)
+
+
+@pytest.mark.parametrize("name", ["teacher", "control"])
+def test_a_model_that_answers_nan_stops_the_stage_and_leaves_the_outs(copy: Path, name: str) -> None:
+    _damage(copy / "data" / name)
+    before = file_sums(copy / "data/evaluation"), (copy / "reports/metrics.json").read_bytes()
+    with (
+        _stage(copy) as stage,
+        pytest.raises(ModelError, match=rf"data/{name} answers NaN or infinity on 60 of 60 test rows"),
+    ):
+        run(stage)
+    assert (file_sums(copy / "data/evaluation"), (copy / "reports/metrics.json").read_bytes()) == before
+
+
+def test_token_ids_of_other_rows_are_refused(copy: Path) -> None:
+    path = copy / "data/prepared/test.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    write_manifest(copy / "data/prepared")
+    with _stage(copy) as stage, pytest.raises(ChecksumError, match="different test rows"):
+        run(stage)
+
+
+def test_fp32_that_ships_is_the_candidate(copy: Path) -> None:
+    shutil.copyfile(copy / "data/export/student.fp32.onnx", copy / "data/serving/model.onnx")
+    card = read_json(copy / "data/serving/model.json")
+    write_json(copy / "data/serving/model.json", {**card, "variant": "fp32"})
+    write_manifest(copy / "data/serving")
+    with _stage(copy) as stage:
+        run(stage)
+    metrics = json.loads((copy / "reports/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["shipped"] == "fp32"
+    models = metrics["models"]
+    assert metrics["comparison"]["gain_over_control"] == pytest.approx(
+        models["student"]["accuracy"] - models["control"]["accuracy"]
+    )
+
+
+def test_pairs_of_texts(tiny_base: Path, tmp_path: Path) -> None:
+    _write_data(tmp_path, tiny_base, pair=True)
+    _write_models(tmp_path, tiny_base, pair=True)
+    with _stage(tmp_path) as stage:
+        run(stage)
+    metrics = read_json(tmp_path / "reports/metrics.json")
+    assert metrics["models"]["teacher"]["texts_per_second"] > 0
+    # The served student saw both texts as the tokens say.
+    assert np.abs(_logits(tmp_path, "student") - _logits(tmp_path, "int8")).max() < 0.5

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from potstill.artifacts import MANIFEST, read_json, sha256_file, write_json, write_manifest
+from potstill.config import Gate, Params, load_params
+from potstill.evaluation.gates import Verdict
+from tasks.gate import gate
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Gold label 1 for the first four, 0 for the rest.
+TEXTS = ["good film", "good plot", "fine film", "fine plot", "bad film", "bad plot", "poor film", "poor plot"]
+GOLD = [1, 1, 1, 1, 0, 0, 0, 0]
+
+
+def _write_words(folder: Path, scores: dict[str, float], labels: list[Any] | None = None, **card: Any) -> Path:
+    """A real serving folder whose logits are (0, sum of the words' scores); its vocabulary is its own."""
+    folder.mkdir(parents=True)
+    vocabulary = {word: index for index, word in enumerate(["[UNK]", *scores])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # type: ignore[call-arg]
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    tokenizer.save(str(folder / "tokenizer.json"))
+    table = np.zeros((len(vocabulary), 2), dtype=np.float32)
+    table[1:, 1] = list(scores.values())
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "input_ids"], ["found"]),
+            helper.make_node("ReduceSum", ["found", "axes"], ["logits"], keepdims=0),
+        ],
+        "words",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, folder / "model.onnx")
+    about = {
+        "format": 1, "task": "classification", "variant": "int8", "labels": labels or ["no", "yes"], "pair": False,
+        "max_length": 16, "pad_token_id": 0, "temperature": 1.0, "inputs": ["input_ids"],
+    }  # fmt: skip
+    write_json(folder / "model.json", about | card)
+    write_manifest(folder)
+    return folder
+
+
+def _metrics(root: Path, accuracy: float) -> dict[str, Any]:
+    candidate = {"accuracy": accuracy, "macro_f1": 0.9, "ece": 0.01, "megabytes": 1.0, "p99_ms": 1.0}
+    return {
+        "shipped": "int8",
+        "rows": len(TEXTS),
+        "test_sha256": sha256_file(root / "data/prepared/test.parquet"),
+        "serving_sha256": sha256_file(root / "data/serving" / MANIFEST),
+        "evaluation_sha256": sha256_file(root / "data/evaluation" / MANIFEST),
+        "models": {"int8": candidate, "teacher": {"accuracy": 1.0}},
+        "comparison": {"teacher_ratio": 1.0, "gain_over_control": 0.1, "speedup": 5.0},
+    }
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A candidate that is right on 7 of 8 texts, and its evaluation."""
+    root = tmp_path / "workspace"
+    for name in ("prepared", "evaluation"):
+        (root / "data" / name).mkdir(parents=True)
+    table = {"id": [str(number) for number in range(len(TEXTS))], "text": TEXTS, "label": GOLD}
+    pq.write_table(pa.table(table), root / "data/prepared/test.parquet")
+    (root / "data/evaluation/predictions.parquet").write_bytes(b"predictions")
+    write_manifest(root / "data/evaluation")
+    _write_words(root / "data/serving", {"good": 1, "fine": 1, "bad": -1, "poor": -1, "plot": 0})
+    write_json(root / "reports/metrics.json", _metrics(root, 7 / 8))
+    return root
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return load_params(REPOSITORY / "params.yaml").model_copy(update={"gate": Gate(min_accuracy=0.8)})
+
+
+def _failed(verdict: Verdict) -> list[str]:
+    return [check.name for check in verdict.checks if not check.passed]
+
+
+def _report(workspace: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(workspace / "reports/gate.json")
+    return found
+
+
+def test_a_first_candidate_needs_no_champion(params: Params, workspace: Path) -> None:
+    verdict = gate(params, workspace, None)
+    assert verdict.passed, verdict.sentence
+    report = _report(workspace)
+    assert report["passed"] is True
+    assert report["champion"] is None
+    assert report["serving_sha256"] == sha256_file(workspace / "data/serving" / MANIFEST)
+    assert [check["name"] for check in report["checks"]] == [check.name for check in verdict.checks]
+
+
+def test_the_champion_is_scored_on_the_same_texts_with_its_own_tokenizer(
+    params: Params, workspace: Path, tmp_path: Path
+) -> None:
+    # Knows neither "fine" nor "poor": those four texts get logits (0, 0) and so class 0. Right on 6 of 8.
+    champion = _write_words(tmp_path / "champion", {"plot": 0, "bad": -1, "good": 1})
+    verdict = gate(params, workspace, champion)
+    assert verdict.passed, verdict.sentence
+    assert _report(workspace)["champion"] == {"accuracy": 0.75}
+    assert next(check for check in verdict.checks if check.name == "max_loss_to_champion").value == -0.125
+
+
+def test_a_better_champion_stays_and_the_sentence_says_by_how_much(
+    params: Params, workspace: Path, tmp_path: Path
+) -> None:
+    champion = _write_words(tmp_path / "champion", {"good": 1, "fine": 1, "bad": -1, "poor": -1})
+    verdict = gate(params, workspace, champion)
+    assert _failed(verdict) == ["max_loss_to_champion"]
+    assert verdict.sentence == (
+        "refused: accuracy lost to the champion 0.125 is 0.12 above its maximum of 0.005 (gate.max_loss_to_champion)"
+    )
+    assert _report(workspace)["sentence"] == verdict.sentence
+
+
+def test_labels_are_matched_by_name_not_by_place(params: Params, workspace: Path, tmp_path: Path) -> None:
+    scores = {"good": -1.0, "fine": -1.0, "bad": 1.0, "poor": 1.0}
+    champion = _write_words(tmp_path / "champion", scores, labels=["yes", "no"])
+    gate(params, workspace, champion)
+    assert _report(workspace)["champion"] == {"accuracy": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ({"labels": ["no", "maybe"]}, "its labels (maybe, no) are not the candidate's (no, yes)"),
+        ({"pair": True}, "pairs"),
+    ],
+)
+def test_a_champion_of_another_task_fails_the_candidate_with_a_sentence(
+    params: Params, workspace: Path, tmp_path: Path, card: dict[str, Any], words: str
+) -> None:
+    verdict = gate(params, workspace, _write_words(tmp_path / "champion", {"good": 1}, **card))
+    assert _failed(verdict) == ["max_loss_to_champion"]
+    assert words in verdict.sentence
+
+
+def test_a_champion_that_is_damaged_answers_nan_or_is_gone_fails_the_candidate(
+    params: Params, workspace: Path, tmp_path: Path
+) -> None:
+    broken = _write_words(tmp_path / "broken", {"good": 1})
+    (broken / "model.onnx").write_bytes(b"bit rot")
+    sick = _write_words(tmp_path / "sick", {"good": float("nan")})
+    mixed = _write_words(tmp_path / "mixed", {"good": 1})  # with a vocabulary beyond its model's
+    longer = _write_words(tmp_path / "longer", {"good": 1, "bad": 1, "film": 1})
+    (mixed / "tokenizer.json").write_bytes((longer / "tokenizer.json").read_bytes())
+    write_manifest(mixed)
+    for champion, words in (
+        (broken, "altered"),
+        (sick, "NaN"),
+        (mixed, "out of"),
+        (tmp_path / "gone", "manifest.json"),
+    ):
+        verdict = gate(params, workspace, champion)
+        assert _failed(verdict) == ["max_loss_to_champion"]
+        assert words in verdict.sentence
+
+
+def test_a_champion_is_not_scored_where_its_limit_is_off(params: Params, workspace: Path, tmp_path: Path) -> None:
+    off = params.model_copy(update={"gate": params.gate.model_copy(update={"max_loss_to_champion": None})})
+    assert gate(off, workspace, tmp_path / "gone").passed
+    assert _report(workspace)["champion"] is None
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "[1]", "{", '{"models": {"int8": {"accuracy": NaN}}, "shipped": "int8"}']
+)
+def test_metrics_that_are_missing_or_broken_fail(params: Params, workspace: Path, content: str | None) -> None:
+    path = workspace / "reports/metrics.json"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content, encoding="utf-8")
+    verdict = gate(params, workspace, None)
+    assert not verdict.passed
+    assert _report(workspace)["passed"] is False
+
+
+@pytest.mark.parametrize("name", ["serving", "evaluation"])
+def test_numbers_of_another_candidate_or_evaluation_do_not_count(params: Params, workspace: Path, name: str) -> None:
+    write_manifest(workspace / "data" / name, {"made": "again"})
+    verdict = gate(params, workspace, None)
+    assert _failed(verdict) == [f"{name}_sha256"]
+    assert f"metrics.json is not about the current data/{name}; run the evaluate stage again" in verdict.sentence
+
+
+@pytest.mark.parametrize("file", ["serving/model.onnx", "evaluation/predictions.parquet"])
+def test_a_flipped_bit_fails(params: Params, workspace: Path, file: str) -> None:
+    path = workspace / "data" / file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    verdict = gate(params, workspace, None)
+    assert _failed(verdict) == [f"{file.split('/')[0]}_sha256"]
+    assert "altered" in verdict.sentence
+
+
+def test_other_test_rows_fail(params: Params, workspace: Path) -> None:
+    path = workspace / "data/prepared/test.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    assert _failed(gate(params, workspace, None)) == ["test_sha256"]
+    path.unlink()
+    assert _failed(gate(params, workspace, None)) == ["test_sha256"]
+
+
+@given(value=some.one_of(some.none(), some.just(float("nan")), some.just(float("inf")), some.text(max_size=3)))
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_number_that_is_none_never_passes(params: Params, workspace: Path, value: Any) -> None:
+    metrics = _metrics(workspace, 0.9)
+    metrics["comparison"]["teacher_ratio"] = value
+    (workspace / "reports/metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    assert _failed(gate(params, workspace, None)) == ["min_teacher_ratio"]
+    assert _report(workspace)["passed"] is False
+
+
+def test_a_verdict_replaces_the_last_one_whole(params: Params, workspace: Path) -> None:
+    gate(params, workspace, None)
+    (workspace / "reports/metrics.json").unlink()
+    gate(params, workspace, None)
+    assert sorted(path.name for path in (workspace / "reports").iterdir()) == ["gate.json"]
+    assert "metrics.json is missing" in _report(workspace)["sentence"]

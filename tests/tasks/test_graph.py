@@ -1,0 +1,82 @@
+"""dvc.yaml is the only stage graph: the flow takes its order from it, and it names everything a stage depends on."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.graph import Graph
+from potstill.config import Params, load_params
+from tasks.stage import load_stage
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GRAPH: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("code_deps", REPOSITORY / "scripts" / "code_deps.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def code(script: ModuleType) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = script.code_deps(list(GRAPH))
+    return found
+
+
+def outs(stage: str) -> set[str]:
+    listed = [item for kind in ("outs", "metrics", "plots") for item in GRAPH[stage].get(kind, [])]
+    return {item if isinstance(item, str) else next(iter(item)) for item in listed}
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # DVC's own, in pygtrie
+def test_the_flow_runs_every_stage_after_those_it_depends_on() -> None:
+    order = Graph(REPOSITORY).order
+    assert sorted(order) == sorted(GRAPH)
+    for place, stage in enumerate(order):
+        needed = {other for other in GRAPH if outs(other) & set(GRAPH[stage].get("deps", []))}
+        assert needed <= set(order[:place]), stage
+
+
+@pytest.mark.parametrize("stage", GRAPH)
+def test_a_stage_is_the_module_of_its_name(stage: str) -> None:
+    assert GRAPH[stage]["cmd"] == f"exec python -m tasks.{stage}"
+    assert (REPOSITORY / "tasks" / f"{stage}.py").exists()
+
+
+@pytest.mark.parametrize("stage", GRAPH)
+def test_a_stage_depends_on_all_code_it_imports(stage: str, code: dict[str, list[str]]) -> None:
+    missing = set(code[stage]) - set(GRAPH[stage].get("deps", []))
+    assert not missing, "run `python scripts/code_deps.py --write`"
+
+
+@pytest.mark.parametrize("stage", GRAPH)
+def test_a_stage_depends_on_no_code_that_is_gone(stage: str, script: ModuleType) -> None:
+    listed = [dep for dep in GRAPH[stage].get("deps", []) if script.is_code(dep)]
+    assert [dep for dep in listed if not (REPOSITORY / dep).exists()] == []
+
+
+@pytest.mark.parametrize("stage", GRAPH)
+def test_a_stage_receives_its_own_params_and_data_only(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    params: Params = load_params(Path("params.yaml"))
+    loaded = load_stage(stage, params)
+    assert {"project", stage} <= set(loaded.sections)
+    assert all(path.parts[0] in {"data", "reports"} for path in [*loaded.deps.values(), *loaded.outs.values()])
+    assert {str(path) for path in loaded.outs.values()} == outs(stage)
+
+
+def test_packages_hold_no_code_that_dvc_would_not_see() -> None:
+    inits = [path for room in ("potstill", "tasks") for path in (REPOSITORY / room).rglob("__init__.py")]
+    lines = [line for path in inits for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    assert [line for line in lines if not line.startswith(('"""', "__version__"))] == []

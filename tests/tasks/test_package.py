@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from potstill.artifacts import MANIFEST, sha256_file
+from potstill.config import Params, load_params
+from potstill.errors import ChecksumError, PackageError
+from potstill.serving.launch import bento_path
+from tasks.package import Packaged, package
+from tests.potstill.serving.folders import REPOSITORY, flip_byte, write_workspace
+
+TRAINING = ("torch", "transformers", "mlflow", "dvc", "prefect", "pandas", "datasets", "scikit-learn", "pyarrow")
+# All that a Bento holds of Potstill: its code, the model, the limits.
+CODE = {"__init__", "artifacts", "config", "environment", "errors", "processes"}
+
+
+@pytest.fixture(scope="module")
+def workspace(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    place = write_workspace(tiny_base, tmp_path_factory.mktemp("package") / "workspace", ["good film", "bad film"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(place.parent / "bentoml"))
+        yield place
+
+
+@pytest.fixture(scope="module")
+def params(workspace: Path) -> Params:
+    return load_params(workspace / "params.yaml")
+
+
+@pytest.fixture
+def packaged(workspace: Path, params: Params) -> Packaged:
+    return package(params, workspace)
+
+
+def bentos(packaged: Packaged) -> list[str]:
+    return sorted(path.name for path in packaged.path.parent.iterdir() if path.is_dir())
+
+
+def test_a_bento_is_named_by_the_project_and_what_goes_in(packaged: Packaged, workspace: Path) -> None:
+    name, version = packaged.tag.split(":")
+    assert name == "potstill-movie-reviews"
+    assert len(version) == 12
+    assert packaged.path == bento_path(packaged.tag)
+    assert packaged.candidate == sha256_file(workspace / "data/serving" / MANIFEST)
+
+
+def test_it_holds_what_serving_needs_and_nothing_of_training(packaged: Packaged) -> None:
+    source = packaged.path / "src"
+    files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    rooms = {path.relative_to(source / "potstill").parts[0] for path in (source / "potstill").iterdir()}
+    assert rooms == {f"{name}.py" for name in CODE} | {"serving"}
+    assert not [path for path in files if not path.startswith(("potstill/", "data/serving/"))
+                and path not in ("service.json", "bentofile.yaml")]  # fmt: skip
+    assert {path for path in files if path.startswith("data/")} == {
+        f"data/serving/{name}" for name in ("manifest.json", "model.json", "model.onnx", "tokenizer.json")
+    }
+
+
+def test_its_requirements_are_the_base_install_as_the_lock_pins_it(packaged: Packaged) -> None:
+    lines = (packaged.path / "env/python/requirements.txt").read_text(encoding="utf-8").split()
+    pins = dict(line.split("==") for line in lines)
+    assert not [name for name in TRAINING if name in pins]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(pins) == {requirement.split(">")[0].split("<")[0] for requirement in project["dependencies"]}
+    lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = dict(reversed([line.split(" ")[0].split("==") for line in lock if "==" in line]))
+    assert pins == {name: locked[name] for name in pins}
+
+
+def test_the_same_candidate_makes_no_second_bento(packaged: Packaged, workspace: Path, params: Params) -> None:
+    before = (packaged.path / "bento.yaml").stat().st_mtime_ns
+    assert package(params, workspace) == packaged
+    assert bentos(packaged) == [packaged.tag.split(":")[1]]
+    assert (packaged.path / "bento.yaml").stat().st_mtime_ns == before
+
+
+def test_other_limits_make_another_bento(packaged: Packaged, workspace: Path, params: Params) -> None:
+    serve = params.serve.model_copy(update={"max_texts": 3})
+    other = package(params.model_copy(update={"serve": serve}), workspace)
+    assert other.tag != packaged.tag
+    assert json.loads((other.path / "src/service.json").read_text())["serve"]["max_texts"] == 3
+    shutil.rmtree(other.path)
+
+
+def test_an_altered_bento_is_built_anew(
+    packaged: Packaged, workspace: Path, params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = packaged.path / "src/data/serving/model.onnx"
+    whole = model.read_bytes()
+    flip_byte(model)
+    assert package(params, workspace) == packaged
+    assert model.read_bytes() == whole
+    assert "is incomplete or altered and is built anew" in capsys.readouterr().out
+
+
+def test_a_bento_of_a_killed_build_is_built_anew(packaged: Packaged, workspace: Path, params: Params) -> None:
+    (packaged.path / MANIFEST).unlink()
+    (packaged.path / "bento.yaml").unlink()
+    assert package(params, workspace) == packaged
+    assert (packaged.path / MANIFEST).exists()
+
+
+def test_an_altered_candidate_is_refused(tiny_base: Path, tmp_path: Path, params: Params) -> None:
+    place = write_workspace(tiny_base, tmp_path / "workspace", ["good film"])
+    flip_byte(place / "data/serving/model.onnx")
+    with pytest.raises(ChecksumError, match=r"model\.onnx is altered"):
+        package(params, place)
+    assert not (place / ".work/bento").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"include": ["/potstill/nothing.py"]}, r"potstill/nothing\.py"),
+        ({"include": None}, "no `include` list"),
+        ({"service": "potstill.serving.service:Nothing"}, "`bentoml build` failed: .*Nothing"),
+    ],
+)
+def test_a_bentofile_that_does_not_build_is_one_sentence(
+    tiny_base: Path, tmp_path: Path, params: Params, change: dict[str, object], said: str
+) -> None:
+    place = write_workspace(tiny_base, tmp_path / "workspace", ["good film"])
+    bentofile = yaml.safe_load((place / "bentofile.yaml").read_text(encoding="utf-8"))
+    (place / "bentofile.yaml").write_text(yaml.safe_dump({**bentofile, **change}), encoding="utf-8")
+    with pytest.raises(PackageError, match=said):
+        package(params, place)
+
+
+def test_the_command_prints_the_tag(packaged: Packaged, workspace: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "tasks.package"]
+    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [packaged.tag]
+    done = subprocess.run(command, cwd=workspace.parent, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith("package: params.yaml does not exist")
+    assert "Traceback" not in done.stderr
+
+
+def test_bentoml_build_by_hand_works_at_the_top_level(packaged: Packaged, workspace: Path, tmp_path: Path) -> None:
+    place = tmp_path / "checkout"
+    shutil.copytree(workspace, place)
+    shutil.copytree(REPOSITORY / "potstill", place / "potstill", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {**os.environ, "BENTOML_HOME": str(tmp_path / "bentoml")}
+    command = [sys.executable, "-m", "bentoml", "build", "--version", "by-hand"]
+    subprocess.run(command, cwd=place, env=environment, capture_output=True, check=True)
+    built = tmp_path / "bentoml/bentos/potstill-movie-reviews/by-hand/src"
+    found = {path.relative_to(built) for path in built.rglob("*.*") if path.is_file()}
+    source = packaged.path / "src"
+    theirs = {path.relative_to(source) for path in source.rglob("*.*") if path.is_file()}
+    assert found == theirs - {Path("service.json")} | {Path("params.yaml")}

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from potstill.artifacts import file_sums, read_json
+from potstill.errors import OneClassError
+from tests.conftest import generate_rows, write_csv
+from tests.tasks.data_workspace import make_workspace, run_stages
+
+
+def test_outs_have_the_documented_form_and_the_same_bytes_again(
+    tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_workspace(tmp_path / "w", tiny_rows, tiny_base)
+    _, result = run_stages("ingest", "prepare", monkeypatch=monkeypatch, folder=folder)
+    out = folder / "data" / "prepared"
+    assert set(file_sums(out)) == {
+        "train.parquet", "dev.parquet", "test.parquet", "transfer.parquet",
+        "labels.json", "report.json", "manifest.json",
+    }  # fmt: skip
+    assert read_json(out / "labels.json") == {"labels": ["negative", "positive"], "pair": False}
+    fields = [("id", pa.string()), ("text", pa.string()), ("label", pa.int64())]
+    for split in ("train", "transfer"):
+        schema = pq.read_schema(out / f"{split}.parquet")
+        assert [(field.name, field.type) for field in schema] == fields
+    assert "200 rows read, 0 removed; train" in result.summary
+    assert sum(result.datasets[split]["rows"] for split in result.datasets) == 200
+    first = file_sums(out)
+    run_stages("prepare", monkeypatch=monkeypatch, folder=folder)
+    assert file_sums(out) == first
+
+
+def test_refused_data_leaves_nothing(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = write_csv(tmp_path / "rows.csv", [(text, "x") for text, _ in generate_rows(20)])
+    folder = make_workspace(tmp_path / "w", rows, tiny_base)
+    with pytest.raises(OneClassError):
+        run_stages("ingest", "prepare", monkeypatch=monkeypatch, folder=folder)
+    assert not (folder / "data" / "prepared").exists()
+    assert not list((folder / "data").glob(".*"))

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from potstill.config import Params
+from potstill.errors import ApprovalPendingError, RegistryError
+from potstill.registry import promotion, tracking
+from potstill.registry.promotion import CHALLENGER, Registry
+from tasks.promote import approve, promote
+from tests.registries import register_candidate
+
+
+def test_a_person_approves_what_passed(default_params: Params, candidate: Path) -> None:
+    by_person = default_params.model_copy(
+        update={"promote": default_params.promote.model_copy(update={"policy": "person"})}
+    )
+    version = register_candidate(by_person, candidate)
+    with pytest.raises(ApprovalPendingError, match="potstill approve 1"):
+        promote(by_person, candidate, version.version, expected=None)
+    assert Registry(candidate, "movie-reviews").champion() is None
+    assert approve(by_person, candidate, CHALLENGER).version == "1"
+    assert promote(by_person, candidate, "1", expected="1").version == "1"
+
+
+def test_a_person_cannot_wave_through_what_failed(default_params: Params, candidate: Path) -> None:
+    version = register_candidate(default_params, candidate)
+    store = tracking.client(candidate)
+    store.set_model_version_tag("movie-reviews", version.version, promotion.GATE, '{"passed": false, "checks": []}')
+    with pytest.raises(RegistryError, match="no passed gate"):
+        approve(default_params, candidate, version.version)
+    with pytest.raises(RegistryError, match="no version '9'"):
+        approve(default_params, candidate, "9")

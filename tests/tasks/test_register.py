@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from potstill.config import Params
+from potstill.errors import ChecksumError
+from potstill.registry import promotion, tracking
+from potstill.registry.promotion import CHALLENGER, Registry
+from tasks.promote import promote
+from tasks.register import data_hashes, log_evidence, settled
+from tests.registries import BENTO_TAG, register_candidate
+
+
+def test_a_version_carries_model_evidence_and_lineage(default_params: Params, candidate: Path) -> None:
+    version = register_candidate(default_params, candidate)
+    assert Registry(candidate, "movie-reviews").get(CHALLENGER) == version
+    assert version.bento == BENTO_TAG
+    assert "the candidate was scored" in version.tags[promotion.GATE]
+    assert "learning_rate" in version.tags["potstill.params"]
+    assert data_hashes(candidate)["data/serving"] in version.tags["potstill.data"]
+    fetched = Registry(candidate, "movie-reviews").fetch(version.version)
+    assert (fetched / "model.onnx").read_bytes() == (candidate / "data/serving/model.onnx").read_bytes()
+    log_evidence(candidate, version.run_id)
+    run = tracking.client(candidate).get_run(version.run_id)
+    assert run.data.tags["potstill.version"] == version.version
+    assert run.data.metrics["int8.accuracy"] == 1.0
+    digests = {item.dataset.name: item.dataset.digest for item in run.inputs.dataset_inputs}
+    assert digests == {"data/prepared": data_hashes(candidate)["data/prepared"]}
+
+
+def test_mlflow_loads_the_model_with_its_signature(
+    default_params: Params, candidate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    import pandas
+
+    version = register_candidate(default_params, candidate)
+    model = mlflow.pyfunc.load_model(version.source)
+    assert model.metadata.signature.inputs.input_names() == ["text"]
+    assert model.metadata.signature.outputs.input_names() == ["label", "negative", "positive"]
+    answer = model.predict(pandas.DataFrame({"text": ["good film", "bad film"]}))
+    assert list(answer["label"]) == ["positive", "negative"]
+    assert answer.loc[0, "positive"] > 0.9
+
+
+def test_the_same_candidate_is_one_version_and_settled(default_params: Params, candidate: Path) -> None:
+    registry = Registry(candidate, "movie-reviews")
+    assert settled(default_params, candidate, None) is None
+    first = register_candidate(default_params, candidate)
+    assert settled(default_params, candidate, None) == first
+    assert register_candidate(default_params, candidate).version == first.version
+    champion = promote(default_params, candidate, first.version, expected=None)
+    assert settled(default_params, candidate, champion) == champion
+    other_limits = default_params.model_copy(
+        update={"gate": default_params.gate.model_copy(update={"min_accuracy": 0.1})}
+    )
+    assert settled(other_limits, candidate, champion) is None
+    assert settled(default_params, candidate, None) is not None
+    assert len(registry.versions()) == 1
+
+
+def test_a_verdict_against_another_champion_or_without_its_bento_does_not_count(
+    default_params: Params, candidate: Path
+) -> None:
+    first = register_candidate(default_params, candidate)
+    other = promotion.Version("7", "", "", {})
+    assert settled(default_params, candidate, other) is None
+    shutil.rmtree(Path(candidate.parent / "bentoml"))
+    assert settled(default_params, candidate, None) is None
+    assert first.version == "1"
+
+
+def test_an_altered_serving_folder_is_not_registered(default_params: Params, candidate: Path) -> None:
+    (candidate / "data/serving/model.onnx").write_bytes(b"other")
+    with pytest.raises(ChecksumError):
+        register_candidate(default_params, candidate)
+    assert Registry(candidate, "movie-reviews").versions() == []

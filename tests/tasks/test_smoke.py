@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from potstill.config import Params, load_params
+from potstill.errors import SmokeError
+from potstill.serving.runtime import read_card
+from tasks.package import Packaged, package
+from tasks.smoke import Golden, compare, golden_texts, smoke
+from tests.conftest import generate_rows
+from tests.potstill.serving.folders import REPOSITORY, flip_byte, processes_with, write_workspace
+
+PREDICTIONS = Path("data/evaluation/predictions.parquet")
+TEXTS = [text for text, _ in generate_rows(60)]
+
+
+@pytest.fixture(scope="module")
+def workspace(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    place = write_workspace(tiny_base, tmp_path_factory.mktemp("smoke") / "workspace", [*TEXTS, "long " * 5000])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(place.parent / "bentoml"))
+        yield place
+
+
+@pytest.fixture(scope="module")
+def params(workspace: Path) -> Params:
+    found = load_params(workspace / "params.yaml")
+    # More golden texts than a request may hold.
+    return found.model_copy(update={"smoke": found.smoke.model_copy(update={"texts": 50})})
+
+
+@pytest.fixture(scope="module")
+def packaged(workspace: Path, params: Params) -> Packaged:
+    return package(params, workspace)
+
+
+def copied(workspace: Path, target: Path) -> Path:
+    return Path(shutil.copytree(workspace, target, ignore=shutil.ignore_patterns(".work")))
+
+
+def test_the_bento_answers_as_evaluated_and_is_stopped(workspace: Path, params: Params, packaged: Packaged) -> None:
+    result = smoke(params, workspace, packaged.tag)
+    assert result.texts == 50
+    assert result.difference <= 1e-6
+    assert not processes_with(packaged.tag)
+
+
+def test_another_answer_than_the_evaluated_is_named(
+    workspace: Path, params: Params, packaged: Packaged, tmp_path: Path
+) -> None:
+    place = copied(workspace, tmp_path / "workspace")
+    table = pq.read_table(place / PREDICTIONS)
+    moved = [[first + 0.01, second] for first, second in table["int8"].to_pylist()]
+    pq.write_table(table.set_column(table.column_names.index("int8"), "int8", [moved]), place / PREDICTIONS)
+    with pytest.raises(SmokeError, match=r"over smoke\.tolerance") as caught:
+        smoke(params, place, packaged.tag)
+    assert golden_texts(place, read_card(place / "data/serving"), params)[0].id in str(caught.value)
+    assert not processes_with(packaged.tag)
+
+
+def test_an_altered_bento_does_not_start(
+    workspace: Path, params: Params, packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    altered = tmp_path / "bentos" / packaged.path.parent.name / packaged.path.name
+    shutil.copytree(packaged.path, altered)
+    flip_byte(altered / "src/data/serving/model.onnx")
+    with pytest.raises(SmokeError, match=r"did not start: .*model\.onnx is altered"):
+        smoke(params, workspace, packaged.tag)
+    assert not processes_with(packaged.tag)
+
+
+def test_a_bento_that_is_not_ready_in_time_is_stopped(workspace: Path, params: Params, packaged: Packaged) -> None:
+    hasty = params.model_copy(update={"smoke": params.smoke.model_copy(update={"start_seconds": 0.01})})
+    with pytest.raises(SmokeError, match="was not ready"):
+        smoke(hasty, workspace, packaged.tag)
+    assert not processes_with(packaged.tag)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_running_when_it_is_interrupted(
+    workspace: Path, packaged: Packaged, number: signal.Signals
+) -> None:
+    code = (
+        "import time; from pathlib import Path; from tasks.smoke import served\n"
+        f"with served({packaged.tag!r}, Path('.work/interrupted.txt'), 60): print('up', flush=True); time.sleep(60)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"up\n"
+        assert len(processes_with(packaged.tag)) >= 3  # the holder names it too, beside the server and its worker
+        holder.send_signal(number)
+        holder.wait(30)
+    end = time.monotonic() + 10
+    while processes_with(packaged.tag) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not processes_with(packaged.tag)
+
+
+def test_golden_texts_fit_the_limits_and_are_always_the_same(workspace: Path, params: Params) -> None:
+    card = read_card(workspace / "data/serving")
+    found = golden_texts(workspace, card, params)
+    assert found == golden_texts(workspace, card, params)
+    assert {row.text for row in found} < set(TEXTS)
+    narrow = params.model_copy(update={"serve": params.serve.model_copy(update={"max_characters": 1})})
+    with pytest.raises(SmokeError, match="no test text"):
+        golden_texts(workspace, card, narrow)
+
+
+def test_compare(workspace: Path) -> None:
+    card = read_card(workspace / "data/serving")
+    golden = [Golden("a", "x", [0.7, 0.3]), Golden("b", "y", [0.50001, 0.49999])]
+
+    def answer(label: str, negative: float) -> dict[str, object]:
+        return {"label": label, "probabilities": {"negative": negative, "positive": 1 - negative}}
+
+    assert compare(golden, [answer("negative", 0.7), answer("negative", 0.50001)], card, 1e-4) < 1e-12
+    # A tie may fall either way.
+    assert compare(golden, [answer("negative", 0.70005), answer("positive", 0.49998)], card, 1e-4) < 1e-4
+    with pytest.raises(SmokeError, match="labels test text a 'positive'"):
+        compare(golden, [answer("positive", 0.7), answer("negative", 0.5)], card, 1e-4)
+    with pytest.raises(SmokeError, match=r"over smoke\.tolerance"):
+        compare(golden, [answer("negative", float("nan")), answer("negative", 0.5)], card, 1e-4)
+    with pytest.raises(SmokeError, match="1 of 2"):
+        compare(golden, [answer("negative", 0.7)], card, 1e-4)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from potstill.artifacts import file_sums, read_json, verify, write_json
+from potstill.data.profiles import accept_profile
+from potstill.errors import ExpectationError
+from tests.tasks.data_workspace import make_workspace, run_stages
+
+
+def test_passing_data_then_accepted_then_the_same_bytes_again(
+    tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_workspace(tmp_path / "w", tiny_rows, tiny_base)
+    results = run_stages("ingest", "prepare", "validate", monkeypatch=monkeypatch, folder=folder)
+    out = folder / "data" / "validation"
+    assert "change was not checked" in results[-1].summary
+    assert read_json(out / "result.json")["success"] is True
+    assert (out / "docs" / "index.html").exists()
+    write_json(folder / "data" / "accepted.json", accept_profile(out))
+    (result,) = run_stages("validate", monkeypatch=monkeypatch, folder=folder)
+    assert "compared with the last accepted data" in result.summary
+    assert "change" in read_json(out / "result.json")["suites"]
+    first = file_sums(out)
+    run_stages("validate", monkeypatch=monkeypatch, folder=folder)
+    assert file_sums(out) == first
+
+
+def test_failing_data_stops_with_docs_and_without_outs(
+    tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"min_rows": {"train": 1000, "dev": 1, "test": 1, "transfer": 7}}
+    folder = make_workspace(tmp_path / "w", tiny_rows, tiny_base, validate=limits)
+    words = (
+        r"train: enough rows: observed \d+, wanted at least 1,000 .* "
+        r"and 1 more expectation failed; see \.work/validation-failed/docs/index\.html"
+    )
+    with pytest.raises(ExpectationError, match=words):
+        run_stages("ingest", "prepare", "validate", monkeypatch=monkeypatch, folder=folder)
+    assert not (folder / "data" / "validation").exists()
+    verify(folder / ".work" / "validation-failed")
+    assert "Failed" in (folder / ".work" / "validation-failed" / "docs" / "index.html").read_text(encoding="utf-8")
