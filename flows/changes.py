@@ -1,0 +1,119 @@
+"""Changes of params.yaml from the command line: checked as a whole, then written with every comment kept."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from potstill.artifacts import write_text
+from potstill.config import load_yaml, parse_params, read_params
+from potstill.errors import ParamsError
+
+
+def change_params(path: Path, sections: Path | None, settings: list[str]) -> list[str]:
+    """Change params.yaml; when the result does not fit, nothing is written.
+
+    Args:
+        path: params.yaml.
+        sections: a YAML file whose top-level sections replace those of the same name.
+        settings: `key=value`, the key with dots (`distill.temperature`), the value in YAML.
+
+    Returns:
+        One sentence for each value that changed.
+
+    Raises:
+        ParamsError: a setting that cannot be read, or a result that does not fit.
+    """
+    before = read_params(path)
+    document = edit_params(path)
+    if sections is not None:
+        for name, value in read_params(sections).items():
+            document[name] = value
+    for setting in settings:
+        _set(document, setting)
+    text = dump_params(document)
+    after = load_yaml(text)
+    parse_params(after, where=f"{path} with these changes")
+    changed = list(_differences(before, after, ""))
+    if changed:
+        write_text(path, text)
+    return changed
+
+
+def edit_params(path: Path) -> Any:
+    """params.yaml as a document that keeps its comments while it is changed."""
+    return _round_trip().load(path.read_text(encoding="utf-8"))
+
+
+def dump_params(document: Any) -> str:
+    """The text of an edited params.yaml."""
+    text = io.StringIO()
+    _round_trip().dump(document, text)
+    return text.getvalue()
+
+
+def _round_trip() -> Any:
+    from ruamel.yaml import YAML
+
+    editor = YAML()
+    editor.preserve_quotes = True
+    editor.width = 4096
+    editor.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    editor.indent(mapping=2, sequence=4, offset=2)
+    return editor
+
+
+def _set(document: Any, setting: str) -> None:
+    key, equals, raw = setting.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ParamsError(f"--set {setting!r} is not KEY=VALUE, such as --set distill.temperature=4")
+    value = _value(key, raw)
+    place = document
+    for index, part in enumerate(parts[:-1]):
+        child = _child(place, part)
+        if child is None:
+            child = place[part] = {}
+        if not isinstance(child, (dict, list)):
+            raise ParamsError(f"--set {key}: {'.'.join(parts[: index + 1])} is a single value, nothing is below it")
+        place = child
+    last = parts[-1]
+    if isinstance(place, list):
+        _child(place, last)
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def _value(key: str, raw: str) -> Any:
+    """The value as YAML 1.2 reads it, as the editor does: 1e-4 is a number there, and a text to PyYAML."""
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        value = _round_trip().load(raw)
+    except YAMLError as error:
+        raise ParamsError(f"--set {key}: {raw!r} is not a YAML value") from error
+    return float(value) if isinstance(value, float) else value
+
+
+def _child(place: Any, part: str) -> Any:
+    if isinstance(place, list):
+        if not part.isdecimal() or int(part) >= len(place):
+            raise ParamsError(f"--set: {part!r} is no position in a list of {len(place)}")
+        return place[int(part)]
+    return place.get(part)
+
+
+def _differences(before: Any, after: Any, key: str) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in dict.fromkeys([*before, *after]):
+            yield from _differences(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (old, new) in enumerate(zip(before, after, strict=True)):
+            yield from _differences(old, new, f"{key}.{index}")
+    elif before != after:
+        yield f"params: {key} = {after!r} (was {before!r})"

@@ -1,0 +1,195 @@
+"""The command line. Imports nothing heavy: each command loads what it needs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from potstill import __version__, environment
+from potstill.errors import INTERRUPTED, PotstillError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Distil a fine-tuned encoder into a small, fast student that is proven, registered, packaged and served.",
+)
+
+
+def main() -> None:
+    """Entry point of `potstill`: every user error is one sentence and an exit code of its own, never a traceback."""
+    environment.prepare()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            print("potstill: interrupted; run again to go on where it stopped", file=sys.stderr)
+        raise
+    except PotstillError as error:
+        from flows.errors import StageError
+
+        # A stage has said its sentence itself.
+        _end("" if isinstance(error, StageError) else str(error), error.exit_code)
+    except Exception as error:
+        _end(_unexpected(error), 1)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _end(message: str, code: int) -> NoReturn:
+    sys.stdout.flush()
+    if message:
+        print(f"potstill: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _unexpected(error: Exception) -> str:
+    import traceback
+
+    log = Path(".work/logs/potstill.txt")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    said = " ".join(str(error).split())[:300]
+    return f"unexpected {type(error).__name__}: {said} (traceback in {log}; this is a bug of Potstill)"
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"potstill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def run(
+    params: Annotated[
+        Path | None, typer.Option(help="A file whose top-level sections replace those of params.yaml.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value: distill.temperature=4.")
+    ] = None,
+) -> None:
+    """Run what is not current, from the data to the promoted, packaged champion."""
+    from flows.running import execute
+
+    execute(Path.cwd(), params, set_ or [])
+
+
+@app.command()
+def status(json_: Annotated[bool, typer.Option("--json", help="Print plain JSON.")] = False) -> None:
+    """Show which stages are current, and the versions in the registry."""
+    from flows.status import show
+
+    show(Path.cwd(), as_json=json_)
+
+
+@app.command()
+def serve(
+    tag: Annotated[str | None, typer.Option(help="A Bento's tag; the champion's if it is not given.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind; serve.host of params.yaml by default.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind; serve.port of params.yaml by default.")] = None,
+) -> None:
+    """Serve the champion's Bento."""
+    from flows.serving import serve
+
+    serve(Path.cwd(), tag, host, port)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The new workspace; it must be empty or not exist.")],
+    data: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet file, or a folder of them.")],
+    text: Annotated[str, typer.Option(help="Column with the text; two columns of a pair as `first,second`.")],
+    label: Annotated[str, typer.Option(help="Column with the label.")],
+    teacher: Annotated[
+        str | None, typer.Option(help="Folder of the teacher, or a hub id with its commit: id@commit.")
+    ] = None,
+) -> None:
+    """Make a workspace for data of your own."""
+    from flows.workspace import create
+
+    create(folder, data, text, label, teacher)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine and workspace; say what to do where something is missing."""
+    from flows.doctor import examine
+
+    raise typer.Exit(0 if examine(Path.cwd()) else 60)
+
+
+@app.command()
+def schedule() -> None:
+    """Run on the schedule of params.yaml for as long as this command runs."""
+    from flows.scheduling import serve_schedule
+
+    serve_schedule(Path.cwd())
+
+
+@app.command()
+def approve(version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")]) -> None:
+    """Make a version that passed its gates the champion."""
+    _decide(lambda: _approve(version))
+
+
+@app.command()
+def veto(
+    version: Annotated[str, typer.Argument(help="Number of a registered version.")],
+    reason: Annotated[str, typer.Option(help="Why; kept with the version.")],
+) -> None:
+    """Refuse a version for good; if it is the champion, the previous one takes its place."""
+    _decide(lambda: _veto(version, reason))
+
+
+@app.command()
+def accept() -> None:
+    """Take the present data's profile as the one that later data is compared with."""
+    from flows.status import accept_data
+
+    print(accept_data(Path.cwd()))
+
+
+def _decide(decision: Callable[[], str]) -> None:
+    from potstill.processes import hold
+    from tasks.stage import RUN_LOCK
+
+    with hold(Path.cwd() / RUN_LOCK, what="a run"):
+        print(decision())
+
+
+def _approve(version: str) -> str:
+    from potstill.config import load_params
+    from tasks.promote import approve
+
+    params = load_params(Path("params.yaml"))
+    champion = approve(params, Path.cwd(), version)
+    return f"version {champion.version} of {params.project.name} is champion; `potstill serve` serves {champion.bento}"
+
+
+def _veto(version: str, reason: str) -> str:
+    from potstill.config import load_params
+    from potstill.registry.promotion import Registry
+
+    params = load_params(Path("params.yaml"))
+    now = Registry(Path.cwd(), params.project.name).veto(version, reason)
+    return f"version {version} of {params.project.name} is vetoed; champion: {f'version {now}' if now else 'none'}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""Errors that only the flow can meet."""
+
+from __future__ import annotations
+
+from potstill.errors import PotstillError
+
+
+class StageError(PotstillError):
+    """A stage failed and has said so itself; carries the stage's own exit code and sentence."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,0 +1,122 @@
+"""Turns what stages leave behind into MLflow runs, beside the run and not in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import RegistryError
+from potstill.registry import tracking
+
+RECORDS = Path(".work/records")
+
+
+class Recorder:
+    """Writes to MLflow in a thread of its own: the first use of a new store costs seconds, while stages go on.
+
+    The pipeline's own run is made when the first stage has really run; a run in which nothing happened leaves none.
+    """
+
+    def __init__(self, workspace: Path, project: str, params: Mapping[str, Any]) -> None:
+        self._workspace, self._project, self._params = workspace, project, params
+        self._folder = workspace / RECORDS
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+        self._work: list[Future[None]] = []
+        self._parent: str | None = None
+        self._runs: dict[str, str] = {}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What tells a stage to leave its facts here."""
+        return {tracking.RECORDS: str(self._folder)}
+
+    def catch_up(self) -> None:
+        """Write what a killed run left unwritten, and end its runs; nothing is done where nothing is left."""
+        if tracking.has_store(self._workspace) or any(self._folder.glob("*.json")):
+            self._work.append(self._thread.submit(self._clean))
+
+    def collect(self) -> None:
+        """Take up what the stage that just ended has left."""
+        for path in sorted(self._folder.glob("*.json")):
+            self._work.append(self._thread.submit(self._write, path))
+
+    def parent(self) -> str:
+        """The id of the pipeline's run, which is made now if nothing has happened yet."""
+        self.wait()
+        return self._thread.submit(self._ensure_parent).result()
+
+    def wait(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            RegistryError: MLflow did not take it.
+        """
+        while self._work:
+            try:
+                self._work.pop(0).result()
+            except Exception as error:
+                if not type(error).__module__.startswith("mlflow"):
+                    raise
+                place = tracking.tracking_uri(self._workspace)
+                raise RegistryError(f"MLflow at {place} did not take a run: {' '.join(str(error).split())}") from error
+
+    @property
+    def parent_id(self) -> str | None:
+        """The id of the pipeline's run, if it was made."""
+        return self._parent
+
+    def close(
+        self, status: str, metrics: Mapping[str, float], outs: Mapping[str, str], tags: Mapping[str, str]
+    ) -> None:
+        """End the pipeline's run, if there is one.
+
+        Args:
+            status: MLflow's FINISHED, FAILED or KILLED.
+            metrics: final numbers.
+            outs: stage -> hash of its outs: each is tagged with the run that made it.
+            tags: further tags.
+        """
+        try:
+            self.wait()
+            if self._parent is not None:
+                self._thread.submit(self._end, status, metrics, outs, tags).result()
+        finally:
+            self._thread.shutdown()
+
+    # --- in the thread ---
+
+    def _ensure_parent(self) -> str:
+        if self._parent is None:
+            files = [self._workspace / "params.yaml"]
+            self._parent = tracking.start_parent(self._workspace, self._project, self._params, files)
+        return self._parent
+
+    def _write(self, path: Path) -> None:
+        if path.exists():
+            record = tracking.read_record(path)
+            self._runs[record.stage] = tracking.write_stage_run(self._workspace, record, self._ensure_parent())
+            path.unlink()
+
+    def _clean(self) -> None:
+        tracking.end_stale_runs(self._workspace, self._project)
+        for path in sorted(self._folder.glob("*.json")):
+            tracking.write_stage_run(self._workspace, tracking.read_record(path), None)
+            path.unlink()
+
+    def _end(self, status: str, metrics: Mapping[str, float], outs: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        assert self._parent is not None
+        made = dict(self._runs)
+        for stage, total in outs.items():
+            found = made.get(stage) or tracking.find_stage_run(self._workspace, self._project, stage, total)
+            if found is not None:
+                made[stage] = found
+        tracking.end_parent(
+            self._workspace,
+            self._parent,
+            status,
+            metrics=metrics,
+            tags={**tags, **{f"stage.{stage}": run for stage, run in made.items()}},
+            artifacts=[self._workspace / "dvc.lock"],
+        )

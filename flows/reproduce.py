@@ -1,0 +1,131 @@
+"""One DVC stage as a child process, forked from a server that has DVC loaded already (an import less for each stage).
+
+The child leads a process group of its own, dies with its parent, and is ended as a group past its limit or when the
+run is interrupted; DVC then starts the stage's own command in the same group.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from potstill.errors import PotstillError, TimeLimitError
+from potstill.processes import die_with_parent
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload([__name__, "dvc.repo"])
+GRACE_SECONDS = 5.0
+
+
+def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit_seconds: float) -> bool:
+    """Have DVC bring one stage up to date, and only it (`dvc repro --single-item`).
+
+    Args:
+        stage: its name in dvc.yaml.
+        workspace: folder of dvc.yaml.
+        environment: variables for the stage's command, beside this process's own.
+        limit_seconds: after this time it is ended with everything it has started.
+
+    Returns:
+        Whether DVC did anything: it ran the command, or took the outs from its cache.
+
+    Raises:
+        TimeLimitError: it ran past its limit.
+        PotstillError: DVC or the command failed; the message is DVC's.
+    """
+    receiver, sender = _context.Pipe(duplex=False)
+    path = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}
+    variables = {**os.environ, **path, **environment}
+    process = _context.Process(target=_child, args=(stage, str(workspace), variables, sender), name=stage)
+    process.start()
+    sender.close()
+    try:
+        process.join(limit_seconds)
+        if process.is_alive():
+            raise TimeLimitError(
+                f"stage {stage} ran past its limit of {limit_seconds / 60:g} minutes and was ended with all it had "
+                "started; raise schedule.stage_minutes in params.yaml if it needs longer"
+            )
+        return _answer(stage, receiver, process.exitcode)
+    finally:
+        if process.is_alive():
+            _end(process)
+        receiver.close()
+
+
+def _answer(stage: str, receiver: Connection, exitcode: int | None) -> bool:
+    try:
+        done, message = receiver.recv()
+    except EOFError:
+        raise PotstillError(f"stage {stage} ended without an answer (status {exitcode}); run again") from None
+    if message is not None:
+        raise PotstillError(f"stage {stage}: {message}")
+    return bool(done)
+
+
+def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: Connection) -> None:
+    os.setpgid(0, 0)
+    # Its parent is the fork server, which ends only after its children; so the run itself is watched.
+    threading.Thread(target=_end_with_run, daemon=True).start()
+    die_with_parent()
+    # DVC outlives a SIGTERM to the group, so that the stage's command has its grace time before the group is killed.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(workspace)
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    try:
+        sender.send((bool(Repo().reproduce(stage, single_item=True)), None))
+    except DvcException as error:
+        sender.send((False, _cause(error)))
+    sys.stdout.flush()
+
+
+def _end_with_run() -> None:
+    """Kill this process's whole group when the process that asked for it has died, kill -9 included."""
+    run = multiprocessing.parent_process()
+    if run is not None:
+        wait([run.sentinel])
+    os.killpg(0, signal.SIGKILL)
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost of a chain of DVC errors: what happened, without what that made impossible."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
+def _end(process: ForkServerProcess) -> None:
+    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 30.0)):
+        with suppress(ProcessLookupError):  # it has ended already, or not made its group yet
+            os.killpg(process.pid or 0, number)
+        process.join(seconds)
+        if not process.is_alive():
+            break
+    else:
+        process.kill()
+    _kill_rest(process.pid or 0)
+
+
+def _kill_rest(group: int) -> None:
+    """What the stage's command had started may outlive it by a moment."""
+    end = time.monotonic() + GRACE_SECONDS
+    with suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < end:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)

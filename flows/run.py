@@ -1,0 +1,199 @@
+"""One run of a workspace: what the Prefect tasks of flows/pipeline.py do. Imports no Prefect."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.errors import StageError
+from flows.graph import Graph
+from flows.recorder import Recorder
+from potstill import environment
+from potstill.artifacts import MANIFEST, canonical_json, file_sums, read_json, sha256_file, write_json
+from potstill.config import Params, load_params
+from potstill.errors import ApprovalPendingError, GateRefusedError, PotstillError
+from potstill.processes import hold
+from potstill.progress import say
+from potstill.registry import tracking
+from tasks.codefile import refresh_code_file
+from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK, WORK, is_online, load_stage
+
+if TYPE_CHECKING:
+    from potstill.registry.promotion import Registry, Version
+
+SOURCES = Path("data/sources.json")
+CURRENT = "current"
+
+
+@dataclass
+class Times:
+    """Seconds of one step, and of them the training and inference inside it."""
+
+    wall: float
+    work: float = 0.0
+
+
+@dataclass
+class Run:
+    """A workspace that is held for one run."""
+
+    workspace: Path
+    params: Params
+    graph: Graph
+    recorder: Recorder
+    times: dict[str, Times] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    # --- stages ---
+
+    def stage(self, name: str) -> str:
+        """Bring one DVC stage up to date in a child process; one that is current starts none.
+
+        Returns:
+            `current`, or what happened.
+
+        Raises:
+            StageError: the stage failed with a sentence of its own.
+            PotstillError: DVC could not run it, or it ran past its limit.
+        """
+        if not self.graph.is_stale(name):
+            say(f"{name}: {CURRENT}")
+            return CURRENT
+        from flows.reproduce import reproduce
+
+        failure = self.workspace / FAILURE
+        failure.unlink(missing_ok=True)
+        timing = self.workspace / WORK / "timings" / f"{name}.json"
+        timing.unlink(missing_ok=True)
+        variables = {INSIDE_RUN: str(os.getpid()), **self.recorder.environment}
+        start = time.monotonic()
+        try:
+            reproduce(name, self.workspace, variables, 60 * self.params.schedule.stage_minutes)
+        except PotstillError:
+            if failure.exists() and (said := read_json(failure))["stage"] == name:
+                raise StageError(said["message"], said["exit_code"]) from None
+            raise
+        finally:
+            work = sum(read_json(timing)["work"].values()) if timing.exists() else 0.0
+            self.times[name] = Times(time.monotonic() - start, work)
+            self.recorder.collect()
+        return "run" if timing.exists() else "taken from the cache"
+
+    def is_current(self) -> bool:
+        """Whether a run would change nothing: each stage is current, and this very candidate is the champion."""
+        if self.graph.stale():
+            return False
+        registry = self.registry()
+        for sentence in registry.reconcile():
+            say(sentence)
+        champion = registry.champion()
+        return champion is not None and self.settled(champion) == champion
+
+    def outs(self) -> dict[str, str]:
+        """Stage -> hash of its outs, for the tag that finds the run which made them."""
+        found = {}
+        for name in self.graph.order:
+            folders = {key: path for key, path in load_stage(name, self.params).outs.items() if path.is_dir()}
+            found[name] = tracking.outs_sum({key: _identity(path) for key, path in folders.items()})
+        return found
+
+    # --- candidate ---
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Count a step that is no DVC stage."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.times[name] = Times(time.monotonic() - start)
+
+    def registry(self) -> Registry:
+        """The project's registry; the recorder's thread must be idle, since the first use makes the store."""
+        from potstill.registry.promotion import Registry
+
+        self.recorder.wait()
+        return Registry(self.workspace, self.params.project.name)
+
+    def settled(self, champion: Version | None) -> Version | None:
+        """See `tasks.register.settled`."""
+        from tasks.register import settled
+
+        return settled(self.params, self.workspace, champion)
+
+    def close(self, status: str) -> None:
+        """End the pipeline's MLflow run, if anything was done, with its evidence."""
+        from tasks.register import METRICS, log_evidence
+
+        metrics = {f"seconds.{name}": times.wall for name, times in self.times.items()}
+        parent = self.recorder.parent_id
+        if parent is not None:
+            self.recorder.wait()
+            if status == "FINISHED" and (self.workspace / METRICS).exists():
+                log_evidence(self.workspace, parent)
+        self.recorder.close(status, metrics, self.outs() if parent is not None else {}, self.facts)
+
+
+_open: Run | None = None
+
+
+@contextmanager
+def open_run(workspace: Path) -> Iterator[Run]:
+    """Hold a workspace for one run; inside a run that is open in this process, that run.
+
+    Raises:
+        ParamsError: params.yaml does not fit.
+        BusyError: another run goes on.
+        ToolError: the folder is no workspace.
+    """
+    global _open
+    if _open is not None:
+        yield _open
+        return
+    params = load_params(workspace / "params.yaml")
+    environment.prepare(online=is_online(params))
+    with hold(workspace / RUN_LOCK, what="a run"):
+        _write_sources(workspace, params)
+        if (changed := refresh_code_file(workspace)) is not None:
+            say(changed)
+        recorder = Recorder(workspace, params.project.name, _flat(params))
+        run = _open = Run(workspace, params, Graph(workspace), recorder)
+        status = "KILLED"
+        try:
+            recorder.catch_up()
+            yield run
+            status = "FINISHED"
+        except (GateRefusedError, ApprovalPendingError):
+            status = "FINISHED"
+            raise
+        except Exception:
+            status = "FAILED"
+            raise
+        finally:
+            _open = None
+            run.close(status)
+
+
+def _write_sources(workspace: Path, params: Params) -> None:
+    """Let DVC see what changed in local sources, which lie outside its sight."""
+    from potstill.data.sources import local_fingerprint
+
+    sums = local_fingerprint(params.ingest)
+    path = workspace / SOURCES
+    if not path.exists() or path.read_text(encoding="utf-8") != canonical_json(sums):
+        write_json(path, sums)
+
+
+def _identity(folder: Path) -> Any:
+    return sha256_file(folder / MANIFEST) if (folder / MANIFEST).exists() else file_sums(folder)
+
+
+def _flat(params: Params) -> dict[str, Any]:
+    """`section.key` -> value, as MLflow's page shows parameters."""
+    dumped: dict[str, dict[str, Any]] = params.model_dump(mode="json", by_alias=True)
+    return {f"{section}.{key}": value for section, values in dumped.items() for key, value in values.items()}

@@ -1,0 +1,50 @@
+"""`potstill serve`: the champion's Bento, by its fixed tag."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from potstill.config import Params, load_params
+from potstill.errors import PackageError, RegistryError
+from potstill.serving.launch import bento_path, serve_command
+
+
+def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) -> None:
+    """Become the server of a Bento; returns only by an error.
+
+    Args:
+        workspace: the current folder.
+        tag: `name:version`; the champion's when None.
+        host: address to bind; `serve.host` when None.
+        port: port to bind; `serve.port` when None.
+
+    Raises:
+        RegistryError: there is no champion.
+        PackageError: the Bento is not in BentoML's store.
+    """
+    params = load_params(workspace / "params.yaml")
+    tag = tag or champion_tag(workspace, params)
+    if not bento_path(tag).exists():
+        raise PackageError(f"Bento {tag} is not in the store ({bento_path(tag)}); `potstill run` builds the champion's")
+    command = serve_command(tag, host or params.serve.host, params.serve.port if port is None else port)
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def champion_tag(workspace: Path, params: Params) -> str:
+    """The tag of the champion's Bento.
+
+    Raises:
+        RegistryError: there is no champion, or it has no Bento.
+    """
+    from potstill.registry import tracking
+    from potstill.registry.promotion import Registry
+
+    champion = None
+    if tracking.has_store(workspace):
+        champion = Registry(workspace, params.project.name).champion()
+    if champion is None or champion.bento is None:
+        raise RegistryError(f"{params.project.name} has no champion yet; `potstill run` makes one")
+    return champion.bento

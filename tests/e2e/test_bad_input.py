@@ -1,0 +1,143 @@
+"""Bad input as a user meets it: one sentence, an exit code of its own, nothing half-written, no traceback."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.changes import change_params
+from tests.conftest import generate_rows, write_csv
+from tests.e2e.workspaces import TINY, command, make_workspace
+
+pytestmark = pytest.mark.timeout(180)
+
+HEADER = b"text,label\n"
+GOOD = b"".join(f"{text},{label}\n".encode() for text, label in generate_rows(40))
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A workspace over data.csv beside it, never run."""
+    home = tmp_path_factory.mktemp("bad")
+    data = write_csv(home / "data.csv", generate_rows(200))
+    teacher = home / "teacher"
+    shutil.copytree(tiny_base, teacher)
+    return make_workspace(home / "workspace", data, teacher, home, TINY)
+
+
+class Case:
+    """A private copy of the template: its data, teacher and params can be spoilt."""
+
+    def __init__(self, home: Path, template: Path) -> None:
+        self.home, self.folder = home, home / "workspace"
+        self.data, self.teacher = home / "data.csv", home / "teacher"
+        shutil.copytree(template, self.folder)
+        shutil.copyfile(template.parent / "data.csv", self.data)
+        shutil.copytree(template.parent / "teacher", self.teacher)
+        params = self.folder / "params.yaml"
+        params.write_text(params.read_text().replace(str(template.parent), str(home)))
+
+    def set(self, *settings: str) -> None:
+        change_params(self.folder / "params.yaml", None, list(settings))
+
+    def fails(self, stages: str, code: int) -> str:
+        """Run the stages; all but the last succeed, and the last leaves no out behind."""
+        *before, last = stages.split()
+        for stage in before:
+            command("python", "-m", f"tasks.{stage}", cwd=self.folder, home=self.home)
+        left = set(self.folder.glob("data/*"))
+        said = command("python", "-m", f"tasks.{last}", cwd=self.folder, home=self.home, expect=code)
+        assert set(self.folder.glob("data/*")) == left
+        sentences = [line for line in said.splitlines() if line.startswith(f"{last}: ")]
+        assert len(sentences) == 1, said
+        return sentences[0]
+
+
+@pytest.fixture
+def case(tmp_path: Path, template: Path) -> Case:
+    return Case(tmp_path, template)
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "says"),
+    [
+        (b"", 21, "empty"),
+        (HEADER, 21, "data.csv"),
+        (b"review,label\n" + GOOD, 20, "review"),
+        (HEADER + b"".join(line + b"\n" for line in GOOD.splitlines() if b"positive" in line), 23, "positive"),
+        (HEADER + GOOD + b"a lonely row of its own kind,mixed\n", 24, "mixed"),
+        (HEADER + GOOD + b"caf\xe9 society,positive\n", 25, "UTF-8"),
+        ("\ufefftext,label\n".encode("utf-16"), 25, "UTF-16"),
+        (HEADER + GOOD + b"nul \x00 byte,positive\n", 26, "NUL"),
+        (HEADER + GOOD + b"x" * 10_000_000 + b",positive\n", 27, "max_cell_characters"),
+        (HEADER + b"one and the same row,positive\n" * 50, 28, "copies of one text"),
+    ],
+    ids=["empty", "header", "column", "one-class", "one-row", "latin-1", "utf-16", "nul", "cell", "duplicates"],
+)
+def test_data_that_cannot_be_used(case: Case, data: bytes, code: int, says: str) -> None:
+    case.data.write_bytes(data)
+    assert says in case.fails("ingest prepare", code)
+
+
+def test_labels_outside_the_declared_set(case: Case) -> None:
+    case.set("prepare.labels=[negative, neutral]")
+    assert "positive" in case.fails("ingest prepare", 22)
+
+
+def test_a_byte_order_mark_is_taken_off(case: Case) -> None:
+    case.data.write_bytes(b"\xef\xbb\xbf" + case.data.read_bytes())
+    for stage in ("ingest", "prepare"):
+        command("python", "-m", f"tasks.{stage}", cwd=case.folder, home=case.home)
+
+
+def test_pickled_weights(case: Case) -> None:
+    (case.teacher / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
+    assert "pytorch_model.bin" in case.fails("ingest", 11)
+
+
+def test_a_flipped_byte_between_stages(case: Case) -> None:
+    for stage in ("ingest", "prepare"):
+        command("python", "-m", f"tasks.{stage}", cwd=case.folder, home=case.home)
+    path = case.folder / "data" / "prepared" / "train.parquet"
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(bytes(damaged))
+    assert "train.parquet is altered" in case.fails("validate", 10)
+
+
+def test_a_sequence_beyond_the_models_positions(case: Case) -> None:
+    case.set("tokenize.max_length=65")
+    assert "64" in case.fails("ingest prepare validate tokenize", 42)
+
+
+def test_a_teacher_of_another_task(case: Case) -> None:
+    import torch
+
+    from potstill.models.loading import load_classifier
+
+    torch.manual_seed(0)
+    tuned = load_classifier(case.teacher, ["a", "b", "c"])
+    tuned.save_pretrained(case.teacher)
+    case.set("teacher.fine_tuned=true")
+    said = case.fails("ingest prepare validate tokenize teacher", 41)
+    assert "has 3 labels" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--set", "distill.temprature=3"], "did you mean 'temperature'"),
+        (["--set", "distill.temperature=warm"], "distill.temperature = 'warm'"),
+        (["--set", "distill"], "distill"),
+        (["--params", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_params_that_do_not_fit(case: Case, words: list[str], says: str) -> None:
+    before = (case.folder / "params.yaml").read_bytes()
+    said: Any = command("potstill", "run", *words, cwd=case.folder, home=case.home, expect=3)
+    assert says in said
+    assert (case.folder / "params.yaml").read_bytes() == before
+    assert not (case.folder / ".work").exists() or not (case.folder / "data" / "raw").exists()

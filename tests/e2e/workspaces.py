@@ -1,0 +1,103 @@
+"""Workspaces of the end-to-end tests, driven as a user drives them: by commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+
+# Small enough for seconds, large enough to be learned: a tiny random model has to see its rows often.
+TINY = [
+    "tokenize.max_length=48",
+    "teacher.epochs=6",
+    "teacher.learning_rate=0.005",
+    "teacher.batch_tokens=512",
+    "distill.epochs=6",
+    "distill.learning_rate=0.005",
+    "distill.batch_tokens=512",
+    "finetune.batch_tokens=512",
+    "evaluate.latency_texts=10",
+    "evaluate.throughput_texts=40",
+    "evaluate.rounds=1",
+    "evaluate.bootstrap=200",
+    "export.int8_min_agreement=0.8",
+    "export.int8_max_accuracy_drop=0.1",
+    "gate.min_teacher_ratio=0.8",
+    "gate.min_gain_over_control=-0.5",
+    "gate.max_ece=null",
+    "gate.min_speedup=null",
+    "smoke.texts=8",
+]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """A user's environment whose tools keep their state below `home`."""
+    return os.environ | {
+        "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
+        "BENTOML_HOME": str(home / "bentoml"),
+        "PREFECT_HOME": str(home / "prefect"),
+        "COLUMNS": "160",
+    }
+
+
+def command(*words: str, cwd: Path, home: Path, expect: int | None = 0, seconds: float = 300) -> str:
+    """Run a command as a user would and return what it printed; a traceback is never right."""
+    done = subprocess.run(
+        words,
+        cwd=cwd,
+        env=environment(home),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout, done.stdout
+    assert expect is None or done.returncode == expect, f"{words} ended with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+def make_workspace(folder: Path, data: Path, teacher: Path, home: Path, settings: list[str]) -> Path:
+    """`potstill init`, then settings written as `--set` writes them, without a run."""
+    words = ["potstill", "init", str(folder), "--data", str(data), "--text", "text", "--label", "label"]
+    command(*words, "--teacher", str(teacher), cwd=folder.parent, home=home)
+    from flows.changes import change_params
+
+    change_params(folder / "params.yaml", None, settings)
+    command("git", "add", "-A", cwd=folder, home=home)
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    command("git", *identity, "commit", "-qm", "start", cwd=folder, home=home)
+    return folder
+
+
+def status(folder: Path, home: Path) -> dict[str, Any]:
+    """`potstill status --json`."""
+    found: dict[str, Any] = json.loads(command("potstill", "status", "--json", cwd=folder, home=home))
+    return found
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Command lines of processes whose working folder is below `folder`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            place, line = os.readlink(process / "cwd"), (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if place.startswith(str(folder)) and line:
+            found.append(line.replace(b"\0", b" ").decode())
+    return found

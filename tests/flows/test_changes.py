@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows.changes import change_params
+from potstill.config import load_params
+from potstill.errors import ParamsError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> Path:
+    return Path(shutil.copyfile(REPOSITORY / "params.yaml", tmp_path / "params.yaml"))
+
+
+def test_one_value_changes_and_every_other_line_stays(params: Path) -> None:
+    before = params.read_text(encoding="utf-8")
+    assert change_params(params, None, ["distill.temperature=4"]) == ["params: distill.temperature = 4 (was 2.0)"]
+    after = params.read_text(encoding="utf-8")
+    assert after == before.replace("  temperature: 2.0", "  temperature: 4")
+    assert load_params(params).distill.temperature == 4.0
+    assert change_params(params, None, ["distill.temperature=4"]) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("distill.learning_rate=1e-5", 1e-5),
+        ("distill.layers=[0, 1]", [0, 1]),
+        ("gate.max_p99_ms=7.5", 7.5),
+        ("gate.max_ece=null", None),
+        ("distill.transfer=false", False),
+        ("distill.patience=3", 3),
+        ("validate.min_rows.train=10", 10),
+    ],
+)
+def test_values_are_yaml(params: Path, setting: str, value: object) -> None:
+    change_params(params, None, [setting])
+    found: object = load_params(params)
+    for part in setting.partition("=")[0].split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, "validate_" if part == "validate" else part)
+    assert found == value
+
+
+def test_a_place_in_a_list(params: Path) -> None:
+    assert change_params(params, None, ["prepare.tables.0.split=train"]) == [
+        "params: prepare.tables.0.split = 'train' (was None)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("distill.temperatur=4", "did you mean 'temperature'?"),
+        ("distill.temperature=hot", "distill.temperature = 'hot'"),
+        ("distill.temperature", "is not KEY=VALUE"),
+        ("=4", "is not KEY=VALUE"),
+        ("distill.temperature.x=4", "is a single value"),
+        ("prepare.tables.9.split=train", "no position in a list of 4"),
+        ("distill.layers=[0", "is not a YAML value"),
+        ("split.dev=0.5", "unknown key 'split'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_written(params: Path, setting: str, words: str) -> None:
+    before = params.read_bytes()
+    with pytest.raises(ParamsError) as error:
+        change_params(params, None, ["serve.port=0", setting])
+    assert words in str(error.value)
+    assert params.read_bytes() == before
+    assert list(params.parent.iterdir()) == [params]
+
+
+def test_a_file_replaces_the_sections_it_names(params: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("smoke: {texts: 3}\nschedule:\n  cron: 0 4 * * *\n", encoding="utf-8")
+    changed = change_params(params, other, [])
+    assert "params: smoke.texts = 3 (was 32)" in changed
+    assert "params: schedule.cron = '0 4 * * *' (was '0 3 * * 1')" in changed
+    loaded = load_params(params)
+    assert (loaded.smoke.texts, loaded.schedule.cron, loaded.serve.port) == (3, "0 4 * * *", 3000)
+    assert "# Everything a run depends on" in params.read_text(encoding="utf-8")
+    with pytest.raises(ParamsError, match="does not exist"):
+        change_params(params, tmp_path / "missing.yaml", [])

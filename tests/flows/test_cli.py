@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from potstill import __version__
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HEAVY = ("prefect", "mlflow", "dvc", "torch", "pydantic", "bentoml", "pandas", "numpy", "yaml", "rich.console")
+
+
+def potstill(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments], cwd=cwd, capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "HOME": str(cwd)},
+    )  # fmt: skip
+
+
+def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
+    potstill("--help", cwd=tmp_path)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    shown = potstill("--help", cwd=tmp_path)
+    # Time of this process's own, so that a busy machine does not count.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 0.5
+    assert shown.returncode == 0
+    for command in ("run", "status", "serve", "init", "doctor", "schedule", "approve", "veto", "accept"):
+        assert command in shown.stdout
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    code = f"import json, sys, flows.cli; print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_version(tmp_path: Path) -> None:
+    assert potstill("--version", cwd=tmp_path).stdout == f"potstill {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run"], 3, "params.yaml does not exist"),
+        (["run", "--set", "a=1"], 3, "params.yaml does not exist"),
+        (["status"], 3, "params.yaml does not exist"),
+        (["serve"], 3, "params.yaml does not exist"),
+        (["schedule"], 3, "params.yaml does not exist"),
+        (["approve", "1"], 3, "params.yaml does not exist"),
+        (["accept"], 10, "data/validation"),
+        (["rnu"], 2, "No such command 'rnu'"),
+        (["run", "--port", "1"], 2, "No such option"),
+    ],
+)
+def test_outside_a_workspace_every_command_says_what_to_do(
+    tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    done = potstill(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done
+    assert words in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_without_dvc_or_git_the_folder_is_no_workspace(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    done = potstill("status", cwd=tmp_path)
+    assert (done.returncode, "it has no dvc.yaml" in done.stderr) == (60, True)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    done = potstill("status", cwd=tmp_path)
+    assert done.returncode == 60
+    assert "potstill doctor" in done.stderr
+
+
+def test_serving_without_a_champion_or_its_bento(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    done = potstill("serve", cwd=tmp_path)
+    assert (done.returncode, "has no champion yet" in done.stderr) == (50, True)
+    done = potstill("serve", "--tag", "nothing:here", cwd=tmp_path)
+    assert (done.returncode, "is not in the store" in done.stderr) == (51, True)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_doctor_says_what_to_do_and_ends_with_its_code(tmp_path: Path) -> None:
+    done = potstill("doctor", cwd=tmp_path)
+    assert done.returncode == 60
+    lines = {line[5:].split()[0]: line for line in done.stdout.splitlines()}
+    assert lines["dvc"].startswith("FAIL")
+    assert "potstill init" in lines["dvc"]
+    assert lines["telemetry"].startswith("ok")
+    assert lines["python"].startswith("ok")

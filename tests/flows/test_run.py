@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from flows.run import CURRENT
+from potstill.registry import tracking
+from potstill.registry.promotion import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from tests.flows.conftest import Toy, ended, until
+
+# Whole runs, several in some tests: minutes where the machine has other things to do.
+pytestmark = pytest.mark.timeout(400)
+STAGES = ["prepare", "export", "evaluate"]
+
+
+def runs(toy: Toy) -> list[Any]:
+    store = tracking.client(toy.folder)
+    experiments = [experiment.experiment_id for experiment in store.search_experiments()]
+    return list(store.search_runs(experiments, order_by=["attributes.start_time ASC"]))
+
+
+def parents(toy: Toy) -> list[Any]:
+    return [run for run in runs(toy) if run.data.tags.get("potstill.kind") == "pipeline"]
+
+
+def registry(toy: Toy) -> Registry:
+    return Registry(toy.folder, "movie-reviews")
+
+
+def counts(toy: Toy) -> tuple[int, int, int]:
+    """MLflow runs, versions, Bentos."""
+    bentos = os.path.join(toy.variables["BENTOML_HOME"], "bentos", "potstill-movie-reviews")
+    return len(runs(toy)), len(registry(toy).versions()), len(os.listdir(bentos)) if os.path.isdir(bentos) else 0
+
+
+def flow_runs(toy: Toy) -> list[Any]:
+    """Prefect's runs of the workspace that have started, oldest first."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.server import workspace_tag
+
+    mine = FlowRunFilter.model_validate({"tags": {"all_": [workspace_tag(toy.folder)]}})
+    with (
+        temporary_settings({PREFECT_API_URL: toy.variables["PREFECT_API_URL"]}),
+        get_client(sync_client=True) as client,
+    ):
+        found = [run for run in client.read_flow_runs(flow_run_filter=mine) if run.start_time is not None]
+    return sorted(found, key=lambda run: run.start_time)
+
+
+def task_names(toy: Toy, flow_run: Any) -> set[str]:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    one = FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
+    with (
+        temporary_settings({PREFECT_API_URL: toy.variables["PREFECT_API_URL"]}),
+        get_client(sync_client=True) as client,
+    ):
+        return {run.name for run in client.read_task_runs(flow_run_filter=one)}
+
+
+def test_a_run_promotes_and_a_second_one_does_nothing(toy: Toy) -> None:
+    first = toy.run("run")
+    assert first.code == 0, first
+    champion = registry(toy).champion()
+    assert champion is not None
+    assert champion.version == "1"
+    assert registry(toy).by_alias(CHALLENGER) is None
+    (parent,) = parents(toy)
+    children = {
+        run.info.run_name: run for run in runs(toy) if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+    }
+    assert sorted(children) == sorted(STAGES)
+    assert {run.info.status for run in runs(toy)} == {"FINISHED"}
+    assert {name: parent.data.tags[f"stage.{name}"] for name in STAGES} == {
+        n: r.info.run_id for n, r in children.items()
+    }
+    kept = {item.path for item in tracking.client(toy.folder).list_artifacts(parent.info.run_id)}
+    assert kept == {"params.yaml", "dvc.lock", "evidence"}
+    hashes = {item.dataset.name: item.dataset.digest for item in parent.inputs.dataset_inputs}
+    assert hashes["data/prepared"].endswith(".dir")
+    (flow_run,) = flow_runs(toy)
+    assert flow_run.state.is_completed()
+    assert task_names(toy, flow_run) == {*STAGES, "gate", "package", "smoke", "register", "promote"}
+    assert "champion  version 1" in first.out
+    assert champion.bento is not None
+    assert champion.bento in first.out
+    assert not (toy.folder / "mlruns").exists()
+
+    before = counts(toy)
+    second = toy.run("run")
+    assert second.code == 0, second
+    assert counts(toy) == before
+    assert [f"{stage}: {CURRENT}" in second.out for stage in STAGES] == [True] * 3
+    assert toy.nothing_runs()
+
+
+def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothing(toy: Toy) -> None:
+    assert toy.run("run").code == 0
+    made_prepare = parents(toy)[0].data.tags["stage.prepare"]
+    changed = toy.run("run", "--set", "finetune.learning_rate=0.5")
+    assert changed.code == 0, changed
+    assert "finetune.learning_rate = 0.5 (was 3e-05)" in changed.out
+    assert f"prepare: {CURRENT}" in changed.out
+    assert parents(toy)[1].data.tags["stage.prepare"] == made_prepare
+    state = registry(toy)
+    versions = {alias: state.get(alias).version for alias in (CHAMPION, PREVIOUS)}
+    assert versions == {CHAMPION: "2", PREVIOUS: "1"}
+
+    refused = toy.run("run", "--set", "gate.min_speedup=100", "--set", "finetune.learning_rate=0.7")
+    assert refused.code == 7
+    assert "is 94x below its minimum of 100x (gate.min_speedup)" in refused.err
+    assert "version 2 stays the champion" in refused.err
+    assert "Traceback" not in refused.out + refused.err
+    assert registry(toy).get(CHAMPION).version == "2"
+    before = counts(toy)
+    again = toy.run("run")
+    assert (again.code, again.err) == (7, refused.err)
+    assert counts(toy) == before
+    facts = json.loads(toy.run("status", "--json").out)
+    assert facts["stages"] == dict.fromkeys(STAGES, "current")
+    assert facts["versions"]["champion"]["version"] == "2"
+    assert facts["gate"].startswith("refused")
+
+
+def test_a_person_approves_or_vetoes(toy: Toy) -> None:
+    waiting = toy.run("run", "--set", "promote.policy=person")
+    assert waiting.code == 8, waiting
+    assert "potstill approve 1" in waiting.err
+    assert registry(toy).champion() is None
+    assert registry(toy).get(CHALLENGER).version == "1"
+    before = counts(toy)
+    again = toy.run("run")
+    assert (again.code, counts(toy)) == (8, before)
+    assert toy.run("approve", "9").code == 50
+    approved = toy.run("approve", "1")
+    assert approved.code == 0, approved
+    assert registry(toy).get(CHAMPION).version == "1"
+    assert toy.run("run").code == 0
+    vetoed = toy.run("veto", "1", "--reason", "it shouts")
+    assert vetoed.code == 0, vetoed
+    assert registry(toy).champion() is None
+    refused = toy.run("run")
+    assert refused.code == 50
+    assert "was vetoed (it shouts)" in refused.err
+
+
+def test_a_failing_stage_ends_the_run_with_its_code_and_one_sentence(toy: Toy) -> None:
+    failed = toy.run("run", TOY_FAIL="export")
+    assert failed.code == 22
+    assert failed.err == "export: row 7 has the label 'maybe'; allowed are negative, positive\n"
+    assert "Traceback" not in failed.out
+    assert flow_runs(toy)[-1].state.is_failed()
+    assert [run.info.status for run in parents(toy)] == ["FAILED"]
+    assert toy.run("run").code == 0
+
+
+def test_one_run_at_a_time_and_ctrl_c_ends_all(toy: Toy) -> None:
+    going = toy.start("run", TOY_HANG="export")
+    assert until((toy.folder / ".work/hanging").exists)
+    busy = toy.run("run")
+    assert busy.code == 4
+    assert str(going.pid) in busy.err
+    going.send_signal(signal.SIGINT)
+    interrupted = ended(going)
+    assert interrupted.code == 130, interrupted
+    assert "Traceback" not in interrupted.out + interrupted.err
+    assert toy.nothing_runs(), toy.processes()
+    assert {run.info.status for run in runs(toy)} <= {"FINISHED", "KILLED"}
+    assert flow_runs(toy)[-1].state.is_final()
+
+
+def test_past_its_limit_a_stage_is_ended_with_all_it_started(toy: Toy) -> None:
+    late = toy.run("run", "--set", "schedule.stage_minutes=0.05", TOY_HANG="prepare")
+    assert late.code == 6
+    assert "stage prepare ran past its limit of 0.05 minutes" in late.err
+    assert toy.nothing_runs(), toy.processes()
+
+
+def test_after_kill_9_nothing_is_left_running_and_the_next_run_finishes(toy: Toy) -> None:
+    going = toy.start("run", TOY_HANG="export")
+    assert until((toy.folder / ".work/hanging").exists)
+    assert until(lambda: parents(toy), 30)
+    os.kill(going.pid, signal.SIGKILL)
+    ended(going)
+    assert toy.nothing_runs(), toy.processes()
+    assert flow_runs(toy)[-1].state.is_running()
+    finished = toy.run("run")
+    assert finished.code == 0, finished
+    states = [run.state.type.value for run in flow_runs(toy)]
+    assert states == ["CRASHED", "COMPLETED"]
+    assert sorted(run.info.status for run in parents(toy)) == ["FINISHED", "KILLED"]
+    assert "RUNNING" not in {run.info.status for run in runs(toy)}
+
+
+def test_a_killed_run_leaves_no_api_of_its_own_behind(offline_toy: Toy) -> None:
+    going = offline_toy.start("run", TOY_HANG="prepare")
+    assert until((offline_toy.folder / ".work/hanging").exists)
+    assert any("prefect.server.api.server" in command for command in offline_toy.processes())
+    os.kill(going.pid, signal.SIGKILL)
+    ended(going)
+    assert offline_toy.nothing_runs(), offline_toy.processes()

@@ -1,0 +1,109 @@
+"""Each server imports and starts, and one scheduled run really fires: no resolver and no `pip check` would tell."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.changes import change_params
+from potstill.config import Params
+from potstill.processes import start, stop
+from tests.flows.conftest import REPOSITORY, Toy, answers, free_port, until
+from tests.flows.test_run import flow_runs
+
+# Servers and a whole run: minutes where the machine has other things to do.
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_prefect_starts(prefect_server: str) -> None:
+    assert answers(f"{prefect_server}/health")
+
+
+def test_mlflow_starts_and_shows_the_workspace(offline_toy: Toy) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    variables = {**offline_toy.variables, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    log = offline_toy.folder / "log.txt"
+    with log.open("wb") as output:
+        server = start(command, cwd=offline_toy.folder, environment=variables, stdout=output, stderr=output)
+        try:
+            assert until(lambda: answers(f"http://127.0.0.1:{port}/health"), 90), log.read_text()
+        finally:
+            stop(server)
+    assert not (offline_toy.folder / "mlruns").exists()
+
+
+def test_a_scheduled_run_fires(toy: Toy) -> None:
+    code = "from pathlib import Path; from flows.scheduling import serve_schedule; serve_schedule(Path.cwd(), 10)"
+    log = toy.folder / "log.txt"
+    with log.open("wb") as output:
+        scheduler = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=toy.folder, env=toy.variables, stdout=output, stderr=output,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+        try:
+            fired = until(lambda: any(run.state.is_completed() for run in flow_runs(toy)), 200)
+        finally:
+            scheduler.send_signal(signal.SIGINT)
+            scheduler.wait(30)
+    assert fired, log.read_text()
+    assert all(run.auto_scheduled for run in flow_runs(toy))
+    assert toy.nothing_runs(), toy.processes()
+
+
+def test_prefects_own_deploy_takes_the_deployment(toy: Toy, default_params: Params) -> None:
+    (toy.folder / "prefect.yaml").write_bytes((REPOSITORY / "prefect.yaml").read_bytes())
+    for arguments in (["work-pool", "create", "potstill", "--type", "process"], ["--no-prompt", "deploy", "--all"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments], cwd=toy.folder, env=toy.variables,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done
+    (schedule,) = _deployment(toy.variables).schedules
+    expected = default_params.schedule
+    assert (schedule.schedule.cron, schedule.schedule.timezone, schedule.active) == (
+        expected.cron,
+        expected.timezone,
+        True,
+    )
+
+
+def _deployment(variables: Mapping[str, str]) -> Any:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: variables["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+        return client.read_deployment_by_name("potstill/scheduled")
+
+
+def test_prefect_yaml_agrees_with_params(default_params: Params) -> None:
+    declared = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text(encoding="utf-8"))
+    (deployment,) = declared["deployments"]
+    (schedule,) = deployment["schedules"]
+    assert schedule["cron"] == default_params.schedule.cron
+    assert schedule["timezone"] == default_params.schedule.timezone
+
+
+@pytest.mark.parametrize(("cron", "zone"), [("99 * * * *", "UTC"), ("0 3 * * 1", "Mars/Olympus")])
+def test_a_schedule_that_cannot_be_is_refused(toy: Toy, cron: str, zone: str) -> None:
+    change_params(toy.folder / "params.yaml", None, [f"schedule.cron={cron}", f"schedule.timezone={zone}"])
+    done = toy.run("schedule")
+    assert done.code == 3, done
+    assert "is no schedule" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_configured_server_that_is_gone_is_said(offline_toy: Toy) -> None:
+    gone = f"http://127.0.0.1:{free_port()}/api"
+    done = offline_toy.run("run", PREFECT_API_URL=gone)
+    assert done.code == 60, done
+    assert done.err == (
+        f"potstill: the Prefect API at {gone} does not answer; start it (`prefect server start`) or unset "
+        "PREFECT_API_URL\n"
+    )

@@ -1,0 +1,39 @@
+"""Toy stage: predictions and numbers."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from common import trouble
+
+from potstill.artifacts import MANIFEST, sha256_file, whole_folder, write_json, write_manifest
+from potstill.serving.runtime import Student
+from tasks.stage import Result, Stage, main
+
+
+def run(stage: Stage) -> Result:
+    trouble("evaluate")
+    path = stage.deps["prepared"] / "test.parquet"
+    test = pq.read_table(path).to_pydict()
+    logits = Student(stage.deps["serving"]).logits(test["text"])
+    accuracy = float((logits.argmax(axis=1) == test["label"]).mean())
+    with whole_folder(stage.outs["evaluation"]) as folder:
+        columns = {"id": test["id"], "label": test["label"], "int8": logits.tolist()}
+        pq.write_table(pa.table(columns), folder / "predictions.parquet")
+        write_manifest(folder)
+    model = {
+        "accuracy": accuracy, "accuracy_low": accuracy, "accuracy_high": accuracy, "macro_f1": accuracy, "ece": 0.01,
+        "parameters": 12, "megabytes": 0.01, "p50_ms": 0.1, "p99_ms": 0.2, "texts_per_second": 900.0,
+    }  # fmt: skip
+    sums = {
+        "test_sha256": sha256_file(path),
+        "serving_sha256": sha256_file(stage.deps["serving"] / MANIFEST),
+        "evaluation_sha256": sha256_file(stage.outs["evaluation"] / MANIFEST),
+    }
+    comparison = {"agreement": 1.0, "kl": 0.0, "teacher_ratio": 1.0, "gain_over_control": 0.1, "speedup": 6.0}
+    models = {"teacher": model, "int8": model}
+    numbers = {"shipped": "int8", "rows": len(logits), **sums, "models": models, "comparison": comparison}
+    write_json(stage.outs["metrics"], numbers)
+    return Result(f"accuracy {accuracy:.3f}", metrics={"accuracy": accuracy})
+
+
+if __name__ == "__main__":
+    main(run)

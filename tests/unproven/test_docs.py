@@ -1,0 +1,261 @@
+"""The documentation is true: commands run, messages are said, tables are whole, links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from potstill import environment, errors
+from potstill.config import FileSource, Ingest, Params, parse_params, read_params
+from potstill.data.preparation import prepare
+from potstill.data.safety import refuse_unsafe
+from potstill.data.sources import ingest_all
+from potstill.data.tokenization import check_length
+from potstill.errors import PotstillError
+from potstill.models.loading import check_labels
+from potstill.models.student import check_layers
+from tests.conftest import REPOSITORY, generate_rows
+from tests.e2e.conftest import Finished
+from tests.e2e.pages import Block, Shell, blocks
+
+DOCS = REPOSITORY / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+RUN = [page.name for page in PAGES if any(block.kind[:1] == ["sh"] for block in blocks(page))]
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The cells of the table whose header row is `heading`."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    rows = text.split(heading + "\n", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(500)  # the first test also pays for the finished run
+@pytest.mark.parametrize("page", RUN)
+def test_the_commands_of_a_page_do_what_it_says(page: str, finished: Finished, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(finished.home, home, symlinks=True)
+    folder = home / finished.folder.name
+    if page == "own-data.md":  # it begins before there is a workspace
+        shutil.copytree(folder / "data" / "teacher", home / "empty" / "my-teacher")
+        folder = home / "empty"
+    with Shell(folder, home) as shell:
+        for block in blocks(DOCS / page):
+            if block.kind[:1] == ["sh"]:
+                shell.run(block)
+
+
+def yaml_blocks() -> list[Block]:
+    return [block for page in PAGES for block in blocks(page) if block.kind == ["yaml"]]
+
+
+@pytest.mark.parametrize("block", yaml_blocks(), ids=lambda block: block.where)
+def test_yaml_blocks_are_sections_of_params(block: Block) -> None:
+    params = read_params(REPOSITORY / "params.yaml")
+    for section, values in yaml.safe_load(block.code).items():
+        params[section] |= values
+    parse_params(params, where=block.where)
+
+
+# --- what bad input says ----------------------------------------------------------------------------------------------
+
+ROWS = [(text, "yes" if label == "positive" else "no") for text, label in generate_rows(40)]
+
+
+def csv(rows: list[tuple[str, str]], header: str = "text,label") -> str:
+    return "\n".join([header, *(f"{text},{label}" for text, label in rows)]) + "\n"
+
+
+def prepare_rows(content: str | bytes, **params: Any) -> None:
+    """The prepare stage over one file."""
+    folder = Path("data/raw/data")
+    folder.mkdir(parents=True)
+    (folder / "rows.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    section = {"tables": [{"source": "data"}], "text": "text", "label": {"kind": "column", "column": "label"}}
+    raw = read_params(REPOSITORY / "params.yaml")
+    sources = {"data": {"kind": "file", "path": "rows.csv"}}
+    raw["ingest"]["data"], raw["prepare"] = sources, section | params
+    prepare(Path("data/raw"), parse_params(raw).prepare)
+
+
+def set_params(section: str, **values: Any) -> None:
+    raw = read_params(REPOSITORY / "params.yaml")
+    raw[section] |= values
+    parse_params(raw)
+
+
+def given_test_in_train() -> None:
+    rows = [(text, f"{label},train") for text, label in ROWS] + [(text, f"{label},test") for text, label in ROWS[:20]]
+    prepare_rows(csv(rows, header="text,label,part"), tables=[{"source": "data", "split_column": "part"}])
+
+
+def ingest(path: str, sums: Mapping[str, str] = {}) -> None:
+    source = FileSource(kind="file", path=path, sums=dict(sums))
+    ingest_all(Ingest(data={"data": source}, teacher=FileSource(kind="file", path="base")), Path("raw"), Path("base2"))
+
+
+def wrong_sum() -> None:
+    Path("rows.csv").write_text(csv(ROWS))
+    ingest("rows.csv", {"rows.csv": "0" * 64})
+
+
+def pickled_weights() -> None:
+    Path("base").mkdir()
+    Path("base/pytorch_model.bin").write_bytes(b"\x80\x02}q\x00.")
+    refuse_unsafe(Path("base"))
+
+
+def model_folder(**config: Any) -> Path:
+    folder = Path("data/base")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+def other_labels() -> None:
+    names = {"0": "a", "1": "b", "2": "c"}
+    folder = model_folder(architectures=["BertForSequenceClassification"], id2label=names)
+    check_labels(folder, ["no", "yes"])
+
+
+BAD: dict[str, Callable[[], object]] = {
+    "a misspelt key": partial(set_params, "distill", temprature=4.0),
+    "a value of a wrong type": partial(set_params, "teacher", epochs="three"),
+    "a path that does not exist": partial(ingest, "rows.csv"),
+    "a file whose sum differs": wrong_sum,
+    "pickled weights": pickled_weights,
+    "a missing column": partial(prepare_rows, csv(ROWS, header="Text,label")),
+    "an empty file": partial(prepare_rows, ""),
+    "a header only": partial(prepare_rows, "text,label\n"),
+    "a label outside the declared set": partial(
+        prepare_rows, csv([("a new one", "maybe"), *ROWS]), labels=["no", "yes"]
+    ),
+    "a row without a label": partial(prepare_rows, csv([("a new one", ""), *ROWS])),
+    "one class": partial(prepare_rows, csv([(text, "yes") for text, _ in ROWS])),
+    "a class with one row": partial(prepare_rows, csv([*ROWS, ("a new one", "maybe")])),
+    "Latin-1": partial(prepare_rows, csv([("café", "yes"), *ROWS]).encode("latin-1")),
+    "UTF-16": partial(prepare_rows, csv(ROWS).encode("utf-16")),
+    "a NUL byte": partial(prepare_rows, csv([("a\0b", "yes"), *ROWS])),
+    "a cell of 10 MB": partial(prepare_rows, csv([("x" * 10_000_000, "yes"), *ROWS])),
+    "all rows duplicates": partial(prepare_rows, csv([("the same", label) for _, label in ROWS])),
+    "test texts in train": given_test_in_train,
+    "a line with too many cells": partial(prepare_rows, csv([("one, two", "yes"), *ROWS])),
+    "layers the teacher lacks": partial(check_layers, [0, 7], 4, "data/teacher"),
+    "another number of labels in the teacher": other_labels,
+    "more tokens than positions": lambda: check_length(model_folder(max_position_embeddings=64), 512),
+}
+SAID = {row[0]: row[1:] for row in table("own-data.md", "| input | exit code | sentence |")}
+
+
+def test_every_bad_input_of_the_table_is_tried() -> None:
+    assert list(SAID) == list(BAD)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_says_what_the_table_says(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, sentence = SAID[name]
+    with pytest.raises(PotstillError) as caught:
+        BAD[name]()
+    assert caught.value.exit_code == int(code)
+    pattern = ".*".join(map(re.escape, sentence.strip("`").split("...")))
+    assert re.fullmatch(pattern, str(caught.value)), str(caught.value)
+
+
+# --- tables and links -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("name", ["metrics", "gate"])
+def test_json_examples_have_the_keys_of_the_real_files(name: str, finished: Finished) -> None:
+    examples = [json.loads(block.code) for block in blocks(DOCS / "artifacts.md") if block.kind == ["json"]]
+    shown = examples[["metrics", "gate"].index(name)]
+    real = json.loads((finished.folder / "reports" / f"{name}.json").read_text(encoding="utf-8"))
+    assert real.keys() == shown.keys()
+    if name == "gate":
+        assert all(check.keys() == shown["checks"][0].keys() for check in real["checks"])
+    else:
+        assert real["models"].keys() == shown["models"].keys()
+        assert real["models"]["teacher"].keys() == shown["models"]["teacher"].keys()
+        assert real["comparison"].keys() == shown["comparison"].keys()
+        assert real["comparison"]["control"].keys() == shown["comparison"]["control"].keys()
+
+
+def error_classes() -> list[type[PotstillError]]:
+    found = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PotstillError)]
+    return [kind for kind in found if kind is not PotstillError]
+
+
+def error_rows() -> list[list[str]]:
+    """The table of docs/errors.md, from potstill/errors.py."""
+    rows = {kind.exit_code: (f"`{kind.__name__}`", " ".join((kind.__doc__ or "").split())) for kind in error_classes()}
+    rows[0] = ("", "It is done, or there was nothing to do.")
+    rows[1] = ("", "Anything else; if it is a defect of Potstill, the sentence names the file with the traceback.")
+    rows[2] = ("", "The command line cannot be read: an unknown command or option.")
+    rows[errors.INTERRUPTED] = ("", "Interrupted by Ctrl-C or SIGTERM; run again to go on.")
+    return [[str(code), *rows[code]] for code in sorted(rows)]
+
+
+def test_no_exit_code_has_two_meanings() -> None:
+    codes = [kind.exit_code for kind in error_classes()]
+    assert len(set(codes)) == len(codes)
+    assert not {0, 1, 2, errors.INTERRUPTED} & set(codes)
+
+
+def test_the_table_of_errors_is_complete_and_agrees() -> None:
+    expected = error_rows()
+    shown = "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in expected)
+    assert table("errors.md", "| exit code | class | meaning |") == expected, (
+        f"docs/errors.md needs these rows:\n{shown}"
+    )
+
+
+def test_every_section_of_params_is_in_the_table() -> None:
+    sections = [field.alias or name for name, field in Params.model_fields.items()]
+    assert [row[0].strip("`") for row in table("params.md", "| section | who receives it | what it sets |")] == sections
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_params_named_in_a_page_exist(page: Path) -> None:
+    sections = {field.alias or name: field.annotation for name, field in Params.model_fields.items()}
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for section, key in re.findall(r"`([a-z]+)\.([a-z_0-9]+)[^`/]*`", text):
+        model = sections.get(section)
+        if isinstance(model, type) and issubclass(model, BaseModel) and key != "temprature":
+            assert key in model.model_fields, f"{page.name}: {section}.{key}"
+
+
+def test_telemetry_page_names_every_switch() -> None:
+    named = dict(re.findall(r"\b([A-Z_]+)=(\S+)", "".join(block.code for block in blocks(DOCS / "tools.md"))))
+    assert named == environment.NO_TELEMETRY
+
+
+@pytest.mark.parametrize("page", [*PAGES, REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md"], ids=lambda p: p.name)
+def test_relative_links_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        there = page.parent / path if path else page
+        assert there.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(there), f"{page.name}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors a page's headings have on a forge."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
