@@ -1,0 +1,133 @@
+"""Shared fixtures: a tiny random model, generated rows, and the default data and model fetched once into `.work/`."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+import pytest
+
+from potstill import environment
+from potstill.artifacts import MANIFEST, verify
+from potstill.config import Params, load_params
+from potstill.errors import ChecksumError
+from potstill.processes import hold
+
+environment.prepare()
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CACHE = REPOSITORY / ".work" / "test-cache"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Great Expectations imports modules that Python 3.11 calls deprecated (sre_constants, sre_parse).
+    config.addinivalue_line("filterwarnings", "ignore:module 'sre_:DeprecationWarning")
+
+
+def words(text: str) -> list[str]:
+    """The words of a line."""
+    return text.split()
+
+
+GOOD = words("superb bright honest tender gripping witty splendid charming fresh moving lovely clever")
+BAD = words("dull clumsy stale hollow tedious grim shallow lazy bland muddled noisy broken")
+NEUTRAL = words(
+    "movie story plot actor camera scene script music city house river summer winter train garden window letter "
+    "morning evening doctor teacher soldier painter sister brother village island bridge market forest kitchen"
+)
+GLUE = words("the a this that with about under near from into and but while every some his her our")
+
+
+def generate_rows(count: int, seed: int = 7) -> list[tuple[str, str]]:
+    """Distinct (text, label) rows with a rule that a tiny model learns: which kind of adjective is in the text."""
+    generator = random.Random(seed)
+    rows: dict[str, str] = {}
+    while len(rows) < count:
+        label = "positive" if len(rows) % 2 else "negative"
+        chosen = generator.choices(NEUTRAL, k=generator.randint(4, 12)) + generator.choices(GLUE, k=3)
+        chosen += generator.choices(GOOD if label == "positive" else BAD, k=generator.randint(2, 3))
+        generator.shuffle(chosen)
+        rows.setdefault(" ".join(chosen), label)
+    return list(rows.items())
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
+    """Write (text, label) rows with a header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["text", "label"])
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of 200 generated rows: columns `text` and `label` (negative, positive, 100 each)."""
+    return write_csv(tmp_path_factory.mktemp("tiny_rows") / "rows.csv", generate_rows(200))
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `save_pretrained` folder of a random BERT encoder (hidden 32, 4 layers, 64 positions) with its tokenizer."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # type: ignore[call-arg]
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([text for text, _ in generate_rows(400, seed=1)], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    folder = tmp_path_factory.mktemp("tiny_base")
+    names = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    set_seed(3)
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def default_params() -> Params:
+    """The repository's own params.yaml."""
+    return load_params(REPOSITORY / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def default_raw(default_params: Params) -> Path:
+    """`data/raw` of the default params, fetched by ingest's own code once and kept in `.work/test-cache`."""
+    return _fetched(default_params)[0]
+
+
+@pytest.fixture(scope="session")
+def default_base(default_params: Params) -> Path:
+    """`data/base` (the default teacher's folder) of the default params; see `default_raw`."""
+    return _fetched(default_params)[1]
+
+
+def _fetched(params: Params) -> tuple[Path, Path]:
+    from potstill.data.sources import ingest_all
+
+    raw, base = CACHE / "raw", CACHE / "base"
+    with hold(CACHE / "lock" / "fetch.lock", what="a fetch for the tests", wait_seconds=110):
+        try:
+            verify(raw), verify(base)
+        except ChecksumError:
+            ingest_all(params.ingest, raw, base)
+    assert (raw / MANIFEST).exists()
+    assert (base / MANIFEST).exists()
+    return raw, base

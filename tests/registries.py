@@ -1,0 +1,69 @@
+"""MLflow stores for tests: making one costs seconds of migrations, copying one does not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+from potstill.artifacts import write_json, write_manifest
+from potstill.config import Params
+from potstill.evaluation.gates import Check, Verdict
+from potstill.processes import hold
+from potstill.registry import tracking
+from potstill.registry.promotion import CANDIDATE, GATE, SERVING, Registry, Version, candidate_sum
+from tasks.package import Packaged
+from tasks.register import register
+from tests.conftest import CACHE
+
+PROJECT = "movie-reviews"
+BENTO_TAG = "potstill-movie-reviews:abc"
+PASSED = json.dumps({"passed": True, "sentence": "passed: all 1 gates", "checks": [{"passed": True}]})
+REFUSED = json.dumps({"passed": False, "sentence": "refused: x", "checks": [{"passed": False}]})
+
+
+def new_store(workspace: Path) -> Path:
+    """Give a workspace an empty MLflow store and return the workspace."""
+    kept = CACHE / f"mlflow-{metadata.version('mlflow')}"
+    with hold(CACHE / "lock" / "mlflow.lock", what="making a store for the tests", wait_seconds=110):
+        if not (kept / "whole").exists():
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.mkdir(parents=True)
+            tracking.client(kept).search_experiments()
+            (kept / "whole").touch()
+    workspace.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(kept / "mlflow.db", workspace / "mlflow.db")
+    return workspace
+
+
+def model_folder(folder: Path, content: str) -> Path:
+    """What stands for MLflow's model format: a serving folder where a version has it."""
+    serving = folder / SERVING
+    serving.mkdir(parents=True)
+    write_json(serving / "model.json", {"content": content})
+    (serving / "model.onnx").write_bytes(content.encode() * 100)
+    write_manifest(serving)
+    return folder
+
+
+def add_version(registry: Registry, content: str, *, evidence: str = PASSED, bento: str = "potstill-x:1") -> Version:
+    """Register a candidate with these bytes."""
+    model = model_folder(registry.workspace / "models" / content, content)
+    experiment = tracking.experiment_id(registry.workspace, registry.name)
+    run = tracking.start_parent(registry.workspace, registry.name, {}, [])
+    version = registry.register(
+        candidate=candidate_sum(model / SERVING), model=model, experiment=experiment, run_id=run,
+        tags={GATE: evidence, "potstill.bento": bento}, description="",
+    )  # fmt: skip
+    tracking.end_parent(registry.workspace, run, "FINISHED", metrics={}, tags={})
+    shutil.rmtree(model)
+    assert version.tags[CANDIDATE] == version.candidate
+    return version
+
+
+def register_candidate(params: Params, workspace: Path) -> Version:
+    """Register the candidate of a toy workspace as one that passed its gates."""
+    verdict = Verdict((Check("scored", 0.9, None, True, "the candidate was scored"),))
+    run = tracking.start_parent(workspace, params.project.name, {}, [])
+    return register(params, workspace, verdict, Packaged(BENTO_TAG, workspace, "c"), run, None)
