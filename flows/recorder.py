@@ -34,8 +34,10 @@ class Recorder:
 
     def catch_up(self) -> None:
         """Write what a killed run left unwritten, and end its runs; nothing is done where nothing is left."""
-        if tracking.has_store(self._workspace) or any(self._folder.glob("*.json")):
-            self._work.append(self._thread.submit(self._clean))
+        # Listed here and not in the thread: by the time MLflow is imported, this run's first stage may have left its own.
+        left = sorted(self._folder.glob("*.json"))
+        if left or tracking.has_store(self._workspace):
+            self._work.append(self._thread.submit(self._clean, left))
 
     def collect(self) -> None:
         """Take up what the stage that just ended has left."""
@@ -99,9 +101,9 @@ class Recorder:
             self._runs[record.stage] = tracking.write_stage_run(self._workspace, record, self._ensure_parent())
             path.unlink()
 
-    def _clean(self) -> None:
+    def _clean(self, left: list[Path]) -> None:
         tracking.end_stale_runs(self._workspace, self._project)
-        for path in sorted(self._folder.glob("*.json")):
+        for path in left:
             tracking.write_stage_run(self._workspace, tracking.read_record(path), None)
             path.unlink()
 

@@ -16,7 +16,7 @@ from flows.recorder import Recorder
 from potstill import environment
 from potstill.artifacts import MANIFEST, canonical_json, file_sums, read_json, sha256_file, write_json
 from potstill.config import Params, load_params
-from potstill.errors import ApprovalPendingError, GateRefusedError, PotstillError
+from potstill.errors import ApprovalPendingError, GateRefusedError, PotstillError, TimeLimitError
 from potstill.processes import hold
 from potstill.progress import say
 from potstill.registry import tracking
@@ -74,6 +74,8 @@ class Run:
         start = time.monotonic()
         try:
             reproduce(name, self.workspace, variables, 60 * self.params.schedule.stage_minutes)
+        except TimeLimitError:
+            raise  # the sentence the stage left says "interrupted", since that is what the limit did to it
         except PotstillError:
             if failure.exists() and (said := read_json(failure))["stage"] == name:
                 raise StageError(said["message"], said["exit_code"]) from None

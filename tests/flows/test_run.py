@@ -179,9 +179,11 @@ def test_one_run_at_a_time_and_ctrl_c_ends_all(toy: Toy) -> None:
 
 
 def test_past_its_limit_a_stage_is_ended_with_all_it_started(toy: Toy) -> None:
-    late = toy.run("run", "--set", "schedule.stage_minutes=0.05", TOY_HANG="prepare")
+    late = toy.run("run", "--set", "schedule.stage_minutes=0.2", TOY_HANG="prepare")
     assert late.code == 6
-    assert "stage prepare ran past its limit of 0.05 minutes" in late.err
+    # Its limit is long enough for the stage to be at work and to say, when it is ended, that it was interrupted.
+    assert (toy.folder / ".work/hanging").exists()
+    assert "stage prepare ran past its limit of 0.2 minutes" in late.err
     assert toy.nothing_runs(), toy.processes()
 
 

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from flows.recorder import RECORDS, Recorder
+from potstill.registry import tracking
+
+
+def leave(workspace: Path, stage: str) -> None:
+    """What a stage leaves behind when it has ended."""
+    record = tracking.StageRecord(
+        project="toy", stage=stage, start=1.0, end=2.0, params={}, metrics={"seconds": 1.0}, history=[], datasets={},
+        outs="0" * 64, tags={},
+    )  # fmt: skip
+    folder = workspace / RECORDS
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{stage}.json").write_text(json.dumps(asdict(record)), encoding="utf-8")
+
+
+def test_a_stage_that_ends_before_the_start_is_caught_up_belongs_to_this_run(tmp_path: Path) -> None:
+    tracking.client(tmp_path).search_experiments()
+    leave(tmp_path, "killed")
+    recorder = Recorder(tmp_path, "toy", {})
+    busy = threading.Event()
+    recorder._thread.submit(busy.wait)  # as long as MLflow's import takes
+    recorder.catch_up()
+    leave(tmp_path, "prepare")
+    recorder.collect()
+    busy.set()
+    recorder.wait()
+    assert recorder.parent_id is not None
+    recorder.close("FINISHED", {}, {}, {})
+    store = tracking.client(tmp_path)
+    runs = store.search_runs([experiment.experiment_id for experiment in store.search_experiments()])
+    parents = {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in runs}
+    assert parents["prepare"] == recorder.parent_id
+    assert parents["killed"] is None
