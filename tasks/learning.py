@@ -15,7 +15,7 @@ from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
 from potstill.training.precision import Precision, choose_device, choose_precision
 from potstill.training.predict import accuracy, predict_logits
-from tasks.stage import Result, Stage
+from tasks.stage import WORK, Result, Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,6 +41,7 @@ def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precisio
         device,
         int(config.hidden_size),
         int(getattr(config, "intermediate_size", 4 * config.hidden_size)),
+        WORK / "precision.json",
     )
     say(f"{stage.name}: {device.type}, {precision} ({why})")
     return device, precision

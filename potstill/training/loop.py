@@ -18,6 +18,7 @@ from potstill.distillation.objective import Objective
 from potstill.errors import TrainingError
 from potstill.progress import Bar, progress
 from potstill.training import checkpoints
+from potstill.training.hotpath import keep_freed_memory, training_attention
 from potstill.training.precision import Precision, autocast
 from potstill.training.predict import model_inputs
 
@@ -79,7 +80,9 @@ def train(
         TrainingError: the loss became NaN or infinite; the message names step and term.
     """
     torch.manual_seed(setting.seed)
-    return _Run(model.to(setting.device), dataset, objective, score, setting).go()
+    keep_freed_memory()
+    with training_attention(model, setting.device):
+        return _Run(model.to(setting.device), dataset, objective, score, setting).go()
 
 
 class _Run:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Literal
 
 import torch
 
+from potstill.artifacts import read_json, write_json
 from potstill.errors import ToolError
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -31,17 +34,38 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def choose_precision(wanted: str, device: torch.device, hidden: int, intermediate: int) -> tuple[Precision, str]:
+def choose_precision(
+    wanted: str, device: torch.device, hidden: int, intermediate: int, remembered: Path
+) -> tuple[Precision, str]:
     """The number format of matrix products, and why.
 
     `auto` times the model's largest product (1,024 tokens x hidden x intermediate) in fp32 and bf16, the best of
-    several alternating runs each, and takes bf16 where it is `WORTH` times faster.
+    several alternating runs each, and takes bf16 where it is `WORTH` times faster. Once for a machine and a size: a
+    second measurement could fall on the other side, and a stage that is run again or goes on after a kill has to end
+    with the same weights.
+
+    Args:
+        wanted: `auto`, or the format to take.
+        device: where the products run.
+        hidden: width of the model.
+        intermediate: width of its feed-forward layers.
+        remembered: JSON file of earlier measurements, made or extended by this one.
     """
     if wanted != "auto":
         return wanted, "set in params"  # type: ignore[return-value]
-    fp32, bf16 = _rate(device, hidden, intermediate)
+    key = _machine(device) + f", {hidden} x {intermediate}"
+    known: dict[str, list[float]] = read_json(remembered) if remembered.exists() else {}
+    if key not in known:
+        known[key] = list(_rate(device, hidden, intermediate))
+        write_json(remembered, known)
+    fp32, bf16 = known[key]
     chosen: Precision = "bf16" if bf16 >= WORTH * fp32 else "fp32"
     return chosen, f"measured {fp32:.0f} GFLOP/s in fp32, {bf16:.0f} in bf16"
+
+
+def _machine(device: torch.device) -> str:
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return f"{platform.node()}, {device.type} {kind}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from potstill.artifacts import read_json, write_json
 from potstill.config import Training
 from potstill.data.batches import Batch, TokenDataset
 from potstill.distillation.objective import supervised
@@ -159,9 +160,18 @@ def test_predictions_do_not_depend_on_the_batches(tiny_base: Path) -> None:
     assert predict_logits(student, DEV, batch_tokens=4096) == pytest.approx(one_by_one, abs=1e-5)
 
 
-def test_auto_measures_and_says_so() -> None:
+def test_auto_measures_once_and_says_so(tmp_path: Path) -> None:
+    remembered = tmp_path / "precision.json"
     assert choose_device("auto").type in {"cuda", "mps", "cpu"}
-    precision, why = choose_precision("auto", CPU, 32, 64)
+    assert choose_precision("fp32", CPU, 32, 64, remembered) == ("fp32", "set in params")
+    assert not remembered.exists()
+    precision, why = choose_precision("auto", CPU, 32, 64, remembered)
     assert precision in {"fp32", "bf16"}
     assert "GFLOP/s in fp32" in why
-    assert choose_precision("fp32", CPU, 32, 64) == ("fp32", "set in params")
+    # What a second measurement would give is up to the machine's mood; a rerun has to end with the same weights.
+    key = next(iter(read_json(remembered)))
+    for fp32, bf16, expected in ((100.0, 129.0, "fp32"), (100.0, 131.0, "bf16")):
+        write_json(remembered, {key: [fp32, bf16]})
+        assert choose_precision("auto", CPU, 32, 64, remembered)[0] == expected
+    choose_precision("auto", CPU, 64, 64, remembered)
+    assert len(read_json(remembered)) == 2
