@@ -34,7 +34,7 @@ class Recorder:
 
     def catch_up(self) -> None:
         """Write what a killed run left unwritten, and end its runs; nothing is done where nothing is left."""
-        # Listed here and not in the thread: by the time MLflow is imported, this run's first stage may have left its own.
+        # Listed here and not in the thread: while that imports MLflow, this run's first stage may leave its own.
         left = sorted(self._folder.glob("*.json"))
         if left or tracking.has_store(self._workspace):
             self._work.append(self._thread.submit(self._clean, left))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.errors import ToolError
-from potstill.processes import start, stop
+from potstill.processes import free_port, start, stop
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -73,7 +72,7 @@ def api() -> Iterator[Api]:
     Importing Prefect and starting a server both take seconds, so the server starts before the settings are read, and
     is ended at once where they name another.
     """
-    port = _free_port()
+    port = free_port()
     command = [*_COMMAND, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
     process = None if "PREFECT_API_URL" in os.environ else start_server(command, _EPHEMERAL)
     try:
@@ -165,9 +164,3 @@ def _running_tasks(flow_run: UUID) -> list[UUID]:
     running = TaskRunFilter.model_validate({"state": {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}})
     with get_client(sync_client=True) as client:
         return [run.id for run in client.read_task_runs(flow_run_filter=of_run, task_run_filter=running)]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

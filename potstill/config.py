@@ -203,6 +203,8 @@ class Training(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     # Leave the token embeddings as they start: less to update, and rare tokens keep their pretrained meaning.
     freeze_embeddings: bool = False
+    # Decay a step of the weights' moving average, which is then what dev judges and what is kept; null: no average.
+    average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     # Dev evaluations without a better score after which training stops; null: never.
     patience: Positive | None = None
     evaluations_per_epoch: Positive = 1

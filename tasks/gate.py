@@ -102,7 +102,8 @@ def _misfit(theirs: ModelCard, ours: ModelCard) -> str | None:
         return None
     return (
         f"its labels ({', '.join(old)}) are not the candidate's ({', '.join(new)}); "
-        "if the task has changed, give the project a new name (project.name)"
+        "if the task has changed, give the project a new name (project.name) or take that champion back "
+        "(`potstill veto VERSION --reason TEXT`)"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -23,7 +22,7 @@ from potstill import environment
 from potstill.config import Params
 from potstill.errors import SmokeError
 from potstill.evaluation.naming import SHIPPED
-from potstill.processes import start, stop
+from potstill.processes import free_port, start, stop
 from potstill.serving.launch import serve_command
 from potstill.serving.release import SERVING
 from potstill.serving.runtime import ModelCard, read_card, softmax
@@ -134,7 +133,7 @@ def served(tag: str, log: Path, limit_seconds: float) -> Iterator[str]:
     Raises:
         SmokeError: it ended, or was not ready within the limit.
     """
-    port = _free_port()
+    port = free_port()
     variables = dict(os.environ)
     environment.prepare(variables)
     variables.pop("PYTHONPATH", None)
@@ -187,10 +186,3 @@ def _classify(address: str, texts: Sequence[str | tuple[str, str]], at_once: int
         except (OSError, ValueError, KeyError) as error:
             raise SmokeError(f"the Bento did not answer a test text: {error}") from error
     return answers
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

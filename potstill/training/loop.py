@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from potstill.distillation.objective import Objective
 from potstill.errors import TrainingError
 from potstill.progress import Bar, progress
 from potstill.training import checkpoints
+from potstill.training.average import Average
 from potstill.training.hotpath import keep_freed_memory, training_attention
 from potstill.training.precision import Precision, autocast
 from potstill.training.predict import model_inputs
@@ -110,6 +112,7 @@ class _Run:
         self.step, self.without_gain = 0, 0
         self.outcome = Outcome()
         self.best: dict[str, Tensor] = {}
+        self.average = Average(model, plan.average_decay) if plan.average_decay is not None else None
         self.saved_at = time.monotonic()
 
     def go(self) -> Outcome:
@@ -161,6 +164,8 @@ class _Run:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        if self.average is not None:
+            self.average.update()
         self.outcome.rows += len(rows)
         return self._record(loss, terms)
 
@@ -185,14 +190,15 @@ class _Run:
             self._save()
 
     def _evaluate(self) -> None:
-        value = self.score(self.model)
-        self.model.train()
-        self.outcome.scores.append(value)
-        self.outcome.history.append((self.step, "dev", value))
-        self.without_gain += 1
-        if value > self.outcome.score:
-            self.outcome.score, self.without_gain = value, 0
-            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        with nullcontext() if self.average is None else self.average.in_place():
+            value = self.score(self.model)
+            self.model.train()
+            self.outcome.scores.append(value)
+            self.outcome.history.append((self.step, "dev", value))
+            self.without_gain += 1
+            if value > self.outcome.score:
+                self.outcome.score, self.without_gain = value, 0
+                self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
     def _save(self) -> None:
         parameters = dict(self.model.named_parameters())
@@ -215,9 +221,11 @@ class _Run:
             "moments": moments,
             "random": checkpoints.random_state(self.setting.device),
         }
-        checkpoints.save(
-            self.setting.checkpoints, self.step, tensors | ({"best": self.best} if self.best else {}), state
-        )
+        if self.best:
+            tensors["best"] = self.best
+        if self.average is not None:
+            tensors["average"] = self.average.weights
+        checkpoints.save(self.setting.checkpoints, self.step, tensors, state)
         self.saved_at = time.monotonic()
 
     def _restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
@@ -230,6 +238,8 @@ class _Run:
                 kind: value.clone() if kind == "step" else value.to(parameter.device) for kind, value in moments.items()
             }
         self.best = {name: value.to(self.setting.device) for name, value in tensors.get("best", {}).items()}
+        if self.average is not None:
+            self.average.restore(tensors["average"], updates=state["step"])
         self.step, self.without_gain = state["step"], state["without_gain"]
         self.scaler.load_state_dict(state["scaler"])
         history = [(int(step), str(name), float(value)) for step, name, value in state["history"]]

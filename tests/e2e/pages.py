@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from potstill.processes import start, stop
-from tests.e2e.workspaces import environment, free_port
+from potstill.processes import free_port, start, stop
+from tests.e2e.workspaces import environment
 
 # Ports that the pages name; each is replaced by a free one.
 PORTS = ("3000", "3001", "4200", "5000")

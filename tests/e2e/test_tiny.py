@@ -15,7 +15,8 @@ import yaml
 from potstill.artifacts import MANIFEST, read_json, sha256_file, verify
 from potstill.processes import start, stop
 from tests.e2e.conftest import Finished
-from tests.e2e.workspaces import environment, free_port, processes_in, status
+from potstill.processes import free_port
+from tests.e2e.workspaces import environment, processes_in, status
 
 STAGES = [
     *("ingest", "prepare", "validate", "tokenize", "teacher", "signals"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -81,13 +80,6 @@ def status(folder: Path, home: Path) -> dict[str, Any]:
     """`potstill status --json`."""
     found: dict[str, Any] = json.loads(command("potstill", "status", "--json", cwd=folder, home=home))
     return found
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def processes_in(folder: Path) -> list[str]:

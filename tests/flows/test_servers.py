@@ -14,7 +14,8 @@ import yaml
 from flows.changes import change_params
 from potstill.config import Params
 from potstill.processes import start, stop
-from tests.flows.conftest import REPOSITORY, Toy, answers, free_port, until
+from potstill.processes import free_port
+from tests.flows.conftest import REPOSITORY, Toy, answers, until
 from tests.flows.test_run import flow_runs
 
 # Servers and a whole run: minutes where the machine has other things to do.

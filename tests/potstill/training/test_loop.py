@@ -74,10 +74,12 @@ class Stop(Exception):
     """A power cut."""
 
 
-@pytest.mark.parametrize("cut", [3, 31, 90])
-def test_interrupted_and_resumed_equals_straight_through_to_the_bit(tmp_path: Path, tiny_base: Path, cut: int) -> None:
+@pytest.mark.parametrize(("cut", "plan"), [(3, {}), (31, {}), (90, {}), (31, {"average_decay": 0.9})])
+def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
+    tmp_path: Path, tiny_base: Path, cut: int, plan: dict[str, float]
+) -> None:
     straight = model(tiny_base)
-    wanted = train(straight, TRAIN, supervised, score, setting(tmp_path / "straight"))
+    wanted = train(straight, TRAIN, supervised, score, setting(tmp_path / "straight", **plan))
     steps = 0
 
     def cut_short(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -88,10 +90,10 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(tmp_path: Pa
         return supervised(logits, batch)
 
     with pytest.raises(Stop):
-        train(model(tiny_base), TRAIN, cut_short, score, setting(tmp_path / "cut"))
+        train(model(tiny_base), TRAIN, cut_short, score, setting(tmp_path / "cut", **plan))
     resumed = model(tiny_base)
     torch.manual_seed(999)  # whatever the process did before
-    found = train(resumed, TRAIN, supervised, score, setting(tmp_path / "cut"))
+    found = train(resumed, TRAIN, supervised, score, setting(tmp_path / "cut", **plan))
     assert found.resumed_at == cut - 1
     assert (found.scores, found.rows, found.history) == (wanted.scores, wanted.rows, wanted.history)
     other = weights(straight)
