@@ -1,78 +1,199 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from transformers import AutoModelForSequenceClassification
 
 from potstill.errors import LabelCountError, ModelError, UnsafeFileError
+from potstill.models.families import FAMILIES, layers_of, layers_path
 from potstill.models.loading import check_labels, load_classifier, output_layer, reorder_labels, save_model
-from potstill.models.student import LAYERS, student_from_layers
+from potstill.models.student import distilbert_from_bert, student_from_layers
+from tests.potstill.models.tiny import batch, make
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 50,
-    "hidden_size": 16,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 40,
-    "num_labels": 3,
-    "pad_token_id": 0,
-}
-CLASSES = {
-    "bert": ("Bert", {}),
-    "roberta": ("Roberta", {}),
-    "electra": ("Electra", {"embedding_size": 16}),
-    "mpnet": ("MPNet", {}),
-    "deberta-v2": ("DebertaV2", {}),
-    "distilbert": ("DistilBert", {"dim": 16, "n_layers": 4, "n_heads": 2, "hidden_dim": 32}),
-}
+KINDS = sorted(FAMILIES)
 
 
-def make(kind: str) -> Any:
-    name, extra = CLASSES[kind]
-    torch.manual_seed(1)
-    config = getattr(transformers, f"{name}Config")(**(SIZES | extra))
-    return getattr(transformers, f"{name}ForSequenceClassification")(config).eval()
-
-
-@pytest.mark.parametrize("kind", sorted(CLASSES))
-def test_a_student_of_all_layers_is_the_teacher(kind: str) -> None:
-    assert kind in LAYERS
-    teacher = make(kind)
-    ids = torch.randint(5, 50, (2, 7))
-    student = student_from_layers(teacher, [0, 1, 2, 3])
+def same(ours: Any, theirs: Any, inputs: dict[str, Any] | None = None) -> bool:
+    """Whether two models give the same logits, to the bit."""
+    inputs = inputs or batch()
     with torch.no_grad():
-        assert torch.equal(student(ids).logits, teacher(ids).logits)
+        return torch.equal(ours(**inputs).logits, theirs(**inputs).logits)
 
 
-@pytest.mark.parametrize("kind", sorted(CLASSES))
-def test_chosen_layers_are_copied_in_order(kind: str) -> None:
+def by_hand(teacher: Any, layers: list[int]) -> Any:
+    """The teacher itself, with the other layers taken out of its list."""
+    cut = copy.deepcopy(teacher)
+    path, _, name = layers_path(cut).rpartition(".")
+    kept = torch.nn.ModuleList(layers_of(cut)[layer] for layer in layers)
+    setattr(cut.get_submodule(path), name, kept)
+    return cut
+
+
+def size(model: Any) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_student_of_all_layers_is_the_teacher(kind: str) -> None:
     teacher = make(kind)
+    student = student_from_layers(teacher, [0, 1, 2, 3])
+    assert same(student, teacher)
+    assert size(student) == size(teacher)
+    assert student.config.to_dict() == teacher.config.to_dict()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layers", [[0, 2], [0, 3, 1], [0]])
+def test_a_student_is_the_teacher_without_the_other_layers(kind: str, layers: list[int], tmp_path: Path) -> None:
+    teacher = make(kind)
+    student = student_from_layers(teacher, layers)
+    assert same(student, by_hand(teacher, layers))
+    dropped = [layer for place, layer in enumerate(layers_of(teacher)) if place not in layers]
+    assert size(student) == size(teacher) - sum(map(size, dropped))
+    assert student.config.num_hidden_layers == len(layers)
+    student.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert same(loaded, student)
+    assert size(loaded) == size(student)
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"modernbert"}))
+def test_a_student_may_start_with_any_layer(kind: str) -> None:
+    teacher = make(kind)
+    assert same(student_from_layers(teacher, [3, 1, 1]), by_hand(teacher, [3, 1, 1]))
+
+
+@pytest.mark.parametrize("head", ["ForMaskedLM", ""])
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_heads_and_none(kind: str, head: str) -> None:
+    teacher = make(kind, head)
+    student, cut, inputs = student_from_layers(teacher, [0, 2]), by_hand(teacher, [0, 2]), batch()
+    with torch.no_grad():
+        assert torch.equal(student(**inputs)[0], cut(**inputs)[0])
+
+
+def test_a_student_has_copies_not_views() -> None:
+    teacher = make("bert")
     student = student_from_layers(teacher, [0, 3])
-    assert student.config.num_hidden_layers == 2
-    path = f"{teacher.base_model_prefix}.{LAYERS[kind]}"
-    for position, layer in enumerate([0, 3]):
-        ours = student.get_submodule(f"{path}.{position}").state_dict()
-        theirs = teacher.get_submodule(f"{path}.{layer}").state_dict()
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert torch.equal(output_layer(student).weight, output_layer(teacher).weight)
     before = output_layer(teacher).weight.clone()
     with torch.no_grad():
         output_layer(student).weight.add_(1)
-    assert torch.equal(output_layer(teacher).weight, before)  # copies, not views
+    assert torch.equal(output_layer(teacher).weight, before)
+
+
+def test_a_modernbert_layer_keeps_its_kind_of_attention() -> None:
+    teacher = make("modernbert", num_hidden_layers=5)
+    layer_types = teacher.config.layer_types
+    assert layer_types == ["full_attention", *["sliding_attention"] * 2, "full_attention", "sliding_attention"]
+    student = student_from_layers(teacher, [0, 3, 4])
+    assert student.config.layer_types == [layer_types[layer] for layer in (0, 3, 4)]
+    assert teacher.config.layer_types == layer_types
+    by_place = copy.deepcopy(student)  # what the class itself would make of three layers
+    by_place.config.layer_types = layer_types[:3]
+    for layer, kind in zip(layers_of(by_place), layer_types, strict=False):
+        layer.attention_type = kind
+    assert not same(by_place, student)
+
+
+@pytest.mark.parametrize("layers", [[1, 2], [0, 1, 0]])
+def test_a_modernbert_student_starts_with_layer_0(layers: list[int]) -> None:
+    with pytest.raises(ModelError, match="has to start with layer 0 and use it once"):
+        student_from_layers(make("modernbert"), layers)
+
+
+def test_a_list_that_happens_to_be_as_long_as_the_layers_is_left_alone() -> None:
+    teacher = make("deberta-v2", num_hidden_layers=2)
+    assert student_from_layers(teacher, [1]).config.pos_att_type == ["p2c", "c2p"]
+
+
+def test_a_deberta_with_a_convolution() -> None:
+    teacher = make("deberta-v2", conv_kernel_size=3)
+    assert same(student_from_layers(teacher, [1, 3]), by_hand(teacher, [1, 3]))
+
+
+@pytest.mark.parametrize("layers", [[0, 1, 2, 3], [0, 2], [3, 0]])
+def test_a_distilbert_has_the_hidden_states_of_its_bert(layers: list[int]) -> None:
+    teacher, inputs = make("bert"), batch()
+    student = distilbert_from_bert(teacher, layers)
+    assert type(student).__name__ == "DistilBertForSequenceClassification"
+    with torch.no_grad():
+        ours = student(**inputs, output_hidden_states=True)
+        theirs = by_hand(teacher, layers)(**inputs, output_hidden_states=True)
+    assert len(ours.hidden_states) == len(theirs.hidden_states) == len(layers) + 1
+    for our, their in zip(ours.hidden_states, theirs.hidden_states, strict=True):
+        real = inputs["attention_mask"].bool()
+        assert torch.allclose(our[real], their[real], atol=2e-5)
+    with torch.no_grad():  # without token type 0 they would not be
+        student.distilbert.embeddings.position_embeddings.weight.copy_(
+            teacher.bert.embeddings.position_embeddings.weight
+        )
+        without = student(**inputs, output_hidden_states=True).hidden_states[0]
+    assert not torch.allclose(without, theirs.hidden_states[0], atol=1e-2)
+
+
+def test_the_head_of_a_distilbert() -> None:
+    teacher = make("bert")
+    student = distilbert_from_bert(teacher, [0, 1])
+    assert torch.equal(student.get_submodule("pre_classifier").weight, teacher.bert.pooler.dense.weight)
+    assert torch.equal(output_layer(student).weight, teacher.classifier.weight)
+    assert torch.equal(output_layer(student).bias, teacher.classifier.bias)
+
+
+def test_a_distilbert_round_trip(tmp_path: Path) -> None:
+    teacher = make("bert", id2label={0: "a", 1: "b", 2: "c"}, label2id={"a": 0, "b": 1, "c": 2})
+    student = distilbert_from_bert(teacher, [0, 2])
+    student.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert same(loaded, student)
+    assert loaded.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert check_labels(tmp_path, ["c", "a", "b"]) == [2, 0, 1]
+
+
+def test_a_masked_lm_distilbert_is_exact() -> None:
+    teacher, inputs = make("bert", "ForMaskedLM"), batch()
+    student = distilbert_from_bert(teacher, [0, 2])
+    with torch.no_grad():
+        assert torch.allclose(student(**inputs).logits, by_hand(teacher, [0, 2])(**inputs).logits, atol=1e-4)
+    assert student.get_output_embeddings().weight is student.get_input_embeddings().weight
+
+
+def test_a_distilbert_cannot_take_pairs() -> None:
+    with pytest.raises(ModelError, match="keep the teacher's class for pairs"):
+        distilbert_from_bert(make("bert"), [0], pair=True)
+    distilbert_from_bert(make("bert", type_vocab_size=1), [0], pair=True)  # its teacher cannot tell them apart either
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (("roberta", {}), "from BertForSequenceClassification or BertForMaskedLM, not from a RobertaForSeq"),
+        (("bert", {"layer_norm_eps": 1e-5}), "layer_norm_eps is 1e-05, a DistilBERT's is always 1e-12"),
+        (("bert", {"is_decoder": True}), "is a decoder"),
+        (("bert", {"num_hidden_layers": 2}), "names layer 3, but the teacher in memory has 2 layers"),
+    ],
+)
+def test_no_distilbert(teacher: tuple[str, dict[str, Any]], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        distilbert_from_bert(make(teacher[0], **teacher[1]), [0, 3])
 
 
 def test_layers_that_do_not_exist() -> None:
     with pytest.raises(ModelError, match=r"layer 6, but the teacher .* has 4 layers \(0 to 3\)"):
         student_from_layers(make("bert"), [0, 6])
+    with pytest.raises(ModelError, match="names layer -1"):
+        student_from_layers(make("bert"), [-1])
+    with pytest.raises(ModelError, match="names no layer"):
+        student_from_layers(make("bert"), [])
 
 
 def test_a_class_that_is_not_known_says_what_is_missing() -> None:
     config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=20, num_labels=2, pad_token_id=0)
-    with pytest.raises(ModelError, match="students of a gpt2 teacher are not supported"):
+    with pytest.raises(ModelError, match="gpt2 models are not supported"):
         student_from_layers(transformers.GPT2ForSequenceClassification(config), [0])
 
 
