@@ -13,8 +13,7 @@ import yaml
 
 from flows.changes import change_params
 from potstill.config import Params
-from potstill.processes import start, stop
-from potstill.processes import free_port
+from potstill.processes import free_port, start, stop
 from tests.flows.conftest import REPOSITORY, Toy, answers, until
 from tests.flows.test_run import flow_runs
 
