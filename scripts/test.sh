@@ -6,4 +6,6 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-exec python -m pytest "$@"
+# Two workers, since many tests wait for servers; one thread each, since the two would fight over the cores.
+export OMP_NUM_THREADS=1
+exec python -m pytest --numprocesses 2 --dist loadgroup "$@"

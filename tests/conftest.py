@@ -25,6 +25,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:module 'sre_:DeprecationWarning")
 
 
+# Fixtures that cost a minute: the tests that share one stay in one worker.
+SHARED = ("finished", "prefect_server", "prefect_home")
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        group = next((name for name in SHARED if name in names), item.nodeid.partition("::")[0])
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def words(text: str) -> list[str]:
     """The words of a line."""
     return text.split()

@@ -10,13 +10,13 @@ from potstill.training.average import Average
 def test_it_is_the_weighted_mean_of_the_steps_so_far() -> None:
     layer = nn.Linear(1, 1, bias=False)
     average = Average(layer, 0.5)
-    expected, weights = float(layer.weight), [1.0, -2.0, 4.0, 0.5, 3.0]
+    expected, weights = layer.weight.item(), [1.0, -2.0, 4.0, 0.5, 3.0]
     for number, value in enumerate(weights, start=1):
         nn.init.constant_(layer.weight, value)
         average.update()
         decay = min(0.5, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * value
-    assert float(average.weights["weight"]) == pytest.approx(expected)
+    assert average.weights["weight"].item() == pytest.approx(expected)
 
 
 def test_the_model_holds_it_inside_the_block_alone_even_when_that_fails() -> None:
@@ -26,7 +26,7 @@ def test_the_model_holds_it_inside_the_block_alone_even_when_that_fails() -> Non
     with pytest.raises(ZeroDivisionError), average.in_place():
         assert torch.equal(layer.weight.detach(), average.weights["weight"])
         _ = 1 / 0
-    assert float(layer.weight) == 7.0
+    assert layer.weight.item() == 7.0
 
 
 def test_frozen_weights_are_left_out() -> None:
