@@ -213,8 +213,9 @@ def _section(
     lines = [
         f"{torch.cuda.get_device_name()}, {today()}; {versions('torch', 'transformers')}, CUDA {torch.version.cuda}; "
         f"BERT-base, {LAYERS} of 12 layers, bf16, {ROWS} rows a step of {SHORTEST} to {LONGEST} tokens "
-        f"(mean {mean:.0f}), signals given; {rounds} alternating rounds of {seconds:g} s; logits of the two differ by at most "
-        f"{difference:.3f}; bare bf16 products of these shapes {statistics.median(rates) / 1e12:.0f} TFLOP/s.",
+        f"(mean {mean:.0f}), signals given; {rounds} alternating rounds of {seconds:g} s; "
+        f"logits of the two differ by at most {difference:.3f}; "
+        f"bare bf16 products of these shapes {statistics.median(rates) / 1e12:.0f} TFLOP/s.",
         "",
         "| | rows/s (median) | to padded (min–max) | share of the bf16 matrix rate |",
         "|---|---|---|---|",
