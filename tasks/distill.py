@@ -11,7 +11,7 @@ from potstill.models.loading import load_classifier, save_model
 from potstill.models.student import student_from_layers
 from potstill.progress import say
 from potstill.training.loop import train
-from tasks.learning import dev_accuracy, open_split, plan_of, prepare_setting, tokenizer_folder, training_result
+from tasks.learning import dev_accuracy, open_split, prepare_setting, tokenizer_folder, training_result
 from tasks.stage import Result, Stage, main
 
 
@@ -23,7 +23,7 @@ def run(stage: Stage) -> Result:
     splits = ["train", "transfer"] if distill.transfer else ["train"]
     dataset = TokenDataset.concatenate([open_split(stage, split) for split in splits])
     signals = StoredSignals.open(stage.deps["signals"], dataset, stage.deps["teacher"])
-    setting = prepare_setting(stage, plan_of(distill), student)
+    setting = prepare_setting(stage, distill, student)
     say(
         f"distill: {distill.alpha:g} * T^2 * KL(T={distill.temperature:g}) + {1 - distill.alpha:g} * CE; "
         f"{int((dataset.labels < 0).sum()):,} of {len(dataset):,} rows have no gold label and carry KL alone"

@@ -27,8 +27,11 @@ def test_outs_have_the_documented_form_and_the_same_bytes_again(
     for split in ("train", "transfer"):
         schema = pq.read_schema(out / f"{split}.parquet")
         assert [(field.name, field.type) for field in schema] == fields
-    assert "200 rows read, 0 removed; train" in result.summary
-    assert sum(result.datasets[split]["rows"] for split in result.datasets) == 200
+    labelled = sum(result.datasets[split]["rows"] for split in ("train", "dev", "test"))
+    assert labelled == 200
+    made = read_json(out / "report.json")["augmented"]["rows"]
+    assert made > 100
+    assert f"200 rows read, 0 removed, {made} cut from train for transfer; train" in result.summary
     first = file_sums(out)
     run_stages("prepare", monkeypatch=monkeypatch, folder=folder)
     assert file_sums(out) == first
