@@ -15,7 +15,7 @@ from tests.tasks.data_workspace import make_workspace, run_stages
 def test_outs_have_the_documented_form_and_the_same_bytes_again(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make_workspace(tmp_path / "w", tiny_rows, tiny_base)
+    folder = make_workspace(tmp_path / "w", tiny_rows, tiny_base, prepare={"augment": {}})
     _, result = run_stages("ingest", "prepare", monkeypatch=monkeypatch, folder=folder)
     out = folder / "data" / "prepared"
     assert set(file_sums(out)) == {
