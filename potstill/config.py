@@ -266,6 +266,8 @@ class Export(Strict):
     max_parity_difference: Annotated[float, Field(gt=0)] = 1e-3
     int8_max_accuracy_drop: Share = 0.005
     int8_min_agreement: Share = 0.98
+    # Of the feed-forward layers' output products, those that cost most in INT8 and so stay in fp32.
+    int8_fp32_products: Annotated[int, Field(ge=0)] = 1
 
 
 class Evaluate(Strict):
@@ -291,7 +293,9 @@ class Gate(Strict):
     # Of the teacher's accuracy on the same test split.
     min_teacher_ratio: Annotated[float, Field(gt=0)] | None = 0.97
     # Candidate's accuracy minus the no-distillation control's, in points of accuracy (0.01 is one point).
-    min_gain_over_control: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
+    min_gain_over_control: Annotated[float, Field(ge=-1, le=1)] | None = None
+    # The upper bound of that gain's confidence interval: below 0 the candidate is worse than the control beyond noise.
+    min_gain_over_control_upper: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
     max_ece: Share | None = None
     max_file_mb: Annotated[float, Field(gt=0)] | None = 20.0
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 
@@ -13,11 +14,14 @@ from potstill.errors import ParityError
 from potstill.evaluation.calibration import fit_temperature
 from potstill.export.onnx_model import export_onnx, input_names
 from potstill.export.parity import Logits, Parity, compare, onnx_logits
-from potstill.export.quantize import quantize_int8
+from potstill.export.quantize import most_sensitive, quantize_int8
 from potstill.models.loading import load_classifier
 from potstill.training.predict import predict_logits
 from tasks.learning import open_split, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
+
+# Of dev: enough to tell which product costs most.
+SENSITIVITY_ROWS = 256
 
 
 def run(stage: Stage) -> Result:
@@ -27,9 +31,11 @@ def run(stage: Stage) -> Result:
     student = load_classifier(stage.deps["student"])
     with whole_folder(stage.outs["export"]) as folder:
         export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage)["pair"])
-        quantize_int8(folder / "student.fp32.onnx", folder / "student.int8.onnx")
         with stage.work("inference"):
             reference = predict_logits(student, dev)
+            keep = _kept_in_fp32(folder / "student.fp32.onnx", limits.int8_fp32_products, dev, reference)
+        quantize_int8(folder / "student.fp32.onnx", folder / "student.int8.onnx", keep)
+        with stage.work("inference"):
             logits = {
                 "fp32": onnx_logits(folder / "student.fp32.onnx", dev),
                 # One row a call, as it is served: dynamic INT8 scales depend on who shares the batch.
@@ -43,6 +49,15 @@ def run(stage: Stage) -> Result:
     _write_serving(stage, variant, logits[variant], dev)
     metrics = {f"{name}_{key}": value for name, found in parity.items() for key, value in found.as_dict().items()}
     return Result(f"{variant} ships: {why}", metrics)
+
+
+def _kept_in_fp32(model: Path, count: int, dev: TokenDataset, reference: Logits) -> list[str]:
+    """The products that are not worth quantizing, by the mean error of a logit over some rows of dev."""
+    rows = np.arange(min(SENSITIVITY_ROWS, len(dev)))
+    sample = dev.select(rows)
+    return most_sensitive(
+        model, count, lambda path: float(np.abs(onnx_logits(path, sample, batch_tokens=1) - reference[rows]).mean())
+    )
 
 
 def _require_parity(fp32: Parity, limits: Export) -> None:

@@ -80,6 +80,11 @@ _LIMITS = {
     "min_gain_over_control": _Limit(
         "gain over the no-distillation control", "minimum", lambda _, pair: pair.get("gain_over_control")
     ),
+    "min_gain_over_control_upper": _Limit(
+        "upper bound of the gain over the no-distillation control",
+        "minimum",
+        lambda _, pair: _mapping(pair.get("control")).get("high"),
+    ),
     "max_ece": _Limit("calibration error", "maximum", lambda model, _: model.get("ece")),
     "max_file_mb": _Limit("model file", "maximum", lambda model, _: model.get("megabytes"), " MB"),
     "max_p99_ms": _Limit("p99 latency", "maximum", lambda model, _: model.get("p99_ms"), " ms"),

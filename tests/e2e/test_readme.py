@@ -31,7 +31,7 @@ SETTINGS = [
     "gate.min_accuracy=0.5",
     "gate.min_macro_f1=0.4",
     "gate.min_teacher_ratio=0.8",
-    "gate.min_gain_over_control=-0.2",
+    "gate.min_gain_over_control_upper=null",
     "gate.max_ece=null",
     "gate.min_speedup=null",
 ]

@@ -22,9 +22,14 @@ METRICS: dict[str, Any] = {
         "student": {"accuracy": 0.5, "macro_f1": 0.5, "ece": 0.5, "megabytes": 70.0, "p99_ms": 99.0},
         "int8": {"accuracy": 0.855, "macro_f1": 0.85, "ece": 0.03, "megabytes": 17.9, "p99_ms": 1.5},
     },
-    "comparison": {"teacher_ratio": 0.855 / 0.86, "gain_over_control": 0.012, "speedup": 6.0},
+    "comparison": {
+        "teacher_ratio": 0.855 / 0.86,
+        "gain_over_control": 0.012,
+        "control": {"high": 0.02},
+        "speedup": 6.0,
+    },
 }
-GATE = Gate(min_accuracy=0.8, min_macro_f1=0.8, max_ece=0.1, max_p99_ms=5.0, min_speedup=2.0)
+GATE = Gate(min_accuracy=0.8, min_macro_f1=0.8, max_ece=0.1, max_p99_ms=5.0, min_speedup=2.0, min_gain_over_control=0.0)
 # Where each limit's number lies.
 PLACES = {
     "min_accuracy": ("models", "int8", "accuracy"),
@@ -34,9 +39,10 @@ PLACES = {
     "max_p99_ms": ("models", "int8", "p99_ms"),
     "min_teacher_ratio": ("comparison", "teacher_ratio"),
     "min_gain_over_control": ("comparison", "gain_over_control"),
+    "min_gain_over_control_upper": ("comparison", "control", "high"),
     "min_speedup": ("comparison", "speedup"),
 }
-OFF = Gate(min_teacher_ratio=None, min_gain_over_control=None, max_file_mb=None, max_loss_to_champion=None)
+OFF = Gate(min_teacher_ratio=None, min_gain_over_control_upper=None, max_file_mb=None, max_loss_to_champion=None)
 
 
 def _changed(place: tuple[str, ...], value: Any) -> dict[str, Any]:
@@ -56,7 +62,7 @@ def test_a_good_candidate_passes_every_limit() -> None:
     verdict = judge(METRICS, GATE, {"accuracy": 0.857})
     assert verdict.passed
     assert {check.name for check in verdict.checks} == {"scored", *PLACES, "max_loss_to_champion"}
-    assert verdict.sentence == "passed: all 10 gates"
+    assert verdict.sentence == "passed: all 11 gates"
 
 
 @pytest.mark.parametrize("name", PLACES)

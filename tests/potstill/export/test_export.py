@@ -12,7 +12,7 @@ from potstill.data.batches import TokenDataset
 from potstill.errors import ParityError
 from potstill.export.onnx_model import export_onnx
 from potstill.export.parity import compare, onnx_logits
-from potstill.export.quantize import quantize_int8
+from potstill.export.quantize import most_sensitive, narrowing_products, quantize_int8
 from potstill.models.loading import load_classifier
 from potstill.models.student import student_from_layers
 from potstill.training.predict import predict_logits
@@ -69,6 +69,25 @@ def test_int8_is_smaller_and_close(tmp_path: Path, student: torch.nn.Module) -> 
     assert 0 < parity.max_difference < 0.1
     assert parity.agreement > 0.8
     assert (tmp_path / "int8.onnx").stat().st_size < 0.7 * (tmp_path / "fp32.onnx").stat().st_size
+
+
+def test_what_costs_most_stays_in_fp32(tmp_path: Path, student: torch.nn.Module) -> None:
+    export_onnx(student, tmp_path / "fp32.onnx", pair=False)
+    candidates = narrowing_products(tmp_path / "fp32.onnx")
+    assert len(candidates) == 2  # one feed-forward output a layer
+    asked: list[set[str]] = []
+
+    def error(path: Path) -> float:
+        asked.append({node.name for node in onnx.load(path).graph.node if node.op_type == "MatMul"})
+        return {0: 0.5, 1: 0.2}[len(asked) - 1]
+
+    assert most_sensitive(tmp_path / "fp32.onnx", 1, error) == candidates[1:]
+    assert [set(candidates) & left for left in asked] == [{candidates[0]}, {candidates[1]}]
+    assert most_sensitive(tmp_path / "fp32.onnx", 0, error) == []
+    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", candidates[1:])
+    left = {node.name for node in onnx.load(tmp_path / "int8.onnx").graph.node if node.op_type == "MatMul"}
+    assert candidates[1] in left
+    assert candidates[0] not in left
 
 
 def test_nan_logits_never_ship() -> None:
