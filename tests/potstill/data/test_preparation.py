@@ -178,7 +178,7 @@ def test_default_data(default_raw: Path, default_params: Params) -> None:
     }  # fmt: skip
     assert result.report["read"] == 10_605 + 13_098
     assert result.report["unclear"] == 533
-    assert result.report["augmented"]["rows"] == 13_967
+    assert result.report["augmented"]["rows"] == 27_684
     assert any("''" in row.text for row in result.splits["train"])
 
 
