@@ -10,7 +10,8 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -540,11 +541,10 @@ def _fields(model: type[BaseModel]) -> list[str]:
 def _explain(params: Mapping[str, Any], item: dict[str, Any]) -> str:
     """One misfit in one clause: the key, the value, what is allowed."""
     parts = [str(part) for part in item["loc"]]
-    key = ".".join(
-        part for part in parts if part not in {"package", "file", "saved", "hub", "column", "sign"} or part == parts[-1]
-    )
+    key = ".".join(_walk(parts)[0])
     if item["type"] == "extra_forbidden":
-        known = _siblings(parts[:-1])
+        owner = _walk(parts[:-1])[1]
+        known = _fields(owner) if _is_model(owner) else []
         near = difflib.get_close_matches(parts[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}" if known else "remove it"
         return f"unknown key {key!r}; {hint}"
@@ -557,13 +557,31 @@ def _explain(params: Mapping[str, Any], item: dict[str, Any]) -> str:
     return f"{key} = {item['input']!r}: {message}"
 
 
-def _siblings(path: list[str]) -> list[str]:
-    """The keys allowed beside an unknown one, where the path leads through plain sections."""
-    model: type[BaseModel] = Params
+def _walk(path: list[str]) -> tuple[list[str], Any]:
+    """The parts of a key as the user wrote it, without the kinds that pydantic puts in, and the type at its end."""
+    shown: list[str] = []
+    found: Any = Params
     for part in path:
-        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return _fields(model)
+        if get_origin(found) is Annotated:
+            found = get_args(found)[0]
+        members = [member for member in get_args(found) if _is_model(member)]
+        if get_origin(found) in (Union, UnionType) and members:
+            found = next((member for member in members if _kind(member) == part), None)
+            continue
+        shown.append(part)
+        if _is_model(found):
+            fields = found.model_fields.items()
+            found = next((field.annotation for name, field in fields if part in (name, field.alias)), None)
+        else:  # an item of a list or a dict
+            found = (get_args(found) or (None,))[-1]
+    return shown, found
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _kind(model: type[BaseModel]) -> object:
+    """The kind of a member of a union, or None."""
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation)[0] if field is not None else None
