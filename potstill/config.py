@@ -534,6 +534,15 @@ def parse_params(value: Mapping[str, Any], *, where: str = "params.yaml") -> Par
         raise ParamsError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from error
 
 
+def parse_distill(values: Mapping[str, Any]) -> Distill:
+    """Check a `distill` section alone. See `load_params` for errors."""
+    try:
+        return Distill.model_validate(dict(values))
+    except ValidationError as error:
+        items = [dict(item) | {"loc": ("distill", *item["loc"])} for item in error.errors()]
+        raise ParamsError("; ".join(dict.fromkeys(_explain(values, item) for item in items))) from error
+
+
 def _fields(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 

@@ -325,7 +325,7 @@ def test_terms_that_all_end_train_nothing(teacher: Any) -> None:
         objective(narrow(), teacher, config(kind="hidden", schedule="decay", fraction=0.5))
 
 
-# --- what is caught equals what transformers gives ---------------------------------------------------------------------
+# --- what is caught equals what transformers gives --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", CLASSES)
