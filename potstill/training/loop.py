@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _DECAYED_DIMENSIONS = 2
 # What a checkpoint calls the objective's parameters.
 _OBJECTIVE = "objective"
-# Steps between two recorded losses.
+# Steps between two recorded losses; the first and the last are always recorded.
 _RECORD_EVERY = 20
 
 
@@ -197,7 +197,7 @@ class _Run:
                 f"the {bad} loss became {value} at step {self.step} of {self.steps} in {self.setting.name}; "
                 f"lower {self.setting.name}.learning_rate or set project.precision to fp32"
             )
-        if self.step % _RECORD_EVERY == 0 or self.step == self.steps:
+        if self.step % _RECORD_EVERY == 1 or self.step == self.steps:
             self.outcome.history.append((self.step, "loss", value))
             self.outcome.history += [(self.step, f"loss_{name}", term.item()) for name, term in terms.items()]
         dev = f"  dev {self.outcome.scores[-1]:.4f}" if self.outcome.scores else ""
