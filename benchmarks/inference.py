@@ -8,9 +8,6 @@ same test texts and take turns; a ratio is taken within each turn, so another lo
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import statistics
 import tempfile
 from pathlib import Path
@@ -19,12 +16,13 @@ from potstill import environment
 
 environment.prepare()
 
+from results import machine, replace_section, spread, today  # noqa: E402
+
 from potstill.artifacts import read_json  # noqa: E402
 from potstill.evaluation.contenders import served_student, teacher_pipeline  # noqa: E402
 from potstill.evaluation.latency import BATCH, measure_latency, measure_throughput  # noqa: E402
 from potstill.evaluation.texts import read_texts  # noqa: E402
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
 MARK = "<!-- inference -->"
 
 
@@ -57,18 +55,8 @@ def table(found: dict[str, list[tuple[float, float]]]) -> list[str]:
         faster = [mine[0] / theirs[0] for mine, theirs in zip(rounds, teacher, strict=True)]
         sooner = [theirs[1] / mine[1] for mine, theirs in zip(rounds, teacher, strict=True)]
         rate, delay = (statistics.median(column) for column in zip(*rounds, strict=True))
-        lines.append(f"| {name} | {rate:,.0f} | {_spread(faster)} | {delay:.2f} | {_spread(sooner)} |")
+        lines.append(f"| {name} | {rate:,.0f} | {spread(faster)} | {delay:.2f} | {spread(sooner)} |")
     return lines
-
-
-def _spread(ratios: list[float]) -> str:
-    return f"{statistics.median(ratios):.1f}× ({min(ratios):.1f}–{max(ratios):.1f})"
-
-
-def _machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model}, {os.cpu_count()} cores"
 
 
 def main() -> None:
@@ -80,12 +68,11 @@ def main() -> None:
     arguments = parser.parse_args()
     found = measure(arguments.rounds, arguments.texts)
     metrics = read_json(Path("reports/metrics.json"))
-    head = f"{_machine()}, {datetime.date.today()}; {arguments.rounds} alternating rounds of {arguments.texts} texts; "
+    head = f"{machine()}, {today()}; {arguments.rounds} alternating rounds of {arguments.texts} texts; "
     section = "\n".join([f"{head}{metrics['shipped']} ships.", "", *table(found)])
     print(section)
     if arguments.write:
-        before, _, after = RESULTS.read_text(encoding="utf-8").split(MARK)
-        RESULTS.write_text(f"{before}{MARK}\n{section}\n{MARK}{after}", encoding="utf-8")
+        replace_section(MARK, section)
 
 
 if __name__ == "__main__":

@@ -116,6 +116,8 @@ def _params(name: str, data: Path, text: str | list[str], label: str, teacher: s
     document["ingest"]["data"] = {"data": {"kind": "file", "path": str(data.resolve())}}
     document["prepare"].update({"tables": [{"source": "data"}], "text": text})
     document["prepare"].update({"label": {"kind": "column", "column": label}, "labels": None})
+    if not isinstance(text, str):
+        document["prepare"]["augment"] = None  # it cuts single texts
     document["validate"].update(_minimums(labels, document["prepare"]["split"]))
     # What a good score is, nobody knows yet; the limits against teacher and control stay.
     document["gate"].update({"min_accuracy": None, "min_macro_f1": None})

@@ -139,6 +139,15 @@ class Split(Strict):
         return self
 
 
+class Augment(Strict):
+    """Cuts of the training texts as further transfer rows: they carry the teacher's signals and no gold label."""
+
+    # Of each training text: one cut alone, and a cut of it before a cut of another.
+    crops: Annotated[int, Field(ge=0, le=20)] = 1
+    splices: Annotated[int, Field(ge=0, le=20)] = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class Prepare(Strict):
     """Columns, cleaning, deduplication and splits."""
 
@@ -153,6 +162,13 @@ class Prepare(Strict):
     # Given splits: the share of test rows found in train above which the data is refused (below: removed, counted).
     max_leakage: Share = 0.05
     max_cell_characters: Positive = 100_000
+    augment: Augment | None = None
+
+    @model_validator(mode="after")
+    def _augment_single_texts(self) -> Self:
+        if self.augment is not None and not isinstance(self.text, str):
+            raise ValueError("augment cuts single texts; set it to null for pairs")
+        return self
 
 
 # --- validate -------------------------------------------------------------------------------------------------------
@@ -371,10 +387,8 @@ class Finetune(Training):
     """Short fine-tuning of the distilled student on gold labels; kept only if dev improves."""
 
 
-class Control(Strict):
-    """The no-distillation control: the pretrained base's layers on gold labels, for the student's number of epochs."""
-
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
+class Control(Training):
+    """The no-distillation control: the pretrained base's layers on gold labels, for as long as that helps."""
 
 
 class Export(Strict):

@@ -12,7 +12,7 @@ from potstill.models.loading import load_classifier, save_model
 from potstill.models.student import student_from_layers
 from potstill.progress import say
 from potstill.training.loop import train
-from tasks.learning import dev_accuracy, open_split, plan_of, prepare_setting, tokenizer_folder, training_result
+from tasks.learning import dev_accuracy, open_split, prepare_setting, tokenizer_folder, training_result
 from tasks.stage import Result, Stage, main
 
 
@@ -23,7 +23,7 @@ def run(stage: Stage) -> Result:
     student = student_from_layers(teacher, distill.layers)
     splits = ["train", "transfer"] if distill.transfer else ["train"]
     dataset = TokenDataset.concatenate([open_split(stage, split) for split in splits])
-    setting = prepare_setting(stage, plan_of(distill), student)
+    setting = prepare_setting(stage, distill, student)
     terms = make_terms(distill.terms, student, teacher, stage.project.seed)
     source: Source = StoredSignals.open(stage.deps["signals"], dataset, stage.deps["teacher"])
     if teacher_needs(terms):

@@ -68,12 +68,6 @@ def training_result(outcome: Outcome, summary: str, metrics: dict[str, float] | 
     return Result(summary, found, outcome.history)
 
 
-def plan_of(section: Training, **changes: object) -> Training:
-    """The plain training plan inside a stage's section."""
-    values = {name: getattr(section, name) for name in Training.model_fields}
-    return Training(**(values | changes))
-
-
 def tokenizer_folder(stage: Stage) -> Path:
     """Where the tokenizer's files lie."""
     return stage.deps["tokens"] / "tokenizer"

@@ -22,8 +22,9 @@ def run(stage: Stage) -> Result:
         write_manifest(folder, {"rows": {split: len(prepared.splits[split]) for split in SPLITS}})
     rows = {split: len(prepared.splits[split]) for split in SPLITS}
     gone = sum(prepared.report["removed"].values())
+    made = prepared.report.get("augmented", {"rows": 0})["rows"]
     return Result(
-        summary=f"{prepared.report['read']:,} rows read, {gone:,} removed; "
+        summary=f"{prepared.report['read']:,} rows read, {gone:,} removed, {made:,} cut from train for transfer; "
         + ", ".join(f"{split} {count:,}" for split, count in rows.items()),
         metrics={f"rows_{split}": float(count) for split, count in rows.items()} | {"rows_removed": float(gone)},
         datasets={

@@ -17,7 +17,6 @@ from potstill.training.predict import accuracy, predict_logits
 from tasks.learning import (
     dev_accuracy,
     open_split,
-    plan_of,
     prepare_setting,
     tokenizer_folder,
     tokens_info,
@@ -48,7 +47,7 @@ def run(stage: Stage) -> Result:
 def _fine_tuned(stage: Stage, teacher: Teacher, dev: TokenDataset) -> tuple[PreTrainedModel, Outcome]:
     torch.manual_seed(stage.project.seed)
     model = load_classifier(stage.deps["base"], tokens_info(stage)["labels"])
-    setting: Setting = prepare_setting(stage, plan_of(teacher), model)
+    setting: Setting = prepare_setting(stage, teacher, model)
     with stage.work("training"):
         outcome = train(model, open_split(stage, "train"), Supervised(), dev_accuracy(dev, setting), setting)
     return model, outcome

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import SPLITS, Prepare
+from potstill.config import SPLITS, Augment, Prepare
 from potstill.config import Table as TableParams
+from potstill.data.augmentation import augment
 from potstill.data.cleaning import clean, comparable
 from potstill.data.labels import label_key, label_set, read_labels
 from potstill.data.splitting import draw, given_splits
@@ -104,6 +105,8 @@ def prepare(raw: Path, params: Prepare) -> Prepared:
     leaked = _without_copies(splits, removed)
     if params.near_duplicate is not None:
         leaked |= _without_near_copies(splits, params.near_duplicate, removed)
+    if params.augment is not None:
+        report["augmented"] = _augment(splits, params.augment, params.near_duplicate)
     if given_test:
         _check_leakage(len(leaked), len(splits["test"]), params.max_leakage, report)
     _check_classes(splits, labels)
@@ -230,6 +233,20 @@ def _without_near_copies(splits: dict[str, list[Row]], threshold: float, removed
             index.add(row.texts for row in kept)
             held_out += kept
     return leaked
+
+
+def _augment(splits: dict[str, list[Row]], params: Augment, near: float | None) -> dict[str, Any]:
+    """Add cuts of the train rows to transfer, in place, without those that are or come close to a held-out row."""
+    texts = augment([row.text for row in splits["train"]], params.crops, params.splices, params.seed)
+    rows = {row.key: row for row in (Row(text, None, None, "transfer") for text in texts)}
+    beside = splits | {"transfer": [*splits["transfer"], *rows.values()]}
+    removed: Counter[str] = Counter()
+    _without_copies(beside, removed)
+    if near is not None:
+        _without_near_copies(beside, near, removed)
+    added = len(beside["transfer"]) - len(splits["transfer"])
+    splits["transfer"] = beside["transfer"]
+    return {"rows": added, "removed": dict(removed)}
 
 
 def _check_leakage(leaked: int, test: int, limit: float, report: dict[str, Any]) -> None:

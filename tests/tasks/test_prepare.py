@@ -15,7 +15,7 @@ from tests.tasks.data_workspace import make_workspace, run_stages
 def test_outs_have_the_documented_form_and_the_same_bytes_again(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make_workspace(tmp_path / "w", tiny_rows, tiny_base)
+    folder = make_workspace(tmp_path / "w", tiny_rows, tiny_base, prepare={"augment": {}})
     _, result = run_stages("ingest", "prepare", monkeypatch=monkeypatch, folder=folder)
     out = folder / "data" / "prepared"
     assert set(file_sums(out)) == {
@@ -27,8 +27,11 @@ def test_outs_have_the_documented_form_and_the_same_bytes_again(
     for split in ("train", "transfer"):
         schema = pq.read_schema(out / f"{split}.parquet")
         assert [(field.name, field.type) for field in schema] == fields
-    assert "200 rows read, 0 removed; train" in result.summary
-    assert sum(result.datasets[split]["rows"] for split in result.datasets) == 200
+    labelled = sum(result.datasets[split]["rows"] for split in ("train", "dev", "test"))
+    assert labelled == 200
+    made = read_json(out / "report.json")["augmented"]["rows"]
+    assert made > 100
+    assert f"200 rows read, 0 removed, {made} cut from train for transfer; train" in result.summary
     first = file_sums(out)
     run_stages("prepare", monkeypatch=monkeypatch, folder=folder)
     assert file_sums(out) == first

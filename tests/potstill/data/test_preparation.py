@@ -174,8 +174,34 @@ def test_data_that_cannot_be_used_is_refused(
 def test_default_data(default_raw: Path, default_params: Params) -> None:
     result = prepare(default_raw, default_params.prepare)
     assert {split: len(rows) for split, rows in result.splits.items()} == {
-        "train": 7046, "dev": 998, "test": 2026, "transfer": 13485,
+        "train": 7046, "dev": 998, "test": 2026, "transfer": 13485 + result.report["augmented"]["rows"],
     }  # fmt: skip
     assert result.report["read"] == 10_605 + 13_098
     assert result.report["unclear"] == 533
+    assert result.report["augmented"]["rows"] == 13_967
     assert any("''" in row.text for row in result.splits["train"])
+
+
+def test_augmented_rows_have_no_label_and_nothing_held_out_in_them(tmp_path: Path) -> None:
+    # A held-out text that is a cut of a training text: every crop that equals it or comes close has to go.
+    long = "the opening scene alone is worth the price of a ticket and the rest is better still"
+    held_out = [(" ".join(long.split()[at : at + 8]), "negative") for at in range(10)]
+    rows = [(text, label, "train") for text, label in [*ROWS[:60], (long, "positive")]]
+    rows += [(text, label, "test") for text, label in [*held_out, *ROWS[60:120]]]
+    rows += [(text, label, "dev") for text, label in ROWS[120:]]
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "a.csv").write_text("text,label,part\n" + "".join(f"{t},{label},{part}\n" for t, label, part in rows))
+    augmented = {"crops": 20, "splices": 1}
+    result = prepared(tmp_path, {}, [{"split_column": "part"}], augment=augmented, near_duplicate=0.5)
+    made = result.splits["transfer"]
+    assert len(made) == result.report["augmented"]["rows"] > 60
+    assert {row.label for row in made} == {None}
+    assert any(count for why, count in result.report["augmented"]["removed"].items() if why.startswith("transfer"))
+    assert not {row.key for row in made} & {row.key for split in ("test", "dev") for row in result.splits[split]}
+    assert all(len(result.splits[split]) for split in ("train", "dev", "test"))
+
+
+def test_pairs_are_not_augmented(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="augment cuts single texts"):
+        prepared(tmp_path, {"a.csv": ROWS}, text=["text", "text"], augment={})

@@ -1,0 +1,285 @@
+"""The distillation step beside transformers' Trainer and TextBrewer: rows/s, as ratios with spread.
+
+Run in a workspace after `potstill run`: `python benchmarks/training.py [--rounds 5] [--seconds 10] [--write]`. All
+contenders step over the same rows with the same models and take turns, each in a process of its own; a ratio is taken
+within each round, so another load hits both sides of it. The peers are not dependencies of Potstill:
+`pip install accelerate tensorboardX && pip install --no-deps textbrewer==0.2.1.post1`.
+
+`--ablation` takes Potstill's measures away one by one instead; `--to-accuracy` times a whole TextBrewer run and
+Potstill to the same dev accuracy; `--gpu` measures padding-free training on a GPU and needs torch and transformers
+alone. `--write` puts what was measured into benchmarks/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from results import flags, machine, replace_section, spread, today, versions
+
+if TYPE_CHECKING:
+    from training_peers import Reading, Variation
+
+    Readings = dict[str, list[Reading]]
+
+MARKS = {name: f"<!-- training {name} -->" for name in ("peers", "ablation", "accuracy", "gpu")}
+OURS = "Potstill"
+# Module a peer needs -> how to install what brings it.
+PEERS = {
+    "accelerate": "pip install accelerate",
+    "textbrewer": "pip install --no-deps textbrewer==0.2.1.post1",
+    "tensorboardX": "pip install tensorboardX",
+}
+
+
+class Worker:
+    """A contender's process: it waits until it is asked."""
+
+    def __init__(self, variation: Variation) -> None:
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        command = [sys.executable, __file__, "--worker", variation.command()]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, bufsize=1
+        )
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """The answer to one request; ends the benchmark with the contender's last words if it died."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": do} | arguments) + "\n")
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self._log.seek(0)
+            raise SystemExit("a contender failed: " + "".join(self._log.readlines()[-15:]))
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+        self._log.close()
+
+
+def alternate(variations: dict[str, Variation], rounds: int, seconds: float) -> tuple[Readings, list[dict[str, float]]]:
+    """Readings of each contender in each round, and the matrix rates beside ours; the order turns with the rounds."""
+    from training_peers import Reading
+
+    found: Readings = {name: [] for name in variations}
+    rates = []
+    with ExitStack() as held:
+        workers = {name: Worker(variation) for name, variation in variations.items()}
+        for worker in workers.values():
+            held.callback(worker.close)
+        for worker in workers.values():
+            worker.ask("turn", seconds=0)  # loads the models before anything is timed
+        names = list(variations)
+        for turn in range(rounds):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                found[name].append(Reading(**workers[name].ask("turn", seconds=seconds)))
+                print(f"  round {turn + 1} of {rounds}: {name} {found[name][-1].rate:,.1f} rows/s", file=sys.stderr)
+                if name == OURS:
+                    rates.append(workers[name].ask("rates"))
+    return found, rates
+
+
+def peers(precision: Any) -> dict[str, Variation]:
+    """Ours and theirs."""
+    from training_peers import Variation
+
+    return {
+        OURS: Variation(precision=precision),
+        "Trainer, bf16": Variation(kind="trainer", precision="bf16"),
+        "Trainer, fp32": Variation(kind="trainer"),
+        "TextBrewer at length 128, fp32": Variation(kind="textbrewer"),
+    }
+
+
+def ablations(precision: Any) -> dict[str, Variation]:
+    """Ours, and ours without each of its measures."""
+    from training_peers import Variation
+
+    def ours(**changes: Any) -> Variation:
+        return Variation(**({"precision": precision} | changes))
+
+    other = "fp32" if precision == "bf16" else "bf16"
+    without_all = {"freeze_embeddings": False, "dropout": 0.1}
+    return {
+        OURS: ours(),
+        "live teacher instead of stored signals": ours(signals="live"),
+        "random batches instead of similar lengths": ours(batches="random"),
+        f"{other} instead of {precision} (measured, `auto`)": ours(precision=other),
+        "fused attention (sdpa) instead of plain": ours(attention="sdpa"),
+        "AdamW as a loop instead of fused": ours(optimizer="default"),
+        "freed memory returned instead of kept": ours(memory="returned"),
+        "batch_tokens 512 instead of 1024": ours(plan={"batch_tokens": 512}),
+        "batch_tokens 2048 instead of 1024": ours(plan={"batch_tokens": 2048}),
+        "embeddings trained instead of frozen": ours(plan={"freeze_embeddings": False}),
+        "dropout 0.1 instead of 0": ours(plan={"dropout": 0.1}),
+        "all of these the other way, fp32, batch_tokens 1024": Variation(
+            "potstill", "fp32", "live", "random", "sdpa", "default", "returned", without_all
+        ),
+    }
+
+
+def peers_table(found: Readings) -> list[str]:
+    """Markdown: rows/s, rows of a step, and how many times faster ours is."""
+    lines = ["| | rows/s (median) | rows per step | Potstill is faster by (min–max) |", "|---|---|---|---|"]
+    return lines + [_line(name, readings, _ratios(found[OURS], readings)) for name, readings in found.items()]
+
+
+def ablation_table(found: Readings) -> list[str]:
+    """Markdown: rows/s, rows of a step, and the share of the full configuration's rate."""
+    lines = ["| | rows/s (median) | rows per step | of the default (min–max) |", "|---|---|---|---|"]
+    return lines + [_line(name, readings, _ratios(readings, found[OURS]), 2) for name, readings in found.items()]
+
+
+def _ratios(upper: list[Reading], lower: list[Reading]) -> list[float]:
+    return [mine.rate / theirs.rate for mine, theirs in zip(upper, lower, strict=True)]
+
+
+def _line(name: str, readings: list[Reading], ratios: list[float], digits: int = 1) -> str:
+    rate = statistics.median(reading.rate for reading in readings)
+    size = sum(reading.rows for reading in readings) / sum(reading.steps for reading in readings)
+    return f"| {name} | {rate:,.1f} | {size:.1f} | {spread(ratios, digits)} |"
+
+
+def matrix_share(found: Readings, rates: list[dict[str, float]]) -> list[str]:
+    """One line for each number format: what our step reaches of the rate of bare products of its shapes."""
+    reached = [reading.flops / reading.seconds for reading in found[OURS]]
+    lines = []
+    for name in ("bf16", "fp32"):
+        shares = [100 * mine / rate[name] for mine, rate in zip(reached, rates, strict=True)]
+        rate = statistics.median(rate[name] for rate in rates)
+        lines.append(
+            f"- {name}: {statistics.median(shares):.0f}% ({min(shares):.0f}–{max(shares):.0f}) "
+            f"of {rate / 1e9:.0f} GFLOP/s"
+        )
+    did = f"{statistics.median(reached) / 1e9:.0f} GFLOP/s of products on real tokens in Potstill's step, which is"
+    return [did, "", *lines]
+
+
+def to_accuracy(precision: Any, epochs: int) -> list[str]:
+    """One whole run of TextBrewer, then ours to the dev accuracy it ended with."""
+    from training_peers import Variation
+
+    with ExitStack() as held:
+        theirs, ours = Worker(Variation(kind="textbrewer")), Worker(Variation(precision=precision))
+        held.callback(theirs.close)
+        held.callback(ours.close)
+        ended = theirs.ask("learn", epochs=epochs)
+        found = ours.ask("reach", target=ended["accuracy"], evaluations=20)
+    reached = f"dev accuracy {ended['accuracy']:.4f} after {ended['seconds']:.0f} s"
+    run = f"TextBrewer, {epochs} epochs at length 128: {reached}."
+    if not found["reached"]:
+        return [run, "", f"Potstill did not reach it in a default run: best {found['best']:.4f}."]
+    whole = found["seconds"] + found["signals"]
+    return [
+        run,
+        "",
+        f"Potstill at {found['best']:.4f} after {found['seconds']:.1f} s (evaluations included): "
+        f"1/{ended['seconds'] / found['seconds']:.1f} of the time; with the teacher's signals made anew "
+        f"({found['signals']:.1f} s, once for all students) 1/{ended['seconds'] / whole:.1f}.",
+    ]
+
+
+def choose_precision() -> tuple[Any, str]:
+    """What `auto` takes here, and why; measured anew, so that no workspace is written to."""
+    from training_peers import CPU, Workspace
+
+    from potstill.training.precision import choose_precision as choose
+
+    config = Workspace().teacher.config
+    with tempfile.TemporaryDirectory() as scratch:
+        return choose("auto", CPU, config.hidden_size, config.intermediate_size, Path(scratch) / "precision.json")
+
+
+def check_peers() -> None:
+    """Ends the benchmark with what to install if a peer is missing."""
+    missing = [how for module, how in PEERS.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise SystemExit(f"the peers to compare with are not installed; run: {' && '.join(missing)}")
+
+
+def check_workspace() -> None:
+    """Ends the benchmark if there is nothing to train on."""
+    needed = ("params.yaml", "data/tokens/info.json", "data/teacher/config.json", "data/signals/manifest.json")
+    missing = [name for name in needed if not Path(name).exists()]
+    if missing:
+        raise SystemExit(f"{missing[0]} is not here; run this in a workspace after `potstill run`")
+
+
+def head(arguments: argparse.Namespace, precision: str, why: str) -> str:
+    """Where, when and with what."""
+    import torch
+
+    packages = ["torch", "transformers"]
+    packages += ["accelerate", "textbrewer"] if not arguments.ablation else []
+    return (
+        f"{machine()} ({flags()}), {torch.get_num_threads()} threads, {today()}; {versions(*packages)}; "
+        f"Potstill in {precision} ({why})"
+    )
+
+
+def measure(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Name and text of the section that was asked for."""
+    check_workspace()
+    if not arguments.ablation:
+        check_peers()
+    precision, why = choose_precision()
+    about = head(arguments, precision, why)
+    if arguments.to_accuracy:
+        return "accuracy", "\n".join([f"{about}.", "", *to_accuracy(precision, arguments.epochs)])
+    contenders, table, name = (
+        (ablations, ablation_table, "ablation") if arguments.ablation else (peers, peers_table, "peers")
+    )
+    found, rates = alternate(contenders(precision), arguments.rounds, arguments.seconds)
+    turns = f"{about}; {arguments.rounds} alternating rounds of {arguments.seconds:g} s."
+    return name, "\n".join([turns, "", *table(found), "", *matrix_share(found, rates)])
+
+
+def measure_gpu(arguments: argparse.Namespace) -> tuple[str, str]:
+    """The same for a GPU, without Potstill's other dependencies."""
+    import training_gpu
+
+    return "gpu", training_gpu.measure(arguments.rounds, arguments.seconds)
+
+
+def main() -> None:
+    """Measure, print, and write if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10, help="of one turn")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--ablation", action="store_true", help="what each of Potstill's measures gives")
+    kinds.add_argument("--to-accuracy", action="store_true", help="wall time to TextBrewer's final dev accuracy")
+    kinds.add_argument("--gpu", action="store_true", help="padding-free against padded training on a GPU")
+    kinds.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, default=2, help="of TextBrewer's run for --to-accuracy")
+    parser.add_argument("--write", action="store_true", help="replace the section in benchmarks/RESULTS.md")
+    arguments = parser.parse_args()
+    if arguments.worker:
+        import training_peers
+
+        training_peers.serve(arguments.worker)
+        return
+    act: Callable[[argparse.Namespace], tuple[str, str]] = measure_gpu if arguments.gpu else measure
+    name, section = act(arguments)
+    print(section)
+    if arguments.write:
+        replace_section(MARKS[name], section)
+
+
+if __name__ == "__main__":
+    main()
