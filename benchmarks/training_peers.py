@@ -31,13 +31,14 @@ from matrices import matrix_rate, model_shapes, step_flops  # noqa: E402
 from potstill.artifacts import read_json  # noqa: E402
 from potstill.config import Params, Training, load_params  # noqa: E402
 from potstill.data.batches import Ints, TokenDataset, shuffled_batches  # noqa: E402
-from potstill.distillation.objective import Distillation  # noqa: E402
+from potstill.distillation.composition import Blend, Distillation  # noqa: E402
 from potstill.distillation.signals import StoredSignals, extract  # noqa: E402
+from potstill.distillation.teachers import LiveTeacher  # noqa: E402
 from potstill.models.loading import load_classifier  # noqa: E402
 from potstill.models.student import student_from_layers  # noqa: E402
 from potstill.training.hotpath import keep_freed_memory, training_attention  # noqa: E402
 from potstill.training.loop import Setting, _groups, _Run, train  # noqa: E402
-from potstill.training.precision import Precision, autocast  # noqa: E402
+from potstill.training.precision import Precision  # noqa: E402
 from potstill.training.predict import accuracy, model_inputs, predict_logits  # noqa: E402
 
 if TYPE_CHECKING:
@@ -202,18 +203,21 @@ class Potstill:
         setting = Setting("benchmark", plan, workspace.params.project.seed, CPU, variation.precision, scratch)
         self._run = _Run(student, workspace.dataset, self._objective(), workspace.dev_accuracy("fp32"), setting)
         if variation.optimizer == "default":
-            self._run.optimizer = torch.optim.AdamW(_groups(student, plan.weight_decay), lr=plan.learning_rate)
-        self._batches = self._endless()
+            self._run.optimizer = torch.optim.AdamW(
+                _groups(student.parameters(), plan.weight_decay), lr=plan.learning_rate
+            )
+        self._windows = self._endless()
 
     def turn(self, seconds: float) -> Reading:
         """Steps as `train` takes them, without the evaluations and checkpoints between them."""
         clock, run, config = Clock(seconds), self._run, self._run.model.config
         run.model.train()
         while True:
-            rows = next(self._batches)
+            parts = next(self._windows)
             if run.step >= run.steps:
                 run.step = 0  # the schedule starts again
-            run._step(rows)
+            run._step(parts)
+            rows = np.concatenate(parts)
             if clock.step(len(rows), step_flops(config, self._workspace.dataset.lengths[rows])):
                 return clock.reading
 
@@ -256,13 +260,13 @@ class Potstill:
     def _objective(self) -> Distillation:
         distill = self._workspace.params.distill
         stored = self._variation.signals == "stored"
-        signals = self._workspace.stored if stored else _live(self._workspace, self._variation.precision)
-        return Distillation(signals, distill.temperature, distill.alpha)
+        live = LiveTeacher(self._workspace.teacher, CPU, self._variation.precision)
+        return Distillation(self._workspace.stored if stored else live, Blend(distill.temperature, distill.alpha))
 
-    def _endless(self) -> Iterator[Ints]:
+    def _endless(self) -> Iterator[list[Ints]]:
         bucketed = self._variation.batches == "bucketed"
         for epoch in itertools.count():
-            yield from self._run._batches(epoch) if bucketed else _random(self._workspace, epoch)
+            yield from self._run._windows(epoch) if bucketed else _random(self._workspace, epoch)
 
 
 class _ReachedError(Exception):
@@ -389,7 +393,7 @@ class TextBrewer:
         from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig  # type: ignore[import-not-found]
 
         plan = self._workspace.plan()
-        optimizer = torch.optim.AdamW(_groups(student, plan.weight_decay), lr=plan.learning_rate)
+        optimizer = torch.optim.AdamW(_groups(student.parameters(), plan.weight_decay), lr=plan.learning_rate)
         with tempfile.TemporaryDirectory() as scratch:
             distiller = GeneralDistiller(
                 train_config=TrainingConfig(output_dir=scratch, device="cpu"),
@@ -425,23 +429,11 @@ class _Until:
                     return
 
 
-def _live(workspace: Workspace, precision: Precision) -> Callable[[Ints], torch.Tensor]:
-    """A teacher that runs in the step: the other source of the same value."""
-
-    @torch.no_grad()
-    def signals(rows: Ints) -> torch.Tensor:
-        with autocast(CPU, precision):
-            logits: torch.Tensor = workspace.teacher(**model_inputs(workspace.dataset.batch(rows), CPU)).logits
-        return logits.float()
-
-    return signals
-
-
-def _random(workspace: Workspace, epoch: int) -> list[Ints]:
-    """Batches of as many rows as ours have, whatever their lengths."""
+def _random(workspace: Workspace, epoch: int) -> list[list[Ints]]:
+    """Steps of one batch of as many rows as ours have, whatever their lengths."""
     order = np.random.default_rng([workspace.params.project.seed, epoch]).permutation(len(workspace.dataset))
     size = workspace.rows_per_step()
-    return [order[start : start + size].astype(np.int64) for start in range(0, len(order), size)]
+    return [[order[start : start + size].astype(np.int64)] for start in range(0, len(order), size)]
 
 
 def _as_lists(dataset: TokenDataset) -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -209,8 +210,10 @@ class Training(Strict):
 
     epochs: Positive
     learning_rate: Annotated[float, Field(gt=0, le=1)]
-    # Padded tokens of one step (rows x longest row).
+    # Padded tokens of one batch (rows x longest row).
     batch_tokens: Annotated[int, Field(ge=16)] = 1024
+    # Such batches of one optimizer step: their gradients add up to exactly those of one large batch.
+    accumulate: Positive = 1
     warmup: Share = 0.06
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -241,14 +244,142 @@ class Signals(Strict):
     batch_tokens: Annotated[int, Field(ge=16)] = 8192
 
 
+# --- loss terms of distillation ---------------------------------------------------------------------------------------
+
+
+class TermBase(Strict):
+    """A loss beside that of logits: `kind` and `weight`, which a schedule lowers or raises over the run."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    # decay: linear to 0 over the first `fraction` of the steps; warmup: linear to the weight over it.
+    schedule: Literal["constant", "decay", "warmup"] = "constant"
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _give_a_fraction_a_schedule(self) -> Self:
+        if self.schedule == "constant" and self.fraction != 1:
+            raise ValueError(f"fraction is {self.fraction:g} of a constant schedule; set schedule to decay or warmup")
+        return self
+
+
+class LayerTerm(TermBase):
+    """A loss between layers, the mean over the map's pairs [student, teacher].
+
+    Hidden states are counted from 0, what the first layer takes in; n is what the n-th layer gives. Where a loss is on
+    attention, n is the n-th layer's. null: the last with the last.
+    """
+
+    layers: (
+        Annotated[
+            list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]], Field(min_length=1)
+        ]
+        | None
+    ) = None
+
+
+Temperature = Annotated[float, Field(gt=0, le=100)]
+
+
+class KlTerm(TermBase):
+    """T^2 * KL(teacher || student at T), mean over the rows."""
+
+    kind: Literal["kl"]
+    temperature: Temperature = 2.0
+
+
+class CeTerm(TermBase):
+    """Cross-entropy with the gold labels, mean over the rows that have one."""
+
+    kind: Literal["ce"]
+
+
+class MseTerm(TermBase):
+    """Squared difference of the logits, mean over rows and classes."""
+
+    kind: Literal["mse"]
+
+
+class DistTerm(TermBase):
+    """DIST: 1 - correlation with the teacher over the classes of a row, and over the rows of a class."""
+
+    kind: Literal["dist"]
+    temperature: Temperature = 1.0
+
+
+class CosineTerm(LayerTerm):
+    """1 - cosine of the hidden states, mean over real tokens."""
+
+    kind: Literal["cosine"]
+
+
+class HiddenTerm(LayerTerm):
+    """Squared difference of the hidden states, mean over real tokens and width."""
+
+    kind: Literal["hidden"]
+
+
+class AttentionTerm(LayerTerm):
+    """Difference of the attention maps, mean over real tokens and heads: mse of the scores, or KL of what they give."""
+
+    kind: Literal["attention"]
+    loss: Literal["mse", "kl"] = "mse"
+    # For models whose head counts differ.
+    average_heads: bool = False
+
+
+class RelationsTerm(LayerTerm):
+    """MiniLMv2: how queries, keys and values are related among themselves, mean over real tokens and relation heads."""
+
+    kind: Literal["relations"]
+    # They divide both widths; not the models' own heads.
+    heads: Positive = 48
+
+
+class PkdTerm(LayerTerm):
+    """PKD: squared difference of the first token's states, each of length 1, mean over the rows."""
+
+    kind: Literal["pkd"]
+
+
+class RkdTerm(LayerTerm):
+    """RKD: distances between a batch's rows, and angles among them with twice the weight, mean over the rows."""
+
+    kind: Literal["rkd"]
+
+
+class ContrastiveTerm(LayerTerm):
+    """A row's vector nearer to the teacher's of the same row than to the batch's others, mean over the rows."""
+
+    kind: Literal["contrastive"]
+    temperature: Temperature = 0.1
+
+
+Term = Annotated[
+    KlTerm
+    | CeTerm
+    | MseTerm
+    | DistTerm
+    | CosineTerm
+    | HiddenTerm
+    | AttentionTerm
+    | RelationsTerm
+    | PkdTerm
+    | RkdTerm
+    | ContrastiveTerm,
+    Field(discriminator="kind"),
+]
+
+
 class Distill(Training):
-    """Distillation: alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE on rows with a gold label."""
+    """Distillation: alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE on rows with a gold label, + terms."""
 
     # Teacher layers the student starts from, in order, counted from 0.
     layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
+    temperature: Temperature = 2.0
     # Weight of the teacher; rows without a gold label always carry 1.
     alpha: Share = 0.9
+    # Losses that are added to it; those on layers run the teacher live.
+    terms: list[Term] = []
     transfer: bool = True
 
 
@@ -421,6 +552,15 @@ def parse_params(value: Mapping[str, Any], *, where: str = "params.yaml") -> Par
         raise ParamsError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from error
 
 
+def parse_distill(values: Mapping[str, Any]) -> Distill:
+    """Check a `distill` section alone. See `load_params` for errors."""
+    try:
+        return Distill.model_validate(dict(values))
+    except ValidationError as error:
+        items = [dict(item) | {"loc": ("distill", *item["loc"])} for item in error.errors()]
+        raise ParamsError("; ".join(dict.fromkeys(_explain(values, item) for item in items))) from error
+
+
 def _fields(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
@@ -428,11 +568,10 @@ def _fields(model: type[BaseModel]) -> list[str]:
 def _explain(params: Mapping[str, Any], item: dict[str, Any]) -> str:
     """One misfit in one clause: the key, the value, what is allowed."""
     parts = [str(part) for part in item["loc"]]
-    key = ".".join(
-        part for part in parts if part not in {"package", "file", "saved", "hub", "column", "sign"} or part == parts[-1]
-    )
+    key = ".".join(_walk(parts)[0])
     if item["type"] == "extra_forbidden":
-        known = _siblings(parts[:-1])
+        owner = _walk(parts[:-1])[1]
+        known = _fields(owner) if _is_model(owner) else []
         near = difflib.get_close_matches(parts[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}" if known else "remove it"
         return f"unknown key {key!r}; {hint}"
@@ -445,13 +584,31 @@ def _explain(params: Mapping[str, Any], item: dict[str, Any]) -> str:
     return f"{key} = {item['input']!r}: {message}"
 
 
-def _siblings(path: list[str]) -> list[str]:
-    """The keys allowed beside an unknown one, where the path leads through plain sections."""
-    model: type[BaseModel] = Params
+def _walk(path: list[str]) -> tuple[list[str], Any]:
+    """The parts of a key as the user wrote it, without the kinds that pydantic puts in, and the type at its end."""
+    shown: list[str] = []
+    found: Any = Params
     for part in path:
-        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return _fields(model)
+        if get_origin(found) is Annotated:
+            found = get_args(found)[0]
+        members = [member for member in get_args(found) if _is_model(member)]
+        if get_origin(found) in (Union, UnionType) and members:
+            found = next((member for member in members if _kind(member) == part), None)
+            continue
+        shown.append(part)
+        if _is_model(found):
+            fields = found.model_fields.items()
+            found = next((field.annotation for name, field in fields if part in (name, field.alias)), None)
+        else:  # an item of a list or a dict
+            found = (get_args(found) or (None,))[-1]
+    return shown, found
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _kind(model: type[BaseModel]) -> object:
+    """The kind of a member of a union, or None."""
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation)[0] if field is not None else None

@@ -163,7 +163,7 @@ class TrainingError(PotstillError):
 
 
 class SignalError(PotstillError):
-    """A signal store that belongs to another teacher or tokenizer, or lacks rows."""
+    """A signal store that is another teacher's or lacks rows, or a teacher that cannot give what a loss needs."""
 
     exit_code = 44
 

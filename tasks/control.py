@@ -10,7 +10,7 @@ import torch
 
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Control, Distill
-from potstill.distillation.objective import supervised
+from potstill.distillation.objective import Supervised
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.student import student_from_layers
 from potstill.training.loop import train
@@ -34,7 +34,7 @@ def run(stage: Stage) -> Result:
     plan = stage.params(Control)
     setting = prepare_setting(stage, plan, control)
     with stage.work("training"):
-        outcome = train(control, dataset, supervised, dev_accuracy(open_split(stage, "dev"), setting), setting)
+        outcome = train(control, dataset, Supervised(), dev_accuracy(open_split(stage, "dev"), setting), setting)
     with whole_folder(stage.outs["control"]) as folder:
         save_model(control.cpu(), folder, tokenizer_folder(stage))
         write_manifest(folder, {"dev_accuracy": outcome.score})

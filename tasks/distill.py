@@ -5,8 +5,9 @@ from __future__ import annotations
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
-from potstill.distillation.objective import Distillation
+from potstill.distillation.composition import Blend, Distillation, make_terms, teacher_needs
 from potstill.distillation.signals import StoredSignals
+from potstill.distillation.teachers import FirstAble, LiveTeacher, Source
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.student import student_from_layers
 from potstill.progress import say
@@ -22,13 +23,16 @@ def run(stage: Stage) -> Result:
     student = student_from_layers(teacher, distill.layers)
     splits = ["train", "transfer"] if distill.transfer else ["train"]
     dataset = TokenDataset.concatenate([open_split(stage, split) for split in splits])
-    signals = StoredSignals.open(stage.deps["signals"], dataset, stage.deps["teacher"])
     setting = prepare_setting(stage, distill, student)
-    say(
-        f"distill: {distill.alpha:g} * T^2 * KL(T={distill.temperature:g}) + {1 - distill.alpha:g} * CE; "
-        f"{int((dataset.labels < 0).sum()):,} of {len(dataset):,} rows have no gold label and carry KL alone"
-    )
-    objective = Distillation(signals, distill.temperature, distill.alpha)
+    terms = make_terms(distill.terms, student, teacher, stage.project.seed)
+    source: Source = StoredSignals.open(stage.deps["signals"], dataset, stage.deps["teacher"])
+    if teacher_needs(terms):
+        source = FirstAble((source, LiveTeacher(teacher, setting.device, setting.precision)))
+    objective = Distillation(source, Blend(distill.temperature, distill.alpha), terms)
+    unlabelled = f"{int((dataset.labels < 0).sum()):,} of {len(dataset):,} rows have no gold label and carry KL alone"
+    first, *others = objective.describe()
+    for line in (f"{first}; {unlabelled}", *others):
+        say(f"distill: {line}")
     with stage.work("training"):
         outcome = train(student, dataset, objective, dev_accuracy(open_split(stage, "dev"), setting), setting)
     with whole_folder(stage.outs["distilled"]) as folder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Finetune
-from potstill.distillation.objective import supervised
+from potstill.distillation.objective import Supervised
 from potstill.models.loading import load_classifier, save_model
 from potstill.training.loop import train
 from tasks.learning import dev_accuracy, open_split, prepare_setting, tokenizer_folder, training_result
@@ -17,7 +17,7 @@ def run(stage: Stage) -> Result:
     setting = prepare_setting(stage, stage.params(Finetune), student, keep_start=True)
     score = dev_accuracy(open_split(stage, "dev"), setting)
     with stage.work("training"):
-        outcome = train(student, open_split(stage, "train"), supervised, score, setting)
+        outcome = train(student, open_split(stage, "train"), Supervised(), score, setting)
     before = outcome.scores[0]
     kept = outcome.score <= before
     with whole_folder(stage.outs["student"]) as folder:

@@ -9,7 +9,7 @@ import torch
 from potstill.artifacts import whole_folder, write_json, write_manifest
 from potstill.config import Teacher
 from potstill.data.batches import TokenDataset
-from potstill.distillation.objective import supervised
+from potstill.distillation.objective import Supervised
 from potstill.evaluation.calibration import fit_temperature
 from potstill.models.loading import check_labels, load_classifier, reorder_labels, save_model
 from potstill.training.loop import Outcome, Setting, train
@@ -49,7 +49,7 @@ def _fine_tuned(stage: Stage, teacher: Teacher, dev: TokenDataset) -> tuple[PreT
     model = load_classifier(stage.deps["base"], tokens_info(stage)["labels"])
     setting: Setting = prepare_setting(stage, teacher, model)
     with stage.work("training"):
-        outcome = train(model, open_split(stage, "train"), supervised, dev_accuracy(dev, setting), setting)
+        outcome = train(model, open_split(stage, "train"), Supervised(), dev_accuracy(dev, setting), setting)
     return model, outcome
 
 

@@ -7,14 +7,59 @@ teacher. `relations` needs no equal head counts and is the better choice where t
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from potstill.distillation.tensors import real_tokens
+from potstill.distillation.tensors import full_precision, real_tokens, without_padding
 from potstill.errors import ModelError, SignalError
 
 # The least probability whose logarithm is taken.
 FLOOR = 1e-30
+
+
+def attention_scores(queries: Tensor, keys: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """The scores of a layer's attention before the softmax, q k^T / sqrt(head size), in fp32; 0 outside of real tokens.
+
+    From what the layer projects, so that neither the attention's implementation nor its dropout matters. They are the
+    model's own where it has plain attention (`families.Family.plain_attention`).
+
+    Args:
+        queries: [batch, sequence, width], all heads side by side.
+        keys: the same.
+        mask: [batch, sequence].
+        heads: the model's heads.
+
+    Returns:
+        [batch, heads, sequence, sequence].
+
+    Raises:
+        SignalError: the mask is of another batch.
+    """
+    real = real_tokens(mask, queries)
+    size = queries.shape[-1] // heads
+    ours, theirs = (
+        without_padding(part, real).reshape(*part.shape[:2], heads, size).transpose(1, 2) for part in (queries, keys)
+    )
+    with full_precision(queries):
+        scores: Tensor = ours @ theirs.transpose(-1, -2) / math.sqrt(size)
+    return scores
+
+
+def attention_probabilities(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax of attention scores over the real keys.
+
+    Args:
+        scores: [batch, heads, sequence, sequence].
+        mask: [batch, sequence].
+
+    Returns:
+        The same shape, in fp32.
+    """
+    padding = (mask == 0)[:, None, None, :]
+    # Finite, not -inf: a row without a real key has no NaN.
+    return torch.softmax(scores.float().masked_fill(padding, torch.finfo(torch.float32).min / 4), dim=-1)
 
 
 def attention_mse(student: Tensor, teacher: Tensor, mask: Tensor, *, average_heads: bool = False) -> Tensor:

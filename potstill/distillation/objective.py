@@ -1,53 +1,70 @@
-"""The training objectives: what a batch's logits are compared with, term by term."""
+"""What a training objective is, and the simplest one: gold labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from potstill.data.batches import Batch, Ints
-from potstill.distillation.losses import cross_entropy, kl_divergence
+from potstill.data.batches import Batch
+from potstill.distillation.losses import cross_entropy
+from potstill.distillation.outputs import LOGITS, Needs, Outputs
 
 # Term name -> scalar; the loss is their sum.
 Terms = dict[str, Tensor]
-Objective = Callable[[Tensor, Batch], Terms]
-
-
-def supervised(logits: Tensor, batch: Batch) -> Terms:
-    """Cross-entropy with the gold labels, mean over the rows that have one."""
-    labels = torch.from_numpy(batch.labels).to(logits.device)
-    known = (labels >= 0).sum().clamp(min=1)
-    return {"ce": cross_entropy(logits, labels).sum() / known}
 
 
 @dataclass(frozen=True)
-class Distillation:
-    """alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE (Hinton et al. 2015), row by row.
+class Window:
+    """The optimizer step that a batch belongs to, which may have several (gradient accumulation).
 
-    A row without a gold label carries the teacher's signal with weight 1, so that an unlabelled row teaches as much as
-    a labelled one.
+    A term is a sum over the batch divided by a size of the whole step, once, so that the terms of a step's batches add
+    up to exactly the term of one large batch.
 
     Attributes:
-        signals: gives the teacher's logits [batch, classes] of dataset rows, whatever their source.
-        temperature: T.
-        alpha: weight of the teacher on rows with a gold label.
+        step: of the run, counted from 0.
+        total: optimizer steps of the run.
+        rows: rows of the step.
+        gold: those with a gold label.
+        tokens: real tokens of the step, padding not counted.
     """
 
-    signals: Callable[[Ints], Tensor]
-    temperature: float
-    alpha: float
+    step: int
+    total: int
+    rows: int
+    gold: int
+    tokens: int
 
-    def __call__(self, logits: Tensor, batch: Batch) -> Terms:
-        """The two weighted terms of a batch of student logits [batch, classes]."""
-        labels = torch.from_numpy(batch.labels).to(logits.device)
-        teacher = self.signals(batch.rows).to(logits.device)
-        gold = (labels >= 0).float()
-        soft_weight = 1 - (1 - self.alpha) * gold
-        rows = len(batch.rows)
-        return {
-            "kl": (soft_weight * kl_divergence(logits, teacher, self.temperature)).sum() / rows,
-            "ce": (1 - self.alpha) * cross_entropy(logits, labels).sum() / rows,
-        }
+    @classmethod
+    def of(cls, batches: Sequence[Batch], step: int = 0, total: int = 1) -> Window:
+        """The window of these batches."""
+        rows = sum(len(batch.rows) for batch in batches)
+        gold = sum(int((batch.labels >= 0).sum()) for batch in batches)
+        return cls(step, total, rows, gold, sum(batch.tokens for batch in batches))
+
+
+class Objective(nn.Module):
+    """What a model's outputs are compared with, term by term.
+
+    Its parameters (projections between widths) are trained with the model and are in the checkpoints, but not in the
+    model. A teacher is never one of its submodules.
+    """
+
+    def needs(self, step: int, total: int) -> Needs:
+        """What a step asks of the model beside logits."""
+        return LOGITS
+
+    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+        """The weighted terms of a batch; their sum is its share of the step's loss."""
+        raise NotImplementedError
+
+
+class Supervised(Objective):
+    """Cross-entropy with the gold labels, mean over the rows that have one."""
+
+    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+        """The one term `ce`."""
+        labels = torch.from_numpy(batch.labels).to(outputs.logits.device)
+        return {"ce": cross_entropy(outputs.logits, labels).sum() / max(window.gold, 1)}

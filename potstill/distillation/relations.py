@@ -7,24 +7,16 @@ accumulation see `hidden`. No gradient flows to a teacher.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from potstill.distillation.outputs import SelfAttention
 from potstill.distillation.tensors import check_same_rows, full_precision, real_tokens, without_padding
 from potstill.errors import ModelError
 
 RELATION_HEADS = 48
-
-
-class SelfAttention(NamedTuple):
-    """What one layer's self-attention projects its input to, all heads side by side, each [batch, sequence, width]."""
-
-    queries: Tensor
-    keys: Tensor
-    values: Tensor
 
 
 def self_attention_relations(
@@ -75,7 +67,7 @@ def self_attention_relation(student: Tensor, teacher: Tensor, mask: Tensor, head
         SignalError: rows, tokens or mask differ.
     """
     check_same_rows(student, teacher, "queries, keys or values", 3)
-    _check_heads(student.shape[-1], teacher.shape[-1], heads)
+    check_heads(student.shape[-1], teacher.shape[-1], heads)
     real = real_tokens(mask, student)
     with torch.no_grad():
         log_teacher = _log_relation(teacher, real, heads)
@@ -95,7 +87,12 @@ def _log_relation(states: Tensor, real: Tensor, heads: int) -> Tensor:
         return functional.log_softmax(scores, dim=-1)
 
 
-def _check_heads(student: int, teacher: int, heads: int) -> None:
+def check_heads(student: int, teacher: int, heads: int) -> None:
+    """Refuse relation heads that do not divide both widths.
+
+    Raises:
+        ModelError: names a number that does.
+    """
     for owner, width in (("student", student), ("teacher", teacher)):
         if heads < 1 or width % heads:
             common = math.gcd(student, teacher)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from potstill.artifacts import sha256_file, sha256_value, verify, write_manifest
-from potstill.data.batches import Ints, TokenDataset
+from potstill.data.batches import Batch, Ints, TokenDataset
+from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.errors import SignalError
 from potstill.progress import progress
 from potstill.training.precision import Precision
@@ -75,10 +76,11 @@ def write_signals(
 
 @dataclass(frozen=True)
 class StoredSignals:
-    """Logits of a store in the order of a dataset's rows. Call it with row indices to get [batch, classes] fp32."""
+    """A source of teacher outputs: logits of a store, in the order of a dataset's rows. It holds nothing else."""
 
     logits: npt.NDArray[np.floating]
     positions: Ints
+    name: ClassVar[str] = "a store of logits"
 
     @classmethod
     def open(cls, folder: Path, dataset: TokenDataset, teacher: Path) -> StoredSignals:
@@ -107,6 +109,11 @@ class StoredSignals:
             )
         return cls(np.load(folder / "logits.npy", mmap_mode="r", allow_pickle=False), found.astype(np.int64))
 
-    def __call__(self, rows: Ints) -> torch.Tensor:
-        """[batch, classes] logits of the given dataset rows, fp32."""
-        return torch.from_numpy(np.asarray(self.logits[self.positions[rows]], dtype=np.float32))
+    def supports(self, needs: Needs) -> bool:
+        """Logits alone."""
+        return not needs
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """[batch, classes] logits of the batch's dataset rows, fp32."""
+        logits = np.asarray(self.logits[self.positions[batch.rows]], dtype=np.float32)
+        return Outputs(torch.from_numpy(logits))

@@ -47,6 +47,8 @@ class Family:
     ffn_out: str = "output.dense"
     ffn_norm: str = "output.LayerNorm"
     gated: bool = False
+    # Scores are query * key / sqrt(head size) and nothing more: no rotation of both, no relative position, no window.
+    plain_attention: bool = True
 
     # The dense layer H -> H on the pooled token before the output layer H -> labels. `pooler` tells whether it is
     # the base model's own pooler, which other heads have as well.
@@ -84,6 +86,7 @@ FAMILIES: dict[str, Family] = {
         value="attention.attn.v",
         attention_out="attention.attn.o",
         attention_norm="attention.LayerNorm",
+        plain_attention=False,
         positions_from_pad=True,
     ),
     # v2 and v3; rel_embeddings, their norm and a convolution after the first layer lie beside the layers as well.
@@ -91,6 +94,7 @@ FAMILIES: dict[str, Family] = {
         query="attention.self.query_proj",
         key="attention.self.key_proj",
         value="attention.self.value_proj",
+        plain_attention=False,
         head="pooler.dense",
         output="classifier",
     ),
@@ -129,6 +133,7 @@ FAMILIES: dict[str, Family] = {
         ffn_out="mlp.Wo",
         ffn_norm="mlp_norm",
         gated=True,
+        plain_attention=False,
         head="head.dense",
         output="classifier",
         per_layer_keys=("layer_types",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from potstill.config import Training
-from potstill.data.batches import Ints, TokenDataset, shuffled_batches
-from potstill.distillation.objective import Objective
+from potstill.data.batches import Batch, Ints, TokenDataset, shuffled_batches
+from potstill.distillation.objective import Objective, Terms, Window
+from potstill.distillation.outputs import observe
 from potstill.errors import TrainingError
 from potstill.progress import Bar, progress
 from potstill.training import checkpoints
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 # Weights that decay does not apply to: biases and normalisations (one-dimensional).
 _DECAYED_DIMENSIONS = 2
-# Steps between two recorded losses.
+# What a checkpoint calls the objective's parameters.
+_OBJECTIVE = "objective"
+# Steps between two recorded losses; the first and the last are always recorded.
 _RECORD_EVERY = 20
 
 
@@ -73,7 +76,7 @@ def train(
     score: Callable[[PreTrainedModel], float],
     setting: Setting,
 ) -> Outcome:
-    """Train `model` in place and leave it with the weights of its best dev score.
+    """Train `model` in place, and the objective's projections with it; leave it with the weights of its best dev score.
 
     A run that finds a checkpoint of its own in `setting.checkpoints` goes on from it and ends with the same weights as
     an undisturbed run (to the bit on CPU).
@@ -84,7 +87,7 @@ def train(
     torch.manual_seed(setting.seed)
     keep_freed_memory()
     with training_attention(model, setting.device):
-        return _Run(model.to(setting.device), dataset, objective, score, setting).go()
+        return _Run(model.to(setting.device), dataset, objective.to(setting.device), score, setting).go()
 
 
 class _Run:
@@ -101,12 +104,14 @@ class _Run:
         self.model, self.dataset, self.objective, self.score, self.setting = model, dataset, objective, score, setting
         plan = setting.plan
         _adapt(model, plan)
-        epochs = [self._batches(epoch) for epoch in range(plan.epochs)]
+        epochs = [self._windows(epoch) for epoch in range(plan.epochs)]
         self.steps = sum(map(len, epochs))
         self.total_rows = len(dataset) * plan.epochs
-        self.evaluate_at = _evaluation_steps([len(batches) for batches in epochs], plan.evaluations_per_epoch)
+        self.evaluate_at = _evaluation_steps([len(windows) for windows in epochs], plan.evaluations_per_epoch)
+        self.trained = dict(model.named_parameters())
+        self.trained |= {f"{_OBJECTIVE}/{name}": weight for name, weight in objective.named_parameters()}
         self.optimizer = torch.optim.AdamW(
-            _groups(model, plan.weight_decay), lr=plan.learning_rate, fused=_fused(setting.device)
+            _groups(self.trained.values(), plan.weight_decay), lr=plan.learning_rate, fused=_fused(setting.device)
         )
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16")
         self.step, self.without_gain = 0, 0
@@ -127,57 +132,72 @@ class _Run:
         self.model.eval()
         return self.outcome
 
-    def _batches(self, epoch: int) -> list[Ints]:
-        return shuffled_batches(
-            self.dataset.lengths, self.setting.plan.batch_tokens, seed=self.setting.seed, epoch=epoch
-        )
+    def _windows(self, epoch: int) -> list[list[Ints]]:
+        """The rows of each batch of each optimizer step of an epoch; the last step may have fewer batches."""
+        plan = self.setting.plan
+        batches = shuffled_batches(self.dataset.lengths, plan.batch_tokens, seed=self.setting.seed, epoch=epoch)
+        return [batches[start : start + plan.accumulate] for start in range(0, len(batches), plan.accumulate)]
 
     def _epochs(self, bar: Bar) -> None:
         self.model.train()
         passed = 0
         for epoch in range(self.setting.plan.epochs):
-            batches = self._batches(epoch)
-            for rows in batches[max(self.step - passed, 0) :]:
+            windows = self._windows(epoch)
+            for rows in windows[max(self.step - passed, 0) :]:
                 if self._stopped():
                     return
                 note = self._step(rows)
-                bar.advance(len(rows), note)
+                bar.advance(sum(map(len, rows)), note)
                 self._after_step()
-            passed += len(batches)
+            passed += len(windows)
 
     def _stopped(self) -> bool:
         return self.setting.plan.patience is not None and self.without_gain >= self.setting.plan.patience
 
-    def _step(self, rows: Ints) -> str:
+    def _step(self, rows: list[Ints]) -> str:
         """One optimiser step; the running state for the progress bar."""
-        batch = self.dataset.batch(rows)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.setting.plan.learning_rate * _factor(self.step, self.steps, self.setting.plan.warmup)
-        with autocast(self.setting.device, self.setting.precision):
-            logits = self.model(**model_inputs(batch, self.setting.device)).logits
-        terms = self.objective(logits, batch)
-        loss = torch.stack(list(terms.values())).sum()
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(self.optimizer)
-        _clip(list(self.model.parameters()), self.setting.plan.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        batches = [self.dataset.batch(part) for part in rows]
+        window = Window.of(batches, self.step, self.steps)
+        terms: Terms = {}
+        for batch in batches:
+            for name, term in self._backward(batch, window).items():
+                terms[name] = terms[name] + term if name in terms else term
+        self._update()
         self.step += 1
         if self.average is not None:
             self.average.update()
-        self.outcome.rows += len(rows)
-        return self._record(loss, terms)
+        self.outcome.rows += window.rows
+        return self._record(terms)
 
-    def _record(self, loss: Tensor, terms: dict[str, Tensor]) -> str:
-        value = loss.item()
+    def _backward(self, batch: Batch, window: Window) -> Terms:
+        """Add a batch's gradients to those of its step; its terms."""
+        needs = self.objective.needs(window.step, window.total)
+        with autocast(self.setting.device, self.setting.precision):
+            outputs = observe(self.model, model_inputs(batch, self.setting.device), needs)
+        terms: Terms = self.objective(outputs, batch, window)
+        loss = torch.stack(list(terms.values())).sum()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _update(self) -> None:
+        """Apply the gradients of a step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.setting.plan.learning_rate * _factor(self.step, self.steps, self.setting.plan.warmup)
+        self.scaler.unscale_(self.optimizer)
+        _clip(list(self.trained.values()), self.setting.plan.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _record(self, terms: Terms) -> str:
+        value = torch.stack(list(terms.values())).sum().item()
         if not math.isfinite(value):
             bad = next((name for name, term in terms.items() if not math.isfinite(term.item())), "sum")
             raise TrainingError(
                 f"the {bad} loss became {value} at step {self.step} of {self.steps} in {self.setting.name}; "
                 f"lower {self.setting.name}.learning_rate or set project.precision to fp32"
             )
-        if self.step % _RECORD_EVERY == 0 or self.step == self.steps:
+        if self.step % _RECORD_EVERY == 1 or self.step == self.steps:
             self.outcome.history.append((self.step, "loss", value))
             self.outcome.history += [(self.step, f"loss_{name}", term.item()) for name, term in terms.items()]
         dev = f"  dev {self.outcome.scores[-1]:.4f}" if self.outcome.scores else ""
@@ -201,9 +221,8 @@ class _Run:
                 self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
     def _save(self) -> None:
-        parameters = dict(self.model.named_parameters())
         moments: dict[str, Tensor] = {}
-        for name, parameter in parameters.items():
+        for name, parameter in self.trained.items():
             for kind, tensor in self.optimizer.state.get(parameter, {}).items():
                 moments[f"{kind}/{name}"] = tensor
         state: dict[str, Any] = {
@@ -218,6 +237,7 @@ class _Run:
         }
         tensors = {
             "model": self.model.state_dict(),
+            _OBJECTIVE: self.objective.state_dict(),
             "moments": moments,
             "random": checkpoints.random_state(self.setting.device),
         }
@@ -230,7 +250,8 @@ class _Run:
 
     def _restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         self.model.load_state_dict(tensors["model"])
-        for name, parameter in self.model.named_parameters():
+        self.objective.load_state_dict(tensors[_OBJECTIVE])
+        for name, parameter in self.trained.items():
             moments = {
                 key.split("/", 1)[0]: value for key, value in tensors["moments"].items() if key.split("/", 1)[1] == name
             }
@@ -267,8 +288,8 @@ def _clip(parameters: list[Tensor], limit: float) -> None:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
 
 
-def _groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _groups(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     return [
         {"params": [p for p in trainable if p.dim() >= _DECAYED_DIMENSIONS], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.dim() < _DECAYED_DIMENSIONS], "weight_decay": 0.0},

@@ -51,6 +51,17 @@ def test_the_default_file_fits() -> None:
             {"vader": {"kind": "hub", "id": "a/b", "revision": "main"}},
             "ingest.data.vader.revision = 'main'",
         ),
+        ("ingest.teacher.sum", {}, "unknown key 'ingest.teacher.sum'; did you mean 'sums'"),
+        (
+            "distill.terms",
+            [{"kind": "relations", "head": 12}],
+            "unknown key 'distill.terms.0.head'; did you mean 'heads'",
+        ),
+        ("distill.terms", [{"kind": "hidden", "layers": [[1]]}], "distill.terms.0.layers.0 = [1]"),
+        ("distill.terms", [{"kind": "kl", "weight": 0}], "distill.terms.0.weight = 0: input should be greater than 0"),
+        ("distill.terms", [{"kind": "kl", "fraction": 0.5}], "distill.terms.0: fraction is 0.5 of a constant schedule"),
+        ("distill.terms", [{"kind": "hiden"}], "'hiden' found using 'kind' does not match any of the expected tags"),
+        ("distill.accumulate", 0, "distill.accumulate = 0: input should be greater than 0"),
         ("schedule.cron", "daily", "schedule.cron = 'daily'"),
     ],
 )

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from potstill.data.batches import Batch
+from potstill.distillation.composition import Blend, Distillation
 from potstill.distillation.losses import cross_entropy, kl_divergence
-from potstill.distillation.objective import Distillation, supervised
+from potstill.distillation.objective import Supervised, Terms, Window
+from potstill.distillation.outputs import Outputs
+from potstill.distillation.signals import StoredSignals
 
 
 def softmax(values: list[float]) -> list[float]:
@@ -74,15 +77,21 @@ def batch(labels: list[int]) -> Batch:
     return Batch(np.arange(len(labels)), ids, ids, None, np.array(labels))
 
 
+def supervised(labels: list[int]) -> Terms:
+    rows = batch(labels)
+    return Supervised()(Outputs(torch.tensor(STUDENT)), rows, Window.of([rows]))
+
+
 def test_supervised_is_the_mean_over_labelled_rows() -> None:
-    terms = supervised(torch.tensor(STUDENT), batch([2, -1]))
+    terms = supervised([2, -1])
     assert float(terms["ce"]) == pytest.approx(-math.log(softmax(STUDENT[0])[2]), rel=1e-6)
-    assert float(supervised(torch.tensor(STUDENT), batch([-1, -1]))["ce"]) == 0.0
+    assert float(supervised([-1, -1])["ce"]) == 0.0
 
 
 def test_unlabelled_rows_carry_the_teacher_with_full_weight() -> None:
-    objective = Distillation(lambda rows: torch.tensor(TEACHER)[torch.from_numpy(rows)], temperature=2.0, alpha=0.9)
-    terms = objective(torch.tensor(STUDENT), batch([2, -1]))
+    objective = Distillation(StoredSignals(np.array(TEACHER), np.arange(2)), Blend(temperature=2.0, alpha=0.9))
+    rows = batch([2, -1])
+    terms = objective(Outputs(torch.tensor(STUDENT)), rows, Window.of([rows]))
     kl = [reference_kl(s, t, 2.0) for s, t in zip(STUDENT, TEACHER, strict=True)]
     assert float(terms["kl"]) == pytest.approx((0.9 * kl[0] + 1.0 * kl[1]) / 2, rel=1e-5)
     assert float(terms["ce"]) == pytest.approx(0.1 * -math.log(softmax(STUDENT[0])[2]) / 2, rel=1e-5)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from potstill.distillation.attention import attention_kl, attention_mse
 from potstill.distillation.hidden import Projections, hidden_cosine, hidden_mse, per_token
-from potstill.distillation.relations import SelfAttention, self_attention_relation, self_attention_relations
+from potstill.distillation.outputs import SelfAttention
+from potstill.distillation.relations import self_attention_relation, self_attention_relations
 from potstill.errors import ModelError, SignalError
 
 Array = npt.NDArray[np.float64]

@@ -10,7 +10,8 @@ from torch import Tensor
 from potstill.artifacts import read_json, write_json
 from potstill.config import Training
 from potstill.data.batches import Batch, TokenDataset
-from potstill.distillation.objective import supervised
+from potstill.distillation.objective import Supervised, Terms, Window
+from potstill.distillation.outputs import Outputs
 from potstill.errors import TrainingError
 from potstill.models.loading import load_classifier
 from potstill.training.checkpoints import newest
@@ -55,7 +56,7 @@ def weights(found: torch.nn.Module) -> dict[str, Tensor]:
 
 def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, tiny_base: Path) -> None:
     student = model(tiny_base)
-    outcome = train(student, TRAIN, supervised, score, setting(tmp_path))
+    outcome = train(student, TRAIN, Supervised(), score, setting(tmp_path))
     assert outcome.score > 0.9
     assert outcome.score == max(outcome.scores) == score(student)
     assert outcome.rows == 4 * len(TRAIN)
@@ -64,8 +65,8 @@ def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, tiny_base: Path) -
 
 def test_the_same_seed_gives_the_same_bits(tmp_path: Path, tiny_base: Path) -> None:
     first, second = model(tiny_base), model(tiny_base)
-    train(first, TRAIN, supervised, score, setting(tmp_path / "a", epochs=1))
-    train(second, TRAIN, supervised, score, setting(tmp_path / "b", epochs=1))
+    train(first, TRAIN, Supervised(), score, setting(tmp_path / "a", epochs=1))
+    train(second, TRAIN, Supervised(), score, setting(tmp_path / "b", epochs=1))
     other = weights(second)
     assert all(torch.equal(value, other[name]) for name, value in weights(first).items())
 
@@ -79,21 +80,19 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     tmp_path: Path, tiny_base: Path, cut: int, plan: dict[str, float]
 ) -> None:
     straight = model(tiny_base)
-    wanted = train(straight, TRAIN, supervised, score, setting(tmp_path / "straight", **plan))
-    steps = 0
+    wanted = train(straight, TRAIN, Supervised(), score, setting(tmp_path / "straight", **plan))
 
-    def cut_short(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        nonlocal steps
-        steps += 1
-        if steps == cut:
-            raise Stop
-        return supervised(logits, batch)
+    class CutShort(Supervised):
+        def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+            if window.step == cut - 1:
+                raise Stop
+            return super().forward(outputs, batch, window)
 
     with pytest.raises(Stop):
-        train(model(tiny_base), TRAIN, cut_short, score, setting(tmp_path / "cut", **plan))
+        train(model(tiny_base), TRAIN, CutShort(), score, setting(tmp_path / "cut", **plan))
     resumed = model(tiny_base)
     torch.manual_seed(999)  # whatever the process did before
-    found = train(resumed, TRAIN, supervised, score, setting(tmp_path / "cut", **plan))
+    found = train(resumed, TRAIN, Supervised(), score, setting(tmp_path / "cut", **plan))
     assert found.resumed_at == cut - 1
     assert (found.scores, found.rows, found.history) == (wanted.scores, wanted.rows, wanted.history)
     other = weights(straight)
@@ -103,7 +102,7 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
 def test_a_damaged_checkpoint_is_passed_over(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(model(tiny_base), TRAIN, supervised, score, setting(tmp_path, epochs=1))
+    train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=1))
     kept = sorted(tmp_path.glob("step-*"))
     assert len(kept) == 2
     weights_file = kept[-1] / "model.safetensors"
@@ -118,41 +117,44 @@ def test_a_damaged_checkpoint_is_passed_over(
 
 
 def test_no_pickle_is_written(tmp_path: Path, tiny_base: Path) -> None:
-    train(model(tiny_base), TRAIN, supervised, score, setting(tmp_path, epochs=1))
+    train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=1))
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
 
 
 def test_a_nan_loss_stops_at_its_step_and_names_the_term(tmp_path: Path, tiny_base: Path) -> None:
-    def broken(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return supervised(logits, batch) | {"kl": logits.sum() * float("nan")}
+    class Broken(Supervised):
+        def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+            return super().forward(outputs, batch, window) | {"kl": outputs.logits.sum() * float("nan")}
 
     with pytest.raises(TrainingError, match="the kl loss became nan at step 1 of"):
-        train(model(tiny_base), TRAIN, broken, score, setting(tmp_path))
+        train(model(tiny_base), TRAIN, Broken(), score, setting(tmp_path))
 
 
 def test_the_starting_weights_stay_where_dev_does_not_improve(tmp_path: Path, tiny_base: Path) -> None:
     student = model(tiny_base)
     start = weights(student)
     scores = iter([0.9, 0.5, 0.9])
-    outcome = train(student, TRAIN, supervised, lambda _: next(scores), setting(tmp_path, keep_start=True, epochs=2))
+    outcome = train(student, TRAIN, Supervised(), lambda _: next(scores), setting(tmp_path, keep_start=True, epochs=2))
     assert outcome.scores == [0.9, 0.5, 0.9]
     assert all(torch.equal(value, start[name]) for name, value in weights(student).items())
 
 
 def test_patience_ends_a_run_without_gain(tmp_path: Path, tiny_base: Path) -> None:
     scores = iter([0.8, 0.7, 0.6, 0.9])
-    outcome: Outcome = train(model(tiny_base), TRAIN, supervised, lambda _: next(scores), setting(tmp_path, patience=2))
+    outcome: Outcome = train(
+        model(tiny_base), TRAIN, Supervised(), lambda _: next(scores), setting(tmp_path, patience=2)
+    )
     assert outcome.scores == [0.8, 0.7, 0.6]
 
 
 def test_dev_is_scored_as_often_as_asked(tmp_path: Path, tiny_base: Path) -> None:
-    outcome = train(model(tiny_base), TRAIN, supervised, score, setting(tmp_path, epochs=2, evaluations_per_epoch=3))
+    outcome = train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=2, evaluations_per_epoch=3))
     assert len(outcome.scores) == 6
 
 
 def test_bf16_trains_too(tmp_path: Path, tiny_base: Path) -> None:
     plan = setting(tmp_path).plan
-    outcome = train(model(tiny_base), TRAIN, supervised, score, Setting("distill", plan, 11, CPU, "bf16", tmp_path))
+    outcome = train(model(tiny_base), TRAIN, Supervised(), score, Setting("distill", plan, 11, CPU, "bf16", tmp_path))
     assert outcome.score > 0.9
 
 

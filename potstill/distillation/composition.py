@@ -1,0 +1,154 @@
+"""The objective of distillation: the loss on logits and the terms that params add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from potstill.config import TermBase
+from potstill.data.batches import Batch
+from potstill.distillation.balancing import Balancer, Schedule
+from potstill.distillation.losses import cross_entropy, kl_divergence
+from potstill.distillation.objective import Objective, Terms, Window
+from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention
+from potstill.distillation.teachers import Source
+from potstill.distillation.terms import Both, Term
+from potstill.errors import SignalError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Blend:
+    """alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE (Hinton et al. 2015), row by row.
+
+    A row without a gold label carries the teacher's signal with weight 1, so that an unlabelled row teaches as much as
+    a labelled one.
+
+    Attributes:
+        temperature: T.
+        alpha: weight of the teacher on rows with a gold label.
+    """
+
+    temperature: float
+    alpha: float
+
+    def __call__(self, both: Both) -> Terms:
+        """The two weighted terms of a batch."""
+        gold = (both.labels >= 0).float()
+        soft = (1 - (1 - self.alpha) * gold) * kl_divergence(both.student.logits, both.teacher.logits, self.temperature)
+        hard = (1 - self.alpha) * cross_entropy(both.student.logits, both.labels)
+        return {"kl": soft.sum() / both.window.rows, "ce": hard.sum() / both.window.rows}
+
+    def describe(self) -> str:
+        """The blend as the user reads it."""
+        return f"{self.alpha:g} * T^2 * KL(T={self.temperature:g}) + {1 - self.alpha:g} * CE"
+
+
+class Distillation(Objective):
+    """A blend on logits plus weighted terms, against one source of teacher outputs.
+
+    Args:
+        source: gives the teacher's outputs, whatever their origin; not a part of this module.
+        blend: the loss on logits; None: the terms alone.
+        terms: name -> term.
+
+    Raises:
+        SignalError: the source cannot give what a term needs.
+        ParamsError: without a blend, no term keeps a weight to the end of the run.
+    """
+
+    def __init__(self, source: Source, blend: Blend | None, terms: Mapping[str, Term] | None = None) -> None:
+        super().__init__()
+        self._source, self._blend = source, blend
+        self.terms = nn.ModuleDict(dict(terms or {}))
+        self._named: dict[str, Term] = dict(terms or {})
+        for name, term in self._named.items():
+            _check_source(name, term, source)
+        schedules = {} if blend is None else {"kl": Schedule(1.0), "ce": Schedule(1.0)}
+        self._balancer = Balancer(schedules | {name: term.schedule for name, term in self._named.items()})
+
+    def needs(self, step: int, total: int) -> Needs:
+        """What the terms that weigh something at this step ask of the student."""
+        return _union(term.student_needs for term in self._active(step, total).values())
+
+    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+        """The weighted terms of a batch."""
+        active = self._active(window.step, window.total)
+        device = outputs.logits.device
+        teacher = self._source(batch, _union(term.teacher_needs for term in active.values()))
+        ids, mask, labels = (
+            torch.from_numpy(array).to(device) for array in (batch.input_ids, batch.attention_mask, batch.labels)
+        )
+        both = Both(outputs, _on(device, teacher), ids, mask, labels, window)
+        found = {} if self._blend is None else self._blend(both)
+        found |= {name: term(both) for name, term in active.items()}
+        return self._balancer(found, window.step, window.total)[1]
+
+    def describe(self) -> list[str]:
+        """One line for the blend and one for each term."""
+        lines = [] if self._blend is None else [self._blend.describe()]
+        return lines + [f"+ {term.describe()}" for term in self._named.values()]
+
+    def _active(self, step: int, total: int) -> dict[str, Term]:
+        return {name: term for name, term in self._named.items() if term.schedule.at(step, total) > 0}
+
+
+def make_terms(
+    configs: Sequence[TermBase], student: PreTrainedModel, teacher: PreTrainedModel, seed: int
+) -> dict[str, Term]:
+    """The terms of params between two models, by name: the kind, numbered where it is there already.
+
+    Args:
+        configs: entries of `distill.terms`.
+        student: the student.
+        teacher: the teacher.
+        seed: of the projections' first weights; torch's own random state stays as it is.
+
+    Raises:
+        ModelError: see `Term`.
+    """
+    terms: dict[str, Term] = {}
+    # The blend's terms are kl and ce.
+    taken = {"kl": 1, "ce": 1}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for config in configs:
+            term = Term(config, student, teacher)
+            taken[term.kind] = taken.get(term.kind, 0) + 1
+            terms[term.kind if taken[term.kind] == 1 else f"{term.kind}_{taken[term.kind]}"] = term
+    return terms
+
+
+def teacher_needs(terms: Mapping[str, Term]) -> Needs:
+    """What all terms together ask of a teacher beside logits."""
+    return _union(term.teacher_needs for term in terms.values())
+
+
+def _union(needs: Iterable[Needs]) -> Needs:
+    return reduce(or_, needs, LOGITS)
+
+
+def _check_source(name: str, term: Term, source: Source) -> None:
+    if not source.supports(term.teacher_needs):
+        what = "queries, keys and values" if term.teacher_needs.attention else "hidden states"
+        raise SignalError(
+            f"the loss term {name} needs the teacher's {what}, which {source.name} cannot give; "
+            "train with a live teacher, or remove the term from distill.terms"
+        )
+
+
+def _on(device: torch.device, outputs: Outputs) -> Outputs:
+    """The same outputs on a device."""
+    return Outputs(
+        outputs.logits.to(device),
+        {number: states.to(device) for number, states in outputs.hidden.items()},
+        {number: SelfAttention(*(part.to(device) for part in parts)) for number, parts in outputs.attention.items()},
+    )

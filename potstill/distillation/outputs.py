@@ -1,0 +1,131 @@
+"""What a model says on a batch: its logits and, where a loss asks, the states and projections of chosen layers.
+
+One value type for both sides, so that a loss never knows whether a teacher's came from a store or from a live model.
+States are counted as transformers counts them: 0 is what the first layer takes in, n what the n-th layer gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from potstill.models.families import Family, family_of, layers_of
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.hooks import RemovableHandle
+    from transformers import PreTrainedModel
+
+
+class SelfAttention(NamedTuple):
+    """What one layer's self-attention projects its input to, all heads side by side, each [batch, sequence, width]."""
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What is asked of a model beside its logits.
+
+    Attributes:
+        hidden: hidden states, by number from 0.
+        attention: layers whose queries, keys and values are asked for, by number from 1.
+    """
+
+    hidden: frozenset[int] = frozenset()
+    attention: frozenset[int] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.hidden or self.attention)
+
+    def __or__(self, other: Needs) -> Needs:
+        return Needs(self.hidden | other.hidden, self.attention | other.attention)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A model's answer to a batch.
+
+    Attributes:
+        logits: [batch, classes].
+        hidden: number of the hidden state -> [batch, sequence, width].
+        attention: number of the layer -> its queries, keys and values.
+    """
+
+    logits: Tensor
+    hidden: Mapping[int, Tensor] = field(default_factory=dict)
+    attention: Mapping[int, SelfAttention] = field(default_factory=dict)
+
+
+LOGITS = Needs()
+
+
+def observe(model: PreTrainedModel, inputs: Mapping[str, Tensor], needs: Needs = LOGITS) -> Outputs:
+    """Run a model and catch what is asked for on the way; with nothing asked for, a plain forward pass.
+
+    Args:
+        model: of a class in `families.FAMILIES` where more than logits is asked for.
+        inputs: keyword arguments of the model.
+        needs: what to catch; the layers exist.
+
+    Raises:
+        ModelError: the class is not known.
+    """
+    if not needs:
+        return Outputs(model(**inputs).logits)
+    hidden: dict[int, Tensor] = {}
+    parts: dict[tuple[int, str], Tensor] = {}
+    with _hooks(model, needs, hidden, parts):
+        logits = model(**inputs).logits
+    names = _projections(family_of(model.config))
+    found = {number: [parts[number, name] for name in names] for number in needs.attention}
+    attention = {
+        number: SelfAttention(*(tensors if len(tensors) == 3 else tensors[0].chunk(3, dim=-1)))
+        for number, tensors in found.items()
+    }
+    return Outputs(logits, hidden, attention)
+
+
+@contextmanager
+def _hooks(
+    model: PreTrainedModel, needs: Needs, hidden: dict[int, Tensor], parts: dict[tuple[int, str], Tensor]
+) -> Iterator[None]:
+    """Forward hooks that fill `hidden` and `parts`; gone behind the block."""
+    family, layers = family_of(model.config), layers_of(model)
+    handles: list[RemovableHandle] = []
+    if 0 in needs.hidden:
+
+        def take_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden[0] = args[0] if args else kwargs["hidden_states"]
+
+        handles.append(layers[0].register_forward_pre_hook(take_input, with_kwargs=True))
+    for number in needs.hidden - {0}:
+
+        def take_output(_: nn.Module, args: Any, output: Any, number: int = number) -> None:
+            hidden[number] = output if isinstance(output, Tensor) else output[0]
+
+        handles.append(layers[number - 1].register_forward_hook(take_output))
+    for number in needs.attention:
+        for part in _projections(family):
+
+            def take_part(_: nn.Module, args: Any, output: Tensor, key: tuple[int, str] = (number, part)) -> None:
+                # The first call: DeBERTa projects its relative positions with the same weights afterwards.
+                parts.setdefault(key, output)
+
+            handles.append(layers[number - 1].get_submodule(part).register_forward_hook(take_part))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _projections(family: Family) -> list[str]:
+    """The linear layers inside a layer that make queries, keys and values, in that order."""
+    return [path for path in (family.query, family.key, family.value, family.qkv) if path is not None]

@@ -1,0 +1,81 @@
+"""Where a teacher's outputs come from: a store, a live model, or the first of several that can give what is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from potstill.data.batches import Batch
+from potstill.distillation.outputs import LOGITS, Needs, Outputs, observe
+from potstill.models.families import FAMILIES, layers_of
+from potstill.training.precision import Precision, autocast
+from potstill.training.predict import model_inputs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Source(Protocol):
+    """Gives the teacher's outputs on a batch.
+
+    Attributes:
+        name: as a sentence calls it.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    def supports(self, needs: Needs) -> bool:
+        """Whether it can give that beside logits."""
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """The teacher's outputs on exactly the batch's token ids, with what is asked for, which it supports."""
+
+
+class LiveTeacher:
+    """A teacher that runs on each batch, without gradients and in evaluation mode.
+
+    Args:
+        model: the teacher; moved to the device.
+        device: where it runs.
+        precision: the run's number format.
+    """
+
+    name = "a live teacher of this class"
+
+    def __init__(self, model: PreTrainedModel, device: torch.device, precision: Precision = "fp32") -> None:
+        self._model, self._device, self._precision = model.to(device).eval(), device, precision
+
+    def supports(self, needs: Needs) -> bool:
+        """All layers that the teacher has, if its class is known."""
+        if self._model.config.model_type not in FAMILIES:
+            return not needs
+        layers = len(layers_of(self._model))
+        return needs.hidden <= set(range(layers + 1)) and needs.attention <= set(range(1, layers + 1))
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """Run it. Not in inference mode: its tensors cannot take part in a backward pass, a student's loss does."""
+        with torch.no_grad(), autocast(self._device, self._precision):
+            return observe(self._model, model_inputs(batch, self._device), needs)
+
+
+@dataclass(frozen=True)
+class FirstAble:
+    """The first of several sources that can give what a batch asks for: a store before a live teacher."""
+
+    sources: tuple[Source, ...]
+
+    @property
+    def name(self) -> str:
+        """All of them."""
+        return " or ".join(source.name for source in self.sources)
+
+    def supports(self, needs: Needs) -> bool:
+        """Whether one of them does."""
+        return any(source.supports(needs) for source in self.sources)
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """That source's outputs."""
+        return next(source for source in self.sources if source.supports(needs))(batch, needs)
