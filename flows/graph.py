@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill import environment
-from potstill.errors import ToolError
+from potstill.artifacts import read_json, write_json
+from potstill.errors import BusyError, ToolError
 
 
 class Graph:
@@ -58,8 +59,19 @@ class Graph:
         return [other.addressing for other in graph.successors(stage) if other.path == stage.path]
 
     def is_stale(self, name: str) -> bool:
-        """Whether a stage's deps, params, command or outs differ from dvc.lock."""
-        return bool(self._repo.status(targets=[name]))
+        """Whether a stage's deps, params, command or outs differ from dvc.lock.
+
+        Raises:
+            BusyError: a DVC command is at work on the stage's files.
+        """
+        from dvc.lock import LockError
+
+        try:
+            return bool(self._repo.status(targets=[name]))
+        except LockError as error:
+            raise BusyError(
+                f"DVC is at work on the files of {name}: {_flat(error)}; wait for it, then run again"
+            ) from error
 
     def stale(self) -> list[str]:
         """All stages that a run would look at: the stale ones and everything behind them, in order."""
@@ -68,6 +80,33 @@ class Graph:
             if set(self.dependencies(name)) & set(found) or self.is_stale(name):
                 found.append(name)
         return found
+
+
+def free_dead_locks(workspace: Path) -> None:
+    """Take what dead processes hold out of DVC's table of readers and writers; call it with the run lock held.
+
+    DVC does so itself for a process that is gone, but takes one for alive that was killed and whose parent has not yet
+    asked how it ended: in a container without an init process that is for ever.
+    """
+    table = workspace / ".dvc" / "tmp" / "rwlock"
+    if not table.exists():
+        return
+    held: dict[str, dict[str, Any]] = read_json(table)
+    alive = {
+        "read": {path: kept for path, all_ in held["read"].items() if (kept := [one for one in all_ if _lives(one)])},
+        "write": {path: one for path, one in held["write"].items() if _lives(one)},
+    }
+    if alive != held:
+        write_json(table, alive)
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(int(holder["pid"])).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _flat(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.errors import StageError
-from flows.graph import Graph
+from flows.graph import Graph, free_dead_locks
 from flows.recorder import Recorder
 from potstill import environment
 from potstill.artifacts import MANIFEST, canonical_json, file_sums, read_json, sha256_file, write_json
@@ -163,6 +163,7 @@ def open_run(workspace: Path) -> Iterator[Run]:
         _write_sources(workspace, params)
         if (changed := refresh_code_file(workspace)) is not None:
             say(changed)
+        free_dead_locks(workspace)
         recorder = Recorder(workspace, params.project.name, _flat(params))
         run = _open = Run(workspace, params, Graph(workspace), recorder)
         status = "KILLED"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ CACHE = REPOSITORY / ".work" / "test-cache"
 def pytest_configure(config: pytest.Config) -> None:
     # Great Expectations imports modules that Python 3.11 calls deprecated (sre_constants, sre_parse).
     config.addinivalue_line("filterwarnings", "ignore:module 'sre_:DeprecationWarning")
+    # Started in the background, a shell has its children ignore Ctrl-C; the tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Fixtures that cost a minute: the tests that share one stay in one worker.

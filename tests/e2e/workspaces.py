@@ -13,11 +13,15 @@ BIN = Path(sys.executable).parent
 
 # Small enough for seconds, large enough to be learned: a tiny random model has to see its rows often.
 TINY = [
+    "prepare.augment.crops=1",
+    "prepare.augment.splices=0",
     "tokenize.max_length=48",
     "teacher.epochs=6",
     "teacher.learning_rate=0.005",
     "teacher.batch_tokens=512",
+    "teacher.average_decay=0.9",
     "distill.epochs=6",
+    "distill.average_decay=0.9",
     "distill.learning_rate=0.005",
     "distill.batch_tokens=512",
     "finetune.batch_tokens=512",
