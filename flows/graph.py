@@ -91,7 +91,7 @@ def free_dead_locks(workspace: Path) -> None:
     table = workspace / ".dvc" / "tmp" / "rwlock"
     if not table.exists():
         return
-    held: dict[str, dict[str, Any]] = read_json(table)
+    held: dict[str, dict[str, Any]] = {"read": {}, "write": {}} | read_json(table)
     alive = {
         "read": {path: kept for path, all_ in held["read"].items() if (kept := [one for one in all_ if _lives(one)])},
         "write": {path: one for path, one in held["write"].items() if _lives(one)},

@@ -33,10 +33,12 @@ def begin(folder: Path, home: Path) -> subprocess.Popen[str]:
 
 def wait_for_line(process: subprocess.Popen[str], start: str) -> None:
     assert process.stdout is not None
+    said = []
     for line in process.stdout:
         if line.startswith(start):
             return
-    pytest.fail(f"the run ended before it said {start!r}")
+        said.append(line)
+    pytest.fail(f"the run ended before it said {start!r}; it said {''.join(said)}")
 
 
 def nothing_left(folder: Path, seconds: float = 15) -> bool:

@@ -15,6 +15,10 @@ from potstill.errors import BusyError
 from tests.flows.conftest import Toy
 
 
+# A library of DVC's, in this process and not in a child of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
+
+
 def hold(toy: Path, pid: int, path: str) -> Path:
     """What DVC writes while a process makes an out."""
     table = toy / ".dvc" / "tmp" / "rwlock"
