@@ -69,9 +69,8 @@ class Graph:
         try:
             return bool(self._repo.status(targets=[name]))
         except LockError as error:
-            raise BusyError(
-                f"DVC is at work on the files of {name}: {_flat(error)}; wait for it, then run again"
-            ) from error
+            held = _flat(error).partition(" If there are no processes")[0]
+            raise BusyError(f"DVC is at work in this workspace: {held}; wait for it, then run again") from error
 
     def stale(self) -> list[str]:
         """All stages that a run would look at: the stale ones and everything behind them, in order."""

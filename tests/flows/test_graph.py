@@ -30,17 +30,19 @@ def hold(toy: Path, pid: int, path: str) -> Path:
     return table
 
 
-def test_what_a_killed_process_held_is_free_though_nobody_has_asked_for_its_end(offline_toy: Toy) -> None:
+def test_what_a_killed_process_held_is_free_though_nobody_has_asked_for_its_end(
+    offline_toy: Toy, request: pytest.FixtureRequest
+) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
+    request.addfinalizer(dead.wait)
     while psutil.Process(dead.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
     table = hold(offline_toy.folder, dead.pid, "data/prepared")
-    with pytest.raises(BusyError, match="DVC is at work on the files of prepare"):
+    with pytest.raises(BusyError, match="DVC is at work in this workspace"):
         Graph(offline_toy.folder).stale()
     free_dead_locks(offline_toy.folder)
     assert json.loads(table.read_text()) == {"write": {}, "read": {}}
     assert Graph(offline_toy.folder).stale() == ["prepare", "export", "evaluate"]
-    dead.wait()
 
 
 def test_what_a_living_process_holds_stays_held(offline_toy: Toy) -> None:
