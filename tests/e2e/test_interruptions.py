@@ -60,7 +60,7 @@ def test_kill_9_interrupt_and_a_second_run_at_once(
     busy = command("potstill", "run", cwd=folder, home=tmp_path, expect=4)
     assert "a run is already going on" in busy
     os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    killed.communicate(timeout=60)
     assert nothing_left(folder), processes_in(folder)
 
     interrupted = begin(folder, tmp_path)
