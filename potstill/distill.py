@@ -249,12 +249,11 @@ def _distilled(
 ) -> Distilled:
     from potstill.models.student import student_from_layers
     from potstill.training.loop import Setting, train
-    from potstill.training.precision import choose_device, choose_precision
+    from potstill.training.precision import choose_device, choose_precision, product_size
     from potstill.training.predict import accuracy, predict_logits
 
-    where, config = choose_device(device), teacher.config
-    intermediate = int(getattr(config, "intermediate_size", 4 * config.hidden_size))
-    chosen, _ = choose_precision(precision, where, int(config.hidden_size), intermediate, work / "precision.json")
+    where = choose_device(device)
+    chosen, _ = choose_precision(precision, where, *product_size(teacher.config), work / "precision.json")
     student = student_from_layers(teacher, params.layers)
     objective = _objective(params, student, teacher.to(where), rows, chosen, seed)
     answers = predict_logits(teacher, dev, precision=chosen)
@@ -277,16 +276,13 @@ def _objective(
     seed: int,
 ) -> Distillation:
     """The teacher's logits computed once; what terms need beside them, live."""
-    from potstill.distillation.composition import Blend, Distillation, make_terms, teacher_needs
+    from potstill.distillation.composition import distillation
     from potstill.distillation.signals import StoredSignals
-    from potstill.distillation.teachers import FirstAble, LiveTeacher, Source
     from potstill.training.predict import predict_logits
 
-    terms = make_terms(params.terms, student, teacher, seed)
-    source: Source = StoredSignals(predict_logits(teacher, rows, precision=precision), np.arange(len(rows)))
-    if teacher_needs(terms):
-        source = FirstAble((source, LiveTeacher(teacher, next(teacher.parameters()).device, precision)))
-    objective = Distillation(source, Blend(params.temperature, params.alpha), terms)
+    stored = StoredSignals(predict_logits(teacher, rows, precision=precision), np.arange(len(rows)))
+    device = next(teacher.parameters()).device
+    objective = distillation(params, student, teacher, stored, device=device, precision=precision, seed=seed)
     for line in objective.describe():
         say(f"distill: {line}")
     return objective

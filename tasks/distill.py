@@ -5,9 +5,8 @@ from __future__ import annotations
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
-from potstill.distillation.composition import Blend, Distillation, make_terms, teacher_needs
+from potstill.distillation.composition import distillation
 from potstill.distillation.signals import StoredSignals
-from potstill.distillation.teachers import FirstAble, LiveTeacher, Source
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.student import student_from_layers
 from potstill.progress import say
@@ -24,11 +23,11 @@ def run(stage: Stage) -> Result:
     splits = ["train", "transfer"] if distill.transfer else ["train"]
     dataset = TokenDataset.concatenate([open_split(stage, split) for split in splits])
     setting = prepare_setting(stage, distill, student)
-    terms = make_terms(distill.terms, student, teacher, stage.project.seed)
-    source: Source = StoredSignals.open(stage.deps["signals"], dataset, stage.deps["teacher"])
-    if teacher_needs(terms):
-        source = FirstAble((source, LiveTeacher(teacher, setting.device, setting.precision)))
-    objective = Distillation(source, Blend(distill.temperature, distill.alpha), terms)
+    stored = StoredSignals.open(stage.deps["signals"], dataset, stage.deps["teacher"])
+    device, precision = setting.device, setting.precision
+    objective = distillation(
+        distill, student, teacher, stored, device=device, precision=precision, seed=stage.project.seed
+    )
     unlabelled = f"{int((dataset.labels < 0).sum()):,} of {len(dataset):,} rows have no gold label and carry KL alone"
     first, *others = objective.describe()
     for line in (f"{first}; {unlabelled}", *others):

@@ -13,7 +13,7 @@ from potstill.config import Training
 from potstill.data.batches import TokenDataset
 from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
-from potstill.training.precision import Precision, choose_device, choose_precision
+from potstill.training.precision import Precision, choose_device, choose_precision, product_size
 from potstill.training.predict import accuracy, predict_logits
 from tasks.stage import WORK, Result, Stage
 
@@ -35,13 +35,8 @@ def open_split(stage: Stage, split: str) -> TokenDataset:
 def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precision]:
     """Device and precision as params say, measured where they say `auto`; told to the user."""
     device = choose_device(stage.project.device)
-    config = model.config
     precision, why = choose_precision(
-        stage.project.precision,
-        device,
-        int(config.hidden_size),
-        int(getattr(config, "intermediate_size", 4 * config.hidden_size)),
-        WORK / "precision.json",
+        stage.project.precision, device, *product_size(model.config), WORK / "precision.json"
     )
     say(f"{stage.name}: {device.type}, {precision} ({why})")
     return device, precision

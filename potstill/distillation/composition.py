@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from potstill.config import TermBase
+from potstill.config import Distill, TermBase
 from potstill.data.batches import Batch
 from potstill.distillation.balancing import Balancer, Schedule
 from potstill.distillation.losses import cross_entropy, kl_divergence
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention
-from potstill.distillation.teachers import Source
+from potstill.distillation.teachers import FirstAble, LiveTeacher, Source
 from potstill.distillation.terms import Both, Term
 from potstill.errors import SignalError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from potstill.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,36 @@ def make_terms(
             taken[term.kind] = taken.get(term.kind, 0) + 1
             terms[term.kind if taken[term.kind] == 1 else f"{term.kind}_{taken[term.kind]}"] = term
     return terms
+
+
+def distillation(
+    params: Distill,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    stored: Source,
+    *,
+    device: torch.device,
+    precision: Precision,
+    seed: int,
+) -> Distillation:
+    """The objective that a `distill` section describes.
+
+    Args:
+        params: temperature, alpha and terms.
+        student: the student.
+        teacher: runs, on the device, only where a term needs more than logits.
+        stored: the teacher's logits, all that the blend asks for.
+        device: of the run.
+        precision: of the run.
+        seed: see `make_terms`.
+
+    Raises:
+        ModelError: see `Term`.
+        SignalError: neither source can give what a term needs.
+    """
+    terms = make_terms(params.terms, student, teacher, seed)
+    source = FirstAble((stored, LiveTeacher(teacher, device, precision))) if teacher_needs(terms) else stored
+    return Distillation(source, Blend(params.temperature, params.alpha), terms)
 
 
 def teacher_needs(terms: Mapping[str, Term]) -> Needs:

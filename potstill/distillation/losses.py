@@ -167,9 +167,7 @@ def dist_inter_class(student: Tensor, teacher: Tensor, temperature: float) -> Te
     Raises:
         SignalError: the shapes differ.
     """
-    check_same_logits(student, teacher)
-    ours = functional.softmax(student.float() / temperature, dim=-1)
-    theirs = functional.softmax(teacher.detach().float() / temperature, dim=-1)
+    ours, theirs = _softened(student, teacher, temperature)
     return 1 - _correlation(ours, theirs)
 
 
@@ -192,10 +190,15 @@ def dist_intra_class(student: Tensor, teacher: Tensor, temperature: float) -> Te
     Raises:
         SignalError: the shapes differ.
     """
+    ours, theirs = _softened(student, teacher, temperature)
+    return 1 - _correlation(ours.T, theirs.T)
+
+
+def _softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """[batch, classes] probabilities of both at T, in fp32, the teacher's without a gradient."""
     check_same_logits(student, teacher)
     ours = functional.softmax(student.float() / temperature, dim=-1)
-    theirs = functional.softmax(teacher.detach().float() / temperature, dim=-1)
-    return 1 - _correlation(ours.T, theirs.T)
+    return ours, functional.softmax(teacher.detach().float() / temperature, dim=-1)
 
 
 def _correlation(left: Tensor, right: Tensor) -> Tensor:

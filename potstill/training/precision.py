@@ -6,7 +6,7 @@ import platform
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -61,6 +61,12 @@ def choose_precision(
     fp32, bf16 = known[key]
     chosen: Precision = "bf16" if bf16 >= WORTH * fp32 else "fp32"
     return chosen, f"measured {fp32:.0f} GFLOP/s in fp32, {bf16:.0f} in bf16"
+
+
+def product_size(config: Any) -> tuple[int, int]:
+    """Width of a model and of its feed-forward layers, by its config: what `choose_precision` times."""
+    hidden = int(config.hidden_size)
+    return hidden, int(getattr(config, "intermediate_size", 4 * hidden))
 
 
 def _machine(device: torch.device) -> str:
