@@ -5,6 +5,7 @@ from __future__ import annotations
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
+from potstill.distillation.columns import described
 from potstill.distillation.composition import distillation
 from potstill.distillation.signals import StoredSignals
 from potstill.models.loading import load_classifier, save_model
@@ -28,6 +29,8 @@ def run(stage: Stage) -> Result:
     objective = distillation(
         distill, student, teacher, stored, device=device, precision=precision, seed=stage.project.seed
     )
+    if not stored.supports(objective.asks):
+        say(f"distill: the teacher runs for its {described(objective.asks)}, which the signals stage can store")
     unlabelled = f"{int((dataset.labels < 0).sum()):,} of {len(dataset):,} rows have no gold label and carry KL alone"
     first, *others = objective.describe()
     for line in (f"{first}; {unlabelled}", *others):
