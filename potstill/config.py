@@ -39,6 +39,8 @@ class Project(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    # That share each step of a training stage, on this machine: `torchrun` starts them, one a GPU where there are some.
+    processes: Positive = 1
 
 
 # --- ingest ---------------------------------------------------------------------------------------------------------
@@ -228,6 +230,8 @@ class Training(Strict):
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     # Dev evaluations without a better score after which training stops; null: never.
     patience: Positive | None = None
+    # Evaluations whose mean has to rise for that: above 1, a lucky or unlucky one alone decides nothing.
+    patience_window: Positive = 1
     evaluations_per_epoch: Positive = 1
     # Seconds between checkpoints; the newest that verifies is where an interrupted run goes on.
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 30
