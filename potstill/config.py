@@ -409,7 +409,14 @@ class Finetune(Training):
 
 
 class Control(Training):
-    """The no-distillation control: the pretrained base's layers on gold labels, for as long as that helps."""
+    """The controls: the pretrained base's layers, and the teacher's, on gold labels for as long as that helps."""
+
+
+class Proof(Strict):
+    """Whether the teacher helps: student and controls over several training seeds, compared on the test split."""
+
+    # The first is project.seed, whose student is served; each further one trains a student and both controls anew.
+    seeds: Annotated[int, Field(ge=1, le=100)] = 1
 
 
 class Export(Strict):
@@ -448,6 +455,8 @@ class Gate(Strict):
     min_gain_over_control: Annotated[float, Field(ge=-1, le=1)] | None = None
     # The upper bound of that gain's confidence interval: below 0 the candidate is worse than the control beyond noise.
     min_gain_over_control_upper: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
+    # Controls against which the proof has to say BEATS.
+    must_beat: list[Literal["pretrained", "initialised"]] = []
     max_ece: Share | None = None
     max_file_mb: Annotated[float, Field(gt=0)] | None = 20.0
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None
@@ -503,6 +512,7 @@ class Params(Strict):
     distill: Distill
     finetune: Finetune
     control: Control
+    proof: Proof = Proof()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
