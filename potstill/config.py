@@ -39,6 +39,8 @@ class Project(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    # That share each step of a training stage, on this machine: `torchrun` starts them, one a GPU where there are some.
+    processes: Positive = 1
 
 
 # --- ingest ---------------------------------------------------------------------------------------------------------
@@ -228,6 +230,8 @@ class Training(Strict):
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     # Dev evaluations without a better score after which training stops; null: never.
     patience: Positive | None = None
+    # Evaluations whose mean has to rise for that: above 1, a lucky or unlucky one alone decides nothing.
+    patience_window: Positive = 1
     evaluations_per_epoch: Positive = 1
     # Seconds between checkpoints; the newest that verifies is where an interrupted run goes on.
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 30
@@ -405,7 +409,14 @@ class Finetune(Training):
 
 
 class Control(Training):
-    """The no-distillation control: the pretrained base's layers on gold labels, for as long as that helps."""
+    """The controls: the pretrained base's layers, and the teacher's, on gold labels for as long as that helps."""
+
+
+class Proof(Strict):
+    """Whether the teacher helps: student and controls over several training seeds, compared on the test split."""
+
+    # The first is project.seed, whose student is served; each further one trains a student and both controls anew.
+    seeds: Annotated[int, Field(ge=1, le=100)] = 1
 
 
 class Export(Strict):
@@ -444,6 +455,8 @@ class Gate(Strict):
     min_gain_over_control: Annotated[float, Field(ge=-1, le=1)] | None = None
     # The upper bound of that gain's confidence interval: below 0 the candidate is worse than the control beyond noise.
     min_gain_over_control_upper: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
+    # Controls against which the proof has to say BEATS.
+    must_beat: list[Literal["pretrained", "initialised"]] = []
     max_ece: Share | None = None
     max_file_mb: Annotated[float, Field(gt=0)] | None = 20.0
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None
@@ -499,6 +512,7 @@ class Params(Strict):
     distill: Distill
     finetune: Finetune
     control: Control
+    proof: Proof = Proof()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
