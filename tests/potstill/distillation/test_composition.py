@@ -362,6 +362,13 @@ def test_a_store_of_logits_cannot_give_layers(teacher: Any, kind: str, what: str
         Distillation(stored, Blend(2.0, 0.9), terms)
 
 
+def test_a_store_without_the_layer_that_a_loss_asks_for(teacher: Any, everything: StoredSignals) -> None:
+    terms = make_terms([config(kind="hidden", layers=[[1, 3]])], narrow(), teacher, seed=1)
+    held = "hidden states 0, 2, 4, attention of layers 2, 4, vectors of states 2, 4"
+    with pytest.raises(SignalError, match=rf"which a store of logits, {held} cannot give; store them \(signals.hidden"):
+        Distillation(everything, Blend(2.0, 0.9), terms)
+
+
 def test_terms_that_all_end_train_nothing(teacher: Any) -> None:
     with pytest.raises(ParamsError, match="keeps a weight above 0 to the end"):
         objective(narrow(), teacher, config(kind="hidden", schedule="decay", fraction=0.5))
