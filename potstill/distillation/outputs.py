@@ -56,11 +56,14 @@ class Outputs:
         logits: [batch, classes].
         hidden: number of the hidden state -> [batch, sequence, width].
         attention: number of the layer -> its queries, keys and values.
+        mask: [batch, sequence] of these states, 0 on padding, where the model read other tokens than the batch's; None:
+            the batch's own.
     """
 
     logits: Tensor
     hidden: Mapping[int, Tensor] = field(default_factory=dict)
     attention: Mapping[int, SelfAttention] = field(default_factory=dict)
+    mask: Tensor | None = None
 
 
 LOGITS = Needs()
