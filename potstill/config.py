@@ -412,7 +412,8 @@ class Export(Strict):
     max_parity_difference: Annotated[float, Field(gt=0)] = 1e-3
     int8_max_accuracy_drop: Share = 0.005
     int8_min_agreement: Share = 0.98
-    # Of the feed-forward layers' output products, those that cost most in INT8 and so stay in fp32.
+    # Of the feed-forward layers' output products, those that cost most in INT8 and so are computed in fp32; their
+    # weights are stored in 8 bits like the others.
     int8_fp32_products: Annotated[int, Field(ge=0)] = 1
 
 
