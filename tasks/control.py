@@ -1,7 +1,7 @@
 """control: what a user would have without a teacher.
 
-The same layers of the *pretrained* base, a fresh head, and the gold labels, under a training plan of its own: as one
-would fine-tune it, for as long as its dev score rises.
+The same layers of the *pretrained* base (or of the student's own checkpoint, or as much at random), a fresh head, and
+the gold labels, under a training plan of its own: as one would fine-tune it, for as long as its dev score rises.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def run(stage: Stage) -> Result:
     """Make `data/control/`."""
     torch.manual_seed(stage.project.seed)
     base = load_classifier(stage.deps["base"], tokens_info(stage)["labels"])
-    control = make_student(stage, base)
     dataset, dev = (open_split(stage, split, student=True) for split in ("train", "dev"))
+    control = make_student(stage, base, dataset, Supervised())
     plan = stage.params(Control)
     setting = prepare_setting(stage, plan, control)
     with stage.work("training"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
-from potstill.distillation.composition import distillation
+from potstill.distillation.composition import Blend, Distillation, distillation
 from potstill.distillation.signals import StoredSignals
 from potstill.models.loading import load_classifier, save_model
 from potstill.progress import say
@@ -26,12 +26,13 @@ def run(stage: Stage) -> Result:
     """Make `data/distilled/`."""
     distill = stage.params(Distill)
     teacher = load_classifier(stage.deps["teacher"])
-    student = make_student(stage, teacher)
     teacher_rows = _rows(stage, distill, student=False)
     own_tokens = student_tokens(stage) != stage.deps["tokens"]
     dataset = _rows(stage, distill, student=True) if own_tokens else teacher_rows
-    setting = prepare_setting(stage, distill, student)
     stored = StoredSignals.open(stage.deps["signals"], teacher_rows, stage.deps["teacher"])
+    logits_alone = Distillation(stored, Blend(distill.temperature, distill.alpha))
+    student = make_student(stage, teacher, dataset, logits_alone)
+    setting = prepare_setting(stage, distill, student)
     objective = distillation(
         distill,
         student,
@@ -52,7 +53,14 @@ def run(stage: Stage) -> Result:
     with whole_folder(stage.outs["distilled"]) as folder:
         save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
         write_manifest(folder, {"dev_accuracy": outcome.score})
-    return training_result(outcome, f"dev accuracy {outcome.score:.4f} with layers {distill.layers} of the teacher")
+    return training_result(outcome, f"dev accuracy {outcome.score:.4f} with {_start(distill)}")
+
+
+def _start(distill: Distill) -> str:
+    """What the student started from, in words."""
+    if distill.student.kind == "config":
+        return f"{len(distill.layers)} layers at random"
+    return f"layers {distill.layers} of the {'checkpoint' if distill.student.kind == 'checkpoint' else 'teacher'}"
 
 
 def _rows(stage: Stage, distill: Distill, *, student: bool) -> TokenDataset:
