@@ -22,6 +22,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SPLITS = ("train", "dev", "test", "transfer")
+# Hidden states, counted from 0: what the first layer takes in.
+LayerNumbers = list[Annotated[int, Field(ge=0)]]
 
 
 class Strict(BaseModel):
@@ -37,6 +39,8 @@ class Project(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    # That share each step of a training stage, on this machine: `torchrun` starts them, one a GPU where there are some.
+    processes: Positive = 1
 
 
 # --- ingest ---------------------------------------------------------------------------------------------------------
@@ -239,6 +243,8 @@ class Training(Strict):
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     # Dev evaluations without a better score after which training stops; null: never.
     patience: Positive | None = None
+    # Evaluations whose mean has to rise for that: above 1, a lucky or unlucky one alone decides nothing.
+    patience_window: Positive = 1
     evaluations_per_epoch: Positive = 1
     # Seconds between checkpoints; the newest that verifies is where an interrupted run goes on.
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 30
@@ -255,6 +261,21 @@ class Signals(Strict):
 
     dtype: Literal["float32", "float16"] = "float32"
     batch_tokens: Annotated[int, Field(ge=16)] = 8192
+    # Of one file; an interrupted run goes on behind the files it finished.
+    shard_rows: Positive = 4096
+    # Beside logits, for losses on layers without a live teacher: hidden states of every token; queries, keys and
+    # values of a layer's attention; of hidden states the first token's and the mean alone (pkd, rkd, contrastive).
+    hidden: LayerNumbers = []
+    attention: list[Positive] = []
+    vectors: LayerNumbers = []
+
+    @model_validator(mode="after")
+    def _name_layers_once(self) -> Self:
+        for key in ("hidden", "attention", "vectors"):
+            numbers = getattr(self, key)
+            if len(set(numbers)) != len(numbers):
+                raise ValueError(f"{key} {numbers} names a layer twice; remove one")
+        return self
 
 
 # --- loss terms of distillation ---------------------------------------------------------------------------------------
@@ -451,7 +472,14 @@ class Finetune(Training):
 
 
 class Control(Training):
-    """The no-distillation control: the pretrained base's layers on gold labels, for as long as that helps."""
+    """The controls: the pretrained base's layers, and the teacher's, on gold labels for as long as that helps."""
+
+
+class Proof(Strict):
+    """Whether the teacher helps: student and controls over several training seeds, compared on the test split."""
+
+    # The first is project.seed, whose student is served; each further one trains a student and both controls anew.
+    seeds: Annotated[int, Field(ge=1, le=100)] = 1
 
 
 class Export(Strict):
@@ -491,6 +519,8 @@ class Gate(Strict):
     min_gain_over_control: Annotated[float, Field(ge=-1, le=1)] | None = None
     # The upper bound of that gain's confidence interval: below 0 the candidate is worse than the control beyond noise.
     min_gain_over_control_upper: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
+    # Controls against which the proof has to say BEATS.
+    must_beat: list[Literal["pretrained", "initialised"]] = []
     max_ece: Share | None = None
     max_file_mb: Annotated[float, Field(gt=0)] | None = 20.0
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None
@@ -546,6 +576,7 @@ class Params(Strict):
     distill: Distill
     finetune: Finetune
     control: Control
+    proof: Proof = Proof()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()

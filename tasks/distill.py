@@ -5,6 +5,7 @@ from __future__ import annotations
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
+from potstill.distillation.columns import described
 from potstill.distillation.composition import Blend, Distillation, distillation
 from potstill.distillation.signals import StoredSignals
 from potstill.models.loading import load_classifier, save_model
@@ -43,6 +44,8 @@ def run(stage: Stage) -> Result:
         seed=stage.project.seed,
         teacher_rows=teacher_rows if own_tokens else None,
     )
+    if not stored.supports(objective.asks):
+        say(f"distill: the teacher runs for its {described(objective.asks)}, which the signals stage can store")
     unlabelled = f"{int((dataset.labels < 0).sum()):,} of {len(dataset):,} rows have no gold label and carry KL alone"
     first, *others = objective.describe()
     for line in (f"{first}; {unlabelled}", *others):
@@ -70,4 +73,4 @@ def _rows(stage: Stage, distill: Distill, *, student: bool) -> TokenDataset:
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, shared=True)

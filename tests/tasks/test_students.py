@@ -26,7 +26,7 @@ from tests.conftest import generate_rows
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
 PREPARED = ("ingest", "prepare", "validate", "tokenize")
-LEARNED = ("teacher", "signals", "distill", "finetune", "control", "export", "evaluate")
+LEARNED = ("teacher", "signals", "distill", "finetune", "control", "proof", "export", "evaluate")
 # Every tiny run: one short epoch, on the CPU, in fp32.
 QUICK: dict[str, dict[str, Any]] = {
     "project": {"device": "cpu", "precision": "fp32"},
@@ -99,7 +99,7 @@ def test_only_texts_to_learn_from_choose_the_vocabulary(trained: Path) -> None:
 
 def test_the_student_and_its_control_have_it_and_the_teacher_does_not(trained: Path) -> None:
     assert load_classifier(trained / "data/teacher").config.vocab_size > MAX_TOKENS
-    for name in ("distilled", "student", "control"):
+    for name in ("distilled", "student", "control", "initialised"):
         folder = trained / "data" / name
         assert load_classifier(folder).config.vocab_size == len(AutoTokenizer.from_pretrained(folder)) == MAX_TOKENS
     assert len(AutoTokenizer.from_pretrained(trained / "data/teacher")) > MAX_TOKENS
@@ -118,7 +118,7 @@ def test_metrics_and_report_say_how_much_is_split_otherwise(trained: Path) -> No
     metrics = read_json(trained / "reports/metrics.json")
     assert metrics["vocabulary"] == read_json(trained / "data/tokens/student/info.json")["vocabulary"]
     assert f"trimmed vocabulary: {MAX_TOKENS} of " in (trained / "reports/report.html").read_text(encoding="utf-8")
-    parameters = {name: metrics["models"][name]["parameters"] for name in ("student", "int8", "control")}
+    parameters = {name: metrics["models"][name]["parameters"] for name in ("student", "int8", "control", "initialised")}
     assert len(set(parameters.values())) == 1
 
 
