@@ -230,7 +230,8 @@ def _check_code() -> None:
 
 def is_online(params: Params) -> bool:
     """Whether params name a hub id: the only case in which something leaves the machine and the package index."""
-    return any(source.kind == "hub" for source in [*params.ingest.data.values(), params.ingest.teacher])
+    models = [model for model in (params.ingest.teacher, params.ingest.student) if model is not None]
+    return any(source.kind == "hub" for source in [*params.ingest.data.values(), *models])
 
 
 def _path(item: str | dict[str, Any]) -> str:

@@ -22,6 +22,29 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return params
 
 
+def test_a_student_of_its_own_needs_its_model_and_the_model_its_student() -> None:
+    params = changed("distill.student", {"kind": "checkpoint"})
+    with pytest.raises(ParamsError, match=r"distill\.student: kind checkpoint needs its model; .* ingest\.student"):
+        parse_params(params)
+    params["ingest"]["student"] = {"kind": "file", "path": "a"}
+    assert parse_params(params).distill.student.kind == "checkpoint"
+    params["distill"]["student"] = {"kind": "distilbert"}
+    with pytest.raises(ParamsError, match=r"ingest\.student names a model, but distill\.student is of kind distilbert"):
+        parse_params(params)
+    params = changed("distill.student", {"kind": "layers", "hidden_size": 3})
+    with pytest.raises(ParamsError, match=r"unknown key 'distill\.student\.hidden_size'"):
+        parse_params(params)
+
+
+def test_a_vocabulary_of_its_own_takes_no_loss_by_token() -> None:
+    params = changed("tokenize.vocabulary", {"max_tokens": 5000})
+    params["distill"]["terms"] = [{"kind": "rkd"}]
+    assert parse_params(params).tokenize.vocabulary is not None
+    params["distill"]["terms"].append({"kind": "relations"})
+    with pytest.raises(ParamsError, match=r"distill\.terms: relations compares token by token, .*vocabulary to null"):
+        parse_params(params)
+
+
 def test_the_default_file_fits() -> None:
     params = load_params(DEFAULT)
     assert params.section("validate").model_dump()["min_per_class"] == 200
