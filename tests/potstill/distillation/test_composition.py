@@ -208,12 +208,15 @@ def test_a_run_with_projections_and_relations_resumes_to_the_bit(tmp_path: Path,
 def test_clipping_is_over_student_and_projections(
     tmp_path: Path, teacher: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    monkeypatch.setattr("potstill.training.loop._clip", lambda weights, limit: seen.append(len(weights)))
+    clipped, measured = [], []
+    norm = torch.nn.utils.get_total_norm
+    monkeypatch.setattr("potstill.training.loop._clip", lambda weights, norm, limit: clipped.append(len(weights)))
+    monkeypatch.setattr("torch.nn.utils.get_total_norm", lambda all_: (measured.extend(all_), norm(all_))[1])
     student = narrow()
     goal = objective(student, teacher, config(kind="hidden"))
     train(student, ROWS, goal, lambda _: 0.0, setting(tmp_path, epochs=1))
-    assert set(seen) == {len(list(student.parameters())) + 2}
+    assert set(clipped) == {len(list(student.parameters())) + 2}
+    assert {weight.shape for weight in goal.parameters()} <= {gradient.shape for gradient in measured}
 
 
 def test_neither_teacher_nor_projections_are_in_the_saved_student(tmp_path: Path, teacher: Any) -> None:
