@@ -39,7 +39,8 @@ class Project(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    # That share each step of a training stage, on this machine: `torchrun` starts them, one a GPU where there are some.
+    # That share each step of a training stage, and the files of signals, on this machine: `torchrun` starts them, one a
+    # GPU where there are some.
     processes: Positive = 1
 
 

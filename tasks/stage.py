@@ -85,7 +85,7 @@ class Stage:
 
     @property
     def checkpoints(self) -> Path:
-        """Where training checkpoints and unfinished signals live; not a DVC out, since DVC deletes outs before a rerun."""
+        """Where checkpoints and unfinished signals live; not a DVC out, since DVC deletes outs before a rerun."""
         return WORK / "checkpoints" / f"{self.name}-{self.key}"
 
     @contextmanager
