@@ -67,8 +67,13 @@ def _start(stage: Stage, distill: Distill, parent: PreTrainedModel) -> PreTraine
     if isinstance(kind, ConfigStudent):
         sizes = kind.model_dump(exclude={"kind"})
         return student_at_random(parent, len(layers), **sizes)
-    if isinstance(kind, CheckpointStudent):
-        own = student_base(stage.deps["base"])
-        assert own is not None  # params say so, and ingest brought it
-        parent = load_classifier(own, tokens_info(stage)["labels"])
-    return student_from_layers(parent, layers)
+    return student_from_layers(parent_of(stage, parent), layers)
+
+
+def parent_of(stage: Stage, parent: PreTrainedModel) -> PreTrainedModel:
+    """The model whose layers the student takes: its own checkpoint with a fresh head, or the parent."""
+    if not isinstance(stage.params(Distill).student, CheckpointStudent):
+        return parent
+    own = student_base(stage.deps["base"])
+    assert own is not None  # params say so, and ingest brought it
+    return load_classifier(own, tokens_info(stage)["labels"])
