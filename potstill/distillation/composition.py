@@ -17,7 +17,7 @@ from potstill.distillation.balancing import Balancer, Schedule
 from potstill.distillation.losses import cross_entropy, kl_divergence
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors
-from potstill.distillation.teachers import FirstAble, LiveTeacher, Source
+from potstill.distillation.teachers import FirstAble, LiveTeacher, LiveWhereMixed, Source
 from potstill.distillation.terms import Both, Term
 from potstill.errors import SignalError
 
@@ -161,6 +161,8 @@ def distillation(
     terms = make_terms(params.terms, student, teacher, seed)
     covered = stored.supports(teacher_needs(terms))
     source = stored if covered else FirstAble((stored, LiveTeacher(teacher, device, precision)))
+    if params.mixup is not None:
+        source = LiveWhereMixed(source, LiveTeacher(teacher, device, precision))
     return Distillation(source, Blend(params.temperature, params.alpha), terms)
 
 
