@@ -22,6 +22,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SPLITS = ("train", "dev", "test", "transfer")
+# auto: where it is of use.
+Switch = Literal["auto"] | bool
 # Hidden states, counted from 0: what the first layer takes in.
 LayerNumbers = list[Annotated[int, Field(ge=0)]]
 
@@ -223,6 +225,22 @@ class Tokenize(Strict):
 # --- training -------------------------------------------------------------------------------------------------------
 
 
+class Adversarial(Strict):
+    """FGM: each batch once more, its token embeddings moved where the loss rises fastest."""
+
+    # Length of a row's step over all its tokens.
+    epsilon: Annotated[float, Field(gt=0)] = 1.0
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Mixup(Strict):
+    """MixKD: each batch once more, its rows' token embeddings blended in pairs, for a live teacher to answer."""
+
+    # Of Beta(alpha, alpha), from which a row's share of its blend is drawn.
+    alpha: Annotated[float, Field(gt=0)] = 0.4
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
 class Training(Strict):
     """One training run. AdamW, linear warm-up and decay, batches of similar length under a token budget."""
 
@@ -249,6 +267,19 @@ class Training(Strict):
     evaluations_per_epoch: Positive = 1
     # Seconds between checkpoints; the newest that verifies is where an interrupted run goes on.
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 30
+    # Layers run on real tokens alone; auto: on a GPU, where its attention can.
+    packing: Switch = "auto"
+    # torch.compile; auto: on a GPU, where a measurement says that the run ends earlier for it.
+    compile: Switch = "auto"
+    # Of the loss, further passes on the same rows; null: none.
+    adversarial: Adversarial | None = None
+
+    @model_validator(mode="after")
+    def _compile_what_stays(self) -> Self:
+        if self.compile is True and (self.packing is True or self.adversarial is not None):
+            other = "packing is true" if self.packing is True else "adversarial steps change the model's passes"
+            raise ValueError(f"compile is true, but {other}; set compile to auto or false")
+        return self
 
 
 class Teacher(Training):
@@ -466,6 +497,16 @@ class Distill(Training):
     # Losses that are added to it; those on layers run the teacher live.
     terms: list[Term] = []
     transfer: bool = True
+    # A further pass on blends of the rows, which runs the teacher live; null: none.
+    mixup: Mixup | None = None
+
+    @model_validator(mode="after")
+    def _compile_what_no_term_looks_into(self) -> Self:
+        layered = next((term for term in self.terms if isinstance(term, LayerTerm)), None)
+        if self.compile is True and (self.mixup is not None or layered is not None):
+            other = "mixup changes" if layered is None else f"the loss term {layered.kind} looks into"
+            raise ValueError(f"compile is true, but {other} the model's passes; set compile to auto or false")
+        return self
 
 
 class Finetune(Training):

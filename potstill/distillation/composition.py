@@ -17,7 +17,7 @@ from potstill.distillation.balancing import Balancer, Schedule
 from potstill.distillation.losses import cross_entropy, kl_divergence
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors
-from potstill.distillation.teachers import FirstAble, LiveTeacher, OwnTokens, Source
+from potstill.distillation.teachers import FirstAble, LiveTeacher, LiveWhereMixed, OwnTokens, Source
 from potstill.distillation.terms import Both, Term
 from potstill.errors import ModelError, SignalError
 
@@ -166,7 +166,14 @@ def distillation(
     covered = stored.supports(teacher_needs(terms))
     source = stored if covered else FirstAble((stored, LiveTeacher(teacher, device, precision)))
     if teacher_rows is not None:
+        if params.mixup is not None:
+            raise ModelError(
+                "distill.mixup blends rows token by token, but student and teacher have tokens of their own; "
+                "set distill.mixup to null or tokenize.vocabulary and ingest.student to null"
+            )
         source = OwnTokens(source, teacher_rows)
+    if params.mixup is not None:
+        source = LiveWhereMixed(source, LiveTeacher(teacher, device, precision))
     return Distillation(source, Blend(params.temperature, params.alpha), terms)
 
 

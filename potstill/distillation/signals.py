@@ -32,6 +32,7 @@ from potstill.distillation.teachers import Source
 from potstill.errors import EmptyDataError, SignalError
 from potstill.progress import progress, say
 from potstill.training.distributed import here
+from potstill.training.mixup import MixedBatch
 
 Keys = npt.NDArray[np.bytes_]
 
@@ -259,7 +260,13 @@ class StoredSignals:
         return needs.within(self._holds)
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """What is stored of the batch's dataset rows, fp32: per-token arrays padded with zeros as the batch is."""
+        """What is stored of the batch's dataset rows, fp32: per-token arrays padded with zeros as the batch is.
+
+        Raises:
+            SignalError: the rows are blends of others.
+        """
+        if isinstance(batch, MixedBatch):
+            raise SignalError("the rows are blends of others (mixup), which no store knows; give a live teacher")
         rows, sequence = self._positions[batch.rows], batch.input_ids.shape[1]
         found = {}
         for name in names_of(needs, self._holds):
