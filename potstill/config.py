@@ -79,12 +79,18 @@ class HubSource(Strict):
     subset: str | None = None
 
 
+class ScratchSource(Strict):
+    """No encoder is to be had: the stage pretrain trains one on the texts of train and transfer."""
+
+    kind: Literal["scratch"]
+
+
 DataSource = Annotated[PackageSource | FileSource | SavedSource | HubSource, Field(discriminator="kind")]
-ModelSource = Annotated[PackageSource | FileSource | HubSource, Field(discriminator="kind")]
+ModelSource = Annotated[PackageSource | FileSource | HubSource | ScratchSource, Field(discriminator="kind")]
 
 
 class Ingest(Strict):
-    """Where data and teacher come from. Each source lands in `data/raw/<name>/`, the teacher in `data/base/`."""
+    """Where data and teacher come from. Each source lands in `data/raw/<name>/`, the teacher in `data/given/`."""
 
     data: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], DataSource], Field(min_length=1)]
     teacher: ModelSource
@@ -98,9 +104,12 @@ class Table(Strict):
 
     source: str
     files: str = "*"
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "saved"] = "auto"
-    # Names for files without a header row.
+    # lines: each line of a file is one text.
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "saved", "lines"] = "auto"
+    # Names for files without a header row; of `lines` one name, `text` if it is not given.
     columns: list[str] | None = None
+    # Columns that have one value in all rows of these files, such as the label where each class has a file.
+    constants: dict[str, str | int] = {}
     # Overrides of prepare.text for this table; `transfer` tables need no label.
     text: str | list[str] | None = None
     split: Literal["auto", "train", "dev", "test", "transfer"] = "auto"
@@ -229,6 +238,35 @@ class Training(Strict):
     evaluations_per_epoch: Positive = 1
     # Seconds between checkpoints; the newest that verifies is where an interrupted run goes on.
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 30
+
+
+class Pretrain(Training):
+    """Masked language modelling (BERT) of a new encoder, where `ingest.teacher` is `kind: scratch`.
+
+    The texts are those of train and transfer, never of dev or test; what is beyond `max_length` makes further rows.
+    """
+
+    epochs: Positive = 10
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    # WordPiece tokens at most, and how often a character or a piece has to occur to be one.
+    vocabulary: Annotated[int, Field(ge=50)] = 8000
+    min_frequency: Positive = 2
+    lowercase: bool = True
+    # The encoder: layers, width, attention heads (which divide the width), and its positions.
+    layers: Positive = 4
+    width: Positive = 256
+    heads: Positive = 4
+    max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    # Share of the tokens to predict: 80% of them are masked, 10% replaced at random, 10% left as they are.
+    masked: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+    # Share of the texts held out to see how well it predicts.
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+    @model_validator(mode="after")
+    def _divide_the_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width is {self.width} and heads {self.heads}; take a number of heads that divides it")
+        return self
 
 
 class Teacher(Training):
@@ -370,6 +408,52 @@ Term = Annotated[
 ]
 
 
+class MaskedTerm(Strict):
+    """The loss on a masked language model's answers where a token is masked, for a base that has such a head.
+
+    `kl` * T^2 * KL(teacher || student at T) + `ce` * CE with the token that was there (DistilBERT).
+    """
+
+    kl: Annotated[float, Field(ge=0)] = 1.0
+    ce: Annotated[float, Field(ge=0)] = 0.5
+    temperature: Temperature = 2.0
+    # As in `pretrain`.
+    masked: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+
+    @model_validator(mode="after")
+    def _weigh_something(self) -> Self:
+        if not self.kl + self.ce:
+            raise ValueError("kl and ce are both 0; give one a weight, or set masked_lm to null")
+        return self
+
+
+class General(Training):
+    """General distillation, before any task: layers of the base learn its states on the texts of train and transfer.
+
+    No label is used, and no text of dev or test. The student of `distill` then starts from the result.
+    """
+
+    # The base's layers the student starts from, as in `distill`; null: no general distillation.
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    epochs: Positive = 3
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    # As `distill.terms`; those on layers, since there is no task yet.
+    terms: list[Term] = [RelationsTerm(kind="relations"), CosineTerm(kind="cosine")]
+    masked_lm: MaskedTerm | None = None
+    # Share of the texts held out to select the weights by.
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+    @model_validator(mode="after")
+    def _compare_layers_only(self) -> Self:
+        on_logits = [term.kind for term in self.terms if not isinstance(term, LayerTerm)]
+        if on_logits:
+            raise ValueError(
+                f"the term {on_logits[0]} compares answers to a task, and general distillation has none; "
+                "take terms on layers, or masked_lm"
+            )
+        return self
+
+
 class Distill(Training):
     """Distillation: alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE on rows with a gold label, + terms."""
 
@@ -476,9 +560,11 @@ class Params(Strict):
     ingest: Ingest
     prepare: Prepare
     validate_: Annotated[Validate, Field(alias="validate")]
+    pretrain: Pretrain = Pretrain()
     tokenize: Tokenize
     teacher: Teacher
     signals: Signals = Signals()
+    general: General = General()
     distill: Distill
     finetune: Finetune
     control: Control
@@ -504,6 +590,23 @@ class Params(Strict):
             raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
             raise ValueError("prepare.label: negative and positive are the same label")
+        return self
+
+    @model_validator(mode="after")
+    def _bases_fit(self) -> Self:
+        if isinstance(self.ingest.teacher, ScratchSource):
+            if self.teacher.fine_tuned:
+                raise ValueError("teacher.fine_tuned is true, but ingest.teacher is made from scratch; set it to false")
+            if self.tokenize.max_length > self.pretrain.max_length:
+                raise ValueError(
+                    f"tokenize.max_length is {self.tokenize.max_length}, but the encoder made from scratch has "
+                    f"{self.pretrain.max_length} positions; set pretrain.max_length to at least that"
+                )
+        if self.general.layers is not None and self.general.layers != self.distill.layers:
+            raise ValueError(
+                f"general.layers are {self.general.layers} and distill.layers {self.distill.layers}; give both the "
+                "same: the student of distill starts from the one of general"
+            )
         return self
 
 

@@ -8,6 +8,7 @@ from potstill.data.batches import TokenDataset
 from potstill.distillation.composition import distillation
 from potstill.distillation.signals import StoredSignals
 from potstill.models.loading import load_classifier, save_model
+from potstill.models.start import start_from_general
 from potstill.models.student import student_from_layers
 from potstill.progress import say
 from potstill.training.loop import train
@@ -20,6 +21,8 @@ def run(stage: Stage) -> Result:
     distill = stage.params(Distill)
     teacher = load_classifier(stage.deps["teacher"])
     student = student_from_layers(teacher, distill.layers)
+    if start_from_general(student, stage.deps["general"]):
+        say("distill: the student starts from the general student, its head from the teacher")
     splits = ["train", "transfer"] if distill.transfer else ["train"]
     dataset = TokenDataset.concatenate([open_split(stage, split) for split in splits])
     setting = prepare_setting(stage, distill, student)

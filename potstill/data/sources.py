@@ -1,4 +1,4 @@
-"""Sources as params name them, into `data/raw` and `data/base` as they came."""
+"""Sources as params name them, into `data/raw` and `data/given` as they came."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from potstill.artifacts import MANIFEST, sha256_file, whole_folder, write_manifest
-from potstill.config import DataSource, FileSource, HubSource, Ingest, ModelSource, PackageSource, SavedSource
+from potstill.config import (
+    DataSource,
+    FileSource,
+    HubSource,
+    Ingest,
+    ModelSource,
+    PackageSource,
+    SavedSource,
+    ScratchSource,
+)
 from potstill.data import archives, packages
 from potstill.data.safety import refuse_unsafe
 from potstill.data.tokenization import VOCABULARIES
@@ -31,8 +40,10 @@ _HUB_IGNORED = [
 ]
 
 
-def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
-    """Bring all sources in: data to `raw/<source>/`, the teacher to `base/`; both appear whole or not at all.
+def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
+    """Bring all sources in: data to `raw/<source>/`, the teacher to `given/`; both appear whole or not at all.
+
+    For a teacher that is made from scratch `given/` has a manifest that says so, and no other file.
 
     Returns:
         Name -> origin, as in the manifests' `about`: what the source names and its sums.
@@ -49,17 +60,19 @@ def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory(prefix="potstill-") as scratch,
         whole_folder(raw) as raw_new,
-        whole_folder(base) as base_new,
+        whole_folder(given) as given_new,
         packages.downloads(wanted, Path(scratch)) as files,
     ):
         origins = {}
         for name, source in named.items():
-            folder = base_new if name == "teacher" else raw_new / name.removeprefix("data.")
-            _bring(name, source, folder, files.get(name))
+            folder = given_new if name == "teacher" else raw_new / name.removeprefix("data.")
+            if not isinstance(source, ScratchSource):
+                _bring(name, source, folder, files.get(name))
             origins[name] = source.model_dump(mode="json")
-        _check_model(base_new)
+        if not isinstance(ingest.teacher, ScratchSource):
+            _check_model(given_new)
         write_manifest(raw_new, {name: origin for name, origin in origins.items() if name != "teacher"})
-        write_manifest(base_new, origins["teacher"])
+        write_manifest(given_new, origins["teacher"])
     return origins
 
 
@@ -85,7 +98,12 @@ def local_fingerprint(ingest: Ingest) -> dict[str, str]:
     return result
 
 
-def _bring(name: str, source: DataSource | ModelSource, folder: Path, package: Path | None) -> None:
+def _bring(
+    name: str,
+    source: PackageSource | FileSource | SavedSource | HubSource,
+    folder: Path,
+    package: Path | None,
+) -> None:
     folder.mkdir(exist_ok=True)
     if isinstance(source, PackageSource):
         assert package is not None  # every package source was downloaded

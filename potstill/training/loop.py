@@ -16,14 +16,12 @@ from torch import Tensor
 from potstill.config import Training
 from potstill.data.batches import Batch, Ints, TokenDataset, shuffled_batches
 from potstill.distillation.objective import Objective, Terms, Window
-from potstill.distillation.outputs import observe
 from potstill.errors import TrainingError
 from potstill.progress import Bar, progress
 from potstill.training import checkpoints
 from potstill.training.average import Average
 from potstill.training.hotpath import keep_freed_memory, training_attention
 from potstill.training.precision import Precision, autocast
-from potstill.training.predict import model_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -146,7 +144,7 @@ class _Run:
             for rows in windows[max(self.step - passed, 0) :]:
                 if self._stopped():
                     return
-                note = self._step(rows)
+                note = self._step(rows, epoch)
                 bar.advance(sum(map(len, rows)), note)
                 self._after_step()
             passed += len(windows)
@@ -154,9 +152,9 @@ class _Run:
     def _stopped(self) -> bool:
         return self.setting.plan.patience is not None and self.without_gain >= self.setting.plan.patience
 
-    def _step(self, rows: list[Ints]) -> str:
+    def _step(self, rows: list[Ints], epoch: int) -> str:
         """One optimiser step; the running state for the progress bar."""
-        batches = [self.dataset.batch(part) for part in rows]
+        batches = [self.objective.view(self.dataset.batch(part), epoch) for part in rows]
         window = Window.of(batches, self.step, self.steps)
         terms: Terms = {}
         for batch in batches:
@@ -173,7 +171,7 @@ class _Run:
         """Add a batch's gradients to those of its step; its terms."""
         needs = self.objective.needs(window.step, window.total)
         with autocast(self.setting.device, self.setting.precision):
-            outputs = observe(self.model, model_inputs(batch, self.setting.device), needs)
+            outputs = self.objective.observe(self.model, batch, self.setting.device, needs)
         terms: Terms = self.objective(outputs, batch, window)
         loss = torch.stack(list(terms.values())).sum()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
