@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -37,6 +37,9 @@ class Project(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+
+Section = TypeVar("Section", bound=Strict)
 
 
 # --- ingest ---------------------------------------------------------------------------------------------------------
@@ -657,10 +660,15 @@ def parse_params(value: Mapping[str, Any], *, where: str = "params.yaml") -> Par
 
 def parse_distill(values: Mapping[str, Any]) -> Distill:
     """Check a `distill` section alone. See `load_params` for errors."""
+    return parse_section("distill", Distill, values)
+
+
+def parse_section(name: str, kind: type[Section], values: Mapping[str, Any]) -> Section:
+    """Check one section alone. See `load_params` for errors."""
     try:
-        return Distill.model_validate(dict(values))
+        return kind.model_validate(dict(values))
     except ValidationError as error:
-        items = [dict(item) | {"loc": ("distill", *item["loc"])} for item in error.errors()]
+        items = [dict(item) | {"loc": (name, *item["loc"])} for item in error.errors()]
         raise ParamsError("; ".join(dict.fromkeys(_explain(values, item) for item in items))) from error
 
 

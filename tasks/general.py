@@ -37,8 +37,7 @@ def _distilled(stage: Stage, params: General) -> Result:
     with stage.work("training"):
         outcome = work.train(setting)
     with whole_folder(stage.outs["general"]) as folder:
-        student = work.student.cpu()
-        save_model(student.base_model if params.masked_lm is None else student, folder, tokenizer_folder(stage))
+        save_model(work.trained(params), folder, tokenizer_folder(stage))
         write_manifest(folder, {"layers": params.layers, "held_out_loss": -outcome.score})
     summary = f"held-out loss {-outcome.score:.4f} with layers {params.layers} of the base, {len(work.rows):,} rows"
     return Result(summary, {"held_out_loss": -outcome.score, "rows_seen": float(outcome.rows)}, outcome.history)

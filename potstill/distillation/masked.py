@@ -83,4 +83,4 @@ class MaskedLanguage(Objective):
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
         """The one term `mlm`."""
         losses = cross_entropy(outputs.logits, targets(batch, outputs.logits.device))
-        return {"mlm": losses.sum() / max(window.gold, 1)}
+        return {"mlm": losses.sum() / max(window.targets, 1)}

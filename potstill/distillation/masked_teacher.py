@@ -39,7 +39,7 @@ class MaskedBlend:
 
     def __call__(self, both: Both) -> Terms:
         """The two weighted terms of a batch, means over the masked tokens of the step."""
-        weights, size = self._weights, max(both.window.gold, 1)
+        weights, size = self._weights, max(both.window.targets, 1)
         soft = kl_divergence(both.student.logits, both.teacher.logits, weights.temperature)
         hard = cross_entropy(both.student.logits, both.labels[both.labels >= 0])
         return {"kl": weights.kl * soft.sum() / size, "ce": weights.ce * hard.sum() / size}

@@ -32,8 +32,9 @@ class Window:
         step: of the run, counted from 0.
         total: optimizer steps of the run.
         rows: rows of the step.
-        gold: those with a gold label; tokens to predict, where each token has a label of its own.
+        gold: those with a gold label.
         tokens: real tokens of the step, padding not counted.
+        targets: labels of the step, where a row can have several: the tokens behind a mask.
     """
 
     step: int
@@ -41,13 +42,15 @@ class Window:
     rows: int
     gold: int
     tokens: int
+    targets: int = 0
 
     @classmethod
     def of(cls, batches: Sequence[Batch], step: int = 0, total: int = 1) -> Window:
         """The window of these batches."""
         rows = sum(len(batch.rows) for batch in batches)
         gold = sum(int((batch.labels >= 0).sum()) for batch in batches)
-        return cls(step, total, rows, gold, sum(batch.tokens for batch in batches))
+        targets = sum(int((batch.labels >= 0).sum()) for batch in batches)
+        return cls(step, total, rows, gold, sum(batch.tokens for batch in batches), targets)
 
 
 class Objective(nn.Module):

@@ -50,6 +50,12 @@ class GeneralDistillation:
         score = negative_loss(self.objective, self.held_out, setting.device, setting.precision)
         return train(self.student, self.rows, self.objective, score, setting)
 
+    def trained(self, params: General) -> PreTrainedModel:
+        """The student to keep, on the CPU: without a head, or with the one for masked tokens where it was trained."""
+        student = self.student.cpu()
+        kept: PreTrainedModel = student.base_model if params.masked_lm is None else student
+        return kept.requires_grad_(True)
+
 
 def prepare_general(
     teacher: PreTrainedModel, rows: TokenDataset, params: General, tokenizer: Path, setting: Setting
