@@ -22,6 +22,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SPLITS = ("train", "dev", "test", "transfer")
+# Hidden states, counted from 0: what the first layer takes in.
+LayerNumbers = list[Annotated[int, Field(ge=0)]]
 
 
 class Strict(BaseModel):
@@ -37,6 +39,9 @@ class Project(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    # That share each step of a training stage, and the files of signals, on this machine: `torchrun` starts them, one a
+    # GPU where there are some.
+    processes: Positive = 1
 
 
 Section = TypeVar("Section", bound=Strict)
@@ -89,14 +94,17 @@ class ScratchSource(Strict):
 
 
 DataSource = Annotated[PackageSource | FileSource | SavedSource | HubSource, Field(discriminator="kind")]
-ModelSource = Annotated[PackageSource | FileSource | HubSource | ScratchSource, Field(discriminator="kind")]
+ModelSource = Annotated[PackageSource | FileSource | HubSource, Field(discriminator="kind")]
+TeacherSource = Annotated[PackageSource | FileSource | HubSource | ScratchSource, Field(discriminator="kind")]
 
 
 class Ingest(Strict):
     """Where data and teacher come from. Each source lands in `data/raw/<name>/`, the teacher in `data/given/`."""
 
     data: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], DataSource], Field(min_length=1)]
-    teacher: ModelSource
+    teacher: TeacherSource
+    # Another encoder that the student starts from, in `data/base/student/` (distill.student of kind checkpoint).
+    student: ModelSource | None = None
 
 
 # --- prepare --------------------------------------------------------------------------------------------------------
@@ -208,10 +216,21 @@ class Validate(Strict):
         return self
 
 
+class Vocabulary(Strict):
+    """The student's own vocabulary: special tokens, single characters, and what train and transfer use most."""
+
+    # All of these together; null: no limit.
+    max_tokens: Positive | None = None
+    # A token seen less often is dropped; texts that have it are split into shorter ones.
+    min_count: Positive = 1
+
+
 class Tokenize(Strict):
     """Longest sequence in tokens, special tokens included; longer texts are cut and counted."""
 
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    # Trims the student's and its control's token embeddings; null: the teacher's vocabulary. The teacher keeps its own.
+    vocabulary: Vocabulary | None = None
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -238,6 +257,8 @@ class Training(Strict):
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     # Dev evaluations without a better score after which training stops; null: never.
     patience: Positive | None = None
+    # Evaluations whose mean has to rise for that: above 1, a lucky or unlucky one alone decides nothing.
+    patience_window: Positive = 1
     evaluations_per_epoch: Positive = 1
     # Seconds between checkpoints; the newest that verifies is where an interrupted run goes on.
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 30
@@ -283,6 +304,21 @@ class Signals(Strict):
 
     dtype: Literal["float32", "float16"] = "float32"
     batch_tokens: Annotated[int, Field(ge=16)] = 8192
+    # Of one file; an interrupted run goes on behind the files it finished.
+    shard_rows: Positive = 4096
+    # Beside logits, for losses on layers without a live teacher: hidden states of every token; queries, keys and
+    # values of a layer's attention; of hidden states the first token's and the mean alone (pkd, rkd, contrastive).
+    hidden: LayerNumbers = []
+    attention: list[Positive] = []
+    vectors: LayerNumbers = []
+
+    @model_validator(mode="after")
+    def _name_layers_once(self) -> Self:
+        for key in ("hidden", "attention", "vectors"):
+            numbers = getattr(self, key)
+            if len(set(numbers)) != len(numbers):
+                raise ValueError(f"{key} {numbers} names a layer twice; remove one")
+        return self
 
 
 # --- loss terms of distillation ---------------------------------------------------------------------------------------
@@ -457,11 +493,61 @@ class General(Training):
         return self
 
 
+# --- what a student is made of ---------------------------------------------------------------------------------------
+
+
+class LayersStudent(Strict):
+    """The teacher's class, with copies of its embeddings, `distill.layers`, pooler and head."""
+
+    kind: Literal["layers"]
+
+
+class DistilBertStudent(Strict):
+    """A DistilBERT with copies of a BERT's embeddings, `distill.layers` and head; for single texts."""
+
+    kind: Literal["distilbert"]
+
+
+class CheckpointStudent(Strict):
+    """`distill.layers` of the encoder that `ingest.student` names, with its own tokenizer and a fresh head."""
+
+    kind: Literal["checkpoint"]
+
+
+class ConfigStudent(Strict):
+    """The teacher's class at random, with as many layers as `distill.layers` names; null: the teacher's size."""
+
+    kind: Literal["config"]
+    hidden_size: Positive | None = None
+    heads: Positive | None = None
+    intermediate_size: Positive | None = None
+
+
+StudentKind = Annotated[
+    LayersStudent | DistilBertStudent | CheckpointStudent | ConfigStudent, Field(discriminator="kind")
+]
+
+
+class Prune(Strict):
+    """A narrower student: of every layer the feed-forward units whose loss would cost most, before it learns."""
+
+    # Units kept in each layer.
+    ffn: Positive
+    # Rows of the training data over which importance is measured.
+    rows: Positive = 2048
+
+
+# They compare state with state, token by token: student and teacher have to split texts alike.
+BY_TOKEN = ("cosine", "hidden", "attention", "relations")
+
+
 class Distill(Training):
     """Distillation: alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE on rows with a gold label, + terms."""
 
-    # Teacher layers the student starts from, in order, counted from 0.
+    # Layers the student starts from, in order, counted from 0: the teacher's, or the checkpoint's.
     layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    student: StudentKind = LayersStudent(kind="layers")
+    prune: Prune | None = None
     temperature: Temperature = 2.0
     # Weight of the teacher; rows without a gold label always carry 1.
     alpha: Share = 0.9
@@ -475,7 +561,14 @@ class Finetune(Training):
 
 
 class Control(Training):
-    """The no-distillation control: the pretrained base's layers on gold labels, for as long as that helps."""
+    """The controls: the pretrained base's layers, and the teacher's, on gold labels for as long as that helps."""
+
+
+class Proof(Strict):
+    """Whether the teacher helps: student and controls over several training seeds, compared on the test split."""
+
+    # The first is project.seed, whose student is served; each further one trains a student and both controls anew.
+    seeds: Annotated[int, Field(ge=1, le=100)] = 1
 
 
 class Export(Strict):
@@ -484,7 +577,8 @@ class Export(Strict):
     max_parity_difference: Annotated[float, Field(gt=0)] = 1e-3
     int8_max_accuracy_drop: Share = 0.005
     int8_min_agreement: Share = 0.98
-    # Of the feed-forward layers' output products, those that cost most in INT8 and so stay in fp32.
+    # Of the feed-forward layers' output products, those that cost most in INT8 and so are computed in fp32; their
+    # weights are stored in 8 bits like the others.
     int8_fp32_products: Annotated[int, Field(ge=0)] = 1
 
 
@@ -514,6 +608,8 @@ class Gate(Strict):
     min_gain_over_control: Annotated[float, Field(ge=-1, le=1)] | None = None
     # The upper bound of that gain's confidence interval: below 0 the candidate is worse than the control beyond noise.
     min_gain_over_control_upper: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
+    # Controls against which the proof has to say BEATS.
+    must_beat: list[Literal["pretrained", "initialised"]] = []
     max_ece: Share | None = None
     max_file_mb: Annotated[float, Field(gt=0)] | None = 20.0
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None
@@ -571,6 +667,7 @@ class Params(Strict):
     distill: Distill
     finetune: Finetune
     control: Control
+    proof: Proof = Proof()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
@@ -605,10 +702,39 @@ class Params(Strict):
                     f"tokenize.max_length is {self.tokenize.max_length}, but the encoder made from scratch has "
                     f"{self.pretrain.max_length} positions; set pretrain.max_length to at least that"
                 )
-        if self.general.layers is not None and self.general.layers != self.distill.layers:
+        if self.general.layers is None:
+            return self
+        if self.general.layers != self.distill.layers:
             raise ValueError(
                 f"general.layers are {self.general.layers} and distill.layers {self.distill.layers}; give both the "
                 "same: the student of distill starts from the one of general"
+            )
+        if self.distill.student.kind != "layers":
+            raise ValueError(
+                f"general.layers are set, but distill.student is of kind {self.distill.student.kind}, which starts "
+                "from other weights; set general.layers to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bring_the_student(self) -> Self:
+        wanted, there = self.distill.student.kind == "checkpoint", self.ingest.student is not None
+        if wanted and not there:
+            raise ValueError("distill.student: kind checkpoint needs its model; name it under ingest.student")
+        if there and not wanted:
+            raise ValueError(
+                f"ingest.student names a model, but distill.student is of kind {self.distill.student.kind}; set it to "
+                "{kind: checkpoint} or remove ingest.student"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compare_the_same_tokens(self) -> Self:
+        by_token = next((term.kind for term in self.distill.terms if term.kind in BY_TOKEN), None)
+        if self.tokenize.vocabulary is not None and by_token is not None:
+            raise ValueError(
+                f"distill.terms: {by_token} compares token by token, but a student with a vocabulary of its own splits "
+                "texts otherwise than its teacher; remove the term or set tokenize.vocabulary to null"
             )
         return self
 

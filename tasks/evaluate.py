@@ -1,4 +1,4 @@
-"""evaluate: teacher, student, INT8 and control on the frozen test split, side by side."""
+"""evaluate: teacher, student, INT8 and both controls on the frozen test split, side by side."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.metrics import confusion_matrix, require_finite
 from potstill.evaluation.naming import MODELS, SHIPPED
 from potstill.evaluation.plots import accuracy_against, confusion_matrices, reliability_diagram
+from potstill.evaluation.proof import Seed, flatten, prove, read_seeds
 from potstill.evaluation.report import disagreements, render_report
 from potstill.evaluation.summary import Answers, compare, score
 from potstill.evaluation.texts import read_texts, readable
@@ -49,6 +50,7 @@ def run(stage: Stage) -> Result:
     answers = _answers(stage, test, texts, students["int8"], card)
     metrics = _metrics(stage, test, answers, card)
     figures = _figures(stage, test, answers, metrics, card)
+    metrics["proof"] = _proof(stage, test, answers, card)
     _write_evaluation(stage, test, answers, metrics, figures)
     metrics["evaluation_sha256"] = sha256_file(stage.outs["evaluation"] / MANIFEST)
     _add_speeds(metrics, _speeds(stage, texts, students, card), SHIPPED[card.variant])
@@ -72,9 +74,10 @@ def _answers(
     """Every model's logits over the test split; INT8 from the texts, as it answers users."""
     found = {}
     with stage.work("inference"), progress("evaluate", len(MODELS) * len(test), "rows") as bar:
-        for name in ("teacher", "student", "control"):
+        for name in ("teacher", "student", "control", "initialised"):
             temperature = card.temperature if name == "student" else read_temperature(stage.deps[name])
-            found[name] = _torch_answers(stage, name, test, temperature, bar)
+            rows = open_split(stage, "test", student=name != "teacher")
+            found[name] = _torch_answers(stage, name, rows, temperature, bar)
         parts = []
         for start in range(0, len(texts), STEP):
             parts.append(int8.logits(texts[start : start + STEP]))
@@ -104,7 +107,8 @@ def read_temperature(folder: Path) -> float:
 def _metrics(stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
     """The content of metrics.json without speeds."""
     settings = stage.params(Evaluate)
-    return {
+    trimmed = tokens_info(stage, student=True).get("vocabulary")
+    return ({} if trimmed is None else {"vocabulary": trimmed}) | {
         "shipped": card.variant,
         "rows": len(test),
         "test_sha256": sha256_file(stage.deps["prepared"] / FROZEN),
@@ -114,6 +118,14 @@ def _metrics(stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], c
         "models": {name: score(test.labels, answers[name], settings) for name in MODELS},
         "comparison": compare(test.labels, answers, SHIPPED[card.variant], settings, seed=stage.project.seed),
     }
+
+
+def _proof(stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
+    """The first seed's student as it ships, and the further seeds of the proof stage."""
+    names = {"student": SHIPPED[card.variant], "pretrained": "control", "initialised": "initialised"}
+    first = Seed(stage.project.seed, {role: answers[name] for role, name in names.items()})
+    seeds = [first, *read_seeds(stage.deps["proof"], test.labels)]
+    return prove(test.labels, answers["teacher"], seeds, stage.params(Evaluate), bootstrap_seed=stage.project.seed)
 
 
 def _figures(
@@ -193,9 +205,12 @@ def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
     models, comparison = metrics["models"], metrics["comparison"]
     numbers = {f"{name}_{key}": float(value) for name, model in models.items() for key, value in model.items()}
     numbers |= {key: float(value) for key, value in comparison.items() if not isinstance(value, dict)}
+    numbers |= flatten(metrics["proof"])
+    verdicts = ", ".join(f"{one['outcome']} {control}" for control, one in metrics["proof"]["verdicts"].items())
     summary = (
         f"{MODELS[candidate]} {models[candidate]['accuracy']:.4f}, teacher {models['teacher']['accuracy']:.4f}, "
-        f"control {models['control']['accuracy']:.4f} ({comparison['control']['outcome']}), "
+        f"control {models['control']['accuracy']:.4f}, initialised {models['initialised']['accuracy']:.4f} "
+        f"({verdicts}), "
         f"{comparison['speedup']:.1f}x the teacher's texts/s"
     )
     test = {"digest": metrics["test_sha256"][:32], "source": f"data/prepared/{FROZEN}", "rows": metrics["rows"]}

@@ -44,4 +44,4 @@ def _distilled(stage: Stage, params: General) -> Result:
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, shared=True)
