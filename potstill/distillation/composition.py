@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -54,6 +54,16 @@ class Blend:
         return f"{self.alpha:g} * T^2 * KL(T={self.temperature:g}) + {1 - self.alpha:g} * CE"
 
 
+class OnLogits(Protocol):
+    """The losses on logits, weighted: `Blend`, or what a task puts in its place."""
+
+    def __call__(self, both: Both) -> Terms:
+        """The weighted terms `kl` and `ce` of a batch."""
+
+    def describe(self) -> str:
+        """One line for the user."""
+
+
 class Distillation(Objective):
     """A blend on logits plus weighted terms, against one source of teacher outputs.
 
@@ -70,7 +80,7 @@ class Distillation(Objective):
         ParamsError: without a blend, no term keeps a weight to the end of the run.
     """
 
-    def __init__(self, source: Source, blend: Blend | None, terms: Mapping[str, Term] | None = None) -> None:
+    def __init__(self, source: Source, blend: OnLogits | None, terms: Mapping[str, Term] | None = None) -> None:
         super().__init__()
         self._source, self._blend = source, blend
         self.terms = nn.ModuleDict(dict(terms or {}))
@@ -166,11 +176,6 @@ def distillation(
     covered = stored.supports(teacher_needs(terms))
     source = stored if covered else FirstAble((stored, LiveTeacher(teacher, device, precision)))
     if teacher_rows is not None:
-        if params.mixup is not None:
-            raise ModelError(
-                "distill.mixup blends rows token by token, but student and teacher have tokens of their own; "
-                "set distill.mixup to null or tokenize.vocabulary and ingest.student to null"
-            )
         source = OwnTokens(source, teacher_rows)
     if params.mixup is not None:
         source = LiveWhereMixed(source, LiveTeacher(teacher, device, precision))

@@ -16,7 +16,6 @@ from torch import Tensor
 from potstill.config import Distill, Training
 from potstill.data.batches import Batch, Ints, TokenDataset, shuffled_batches
 from potstill.distillation.objective import Objective, Terms, Window
-from potstill.distillation.outputs import observe
 from potstill.errors import TrainingError
 from potstill.progress import Bar, progress, say
 from potstill.training import checkpoints
@@ -30,7 +29,6 @@ from potstill.training.memory import TokenBudget
 from potstill.training.mixup import mix, mixed_embeddings
 from potstill.training.packing import choose_packing, packed
 from potstill.training.precision import Precision, autocast
-from potstill.training.predict import model_inputs
 from potstill.training.selection import Score, Selection
 
 if TYPE_CHECKING:
@@ -150,7 +148,7 @@ class _Run:
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16")
         self.budget = TokenBudget(plan.batch_tokens, f"{setting.name}.batch_tokens")
         self.selection = Selection(plan.patience, plan.patience_window)
-        self.step = 0
+        self.step, self.epoch = 0, 0
         self.outcome = Outcome(scores=self.selection.scores)
         self.best: dict[str, Tensor] = {}
         # What runs on a batch: the model, or a compiled form of it.
@@ -205,7 +203,7 @@ class _Run:
         self.model.train()
         passed = 0
         for epoch in range(self.setting.plan.epochs):
-            windows = self._windows(epoch)
+            windows, self.epoch = self._windows(epoch), epoch
             for rows in windows[max(self.step - passed, 0) :]:
                 if self.selection.stopped:
                     return
@@ -216,7 +214,7 @@ class _Run:
 
     def _step(self, rows: list[Ints]) -> str:
         """One optimiser step; the running state for the progress bar."""
-        batches = [self.dataset.batch(part) for part in rows]
+        batches = [self._batch(part) for part in rows]
         window = Window.of(batches, self.step, self.steps)
         terms = self.budget.within(lambda: self._gradients(rows, batches, window), self.optimizer.zero_grad)
         self.world.sum_gradients(self.trained.values())
@@ -231,12 +229,16 @@ class _Run:
         self.outcome.rows += window.rows
         return self._record(values)
 
+    def _batch(self, rows: Ints) -> Batch:
+        """Rows as the objective shows them in this epoch."""
+        return self.objective.view(self.dataset.batch(rows), self.epoch)
+
     def _gradients(self, rows: list[Ints], batches: list[Batch], window: Window) -> Terms:
         """Add up the gradients of this process's part of a step; its terms."""
         mine: Iterable[Batch] = batches
         if self.budget.halved or not self.world.alone:
             parts = self.budget.fit(self.world.deal(rows), self.dataset.lengths)
-            mine = (self.dataset.batch(part) for part in parts)
+            mine = (self._batch(part) for part in parts)
         terms: Terms = {}
         for batch in mine:
             for name, term in self._backward(batch, window).items():
@@ -267,7 +269,7 @@ class _Run:
         # Who looks into a layer wants every row's states in their place.
         tight = packed(self.model, batch, device) if self.packing and not needs else nullcontext()
         with autocast(device, self.setting.precision), tight:
-            outputs = observe(runner, model_inputs(batch, device), needs)
+            outputs = self.objective.observe(runner, batch, device, needs)
         terms: Terms = {name: weight * term for name, term in self.objective(outputs, batch, window).items()}
         loss = torch.stack(list(terms.values())).sum()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
