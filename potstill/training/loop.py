@@ -176,12 +176,12 @@ class _Run:
         plan, hindrance = self.setting.plan, None
         if self.packing or plan.adversarial is not None or self.mixup is not None:
             hindrance = "packing, adversarial steps and mixup change the model's passes"
-        elif self.objective.needs(0, self.steps):
+        elif self.objective.needs(0, self.steps) or type(self.objective).observe is not Objective.observe:
             hindrance = "terms of the loss look into the model's layers"
 
         def try_out(runner: torch.nn.Module) -> None:
             self.model.train()
-            batch = self.dataset.batch(windows[0][0])
+            batch = self._batch(windows[0][0])
             before = checkpoints.random_state(self.setting.device)
             self._pass(batch, Window.of([batch], 0, self.steps), runner)
             self.optimizer.zero_grad(set_to_none=True)
