@@ -131,7 +131,8 @@ def init(
     text: Annotated[str, typer.Option(help="Column with the text; two columns of a pair as `first,second`.")],
     label: Annotated[str, typer.Option(help="Column with the label.")],
     teacher: Annotated[
-        str | None, typer.Option(help="Folder of the teacher, or a hub id with its commit: id@commit.")
+        str | None,
+        typer.Option(help="Folder of the teacher, a hub id with its commit (id@commit), or scratch: train one."),
     ] = None,
 ) -> None:
     """Make a workspace for data of your own."""

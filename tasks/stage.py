@@ -85,7 +85,7 @@ class Stage:
 
     @property
     def checkpoints(self) -> Path:
-        """Where training checkpoints live; not a DVC out, since DVC deletes outs before a rerun."""
+        """Where checkpoints and unfinished signals live; not a DVC out, since DVC deletes outs before a rerun."""
         return WORK / "checkpoints" / f"{self.name}-{self.key}"
 
     @contextmanager
@@ -194,7 +194,9 @@ def _run(name: str, function: Callable[[Stage], Result], *, shared: bool) -> Non
             _log(stage, result, seconds)
             timing = {"seconds": time.monotonic() - start, "work": stage._clock}
             write_json(WORK / "timings" / f"{name}.json", timing)
-    shutil.rmtree(stage.checkpoints, ignore_errors=True)
+    # Also those of other params or code that a run was stopped with: they can be large.
+    for left in stage.checkpoints.parent.glob(f"{name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     say(f"{name}: {result.summary}")
 
 

@@ -14,6 +14,7 @@ from potstill.distillation.importance import unit_importance
 from potstill.distillation.objective import Objective
 from potstill.models.loading import load_classifier
 from potstill.models.narrowing import most_important, narrow
+from potstill.models.start import start_from_general
 from potstill.models.student import distilbert_from_bert, student_at_random, student_from_layers
 from potstill.models.vocabulary import trim_embeddings
 from potstill.progress import say
@@ -67,7 +68,11 @@ def _start(stage: Stage, distill: Distill, parent: PreTrainedModel) -> PreTraine
     if isinstance(kind, ConfigStudent):
         sizes = kind.model_dump(exclude={"kind"})
         return student_at_random(parent, len(layers), **sizes)
-    return student_from_layers(parent_of(stage, parent), layers)
+    student = student_from_layers(parent_of(stage, parent), layers)
+    # The controls do without: what general distillation gives comes of a teacher.
+    if "general" in stage.deps and start_from_general(student, stage.deps["general"]):
+        say(f"{stage.name}: the student starts from the general student, its head from the teacher")
+    return student
 
 
 def parent_of(stage: Stage, parent: PreTrainedModel) -> PreTrainedModel:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
 from potstill.config import SPLITS, Tokenize, Vocabulary
 from potstill.data.batches import TokenDataset
+from potstill.data.corpus import LEARNED
 from potstill.data.tokenization import (
     KEPT,
     STUDENT,
@@ -31,8 +32,6 @@ from potstill.models.vocabulary import trim_tokenizer
 from tasks.stage import Result, Stage, main
 
 Info = dict[str, Any]
-# The splits whose texts a student may learn from: its vocabulary is chosen by these alone.
-LEARNED = ("train", "transfer")
 
 
 def run(stage: Stage) -> Result:

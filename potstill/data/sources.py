@@ -1,4 +1,4 @@
-"""Sources as params name them, into `data/raw` and `data/base` as they came."""
+"""Sources as params name them, into `data/raw` and `data/given` as they came."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from potstill.artifacts import MANIFEST, sha256_file, whole_folder, write_manifest
-from potstill.config import DataSource, FileSource, HubSource, Ingest, ModelSource, PackageSource, SavedSource
+from potstill.config import (
+    DataSource,
+    FileSource,
+    HubSource,
+    Ingest,
+    PackageSource,
+    SavedSource,
+    ScratchSource,
+    TeacherSource,
+)
 from potstill.data import archives, packages
 from potstill.data.safety import refuse_unsafe
 from potstill.data.tokenization import STUDENT, VOCABULARIES
@@ -33,10 +42,10 @@ _HUB_IGNORED = [
 ]
 
 
-def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
-    """Bring all sources in: data to `raw/<source>/`, the teacher to `base/`, a student's encoder to `base/student/`.
+def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
+    """Bring all sources in: data to `raw/<source>/`, the teacher to `given/`, a student's encoder to `given/student/`.
 
-    Both appear whole or not at all.
+    Both appear whole or not at all. Of a teacher that is made from scratch `given/` has no file, but a manifest.
 
     Returns:
         Name -> origin, as in the manifests' `about`: what the source names and its sums.
@@ -52,30 +61,32 @@ def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory(prefix="potstill-") as scratch,
         whole_folder(raw) as raw_new,
-        whole_folder(base) as base_new,
+        whole_folder(given) as given_new,
         packages.downloads(wanted, Path(scratch)) as files,
     ):
         origins = {}
-        places = {"teacher": base_new, STUDENT: base_new / STUDENT}
+        places = {"teacher": given_new, STUDENT: given_new / STUDENT}
         for name, source in named.items():
             folder = places.get(name) or raw_new / name.removeprefix("data.")
             if name == STUDENT and folder.exists():
                 raise ModelError(
                     f"ingest.teacher brings a folder {STUDENT} of its own; rename it, potstill needs the name"
                 )
-            _bring(name, source, folder, files.get(name))
             origins[name] = source.model_dump(mode="json")
+            if isinstance(source, ScratchSource):
+                continue
+            _bring(name, source, folder, files.get(name))
             if name in MODELS:
                 _check_model(name, folder)
         write_manifest(raw_new, {name: origin for name, origin in origins.items() if name not in MODELS})
         own = {STUDENT: origins[STUDENT]} if STUDENT in origins else {}
-        write_manifest(base_new, origins["teacher"] | own)
+        write_manifest(given_new, origins["teacher"] | own)
     return origins
 
 
-def _named(ingest: Ingest) -> dict[str, DataSource | ModelSource]:
+def _named(ingest: Ingest) -> dict[str, DataSource | TeacherSource]:
     """All sources by the name that params give them, the teacher before the student whose folder is in its own."""
-    named: dict[str, DataSource | ModelSource] = {f"data.{name}": source for name, source in ingest.data.items()}
+    named: dict[str, DataSource | TeacherSource] = {f"data.{name}": source for name, source in ingest.data.items()}
     named["teacher"] = ingest.teacher
     if ingest.student is not None:
         named[STUDENT] = ingest.student
@@ -103,7 +114,12 @@ def local_fingerprint(ingest: Ingest) -> dict[str, str]:
     return result
 
 
-def _bring(name: str, source: DataSource | ModelSource, folder: Path, package: Path | None) -> None:
+def _bring(
+    name: str,
+    source: PackageSource | FileSource | SavedSource | HubSource,
+    folder: Path,
+    package: Path | None,
+) -> None:
     folder.mkdir(exist_ok=True)
     if isinstance(source, PackageSource):
         assert package is not None  # every package source was downloaded
