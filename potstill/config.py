@@ -7,6 +7,7 @@ and what is allowed. Every section is named as the stage that receives it; `proj
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,10 +85,15 @@ ModelSource = Annotated[PackageSource | FileSource | HubSource, Field(discrimina
 
 
 class Ingest(Strict):
-    """Where data and teacher come from. Each source lands in `data/raw/<name>/`, the teacher in `data/base/`."""
+    """Where data and teachers come from.
+
+    Each source lands in `data/raw/<name>/`, the teacher in `data/base/`, further teachers in `data/base/members/<name>/`.
+    """
 
     data: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], DataSource], Field(min_length=1)]
     teacher: ModelSource
+    # Teachers beside it, which teacher.members describes.
+    teachers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], ModelSource] = {}
 
 
 # --- prepare --------------------------------------------------------------------------------------------------------
@@ -205,6 +211,21 @@ class Tokenize(Strict):
 # --- training -------------------------------------------------------------------------------------------------------
 
 
+LoraTarget = Literal["query", "key", "value", "qkv", "attention_out", "ffn_in", "ffn_out"]
+
+
+class Lora(Strict):
+    """Low-rank adaptation: linear layers learn a product of two thin matrices, which is added to them in the end."""
+
+    # Of the product, which is scaled by alpha / rank.
+    rank: Positive = 8
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    # Of what the product takes in.
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # The linear layers of every layer; null: queries and values, or the one that makes both.
+    targets: Annotated[list[LoraTarget], Field(min_length=1)] | None = None
+
+
 class Training(Strict):
     """One training run. AdamW, linear warm-up and decay, batches of similar length under a token budget."""
 
@@ -222,6 +243,8 @@ class Training(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     # Leave the token embeddings as they start: less to update, and rare tokens keep their pretrained meaning.
     freeze_embeddings: bool = False
+    # Train low-rank matrices and the head instead of all weights; null: all weights.
+    lora: Lora | None = None
     # Decay a step of the weights' moving average, which is then what dev judges and what is kept; null: no average.
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     # Dev evaluations without a better score after which training stops; null: never.
@@ -231,10 +254,36 @@ class Training(Strict):
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 30
 
 
-class Teacher(Training):
-    """Fine-tuning of the teacher; `fine_tuned: true` takes it as it is after its labels are verified."""
+class Member(Strict):
+    """A further teacher of `ingest.teachers`: as it is, or fine-tuned under the teacher's plan."""
 
     fine_tuned: bool = False
+    # Relative to the others': the probabilities that teach are the weighted mean.
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Teacher(Training):
+    """Fine-tuning of the teacher; `fine_tuned: true` takes it as it is after its labels are verified.
+
+    With `seeds` or `members` several models teach, as an ensemble; the first of them is the one whose layers the student
+    starts from.
+    """
+
+    fine_tuned: bool = False
+    # Runs of the fine-tuning, each with a seed of its own: project.seed, the next, ...
+    seeds: Positive = 1
+    # Of `ingest.teacher`, shared by its seeds.
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    # By their names in `ingest.teachers`.
+    members: dict[str, Member] = {}
+
+    @model_validator(mode="after")
+    def _train_more_than_one_seed(self) -> Self:
+        if self.fine_tuned and self.seeds > 1:
+            raise ValueError(
+                f"seeds is {self.seeds} of a teacher that is taken as it is; set fine_tuned to false or seeds to 1"
+            )
+        return self
 
 
 class Signals(Strict):
@@ -370,17 +419,74 @@ Term = Annotated[
 ]
 
 
+Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class Mutual(Strict):
+    """Students that teach each other: T^2 * KL(mean of the others || student at T) beside each one's own loss."""
+
+    # Teacher layers of each student; one of them is distill.layers. The best on dev is kept.
+    students: list[Layers]
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    # null: distill.temperature.
+    temperature: Temperature | None = None
+    # Whether the teacher teaches them too; else each one's own loss is the gold labels'.
+    teacher: bool = True
+
+    @model_validator(mode="after")
+    def _take_two(self) -> Self:
+        if len(self.students) < 2:
+            raise ValueError(f"students is {self.students}: it takes two students or more to teach each other")
+        return self
+
+
 class Distill(Training):
     """Distillation: alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE on rows with a gold label, + terms."""
 
     # Teacher layers the student starts from, in order, counted from 0.
-    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    layers: Layers
     temperature: Temperature = 2.0
     # Weight of the teacher; rows without a gold label always carry 1.
     alpha: Share = 0.9
     # Losses that are added to it; those on layers run the teacher live.
     terms: list[Term] = []
     transfer: bool = True
+    # Teacher layers of students in between, each distilled from the one before; the last one teaches the student.
+    assistants: list[Layers] = []
+    mutual: Mutual | None = None
+
+    @model_validator(mode="after")
+    def _nest_assistants(self) -> Self:
+        chain = [*self.assistants, self.layers] if self.assistants else []
+        for before, after in itertools.pairwise(chain):
+            missing = [layer for layer in after if layer not in before]
+            if missing:
+                owner = "layers" if after is self.layers else "assistants"
+                raise ValueError(
+                    f"{owner} names layer {missing[0]} in {after}, but the assistant before it has only the teacher's "
+                    f"layers {before}"
+                )
+        if self.assistants and any(isinstance(term, LayerTerm) and term.layers is not None for term in self.terms):
+            raise ValueError(
+                "terms name layers, which are others from one assistant to the next; leave out their layers (the last "
+                "with the last) or the assistants"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fit_mutual(self) -> Self:
+        if self.mutual is None:
+            return self
+        if self.assistants:
+            raise ValueError("assistants and mutual exclude each other; set one of them")
+        if self.layers not in self.mutual.students:
+            raise ValueError(
+                f"mutual.students is {self.mutual.students} without layers ({self.layers}), which the control is "
+                "made of; add them or set layers to one of the students'"
+            )
+        if not self.mutual.teacher and self.terms:
+            raise ValueError("terms compare with the teacher; set mutual.teacher to true or terms to []")
+        return self
 
 
 class Finetune(Training):
@@ -500,6 +606,11 @@ class Params(Strict):
             if table.source not in self.ingest.data:
                 known = ", ".join(self.ingest.data)
                 raise ValueError(f"prepare.tables: source {table.source!r} is not under ingest.data ({known})")
+        if self.ingest.teachers.keys() != self.teacher.members.keys():
+            raise ValueError(
+                f"ingest.teachers ({', '.join(self.ingest.teachers) or 'none'}) and teacher.members "
+                f"({', '.join(self.teacher.members) or 'none'}) have to name the same teachers"
+            )
         if self.prepare.labels is not None and len(set(map(str, self.prepare.labels))) != len(self.prepare.labels):
             raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
@@ -589,8 +700,7 @@ def _walk(path: list[str]) -> tuple[list[str], Any]:
     shown: list[str] = []
     found: Any = Params
     for part in path:
-        if get_origin(found) is Annotated:
-            found = get_args(found)[0]
+        found = _plain(found)
         members = [member for member in get_args(found) if _is_model(member)]
         if get_origin(found) in (Union, UnionType) and members:
             found = next((member for member in members if _kind(member) == part), None)
@@ -601,7 +711,16 @@ def _walk(path: list[str]) -> tuple[list[str], Any]:
             found = next((field.annotation for name, field in fields if part in (name, field.alias)), None)
         else:  # an item of a list or a dict
             found = (get_args(found) or (None,))[-1]
-    return shown, found
+    return shown, _plain(found)
+
+
+def _plain(annotation: Any) -> Any:
+    """Without its limits, and the section of a section or null."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    members = [member for member in get_args(annotation) if _is_model(member)]
+    alone = get_origin(annotation) in (Union, UnionType) and [_kind(member) for member in members] == [None]
+    return members[0] if alone else annotation
 
 
 def _is_model(annotation: Any) -> bool:

@@ -63,11 +63,51 @@ def test_the_default_file_fits() -> None:
         ("distill.terms", [{"kind": "hiden"}], "'hiden' found using 'kind' does not match any of the expected tags"),
         ("distill.accumulate", 0, "distill.accumulate = 0: input should be greater than 0"),
         ("schedule.cron", "daily", "schedule.cron = 'daily'"),
+        # A section that may be null.
+        ("prepare.augment", {"crps": 1}, "unknown key 'prepare.augment.crps'; did you mean 'crops'"),
+        ("prepare.augment", {"crops": -1}, "prepare.augment.crops = -1: input should be greater than or equal to 0"),
+        ("teacher.lora", {"ranc": 4}, "unknown key 'teacher.lora.ranc'; did you mean 'rank'"),
+        ("teacher.lora", {"targets": ["quary"]}, "teacher.lora.targets.0 = 'quary': input should be 'query', 'key'"),
+        ("teacher.members", {"large": {}}, "ingest.teachers (none) and teacher.members (large) have to name the same"),
+        ("distill.mutual", {"students": [[0, 2, 4]]}, "it takes two students or more to teach each other"),
+        ("distill.mutual", {"students": [[0], [1]]}, "without layers ([0, 2, 4]), which the control is made of"),
+        ("distill.assistants", [[0, 2, 3]], "layers names layer 4 in [0, 2, 4], but the assistant before it has only"),
+        ("distill.assistants", [[0, 2, 4], [0, 2, 3, 4]], "assistants names layer 3 in [0, 2, 3, 4]"),
     ],
 )
 def test_a_misfit_is_named_with_its_value_and_what_is_allowed(path: str, value: Any, message: str) -> None:
     with pytest.raises(ParamsError) as caught:
         parse_params(changed(path, value))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("teacher", {"fine_tuned": True, "seeds": 3}, "teacher: seeds is 3 of a teacher that is taken as it is"),
+        (
+            "distill",
+            {"assistants": [[0, 2, 4, 5]], "mutual": {"students": [[0, 2, 4], [1]]}},
+            "distill: assistants and mutual exclude each other",
+        ),
+        (
+            "distill",
+            {"assistants": [[0, 2, 4, 5]], "terms": [{"kind": "hidden", "layers": [[3, 4]]}]},
+            "distill: terms name layers, which are others from one assistant to the next",
+        ),
+        (
+            "distill",
+            {"mutual": {"students": [[0, 2, 4], [1]], "teacher": False}, "terms": [{"kind": "mse"}]},
+            "distill: terms compare with the teacher",
+        ),
+    ],
+)
+def test_a_combination_that_cannot_be_is_refused(section: str, values: dict[str, Any], message: str) -> None:
+    params = read_params(DEFAULT)
+    params[section] |= values
+    with pytest.raises(ParamsError) as caught:
+        parse_params(params)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
