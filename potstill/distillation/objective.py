@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from potstill.data.batches import Batch
 from potstill.distillation.losses import cross_entropy
-from potstill.distillation.outputs import LOGITS, Needs, Outputs
+from potstill.distillation.outputs import LOGITS, Needs, Outputs, observe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Term name -> scalar; the loss is their sum.
 Terms = dict[str, Tensor]
@@ -55,6 +59,10 @@ class Objective(nn.Module):
     def needs(self, step: int, total: int) -> Needs:
         """What a step asks of the model beside logits."""
         return LOGITS
+
+    def observe(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], window: Window) -> Outputs:
+        """Run the model on a batch and take what the step asks for."""
+        return observe(model, inputs, self.needs(window.step, window.total))
 
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
         """The weighted terms of a batch; their sum is its share of the step's loss."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
+    from potstill.distillation.ensembles import Ensemble
+
 
 class SelfAttention(NamedTuple):
     """What one layer's self-attention projects its input to, all heads side by side, each [batch, sequence, width]."""
@@ -56,11 +58,18 @@ class Outputs:
         logits: [batch, classes].
         hidden: number of the hidden state -> [batch, sequence, width].
         attention: number of the layer -> its queries, keys and values.
+        ensemble: what each of several teachers says, where there are several: the logits are their mean, and the rest
+            is the first one's.
     """
 
     logits: Tensor
     hidden: Mapping[int, Tensor] = field(default_factory=dict)
     attention: Mapping[int, SelfAttention] = field(default_factory=dict)
+    ensemble: Ensemble | None = None
+
+    def at(self, temperature: float) -> Tensor:
+        """[batch, classes] logits for a loss that softens them at T; of several teachers, see `ensemble_logits`."""
+        return self.logits if self.ensemble is None else self.ensemble.at(temperature)
 
 
 LOGITS = Needs()

@@ -16,12 +16,12 @@ from torch import Tensor
 from potstill.config import Training
 from potstill.data.batches import Batch, Ints, TokenDataset, shuffled_batches
 from potstill.distillation.objective import Objective, Terms, Window
-from potstill.distillation.outputs import observe
 from potstill.errors import TrainingError
 from potstill.progress import Bar, progress
 from potstill.training import checkpoints
 from potstill.training.average import Average
 from potstill.training.hotpath import keep_freed_memory, training_attention
+from potstill.training.lora import low_rank
 from potstill.training.precision import Precision, autocast
 from potstill.training.predict import model_inputs
 
@@ -86,8 +86,10 @@ def train(
     """
     torch.manual_seed(setting.seed)
     keep_freed_memory()
-    with training_attention(model, setting.device):
-        return _Run(model.to(setting.device), dataset, objective.to(setting.device), score, setting).go()
+    model = model.to(setting.device)
+    _adapt(model, setting.plan)
+    with training_attention(model, setting.device), low_rank(model, setting.plan.lora, setting.name):
+        return _Run(model, dataset, objective.to(setting.device), score, setting).go()
 
 
 class _Run:
@@ -103,7 +105,6 @@ class _Run:
     ) -> None:
         self.model, self.dataset, self.objective, self.score, self.setting = model, dataset, objective, score, setting
         plan = setting.plan
-        _adapt(model, plan)
         epochs = [self._windows(epoch) for epoch in range(plan.epochs)]
         self.steps = sum(map(len, epochs))
         self.total_rows = len(dataset) * plan.epochs
@@ -171,9 +172,8 @@ class _Run:
 
     def _backward(self, batch: Batch, window: Window) -> Terms:
         """Add a batch's gradients to those of its step; its terms."""
-        needs = self.objective.needs(window.step, window.total)
         with autocast(self.setting.device, self.setting.precision):
-            outputs = observe(self.model, model_inputs(batch, self.setting.device), needs)
+            outputs = self.objective.observe(self.model, model_inputs(batch, self.setting.device), window)
         terms: Terms = self.objective(outputs, batch, window)
         loss = torch.stack(list(terms.values())).sum()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
