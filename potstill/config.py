@@ -87,7 +87,7 @@ ModelSource = Annotated[PackageSource | FileSource | HubSource, Field(discrimina
 class Ingest(Strict):
     """Where data and teachers come from.
 
-    Each source lands in `data/raw/<name>/`, the teacher in `data/base/`, further teachers in `data/base/members/<name>/`.
+    Each source lands in `data/raw/<name>/`, the teacher in `data/base/`, further ones in `data/base/members/<name>/`.
     """
 
     data: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], DataSource], Field(min_length=1)]
@@ -265,8 +265,7 @@ class Member(Strict):
 class Teacher(Training):
     """Fine-tuning of the teacher; `fine_tuned: true` takes it as it is after its labels are verified.
 
-    With `seeds` or `members` several models teach, as an ensemble; the first of them is the one whose layers the student
-    starts from.
+    With `seeds` or `members` several models teach, as an ensemble; the student starts from the first one's layers.
     """
 
     fine_tuned: bool = False

@@ -13,7 +13,7 @@ def run(stage: Stage) -> Result:
     raw, base = stage.outs["raw"], stage.outs["base"]
     origins = ingest_all(stage.params(Ingest), raw, base)
     files = [len(read_json(folder / MANIFEST)["files"]) for folder in (raw, base)]
-    names = ", ".join(name.removeprefix("data.") for name in origins if name != "teacher")
+    names = ", ".join(name.removeprefix("data.") for name in origins if name.startswith("data."))
     size = sum(path.stat().st_size for folder in (raw, base) for path in folder.rglob("*") if path.is_file())
     return Result(
         summary=f"{files[0]} files of {names} and {files[1]} of the teacher, {size / 1e6:.1f} MB, sums checked",

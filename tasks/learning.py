@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from potstill.artifacts import read_json
 from potstill.config import Training
 from potstill.data.batches import TokenDataset
+from potstill.distillation.ensembles import Floats
+from potstill.models.loading import load_classifier
+from potstill.models.members import read_members
 from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
 from potstill.training.precision import Precision, choose_device, choose_precision, product_size
@@ -21,15 +25,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def tokens_info(stage: Stage) -> dict[str, Any]:
-    """`info.json` of the tokenize stage."""
-    info: dict[str, Any] = read_json(stage.deps["tokens"] / "info.json")
+def tokens_info(stage: Stage, tokens: str = ".") -> dict[str, Any]:
+    """`info.json` of the tokenize stage; `tokens` as in `models.members.Member`."""
+    info: dict[str, Any] = read_json(stage.deps["tokens"] / tokens / "info.json")
     return info
 
 
-def open_split(stage: Stage, split: str) -> TokenDataset:
-    """One split of token ids."""
-    return TokenDataset.open(stage.deps["tokens"] / f"{split}.arrow", tokens_info(stage)["pad_token_id"])
+def open_split(stage: Stage, split: str, tokens: str = ".") -> TokenDataset:
+    """One split of token ids; `tokens` as in `models.members.Member`."""
+    path = stage.deps["tokens"] / tokens / f"{split}.arrow"
+    return TokenDataset.open(path, tokens_info(stage, tokens)["pad_token_id"])
 
 
 def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precision]:
@@ -63,6 +68,15 @@ def training_result(outcome: Outcome, summary: str, metrics: dict[str, float] | 
     return Result(summary, found, outcome.history)
 
 
-def tokenizer_folder(stage: Stage) -> Path:
-    """Where the tokenizer's files lie."""
-    return stage.deps["tokens"] / "tokenizer"
+def tokenizer_folder(stage: Stage, tokens: str = ".") -> Path:
+    """Where the tokenizer's files lie; `tokens` as in `models.members.Member`."""
+    return stage.deps["tokens"] / tokens / "tokenizer"
+
+
+def member_logits(stage: Stage, teacher: Path, split: str, advance: Callable[[float], None] | None = None) -> Floats:
+    """[rows, members, classes] logits of every model of a teacher over a split, each on its own token ids."""
+    found = []
+    for member in read_members(teacher):
+        model = load_classifier(member.folder).to(choose_device(stage.project.device))
+        found.append(predict_logits(model, open_split(stage, split, member.tokens), advance=advance))
+    return np.stack(found, axis=1)

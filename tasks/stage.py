@@ -190,7 +190,9 @@ def _check_code() -> None:
 
 def is_online(params: Params) -> bool:
     """Whether params name a hub id: the only case in which something leaves the machine and the package index."""
-    return any(source.kind == "hub" for source in [*params.ingest.data.values(), params.ingest.teacher])
+    ingest = params.ingest
+    sources = [*ingest.data.values(), ingest.teacher, *ingest.teachers.values()]
+    return any(source.kind == "hub" for source in sources)
 
 
 def _path(item: str | dict[str, Any]) -> str:

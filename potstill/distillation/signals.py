@@ -14,6 +14,7 @@ from potstill.artifacts import sha256_file, sha256_value, verify, write_manifest
 from potstill.data.batches import Batch, Ints, TokenDataset
 from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.errors import SignalError
+from potstill.models.members import MEMBERS
 from potstill.progress import progress
 from potstill.training.precision import Precision
 from potstill.training.predict import predict_logits
@@ -25,9 +26,13 @@ Keys = npt.NDArray[np.bytes_]
 
 
 def teacher_identity(folder: Path) -> dict[str, str]:
-    """What a teacher's outputs depend on beside the token ids: its weights, config and tokenizer, as sha256."""
-    weights = {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
-    weights["config.json"] = sha256_file(folder / "config.json")
+    """What a teacher's outputs depend on beside the token ids: its weights, config and tokenizer, as sha256.
+
+    Of an ensemble the weights are those of all members, but not how much each counts.
+    """
+    files = [*folder.glob("*.safetensors"), *folder.glob(f"{MEMBERS}/*/*.safetensors"), folder / "config.json"]
+    files += folder.glob(f"{MEMBERS}/*/*.json")
+    weights = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
     return {"weights": sha256_value(weights), "tokenizer": sha256_file(folder / "tokenizer.json")}
 
 

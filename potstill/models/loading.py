@@ -144,6 +144,11 @@ def output_layer(model: PreTrainedModel) -> Any:
 def save_model(model: PreTrainedModel, folder: Path, tokenizer: Path) -> None:
     """Write weights (safetensors), config and the tokenizer's files as a normal `save_pretrained` folder."""
     model.save_pretrained(folder)
+    copy_tokenizer_files(tokenizer, folder)
+
+
+def copy_tokenizer_files(tokenizer: Path, folder: Path) -> None:
+    """Put the files of a tokenizer beside a model."""
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, folder / name)

@@ -1,0 +1,73 @@
+"""Students that teach each other on the same batch (Zhang et al. 2018, "Deep Mutual Learning")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from potstill.data.batches import Batch
+from potstill.distillation.ensembles import ensemble_logits
+from potstill.distillation.losses import kl_divergence
+from potstill.distillation.objective import Objective, Terms, Window
+from potstill.distillation.outputs import Outputs
+from potstill.errors import ModelError
+from potstill.models.cohort import Cohort
+
+
+@dataclass(frozen=True)
+class Together(Outputs):
+    """The answers of a cohort to a batch; its own logits are the first student's.
+
+    Attributes:
+        each: one for each student.
+    """
+
+    each: tuple[Outputs, ...] = ()
+
+
+class MutualLearning(Objective):
+    """For each student its own loss + weight * T^2 * KL(mean of the others || student at T), mean over the rows.
+
+    The others' softened probabilities are averaged, and no gradient flows to them: the "DML_e" of the paper, which
+    updates the students in one step here, under one clipping of all gradients.
+
+    Args:
+        own: each student's own objective.
+        temperature: T.
+        weight: of what the others teach.
+
+    Raises:
+        ModelError: there are fewer than two.
+    """
+
+    def __init__(self, own: Sequence[Objective], temperature: float, weight: float) -> None:
+        super().__init__()
+        if len(own) < 2:
+            raise ModelError(f"{len(own)} students cannot teach each other; give two or more")
+        self.own = nn.ModuleList(own)
+        self._own, self._temperature, self._weight = tuple(own), temperature, weight
+
+    def observe(self, model: Cohort, inputs: Mapping[str, Tensor], window: Window) -> Together:
+        """Run every student on the batch."""
+        pairs = zip(self._own, model.students, strict=True)
+        each = tuple(objective.observe(student, inputs, window) for objective, student in pairs)
+        return Together(each[0].logits, each=each)
+
+    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+        """Each student's terms, as `student<n>_<term>` with n from 1, and `student<n>_mutual`."""
+        assert isinstance(outputs, Together)
+        terms: Terms = {}
+        for place, (objective, ours) in enumerate(zip(self._own, outputs.each, strict=True)):
+            others = [answer.logits for other, answer in enumerate(outputs.each) if other != place]
+            taught = self._mutual(ours.logits, torch.stack(others, dim=1)).sum() / window.rows
+            found = objective(ours, batch, window) | {"mutual": self._weight * taught}
+            terms |= {f"student{place + 1}_{name}": term for name, term in found.items()}
+        return terms
+
+    def _mutual(self, student: Tensor, others: Tensor) -> Tensor:
+        """[batch] losses against the mean of the others, [batch, others, classes] logits."""
+        mean = ensemble_logits(others, [1 / others.shape[1]] * others.shape[1], self._temperature)
+        return kl_divergence(student, mean, self._temperature)

@@ -1,0 +1,42 @@
+"""Several students as one module, with the few parts of a transformers model that training asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Cohort(nn.Module):
+    """Students of one task that train together; all their weights are its own.
+
+    Args:
+        students: of one family.
+    """
+
+    def __init__(self, students: Sequence[PreTrainedModel]) -> None:
+        super().__init__()
+        self.students = nn.ModuleList(students)
+
+    @property
+    def config(self) -> Any:
+        """The first student's."""
+        return self.students[0].config
+
+    def set_attn_implementation(self, name: str) -> None:
+        """Set it in every student."""
+        for student in self.students:
+            student.set_attn_implementation(name)
+
+    def get_input_embeddings(self) -> nn.ModuleList:
+        """Those of every student."""
+        return nn.ModuleList(student.get_input_embeddings() for student in self.students)
+
+
+def each_model(model: nn.Module) -> Iterator[PreTrainedModel]:
+    """The students of a cohort, or the one model that it is."""
+    yield from model.students if isinstance(model, Cohort) else [model]
