@@ -202,10 +202,21 @@ class Validate(Strict):
         return self
 
 
+class Vocabulary(Strict):
+    """The student's own vocabulary: special tokens, single characters, and what train and transfer use most."""
+
+    # All of these together; null: no limit.
+    max_tokens: Positive | None = None
+    # A token seen less often is dropped; texts that have it are split into shorter ones.
+    min_count: Positive = 1
+
+
 class Tokenize(Strict):
     """Longest sequence in tokens, special tokens included; longer texts are cut and counted."""
 
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    # Trims the student's and its control's token embeddings; null: the teacher's vocabulary. The teacher keeps its own.
+    vocabulary: Vocabulary | None = None
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -418,6 +429,10 @@ Term = Annotated[
 ]
 
 
+# They compare state with state, token by token: student and teacher have to split texts alike.
+BY_TOKEN = ("cosine", "hidden", "attention", "relations")
+
+
 Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
@@ -614,6 +629,16 @@ class Params(Strict):
             raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
             raise ValueError("prepare.label: negative and positive are the same label")
+        return self
+
+    @model_validator(mode="after")
+    def _compare_the_same_tokens(self) -> Self:
+        by_token = next((term.kind for term in self.distill.terms if term.kind in BY_TOKEN), None)
+        if self.tokenize.vocabulary is not None and by_token is not None:
+            raise ValueError(
+                f"distill.terms: {by_token} compares token by token, but a student with a vocabulary of its own splits "
+                "texts otherwise than its teacher; remove the term or set tokenize.vocabulary to null"
+            )
         return self
 
 

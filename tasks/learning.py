@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from potstill.artifacts import read_json
 from potstill.config import Training
 from potstill.data.batches import TokenDataset
-from potstill.distillation.ensembles import Floats
-from potstill.models.loading import load_classifier
-from potstill.models.members import read_members
+from potstill.data.tokenization import STUDENT
 from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
 from potstill.training.precision import Precision, choose_device, choose_precision, product_size
@@ -25,16 +22,30 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def tokens_info(stage: Stage, tokens: str = ".") -> dict[str, Any]:
-    """`info.json` of the tokenize stage; `tokens` as in `models.members.Member`."""
-    info: dict[str, Any] = read_json(stage.deps["tokens"] / tokens / "info.json")
+def student_tokens(stage: Stage) -> Path:
+    """Where the student's token ids and tokenizer lie: the teacher's own folder unless it has a vocabulary of its own.
+
+    Every split has the same rows in the same order in both.
+    """
+    own = stage.deps["tokens"] / STUDENT
+    return own if own.exists() else stage.deps["tokens"]
+
+
+def tokens_info(stage: Stage, *, student: bool = False, member: str = ".") -> dict[str, Any]:
+    """`info.json` of the tokenize stage, the teacher's or the student's; `member` is `members.Member.tokens`."""
+    info: dict[str, Any] = read_json(_tokens(stage, student=student) / member / "info.json")
     return info
 
 
-def open_split(stage: Stage, split: str, tokens: str = ".") -> TokenDataset:
-    """One split of token ids; `tokens` as in `models.members.Member`."""
-    path = stage.deps["tokens"] / tokens / f"{split}.arrow"
-    return TokenDataset.open(path, tokens_info(stage, tokens)["pad_token_id"])
+def open_split(stage: Stage, split: str, *, student: bool = False, member: str = ".") -> TokenDataset:
+    """One split of token ids, the teacher's or the student's; `member` is `members.Member.tokens`."""
+    info = tokens_info(stage, student=student, member=member)
+    return TokenDataset.open(_tokens(stage, student=student) / member / f"{split}.arrow", info["pad_token_id"])
+
+
+def open_splits(stage: Stage, splits: Sequence[str], *, member: str = ".") -> TokenDataset:
+    """Several splits of the teacher's token ids as one; `member` is `members.Member.tokens`."""
+    return TokenDataset.concatenate([open_split(stage, split, member=member) for split in splits])
 
 
 def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precision]:
@@ -68,15 +79,10 @@ def training_result(outcome: Outcome, summary: str, metrics: dict[str, float] | 
     return Result(summary, found, outcome.history)
 
 
-def tokenizer_folder(stage: Stage, tokens: str = ".") -> Path:
-    """Where the tokenizer's files lie; `tokens` as in `models.members.Member`."""
-    return stage.deps["tokens"] / tokens / "tokenizer"
+def tokenizer_folder(stage: Stage, *, student: bool = False, member: str = ".") -> Path:
+    """Where the tokenizer's files lie, the teacher's or the student's; `member` is `members.Member.tokens`."""
+    return _tokens(stage, student=student) / member / "tokenizer"
 
 
-def member_logits(stage: Stage, teacher: Path, split: str, advance: Callable[[float], None] | None = None) -> Floats:
-    """[rows, members, classes] logits of every model of a teacher over a split, each on its own token ids."""
-    found = []
-    for member in read_members(teacher):
-        model = load_classifier(member.folder).to(choose_device(stage.project.device))
-        found.append(predict_logits(model, open_split(stage, split, member.tokens), advance=advance))
-    return np.stack(found, axis=1)
+def _tokens(stage: Stage, *, student: bool) -> Path:
+    return student_tokens(stage) if student else stage.deps["tokens"]

@@ -94,7 +94,7 @@ def _made(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
     """Make a model and keep it, with its logits on dev, until the stage ends."""
     model, outcome = _verified(stage, plan) if plan.fine_tuned else _fine_tuned(stage, plan, number)
     with stage.work("inference"):
-        logits = predict_logits(model, open_split(stage, "dev", plan.tokens))
+        logits = predict_logits(model, open_split(stage, "dev", member=plan.tokens))
     if plan.fine_tuned:
         outcome.score = accuracy(logits, open_split(stage, "dev").labels)
     keep(folder, model.cpu(), outcome, logits)
@@ -107,9 +107,9 @@ def _fine_tuned(stage: Stage, plan: Plan, number: int) -> tuple[PreTrainedModel,
     setting = prepare_setting(stage, stage.params(Teacher), model)
     if number:
         setting = replace(setting, seed=plan.seed, checkpoints=stage.checkpoints / f"member-{number}")
-    score = dev_accuracy(open_split(stage, "dev", plan.tokens), setting)
+    score = dev_accuracy(open_split(stage, "dev", member=plan.tokens), setting)
     with stage.work("training"):
-        outcome = train(model, open_split(stage, "train", plan.tokens), Supervised(), score, setting)
+        outcome = train(model, open_split(stage, "train", member=plan.tokens), Supervised(), score, setting)
     return model, outcome
 
 
@@ -124,8 +124,8 @@ def _verified(stage: Stage, plan: Plan) -> tuple[PreTrainedModel, Outcome]:
 def _placed(stage: Stage, out: Path, plan: Plan, number: int, folder: Path) -> Member:
     """A finished model, with its tokenizer, where the teacher's folder has it."""
     place = out / MEMBERS / str(number) if number else out
-    copy_model(folder, place, tokenizer_folder(stage, plan.tokens))
-    return Member(place, plan.weight, plan.tokens)
+    copy_model(folder, place, tokenizer_folder(stage, member=plan.tokens))
+    return Member(place, plan.weight, member=plan.tokens)
 
 
 def _joined(outcomes: list[Outcome], score: float) -> Outcome:

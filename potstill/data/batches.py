@@ -106,6 +106,17 @@ class TokenDataset:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def token_counts(self) -> Ints:
+        """[highest id + 1] how often each token id occurs."""
+        return np.bincount(self._flat).astype(np.int64)
+
+    def share_beyond(self, ids: Ints) -> tuple[float, float]:
+        """The share of tokens that are not among these ids, and of rows that have one; 0 where there are no rows."""
+        beyond = ~np.isin(self._flat, ids)
+        row = np.repeat(np.arange(len(self)), self.lengths)
+        rows = np.unique(row[beyond])
+        return float(beyond.sum() / max(len(beyond), 1)), float(len(rows) / max(len(self), 1))
+
     def keys(self) -> npt.NDArray[np.bytes_]:
         """[rows] 16-byte hash of each row's exact token ids (and segment ids): the row's identity for signals."""
         found = np.empty(len(self), dtype="V16")

@@ -28,6 +28,9 @@ _POSITIONS = ("max_position_embeddings", "n_positions")
 VOCABULARIES = [
     name for name in TOKENIZER_FILES if not name.endswith(("_config.json", "_map.json", "added_tokens.json"))
 ]
+# In the tokenize stage's out: the student's token ids and tokenizer, where they are not the teacher's, and in that
+# folder the ids, in the whole vocabulary, of the tokens that a trimmed one keeps.
+STUDENT, KEPT = "student", "kept.npy"
 _ROWS_AT_ONCE = 1000
 
 

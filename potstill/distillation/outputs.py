@@ -58,6 +58,8 @@ class Outputs:
         logits: [batch, classes].
         hidden: number of the hidden state -> [batch, sequence, width].
         attention: number of the layer -> its queries, keys and values.
+        mask: [batch, sequence] of these states, 0 on padding, where the model read other tokens than the batch's; None:
+            the batch's own.
         ensemble: what each of several teachers says, where there are several: the logits are their mean, and the rest
             is the first one's.
     """
@@ -65,6 +67,7 @@ class Outputs:
     logits: Tensor
     hidden: Mapping[int, Tensor] = field(default_factory=dict)
     attention: Mapping[int, SelfAttention] = field(default_factory=dict)
+    mask: Tensor | None = None
     ensemble: Ensemble | None = None
 
     def at(self, temperature: float) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from potstill.data.batches import Batch
+from potstill.data.batches import Batch, TokenDataset
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, observe
 from potstill.models.families import FAMILIES, layers_of
 from potstill.training.precision import Precision, autocast
@@ -87,3 +87,30 @@ class FirstAble:
             return able(batch, needs)
         first = self.sources[0](batch)
         return replace(able(batch, needs), logits=first.logits, ensemble=first.ensemble)
+
+
+@dataclass(frozen=True)
+class OwnTokens:
+    """A source that is asked with the teacher's own token ids of a batch's rows, for a student that has others.
+
+    Attributes:
+        source: reads token ids, as a live teacher does.
+        rows: the teacher's token ids of the student's rows, in the same order.
+    """
+
+    source: Source
+    rows: TokenDataset
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    def supports(self, needs: Needs) -> bool:
+        """Whether the source does."""
+        return self.source.supports(needs)
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """The source's outputs on the same rows, with the mask of the teacher's tokens."""
+        own = self.rows.batch(batch.rows)
+        return replace(self.source(own, needs), mask=torch.from_numpy(own.attention_mask))

@@ -94,6 +94,11 @@ class Both:
     labels: Tensor
     window: Window
 
+    @property
+    def teacher_mask(self) -> Tensor:
+        """[batch, sequence of the teacher], 0 on padding: another one where its tokens are others."""
+        return self.mask if self.teacher.mask is None else self.teacher.mask
+
 
 class Term(nn.Module):
     """One term of params between two models; its parameters are the projections from width to width.
@@ -266,7 +271,7 @@ def _pkd(term: Term, both: Both) -> Tensor:
 
 def _vectors(term: Term, both: Both, pair: Pair) -> tuple[Tensor, Tensor]:
     ours, theirs = term.states(both, pair)
-    return mean_vectors(ours, both.mask), mean_vectors(theirs, both.mask)
+    return mean_vectors(ours, both.mask), mean_vectors(theirs, both.teacher_mask)
 
 
 def _rkd(term: Term, both: Both) -> Tensor:

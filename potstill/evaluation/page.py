@@ -132,6 +132,10 @@ the students from text to probabilities through the serving runtime. Compare the
 </tbody>
 </table>
 </div>
+{% if metrics.vocabulary is defined %}
+<p class="soft" style="margin-top: .8rem">The student has a vocabulary of its own: {{ "{:,}".format(metrics.vocabulary.tokens) }} of the teacher's {{ "{:,}".format(metrics.vocabulary.of) }} tokens, chosen by the train and transfer texts.
+Split into shorter tokens than the teacher's:{% for name, share in metrics.vocabulary.changed.items() %} {{ "%.1f" % (100 * share.tokens) }}% of the tokens and {{ "%.1f" % (100 * share.rows) }}% of the rows of {{ name }}{{ "." if loop.last else "," }}{% endfor %}</p>
+{% endif %}
 
 <h2>Lineage</h2>
 <p class="soft">sha256 of the manifests of what went in; <code>dvc.lock</code> and the run in MLflow name the rest.</p>

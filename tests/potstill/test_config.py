@@ -22,6 +22,15 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return params
 
 
+def test_a_vocabulary_of_its_own_takes_no_loss_by_token() -> None:
+    params = changed("tokenize.vocabulary", {"max_tokens": 5000})
+    params["distill"]["terms"] = [{"kind": "rkd"}]
+    assert parse_params(params).tokenize.vocabulary is not None
+    params["distill"]["terms"].append({"kind": "relations"})
+    with pytest.raises(ParamsError, match=r"distill\.terms: relations compares token by token, .*vocabulary to null"):
+        parse_params(params)
+
+
 def test_the_default_file_fits() -> None:
     params = load_params(DEFAULT)
     assert params.section("validate").model_dump()["min_per_class"] == 200

@@ -21,7 +21,7 @@ def _answers(seed: int) -> Answers:
     return Answers(logits, 1.0, 1000, 1_000_000)
 
 
-def _page(models: dict[str, Answers]) -> str:
+def _page(models: dict[str, Answers], **more: Any) -> str:
     labels, settings = np.arange(60) % 2, Evaluate(bootstrap=200)
     metrics: dict[str, Any] = {
         "shipped": "int8",
@@ -30,7 +30,7 @@ def _page(models: dict[str, Answers]) -> str:
         "calibration_bins": 15,
         "models": {name: score(labels, models[name], settings) for name in MODELS},
         "comparison": compare(labels, models, "int8", settings, seed=0) | {"speedup": 6.0},
-    }
+    } | more
     for name in ("teacher", "student", "int8"):
         metrics["models"][name] |= {"p50_ms": 1.0, "p99_ms": 2.0, "texts_per_second": 100.0}
     figure = plots.accuracy_against(metrics["models"], "megabytes", "MB")
@@ -58,6 +58,15 @@ class _Tags(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag not in {"path", "use"}:
             assert self.open.pop() == tag
+
+
+def test_the_page_says_what_a_trimmed_vocabulary_changes() -> None:
+    models = {name: _answers(seed) for seed, name in enumerate(MODELS)}
+    assert "vocabulary" not in _page(models)
+    changed = {"train": {"tokens": 0.01, "rows": 0.125}, "dev": {"tokens": 0.02, "rows": 0.25}}
+    page = _page(models, vocabulary={"tokens": 4177, "of": 30522, "changed": changed})
+    assert "4,177 of the teacher&#39;s 30,522 tokens" in page or "4,177 of the teacher's 30,522 tokens" in page
+    assert "1.0% of the tokens and 12.5% of the rows of train, 2.0% of the tokens and 25.0% of the rows of dev." in page
 
 
 def test_the_page_is_balanced_self_contained_and_escaped() -> None:
