@@ -125,7 +125,7 @@ def _placed(stage: Stage, out: Path, plan: Plan, number: int, folder: Path) -> M
     """A finished model, with its tokenizer, where the teacher's folder has it."""
     place = out / MEMBERS / str(number) if number else out
     copy_model(folder, place, tokenizer_folder(stage, member=plan.tokens))
-    return Member(place, plan.weight, member=plan.tokens)
+    return Member(place, plan.weight, plan.tokens)
 
 
 def _joined(outcomes: list[Outcome], score: float) -> Outcome:

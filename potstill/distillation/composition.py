@@ -16,7 +16,7 @@ from potstill.data.batches import Batch, TokenDataset
 from potstill.distillation.balancing import Balancer, Schedule
 from potstill.distillation.losses import cross_entropy, kl_divergence
 from potstill.distillation.objective import Objective, Terms, Window
-from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention
+from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors
 from potstill.distillation.teachers import FirstAble, LiveTeacher, OwnTokens, Source
 from potstill.distillation.terms import Both, Term
 from potstill.errors import ModelError, SignalError
@@ -146,8 +146,8 @@ def distillation(
     Args:
         params: temperature, alpha and terms.
         student: the student.
-        teacher: runs, on the device, only where a term needs more than logits.
-        stored: the teacher's logits, all that the blend asks for.
+        teacher: runs, on the device, only where a term needs what is not stored.
+        stored: the teacher's logits, all that the blend asks for, and what else is stored of its layers.
         device: of the run.
         precision: of the run.
         seed: see `make_terms`.
@@ -161,7 +161,7 @@ def distillation(
         _check_no_tokens_meet(params.terms)
     terms = make_terms(params.terms, student, teacher, seed)
     source = stored
-    if teacher_needs(terms):
+    if not stored.supports(teacher_needs(terms)):
         live: Source = LiveTeacher(teacher, device, precision)
         source = FirstAble((stored, live if teacher_rows is None else OwnTokens(live, teacher_rows)))
     return Distillation(source, Blend(params.temperature, params.alpha), terms)
@@ -189,10 +189,12 @@ def _check_no_tokens_meet(configs: Sequence[TermBase]) -> None:
 
 def _check_source(name: str, term: Term, source: Source) -> None:
     if not source.supports(term.teacher_needs):
-        what = "queries, keys and values" if term.teacher_needs.attention else "hidden states"
+        needs = term.teacher_needs
+        what = "queries, keys and values" if needs.attention else "hidden states" if needs.hidden else "sentence vectors"
         raise SignalError(
             f"the loss term {name} needs the teacher's {what}, which {source.name} cannot give; "
-            "train with a live teacher, or remove the term from distill.terms"
+            "store them (signals.hidden, .attention, .vectors), train with a live teacher, or remove the term from "
+            "distill.terms"
         )
 
 
@@ -202,6 +204,7 @@ def _on(device: torch.device, outputs: Outputs) -> Outputs:
         outputs.logits.to(device),
         {number: states.to(device) for number, states in outputs.hidden.items()},
         {number: SelfAttention(*(part.to(device) for part in parts)) for number, parts in outputs.attention.items()},
+        {number: SentenceVectors(*(part.to(device) for part in parts)) for number, parts in outputs.vectors.items()},
         mask=None if outputs.mask is None else outputs.mask.to(device),
         ensemble=None if outputs.ensemble is None else outputs.ensemble.to(device),
     )

@@ -53,7 +53,8 @@ class LiveTeacher:
         if self._model.config.model_type not in FAMILIES:
             return not needs
         layers = len(layers_of(self._model))
-        return needs.hidden <= set(range(layers + 1)) and needs.attention <= set(range(1, layers + 1))
+        states = frozenset(range(layers + 1))
+        return needs.within(Needs(hidden=states, attention=states - {0}))
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
         """Run it. Not in inference mode: its tensors cannot take part in a backward pass, a student's loss does."""
