@@ -230,7 +230,7 @@ class Lora(Strict):
 
     # Of the product, which is scaled by alpha / rank.
     rank: Positive = 8
-    alpha: Annotated[float, Field(gt=0)] = 16.0
+    alpha: Positive = 16
     # Of what the product takes in.
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # The linear layers of every layer; null: queries and values, or the one that makes both.

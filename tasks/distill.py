@@ -1,18 +1,31 @@
-"""distill: a student made of the teacher's layers learns the teacher's signals on labelled and transfer rows."""
+"""distill: a student made of the teacher's layers learns the teacher's signals on labelled and transfer rows.
+
+With assistants, the last of them teaches it; with mutual distillation several students learn, and the best is kept.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
 from potstill.distillation.composition import distillation
+from potstill.distillation.ensembles import average
+from potstill.distillation.mutual import MutualLearning
+from potstill.distillation.objective import Objective, Supervised
 from potstill.distillation.signals import StoredSignals
 from potstill.models.loading import load_classifier, save_model
+from potstill.models.members import read_members
+from potstill.models.student import check_plan
 from potstill.progress import say
-from potstill.training.loop import train
+from potstill.training.assistants import Teaching, through_assistants
+from potstill.training.loop import Outcome, Setting
+from potstill.training.together import Best, train_students
 from tasks.learning import (
     dev_accuracy,
     open_split,
+    open_splits,
     prepare_setting,
     student_tokens,
     tokenizer_folder,
@@ -21,44 +34,93 @@ from tasks.learning import (
 from tasks.stage import Result, Stage, main
 from tasks.students import make_student
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def run(stage: Stage) -> Result:
     """Make `data/distilled/`."""
     distill = stage.params(Distill)
-    teacher = load_classifier(stage.deps["teacher"])
-    student = make_student(stage, teacher)
-    teacher_rows = _rows(stage, distill, student=False)
+    teacher_rows = open_splits(stage, _splits(distill))
     own_tokens = student_tokens(stage) != stage.deps["tokens"]
-    dataset = _rows(stage, distill, student=True) if own_tokens else teacher_rows
-    setting = prepare_setting(stage, distill, student)
-    stored = StoredSignals.open(stage.deps["signals"], teacher_rows, stage.deps["teacher"])
-    objective = distillation(
+    dataset = open_splits(stage, _splits(distill), student=True) if own_tokens else teacher_rows
+    teaching = _teaching(stage, distill, teacher_rows)
+    each = [teaching.layers] if distill.mutual is None else distill.mutual.students
+    students = [make_student(stage, teaching.model, layers) for layers in each]
+    setting = prepare_setting(stage, distill, students[0])
+    other_tokens = teacher_rows if own_tokens else None
+    goals = [_objective(distill, student, teaching, setting, other_tokens) for student in students]
+    mutual = distill.mutual
+    goal = goals[0] if mutual is None else MutualLearning.of(mutual, goals, distill.temperature)
+    _describe(goal, dataset)
+    score = dev_accuracy(open_split(stage, "dev", student=True), setting)
+    with stage.work("training"):
+        best = train_students(students, goal, dataset, score, setting)
+    return _write(stage, distill, students[best.place], best, teaching)
+
+
+def _splits(distill: Distill) -> list[str]:
+    """The rows to learn from."""
+    return ["train", "transfer"] if distill.transfer else ["train"]
+
+
+def _teaching(stage: Stage, distill: Distill, rows: TokenDataset) -> Teaching:
+    """The teacher and its signals, or the last assistant and its."""
+    folder = stage.deps["teacher"]
+    teacher = load_classifier(folder)
+    check_plan(distill, teacher)
+    stored = StoredSignals.open(stage.deps["signals"], rows, folder)
+    source = average(stored, [member.weight for member in read_members(folder)])
+    teaching = Teaching(teacher, source, distill.layers)
+    if not distill.assistants:
+        return teaching
+    setting = prepare_setting(stage, distill, teacher)
+    with stage.work("training"):
+        return through_assistants(distill, teaching, rows, dev_accuracy(open_split(stage, "dev"), setting), setting)
+
+
+def _objective(
+    distill: Distill, student: PreTrainedModel, teaching: Teaching, setting: Setting, other_tokens: TokenDataset | None
+) -> Objective:
+    if distill.mutual is not None and not distill.mutual.teacher:
+        return Supervised()
+    return distillation(
         distill,
         student,
-        teacher,
-        stored,
+        teaching.model,
+        teaching.source,
         device=setting.device,
         precision=setting.precision,
-        seed=stage.project.seed,
-        teacher_rows=teacher_rows if own_tokens else None,
+        seed=setting.seed,
+        teacher_rows=other_tokens,
     )
+
+
+def _describe(objective: Objective, dataset: TokenDataset) -> None:
     unlabelled = f"{int((dataset.labels < 0).sum()):,} of {len(dataset):,} rows have no gold label and carry KL alone"
     first, *others = objective.describe()
     for line in (f"{first}; {unlabelled}", *others):
         say(f"distill: {line}")
-    dev = open_split(stage, "dev", student=True)
-    with stage.work("training"):
-        outcome = train(student, dataset, objective, dev_accuracy(dev, setting), setting)
+
+
+def _write(stage: Stage, distill: Distill, student: PreTrainedModel, best: Best, teaching: Teaching) -> Result:
+    outcome = best.outcome
+    alone = {f"assistant_{n}": found.score for n, found in enumerate(teaching.outcomes, start=1)}
+    alone |= {f"student_{n}": score for n, score in enumerate(best.scores, start=1)}
     with whole_folder(stage.outs["distilled"]) as folder:
         save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
-        write_manifest(folder, {"dev_accuracy": outcome.score})
-    return training_result(outcome, f"dev accuracy {outcome.score:.4f} with layers {distill.layers} of the teacher")
-
-
-def _rows(stage: Stage, distill: Distill, *, student: bool) -> TokenDataset:
-    """The rows to learn from, as the student's tokens or the teacher's."""
-    splits = ["train", "transfer"] if distill.transfer else ["train"]
-    return TokenDataset.concatenate([open_split(stage, split, student=student) for split in splits])
+        write_manifest(folder, {"dev_accuracy": outcome.score} | ({"others": alone} if alone else {}))
+    layers = distill.layers if distill.mutual is None else distill.mutual.students[best.place]
+    beside = ", ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in alone.items())
+    summary = f"dev accuracy {outcome.score:.4f} with layers {layers} of the teacher"
+    joined = Outcome(
+        outcome.score,
+        outcome.scores,
+        [*teaching.history, *outcome.history],
+        outcome.rows + sum(found.rows for found in teaching.outcomes),
+    )
+    scores = {f"dev_accuracy_{name}": score for name, score in alone.items()}
+    return training_result(joined, summary + (f" ({beside})" if beside else ""), scores)
 
 
 if __name__ == "__main__":

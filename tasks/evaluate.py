@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest, write_text
 from potstill.config import SPLITS, Evaluate
 from potstill.data.batches import TokenDataset
+from potstill.distillation.ensembles import pooled
 from potstill.errors import ChecksumError
 from potstill.evaluation.contenders import served_student, teacher_pipeline
 from potstill.evaluation.latency import Speed, measure_side_by_side
@@ -25,6 +26,7 @@ from potstill.evaluation.report import disagreements, render_report
 from potstill.evaluation.summary import Answers, compare, score
 from potstill.evaluation.texts import read_texts, readable
 from potstill.models.loading import load_classifier
+from potstill.models.members import read_members
 from potstill.progress import Bar, progress
 from potstill.serving.runtime import ModelCard, Student, Text, read_card
 from potstill.training.precision import choose_device
@@ -71,11 +73,11 @@ def _answers(
 ) -> dict[str, Answers]:
     """Every model's logits over the test split; INT8 from the texts, as it answers users."""
     found = {}
-    with stage.work("inference"), progress("evaluate", len(MODELS) * len(test), "rows") as bar:
+    models = len(MODELS) - 1 + len(read_members(stage.deps["teacher"]))
+    with stage.work("inference"), progress("evaluate", models * len(test), "rows") as bar:
         for name in ("teacher", "student", "control"):
             temperature = card.temperature if name == "student" else read_temperature(stage.deps[name])
-            rows = open_split(stage, "test", student=name != "teacher")
-            found[name] = _torch_answers(stage, name, rows, temperature, bar)
+            found[name] = _torch_answers(stage, name, temperature, bar)
         parts = []
         for start in range(0, len(texts), STEP):
             parts.append(int8.logits(texts[start : start + STEP]))
@@ -86,14 +88,20 @@ def _answers(
     return found
 
 
-def _torch_answers(stage: Stage, name: str, test: TokenDataset, temperature: float, bar: Bar) -> Answers:
+def _torch_answers(stage: Stage, name: str, temperature: float, bar: Bar) -> Answers:
+    """A model's answers, or those of a teacher's members together; size and weights are the first one's alone."""
     folder = stage.deps[name]
-    model = load_classifier(folder).to(choose_device(stage.project.device))
-    logits = predict_logits(model, test, advance=bar.advance)
-    require_finite(logits, str(folder))
+    members, answers, parameters = read_members(folder), [], []
+    for member in members:
+        model = load_classifier(member.folder).to(choose_device(stage.project.device))
+        rows = open_split(stage, "test", student=name != "teacher", member=member.tokens)
+        answers.append(predict_logits(model, rows, advance=bar.advance))
+        require_finite(answers[-1], str(member.folder))
+        parameters.append(model.num_parameters())
     # What would be served as fp32 is the exported file; the others are as large as their weights.
     files = [stage.deps["export"] / "student.fp32.onnx"] if name == "student" else folder.glob("*.safetensors")
-    return Answers(logits, temperature, model.num_parameters(), sum(path.stat().st_size for path in files))
+    logits = pooled(np.stack(answers, axis=1), [member.weight for member in members])
+    return Answers(logits, temperature, parameters[0], sum(path.stat().st_size for path in files), len(members))
 
 
 def read_temperature(folder: Path) -> float:

@@ -43,9 +43,9 @@ def open_split(stage: Stage, split: str, *, student: bool = False, member: str =
     return TokenDataset.open(_tokens(stage, student=student) / member / f"{split}.arrow", info["pad_token_id"])
 
 
-def open_splits(stage: Stage, splits: Sequence[str], *, member: str = ".") -> TokenDataset:
-    """Several splits of the teacher's token ids as one; `member` is `members.Member.tokens`."""
-    return TokenDataset.concatenate([open_split(stage, split, member=member) for split in splits])
+def open_splits(stage: Stage, splits: Sequence[str], *, student: bool = False, member: str = ".") -> TokenDataset:
+    """Several splits as one; see `open_split`."""
+    return TokenDataset.concatenate([open_split(stage, split, student=student, member=member) for split in splits])
 
 
 def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precision]:

@@ -60,7 +60,7 @@ def _write_splits(folder: Path, tables: Mapping[str, pa.Table], max_length: int)
 
 
 def _write_member(folder: Path, base: Path, tables: Mapping[str, pa.Table], info: Info) -> None:
-    """The folder `members/<name>`: a further teacher's tokenizer and every split as its tokens, unless it is the same."""
+    """The folder `members/<name>`: a further teacher's tokenizer and every split as its tokens, if it is another."""
     config, own = check_length(base, info["max_length"]), folder / MEMBERS / base.name
     with TemporaryDirectory(prefix="potstill-") as scratch:
         copy_tokenizer(base, Path(scratch))

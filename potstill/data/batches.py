@@ -162,14 +162,19 @@ class TokenDataset:
 
     def token_counts(self) -> Ints:
         """[highest id + 1] how often each token id occurs."""
-        return np.bincount(self._flat).astype(np.int64)
+        return np.bincount(self._tokens()).astype(np.int64)
 
     def share_beyond(self, ids: Ints) -> tuple[float, float]:
         """The share of tokens that are not among these ids, and of rows that have one; 0 where there are no rows."""
-        beyond = ~np.isin(self._flat, ids)
+        beyond = ~np.isin(self._tokens(), ids)
         row = np.repeat(np.arange(len(self)), self.lengths)
         rows = np.unique(row[beyond])
         return float(beyond.sum() / max(len(beyond), 1)), float(len(rows) / max(len(self), 1))
+
+    def _tokens(self) -> npt.NDArray[np.int32]:
+        """[tokens] ids of all rows, one after the other."""
+        before = np.cumsum(self.lengths) - self.lengths
+        return self._flat[np.arange(int(self.lengths.sum())) + np.repeat(self._starts - before, self.lengths)]
 
     def keys(self) -> npt.NDArray[np.bytes_]:
         """[rows] 16-byte hash of each row's exact token ids (and segment ids): the row's identity for signals."""

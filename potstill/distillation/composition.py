@@ -190,7 +190,9 @@ def _check_no_tokens_meet(configs: Sequence[TermBase]) -> None:
 def _check_source(name: str, term: Term, source: Source) -> None:
     if not source.supports(term.teacher_needs):
         needs = term.teacher_needs
-        what = "queries, keys and values" if needs.attention else "hidden states" if needs.hidden else "sentence vectors"
+        what = (
+            "queries, keys and values" if needs.attention else "hidden states" if needs.hidden else "sentence vectors"
+        )
         raise SignalError(
             f"the loss term {name} needs the teacher's {what}, which {source.name} cannot give; "
             "store them (signals.hidden, .attention, .vectors), train with a live teacher, or remove the term from "

@@ -100,6 +100,32 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
+class AllMembers:
+    """A source of the logits of all members of an ensemble, [batch, members, ..., classes], and of the first's layers.
+
+    Attributes:
+        sources: one for each member.
+    """
+
+    sources: tuple[Source, ...]
+
+    @property
+    def name(self) -> str:
+        """How many they are."""
+        return f"an ensemble of {len(self.sources)} teachers"
+
+    def supports(self, needs: Needs) -> bool:
+        """What the first does."""
+        return self.sources[0].supports(needs)
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """Every member's answer to the same rows."""
+        first, *others = self.sources
+        found = first(batch, needs)
+        return replace(found, logits=torch.stack([found.logits, *(other(batch).logits for other in others)], dim=1))
+
+
+@dataclass(frozen=True)
 class Averaged:
     """A source of an ensemble's outputs, made of one that gives its members' logits.
 
@@ -125,6 +151,11 @@ class Averaged:
         found = self.source(batch, needs)
         logits = mean_logits(found.logits, self.weights)
         return replace(found, logits=logits, ensemble=Ensemble(found.logits, self.weights))
+
+
+def average(source: Source, weights: Sequence[float]) -> Source:
+    """The source itself of one teacher; of several, whose logits it gives side by side, their mean."""
+    return source if len(weights) == 1 else Averaged(source, tuple(weights))
 
 
 def _along(members: Tensor, weights: Sequence[float]) -> Tensor:

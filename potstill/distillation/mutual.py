@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from potstill.config import Mutual
 from potstill.data.batches import Batch
 from potstill.distillation.ensembles import ensemble_logits
 from potstill.distillation.losses import kl_divergence
@@ -49,6 +50,16 @@ class MutualLearning(Objective):
             raise ModelError(f"{len(own)} students cannot teach each other; give two or more")
         self.own = nn.ModuleList(own)
         self._own, self._temperature, self._weight = tuple(own), temperature, weight
+
+    @classmethod
+    def of(cls, params: Mutual, own: Sequence[Objective], temperature: float) -> MutualLearning:
+        """The objective that `distill.mutual` describes; `temperature` is the section's."""
+        return cls(own, params.temperature or temperature, params.weight)
+
+    def describe(self) -> list[str]:
+        """The first student's own lines, and what is added to each one's."""
+        added = f"{self._weight:g} * T^2 * KL(T={self._temperature:g}) to the mean of the others"
+        return [*self._own[0].describe(), f"+ {added}, for each of {len(self._own)} students"]
 
     def observe(self, model: Cohort, inputs: Mapping[str, Tensor], window: Window) -> Together:
         """Run every student on the batch."""

@@ -60,6 +60,10 @@ class Objective(nn.Module):
         """What a step asks of the model beside logits."""
         return LOGITS
 
+    def describe(self) -> list[str]:
+        """What it is, one line a term, as the user reads it."""
+        raise NotImplementedError
+
     def observe(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], window: Window) -> Outputs:
         """Run the model on a batch and take what the step asks for."""
         return observe(model, inputs, self.needs(window.step, window.total))
@@ -71,6 +75,10 @@ class Objective(nn.Module):
 
 class Supervised(Objective):
     """Cross-entropy with the gold labels, mean over the rows that have one."""
+
+    def describe(self) -> list[str]:
+        """Its one term."""
+        return ["CE on the gold labels"]
 
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
         """The one term `ce`."""

@@ -87,6 +87,7 @@ def render_report(
         verdict=_verdict(MODELS[candidate], comparison["control"], metrics["confidence"]),
         headers=table.headers(metrics),
         rows=table.rows(metrics),
+        note=table.note(metrics),
         figures={name: Markup(svg) for name, svg in figures.items()},
         examples=examples,
         splits=splits,

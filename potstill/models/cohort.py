@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -29,14 +29,14 @@ class Cohort(nn.Module):
 
     def set_attn_implementation(self, name: str) -> None:
         """Set it in every student."""
-        for student in self.students:
+        for student in each_model(self):
             student.set_attn_implementation(name)
 
     def get_input_embeddings(self) -> nn.ModuleList:
         """Those of every student."""
-        return nn.ModuleList(student.get_input_embeddings() for student in self.students)
+        return nn.ModuleList(student.get_input_embeddings() for student in each_model(self))
 
 
 def each_model(model: nn.Module) -> Iterator[PreTrainedModel]:
     """The students of a cohort, or the one model that it is."""
-    yield from model.students if isinstance(model, Cohort) else [model]
+    yield from cast("list[PreTrainedModel]", model.students if isinstance(model, Cohort) else [model])

@@ -1,0 +1,61 @@
+"""One student, or several that teach each other, in the one training loop; the best is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from potstill.data.batches import TokenDataset
+from potstill.distillation.mutual import MutualLearning
+from potstill.distillation.objective import Objective
+from potstill.models.cohort import Cohort
+from potstill.training.loop import Outcome, Setting, train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Best:
+    """The student that is kept.
+
+    Attributes:
+        place: of it among the students, from 0.
+        outcome: of the common training.
+        scores: of several, each one's dev score at the evaluation at which one of them was best.
+    """
+
+    place: int
+    outcome: Outcome
+    scores: list[float]
+
+
+def train_students(
+    students: Sequence[PreTrainedModel],
+    objective: Objective,
+    dataset: TokenDataset,
+    score: Callable[[PreTrainedModel], float],
+    setting: Setting,
+) -> Best:
+    """Train one student, or several that teach each other, in place.
+
+    Of several, all are scored at every evaluation, and all keep the weights of the one at which any was best.
+
+    Args:
+        students: one, or a family under `MutualLearning`.
+        objective: theirs.
+        dataset: the rows to learn from.
+        score: of one student, on dev.
+        setting: of the training.
+
+    Raises:
+        TrainingError: see `train`.
+    """
+    if not isinstance(objective, MutualLearning):
+        (student,) = students
+        return Best(0, train(student, dataset, objective, score, setting), [])
+    cohort = Cohort(students)
+    outcome = train(cohort, dataset, objective, lambda found: max(map(score, found.students)), setting)
+    scores = [score(student) for student in students]
+    return Best(scores.index(max(scores)), outcome, scores)
