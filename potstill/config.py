@@ -23,6 +23,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SPLITS = ("train", "dev", "test", "transfer")
+# Hidden states, counted from 0: what the first layer takes in.
+LayerNumbers = list[Annotated[int, Field(ge=0)]]
 
 
 class Strict(BaseModel):
@@ -301,6 +303,21 @@ class Signals(Strict):
 
     dtype: Literal["float32", "float16"] = "float32"
     batch_tokens: Annotated[int, Field(ge=16)] = 8192
+    # Of one file; an interrupted run goes on behind the files it finished.
+    shard_rows: Positive = 4096
+    # Beside logits, for losses on layers without a live teacher: hidden states of every token; queries, keys and
+    # values of a layer's attention; of hidden states the first token's and the mean alone (pkd, rkd, contrastive).
+    hidden: LayerNumbers = []
+    attention: list[Positive] = []
+    vectors: LayerNumbers = []
+
+    @model_validator(mode="after")
+    def _name_layers_once(self) -> Self:
+        for key in ("hidden", "attention", "vectors"):
+            numbers = getattr(self, key)
+            if len(set(numbers)) != len(numbers):
+                raise ValueError(f"{key} {numbers} names a layer twice; remove one")
+        return self
 
 
 # --- loss terms of distillation ---------------------------------------------------------------------------------------

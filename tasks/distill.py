@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
+from potstill.distillation.columns import described
 from potstill.distillation.composition import distillation
 from potstill.distillation.ensembles import average
 from potstill.distillation.mutual import MutualLearning
@@ -53,6 +54,8 @@ def run(stage: Stage) -> Result:
     mutual = distill.mutual
     goal = goals[0] if mutual is None else MutualLearning.of(mutual, goals, distill.temperature)
     _describe(goal, dataset)
+    if not teaching.source.supports(goals[0].asks):
+        say(f"distill: the teacher runs for its {described(goals[0].asks)}, which the signals stage can store")
     score = dev_accuracy(open_split(stage, "dev", student=True), setting)
     with stage.work("training"):
         best = train_students(students, goal, dataset, score, setting)

@@ -63,6 +63,9 @@ class Distillation(Objective):
         blend: the loss on logits; None: the terms alone.
         terms: name -> term.
 
+    Attributes:
+        asks: what the terms together ask of the teacher beside logits.
+
     Raises:
         SignalError: the source cannot give what a term needs.
         ParamsError: without a blend, no term keeps a weight to the end of the run.
@@ -73,6 +76,7 @@ class Distillation(Objective):
         self._source, self._blend = source, blend
         self.terms = nn.ModuleDict(dict(terms or {}))
         self._named: dict[str, Term] = dict(terms or {})
+        self.asks = teacher_needs(self._named)
         for name, term in self._named.items():
             _check_source(name, term, source)
         schedules = {} if blend is None else {"kl": Schedule(1.0), "ce": Schedule(1.0)}
@@ -190,9 +194,7 @@ def _check_no_tokens_meet(configs: Sequence[TermBase]) -> None:
 def _check_source(name: str, term: Term, source: Source) -> None:
     if not source.supports(term.teacher_needs):
         needs = term.teacher_needs
-        what = (
-            "queries, keys and values" if needs.attention else "hidden states" if needs.hidden else "sentence vectors"
-        )
+        what = "queries, keys and values" if needs.attention else "hidden states" if needs.hidden else "vectors"
         raise SignalError(
             f"the loss term {name} needs the teacher's {what}, which {source.name} cannot give; "
             "store them (signals.hidden, .attention, .vectors), train with a live teacher, or remove the term from "

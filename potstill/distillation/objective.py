@@ -56,6 +56,9 @@ class Objective(nn.Module):
     model. A teacher is never one of its submodules.
     """
 
+    # Of a teacher, beside logits.
+    asks: Needs = LOGITS
+
     def needs(self, step: int, total: int) -> Needs:
         """What a step asks of the model beside logits."""
         return LOGITS

@@ -9,14 +9,15 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from potstill.config import BY_TOKEN, Training, parse_distill
+from potstill.artifacts import whole_folder
+from potstill.config import BY_TOKEN, Distill, Signals, Training, parse_distill
 from potstill.config import Term as TermConfig
 from potstill.data.batches import TokenDataset
 from potstill.distillation.attention import attention_probabilities, attention_scores
 from potstill.distillation.composition import Blend, Distillation, distillation, make_terms, teacher_needs
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import Needs, Outputs, observe
-from potstill.distillation.signals import StoredSignals
+from potstill.distillation.signals import StoredSignals, extract, teacher_identity, write_store
 from potstill.distillation.teachers import FirstAble, LiveTeacher
 from potstill.distillation.terms import Both
 from potstill.errors import ModelError, ParamsError, SignalError
@@ -287,6 +288,41 @@ def test_losses_by_token_need_the_same_tokens(teacher: Any, kind: str) -> None:
         distillation(params, student, teacher, stored, teacher_rows=longer(ROWS), **options)
 
 
+@pytest.fixture(scope="module")
+def everything(teacher: Any, tmp_path_factory: pytest.TempPathFactory) -> StoredSignals:
+    """A store of all that the terms ask of the teacher."""
+    folder = tmp_path_factory.mktemp("stored")
+    teacher.save_pretrained(folder / "teacher")
+    (folder / "teacher" / "tokenizer.json").write_text("{}")
+    params = Signals(batch_tokens=64, shard_rows=10, hidden=[0, 2, 4], attention=[2, 4], vectors=[2, 4])
+    extracted = extract(
+        LiveTeacher(teacher, CPU), ROWS, params, identity=teacher_identity(folder / "teacher"), work=folder / "work"
+    )
+    with whole_folder(folder / "signals") as out:
+        write_store(out, extracted)
+    return StoredSignals.open(folder / "signals", ROWS, folder / "teacher")
+
+
+@pytest.mark.parametrize("width", ["same", "narrow"])
+@pytest.mark.parametrize(("kind", "options"), ALONE)
+def test_each_term_is_the_same_from_a_store_without_the_teacher(
+    teacher: Any, everything: StoredSignals, kind: str, options: dict[str, Any], width: str
+) -> None:
+    params = Distill(epochs=1, learning_rate=1e-3, layers=[0], terms=[config(kind=kind, **options)])
+    found = []
+    for stored in (everything, StoredSignals(predict_logits(teacher, ROWS), np.arange(len(ROWS)))):
+        student = same_width(teacher) if width == "same" else narrow()
+        goal = distillation(params, student, teacher, stored, device=CPU, precision="fp32", seed=1)
+        source = goal._source
+        assert (source is stored) == stored.supports(goal.asks)
+        found.append((float(total(goal, student, ROWS, range(0, 64, 3))), student))
+    assert everything.supports(goal.asks)
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    for one, two in zip(*(student.parameters() for _, student in found), strict=True):
+        assert (one.grad is None) == (two.grad is None)
+        assert one.grad is None or torch.allclose(one.grad, two.grad, rtol=1e-3, atol=1e-5)
+
+
 def test_what_weighs_nothing_any_more_is_not_computed(teacher: Any) -> None:
     class Counted(LiveTeacher):
         runs = 0
@@ -356,7 +392,10 @@ def test_logits_of_other_classes(teacher: Any) -> None:
         make_terms([config(kind="mse")], student, teacher, seed=1)
 
 
-@pytest.mark.parametrize(("kind", "what"), [("hidden", "hidden states"), ("relations", "queries, keys and values")])
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [("hidden", "hidden states"), ("relations", "queries, keys and values"), ("pkd", "vectors")],
+)
 def test_a_store_of_logits_cannot_give_layers(teacher: Any, kind: str, what: str) -> None:
     options = {"heads": 4} if kind == "relations" else {}
     terms = make_terms([config(kind=kind, **options)], narrow(), teacher, seed=1)
