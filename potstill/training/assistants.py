@@ -103,10 +103,10 @@ def _hop(
     """One assistant, trained or found, as the teacher of the next."""
     own = replace(setting, checkpoints=setting.checkpoints / f"assistant-{number}")
     folder = own.checkpoints / "finished"
-    found = finished.kept(folder)
+    found, layers = finished.kept(folder), params.assistants[number - 1]
     outcome = found or _train(params, teaching, dataset, score, own)
     say(
-        f"{setting.name}: assistant {number} of {len(params.assistants)}, layers {params.assistants[number - 1]} of the "
+        f"{setting.name}: assistant {number} of {len(params.assistants)}, layers {layers} of the "
         f"teacher: dev accuracy {outcome.score:.4f}{' (finished before)' if found else ''}"
     )
     source = StoredSignals(finished.signals(folder), np.arange(len(dataset)))
