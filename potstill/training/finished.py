@@ -28,6 +28,7 @@ def keep(
     folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.NDArray[np.float32] | None = None
 ) -> None:
     """Write a trained model, how its training ended, and what it says on rows of the caller's."""
+    _be_quiet()
     about = {"score": outcome.score, "scores": outcome.scores, "history": outcome.history, "rows": outcome.rows}
     with whole_folder(folder) as out:
         model.save_pretrained(out)
@@ -60,9 +61,16 @@ def load(folder: Path) -> PreTrainedModel:
     import torch
     import transformers
 
+    _be_quiet()
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     cls = getattr(transformers, config.architectures[0])
     return cls.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, local_files_only=True).eval()
+
+
+def _be_quiet() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it knows no setting in the environment
 
 
 def signals(folder: Path) -> npt.NDArray[np.float32]:
