@@ -127,7 +127,9 @@ def test_stored_and_live_members_give_the_same_loss_on_their_own_tokens() -> Non
     members = AllMembers((live[0], OwnTokens(live[1], other), live[2]))
     stored = StoredSignals(logits, np.arange(len(ROWS)))
     student = student_from_layers(teachers[0], [3, 0])
-    found = [total(Distillation(Averaged(source, WEIGHTS), Blend(2.0, 0.9), {}), student) for source in (stored, members)]
+    found = [
+        total(Distillation(Averaged(source, WEIGHTS), Blend(2.0, 0.9), {}), student) for source in (stored, members)
+    ]
     assert found[0] == pytest.approx(found[1], rel=1e-4)
     part = ROWS.batch(np.arange(24))
     ours = torch.softmax(torch.from_numpy(predict_logits(student, ROWS)).double() / 2, dim=-1).numpy()

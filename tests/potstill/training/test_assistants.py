@@ -126,9 +126,7 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     assert all(torch.equal(value, other[name]) for name, value in weights(found.model).items())
 
 
-def test_a_damaged_assistant_is_trained_again(
-    tmp_path: Path, teacher: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_assistant_is_trained_again(tmp_path: Path, teacher: Any, capsys: pytest.CaptureFixture[str]) -> None:
     params = plan(assistants=[[0, 4, 6]], epochs=1)
     wanted = weights(climb(teacher, tmp_path, params).model)  # copies: the file is mapped
     file = tmp_path / "assistant-1" / "finished" / "model.safetensors"
