@@ -1,4 +1,4 @@
-"""Several teachers through the stages: seeds, and a fine-tuned one with a tokenizer and an order of labels of its own."""
+"""Several teachers through the stages: seeds, and a fine-tuned one with its own tokenizer and order of labels."""
 
 from __future__ import annotations
 
