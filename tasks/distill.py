@@ -11,18 +11,16 @@ from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
 from potstill.distillation.columns import described
-from potstill.distillation.composition import distillation
 from potstill.distillation.ensembles import average
-from potstill.distillation.mutual import MutualLearning
-from potstill.distillation.objective import Objective, Supervised
+from potstill.distillation.objective import Objective
 from potstill.distillation.signals import StoredSignals
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.members import read_members
 from potstill.models.student import check_plan
 from potstill.progress import say
 from potstill.training.assistants import Teaching, through_assistants
-from potstill.training.loop import Outcome, Setting
-from potstill.training.together import Best, train_students
+from potstill.training.loop import Outcome
+from potstill.training.together import Best, objective_for, train_students
 from tasks.learning import (
     dev_accuracy,
     open_split,
@@ -49,13 +47,10 @@ def run(stage: Stage) -> Result:
     each = [teaching.layers] if distill.mutual is None else distill.mutual.students
     students = [make_student(stage, teaching.model, layers) for layers in each]
     setting = prepare_setting(stage, distill, students[0])
-    other_tokens = teacher_rows if own_tokens else None
-    goals = [_objective(distill, student, teaching, setting, other_tokens) for student in students]
-    mutual = distill.mutual
-    goal = goals[0] if mutual is None else MutualLearning.of(mutual, goals, distill.temperature)
+    goal = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None)
     _describe(goal, dataset)
-    if not teaching.source.supports(goals[0].asks):
-        say(f"distill: the teacher runs for its {described(goals[0].asks)}, which the signals stage can store")
+    if not teaching.source.supports(goal.asks):
+        say(f"distill: the teacher runs for its {described(goal.asks)}, which the signals stage can store")
     score = dev_accuracy(open_split(stage, "dev", student=True), setting)
     with stage.work("training"):
         best = train_students(students, goal, dataset, score, setting)
@@ -80,23 +75,6 @@ def _teaching(stage: Stage, distill: Distill, rows: TokenDataset) -> Teaching:
     setting = prepare_setting(stage, distill, teacher)
     with stage.work("training"):
         return through_assistants(distill, teaching, rows, dev_accuracy(open_split(stage, "dev"), setting), setting)
-
-
-def _objective(
-    distill: Distill, student: PreTrainedModel, teaching: Teaching, setting: Setting, other_tokens: TokenDataset | None
-) -> Objective:
-    if distill.mutual is not None and not distill.mutual.teacher:
-        return Supervised()
-    return distillation(
-        distill,
-        student,
-        teaching.model,
-        teaching.source,
-        device=setting.device,
-        precision=setting.precision,
-        seed=setting.seed,
-        teacher_rows=other_tokens,
-    )
 
 
 def _describe(objective: Objective, dataset: TokenDataset) -> None:

@@ -49,6 +49,7 @@ class MutualLearning(Objective):
         if len(own) < 2:
             raise ModelError(f"{len(own)} students cannot teach each other; give two or more")
         self.own = nn.ModuleList(own)
+        self.asks = own[0].asks
         self._own, self._temperature, self._weight = tuple(own), temperature, weight
 
     @classmethod

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from potstill.config import Distill
 from potstill.data.batches import TokenDataset
+from potstill.distillation.composition import distillation
 from potstill.distillation.mutual import MutualLearning
-from potstill.distillation.objective import Objective
+from potstill.distillation.objective import Objective, Supervised
 from potstill.models.cohort import Cohort
+from potstill.training.assistants import Teaching
 from potstill.training.loop import Outcome, Setting, train
 
 if TYPE_CHECKING:
@@ -29,6 +32,43 @@ class Best:
     place: int
     outcome: Outcome
     scores: list[float]
+
+
+def objective_for(
+    params: Distill,
+    students: Sequence[PreTrainedModel],
+    teaching: Teaching,
+    setting: Setting,
+    teacher_rows: TokenDataset | None = None,
+) -> Objective:
+    """What a `distill` section has its students learn: one from its teacher, several from each other too.
+
+    Args:
+        params: the section.
+        students: as many as `mutual` names, or one.
+        teaching: the teacher, or the last assistant.
+        setting: of the training.
+        teacher_rows: see `distillation`.
+
+    Raises:
+        ModelError, SignalError: see `distillation`.
+    """
+    if params.mutual is not None and not params.mutual.teacher:
+        return MutualLearning.of(params.mutual, [Supervised() for _ in students], params.temperature)
+    own = [
+        distillation(
+            params,
+            student,
+            teaching.model,
+            teaching.source,
+            device=setting.device,
+            precision=setting.precision,
+            seed=setting.seed,
+            teacher_rows=teacher_rows,
+        )
+        for student in students
+    ]
+    return own[0] if params.mutual is None else MutualLearning.of(params.mutual, own, params.temperature)
 
 
 def train_students(
