@@ -11,11 +11,9 @@ from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
 from potstill.distillation.columns import described
-from potstill.distillation.ensembles import average
+from potstill.distillation.composition import Blend, Distillation
 from potstill.distillation.objective import Objective
-from potstill.distillation.signals import StoredSignals
 from potstill.models.loading import load_classifier, save_model
-from potstill.models.members import read_members
 from potstill.models.student import check_plan
 from potstill.progress import say
 from potstill.training.assistants import Teaching, through_assistants
@@ -26,6 +24,7 @@ from tasks.learning import (
     open_split,
     open_splits,
     prepare_setting,
+    stored_signals,
     student_tokens,
     tokenizer_folder,
     training_result,
@@ -44,16 +43,13 @@ def run(stage: Stage) -> Result:
     own_tokens = student_tokens(stage) != stage.deps["tokens"]
     dataset = open_splits(stage, _splits(distill), student=True) if own_tokens else teacher_rows
     teaching = _teaching(stage, distill, teacher_rows)
-    each = [teaching.layers] if distill.mutual is None else distill.mutual.students
-    students = [make_student(stage, teaching.model, layers) for layers in each]
+    students = _students(stage, distill, teaching, dataset)
     setting = prepare_setting(stage, distill, students[0])
-    goal = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None)
-    _describe(goal, dataset)
-    if not teaching.source.supports(goal.asks):
-        say(f"distill: the teacher runs for its {described(goal.asks)}, which the signals stage can store")
+    objective = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None)
+    _describe(objective, teaching, dataset)
     score = dev_accuracy(open_split(stage, "dev", student=True), setting)
     with stage.work("training"):
-        best = train_students(students, goal, dataset, score, setting)
+        best = train_students(students, objective, dataset, score, setting)
     return _write(stage, distill, students[best.place], best, teaching)
 
 
@@ -64,12 +60,10 @@ def _splits(distill: Distill) -> list[str]:
 
 def _teaching(stage: Stage, distill: Distill, rows: TokenDataset) -> Teaching:
     """The teacher and its signals, or the last assistant and its."""
-    folder = stage.deps["teacher"]
-    teacher = load_classifier(folder)
-    check_plan(distill, teacher)
-    stored = StoredSignals.open(stage.deps["signals"], rows, folder)
-    source = average(stored, [member.weight for member in read_members(folder)])
-    teaching = Teaching(teacher, source, distill.layers)
+    teacher = load_classifier(stage.deps["teacher"])
+    if distill.student.kind in ("layers", "distilbert"):
+        check_plan(distill, teacher)
+    teaching = Teaching(teacher, stored_signals(stage, rows), distill.layers)
     if not distill.assistants:
         return teaching
     setting = prepare_setting(stage, distill, teacher)
@@ -77,7 +71,16 @@ def _teaching(stage: Stage, distill: Distill, rows: TokenDataset) -> Teaching:
         return through_assistants(distill, teaching, rows, dev_accuracy(open_split(stage, "dev"), setting), setting)
 
 
-def _describe(objective: Objective, dataset: TokenDataset) -> None:
+def _students(stage: Stage, distill: Distill, teaching: Teaching, rows: TokenDataset) -> list[PreTrainedModel]:
+    """The one student, or those that teach each other."""
+    logits_alone = Distillation(teaching.source, Blend(distill.temperature, distill.alpha))
+    each = [teaching.layers] if distill.mutual is None else distill.mutual.students
+    return [make_student(stage, teaching.model, rows, logits_alone, layers) for layers in each]
+
+
+def _describe(objective: Objective, teaching: Teaching, dataset: TokenDataset) -> None:
+    if not teaching.source.supports(objective.asks):
+        say(f"distill: the teacher runs for its {described(objective.asks)}, which the signals stage can store")
     unlabelled = f"{int((dataset.labels < 0).sum()):,} of {len(dataset):,} rows have no gold label and carry KL alone"
     first, *others = objective.describe()
     for line in (f"{first}; {unlabelled}", *others):
@@ -86,23 +89,26 @@ def _describe(objective: Objective, dataset: TokenDataset) -> None:
 
 def _write(stage: Stage, distill: Distill, student: PreTrainedModel, best: Best, teaching: Teaching) -> Result:
     outcome = best.outcome
-    alone = {f"assistant_{n}": found.score for n, found in enumerate(teaching.outcomes, start=1)}
-    alone |= {f"student_{n}": score for n, score in enumerate(best.scores, start=1)}
+    alone = {f"assistant_{number}": found.score for number, found in enumerate(teaching.outcomes, start=1)}
+    alone |= {f"student_{number}": score for number, score in enumerate(best.scores, start=1)}
     with whole_folder(stage.outs["distilled"]) as folder:
         save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
         write_manifest(folder, {"dev_accuracy": outcome.score} | ({"others": alone} if alone else {}))
-    layers = distill.layers if distill.mutual is None else distill.mutual.students[best.place]
     beside = ", ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in alone.items())
-    summary = f"dev accuracy {outcome.score:.4f} with layers {layers} of the teacher"
-    joined = Outcome(
-        outcome.score,
-        outcome.scores,
-        [*teaching.history, *outcome.history],
-        outcome.rows + sum(found.rows for found in teaching.outcomes),
-    )
+    summary = f"dev accuracy {outcome.score:.4f} with {_start(distill, best.place)}"
+    rows = outcome.rows + sum(found.rows for found in teaching.outcomes)
+    joined = Outcome(outcome.score, outcome.scores, [*teaching.history, *outcome.history], rows)
     scores = {f"dev_accuracy_{name}": score for name, score in alone.items()}
     return training_result(joined, summary + (f" ({beside})" if beside else ""), scores)
 
 
+def _start(distill: Distill, place: int) -> str:
+    """What the student started from, in words."""
+    if distill.student.kind == "config":
+        return f"{len(distill.layers)} layers at random"
+    layers = distill.layers if distill.mutual is None else distill.mutual.students[place]
+    return f"layers {layers} of the {'checkpoint' if distill.student.kind == 'checkpoint' else 'teacher'}"
+
+
 if __name__ == "__main__":
-    main(run)
+    main(run, shared=True)

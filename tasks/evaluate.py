@@ -1,4 +1,4 @@
-"""evaluate: teacher, student, INT8 and control on the frozen test split, side by side."""
+"""evaluate: teacher, student, INT8 and both controls on the frozen test split, side by side."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ import pyarrow.parquet as pq
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest, write_text
 from potstill.config import SPLITS, Evaluate
 from potstill.data.batches import TokenDataset
-from potstill.distillation.ensembles import pooled
 from potstill.errors import ChecksumError
 from potstill.evaluation.contenders import served_student, teacher_pipeline
 from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.metrics import confusion_matrix, require_finite
 from potstill.evaluation.naming import MODELS, SHIPPED
 from potstill.evaluation.plots import accuracy_against, confusion_matrices, reliability_diagram
+from potstill.evaluation.proof import Seed, flatten, prove, read_seeds
 from potstill.evaluation.report import disagreements, render_report
 from potstill.evaluation.summary import Answers, compare, score
 from potstill.evaluation.texts import read_texts, readable
 from potstill.models.loading import load_classifier
-from potstill.models.members import read_members
 from potstill.progress import Bar, progress
 from potstill.serving.runtime import ModelCard, Student, Text, read_card
 from potstill.training.precision import choose_device
 from potstill.training.predict import predict_logits
-from tasks.learning import open_split, tokens_info
+from tasks.learning import open_split, teacher_logits, teacher_members, tokens_info
 from tasks.stage import Result, Stage, main
 
 EXAMPLES = 20
@@ -51,6 +50,7 @@ def run(stage: Stage) -> Result:
     answers = _answers(stage, test, texts, students["int8"], card)
     metrics = _metrics(stage, test, answers, card)
     figures = _figures(stage, test, answers, metrics, card)
+    metrics["proof"] = _proof(stage, test, answers, card)
     _write_evaluation(stage, test, answers, metrics, figures)
     metrics["evaluation_sha256"] = sha256_file(stage.outs["evaluation"] / MANIFEST)
     _add_speeds(metrics, _speeds(stage, texts, students, card), SHIPPED[card.variant])
@@ -73,9 +73,9 @@ def _answers(
 ) -> dict[str, Answers]:
     """Every model's logits over the test split; INT8 from the texts, as it answers users."""
     found = {}
-    models = len(MODELS) - 1 + len(read_members(stage.deps["teacher"]))
+    models = len(MODELS) - 1 + len(teacher_members(stage))
     with stage.work("inference"), progress("evaluate", models * len(test), "rows") as bar:
-        for name in ("teacher", "student", "control"):
+        for name in ("teacher", "student", "control", "initialised"):
             temperature = card.temperature if name == "student" else read_temperature(stage.deps[name])
             found[name] = _torch_answers(stage, name, temperature, bar)
         parts = []
@@ -89,19 +89,17 @@ def _answers(
 
 
 def _torch_answers(stage: Stage, name: str, temperature: float, bar: Bar) -> Answers:
-    """A model's answers, or those of a teacher's members together; size and weights are the first one's alone."""
-    folder = stage.deps[name]
-    members, answers, parameters = read_members(folder), [], []
-    for member in members:
-        model = load_classifier(member.folder).to(choose_device(stage.project.device))
-        rows = open_split(stage, "test", student=name != "teacher", member=member.tokens)
-        answers.append(predict_logits(model, rows, advance=bar.advance))
-        require_finite(answers[-1], str(member.folder))
-        parameters.append(model.num_parameters())
+    """A model's answers; of a teacher of several models, all of theirs, with the weights and the file of the first."""
+    folder, members = stage.deps[name], 1
+    model = load_classifier(folder).to(choose_device(stage.project.device))
+    if name == "teacher":
+        logits, members = teacher_logits(stage, "test", bar.advance), len(teacher_members(stage))
+    else:
+        logits = predict_logits(model, open_split(stage, "test", student=True), advance=bar.advance)
+        require_finite(logits, str(folder))
     # What would be served as fp32 is the exported file; the others are as large as their weights.
     files = [stage.deps["export"] / "student.fp32.onnx"] if name == "student" else folder.glob("*.safetensors")
-    logits = pooled(np.stack(answers, axis=1), [member.weight for member in members])
-    return Answers(logits, temperature, parameters[0], sum(path.stat().st_size for path in files), len(members))
+    return Answers(logits, temperature, model.num_parameters(), sum(path.stat().st_size for path in files), members)
 
 
 def read_temperature(folder: Path) -> float:
@@ -124,6 +122,14 @@ def _metrics(stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], c
         "models": {name: score(test.labels, answers[name], settings) for name in MODELS},
         "comparison": compare(test.labels, answers, SHIPPED[card.variant], settings, seed=stage.project.seed),
     }
+
+
+def _proof(stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
+    """The first seed's student as it ships, and the further seeds of the proof stage."""
+    names = {"student": SHIPPED[card.variant], "pretrained": "control", "initialised": "initialised"}
+    first = Seed(stage.project.seed, {role: answers[name] for role, name in names.items()})
+    seeds = [first, *read_seeds(stage.deps["proof"], test.labels)]
+    return prove(test.labels, answers["teacher"], seeds, stage.params(Evaluate), bootstrap_seed=stage.project.seed)
 
 
 def _figures(
@@ -203,9 +209,12 @@ def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
     models, comparison = metrics["models"], metrics["comparison"]
     numbers = {f"{name}_{key}": float(value) for name, model in models.items() for key, value in model.items()}
     numbers |= {key: float(value) for key, value in comparison.items() if not isinstance(value, dict)}
+    numbers |= flatten(metrics["proof"])
+    verdicts = ", ".join(f"{one['outcome']} {control}" for control, one in metrics["proof"]["verdicts"].items())
     summary = (
         f"{MODELS[candidate]} {models[candidate]['accuracy']:.4f}, teacher {models['teacher']['accuracy']:.4f}, "
-        f"control {models['control']['accuracy']:.4f} ({comparison['control']['outcome']}), "
+        f"control {models['control']['accuracy']:.4f}, initialised {models['initialised']['accuracy']:.4f} "
+        f"({verdicts}), "
         f"{comparison['speedup']:.1f}x the teacher's texts/s"
     )
     test = {"digest": metrics["test_sha256"][:32], "source": f"data/prepared/{FROZEN}", "rows": metrics["rows"]}

@@ -33,4 +33,4 @@ def run(stage: Stage) -> Result:
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, shared=True)

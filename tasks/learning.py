@@ -6,12 +6,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from potstill.artifacts import read_json
 from potstill.config import Training
 from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import STUDENT
+from potstill.distillation.ensembles import Floats, average, pooled
+from potstill.distillation.signals import StoredSignals
+from potstill.distillation.teachers import Source
+from potstill.evaluation.metrics import require_finite
+from potstill.models.loading import load_classifier
+from potstill.models.members import Member, read_members
 from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
 from potstill.training.precision import Precision, choose_device, choose_precision, product_size
@@ -61,7 +68,7 @@ def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precisio
 def prepare_setting(stage: Stage, plan: Training, model: PreTrainedModel, *, keep_start: bool = False) -> Setting:
     """Everything `train` needs to know beside model, data and objective."""
     device, precision = choose(stage, model)
-    return Setting(stage.name, plan, stage.project.seed, device, precision, stage.checkpoints, keep_start)
+    return Setting(stage.name, plan, stage.project.seed, device, precision, stage.checkpoints, keep_start, WORK)
 
 
 def dev_accuracy(dev: TokenDataset, setting: Setting) -> Callable[[PreTrainedModel], float]:
@@ -77,6 +84,27 @@ def training_result(outcome: Outcome, summary: str, metrics: dict[str, float] | 
     """A training run as MLflow sees it."""
     found = {"dev_accuracy": outcome.score, "rows_seen": float(outcome.rows)} | (metrics or {})
     return Result(summary, found, outcome.history)
+
+
+def teacher_members(stage: Stage) -> list[Member]:
+    """The teacher's models, the first one first."""
+    return read_members(stage.deps["teacher"])
+
+
+def stored_signals(stage: Stage, rows: TokenDataset) -> Source:
+    """The teacher's signals of rows in its tokens; of several models, of all together."""
+    stored = StoredSignals.open(stage.deps["signals"], rows, stage.deps["teacher"])
+    return average(stored, [member.weight for member in teacher_members(stage)])
+
+
+def teacher_logits(stage: Stage, split: str, advance: Callable[[float], None] | None = None) -> Floats:
+    """[rows, classes] logits of the teacher over a split; of several models, each on its tokens, of all together."""
+    members, found = teacher_members(stage), []
+    for member in members:
+        model = load_classifier(member.folder).to(choose_device(stage.project.device))
+        found.append(predict_logits(model, open_split(stage, split, member=member.tokens), advance=advance))
+        require_finite(found[-1], str(member.folder))
+    return pooled(np.stack(found, axis=1), [member.weight for member in members])
 
 
 def tokenizer_folder(stage: Stage, *, student: bool = False, member: str = ".") -> Path:

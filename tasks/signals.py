@@ -10,9 +10,9 @@ from potstill.distillation.ensembles import AllMembers
 from potstill.distillation.signals import Extracted, extract, teacher_identity, write_store
 from potstill.distillation.teachers import LiveTeacher, OwnTokens, Source
 from potstill.models.loading import load_classifier
-from potstill.models.members import read_members
+from potstill.training.distributed import here
 from potstill.training.precision import Precision
-from tasks.learning import choose, open_splits
+from tasks.learning import choose, open_splits, teacher_members
 from tasks.stage import Result, Stage, main
 
 SPLITS = ("train", "transfer")
@@ -34,22 +34,20 @@ def run(stage: Stage) -> Result:
             work=stage.checkpoints,
             made={"device": device.type, "precision": precision},
         )
-    with whole_folder(stage.outs["signals"]) as out:
-        write_store(out, extracted)
+    if here().first:
+        with whole_folder(stage.outs["signals"]) as out:
+            write_store(out, extracted)
     return _result(extracted)
 
 
 def _source(stage: Stage, first: LiveTeacher, device: torch.device, precision: Precision) -> Source:
     """The teacher, or all members of an ensemble: each on its own tokens of the rows, where it has others."""
-    members = read_members(stage.deps["teacher"])
-    if len(members) == 1:
-        return first
     sources: list[Source] = [first]
-    for member in members[1:]:
+    for member in teacher_members(stage)[1:]:
         live = LiveTeacher(load_classifier(member.folder), device, precision)
         own = None if member.tokens == "." else open_splits(stage, SPLITS, member=member.tokens)
         sources.append(live if own is None else OwnTokens(live, own))
-    return AllMembers(tuple(sources))
+    return first if len(sources) == 1 else AllMembers(tuple(sources))
 
 
 def _result(extracted: Extracted) -> Result:
@@ -72,4 +70,4 @@ def _result(extracted: Extracted) -> Result:
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, shared=True)

@@ -144,4 +144,4 @@ def _alone(scores: list[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, shared=True)

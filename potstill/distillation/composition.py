@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from potstill.distillation.balancing import Balancer, Schedule
 from potstill.distillation.losses import cross_entropy, kl_divergence
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors
-from potstill.distillation.teachers import FirstAble, LiveTeacher, OwnTokens, Source
+from potstill.distillation.teachers import FirstAble, LiveTeacher, LiveWhereMixed, OwnTokens, Source
 from potstill.distillation.terms import Both, Term
 from potstill.errors import ModelError, SignalError
 
@@ -55,6 +55,16 @@ class Blend:
         return f"{self.alpha:g} * T^2 * KL(T={self.temperature:g}) + {1 - self.alpha:g} * CE"
 
 
+class OnLogits(Protocol):
+    """The losses on logits, weighted: `Blend`, or what a task puts in its place."""
+
+    def __call__(self, both: Both) -> Terms:
+        """The weighted terms `kl` and `ce` of a batch."""
+
+    def describe(self) -> str:
+        """One line for the user."""
+
+
 class Distillation(Objective):
     """A blend on logits plus weighted terms, against one source of teacher outputs.
 
@@ -71,7 +81,7 @@ class Distillation(Objective):
         ParamsError: without a blend, no term keeps a weight to the end of the run.
     """
 
-    def __init__(self, source: Source, blend: Blend | None, terms: Mapping[str, Term] | None = None) -> None:
+    def __init__(self, source: Source, blend: OnLogits | None, terms: Mapping[str, Term] | None = None) -> None:
         super().__init__()
         self._source, self._blend = source, blend
         self.terms = nn.ModuleDict(dict(terms or {}))
@@ -164,10 +174,12 @@ def distillation(
     if teacher_rows is not None:
         _check_no_tokens_meet(params.terms)
     terms = make_terms(params.terms, student, teacher, seed)
-    source = stored
-    if not stored.supports(teacher_needs(terms)):
-        live: Source = LiveTeacher(teacher, device, precision)
-        source = FirstAble((stored, live if teacher_rows is None else OwnTokens(live, teacher_rows)))
+    covered = stored.supports(teacher_needs(terms))
+    source = stored if covered else FirstAble((stored, LiveTeacher(teacher, device, precision)))
+    if teacher_rows is not None:
+        source = OwnTokens(source, teacher_rows)
+    if params.mixup is not None:
+        source = LiveWhereMixed(source, LiveTeacher(teacher, device, precision))
     return Distillation(source, Blend(params.temperature, params.alpha), terms)
 
 
@@ -209,6 +221,6 @@ def _on(device: torch.device, outputs: Outputs) -> Outputs:
         {number: states.to(device) for number, states in outputs.hidden.items()},
         {number: SelfAttention(*(part.to(device) for part in parts)) for number, parts in outputs.attention.items()},
         {number: SentenceVectors(*(part.to(device) for part in parts)) for number, parts in outputs.vectors.items()},
-        mask=None if outputs.mask is None else outputs.mask.to(device),
-        ensemble=None if outputs.ensemble is None else outputs.ensemble.to(device),
+        None if outputs.mask is None else outputs.mask.to(device),
+        None if outputs.ensemble is None else outputs.ensemble.to(device),
     )

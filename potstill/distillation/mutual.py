@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,20 @@ from potstill.data.batches import Batch
 from potstill.distillation.ensembles import ensemble_logits
 from potstill.distillation.losses import kl_divergence
 from potstill.distillation.objective import Objective, Terms, Window
-from potstill.distillation.outputs import Outputs
+from potstill.distillation.outputs import Needs, Outputs
 from potstill.errors import ModelError
 from potstill.models.cohort import Cohort
+
+
+@dataclass(frozen=True)
+class EachNeeds(Needs):
+    """What is asked of a cohort: of any of its students, and of each.
+
+    Attributes:
+        each: one for each student.
+    """
+
+    each: tuple[Needs, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,10 +75,17 @@ class MutualLearning(Objective):
         added = f"{self._weight:g} * T^2 * KL(T={self._temperature:g}) to the mean of the others"
         return [*self._own[0].describe(), f"+ {added}, for each of {len(self._own)} students"]
 
-    def observe(self, model: Cohort, inputs: Mapping[str, Tensor], window: Window) -> Together:
+    def needs(self, step: int, total: int) -> EachNeeds:
+        """What the step asks of any of the students, and of each."""
+        each = tuple(objective.needs(step, total) for objective in self._own)
+        together = reduce(or_, each)
+        return EachNeeds(together.hidden, together.attention, together.vectors, each)
+
+    def observe(self, model: Cohort, batch: Batch, device: torch.device, needs: Needs) -> Together:
         """Run every student on the batch."""
-        pairs = zip(self._own, model.students, strict=True)
-        each = tuple(objective.observe(student, inputs, window) for objective, student in pairs)
+        assert isinstance(needs, EachNeeds)
+        parts = zip(self._own, model.students, needs.each, strict=True)
+        each = tuple(objective.observe(student, batch, device, own) for objective, student, own in parts)
         return Together(each[0].logits, each=each)
 
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:

@@ -77,7 +77,7 @@ class Outputs:
         attention: number of the layer -> its queries, keys and values.
         vectors: number of the hidden state -> its sentence vectors. A store has them without the states; a model
             gives the states instead (`sentences.vectors_of` takes either).
-        mask: [batch, sequence] of these states, 0 on padding, where the model read other tokens than the batch's; None:
+        mask: [batch, sequence] of the states, 0 on padding, where the model read other tokens than the batch's; None:
             the batch's own.
         ensemble: what each of several teachers says, where there are several: the logits are their mean, and the rest
             is the first one's.

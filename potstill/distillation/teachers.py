@@ -10,6 +10,7 @@ import torch
 from potstill.data.batches import Batch, TokenDataset
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, observe
 from potstill.models.families import FAMILIES, layers_of
+from potstill.training.mixup import MixedBatch, mixed_embeddings
 from potstill.training.precision import Precision, autocast
 from potstill.training.predict import model_inputs
 
@@ -58,7 +59,8 @@ class LiveTeacher:
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
         """Run it. Not in inference mode: its tensors cannot take part in a backward pass, a student's loss does."""
-        with torch.no_grad(), autocast(self._device, self._precision):
+        precise = autocast(self._device, self._precision)
+        with torch.no_grad(), precise, mixed_embeddings(self._model, batch):
             return observe(self._model, model_inputs(batch, self._device), needs)
 
 
@@ -95,7 +97,7 @@ class OwnTokens:
     """A source that is asked with the teacher's own token ids of a batch's rows, for a student that has others.
 
     Attributes:
-        source: reads token ids, as a live teacher does.
+        source: answers to the teacher's token ids.
         rows: the teacher's token ids of the student's rows, in the same order.
     """
 
@@ -115,3 +117,24 @@ class OwnTokens:
         """The source's outputs on the same rows, with the mask of the teacher's tokens."""
         own = self.rows.batch(batch.rows)
         return replace(self.source(own, needs), mask=torch.from_numpy(own.attention_mask))
+
+
+@dataclass(frozen=True)
+class LiveWhereMixed:
+    """A source, but for rows that are blends of others, of which no store knows: these a live teacher answers."""
+
+    source: Source
+    live: LiveTeacher
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    def supports(self, needs: Needs) -> bool:
+        """Whether both do."""
+        return self.source.supports(needs) and self.live.supports(needs)
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """The outputs of the one or the other."""
+        return (self.live if isinstance(batch, MixedBatch) else self.source)(batch, needs)

@@ -165,11 +165,8 @@ class Term(nn.Module):
 
     def vectors(self, both: Both, pair: Pair, which: Literal["first", "mean"]) -> tuple[Tensor, Tensor]:
         """The sentence vectors of a pair, likewise. A projection of the mean is the mean of the projections."""
-        sides = ((both.student, pair[0]), (both.teacher, pair[1]))
-        masks = both.mask, both.teacher_mask
-        ours, theirs = (
-            getattr(vectors_of(side, number, mask), which) for (side, number), mask in zip(sides, masks, strict=True)
-        )
+        sides = ((both.student, pair[0], both.mask), (both.teacher, pair[1], both.teacher_mask))
+        ours, theirs = (getattr(vectors_of(*side), which) for side in sides)
         return self._projected(pair, ours), theirs
 
     def _projected(self, pair: Pair, states: Tensor) -> Tensor:

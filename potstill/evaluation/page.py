@@ -90,9 +90,24 @@ the students from text to probabilities through the serving runtime. Compare the
 </div>
 
 <h2>Does distillation help?</h2>
+{% for verdict in verdicts %}
 <p>{{ verdict }}</p>
-<p class="soft">The control has the same layers, taken from the pretrained base and fine-tuned on the gold labels for the same budget: what one would have without a teacher.
+{% endfor %}
+<p class="soft">Both controls have the student's layers and learn the gold labels alone, for as long as that helps. The pretrained one starts from the pretrained base: what one would have without a teacher.
+The initialised one starts from the fine-tuned teacher, as the student does: what copying alone gives.
+{% if metrics.proof.seeds | length > 1 %}The first seed's student is compared as it ships, those of further seeds as they were trained.{% endif %}
+
 {{ candidate }} agrees with the teacher on {{ "%.1f" % (100 * comparison.agreement) }}% of the texts; the mean divergence KL(teacher‖student) of the calibrated probabilities is {{ "%.4f" % comparison.kl }} nats.</p>
+<div class="wide">
+<table>
+<thead><tr>{% for title in ["", "training seed", "accuracy, %", "agreement with the teacher, %", "KL to the teacher, nats", "ECE"] %}<th scope="col">{{ title }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in proof %}
+<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
 
 <h2>Calibration</h2>
 <p class="soft">How often a model is right, by how sure it is. On the dashed line the two are equal.</p>
@@ -133,8 +148,8 @@ the students from text to probabilities through the serving runtime. Compare the
 </table>
 </div>
 {% if metrics.vocabulary is defined %}
-<p class="soft" style="margin-top: .8rem">The student has a vocabulary of its own: {{ "{:,}".format(metrics.vocabulary.tokens) }} of the teacher's {{ "{:,}".format(metrics.vocabulary.of) }} tokens, chosen by the train and transfer texts.
-Split into shorter tokens than the teacher's:{% for name, share in metrics.vocabulary.changed.items() %} {{ "%.1f" % (100 * share.tokens) }}% of the tokens and {{ "%.1f" % (100 * share.rows) }}% of the rows of {{ name }}{{ "." if loop.last else "," }}{% endfor %}</p>
+<p class="soft" style="margin-top: .8rem">The student has a trimmed vocabulary: {{ "{:,}".format(metrics.vocabulary.tokens) }} of {{ "{:,}".format(metrics.vocabulary.of) }} tokens, chosen by the train and transfer texts.
+Split into shorter tokens than with the whole one:{% for name, share in metrics.vocabulary.changed.items() %} {{ "%.1f" % (100 * share.tokens) }}% of the tokens and {{ "%.1f" % (100 * share.rows) }}% of the rows of {{ name }}{{ "." if loop.last else "," }}{% endfor %}</p>
 {% endif %}
 
 <h2>Lineage</h2>

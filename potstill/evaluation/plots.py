@@ -17,7 +17,13 @@ from matplotlib.transforms import ScaledTranslation
 from potstill.evaluation.metrics import Counts, Reliability
 from potstill.evaluation.naming import MODELS
 
-COLOURS = {"teacher": "#3b82c4", "student": "#17a286", "int8": "#dd7a0c", "control": "#8a8f98"}
+COLOURS = {
+    "teacher": "#3b82c4",
+    "student": "#17a286",
+    "int8": "#dd7a0c",
+    "control": "#8a8f98",
+    "initialised": "#9a6fb0",
+}
 # Stands for the colour of the text around the figure, which matplotlib has no name for; replaced in the SVG.
 INK = "#010203"
 STYLE = {

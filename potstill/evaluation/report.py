@@ -84,7 +84,8 @@ def render_report(
         candidate=MODELS[candidate],
         model=metrics["models"][candidate],
         comparison=comparison,
-        verdict=_verdict(MODELS[candidate], comparison["control"], metrics["confidence"]),
+        verdicts=[_verdict(name, metrics) for name in metrics["proof"]["verdicts"]],
+        proof=_proof_rows(metrics["proof"]),
         headers=table.headers(metrics),
         rows=table.rows(metrics),
         note=table.note(metrics),
@@ -95,11 +96,34 @@ def render_report(
     )
 
 
-def _verdict(candidate: str, control: Mapping[str, Any], confidence: float) -> str:
-    """The comparison with the control in one sentence."""
-    words = {"BEATS": "beats", "LOSES": "loses to", "NO DIFFERENCE": "cannot be told apart from"}[control["outcome"]]
-    points = [f"{100 * control[part]:+.1f}" for part in ("difference", "low", "high")]
-    return (
-        f"{candidate} {words} the no-distillation control: {points[0]} points of accuracy on the same test texts, "
-        f"{100 * confidence:g}% interval {points[1]} to {points[2]} (paired bootstrap)."
+def _verdict(control: str, metrics: Mapping[str, Any]) -> str:
+    """The comparison with a control in one sentence."""
+    proof = metrics["proof"]
+    verdict, seeds = proof["verdicts"][control], len(proof["seeds"])
+    words = {"BEATS": "beats", "LOSES": "loses to", "NO DIFFERENCE": "cannot be told apart from"}[verdict["outcome"]]
+    points = [f"{100 * verdict[part]:+.1f}" for part in ("difference", "low", "high")]
+    over = (
+        f"over the rows and {seeds} training seeds"
+        if seeds > 1
+        else "over the rows; of one training seed, so the noise of training is not in it"
     )
+    return (
+        f"The student {words} the {control} control: {points[0]} points of accuracy on the same test texts, "
+        f"{100 * metrics['confidence']:g}% interval {points[1]} to {points[2]} (paired bootstrap {over})."
+    )
+
+
+def _proof_rows(proof: Mapping[str, Any]) -> list[list[str]]:
+    """Each model of the proof: a row a seed and, of several, one of their means."""
+    rows = []
+    for name, numbers in proof["models"].items():
+        columns = [numbers[key] for key in ("accuracy", "agreement", "kl", "ece")]
+        found = dict(zip(map(str, proof["seeds"]), zip(*columns, strict=True), strict=True))
+        if len(found) > 1:
+            found["mean"] = tuple(float(np.mean(column)) for column in columns)
+        rows += [[name, seed, *_cells(*values)] for seed, values in found.items()]
+    return rows
+
+
+def _cells(accuracy: float, agreement: float, kl: float, ece: float) -> list[str]:
+    return [f"{100 * accuracy:.1f}", f"{100 * agreement:.1f}", f"{kl:.4f}", f"{ece:.3f}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
@@ -31,6 +32,11 @@ class Cohort(nn.Module):
         """Set it in every student."""
         for student in each_model(self):
             student.set_attn_implementation(name)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write each student to `student-<n>`, with n from 1."""
+        for number, student in enumerate(each_model(self), start=1):
+            student.save_pretrained(folder / f"student-{number}")
 
     def get_input_embeddings(self) -> nn.ModuleList:
         """Those of every student."""

@@ -23,6 +23,7 @@ from potstill.progress import say
 from potstill.training import finished
 from potstill.training.loop import Outcome, Setting, train
 from potstill.training.predict import predict_logits
+from potstill.training.selection import Score
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,7 +70,7 @@ def through_assistants(
     params: Distill,
     teaching: Teaching,
     dataset: TokenDataset,
-    score: Callable[[PreTrainedModel], float],
+    score: Callable[[PreTrainedModel], Score],
     setting: Setting,
 ) -> Teaching:
     """Train the assistants of `distill.assistants`, one after the other, under the section's own plan.
@@ -97,7 +98,7 @@ def _hop(
     teaching: Teaching,
     number: int,
     dataset: TokenDataset,
-    score: Callable[[PreTrainedModel], float],
+    score: Callable[[PreTrainedModel], Score],
     setting: Setting,
 ) -> Teaching:
     """One assistant, trained or found, as the teacher of the next."""
@@ -117,7 +118,7 @@ def _train(
     params: Distill,
     teaching: Teaching,
     dataset: TokenDataset,
-    score: Callable[[PreTrainedModel], float],
+    score: Callable[[PreTrainedModel], Score],
     setting: Setting,
 ) -> Outcome:
     """Train an assistant and keep it with its logits on the rows."""

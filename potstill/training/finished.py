@@ -16,6 +16,7 @@ from potstill.artifacts import MANIFEST, verify, whole_folder, write_manifest
 from potstill.errors import ChecksumError
 from potstill.models.loading import copy_tokenizer_files
 from potstill.progress import say
+from potstill.training.distributed import here
 from potstill.training.loop import Outcome
 
 if TYPE_CHECKING:
@@ -27,18 +28,29 @@ _SIGNALS = "signals.npy"
 def keep(
     folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.NDArray[np.float32] | None = None
 ) -> None:
-    """Write a trained model, how its training ended, and what it says on rows of the caller's."""
-    _be_quiet()
+    """Write a trained model, how its training ended, and what it says on rows of the caller's.
+
+    Of several processes the first writes, and the others wait for it.
+    """
     about = {"score": outcome.score, "scores": outcome.scores, "history": outcome.history, "rows": outcome.rows}
-    with whole_folder(folder) as out:
-        model.save_pretrained(out)
-        if signals is not None:
-            np.save(out / _SIGNALS, signals, allow_pickle=False)
-        write_manifest(out, about)
+
+    def write() -> None:
+        _be_quiet()
+        with whole_folder(folder) as out:
+            model.save_pretrained(out)
+            if signals is not None:
+                np.save(out / _SIGNALS, signals, allow_pickle=False)
+            write_manifest(out, about)
+
+    here().from_first(write)
 
 
 def kept(folder: Path) -> Outcome | None:
     """How the training of a kept model ended; None where there is none that verifies."""
+    return here().from_first(lambda: _kept(folder))
+
+
+def _kept(folder: Path) -> Outcome | None:
     if not folder.exists():
         return None
     try:

@@ -13,7 +13,9 @@ from potstill.distillation.mutual import MutualLearning
 from potstill.distillation.objective import Objective, Supervised
 from potstill.models.cohort import Cohort
 from potstill.training.assistants import Teaching
+from potstill.training.distributed import here
 from potstill.training.loop import Outcome, Setting, train
+from potstill.training.selection import Score
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,7 +77,7 @@ def train_students(
     students: Sequence[PreTrainedModel],
     objective: Objective,
     dataset: TokenDataset,
-    score: Callable[[PreTrainedModel], float],
+    score: Callable[[PreTrainedModel], Score],
     setting: Setting,
 ) -> Best:
     """Train one student, or several that teach each other, in place.
@@ -97,5 +99,6 @@ def train_students(
         return Best(0, train(student, dataset, objective, score, setting), [])
     cohort = Cohort(students)
     outcome = train(cohort, dataset, objective, lambda found: max(map(score, found.students)), setting)
-    scores = [score(student) for student in students]
-    return Best(scores.index(max(scores)), outcome, scores)
+    found = here().from_first(lambda: [score(student) for student in students])
+    scores = [one[0] if isinstance(one, tuple) else one for one in found]
+    return Best(found.index(max(found)), outcome, scores)

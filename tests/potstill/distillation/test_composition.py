@@ -209,12 +209,15 @@ def test_a_run_with_projections_and_relations_resumes_to_the_bit(tmp_path: Path,
 def test_clipping_is_over_student_and_projections(
     tmp_path: Path, teacher: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    monkeypatch.setattr("potstill.training.loop._clip", lambda weights, limit: seen.append(len(weights)))
+    clipped, measured = [], []
+    norm = torch.nn.utils.get_total_norm
+    monkeypatch.setattr("potstill.training.loop._clip", lambda weights, norm, limit: clipped.append(len(weights)))
+    monkeypatch.setattr("torch.nn.utils.get_total_norm", lambda all_: (measured.extend(all_), norm(all_))[1])
     student = narrow()
     goal = objective(student, teacher, config(kind="hidden"))
     train(student, ROWS, goal, lambda _: 0.0, setting(tmp_path, epochs=1))
-    assert set(seen) == {len(list(student.parameters())) + 2}
+    assert set(clipped) == {len(list(student.parameters())) + 2}
+    assert {weight.shape for weight in goal.parameters()} <= {gradient.shape for gradient in measured}
 
 
 def test_neither_teacher_nor_projections_are_in_the_saved_student(tmp_path: Path, teacher: Any) -> None:
@@ -402,6 +405,13 @@ def test_a_store_of_logits_cannot_give_layers(teacher: Any, kind: str, what: str
     stored = StoredSignals(np.zeros((1, 3)), np.zeros(1, dtype=np.int64))
     with pytest.raises(SignalError, match=f"{kind} needs the teacher's {what}, which a store of logits cannot give"):
         Distillation(stored, Blend(2.0, 0.9), terms)
+
+
+def test_a_store_without_the_layer_that_a_loss_asks_for(teacher: Any, everything: StoredSignals) -> None:
+    terms = make_terms([config(kind="hidden", layers=[[1, 3]])], narrow(), teacher, seed=1)
+    held = "hidden states 0, 2, 4, attention of layers 2, 4, vectors of states 2, 4"
+    with pytest.raises(SignalError, match=rf"which a store of logits, {held} cannot give; store them \(signals.hidden"):
+        Distillation(everything, Blend(2.0, 0.9), terms)
 
 
 def test_terms_that_all_end_train_nothing(teacher: Any) -> None:

@@ -1,0 +1,123 @@
+"""proof: the student and both controls once more for each further seed of `proof.seeds`, as answers to the test split.
+
+A further seed runs the functions of distill, finetune and control with nothing changed but the seed: the same params on
+the same rows and the same cached signals. The models are dropped once they have answered; the student that is served
+stays the first seed's. With one seed there is nothing to train, and nothing that costs is imported.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from potstill.artifacts import verify, whole_folder, write_manifest
+from potstill.config import Proof, load_params
+from potstill.errors import ChecksumError
+from potstill.progress import say
+from tasks.stage import Result, Stage, load_stage, main
+
+if TYPE_CHECKING:
+    from potstill.data.batches import TokenDataset
+    from potstill.evaluation.summary import Answers
+
+# Out of a stage that depends on the seed -> its name in the proof.
+MODELS = {"student": "student", "control": "pretrained", "initialised": "initialised"}
+
+
+def run(stage: Stage) -> Result:
+    """Make `data/proof/`."""
+    first, count = stage.project.seed, stage.params(Proof).seeds
+    further = range(first + 1, first + count)
+    for number, seed in enumerate(further, start=2):
+        _answer(stage, seed, f"seed {seed} ({number} of {count})")
+    with whole_folder(stage.outs["proof"]) as folder:
+        for seed in further:
+            shutil.copytree(_kept(stage, seed), folder / f"seed-{seed}")
+        write_manifest(folder, {"seeds": list(further)})
+    if not further:
+        return Result("one seed, nothing to train")
+    return Result(f"a student and two controls of each of {len(further)} further seeds", {"seeds": float(count)})
+
+
+def _kept(stage: Stage, seed: int) -> Path:
+    """Where a seed's answers lie until the stage ends, so that an interrupted one trains no seed twice."""
+    return stage.checkpoints / f"answers-{seed}"
+
+
+def _answer(stage: Stage, seed: int, which: str) -> None:
+    """Train a seed's models and keep their answers, unless an interrupted run has done so."""
+    try:
+        verify(_kept(stage, seed))
+    except ChecksumError:
+        from potstill.evaluation.proof import write_answers
+        from tasks.learning import open_split
+
+        models = stage.checkpoints / f"models-{seed}"
+        _train(stage, seed, which, models)
+        test = open_split(stage, "test", student=True)
+        with stage.work("inference"):
+            answers = {name: _answers(stage, _place(models, f"data/{out}"), test) for out, name in MODELS.items()}
+        with whole_folder(_kept(stage, seed)) as folder:
+            write_answers(folder, test.labels, answers)
+            write_manifest(folder)
+        shutil.rmtree(models)
+    say(f"proof: {which} has answered")
+
+
+def _train(stage: Stage, seed: int, which: str, models: Path) -> None:
+    """Run the stages that depend on the seed, their outs below `models`; those that are whole stay."""
+    params = load_params(Path("params.yaml"))
+    params = params.model_copy(update={"project": params.project.model_copy(update={"seed": seed})})
+    ours: dict[Path, Path] = {}
+    for name, function in seeded().items():
+        declared = load_stage(name, params)
+        ours |= {path: _place(models, path) for path in declared.outs.values()}
+        deps = {key: ours.get(path, path) for key, path in declared.deps.items()}
+        outs = {key: ours[path] for key, path in declared.outs.items()}
+        again = Stage(name, declared.sections, deps, outs, stage._clock)
+        if not all(map(_is_whole, outs.values())):
+            say(f"proof: {name}, {which}")
+            function(again)
+        shutil.rmtree(again.checkpoints, ignore_errors=True)
+
+
+def seeded() -> dict[str, Callable[[Stage], Result]]:
+    """The stages whose outs depend on the seed, in order."""
+    from tasks import control, distill, finetune
+
+    return {"distill": distill.run, "finetune": finetune.run, "control": control.run}
+
+
+def _place(models: Path, out: Path | str) -> Path:
+    return models / Path(out).name
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        verify(folder)
+    except ChecksumError:
+        return False
+    return True
+
+
+def _answers(stage: Stage, folder: Path, test: TokenDataset) -> Answers:
+    """A model's answers, calibrated on dev as what is served is."""
+    from potstill.evaluation.calibration import fit_temperature
+    from potstill.evaluation.metrics import require_finite
+    from potstill.evaluation.summary import Answers
+    from potstill.models.loading import load_classifier
+    from potstill.training.precision import choose_device
+    from potstill.training.predict import predict_logits
+    from tasks.learning import open_split
+
+    model, dev = load_classifier(folder).to(choose_device(stage.project.device)), open_split(stage, "dev", student=True)
+    logits = predict_logits(model, test)
+    require_finite(logits, folder.name)
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return Answers(logits, fit_temperature(predict_logits(model, dev), dev.labels), model.num_parameters(), size)
+
+
+if __name__ == "__main__":
+    main(run)
