@@ -45,7 +45,8 @@ class Blend:
     def __call__(self, both: Both) -> Terms:
         """The two weighted terms of a batch."""
         gold = (both.labels >= 0).float()
-        soft = (1 - (1 - self.alpha) * gold) * kl_divergence(both.student.logits, both.teacher.logits, self.temperature)
+        taught = kl_divergence(both.student.logits, both.teacher.at(self.temperature), self.temperature)
+        soft = (1 - (1 - self.alpha) * gold) * taught
         hard = (1 - self.alpha) * cross_entropy(both.student.logits, both.labels)
         return {"kl": soft.sum() / both.window.rows, "ce": hard.sum() / both.window.rows}
 
@@ -221,4 +222,5 @@ def _on(device: torch.device, outputs: Outputs) -> Outputs:
         {number: SelfAttention(*(part.to(device) for part in parts)) for number, parts in outputs.attention.items()},
         {number: SentenceVectors(*(part.to(device) for part in parts)) for number, parts in outputs.vectors.items()},
         None if outputs.mask is None else outputs.mask.to(device),
+        None if outputs.ensemble is None else outputs.ensemble.to(device),
     )
