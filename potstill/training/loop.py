@@ -67,6 +67,8 @@ class Setting:
     checkpoints: Path
     # Keep the starting weights if no evaluation is better than theirs.
     keep_start: bool = False
+    # Told every dev score; what it raises ends the run.
+    watch: Callable[[float], None] | None = None
 
 
 def train(
@@ -215,6 +217,8 @@ class _Run:
             self.model.train()
             self.outcome.scores.append(value)
             self.outcome.history.append((self.step, "dev", value))
+            if self.setting.watch is not None:
+                self.setting.watch(value)
             self.without_gain += 1
             if value > self.outcome.score:
                 self.outcome.score, self.without_gain = value, 0
