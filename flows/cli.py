@@ -117,6 +117,20 @@ def status(json_: Annotated[bool, typer.Option("--json", help="Print plain JSON.
 
 
 @app.command()
+def probe(
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIST", help="A choice to try, as [0, 2, 4]; several times. The usual ones by default."),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Training rows for each choice.")] = 8000,
+) -> None:
+    """Try choices of a student's layers in short runs on the cached signals; change nothing."""
+    from flows.probing import show
+
+    show(Path.cwd(), layers or [], rows)
+
+
+@app.command()
 def serve(
     tag: Annotated[str | None, typer.Option(help="A Bento's tag; the champion's if it is not given.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind; serve.host of params.yaml by default.")] = None,
@@ -135,7 +149,8 @@ def init(
     text: Annotated[str, typer.Option(help="Column with the text; two columns of a pair as `first,second`.")],
     label: Annotated[str, typer.Option(help="Column with the label.")],
     teacher: Annotated[
-        str | None, typer.Option(help="Folder of the teacher, or a hub id with its commit: id@commit.")
+        str | None,
+        typer.Option(help="Folder of the teacher, a hub id with its commit (id@commit), or scratch: train one."),
     ] = None,
 ) -> None:
     """Make a workspace for data of your own."""

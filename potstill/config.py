@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,6 +22,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SPLITS = ("train", "dev", "test", "transfer")
+# auto: where it is of use.
+Switch = Literal["auto"] | bool
+# Hidden states, counted from 0: what the first layer takes in.
+LayerNumbers = list[Annotated[int, Field(ge=0)]]
 
 
 class Strict(BaseModel):
@@ -37,6 +41,12 @@ class Project(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    # That share each step of a training stage, and the files of signals, on this machine: `torchrun` starts them, one a
+    # GPU where there are some.
+    processes: Positive = 1
+
+
+Section = TypeVar("Section", bound=Strict)
 
 
 # --- ingest ---------------------------------------------------------------------------------------------------------
@@ -79,15 +89,24 @@ class HubSource(Strict):
     subset: str | None = None
 
 
+class ScratchSource(Strict):
+    """No encoder is to be had: the stage pretrain trains one on the texts of train and transfer."""
+
+    kind: Literal["scratch"]
+
+
 DataSource = Annotated[PackageSource | FileSource | SavedSource | HubSource, Field(discriminator="kind")]
 ModelSource = Annotated[PackageSource | FileSource | HubSource, Field(discriminator="kind")]
+TeacherSource = Annotated[PackageSource | FileSource | HubSource | ScratchSource, Field(discriminator="kind")]
 
 
 class Ingest(Strict):
-    """Where data and teacher come from. Each source lands in `data/raw/<name>/`, the teacher in `data/base/`."""
+    """Where data and teacher come from. Each source lands in `data/raw/<name>/`, the teacher in `data/given/`."""
 
     data: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], DataSource], Field(min_length=1)]
-    teacher: ModelSource
+    teacher: TeacherSource
+    # Another encoder that the student starts from, in `data/base/student/` (distill.student of kind checkpoint).
+    student: ModelSource | None = None
 
 
 # --- prepare --------------------------------------------------------------------------------------------------------
@@ -98,9 +117,12 @@ class Table(Strict):
 
     source: str
     files: str = "*"
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "saved"] = "auto"
-    # Names for files without a header row.
+    # lines: each line of a file is one text.
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "saved", "lines"] = "auto"
+    # Names for files without a header row; of `lines` one name, `text` if it is not given.
     columns: list[str] | None = None
+    # Columns that have one value in all rows of these files, such as the label where each class has a file.
+    constants: dict[str, str | int] = {}
     # Overrides of prepare.text for this table; `transfer` tables need no label.
     text: str | list[str] | None = None
     split: Literal["auto", "train", "dev", "test", "transfer"] = "auto"
@@ -196,13 +218,40 @@ class Validate(Strict):
         return self
 
 
+class Vocabulary(Strict):
+    """The student's own vocabulary: special tokens, single characters, and what train and transfer use most."""
+
+    # All of these together; null: no limit.
+    max_tokens: Positive | None = None
+    # A token seen less often is dropped; texts that have it are split into shorter ones.
+    min_count: Positive = 1
+
+
 class Tokenize(Strict):
     """Longest sequence in tokens, special tokens included; longer texts are cut and counted."""
 
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    # Trims the student's and its control's token embeddings; null: the teacher's vocabulary. The teacher keeps its own.
+    vocabulary: Vocabulary | None = None
 
 
 # --- training -------------------------------------------------------------------------------------------------------
+
+
+class Adversarial(Strict):
+    """FGM: each batch once more, its token embeddings moved where the loss rises fastest."""
+
+    # Length of a row's step over all its tokens.
+    epsilon: Annotated[float, Field(gt=0)] = 1.0
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Mixup(Strict):
+    """MixKD: each batch once more, its rows' token embeddings blended in pairs, for a live teacher to answer."""
+
+    # Of Beta(alpha, alpha), from which a row's share of its blend is drawn.
+    alpha: Annotated[float, Field(gt=0)] = 0.4
+    weight: Annotated[float, Field(gt=0)] = 1.0
 
 
 class Training(Strict):
@@ -226,9 +275,53 @@ class Training(Strict):
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     # Dev evaluations without a better score after which training stops; null: never.
     patience: Positive | None = None
+    # Evaluations whose mean has to rise for that: above 1, a lucky or unlucky one alone decides nothing.
+    patience_window: Positive = 1
     evaluations_per_epoch: Positive = 1
     # Seconds between checkpoints; the newest that verifies is where an interrupted run goes on.
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 30
+    # Layers run on real tokens alone; auto: on a GPU, where its attention can.
+    packing: Switch = "auto"
+    # torch.compile; auto: on a GPU, where a measurement says that the run ends earlier for it.
+    compile: Switch = "auto"
+    # Of the loss, further passes on the same rows; null: none.
+    adversarial: Adversarial | None = None
+
+    @model_validator(mode="after")
+    def _compile_what_stays(self) -> Self:
+        if self.compile is True and (self.packing is True or self.adversarial is not None):
+            other = "packing is true" if self.packing is True else "adversarial steps change the model's passes"
+            raise ValueError(f"compile is true, but {other}; set compile to auto or false")
+        return self
+
+
+class Pretrain(Training):
+    """Masked language modelling (BERT) of a new encoder, where `ingest.teacher` is `kind: scratch`.
+
+    The texts are those of train and transfer, never of dev or test; what is beyond `max_length` makes further rows.
+    """
+
+    epochs: Positive = 10
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    # WordPiece tokens at most, and how often a character or a piece has to occur to be one.
+    vocabulary: Annotated[int, Field(ge=50)] = 8000
+    min_frequency: Positive = 2
+    lowercase: bool = True
+    # The encoder: layers, width, attention heads (which divide the width), and its positions.
+    layers: Positive = 4
+    width: Positive = 256
+    heads: Positive = 4
+    max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    # Share of the tokens to predict: 80% of them are masked, 10% replaced at random, 10% left as they are.
+    masked: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+    # Share of the texts held out to see how well it predicts.
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+    @model_validator(mode="after")
+    def _divide_the_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width is {self.width} and heads {self.heads}; take a number of heads that divides it")
+        return self
 
 
 class Teacher(Training):
@@ -242,6 +335,21 @@ class Signals(Strict):
 
     dtype: Literal["float32", "float16"] = "float32"
     batch_tokens: Annotated[int, Field(ge=16)] = 8192
+    # Of one file; an interrupted run goes on behind the files it finished.
+    shard_rows: Positive = 4096
+    # Beside logits, for losses on layers without a live teacher: hidden states of every token; queries, keys and
+    # values of a layer's attention; of hidden states the first token's and the mean alone (pkd, rkd, contrastive).
+    hidden: LayerNumbers = []
+    attention: list[Positive] = []
+    vectors: LayerNumbers = []
+
+    @model_validator(mode="after")
+    def _name_layers_once(self) -> Self:
+        for key in ("hidden", "attention", "vectors"):
+            numbers = getattr(self, key)
+            if len(set(numbers)) != len(numbers):
+                raise ValueError(f"{key} {numbers} names a layer twice; remove one")
+        return self
 
 
 # --- loss terms of distillation ---------------------------------------------------------------------------------------
@@ -370,17 +478,123 @@ Term = Annotated[
 ]
 
 
+class MaskedTerm(Strict):
+    """The loss on a masked language model's answers where a token is masked, for a base that has such a head.
+
+    `kl` * T^2 * KL(teacher || student at T) + `ce` * CE with the token that was there (DistilBERT).
+    """
+
+    kl: Annotated[float, Field(ge=0)] = 1.0
+    ce: Annotated[float, Field(ge=0)] = 0.5
+    temperature: Temperature = 2.0
+    # As in `pretrain`.
+    masked: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+
+    @model_validator(mode="after")
+    def _weigh_something(self) -> Self:
+        if not self.kl + self.ce:
+            raise ValueError("kl and ce are both 0; give one a weight, or set masked_lm to null")
+        return self
+
+
+class General(Training):
+    """General distillation, before any task: layers of the base learn its states on the texts of train and transfer.
+
+    No label is used, and no text of dev or test. The student of `distill` then starts from the result.
+    """
+
+    # The base's layers the student starts from, as in `distill`; null: no general distillation.
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    epochs: Positive = 3
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    # As `distill.terms`; those on layers, since there is no task yet.
+    terms: list[Term] = [RelationsTerm(kind="relations"), CosineTerm(kind="cosine")]
+    masked_lm: MaskedTerm | None = None
+    # Share of the texts held out to select the weights by.
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+    @model_validator(mode="after")
+    def _compare_layers_only(self) -> Self:
+        on_logits = [term.kind for term in self.terms if not isinstance(term, LayerTerm)]
+        if on_logits:
+            raise ValueError(
+                f"the term {on_logits[0]} compares answers to a task, and general distillation has none; "
+                "take terms on layers, or masked_lm"
+            )
+        return self
+
+
+# --- what a student is made of ---------------------------------------------------------------------------------------
+
+
+class LayersStudent(Strict):
+    """The teacher's class, with copies of its embeddings, `distill.layers`, pooler and head."""
+
+    kind: Literal["layers"]
+
+
+class DistilBertStudent(Strict):
+    """A DistilBERT with copies of a BERT's embeddings, `distill.layers` and head; for single texts."""
+
+    kind: Literal["distilbert"]
+
+
+class CheckpointStudent(Strict):
+    """`distill.layers` of the encoder that `ingest.student` names, with its own tokenizer and a fresh head."""
+
+    kind: Literal["checkpoint"]
+
+
+class ConfigStudent(Strict):
+    """The teacher's class at random, with as many layers as `distill.layers` names; null: the teacher's size."""
+
+    kind: Literal["config"]
+    hidden_size: Positive | None = None
+    heads: Positive | None = None
+    intermediate_size: Positive | None = None
+
+
+StudentKind = Annotated[
+    LayersStudent | DistilBertStudent | CheckpointStudent | ConfigStudent, Field(discriminator="kind")
+]
+
+
+class Prune(Strict):
+    """A narrower student: of every layer the feed-forward units whose loss would cost most, before it learns."""
+
+    # Units kept in each layer.
+    ffn: Positive
+    # Rows of the training data over which importance is measured.
+    rows: Positive = 2048
+
+
+# They compare state with state, token by token: student and teacher have to split texts alike.
+BY_TOKEN = ("cosine", "hidden", "attention", "relations")
+
+
 class Distill(Training):
     """Distillation: alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE on rows with a gold label, + terms."""
 
-    # Teacher layers the student starts from, in order, counted from 0.
+    # Layers the student starts from, in order, counted from 0: the teacher's, or the checkpoint's.
     layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    student: StudentKind = LayersStudent(kind="layers")
+    prune: Prune | None = None
     temperature: Temperature = 2.0
     # Weight of the teacher; rows without a gold label always carry 1.
     alpha: Share = 0.9
     # Losses that are added to it; those on layers run the teacher live.
     terms: list[Term] = []
     transfer: bool = True
+    # A further pass on blends of the rows, which runs the teacher live; null: none.
+    mixup: Mixup | None = None
+
+    @model_validator(mode="after")
+    def _compile_what_no_term_looks_into(self) -> Self:
+        layered = next((term for term in self.terms if isinstance(term, LayerTerm)), None)
+        if self.compile is True and (self.mixup is not None or layered is not None):
+            other = "mixup changes" if layered is None else f"the loss term {layered.kind} looks into"
+            raise ValueError(f"compile is true, but {other} the model's passes; set compile to auto or false")
+        return self
 
 
 class Finetune(Training):
@@ -404,7 +618,8 @@ class Export(Strict):
     max_parity_difference: Annotated[float, Field(gt=0)] = 1e-3
     int8_max_accuracy_drop: Share = 0.005
     int8_min_agreement: Share = 0.98
-    # Of the feed-forward layers' output products, those that cost most in INT8 and so stay in fp32.
+    # Of the feed-forward layers' output products, those that cost most in INT8 and so are computed in fp32; their
+    # weights are stored in 8 bits like the others.
     int8_fp32_products: Annotated[int, Field(ge=0)] = 1
 
 
@@ -528,9 +743,11 @@ class Params(Strict):
     ingest: Ingest
     prepare: Prepare
     validate_: Annotated[Validate, Field(alias="validate")]
+    pretrain: Pretrain = Pretrain()
     tokenize: Tokenize
     teacher: Teacher
     signals: Signals = Signals()
+    general: General = General()
     distill: Distill
     finetune: Finetune
     control: Control
@@ -558,6 +775,57 @@ class Params(Strict):
             raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
             raise ValueError("prepare.label: negative and positive are the same label")
+        return self
+
+    @model_validator(mode="after")
+    def _bases_fit(self) -> Self:
+        if isinstance(self.ingest.teacher, ScratchSource):
+            if self.teacher.fine_tuned:
+                raise ValueError("teacher.fine_tuned is true, but ingest.teacher is made from scratch; set it to false")
+            if self.tokenize.max_length > self.pretrain.max_length:
+                raise ValueError(
+                    f"tokenize.max_length is {self.tokenize.max_length}, but the encoder made from scratch has "
+                    f"{self.pretrain.max_length} positions; set pretrain.max_length to at least that"
+                )
+        if self.general.layers is None:
+            return self
+        if self.general.layers != self.distill.layers:
+            raise ValueError(
+                f"general.layers are {self.general.layers} and distill.layers {self.distill.layers}; give both the "
+                "same: the student of distill starts from the one of general"
+            )
+        if self.distill.student.kind != "layers":
+            raise ValueError(
+                f"general.layers are set, but distill.student is of kind {self.distill.student.kind}, which starts "
+                "from other weights; set general.layers to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bring_the_student(self) -> Self:
+        wanted, there = self.distill.student.kind == "checkpoint", self.ingest.student is not None
+        if wanted and not there:
+            raise ValueError("distill.student: kind checkpoint needs its model; name it under ingest.student")
+        if there and not wanted:
+            raise ValueError(
+                f"ingest.student names a model, but distill.student is of kind {self.distill.student.kind}; set it to "
+                "{kind: checkpoint} or remove ingest.student"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compare_the_same_tokens(self) -> Self:
+        by_token = next((term.kind for term in self.distill.terms if term.kind in BY_TOKEN), None)
+        if self.tokenize.vocabulary is not None and by_token is not None:
+            raise ValueError(
+                f"distill.terms: {by_token} compares token by token, but a student with a vocabulary of its own splits "
+                "texts otherwise than its teacher; remove the term or set tokenize.vocabulary to null"
+            )
+        if self.distill.mixup is not None and (self.tokenize.vocabulary or self.ingest.student) is not None:
+            raise ValueError(
+                "distill.mixup blends rows token by token, but a student with a vocabulary of its own splits texts "
+                "otherwise than its teacher; set distill.mixup to null, or tokenize.vocabulary and ingest.student"
+            )
         return self
 
 
@@ -608,10 +876,15 @@ def parse_params(value: Mapping[str, Any], *, where: str = "params.yaml") -> Par
 
 def parse_distill(values: Mapping[str, Any]) -> Distill:
     """Check a `distill` section alone. See `load_params` for errors."""
+    return parse_section("distill", Distill, values)
+
+
+def parse_section(name: str, kind: type[Section], values: Mapping[str, Any]) -> Section:
+    """Check one section alone. See `load_params` for errors."""
     try:
-        return Distill.model_validate(dict(values))
+        return kind.model_validate(dict(values))
     except ValidationError as error:
-        items = [dict(item) | {"loc": ("distill", *item["loc"])} for item in error.errors()]
+        items = [dict(item) | {"loc": (name, *item["loc"])} for item in error.errors()]
         raise ParamsError("; ".join(dict.fromkeys(_explain(values, item) for item in items))) from error
 
 

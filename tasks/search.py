@@ -15,6 +15,7 @@ from pathlib import Path
 
 from potstill.artifacts import read_json, sha256_value, verify, write_json
 from potstill.config import Params, Search
+from potstill.data.tokenization import KEPT
 from potstill.models.families import layers_of
 from potstill.models.loading import load_classifier
 from potstill.models.student import check_layers
@@ -25,9 +26,11 @@ from potstill.search.space import Choice, candidate_layers, distill_section
 from potstill.search.study import Trial, describe, run_study
 from tasks import distill, export, finetune
 from tasks.elsewhere import elsewhere, is_whole
+from tasks.learning import student_tokens
 from tasks.measuring import Made, measure
 from tasks.stage import WORK, Stage, load_stage
 from tasks.static import teach_static
+from tasks.students import parent_of
 
 STUDIES = WORK / "search"
 DATABASE = STUDIES / "studies.db"
@@ -87,7 +90,7 @@ class _Search:
     @cached_property
     def layers(self) -> list[list[int]]:
         folder = self.stage.deps["teacher"]
-        available = len(layers_of(load_classifier(folder)))
+        available = len(layers_of(parent_of(self.stage, load_classifier(folder))))
         chosen = candidate_layers(self.space, available)
         for layers in chosen:
             check_layers(layers, available, str(folder))
@@ -184,8 +187,12 @@ class _Search:
         return Made("layers", place / "student", place / "serving", choice)
 
     def _static(self) -> dict[str, Made]:
-        """The static students."""
-        found = {}
+        """The static students; their tokens are the teacher's, or those of them that a trimmed vocabulary keeps."""
+        found: dict[str, Made] = {}
+        own = student_tokens(self.stage)
+        if self.space.static.dimensions and own != self.stage.deps["tokens"] and not (own / KEPT).exists():
+            say("search: no static student: distill.student has a tokenizer of its own, whose tokens the teacher lacks")
+            return found
         for width in self.space.static.dimensions:
             identity = {"static": self.space.static.model_dump(exclude={"dimensions"}), "width": width}
             place = STUDIES / self.name / f"static-{width}-{sha256_value(identity)[:12]}"

@@ -6,18 +6,19 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill, Params, StaticStudent
 from potstill.data.batches import TokenDataset
-from potstill.data.tokenization import load_tokenizer
+from potstill.data.tokenization import KEPT, load_tokenizer
 from potstill.distillation.composition import distillation
 from potstill.distillation.signals import StoredSignals
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.static import save_static, static_from_teacher
 from potstill.training.loop import train
-from tasks.learning import dev_accuracy, open_split, prepare_setting, tokenizer_folder, tokens_info
+from tasks.learning import dev_accuracy, open_split, prepare_setting, student_tokens, tokenizer_folder, tokens_info
 from tasks.stage import Stage
 
 
@@ -33,22 +34,28 @@ def teach_static(stage: Stage, plan: StaticStudent, width: int, out: Path, param
     """
     torch.manual_seed(stage.project.seed)
     teacher = load_classifier(stage.deps["teacher"])
-    tokenizer = load_tokenizer(tokenizer_folder(stage), tokens_info(stage)["max_length"])
-    student = static_from_teacher(teacher, tokenizer, width)
+    length, kept = tokens_info(stage)["max_length"], student_tokens(stage) / KEPT
+    student = static_from_teacher(teacher, load_tokenizer(tokenizer_folder(stage), length), width)
+    if kept.exists():
+        student = student.keep(np.load(kept, allow_pickle=False))
     section = params.distill.model_copy(update=plan.model_dump(exclude={"dimensions"}) | {"terms": []})
     # A name of its own: it has checkpoints of its own, and an error names the key to change.
     stage = replace(stage, name="search.static", sections={**stage.sections, "distill": section})
-    dataset = TokenDataset.concatenate([open_split(stage, split) for split in ("train", "transfer")])
+    dataset, taught = (
+        TokenDataset.concatenate([open_split(stage, split, student=own) for split in ("train", "transfer")])
+        for own in (True, False)
+    )
     setting = prepare_setting(stage, stage.params(Distill), student)
     setting = replace(setting, checkpoints=stage.checkpoints.with_name(f"{stage.checkpoints.name}-{width}"))
-    stored = StoredSignals.open(stage.deps["signals"], dataset, stage.deps["teacher"])
+    stored = StoredSignals.open(stage.deps["signals"], taught, stage.deps["teacher"])
     objective = distillation(
         section, student, teacher, stored,
         device=setting.device, precision=setting.precision, seed=stage.project.seed,
     )  # fmt: skip
-    outcome = train(student, dataset, objective, dev_accuracy(open_split(stage, "dev"), setting), setting)
+    dev = open_split(stage, "dev", student=True)
+    outcome = train(student, dataset, objective, dev_accuracy(dev, setting), setting)
     with whole_folder(out) as folder:
-        save_model(student.cpu(), folder, tokenizer_folder(stage))
-        save_static(student, tokenizer, folder / "model2vec")
+        save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
+        save_static(student, load_tokenizer(tokenizer_folder(stage, student=True), length), folder / "model2vec")
         write_manifest(folder, {"dev_accuracy": outcome.score})
     shutil.rmtree(setting.checkpoints, ignore_errors=True)

@@ -63,4 +63,4 @@ def _verified(stage: Stage, dev: TokenDataset) -> tuple[PreTrainedModel, Outcome
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, shared=True)

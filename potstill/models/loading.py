@@ -85,6 +85,49 @@ def load_classifier(folder: Path, labels: Sequence[str] | None = None) -> PreTra
     return model.eval()
 
 
+def load_masked_lm(folder: Path) -> PreTrainedModel:
+    """A masked language model in evaluation mode, fp32.
+
+    Raises:
+        UnsafeFileError, ModelError: see `check_folder`; also one saved without its head for masked tokens, which
+            transformers would make up.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    known = (check_folder(folder).get("architectures") or ["model without a head"])[0]
+    if not known.endswith("ForMaskedLM"):
+        raise ModelError(
+            f"{folder} is a {known}, which answers nothing behind a mask; take a base that was saved with that head "
+            "(...ForMaskedLM), or set general.masked_lm to null"
+        )
+    return _load(AutoModelForMaskedLM, folder, "a masked language model")
+
+
+def load_encoder(folder: Path) -> PreTrainedModel:
+    """A model without its head, in evaluation mode, fp32.
+
+    Raises:
+        UnsafeFileError, ModelError: see `check_folder`.
+    """
+    from transformers import AutoModel
+
+    check_folder(folder)
+    return _load(AutoModel, folder, "an encoder")
+
+
+def _load(kind: Any, folder: Path, what: str) -> PreTrainedModel:
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    try:
+        model: PreTrainedModel = kind.from_pretrained(folder, dtype=torch.float32, **options)
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise ModelError(f"{folder} cannot be loaded as {what}: {' '.join(str(error).split())[:300]}") from error
+    return model.eval()
+
+
 def check_labels(folder: Path, labels: Sequence[str]) -> list[int]:
     """Verify a fine-tuned teacher's label set and return, for each of our labels, its index in the teacher.
 

@@ -69,6 +69,17 @@ class StaticClassifier(PreTrainedModel):  # type: ignore[misc]
         total = (self.embeddings(input_ids) * weights[..., None]).sum(dim=1)
         return SequenceClassifierOutput(logits=self.classifier(functional.normalize(total, dim=-1)))
 
+    def keep(self, tokens: npt.NDArray[np.integer]) -> StaticClassifier:
+        """The same student of these tokens alone, in this order."""
+        silent = [place for place, token in enumerate(tokens.tolist()) if token in self.config.silent_ids]
+        config = StaticConfig(**self.config.to_dict() | {"vocab_size": len(tokens), "silent_ids": silent})
+        kept = StaticClassifier(config)
+        with torch.no_grad():
+            kept.embeddings.weight.copy_(self.embeddings.weight[torch.from_numpy(tokens.astype(np.int64))])
+        kept.classifier.load_state_dict(self.classifier.state_dict())
+        kept.eval()
+        return kept
+
     def get_input_embeddings(self) -> nn.Module:
         """The table of vectors."""
         return self.embeddings

@@ -18,8 +18,8 @@ from tests.e2e.conftest import Finished
 from tests.e2e.workspaces import environment, processes_in, status
 
 STAGES = [
-    *("ingest", "prepare", "validate", "tokenize", "teacher", "signals"),
-    *("distill", "finetune", "control", "proof", "export", "evaluate"),
+    *("ingest", "prepare", "validate", "pretrain", "tokenize", "teacher", "signals"),
+    *("general", "distill", "finetune", "control", "proof", "export", "evaluate"),
 ]
 
 # The session's first test pays for the shared run.

@@ -22,6 +22,32 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return params
 
 
+def test_a_student_of_its_own_needs_its_model_and_the_model_its_student() -> None:
+    params = changed("distill.student", {"kind": "checkpoint"})
+    with pytest.raises(ParamsError, match=r"distill\.student: kind checkpoint needs its model; .* ingest\.student"):
+        parse_params(params)
+    params["ingest"]["student"] = {"kind": "file", "path": "a"}
+    assert parse_params(params).distill.student.kind == "checkpoint"
+    params["distill"]["student"] = {"kind": "distilbert"}
+    with pytest.raises(ParamsError, match=r"ingest\.student names a model, but distill\.student is of kind distilbert"):
+        parse_params(params)
+    params = changed("distill.student", {"kind": "layers", "hidden_size": 3})
+    with pytest.raises(ParamsError, match=r"unknown key 'distill\.student\.hidden_size'"):
+        parse_params(params)
+
+
+def test_a_vocabulary_of_its_own_takes_no_loss_by_token() -> None:
+    params = changed("tokenize.vocabulary", {"max_tokens": 5000})
+    params["distill"]["terms"] = [{"kind": "rkd"}]
+    assert parse_params(params).tokenize.vocabulary is not None
+    params["distill"]["terms"].append({"kind": "relations"})
+    with pytest.raises(ParamsError, match=r"distill\.terms: relations compares token by token, .*vocabulary to null"):
+        parse_params(params)
+    params["distill"] |= {"terms": [], "mixup": {"alpha": 0.4}}
+    with pytest.raises(ParamsError, match=r"distill\.mixup blends rows token by token"):
+        parse_params(params)
+
+
 def test_the_default_file_fits() -> None:
     params = load_params(DEFAULT)
     assert params.section("validate").model_dump()["min_per_class"] == 200
@@ -58,10 +84,23 @@ def test_the_default_file_fits() -> None:
             "unknown key 'distill.terms.0.head'; did you mean 'heads'",
         ),
         ("distill.terms", [{"kind": "hidden", "layers": [[1]]}], "distill.terms.0.layers.0 = [1]"),
+        ("signals.hidden", [2, 4, 2], "signals: hidden [2, 4, 2] names a layer twice"),
+        ("signals.attention", [0], "signals.attention.0 = 0: input should be greater than 0"),
+        ("signals.vectors", 6, "signals.vectors = 6: input should be a valid list"),
+        ("signals.shard_rows", 0, "signals.shard_rows = 0"),
         ("distill.terms", [{"kind": "kl", "weight": 0}], "distill.terms.0.weight = 0: input should be greater than 0"),
         ("distill.terms", [{"kind": "kl", "fraction": 0.5}], "distill.terms.0: fraction is 0.5 of a constant schedule"),
         ("distill.terms", [{"kind": "hiden"}], "'hiden' found using 'kind' does not match any of the expected tags"),
         ("distill.accumulate", 0, "distill.accumulate = 0: input should be greater than 0"),
+        (
+            "ingest.teacher",
+            {"kind": "scratch", "width": 64},
+            "unknown key 'ingest.teacher.width'; known keys: kind",
+        ),
+        ("pretrain.heads", 3, "pretrain: width is 256 and heads 3; take a number of heads that divides it"),
+        ("general.layers", [0, 1], "general.layers are [0, 1] and distill.layers [0, 2, 4]; give both the same"),
+        ("general.terms", [{"kind": "ce"}], "general: the term ce compares answers to a task"),
+        ("general.masked_lm", {"kl": 0.0, "ce": 0.0}, "general.masked_lm: kl and ce are both 0"),
         ("schedule.cron", "daily", "schedule.cron = 'daily'"),
     ],
 )
@@ -70,6 +109,25 @@ def test_a_misfit_is_named_with_its_value_and_what_is_allowed(path: str, value: 
         parse_params(changed(path, value))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("teacher.fine_tuned", True, "teacher.fine_tuned is true, but ingest.teacher is made from scratch"),
+        ("tokenize.max_length", 256, "the encoder made from scratch has 128 positions; set pretrain.max_length"),
+    ],
+)
+def test_what_an_encoder_from_scratch_cannot_be(path: str, value: Any, message: str) -> None:
+    params = changed(path, value)
+    params["ingest"]["teacher"] = {"kind": "scratch"}
+    with pytest.raises(ParamsError, match=message):
+        parse_params(params)
+
+
+@pytest.mark.parametrize("path", sorted((DEFAULT.parent / "params").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_of_params_fits_in_place_of_the_defaults(path: Path) -> None:
+    parse_params(read_params(DEFAULT) | read_params(path))
 
 
 def test_a_missing_section_is_named() -> None:

@@ -44,6 +44,14 @@ def test_local_file_and_model_arrive_as_they_are(tmp_path: Path, tiny_rows: Path
     assert file_sums(tiny_base).items() <= file_sums(tmp_path / "base").items()
 
 
+def test_a_teacher_from_scratch_is_an_empty_folder_that_says_so(tmp_path: Path, tiny_rows: Path) -> None:
+    ingest = ingest_of({"rows": {"kind": "file", "path": str(tiny_rows)}}, {"kind": "scratch"})
+    origins = ingest_all(ingest, tmp_path / "raw", tmp_path / "given")
+    assert origins["teacher"] == verify(tmp_path / "given") == {"kind": "scratch"}
+    assert [path.name for path in (tmp_path / "given").iterdir()] == ["manifest.json"]
+    assert local_fingerprint(ingest).keys() == {"data.rows"}
+
+
 def test_folder_keeps_its_structure_and_hidden_files_stay_behind(tmp_path: Path, tiny_base: Path) -> None:
     source = tmp_path / "source"
     (source / "deep").mkdir(parents=True)

@@ -119,3 +119,13 @@ def test_the_folder_loads_as_a_classifier(student: StaticClassifier, tmp_path: P
 def test_a_narrow_teacher_gives_what_it_has(tiny_base: Path, tokenizer: Tokenizer) -> None:
     wide = static_from_teacher(load_classifier(tiny_base, ["no", "yes"]), tokenizer, 256)
     assert wide.config.hidden_size == 32
+
+
+def test_a_trimmed_vocabulary_answers_as_the_whole_one(student: StaticClassifier) -> None:
+    tokens = np.array([0, 1, 2, 3, 4, 50, 9, 11, 120])
+    kept = student.keep(tokens)
+    whole, trimmed = torch.tensor([[2, 50, 9, 120, 1, 3]]), torch.tensor([[2, 5, 6, 8, 1, 3]])
+    with torch.no_grad():
+        torch.testing.assert_close(kept(trimmed).logits, student(whole).logits)
+    assert kept.config.vocab_size == len(tokens)
+    assert kept.config.id2label == student.config.id2label
