@@ -81,6 +81,8 @@ class Setting:
     keep_start: bool = False
     # Where failed steps and measurements are kept; None: a folder for temporary files, and nowhere.
     work: Path | None = None
+    # Told every dev score; what it raises ends the run.
+    watch: Callable[[float], None] | None = None
 
 
 def train(
@@ -348,6 +350,8 @@ class _Run:
             self.model.train()
             better = self.selection.take(found)
             self.outcome.history.append((self.step, "dev", self.selection.scores[-1]))
+            if self.setting.watch is not None:
+                self.setting.watch(self.selection.scores[-1])
             if better:
                 self.outcome.score = self.selection.scores[-1]
                 self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
