@@ -41,7 +41,8 @@ class Project(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    # That share each step of a training stage, on this machine: `torchrun` starts them, one a GPU where there are some.
+    # That share each step of a training stage, and the files of signals, on this machine: `torchrun` starts them, one a
+    # GPU where there are some.
     processes: Positive = 1
 
 
@@ -94,6 +95,8 @@ class Ingest(Strict):
 
     data: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], DataSource], Field(min_length=1)]
     teacher: ModelSource
+    # Another encoder that the student starts from, in `data/base/student/` (distill.student of kind checkpoint).
+    student: ModelSource | None = None
 
 
 # --- prepare --------------------------------------------------------------------------------------------------------
@@ -202,10 +205,21 @@ class Validate(Strict):
         return self
 
 
+class Vocabulary(Strict):
+    """The student's own vocabulary: special tokens, single characters, and what train and transfer use most."""
+
+    # All of these together; null: no limit.
+    max_tokens: Positive | None = None
+    # A token seen less often is dropped; texts that have it are split into shorter ones.
+    min_count: Positive = 1
+
+
 class Tokenize(Strict):
     """Longest sequence in tokens, special tokens included; longer texts are cut and counted."""
 
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    # Trims the student's and its control's token embeddings; null: the teacher's vocabulary. The teacher keeps its own.
+    vocabulary: Vocabulary | None = None
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -422,11 +436,61 @@ Term = Annotated[
 ]
 
 
+# --- what a student is made of ---------------------------------------------------------------------------------------
+
+
+class LayersStudent(Strict):
+    """The teacher's class, with copies of its embeddings, `distill.layers`, pooler and head."""
+
+    kind: Literal["layers"]
+
+
+class DistilBertStudent(Strict):
+    """A DistilBERT with copies of a BERT's embeddings, `distill.layers` and head; for single texts."""
+
+    kind: Literal["distilbert"]
+
+
+class CheckpointStudent(Strict):
+    """`distill.layers` of the encoder that `ingest.student` names, with its own tokenizer and a fresh head."""
+
+    kind: Literal["checkpoint"]
+
+
+class ConfigStudent(Strict):
+    """The teacher's class at random, with as many layers as `distill.layers` names; null: the teacher's size."""
+
+    kind: Literal["config"]
+    hidden_size: Positive | None = None
+    heads: Positive | None = None
+    intermediate_size: Positive | None = None
+
+
+StudentKind = Annotated[
+    LayersStudent | DistilBertStudent | CheckpointStudent | ConfigStudent, Field(discriminator="kind")
+]
+
+
+class Prune(Strict):
+    """A narrower student: of every layer the feed-forward units whose loss would cost most, before it learns."""
+
+    # Units kept in each layer.
+    ffn: Positive
+    # Rows of the training data over which importance is measured.
+    rows: Positive = 2048
+
+
+# They compare state with state, token by token: student and teacher have to split texts alike.
+BY_TOKEN = ("cosine", "hidden", "attention", "relations")
+
+
 class Distill(Training):
     """Distillation: alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE on rows with a gold label, + terms."""
 
-    # Teacher layers the student starts from, in order, counted from 0.
+    # Layers the student starts from, in order, counted from 0: the teacher's, or the checkpoint's.
     layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    student: StudentKind = LayersStudent(kind="layers")
+    prune: Prune | None = None
     temperature: Temperature = 2.0
     # Weight of the teacher; rows without a gold label always carry 1.
     alpha: Share = 0.9
@@ -466,7 +530,8 @@ class Export(Strict):
     max_parity_difference: Annotated[float, Field(gt=0)] = 1e-3
     int8_max_accuracy_drop: Share = 0.005
     int8_min_agreement: Share = 0.98
-    # Of the feed-forward layers' output products, those that cost most in INT8 and so stay in fp32.
+    # Of the feed-forward layers' output products, those that cost most in INT8 and so are computed in fp32; their
+    # weights are stored in 8 bits like the others.
     int8_fp32_products: Annotated[int, Field(ge=0)] = 1
 
 
@@ -576,6 +641,28 @@ class Params(Strict):
             raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
             raise ValueError("prepare.label: negative and positive are the same label")
+        return self
+
+    @model_validator(mode="after")
+    def _bring_the_student(self) -> Self:
+        wanted, there = self.distill.student.kind == "checkpoint", self.ingest.student is not None
+        if wanted and not there:
+            raise ValueError("distill.student: kind checkpoint needs its model; name it under ingest.student")
+        if there and not wanted:
+            raise ValueError(
+                f"ingest.student names a model, but distill.student is of kind {self.distill.student.kind}; set it to "
+                "{kind: checkpoint} or remove ingest.student"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compare_the_same_tokens(self) -> Self:
+        by_token = next((term.kind for term in self.distill.terms if term.kind in BY_TOKEN), None)
+        if self.tokenize.vocabulary is not None and by_token is not None:
+            raise ValueError(
+                f"distill.terms: {by_token} compares token by token, but a student with a vocabulary of its own splits "
+                "texts otherwise than its teacher; remove the term or set tokenize.vocabulary to null"
+            )
         return self
 
 

@@ -76,7 +76,8 @@ def _answers(
     with stage.work("inference"), progress("evaluate", len(MODELS) * len(test), "rows") as bar:
         for name in ("teacher", "student", "control", "initialised"):
             temperature = card.temperature if name == "student" else read_temperature(stage.deps[name])
-            found[name] = _torch_answers(stage, name, test, temperature, bar)
+            rows = open_split(stage, "test", student=name != "teacher")
+            found[name] = _torch_answers(stage, name, rows, temperature, bar)
         parts = []
         for start in range(0, len(texts), STEP):
             parts.append(int8.logits(texts[start : start + STEP]))
@@ -106,7 +107,8 @@ def read_temperature(folder: Path) -> float:
 def _metrics(stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
     """The content of metrics.json without speeds."""
     settings = stage.params(Evaluate)
-    return {
+    trimmed = tokens_info(stage, student=True).get("vocabulary")
+    return ({} if trimmed is None else {"vocabulary": trimmed}) | {
         "shipped": card.variant,
         "rows": len(test),
         "test_sha256": sha256_file(stage.deps["prepared"] / FROZEN),

@@ -11,6 +11,7 @@ import torch
 from potstill.artifacts import read_json
 from potstill.config import Training
 from potstill.data.batches import TokenDataset
+from potstill.data.tokenization import STUDENT
 from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
 from potstill.training.precision import Precision, choose_device, choose_precision, product_size
@@ -21,15 +22,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def tokens_info(stage: Stage) -> dict[str, Any]:
-    """`info.json` of the tokenize stage."""
-    info: dict[str, Any] = read_json(stage.deps["tokens"] / "info.json")
+def student_tokens(stage: Stage) -> Path:
+    """Where the student's token ids and tokenizer lie: the teacher's own folder unless it has a vocabulary of its own.
+
+    Every split has the same rows in the same order in both.
+    """
+    own = stage.deps["tokens"] / STUDENT
+    return own if own.exists() else stage.deps["tokens"]
+
+
+def tokens_info(stage: Stage, *, student: bool = False) -> dict[str, Any]:
+    """`info.json` of the tokenize stage, the teacher's or the student's."""
+    info: dict[str, Any] = read_json(_tokens(stage, student=student) / "info.json")
     return info
 
 
-def open_split(stage: Stage, split: str) -> TokenDataset:
-    """One split of token ids."""
-    return TokenDataset.open(stage.deps["tokens"] / f"{split}.arrow", tokens_info(stage)["pad_token_id"])
+def open_split(stage: Stage, split: str, *, student: bool = False) -> TokenDataset:
+    """One split of token ids, the teacher's or the student's."""
+    info = tokens_info(stage, student=student)
+    return TokenDataset.open(_tokens(stage, student=student) / f"{split}.arrow", info["pad_token_id"])
 
 
 def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precision]:
@@ -63,6 +74,10 @@ def training_result(outcome: Outcome, summary: str, metrics: dict[str, float] | 
     return Result(summary, found, outcome.history)
 
 
-def tokenizer_folder(stage: Stage) -> Path:
-    """Where the tokenizer's files lie."""
-    return stage.deps["tokens"] / "tokenizer"
+def tokenizer_folder(stage: Stage, *, student: bool = False) -> Path:
+    """Where the tokenizer's files lie, the teacher's or the student's."""
+    return _tokens(stage, student=student) / "tokenizer"
+
+
+def _tokens(stage: Stage, *, student: bool) -> Path:
+    return student_tokens(stage) if student else stage.deps["tokens"]

@@ -56,7 +56,7 @@ def _answer(stage: Stage, seed: int, which: str) -> None:
 
         models = stage.checkpoints / f"models-{seed}"
         _train(stage, seed, which, models)
-        test = open_split(stage, "test")
+        test = open_split(stage, "test", student=True)
         with stage.work("inference"):
             answers = {name: _answers(stage, _place(models, f"data/{out}"), test) for out, name in MODELS.items()}
         with whole_folder(_kept(stage, seed)) as folder:
@@ -112,7 +112,7 @@ def _answers(stage: Stage, folder: Path, test: TokenDataset) -> Answers:
     from potstill.training.predict import predict_logits
     from tasks.learning import open_split
 
-    model, dev = load_classifier(folder).to(choose_device(stage.project.device)), open_split(stage, "dev")
+    model, dev = load_classifier(folder).to(choose_device(stage.project.device)), open_split(stage, "dev", student=True)
     logits = predict_logits(model, test)
     require_finite(logits, folder.name)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))

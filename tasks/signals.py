@@ -8,6 +8,7 @@ from potstill.data.batches import TokenDataset
 from potstill.distillation.signals import Extracted, extract, teacher_identity, write_store
 from potstill.distillation.teachers import LiveTeacher
 from potstill.models.loading import load_classifier
+from potstill.training.distributed import here
 from tasks.learning import choose, open_split
 from tasks.stage import Result, Stage, main
 
@@ -28,8 +29,9 @@ def run(stage: Stage) -> Result:
             work=stage.checkpoints,
             made={"device": device.type, "precision": precision},
         )
-    with whole_folder(stage.outs["signals"]) as out:
-        write_store(out, extracted)
+    if here().first:
+        with whole_folder(stage.outs["signals"]) as out:
+            write_store(out, extracted)
     return _result(extracted)
 
 
@@ -53,4 +55,4 @@ def _result(extracted: Extracted) -> Result:
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, shared=True)

@@ -85,7 +85,7 @@ class Stage:
 
     @property
     def checkpoints(self) -> Path:
-        """Where training checkpoints live; not a DVC out, since DVC deletes outs before a rerun."""
+        """Where checkpoints and unfinished signals live; not a DVC out, since DVC deletes outs before a rerun."""
         return WORK / "checkpoints" / f"{self.name}-{self.key}"
 
     @contextmanager
@@ -194,7 +194,9 @@ def _run(name: str, function: Callable[[Stage], Result], *, shared: bool) -> Non
             _log(stage, result, seconds)
             timing = {"seconds": time.monotonic() - start, "work": stage._clock}
             write_json(WORK / "timings" / f"{name}.json", timing)
-    shutil.rmtree(stage.checkpoints, ignore_errors=True)
+    # Also those of other params or code that a run was stopped with: they can be large.
+    for left in stage.checkpoints.parent.glob(f"{name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     say(f"{name}: {result.summary}")
 
 
@@ -228,7 +230,8 @@ def _check_code() -> None:
 
 def is_online(params: Params) -> bool:
     """Whether params name a hub id: the only case in which something leaves the machine and the package index."""
-    return any(source.kind == "hub" for source in [*params.ingest.data.values(), params.ingest.teacher])
+    models = [model for model in (params.ingest.teacher, params.ingest.student) if model is not None]
+    return any(source.kind == "hub" for source in [*params.ingest.data.values(), *models])
 
 
 def _path(item: str | dict[str, Any]) -> str:

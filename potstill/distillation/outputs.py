@@ -75,12 +75,15 @@ class Outputs:
         attention: number of the layer -> its queries, keys and values.
         vectors: number of the hidden state -> its sentence vectors. A store has them without the states; a model
             gives the states instead (`sentences.vectors_of` takes either).
+        mask: [batch, sequence] of the states, 0 on padding, where the model read other tokens than the batch's; None:
+            the batch's own.
     """
 
     logits: Tensor
     hidden: Mapping[int, Tensor] = field(default_factory=dict)
     attention: Mapping[int, SelfAttention] = field(default_factory=dict)
     vectors: Mapping[int, SentenceVectors] = field(default_factory=dict)
+    mask: Tensor | None = None
 
 
 LOGITS = Needs()

@@ -31,6 +31,7 @@ from potstill.distillation.shards import (
 from potstill.distillation.teachers import Source
 from potstill.errors import EmptyDataError, SignalError
 from potstill.progress import progress, say
+from potstill.training.distributed import here
 from potstill.training.mixup import MixedBatch
 
 Keys = npt.NDArray[np.bytes_]
@@ -93,14 +94,15 @@ def extract(
     """Run a teacher over the distinct rows of a dataset, shard by shard.
 
     An extraction that was cut short goes on behind the shards that it finished, and ends with the same bytes. Memory
-    is that of a shard and of a batch, whatever the number of rows.
+    is that of a shard and of a batch, whatever the number of rows. Processes started by `torchrun` take turns at the
+    shards; each returns when all are there.
 
     Args:
         teacher: a live teacher, or several as one.
         dataset: the rows.
         params: what is stored, in which form, and the sizes of batches and shards.
         identity: see `teacher_identity`.
-        work: folder of the finished shards; the caller removes it when the store is written.
+        work: folder of the finished shards, which all processes see; the caller removes it when the store is written.
         made: what else the numbers depend on: the device, the number format of the products.
 
     Raises:
@@ -144,25 +146,28 @@ class _Job:
 
     def run(self, keys: Keys, rows: Ints, work: Path) -> tuple[list[Path], list[Any]]:
         """The shards' folders and their sums of fidelity, those of an earlier run among them."""
+        world = here()
         parts = [rows[where] for where in self.slices(rows)]
         folders = [work / f"shard-{number:06d}" for number in range(len(parts))]
         abouts = [{"of": self.of, "keys": sha256(keys[part].tobytes()).hexdigest()} for part in parts]
-        known = [finished(folder, about) for folder, about in zip(folders, abouts, strict=True)]
-        done = sum(len(part) for part, found in zip(parts, known, strict=True) if found is not None)
+        # Decided once: the others would take for known what the first has written in the meantime.
+        known = world.from_first(lambda: _known(folders, abouts))
+        done = sum(len(parts[number]) for number in known)
         if done:
             say(f"signals: {done:,} of {len(rows):,} rows are there from the run before")
-        sums = []
-        with progress("signals", len(rows), "rows", done=done) as bar:
-            for folder, part, about, found in zip(folders, parts, abouts, known, strict=True):
-                if found is None:
-                    shard = Pending(self.dataset.lengths[part], self.columns, self.params.dtype)
-                    for count, answers in self._answers(part):
-                        shard.add(answers)
-                        bar.advance(count)
-                    shard.write(folder, about)
-                    found = about | {"fidelity": shard.fidelity.sums}
-                sums.append(found["fidelity"])
-        return folders, sums
+        left = [number for number in range(len(parts)) if number not in known][world.rank :: world.size]
+        name = "signals" if world.alone else f"signals, process 1 of {world.size}"
+        sums: dict[int, Any] = {}
+        with progress(name, done + sum(len(parts[number]) for number in left), "rows", done=done) as bar:
+            for number in left:
+                shard = Pending(self.dataset.lengths[parts[number]], self.columns, self.params.dtype)
+                for count, answers in self._answers(parts[number]):
+                    shard.add(answers)
+                    bar.advance(count)
+                shard.write(folders[number], abouts[number])
+                sums[number] = shard.fidelity.sums
+        everything = known | {number: value for found in world.gather(sums) for number, value in found.items()}
+        return folders, [everything[number] for number in range(len(parts))]
 
     def _answers(self, rows: Ints) -> Iterator[tuple[int, dict[str, Floats]]]:
         """Batch by batch, in the order of the rows: how many, and the arrays [rows, ...] or [tokens, ...]."""
@@ -177,6 +182,12 @@ class _Job:
                     for name, value in take(outputs, self.needs, mask).items()
                 }
             yield len(part), answers
+
+
+def _known(folders: list[Path], abouts: list[dict[str, str]]) -> dict[int, Any]:
+    """Number of each shard that an earlier run finished -> its sums of fidelity."""
+    found = [finished(folder, about) for folder, about in zip(folders, abouts, strict=True)]
+    return {number: about["fidelity"] for number, about in enumerate(found) if about is not None}
 
 
 def write_store(folder: Path, extracted: Extracted) -> None:

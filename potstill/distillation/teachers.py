@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from potstill.data.batches import Batch
+from potstill.data.batches import Batch, TokenDataset
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, observe
 from potstill.models.families import FAMILIES, layers_of
 from potstill.training.mixup import MixedBatch, mixed_embeddings
@@ -82,6 +82,33 @@ class FirstAble:
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
         """That source's outputs."""
         return next(source for source in self.sources if source.supports(needs))(batch, needs)
+
+
+@dataclass(frozen=True)
+class OwnTokens:
+    """A source that is asked with the teacher's own token ids of a batch's rows, for a student that has others.
+
+    Attributes:
+        source: answers to the teacher's token ids.
+        rows: the teacher's token ids of the student's rows, in the same order.
+    """
+
+    source: Source
+    rows: TokenDataset
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    def supports(self, needs: Needs) -> bool:
+        """Whether the source does."""
+        return self.source.supports(needs)
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """The source's outputs on the same rows, with the mask of the teacher's tokens."""
+        own = self.rows.batch(batch.rows)
+        return replace(self.source(own, needs), mask=torch.from_numpy(own.attention_mask))
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,11 @@ class Both:
     labels: Tensor
     window: Window
 
+    @property
+    def teacher_mask(self) -> Tensor:
+        """[batch, sequence of the teacher], 0 on padding: another one where its tokens are others."""
+        return self.mask if self.teacher.mask is None else self.teacher.mask
+
 
 class Term(nn.Module):
     """One term of params between two models; its parameters are the projections from width to width.
@@ -160,8 +165,8 @@ class Term(nn.Module):
 
     def vectors(self, both: Both, pair: Pair, which: Literal["first", "mean"]) -> tuple[Tensor, Tensor]:
         """The sentence vectors of a pair, likewise. A projection of the mean is the mean of the projections."""
-        sides = ((both.student, pair[0]), (both.teacher, pair[1]))
-        ours, theirs = (getattr(vectors_of(side, number, both.mask), which) for side, number in sides)
+        sides = ((both.student, pair[0], both.mask), (both.teacher, pair[1], both.teacher_mask))
+        ours, theirs = (getattr(vectors_of(*side), which) for side in sides)
         return self._projected(pair, ours), theirs
 
     def _projected(self, pair: Pair, states: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ class Family:
     heads_key: str = "num_attention_heads"
     hidden_key: str = "hidden_size"
     intermediate_key: str = "intermediate_size"
+    # Keys that repeat the hidden size.
+    hidden_copies: tuple[str, ...] = ()
     # Lists with one item a layer. Named, not guessed by length: DeBERTa's pos_att_type of two items is no such list.
     per_layer_keys: tuple[str, ...] = ()
 
@@ -97,6 +99,7 @@ FAMILIES: dict[str, Family] = {
         plain_attention=False,
         head="pooler.dense",
         output="classifier",
+        hidden_copies=("pooler_hidden_size",),
     ),
     "distilbert": Family(
         layers="transformer.layer",

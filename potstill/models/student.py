@@ -71,6 +71,43 @@ def student_from_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreT
     return student.eval()
 
 
+def student_at_random(
+    parent: PreTrainedModel,
+    layers: int,
+    *,
+    hidden_size: int | None = None,
+    heads: int | None = None,
+    intermediate_size: int | None = None,
+) -> PreTrainedModel:
+    """A model of the parent's class and labels with fresh weights, drawn from torch's current seed.
+
+    Args:
+        parent: a model of a class in `families.FAMILIES`, with or without a head.
+        layers: how many; the settings of single layers (ModernBERT: global or local attention) are those of the
+            parent's first ones.
+        hidden_size: None: the parent's; likewise the others.
+        heads: attention heads of a layer.
+        intermediate_size: units of a layer's feed-forward network.
+
+    Raises:
+        ModelError: the class is not known, or the heads do not divide the hidden size.
+    """
+    family = family_of(parent.config)
+    config = _config_of(parent.config, range(layers), family)
+    sizes = dict.fromkeys((family.hidden_key, *family.hidden_copies), hidden_size)
+    sizes |= {family.heads_key: heads, family.intermediate_key: intermediate_size}
+    for key, value in sizes.items():
+        if value is not None:
+            setattr(config, key, value)
+    width, count = getattr(config, family.hidden_key), getattr(config, family.heads_key)
+    if width % count:
+        raise ModelError(
+            f"distill.student has {count} attention heads, which do not divide its hidden size of {width}; set heads "
+            "to a divisor"
+        )
+    return type(parent)(config).eval()
+
+
 def distilbert_from_bert(teacher: PreTrainedModel, layers: Sequence[int], *, pair: bool = False) -> PreTrainedModel:
     """A DistilBERT with copies of a BERT's embeddings, chosen layers and head.
 

@@ -22,6 +22,29 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return params
 
 
+def test_a_student_of_its_own_needs_its_model_and_the_model_its_student() -> None:
+    params = changed("distill.student", {"kind": "checkpoint"})
+    with pytest.raises(ParamsError, match=r"distill\.student: kind checkpoint needs its model; .* ingest\.student"):
+        parse_params(params)
+    params["ingest"]["student"] = {"kind": "file", "path": "a"}
+    assert parse_params(params).distill.student.kind == "checkpoint"
+    params["distill"]["student"] = {"kind": "distilbert"}
+    with pytest.raises(ParamsError, match=r"ingest\.student names a model, but distill\.student is of kind distilbert"):
+        parse_params(params)
+    params = changed("distill.student", {"kind": "layers", "hidden_size": 3})
+    with pytest.raises(ParamsError, match=r"unknown key 'distill\.student\.hidden_size'"):
+        parse_params(params)
+
+
+def test_a_vocabulary_of_its_own_takes_no_loss_by_token() -> None:
+    params = changed("tokenize.vocabulary", {"max_tokens": 5000})
+    params["distill"]["terms"] = [{"kind": "rkd"}]
+    assert parse_params(params).tokenize.vocabulary is not None
+    params["distill"]["terms"].append({"kind": "relations"})
+    with pytest.raises(ParamsError, match=r"distill\.terms: relations compares token by token, .*vocabulary to null"):
+        parse_params(params)
+
+
 def test_the_default_file_fits() -> None:
     params = load_params(DEFAULT)
     assert params.section("validate").model_dump()["min_per_class"] == 200
@@ -58,6 +81,10 @@ def test_the_default_file_fits() -> None:
             "unknown key 'distill.terms.0.head'; did you mean 'heads'",
         ),
         ("distill.terms", [{"kind": "hidden", "layers": [[1]]}], "distill.terms.0.layers.0 = [1]"),
+        ("signals.hidden", [2, 4, 2], "signals: hidden [2, 4, 2] names a layer twice"),
+        ("signals.attention", [0], "signals.attention.0 = 0: input should be greater than 0"),
+        ("signals.vectors", 6, "signals.vectors = 6: input should be a valid list"),
+        ("signals.shard_rows", 0, "signals.shard_rows = 0"),
         ("distill.terms", [{"kind": "kl", "weight": 0}], "distill.terms.0.weight = 0: input should be greater than 0"),
         ("distill.terms", [{"kind": "kl", "fraction": 0.5}], "distill.terms.0: fraction is 0.5 of a constant schedule"),
         ("distill.terms", [{"kind": "hiden"}], "'hiden' found using 'kind' does not match any of the expected tags"),

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from potstill.distillation.teachers import LiveTeacher
 from potstill.errors import ChecksumError, EmptyDataError, SignalError
 from potstill.models.loading import load_classifier, save_model
 from potstill.training.predict import predict_logits
+from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
 SLICES = Needs(frozenset({0, 4}), frozenset({3}), frozenset({1, 4}))
@@ -72,9 +76,11 @@ def run(source: Any, data: TokenDataset, work: Path, teacher: Path, **params: An
     return extract(source, data, settings, identity=teacher_identity(teacher), work=work)
 
 
-def store(folder: Path, teacher: Path, data: TokenDataset = ROWS, source: Any = None, **params: Any) -> Path:
+def store(
+    folder: Path, teacher: Path, data: TokenDataset = ROWS, source: Any = None, work: Path | None = None, **params: Any
+) -> Path:
     live = source or LiveTeacher(load_classifier(teacher), CPU)
-    extracted = run(live, data, folder.with_name(f"{folder.name}-work"), teacher, **params)
+    extracted = run(live, data, work or folder.with_name(f"{folder.name}-work"), teacher, **params)
     with whole_folder(folder) as out:
         write_store(out, extracted)
     return folder
@@ -203,6 +209,25 @@ def test_an_interrupted_extraction_goes_on_and_ends_with_the_same_bytes(
     assert "signals: 20 of 60 rows are there from the run before" in said
     assert said.count("a shard of an earlier run is made again") == 2
     assert file_sums(resumed) == file_sums(straight)
+
+
+def test_processes_take_turns_at_the_shards(tmp_path: Path, teacher: Path) -> None:
+    """Two on gloo, the second shard being there already."""
+    params: dict[str, Any] = {"dtype": "float16", "hidden": [2]}
+    alone = store(tmp_path / "alone", teacher, MANY, **params)
+    shutil.copytree(tmp_path / "alone-work" / "shard-000001", tmp_path / "work" / "shard-000001")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, "-m", "tests.potstill.distillation.shared", str(teacher), str(tmp_path)]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("signals: 4 of 60 rows are there from the run before") == 1
+    assert "signals, process 1 of 2: 32/32 rows" in done.stdout
+    seen = [read_json(tmp_path / f"seen-{rank}.json") for rank in (0, 1)]
+    assert sorted(map(len, seen)) == [28, 28]
+    assert len({tuple(row) for row in seen[0] + seen[1]}) == 56
+    for rank in (0, 1):
+        assert file_sums(tmp_path / f"signals-{rank}") == file_sums(alone)
 
 
 def test_shards_of_other_params_or_another_teacher_are_not_taken(
