@@ -10,6 +10,7 @@ from pathlib import Path
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_manifest
 from potstill.config import Pretrain
 from potstill.data.tokenization import STUDENT
+from potstill.models.members import MEMBERS
 from tasks.stage import Result, Stage, main
 
 
@@ -45,8 +46,9 @@ def _from_scratch(stage: Stage) -> Result:
     prepared = stage.deps["prepared"]
     texts = read_texts(prepared)
     with whole_folder(stage.outs["base"]) as folder:
-        if (student := stage.deps["given"] / STUDENT).exists():
-            shutil.copytree(student, folder / STUDENT, copy_function=_link)
+        for other in (STUDENT, MEMBERS):
+            if (stage.deps["given"] / other).exists():
+                shutil.copytree(stage.deps["given"] / other, folder / other, copy_function=_link)
         work = prepare_pretraining(texts, params, stage.project.seed, folder)
         setting = prepare_setting(stage, params, work.model)
         with stage.work("training"):
