@@ -2,7 +2,8 @@
 
 Both controls learn the gold labels under one training plan of their own: as one would fine-tune them, for as long as
 their dev score rises. `control` starts from the same layers of the *pretrained* base with a fresh head, `initialised`
-from those of the fine-tuned teacher, as the student does, but without the teacher's signals.
+from those of the fine-tuned teacher, as the student does, but without the teacher's signals. Of a student that takes
+nothing from its teacher's layers (another checkpoint, or weights at random) both start as it does.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from potstill.artifacts import read_json, verify, whole_folder, write_json, write_manifest
-from potstill.config import Control, Distill
+from potstill.config import Control
 from potstill.distillation.objective import Supervised
 from potstill.errors import ChecksumError
 from potstill.evaluation.calibration import fit_temperature
 from potstill.models.loading import load_classifier, save_model
-from potstill.models.student import student_from_layers
 from potstill.progress import say
 from potstill.training.loop import Outcome, train
 from potstill.training.predict import predict_logits
@@ -33,6 +33,7 @@ from tasks.learning import (
     tokens_info,
 )
 from tasks.stage import Result, Stage, main
+from tasks.students import make_student
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,13 +64,17 @@ def _named(name: str, key: str) -> str:
 def _pretrained(stage: Stage) -> PreTrainedModel:
     """The base's layers and a fresh head."""
     torch.manual_seed(stage.project.seed)
-    base = load_classifier(stage.deps["base"], tokens_info(stage)["labels"])
-    return student_from_layers(base, stage.params(Distill).layers)
+    return _made(stage, load_classifier(stage.deps["base"], tokens_info(stage)["labels"]))
 
 
 def _initialised(stage: Stage) -> PreTrainedModel:
     """The student as distillation starts with it."""
-    return student_from_layers(load_classifier(stage.deps["teacher"]), stage.params(Distill).layers)
+    return _made(stage, load_classifier(stage.deps["teacher"]))
+
+
+def _made(stage: Stage, parent: PreTrainedModel) -> PreTrainedModel:
+    """A student of that parent; where it is pruned, by the gold labels."""
+    return make_student(stage, parent, open_split(stage, "train", student=True), Supervised())
 
 
 # Out -> the model that training starts from.
@@ -97,13 +102,13 @@ def _trained(stage: Stage, name: str, start: Callable[[Stage], PreTrainedModel])
 def _train(stage: Stage, name: str, model: PreTrainedModel, finished: Path) -> None:
     setting = prepare_setting(stage, stage.params(Control), model)
     setting = replace(setting, checkpoints=stage.checkpoints / name)
-    dev = open_split(stage, "dev")
+    rows, dev = (open_split(stage, split, student=True) for split in ("train", "dev"))
     with stage.work("training"):
-        outcome = train(model, open_split(stage, "train"), Supervised(), dev_accuracy(dev, setting), setting)
+        outcome = train(model, rows, Supervised(), dev_accuracy(dev, setting), setting)
     with stage.work("inference"):
         temperature = fit_temperature(predict_logits(model.cpu(), dev), dev.labels)
     with whole_folder(finished) as folder:
-        save_model(model, folder / "model", tokenizer_folder(stage))
+        save_model(model, folder / "model", tokenizer_folder(stage, student=True))
         about = {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)}
         write_json(folder / "model" / "calibration.json", about)
         write_json(folder / "outcome.json", asdict(outcome))

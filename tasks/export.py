@@ -27,7 +27,7 @@ SENSITIVITY_ROWS = 256
 def run(stage: Stage) -> Result:
     """Make `data/export/` and `data/serving/`."""
     limits = stage.params(Export)
-    dev = open_split(stage, "dev")
+    dev = open_split(stage, "dev", student=True)
     student = load_classifier(stage.deps["student"])
     with whole_folder(stage.outs["export"]) as folder:
         export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage)["pair"])
@@ -87,7 +87,7 @@ def _choose(int8: Parity, limits: Export) -> tuple[str, str]:
 
 
 def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset) -> None:
-    info = tokens_info(stage)
+    info = tokens_info(stage, student=True)
     pair = bool(info["pair"])
     model = {
         "format": 1,
@@ -102,7 +102,7 @@ def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset
     }
     with whole_folder(stage.outs["serving"]) as folder:
         shutil.copyfile(stage.outs["export"] / f"student.{variant}.onnx", folder / "model.onnx")
-        shutil.copyfile(tokenizer_folder(stage) / "tokenizer.json", folder / "tokenizer.json")
+        shutil.copyfile(tokenizer_folder(stage, student=True) / "tokenizer.json", folder / "tokenizer.json")
         write_json(folder / "model.json", model)
         write_manifest(folder)
 

@@ -15,13 +15,13 @@ def run(stage: Stage) -> Result:
     """Make `data/student/`."""
     student = load_classifier(stage.deps["distilled"])
     setting = prepare_setting(stage, stage.params(Finetune), student, keep_start=True)
-    score = dev_accuracy(open_split(stage, "dev"), setting)
+    score = dev_accuracy(open_split(stage, "dev", student=True), setting)
     with stage.work("training"):
-        outcome = train(student, open_split(stage, "train"), Supervised(), score, setting)
+        outcome = train(student, open_split(stage, "train", student=True), Supervised(), score, setting)
     before = outcome.scores[0]
     kept = outcome.score <= before
     with whole_folder(stage.outs["student"]) as folder:
-        save_model(student.cpu(), folder, tokenizer_folder(stage))
+        save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
         write_manifest(folder, {"dev_accuracy": outcome.score, "kept_distilled": kept})
     after = max(outcome.scores[1:])
     summary = (

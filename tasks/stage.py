@@ -64,6 +64,8 @@ class Stage:
     deps: Mapping[str, Path]
     outs: Mapping[str, Path]
     _clock: dict[str, float] = field(default_factory=dict)
+    # Told every dev score of a training run in the stage (`potstill search`).
+    watch: Callable[[float], None] | None = None
 
     @property
     def project(self) -> Project:
@@ -230,7 +232,9 @@ def _check_code() -> None:
 
 def is_online(params: Params) -> bool:
     """Whether params name a hub id: the only case in which something leaves the machine and the package index."""
-    return any(source.kind == "hub" for source in [*params.ingest.data.values(), params.ingest.teacher])
+    ingest = params.ingest
+    models = [model for model in (ingest.teacher, ingest.student, *ingest.teachers.values()) if model is not None]
+    return any(source.kind == "hub" for source in [*ingest.data.values(), *models])
 
 
 def _path(item: str | dict[str, Any]) -> str:

@@ -20,6 +20,8 @@ Ints = npt.NDArray[np.int64]
 # Rows are shuffled first and sorted by length only within a pool of this many batches: enough to save nearly all
 # padding, few enough that which rows meet in a batch stays random.
 POOL_BATCHES = 50
+# Rows whose tokens are gone through together.
+ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,32 @@ class TokenDataset:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def token_counts(self) -> Ints:
+        """[highest id + 1] how often each token id occurs."""
+        found = np.zeros(0, dtype=np.int64)
+        for ids, _ in self._tokens():
+            more = np.bincount(ids, minlength=len(found)).astype(np.int64)
+            more[: len(found)] += found
+            found = more
+        return found
+
+    def share_beyond(self, ids: Ints) -> tuple[float, float]:
+        """The share of tokens that are not among these ids, and of rows that have one; 0 where there are no rows."""
+        tokens, rows = 0, 0
+        for found, owners in self._tokens():
+            beyond = ~np.isin(found, ids)
+            tokens += int(beyond.sum())
+            rows += len(np.unique(owners[beyond]))
+        return tokens / max(int(self.lengths.sum()), 1), rows / max(len(self), 1)
+
+    def _tokens(self) -> Iterator[tuple[npt.NDArray[Any], Ints]]:
+        """[tokens] ids of the next rows, and the row of each."""
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            lengths = self.lengths[start : start + ROWS_AT_ONCE]
+            owners = np.repeat(np.arange(len(lengths)), lengths)
+            within = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            yield self._flat[self._starts[start : start + ROWS_AT_ONCE][owners] + within], owners
 
     def keys(self) -> npt.NDArray[np.bytes_]:
         """[rows] 16-byte hash of each row's exact token ids (and segment ids): the row's identity for signals."""

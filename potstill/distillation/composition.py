@@ -6,20 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
 
-from potstill.config import Distill, TermBase
-from potstill.data.batches import Batch
+from potstill.config import BY_TOKEN, Distill, TermBase
+from potstill.data.batches import Batch, TokenDataset
 from potstill.distillation.balancing import Balancer, Schedule
 from potstill.distillation.losses import cross_entropy, kl_divergence
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors
-from potstill.distillation.teachers import FirstAble, LiveTeacher, Source
+from potstill.distillation.teachers import FirstAble, LiveTeacher, LiveWhereMixed, OwnTokens, Source
 from potstill.distillation.terms import Both, Term
-from potstill.errors import SignalError
+from potstill.errors import ModelError, SignalError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,13 +45,24 @@ class Blend:
     def __call__(self, both: Both) -> Terms:
         """The two weighted terms of a batch."""
         gold = (both.labels >= 0).float()
-        soft = (1 - (1 - self.alpha) * gold) * kl_divergence(both.student.logits, both.teacher.logits, self.temperature)
+        taught = kl_divergence(both.student.logits, both.teacher.at(self.temperature), self.temperature)
+        soft = (1 - (1 - self.alpha) * gold) * taught
         hard = (1 - self.alpha) * cross_entropy(both.student.logits, both.labels)
         return {"kl": soft.sum() / both.window.rows, "ce": hard.sum() / both.window.rows}
 
     def describe(self) -> str:
         """The blend as the user reads it."""
         return f"{self.alpha:g} * T^2 * KL(T={self.temperature:g}) + {1 - self.alpha:g} * CE"
+
+
+class OnLogits(Protocol):
+    """The losses on logits, weighted: `Blend`, or what a task puts in its place."""
+
+    def __call__(self, both: Both) -> Terms:
+        """The weighted terms `kl` and `ce` of a batch."""
+
+    def describe(self) -> str:
+        """One line for the user."""
 
 
 class Distillation(Objective):
@@ -70,7 +81,7 @@ class Distillation(Objective):
         ParamsError: without a blend, no term keeps a weight to the end of the run.
     """
 
-    def __init__(self, source: Source, blend: Blend | None, terms: Mapping[str, Term] | None = None) -> None:
+    def __init__(self, source: Source, blend: OnLogits | None, terms: Mapping[str, Term] | None = None) -> None:
         super().__init__()
         self._source, self._blend = source, blend
         self.terms = nn.ModuleDict(dict(terms or {}))
@@ -142,6 +153,7 @@ def distillation(
     device: torch.device,
     precision: Precision,
     seed: int,
+    teacher_rows: TokenDataset | None = None,
 ) -> Distillation:
     """The objective that a `distill` section describes.
 
@@ -153,14 +165,21 @@ def distillation(
         device: of the run.
         precision: of the run.
         seed: see `make_terms`.
+        teacher_rows: the teacher's token ids of the student's rows, in the same order; None: both have the same.
 
     Raises:
-        ModelError: see `Term`.
+        ModelError: see `Term`; also a term that compares token by token where the tokens are not the same.
         SignalError: neither source can give what a term needs.
     """
+    if teacher_rows is not None:
+        _check_no_tokens_meet(params)
     terms = make_terms(params.terms, student, teacher, seed)
     covered = stored.supports(teacher_needs(terms))
     source = stored if covered else FirstAble((stored, LiveTeacher(teacher, device, precision)))
+    if teacher_rows is not None:
+        source = OwnTokens(source, teacher_rows)
+    if params.mixup is not None:
+        source = LiveWhereMixed(source, LiveTeacher(teacher, device, precision))
     return Distillation(source, Blend(params.temperature, params.alpha), terms)
 
 
@@ -171,6 +190,22 @@ def teacher_needs(terms: Mapping[str, Term]) -> Needs:
 
 def _union(needs: Iterable[Needs]) -> Needs:
     return reduce(or_, needs, LOGITS)
+
+
+def _check_no_tokens_meet(params: Distill) -> None:
+    if params.mixup is not None:
+        raise ModelError(
+            "mixup blends rows token by token, but student and teacher have tokenizers of their own and split texts "
+            "differently; set distill.mixup to null"
+        )
+    kinds: list[str] = [config.kind for config in params.terms]
+    by_token = next((kind for kind in kinds if kind in BY_TOKEN), None)
+    if by_token is not None:
+        raise ModelError(
+            f"the loss term {by_token} compares token by token, but student and teacher have tokenizers of their own "
+            "and split texts differently; remove it from distill.terms, or take terms on logits or on whole texts (kl, "
+            "ce, mse, dist, pkd, rkd, contrastive)"
+        )
 
 
 def _check_source(name: str, term: Term, source: Source) -> None:
@@ -191,4 +226,6 @@ def _on(device: torch.device, outputs: Outputs) -> Outputs:
         {number: states.to(device) for number, states in outputs.hidden.items()},
         {number: SelfAttention(*(part.to(device) for part in parts)) for number, parts in outputs.attention.items()},
         {number: SentenceVectors(*(part.to(device) for part in parts)) for number, parts in outputs.vectors.items()},
+        None if outputs.mask is None else outputs.mask.to(device),
+        None if outputs.ensemble is None else outputs.ensemble.to(device),
     )

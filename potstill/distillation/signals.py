@@ -30,8 +30,10 @@ from potstill.distillation.shards import (
 )
 from potstill.distillation.teachers import Source
 from potstill.errors import EmptyDataError, SignalError
+from potstill.models.members import MEMBERS
 from potstill.progress import progress, say
 from potstill.training.distributed import here
+from potstill.training.mixup import MixedBatch
 
 Keys = npt.NDArray[np.bytes_]
 
@@ -40,9 +42,13 @@ _INDEX = "index.safetensors"
 
 
 def teacher_identity(folder: Path) -> dict[str, str]:
-    """What a teacher's outputs depend on beside the token ids: its weights, config and tokenizer, as sha256."""
-    weights = {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
-    weights["config.json"] = sha256_file(folder / "config.json")
+    """What a teacher's outputs depend on beside the token ids: its weights, config and tokenizer, as sha256.
+
+    Of an ensemble the weights are those of all members, but not how much each counts.
+    """
+    files = [*folder.glob("*.safetensors"), *folder.glob(f"{MEMBERS}/*/*.safetensors"), folder / "config.json"]
+    files += folder.glob(f"{MEMBERS}/*/*.json")
+    weights = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
     return {"weights": sha256_value(weights), "tokenizer": sha256_file(folder / "tokenizer.json")}
 
 
@@ -259,7 +265,13 @@ class StoredSignals:
         return needs.within(self._holds)
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """What is stored of the batch's dataset rows, fp32: per-token arrays padded with zeros as the batch is."""
+        """What is stored of the batch's dataset rows, fp32: per-token arrays padded with zeros as the batch is.
+
+        Raises:
+            SignalError: the rows are blends of others.
+        """
+        if isinstance(batch, MixedBatch):
+            raise SignalError("the rows are blends of others (mixup), which no store knows; give a live teacher")
         rows, sequence = self._positions[batch.rows], batch.input_ids.shape[1]
         found = {}
         for name in names_of(needs, self._holds):

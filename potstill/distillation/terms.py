@@ -95,6 +95,11 @@ class Both:
     labels: Tensor
     window: Window
 
+    @property
+    def teacher_mask(self) -> Tensor:
+        """[batch, sequence of the teacher], 0 on padding: another one where its tokens are others."""
+        return self.mask if self.teacher.mask is None else self.teacher.mask
+
 
 class Term(nn.Module):
     """One term of params between two models; its parameters are the projections from width to width.
@@ -160,8 +165,8 @@ class Term(nn.Module):
 
     def vectors(self, both: Both, pair: Pair, which: Literal["first", "mean"]) -> tuple[Tensor, Tensor]:
         """The sentence vectors of a pair, likewise. A projection of the mean is the mean of the projections."""
-        sides = ((both.student, pair[0]), (both.teacher, pair[1]))
-        ours, theirs = (getattr(vectors_of(side, number, both.mask), which) for side, number in sides)
+        sides = ((both.student, pair[0], both.mask), (both.teacher, pair[1], both.teacher_mask))
+        ours, theirs = (getattr(vectors_of(*side), which) for side in sides)
         return self._projected(pair, ours), theirs
 
     def _projected(self, pair: Pair, states: Tensor) -> Tensor:
@@ -215,7 +220,8 @@ def _check_attention(config: AttentionTerm, student: Shape, teacher: Shape) -> N
 
 def _kl(term: Term, both: Both) -> Tensor:
     assert isinstance(term.config, KlTerm)
-    rows = kl_divergence(both.student.logits, both.teacher.logits, term.config.temperature)
+    temperature = term.config.temperature
+    rows = kl_divergence(both.student.logits, both.teacher.at(temperature), temperature)
     return rows.sum() / both.window.rows
 
 
@@ -229,7 +235,8 @@ def _mse(term: Term, both: Both) -> Tensor:
 
 def _dist(term: Term, both: Both) -> Tensor:
     assert isinstance(term.config, DistTerm)
-    logits = (both.student.logits, both.teacher.logits, term.config.temperature)
+    temperature = term.config.temperature
+    logits = (both.student.logits, both.teacher.at(temperature), temperature)
     over_rows = dist_intra_class(*logits).mean() * len(both.labels)
     return (dist_inter_class(*logits).sum() + over_rows) / both.window.rows
 

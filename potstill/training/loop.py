@@ -13,20 +13,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from potstill.config import Training
+from potstill.config import Distill, Training
 from potstill.data.batches import Batch, Ints, TokenDataset, shuffled_batches
 from potstill.distillation.objective import Objective, Terms, Window
-from potstill.distillation.outputs import observe
 from potstill.errors import TrainingError
-from potstill.progress import Bar, progress
+from potstill.models.cohort import Cohort
+from potstill.progress import Bar, progress, say
 from potstill.training import checkpoints
+from potstill.training.adversarial import caught_embeddings, moved_embeddings
 from potstill.training.average import Average
+from potstill.training.compiling import choose_compiled
 from potstill.training.distributed import World, here
 from potstill.training.failures import keep_failure
 from potstill.training.hotpath import keep_freed_memory, training_attention
+from potstill.training.lora import low_rank
 from potstill.training.memory import TokenBudget
+from potstill.training.mixup import mix, mixed_embeddings
+from potstill.training.packing import choose_packing, packed
 from potstill.training.precision import Precision, autocast
-from potstill.training.predict import model_inputs
 from potstill.training.selection import Score, Selection
 
 if TYPE_CHECKING:
@@ -75,8 +79,10 @@ class Setting:
     checkpoints: Path
     # Keep the starting weights if no evaluation is better than theirs.
     keep_start: bool = False
-    # Where a step that went wrong is kept; None: a folder for temporary files.
-    failures: Path | None = None
+    # Where failed steps and measurements are kept; None: a folder for temporary files, and nowhere.
+    work: Path | None = None
+    # Told every dev score; what it raises ends the run.
+    watch: Callable[[float], None] | None = None
 
 
 def train(
@@ -103,12 +109,17 @@ def train(
         TrainingError: a loss or a gradient became NaN or infinite, the message names step, term and the folder with
             what to look at; or memory does not hold a batch.
     """
-    world = here()
+    world, plan, device = here(), setting.plan, setting.device
     # Other rows on each process, so other dropout.
     torch.manual_seed(setting.seed + world.rank)
     keep_freed_memory()
-    with training_attention(model, setting.device):
-        return _Run(model.to(setting.device), dataset, objective.to(setting.device), score, setting, world).go()
+    packing = choose_packing(plan.packing, model, plan, device, setting.precision)
+    if packing:
+        say(f"{setting.name}: rows end to end, without padding")
+    model = model.to(device)
+    _adapt(model, plan)
+    with training_attention(model, device, packing=packing), low_rank(model, plan.lora, setting.name):
+        return _Run(model, dataset, objective.to(device), score, setting, world, packing=packing).go()
 
 
 class _Run:
@@ -122,11 +133,13 @@ class _Run:
         score: Callable[[PreTrainedModel], Score],
         setting: Setting,
         world: World,
+        *,
+        packing: bool,
     ) -> None:
         self.model, self.dataset, self.objective, self.score, self.setting = model, dataset, objective, score, setting
-        self.world = world
+        self.world, self.packing = world, packing
         plan = setting.plan
-        _adapt(model, plan)
+        self.mixup = plan.mixup if isinstance(plan, Distill) else None
         epochs = [self._windows(epoch) for epoch in range(plan.epochs)]
         self.steps = sum(map(len, epochs))
         self.total_rows = len(dataset) * plan.epochs
@@ -140,9 +153,11 @@ class _Run:
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16")
         self.budget = TokenBudget(plan.batch_tokens, f"{setting.name}.batch_tokens")
         self.selection = Selection(plan.patience, plan.patience_window)
-        self.step = 0
+        self.step, self.epoch = 0, 0
         self.outcome = Outcome(scores=self.selection.scores)
         self.best: dict[str, Tensor] = {}
+        # What runs on a batch: the model, or a compiled form of it.
+        self.runner: Any = self._choose_runner(epochs[0])
         self.average = Average(model, plan.average_decay) if plan.average_decay is not None else None
         self.saved_at = time.monotonic()
 
@@ -161,6 +176,30 @@ class _Run:
         self.model.eval()
         return self.outcome
 
+    def _choose_runner(self, windows: list[list[Ints]]) -> torch.nn.Module:
+        """The model or a compiled form, as params and a measurement on the first batch say."""
+        plan, hindrance = self.setting.plan, None
+        if self.packing or plan.adversarial is not None or self.mixup is not None:
+            hindrance = "packing, adversarial steps and mixup change the model's passes"
+        elif isinstance(self.model, Cohort):
+            hindrance = "students that teach each other run one after the other"
+        elif self.objective.needs(0, self.steps) or type(self.objective).observe is not Objective.observe:
+            hindrance = "terms of the loss look into the model's layers"
+
+        def try_out(runner: torch.nn.Module) -> None:
+            self.model.train()
+            batch = self._batch(windows[0][0])
+            before = checkpoints.random_state(self.setting.device)
+            self._pass(batch, Window.of([batch], 0, self.steps), runner)
+            self.optimizer.zero_grad(set_to_none=True)
+            checkpoints.set_random_state(before, self.setting.device)
+
+        remembered = None if self.setting.work is None else self.setting.work / "compile.json"
+        return choose_compiled(
+            plan.compile, self.model, self.setting.device,
+            hindrance=hindrance, steps=self.steps, try_out=try_out, remembered=remembered,
+        )  # fmt: skip
+
     def _windows(self, epoch: int) -> list[list[Ints]]:
         """The rows of each batch of each optimizer step of an epoch; the last step may have fewer batches."""
         plan = self.setting.plan
@@ -171,7 +210,7 @@ class _Run:
         self.model.train()
         passed = 0
         for epoch in range(self.setting.plan.epochs):
-            windows = self._windows(epoch)
+            windows, self.epoch = self._windows(epoch), epoch
             for rows in windows[max(self.step - passed, 0) :]:
                 if self.selection.stopped:
                     return
@@ -182,7 +221,7 @@ class _Run:
 
     def _step(self, rows: list[Ints]) -> str:
         """One optimiser step; the running state for the progress bar."""
-        batches = [self.dataset.batch(part) for part in rows]
+        batches = [self._batch(part) for part in rows]
         window = Window.of(batches, self.step, self.steps)
         terms = self.budget.within(lambda: self._gradients(rows, batches, window), self.optimizer.zero_grad)
         self.world.sum_gradients(self.trained.values())
@@ -197,12 +236,16 @@ class _Run:
         self.outcome.rows += window.rows
         return self._record(values)
 
+    def _batch(self, rows: Ints) -> Batch:
+        """Rows as the objective shows them in this epoch."""
+        return self.objective.view(self.dataset.batch(rows), self.epoch)
+
     def _gradients(self, rows: list[Ints], batches: list[Batch], window: Window) -> Terms:
         """Add up the gradients of this process's part of a step; its terms."""
         mine: Iterable[Batch] = batches
         if self.budget.halved or not self.world.alone:
             parts = self.budget.fit(self.world.deal(rows), self.dataset.lengths)
-            mine = (self.dataset.batch(part) for part in parts)
+            mine = (self._batch(part) for part in parts)
         terms: Terms = {}
         for batch in mine:
             for name, term in self._backward(batch, window).items():
@@ -210,11 +253,31 @@ class _Run:
         return terms
 
     def _backward(self, batch: Batch, window: Window) -> Terms:
-        """Add a batch's gradients to those of its step; its terms."""
-        needs = self.objective.needs(window.step, window.total)
-        with autocast(self.setting.device, self.setting.precision):
-            outputs = observe(self.model, model_inputs(batch, self.setting.device), needs)
-        terms: Terms = self.objective(outputs, batch, window)
+        """Add a batch's gradients to those of its step, those of its further passes too; its terms."""
+        adversarial, mixup = self.setting.plan.adversarial, self.mixup
+        if adversarial is None:
+            terms = self._pass(batch, window, self.runner)
+        else:
+            with caught_embeddings(self.model) as caught:
+                terms = self._pass(batch, window, self.model)
+            with moved_embeddings(self.model, caught.steepest(batch, adversarial.epsilon)):
+                further = self._pass(batch, window, self.model, adversarial.weight)
+            terms["adversarial"] = torch.stack(list(further.values())).sum()
+        if mixup is not None:
+            mixed = mix(batch, mixup.alpha, self.setting.seed, window.step)
+            with mixed_embeddings(self.model, mixed):
+                further = self._pass(mixed, window, self.model, mixup.weight)
+            terms["mixup"] = torch.stack(list(further.values())).sum()
+        return terms
+
+    def _pass(self, batch: Batch, window: Window, runner: Any, weight: float = 1.0) -> Terms:
+        """Add a batch's gradients to those of its step; its weighted terms."""
+        needs, device = self.objective.needs(window.step, window.total), self.setting.device
+        # Who looks into a layer wants every row's states in their place.
+        tight = packed(self.model, batch, device) if self.packing and not needs else nullcontext()
+        with autocast(device, self.setting.precision), tight:
+            outputs = self.objective.observe(runner, batch, device, needs)
+        terms: Terms = {name: weight * term for name, term in self.objective(outputs, batch, window).items()}
         loss = torch.stack(list(terms.values())).sum()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}
@@ -245,9 +308,8 @@ class _Run:
             "processes": self.world.size,
             "learning_rate": self._rate(),
         }
-        where = self.world.from_first(
-            lambda: keep_failure(self.setting.failures, self.model, self.objective, batches, values, about)
-        )
+        folder = None if self.setting.work is None else self.setting.work / "failures" / self.setting.name
+        where = self.world.from_first(lambda: keep_failure(folder, self.model, self.objective, batches, values, about))
         what = "norm of the gradients" if bad == _NORM else f"{bad} loss"
         raise TrainingError(
             f"the {what} became {values[bad]} at step {self.step + 1} of {self.steps} in {self.setting.name}; "
@@ -288,6 +350,8 @@ class _Run:
             self.model.train()
             better = self.selection.take(found)
             self.outcome.history.append((self.step, "dev", self.selection.scores[-1]))
+            if self.setting.watch is not None:
+                self.setting.watch(self.selection.scores[-1])
             if better:
                 self.outcome.score = self.selection.scores[-1]
                 self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}

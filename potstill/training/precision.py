@@ -61,7 +61,7 @@ def choose_precision(
 
 def _rates(device: torch.device, hidden: int, intermediate: int, remembered: Path) -> list[float]:
     """What `_rate` gave, now or the first time."""
-    key = _machine(device) + f", {hidden} x {intermediate}"
+    key = machine(device) + f", {hidden} x {intermediate}"
     known: dict[str, list[float]] = read_json(remembered) if remembered.exists() else {}
     if key not in known:
         known[key] = list(_rate(device, hidden, intermediate))
@@ -75,7 +75,8 @@ def product_size(config: Any) -> tuple[int, int]:
     return hidden, int(getattr(config, "intermediate_size", 4 * hidden))
 
 
-def _machine(device: torch.device) -> str:
+def machine(device: torch.device) -> str:
+    """What a measurement depends on beside what is measured."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return f"{platform.node()}, {device.type} {kind}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
@@ -96,17 +97,18 @@ def _rate(device: torch.device, hidden: int, intermediate: int, tokens: int = 10
         for index, dtype in enumerate((torch.float32, torch.bfloat16)):
             a, b = left.to(device, dtype), right.to(device, dtype)
             torch.mm(a, b)
-            _wait(device)
+            wait(device)
             start = time.perf_counter()
             for _ in range(3):
                 torch.mm(a, b)
-            _wait(device)
+            wait(device)
             rate = 3 * 2 * tokens * hidden * intermediate / (time.perf_counter() - start) / 1e9
             best[index] = max(best[index], rate)
     return best[0], best[1]
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until the device has done all that was asked of it."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     elif device.type == "mps":

@@ -52,6 +52,20 @@ def test_segments_select_and_concatenate(tmp_path: Path) -> None:
     assert keys[0] != keys[3]
 
 
+def test_tokens_are_counted_and_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("potstill.data.batches.ROWS_AT_ONCE", 3)
+    dataset = TokenDataset.open(write(tmp_path / "a.arrow", ROWS), pad_token_id=0)
+    assert dataset.token_counts().tolist() == [0, 0, 4, 4, 0, 0, 0, 3, 1, 1]
+    assert dataset.share_beyond(np.array([2, 3, 7])) == (2 / 13, 1 / 4)
+    assert dataset.share_beyond(np.array([2, 3, 8, 9])) == (3 / 13, 3 / 4)
+    part = TokenDataset.concatenate([dataset.select(np.array([2, 1])), dataset.select(np.array([2]))])
+    assert part.token_counts().tolist() == [0, 0, 3, 3, 0, 0, 0, 1, 1, 1]
+    assert part.share_beyond(np.array([2, 3])) == (3 / 9, 1 / 3)
+    empty = dataset.select(np.array([], dtype=np.int64))
+    assert empty.token_counts().tolist() == []
+    assert empty.share_beyond(np.array([2])) == (0.0, 0.0)
+
+
 def test_keys_name_exact_token_ids(tmp_path: Path) -> None:
     keys = TokenDataset.open(write(tmp_path / "a.arrow", ROWS), pad_token_id=0).keys()
     assert keys[0] == keys[3]

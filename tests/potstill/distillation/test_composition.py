@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from potstill.artifacts import whole_folder
-from potstill.config import Distill, Signals, Training
+from potstill.config import BY_TOKEN, Distill, Signals, Training, parse_distill
 from potstill.config import Term as TermConfig
 from potstill.data.batches import TokenDataset
 from potstill.distillation.attention import attention_probabilities, attention_scores
@@ -19,6 +19,7 @@ from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import Needs, Outputs, observe
 from potstill.distillation.signals import StoredSignals, extract, teacher_identity, write_store
 from potstill.distillation.teachers import FirstAble, LiveTeacher
+from potstill.distillation.terms import Both
 from potstill.errors import ModelError, ParamsError, SignalError
 from potstill.models.student import student_from_layers
 from potstill.training.loop import Setting, train
@@ -244,6 +245,50 @@ def test_live_and_stored_logits_give_the_same_loss(teacher: Any) -> None:
         for source in (stored, LiveTeacher(teacher, CPU))
     ]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def longer(data: TokenDataset) -> TokenDataset:
+    """The same rows as another tokenizer would split them: one to three tokens more, and other ids."""
+    extra = np.arange(len(data)) % 3 + 1
+    flat = np.random.default_rng(5).integers(5, 50, int((data.lengths + extra).sum())).astype(np.int32)
+    return TokenDataset(flat, data.lengths + extra, None, data.labels, 0)
+
+
+@pytest.mark.parametrize("kind", ["pkd", "rkd", "contrastive"])
+def test_a_teacher_with_its_own_tokenizer_reads_its_own_tokens(teacher: Any, kind: str) -> None:
+    """As if the teacher's states of its own tokens had been computed beforehand, whatever the batch."""
+    student, theirs, part = narrow(), longer(ROWS), ROWS.batch(np.array([40, 3, 17, 8]))
+    params = parse_distill({
+        "layers": [0], "epochs": 1, "learning_rate": 1e-3, "terms": [{"kind": kind, "weight": 0.5}]
+    })  # fmt: skip
+    stored = StoredSignals(predict_logits(teacher, theirs), np.arange(len(ROWS)))
+    options: dict[str, Any] = {"device": CPU, "precision": "fp32", "seed": 1}
+    goal = distillation(params, student, teacher, stored, teacher_rows=theirs, **options)
+    outputs = observe(student, model_inputs(part, CPU), goal.needs(0, 1))
+    found = goal(outputs, part, Window.of([part]))
+    own = theirs.batch(part.rows)
+    answers = observe(teacher, model_inputs(own, CPU), Needs(hidden=frozenset({4})))
+    term = make_terms(params.terms, student, teacher, seed=1)[kind]
+    ids, mask, labels = (torch.from_numpy(array) for array in (part.input_ids, part.attention_mask, part.labels))
+    states = answers.hidden[4] * torch.from_numpy(own.attention_mask)[..., None]
+    mean = states.sum(dim=1, keepdim=True) / torch.from_numpy(own.attention_mask).sum(dim=1)[:, None, None]
+    # pkd reads the first token, the others the mean: a text of one token has both in one place.
+    single = answers.hidden[4][:, :1] if kind == "pkd" else mean
+    teachers = Outputs(answers.logits, {4: single}, mask=torch.ones(len(part.rows), 1, dtype=torch.int64))
+    wanted = term(Both(outputs, teachers, ids, mask, labels, Window.of([part])))
+    assert float(found[kind].detach()) == pytest.approx(0.5 * float(wanted.detach()), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", BY_TOKEN)
+def test_losses_by_token_need_the_same_tokens(teacher: Any, kind: str) -> None:
+    term = {"kind": kind} | ({"heads": 4} if kind == "relations" else {})
+    params = parse_distill({"layers": [0], "epochs": 1, "learning_rate": 1e-3, "terms": [term]})
+    stored = StoredSignals(predict_logits(teacher, ROWS), np.arange(len(ROWS)))
+    student = make("bert", num_hidden_layers=2)
+    options: dict[str, Any] = {"device": CPU, "precision": "fp32", "seed": 1}
+    assert distillation(params, student, teacher, stored, **options).terms
+    with pytest.raises(ModelError, match=f"the loss term {kind} compares token by token, .* split texts differently"):
+        distillation(params, student, teacher, stored, teacher_rows=longer(ROWS), **options)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ def _answers(seed: int) -> Answers:
     return Answers(logits, 1.0, 1000, 1_000_000)
 
 
-def _page(models: dict[str, Answers]) -> str:
+def _page(models: dict[str, Answers], **more: Any) -> str:
     labels, settings = np.arange(60) % 2, Evaluate(bootstrap=200)
     metrics: dict[str, Any] = {
         "shipped": "int8",
@@ -31,7 +31,7 @@ def _page(models: dict[str, Answers]) -> str:
         "calibration_bins": 15,
         "models": {name: score(labels, models[name], settings) for name in MODELS},
         "comparison": compare(labels, models, "int8", settings, seed=0) | {"speedup": 6.0},
-    }
+    } | more
     controls = {"pretrained": models["control"], "initialised": models["initialised"]}
     seeds = [Seed(seed, {"student": models["int8"], **controls}) for seed in (17, 18)]
     metrics["proof"] = prove(labels, models["teacher"], seeds, settings, bootstrap_seed=0)
@@ -62,6 +62,15 @@ class _Tags(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag not in {"path", "use"}:
             assert self.open.pop() == tag
+
+
+def test_the_page_says_what_a_trimmed_vocabulary_changes() -> None:
+    models = {name: _answers(seed) for seed, name in enumerate(MODELS)}
+    assert "trimmed vocabulary" not in _page(models)
+    changed = {"train": {"tokens": 0.01, "rows": 0.125}, "dev": {"tokens": 0.02, "rows": 0.25}}
+    page = _page(models, vocabulary={"tokens": 4177, "of": 30522, "changed": changed})
+    assert "4,177 of 30,522 tokens" in page
+    assert "1.0% of the tokens and 12.5% of the rows of train, 2.0% of the tokens and 25.0% of the rows of dev." in page
 
 
 def test_the_page_is_balanced_self_contained_and_escaped() -> None:

@@ -103,9 +103,7 @@ def run(base: Path, folder: Path, name: str) -> tuple[Any, Outcome, Cut]:
 def fail(base: Path, folder: Path) -> str:
     """The sentence of a run that meets a NaN."""
     torch.manual_seed(5)
-    plan = Setting(
-        "distill", Training(**PLAN), 11, CPU, "fp32", folder / "checkpoints-broken", failures=folder / "failure"
-    )
+    plan = Setting("distill", Training(**PLAN), 11, CPU, "fp32", folder / "checkpoints-broken", work=folder / "work")
     try:
         train(load_classifier(base, ["no", "yes"]), TRAIN, Broken(), lambda _: 0.0, plan)
     except TrainingError as error:

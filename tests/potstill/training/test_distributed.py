@@ -61,8 +61,8 @@ def test_a_nan_of_one_process_stops_both_and_is_kept_once(together: Path) -> Non
     sentences = [read_json(together / f"failure-{rank}.json") for rank in range(PROCESSES)]
     assert sentences[0] == sentences[1]
     assert "the kl loss became nan at step" in sentences[0]
-    verify(together / "failure")
-    failure = read_json(together / "failure" / "failure.json")
+    verify(together / "work" / "failures" / "distill")
+    failure = read_json(together / "work" / "failures" / "distill" / "failure.json")
     assert failure["processes"] == PROCESSES
     # All rows of the step, not one process's.
     assert 0 in failure["rows"][0]

@@ -133,8 +133,8 @@ class Broken(Supervised):
 
 
 def test_a_nan_loss_stops_at_its_step_names_the_term_and_keeps_the_step(tmp_path: Path, tiny_base: Path) -> None:
-    folder = tmp_path / "failures" / "distill"
-    plan = replace(setting(tmp_path / "c", accumulate=2, checkpoint_seconds=1e9), failures=folder)
+    folder = tmp_path / "w" / "failures" / "distill"
+    plan = replace(setting(tmp_path / "c", accumulate=2, checkpoint_seconds=1e9), work=tmp_path / "w")
     student = model(tiny_base)
     with pytest.raises(TrainingError, match=rf"the kl loss became nan at step 3 of \d+ in distill;.* are in {folder}"):
         train(student, TRAIN, Broken(), score, plan)
@@ -161,9 +161,9 @@ def test_an_infinite_gradient_stops_before_it_reaches_the_weights(tmp_path: Path
     student = model(tiny_base)
     start = weights(student)
     with pytest.raises(TrainingError, match="the norm of the gradients became nan at step 1 of"):
-        train(student, TRAIN, Steep(), score, replace(setting(tmp_path / "c"), failures=tmp_path / "f"))
+        train(student, TRAIN, Steep(), score, replace(setting(tmp_path / "c"), work=tmp_path / "f"))
     assert all(torch.equal(value, start[name]) for name, value in weights(student).items())
-    assert read_json(tmp_path / "f" / "failure.json")["values"]["norm"] == "nan"
+    assert read_json(tmp_path / "f" / "failures" / "distill" / "failure.json")["values"]["norm"] == "nan"
 
 
 class Full(Supervised):
@@ -275,7 +275,7 @@ def test_fp16_stops_where_no_scale_helps(tmp_path: Path, tiny_base: Path) -> Non
         def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
             return super().forward(outputs, batch, window) | {"root": (0 * outputs.logits).sum().abs().sqrt()}
 
-    plan = replace(Setting("distill", setting(tmp_path).plan, 11, CPU, "fp16", tmp_path), failures=tmp_path / "f")
+    plan = replace(Setting("distill", setting(tmp_path).plan, 11, CPU, "fp16", tmp_path), work=tmp_path / "f")
     with pytest.raises(TrainingError, match="norm of the gradients became nan at step 27 of"):
         train(model(tiny_base), TRAIN, Steep(), score, plan)
 
