@@ -91,6 +91,24 @@ def run(
 
 
 @app.command()
+def search(
+    cheapest: Annotated[
+        bool, typer.Option("--cheapest", help="Name the cheapest student that passes the gates; exit code 7 if none.")
+    ] = False,
+    params: Annotated[
+        Path | None, typer.Option(help="A file whose top-level sections replace those of params.yaml.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value: search.trials=40.")
+    ] = None,
+) -> None:
+    """Try students of many kinds on the teacher's signals, and show what accuracy costs."""
+    from flows.searching import execute
+
+    execute(Path.cwd(), params, set_ or [], cheapest=cheapest)
+
+
+@app.command()
 def status(json_: Annotated[bool, typer.Option("--json", help="Print plain JSON.")] = False) -> None:
     """Show which stages are current, and the versions in the registry."""
     from flows.status import show

@@ -68,7 +68,9 @@ def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precisio
 def prepare_setting(stage: Stage, plan: Training, model: PreTrainedModel, *, keep_start: bool = False) -> Setting:
     """Everything `train` needs to know beside model, data and objective."""
     device, precision = choose(stage, model)
-    return Setting(stage.name, plan, stage.project.seed, device, precision, stage.checkpoints, keep_start, WORK)
+    return Setting(
+        stage.name, plan, stage.project.seed, device, precision, stage.checkpoints, keep_start, WORK, stage.watch
+    )
 
 
 def dev_accuracy(dev: TokenDataset, setting: Setting) -> Callable[[PreTrainedModel], float]:

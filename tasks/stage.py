@@ -64,6 +64,8 @@ class Stage:
     deps: Mapping[str, Path]
     outs: Mapping[str, Path]
     _clock: dict[str, float] = field(default_factory=dict)
+    # Told every dev score of a training run in the stage (`potstill search`).
+    watch: Callable[[float], None] | None = None
 
     @property
     def project(self) -> Project:

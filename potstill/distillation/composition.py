@@ -172,7 +172,7 @@ def distillation(
         SignalError: neither source can give what a term needs.
     """
     if teacher_rows is not None:
-        _check_no_tokens_meet(params.terms)
+        _check_no_tokens_meet(params)
     terms = make_terms(params.terms, student, teacher, seed)
     covered = stored.supports(teacher_needs(terms))
     source = stored if covered else FirstAble((stored, LiveTeacher(teacher, device, precision)))
@@ -192,8 +192,13 @@ def _union(needs: Iterable[Needs]) -> Needs:
     return reduce(or_, needs, LOGITS)
 
 
-def _check_no_tokens_meet(configs: Sequence[TermBase]) -> None:
-    kinds: list[str] = [config.kind for config in configs]  # type: ignore[attr-defined]
+def _check_no_tokens_meet(params: Distill) -> None:
+    if params.mixup is not None:
+        raise ModelError(
+            "mixup blends rows token by token, but student and teacher have tokenizers of their own and split texts "
+            "differently; set distill.mixup to null"
+        )
+    kinds: list[str] = [config.kind for config in params.terms]
     by_token = next((kind for kind in kinds if kind in BY_TOKEN), None)
     if by_token is not None:
         raise ModelError(

@@ -81,6 +81,8 @@ class Setting:
     keep_start: bool = False
     # Where failed steps and measurements are kept; None: a folder for temporary files, and nowhere.
     work: Path | None = None
+    # Told every dev score; what it raises ends the run.
+    watch: Callable[[float], None] | None = None
 
 
 def train(
@@ -181,12 +183,12 @@ class _Run:
             hindrance = "packing, adversarial steps and mixup change the model's passes"
         elif isinstance(self.model, Cohort):
             hindrance = "students that teach each other run one after the other"
-        elif self.objective.needs(0, self.steps):
+        elif self.objective.needs(0, self.steps) or type(self.objective).observe is not Objective.observe:
             hindrance = "terms of the loss look into the model's layers"
 
         def try_out(runner: torch.nn.Module) -> None:
             self.model.train()
-            batch = self.dataset.batch(windows[0][0])
+            batch = self._batch(windows[0][0])
             before = checkpoints.random_state(self.setting.device)
             self._pass(batch, Window.of([batch], 0, self.steps), runner)
             self.optimizer.zero_grad(set_to_none=True)
@@ -348,6 +350,8 @@ class _Run:
             self.model.train()
             better = self.selection.take(found)
             self.outcome.history.append((self.step, "dev", self.selection.scores[-1]))
+            if self.setting.watch is not None:
+                self.setting.watch(self.selection.scores[-1])
             if better:
                 self.outcome.score = self.selection.scores[-1]
                 self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
