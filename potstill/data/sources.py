@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from potstill.artifacts import MANIFEST, sha256_file, whole_folder, write_manifest
-from potstill.config import DataSource, FileSource, HubSource, Ingest, ModelSource, PackageSource, SavedSource
+from potstill.config import (
+    GENERATOR,
+    DataSource,
+    FileSource,
+    HubSource,
+    Ingest,
+    ModelSource,
+    PackageSource,
+    SavedSource,
+)
 from potstill.data import archives, packages
 from potstill.data.safety import refuse_unsafe
 from potstill.data.tokenization import STUDENT, VOCABULARIES
@@ -20,7 +29,7 @@ from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError
 from potstill.models.loading import UNSAFE_SUFFIXES, check_folder
 
 # The sources that are models; the others are `data.<name>`.
-MODELS = ("teacher", STUDENT)
+MODELS = ("teacher", STUDENT, GENERATOR)
 # Of a hub model only what is loaded: not the same weights again in the formats of other frameworks.
 _HUB_IGNORED = [
     *(f"*{suffix}" for suffix in sorted(UNSAFE_SUFFIXES)),
@@ -57,6 +66,7 @@ def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
     ):
         origins = {}
         places = {"teacher": base_new, STUDENT: base_new / STUDENT}
+        in_raw = [name for name in named if name not in places]
         for name, source in named.items():
             folder = places.get(name) or raw_new / name.removeprefix("data.")
             if name == STUDENT and folder.exists():
@@ -67,7 +77,7 @@ def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
             origins[name] = source.model_dump(mode="json")
             if name in MODELS:
                 _check_model(name, folder)
-        write_manifest(raw_new, {name: origin for name, origin in origins.items() if name not in MODELS})
+        write_manifest(raw_new, {name: origins[name] for name in in_raw})
         own = {STUDENT: origins[STUDENT]} if STUDENT in origins else {}
         write_manifest(base_new, origins["teacher"] | own)
     return origins
@@ -79,6 +89,8 @@ def _named(ingest: Ingest) -> dict[str, DataSource | ModelSource]:
     named["teacher"] = ingest.teacher
     if ingest.student is not None:
         named[STUDENT] = ingest.student
+    if ingest.generator is not None:
+        named[GENERATOR] = ingest.generator
     return named
 
 
