@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.artifacts import verify, whole_folder, write_manifest
+from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Proof, load_params
-from potstill.errors import ChecksumError
 from potstill.progress import say
-from tasks.stage import Result, Stage, load_stage, main
+from tasks.elsewhere import elsewhere, is_whole
+from tasks.stage import Result, Stage, main
 
 if TYPE_CHECKING:
     from potstill.data.batches import TokenDataset
@@ -38,7 +38,7 @@ def run(stage: Stage) -> Result:
         write_manifest(folder, {"seeds": list(further)})
     if not further:
         return Result("one seed, nothing to train")
-    return Result(f"a student and two controls of each of {len(further)} further seeds", {"seeds": float(count)})
+    return Result(f"student and controls of the seeds {first} to {further[-1]}", {"seeds": float(count)})
 
 
 def _kept(stage: Stage, seed: int) -> Path:
@@ -48,9 +48,7 @@ def _kept(stage: Stage, seed: int) -> Path:
 
 def _answer(stage: Stage, seed: int, which: str) -> None:
     """Train a seed's models and keep their answers, unless an interrupted run has done so."""
-    try:
-        verify(_kept(stage, seed))
-    except ChecksumError:
+    if not is_whole(_kept(stage, seed)):
         from potstill.evaluation.proof import write_answers
         from tasks.learning import open_split
 
@@ -58,7 +56,7 @@ def _answer(stage: Stage, seed: int, which: str) -> None:
         _train(stage, seed, which, models)
         test = open_split(stage, "test", student=True)
         with stage.work("inference"):
-            answers = {name: _answers(stage, _place(models, f"data/{out}"), test) for out, name in MODELS.items()}
+            answers = {name: _answers(stage, models / out, test) for out, name in MODELS.items()}
         with whole_folder(_kept(stage, seed)) as folder:
             write_answers(folder, test.labels, answers)
             write_manifest(folder)
@@ -70,14 +68,10 @@ def _train(stage: Stage, seed: int, which: str, models: Path) -> None:
     """Run the stages that depend on the seed, their outs below `models`; those that are whole stay."""
     params = load_params(Path("params.yaml"))
     params = params.model_copy(update={"project": params.project.model_copy(update={"seed": seed})})
-    ours: dict[Path, Path] = {}
+    moved: dict[Path, Path] = {}
     for name, function in seeded().items():
-        declared = load_stage(name, params)
-        ours |= {path: _place(models, path) for path in declared.outs.values()}
-        deps = {key: ours.get(path, path) for key, path in declared.deps.items()}
-        outs = {key: ours[path] for key, path in declared.outs.items()}
-        again = Stage(name, declared.sections, deps, outs, stage._clock)
-        if not all(map(_is_whole, outs.values())):
+        again = elsewhere(name, params, models, moved, clock=stage._clock)
+        if not is_whole(*again.outs.values()):
             say(f"proof: {name}, {which}")
             function(again)
         shutil.rmtree(again.checkpoints, ignore_errors=True)
@@ -88,18 +82,6 @@ def seeded() -> dict[str, Callable[[Stage], Result]]:
     from tasks import control, distill, finetune
 
     return {"distill": distill.run, "finetune": finetune.run, "control": control.run}
-
-
-def _place(models: Path, out: Path | str) -> Path:
-    return models / Path(out).name
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        verify(folder)
-    except ChecksumError:
-        return False
-    return True
 
 
 def _answers(stage: Stage, folder: Path, test: TokenDataset) -> Answers:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -45,13 +45,24 @@ class Blend:
     def __call__(self, both: Both) -> Terms:
         """The two weighted terms of a batch."""
         gold = (both.labels >= 0).float()
-        soft = (1 - (1 - self.alpha) * gold) * kl_divergence(both.student.logits, both.teacher.logits, self.temperature)
+        taught = kl_divergence(both.student.logits, both.teacher.at(self.temperature), self.temperature)
+        soft = (1 - (1 - self.alpha) * gold) * taught
         hard = (1 - self.alpha) * cross_entropy(both.student.logits, both.labels)
         return {"kl": soft.sum() / both.window.rows, "ce": hard.sum() / both.window.rows}
 
     def describe(self) -> str:
         """The blend as the user reads it."""
         return f"{self.alpha:g} * T^2 * KL(T={self.temperature:g}) + {1 - self.alpha:g} * CE"
+
+
+class OnLogits(Protocol):
+    """The losses on logits, weighted: `Blend`, or what a task puts in its place."""
+
+    def __call__(self, both: Both) -> Terms:
+        """The weighted terms `kl` and `ce` of a batch."""
+
+    def describe(self) -> str:
+        """One line for the user."""
 
 
 class Distillation(Objective):
@@ -70,7 +81,7 @@ class Distillation(Objective):
         ParamsError: without a blend, no term keeps a weight to the end of the run.
     """
 
-    def __init__(self, source: Source, blend: Blend | None, terms: Mapping[str, Term] | None = None) -> None:
+    def __init__(self, source: Source, blend: OnLogits | None, terms: Mapping[str, Term] | None = None) -> None:
         super().__init__()
         self._source, self._blend = source, blend
         self.terms = nn.ModuleDict(dict(terms or {}))
@@ -216,4 +227,5 @@ def _on(device: torch.device, outputs: Outputs) -> Outputs:
         {number: SelfAttention(*(part.to(device) for part in parts)) for number, parts in outputs.attention.items()},
         {number: SentenceVectors(*(part.to(device) for part in parts)) for number, parts in outputs.vectors.items()},
         None if outputs.mask is None else outputs.mask.to(device),
+        None if outputs.ensemble is None else outputs.ensemble.to(device),
     )

@@ -42,7 +42,7 @@ def unit_importance(
     """
     family = family_of(model.config)
     outs = [layer.get_submodule(family.ffn_out) for layer in layers_of(model)]
-    found = [np.zeros(out.weight.shape[1], dtype=np.float64) for out in outs]
+    found = [np.zeros(out.get_parameter("weight").shape[1], dtype=np.float64) for out in outs]
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     for rows in sorted_batches(dataset.lengths, batch_tokens):

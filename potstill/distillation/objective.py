@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from potstill.data.batches import Batch
 from potstill.distillation.losses import cross_entropy
-from potstill.distillation.outputs import LOGITS, Needs, Outputs
+from potstill.distillation.outputs import LOGITS, Needs, Outputs, observe
+from potstill.training.predict import model_inputs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Term name -> scalar; the loss is their sum.
 Terms = dict[str, Tensor]
@@ -29,6 +34,7 @@ class Window:
         rows: rows of the step.
         gold: those with a gold label.
         tokens: real tokens of the step, padding not counted.
+        targets: labels of the step, where a row can have several: the tokens behind a mask.
     """
 
     step: int
@@ -36,13 +42,15 @@ class Window:
     rows: int
     gold: int
     tokens: int
+    targets: int = 0
 
     @classmethod
     def of(cls, batches: Sequence[Batch], step: int = 0, total: int = 1) -> Window:
         """The window of these batches."""
         rows = sum(len(batch.rows) for batch in batches)
         gold = sum(int((batch.labels >= 0).sum()) for batch in batches)
-        return cls(step, total, rows, gold, sum(batch.tokens for batch in batches))
+        targets = sum(int((batch.labels >= 0).sum()) for batch in batches)
+        return cls(step, total, rows, gold, sum(batch.tokens for batch in batches), targets)
 
 
 class Objective(nn.Module):
@@ -52,9 +60,24 @@ class Objective(nn.Module):
     model. A teacher is never one of its submodules.
     """
 
+    # Of a teacher, beside logits.
+    asks: Needs = LOGITS
+
+    def describe(self) -> list[str]:
+        """What it is, one line a term, as the user reads it."""
+        raise NotImplementedError
+
+    def view(self, batch: Batch, epoch: int) -> Batch:
+        """What the model is shown of a batch in an epoch: a pure function of both, for the sake of a resumed run."""
+        return batch
+
     def needs(self, step: int, total: int) -> Needs:
         """What a step asks of the model beside logits."""
         return LOGITS
+
+    def observe(self, model: PreTrainedModel, batch: Batch, device: torch.device, needs: Needs) -> Outputs:
+        """Run the model on what `view` gave."""
+        return observe(model, model_inputs(batch, device), needs)
 
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
         """The weighted terms of a batch; their sum is its share of the step's loss."""
@@ -63,6 +86,10 @@ class Objective(nn.Module):
 
 class Supervised(Objective):
     """Cross-entropy with the gold labels, mean over the rows that have one."""
+
+    def describe(self) -> list[str]:
+        """Its one term."""
+        return ["CE on the gold labels"]
 
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
         """The one term `ce`."""

@@ -30,6 +30,7 @@ from potstill.distillation.shards import (
 )
 from potstill.distillation.teachers import Source
 from potstill.errors import EmptyDataError, SignalError
+from potstill.models.members import MEMBERS
 from potstill.progress import progress, say
 from potstill.training.distributed import here
 from potstill.training.mixup import MixedBatch
@@ -41,9 +42,13 @@ _INDEX = "index.safetensors"
 
 
 def teacher_identity(folder: Path) -> dict[str, str]:
-    """What a teacher's outputs depend on beside the token ids: its weights, config and tokenizer, as sha256."""
-    weights = {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
-    weights["config.json"] = sha256_file(folder / "config.json")
+    """What a teacher's outputs depend on beside the token ids: its weights, config and tokenizer, as sha256.
+
+    Of an ensemble the weights are those of all members, but not how much each counts.
+    """
+    files = [*folder.glob("*.safetensors"), *folder.glob(f"{MEMBERS}/*/*.safetensors"), folder / "config.json"]
+    files += folder.glob(f"{MEMBERS}/*/*.json")
+    weights = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
     return {"weights": sha256_value(weights), "tokenizer": sha256_file(folder / "tokenizer.json")}
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from potstill.config import Distill, Training
 from potstill.data.batches import Batch, Ints, TokenDataset, shuffled_batches
 from potstill.distillation.objective import Objective, Terms, Window
-from potstill.distillation.outputs import observe
 from potstill.errors import TrainingError
+from potstill.models.cohort import Cohort
 from potstill.progress import Bar, progress, say
 from potstill.training import checkpoints
 from potstill.training.adversarial import caught_embeddings, moved_embeddings
@@ -26,11 +26,11 @@ from potstill.training.compiling import choose_compiled
 from potstill.training.distributed import World, here
 from potstill.training.failures import keep_failure
 from potstill.training.hotpath import keep_freed_memory, training_attention
+from potstill.training.lora import low_rank
 from potstill.training.memory import TokenBudget
 from potstill.training.mixup import mix, mixed_embeddings
 from potstill.training.packing import choose_packing, packed
 from potstill.training.precision import Precision, autocast
-from potstill.training.predict import model_inputs
 from potstill.training.selection import Score, Selection
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class Setting:
     keep_start: bool = False
     # Where failed steps and measurements are kept; None: a folder for temporary files, and nowhere.
     work: Path | None = None
+    # Told every dev score; what it raises ends the run.
+    watch: Callable[[float], None] | None = None
 
 
 def train(
@@ -114,8 +116,10 @@ def train(
     packing = choose_packing(plan.packing, model, plan, device, setting.precision)
     if packing:
         say(f"{setting.name}: rows end to end, without padding")
-    with training_attention(model, device, packing=packing):
-        return _Run(model.to(device), dataset, objective.to(device), score, setting, world, packing=packing).go()
+    model = model.to(device)
+    _adapt(model, plan)
+    with training_attention(model, device, packing=packing), low_rank(model, plan.lora, setting.name):
+        return _Run(model, dataset, objective.to(device), score, setting, world, packing=packing).go()
 
 
 class _Run:
@@ -136,7 +140,6 @@ class _Run:
         self.world, self.packing = world, packing
         plan = setting.plan
         self.mixup = plan.mixup if isinstance(plan, Distill) else None
-        _adapt(model, plan)
         epochs = [self._windows(epoch) for epoch in range(plan.epochs)]
         self.steps = sum(map(len, epochs))
         self.total_rows = len(dataset) * plan.epochs
@@ -150,7 +153,7 @@ class _Run:
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16")
         self.budget = TokenBudget(plan.batch_tokens, f"{setting.name}.batch_tokens")
         self.selection = Selection(plan.patience, plan.patience_window)
-        self.step = 0
+        self.step, self.epoch = 0, 0
         self.outcome = Outcome(scores=self.selection.scores)
         self.best: dict[str, Tensor] = {}
         # What runs on a batch: the model, or a compiled form of it.
@@ -178,12 +181,14 @@ class _Run:
         plan, hindrance = self.setting.plan, None
         if self.packing or plan.adversarial is not None or self.mixup is not None:
             hindrance = "packing, adversarial steps and mixup change the model's passes"
-        elif self.objective.needs(0, self.steps):
+        elif isinstance(self.model, Cohort):
+            hindrance = "students that teach each other run one after the other"
+        elif self.objective.needs(0, self.steps) or type(self.objective).observe is not Objective.observe:
             hindrance = "terms of the loss look into the model's layers"
 
         def try_out(runner: torch.nn.Module) -> None:
             self.model.train()
-            batch = self.dataset.batch(windows[0][0])
+            batch = self._batch(windows[0][0])
             before = checkpoints.random_state(self.setting.device)
             self._pass(batch, Window.of([batch], 0, self.steps), runner)
             self.optimizer.zero_grad(set_to_none=True)
@@ -205,7 +210,7 @@ class _Run:
         self.model.train()
         passed = 0
         for epoch in range(self.setting.plan.epochs):
-            windows = self._windows(epoch)
+            windows, self.epoch = self._windows(epoch), epoch
             for rows in windows[max(self.step - passed, 0) :]:
                 if self.selection.stopped:
                     return
@@ -216,7 +221,7 @@ class _Run:
 
     def _step(self, rows: list[Ints]) -> str:
         """One optimiser step; the running state for the progress bar."""
-        batches = [self.dataset.batch(part) for part in rows]
+        batches = [self._batch(part) for part in rows]
         window = Window.of(batches, self.step, self.steps)
         terms = self.budget.within(lambda: self._gradients(rows, batches, window), self.optimizer.zero_grad)
         self.world.sum_gradients(self.trained.values())
@@ -231,12 +236,16 @@ class _Run:
         self.outcome.rows += window.rows
         return self._record(values)
 
+    def _batch(self, rows: Ints) -> Batch:
+        """Rows as the objective shows them in this epoch."""
+        return self.objective.view(self.dataset.batch(rows), self.epoch)
+
     def _gradients(self, rows: list[Ints], batches: list[Batch], window: Window) -> Terms:
         """Add up the gradients of this process's part of a step; its terms."""
         mine: Iterable[Batch] = batches
         if self.budget.halved or not self.world.alone:
             parts = self.budget.fit(self.world.deal(rows), self.dataset.lengths)
-            mine = (self.dataset.batch(part) for part in parts)
+            mine = (self._batch(part) for part in parts)
         terms: Terms = {}
         for batch in mine:
             for name, term in self._backward(batch, window).items():
@@ -267,7 +276,7 @@ class _Run:
         # Who looks into a layer wants every row's states in their place.
         tight = packed(self.model, batch, device) if self.packing and not needs else nullcontext()
         with autocast(device, self.setting.precision), tight:
-            outputs = observe(runner, model_inputs(batch, device), needs)
+            outputs = self.objective.observe(runner, batch, device, needs)
         terms: Terms = {name: weight * term for name, term in self.objective(outputs, batch, window).items()}
         loss = torch.stack(list(terms.values())).sum()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -341,6 +350,8 @@ class _Run:
             self.model.train()
             better = self.selection.take(found)
             self.outcome.history.append((self.step, "dev", self.selection.scores[-1]))
+            if self.setting.watch is not None:
+                self.setting.watch(self.selection.scores[-1])
             if better:
                 self.outcome.score = self.selection.scores[-1]
                 self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
