@@ -761,6 +761,8 @@ class Export(Strict):
     # Of the feed-forward layers' output products, those that cost most in INT8 and so are computed in fp32; their
     # weights are stored in 8 bits like the others.
     int8_fp32_products: Annotated[int, Field(ge=0)] = 1
+    # Of the token embeddings in the INT8 file.
+    embedding_bits: Literal[4, 8] = 8
 
 
 class Evaluate(Strict):

@@ -34,7 +34,8 @@ def overlaps(student: Offsets, teacher: Offsets) -> Floats:
             )
     first = np.maximum(student[:, None, 0], teacher[None, :, 0])
     after = np.minimum(student[:, None, 1], teacher[None, :, 1])
-    return np.maximum(after - first, 0).astype(np.float64)
+    common: Floats = np.maximum(after - first, 0).astype(np.float64)
+    return common
 
 
 def aligned_tokens(probabilities: Floats, student: Offsets, teacher: Offsets) -> tuple[Floats, Bools]:
