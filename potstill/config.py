@@ -110,11 +110,72 @@ class Table(Strict):
     split_column: str | None = None
 
 
+Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+def _check_interval(interval: list[float], name: str) -> None:
+    if interval[0] > interval[1]:
+        raise ValueError(f"{name} {interval}: the lower bound is above the upper")
+
+
 class LabelColumn(Strict):
-    """The label is the value of a column: strings or integers of any set."""
+    """The label is the value of a column: strings or integers of any set.
+
+    Of a multi_label task it is a list of them, or a string that `separator` takes apart; an empty one has no label.
+    """
 
     kind: Literal["column"]
     column: str
+    separator: Annotated[str, Field(min_length=1)] | None = None
+
+
+class LabelColumns(Strict):
+    """Several labels, each a column of its name that holds 0 or 1."""
+
+    kind: Literal["columns"]
+    columns: Annotated[list[str], Field(min_length=2)]
+
+
+class LabelRanges(Strict):
+    """Several labels of one number: each holds where the number is within one of its intervals, ends included."""
+
+    kind: Literal["ranges"]
+    column: str
+    ranges: Annotated[dict[str, Annotated[list[Interval], Field(min_length=1)]], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _order_bounds(self) -> Self:
+        for name, intervals in self.ranges.items():
+            for interval in intervals:
+                _check_interval(interval, f"ranges.{name}")
+        return self
+
+
+class LabelNumber(Strict):
+    """The label is a number; one outside `range` is refused."""
+
+    kind: Literal["number"]
+    column: str
+    range: Interval | None = None
+
+    @model_validator(mode="after")
+    def _order_bounds(self) -> Self:
+        if self.range is not None:
+            _check_interval(self.range, "range")
+        return self
+
+
+class LabelOrder(Strict):
+    """Rows are put together in twos; the label of such a pair says which of its texts has the higher number.
+
+    Each row is in one pair at most. A pair whose numbers are nearer than `min_gap` goes unlabelled to the transfer set.
+    """
+
+    kind: Literal["order"]
+    column: str
+    first: str = "first"
+    second: str = "second"
+    min_gap: Annotated[float, Field(ge=0)] = 0.0
 
 
 class LabelSign(Strict):
@@ -125,6 +186,16 @@ class LabelSign(Strict):
     negative: str = "negative"
     positive: str = "positive"
     unclear_below: Annotated[float, Field(ge=0)] = 0.0
+
+
+Label = Annotated[
+    LabelColumn | LabelSign | LabelOrder | LabelColumns | LabelRanges | LabelNumber, Field(discriminator="kind")
+]
+LABEL_KINDS: dict[TaskKind, tuple[str, ...]] = {
+    "single_label": ("column", "sign", "order"),
+    "multi_label": ("column", "columns", "ranges"),
+    "regression": ("number",),
+}
 
 
 class Split(Strict):
@@ -157,7 +228,7 @@ class Prepare(Strict):
     task: TaskKind = "single_label"
     tables: Annotated[list[Table], Field(min_length=1)]
     text: str | Annotated[list[str], Field(min_length=2, max_length=2)]
-    label: Annotated[LabelColumn | LabelSign, Field(discriminator="kind")]
+    label: Label
     # The declared label set, in the order of the class indices; null takes the sorted set found in the data.
     labels: Annotated[list[str | int], Field(min_length=2)] | None = None
     split: Split = Split()
@@ -168,10 +239,31 @@ class Prepare(Strict):
     max_cell_characters: Positive = 100_000
     augment: Augment | None = None
 
+    @property
+    def pair(self) -> bool:
+        """Whether a row is two texts."""
+        return not isinstance(self.text, str) or isinstance(self.label, LabelOrder)
+
     @model_validator(mode="after")
     def _augment_single_texts(self) -> Self:
-        if self.augment is not None and not isinstance(self.text, str):
+        if self.augment is not None and self.pair:
             raise ValueError("augment cuts single texts; set it to null for pairs")
+        return self
+
+    @model_validator(mode="after")
+    def _label_fits_the_task(self) -> Self:
+        kinds = LABEL_KINDS[self.task]
+        if self.label.kind not in kinds:
+            raise ValueError(
+                f"label.kind is {self.label.kind}, which a {self.task} task does not have; "
+                f"use {' or '.join(kinds)}, or change task"
+            )
+        if self.labels is not None and self.label.kind in ("columns", "ranges", "number"):
+            raise ValueError(f"labels is given, but label.kind {self.label.kind} names its labels itself; leave it out")
+        if isinstance(self.label, LabelColumn) and self.label.separator is not None and self.task != "multi_label":
+            raise ValueError("label.separator takes several labels apart; set task to multi_label or leave it out")
+        if isinstance(self.label, LabelOrder) and not isinstance(self.text, str):
+            raise ValueError("label.kind order makes pairs of single texts; name one column under text")
         return self
 
 
