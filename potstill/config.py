@@ -274,8 +274,11 @@ class Validate(Strict):
     """Limits of the Great Expectations suites. A split's row minimum is mandatory: an empty frame passes the rest."""
 
     min_rows: dict[Literal["train", "dev", "test", "transfer"], Annotated[int, Field(ge=0)]]
+    # Of several labels: rows that a label holds for, and their share.
     min_per_class: Positive = 20
     max_class_share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    # Bounds of a regression's numbers; null: any finite number.
+    target: Interval | None = None
     characters: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [1, 20_000]
     # Share of rows with U+FFFD or mojibake marks.
     max_damaged_share: Share = 0.001
@@ -289,6 +292,8 @@ class Validate(Strict):
             raise ValueError(f"min_rows needs at least 1 for {', '.join(missing)}")
         if self.characters[0] > self.characters[1]:
             raise ValueError(f"characters {self.characters}: the lower bound is above the upper")
+        if self.target is not None:
+            _check_interval(self.target, "target")
         return self
 
 
@@ -598,9 +603,19 @@ class Params(Strict):
                 raise ValueError(f"prepare.tables: source {table.source!r} is not under ingest.data ({known})")
         if self.prepare.labels is not None and len(set(map(str, self.prepare.labels))) != len(self.prepare.labels):
             raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
+        self._check_limits_of_the_task()
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
             raise ValueError("prepare.label: negative and positive are the same label")
         return self
+
+    def _check_limits_of_the_task(self) -> None:
+        """Refuse a limit that this task has no number for: it would be met, or missed, by none."""
+        task, data = self.prepare.task, self.validate_
+        if task != "regression" and data.target is not None:
+            raise ValueError(f"validate.target bounds the numbers of a regression, prepare.task is {task}; remove it")
+        classes = {"min_per_class", "max_class_share"} & data.model_fields_set
+        if task == "regression" and classes:
+            raise ValueError(f"validate.{min(classes)} is of classes, a regression has none; remove it")
 
 
 def load_params(path: Path) -> Params:
