@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from potstill.artifacts import write_json
 from potstill.data.batches import fill_labels
 from potstill.errors import ModelError, SequenceLengthError
 from potstill.models.loading import TOKENIZER_FILES
@@ -111,24 +112,42 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     return tokenizer
 
 
-def schema(label: pa.DataType, *, pair: bool) -> pa.Schema:
-    """Columns of a split's `.arrow` file; the label's type is that of `data/prepared`."""
+def name_token_types(folder: Path) -> None:
+    """Have transformers give the segment ids of pairs, which a tokenizer of no model's own class leaves out."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    names = settings.get("model_input_names", ["input_ids", "attention_mask"])
+    if "token_type_ids" not in names:
+        write_json(path, settings | {"model_input_names": [names[0], "token_type_ids", *names[1:]]})
+
+
+def schema(label: pa.DataType, *, types: bool) -> pa.Schema:
+    """Columns of a split's `.arrow` file."""
     fields = [("id", pa.string()), ("input_ids", pa.list_(pa.int32()))]
-    fields += [("token_type_ids", pa.list_(pa.int8()))] if pair else []
+    fields += [("token_type_ids", pa.list_(pa.int8()))] if types else []
     return pa.schema([*fields, ("label", label)])
 
 
-def write_tokens(table: pa.Table, tokenizer: Tokenizer, path: Path) -> Counts:
+def write_tokens(
+    table: pa.Table,
+    tokenizer: Tokenizer,
+    path: Path,
+    label: pa.DataType | None = None,
+    *,
+    token_types: bool = True,
+) -> Counts:
     """Tokenize a prepared split into an Arrow stream that `datasets.Dataset.from_file` maps into memory.
 
     Args:
         table: columns `id`, `text`, `label` (null: none) and for pairs `text_pair`.
         tokenizer: see `load_tokenizer`.
         path: the file to write.
+        label: type of the column `label` to write (`batches.label_type`); None: int64, a class index.
+        token_types: whether the model tells the texts of a pair apart.
     """
     pair = "text_pair" in table.column_names
     counts = Counts()
-    columns = schema(table.schema.field("label").type, pair=pair)
+    columns = schema(label or pa.int64(), types=pair and token_types)
     with path.open("wb") as sink, pa.ipc.new_stream(sink, columns) as stream:
         for batch in _batches(table, tokenizer, counts, columns, pair=pair):
             stream.write_batch(batch)
@@ -146,9 +165,9 @@ def _batches(
         counts.tokens += sum(map(len, ids))
         counts.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
         columns = [rows.column("id").combine_chunks(), pa.array(ids, pa.list_(pa.int32()))]
-        if pair:
+        if "token_type_ids" in names.names:
             columns.append(pa.array([encoding.type_ids for encoding in encodings], pa.list_(pa.int8())))
-        columns.append(fill_labels(rows.column("label").combine_chunks()))
+        columns.append(fill_labels(rows.column("label").combine_chunks(), names.field("label").type))
         yield pa.record_batch(columns, schema=names)
 
 

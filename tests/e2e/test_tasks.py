@@ -80,7 +80,7 @@ CASES = {
         ROWS | {"min_per_class": 5},
         {"min_score": 0.7, "min_micro_f1": 0.7, "min_macro_f1": 0.7, "min_subset_accuracy": 0.3, "max_ece": 0.5},
         "micro_f1",
-        f"{' '.join(GOOD[:4])} movie",
+        f"{' '.join(GOOD[:3])} {' '.join(NEUTRAL[:6])}",
         lambda found: found["labels"] == ["praise"] and set(found["probabilities"]) == {"blame", "praise"},
     ),
     "regression": Case(
@@ -111,7 +111,7 @@ def test_a_task_from_rows_to_a_service(
 ) -> None:
     case, generator = CASES[name], random.Random(5)
     rows = tmp_path / "rows.jsonl"
-    count = 600 if name == "pairs" else 300
+    count = 1200 if name == "pairs" else 400
     rows.write_text("".join(json.dumps(case.rows(generator)) + "\n" for _ in range(count)), encoding="utf-8")
     folder = make_workspace(
         tmp_path / "w", rows, tiny_base, **COMMON, prepare=case.prepare, gate=GATE | case.gate, validate=case.validate
