@@ -26,6 +26,7 @@ class Answers:
         parameters: weights of the model, counted.
         file_bytes: size of the file that holds them.
         task: what the logits are: of one class of several, of several labels, or a number.
+        members: models whose answers the logits are the mean of; weights, file and speed are one model's.
     """
 
     logits: Floats
@@ -33,6 +34,7 @@ class Answers:
     parameters: int
     file_bytes: int
     task: TaskKind = "single_label"
+    members: int = 1
 
     @cached_property
     def predictions(self) -> Ints:
@@ -90,7 +92,8 @@ def score(labels: Labels, answers: Answers, settings: Evaluate) -> dict[str, flo
     )
     if answers.task != "regression":
         found |= {"ece": answers.reliability(labels, settings.calibration_bins).ece, "temperature": answers.temperature}
-    return found | {"parameters": answers.parameters, "megabytes": answers.file_bytes / 1e6}
+    found |= {"parameters": answers.parameters, "megabytes": answers.file_bytes / 1e6}
+    return found | ({"members": answers.members} if answers.members > 1 else {})
 
 
 def _class_scores(labels: Ints, answers: Answers, settings: Evaluate) -> dict[str, float | int]:
@@ -143,7 +146,7 @@ def _against_control(labels: Labels, ours: Answers, control: Answers, settings: 
     options: dict[str, Any] = {"replicates": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
     if ours.task == "single_label":
         return paired_bootstrap(labels, ours.predictions, control.predictions, **options)
-    return compare_scores(ours.moments(labels), control.moments(labels), SCORINGS[ours.task].key, **options)
+    return compare_scores([ours.moments(labels)], [control.moments(labels)], SCORINGS[ours.task].key, **options)
 
 
 def likeness(teacher: Answers, ours: Answers) -> dict[str, float]:
