@@ -1,0 +1,151 @@
+"""Texts with tagged units, from the forms in which people have them: lists of words and tags, or marked characters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from potstill.data.cleaning import clean
+from potstill.data.tags import OUTSIDE, Entity, Scheme, Unit, as_bio2, inside, split_tag, tags_of, units_of
+from potstill.errors import LabelError
+
+# What a record of a span may call its end points and its type.
+_STARTS, _ENDS, _TYPES = ("start", "begin"), ("end",), ("label", "type", "entity", "entity_type")
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A cleaned text, its units and their tags.
+
+    Attributes:
+        text: cleaned.
+        units: [units] characters of each, in order.
+        tags: [units] in BIO2; None where nobody has tagged the text.
+    """
+
+    text: str
+    units: tuple[Unit, ...]
+    tags: tuple[str, ...] | None = None
+
+
+def from_text(text: Any) -> Tagged:
+    """A text that carries no tags."""
+    cleaned = clean(text)
+    return Tagged(cleaned, tuple(units_of(cleaned)))
+
+
+def from_words(words: Any, tags: Any, scheme: Scheme, between: str, where: str) -> Tagged:
+    """A text from its words.
+
+    A word of several units (`U.S.`) passes its tag on: B to the first, I to the others. A word that cleaning empties
+    goes, and leaves its B to the word that continued it.
+
+    Args:
+        words: list of strings.
+        tags: list of as many BIO tags; None: the row has none.
+        scheme: of the tags.
+        between: what stands between words in the text; empty where words are characters or a script has no spaces.
+        where: the row's place, for messages.
+
+    Raises:
+        LabelError: the lists differ in length, or hold what is no word or no tag.
+    """
+    if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+        raise LabelError(f"{where}: the words are {str(words)[:60]!r}, not a list of texts; name their column")
+    if tags is not None:
+        if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) for tag in tags):
+            raise LabelError(f"{where}: the tags are {str(tags)[:60]!r}, not a list of BIO tags; name their column")
+        if len(tags) != len(words):
+            raise LabelError(f"{where} has {len(words)} words and {len(tags)} tags; give one tag for each word")
+        tags = as_bio2(tags, scheme, where)
+    text, units, own = "", [], []
+    owed = OUTSIDE
+    for position, word in enumerate(map(clean, words)):
+        tag = OUTSIDE if tags is None else tags[position]
+        if not word:
+            owed = tag if tag.startswith("B-") else owed
+            continue
+        if inside(owed) == tag != OUTSIDE and owed != OUTSIDE:
+            tag = owed
+        owed = OUTSIDE
+        start = len(text) + (len(between) if text else 0)
+        text += (between if text else "") + word
+        found = units_of(word)
+        units += [Unit(start + low, start + high) for low, high in found]
+        own += [tag if first == 0 else inside(tag) for first in range(len(found))]
+    return Tagged(text, tuple(units), None if tags is None else tuple(own))
+
+
+def from_spans(text: Any, spans: Any, where: str) -> Tagged:
+    """A text whose entities are marked by characters.
+
+    Args:
+        text: as it is, uncleaned: the marks count its characters.
+        spans: list of {"start": 0, "end": 5, "label": "LOC"} or [0, 5, "LOC"], `end` exclusive; empty where the text has
+            no entity.
+        where: the row's place, for messages.
+
+    Raises:
+        LabelError: a span of another form, beyond the text, of no character, or that overlaps another.
+    """
+    raw = "" if text is None else str(text)
+    if not isinstance(spans, (list, tuple)):
+        raise LabelError(f"{where}: the spans are {str(spans)[:60]!r}, not a list; write [] where there is no entity")
+    marked = sorted((_span(span, raw, where) for span in spans), key=lambda entity: entity.start)
+    for before, after in zip(marked, marked[1:], strict=False):
+        if after.start < before.end:
+            raise LabelError(
+                f"{where}: the spans {before.start}-{before.end} and {after.start}-{after.end} overlap; BIO tags hold "
+                "no nested entities: keep one of them"
+            )
+    units = units_of(raw, {place for entity in marked for place in (entity.start, entity.end)})
+    entities = [_entity(entity, units, where) for entity in marked]
+    return _cleaned(raw, units, tags_of(entities, len(units)))
+
+
+def _span(span: Any, text: str, where: str) -> Entity:
+    if isinstance(span, Mapping):
+        values = [next((span[name] for name in names if name in span), None) for names in (_STARTS, _ENDS, _TYPES)]
+    else:
+        values = list(span) if isinstance(span, (list, tuple)) else []
+    if len(values) != 3 or not all(isinstance(value, int) for value in values[:2]) or not isinstance(values[2], str):
+        raise LabelError(
+            f'{where}: {str(span)[:80]!r} is no span; write {{"start": 0, "end": 5, "label": "LOC"}} or [0, 5, "LOC"]'
+        )
+    start, end, kind = values
+    if not 0 <= start < end <= len(text):
+        raise LabelError(f"{where}: the span {start}-{end} is not within the text's {len(text)} characters")
+    return Entity(kind, start, end)
+
+
+def _entity(marked: Entity, units: Sequence[Unit], where: str) -> Entity:
+    """The units of a span of characters."""
+    within = [index for index, unit in enumerate(units) if marked.start <= unit.start and unit.end <= marked.end]
+    if not within:
+        raise LabelError(f"{where}: the span {marked.start}-{marked.end} holds white space alone; remove it")
+    return Entity(marked.type, within[0], within[-1] + 1)
+
+
+def _cleaned(raw: str, units: Sequence[Unit], tags: Sequence[str]) -> Tagged:
+    """The text put together again from its cleaned units, one space where there was white space."""
+    text, kept, own = "", [], []
+    end, owed = 0, OUTSIDE
+    for (low, high), tag in zip(units, tags, strict=True):
+        word = clean(raw[low:high])
+        if not word:
+            owed = tag if tag.startswith("B-") else owed
+            continue
+        tag = owed if owed != OUTSIDE and tag == inside(owed) else tag
+        owed = OUTSIDE
+        text += " " if text and raw[end:low].strip() != raw[end:low] else ""
+        kept.append(Unit(len(text), len(text) + len(word)))
+        text += word
+        own.append(tag)
+        end = high
+    return Tagged(text, tuple(kept), tuple(own))
+
+
+def types_of(tags: Sequence[str]) -> set[str]:
+    """The entity types in a row's tags."""
+    return {kind for _, kind in map(split_tag, tags) if kind}
