@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,7 @@ def from_spans(text: Any, spans: Any, where: str) -> Tagged:
     if not isinstance(spans, (list, tuple)):
         raise LabelError(f"{where}: the spans are {str(spans)[:60]!r}, not a list; write [] where there is no entity")
     marked = sorted((_span(span, raw, where) for span in spans), key=lambda entity: entity.start)
-    for before, after in zip(marked, marked[1:], strict=False):
+    for before, after in itertools.pairwise(marked):
         if after.start < before.end:
             raise LabelError(
                 f"{where}: the spans {before.start}-{before.end} and {after.start}-{after.end} overlap; BIO tags hold "
@@ -109,11 +110,11 @@ def _span(span: Any, text: str, where: str) -> Entity:
         values = [next((span[name] for name in names if name in span), None) for names in (_STARTS, _ENDS, _TYPES)]
     else:
         values = list(span) if isinstance(span, (list, tuple)) else []
-    if len(values) != 3 or not all(isinstance(value, int) for value in values[:2]) or not isinstance(values[2], str):
+    start, end, kind = values if len(values) == 3 else (None, None, None)
+    if not isinstance(start, int) or not isinstance(end, int) or not isinstance(kind, str) or not kind:
         raise LabelError(
             f'{where}: {str(span)[:80]!r} is no span; write {{"start": 0, "end": 5, "label": "LOC"}} or [0, 5, "LOC"]'
         )
-    start, end, kind = values
     if not 0 <= start < end <= len(text):
         raise LabelError(f"{where}: the span {start}-{end} is not within the text's {len(text)} characters")
     return Entity(kind, start, end)

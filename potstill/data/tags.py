@@ -175,5 +175,7 @@ def word_indices(tags: Sequence[str], names: Sequence[str], where: str) -> list[
     index = {name: position for position, name in enumerate(names)}
     unknown = next((tag for tag in tags if tag not in index), None)
     if unknown is not None:
-        raise LabelError(f"{where}: the tag {unknown!r} is not one of {', '.join(names)}; declare it or correct the row")
+        raise LabelError(
+            f"{where}: the tag {unknown!r} is not one of {', '.join(names)}; declare it or correct the row"
+        )
     return [index[tag] for tag in tags]

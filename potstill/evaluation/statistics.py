@@ -79,5 +79,10 @@ def paired_bootstrap(
     draws = np.random.default_rng(seed).multinomial(rows, counts / rows, size=replicates)
     differences = (draws[:, 2] - draws[:, 0]) / rows
     low, high = np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return verdict(float(counts[2] - counts[0]) / rows, float(low), float(high))
+
+
+def verdict(difference: float, low: float, high: float) -> Comparison:
+    """The comparison that a difference and its interval make."""
     outcome: Outcome = "BEATS" if low > 0 else "LOSES" if high < 0 else "NO DIFFERENCE"
-    return Comparison(outcome, float(counts[2] - counts[0]) / rows, float(low), float(high))
+    return Comparison(outcome, difference, low, high)

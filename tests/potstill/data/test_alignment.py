@@ -27,9 +27,7 @@ def tokenizer(kind: str) -> Any:
         made = Tokenizer(models.Unigram())
         made.normalizer = normalizers.NFKC()
         made.pre_tokenizer = pre_tokenizers.Metaspace()
-        trainer = trainers.UnigramTrainer(
-            vocab_size=80, special_tokens=SPECIAL, unk_token="[UNK]", show_progress=False
-        )
+        trainer = trainers.UnigramTrainer(vocab_size=80, special_tokens=SPECIAL, unk_token="[UNK]", show_progress=False)
     else:
         made = Tokenizer(models.BPE())
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=False)

@@ -23,13 +23,13 @@ def test_words_and_tags() -> None:
 
 
 def test_characters_as_words() -> None:
-    row = from_words(list("江泽民在北京"), "B-PER I-PER I-PER O B-LOC I-LOC".split(), "BIO2", "", "row")
+    row = from_words(list("江泽民在北京"), ["B-PER", "I-PER", "I-PER", "O", "B-LOC", "I-LOC"], "BIO2", "", "row")
     assert row.text == "江泽民在北京"
     assert entities(row) == [("PER", "江泽民"), ("LOC", "北京")]
 
 
 def test_adjacent_entities_of_one_type_stay_two() -> None:
-    row = from_words(list("北京上海"), "B-LOC I-LOC B-LOC I-LOC".split(), "BIO2", "", "row")
+    row = from_words(list("北京上海"), ["B-LOC", "I-LOC", "B-LOC", "I-LOC"], "BIO2", "", "row")
     assert entities(row) == [("LOC", "北京"), ("LOC", "上海")]
 
 

@@ -53,13 +53,22 @@ def test_every_visible_character_is_in_exactly_one_unit() -> None:
 
 
 def test_bio1_becomes_bio2() -> None:
-    assert as_bio2("I-PER I-PER B-PER O I-LOC".split(), "BIO1", "row") == "B-PER I-PER B-PER O B-LOC".split()
+    assert as_bio2(["I-PER", "I-PER", "B-PER", "O", "I-LOC"], "BIO1", "row") == [
+        "B-PER",
+        "I-PER",
+        "B-PER",
+        "O",
+        "B-LOC",
+    ]
 
 
 @pytest.mark.parametrize(
     ("tags", "said"),
     [
-        ("O I-LOC", r"rows.jsonl, line 3: 'I-LOC' \(word 2\) continues no LOC entity; in BIO2 an entity begins with B-"),
+        (
+            "O I-LOC",
+            r"rows.jsonl, line 3: 'I-LOC' \(word 2\) continues no LOC entity; in BIO2 an entity begins with B-",
+        ),
         ("B-PER I-LOC", r"'I-LOC' \(word 2\) continues no LOC entity"),
         ("O LOC", r"'LOC' \(word 2\) is not a BIO tag; write O, B-TYPE or I-TYPE"),
         ("O B-", r"'B-' \(word 2\) is not a BIO tag"),
@@ -81,7 +90,7 @@ def test_entities_are_those_of_seqeval_even_of_invalid_tags() -> None:
 
 def test_tags_spell_the_entities_they_are_made_of() -> None:
     entities = [Entity("a", 0, 2), Entity("a", 2, 3), Entity("b", 4, 6)]
-    assert tags_of(entities, 7) == "B-a I-a B-a O B-b I-b O".split()
+    assert tags_of(entities, 7) == ["B-a", "I-a", "B-a", "O", "B-b", "I-b", "O"]
     assert entities_of(tags_of(entities, 7)) == entities
     assert [inside(tag) for tag in ("B-a", "I-a", "O")] == ["I-a", "I-a", "O"]
 
