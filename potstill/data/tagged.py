@@ -83,8 +83,7 @@ def from_spans(text: Any, spans: Any, where: str) -> Tagged:
 
     Args:
         text: as it is, uncleaned: the marks count its characters.
-        spans: list of {"start": 0, "end": 5, "label": "LOC"} or [0, 5, "LOC"], `end` exclusive; empty where the text has
-            no entity.
+        spans: list of {"start": 0, "end": 5, "label": "LOC"} or [0, 5, "LOC"], `end` exclusive; empty: no entity.
         where: the row's place, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Tags of words (BIO) and the entities they spell, independent of any tokenizer; pure Python, since the service needs it.
+"""Tags of words (BIO) and the entities they spell, independent of any tokenizer; pure Python, as the service needs it.
 
 A text is cut into units by `units_of`: runs of letters and digits, each punctuation mark alone, each character of a
 script without spaces (Chinese, Japanese) alone. What users call a word may be several units (`U.S.`); data, scores and

@@ -34,8 +34,8 @@ def span_kl(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) 
     """
     if student.shape != teacher.shape or student.dim() != 2:
         raise SignalError(
-            f"the student's start or end logits are {list(student.shape)} and the teacher's {list(teacher.shape)}; both "
-            "have to be [batch, sequence] of the same token ids"
+            f"the student's start or end logits are {list(student.shape)} and the teacher's {list(teacher.shape)}; "
+            "both have to be [batch, sequence] of the same token ids"
         )
     real = real_tokens(mask, student)
     ours, theirs = (_log_choice(logits / temperature, real) for logits in (student.float(), teacher.detach().float()))
