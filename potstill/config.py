@@ -22,6 +22,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SPLITS = ("train", "dev", "test", "transfer")
+# What a model is to answer: one class of several; any of several labels; a number.
+TaskKind = Literal["single_label", "multi_label", "regression"]
 
 
 class Strict(BaseModel):
@@ -151,6 +153,8 @@ class Augment(Strict):
 class Prepare(Strict):
     """Columns, cleaning, deduplication and splits."""
 
+    # Decides the form of the labels, the model's head, its losses and scores, and what the service answers.
+    task: TaskKind = "single_label"
     tables: Annotated[list[Table], Field(min_length=1)]
     text: str | Annotated[list[str], Field(min_length=2, max_length=2)]
     label: Annotated[LabelColumn | LabelSign, Field(discriminator="kind")]

@@ -15,9 +15,11 @@ from potstill.models.loading import load_classifier, save_model
 from potstill.models.student import student_from_layers
 from potstill.training.loop import train
 from tasks.learning import (
-    dev_accuracy,
+    dev_score,
     open_split,
     prepare_setting,
+    scoring_of,
+    task_kind,
     tokenizer_folder,
     tokens_info,
     training_result,
@@ -28,17 +30,22 @@ from tasks.stage import Result, Stage, main
 def run(stage: Stage) -> Result:
     """Make `data/control/`."""
     torch.manual_seed(stage.project.seed)
-    base = load_classifier(stage.deps["base"], tokens_info(stage)["labels"])
+    task = task_kind(stage)
+    base = load_classifier(stage.deps["base"], tokens_info(stage)["labels"], task)
     control = student_from_layers(base, stage.params(Distill).layers)
     dataset = open_split(stage, "train")
     plan = stage.params(Control)
     setting = prepare_setting(stage, plan, control)
+    score = dev_score(stage, setting)
+    scoring = scoring_of(stage)
     with stage.work("training"):
-        outcome = train(control, dataset, Supervised(), dev_accuracy(open_split(stage, "dev"), setting), setting)
+        outcome = train(control, dataset, Supervised(task), score, setting)
     with whole_folder(stage.outs["control"]) as folder:
         save_model(control.cpu(), folder, tokenizer_folder(stage))
-        write_manifest(folder, {"dev_accuracy": outcome.score})
-    return training_result(outcome, f"dev accuracy {outcome.score:.4f} after {plan.epochs} epochs of gold labels")
+        write_manifest(folder, {scoring.dev_key: outcome.score})
+    return training_result(
+        outcome, scoring, f"dev {scoring.words} {outcome.score:.4f} after {plan.epochs} epochs of gold labels"
+    )
 
 
 if __name__ == "__main__":

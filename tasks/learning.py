@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from potstill.artifacts import read_json
-from potstill.config import Training
+from potstill.config import TaskKind, Training
 from potstill.data.batches import TokenDataset
+from potstill.evaluation.scoring import SCORINGS, Scoring
 from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
 from potstill.training.precision import Precision, choose_device, choose_precision, product_size
-from potstill.training.predict import accuracy, predict_logits
+from potstill.training.predict import predict_logits
 from tasks.stage import WORK, Result, Stage
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ def tokens_info(stage: Stage) -> dict[str, Any]:
     """`info.json` of the tokenize stage."""
     info: dict[str, Any] = read_json(stage.deps["tokens"] / "info.json")
     return info
+
+
+def task_kind(stage: Stage) -> TaskKind:
+    """What the data is for, as `prepare.task` says."""
+    task: TaskKind = tokens_info(stage)["task"]
+    return task
 
 
 def open_split(stage: Stage, split: str) -> TokenDataset:
@@ -48,18 +55,27 @@ def prepare_setting(stage: Stage, plan: Training, model: PreTrainedModel, *, kee
     return Setting(stage.name, plan, stage.project.seed, device, precision, stage.checkpoints, keep_start)
 
 
-def dev_accuracy(dev: TokenDataset, setting: Setting) -> Callable[[PreTrainedModel], float]:
-    """Accuracy on dev: the one number all stages select weights by, from the first evaluation to the last."""
+def scoring_of(stage: Stage) -> Scoring:
+    """The score of the stage's task."""
+    return SCORINGS[task_kind(stage)]
+
+
+def dev_score(stage: Stage, setting: Setting) -> Callable[[PreTrainedModel], float]:
+    """The task's score on dev: the one number all stages select weights by, from the first evaluation to the last."""
+    dev, scoring = open_split(stage, "dev"), scoring_of(stage)
 
     def score(model: PreTrainedModel) -> float:
-        return accuracy(predict_logits(model, dev, device=setting.device, precision=setting.precision), dev.labels)
+        logits = predict_logits(model, dev, device=setting.device, precision=setting.precision)
+        return scoring.score(logits, dev.labels)
 
     return score
 
 
-def training_result(outcome: Outcome, summary: str, metrics: dict[str, float] | None = None) -> Result:
+def training_result(
+    outcome: Outcome, scoring: Scoring, summary: str, metrics: dict[str, float] | None = None
+) -> Result:
     """A training run as MLflow sees it."""
-    found = {"dev_accuracy": outcome.score, "rows_seen": float(outcome.rows)} | (metrics or {})
+    found = {scoring.dev_key: outcome.score, "rows_seen": float(outcome.rows)} | (metrics or {})
     return Result(summary, found, outcome.history)
 
 

@@ -10,14 +10,17 @@ from potstill.artifacts import whole_folder, write_json, write_manifest
 from potstill.config import Teacher
 from potstill.data.batches import TokenDataset
 from potstill.distillation.objective import Supervised
-from potstill.evaluation.calibration import fit_temperature
+from potstill.evaluation.calibration import calibrated
+from potstill.models.heads import HEADS
 from potstill.models.loading import check_labels, load_classifier, reorder_labels, save_model
 from potstill.training.loop import Outcome, Setting, train
-from potstill.training.predict import accuracy, predict_logits
+from potstill.training.predict import predict_logits
 from tasks.learning import (
-    dev_accuracy,
+    dev_score,
     open_split,
     prepare_setting,
+    scoring_of,
+    task_kind,
     tokenizer_folder,
     tokens_info,
     training_result,
@@ -30,36 +33,42 @@ if TYPE_CHECKING:
 
 def run(stage: Stage) -> Result:
     """Make `data/teacher/`."""
-    teacher = stage.params(Teacher)
+    teacher, task = stage.params(Teacher), task_kind(stage)
     dev = open_split(stage, "dev")
-    model, outcome = _verified(stage, dev) if teacher.fine_tuned else _fine_tuned(stage, teacher, dev)
+    model, outcome = _verified(stage, dev) if teacher.fine_tuned else _fine_tuned(stage, teacher)
     with stage.work("inference"):
         logits = predict_logits(model, dev)
-    temperature = fit_temperature(logits, dev.labels)
+    temperature = calibrated(task, logits, dev.labels)
+    scoring = scoring_of(stage)
     with whole_folder(stage.outs["teacher"]) as folder:
         save_model(model.cpu(), folder, tokenizer_folder(stage))
-        write_json(folder / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
-        write_manifest(folder, {"dev_accuracy": outcome.score})
-    summary = f"dev accuracy {outcome.score:.4f}, temperature {temperature:.2f}"
-    return training_result(outcome, summary, {"temperature": temperature})
+        if temperature is not None:
+            write_json(folder / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
+        write_manifest(folder, {scoring.dev_key: outcome.score})
+    summary = f"dev {scoring.words} {outcome.score:.4f}"
+    if temperature is None:
+        return training_result(outcome, scoring, summary)
+    return training_result(outcome, scoring, f"{summary}, temperature {temperature:.2f}", {"temperature": temperature})
 
 
-def _fine_tuned(stage: Stage, teacher: Teacher, dev: TokenDataset) -> tuple[PreTrainedModel, Outcome]:
+def _fine_tuned(stage: Stage, teacher: Teacher) -> tuple[PreTrainedModel, Outcome]:
     torch.manual_seed(stage.project.seed)
-    model = load_classifier(stage.deps["base"], tokens_info(stage)["labels"])
+    task = task_kind(stage)
+    model = load_classifier(stage.deps["base"], tokens_info(stage)["labels"], task)
     setting: Setting = prepare_setting(stage, teacher, model)
     with stage.work("training"):
-        outcome = train(model, open_split(stage, "train"), Supervised(), dev_accuracy(dev, setting), setting)
+        outcome = train(model, open_split(stage, "train"), Supervised(task), dev_score(stage, setting), setting)
     return model, outcome
 
 
 def _verified(stage: Stage, dev: TokenDataset) -> tuple[PreTrainedModel, Outcome]:
-    labels = tokens_info(stage)["labels"]
-    order = check_labels(stage.deps["base"], labels)
+    labels, task = tokens_info(stage)["labels"], task_kind(stage)
+    order = check_labels(stage.deps["base"], labels, task)
     model = load_classifier(stage.deps["base"])
     reorder_labels(model, order, labels)
+    model.config.problem_type = HEADS[task].problem_type or model.config.problem_type
     with stage.work("inference"):
-        return model, Outcome(score=accuracy(predict_logits(model, dev), dev.labels))
+        return model, Outcome(score=scoring_of(stage).score(predict_logits(model, dev), dev.labels))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ def run(stage: Stage) -> Result:
         info: dict[str, Any] = {
             "max_length": max_length,
             "pad_token_id": config.get("pad_token_id") or 0,
+            "task": about["task"],
             "pair": about["pair"],
             "labels": about["labels"],
             "splits": {split: asdict(count) for split, count in counts.items()},

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ import pyarrow as pa
 from potstill.errors import FormatError
 
 Ints = npt.NDArray[np.int64]
+# Gold labels in the form that the task gives them; -1 (integers) or NaN (floats) is none:
+# [rows] int64 class index; [rows, labels] int64 0 or 1; [rows] float32 value.
+Labels = npt.NDArray[Any]
 
 # Rows are shuffled first and sorted by length only within a pool of this many batches: enough to save nearly all
 # padding, few enough that which rows meet in a batch stays random.
@@ -29,14 +33,19 @@ class Batch:
         input_ids: [batch, sequence] token ids, padded.
         attention_mask: [batch, sequence], 1 on real tokens.
         token_type_ids: [batch, sequence] segment ids; None unless the dataset holds pairs.
-        labels: [batch] class index, -1 where there is no gold label.
+        labels: [batch, ...] gold labels in the task's form.
     """
 
     rows: Ints
     input_ids: Ints
     attention_mask: Ints
     token_type_ids: Ints | None
-    labels: Ints
+    labels: Labels
+
+    @property
+    def gold(self) -> npt.NDArray[np.bool_]:
+        """[batch] whether a row has a gold label."""
+        return labelled(self.labels)
 
     @property
     def tokens(self) -> int:
@@ -48,12 +57,12 @@ class TokenDataset:
     """Rows of token ids without padding, as flat arrays over the mapped file.
 
     Attributes:
-        labels: [rows] class index, -1 where there is no gold label.
+        labels: [rows, ...] gold labels in the task's form.
         lengths: [rows] tokens of each row, special tokens included.
     """
 
     def __init__(
-        self, flat: npt.NDArray[np.int32], lengths: Ints, types: npt.NDArray[np.int8] | None, labels: Ints, pad: int
+        self, flat: npt.NDArray[np.int32], lengths: Ints, types: npt.NDArray[np.int8] | None, labels: Labels, pad: int
     ) -> None:
         self._flat, self._types, self._pad = flat, types, pad
         self.lengths, self.labels = lengths, labels
@@ -70,7 +79,7 @@ class TokenDataset:
             table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
             ids = _chunk(table, "input_ids")
             types = _chunk(table, "token_type_ids") if "token_type_ids" in table.column_names else None
-            labels = table.column("label").to_numpy().astype(np.int64)
+            labels = label_array(table.column("label"))
         except (OSError, KeyError, pa.ArrowInvalid) as error:
             raise FormatError(
                 f"{path} is not an Arrow file of token ids ({error}); run the tokenize stage again"
@@ -131,8 +140,40 @@ class TokenDataset:
         return Batch(rows, ids, real.astype(np.int64), types, self.labels[rows])
 
 
+def labelled(labels: Labels) -> npt.NDArray[np.bool_]:
+    """[rows] whether each has a gold label, of a label column [rows, ...]."""
+    known: npt.NDArray[np.bool_] = ~np.isnan(labels) if labels.dtype.kind == "f" else labels >= 0
+    rows: npt.NDArray[np.bool_] = known.reshape(len(known), -1).any(axis=1) if known.ndim > 1 else known
+    return rows
+
+
+def label_array(column: pa.ChunkedArray) -> Labels:
+    """[rows, ...] labels of an Arrow column, nulls filled; the column's type is their form."""
+    combined = _combined(column)
+    kind = combined.type
+    found: Labels
+    if pa.types.is_fixed_size_list(kind):
+        found = fill_labels(combined).flatten().to_numpy().astype(np.int64).reshape(-1, kind.list_size)
+    else:
+        form = np.float32 if pa.types.is_floating(kind) else np.int64
+        found = fill_labels(combined).to_numpy(zero_copy_only=False).astype(form)
+    return found
+
+
+def fill_labels(column: pa.Array) -> pa.Array:
+    """A label column of the same type with the task's mark of no label in place of nulls."""
+    if pa.types.is_fixed_size_list(column.type):
+        none = [-1] * column.type.list_size
+        return pa.array([none if row is None else row for row in column.to_pylist()], column.type)
+    return column.fill_null(float("nan") if pa.types.is_floating(column.type) else -1)
+
+
 def _chunk(table: pa.Table, name: str) -> pa.ListArray:
-    combined = table.column(name).combine_chunks()
+    return _combined(table.column(name))
+
+
+def _combined(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
     # Arrow gives a chunked array without chunks for a column without rows.
     return combined if not isinstance(combined, pa.ChunkedArray) else pa.array([], type=combined.type)
 

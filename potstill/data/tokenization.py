@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from potstill.data.batches import fill_labels
 from potstill.errors import ModelError, SequenceLengthError
 from potstill.models.loading import TOKENIZER_FILES
 
@@ -110,11 +111,11 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     return tokenizer
 
 
-def schema(*, pair: bool) -> pa.Schema:
-    """Columns of a split's `.arrow` file."""
+def schema(label: pa.DataType, *, pair: bool) -> pa.Schema:
+    """Columns of a split's `.arrow` file; the label's type is that of `data/prepared`."""
     fields = [("id", pa.string()), ("input_ids", pa.list_(pa.int32()))]
     fields += [("token_type_ids", pa.list_(pa.int8()))] if pair else []
-    return pa.schema([*fields, ("label", pa.int64())])
+    return pa.schema([*fields, ("label", label)])
 
 
 def write_tokens(table: pa.Table, tokenizer: Tokenizer, path: Path) -> Counts:
@@ -127,13 +128,16 @@ def write_tokens(table: pa.Table, tokenizer: Tokenizer, path: Path) -> Counts:
     """
     pair = "text_pair" in table.column_names
     counts = Counts()
-    with path.open("wb") as sink, pa.ipc.new_stream(sink, schema(pair=pair)) as stream:
-        for batch in _batches(table, tokenizer, counts, pair=pair):
+    columns = schema(table.schema.field("label").type, pair=pair)
+    with path.open("wb") as sink, pa.ipc.new_stream(sink, columns) as stream:
+        for batch in _batches(table, tokenizer, counts, columns, pair=pair):
             stream.write_batch(batch)
     return counts
 
 
-def _batches(table: pa.Table, tokenizer: Tokenizer, counts: Counts, *, pair: bool) -> Iterator[pa.RecordBatch]:
+def _batches(
+    table: pa.Table, tokenizer: Tokenizer, counts: Counts, names: pa.Schema, *, pair: bool
+) -> Iterator[pa.RecordBatch]:
     for start in range(0, table.num_rows, _ROWS_AT_ONCE):
         rows = table.slice(start, _ROWS_AT_ONCE)
         encodings = tokenizer.encode_batch_fast(_inputs(rows, pair=pair))
@@ -144,8 +148,8 @@ def _batches(table: pa.Table, tokenizer: Tokenizer, counts: Counts, *, pair: boo
         columns = [rows.column("id").combine_chunks(), pa.array(ids, pa.list_(pa.int32()))]
         if pair:
             columns.append(pa.array([encoding.type_ids for encoding in encodings], pa.list_(pa.int8())))
-        columns.append(rows.column("label").fill_null(-1).combine_chunks())
-        yield pa.record_batch(columns, schema=schema(pair=pair))
+        columns.append(fill_labels(rows.column("label").combine_chunks()))
+        yield pa.record_batch(columns, schema=names)
 
 
 def _inputs(rows: pa.Table, *, pair: bool) -> Sequence[str] | Sequence[tuple[str, str]]:
