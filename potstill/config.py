@@ -22,8 +22,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SPLITS = ("train", "dev", "test", "transfer")
-# What a model is to answer: one class of several; any of several labels; a number.
-TaskKind = Literal["single_label", "multi_label", "regression"]
+# What a model is to answer: one class of several; any of several labels; a number; the entities of a text; a span of
+# a context that answers a question.
+TaskKind = Literal["single_label", "multi_label", "regression", "token_classification", "question_answering"]
 
 
 class Strict(BaseModel):
@@ -127,6 +128,58 @@ class LabelSign(Strict):
     unclear_below: Annotated[float, Field(ge=0)] = 0.0
 
 
+class LabelTags(Strict):
+    """Entities as lists: `prepare.text` names a column of words, this one their BIO tags (texts, or class names)."""
+
+    kind: Literal["tags"]
+    column: str
+    # BIO1: B only where an entity follows another of its type.
+    scheme: Literal["BIO2", "BIO1"] = "BIO2"
+    # Between words in the text; empty where the words are characters, or the script has no spaces.
+    between: Literal[" ", ""] = " "
+
+
+class LabelSpans(Strict):
+    """Entities as characters of the text: a list of {"start": 0, "end": 5, "label": "LOC"} or [0, 5, "LOC"]."""
+
+    kind: Literal["spans"]
+    column: str
+
+
+class LabelWords(Strict):
+    """Entities in the text itself, where each word carries a tag: `中国/ns 人民/n`; `types` says which are entities."""
+
+    kind: Literal["words"]
+    separator: Annotated[str, Field(min_length=1)] = "/"
+    # Tag of a word -> type of entity.
+    types: Annotated[dict[str, str], Field(min_length=1)]
+    # Tags of which adjacent words are one entity, as surname and given name are.
+    joined: list[str] = []
+    between: Literal[" ", ""] = " "
+
+    @model_validator(mode="after")
+    def _join_entities_only(self) -> Self:
+        if unknown := sorted(set(self.joined) - set(self.types)):
+            raise ValueError(f"joined names {unknown[0]!r}, which is not among types ({', '.join(self.types)})")
+        return self
+
+
+class LabelAnswers(Strict):
+    """Answers to questions in SQuAD's form: {"text": ["Paris"], "answer_start": [17]}; `prepare.text` names the two
+    columns, question first. Empty lists: the context has no answer."""
+
+    kind: Literal["answers"]
+    column: str = "answers"
+
+
+Label = LabelColumn | LabelSign | LabelTags | LabelSpans | LabelWords | LabelAnswers
+# The forms of labels of a task, where they are not a column's values.
+LABELS_OF: dict[str, tuple[type[Strict], ...]] = {
+    "token_classification": (LabelTags, LabelSpans, LabelWords),
+    "question_answering": (LabelAnswers,),
+}
+
+
 class Split(Strict):
     """Shares of the labelled rows that have no given split; a row's place is a seeded hash of its text."""
 
@@ -150,6 +203,12 @@ class Augment(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+_LABEL_KINDS: dict[str, type[Strict]] = {
+    "column": LabelColumn, "sign": LabelSign, "tags": LabelTags, "spans": LabelSpans, "words": LabelWords,
+    "answers": LabelAnswers,
+}  # fmt: skip
+
+
 class Prepare(Strict):
     """Columns, cleaning, deduplication and splits."""
 
@@ -157,9 +216,10 @@ class Prepare(Strict):
     task: TaskKind = "single_label"
     tables: Annotated[list[Table], Field(min_length=1)]
     text: str | Annotated[list[str], Field(min_length=2, max_length=2)]
-    label: Annotated[LabelColumn | LabelSign, Field(discriminator="kind")]
-    # The declared label set, in the order of the class indices; null takes the sorted set found in the data.
-    labels: Annotated[list[str | int], Field(min_length=2)] | None = None
+    label: Annotated[Label, Field(discriminator="kind")]
+    # The declared label set, in the order of the class indices; null takes the sorted set found in the data. Of
+    # entities, their types.
+    labels: Annotated[list[str | int], Field(min_length=1)] | None = None
     split: Split = Split()
     # Jaccard similarity of word 3-grams from which two texts are near copies; null: exact copies only.
     near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.8
@@ -167,6 +227,29 @@ class Prepare(Strict):
     max_leakage: Share = 0.05
     max_cell_characters: Positive = 100_000
     augment: Augment | None = None
+
+    @model_validator(mode="after")
+    def _labels_fit_the_task(self) -> Self:
+        others = [form for forms in LABELS_OF.values() for form in forms]
+        fits = (
+            isinstance(self.label, LABELS_OF[self.task]) if self.task in LABELS_OF else type(self.label) not in others
+        )
+        if not fits:
+            forms = [name for name, form in _LABEL_KINDS.items() if form in LABELS_OF.get(self.task, ())]
+            raise ValueError(
+                f"label.kind is {self.label.kind!r}, which is not of the task {self.task}; "
+                f"use {' or '.join(forms) or 'column or sign'}, or set task"
+            )
+        if self.labels is not None and len(self.labels) < 2 and self.task != "token_classification":
+            raise ValueError(f"labels is {self.labels}; name two at least")
+        pair = not isinstance(self.text, str)
+        if self.task == "token_classification" and pair:
+            raise ValueError("entities are of single texts; name one column in text")
+        if self.task == "question_answering" and not pair:
+            raise ValueError("text has to name two columns, [question, context]")
+        if self.task == "question_answering" and self.labels is not None:
+            raise ValueError("labels is set, but answers are spans of the context and have none; set it to null")
+        return self
 
     @model_validator(mode="after")
     def _augment_single_texts(self) -> Self:

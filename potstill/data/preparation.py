@@ -9,14 +9,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import SPLITS, Augment, Prepare
+from potstill.config import (
+    LABELS_OF,
+    SPLITS,
+    Augment,
+    LabelAnswers,
+    LabelColumn,
+    LabelSign,
+    LabelSpans,
+    LabelTags,
+    LabelWords,
+    Prepare,
+    TaskKind,
+)
 from potstill.config import Table as TableParams
+from potstill.data.annotated import question_rows, tagged_rows
 from potstill.data.augmentation import augment
 from potstill.data.cleaning import clean, comparable
 from potstill.data.labels import label_key, label_set, read_labels
 from potstill.data.splitting import draw, given_splits
 from potstill.data.tables import Table, read_tables
-from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError, OneClassError, SmallClassError
+from potstill.data.tagged import types_of
+from potstill.data.tags import Unit, tag_set, units_of, word_indices
+from potstill.errors import (
+    DuplicateRowsError,
+    EmptyDataError,
+    LabelError,
+    LeakageError,
+    MissingColumnError,
+    OneClassError,
+    SmallClassError,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +48,8 @@ if TYPE_CHECKING:
 PRIORITY = ("test", "dev", "train", "transfer")
 # Between the texts of a pair in its key; cleaning leaves no such character in a text.
 _BETWEEN = "\x1f"
+# What a report counts of questions.
+ANSWER, NO_ANSWER = "answer", "no answer"
 
 
 @dataclass
@@ -34,15 +59,17 @@ class Row:
     Attributes:
         text: cleaned.
         text_pair: the second text, cleaned; None where the data has single texts.
-        label: comparable label; None on transfer rows.
+        label: comparable label, or what is marked in the text (`Annotated.label`); None on transfer rows.
         split: train, dev, test or transfer (before `draw` also auto).
+        units: of the text where entities are asked for.
         key: the form in which two rows are copies.
     """
 
     text: str
     text_pair: str | None
-    label: str | None
+    label: Any
     split: str
+    units: tuple[Unit, ...] = ()
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,6 +79,11 @@ class Row:
     def texts(self) -> tuple[str, ...]:
         """What a model reads: one text or two."""
         return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
+
+    @property
+    def place(self) -> str:
+        """By which its split is drawn: of a question its context, whose questions all go to one split."""
+        return self.key if not isinstance(self.label, tuple) or self.text_pair is None else comparable(self.text_pair)
 
     @property
     def id(self) -> str:
@@ -67,12 +99,12 @@ class Prepared:
     labels: list[str | int]
     pair: bool
     report: dict[str, Any]
+    task: TaskKind = "single_label"
 
     def table(self, split: str) -> pa.Table:
         """A split as `data/prepared/<split>.parquet` holds it."""
         import pyarrow as pa
 
-        index = {label_key(label): at for at, label in enumerate(self.labels)}
         rows = self.splits[split]
         columns: dict[str, pa.Array] = {
             "id": pa.array([row.id for row in rows], pa.string()),
@@ -80,8 +112,26 @@ class Prepared:
         }
         if self.pair:
             columns["text_pair"] = pa.array([row.text_pair for row in rows], pa.string())
+        return pa.table(columns | self._labels(rows))
+
+    def _labels(self, rows: Sequence[Row]) -> dict[str, pa.Array]:
+        """The columns that say what is gold, by the task; `label` is null on transfer rows."""
+        import pyarrow as pa
+
+        if self.task == "token_classification":
+            tags = [row.label and word_indices(row.label, self.labels, row.id) for row in rows]  # type: ignore[arg-type]
+            places = {
+                "starts": [[unit.start for unit in row.units] for row in rows],
+                "ends": [[unit.end for unit in row.units] for row in rows],
+            }
+            found = {name: pa.array(values, pa.list_(pa.int32())) for name, values in places.items()}
+            return found | {"label": pa.array(tags, pa.list_(pa.int16()))}
+        if self.task == "question_answering":
+            spans = [None if row.label is None else [list(span) for span in row.label] for row in rows]
+            return {"label": pa.array(spans, pa.list_(pa.list_(pa.int32(), 2)))}
+        index = {label_key(label): at for at, label in enumerate(self.labels)}
         labels = [None if row.label is None else index[row.label] for row in rows]
-        return pa.table(columns | {"label": pa.array(labels, pa.int64())})
+        return {"label": pa.array(labels, pa.int64())}
 
 
 def prepare(raw: Path, params: Prepare) -> Prepared:
@@ -93,11 +143,11 @@ def prepare(raw: Path, params: Prepare) -> Prepared:
     """
     rows, report = _read(raw, params)
     labelled = [row for row in rows if row.label is not None]
-    _check_labelled(labelled)
-    labels = label_set((row.label for row in labelled if row.label is not None), params.labels)
+    _check_labelled(labelled, params.task)
+    labels = _label_set(labelled, params)
     given_test = any(row.split == "test" for row in labelled)
     for row, split in zip(
-        rows, draw([row.key for row in rows], [row.split for row in rows], params.split), strict=True
+        rows, draw([row.place for row in rows], [row.split for row in rows], params.split), strict=True
     ):
         row.split = split
     removed: Counter[str] = Counter()
@@ -106,13 +156,33 @@ def prepare(raw: Path, params: Prepare) -> Prepared:
     if params.near_duplicate is not None:
         leaked |= _without_near_copies(splits, params.near_duplicate, removed)
     if params.augment is not None:
-        report["augmented"] = _augment(splits, params.augment, params.near_duplicate)
+        report["augmented"] = _augment(
+            splits, params.augment, params.near_duplicate, units=params.task == "token_classification"
+        )
     if given_test:
         _check_leakage(len(leaked), len(splits["test"]), params.max_leakage, report)
-    _check_classes(splits, labels)
+    _check_classes(splits, labels, params.task)
     report["removed"] = report["removed"] | dict(removed)
-    report["splits"] = {split: _counts(splits[split], labels) for split in SPLITS}
-    return Prepared(splits, labels, not isinstance(params.text, str), report)
+    report["splits"] = {split: _counts(splits[split], labels, params.task) for split in SPLITS}
+    return Prepared(splits, labels, not isinstance(params.text, str), report, params.task)
+
+
+def _label_set(rows: Sequence[Row], params: Prepare) -> list[str | int]:
+    """The outputs of the model, in order: classes; of entities the tags; of answers none."""
+    if params.task == "question_answering":
+        return []
+    if params.task != "token_classification":
+        return label_set((row.label for row in rows), params.labels)
+    found = {kind for row in rows for kind in types_of(row.label)}
+    declared = [str(kind) for kind in params.labels or []]
+    if unknown := sorted(found - set(declared)) if declared else []:
+        raise LabelError(
+            f"an entity of the data is a {unknown[0]!r}, which is not one of prepare.labels ({', '.join(declared)}); "
+            "declare the type or correct the rows"
+        )
+    if not found:
+        raise OneClassError(f"none of the {len(rows)} labelled rows has an entity; check prepare.label")
+    return list(tag_set(declared or found))
 
 
 def _read(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
@@ -143,6 +213,8 @@ def _read(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
 def _rows(table: Table, wanted: TableParams, params: Prepare) -> list[Row]:
     names = wanted.text or params.text
     first, second = (names, None) if isinstance(names, str) else names
+    if params.task in LABELS_OF:
+        return _annotated(table, wanted, params, first, second)
     texts = [clean(value) for value in table.column(first)]
     pairs: Sequence[str | None] = (
         [None] * len(table) if second is None else [clean(value) for value in table.column(second)]
@@ -153,13 +225,28 @@ def _rows(table: Table, wanted: TableParams, params: Prepare) -> list[Row]:
         labelled = [
             at for at, (text, split) in enumerate(zip(texts, splits, strict=True)) if text and split != "transfer"
         ]
+        assert isinstance(params.label, LabelColumn | LabelSign)
         for at, label in zip(labelled, read_labels(table, labelled, params.label, params.labels), strict=True):
             labels[at] = label
             splits[at] = "unclear" if label is None else splits[at]
     return [Row(*row) for row in zip(texts, pairs, labels, splits, strict=True)]
 
 
-def _check_labelled(rows: Sequence[Row]) -> None:
+def _annotated(table: Table, wanted: TableParams, params: Prepare, first: str, second: str | None) -> list[Row]:
+    """Rows whose labels are places in their text."""
+    splits = given_splits(table, wanted.split, wanted.split_column)
+    marked = [split != "transfer" for split in splits]
+    if isinstance(params.label, LabelAnswers):
+        if second is None:
+            raise MissingColumnError(f"{table.where}: `text` of its table names one column, not [question, context]")
+        found = question_rows(table, first, second, params.label, marked)
+    else:
+        assert isinstance(params.label, LabelTags | LabelSpans | LabelWords)
+        found = tagged_rows(table, first, params.label, marked)
+    return [Row(row.text, row.text_pair, row.label, split, row.units) for row, split in zip(found, splits, strict=True)]
+
+
+def _check_labelled(rows: Sequence[Row], task: TaskKind) -> None:
     """What makes a labelled set useless before anything is split."""
     if not rows:
         raise EmptyDataError(
@@ -171,7 +258,7 @@ def _check_labelled(rows: Sequence[Row]) -> None:
             "give distinct texts, or check prepare.text"
         )
     classes = {row.label for row in rows}
-    if len(classes) == 1:
+    if task not in LABELS_OF and len(classes) == 1:
         raise OneClassError(
             f"all {len(rows)} labelled rows carry the label {classes.pop()!r}; "
             "a classifier needs two: check prepare.label"
@@ -235,10 +322,13 @@ def _without_near_copies(splits: dict[str, list[Row]], threshold: float, removed
     return leaked
 
 
-def _augment(splits: dict[str, list[Row]], params: Augment, near: float | None) -> dict[str, Any]:
+def _augment(
+    splits: dict[str, list[Row]], params: Augment, near: float | None, *, units: bool = False
+) -> dict[str, Any]:
     """Add cuts of the train rows to transfer, in place, without those that are or come close to a held-out row."""
     texts = augment([row.text for row in splits["train"]], params.crops, params.splices, params.seed)
-    rows = {row.key: row for row in (Row(text, None, None, "transfer") for text in texts)}
+    cuts = (Row(text, None, None, "transfer", tuple(units_of(text)) if units else ()) for text in texts)
+    rows = {row.key: row for row in cuts}
     beside = splits | {"transfer": [*splits["transfer"], *rows.values()]}
     removed: Counter[str] = Counter()
     _without_copies(beside, removed)
@@ -259,12 +349,25 @@ def _check_leakage(leaked: int, test: int, limit: float, report: dict[str, Any])
         )
 
 
-def _check_classes(splits: dict[str, list[Row]], labels: Sequence[str | int]) -> None:
+def _classes(rows: Sequence[Row], task: TaskKind) -> Counter[str]:
+    """How many rows have each class; of entities each type, of answers an answer."""
+    if task == "token_classification":
+        return Counter(kind for row in rows if row.label is not None for kind in types_of(row.label))
+    if task == "question_answering":
+        return Counter(ANSWER if row.label else NO_ANSWER for row in rows if row.label is not None)
+    return Counter(row.label for row in rows if row.label is not None)
+
+
+def _class_names(labels: Sequence[str | int], task: TaskKind) -> list[str | int]:
+    if task == "question_answering":
+        return [ANSWER]
+    return [str(tag)[2:] for tag in labels[1::2]] if task == "token_classification" else list(labels)
+
+
+def _check_classes(splits: dict[str, list[Row]], labels: Sequence[str | int], task: TaskKind) -> None:
     """Every class in every labelled split."""
-    counts: dict[str, Counter[str | None]] = {
-        split: Counter(row.label for row in splits[split]) for split in PRIORITY[:3]
-    }
-    for label in labels:
+    counts = {split: _classes(splits[split], task) for split in PRIORITY[:3]}
+    for label in _class_names(labels, task):
         key = label_key(label)
         per_split = {split: counts[split][key] for split in ("train", "dev", "test")}
         if all(per_split.values()):
@@ -277,7 +380,7 @@ def _check_classes(splits: dict[str, list[Row]], labels: Sequence[str | int]) ->
         )
 
 
-def _counts(rows: Sequence[Row], labels: Sequence[str | int]) -> dict[str, Any]:
-    counts = Counter(row.label for row in rows)
-    classes = {str(label): counts[label_key(label)] for label in labels}
+def _counts(rows: Sequence[Row], labels: Sequence[str | int], task: TaskKind) -> dict[str, Any]:
+    counts = _classes(rows, task)
+    classes = {str(label): counts[label_key(label)] for label in _class_names(labels, task)}
     return {"rows": len(rows), "classes": classes if any(classes.values()) else {}}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.config import LabelWords
 from potstill.data.cleaning import clean
 from potstill.data.tags import OUTSIDE, Entity, Scheme, Unit, as_bio2, inside, split_tag, tags_of, units_of
 from potstill.errors import LabelError
@@ -67,8 +68,7 @@ def from_words(words: Any, tags: Any, scheme: Scheme, between: str, where: str) 
         if not word:
             owed = tag if tag.startswith("B-") else owed
             continue
-        if inside(owed) == tag != OUTSIDE and owed != OUTSIDE:
-            tag = owed
+        tag = owed if owed != OUTSIDE and tag == inside(owed) else tag
         owed = OUTSIDE
         start = len(text) + (len(between) if text else 0)
         text += (between if text else "") + word
@@ -104,6 +104,35 @@ def from_spans(text: Any, spans: Any, where: str) -> Tagged:
     return _cleaned(raw, units, tags_of(entities, len(units)))
 
 
+def from_tagged_words(line: Any, label: LabelWords, where: str) -> Tagged:
+    """A text whose words each carry a tag, as corpora with parts of speech are written: `中国/ns 人民/n`.
+
+    Args:
+        line: words divided by white space, each with its tag behind the last separator.
+        label: which tags are entities, and which of these join with a neighbour of the same tag.
+        where: the row's place, for messages.
+
+    Raises:
+        LabelError: a word without a tag.
+    """
+    words: list[str] = []
+    tags: list[str] = []
+    before = ""
+    for position, item in enumerate(str(line or "").split(), start=1):
+        word, found, tag = item.rpartition(label.separator)
+        if not found or not word or not tag:
+            raise LabelError(
+                f"{where}: {item[:60]!r} (word {position}) has no tag behind {label.separator!r}; "
+                "give it one, or set prepare.label.separator"
+            )
+        kind = label.types.get(tag)
+        joins = kind is not None and tag == before and tag in label.joined
+        words.append(word)
+        tags.append(OUTSIDE if kind is None else f"{'I' if joins else 'B'}-{kind}")
+        before = tag
+    return from_words(words, tags, "BIO2", label.between, where)
+
+
 def _span(span: Any, text: str, where: str) -> Entity:
     if isinstance(span, Mapping):
         values = [next((span[name] for name in names if name in span), None) for names in (_STARTS, _ENDS, _TYPES)]
@@ -127,22 +156,44 @@ def _entity(marked: Entity, units: Sequence[Unit], where: str) -> Entity:
     return Entity(marked.type, within[0], within[-1] + 1)
 
 
-def _cleaned(raw: str, units: Sequence[Unit], tags: Sequence[str]) -> Tagged:
-    """The text put together again from its cleaned units, one space where there was white space."""
-    text, kept, own = "", [], []
-    end, owed = 0, OUTSIDE
-    for (low, high), tag in zip(units, tags, strict=True):
+def rebuilt(raw: str, units: Sequence[Unit]) -> tuple[str, list[Unit | None]]:
+    """A text put together again from its cleaned units, one space where there was white space.
+
+    Args:
+        raw: any text.
+        units: all of its units, in order.
+
+    Returns:
+        The text, and for each unit its characters in it; None for a unit of which cleaning left nothing.
+    """
+    parts: list[str] = []
+    places: list[Unit | None] = []
+    length = end = 0
+    for low, high in units:
         word = clean(raw[low:high])
         if not word:
+            places.append(None)
+            continue
+        gap = " " if parts and any(character.isspace() for character in raw[end:low]) else ""
+        start, end = length + len(gap), high
+        length = start + len(word)
+        parts += [gap, word]
+        places.append(Unit(start, length))
+    return "".join(parts), places
+
+
+def _cleaned(raw: str, units: Sequence[Unit], tags: Sequence[str]) -> Tagged:
+    text, places = rebuilt(raw, units)
+    kept: list[Unit] = []
+    own: list[str] = []
+    owed = OUTSIDE
+    for place, tag in zip(places, tags, strict=True):
+        if place is None:
             owed = tag if tag.startswith("B-") else owed
             continue
-        tag = owed if owed != OUTSIDE and tag == inside(owed) else tag
+        kept.append(place)
+        own.append(owed if owed != OUTSIDE and tag == inside(owed) else tag)
         owed = OUTSIDE
-        text += " " if text and raw[end:low].strip() != raw[end:low] else ""
-        kept.append(Unit(len(text), len(text) + len(word)))
-        text += word
-        own.append(tag)
-        end = high
     return Tagged(text, tuple(kept), tuple(own))
 
 

@@ -34,7 +34,7 @@ class EntityCounts:
     gold: Counts
 
     def f1(self, weights: npt.NDArray[np.integer] | None = None) -> npt.NDArray[np.float64]:
-        """Micro F1, 0 where there is no entity: a scalar, or [replicates] with [replicates, rows] weights of the rows."""
+        """Micro F1, 0 without any entity: a scalar, or [replicates] with [replicates, rows] weights of the rows."""
         ours = np.ones(len(self.right), dtype=np.int64) if weights is None else weights
         members = ours @ (self.predicted + self.gold)
         found: npt.NDArray[np.float64] = np.divide(

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from potstill.data.tagged import Tagged, from_spans, from_text, from_words
+from potstill.config import LabelWords
+from potstill.data.tagged import Tagged, from_spans, from_tagged_words, from_text, from_words
 from potstill.data.tags import entities_of
 from potstill.errors import LabelError
 
@@ -97,3 +98,19 @@ def test_spans_that_mean_nothing_are_refused(spans: Any, said: str) -> None:
 def test_words_that_mean_nothing_are_refused(words: Any, tags: Any, said: str) -> None:
     with pytest.raises(LabelError, match=said):
         from_words(words, tags, "BIO2", " ", "row")
+
+
+PEOPLE = LabelWords(kind="words", types={"nr": "PER", "ns": "LOC", "nt": "ORG"}, joined=["nr"], between="")
+
+
+def test_words_that_carry_their_part_of_speech() -> None:
+    """The People's Daily: surname and given name are adjacent words of one tag; adjacent places stay two."""
+    row = from_tagged_words("中共中央/nt  总书记/n  、/w  江/nr  泽民/nr  在/p 北京/ns 上海/ns １/2/m", PEOPLE, "row")
+    assert row.text == "中共中央总书记、江泽民在北京上海１/2"
+    assert entities(row) == [("ORG", "中共中央"), ("PER", "江泽民"), ("LOC", "北京"), ("LOC", "上海")]
+
+
+@pytest.mark.parametrize("line", ["中国", "中国/", "/ns"])
+def test_a_word_without_a_tag_is_refused(line: str) -> None:
+    with pytest.raises(LabelError, match=r"row: '.*' \(word 2\) has no tag behind '/'"):
+        from_tagged_words(f"在/p {line}", PEOPLE, "row")
