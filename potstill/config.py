@@ -111,11 +111,72 @@ class Table(Strict):
     split_column: str | None = None
 
 
+Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+def _check_interval(interval: list[float], name: str) -> None:
+    if interval[0] > interval[1]:
+        raise ValueError(f"{name} {interval}: the lower bound is above the upper")
+
+
 class LabelColumn(Strict):
-    """The label is the value of a column: strings or integers of any set."""
+    """The label is the value of a column: strings or integers of any set.
+
+    Of a multi_label task it is a list of them, or a string that `separator` takes apart; an empty one has no label.
+    """
 
     kind: Literal["column"]
     column: str
+    separator: Annotated[str, Field(min_length=1)] | None = None
+
+
+class LabelColumns(Strict):
+    """Several labels, each a column of its name that holds 0 or 1."""
+
+    kind: Literal["columns"]
+    columns: Annotated[list[str], Field(min_length=2)]
+
+
+class LabelRanges(Strict):
+    """Several labels of one number: each holds where the number is within one of its intervals, ends included."""
+
+    kind: Literal["ranges"]
+    column: str
+    ranges: Annotated[dict[str, Annotated[list[Interval], Field(min_length=1)]], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _order_bounds(self) -> Self:
+        for name, intervals in self.ranges.items():
+            for interval in intervals:
+                _check_interval(interval, f"ranges.{name}")
+        return self
+
+
+class LabelNumber(Strict):
+    """The label is a number; one outside `range` is refused."""
+
+    kind: Literal["number"]
+    column: str
+    range: Interval | None = None
+
+    @model_validator(mode="after")
+    def _order_bounds(self) -> Self:
+        if self.range is not None:
+            _check_interval(self.range, "range")
+        return self
+
+
+class LabelOrder(Strict):
+    """Rows are put together in twos; the label of such a pair says which of its texts has the higher number.
+
+    Each row is in one pair at most. A pair whose numbers are nearer than `min_gap` goes unlabelled to the transfer set.
+    """
+
+    kind: Literal["order"]
+    column: str
+    first: str = "first"
+    second: str = "second"
+    min_gap: Annotated[float, Field(ge=0)] = 0.0
 
 
 class LabelSign(Strict):
@@ -165,18 +226,25 @@ class LabelWords(Strict):
 
 
 class LabelAnswers(Strict):
-    """Answers to questions in SQuAD's form: {"text": ["Paris"], "answer_start": [17]}; `prepare.text` names the two
-    columns, question first. Empty lists: the context has no answer."""
+    """Answers to questions in SQuAD's form: {"text": ["Paris"], "answer_start": [17]}, empty lists where there is none.
+
+    `prepare.text` names the two columns, question first.
+    """
 
     kind: Literal["answers"]
     column: str = "answers"
 
 
-Label = LabelColumn | LabelSign | LabelTags | LabelSpans | LabelWords | LabelAnswers
-# The forms of labels of a task, where they are not a column's values.
-LABELS_OF: dict[str, tuple[type[Strict], ...]] = {
-    "token_classification": (LabelTags, LabelSpans, LabelWords),
-    "question_answering": (LabelAnswers,),
+# The label is a value of the row; or it is marked in the row's text.
+ValueLabel = LabelColumn | LabelSign | LabelOrder | LabelColumns | LabelRanges | LabelNumber
+MarkLabel = LabelTags | LabelSpans | LabelWords | LabelAnswers
+Label = Annotated[ValueLabel | MarkLabel, Field(discriminator="kind")]
+LABEL_KINDS: dict[TaskKind, tuple[str, ...]] = {
+    "single_label": ("column", "sign", "order"),
+    "multi_label": ("column", "columns", "ranges"),
+    "regression": ("number",),
+    "token_classification": ("tags", "spans", "words"),
+    "question_answering": ("answers",),
 }
 
 
@@ -203,12 +271,6 @@ class Augment(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-_LABEL_KINDS: dict[str, type[Strict]] = {
-    "column": LabelColumn, "sign": LabelSign, "tags": LabelTags, "spans": LabelSpans, "words": LabelWords,
-    "answers": LabelAnswers,
-}  # fmt: skip
-
-
 class Prepare(Strict):
     """Columns, cleaning, deduplication and splits."""
 
@@ -216,9 +278,9 @@ class Prepare(Strict):
     task: TaskKind = "single_label"
     tables: Annotated[list[Table], Field(min_length=1)]
     text: str | Annotated[list[str], Field(min_length=2, max_length=2)]
-    label: Annotated[Label, Field(discriminator="kind")]
+    label: Label
     # The declared label set, in the order of the class indices; null takes the sorted set found in the data. Of
-    # entities, their types.
+    # token_classification: the types of entities.
     labels: Annotated[list[str | int], Field(min_length=1)] | None = None
     split: Split = Split()
     # Jaccard similarity of word 3-grams from which two texts are near copies; null: exact copies only.
@@ -228,33 +290,37 @@ class Prepare(Strict):
     max_cell_characters: Positive = 100_000
     augment: Augment | None = None
 
-    @model_validator(mode="after")
-    def _labels_fit_the_task(self) -> Self:
-        others = [form for forms in LABELS_OF.values() for form in forms]
-        fits = (
-            isinstance(self.label, LABELS_OF[self.task]) if self.task in LABELS_OF else type(self.label) not in others
-        )
-        if not fits:
-            forms = [name for name, form in _LABEL_KINDS.items() if form in LABELS_OF.get(self.task, ())]
-            raise ValueError(
-                f"label.kind is {self.label.kind!r}, which is not of the task {self.task}; "
-                f"use {' or '.join(forms) or 'column or sign'}, or set task"
-            )
-        if self.labels is not None and len(self.labels) < 2 and self.task != "token_classification":
-            raise ValueError(f"labels is {self.labels}; name two at least")
-        pair = not isinstance(self.text, str)
-        if self.task == "token_classification" and pair:
-            raise ValueError("entities are of single texts; name one column in text")
-        if self.task == "question_answering" and not pair:
-            raise ValueError("text has to name two columns, [question, context]")
-        if self.task == "question_answering" and self.labels is not None:
-            raise ValueError("labels is set, but answers are spans of the context and have none; set it to null")
-        return self
+    @property
+    def pair(self) -> bool:
+        """Whether a row is two texts."""
+        return not isinstance(self.text, str) or isinstance(self.label, LabelOrder)
 
     @model_validator(mode="after")
     def _augment_single_texts(self) -> Self:
-        if self.augment is not None and not isinstance(self.text, str):
+        if self.augment is not None and self.pair:
             raise ValueError("augment cuts single texts; set it to null for pairs")
+        return self
+
+    @model_validator(mode="after")
+    def _label_fits_the_task(self) -> Self:
+        kinds = LABEL_KINDS[self.task]
+        if self.label.kind not in kinds:
+            raise ValueError(
+                f"label.kind is {self.label.kind}, which a {self.task} task does not have; "
+                f"use {' or '.join(kinds)}, or change task"
+            )
+        if self.labels is not None and len(self.labels) < 2 and self.task != "token_classification":
+            raise ValueError(f"labels is {self.labels}; name two at least")
+        if self.task == "token_classification" and not isinstance(self.text, str):
+            raise ValueError("entities are of single texts; name one column under text")
+        if self.task == "question_answering" and isinstance(self.text, str):
+            raise ValueError("a question is about a context; name two columns under text: [question, context]")
+        if self.labels is not None and self.label.kind in ("columns", "ranges", "number", "answers"):
+            raise ValueError(f"labels is given, but label.kind {self.label.kind} names its labels itself; leave it out")
+        if isinstance(self.label, LabelColumn) and self.label.separator is not None and self.task != "multi_label":
+            raise ValueError("label.separator takes several labels apart; set task to multi_label or leave it out")
+        if isinstance(self.label, LabelOrder) and not isinstance(self.text, str):
+            raise ValueError("label.kind order makes pairs of single texts; name one column under text")
         return self
 
 
@@ -265,8 +331,11 @@ class Validate(Strict):
     """Limits of the Great Expectations suites. A split's row minimum is mandatory: an empty frame passes the rest."""
 
     min_rows: dict[Literal["train", "dev", "test", "transfer"], Annotated[int, Field(ge=0)]]
+    # Of several labels: rows that a label holds for, and their share.
     min_per_class: Positive = 20
     max_class_share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    # Bounds of a regression's numbers; null: any finite number.
+    target: Interval | None = None
     characters: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [1, 20_000]
     # Share of rows with U+FFFD or mojibake marks.
     max_damaged_share: Share = 0.001
@@ -280,6 +349,8 @@ class Validate(Strict):
             raise ValueError(f"min_rows needs at least 1 for {', '.join(missing)}")
         if self.characters[0] > self.characters[1]:
             raise ValueError(f"characters {self.characters}: the lower bound is above the upper")
+        if self.target is not None:
+            _check_interval(self.target, "target")
         return self
 
 
@@ -589,9 +660,19 @@ class Params(Strict):
                 raise ValueError(f"prepare.tables: source {table.source!r} is not under ingest.data ({known})")
         if self.prepare.labels is not None and len(set(map(str, self.prepare.labels))) != len(self.prepare.labels):
             raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
+        self._check_limits_of_the_task()
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
             raise ValueError("prepare.label: negative and positive are the same label")
         return self
+
+    def _check_limits_of_the_task(self) -> None:
+        """Refuse a limit that this task has no number for: it would be met, or missed, by none."""
+        task, data = self.prepare.task, self.validate_
+        if task != "regression" and data.target is not None:
+            raise ValueError(f"validate.target bounds the numbers of a regression, prepare.task is {task}; remove it")
+        classes = {"min_per_class", "max_class_share"} & data.model_fields_set
+        if task == "regression" and classes:
+            raise ValueError(f"validate.{min(classes)} is of classes, a regression has none; remove it")
 
 
 def load_params(path: Path) -> Params:

@@ -1,4 +1,4 @@
-"""Rows whose labels are places in their text: entities, and answers to questions."""
+"""Rows whose labels are places in their text, and are read together with it: entities, and answers to questions."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.config import LabelAnswers, LabelSpans, LabelTags, LabelWords
+from potstill.config import LabelAnswers, LabelSpans, LabelTags, LabelWords, MarkLabel
 from potstill.data.cleaning import clean
 from potstill.data.tables import Table
 from potstill.data.tagged import Tagged, from_spans, from_tagged_words, from_text, from_words, rebuilt
-from potstill.data.tags import Unit, units_of
-from potstill.errors import LabelError
+from potstill.data.tags import TaggedUnit, Unit, units_of
+from potstill.errors import LabelError, MissingColumnError
+
+# The tasks of such rows.
+ANNOTATED = ("token_classification", "question_answering")
 
 
 @dataclass(frozen=True)
@@ -21,47 +24,72 @@ class Annotated:
     Attributes:
         text: a text, or a question.
         text_pair: the question's context; else None.
-        units: the text's units where entities are asked for.
-        label: BIO2 tags of the units; or the answers, as characters of the context. None where nobody has marked it.
+        label: the text's units with their BIO2 tags; or the answers, as characters of the context. None where nobody
+            has marked it.
     """
 
     text: str
     text_pair: str | None
-    units: tuple[Unit, ...]
-    label: tuple[str, ...] | tuple[Unit, ...] | None
+    label: tuple[TaggedUnit, ...] | tuple[Unit, ...] | None
 
 
-def tagged_rows(
-    table: Table, column: str, label: LabelTags | LabelSpans | LabelWords, marked: Sequence[bool]
+def annotated_rows(
+    table: Table, first: str, second: str | None, label: MarkLabel, marked: Sequence[bool]
 ) -> list[Annotated]:
-    """The rows of a table of texts with entities.
+    """The rows of a table.
 
     Args:
         table: the table.
-        column: of the texts, or of their words.
-        label: where the entities are.
-        marked: per row whether its entities are read; where not, the column may hold a text in place of words.
+        first: column of the texts, of their words, or of the questions.
+        second: column of the questions' contexts.
+        label: where the marks are.
+        marked: per row whether its marks are read; where not, a column of words may hold a text instead.
 
     Raises:
         MissingColumnError: no such column.
-        LabelError: see `tagged`.
+        LabelError: marks of another form, or that are not where they are said to be.
     """
+    if isinstance(label, LabelTags | LabelSpans | LabelWords):
+        return [_with_tags(row) for row in _tagged_rows(table, first, label, marked)]
+    assert isinstance(label, LabelAnswers)
+    if second is None:
+        raise MissingColumnError(f"{table.where}: its `text` in prepare.tables is one column; name [question, context]")
+    questions, contexts = table.column(first), table.column(second)
+    answers = table.column(label.column) if any(marked) else [None] * len(table)
+    return [
+        _asked(questions[row], contexts[row], answers[row] if marked[row] else None, table.place(row), marked[row])
+        for row in range(len(table))
+    ]
+
+
+# --- entities ---------------------------------------------------------------------------------------------------------
+
+
+def _with_tags(row: Tagged) -> Annotated:
+    if row.tags is None:
+        return Annotated(row.text, None, None)
+    return Annotated(
+        row.text, None, tuple(TaggedUnit(*unit, tag) for unit, tag in zip(row.units, row.tags, strict=True))
+    )
+
+
+def _tagged_rows(
+    table: Table, column: str, label: LabelTags | LabelSpans | LabelWords, marked: Sequence[bool]
+) -> list[Tagged]:
     texts = table.column(column)
     if isinstance(label, LabelWords):
-        found = [
+        return [
             from_tagged_words(text, label, table.place(row)) if marked[row] else from_text(text)
             for row, text in enumerate(texts)
         ]
-    elif isinstance(label, LabelSpans):
+    if isinstance(label, LabelSpans):
         spans = table.column(label.column) if any(marked) else [None] * len(table)
-        found = [
+        return [
             from_spans(text, spans[row], table.place(row)) if marked[row] else from_text(text)
             for row, text in enumerate(texts)
         ]
-    else:
-        tags = _tags(table, label) if any(marked) else [None] * len(table)
-        found = [_of_words(text, tags[row], label, table.place(row), marked[row]) for row, text in enumerate(texts)]
-    return [Annotated(row.text, None, row.units, row.tags) for row in found]
+    tags = _tags(table, label) if any(marked) else [None] * len(table)
+    return [_of_words(text, tags[row], label, table.place(row), marked[row]) for row, text in enumerate(texts)]
 
 
 def _tags(table: Table, label: LabelTags) -> list[Any]:
@@ -92,28 +120,7 @@ def _untagged(words: Any, label: LabelTags, where: str) -> Tagged:
     return from_words(words, None, label.scheme, label.between, where)
 
 
-def question_rows(
-    table: Table, question: str, context: str, label: LabelAnswers, marked: Sequence[bool]
-) -> list[Annotated]:
-    """The rows of a table of questions about contexts.
-
-    Args:
-        table: the table.
-        question: its column of questions.
-        context: its column of contexts.
-        label: where the answers are.
-        marked: per row whether its answers are read.
-
-    Raises:
-        MissingColumnError: no such column.
-        LabelError: answers of another form than SQuAD's, or that are not where they are said to be.
-    """
-    questions, contexts = table.column(question), table.column(context)
-    answers = table.column(label.column) if any(marked) else [None] * len(table)
-    return [
-        _asked(questions[row], contexts[row], answers[row] if marked[row] else None, table.place(row), marked[row])
-        for row in range(len(table))
-    ]
+# --- answers ----------------------------------------------------------------------------------------------------------
 
 
 def _asked(question: Any, context: Any, answers: Any, where: str, marked: bool) -> Annotated:
@@ -122,7 +129,7 @@ def _asked(question: Any, context: Any, answers: Any, where: str, marked: bool) 
     units = units_of(raw, {place for span in spans for place in span})
     text, places = rebuilt(raw, units)
     found = dict.fromkeys(_moved(span, units, places, where) for span in spans)
-    return Annotated(clean(question), text, (), tuple(found) if marked else None)
+    return Annotated(clean(question), text, tuple(found) if marked else None)
 
 
 def _spans(context: str, answers: Any, where: str) -> list[Unit]:

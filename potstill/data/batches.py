@@ -143,8 +143,7 @@ class TokenDataset:
 def labelled(labels: Labels) -> npt.NDArray[np.bool_]:
     """[rows] whether each has a gold label, of a label column [rows, ...]."""
     known: npt.NDArray[np.bool_] = ~np.isnan(labels) if labels.dtype.kind == "f" else labels >= 0
-    rows: npt.NDArray[np.bool_] = known.reshape(len(known), -1).any(axis=1) if known.ndim > 1 else known
-    return rows
+    return np.asarray(known.any(axis=tuple(range(1, known.ndim))), dtype=np.bool_)
 
 
 def label_array(column: pa.ChunkedArray) -> Labels:

@@ -9,37 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import (
-    LABELS_OF,
-    SPLITS,
-    Augment,
-    LabelAnswers,
-    LabelColumn,
-    LabelSign,
-    LabelSpans,
-    LabelTags,
-    LabelWords,
-    Prepare,
-    TaskKind,
-)
+from potstill.config import SPLITS, Augment, LabelOrder, MarkLabel, Prepare, TaskKind
 from potstill.config import Table as TableParams
-from potstill.data.annotated import question_rows, tagged_rows
+from potstill.data.annotated import ANNOTATED, annotated_rows
 from potstill.data.augmentation import augment
 from potstill.data.cleaning import clean, comparable
-from potstill.data.labels import label_key, label_set, read_labels
+from potstill.data.labels import Value, read_labels
+from potstill.data.pairing import order_label, partners
 from potstill.data.splitting import draw, given_splits
 from potstill.data.tables import Table, read_tables
-from potstill.data.tagged import types_of
-from potstill.data.tags import Unit, tag_set, units_of, word_indices
-from potstill.errors import (
-    DuplicateRowsError,
-    EmptyDataError,
-    LabelError,
-    LeakageError,
-    MissingColumnError,
-    OneClassError,
-    SmallClassError,
-)
+from potstill.data.targets import TARGETS, Target, check_varied, names_of
+from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,8 +28,6 @@ if TYPE_CHECKING:
 PRIORITY = ("test", "dev", "train", "transfer")
 # Between the texts of a pair in its key; cleaning leaves no such character in a text.
 _BETWEEN = "\x1f"
-# What a report counts of questions.
-ANSWER, NO_ANSWER = "answer", "no answer"
 
 
 @dataclass
@@ -59,17 +37,17 @@ class Row:
     Attributes:
         text: cleaned.
         text_pair: the second text, cleaned; None where the data has single texts.
-        label: comparable label, or what is marked in the text (`Annotated.label`); None on transfer rows.
+        label: as `potstill.data.labels` reads it; None on transfer rows.
         split: train, dev, test or transfer (before `draw` also auto).
-        units: of the text where entities are asked for.
+        together: whether all rows of its second text have to be in one split.
         key: the form in which two rows are copies.
     """
 
     text: str
     text_pair: str | None
-    label: Any
+    label: Value | None
     split: str
-    units: tuple[Unit, ...] = ()
+    together: bool = False
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,7 +61,7 @@ class Row:
     @property
     def place(self) -> str:
         """By which its split is drawn: of a question its context, whose questions all go to one split."""
-        return self.key if not isinstance(self.label, tuple) or self.text_pair is None else comparable(self.text_pair)
+        return self.key if not self.together else comparable(self.texts[-1])
 
     @property
     def id(self) -> str:
@@ -95,11 +73,11 @@ class Row:
 class Prepared:
     """Rows of each split in the order of the sources, labels in class-index order, and what was done (report.json)."""
 
+    task: TaskKind
     splits: dict[str, list[Row]]
     labels: list[str | int]
     pair: bool
     report: dict[str, Any]
-    task: TaskKind = "single_label"
 
     def table(self, split: str) -> pa.Table:
         """A split as `data/prepared/<split>.parquet` holds it."""
@@ -112,26 +90,8 @@ class Prepared:
         }
         if self.pair:
             columns["text_pair"] = pa.array([row.text_pair for row in rows], pa.string())
-        return pa.table(columns | self._labels(rows))
-
-    def _labels(self, rows: Sequence[Row]) -> dict[str, pa.Array]:
-        """The columns that say what is gold, by the task; `label` is null on transfer rows."""
-        import pyarrow as pa
-
-        if self.task == "token_classification":
-            tags = [row.label and word_indices(row.label, self.labels, row.id) for row in rows]  # type: ignore[arg-type]
-            places = {
-                "starts": [[unit.start for unit in row.units] for row in rows],
-                "ends": [[unit.end for unit in row.units] for row in rows],
-            }
-            found = {name: pa.array(values, pa.list_(pa.int32())) for name, values in places.items()}
-            return found | {"label": pa.array(tags, pa.list_(pa.int16()))}
-        if self.task == "question_answering":
-            spans = [None if row.label is None else [list(span) for span in row.label] for row in rows]
-            return {"label": pa.array(spans, pa.list_(pa.list_(pa.int32(), 2)))}
-        index = {label_key(label): at for at, label in enumerate(self.labels)}
-        labels = [None if row.label is None else index[row.label] for row in rows]
-        return {"label": pa.array(labels, pa.int64())}
+        labels = TARGETS[self.task].column([row.label for row in rows], self.labels)
+        return pa.table(columns | {"label": labels})
 
 
 def prepare(raw: Path, params: Prepare) -> Prepared:
@@ -142,47 +102,31 @@ def prepare(raw: Path, params: Prepare) -> Prepared:
             potstill/errors.py, codes 20 to 30.
     """
     rows, report = _read(raw, params)
+    target = TARGETS[params.task]
     labelled = [row for row in rows if row.label is not None]
     _check_labelled(labelled, params.task)
-    labels = _label_set(labelled, params)
+    labels = names_of([row.label for row in labelled], params)
     given_test = any(row.split == "test" for row in labelled)
     for row, split in zip(
         rows, draw([row.place for row in rows], [row.split for row in rows], params.split), strict=True
     ):
         row.split = split
     removed: Counter[str] = Counter()
-    splits = _without_contradictions(rows, removed)
+    splits = _without_contradictions(rows, target, removed)
     leaked = _without_copies(splits, removed)
     if params.near_duplicate is not None:
         leaked |= _without_near_copies(splits, params.near_duplicate, removed)
     if params.augment is not None:
-        report["augmented"] = _augment(
-            splits, params.augment, params.near_duplicate, units=params.task == "token_classification"
-        )
+        report["augmented"] = _augment(splits, params.augment, params.near_duplicate)
     if given_test:
         _check_leakage(len(leaked), len(splits["test"]), params.max_leakage, report)
-    _check_classes(splits, labels, params.task)
+    target.check({split: [row.label for row in splits[split]] for split in PRIORITY[:3]}, labels)
     report["removed"] = report["removed"] | dict(removed)
-    report["splits"] = {split: _counts(splits[split], labels, params.task) for split in SPLITS}
-    return Prepared(splits, labels, not isinstance(params.text, str), report, params.task)
-
-
-def _label_set(rows: Sequence[Row], params: Prepare) -> list[str | int]:
-    """The outputs of the model, in order: classes; of entities the tags; of answers none."""
-    if params.task == "question_answering":
-        return []
-    if params.task != "token_classification":
-        return label_set((row.label for row in rows), params.labels)
-    found = {kind for row in rows for kind in types_of(row.label)}
-    declared = [str(kind) for kind in params.labels or []]
-    if unknown := sorted(found - set(declared)) if declared else []:
-        raise LabelError(
-            f"an entity of the data is a {unknown[0]!r}, which is not one of prepare.labels ({', '.join(declared)}); "
-            "declare the type or correct the rows"
-        )
-    if not found:
-        raise OneClassError(f"none of the {len(rows)} labelled rows has an entity; check prepare.label")
-    return list(tag_set(declared or found))
+    report["splits"] = {
+        split: {"rows": len(splits[split])} | target.counts([row.label for row in splits[split]], labels)
+        for split in SPLITS
+    }
+    return Prepared(params.task, splits, labels, params.pair, report)
 
 
 def _read(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
@@ -196,6 +140,8 @@ def _read(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
             found = _rows(table, wanted, params)
             kept = [row for row in found if row.text and row.text_pair != ""]
             empty += len(found) - len(kept)
+            if isinstance(params.label, LabelOrder):
+                kept = _paired(kept, params.label, params.split.seed)
             unclear += sum(row.split == "unclear" for row in kept)
             for row in kept:
                 row.split = "transfer" if row.split == "unclear" else row.split
@@ -213,37 +159,34 @@ def _read(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
 def _rows(table: Table, wanted: TableParams, params: Prepare) -> list[Row]:
     names = wanted.text or params.text
     first, second = (names, None) if isinstance(names, str) else names
-    if params.task in LABELS_OF:
+    if params.task in ANNOTATED:
         return _annotated(table, wanted, params, first, second)
     texts = [clean(value) for value in table.column(first)]
     pairs: Sequence[str | None] = (
         [None] * len(table) if second is None else [clean(value) for value in table.column(second)]
     )
     splits = given_splits(table, wanted.split, wanted.split_column)
-    labels: list[str | None] = [None] * len(table)
+    labels: list[Value | None] = [None] * len(table)
     if set(splits) != {"transfer"}:
         labelled = [
             at for at, (text, split) in enumerate(zip(texts, splits, strict=True)) if text and split != "transfer"
         ]
-        assert isinstance(params.label, LabelColumn | LabelSign)
-        for at, label in zip(labelled, read_labels(table, labelled, params.label, params.labels), strict=True):
+        for at, label in zip(labelled, _labels(table, labelled, params), strict=True):
             labels[at] = label
             splits[at] = "unclear" if label is None else splits[at]
     return [Row(*row) for row in zip(texts, pairs, labels, splits, strict=True)]
 
 
 def _annotated(table: Table, wanted: TableParams, params: Prepare, first: str, second: str | None) -> list[Row]:
-    """Rows whose labels are places in their text."""
+    """Rows whose labels are places in their text, which are read together with it."""
     splits = given_splits(table, wanted.split, wanted.split_column)
     marked = [split != "transfer" for split in splits]
-    if isinstance(params.label, LabelAnswers):
-        if second is None:
-            raise MissingColumnError(f"{table.where}: `text` of its table names one column, not [question, context]")
-        found = question_rows(table, first, second, params.label, marked)
-    else:
-        assert isinstance(params.label, LabelTags | LabelSpans | LabelWords)
-        found = tagged_rows(table, first, params.label, marked)
-    return [Row(row.text, row.text_pair, row.label, split, row.units) for row, split in zip(found, splits, strict=True)]
+    assert isinstance(params.label, MarkLabel)
+    found = annotated_rows(table, first, second, params.label, marked)
+    return [
+        Row(row.text, row.text_pair, row.label, split, together=second is not None)
+        for row, split in zip(found, splits, strict=True)
+    ]
 
 
 def _check_labelled(rows: Sequence[Row], task: TaskKind) -> None:
@@ -257,27 +200,51 @@ def _check_labelled(rows: Sequence[Row], task: TaskKind) -> None:
             f"all {len(rows)} labelled rows are copies of one text ({rows[0].text[:60]!r}); "
             "give distinct texts, or check prepare.text"
         )
-    classes = {row.label for row in rows}
-    if task not in LABELS_OF and len(classes) == 1:
-        raise OneClassError(
-            f"all {len(rows)} labelled rows carry the label {classes.pop()!r}; "
-            "a classifier needs two: check prepare.label"
-        )
+    if task not in ANNOTATED:
+        check_varied([row.label for row in rows])
 
 
-def _without_contradictions(rows: Sequence[Row], removed: Counter[str]) -> dict[str, list[Row]]:
-    """Rows by split; of copies within a split one stays, none if their labels differ: no one knows which is right."""
+def _labels(table: Table, rows: Sequence[int], params: Prepare) -> list[Value | None]:
+    assert not isinstance(params.label, MarkLabel)
+    found: list[Value | None] = read_labels(table, rows, params.label, params.labels, params.task)
+    return found
+
+
+def _paired(rows: Sequence[Row], label: LabelOrder, seed: int) -> list[Row]:
+    """Rows of single texts in twos, split by split; those too near to tell, and unlabelled ones, become `unclear`."""
+    found: list[Row] = []
+    for split in dict.fromkeys(row.split for row in rows):
+        group = [row for row in rows if row.split == split]
+        for one, other in partners([row.key for row in group], seed):
+            first, second = group[one], group[other]
+            answer = order_label(first.label, second.label, label)  # type: ignore[arg-type]
+            where = split if answer is not None or split == "transfer" else "unclear"
+            found.append(Row(first.text, second.text, answer, where))
+    return found
+
+
+def _without_contradictions(rows: Sequence[Row], target: Target, removed: Counter[str]) -> dict[str, list[Row]]:
+    """Rows by split; of copies within a split one stays, none if no one knows which of their labels is right."""
     groups: dict[str, dict[str, list[Row]]] = {split: {} for split in SPLITS}
     for row in rows:
         groups[row.split].setdefault(row.key, []).append(row)
     splits: dict[str, list[Row]] = {}
     for split, texts in groups.items():
-        agreeing = [group for group in texts.values() if len({row.label for row in group}) == 1]
+        agreeing = [group for group in texts.values() if _settled(group, target)]
         contradicting = sum(len(group) for group in texts.values()) - sum(len(group) for group in agreeing)
         removed["contradicting labels"] += contradicting
         removed["copies"] += sum(len(group) - 1 for group in agreeing)
         splits[split] = [group[0] for group in agreeing]
     return splits
+
+
+def _settled(copies: Sequence[Row], target: Target) -> bool:
+    """Whether copies have one label, or none; the first gets it."""
+    given = [row.label for row in copies if row.label is not None]
+    if len(copies) == 1 or not given:
+        return True
+    copies[0].label = target.settle(given) if len(given) == len(copies) else None
+    return copies[0].label is not None
 
 
 def _without_copies(splits: dict[str, list[Row]], removed: Counter[str]) -> set[str]:
@@ -322,13 +289,10 @@ def _without_near_copies(splits: dict[str, list[Row]], threshold: float, removed
     return leaked
 
 
-def _augment(
-    splits: dict[str, list[Row]], params: Augment, near: float | None, *, units: bool = False
-) -> dict[str, Any]:
+def _augment(splits: dict[str, list[Row]], params: Augment, near: float | None) -> dict[str, Any]:
     """Add cuts of the train rows to transfer, in place, without those that are or come close to a held-out row."""
     texts = augment([row.text for row in splits["train"]], params.crops, params.splices, params.seed)
-    cuts = (Row(text, None, None, "transfer", tuple(units_of(text)) if units else ()) for text in texts)
-    rows = {row.key: row for row in cuts}
+    rows = {row.key: row for row in (Row(text, None, None, "transfer") for text in texts)}
     beside = splits | {"transfer": [*splits["transfer"], *rows.values()]}
     removed: Counter[str] = Counter()
     _without_copies(beside, removed)
@@ -347,40 +311,3 @@ def _check_leakage(leaked: int, test: int, limit: float, report: dict[str, Any])
             f"{leaked:,} of {test:,} rows of the given test split ({share:.1%}) are in train or close to a row of it, "
             f"above prepare.max_leakage = {limit:.1%}; give a test split of other texts"
         )
-
-
-def _classes(rows: Sequence[Row], task: TaskKind) -> Counter[str]:
-    """How many rows have each class; of entities each type, of answers an answer."""
-    if task == "token_classification":
-        return Counter(kind for row in rows if row.label is not None for kind in types_of(row.label))
-    if task == "question_answering":
-        return Counter(ANSWER if row.label else NO_ANSWER for row in rows if row.label is not None)
-    return Counter(row.label for row in rows if row.label is not None)
-
-
-def _class_names(labels: Sequence[str | int], task: TaskKind) -> list[str | int]:
-    if task == "question_answering":
-        return [ANSWER]
-    return [str(tag)[2:] for tag in labels[1::2]] if task == "token_classification" else list(labels)
-
-
-def _check_classes(splits: dict[str, list[Row]], labels: Sequence[str | int], task: TaskKind) -> None:
-    """Every class in every labelled split."""
-    counts = {split: _classes(splits[split], task) for split in PRIORITY[:3]}
-    for label in _class_names(labels, task):
-        key = label_key(label)
-        per_split = {split: counts[split][key] for split in ("train", "dev", "test")}
-        if all(per_split.values()):
-            continue
-        missing = next(split for split, count in per_split.items() if not count)
-        total = sum(per_split.values())
-        raise SmallClassError(
-            f"the class {label!r} has {total} row{'' if total == 1 else 's'} and none of them in {missing}; "
-            "give it more rows, leave it out, or change the shares or the seed of prepare.split"
-        )
-
-
-def _counts(rows: Sequence[Row], labels: Sequence[str | int], task: TaskKind) -> dict[str, Any]:
-    counts = _classes(rows, task)
-    classes = {str(label): counts[label_key(label)] for label in _class_names(labels, task)}
-    return {"rows": len(rows), "classes": classes if any(classes.values()) else {}}

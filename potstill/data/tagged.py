@@ -9,7 +9,7 @@ from typing import Any
 
 from potstill.config import LabelWords
 from potstill.data.cleaning import clean
-from potstill.data.tags import OUTSIDE, Entity, Scheme, Unit, as_bio2, inside, split_tag, tags_of, units_of
+from potstill.data.tags import OUTSIDE, Entity, Scheme, Unit, as_bio2, inside, tags_of, units_of
 from potstill.errors import LabelError
 
 # What a record of a span may call its end points and its type.
@@ -195,8 +195,3 @@ def _cleaned(raw: str, units: Sequence[Unit], tags: Sequence[str]) -> Tagged:
         own.append(owed if owed != OUTSIDE and tag == inside(owed) else tag)
         owed = OUTSIDE
     return Tagged(text, tuple(kept), tuple(own))
-
-
-def types_of(tags: Sequence[str]) -> set[str]:
-    """The entity types in a row's tags."""
-    return {kind for _, kind in map(split_tag, tags) if kind}

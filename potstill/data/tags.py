@@ -36,6 +36,14 @@ class Unit(NamedTuple):
     end: int
 
 
+class TaggedUnit(NamedTuple):
+    """A unit and its tag."""
+
+    start: int
+    end: int
+    tag: str
+
+
 @cache
 def _pattern() -> re.Pattern[str]:
     """A CJK character; or letters, digits and the marks that belong to them; or any other visible character."""
@@ -143,39 +151,13 @@ def inside(tag: str) -> str:
 
 
 def tag_set(types: Iterable[str]) -> list[str]:
-    """The tags of entity types, in class-index order: O, then B and I of each type, sorted by type."""
-    return [OUTSIDE, *(f"{prefix}-{kind}" for kind in sorted(set(types)) for prefix in ("B", "I"))]
+    """The tags of entity types, in class-index order: O, then B and I of each type.
 
-
-def check_tag_set(tags: Sequence[str], where: str) -> None:
-    """Refuse a declared set that cannot spell entities.
-
-    Raises:
-        LabelError: there is no O, something is no tag, or a type lacks its B or its I.
+    So a class index tells by itself what it is: 0 is O, an odd one B, an even one I.
     """
-    known = set(tags)
-    for tag in tags:
-        try:
-            prefix, kind = split_tag(tag)
-        except ValueError as error:
-            raise LabelError(f"{where}: {tag!r} is not a BIO tag; write O, B-TYPE or I-TYPE") from error
-        other = {"B": f"I-{kind}", "I": f"B-{kind}"}.get(prefix)
-        if other is not None and other not in known:
-            raise LabelError(f"{where} has {tag} and no {other}; name both of each type")
-    if OUTSIDE not in known:
-        raise LabelError(f"{where} has no {OUTSIDE}, the tag of words outside all entities; name it")
+    return [OUTSIDE, *(f"{prefix}-{kind}" for kind in dict.fromkeys(types) for prefix in ("B", "I"))]
 
 
-def word_indices(tags: Sequence[str], names: Sequence[str], where: str) -> list[int]:
-    """Class indices of tags.
-
-    Raises:
-        LabelError: a tag is not in the set.
-    """
-    index = {name: position for position, name in enumerate(names)}
-    unknown = next((tag for tag in tags if tag not in index), None)
-    if unknown is not None:
-        raise LabelError(
-            f"{where}: the tag {unknown!r} is not one of {', '.join(names)}; declare it or correct the row"
-        )
-    return [index[tag] for tag in tags]
+def types_named(tags: Sequence[str | int]) -> list[str]:
+    """The entity types of a `tag_set`, in its order."""
+    return [str(tag)[2:] for tag in tags[1::2]]

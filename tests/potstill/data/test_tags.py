@@ -8,14 +8,13 @@ from seqeval.metrics.sequence_labeling import get_entities
 from potstill.data.tags import (
     Entity,
     as_bio2,
-    check_tag_set,
     entities_of,
     inside,
     split_tag,
     tag_set,
     tags_of,
+    types_named,
     units_of,
-    word_indices,
 )
 from potstill.errors import LabelError
 
@@ -99,21 +98,8 @@ def test_a_type_may_have_dashes_of_its_own() -> None:
     assert split_tag("B-work-of-art") == ("B", "work-of-art")
 
 
-def test_tag_set_has_both_tags_of_every_type() -> None:
-    assert tag_set(["PER", "LOC", "PER"]) == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
-    check_tag_set(tag_set(["x"]), "prepare.labels")
-
-
-@pytest.mark.parametrize(
-    ("tags", "said"),
-    [(["B-x", "I-x"], "has no O"), (["O", "B-x"], "has B-x and no I-x"), (["O", "x"], "'x' is not a BIO tag")],
-)
-def test_a_declared_set_that_cannot_spell_entities_is_refused(tags: list[str], said: str) -> None:
-    with pytest.raises(LabelError, match=said):
-        check_tag_set(tags, "prepare.labels")
-
-
-def test_indices_name_the_unknown_tag() -> None:
-    assert word_indices(["O", "B-x"], tag_set("x"), "row") == [0, 1]
-    with pytest.raises(LabelError, match="row: the tag 'B-y' is not one of O, B-x, I-x"):
-        word_indices(["B-y"], tag_set("x"), "row")
+def test_a_tag_set_has_both_tags_of_every_type_where_their_index_says_so() -> None:
+    tags = tag_set(["PER", "LOC", "PER"])
+    assert tags == ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    assert [split_tag(tag)[0] for tag in tags] == ["O", *["B", "I"] * 2]
+    assert types_named(tags) == ["PER", "LOC"]
