@@ -358,6 +358,16 @@ class Tokenize(Strict):
     """Longest sequence in tokens, special tokens included; longer texts are cut and counted."""
 
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    # Of question_answering: tokens that neighbouring windows of a long context share; null: a quarter of a window.
+    stride: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _move_on(self) -> Self:
+        if self.stride is not None and self.stride > self.max_length // 4:
+            raise ValueError(
+                f"stride is {self.stride}; windows of {self.max_length} tokens share at most {self.max_length // 4}"
+            )
+        return self
 
 
 # --- training -------------------------------------------------------------------------------------------------------

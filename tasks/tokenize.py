@@ -16,14 +16,18 @@ from tasks.stage import Result, Stage, main
 def run(stage: Stage) -> Result:
     """Tokenize all splits and write them with the tokenizer."""
     prepared, base, out = stage.deps["prepared"], stage.deps["base"], stage.outs["tokens"]
-    max_length = stage.params(Tokenize).max_length
+    params = stage.params(Tokenize)
+    max_length = params.max_length
     config = check_length(base, max_length)
     about = read_json(prepared / "labels.json")
     with whole_folder(out) as folder:
         copy_tokenizer(base, folder / "tokenizer")
         tokenizer = load_tokenizer(folder / "tokenizer", max_length)
         tables = {split: pq.read_table(prepared / f"{split}.parquet") for split in SPLITS}
-        counts = {split: write_tokens(table, tokenizer, folder / f"{split}.arrow") for split, table in tables.items()}
+        counts = {
+            split: write_tokens(table, tokenizer, folder / f"{split}.arrow", params.stride)
+            for split, table in tables.items()
+        }
         info: dict[str, Any] = {
             "max_length": max_length,
             "pad_token_id": config.get("pad_token_id") or 0,

@@ -15,8 +15,10 @@ import numpy.typing as npt
 from potstill.data.tags import OUTSIDE, Unit, inside
 
 Ints = npt.NDArray[np.int64]
-# A token without a gold label of its own; as everywhere here, less than 0 is no label.
-IGNORED = -1
+# A token that is asked nothing; the value that PyTorch and transformers skip.
+IGNORED = -100
+# A token that answers, but has no gold label.
+UNANSWERED = -1
 # A unit without a token: beyond the truncation, or unknown to the tokenizer.
 UNSEEN = -1
 

@@ -12,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from potstill.data.alignment import IGNORED
 from potstill.errors import FormatError
 
 Ints = npt.NDArray[np.int64]
 # Gold labels in the form that the task gives them; -1 (integers) or NaN (floats) is none:
-# [rows] int64 class index; [rows, labels] int64 0 or 1; [rows] float32 value.
+# [rows] int64 class index; [rows, labels] int64 0 or 1; [rows] float32 value; [rows] objects, each [tokens] int64 class
+# index (-100: the token is asked nothing); [rows] SPAN, first and last token of an answer.
 Labels = npt.NDArray[Any]
+SPAN = np.dtype([("start", np.int64), ("end", np.int64)])
 
 # Rows are shuffled first and sorted by length only within a pool of this many batches: enough to save nearly all
 # padding, few enough that which rows meet in a batch stays random.
@@ -33,7 +36,9 @@ class Batch:
         input_ids: [batch, sequence] token ids, padded.
         attention_mask: [batch, sequence], 1 on real tokens.
         token_type_ids: [batch, sequence] segment ids; None unless the dataset holds pairs.
-        labels: [batch, ...] gold labels in the task's form.
+        labels: [batch, ...] gold labels in the task's form; where tokens answer, [answers] one each, and of spans
+            [batch, 2] first and last token.
+        answers: [batch, sequence] which tokens answer; None where rows do.
     """
 
     rows: Ints
@@ -41,10 +46,11 @@ class Batch:
     attention_mask: Ints
     token_type_ids: Ints | None
     labels: Labels
+    answers: npt.NDArray[np.bool_] | None = None
 
     @property
     def gold(self) -> npt.NDArray[np.bool_]:
-        """[batch] whether a row has a gold label."""
+        """[batch] whether a row has a gold label; where tokens answer, [answers]."""
         return labelled(self.labels)
 
     @property
@@ -137,11 +143,23 @@ class TokenDataset:
         if self._types is not None:
             types = np.zeros(real.shape, dtype=np.int64)
             types[real] = self._types[source[real]]
-        return Batch(rows, ids, real.astype(np.int64), types, self.labels[rows])
+        labels, answers = self.labels[rows], None
+        if labels.dtype == SPAN:
+            labels, answers = np.stack([labels["start"], labels["end"]], axis=1), real
+        elif labels.dtype.kind == "O":
+            labels = flat_labels(labels)
+            answers = np.zeros(real.shape, dtype=np.bool_)
+            answers[real] = labels != IGNORED
+            labels = labels[labels != IGNORED]
+        return Batch(rows, ids, real.astype(np.int64), types, labels, answers)
 
 
 def labelled(labels: Labels) -> npt.NDArray[np.bool_]:
     """[rows] whether each has a gold label, of a label column [rows, ...]."""
+    if labels.dtype == SPAN:
+        return np.asarray(labels["start"] >= 0)
+    if labels.dtype.kind == "O":
+        return np.array([bool((row >= 0).any()) for row in labels], dtype=np.bool_)
     known: npt.NDArray[np.bool_] = ~np.isnan(labels) if labels.dtype.kind == "f" else labels >= 0
     return np.asarray(known.any(axis=tuple(range(1, known.ndim))), dtype=np.bool_)
 
@@ -151,12 +169,30 @@ def label_array(column: pa.ChunkedArray) -> Labels:
     combined = _combined(column)
     kind = combined.type
     found: Labels
+    if pa.types.is_struct(kind):
+        found = np.empty(len(combined), dtype=SPAN)
+        for side in ("start", "end"):
+            found[side] = combined.field(side).to_numpy()
+        return found
+    if pa.types.is_list(kind):
+        found = np.empty(len(combined), dtype=object)
+        ends = np.cumsum(combined.value_lengths().to_numpy()).tolist()
+        flat = combined.flatten().to_numpy().astype(np.int64)
+        found[:] = [
+            flat[end - length : end] for end, length in zip(ends, combined.value_lengths().to_pylist(), strict=True)
+        ]
+        return found
     if pa.types.is_fixed_size_list(kind):
         found = fill_labels(combined).flatten().to_numpy().astype(np.int64).reshape(-1, kind.list_size)
     else:
         form = np.float32 if pa.types.is_floating(kind) else np.int64
         found = fill_labels(combined).to_numpy(zero_copy_only=False).astype(form)
     return found
+
+
+def flat_labels(labels: Labels) -> Ints:
+    """[tokens] labels of all rows, one after the other, of [rows] objects."""
+    return np.concatenate([*labels, np.empty(0, dtype=np.int64)])
 
 
 def fill_labels(column: pa.Array) -> pa.Array:

@@ -47,7 +47,7 @@ def names_of(values: Iterable[Any], params: Prepare) -> list[str | int]:
     if params.task == "token_classification":
         return list(_tag_names(values, params.labels))
     if params.task == "question_answering":
-        return []
+        return ["start", "end"]
     if isinstance(params.label, LabelColumns):
         return list(params.label.columns)
     if isinstance(params.label, LabelRanges):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from potstill.data.batches import fill_labels
+from potstill.data.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts, write_tagged, write_windows
+from potstill.data.windows import Windower
 from potstill.errors import ModelError, SequenceLengthError
 from potstill.models.loading import TOKENIZER_FILES
 
@@ -118,14 +120,24 @@ def schema(label: pa.DataType, *, pair: bool) -> pa.Schema:
     return pa.schema([*fields, ("label", label)])
 
 
-def write_tokens(table: pa.Table, tokenizer: Tokenizer, path: Path) -> Counts:
+def write_tokens(
+    table: pa.Table, tokenizer: Tokenizer, path: Path, stride: int | None = None
+) -> Counts | TagCounts | WindowCounts:
     """Tokenize a prepared split into an Arrow stream that `datasets.Dataset.from_file` maps into memory.
 
     Args:
         table: columns `id`, `text`, `label` (null: none) and for pairs `text_pair`.
         tokenizer: see `load_tokenizer`.
         path: the file to write.
+        stride: tokens that windows of a question's context share; None: a quarter of a window.
     """
+    kind = table.schema.field("label").type
+    if kind == UNIT_LABELS:
+        return write_tagged(table, tokenizer, path)
+    if kind == ANSWERS:
+        length = int((tokenizer.truncation or {})["max_length"])
+        windower = Windower(tokenizer, length, length // 4 if stride is None else stride)
+        return write_windows(table, windower, path, types=True)
     pair = "text_pair" in table.column_names
     counts = Counts()
     columns = schema(table.schema.field("label").type, pair=pair)

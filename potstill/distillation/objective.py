@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from potstill.config import TaskKind
 from potstill.data.batches import Batch
-from potstill.distillation.outputs import LOGITS, Needs, Outputs
+from potstill.distillation.outputs import LOGITS, Needs, Outputs, answers_of
 from potstill.distillation.supervision import HEAD_LOSSES
 
 # Term name -> scalar; the loss is their sum.
@@ -28,8 +28,9 @@ class Window:
         step: of the run, counted from 0.
         total: optimizer steps of the run.
         rows: rows of the step.
-        gold: those with a gold label.
+        gold: answers with a gold label.
         tokens: real tokens of the step, padding not counted.
+        answers: what the losses on logits are a mean of: rows, or the tokens that are asked.
     """
 
     step: int
@@ -37,13 +38,15 @@ class Window:
     rows: int
     gold: int
     tokens: int
+    answers: int
 
     @classmethod
     def of(cls, batches: Sequence[Batch], step: int = 0, total: int = 1) -> Window:
         """The window of these batches."""
         rows = sum(len(batch.rows) for batch in batches)
         gold = sum(int(batch.gold.sum()) for batch in batches)
-        return cls(step, total, rows, gold, sum(batch.tokens for batch in batches))
+        answers = sum(len(batch.labels) for batch in batches)
+        return cls(step, total, rows, gold, sum(batch.tokens for batch in batches), answers)
 
 
 class Objective(nn.Module):
@@ -72,4 +75,5 @@ class Supervised(Objective):
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
         """The one term, such as `ce`."""
         labels = torch.from_numpy(batch.labels).to(outputs.logits.device)
+        outputs = answers_of(outputs, batch)
         return {self._loss.gold_term: self._loss.gold(outputs.logits, labels).sum() / max(window.gold, 1)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from potstill.data.tags import entities_of
 from potstill.evaluation.statistics import Comparison, verdict
 
 Counts = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int64]
+_ENTITY = np.dtype([("start", np.int64), ("end", np.int64), ("kind", np.int64)])
 Tags = Sequence[Sequence[str]]
 
 
@@ -43,25 +46,47 @@ class EntityCounts:
         return found
 
 
-def count_entities(gold: Tags, predicted: Tags) -> EntityCounts:
+def count_entities(gold: Ints, predicted: Ints, lengths: Ints) -> EntityCounts:
     """Count entities row by row.
 
     Args:
-        gold: [rows] tags of the units of each row.
-        predicted: [rows] tags of the same units; they need not be valid (see `entities_of`).
+        gold: [units] class of each unit of all rows, one row after the other, in the order of `tags.tag_set`.
+        predicted: [units] classes of the same units; they need not be valid: an I that continues nothing begins an
+            entity, as conlleval and seqeval read it.
+        lengths: [rows] units of each.
 
     Raises:
-        ValueError: rows or units do not match.
+        ValueError: the units do not match.
     """
-    right, ours, theirs = [], [], []
-    for row, (wanted, found) in enumerate(zip(gold, predicted, strict=True)):
-        if len(wanted) != len(found):
-            raise ValueError(f"row {row} has {len(wanted)} gold tags and {len(found)} predicted ones")
-        a, b = set(entities_of(wanted)), set(entities_of(found))
-        right.append(len(a & b))
-        ours.append(len(b))
-        theirs.append(len(a))
-    return EntityCounts(*(np.array(counts, dtype=np.int64) for counts in (right, ours, theirs)))
+    if not len(gold) == len(predicted) == int(lengths.sum()):
+        raise ValueError(f"{len(gold)} gold tags, {len(predicted)} predicted ones, {int(lengths.sum())} units")
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    ours, theirs = _entities(predicted, rows), _entities(gold, rows)
+    same = np.isin(ours, theirs)
+    size = len(lengths)
+    return EntityCounts(*(np.bincount(rows[found["start"]], minlength=size) for found in (ours[same], ours, theirs)))
+
+
+def _entities(classes: Ints, rows: Ints) -> npt.NDArray[Any]:
+    """[entities] first unit, last unit and type of each; classes 0 is O, odd B, even I."""
+    kinds = (classes + 1) // 2
+    before = np.concatenate([[0], kinds[:-1]]) if len(kinds) else kinds
+    new_row = np.concatenate([[True], rows[1:] != rows[:-1]]) if len(rows) else np.zeros(0, dtype=bool)
+    begins = (kinds > 0) & ((classes % 2 == 1) | (kinds != before) | new_row)
+    # An entity ends where the next unit does not go on with it.
+    goes_on = (kinds > 0) & ~begins
+    ends = (kinds > 0) & ~np.concatenate([goes_on[1:], [False]]) if len(kinds) else begins
+    found = np.empty(int(begins.sum()), dtype=_ENTITY)
+    found["start"], found["end"] = np.flatnonzero(begins), np.flatnonzero(ends)
+    found["kind"] = kinds[begins]
+    return found
+
+
+def tags_by_row(classes: Ints, lengths: Ints, names: Sequence[str]) -> list[list[str]]:
+    """[rows] tags of the units of each, from classes [units]."""
+    ends = np.cumsum(lengths)
+    tags = [names[at] for at in classes.tolist()]
+    return [tags[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
 
 
 def entity_scores(gold: Tags, predicted: Tags) -> dict[str, float]:

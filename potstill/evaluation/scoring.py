@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from potstill.config import TaskKind
+from potstill.data.alignment import IGNORED
+from potstill.data.batches import flat_labels
 from potstill.evaluation import metrics
+from potstill.evaluation.entities import count_entities
 from potstill.evaluation.metrics import Floats, Labels
 
 
@@ -30,10 +35,52 @@ class Scoring:
         return f"dev_{self.key}"
 
 
+def entity_f1(logits: Floats, labels: Labels) -> float:
+    """Micro F1 by entity over the tokens that are asked: [answers, classes] logits, [rows] objects of token labels."""
+    flat = flat_labels(labels)
+    asked = np.array([(row != IGNORED).sum() for row in labels], dtype=np.int64)
+    return float(count_entities(flat[flat != IGNORED], logits.argmax(axis=1), asked).f1())
+
+
+def token_span_f1(logits: Labels, labels: Labels) -> float:
+    """Mean over the windows of the F1 of tokens in the predicted and in the gold span.
+
+    The predicted span is the best that does not end before it starts, or none: the first token, which is also the gold
+    of a window without the answer. A measure to select weights by; `evaluation.answers` judges what users read.
+
+    Args:
+        logits: [rows] objects, each [tokens, 2].
+        labels: [rows] SPAN.
+    """
+    return float(
+        np.mean(
+            [_overlap(best_tokens(row), (gold["start"], gold["end"])) for row, gold in zip(logits, labels, strict=True)]
+        )
+    )
+
+
+def best_tokens(logits: Floats) -> tuple[int, int]:
+    """First and last token of the best span of [tokens, 2] logits; the first token alone is no answer."""
+    starts, ends = logits[1:, 0], logits[1:, 1]
+    # For each end the best start before it.
+    best = np.maximum.accumulate(starts)
+    end = int(np.argmax(best + ends))
+    if best[end] + ends[end] <= logits[0].sum():
+        return 0, 0
+    return int(np.argmax(starts[: end + 1])) + 1, end + 1
+
+
+def _overlap(ours: tuple[int, int], gold: tuple[int, int]) -> float:
+    shared = min(ours[1], gold[1]) - max(ours[0], gold[0]) + 1
+    return 2 * max(shared, 0) / (ours[1] - ours[0] + gold[1] - gold[0] + 2)
+
+
 SCORINGS: dict[TaskKind, Scoring] = {
     "single_label": Scoring(
         "accuracy", "accuracy", lambda logits, labels: metrics.accuracy(labels, logits.argmax(axis=1))
     ),
     "multi_label": Scoring("micro_f1", "micro F1", lambda logits, labels: metrics.micro_f1(labels, logits > 0)),
     "regression": Scoring("r2", "R²", lambda logits, labels: metrics.r_squared(labels, logits[:, 0])),
+    "token_classification": Scoring("f1", "entity F1", entity_f1),
+    "question_answering": Scoring("f1", "answer F1", token_span_f1),
 }

@@ -5,13 +5,16 @@ import random
 import numpy as np
 import pytest
 from seqeval.metrics import f1_score
+from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import IOB2
 
 from potstill.evaluation.entities import (
+    EntityCounts,
     count_entities,
     entity_scores,
     f1_interval,
     paired_f1_bootstrap,
+    tags_by_row,
     type_scores,
 )
 
@@ -34,10 +37,16 @@ def rows(count: int = 200, wrong: float = 0.2) -> tuple[list[list[str]], list[li
     return gold, found
 
 
+def count(gold: list[list[str]], found: list[list[str]]) -> EntityCounts:
+    lengths = np.array([len(tags) for tags in gold], dtype=np.int64)
+    flat = (np.array([NAMES.index(tag) for tags in part for tag in tags], dtype=np.int64) for part in (gold, found))
+    return count_entities(*flat, lengths)
+
+
 def test_known_counts() -> None:
     gold = [["B-a", "I-a", "O"], ["O", "B-b", "O"], ["O"]]
     found = [["B-a", "O", "O"], ["O", "B-b", "B-a"], ["O"]]
-    counts = count_entities(gold, found)
+    counts = count(gold, found)
     assert (counts.right.tolist(), counts.predicted.tolist(), counts.gold.tolist()) == ([0, 1, 0], [1, 2, 0], [1, 1, 0])
     scores = entity_scores(gold, found)
     assert scores == pytest.approx({"precision": 1 / 3, "recall": 1 / 2, "f1": 2 / 5, "macro_f1": 1 / 2})
@@ -49,8 +58,20 @@ def test_known_counts() -> None:
 
 def test_the_counts_give_the_library_s_scores() -> None:
     gold, found = rows()
-    assert float(count_entities(gold, found).f1()) == pytest.approx(entity_scores(gold, found)["f1"])
+    assert float(count(gold, found).f1()) == pytest.approx(entity_scores(gold, found)["f1"])
     assert 0.1 < entity_scores(gold, found)["f1"] < 0.9
+
+
+def test_rows_and_invalid_tags_are_read_as_the_library_reads_them() -> None:
+    """Row by row: an entity at the end of a row and one at the beginning of the next are two."""
+    gold, found = rows(300, wrong=0.9)
+    counts = count(gold, found)
+    for row, (wanted, tags) in enumerate(zip(gold, found, strict=True)):
+        a, b = set(get_entities(wanted)), set(get_entities(tags))
+        assert (counts.right[row], counts.predicted[row], counts.gold[row]) == (len(a & b), len(b), len(a))
+    lengths = np.array([len(tags) for tags in gold])
+    flat = np.array([NAMES.index(tag) for tags in gold for tag in tags])
+    assert tags_by_row(flat, lengths, NAMES) == gold
 
 
 def test_strict_and_lenient_reading_agree_on_valid_tags() -> None:
@@ -63,13 +84,13 @@ def test_strict_and_lenient_reading_agree_on_valid_tags() -> None:
 def test_no_entities_score_zero() -> None:
     assert entity_scores([["O", "O"]], [["O", "O"]])["f1"] == 0
     assert type_scores([["O"]], [["O"]]) == {}
-    assert f1_interval(count_entities([["O"]], [["O"]]), replicates=100, confidence=0.95, seed=1) == (0, 0)
+    assert f1_interval(count([["O"]], [["O"]]), replicates=100, confidence=0.95, seed=1) == (0, 0)
 
 
 def test_the_interval_holds_its_level() -> None:
     """Of many samples from one population, about 95% have intervals that hold its F1."""
     gold, found = rows(3000)
-    population = count_entities(gold, found)
+    population = count(gold, found)
     true, held, random_ = float(population.f1()), 0, np.random.default_rng(5)
     for seed in range(100):
         chosen = random_.integers(0, len(gold), 80)
@@ -81,7 +102,7 @@ def test_the_interval_holds_its_level() -> None:
 
 def test_a_better_model_beats_and_an_equal_one_does_not() -> None:
     gold, found = rows()
-    perfect, worse = count_entities(gold, gold), count_entities(gold, found)
+    perfect, worse = count(gold, gold), count(gold, found)
     settings = {"replicates": 500, "confidence": 0.95, "seed": 3}
     better = paired_f1_bootstrap(perfect, worse, **settings)  # type: ignore[arg-type]
     assert better.outcome == "BEATS"
@@ -93,12 +114,12 @@ def test_a_better_model_beats_and_an_equal_one_does_not() -> None:
 
 
 def test_rows_that_do_not_match_are_refused() -> None:
-    with pytest.raises(ValueError, match="row 1 has 2 gold tags and 1 predicted ones"):
-        count_entities([["O"], ["O", "O"]], [["O"], ["O"]])
+    with pytest.raises(ValueError, match="2 gold tags, 1 predicted ones, 2 units"):
+        count_entities(np.zeros(2, int), np.zeros(1, int), np.array([2]))
     with pytest.raises(ValueError, match="same rows"):
         paired_f1_bootstrap(
-            count_entities([["B-a"]], [["O"]]), count_entities([["O"]], [["O"]]),
+            count([["B-a"]], [["O"]]), count([["O"]], [["O"]]),
             replicates=100, confidence=0.95, seed=1,
         )  # fmt: skip
     with pytest.raises(ValueError, match="no rows"):
-        f1_interval(count_entities([], []), replicates=100, confidence=0.95, seed=1)
+        f1_interval(count([], []), replicates=100, confidence=0.95, seed=1)
