@@ -563,7 +563,9 @@ class Export(Strict):
     """ONNX and INT8. INT8 ships only within these tolerances, measured on dev; else fp32 ships."""
 
     max_parity_difference: Annotated[float, Field(gt=0)] = 1e-3
+    # Of several labels: of micro F1; of numbers: of R².
     int8_max_accuracy_drop: Share = 0.005
+    # Share of equal labels with the student; of numbers: the correlation.
     int8_min_agreement: Share = 0.98
     # Of the feed-forward layers' output products, those that cost most in INT8 and so stay in fp32.
     int8_fp32_products: Annotated[int, Field(ge=0)] = 1
@@ -587,11 +589,21 @@ class Evaluate(Strict):
 class Gate(Strict):
     """Limits the candidate has to meet. A missing, NaN or infinite number fails; null switches a limit off."""
 
+    # The task's own score: accuracy, micro F1 of several labels, R² of numbers.
+    min_score: Annotated[float, Field(le=1)] | None = None
     min_accuracy: Share | None = None
     min_macro_f1: Share | None = None
-    # Of the teacher's accuracy on the same test split.
+    min_micro_f1: Share | None = None
+    # Share of rows whose every label is right.
+    min_subset_accuracy: Share | None = None
+    # Mean squared and mean absolute error, in the numbers' own unit.
+    max_mse: Annotated[float, Field(gt=0)] | None = None
+    max_mae: Annotated[float, Field(gt=0)] | None = None
+    min_pearson: Annotated[float, Field(ge=-1, le=1)] | None = None
+    min_spearman: Annotated[float, Field(ge=-1, le=1)] | None = None
+    # Of the teacher's score on the same test split.
     min_teacher_ratio: Annotated[float, Field(gt=0)] | None = 0.97
-    # Candidate's accuracy minus the no-distillation control's, in points of accuracy (0.01 is one point).
+    # Candidate's score minus the no-distillation control's (0.01 of accuracy is one point).
     min_gain_over_control: Annotated[float, Field(ge=-1, le=1)] | None = None
     # The upper bound of that gain's confidence interval: below 0 the candidate is worse than the control beyond noise.
     min_gain_over_control_upper: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
@@ -599,8 +611,22 @@ class Gate(Strict):
     max_file_mb: Annotated[float, Field(gt=0)] | None = 20.0
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None
     min_speedup: Annotated[float, Field(gt=0)] | None = None
-    # Accuracy the candidate may lose against the champion re-scored on the same test split.
+    # Score the candidate may lose against the champion re-scored on the same test split.
     max_loss_to_champion: Annotated[float, Field(ge=0, le=1)] | None = 0.005
+
+
+# Limits that only some tasks have a number for; the others are of all.
+GATE_TASKS: dict[str, tuple[TaskKind, ...]] = {
+    "min_accuracy": ("single_label",),
+    "min_macro_f1": ("single_label", "multi_label"),
+    "max_ece": ("single_label", "multi_label"),
+    "min_micro_f1": ("multi_label",),
+    "min_subset_accuracy": ("multi_label",),
+    "max_mse": ("regression",),
+    "max_mae": ("regression",),
+    "min_pearson": ("regression",),
+    "min_spearman": ("regression",),
+}
 
 
 class Promote(Strict):
@@ -673,11 +699,19 @@ class Params(Strict):
         self._check_limits_of_the_task()
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
             raise ValueError("prepare.label: negative and positive are the same label")
+        if isinstance(self.prepare.label, LabelOrder) and self.prepare.label.first == self.prepare.label.second:
+            raise ValueError("prepare.label: first and second are the same label")
         return self
 
     def _check_limits_of_the_task(self) -> None:
         """Refuse a limit that this task has no number for: it would be met, or missed, by none."""
         task, data = self.prepare.task, self.validate_
+        for name, tasks in GATE_TASKS.items():
+            if task not in tasks and getattr(self.gate, name) is not None:
+                raise ValueError(
+                    f"gate.{name} is for {' and '.join(tasks)}, prepare.task is {task}; set it to null "
+                    "(min_score is of every task)"
+                )
         if task != "regression" and data.target is not None:
             raise ValueError(f"validate.target bounds the numbers of a regression, prepare.task is {task}; remove it")
         classes = {"min_per_class", "max_class_share"} & data.model_fields_set

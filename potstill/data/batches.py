@@ -203,6 +203,13 @@ def fill_labels(column: pa.Array) -> pa.Array:
     return column.fill_null(float("nan") if pa.types.is_floating(column.type) else -1)
 
 
+def label_column(labels: Labels) -> pa.Array:
+    """Gold labels [rows, ...] as a column, the inverse of `label_array`."""
+    if labels.ndim == 1:
+        return pa.array(labels)
+    return pa.FixedSizeListArray.from_arrays(pa.array(labels.reshape(-1).astype(np.int8)), labels.shape[1])
+
+
 def _chunk(table: pa.Table, name: str) -> pa.ListArray:
     return _combined(table.column(name))
 

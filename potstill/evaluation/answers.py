@@ -8,11 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from potstill.evaluation.statistics import Comparison, verdict
+from potstill.evaluation.statistics import Moments
 
-Doubles = npt.NDArray[np.float64]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 # ASCII's, as SQuAD has it, and those of Chinese and Japanese.
 _PUNCTUATION = re.compile(
@@ -50,34 +48,10 @@ def _f1(ours: list[str], theirs: list[str]) -> float:
     return 2 * shared / (len(ours) + len(theirs))
 
 
-def mean_interval(values: Doubles, *, replicates: int, confidence: float, seed: int) -> tuple[float, float]:
-    """Percentile interval of a mean over resampled rows (Efron & Tibshirani 1993, ch. 13).
-
-    Raises:
-        ValueError: no rows.
-    """
-    low, high = np.quantile(_means(values, replicates, seed), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def paired_mean_bootstrap(
-    first: Doubles, second: Doubles, *, replicates: int, confidence: float, seed: int
-) -> Comparison:
-    """Mean of one model's row scores minus another's, on the same rows (Efron & Tibshirani 1993, ch. 13).
-
-    Raises:
-        ValueError: no rows, or another number of them.
-    """
-    if first.shape != second.shape:
-        raise ValueError("the two models were not scored on the same rows")
-    differences = first - second
-    low, high = np.quantile(_means(differences, replicates, seed), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return verdict(float(differences.mean()), float(low), float(high))
-
-
-def _means(values: Doubles, replicates: int, seed: int) -> Doubles:
-    """[replicates] means over draws of rows."""
-    if not len(values):
-        raise ValueError("no rows")
-    random = np.random.default_rng(seed)
-    return np.array([values[random.integers(0, len(values), len(values))].mean() for _ in range(replicates)])
+def moments(answers: Sequence[str], gold: Sequence[Sequence[str]]) -> Moments:
+    """`f1` and `exact_match` of answers [rows] to the gold answers of each row, means over the rows."""
+    rows = [[word_f1(answer, ones), exact_match(answer, ones)] for answer, ones in zip(answers, gold, strict=True)]
+    return Moments(
+        np.array(rows, dtype=np.float64).reshape(-1, 2),
+        {"f1": lambda sums, count: sums[..., 0] / count, "exact_match": lambda sums, count: sums[..., 1] / count},
+    )

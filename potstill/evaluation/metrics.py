@@ -26,6 +26,14 @@ def log_softmax(logits: Floats, temperature: float = 1.0) -> Doubles:
     return found
 
 
+def sigmoid(logits: Floats, temperature: float = 1.0) -> Doubles:
+    """Probabilities of yes [rows, labels], each label by itself, of logits divided by a temperature."""
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(-np.abs(scaled))  # by size, so that none overflows
+    found: Doubles = np.where(scaled >= 0, 1, powers) / (1 + powers)
+    return found
+
+
 def softmax(logits: Floats, temperature: float = 1.0) -> Doubles:
     """Probabilities [rows, labels] of logits [rows, labels] divided by a temperature."""
     return np.exp(log_softmax(logits, temperature))
@@ -70,14 +78,11 @@ def micro_f1(labels: Ints, answers: npt.NDArray[np.bool_]) -> float:
 def r_squared(values: Floats, answers: Floats) -> float:
     """Share of the variance of the gold values [rows] that the answers [rows] explain: 1 is exact, 0 is their mean.
 
-    Of values that are all alike it is 0 where the answers are exact and -inf elsewhere.
+    Of values that are all alike it is 0.
     """
     gold = values.astype(np.float64)
-    residual = float(np.square(gold - answers).sum())
     total = float(np.square(gold - gold.mean()).sum())
-    if total == 0:
-        return 0.0 if residual == 0 else -np.inf
-    return 1 - residual / total
+    return 1 - float(np.square(gold - answers).sum()) / total if total else 0.0
 
 
 def macro_f1(labels: Ints, predictions: Ints) -> float:

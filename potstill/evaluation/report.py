@@ -9,37 +9,45 @@ from typing import Any
 import numpy as np
 
 from potstill.evaluation import table
-from potstill.evaluation.metrics import Ints
+from potstill.evaluation.metrics import Doubles, Floats, Labels
 from potstill.evaluation.naming import MODELS, candidate_of
 from potstill.evaluation.page import TEMPLATE
+from potstill.evaluation.scoring import Scoring, scoring_of
 from potstill.evaluation.summary import Answers
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A test text on which teacher and student predict different classes."""
+    """A test text on which teacher and student differ: in the class, in one of several labels, or in the number.
+
+    Numbers have no probability.
+    """
 
     text: str
     gold: str
     teacher: str
-    teacher_probability: float
+    teacher_probability: float | None
     student: str
-    student_probability: float
+    student_probability: float | None
 
 
 def disagreements(
-    texts: Sequence[str], labels: Ints, teacher: Answers, student: Answers, names: Sequence[str], most: int
+    texts: Sequence[str], labels: Labels, teacher: Answers, student: Answers, names: Sequence[str], most: int
 ) -> list[Disagreement]:
-    """The texts on which the two differ, those first where both are surest.
+    """The texts on which the two differ, those first where both are surest, or numbers are farthest apart.
 
     Args:
         texts: [rows] as they were before tokenization.
-        labels: [rows] gold classes.
+        labels: [rows, ...] gold labels in the task's form.
         teacher: the teacher's answers to them.
         student: the student's.
         names: class names in index order.
         most: how many to return.
     """
+    if teacher.task == "regression":
+        return _far_apart(texts, labels, teacher.numbers, student.numbers, most)
+    if teacher.task == "multi_label":
+        return _disputed(texts, labels, teacher.probabilities, student.probabilities, names, most)
     ours, theirs = student.probabilities.max(axis=1), teacher.probabilities.max(axis=1)
     differ = np.flatnonzero(student.predictions != teacher.predictions)
     order = differ[np.argsort(-np.minimum(ours, theirs)[differ], kind="stable")][:most]
@@ -51,6 +59,43 @@ def disagreements(
         )
         for row in order
     ]  # fmt: skip
+
+
+def _far_apart(texts: Sequence[str], gold: Labels, teacher: Floats, student: Floats, most: int) -> list[Disagreement]:
+    order = np.argsort(-np.abs(teacher - student), kind="stable")[:most]
+    return [
+        Disagreement(texts[row], _number(gold[row]), _number(teacher[row]), None, _number(student[row]), None)
+        for row in order
+        if teacher[row] != student[row]
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _disputed(
+    texts: Sequence[str], gold: Labels, teacher: Doubles, student: Doubles, names: Sequence[str], most: int
+) -> list[Disagreement]:
+    """A text once for each label in dispute; the probability is of what is said, yes or no."""
+    sure = np.minimum(np.abs(teacher - 0.5), np.abs(student - 0.5))
+    rows, labels = np.nonzero((teacher > 0.5) != (student > 0.5))
+    order = np.argsort(-sure[rows, labels], kind="stable")[:most]
+
+    def said(yes: bool, label: int) -> str:
+        return names[label] if yes else f"not {names[label]}"
+
+    found = []
+    for row, label in zip(rows[order].tolist(), labels[order].tolist(), strict=True):
+        theirs, ours = float(teacher[row, label]), float(student[row, label])
+        found.append(
+            Disagreement(
+                texts[row], said(gold[row, label] > 0, label),
+                said(theirs > 0.5, label), max(theirs, 1 - theirs),
+                said(ours > 0.5, label), max(ours, 1 - ours),
+            )
+        )  # fmt: skip
+    return found
 
 
 def render_report(
@@ -67,7 +112,8 @@ def render_report(
     Args:
         project: its name, for the title.
         metrics: the content of reports/metrics.json.
-        figures: name -> SVG text of `potstill.evaluation.plots`: `size`, `latency`, `reliability`, `confusion`.
+        figures: name -> SVG text of `potstill.evaluation.plots`: `size`, `latency`, and those that the task has:
+            `reliability`, `confusion`, `labels`, `answers`.
         examples: texts on which teacher and student disagree; their text is escaped.
         splits: split -> `rows`, `tokens`, `truncated`.
         lineage: path of an input -> its sha256.
@@ -77,14 +123,17 @@ def render_report(
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     candidate = candidate_of(metrics) or ""
-    comparison = metrics["comparison"]
+    comparison, scoring = metrics["comparison"], scoring_of(metrics)
     return environment.from_string(TEMPLATE).render(
         project=project,
         metrics=metrics,
         candidate=MODELS[candidate],
         model=metrics["models"][candidate],
         comparison=comparison,
-        verdict=_verdict(MODELS[candidate], comparison["control"], metrics["confidence"]),
+        verdict=_verdict(MODELS[candidate], comparison["control"], metrics["confidence"], scoring),
+        score=[scoring.shown(metrics["models"][candidate][f"{scoring.key}{end}"]) for end in ("", "_low", "_high")],
+        scoring=scoring,
+        task=metrics.get("task", "single_label"),
         headers=table.headers(metrics),
         rows=table.rows(metrics),
         figures={name: Markup(svg) for name, svg in figures.items()},
@@ -94,11 +143,11 @@ def render_report(
     )
 
 
-def _verdict(candidate: str, control: Mapping[str, Any], confidence: float) -> str:
+def _verdict(candidate: str, control: Mapping[str, Any], confidence: float, scoring: Scoring) -> str:
     """The comparison with the control in one sentence."""
     words = {"BEATS": "beats", "LOSES": "loses to", "NO DIFFERENCE": "cannot be told apart from"}[control["outcome"]]
-    points = [f"{100 * control[part]:+.1f}" for part in ("difference", "low", "high")]
+    points = [scoring.shown(control[part], "+") for part in ("difference", "low", "high")]
     return (
-        f"{candidate} {words} the no-distillation control: {points[0]} points of accuracy on the same test texts, "
+        f"{candidate} {words} the no-distillation control: {points[0]} {scoring.unit[0]} on the same test texts, "
         f"{100 * confidence:g}% interval {points[1]} to {points[2]} (paired bootstrap)."
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,15 @@ class Scoring:
     Attributes:
         key: its name in metrics.json.
         words: as a sentence calls it.
+        unit: what a difference of it is counted in, and how many of them make 1.
+        axis: title of a column or an axis in that unit.
         score: (logits [rows, outputs], labels [rows, ...] in the task's form) -> the score.
     """
 
     key: str
     words: str
+    unit: tuple[str, int]
+    axis: str
     score: Callable[[Floats, Labels], float]
 
     @property
@@ -34,12 +39,29 @@ class Scoring:
         """Its name in manifests and MLflow where it is the score on dev."""
         return f"dev_{self.key}"
 
+    def shown(self, value: float, sign: str = "") -> str:
+        """A value in the unit, for a reader: a percentage to one decimal, another score to three."""
+        factor = self.unit[1]
+        return f"{factor * value:{sign}.{1 if factor == 100 else 3}f}"
+
+
+def _accuracy(logits: Floats, labels: Labels) -> float:
+    return metrics.accuracy(labels, logits.argmax(axis=1))
+
+
+def _micro_f1(logits: Floats, labels: Labels) -> float:
+    return metrics.micro_f1(labels, logits > 0)
+
+
+def _r_squared(logits: Floats, labels: Labels) -> float:
+    return metrics.r_squared(labels, logits[:, 0])
+
 
 def entity_f1(logits: Floats, labels: Labels) -> float:
     """Micro F1 by entity over the tokens that are asked: [answers, classes] logits, [rows] objects of token labels."""
     flat = flat_labels(labels)
     asked = np.array([(row != IGNORED).sum() for row in labels], dtype=np.int64)
-    return float(count_entities(flat[flat != IGNORED], logits.argmax(axis=1), asked).f1())
+    return count_entities(flat[flat != IGNORED], logits.argmax(axis=1), asked, logits.shape[1] // 2).f1
 
 
 def token_span_f1(logits: Labels, labels: Labels) -> float:
@@ -76,11 +98,14 @@ def _overlap(ours: tuple[int, int], gold: tuple[int, int]) -> float:
 
 
 SCORINGS: dict[TaskKind, Scoring] = {
-    "single_label": Scoring(
-        "accuracy", "accuracy", lambda logits, labels: metrics.accuracy(labels, logits.argmax(axis=1))
-    ),
-    "multi_label": Scoring("micro_f1", "micro F1", lambda logits, labels: metrics.micro_f1(labels, logits > 0)),
-    "regression": Scoring("r2", "R²", lambda logits, labels: metrics.r_squared(labels, logits[:, 0])),
-    "token_classification": Scoring("f1", "entity F1", entity_f1),
-    "question_answering": Scoring("f1", "answer F1", token_span_f1),
+    "single_label": Scoring("accuracy", "accuracy", ("points of accuracy", 100), "accuracy, %", _accuracy),
+    "multi_label": Scoring("micro_f1", "micro F1", ("of micro F1", 1), "micro F1", _micro_f1),
+    "regression": Scoring("r2", "R²", ("of R²", 1), "R²", _r_squared),
+    "token_classification": Scoring("f1", "entity F1", ("points of entity F1", 100), "entity F1, %", entity_f1),
+    "question_answering": Scoring("f1", "answer F1", ("points of answer F1", 100), "answer F1, %", token_span_f1),
 }
+
+
+def scoring_of(metrics_json: Mapping[str, Any]) -> Scoring:
+    """The score of the task that metrics.json is about."""
+    return SCORINGS[metrics_json.get("task", "single_label")]
