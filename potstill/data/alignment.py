@@ -12,13 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from potstill.data.tags import OUTSIDE, Unit, inside
+from potstill.data.tags import Unit
 
 Ints = npt.NDArray[np.int64]
 # A token that is asked nothing; the value that PyTorch and transformers skip.
 IGNORED = -100
 # A token that answers, but has no gold label.
 UNANSWERED = -1
+# How a unit is seen: by a token that speaks for it first, by one that speaks for an earlier unit, or not at all.
+OWN, SHARED, CUT = 1, 0, -1
 # A unit without a token: beyond the truncation, or unknown to the tokenizer.
 UNSEEN = -1
 
@@ -66,17 +68,23 @@ def token_labels(tokens: Ints, tags: Sequence[int] | Ints, length: int) -> Ints:
     return labels
 
 
-def unit_tags(tokens: Ints, predicted: Ints, names: Sequence[str]) -> list[str]:
-    """[units] tags from the tokens' predictions; O where no token speaks.
+def sight(tokens: Ints) -> Ints:
+    """[units] OWN, SHARED or CUT, from the tokens that speak for them."""
+    return np.where(tokens == UNSEEN, CUT, np.where(own_token(tokens), OWN, SHARED))
 
-    Args:
-        tokens: [units] of `speakers`.
-        predicted: [tokens] class indices.
-        names: tags in class-index order.
+
+def unit_classes(answers: Ints, seen: Ints) -> Ints:
+    """[units] classes from the classes [answers] of the tokens that speak, of one row or of many, one after the other.
+
+    A unit that shares a token takes its class, B turned into I (`tags.tag_set`: an odd class is a B); a unit that has
+    no token is O.
     """
-    own = own_token(tokens)
-    tags = []
-    for token, first in zip(tokens.tolist(), own.tolist(), strict=True):
-        tag = OUTSIDE if token == UNSEEN else names[predicted[token]]
-        tags.append(tag if first else inside(tag))
-    return tags
+    own = seen == OWN
+    classes = np.zeros(len(seen), dtype=np.int64)
+    if not len(answers):
+        return classes
+    spoken = answers[np.maximum(np.cumsum(own) - 1, 0)]
+    classes[own] = spoken[own]
+    shared = seen == SHARED
+    classes[shared] = spoken[shared] + spoken[shared] % 2
+    return classes

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
-from potstill.data.alignment import UNANSWERED, UNSEEN, Ints, own_token, speakers, token_labels
+from potstill.data.alignment import UNANSWERED, UNSEEN, sight, speakers, token_labels
 from potstill.data.tags import Unit, units_of
 from potstill.data.windows import NONE, Window, Windower, answer_tokens
 
@@ -24,8 +23,6 @@ TOKEN_SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
 # Of `data/prepared`: [start, end, class] of each unit; [start, end] of each answer.
 UNIT_LABELS = pa.list_(pa.list_(pa.int32(), 3))
 ANSWERS = pa.list_(pa.list_(pa.int32(), 2))
-# Of `units`: by which token a unit is seen.
-OWN, SHARED, CUT = 1, 0, -1
 
 
 @dataclass
@@ -108,29 +105,6 @@ def row_units(text: str, mark: Sequence[Sequence[int]] | None) -> tuple[list[Uni
     return [Unit(start, end) for start, end, _ in mark], [tag for _, _, tag in mark]
 
 
-def sight(tokens: Ints) -> Ints:
-    """[units] OWN, SHARED or CUT, from the tokens that speak for them."""
-    return np.where(tokens == UNSEEN, CUT, np.where(own_token(tokens), OWN, SHARED))
-
-
-def unit_classes(answers: Ints, units: Sequence[Ints] | Any) -> Ints:
-    """[all units] classes from the classes [answers] of the tokens that speak, row after row.
-
-    A unit that shares a token takes its class, B turned into I (`tags.tag_set`: an odd class is a B); a unit that has
-    no token is O.
-    """
-    seen = np.concatenate([*units, np.empty(0, dtype=np.int64)]).astype(np.int64)
-    own = seen == OWN
-    classes = np.zeros(len(seen), dtype=np.int64)
-    if not len(answers):
-        return classes
-    spoken = answers[np.maximum(np.cumsum(own) - 1, 0)]
-    classes[own] = spoken[own]
-    shared = seen == SHARED
-    classes[shared] = spoken[shared] + spoken[shared] % 2
-    return classes
-
-
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
@@ -157,7 +131,7 @@ def write_windows(table: pa.Table, windower: Windower, path: Path, *, types: boo
                 pa.array([row for row, _, _ in found], pa.string()),
                 pa.array([window.ids for _, window, _ in found], pa.list_(pa.int32())),
             ]
-            columns += [pa.array([window.types for _, window, _ in found], pa.list_(pa.int8()))] if types else []
+            columns += [pa.array([window.type_ids for _, window, _ in found], pa.list_(pa.int8()))] if types else []
             columns.append(pa.array([{"start": a, "end": b} for _, _, (a, b) in found], TOKEN_SPAN))
             stream.write_batch(pa.record_batch(columns, schema=schema))
     return counts

@@ -33,12 +33,12 @@ class Window:
 
     Attributes:
         ids: [tokens] special ones included.
-        types: [tokens] segment ids.
+        type_ids: [tokens] segment ids.
         offsets: [tokens, 2] characters of the context, `NOWHERE` for tokens that are not of it.
     """
 
     ids: list[int]
-    types: list[int]
+    type_ids: list[int]
     offsets: Ints
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.data.alignment import IGNORED, UNSEEN, own_token, speakers, token_labels, unit_tags
+from potstill.data.alignment import IGNORED, UNSEEN, own_token, sight, speakers, token_labels, unit_classes
 from potstill.data.tags import tag_set, units_of
 
 TEXTS = ["He lives in New York, U.S. since 1998.", "naïve Zoë met 江泽民 in 北京 today", "the unbelievable river"]
@@ -70,10 +70,9 @@ def test_tags_that_go_to_tokens_come_back(kind: str) -> None:
         labels = token_labels(found, tags, len(encoding.ids))
         assert labels[0] == labels[-1] == IGNORED
         assert (labels != IGNORED).sum() == own_token(found).sum()
-        back = unit_tags(found, np.where(labels == IGNORED, names.index("I-PER"), labels), names)
-        wanted = [names[tag] for tag in tags]
+        back = unit_classes(labels[labels != IGNORED], sight(found))
         assert [tag for tag, own in zip(back, own_token(found), strict=True) if own] == [
-            tag for tag, own in zip(wanted, own_token(found), strict=True) if own
+            tag for tag, own in zip(tags, own_token(found), strict=True) if own
         ]
 
 
@@ -90,7 +89,7 @@ def test_units_beyond_the_truncation_are_unseen_and_read_as_outside() -> None:
     found = speakers(offsets, special, units_of("ab cd ef gh"))
     assert found.tolist() == [1, 2, UNSEEN, UNSEEN]
     assert token_labels(found, [1, 2, 1, 2], 4).tolist() == [IGNORED, 1, 2, IGNORED]
-    assert unit_tags(found, np.array([0, 1, 2, 0]), tag_set(["x"])) == ["B-x", "I-x", "O", "O"]
+    assert unit_classes(np.array([1, 2]), sight(found)).tolist() == [1, 2, 0, 0]
 
 
 def test_a_word_cut_in_its_middle_still_speaks() -> None:
@@ -103,9 +102,8 @@ def test_a_token_over_several_units_speaks_for_the_first() -> None:
     units = units_of("1998年", (1, 2, 3))
     found = speakers([(0, 0), (0, 4), (4, 5), (0, 0)], [1, 0, 0, 1], units)
     assert found.tolist() == [1, 1, 1, 1, 2]
-    names = tag_set(["T"])
     assert token_labels(found, [1, 2, 2, 2, 2], 4).tolist() == [IGNORED, 1, 2, IGNORED]
-    assert unit_tags(found, np.array([0, 1, 2, 0]), names) == ["B-T", "I-T", "I-T", "I-T", "I-T"]
+    assert unit_classes(np.array([1, 0]), sight(found)).tolist() == [1, 2, 2, 2, 0]
 
 
 def test_a_leading_space_in_a_token_is_no_other_unit() -> None:
@@ -116,4 +114,6 @@ def test_a_leading_space_in_a_token_is_no_other_unit() -> None:
 def test_nothing_to_align() -> None:
     assert speakers([(0, 0), (0, 0)], [1, 1], units_of("a b")).tolist() == [UNSEEN, UNSEEN]
     assert speakers([(0, 0), (0, 0)], [1, 1], []).tolist() == []
-    assert unit_tags(np.array([], dtype=np.int64), np.array([0, 0]), ["O"]) == []
+    none = np.array([], dtype=np.int64)
+    assert unit_classes(none, np.array([-1, -1])).tolist() == [0, 0]
+    assert unit_classes(none, none).tolist() == []

@@ -36,7 +36,7 @@ def test_windows_cover_the_context_and_overlap(kind: str) -> None:
     words = paired(kind)
     (windows,) = Windower(words, MAX_LENGTH, STRIDE)([question], [context])
     assert len(windows) > 2
-    assert all(len(window.ids) == len(window.types) == len(window.offsets) <= MAX_LENGTH for window in windows)
+    assert all(len(window.ids) == len(window.type_ids) == len(window.offsets) <= MAX_LENGTH for window in windows)
     seen: set[int] = set()
     for window in windows:
         places = window.offsets[window.offsets[:, 0] != NOWHERE]
