@@ -331,9 +331,9 @@ class Validate(Strict):
     """Limits of the Great Expectations suites. A split's row minimum is mandatory: an empty frame passes the rest."""
 
     min_rows: dict[Literal["train", "dev", "test", "transfer"], Annotated[int, Field(ge=0)]]
-    # Of several labels: rows that a label holds for, and their share.
-    min_per_class: Positive = 20
-    max_class_share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    # Of several labels: rows that a label holds for, and their share. null: not asked.
+    min_per_class: Positive | None = 20
+    max_class_share: Annotated[float, Field(gt=0, le=1)] | None = 0.95
     # Bounds of a regression's numbers; null: any finite number.
     target: Interval | None = None
     characters: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [1, 20_000]
@@ -714,9 +714,9 @@ class Params(Strict):
                 )
         if task != "regression" and data.target is not None:
             raise ValueError(f"validate.target bounds the numbers of a regression, prepare.task is {task}; remove it")
-        classes = {"min_per_class", "max_class_share"} & data.model_fields_set
-        if task == "regression" and classes:
-            raise ValueError(f"validate.{min(classes)} is of classes, a regression has none; remove it")
+        for name in {"min_per_class", "max_class_share"} & data.model_fields_set:
+            if task == "regression" and getattr(data, name) is not None:
+                raise ValueError(f"validate.{name} is of classes, a regression has none; set it to null")
 
 
 def load_params(path: Path) -> Params:

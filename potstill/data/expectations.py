@@ -187,14 +187,16 @@ def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: 
     smallest, largest = labels[rows.index(min(rows))], labels[rows.index(max(rows))]
     suite = Suite(f"{name}-classes", classes)
     suite.ask("classes", gxe.ExpectTableRowCountToEqual(value=len(labels)))
-    suite.ask(
-        f"rows of the smallest class, {smallest!r}",
-        gxe.ExpectColumnMinToBeBetween(column="rows", min_value=params.min_per_class),
-    )
-    suite.ask(
-        f"share of the largest class, {largest!r}",
-        gxe.ExpectColumnMaxToBeBetween(column="share", max_value=params.max_class_share),
-    )
+    if params.min_per_class is not None:
+        suite.ask(
+            f"rows of the smallest class, {smallest!r}",
+            gxe.ExpectColumnMinToBeBetween(column="rows", min_value=params.min_per_class),
+        )
+    if params.max_class_share is not None:
+        suite.ask(
+            f"share of the largest class, {largest!r}",
+            gxe.ExpectColumnMaxToBeBetween(column="share", max_value=params.max_class_share),
+        )
     return suite
 
 

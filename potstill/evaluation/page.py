@@ -62,7 +62,7 @@ code { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; ove
 <p class="soft">{{ "{:,}".format(metrics.rows) }} test texts that neither training nor any choice has seen. What ships is {{ candidate }}.</p>
 
 <section class="facts">
-<div><strong>{{ score[0] }}{{ "%" if scoring.unit[1] == 100 }}</strong><span>{{ scoring.words }} ({{ score[1] }} to {{ score[2] }})</span></div>
+<div><strong>{{ score[0] }}%</strong><span>{{ scoring.words }} ({{ score[1] }} to {{ score[2] }})</span></div>
 {% if comparison.teacher_ratio is defined %}
 <div><strong>{{ "%.1f" % (100 * comparison.teacher_ratio) }}%</strong><span>of the teacher's {{ scoring.words }}</span></div>
 {% endif %}
@@ -84,12 +84,24 @@ code { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; ove
 <p class="soft" style="margin-top: .8rem">{% if task == "single_label" %}
 Accuracy with its Wilson interval. ECE: expected calibration error after temperature scaling, {{ metrics.calibration_bins }} bins.
 {% elif task == "multi_label" %}
-Micro F1 with its bootstrap interval. Subset: texts whose every label is right. ECE: expected calibration error of all yes and no answers after temperature scaling, {{ metrics.calibration_bins }} bins.
+Micro F1 with its bootstrap interval. Subset: texts whose every label is right.
 {% else %}
-R² with its bootstrap interval: the share of the gold numbers' variance that is explained; their mean alone has 0. MSE and MAE in the numbers' own unit.
+R² with its bootstrap interval: the share of the gold numbers' variance that is explained; their mean alone has 0. MSE in the numbers' own unit.
 {% endif %}
 Speed on the machine that made this page: one text at a time for p50 and p99, batches of 32 for texts/s; the teacher through <code>transformers.pipeline</code>,
 the students from text to probabilities through the serving runtime. Compare the ratios: absolute numbers vary with the machine and its load.</p>
+{% if details %}
+<div class="wide" style="margin: 1rem 0">
+<table>
+<thead><tr><th scope="col">{{ candidate }}</th><th scope="col">value</th><th scope="col">{{ "%g" % (100 * metrics.confidence) }}% interval</th></tr></thead>
+<tbody>
+{% for name, value, low, high in details %}
+<tr><td>{{ name }}</td><td>{{ "%.4f" % value }}</td><td>{{ "%.4f" % low }} to {{ "%.4f" % high }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endif %}
 <div class="pair">
 <figure role="img" aria-label="Score with interval against size on disk">{{ figures.size }}</figure>
 <figure role="img" aria-label="Score with interval against latency">{{ figures.latency }}</figure>

@@ -85,14 +85,13 @@ def accuracy_against(
         words: title of the axis.
         scoring: of the task.
     """
-    factor = scoring.unit[1]
     shown = {name: model for name, model in models.items() if model.get(key)}
     with _figure(1, 4.6, 2.9, f"accuracy-{key}") as (figure, svg):
         axes = _panels(figure, 1, 1)[0]
         for place, (name, model) in enumerate(shown.items()):
             # Two points aside from each other: models of one architecture cost the same.
             aside = ScaledTranslation((2 * place - len(shown) + 1) / 72, 0, figure.dpi_scale_trans)
-            score, low, high = (factor * model[part] for part in _with_bounds(scoring.key))
+            score, low, high = (100 * model[part] for part in _with_bounds(scoring.key))
             axes.errorbar(
                 model[key], score, yerr=[[score - low], [high - score]],
                 fmt="o", markersize=6, capsize=3, linewidth=1.4, color=COLOURS[name], label=MODELS[name],
@@ -100,8 +99,8 @@ def accuracy_against(
             )  # fmt: skip
         axes.set(xscale="log", xlabel=words, ylabel=scoring.axis)
         costs = [model[key] for model in shown.values()]
-        lows, highs = ([factor * model[end] for model in shown.values()] for end in _with_bounds(scoring.key)[1:])
-        axes.set(xlim=(min(costs) / 1.6, max(costs) * 1.6), ylim=(min(lows) - factor / 200, max(highs) + factor / 200))
+        lows, highs = ([100 * model[end] for model in shown.values()] for end in _with_bounds(scoring.key)[1:])
+        axes.set(xlim=(min(costs) / 1.6, max(costs) * 1.6), ylim=(min(lows) - 0.5, max(highs) + 0.5))
         ticks = _ticks(min(costs) / 1.6, max(costs) * 1.6)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_xticks([], minor=True)

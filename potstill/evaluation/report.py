@@ -131,8 +131,9 @@ def render_report(
         model=metrics["models"][candidate],
         comparison=comparison,
         verdict=_verdict(MODELS[candidate], comparison["control"], metrics["confidence"], scoring),
-        score=[scoring.shown(metrics["models"][candidate][f"{scoring.key}{end}"]) for end in ("", "_low", "_high")],
+        score=[f"{100 * metrics['models'][candidate][scoring.key + end]:.1f}" for end in ("", "_low", "_high")],
         scoring=scoring,
+        details=_details(metrics["models"][candidate], metrics.get("task", "single_label")),
         task=metrics.get("task", "single_label"),
         headers=table.headers(metrics),
         rows=table.rows(metrics),
@@ -143,11 +144,31 @@ def render_report(
     )
 
 
+# What a reader calls the scores of a task that has several; the table has room for some of them.
+_NAMES: dict[str, dict[str, str]] = {
+    "multi_label": {"micro_f1": "micro F1", "macro_f1": "macro F1", "subset_accuracy": "subset accuracy"},
+    "regression": {
+        "r2": "R²",
+        "mse": "mean squared error",
+        "mae": "mean absolute error",
+        "pearson": "Pearson correlation",
+        "spearman": "Spearman correlation",
+    },
+}
+
+
+def _details(model: Mapping[str, Any], task: str) -> list[tuple[str, float, float, float]]:
+    """Name, value and interval of every score of the candidate."""
+    return [
+        (words, model[key], model[f"{key}_low"], model[f"{key}_high"]) for key, words in _NAMES.get(task, {}).items()
+    ]
+
+
 def _verdict(candidate: str, control: Mapping[str, Any], confidence: float, scoring: Scoring) -> str:
     """The comparison with the control in one sentence."""
     words = {"BEATS": "beats", "LOSES": "loses to", "NO DIFFERENCE": "cannot be told apart from"}[control["outcome"]]
-    points = [scoring.shown(control[part], "+") for part in ("difference", "low", "high")]
+    points = [f"{100 * control[part]:+.1f}" for part in ("difference", "low", "high")]
     return (
-        f"{candidate} {words} the no-distillation control: {points[0]} {scoring.unit[0]} on the same test texts, "
-        f"{100 * confidence:g}% interval {points[1]} to {points[2]} (paired bootstrap)."
+        f"{candidate} {words} the no-distillation control: {points[0]} points of {scoring.words} on the same "
+        f"test texts, {100 * confidence:g}% interval {points[1]} to {points[2]} (paired bootstrap)."
     )

@@ -18,20 +18,16 @@ from potstill.evaluation.metrics import Floats, Labels
 
 @dataclass(frozen=True)
 class Scoring:
-    """The score of one task, the larger the better.
+    """The score of one task, the larger the better; at most 1, which a reader sees as 100%.
 
     Attributes:
         key: its name in metrics.json.
         words: as a sentence calls it.
-        unit: what a difference of it is counted in, and how many of them make 1.
-        axis: title of a column or an axis in that unit.
         score: (logits [rows, outputs], labels [rows, ...] in the task's form) -> the score.
     """
 
     key: str
     words: str
-    unit: tuple[str, int]
-    axis: str
     score: Callable[[Floats, Labels], float]
 
     @property
@@ -39,10 +35,10 @@ class Scoring:
         """Its name in manifests and MLflow where it is the score on dev."""
         return f"dev_{self.key}"
 
-    def shown(self, value: float, sign: str = "") -> str:
-        """A value in the unit, for a reader: a percentage to one decimal, another score to three."""
-        factor = self.unit[1]
-        return f"{factor * value:{sign}.{1 if factor == 100 else 3}f}"
+    @property
+    def axis(self) -> str:
+        """Title of a column or an axis."""
+        return f"{self.words}, %"
 
 
 def _accuracy(logits: Floats, labels: Labels) -> float:
@@ -98,11 +94,11 @@ def _overlap(ours: tuple[int, int], gold: tuple[int, int]) -> float:
 
 
 SCORINGS: dict[TaskKind, Scoring] = {
-    "single_label": Scoring("accuracy", "accuracy", ("points of accuracy", 100), "accuracy, %", _accuracy),
-    "multi_label": Scoring("micro_f1", "micro F1", ("of micro F1", 1), "micro F1", _micro_f1),
-    "regression": Scoring("r2", "R²", ("of R²", 1), "R²", _r_squared),
-    "token_classification": Scoring("f1", "entity F1", ("points of entity F1", 100), "entity F1, %", entity_f1),
-    "question_answering": Scoring("f1", "answer F1", ("points of answer F1", 100), "answer F1, %", token_span_f1),
+    "single_label": Scoring("accuracy", "accuracy", _accuracy),
+    "multi_label": Scoring("micro_f1", "micro F1", _micro_f1),
+    "regression": Scoring("r2", "R²", _r_squared),
+    "token_classification": Scoring("f1", "entity F1", entity_f1),
+    "question_answering": Scoring("f1", "answer F1", token_span_f1),
 }
 
 

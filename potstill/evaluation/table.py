@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.config import TaskKind
 from potstill.evaluation.naming import MODELS, candidate_of
-from potstill.evaluation.scoring import SCORINGS, Scoring, scoring_of
+from potstill.evaluation.scoring import SCORINGS, scoring_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 ABSENT = "–"
 
 
-# Task -> title and key of each score after the first, which comes with its interval.
+# Task -> title and key of each score after the first, which comes with its interval. More would not fit 80 columns.
 _SCORES: dict[TaskKind, tuple[tuple[str, str], ...]] = {
     "single_label": (("macro\nF1", "macro_f1"), ("\nECE", "ece")),
-    "multi_label": (("macro\nF1", "macro_f1"), ("sub-\nset", "subset_accuracy"), ("\nECE", "ece")),
-    "regression": (("\nMSE", "mse"), ("\nMAE", "mae"), ("Pear-\nson", "pearson"), ("Spear-\nman", "spearman")),
+    "multi_label": (("macro\nF1", "macro_f1"), ("sub-\nset", "subset_accuracy")),
+    "regression": (("\nMSE", "mse"), ("Spear-\nman", "spearman")),
 }
 
 
@@ -65,15 +65,15 @@ def render_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def _row(title: str, model: Mapping[str, Any], task: TaskKind) -> list[str]:
-    scoring = SCORINGS[task]
-    score = _score(model.get(scoring.key), scoring)
-    low, high = model.get(f"{scoring.key}_low"), model.get(f"{scoring.key}_high")
+    key = SCORINGS[task].key
+    score = _percent(model.get(key))
+    low, high = model.get(f"{key}_low"), model.get(f"{key}_high")
     if low is not None and high is not None:
-        score += f" ({_score(low, scoring)}–{_score(high, scoring)})"
+        score += f" ({_percent(low)}–{_percent(high)})"
     return [
         title,
         score,
-        *(_fixed(model.get(key), 3) for _, key in _SCORES[task]),
+        *(_fixed(model.get(name), 3) for _, name in _SCORES[task]),
         _parameters(model.get("parameters")),
         _fixed(model.get("megabytes"), 1),
         _milliseconds(model.get("p50_ms")),
@@ -82,8 +82,8 @@ def _row(title: str, model: Mapping[str, Any], task: TaskKind) -> list[str]:
     ]
 
 
-def _score(value: float | None, scoring: Scoring) -> str:
-    return ABSENT if value is None else scoring.shown(value)
+def _percent(share: float | None) -> str:
+    return ABSENT if share is None else f"{100 * share:.1f}"
 
 
 def _fixed(value: float | None, decimals: int) -> str:
