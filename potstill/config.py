@@ -589,7 +589,7 @@ class Evaluate(Strict):
 class Gate(Strict):
     """Limits the candidate has to meet. A missing, NaN or infinite number fails; null switches a limit off."""
 
-    # The task's own score: accuracy, micro F1 of several labels, R² of numbers.
+    # The task's own score: accuracy, micro F1 of several labels, R² of numbers, F1 of entities or of answers.
     min_score: Annotated[float, Field(le=1)] | None = None
     min_accuracy: Share | None = None
     min_macro_f1: Share | None = None
@@ -618,8 +618,8 @@ class Gate(Strict):
 # Limits that only some tasks have a number for; the others are of all.
 GATE_TASKS: dict[str, tuple[TaskKind, ...]] = {
     "min_accuracy": ("single_label",),
-    "min_macro_f1": ("single_label", "multi_label"),
-    "max_ece": ("single_label", "multi_label"),
+    "min_macro_f1": ("single_label", "multi_label", "token_classification"),
+    "max_ece": ("single_label", "multi_label", "token_classification"),
     "min_micro_f1": ("multi_label",),
     "min_subset_accuracy": ("multi_label",),
     "max_mse": ("regression",),
@@ -715,8 +715,8 @@ class Params(Strict):
         if task != "regression" and data.target is not None:
             raise ValueError(f"validate.target bounds the numbers of a regression, prepare.task is {task}; remove it")
         for name in {"min_per_class", "max_class_share"} & data.model_fields_set:
-            if task == "regression" and getattr(data, name) is not None:
-                raise ValueError(f"validate.{name} is of classes, a regression has none; set it to null")
+            if task in ("regression", "question_answering") and getattr(data, name) is not None:
+                raise ValueError(f"validate.{name} is of classes, a {task} task has none; set it to null")
 
 
 def load_params(path: Path) -> Params:

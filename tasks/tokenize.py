@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
 from potstill.config import SPLITS, Tokenize
-from potstill.data.tokenization import check_length, copy_tokenizer, load_tokenizer, write_tokens
+from potstill.data.tokenization import check_length, copy_tokenizer, load_tokenizer, window_stride, write_tokens
 from tasks.stage import Result, Stage, main
 
 
@@ -34,6 +34,7 @@ def run(stage: Stage) -> Result:
             "task": about["task"],
             "pair": about["pair"],
             "labels": about["labels"],
+            **({"stride": window_stride(max_length, params.stride)} if about["task"] == "question_answering" else {}),
             "splits": {split: asdict(count) for split, count in counts.items()},
         }
         write_json(folder / "info.json", info)

@@ -120,6 +120,11 @@ def schema(label: pa.DataType, *, pair: bool) -> pa.Schema:
     return pa.schema([*fields, ("label", label)])
 
 
+def window_stride(max_length: int, stride: int | None) -> int:
+    """Tokens that neighbouring windows of a context share, as params give them or a quarter of a window."""
+    return max_length // 4 if stride is None else stride
+
+
 def write_tokens(
     table: pa.Table, tokenizer: Tokenizer, path: Path, stride: int | None = None
 ) -> Counts | TagCounts | WindowCounts:
@@ -136,7 +141,7 @@ def write_tokens(
         return write_tagged(table, tokenizer, path)
     if kind == ANSWERS:
         length = int((tokenizer.truncation or {})["max_length"])
-        windower = Windower(tokenizer, length, length // 4 if stride is None else stride)
+        windower = Windower(tokenizer, length, window_stride(length, stride))
         return write_windows(table, windower, path, types=True)
     pair = "text_pair" in table.column_names
     counts = Counts()

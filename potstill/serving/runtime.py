@@ -269,6 +269,11 @@ class Student:
             entities.append(Found(kind, start, end, text[start:end], float(sure[first:last].mean())))
         return Tagging(entities, bool(encoding.overflowing))
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Cuts at the model's limit and does not pad; not to be changed."""
+        return self._tokenizer
+
     def read(self, texts: Sequence[str]) -> list[tuple[Encoding, Floats]]:
         """The tokens of each text and their logits [tokens, labels], in the caller's order."""
         if self.card.kind != "token_classification":
@@ -283,16 +288,20 @@ class Student:
         """The answer to each (question, context), in the caller's order; for a model of questions."""
         if self.card.kind != "question_answering":
             raise TypeError(f"the model is for {self.card.kind}, not for questions")
-        rows = self._windower([question for question, _ in questions], [context for _, context in questions])
-        logits = iter(self._per_token([window for windows in rows for window in windows]))
+        rows = self.windows(questions)
+        logits = iter(self.read_windows([window for windows in rows for window in windows]))
         return [
-            self.reply(context, windows, [next(logits) for _ in windows])
+            reply(context, windows, [next(logits) for _ in windows], no_answer=self.card.no_answer)
             for (_, context), windows in zip(questions, rows, strict=True)
         ]
 
-    def reply(self, context: str, windows: Sequence[Window], logits: Sequence[Floats]) -> Reply:
-        """The answer from the windows of a context and their logits [tokens, 2]."""
-        return reply(context, windows, logits, no_answer=self.card.no_answer)
+    def windows(self, questions: Sequence[tuple[str, str]]) -> list[list[Window]]:
+        """[questions] the windows in which each (question, context) is read."""
+        return self._windower([question for question, _ in questions], [context for _, context in questions])
+
+    def read_windows(self, windows: Sequence[Window]) -> list[Floats]:
+        """[tokens, 2] start and end logits of each window."""
+        return self._per_token(windows)
 
     def _per_token(self, rows: Sequence[Tokens]) -> list[Floats]:
         """[tokens, outputs] logits of each row."""
