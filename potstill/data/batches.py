@@ -118,6 +118,11 @@ class TokenDataset:
         types = None if self._types is None else self._types[source]
         return TokenDataset(self._flat[source], lengths, types, self.labels[rows], self._pad)
 
+    def of_every_token(self) -> TokenDataset:
+        """The same rows without gold labels, whose every token answers."""
+        labels = np.full(len(self), -1, dtype=np.int64).astype(SPAN)
+        return TokenDataset(self._flat, self.lengths, self._types, labels, self._pad)
+
     def __len__(self) -> int:
         return len(self.lengths)
 

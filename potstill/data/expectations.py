@@ -190,7 +190,7 @@ def _ask_places(suite: Suite, labels: Sequence[str], task: TaskKind) -> None:
     texts = frame["text" if entities else "text_pair"].fillna("")
     known = [[] if row is None else [list(map(int, place)) for place in row] for row in frame["label"]]
     suite.frame = frame.assign(
-        label=[None if row is None else len(row) for row in frame["label"]],
+        label=pd.Series([None if row is None else len(row) for row in frame["label"]], frame.index, dtype="Int64"),
         beyond=[sum(p[1] > len(text) or p[0] >= p[1] for p in row) for row, text in zip(known, texts, strict=True)],
         unknown=[sum(not 0 <= p[2] < len(labels) for p in row) if entities else 0 for row in known],
     )

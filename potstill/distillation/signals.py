@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from potstill.artifacts import sha256_file, sha256_value, verify, write_manifest
-from potstill.data.batches import Batch, Ints, TokenDataset
+from potstill.data.batches import SPAN, Batch, Ints, TokenDataset
 from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.errors import SignalError
 from potstill.progress import progress
@@ -50,10 +50,11 @@ def extract(
     """
     keys = dataset.keys()
     rows = unique_rows(keys)
+    asked = dataset.select(rows)
+    if asked.labels.dtype == SPAN or asked.labels.dtype.kind == "O":
+        asked = asked.of_every_token()
     with progress("signals", len(rows), "rows") as bar:
-        logits = predict_logits(
-            teacher, dataset.select(rows), batch_tokens=batch_tokens, precision=precision, advance=bar.advance
-        )
+        logits = predict_logits(teacher, asked, batch_tokens=batch_tokens, precision=precision, advance=bar.advance)
     return keys[rows], logits
 
 
@@ -65,8 +66,15 @@ def write_signals(
     Returns:
         The largest absolute rounding error of a logit in the stored dtype.
     """
-    stored = logits.astype(dtype)
     order = np.argsort(keys, kind="stable")
+    if logits.dtype.kind == "O":  # of tokens
+        np.save(folder / "lengths.npy", np.array([len(row) for row in logits[order]]), allow_pickle=False)
+        flat = np.concatenate([*logits[order]])
+        np.save(folder / "keys.npy", keys[order].view(np.uint8).reshape(-1, 16), allow_pickle=False)
+        np.save(folder / "logits.npy", flat.astype(dtype), allow_pickle=False)
+        write_manifest(folder, {"teacher": identity, "rows": len(keys), "dtype": dtype, "rounding_error": 0.0})
+        return 0.0
+    stored = logits.astype(dtype)
     np.save(folder / "keys.npy", keys[order].view(np.uint8).reshape(-1, 16), allow_pickle=False)
     np.save(folder / "logits.npy", stored[order], allow_pickle=False)
     error = float(np.abs(stored.astype(np.float32) - logits).max(initial=0.0))
@@ -80,6 +88,7 @@ class StoredSignals:
 
     logits: npt.NDArray[np.floating]
     positions: Ints
+    lengths: Ints | None = None
     name: ClassVar[str] = "a store of logits"
 
     @classmethod
@@ -107,7 +116,8 @@ class StoredSignals:
                 f"the signals in {folder} lack {missing} of {len(wanted)} rows (other token ids); "
                 "run the signals stage again"
             )
-        return cls(np.load(folder / "logits.npy", mmap_mode="r", allow_pickle=False), found.astype(np.int64))
+        lengths = np.load(folder / "lengths.npy") if (folder / "lengths.npy").exists() else None
+        return cls(np.load(folder / "logits.npy", mmap_mode="r", allow_pickle=False), found.astype(np.int64), lengths)
 
     def supports(self, needs: Needs) -> bool:
         """Logits alone."""
@@ -115,5 +125,11 @@ class StoredSignals:
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
         """[batch, classes] logits of the batch's dataset rows, fp32."""
+        if self.lengths is not None:
+            ends = np.cumsum(self.lengths)
+            found = np.zeros((*batch.input_ids.shape, self.logits.shape[1]), dtype=np.float32)
+            for place, row in enumerate(self.positions[batch.rows]):
+                found[place, : self.lengths[row]] = self.logits[ends[row] - self.lengths[row] : ends[row]]
+            return Outputs(torch.from_numpy(found))
         logits = np.asarray(self.logits[self.positions[batch.rows]], dtype=np.float32)
         return Outputs(torch.from_numpy(logits))
