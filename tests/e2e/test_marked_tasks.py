@@ -84,10 +84,10 @@ def test_entities(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert metrics["models"]["int8"]["f1"] > 0.8
     assert "entity F1" in (folder / "reports/report.html").read_text(encoding="utf-8")
     student = Student(folder / "data/serving")
-    text = f"with the {PEOPLE[0]} {PEOPLE[1]} and our {PLACES[0]} story"
+    text = f"with the {PEOPLE[0]} {PEOPLE[-1]} and our {PLACES[0]} story"
     (tagging,) = student.tag([text])
     found = [(entity.type, entity.text) for entity in tagging.entities]
-    assert found == [("PER", f"{PEOPLE[0]} {PEOPLE[1]}"), ("LOC", PLACES[0])]
+    assert found == [("PER", f"{PEOPLE[0]} {PEOPLE[-1]}"), ("LOC", PLACES[0])]
     assert all(text[entity.start : entity.end] == entity.text for entity in tagging.entities)
     tag = pipeline(
         "token-classification", model=str(folder / "data/student"), device="cpu", aggregation_strategy="simple"
@@ -127,7 +127,7 @@ def test_questions(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for model in metrics["models"].values():
         assert model["f1_low"] <= model["f1"] <= model["f1_high"]
         assert model["exact_match"] <= model["f1"]
-    assert metrics["models"]["teacher"]["f1"] > 0.6  # half of the names are right by chance
+    assert metrics["models"]["teacher"]["f1"] > 0.6
     student = Student(folder / "data/serving")
     question, context = rows[0]["question"], rows[0]["context"]
     (reply,) = student.answer([(question, context)])
