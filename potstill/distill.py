@@ -243,7 +243,7 @@ def _tokenized(
     words: PreTrainedTokenizerBase, model: PreTrainedModel, texts: Sequence[Text], labels: Labels, max_length: int
 ) -> TokenDataset:
     """Rows of token ids, with segment ids for pairs where the teacher's class has them."""
-    from potstill.models.families import family_of
+    from potstill.models.families import tells_texts_apart
 
     columns = list(zip(*texts, strict=True)) if texts and not isinstance(texts[0], str) else [texts]
     encoded = (
@@ -251,7 +251,7 @@ def _tokenized(
         if texts
         else {"input_ids": [], "token_type_ids": []}
     )
-    types = len(columns) == 2 and family_of(model.config).token_types is not None
+    types = len(columns) == 2 and tells_texts_apart(model.config.to_dict())
     lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
     return TokenDataset(
         _flat(encoded["input_ids"]).astype(np.int32),

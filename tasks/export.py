@@ -32,7 +32,7 @@ def run(stage: Stage) -> Result:
     dev = open_split(stage, "dev")
     student = load_classifier(stage.deps["student"])
     with whole_folder(stage.outs["export"]) as folder:
-        export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage)["pair"])
+        export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage)["token_types"])
         with stage.work("inference"):
             reference = predict_logits(student, dev)
             keep = _kept_in_fp32(folder / "student.fp32.onnx", limits.int8_fp32_products, dev, reference)
@@ -106,7 +106,7 @@ def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset
         "max_length": info["max_length"],
         "pad_token_id": info["pad_token_id"],
         "temperature": 1.0 if temperature is None else temperature,
-        "inputs": list(input_names(pair=pair)),
+        "inputs": list(input_names(pair=info["token_types"])),
     }
     if task == "question_answering":
         train = info["splits"]["train"]

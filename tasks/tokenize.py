@@ -9,7 +9,16 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
 from potstill.config import SPLITS, Tokenize
-from potstill.data.tokenization import check_length, copy_tokenizer, load_tokenizer, window_stride, write_tokens
+from potstill.data.batches import label_type
+from potstill.data.tokenization import (
+    check_length,
+    copy_tokenizer,
+    load_tokenizer,
+    name_token_types,
+    window_stride,
+    write_tokens,
+)
+from potstill.models.families import tells_texts_apart
 from tasks.stage import Result, Stage, main
 
 
@@ -20,12 +29,18 @@ def run(stage: Stage) -> Result:
     max_length = params.max_length
     config = check_length(base, max_length)
     about = read_json(prepared / "labels.json")
+    types = about["pair"] and tells_texts_apart(config)
+    label = label_type(about["task"], len(about["labels"]))
     with whole_folder(out) as folder:
         copy_tokenizer(base, folder / "tokenizer")
+        if types:
+            name_token_types(folder / "tokenizer")
         tokenizer = load_tokenizer(folder / "tokenizer", max_length)
         tables = {split: pq.read_table(prepared / f"{split}.parquet") for split in SPLITS}
         counts = {
-            split: write_tokens(table, tokenizer, folder / f"{split}.arrow", params.stride)
+            split: write_tokens(
+                table, tokenizer, folder / f"{split}.arrow", label, token_types=types, stride=params.stride
+            )
             for split, table in tables.items()
         }
         info: dict[str, Any] = {
@@ -33,6 +48,7 @@ def run(stage: Stage) -> Result:
             "pad_token_id": config.get("pad_token_id") or 0,
             "task": about["task"],
             "pair": about["pair"],
+            "token_types": types,
             "labels": about["labels"],
             **({"stride": window_stride(max_length, params.stride)} if about["task"] == "question_answering" else {}),
             "splits": {split: asdict(count) for split, count in counts.items()},

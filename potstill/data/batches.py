@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from potstill.config import TaskKind
 from potstill.data.alignment import IGNORED
 from potstill.errors import FormatError
 
@@ -20,6 +21,8 @@ Ints = npt.NDArray[np.int64]
 # [rows] int64 class index; [rows, labels] int64 0 or 1; [rows] float32 value; [rows] objects, each [tokens] int64 class
 # index (-100: the token is asked nothing); [rows] SPAN, first and last token of an answer.
 Labels = npt.NDArray[Any]
+TOKEN_LABELS = pa.list_(pa.int16())
+TOKEN_SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
 SPAN = np.dtype([("start", np.int64), ("end", np.int64)])
 
 # Rows are shuffled first and sorted by length only within a pool of this many batches: enough to save nearly all
@@ -169,8 +172,32 @@ def labelled(labels: Labels) -> npt.NDArray[np.bool_]:
     return np.asarray(known.any(axis=tuple(range(1, known.ndim))), dtype=np.bool_)
 
 
+def label_type(task: TaskKind, labels: int) -> pa.DataType:
+    """The type of the column `label` of `data/tokens`: what tells a task's form of labels.
+
+    Args:
+        task: of the data.
+        labels: outputs of its models.
+    """
+    forms = {
+        "multi_label": pa.list_(pa.int8(), labels),
+        "regression": pa.float32(),
+        "token_classification": TOKEN_LABELS,
+        "question_answering": TOKEN_SPAN,
+    }
+    return forms.get(task, pa.int64())
+
+
+def fill_labels(column: pa.Array, form: pa.DataType) -> pa.Array:
+    """A label column of `data/prepared` as one of `data/tokens`, with the mark of no label in place of nulls."""
+    if pa.types.is_fixed_size_list(form):
+        none = [-1] * form.list_size
+        return pa.array([none if row is None else row for row in column.to_pylist()], form)
+    return column.fill_null(float("nan") if pa.types.is_floating(form) else -1)
+
+
 def label_array(column: pa.ChunkedArray) -> Labels:
-    """[rows, ...] labels of an Arrow column, nulls filled; the column's type is their form."""
+    """[rows, ...] labels of a column of `data/tokens`, or of one of `data/prepared` without nulls."""
     combined = _combined(column)
     kind = combined.type
     found: Labels
@@ -179,7 +206,7 @@ def label_array(column: pa.ChunkedArray) -> Labels:
         for side in ("start", "end"):
             found[side] = combined.field(side).to_numpy()
         return found
-    if pa.types.is_list(kind):
+    if kind == TOKEN_LABELS:
         found = np.empty(len(combined), dtype=object)
         ends = np.cumsum(combined.value_lengths().to_numpy()).tolist()
         flat = combined.flatten().to_numpy().astype(np.int64)
@@ -188,10 +215,11 @@ def label_array(column: pa.ChunkedArray) -> Labels:
         ]
         return found
     if pa.types.is_fixed_size_list(kind):
-        found = fill_labels(combined).flatten().to_numpy().astype(np.int64).reshape(-1, kind.list_size)
+        found = combined.flatten().to_numpy().astype(np.int64).reshape(-1, kind.list_size)
+    elif pa.types.is_list(kind):
+        found = np.array(combined.to_pylist(), dtype=np.int64)
     else:
-        form = np.float32 if pa.types.is_floating(kind) else np.int64
-        found = fill_labels(combined).to_numpy(zero_copy_only=False).astype(form)
+        found = combined.to_numpy(zero_copy_only=False).astype(np.float32 if pa.types.is_floating(kind) else np.int64)
     return found
 
 
@@ -200,19 +228,9 @@ def flat_labels(labels: Labels) -> Ints:
     return np.concatenate([*labels, np.empty(0, dtype=np.int64)])
 
 
-def fill_labels(column: pa.Array) -> pa.Array:
-    """A label column of the same type with the task's mark of no label in place of nulls."""
-    if pa.types.is_fixed_size_list(column.type):
-        none = [-1] * column.type.list_size
-        return pa.array([none if row is None else row for row in column.to_pylist()], column.type)
-    return column.fill_null(float("nan") if pa.types.is_floating(column.type) else -1)
-
-
 def label_column(labels: Labels) -> pa.Array:
-    """Gold labels [rows, ...] as a column, the inverse of `label_array`."""
-    if labels.ndim == 1:
-        return pa.array(labels)
-    return pa.FixedSizeListArray.from_arrays(pa.array(labels.reshape(-1).astype(np.int8)), labels.shape[1])
+    """Gold labels [rows, ...], none missing, as a column of the form of `data/prepared`."""
+    return pa.array(labels) if labels.ndim == 1 else pa.array(labels.tolist(), pa.list_(pa.int8()))
 
 
 def _chunk(table: pa.Table, name: str) -> pa.ListArray:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from potstill.data.alignment import UNANSWERED, UNSEEN, sight, speakers, token_labels
+from potstill.data.batches import TOKEN_LABELS, TOKEN_SPAN
 from potstill.data.tags import Unit, units_of
 from potstill.data.windows import NONE, Window, Windower, answer_tokens
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _ROWS_AT_ONCE = 1000
-# Of `data/tokens`: a label for each token; a span of tokens.
-TOKEN_LABELS = pa.list_(pa.int16())
-TOKEN_SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
 # Of `data/prepared`: [start, end, class] of each unit; [start, end] of each answer.
 UNIT_LABELS = pa.list_(pa.list_(pa.int32(), 3))
 ANSWERS = pa.list_(pa.list_(pa.int32(), 2))

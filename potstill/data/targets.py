@@ -130,7 +130,8 @@ def _flags_column(values: Sequence[Any], labels: Labels) -> pa.Array:
 
     keys = [label_key(label) for label in labels]
     rows = [None if value is None else [int(key in value) for key in keys] for value in values]
-    return pa.array(rows, pa.list_(pa.int8(), len(keys)))
+    # Of no fixed size: Parquet cannot read those back where there are nulls.
+    return pa.array(rows, pa.list_(pa.int8()))
 
 
 # --- a number ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from potstill.artifacts import write_json
 from potstill.data.batches import fill_labels
 from potstill.data.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts, write_tagged, write_windows
 from potstill.data.windows import Windower
@@ -113,10 +114,19 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     return tokenizer
 
 
-def schema(label: pa.DataType, *, pair: bool) -> pa.Schema:
-    """Columns of a split's `.arrow` file; the label's type is that of `data/prepared`."""
+def name_token_types(folder: Path) -> None:
+    """Have transformers give the segment ids of pairs, which a tokenizer of no model's own class leaves out."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    names = settings.get("model_input_names", ["input_ids", "attention_mask"])
+    if "token_type_ids" not in names:
+        write_json(path, settings | {"model_input_names": [names[0], "token_type_ids", *names[1:]]})
+
+
+def schema(label: pa.DataType, *, types: bool) -> pa.Schema:
+    """Columns of a split's `.arrow` file."""
     fields = [("id", pa.string()), ("input_ids", pa.list_(pa.int32()))]
-    fields += [("token_type_ids", pa.list_(pa.int8()))] if pair else []
+    fields += [("token_type_ids", pa.list_(pa.int8()))] if types else []
     return pa.schema([*fields, ("label", label)])
 
 
@@ -126,7 +136,13 @@ def window_stride(max_length: int, stride: int | None) -> int:
 
 
 def write_tokens(
-    table: pa.Table, tokenizer: Tokenizer, path: Path, stride: int | None = None
+    table: pa.Table,
+    tokenizer: Tokenizer,
+    path: Path,
+    label: pa.DataType | None = None,
+    *,
+    token_types: bool = True,
+    stride: int | None = None,
 ) -> Counts | TagCounts | WindowCounts:
     """Tokenize a prepared split into an Arrow stream that `datasets.Dataset.from_file` maps into memory.
 
@@ -134,6 +150,8 @@ def write_tokens(
         table: columns `id`, `text`, `label` (null: none) and for pairs `text_pair`.
         tokenizer: see `load_tokenizer`.
         path: the file to write.
+        label: type of the column `label` to write (`batches.label_type`); None: int64, a class index.
+        token_types: whether the model tells the texts of a pair apart.
         stride: tokens that windows of a question's context share; None: a quarter of a window.
     """
     kind = table.schema.field("label").type
@@ -142,10 +160,10 @@ def write_tokens(
     if kind == ANSWERS:
         length = int((tokenizer.truncation or {})["max_length"])
         windower = Windower(tokenizer, length, window_stride(length, stride))
-        return write_windows(table, windower, path, types=True)
+        return write_windows(table, windower, path, types=token_types)
     pair = "text_pair" in table.column_names
     counts = Counts()
-    columns = schema(table.schema.field("label").type, pair=pair)
+    columns = schema(label or pa.int64(), types=pair and token_types)
     with path.open("wb") as sink, pa.ipc.new_stream(sink, columns) as stream:
         for batch in _batches(table, tokenizer, counts, columns, pair=pair):
             stream.write_batch(batch)
@@ -163,9 +181,9 @@ def _batches(
         counts.tokens += sum(map(len, ids))
         counts.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
         columns = [rows.column("id").combine_chunks(), pa.array(ids, pa.list_(pa.int32()))]
-        if pair:
+        if "token_type_ids" in names.names:
             columns.append(pa.array([encoding.type_ids for encoding in encodings], pa.list_(pa.int8())))
-        columns.append(fill_labels(rows.column("label").combine_chunks()))
+        columns.append(fill_labels(rows.column("label").combine_chunks(), names.field("label").type))
         yield pa.record_batch(columns, schema=names)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from potstill.config import Prepare
-from potstill.data.batches import label_array, label_column
+from potstill.config import Prepare, TaskKind
+from potstill.data.batches import fill_labels, label_array, label_column, label_type
 from potstill.data.preparation import Prepared, prepare
 from potstill.errors import LabelError, OneClassError, ParamsError, SmallClassError
 from tests.conftest import generate_rows
@@ -45,7 +46,7 @@ def test_several_labels_of_a_row_in_every_form(form: str, tmp_path: Path) -> Non
     result = prepared(tmp_path, rows, task="multi_label", label=label)
     assert result.labels == ["a", "b", "c"]
     table = result.table("train")
-    assert table.schema.field("label").type == pa.list_(pa.int8(), 3)
+    assert table.schema.field("label").type == pa.list_(pa.int8())
     for row in table.to_pylist():
         assert row["label"] == [int(key in truth[row["text"]]) for key in "abc"]
     assert set(result.report["splits"]["train"]["classes"]) == {"a", "b", "c"}
@@ -169,17 +170,25 @@ def test_classes_of_a_regression_are_refused_in_validate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "labels"),
+    ("task", "column", "labels"),
     [
-        (pa.chunked_array([pa.array([1, None, 0], pa.int64())]), [1, -1, 0]),
-        (pa.chunked_array([pa.array([[1, 0], None], pa.list_(pa.int8(), 2))]), [[1, 0], [-1, -1]]),
-        (pa.chunked_array([pa.array([0.5, None], pa.float32())]), [0.5, np.nan]),
-        (pa.chunked_array([], pa.list_(pa.int8(), 2)), np.empty((0, 2))),
-        (pa.chunked_array([], pa.float32()), []),
+        ("single_label", pa.array([1, None, 0], pa.int64()), [1, -1, 0]),
+        ("multi_label", pa.array([[1, 0], None], pa.list_(pa.int8())), [[1, 0], [-1, -1]]),
+        ("regression", pa.array([0.5, None], pa.float32()), [0.5, np.nan]),
+        ("multi_label", pa.array([], pa.list_(pa.int8())), np.empty((0, 2))),
+        ("regression", pa.array([], pa.float32()), []),
     ],
 )
-def test_a_label_column_and_its_array(column: pa.ChunkedArray, labels: Any) -> None:
-    found = label_array(column)
+def test_a_prepared_label_column_as_tokens_and_as_an_array(
+    task: TaskKind, column: pa.Array, labels: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.parquet"
+    pq.write_table(pa.table({"label": column}), path)
+    read = pq.read_table(path).column("label")
+    filled = fill_labels(read.combine_chunks(), label_type(task, 2))
+    found = label_array(pa.chunked_array([filled]))
     np.testing.assert_array_equal(found, np.array(labels))
-    assert found.dtype == (np.float32 if column.type == pa.float32() else np.int64)
+    assert found.dtype == (np.float32 if task == "regression" else np.int64)
+    if not column.null_count and len(column):
+        np.testing.assert_array_equal(label_array(read), found)
     assert label_column(found).type == column.type
