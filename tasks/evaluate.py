@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest, write_text
 from potstill.config import SPLITS, Evaluate, TaskKind
-from potstill.data.alignment import IGNORED
-from potstill.data.batches import TokenDataset, flat_labels, label_column
+from potstill.data.alignment import IGNORED, flat_labels
+from potstill.data.batches import TokenDataset, label_column
 from potstill.data.tags import types_named
 from potstill.data.tokenization import load_tokenizer
 from potstill.errors import ChecksumError

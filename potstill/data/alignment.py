@@ -68,6 +68,11 @@ def token_labels(tokens: Ints, tags: Sequence[int] | Ints, length: int) -> Ints:
     return labels
 
 
+def flat_labels(labels: npt.NDArray[np.object_]) -> Ints:
+    """[tokens] labels of all rows, one after the other, of [rows] objects."""
+    return np.concatenate([*labels, np.empty(0, dtype=np.int64)])
+
+
 def sight(tokens: Ints) -> Ints:
     """[units] OWN, SHARED or CUT, from the tokens that speak for them."""
     return np.where(tokens == UNSEEN, CUT, np.where(own_token(tokens), OWN, SHARED))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from potstill.config import TaskKind
-from potstill.data.alignment import IGNORED
+from potstill.data.alignment import IGNORED, flat_labels
 from potstill.errors import FormatError
 
 Ints = npt.NDArray[np.int64]
@@ -221,11 +221,6 @@ def label_array(column: pa.ChunkedArray) -> Labels:
     else:
         found = combined.to_numpy(zero_copy_only=False).astype(np.float32 if pa.types.is_floating(kind) else np.int64)
     return found
-
-
-def flat_labels(labels: Labels) -> Ints:
-    """[tokens] labels of all rows, one after the other, of [rows] objects."""
-    return np.concatenate([*labels, np.empty(0, dtype=np.int64)])
 
 
 def label_column(labels: Labels) -> pa.Array:

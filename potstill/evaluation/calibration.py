@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from potstill.config import TaskKind
-from potstill.data.alignment import IGNORED
-from potstill.data.batches import flat_labels
+from potstill.data.alignment import IGNORED, flat_labels
 from potstill.evaluation.metrics import Floats, Ints, Labels
 
 # Beyond these the logits say nothing more: on separable rows the likelihood rises for ever as T falls, and on rows

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from potstill.config import TaskKind
-from potstill.data.alignment import IGNORED
-from potstill.data.batches import flat_labels
+from potstill.data.alignment import IGNORED, flat_labels
 from potstill.evaluation import metrics
 from potstill.evaluation.entities import count_entities
 from potstill.evaluation.metrics import Floats, Labels

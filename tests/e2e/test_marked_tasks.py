@@ -20,6 +20,7 @@ from tests.tasks.data_workspace import make_workspace, run_stages
 
 pytestmark = pytest.mark.timeout(300)
 ROWS = {"min_rows": {"train": 100, "dev": 10, "test": 20, "transfer": 0}}
+CLASSLESS = {"min_per_class": None, "max_class_share": None}
 LONG = "the village with the doctor sister and some camera near our forest kitchen " * 8
 
 
@@ -118,7 +119,7 @@ def test_questions(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     prepare = {"task": "question_answering", "text": ["question", "context"], "label": {"kind": "answers"},
                "near_duplicate": None}  # fmt: skip
     folder = run(
-        tmp_path, rows, tiny_base, monkeypatch, prepare=prepare, validate=ROWS, tokenize={"max_length": 24},
+        tmp_path, rows, tiny_base, monkeypatch, prepare=prepare, validate=ROWS | CLASSLESS, tokenize={"max_length": 24},
         gate=GATE | {"min_score": 0.1}, export={"int8_min_agreement": 0.5, "int8_max_accuracy_drop": 0.3},
     )  # fmt: skip
     counts = read_json(folder / "data/tokens/info.json")["splits"]["train"]
