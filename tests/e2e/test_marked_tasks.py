@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from potstill.artifacts import read_json
 from potstill.config import load_params
+from tests.conftest import REPOSITORY
 from tests.e2e.test_tasks import COMMON, GATE, STAGES
 from tests.marked import PEOPLE, PLACES, question_rows, tagged_rows, write_jsonl
 from tests.tasks.data_workspace import make_workspace, run_stages
@@ -49,6 +51,7 @@ def served(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
     from tasks.package import package
     from tasks.smoke import smoke
 
+    shutil.copy(REPOSITORY / "bentofile.yaml", folder)
     params = load_params(folder / "params.yaml")
     verdict = gate(params, folder, folder / "data/serving")
     assert verdict.passed, verdict.sentence
