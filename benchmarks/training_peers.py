@@ -233,12 +233,9 @@ class Potstill:
         """Seconds of a whole default run until dev is at the target, and of the signals it needs once."""
         workspace, precision = self._workspace, self._variation.precision
         started = time.perf_counter()
-        extract(
-            workspace.teacher,
-            workspace.dataset,
-            batch_tokens=workspace.params.signals.batch_tokens,
-            precision=precision,
-        )
+        with tempfile.TemporaryDirectory() as scratch:
+            live = LiveTeacher(workspace.teacher, CPU, precision)
+            extract(live, workspace.dataset, workspace.params.signals, identity={}, work=Path(scratch))
         signals = time.perf_counter() - started
         plan = workspace.plan(evaluations_per_epoch=evaluations)
         score, scores = workspace.dev_accuracy(precision), list[float]()

@@ -91,11 +91,43 @@ def run(
 
 
 @app.command()
+def search(
+    cheapest: Annotated[
+        bool, typer.Option("--cheapest", help="Name the cheapest student that passes the gates; exit code 7 if none.")
+    ] = False,
+    params: Annotated[
+        Path | None, typer.Option(help="A file whose top-level sections replace those of params.yaml.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value: search.trials=40.")
+    ] = None,
+) -> None:
+    """Try students of many kinds on the teacher's signals, and show what accuracy costs."""
+    from flows.searching import execute
+
+    execute(Path.cwd(), params, set_ or [], cheapest=cheapest)
+
+
+@app.command()
 def status(json_: Annotated[bool, typer.Option("--json", help="Print plain JSON.")] = False) -> None:
     """Show which stages are current, and the versions in the registry."""
     from flows.status import show
 
     show(Path.cwd(), as_json=json_)
+
+
+@app.command()
+def probe(
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIST", help="A choice to try, as [0, 2, 4]; several times. The usual ones by default."),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Training rows for each choice.")] = 8000,
+) -> None:
+    """Try choices of a student's layers in short runs on the cached signals; change nothing."""
+    from flows.probing import show
+
+    show(Path.cwd(), layers or [], rows)
 
 
 @app.command()
@@ -117,7 +149,8 @@ def init(
     text: Annotated[str, typer.Option(help="Column with the text; two columns of a pair as `first,second`.")],
     label: Annotated[str, typer.Option(help="Column with the label.")],
     teacher: Annotated[
-        str | None, typer.Option(help="Folder of the teacher, or a hub id with its commit: id@commit.")
+        str | None,
+        typer.Option(help="Folder of the teacher, a hub id with its commit (id@commit), or scratch: train one."),
     ] = None,
 ) -> None:
     """Make a workspace for data of your own."""

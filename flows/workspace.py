@@ -15,7 +15,7 @@ import yaml
 
 from flows.changes import dump_params, edit_params
 from potstill.artifacts import write_json, write_text
-from potstill.config import parse_params
+from potstill.config import Pretrain, parse_params
 from potstill.errors import EmptyDataError, FetchError, ParamsError, ToolError
 from tasks.codefile import CODE_FILE, write_code_file
 from tasks.stage import CODE
@@ -157,6 +157,10 @@ def _minimums(labels: Mapping[str, int], split: Mapping[str, float]) -> dict[str
 def _use_teacher(document: Any, teacher: str) -> None:
     folder = Path(teacher)
     document["ingest"].ca.items.pop("teacher", None)  # the comment is about the default one
+    if teacher == "scratch" and not folder.is_dir():
+        document["ingest"]["teacher"] = {"kind": "scratch"}
+        document["distill"]["layers"] = strided_layers(Pretrain().layers)
+        return
     if folder.is_dir():
         document["ingest"]["teacher"] = {"kind": "file", "path": str(folder.resolve())}
         try:

@@ -7,11 +7,12 @@ and what is allowed. Every section is named as the stage that receives it; `proj
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +26,10 @@ SPLITS = ("train", "dev", "test", "transfer")
 # What a model is to answer: one class of several; any of several labels; a number; the entities of a text; a span of
 # a context that answers a question.
 TaskKind = Literal["single_label", "multi_label", "regression", "token_classification", "question_answering"]
+# auto: where it is of use.
+Switch = Literal["auto"] | bool
+# Hidden states, counted from 0: what the first layer takes in.
+LayerNumbers = list[Annotated[int, Field(ge=0)]]
 
 
 class Strict(BaseModel):
@@ -40,6 +45,12 @@ class Project(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    # That share each step of a training stage, and the files of signals, on this machine: `torchrun` starts them, one a
+    # GPU where there are some.
+    processes: Positive = 1
+
+
+Section = TypeVar("Section", bound=Strict)
 
 
 # --- ingest ---------------------------------------------------------------------------------------------------------
@@ -82,15 +93,29 @@ class HubSource(Strict):
     subset: str | None = None
 
 
+class ScratchSource(Strict):
+    """No encoder is to be had: the stage pretrain trains one on the texts of train and transfer."""
+
+    kind: Literal["scratch"]
+
+
 DataSource = Annotated[PackageSource | FileSource | SavedSource | HubSource, Field(discriminator="kind")]
 ModelSource = Annotated[PackageSource | FileSource | HubSource, Field(discriminator="kind")]
+TeacherSource = Annotated[PackageSource | FileSource | HubSource | ScratchSource, Field(discriminator="kind")]
 
 
 class Ingest(Strict):
-    """Where data and teacher come from. Each source lands in `data/raw/<name>/`, the teacher in `data/base/`."""
+    """Where data and teachers come from.
+
+    Each source lands in `data/raw/<name>/`, the teacher in `data/given/`, further ones in `data/given/members/<name>/`.
+    """
 
     data: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], DataSource], Field(min_length=1)]
-    teacher: ModelSource
+    teacher: TeacherSource
+    # Another encoder that the student starts from, in `data/base/student/` (distill.student of kind checkpoint).
+    student: ModelSource | None = None
+    # Teachers beside the first, which teacher.members describes.
+    teachers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], ModelSource] = {}
 
 
 # --- prepare --------------------------------------------------------------------------------------------------------
@@ -101,9 +126,12 @@ class Table(Strict):
 
     source: str
     files: str = "*"
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "saved"] = "auto"
-    # Names for files without a header row.
+    # lines: each line of a file is one text.
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "saved", "lines"] = "auto"
+    # Names for files without a header row; of `lines` one name, `text` if it is not given.
     columns: list[str] | None = None
+    # Columns that have one value in all rows of these files, such as the label where each class has a file.
+    constants: dict[str, str | int] = {}
     # Overrides of prepare.text for this table; `transfer` tables need no label.
     text: str | list[str] | None = None
     split: Literal["auto", "train", "dev", "test", "transfer"] = "auto"
@@ -354,10 +382,21 @@ class Validate(Strict):
         return self
 
 
+class Vocabulary(Strict):
+    """The student's own vocabulary: special tokens, single characters, and what train and transfer use most."""
+
+    # All of these together; null: no limit.
+    max_tokens: Positive | None = None
+    # A token seen less often is dropped; texts that have it are split into shorter ones.
+    min_count: Positive = 1
+
+
 class Tokenize(Strict):
     """Longest sequence in tokens, special tokens included; longer texts are cut and counted."""
 
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    # Trims the student's and its control's token embeddings; null: the teacher's vocabulary. The teacher keeps its own.
+    vocabulary: Vocabulary | None = None
     # Of question_answering: tokens that neighbouring windows of a long context share; null: a quarter of a window.
     stride: Annotated[int, Field(ge=0)] | None = None
 
@@ -371,6 +410,37 @@ class Tokenize(Strict):
 
 
 # --- training -------------------------------------------------------------------------------------------------------
+
+
+class Adversarial(Strict):
+    """FGM: each batch once more, its token embeddings moved where the loss rises fastest."""
+
+    # Length of a row's step over all its tokens.
+    epsilon: Annotated[float, Field(gt=0)] = 1.0
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Mixup(Strict):
+    """MixKD: each batch once more, its rows' token embeddings blended in pairs, for a live teacher to answer."""
+
+    # Of Beta(alpha, alpha), from which a row's share of its blend is drawn.
+    alpha: Annotated[float, Field(gt=0)] = 0.4
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+LoraTarget = Literal["query", "key", "value", "qkv", "attention_out", "ffn_in", "ffn_out"]
+
+
+class Lora(Strict):
+    """Low-rank adaptation: linear layers learn a product of two thin matrices, which is added to them in the end."""
+
+    # Of the product, which is scaled by alpha / rank.
+    rank: Positive = 8
+    alpha: Positive = 16
+    # Of what the product takes in.
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # The linear layers of every layer; null: queries and values, or the one that makes both.
+    targets: Annotated[list[LoraTarget], Field(min_length=1)] | None = None
 
 
 class Training(Strict):
@@ -390,19 +460,90 @@ class Training(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     # Leave the token embeddings as they start: less to update, and rare tokens keep their pretrained meaning.
     freeze_embeddings: bool = False
+    # Train low-rank matrices and the head instead of all weights; null: all weights.
+    lora: Lora | None = None
     # Decay a step of the weights' moving average, which is then what dev judges and what is kept; null: no average.
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     # Dev evaluations without a better score after which training stops; null: never.
     patience: Positive | None = None
+    # Evaluations whose mean has to rise for that: above 1, a lucky or unlucky one alone decides nothing.
+    patience_window: Positive = 1
     evaluations_per_epoch: Positive = 1
     # Seconds between checkpoints; the newest that verifies is where an interrupted run goes on.
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 30
+    # Layers run on real tokens alone; auto: on a GPU, where its attention can.
+    packing: Switch = "auto"
+    # torch.compile; auto: on a GPU, where a measurement says that the run ends earlier for it.
+    compile: Switch = "auto"
+    # Of the loss, further passes on the same rows; null: none.
+    adversarial: Adversarial | None = None
+
+    @model_validator(mode="after")
+    def _compile_what_stays(self) -> Self:
+        if self.compile is True and (self.packing is True or self.adversarial is not None):
+            other = "packing is true" if self.packing is True else "adversarial steps change the model's passes"
+            raise ValueError(f"compile is true, but {other}; set compile to auto or false")
+        return self
+
+
+class Pretrain(Training):
+    """Masked language modelling (BERT) of a new encoder, where `ingest.teacher` is `kind: scratch`.
+
+    The texts are those of train and transfer, never of dev or test; what is beyond `max_length` makes further rows.
+    """
+
+    epochs: Positive = 10
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    # WordPiece tokens at most, and how often a character or a piece has to occur to be one.
+    vocabulary: Annotated[int, Field(ge=50)] = 8000
+    min_frequency: Positive = 2
+    lowercase: bool = True
+    # The encoder: layers, width, attention heads (which divide the width), and its positions.
+    layers: Positive = 4
+    width: Positive = 256
+    heads: Positive = 4
+    max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    # Share of the tokens to predict: 80% of them are masked, 10% replaced at random, 10% left as they are.
+    masked: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+    # Share of the texts held out to see how well it predicts.
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+    @model_validator(mode="after")
+    def _divide_the_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width is {self.width} and heads {self.heads}; take a number of heads that divides it")
+        return self
+
+
+class Member(Strict):
+    """A further teacher of `ingest.teachers`: as it is, or fine-tuned under the teacher's plan."""
+
+    fine_tuned: bool = False
+    # Relative to the others': the probabilities that teach are the weighted mean.
+    weight: Annotated[float, Field(gt=0)] = 1.0
 
 
 class Teacher(Training):
-    """Fine-tuning of the teacher; `fine_tuned: true` takes it as it is after its labels are verified."""
+    """Fine-tuning of the teacher; `fine_tuned: true` takes it as it is after its labels are verified.
+
+    With `seeds` or `members` several models teach, as an ensemble; the student starts from the first one's layers.
+    """
 
     fine_tuned: bool = False
+    # Runs of the fine-tuning, each with a seed of its own: project.seed, the next, ...
+    seeds: Positive = 1
+    # Of `ingest.teacher`, shared by its seeds.
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    # By their names in `ingest.teachers`.
+    members: dict[str, Member] = {}
+
+    @model_validator(mode="after")
+    def _train_more_than_one_seed(self) -> Self:
+        if self.fine_tuned and self.seeds > 1:
+            raise ValueError(
+                f"seeds is {self.seeds} of a teacher that is taken as it is; set fine_tuned to false or seeds to 1"
+            )
+        return self
 
 
 class Signals(Strict):
@@ -410,6 +551,21 @@ class Signals(Strict):
 
     dtype: Literal["float32", "float16"] = "float32"
     batch_tokens: Annotated[int, Field(ge=16)] = 8192
+    # Of one file; an interrupted run goes on behind the files it finished.
+    shard_rows: Positive = 4096
+    # Beside logits, for losses on layers without a live teacher: hidden states of every token; queries, keys and
+    # values of a layer's attention; of hidden states the first token's and the mean alone (pkd, rkd, contrastive).
+    hidden: LayerNumbers = []
+    attention: list[Positive] = []
+    vectors: LayerNumbers = []
+
+    @model_validator(mode="after")
+    def _name_layers_once(self) -> Self:
+        for key in ("hidden", "attention", "vectors"):
+            numbers = getattr(self, key)
+            if len(set(numbers)) != len(numbers):
+                raise ValueError(f"{key} {numbers} names a layer twice; remove one")
+        return self
 
 
 # --- loss terms of distillation ---------------------------------------------------------------------------------------
@@ -538,17 +694,196 @@ Term = Annotated[
 ]
 
 
+class MaskedTerm(Strict):
+    """The loss on a masked language model's answers where a token is masked, for a base that has such a head.
+
+    `kl` * T^2 * KL(teacher || student at T) + `ce` * CE with the token that was there (DistilBERT).
+    """
+
+    kl: Annotated[float, Field(ge=0)] = 1.0
+    ce: Annotated[float, Field(ge=0)] = 0.5
+    temperature: Temperature = 2.0
+    # As in `pretrain`.
+    masked: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+
+    @model_validator(mode="after")
+    def _weigh_something(self) -> Self:
+        if not self.kl + self.ce:
+            raise ValueError("kl and ce are both 0; give one a weight, or set masked_lm to null")
+        return self
+
+
+class General(Training):
+    """General distillation, before any task: layers of the base learn its states on the texts of train and transfer.
+
+    No label is used, and no text of dev or test. The student of `distill` then starts from the result.
+    """
+
+    # The base's layers the student starts from, as in `distill`; null: no general distillation.
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    epochs: Positive = 3
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    # As `distill.terms`; those on layers, since there is no task yet.
+    terms: list[Term] = [RelationsTerm(kind="relations"), CosineTerm(kind="cosine")]
+    masked_lm: MaskedTerm | None = None
+    # Share of the texts held out to select the weights by.
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+    @model_validator(mode="after")
+    def _compare_layers_only(self) -> Self:
+        on_logits = [term.kind for term in self.terms if not isinstance(term, LayerTerm)]
+        if on_logits:
+            raise ValueError(
+                f"the term {on_logits[0]} compares answers to a task, and general distillation has none; "
+                "take terms on layers, or masked_lm"
+            )
+        return self
+
+
+# --- what a student is made of ---------------------------------------------------------------------------------------
+
+
+class LayersStudent(Strict):
+    """The teacher's class, with copies of its embeddings, `distill.layers`, pooler and head."""
+
+    kind: Literal["layers"]
+
+
+class DistilBertStudent(Strict):
+    """A DistilBERT with copies of a BERT's embeddings, `distill.layers` and head; for single texts."""
+
+    kind: Literal["distilbert"]
+
+
+class CheckpointStudent(Strict):
+    """`distill.layers` of the encoder that `ingest.student` names, with its own tokenizer and a fresh head."""
+
+    kind: Literal["checkpoint"]
+
+
+class ConfigStudent(Strict):
+    """The teacher's class at random, with as many layers as `distill.layers` names; null: the teacher's size."""
+
+    kind: Literal["config"]
+    hidden_size: Positive | None = None
+    heads: Positive | None = None
+    intermediate_size: Positive | None = None
+
+
+StudentKind = Annotated[
+    LayersStudent | DistilBertStudent | CheckpointStudent | ConfigStudent, Field(discriminator="kind")
+]
+
+
+class Prune(Strict):
+    """A narrower student: of every layer the feed-forward units whose loss would cost most, before it learns."""
+
+    # Units kept in each layer.
+    ffn: Positive
+    # Rows of the training data over which importance is measured.
+    rows: Positive = 2048
+
+
+# They compare state with state, token by token: student and teacher have to split texts alike.
+BY_TOKEN = ("cosine", "hidden", "attention", "relations")
+
+
+Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class Mutual(Strict):
+    """Students that teach each other: T^2 * KL(mean of the others || student at T) beside each one's own loss."""
+
+    # Teacher layers of each student; one of them is distill.layers. The best on dev is kept.
+    students: list[Layers]
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    # null: distill.temperature.
+    temperature: Temperature | None = None
+    # Whether the teacher teaches them too; else each one's own loss is the gold labels'.
+    teacher: bool = True
+
+    @model_validator(mode="after")
+    def _take_two(self) -> Self:
+        if len(self.students) < 2:
+            raise ValueError(f"students is {self.students}: it takes two students or more to teach each other")
+        return self
+
+
 class Distill(Training):
     """Distillation: alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE on rows with a gold label, + terms."""
 
-    # Teacher layers the student starts from, in order, counted from 0.
-    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    # Layers the student starts from, in order, counted from 0: the teacher's, or the checkpoint's.
+    layers: Layers
+    student: StudentKind = LayersStudent(kind="layers")
+    prune: Prune | None = None
     temperature: Temperature = 2.0
     # Weight of the teacher; rows without a gold label always carry 1.
     alpha: Share = 0.9
     # Losses that are added to it; those on layers run the teacher live.
     terms: list[Term] = []
     transfer: bool = True
+    # A further pass on blends of the rows, which runs the teacher live; null: none.
+    mixup: Mixup | None = None
+    # Teacher layers of students in between, each distilled from the one before; the last one teaches the student.
+    assistants: list[Layers] = []
+    mutual: Mutual | None = None
+
+    @model_validator(mode="after")
+    def _nest_assistants(self) -> Self:
+        chain = [*self.assistants, self.layers] if self.assistants else []
+        for before, after in itertools.pairwise(chain):
+            missing = [layer for layer in after if layer not in before]
+            if missing:
+                owner = "layers" if after is self.layers else "assistants"
+                raise ValueError(
+                    f"{owner} names layer {missing[0]} in {after}, but the assistant before it has only the teacher's "
+                    f"layers {before}"
+                )
+        self._refuse_other_students("assistants", wanted=bool(self.assistants))
+        if self.assistants and any(isinstance(term, LayerTerm) and term.layers is not None for term in self.terms):
+            raise ValueError(
+                "terms name layers, which are others from one assistant to the next; leave out their layers (the last "
+                "with the last) or the assistants"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fit_mutual(self) -> Self:
+        if self.mutual is None:
+            return self
+        self._refuse_other_students("mutual", wanted=True)
+        if self.assistants:
+            raise ValueError("assistants and mutual exclude each other; set one of them")
+        changed = [key for key in ("adversarial", "mixup") if getattr(self, key) is not None]
+        changed += [key for key in ("compile", "packing") if getattr(self, key) is True]
+        if changed:
+            raise ValueError(
+                f"mutual runs several students on a batch, which {changed[0]} cannot; set {changed[0]} to "
+                f"{'null' if changed[0] in ('adversarial', 'mixup') else 'auto'}, or mutual to null"
+            )
+        if self.layers not in self.mutual.students:
+            raise ValueError(
+                f"mutual.students is {self.mutual.students} without layers ({self.layers}), which the control is "
+                "made of; add them or set layers to one of the students'"
+            )
+        if not self.mutual.teacher and self.terms:
+            raise ValueError("terms compare with the teacher; set mutual.teacher to true or terms to []")
+        return self
+
+    def _refuse_other_students(self, key: str, *, wanted: bool) -> None:
+        if wanted and self.student.kind not in ("layers", "distilbert"):
+            raise ValueError(
+                f"{key} takes students of a teacher's layers, but student is of kind {self.student.kind}; set it to "
+                "{kind: layers}"
+            )
+
+    @model_validator(mode="after")
+    def _compile_what_no_term_looks_into(self) -> Self:
+        layered = next((term for term in self.terms if isinstance(term, LayerTerm)), None)
+        if self.compile is True and (self.mixup is not None or layered is not None):
+            other = "mixup changes" if layered is None else f"the loss term {layered.kind} looks into"
+            raise ValueError(f"compile is true, but {other} the model's passes; set compile to auto or false")
+        return self
 
 
 class Finetune(Training):
@@ -556,7 +891,14 @@ class Finetune(Training):
 
 
 class Control(Training):
-    """The no-distillation control: the pretrained base's layers on gold labels, for as long as that helps."""
+    """The controls: the pretrained base's layers, and the teacher's, on gold labels for as long as that helps."""
+
+
+class Proof(Strict):
+    """Whether the teacher helps: student and controls over several training seeds, compared on the test split."""
+
+    # The first is project.seed, whose student is served; each further one trains a student and both controls anew.
+    seeds: Annotated[int, Field(ge=1, le=100)] = 1
 
 
 class Export(Strict):
@@ -567,7 +909,8 @@ class Export(Strict):
     int8_max_accuracy_drop: Share = 0.005
     # Share of equal labels with the student; of numbers: the correlation.
     int8_min_agreement: Share = 0.98
-    # Of the feed-forward layers' output products, those that cost most in INT8 and so stay in fp32.
+    # Of the feed-forward layers' output products, those that cost most in INT8 and so are computed in fp32; their
+    # weights are stored in 8 bits like the others.
     int8_fp32_products: Annotated[int, Field(ge=0)] = 1
 
 
@@ -607,6 +950,8 @@ class Gate(Strict):
     min_gain_over_control: Annotated[float, Field(ge=-1, le=1)] | None = None
     # The upper bound of that gain's confidence interval: below 0 the candidate is worse than the control beyond noise.
     min_gain_over_control_upper: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
+    # Controls against which the proof has to say BEATS.
+    must_beat: list[Literal["pretrained", "initialised"]] = []
     max_ece: Share | None = None
     max_file_mb: Annotated[float, Field(gt=0)] | None = 20.0
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None
@@ -663,6 +1008,49 @@ class Schedule(Strict):
     stage_minutes: Annotated[float, Field(gt=0)] = 120
 
 
+# --- search -----------------------------------------------------------------------------------------------------------
+
+
+class StaticStudent(Strict):
+    """Static-embedding students: a vector a token, their mean, one linear layer; taught by the teacher's signals."""
+
+    # Widths to try, each a student; [] for none.
+    dimensions: list[Annotated[int, Field(ge=2, le=4096)]] = [64, 256]
+    epochs: Positive = 10
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.005
+    batch_tokens: Annotated[int, Field(ge=16)] = 8192
+
+
+class Search(Strict):
+    """What `potstill search` tries: each trial is one distillation, on the cached signals, judged on dev."""
+
+    trials: Positive = 20
+    # tpe draws numbers between the least and the largest of a list, by what did well; grid tries all combinations.
+    sampler: Literal["tpe", "grid"] = "tpe"
+    # Ends a trial whose dev score is behind those of the others at the same point.
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    # 2 and more: score by that many held-out parts of train in turn; 0: by dev.
+    folds: Annotated[int, Field(ge=0, le=20)] = 0
+    # Dev evaluations of an epoch: where the pruner looks.
+    evaluations_per_epoch: Positive = 4
+    # Lists of teacher layers; null: a half, a third and a sixth of them, evenly spaced from the first.
+    layers: (
+        Annotated[list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)] | None
+    ) = None
+    temperature: Annotated[list[Temperature], Field(min_length=1)] = [1.0, 4.0]
+    alpha: Annotated[list[Share], Field(min_length=1)] = [0.5, 1.0]
+    learning_rate: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [5e-5, 2e-4]
+    # Name -> losses beside that on logits, as distill.terms.
+    losses: Annotated[dict[str, list[Term]], Field(min_length=1)] = {"kl": [], "kl and dist": [DistTerm(kind="dist")]}
+    static: StaticStudent = StaticStudent()
+
+    @model_validator(mode="after")
+    def _judge_by_two_folds(self) -> Self:
+        if self.folds == 1:
+            raise ValueError("folds is 1; set it to 2 or more, or to 0 to judge by dev")
+        return self
+
+
 class Params(Strict):
     """The whole of `params.yaml`."""
 
@@ -670,16 +1058,20 @@ class Params(Strict):
     ingest: Ingest
     prepare: Prepare
     validate_: Annotated[Validate, Field(alias="validate")]
+    pretrain: Pretrain = Pretrain()
     tokenize: Tokenize
     teacher: Teacher
     signals: Signals = Signals()
+    general: General = General()
     distill: Distill
     finetune: Finetune
     control: Control
+    proof: Proof = Proof()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
     promote: Promote = Promote()
+    search: Search = Search()
     serve: Serve = Serve()
     smoke: Smoke = Smoke()
     schedule: Schedule = Schedule()
@@ -717,6 +1109,95 @@ class Params(Strict):
         for name in {"min_per_class", "max_class_share"} & data.model_fields_set:
             if task in ("regression", "question_answering") and getattr(data, name) is not None:
                 raise ValueError(f"validate.{name} is of classes, a {task} task has none; set it to null")
+
+    @model_validator(mode="after")
+    def _places_have_one_tokenizer_and_teacher(self) -> Self:
+        """Answers that are places in a text are compared token by token of one tokenizer, with one teacher."""
+        if self.prepare.task not in ("token_classification", "question_answering"):
+            return self
+        asked = {
+            "tokenize.vocabulary": self.tokenize.vocabulary is not None,
+            "ingest.student": self.ingest.student is not None,
+            "ingest.teachers": bool(self.ingest.teachers),
+            "teacher.seeds": self.teacher.seeds > 1,
+            "distill.mutual": self.distill.mutual is not None,
+            "distill.mixup": self.distill.mixup is not None,
+            "proof.seeds": self.proof.seeds > 1,
+        }
+        found = next((key for key, given in asked.items() if given), None)
+        if found is not None:
+            raise ValueError(f"{found} is for tasks of whole texts, prepare.task is {self.prepare.task}; take it back")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_are_described(self) -> Self:
+        if self.ingest.teachers.keys() != self.teacher.members.keys():
+            raise ValueError(
+                f"ingest.teachers ({', '.join(self.ingest.teachers) or 'none'}) and teacher.members "
+                f"({', '.join(self.teacher.members) or 'none'}) have to name the same teachers"
+            )
+        if self.distill.mixup is not None and (self.teacher.members or self.teacher.seeds > 1):
+            raise ValueError(
+                "distill.mixup asks one live teacher about blends of rows, but there are several; set it to null, or "
+                "teacher.seeds to 1 and teacher.members to {}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bases_fit(self) -> Self:
+        if isinstance(self.ingest.teacher, ScratchSource):
+            if self.teacher.fine_tuned:
+                raise ValueError("teacher.fine_tuned is true, but ingest.teacher is made from scratch; set it to false")
+            if self.tokenize.max_length > self.pretrain.max_length:
+                raise ValueError(
+                    f"tokenize.max_length is {self.tokenize.max_length}, but the encoder made from scratch has "
+                    f"{self.pretrain.max_length} positions; set pretrain.max_length to at least that"
+                )
+        if self.general.layers is None:
+            return self
+        if self.general.layers != self.distill.layers:
+            raise ValueError(
+                f"general.layers are {self.general.layers} and distill.layers {self.distill.layers}; give both the "
+                "same: the student of distill starts from the one of general"
+            )
+        if self.distill.assistants or self.distill.mutual is not None:
+            raise ValueError(
+                "general.layers are set, but with distill.assistants or distill.mutual students start from the layers "
+                "of a teacher; set general.layers to null"
+            )
+        if self.distill.student.kind != "layers":
+            raise ValueError(
+                f"general.layers are set, but distill.student is of kind {self.distill.student.kind}, which starts "
+                "from other weights; set general.layers to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bring_the_student(self) -> Self:
+        wanted, there = self.distill.student.kind == "checkpoint", self.ingest.student is not None
+        if wanted and not there:
+            raise ValueError("distill.student: kind checkpoint needs its model; name it under ingest.student")
+        if there and not wanted:
+            raise ValueError(
+                f"ingest.student names a model, but distill.student is of kind {self.distill.student.kind}; set it to "
+                "{kind: checkpoint} or remove ingest.student"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compare_the_same_tokens(self) -> Self:
+        by_token = next((term.kind for term in self.distill.terms if term.kind in BY_TOKEN), None)
+        if self.tokenize.vocabulary is not None and by_token is not None:
+            raise ValueError(
+                f"distill.terms: {by_token} compares token by token, but a student with a vocabulary of its own splits "
+                "texts otherwise than its teacher; remove the term or set tokenize.vocabulary to null"
+            )
+        if self.distill.mixup is not None and (self.tokenize.vocabulary or self.ingest.student) is not None:
+            raise ValueError(
+                "distill.mixup blends rows token by token, but a student with a vocabulary of its own splits texts "
+                "otherwise than its teacher; set distill.mixup to null, or tokenize.vocabulary and ingest.student"
+            )
+        return self
 
 
 def load_params(path: Path) -> Params:
@@ -766,10 +1247,15 @@ def parse_params(value: Mapping[str, Any], *, where: str = "params.yaml") -> Par
 
 def parse_distill(values: Mapping[str, Any]) -> Distill:
     """Check a `distill` section alone. See `load_params` for errors."""
+    return parse_section("distill", Distill, values)
+
+
+def parse_section(name: str, kind: type[Section], values: Mapping[str, Any]) -> Section:
+    """Check one section alone. See `load_params` for errors."""
     try:
-        return Distill.model_validate(dict(values))
+        return kind.model_validate(dict(values))
     except ValidationError as error:
-        items = [dict(item) | {"loc": ("distill", *item["loc"])} for item in error.errors()]
+        items = [dict(item) | {"loc": (name, *item["loc"])} for item in error.errors()]
         raise ParamsError("; ".join(dict.fromkeys(_explain(values, item) for item in items))) from error
 
 
@@ -801,8 +1287,7 @@ def _walk(path: list[str]) -> tuple[list[str], Any]:
     shown: list[str] = []
     found: Any = Params
     for part in path:
-        if get_origin(found) is Annotated:
-            found = get_args(found)[0]
+        found = _plain(found)
         members = [member for member in get_args(found) if _is_model(member)]
         if get_origin(found) in (Union, UnionType) and members:
             found = next((member for member in members if _kind(member) == part), None)
@@ -813,7 +1298,16 @@ def _walk(path: list[str]) -> tuple[list[str], Any]:
             found = next((field.annotation for name, field in fields if part in (name, field.alias)), None)
         else:  # an item of a list or a dict
             found = (get_args(found) or (None,))[-1]
-    return shown, found
+    return shown, _plain(found)
+
+
+def _plain(annotation: Any) -> Any:
+    """Without its limits, and the section of a section or null."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    members = [member for member in get_args(annotation) if _is_model(member)]
+    alone = get_origin(annotation) in (Union, UnionType) and [_kind(member) for member in members] == [None]
+    return members[0] if alone else annotation
 
 
 def _is_model(annotation: Any) -> bool:

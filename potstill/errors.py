@@ -157,7 +157,7 @@ class SequenceLengthError(PotstillError):
 
 
 class TrainingError(PotstillError):
-    """Training stopped on a NaN or infinite loss."""
+    """Training stopped: a NaN or infinite loss or gradient, or memory that does not hold a batch."""
 
     exit_code = 43
 

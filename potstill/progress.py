@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,8 +21,13 @@ class Bar(Protocol):
 
 
 def say(text: str) -> None:
-    """One line to the user, in order with everything else."""
-    print(text, flush=True)
+    """One line to the user, in order with everything else; of several processes under `torchrun` the first speaks."""
+    if _speaks():
+        print(text, flush=True)
+
+
+def _speaks() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
@@ -34,7 +40,7 @@ def progress(description: str, total: float, unit: str, *, done: float = 0) -> I
         unit: "rows", "tokens", "steps".
         done: what an earlier, interrupted run had finished.
     """
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and _speaks():
         with _terminal_bar(description, total, unit, done) as bar:
             yield bar
     else:

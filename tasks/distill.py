@@ -1,52 +1,119 @@
-"""distill: a student made of the teacher's layers learns the teacher's signals on labelled and transfer rows."""
+"""distill: a student made of the teacher's layers learns the teacher's signals on labelled and transfer rows.
+
+With assistants, the last of them teaches it; with mutual distillation several students learn, and the best is kept.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset, labelled
-from potstill.distillation.composition import distillation
-from potstill.distillation.signals import StoredSignals
+from potstill.distillation.columns import described
+from potstill.distillation.composition import Blend, Distillation
+from potstill.distillation.objective import Objective
 from potstill.distillation.supervision import HEAD_LOSSES
 from potstill.models.heads import task_of
 from potstill.models.loading import load_classifier, save_model
-from potstill.models.student import student_from_layers
+from potstill.models.student import check_plan
 from potstill.progress import say
-from potstill.training.loop import train
-from tasks.learning import dev_score, open_split, prepare_setting, scoring_of, tokenizer_folder, training_result
+from potstill.training.assistants import Teaching, through_assistants
+from potstill.training.loop import Outcome
+from potstill.training.together import Best, objective_for, train_students
+from tasks.learning import (
+    dev_score,
+    open_split,
+    open_splits,
+    prepare_setting,
+    scoring_of,
+    stored_signals,
+    student_tokens,
+    tokenizer_folder,
+    training_result,
+)
 from tasks.stage import Result, Stage, main
+from tasks.students import make_student
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def run(stage: Stage) -> Result:
     """Make `data/distilled/`."""
     distill = stage.params(Distill)
+    teacher_rows = open_splits(stage, _splits(distill))
+    own_tokens = student_tokens(stage) != stage.deps["tokens"]
+    dataset = open_splits(stage, _splits(distill), student=True) if own_tokens else teacher_rows
+    teaching = _teaching(stage, distill, teacher_rows)
+    students = _students(stage, distill, teaching, dataset)
+    setting = prepare_setting(stage, distill, students[0])
+    objective = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None)
+    _describe(objective, teaching, dataset)
+    score = dev_score(stage, open_split(stage, "dev", student=True), setting)
+    with stage.work("training"):
+        best = train_students(students, objective, dataset, score, setting)
+    return _write(stage, distill, students[best.place], best, teaching)
+
+
+def _splits(distill: Distill) -> list[str]:
+    """The rows to learn from."""
+    return ["train", "transfer"] if distill.transfer else ["train"]
+
+
+def _teaching(stage: Stage, distill: Distill, rows: TokenDataset) -> Teaching:
+    """The teacher and its signals, or the last assistant and its."""
     teacher = load_classifier(stage.deps["teacher"])
-    student = student_from_layers(teacher, distill.layers)
-    splits = ["train", "transfer"] if distill.transfer else ["train"]
-    dataset = TokenDataset.concatenate([open_split(stage, split) for split in splits])
-    setting = prepare_setting(stage, distill, student)
-    score = dev_score(stage, setting)
-    scoring = scoring_of(stage)
-    stored = StoredSignals.open(stage.deps["signals"], dataset, stage.deps["teacher"])
-    device, precision = setting.device, setting.precision
-    objective = distillation(
-        distill, student, teacher, stored, device=device, precision=precision, seed=stage.project.seed
-    )
-    soft = HEAD_LOSSES[task_of(student)].soft_term.upper()
+    if distill.student.kind in ("layers", "distilbert"):
+        check_plan(distill, teacher)
+    teaching = Teaching(teacher, stored_signals(stage, rows), distill.layers)
+    if not distill.assistants:
+        return teaching
+    setting = prepare_setting(stage, distill, teacher)
+    with stage.work("training"):
+        return through_assistants(distill, teaching, rows, dev_score(stage, open_split(stage, "dev"), setting), setting)
+
+
+def _students(stage: Stage, distill: Distill, teaching: Teaching, rows: TokenDataset) -> list[PreTrainedModel]:
+    """The one student, or those that teach each other."""
+    logits_alone = Distillation(teaching.source, Blend(distill.temperature, distill.alpha, task_of(teaching.model)))
+    each = [teaching.layers] if distill.mutual is None else distill.mutual.students
+    return [make_student(stage, teaching.model, rows, logits_alone, layers) for layers in each]
+
+
+def _describe(objective: Objective, teaching: Teaching, dataset: TokenDataset) -> None:
+    if not teaching.source.supports(objective.asks):
+        say(f"distill: the teacher runs for its {described(objective.asks)}, which the signals stage can store")
+    soft = HEAD_LOSSES[task_of(teaching.model)].soft_term.upper()
     without = int((~labelled(dataset.labels)).sum())
     unlabelled = f"{without:,} of {len(dataset):,} rows have no gold label and carry {soft} alone"
     first, *others = objective.describe()
     for line in (f"{first}; {unlabelled}", *others):
         say(f"distill: {line}")
-    with stage.work("training"):
-        outcome = train(student, dataset, objective, score, setting)
+
+
+def _write(stage: Stage, distill: Distill, student: PreTrainedModel, best: Best, teaching: Teaching) -> Result:
+    outcome, scoring = best.outcome, scoring_of(stage)
+    alone = {f"assistant_{number}": found.score for number, found in enumerate(teaching.outcomes, start=1)}
+    alone |= {f"student_{number}": score for number, score in enumerate(best.scores, start=1)}
     with whole_folder(stage.outs["distilled"]) as folder:
-        save_model(student.cpu(), folder, tokenizer_folder(stage))
-        write_manifest(folder, {scoring.dev_key: outcome.score})
-    return training_result(
-        outcome, scoring, f"dev {scoring.words} {outcome.score:.4f} with layers {distill.layers} of the teacher"
-    )
+        save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
+        write_manifest(folder, {scoring.dev_key: outcome.score} | ({"others": alone} if alone else {}))
+    beside = ", ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in alone.items())
+    summary = f"dev {scoring.words} {outcome.score:.4f} with {_start(distill, best.place)}"
+    rows = outcome.rows + sum(found.rows for found in teaching.outcomes)
+    joined = Outcome(outcome.score, outcome.scores, [*teaching.history, *outcome.history], rows)
+    scores = {f"{scoring.dev_key}_{name}": score for name, score in alone.items()}
+    return training_result(joined, scoring, summary + (f" ({beside})" if beside else ""), scores)
+
+
+def _start(distill: Distill, place: int) -> str:
+    """What the student started from, in words."""
+    if distill.student.kind == "config":
+        return f"{len(distill.layers)} layers at random"
+    layers = distill.layers if distill.mutual is None else distill.mutual.students[place]
+    return f"layers {layers} of the {'checkpoint' if distill.student.kind == 'checkpoint' else 'teacher'}"
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, shared=True)

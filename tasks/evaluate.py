@@ -1,4 +1,4 @@
-"""evaluate: teacher, student, INT8 and control on the frozen test split, side by side."""
+"""evaluate: teacher, student, INT8 and both controls on the frozen test split, side by side."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from potstill.evaluation.plots import (
     label_scores,
     reliability_diagram,
 )
+from potstill.evaluation.proof import Seed, flatten, prove, read_seeds
 from potstill.evaluation.report import differing_marks, disagreements, render_report
 from potstill.evaluation.scoring import scoring_of
 from potstill.evaluation.several import label_f1
@@ -41,7 +42,7 @@ from potstill.progress import Bar, progress
 from potstill.serving.runtime import ModelCard, Student, Text, read_card
 from potstill.training.precision import choose_device
 from potstill.training.predict import predict_logits
-from tasks.learning import open_split, tokenizer_folder, tokens_info
+from tasks.learning import open_split, teacher_logits, teacher_members, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
 
 EXAMPLES = 20
@@ -63,6 +64,7 @@ def run(stage: Stage) -> Result:
     answers = _answers(stage, test, texts, gold, students["int8"], card)
     metrics = _metrics(stage, gold, answers, card)
     figures = _figures(stage, gold, answers, metrics, card)
+    metrics["proof"] = _proof(stage, gold, answers, card)
     _write_evaluation(stage, texts, gold, answers, metrics, figures, students[SHIPPED[card.variant]])
     metrics["evaluation_sha256"] = sha256_file(stage.outs["evaluation"] / MANIFEST)
     _add_speeds(metrics, _speeds(stage, texts, students, card), SHIPPED[card.variant])
@@ -106,10 +108,11 @@ def _answers(
 ) -> dict[str, Answers]:
     """Every model's logits over the test split; INT8 from the texts, as it answers users."""
     found = {}
-    with stage.work("inference"), progress("evaluate", len(MODELS) * len(test), "rows") as bar:
-        for name in ("teacher", "student", "control"):
+    models = len(MODELS) - 1 + len(teacher_members(stage))
+    with stage.work("inference"), progress("evaluate", models * len(test), "rows") as bar:
+        for name in ("teacher", "student", "control", "initialised"):
             temperature = card.temperature if name == "student" else read_temperature(stage.deps[name])
-            found[name] = _torch_answers(stage, name, test, temperature, card.kind, bar)
+            found[name] = _torch_answers(stage, name, temperature, card.kind, bar)
         parts = []
         for start in range(0, len(texts), STEP):
             parts.append(_runtime_logits(int8, texts, gold, slice(start, start + STEP)))
@@ -136,16 +139,19 @@ def _require_finite(logits: Any, who: str) -> None:
     require_finite(np.concatenate([*logits]) if logits.dtype.kind == "O" else logits, who)
 
 
-def _torch_answers(
-    stage: Stage, name: str, test: TokenDataset, temperature: float, task: TaskKind, bar: Bar
-) -> Answers:
-    folder = stage.deps[name]
+def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, bar: Bar) -> Answers:
+    """A model's answers; of a teacher of several models, all of theirs, with the weights and the file of the first."""
+    folder, members = stage.deps[name], 1
     model = load_classifier(folder).to(choose_device(stage.project.device))
-    logits = predict_logits(model, test, advance=bar.advance)
-    _require_finite(logits, str(folder))
+    if name == "teacher":
+        logits, members = teacher_logits(stage, "test", bar.advance), len(teacher_members(stage))
+    else:
+        logits = predict_logits(model, open_split(stage, "test", student=True), advance=bar.advance)
+        _require_finite(logits, str(folder))
     # What would be served as fp32 is the exported file; the others are as large as their weights.
     files = [stage.deps["export"] / "student.fp32.onnx"] if name == "student" else folder.glob("*.safetensors")
-    return Answers(logits, temperature, model.num_parameters(), sum(path.stat().st_size for path in files), task)
+    size = sum(path.stat().st_size for path in files)
+    return Answers(logits, temperature, model.num_parameters(), size, task, members)
 
 
 def read_temperature(folder: Path) -> float:
@@ -157,7 +163,8 @@ def read_temperature(folder: Path) -> float:
 def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
     """The content of metrics.json without speeds."""
     settings = stage.params(Evaluate)
-    return {
+    trimmed = tokens_info(stage, student=True).get("vocabulary")
+    return ({} if trimmed is None else {"vocabulary": trimmed}) | {
         "task": card.kind,
         "shipped": card.variant,
         "rows": len(gold),
@@ -168,6 +175,16 @@ def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: Mod
         "models": {name: score(gold, answers[name], settings) for name in MODELS},
         "comparison": compare(gold, answers, SHIPPED[card.variant], settings, seed=stage.project.seed),
     }
+
+
+def _proof(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
+    """The first seed's student as it ships, and the further seeds of the proof stage."""
+    names = {"student": SHIPPED[card.variant], "pretrained": "control", "initialised": "initialised"}
+    first = Seed(stage.project.seed, {role: answers[name] for role, name in names.items()})
+    # Params let tasks of places in texts have no further seeds.
+    further = [] if isinstance(gold, GoldTags | GoldAnswers) else read_seeds(stage.deps["proof"], gold)
+    seeds = [first, *further]
+    return prove(gold, answers["teacher"], seeds, stage.params(Evaluate), bootstrap_seed=stage.project.seed)
 
 
 def _figures(
@@ -318,12 +335,15 @@ def _write_report(
 
 
 def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
-    models, comparison, key = metrics["models"], metrics["comparison"], scoring_of(metrics).key
+    models, comparison, scored = metrics["models"], metrics["comparison"], scoring_of(metrics).key
     numbers = {f"{name}_{key}": float(value) for name, model in models.items() for key, value in model.items()}
     numbers |= {key: float(value) for key, value in comparison.items() if not isinstance(value, dict)}
+    numbers |= flatten(metrics["proof"])
+    verdicts = ", ".join(f"{one['outcome']} {control}" for control, one in metrics["proof"]["verdicts"].items())
     summary = (
-        f"{MODELS[candidate]} {models[candidate][key]:.4f}, teacher {models['teacher'][key]:.4f}, "
-        f"control {models['control'][key]:.4f} ({comparison['control']['outcome']}), "
+        f"{MODELS[candidate]} {models[candidate][scored]:.4f}, teacher {models['teacher'][scored]:.4f}, "
+        f"control {models['control'][scored]:.4f}, initialised {models['initialised'][scored]:.4f} "
+        f"({verdicts}), "
         f"{comparison['speedup']:.1f}x the teacher's texts/s"
     )
     test = {"digest": metrics["test_sha256"][:32], "source": f"data/prepared/{FROZEN}", "rows": metrics["rows"]}

@@ -29,10 +29,10 @@ SENSITIVITY_ROWS = 256
 def run(stage: Stage) -> Result:
     """Make `data/export/` and `data/serving/`."""
     limits, task = stage.params(Export), task_kind(stage)
-    dev = open_split(stage, "dev")
+    dev = open_split(stage, "dev", student=True)
     student = load_classifier(stage.deps["student"])
     with whole_folder(stage.outs["export"]) as folder:
-        export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage)["token_types"])
+        export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage, student=True)["token_types"])
         with stage.work("inference"):
             reference = predict_logits(student, dev)
             keep = _kept_in_fp32(folder / "student.fp32.onnx", limits.int8_fp32_products, dev, reference)
@@ -94,7 +94,7 @@ def _choose(int8: Parity, limits: Export, scoring: Scoring) -> tuple[str, str]:
 
 
 def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset) -> None:
-    info = tokens_info(stage)
+    info = tokens_info(stage, student=True)
     pair, task = bool(info["pair"]), task_kind(stage)
     temperature = calibrated(task, logits if logits.dtype.kind == "O" else logits.astype(np.float64), dev.labels)
     model = {
@@ -113,7 +113,7 @@ def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset
         model |= {"stride": info["stride"], "no_answer": train["questions"] > train["answers"]}
     with whole_folder(stage.outs["serving"]) as folder:
         shutil.copyfile(stage.outs["export"] / f"student.{variant}.onnx", folder / "model.onnx")
-        shutil.copyfile(tokenizer_folder(stage) / "tokenizer.json", folder / "tokenizer.json")
+        shutil.copyfile(tokenizer_folder(stage, student=True) / "tokenizer.json", folder / "tokenizer.json")
         write_json(folder / "model.json", model)
         write_manifest(folder)
 

@@ -16,14 +16,13 @@ def run(stage: Stage) -> Result:
     """Make `data/student/`."""
     student = load_classifier(stage.deps["distilled"])
     setting = prepare_setting(stage, stage.params(Finetune), student, keep_start=True)
-    score = dev_score(stage, setting)
-    scoring = scoring_of(stage)
+    score, scoring = dev_score(stage, open_split(stage, "dev", student=True), setting), scoring_of(stage)
     with stage.work("training"):
-        outcome = train(student, open_split(stage, "train"), Supervised(task_of(student)), score, setting)
+        outcome = train(student, open_split(stage, "train", student=True), Supervised(task_of(student)), score, setting)
     before = outcome.scores[0]
     kept = outcome.score <= before
     with whole_folder(stage.outs["student"]) as folder:
-        save_model(student.cpu(), folder, tokenizer_folder(stage))
+        save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
         write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": kept})
     after = max(outcome.scores[1:])
     summary = (
@@ -35,4 +34,4 @@ def run(stage: Stage) -> Result:
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, shared=True)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from potstill.artifacts import read_json
-from potstill.config import TaskKind, Training
+from potstill.config import Params, TaskKind, Training
 from potstill.data.batches import TokenDataset
+from potstill.data.tokenization import STUDENT
+from potstill.distillation.ensembles import Floats, average, pooled
+from potstill.distillation.signals import StoredSignals
+from potstill.distillation.teachers import Source
+from potstill.errors import ParamsError
+from potstill.evaluation.metrics import require_finite
 from potstill.evaluation.scoring import SCORINGS, Scoring
+from potstill.models.loading import load_classifier
+from potstill.models.members import Member, read_members
 from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
 from potstill.training.precision import Precision, choose_device, choose_precision, product_size
@@ -22,9 +31,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def tokens_info(stage: Stage) -> dict[str, Any]:
-    """`info.json` of the tokenize stage."""
-    info: dict[str, Any] = read_json(stage.deps["tokens"] / "info.json")
+def student_tokens(stage: Stage) -> Path:
+    """Where the student's token ids and tokenizer lie: the teacher's own folder unless it has a vocabulary of its own.
+
+    Every split has the same rows in the same order in both.
+    """
+    own = stage.deps["tokens"] / STUDENT
+    return own if own.exists() else stage.deps["tokens"]
+
+
+def tokens_info(stage: Stage, *, student: bool = False, member: str = ".") -> dict[str, Any]:
+    """`info.json` of the tokenize stage, the teacher's or the student's; `member` is `members.Member.tokens`."""
+    info: dict[str, Any] = read_json(_tokens(stage, student=student) / member / "info.json")
     return info
 
 
@@ -34,9 +52,28 @@ def task_kind(stage: Stage) -> TaskKind:
     return task
 
 
-def open_split(stage: Stage, split: str) -> TokenDataset:
-    """One split of token ids."""
-    return TokenDataset.open(stage.deps["tokens"] / f"{split}.arrow", tokens_info(stage)["pad_token_id"])
+def require_classes(params: Params, what: str) -> None:
+    """Refuse a command that knows students of classes alone.
+
+    Raises:
+        ParamsError: the task is another.
+    """
+    if params.prepare.task != "single_label":
+        raise ParamsError(
+            f"{what} compares students by their classes, prepare.task is {params.prepare.task}; "
+            "choose layers and settings by `potstill run` with other params"
+        )
+
+
+def open_split(stage: Stage, split: str, *, student: bool = False, member: str = ".") -> TokenDataset:
+    """One split of token ids, the teacher's or the student's; `member` is `members.Member.tokens`."""
+    info = tokens_info(stage, student=student, member=member)
+    return TokenDataset.open(_tokens(stage, student=student) / member / f"{split}.arrow", info["pad_token_id"])
+
+
+def open_splits(stage: Stage, splits: Sequence[str], *, student: bool = False, member: str = ".") -> TokenDataset:
+    """Several splits as one; see `open_split`."""
+    return TokenDataset.concatenate([open_split(stage, split, student=student, member=member) for split in splits])
 
 
 def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precision]:
@@ -52,7 +89,9 @@ def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precisio
 def prepare_setting(stage: Stage, plan: Training, model: PreTrainedModel, *, keep_start: bool = False) -> Setting:
     """Everything `train` needs to know beside model, data and objective."""
     device, precision = choose(stage, model)
-    return Setting(stage.name, plan, stage.project.seed, device, precision, stage.checkpoints, keep_start)
+    return Setting(
+        stage.name, plan, stage.project.seed, device, precision, stage.checkpoints, keep_start, WORK, stage.watch
+    )
 
 
 def scoring_of(stage: Stage) -> Scoring:
@@ -60,9 +99,9 @@ def scoring_of(stage: Stage) -> Scoring:
     return SCORINGS[task_kind(stage)]
 
 
-def dev_score(stage: Stage, setting: Setting) -> Callable[[PreTrainedModel], float]:
+def dev_score(stage: Stage, dev: TokenDataset, setting: Setting) -> Callable[[PreTrainedModel], float]:
     """The task's score on dev: the one number all stages select weights by, from the first evaluation to the last."""
-    dev, scoring = open_split(stage, "dev"), scoring_of(stage)
+    scoring = scoring_of(stage)
 
     def score(model: PreTrainedModel) -> float:
         logits = predict_logits(model, dev, device=setting.device, precision=setting.precision)
@@ -79,6 +118,34 @@ def training_result(
     return Result(summary, found, outcome.history)
 
 
-def tokenizer_folder(stage: Stage) -> Path:
-    """Where the tokenizer's files lie."""
-    return stage.deps["tokens"] / "tokenizer"
+def teacher_members(stage: Stage) -> list[Member]:
+    """The teacher's models, the first one first."""
+    return read_members(stage.deps["teacher"])
+
+
+def stored_signals(stage: Stage, rows: TokenDataset) -> Source:
+    """The teacher's signals of rows in its tokens; of several models, of all together."""
+    stored = StoredSignals.open(stage.deps["signals"], rows, stage.deps["teacher"])
+    return average(stored, [member.weight for member in teacher_members(stage)])
+
+
+def teacher_logits(stage: Stage, split: str, advance: Callable[[float], None] | None = None) -> Floats:
+    """[rows, classes] logits of the teacher over a split; of several models, each on its tokens, of all together."""
+    members, found = teacher_members(stage), []
+    for member in members:
+        model = load_classifier(member.folder).to(choose_device(stage.project.device))
+        found.append(predict_logits(model, open_split(stage, split, member=member.tokens), advance=advance))
+        logits = found[-1]
+        require_finite(np.concatenate([*logits]) if logits.dtype.kind == "O" else logits, str(member.folder))
+    if len(members) == 1:
+        return found[0]
+    return pooled(np.stack(found, axis=1), [member.weight for member in members], task_kind(stage))
+
+
+def tokenizer_folder(stage: Stage, *, student: bool = False, member: str = ".") -> Path:
+    """Where the tokenizer's files lie, the teacher's or the student's; `member` is `members.Member.tokens`."""
+    return _tokens(stage, student=student) / member / "tokenizer"
+
+
+def _tokens(stage: Stage, *, student: bool) -> Path:
+    return student_tokens(stage) if student else stage.deps["tokens"]

@@ -1,14 +1,21 @@
-"""signals: the teacher's logits over train and transfer, once."""
+"""signals: the teacher's outputs over train and transfer, once."""
 
 from __future__ import annotations
 
+import torch
+
 from potstill.artifacts import whole_folder
 from potstill.config import Signals
-from potstill.data.batches import TokenDataset
-from potstill.distillation.signals import extract, teacher_identity, write_signals
+from potstill.distillation.ensembles import AllMembers
+from potstill.distillation.signals import Extracted, extract, teacher_identity, write_store
+from potstill.distillation.teachers import LiveTeacher, OwnTokens, Source
 from potstill.models.loading import load_classifier
-from tasks.learning import choose, open_split
+from potstill.training.distributed import here
+from potstill.training.precision import Precision
+from tasks.learning import choose, open_splits, teacher_members
 from tasks.stage import Result, Stage, main
+
+SPLITS = ("train", "transfer")
 
 
 def run(stage: Stage) -> Result:
@@ -17,17 +24,50 @@ def run(stage: Stage) -> Result:
     folder = stage.deps["teacher"]
     teacher = load_classifier(folder)
     device, precision = choose(stage, teacher)
-    dataset = TokenDataset.concatenate([open_split(stage, "train"), open_split(stage, "transfer")])
+    dataset = open_splits(stage, SPLITS)
     with stage.work("inference"):
-        keys, logits = extract(teacher.to(device), dataset, batch_tokens=signals.batch_tokens, precision=precision)
-    with whole_folder(stage.outs["signals"]) as out:
-        error = write_signals(out, keys, logits, teacher_identity(folder), signals.dtype)
+        extracted = extract(
+            _source(stage, LiveTeacher(teacher, device, precision), device, precision),
+            dataset,
+            signals,
+            identity=teacher_identity(folder),
+            work=stage.checkpoints,
+            made={"device": device.type, "precision": precision},
+        )
+    if here().first:
+        with whole_folder(stage.outs["signals"]) as out:
+            write_store(out, extracted)
+    return _result(extracted)
+
+
+def _source(stage: Stage, first: LiveTeacher, device: torch.device, precision: Precision) -> Source:
+    """The teacher, or all members of an ensemble: each on its own tokens of the rows, where it has others."""
+    sources: list[Source] = [first]
+    for member in teacher_members(stage)[1:]:
+        live = LiveTeacher(load_classifier(member.folder), device, precision)
+        own = None if member.tokens == "." else open_splits(stage, SPLITS, member=member.tokens)
+        sources.append(live if own is None else OwnTokens(live, own))
+    return first if len(sources) == 1 else AllMembers(tuple(sources))
+
+
+def _result(extracted: Extracted) -> Result:
+    """The store in one line, and its fidelity as metrics."""
+    fidelity = extracted.fidelity
+    logits = fidelity["arrays"]["logits"]
+    metrics = {
+        "signals": float(len(extracted.keys)),
+        "rounding_error": logits["largest_error"],
+        "mean_rounding_error": logits["mean_error"],
+    }
+    metrics |= {f"rounding_kl_at_{T}": value for T, value in fidelity.get("kl", {}).items()}
+    metrics |= {"changed_argmax": fidelity["changed_argmax"]} if "changed_argmax" in fidelity else {}
+    others = ", ".join(name for name in fidelity["arrays"] if name != "logits")
     summary = (
-        f"{len(keys):,} signals for {len(dataset):,} rows in {signals.dtype}, "
-        f"largest rounding error of a logit {error:.2g}"
+        f"{len(extracted.keys):,} signals for {extracted.rows:,} rows in {extracted.about['dtype']}, "
+        f"largest rounding error of a logit {logits['largest_error']:.2g}"
     )
-    return Result(summary, {"signals": float(len(keys)), "rounding_error": error})
+    return Result(summary + (f"; also stored: {others}" if others else ""), metrics)
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, shared=True)

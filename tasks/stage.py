@@ -12,11 +12,12 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from potstill.config import Params, Project, Strict, load_params
 from potstill.errors import INTERRUPTED, ChecksumError, ParamsError, PotstillError
 from potstill.processes import die_with_parent, hold
 from potstill.progress import say
+from tasks import torchrun
 
 CODE = Path(__file__).resolve().parent.parent
 WORK = Path(".work")
@@ -62,6 +64,8 @@ class Stage:
     deps: Mapping[str, Path]
     outs: Mapping[str, Path]
     _clock: dict[str, float] = field(default_factory=dict)
+    # Told every dev score of a training run in the stage (`potstill search`).
+    watch: Callable[[float], None] | None = None
 
     @property
     def project(self) -> Project:
@@ -83,7 +87,7 @@ class Stage:
 
     @property
     def checkpoints(self) -> Path:
-        """Where training checkpoints live; not a DVC out, since DVC deletes outs before a rerun."""
+        """Where checkpoints and unfinished signals live; not a DVC out, since DVC deletes outs before a rerun."""
         return WORK / "checkpoints" / f"{self.name}-{self.key}"
 
     @contextmanager
@@ -115,14 +119,21 @@ def load_stage(name: str, params: Params) -> Stage:
     return Stage(name, sections, {Path(p).stem: Path(p) for p in data}, {Path(p).stem: Path(p) for p in outs})
 
 
-def main(function: Callable[[Stage], Result]) -> None:
-    """Run a stage's function under the contract and exit with its code."""
+def main(function: Callable[[Stage], Result], *, shared: bool = False) -> None:
+    """Run a stage's function under the contract and exit with its code.
+
+    Args:
+        function: the stage's own.
+        shared: whether `project.processes` processes share its work. This one then starts them (`torchrun`) and ends
+            as they end; started by `torchrun` itself, it is one of them.
+    """
     name = Path(inspect.getfile(function)).stem
     die_with_parent()
     signal.signal(signal.SIGTERM, _interrupt)
-    FAILURE.unlink(missing_ok=True)
+    if torchrun.first():
+        FAILURE.unlink(missing_ok=True)
     try:
-        _run(name, function)
+        _run(name, function, shared=shared)
     except PotstillError as error:
         _fail(name, error.exit_code, str(error))
     except KeyboardInterrupt:
@@ -144,6 +155,9 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _fail(name: str, code: int, message: str) -> None:
+    # When one of several processes fails, the others lose touch or are ended by torchrun: that one has said why.
+    if torchrun.inside() and (code == INTERRUPTED or FAILURE.exists()):
+        os._exit(code)
     print(f"{name}: {message}", file=sys.stderr, flush=True)
     WORK.mkdir(exist_ok=True)
     write_json(FAILURE, {"stage": name, "exit_code": code, "message": message})
@@ -152,11 +166,15 @@ def _fail(name: str, code: int, message: str) -> None:
     os._exit(code)
 
 
-def _run(name: str, function: Callable[[Stage], Result]) -> None:
+def _run(name: str, function: Callable[[Stage], Result], *, shared: bool) -> None:
     start = time.monotonic()
     params = load_params(Path("params.yaml"))
     stage = load_stage(name, params)
     environment.prepare(online=is_online(params))
+    if shared and torchrun.inside() and not torchrun.first():
+        return _help(stage, function)
+    if shared and not torchrun.inside() and params.project.processes > 1:
+        return _share(name, params.project.processes)
     _check_code()
     with ExitStack() as held:
         if INSIDE_RUN not in os.environ:
@@ -178,8 +196,32 @@ def _run(name: str, function: Callable[[Stage], Result]) -> None:
             _log(stage, result, seconds)
             timing = {"seconds": time.monotonic() - start, "work": stage._clock}
             write_json(WORK / "timings" / f"{name}.json", timing)
-    shutil.rmtree(stage.checkpoints, ignore_errors=True)
+    # Also those of other params or code that a run was stopped with: they can be large.
+    for left in stage.checkpoints.parent.glob(f"{name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     say(f"{name}: {result.summary}")
+
+
+def _share(name: str, processes: int) -> None:
+    """Have that many processes run the stage; the first of them writes, logs and holds the locks."""
+    log = WORK / "logs" / f"{name}-torchrun.txt"
+    code = torchrun.run(f"tasks.{name}", processes, log)
+    if code == 0:
+        return
+    failure: dict[str, Any] = {
+        "exit_code": 1,
+        "message": f"its processes ended with exit code {code}; their last words are in {log}",
+    }
+    if FAILURE.exists():
+        failure = json.loads(FAILURE.read_text(encoding="utf-8"))
+    _fail(name, failure["exit_code"], failure["message"])
+
+
+def _help(stage: Stage, function: Callable[[Stage], Result]) -> None:
+    """Do the part of one that is not the first; what it writes goes nowhere."""
+    WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WORK) as nowhere:
+        function(replace(stage, outs={out: Path(nowhere) / path.name for out, path in stage.outs.items()}))
 
 
 def _check_code() -> None:
@@ -190,7 +232,9 @@ def _check_code() -> None:
 
 def is_online(params: Params) -> bool:
     """Whether params name a hub id: the only case in which something leaves the machine and the package index."""
-    return any(source.kind == "hub" for source in [*params.ingest.data.values(), params.ingest.teacher])
+    ingest = params.ingest
+    models = [model for model in (ingest.teacher, ingest.student, *ingest.teachers.values()) if model is not None]
+    return any(source.kind == "hub" for source in [*ingest.data.values(), *models])
 
 
 def _path(item: str | dict[str, Any]) -> str:

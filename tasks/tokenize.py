@@ -1,66 +1,177 @@
-"""Stage tokenize: exact token ids of every split, without padding, to `data/tokens`."""
+"""Stage tokenize: exact token ids of every split, without padding, to `data/tokens`.
+
+Where the student has a tokenizer of its own, the same rows once more as its tokens, in the folder `student`; where a
+further teacher has one, once more as its, in `members/<name>`.
+"""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
-from potstill.config import SPLITS, Tokenize
-from potstill.data.batches import label_type
+from potstill.config import SPLITS, Tokenize, Vocabulary
+from potstill.data.batches import TokenDataset, label_type
+from potstill.data.corpus import LEARNED
 from potstill.data.tokenization import (
+    KEPT,
+    STUDENT,
     check_length,
     copy_tokenizer,
     load_tokenizer,
     name_token_types,
+    student_base,
     window_stride,
     write_tokens,
 )
 from potstill.models.families import tells_texts_apart
+from potstill.models.members import MEMBERS
+from potstill.models.vocabulary import trim_tokenizer
 from tasks.stage import Result, Stage, main
+
+Info = dict[str, Any]
 
 
 def run(stage: Stage) -> Result:
     """Tokenize all splits and write them with the tokenizer."""
     prepared, base, out = stage.deps["prepared"], stage.deps["base"], stage.outs["tokens"]
-    params = stage.params(Tokenize)
-    max_length = params.max_length
-    config = check_length(base, max_length)
+    plan = stage.params(Tokenize)
     about = read_json(prepared / "labels.json")
-    types = about["pair"] and tells_texts_apart(config)
-    label = label_type(about["task"], len(about["labels"]))
     with whole_folder(out) as folder:
-        copy_tokenizer(base, folder / "tokenizer")
-        if types:
-            name_token_types(folder / "tokenizer")
-        tokenizer = load_tokenizer(folder / "tokenizer", max_length)
         tables = {split: pq.read_table(prepared / f"{split}.parquet") for split in SPLITS}
-        counts = {
-            split: write_tokens(
-                table, tokenizer, folder / f"{split}.arrow", label, token_types=types, stride=params.stride
-            )
-            for split, table in tables.items()
-        }
-        info: dict[str, Any] = {
-            "max_length": max_length,
-            "pad_token_id": config.get("pad_token_id") or 0,
-            "task": about["task"],
-            "pair": about["pair"],
-            "token_types": types,
-            "labels": about["labels"],
-            **({"stride": window_stride(max_length, params.stride)} if about["task"] == "question_answering" else {}),
-            "splits": {split: asdict(count) for split, count in counts.items()},
-        }
-        write_json(folder / "info.json", info)
+        shared = {"max_length": plan.max_length} | {key: about[key] for key in ("task", "pair", "labels")}
+        if about["task"] == "question_answering":
+            shared["stride"] = window_stride(plan.max_length, plan.stride)
+        info = _write_whole(base, folder, tables, shared)
+        for member in sorted((base / MEMBERS).glob("*")):
+            _write_member(member, folder, tables, info)
+        student = _write_student(base, folder, tables, info, plan.vocabulary)
         write_manifest(folder, {"prepared": sha256_file(prepared / MANIFEST), "base": sha256_file(base / MANIFEST)})
-    rows, tokens = sum(c.rows for c in counts.values()), sum(c.tokens for c in counts.values())
-    cut = sum(c.truncated for c in counts.values())
-    return Result(
-        summary=f"{tokens:,} tokens of {rows:,} texts; {cut:,} ({cut / max(rows, 1):.2%}) were cut at {max_length}",
-        metrics={"tokens": float(tokens), "truncated": float(cut)},
+    return _result(info, student)
+
+
+def _write_whole(base: Path, folder: Path, tables: Mapping[str, pa.Table], shared: Info) -> Info:
+    """A model's tokenizer, every split as its tokens, and `info.json`."""
+    config = check_length(base, shared["max_length"])
+    copy_tokenizer(base, folder / "tokenizer")
+    types = bool(shared["pair"]) and tells_texts_apart(config)
+    if types:
+        name_token_types(folder / "tokenizer")
+    info = shared | {"pad_token_id": config.get("pad_token_id") or 0, "token_types": types}
+    info["splits"] = _write_splits(folder, tables, info)
+    write_json(folder / "info.json", info)
+    return info
+
+
+def _write_splits(folder: Path, tables: Mapping[str, pa.Table], info: Info) -> dict[str, dict[str, int]]:
+    """Every split as tokens of the tokenizer in the folder, and what was written."""
+    tokenizer = load_tokenizer(folder / "tokenizer", info["max_length"])
+    label = label_type(info["task"], len(info["labels"]))
+    return {
+        split: asdict(
+            write_tokens(
+                table,
+                tokenizer,
+                folder / f"{split}.arrow",
+                label,
+                token_types=info["token_types"],
+                stride=info.get("stride"),
+            )
+        )
+        for split, table in tables.items()
+    }
+
+
+def _write_member(base: Path, folder: Path, tables: Mapping[str, pa.Table], info: Info) -> None:
+    """The folder `members/<name>` of a further teacher, where its tokens are not the first one's."""
+    own = folder / MEMBERS / base.name
+    _write_whole(base, own, tables, info)
+    if (own / "tokenizer" / "tokenizer.json").read_bytes() == (folder / "tokenizer" / "tokenizer.json").read_bytes():
+        shutil.rmtree(own)
+        if not any(own.parent.iterdir()):
+            own.parent.rmdir()
+
+
+def _write_student(
+    base: Path, folder: Path, tables: Mapping[str, pa.Table], info: Info, plan: Vocabulary | None
+) -> Info | None:
+    """The folder `student`, where its tokens are not the teacher's; its info, or None."""
+    own, whole, target = student_base(base), folder / "whole", folder / STUDENT
+    source = folder
+    if own is not None:
+        theirs, info = info, _write_whole(own, whole, tables, info)
+        files = [place / "tokenizer" / "tokenizer.json" for place in (folder, whole)]
+        if files[0].read_bytes() != files[1].read_bytes():
+            source = whole
+        else:
+            info = theirs
+    if plan is not None:
+        info = _write_trimmed(source, target, tables, info, plan)
+    elif source == whole:
+        whole.rename(target)
+    shutil.rmtree(whole, ignore_errors=True)
+    return info if target.exists() else None
+
+
+def _write_trimmed(source: Path, target: Path, tables: Mapping[str, pa.Table], info: Info, plan: Vocabulary) -> Info:
+    """A tokenizer with what the texts to learn from use most, and every split as its tokens."""
+    splits = {split: TokenDataset.open(source / f"{split}.arrow", info["pad_token_id"]) for split in SPLITS}
+    counts = TokenDataset.concatenate([splits[split] for split in LEARNED]).token_counts()
+    new = trim_tokenizer(
+        source / "tokenizer",
+        target / "tokenizer",
+        {int(index): int(counts[index]) for index in np.flatnonzero(counts)},
+        min_count=plan.min_count,
+        max_tokens=plan.max_tokens,
     )
+    kept = np.array(list(new), dtype=np.int64)
+    np.save(target / KEPT, kept, allow_pickle=False)
+    changed = {split: rows.share_beyond(kept) for split, rows in splits.items()}
+    trimmed = info | {
+        # Any token serves where the model has none.
+        "pad_token_id": new.get(info["pad_token_id"], 0),
+        "splits": _write_splits(target, tables, info),
+        "vocabulary": {
+            "tokens": len(kept),
+            "of": load_tokenizer(source / "tokenizer", info["max_length"]).get_vocab_size(),
+            "changed": {split: {"tokens": tokens, "rows": rows} for split, (tokens, rows) in changed.items()},
+        },
+    }
+    write_json(target / "info.json", trimmed)
+    return trimmed
+
+
+def _result(info: Info, student: Info | None) -> Result:
+    rows, cut = (sum(split[part] for split in info["splits"].values()) for part in ("rows", "truncated"))
+    tokens = _tokens(info)
+    summary = (
+        f"{tokens:,} tokens of {rows:,} texts; {cut:,} ({cut / max(rows, 1):.2%}) were cut at {info['max_length']}"
+    )
+    metrics = {"tokens": float(tokens), "truncated": float(cut)}
+    if student is None:
+        return Result(summary, metrics)
+    summary += f"; the student has a tokenizer of its own, {_tokens(student):,} tokens"
+    metrics |= {"student_tokens": float(_tokens(student))}
+    if "vocabulary" not in student:
+        return Result(summary, metrics)
+    about = student["vocabulary"]
+    changed = about["changed"]["train"]["tokens"]
+    summary += (
+        f", from a vocabulary of {about['tokens']:,} of {about['of']:,}: {changed:.1%} of the tokens in train are "
+        "split into shorter ones"
+    )
+    return Result(summary, metrics | {"vocabulary": float(about["tokens"]), "changed_tokens": changed})
+
+
+def _tokens(info: Info) -> int:
+    return sum(split["tokens"] for split in info["splits"].values())
 
 
 if __name__ == "__main__":

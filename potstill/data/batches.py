@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ SPAN = np.dtype([("start", np.int64), ("end", np.int64)])
 # Rows are shuffled first and sorted by length only within a pool of this many batches: enough to save nearly all
 # padding, few enough that which rows meet in a batch stays random.
 POOL_BATCHES = 50
+# Rows whose tokens are gone through together.
+ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,58 @@ class Batch:
         return int(self.attention_mask.sum())
 
 
+class Flat:
+    """Several flat arrays as one long one, none of them copied: the chunks of a mapped file, and file after file.
+
+    Args:
+        parts: [numbers] arrays of one type; a row of a dataset lies in one of them.
+    """
+
+    def __init__(self, parts: Sequence[npt.NDArray[Any]]) -> None:
+        self.parts = tuple(part for part in parts if len(part))
+        self._ends = np.cumsum([len(part) for part in self.parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self.parts else 0
+
+    def __getitem__(self, places: Ints) -> npt.NDArray[Any]:
+        """The numbers at these places; fast where neighbours lie in one part."""
+        if len(self.parts) == 1 or not len(places):
+            return self.parts[0][places] if self.parts else np.empty(0, dtype=np.int64)
+        owners = np.searchsorted(self._ends, places, side="right")
+        found = np.empty(len(places), dtype=self.parts[0].dtype)
+        for begin, end in pairwise([0, *(np.flatnonzero(np.diff(owners)) + 1), len(places)]):
+            part = self.parts[owners[begin]]
+            found[begin:end] = part[places[begin:end] - (self._ends[owners[begin]] - len(part))]
+        return found
+
+    def rows(self, starts: Ints, lengths: Ints) -> Iterator[memoryview]:
+        """The bytes of each row."""
+        if not self.parts:
+            yield from (memoryview(b"") for _ in starts)
+            return
+        views = [np.ascontiguousarray(part).data.cast("B") for part in self.parts]
+        size = self.parts[0].itemsize
+        # An empty row at the very end starts behind the last part.
+        owners = np.minimum(np.searchsorted(self._ends, starts, side="right"), len(views) - 1)
+        firsts = self._ends - [len(part) for part in self.parts]
+        begins = (starts - firsts[owners]) * size
+        for owner, begin, length in zip(owners.tolist(), begins.tolist(), (lengths * size).tolist(), strict=True):
+            yield views[owner][begin : begin + length]
+
+
 class TokenDataset:
-    """Rows of token ids without padding, as flat arrays over the mapped file.
+    """Rows of token ids without padding, in flat arrays over the mapped file.
+
+    Selecting and concatenating copies no token: what grows with the rows is their starts, lengths and labels.
+
+    Args:
+        flat: the token ids of all rows.
+        lengths: see below.
+        types: the segment ids, at the same places.
+        labels: see below.
+        pad: token id of padding.
+        starts: [rows] where in `flat` each row starts; None: one after the other.
 
     Attributes:
         labels: [rows, ...] gold labels in the task's form.
@@ -71,11 +124,19 @@ class TokenDataset:
     """
 
     def __init__(
-        self, flat: npt.NDArray[np.int32], lengths: Ints, types: npt.NDArray[np.int8] | None, labels: Labels, pad: int
+        self,
+        flat: npt.NDArray[np.int32] | Flat,
+        lengths: Ints,
+        types: npt.NDArray[np.int8] | Flat | None,
+        labels: Labels,
+        pad: int,
+        starts: Ints | None = None,
     ) -> None:
-        self._flat, self._types, self._pad = flat, types, pad
+        self._flat = flat if isinstance(flat, Flat) else Flat([flat])
+        self._types = Flat([types]) if isinstance(types, np.ndarray) else types
+        self._pad = pad
         self.lengths, self.labels = lengths, labels
-        self._starts = np.concatenate([[0], np.cumsum(lengths)])[:-1].astype(np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(lengths)])[:-1].astype(np.int64) if starts is None else starts
 
     @classmethod
     def open(cls, path: Path, pad_token_id: int) -> TokenDataset:
@@ -86,40 +147,34 @@ class TokenDataset:
         """
         try:
             table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-            ids = _chunk(table, "input_ids")
-            types = _chunk(table, "token_type_ids") if "token_type_ids" in table.column_names else None
+            ids, lengths = _mapped(table, "input_ids", np.int32)
+            types = _mapped(table, "token_type_ids", np.int8)[0] if "token_type_ids" in table.column_names else None
             labels = label_array(table.column("label"))
         except (OSError, KeyError, pa.ArrowInvalid) as error:
             raise FormatError(
                 f"{path} is not an Arrow file of token ids ({error}); run the tokenize stage again"
             ) from error
-        return cls(
-            ids.flatten().to_numpy().astype(np.int32, copy=False),
-            ids.value_lengths().to_numpy().astype(np.int64),
-            None if types is None else types.flatten().to_numpy().astype(np.int8, copy=False),
-            labels,
-            pad_token_id,
-        )
+        return cls(ids, lengths, types, labels, pad_token_id)
 
     @classmethod
     def concatenate(cls, parts: Sequence[TokenDataset]) -> TokenDataset:
         """The rows of all parts, in order."""
         types = [part._types for part in parts if part._types is not None]
+        before = np.cumsum([0, *(len(part._flat) for part in parts)])
         return cls(
-            np.concatenate([part._flat for part in parts]),
+            Flat([piece for part in parts for piece in part._flat.parts]),
             np.concatenate([part.lengths for part in parts]),
-            np.concatenate(types) if types else None,
+            Flat([piece for part in types for piece in part.parts]) if types else None,
             np.concatenate([part.labels for part in parts]),
             parts[0]._pad,
+            np.concatenate([part._starts + first for part, first in zip(parts, before[:-1], strict=True)]),
         )
 
     def select(self, rows: Ints) -> TokenDataset:
         """The given rows, in that order."""
-        lengths = self.lengths[rows]
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        source = np.repeat(self._starts[rows], lengths) + within
-        types = None if self._types is None else self._types[source]
-        return TokenDataset(self._flat[source], lengths, types, self.labels[rows], self._pad)
+        return TokenDataset(
+            self._flat, self.lengths[rows], self._types, self.labels[rows], self._pad, self._starts[rows]
+        )
 
     def of_every_token(self) -> TokenDataset:
         """The same rows without gold labels, whose every token answers."""
@@ -129,15 +184,42 @@ class TokenDataset:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def token_counts(self) -> Ints:
+        """[highest id + 1] how often each token id occurs."""
+        found = np.zeros(0, dtype=np.int64)
+        for ids, _ in self._tokens():
+            more = np.bincount(ids, minlength=len(found)).astype(np.int64)
+            more[: len(found)] += found
+            found = more
+        return found
+
+    def share_beyond(self, ids: Ints) -> tuple[float, float]:
+        """The share of tokens that are not among these ids, and of rows that have one; 0 where there are no rows."""
+        tokens, rows = 0, 0
+        for found, owners in self._tokens():
+            beyond = ~np.isin(found, ids)
+            tokens += int(beyond.sum())
+            rows += len(np.unique(owners[beyond]))
+        return tokens / max(int(self.lengths.sum()), 1), rows / max(len(self), 1)
+
+    def _tokens(self) -> Iterator[tuple[npt.NDArray[Any], Ints]]:
+        """[tokens] ids of the next rows, and the row of each."""
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            lengths = self.lengths[start : start + ROWS_AT_ONCE]
+            owners = np.repeat(np.arange(len(lengths)), lengths)
+            within = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            yield self._flat[self._starts[start : start + ROWS_AT_ONCE][owners] + within], owners
+
     def keys(self) -> npt.NDArray[np.bytes_]:
         """[rows] 16-byte hash of each row's exact token ids (and segment ids): the row's identity for signals."""
-        found = np.empty(len(self), dtype="V16")
-        for row, (start, length) in enumerate(zip(self._starts, self.lengths, strict=True)):
-            digest = hashlib.blake2b(self._flat[start : start + length].tobytes(), digest_size=16)
-            if self._types is not None:
-                digest.update(self._types[start : start + length].tobytes())
-            found[row] = digest.digest()
-        return found
+        found = bytearray(16 * len(self))
+        segments = None if self._types is None else self._types.rows(self._starts, self.lengths)
+        for row, ids in enumerate(self._flat.rows(self._starts, self.lengths)):
+            digest = hashlib.blake2b(ids, digest_size=16)
+            if segments is not None:
+                digest.update(next(segments))
+            found[16 * row : 16 * row + 16] = digest.digest()
+        return np.frombuffer(found, dtype="V16")
 
     def batch(self, rows: Ints) -> Batch:
         """Pad the given rows to the longest of them."""
@@ -228,14 +310,18 @@ def label_column(labels: Labels) -> pa.Array:
     return pa.array(labels) if labels.ndim == 1 else pa.array(labels.tolist(), pa.list_(pa.int8()))
 
 
-def _chunk(table: pa.Table, name: str) -> pa.ListArray:
-    return _combined(table.column(name))
-
-
 def _combined(column: pa.ChunkedArray) -> pa.Array:
     combined = column.combine_chunks()
     # Arrow gives a chunked array without chunks for a column without rows.
     return combined if not isinstance(combined, pa.ChunkedArray) else pa.array([], type=combined.type)
+
+
+def _mapped(table: pa.Table, name: str, kind: npt.DTypeLike) -> tuple[Flat, Ints]:
+    """A column of lists: its numbers chunk by chunk, in the mapped file, and the length of each list."""
+    chunks = table.column(name).chunks
+    lengths = [chunk.value_lengths().to_numpy().astype(np.int64) for chunk in chunks]
+    flat = Flat([chunk.flatten().to_numpy().astype(kind, copy=False) for chunk in chunks])
+    return flat, np.concatenate([*lengths, np.empty(0, dtype=np.int64)])
 
 
 def cut(order: Ints, lengths: Ints, batch_tokens: int) -> list[Ints]:

@@ -137,7 +137,7 @@ def _read(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
         for table in read_tables(
             raw / wanted.source, wanted.files, wanted.format, wanted.columns, params.max_cell_characters
         ):
-            found = _rows(table, wanted, params)
+            found = _rows(table.with_constants(wanted.constants), wanted, params)
             kept = [row for row in found if row.text and row.text_pair != ""]
             empty += len(found) - len(kept)
             if isinstance(params.label, LabelOrder):

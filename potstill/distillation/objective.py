@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from potstill.config import TaskKind
 from potstill.data.batches import Batch
-from potstill.distillation.outputs import LOGITS, Needs, Outputs, answers_of
+from potstill.distillation.outputs import LOGITS, Needs, Outputs, answers_of, observe
 from potstill.distillation.supervision import HEAD_LOSSES
+from potstill.training.predict import model_inputs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Term name -> scalar; the loss is their sum.
 Terms = dict[str, Tensor]
@@ -30,6 +35,7 @@ class Window:
         rows: rows of the step.
         gold: answers with a gold label.
         tokens: real tokens of the step, padding not counted.
+        targets: labels of the step, where a row can have several: the tokens behind a mask.
         answers: what the losses on logits are a mean of: rows, or the tokens that are asked.
     """
 
@@ -38,15 +44,17 @@ class Window:
     rows: int
     gold: int
     tokens: int
-    answers: int
+    targets: int = 0
+    answers: int = 0
 
     @classmethod
     def of(cls, batches: Sequence[Batch], step: int = 0, total: int = 1) -> Window:
         """The window of these batches."""
         rows = sum(len(batch.rows) for batch in batches)
         gold = sum(int(batch.gold.sum()) for batch in batches)
+        targets = sum(int((batch.labels >= 0).sum()) for batch in batches)
         answers = sum(len(batch.labels) for batch in batches)
-        return cls(step, total, rows, gold, sum(batch.tokens for batch in batches), answers)
+        return cls(step, total, rows, gold, sum(batch.tokens for batch in batches), targets, answers)
 
 
 class Objective(nn.Module):
@@ -56,9 +64,24 @@ class Objective(nn.Module):
     model. A teacher is never one of its submodules.
     """
 
+    # Of a teacher, beside logits.
+    asks: Needs = LOGITS
+
+    def describe(self) -> list[str]:
+        """What it is, one line a term, as the user reads it."""
+        raise NotImplementedError
+
+    def view(self, batch: Batch, epoch: int) -> Batch:
+        """What the model is shown of a batch in an epoch: a pure function of both, for the sake of a resumed run."""
+        return batch
+
     def needs(self, step: int, total: int) -> Needs:
         """What a step asks of the model beside logits."""
         return LOGITS
+
+    def observe(self, model: PreTrainedModel, batch: Batch, device: torch.device, needs: Needs) -> Outputs:
+        """Run the model on what `view` gave."""
+        return observe(model, model_inputs(batch, device), needs)
 
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
         """The weighted terms of a batch; their sum is its share of the step's loss."""
@@ -71,6 +94,10 @@ class Supervised(Objective):
     def __init__(self, task: TaskKind = "single_label") -> None:
         super().__init__()
         self._loss = HEAD_LOSSES[task]
+
+    def describe(self) -> list[str]:
+        """Its one term."""
+        return [f"{self._loss.gold_term.upper()} on the gold labels"]
 
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
         """The one term, such as `ce`."""

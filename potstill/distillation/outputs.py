@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from potstill.config import TaskKind
 from potstill.data.batches import Batch
 from potstill.models.families import Family, family_of, layers_of
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
+
+    from potstill.distillation.ensembles import Ensemble
 
 
 class SelfAttention(NamedTuple):
@@ -31,6 +34,13 @@ class SelfAttention(NamedTuple):
     values: Tensor
 
 
+class SentenceVectors(NamedTuple):
+    """What one layer says of each row as a whole, each [batch, width]: its first token's state, the mean of all."""
+
+    first: Tensor
+    mean: Tensor
+
+
 @dataclass(frozen=True)
 class Needs:
     """What is asked of a model beside its logits.
@@ -38,16 +48,26 @@ class Needs:
     Attributes:
         hidden: hidden states, by number from 0.
         attention: layers whose queries, keys and values are asked for, by number from 1.
+        vectors: hidden states of which the sentence vectors are enough, by number from 0.
     """
 
     hidden: frozenset[int] = frozenset()
     attention: frozenset[int] = frozenset()
+    vectors: frozenset[int] = frozenset()
 
     def __bool__(self) -> bool:
-        return bool(self.hidden or self.attention)
+        return bool(self.hidden or self.attention or self.vectors)
 
     def __or__(self, other: Needs) -> Needs:
-        return Needs(self.hidden | other.hidden, self.attention | other.attention)
+        return Needs(self.hidden | other.hidden, self.attention | other.attention, self.vectors | other.vectors)
+
+    def within(self, held: Needs) -> bool:
+        """Whether who has `held` can give it: sentence vectors come of hidden states too."""
+        return (
+            self.hidden <= held.hidden
+            and self.attention <= held.attention
+            and self.vectors <= held.vectors | held.hidden
+        )
 
 
 @dataclass(frozen=True)
@@ -58,11 +78,24 @@ class Outputs:
         logits: [batch, classes]; of a model that answers token by token [batch, sequence, classes] (see `answers_of`).
         hidden: number of the hidden state -> [batch, sequence, width].
         attention: number of the layer -> its queries, keys and values.
+        vectors: number of the hidden state -> its sentence vectors. A store has them without the states; a model
+            gives the states instead (`sentences.vectors_of` takes either).
+        mask: [batch, sequence] of the states, 0 on padding, where the model read other tokens than the batch's; None:
+            the batch's own.
+        ensemble: what each of several teachers says, where there are several: the logits are their mean, and the rest
+            is the first one's.
     """
 
     logits: Tensor
     hidden: Mapping[int, Tensor] = field(default_factory=dict)
     attention: Mapping[int, SelfAttention] = field(default_factory=dict)
+    vectors: Mapping[int, SentenceVectors] = field(default_factory=dict)
+    mask: Tensor | None = None
+    ensemble: Ensemble | None = None
+
+    def at(self, temperature: float, task: TaskKind = "single_label") -> Tensor:
+        """[batch, classes] logits for a loss that softens them at T; of several teachers, see `ensemble_logits`."""
+        return self.logits if self.ensemble is None else self.ensemble.at(temperature, task)
 
 
 LOGITS = Needs()
@@ -124,13 +157,14 @@ def _hooks(
     """Forward hooks that fill `hidden` and `parts`; gone behind the block."""
     family, layers = family_of(model.config), layers_of(model)
     handles: list[RemovableHandle] = []
-    if 0 in needs.hidden:
+    states = needs.hidden | needs.vectors
+    if 0 in states:
 
         def take_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden[0] = args[0] if args else kwargs["hidden_states"]
 
         handles.append(layers[0].register_forward_pre_hook(take_input, with_kwargs=True))
-    for number in needs.hidden - {0}:
+    for number in states - {0}:
 
         def take_output(_: nn.Module, args: Any, output: Any, number: int = number) -> None:
             hidden[number] = output if isinstance(output, Tensor) else output[0]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from potstill.data.batches import Batch
+from potstill.data.batches import Batch, TokenDataset
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, observe
 from potstill.models.families import FAMILIES, layers_of
+from potstill.training.mixup import MixedBatch, mixed_embeddings
 from potstill.training.precision import Precision, autocast
 from potstill.training.predict import model_inputs
 
@@ -53,17 +54,23 @@ class LiveTeacher:
         if self._model.config.model_type not in FAMILIES:
             return not needs
         layers = len(layers_of(self._model))
-        return needs.hidden <= set(range(layers + 1)) and needs.attention <= set(range(1, layers + 1))
+        states = frozenset(range(layers + 1))
+        return needs.within(Needs(hidden=states, attention=states - {0}))
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
         """Run it. Not in inference mode: its tensors cannot take part in a backward pass, a student's loss does."""
-        with torch.no_grad(), autocast(self._device, self._precision):
+        precise = autocast(self._device, self._precision)
+        with torch.no_grad(), precise, mixed_embeddings(self._model, batch):
             return observe(self._model, model_inputs(batch, self._device), needs)
 
 
 @dataclass(frozen=True)
 class FirstAble:
-    """The first of several sources that can give what a batch asks for: a store before a live teacher."""
+    """The first of several sources that can give what a batch asks for: a store before a live teacher.
+
+    Logits are always the first's, so that what they teach does not change with what else is asked for; and those of an
+    ensemble are of all its members, layers of the live one.
+    """
 
     sources: tuple[Source, ...]
 
@@ -77,5 +84,57 @@ class FirstAble:
         return any(source.supports(needs) for source in self.sources)
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """That source's outputs."""
-        return next(source for source in self.sources if source.supports(needs))(batch, needs)
+        """That source's outputs with the first source's logits."""
+        able = next(source for source in self.sources if source.supports(needs))
+        if able is self.sources[0]:
+            return able(batch, needs)
+        first = self.sources[0](batch)
+        return replace(able(batch, needs), logits=first.logits, ensemble=first.ensemble)
+
+
+@dataclass(frozen=True)
+class OwnTokens:
+    """A source that is asked with the teacher's own token ids of a batch's rows, for a student that has others.
+
+    Attributes:
+        source: answers to the teacher's token ids.
+        rows: the teacher's token ids of the student's rows, in the same order.
+    """
+
+    source: Source
+    rows: TokenDataset
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    def supports(self, needs: Needs) -> bool:
+        """Whether the source does."""
+        return self.source.supports(needs)
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """The source's outputs on the same rows, with the mask of the teacher's tokens."""
+        own = self.rows.batch(batch.rows)
+        return replace(self.source(own, needs), mask=torch.from_numpy(own.attention_mask))
+
+
+@dataclass(frozen=True)
+class LiveWhereMixed:
+    """A source, but for rows that are blends of others, of which no store knows: these a live teacher answers."""
+
+    source: Source
+    live: LiveTeacher
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    def supports(self, needs: Needs) -> bool:
+        """Whether both do."""
+        return self.source.supports(needs) and self.live.supports(needs)
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """The outputs of the one or the other."""
+        return (self.live if isinstance(batch, MixedBatch) else self.source)(batch, needs)

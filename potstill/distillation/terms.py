@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ from potstill.distillation.losses import (
 from potstill.distillation.objective import Window
 from potstill.distillation.outputs import Needs, Outputs
 from potstill.distillation.relations import check_heads, self_attention_relations
-from potstill.distillation.sentences import contrastive, mean_vectors, patient, rkd_angle, rkd_distance
+from potstill.distillation.sentences import contrastive, patient, rkd_angle, rkd_distance, vectors_of
 from potstill.errors import ModelError
 from potstill.models.families import family_of
 from potstill.models.heads import task_of
@@ -48,6 +48,7 @@ RKD_ANGLE = 2.0
 # On probabilities that add up to 1 over the classes.
 OF_CLASSES = ("kl", "ce", "dist")
 ON_ATTENTION = ("attention", "relations")
+ON_VECTORS = ("pkd", "rkd", "contrastive")
 PROJECTED = ("cosine", "hidden", "pkd", "contrastive")
 
 
@@ -96,6 +97,11 @@ class Both:
     mask: Tensor
     labels: Tensor
     window: Window
+
+    @property
+    def teacher_mask(self) -> Tensor:
+        """[batch, sequence of the teacher], 0 on padding: another one where its tokens are others."""
+        return self.mask if self.teacher.mask is None else self.teacher.mask
 
 
 class Term(nn.Module):
@@ -150,6 +156,8 @@ class Term(nn.Module):
 
     def _needs(self, side: int) -> Needs:
         layers = frozenset(pair[side] for pair in self.pairs)
+        if self.kind in ON_VECTORS:
+            return Needs(vectors=layers)
         return Needs(attention=layers) if self.kind in ON_ATTENTION else Needs(hidden=layers)
 
     def forward(self, both: Both) -> Tensor:
@@ -158,8 +166,16 @@ class Term(nn.Module):
 
     def states(self, both: Both, pair: Pair) -> tuple[Tensor, Tensor]:
         """The hidden states of a pair, the student's in the teacher's width where the kind projects."""
-        ours, theirs = both.student.hidden[pair[0]], both.teacher.hidden[pair[1]]
-        return (ours if self.projections is None else self.projections(pair, ours)), theirs
+        return self._projected(pair, both.student.hidden[pair[0]]), both.teacher.hidden[pair[1]]
+
+    def vectors(self, both: Both, pair: Pair, which: Literal["first", "mean"]) -> tuple[Tensor, Tensor]:
+        """The sentence vectors of a pair, likewise. A projection of the mean is the mean of the projections."""
+        sides = ((both.student, pair[0], both.mask), (both.teacher, pair[1], both.teacher_mask))
+        ours, theirs = (getattr(vectors_of(*side), which) for side in sides)
+        return self._projected(pair, ours), theirs
+
+    def _projected(self, pair: Pair, states: Tensor) -> Tensor:
+        return states if self.projections is None else self.projections(pair, states)
 
     def describe(self) -> str:
         """The term as the user reads it once, in one line."""
@@ -223,7 +239,8 @@ def _check_attention(config: AttentionTerm, student: Shape, teacher: Shape) -> N
 
 def _kl(term: Term, both: Both) -> Tensor:
     assert isinstance(term.config, KlTerm)
-    rows = kl_divergence(both.student.logits, both.teacher.logits, term.config.temperature)
+    temperature = term.config.temperature
+    rows = kl_divergence(both.student.logits, both.teacher.at(temperature), temperature)
     return rows.sum() / both.window.answers
 
 
@@ -237,7 +254,8 @@ def _mse(term: Term, both: Both) -> Tensor:
 
 def _dist(term: Term, both: Both) -> Tensor:
     assert isinstance(term.config, DistTerm)
-    logits = (both.student.logits, both.teacher.logits, term.config.temperature)
+    temperature = term.config.temperature
+    logits = (both.student.logits, both.teacher.at(temperature), temperature)
     over_rows = dist_intra_class(*logits).mean() * len(both.labels)
     return (dist_inter_class(*logits).sum() + over_rows) / both.window.answers
 
@@ -276,20 +294,15 @@ def _relations(term: Term, both: Both) -> Tensor:
 
 
 def _pkd(term: Term, both: Both) -> Tensor:
-    states = [term.states(both, pair) for pair in term.pairs]
-    ours, theirs = (torch.stack([pair[side][:, 0] for pair in states], dim=1) for side in (0, 1))
+    vectors = [term.vectors(both, pair, "first") for pair in term.pairs]
+    ours, theirs = (torch.stack([pair[side] for pair in vectors], dim=1) for side in (0, 1))
     return patient(ours, theirs).sum() / len(term.pairs) / both.window.rows
-
-
-def _vectors(term: Term, both: Both, pair: Pair) -> tuple[Tensor, Tensor]:
-    ours, theirs = term.states(both, pair)
-    return mean_vectors(ours, both.mask), mean_vectors(theirs, both.mask)
 
 
 def _rkd(term: Term, both: Both) -> Tensor:
     sums = []
     for pair in term.pairs:
-        vectors = _vectors(term, both, pair)
+        vectors = term.vectors(both, pair, "mean")
         sums.append((rkd_distance(*vectors) + RKD_ANGLE * rkd_angle(*vectors)).sum())
     return torch.stack(sums).mean() / both.window.rows
 
@@ -300,7 +313,7 @@ def _contrastive(term: Term, both: Both) -> Tensor:
     same = torch.unique(both.ids, dim=0, return_inverse=True)[1]
     sums = []
     for pair in term.pairs:
-        ours, theirs = _vectors(term, both, pair)
+        ours, theirs = term.vectors(both, pair, "mean")
         sums.append(contrastive(ours, theirs, term.config.temperature, same).sum())
     return torch.stack(sums).mean() / both.window.rows
 

@@ -132,6 +132,7 @@ def judge(
         bound = getattr(gate, name)
         if bound is not None:
             checks.append(_check(name, limit, limit.value(candidate, comparison), bound))
+    checks += [_beats(control, _mapping(metrics.get("proof"))) for control in gate.must_beat]
     if champion is not None and gate.max_loss_to_champion is not None:
         checks.append(_against(candidate, champion, gate.max_loss_to_champion, scoring))
     return Verdict(tuple(checks))
@@ -143,6 +144,18 @@ def _scored(candidate: Mapping[str, Any], scoring: Scoring) -> Check:
     missing = f"the candidate has no finite {scoring.words} in metrics.json"
     words = "the candidate was scored" if score is not None else missing
     return Check("scored", score, None, score is not None, words)
+
+
+def _beats(control: str, proof: Mapping[str, Any]) -> Check:
+    """Whether the proof's verdict against a control is BEATS; the value is the lower end of its interval."""
+    name, verdict = "must_beat", _mapping(_mapping(proof.get("verdicts")).get(control))
+    difference, low, high = (_finite(verdict.get(part)) for part in ("difference", "low", "high"))
+    if difference is None or low is None or high is None:
+        return failed(name, f"the verdict against the {control} control is missing, which fails gate.{name}")
+    said = f"gain over the {control} control {_number(difference)} ({_number(low)} to {_number(high)})"
+    if verdict.get("outcome") == "BEATS" and low > 0:
+        return Check(name, low, 0.0, True, f"{said} is above 0")
+    return Check(name, low, 0.0, False, f"{said} is not above 0 beyond noise (gate.{name})")
 
 
 def _against(candidate: Mapping[str, Any], champion: Mapping[str, Any], bound: float, scoring: Scoring) -> Check:

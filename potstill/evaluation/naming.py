@@ -11,6 +11,7 @@ MODELS = {
     "student": "Student fp32",
     "int8": "Student INT8",
     "control": "Control",
+    "initialised": "Initialised",
 }
 # `variant` of data/serving/model.json and `shipped` of metrics.json -> the model that was evaluated.
 SHIPPED = {"int8": "int8", "fp32": "student"}

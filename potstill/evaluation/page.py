@@ -81,7 +81,7 @@ code { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; ove
 </tbody>
 </table>
 </div>
-<p class="soft" style="margin-top: .8rem">{% if task == "single_label" %}
+<p class="soft" style="margin-top: .8rem">{% if note %}{{ note }}. {% endif %}{% if task == "single_label" %}
 Accuracy with its Wilson interval. ECE: expected calibration error after temperature scaling, {{ metrics.calibration_bins }} bins.
 {% elif task == "multi_label" %}
 Micro F1 with its bootstrap interval. Subset: texts whose every label is right.
@@ -112,8 +112,13 @@ the students from text to probabilities through the serving runtime. Compare the
 </div>
 
 <h2>Does distillation help?</h2>
+{% for verdict in verdicts %}
 <p>{{ verdict }}</p>
-<p class="soft">The control has the same layers, taken from the pretrained base and fine-tuned on the gold labels for the same budget: what one would have without a teacher.
+{% endfor %}
+<p class="soft">Both controls have the student's layers and learn the gold labels alone, for as long as that helps. The pretrained one starts from the pretrained base: what one would have without a teacher.
+The initialised one starts from the fine-tuned teacher, as the student does: what copying alone gives.
+{% if metrics.proof.seeds | length > 1 %}The first seed's student is compared as it ships, those of further seeds as they were trained.{% endif %}
+
 {% if task == "single_label" %}
 {{ candidate }} agrees with the teacher on {{ "%.1f" % (100 * comparison.agreement) }}% of the texts; the mean divergence KL(teacher‖student) of the calibrated probabilities is {{ "%.4f" % comparison.kl }} nats.</p>
 {% elif task == "token_classification" %}
@@ -125,6 +130,16 @@ the students from text to probabilities through the serving runtime. Compare the
 {% else %}
 {{ candidate }}'s numbers correlate with the teacher's at {{ "%.3f" % comparison.correlation }} (Pearson); they are {{ "%.3g" % comparison.rmse }} apart (root of the mean square).</p>
 {% endif %}
+<div class="wide">
+<table>
+<thead><tr>{% for title in proof_titles %}<th scope="col">{{ title }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in proof %}
+<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
 
 {% if figures.reliability is defined %}
 <h2>Calibration</h2>
@@ -194,6 +209,10 @@ the students from text to probabilities through the serving runtime. Compare the
 </tbody>
 </table>
 </div>
+{% if metrics.vocabulary is defined %}
+<p class="soft" style="margin-top: .8rem">The student has a trimmed vocabulary: {{ "{:,}".format(metrics.vocabulary.tokens) }} of {{ "{:,}".format(metrics.vocabulary.of) }} tokens, chosen by the train and transfer texts.
+Split into shorter tokens than with the whole one:{% for name, share in metrics.vocabulary.changed.items() %} {{ "%.1f" % (100 * share.tokens) }}% of the tokens and {{ "%.1f" % (100 * share.rows) }}% of the rows of {{ name }}{{ "." if loop.last else "," }}{% endfor %}</p>
+{% endif %}
 
 <h2>Lineage</h2>
 <p class="soft">sha256 of the manifests of what went in; <code>dvc.lock</code> and the run in MLflow name the rest.</p>

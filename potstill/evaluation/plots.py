@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import matplotlib as mpl
@@ -18,7 +19,15 @@ from potstill.evaluation.metrics import Counts, Doubles, Floats, Reliability
 from potstill.evaluation.naming import MODELS
 from potstill.evaluation.scoring import SCORINGS, Scoring
 
-COLOURS = {"teacher": "#3b82c4", "student": "#17a286", "int8": "#dd7a0c", "control": "#8a8f98"}
+COLOURS = {
+    "teacher": "#3b82c4",
+    "student": "#17a286",
+    "int8": "#dd7a0c",
+    "control": "#8a8f98",
+    "initialised": "#9a6fb0",
+}
+# Of the models of a search.
+KINDS = {"teacher": COLOURS["teacher"], "layers": COLOURS["int8"], "static": COLOURS["student"]}
 # Stands for the colour of the text around the figure, which matplotlib has no name for; replaced in the SVG.
 INK = "#010203"
 STYLE = {
@@ -149,6 +158,53 @@ def answers_against_gold(models: Mapping[str, Floats], gold: Floats) -> str:
 
 def _short(label: str) -> str:
     return label if len(label) <= 14 else f"{label[:13]}…"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A model in the picture of a search: accuracy as a share, what it costs, and whether nothing beats it."""
+
+    name: str
+    kind: str
+    accuracy: float
+    milliseconds: float
+    megabytes: float
+    front: bool
+
+
+def pareto(models: Sequence[Cost], dots: Sequence[tuple[float, float, float]]) -> tuple[str, bytes]:
+    """Accuracy over milliseconds and over megabytes, as SVG text and as PNG on white.
+
+    Args:
+        models: named points; a line joins those of the front.
+        dots: (milliseconds, megabytes, accuracy) of further trials, small and without a name.
+    """
+    buffer = io.BytesIO()
+    with _figure(2, 4.6, 3.6, "pareto") as (figure, svg):
+        panels = _panels(figure, 1, 2)
+        for place, (axes, words) in enumerate(zip(panels, ("ms for one text", "MB of the file"), strict=True)):
+            _costs(axes, [(one, (one.milliseconds, one.megabytes)[place]) for one in models])
+            axes.scatter([dot[place] for dot in dots], [100 * dot[2] for dot in dots], s=7, color=INK, alpha=0.35)
+            axes.set(xlabel=f"{words} (log scale)")
+        panels[0].set_ylabel("accuracy on dev, %")
+        figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+    return svg(), buffer.getvalue()
+
+
+def _costs(axes: Axes, models: Sequence[tuple[Cost, float]]) -> None:
+    """One panel: (model, its cost)."""
+    line = sorted((cost, 100 * one.accuracy) for one, cost in models if one.front)
+    axes.plot(*zip(*line, strict=True), color=INK, linewidth=0.8, alpha=0.5)
+    for one, cost in models:
+        axes.plot(cost, 100 * one.accuracy, "o", markersize=6, color=KINDS[one.kind], alpha=1 if one.front else 0.5)
+        axes.annotate(one.name, (cost, 100 * one.accuracy), (4, 5), textcoords="offset points", fontsize=8)
+    costs = [cost for _, cost in models]
+    low, high = min(costs) / 1.8, max(costs) * 2.5
+    ticks = _ticks(low, high)
+    axes.set(xscale="log", xlim=(low, high))
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.grid(axis="y", linewidth=0.4, alpha=0.25, color=INK)
 
 
 def _confusion(axes: Axes, counts: Counts, labels: Sequence[str], colour: str, *, small: bool) -> None:

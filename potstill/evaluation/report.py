@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,13 +150,16 @@ def render_report(
         candidate=MODELS[candidate],
         model=metrics["models"][candidate],
         comparison=comparison,
-        verdict=_verdict(MODELS[candidate], comparison["control"], metrics["confidence"], scoring),
+        verdicts=[_verdict(name, metrics, scoring) for name in metrics["proof"]["verdicts"]],
+        proof=_proof_rows(metrics["proof"]),
+        proof_titles=["", "training seed", *_proof_titles(metrics["proof"])],
         score=[f"{100 * metrics['models'][candidate][scoring.key + end]:.1f}" for end in ("", "_low", "_high")],
         scoring=scoring,
         details=_details(metrics["models"][candidate], metrics.get("task", "single_label")),
         task=metrics.get("task", "single_label"),
         headers=table.headers(metrics),
         rows=table.rows(metrics),
+        note=table.note(metrics),
         figures={name: Markup(svg) for name, svg in figures.items()},
         examples=examples,
         splits=splits,
@@ -186,11 +189,55 @@ def _details(model: Mapping[str, Any], task: str) -> list[tuple[str, float, floa
     ]
 
 
-def _verdict(candidate: str, control: Mapping[str, Any], confidence: float, scoring: Scoring) -> str:
-    """The comparison with the control in one sentence."""
-    words = {"BEATS": "beats", "LOSES": "loses to", "NO DIFFERENCE": "cannot be told apart from"}[control["outcome"]]
-    points = [f"{100 * control[part]:+.1f}" for part in ("difference", "low", "high")]
-    return (
-        f"{candidate} {words} the no-distillation control: {points[0]} points of {scoring.words} on the same "
-        f"test texts, {100 * confidence:g}% interval {points[1]} to {points[2]} (paired bootstrap)."
+def _verdict(control: str, metrics: Mapping[str, Any], scoring: Scoring) -> str:
+    """The comparison with a control in one sentence."""
+    proof = metrics["proof"]
+    verdict, seeds = proof["verdicts"][control], len(proof["seeds"])
+    words = {"BEATS": "beats", "LOSES": "loses to", "NO DIFFERENCE": "cannot be told apart from"}[verdict["outcome"]]
+    points = [f"{100 * verdict[part]:+.1f}" for part in ("difference", "low", "high")]
+    over = (
+        f"over the rows and {seeds} training seeds"
+        if seeds > 1
+        else "over the rows; of one training seed, so the noise of training is not in it"
     )
+    return (
+        f"The student {words} the {control} control: {points[0]} points of {scoring.words} on the same test texts, "
+        f"{100 * metrics['confidence']:g}% interval {points[1]} to {points[2]} (paired bootstrap {over})."
+    )
+
+
+# Key of a model's numbers in the proof -> its title, and how it is written.
+_PROOF: dict[str, tuple[str, Callable[[float], str]]] = {
+    "accuracy": ("accuracy, %", lambda value: f"{100 * value:.1f}"),
+    "micro_f1": ("micro F1, %", lambda value: f"{100 * value:.1f}"),
+    "r2": ("R², %", lambda value: f"{100 * value:.1f}"),
+    "agreement": ("agreement with the teacher, %", lambda value: f"{100 * value:.1f}"),
+    "kl": ("KL to the teacher, nats", lambda value: f"{value:.4f}"),
+    "correlation": ("correlation with the teacher", lambda value: f"{value:.3f}"),
+    "rmse": ("distance to the teacher (root of the mean square)", lambda value: f"{value:.3g}"),
+    "ece": ("ECE", lambda value: f"{value:.3f}"),
+}
+
+
+def _proof_titles(proof: Mapping[str, Any]) -> list[str]:
+    return [_PROOF[key][0] for key in _proof_keys(proof)]
+
+
+def _proof_keys(proof: Mapping[str, Any]) -> list[str]:
+    there = next(iter(proof["models"].values()))
+    return [key for key in _PROOF if key in there]
+
+
+def _proof_rows(proof: Mapping[str, Any]) -> list[list[str]]:
+    """Each model of the proof: a row a seed and, of several, one of their means."""
+    rows, keys = [], _proof_keys(proof)
+    for name, numbers in proof["models"].items():
+        columns = [numbers[key] for key in keys]
+        found = dict(zip(map(str, proof["seeds"]), zip(*columns, strict=True), strict=True))
+        if len(found) > 1:
+            found["mean"] = tuple(float(np.mean(column)) for column in columns)
+        rows += [
+            [name, seed, *(_PROOF[key][1](value) for key, value in zip(keys, values, strict=True))]
+            for seed, values in found.items()
+        ]
+    return rows

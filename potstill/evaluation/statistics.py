@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any, Literal
@@ -56,15 +56,12 @@ class Comparison:
 def paired_bootstrap(
     labels: Ints, first: Ints, second: Ints, *, replicates: int, confidence: float, seed: int
 ) -> Comparison:
-    """Compare two models' accuracy on the same rows (paired percentile bootstrap; Efron & Tibshirani 1993, ch. 13).
-
-    A row contributes +1 (only the first is right), -1 (only the second) or 0, so resampling the rows is one draw of
-    three counts from a multinomial: exact, and without a loop over replicates.
+    """Compare two models' accuracy on the same rows; see `bootstrap`.
 
     Args:
         labels: [rows] gold classes.
-        first: [rows] classes predicted by the model in question.
-        second: [rows] classes predicted by the one it is compared with.
+        first: [rows] classes predicted by the model in question; [seeds, rows] for several of its training seeds.
+        second: the same of the one it is compared with.
         replicates: bootstrap resamples.
         confidence: level of the interval, such as 0.95.
         seed: of the resampling; equal seeds give equal intervals.
@@ -72,14 +69,36 @@ def paired_bootstrap(
     Raises:
         ValueError: no rows, or arrays of different length.
     """
-    if not len(labels) or not len(labels) == len(first) == len(second):
-        raise ValueError(f"{len(labels)} labels, {len(first)} and {len(second)} predictions")
-    rows = len(labels)
-    signs = (first == labels).astype(np.int64) - (second == labels).astype(np.int64)
-    counts = np.bincount(signs + 1, minlength=3)
-    draws = np.random.default_rng(seed).multinomial(rows, counts / rows, size=replicates)
-    differences = (draws[:, 2] - draws[:, 0]) / rows
-    return _comparison(float(counts[2] - counts[0]) / rows, differences, confidence)
+    ours, theirs = np.atleast_2d(first), np.atleast_2d(second)
+    if not len(labels) or ours.shape != theirs.shape or ours.shape[1] != len(labels):
+        raise ValueError(f"{len(labels)} labels, {ours.shape} and {theirs.shape} predictions [seeds, rows]")
+    gains = (ours == labels).astype(np.int64) - (theirs == labels).astype(np.int64)
+    return bootstrap(gains, replicates=replicates, confidence=confidence, seed=seed)
+
+
+def bootstrap(gains: Ints, *, replicates: int, confidence: float, seed: int) -> Comparison:
+    """The mean of gains that belong to rows and to training seeds, with its percentile interval.
+
+    Rows and seeds are resampled independently of each other, each row with all its seeds (Owen 2007, "The pigeonhole
+    bootstrap"; Sellam et al. 2022, "The MultiBERTs", section 4). Of n seeds n - 1 are drawn: a resample of n has a
+    variance that is (n - 1) / n of the right one (Rao & Wu 1988), half of it at two seeds. With one seed the rows alone
+    are resampled (Efron & Tibshirani 1993, ch. 13), so the noise of training is not in the interval.
+
+    Rows with the same gains are one category of a multinomial: exact, and without a loop over replicates.
+
+    Args:
+        gains: [seeds, rows] what a row adds to the first model's score, minus what it adds to the second's.
+        replicates: bootstrap resamples.
+        confidence: level of the interval.
+        seed: of the resampling.
+    """
+    seeds, rows = gains.shape
+    kinds, counts = np.unique(gains, axis=1, return_counts=True)
+    random = np.random.default_rng(seed)
+    means = random.multinomial(rows, counts / rows, size=replicates) @ kinds.T / rows
+    if seeds > 1:
+        means = means * random.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=replicates) / (seeds - 1)
+    return _comparison(int(gains.sum()) / gains.size, means.sum(axis=1), confidence)
 
 
 def _comparison(difference: float, differences: Doubles, confidence: float) -> Comparison:
@@ -130,20 +149,40 @@ class Moments:
 
 
 def compare_scores(
-    first: Moments, second: Moments, name: str, *, replicates: int, confidence: float, seed: int
+    first: Sequence[Moments], second: Sequence[Moments], name: str, *, replicates: int, confidence: float, seed: int
 ) -> Comparison:
-    """Compare a score of two models on the same rows: both are scored on the same draws of rows (see `Moments`).
+    """Compare a score of two models on the same rows: all are scored on the same draws of rows (see `Moments`).
 
     Args:
-        first: the model in question.
-        second: the one it is compared with.
+        first: the model in question, of each of its training seeds; the score is the mean over them.
+        second: the one it is compared with, of the same seeds.
         name: of the score, the larger the better.
-        replicates: bootstrap resamples.
+        replicates: bootstrap resamples; of n seeds n - 1 are drawn with each (see `bootstrap`).
         confidence: level of the interval, such as 0.95.
         seed: of the resampling.
+
+    Raises:
+        ValueError: no seeds, or not the same number of them.
     """
-    draws = [side.resampled(replicates=replicates, seed=seed)[name] for side in (first, second)]
-    return _comparison(first.values[name] - second.values[name], draws[0] - draws[1], confidence)
+    seeds = len(first)
+    if not seeds or seeds != len(second):
+        raise ValueError(f"{seeds} and {len(second)} training seeds")
+    pairs = list(zip(first, second, strict=True))
+    draws = np.array(
+        [
+            ours.resampled(replicates=replicates, seed=seed)[name]
+            - theirs.resampled(replicates=replicates, seed=seed)[name]
+            for ours, theirs in pairs
+        ]
+    )
+    if seeds > 1:
+        random = np.random.default_rng([seed, seeds])
+        counts = random.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=replicates)
+        means = (draws * counts.T).sum(axis=0) / (seeds - 1)
+    else:
+        means = draws[0]
+    gain = float(np.mean([ours.values[name] - theirs.values[name] for ours, theirs in pairs]))
+    return _comparison(gain, means, confidence)
 
 
 def _resamples(rows: int, replicates: int, seed: int) -> Iterator[Doubles]:

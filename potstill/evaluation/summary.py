@@ -32,6 +32,7 @@ class Answers:
         parameters: weights of the model, counted.
         file_bytes: size of the file that holds them.
         task: what the logits are: of one class of several, of several labels, a number, entities, or answers.
+        members: models whose answers the logits are the mean of; weights, file and speed are one model's.
     """
 
     logits: npt.NDArray[Any]
@@ -39,6 +40,7 @@ class Answers:
     parameters: int
     file_bytes: int
     task: TaskKind = "single_label"
+    members: int = 1
 
     @cached_property
     def predictions(self) -> Ints:
@@ -101,7 +103,8 @@ def score(labels: Gold, answers: Answers, settings: Evaluate) -> dict[str, float
     )
     if answers.task not in ("regression", "question_answering"):
         found |= {"ece": answers.reliability(labels, settings.calibration_bins).ece, "temperature": answers.temperature}
-    return found | {"parameters": answers.parameters, "megabytes": answers.file_bytes / 1e6}
+    found |= {"parameters": answers.parameters, "megabytes": answers.file_bytes / 1e6}
+    return found | ({"members": answers.members} if answers.members > 1 else {})
 
 
 def _class_scores(labels: Ints, answers: Answers, settings: Evaluate) -> dict[str, float | int]:
@@ -143,13 +146,13 @@ def compare(
         "gain_over_control": against.difference,
         "control": against.to_json(),
     }
-    taught = _value(labels, teacher)
+    taught = score_value(labels, teacher)
     if taught > 0:  # a ratio to nothing is absent, and a missing number fails its gate
-        found["teacher_ratio"] = _value(labels, ours) / taught
+        found["teacher_ratio"] = score_value(labels, ours) / taught
     return found
 
 
-def _value(labels: Gold, answers: Answers) -> float:
+def score_value(labels: Gold, answers: Answers) -> float:
     """The task's score."""
     scoring = SCORINGS[answers.task]
     if isinstance(labels, GoldTags | GoldAnswers):
@@ -161,7 +164,7 @@ def _against_control(labels: Gold, ours: Answers, control: Answers, settings: Ev
     options: dict[str, Any] = {"replicates": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
     if not isinstance(labels, GoldTags | GoldAnswers) and ours.task == "single_label":
         return paired_bootstrap(labels, ours.predictions, control.predictions, **options)
-    return compare_scores(ours.moments(labels), control.moments(labels), SCORINGS[ours.task].key, **options)
+    return compare_scores([ours.moments(labels)], [control.moments(labels)], SCORINGS[ours.task].key, **options)
 
 
 def likeness(teacher: Answers, ours: Answers, *, labels: Gold | None = None) -> dict[str, float]:

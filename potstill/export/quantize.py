@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import numpy.typing as npt
+
 from potstill.export.quiet import errors_only
+
+Floats = npt.NDArray[np.float32]
+# Signed 8 bits, symmetric around 0.
+INT8_MAX = 127
 
 # The embedding table is half of a small student: Gather is quantized as well as the matrix products.
 OPERATORS = ["MatMul", "Gemm", "Gather"]
@@ -18,7 +25,8 @@ def quantize_int8(source: Path, target: Path, keep: Sequence[str] = ()) -> None:
     Args:
         source: an fp32 model.
         target: the file to write.
-        keep: names of nodes that stay in fp32.
+        keep: names of matrix products that are computed in fp32, with weights rounded to 8 bits: what costs accuracy
+            are their inputs.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -31,6 +39,43 @@ def quantize_int8(source: Path, target: Path, keep: Sequence[str] = ()) -> None:
             op_types_to_quantize=OPERATORS,
             nodes_to_exclude=list(keep),
         )
+    if keep:
+        _store_weights_in_int8(target, keep)
+
+
+def _store_weights_in_int8(path: Path, names: Sequence[str]) -> None:
+    """Round the weights of these products and store them in 8 bits, in place.
+
+    Cast and Mul, not DequantizeLinear: a runtime folds those two into an fp32 weight once, when it loads the model.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(path)
+    graph = model.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    for node in [node for node in graph.node if node.name in names]:
+        weight = weights[node.input[1]]
+        rounded, scales = _rounded(numpy_helper.to_array(weight))
+        parts = {part: f"{weight.name}_{part}" for part in ("int8", "scale", "cast", "fp32")}
+        graph.initializer.append(numpy_helper.from_array(rounded, parts["int8"]))
+        graph.initializer.append(numpy_helper.from_array(scales, parts["scale"]))
+        cast = helper.make_node("Cast", [parts["int8"]], [parts["cast"]], parts["cast"], to=onnx.TensorProto.FLOAT)
+        scale = helper.make_node("Mul", [parts["cast"], parts["scale"]], [parts["fp32"]], parts["fp32"])
+        graph.node.insert(0, scale)
+        graph.node.insert(0, cast)
+        node.input[1] = parts["fp32"]
+    used = {name for node in graph.node for name in node.input}
+    for weight in [weights[name] for name in weights.keys() - used]:
+        graph.initializer.remove(weight)
+    onnx.save(model, path)
+
+
+def _rounded(weight: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
+    """[rows, columns] signed 8-bit values and [columns] scales: symmetric, one scale per output channel."""
+    scales = (np.abs(weight).max(axis=0) / INT8_MAX).astype(np.float32)
+    scales[scales == 0] = 1.0
+    return np.rint(weight / scales).astype(np.int8), scales
 
 
 def narrowing_products(source: Path) -> list[str]:

@@ -22,7 +22,7 @@ class Family:
     """The names of one model type. H: hidden size, I: intermediate size, E: embedding size, V: vocabulary.
 
     Paths of the first block are inside the base model (`model.base_model`), those of the second inside one layer,
-    those of the third inside the sequence classifier; the fourth block names keys of the config.
+    those of the third inside the model with a head; the fourth block names keys of the config.
     """
 
     layers: str = "encoder.layer"
@@ -55,11 +55,15 @@ class Family:
     head: str = "classifier.dense"
     output: str = "classifier.out_proj"
     pooler: bool = False
+    # Of the masked language model: the first module behind the base model, which takes in the last states.
+    masked_lm: str = "lm_head"
 
     layers_key: str = "num_hidden_layers"
     heads_key: str = "num_attention_heads"
     hidden_key: str = "hidden_size"
     intermediate_key: str = "intermediate_size"
+    # Keys that repeat the hidden size.
+    hidden_copies: tuple[str, ...] = ()
     # Lists with one item a layer. Named, not guessed by length: DeBERTa's pos_att_type of two items is no such list.
     per_layer_keys: tuple[str, ...] = ()
 
@@ -69,7 +73,7 @@ class Family:
     bare_first_layer: bool = False
 
 
-_BERT = Family(head="bert.pooler.dense", output="classifier", pooler=True)
+_BERT = Family(head="bert.pooler.dense", output="classifier", pooler=True, masked_lm="cls")
 _ROBERTA = Family(positions_from_pad=True)
 
 FAMILIES: dict[str, Family] = {
@@ -77,7 +81,7 @@ FAMILIES: dict[str, Family] = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
-    "electra": Family(),
+    "electra": Family(masked_lm="generator_predictions"),
     # One relative_attention_bias for all layers, beside them in the encoder.
     "mpnet": Family(
         token_types=None,
@@ -97,6 +101,8 @@ FAMILIES: dict[str, Family] = {
         plain_attention=False,
         head="pooler.dense",
         output="classifier",
+        masked_lm="cls",
+        hidden_copies=("pooler_hidden_size",),
     ),
     "distilbert": Family(
         layers="transformer.layer",
@@ -111,6 +117,7 @@ FAMILIES: dict[str, Family] = {
         ffn_norm="output_layer_norm",
         head="pre_classifier",
         output="classifier",
+        masked_lm="vocab_transform",
         layers_key="n_layers",
         heads_key="n_heads",
         hidden_key="dim",
@@ -136,6 +143,7 @@ FAMILIES: dict[str, Family] = {
         plain_attention=False,
         head="head.dense",
         output="classifier",
+        masked_lm="head",
         per_layer_keys=("layer_types",),
         bare_first_layer=True,
     ),

@@ -58,4 +58,4 @@ def task_named(architecture: str, problem_type: str | None, labels: int) -> Task
 def task_of(model: PreTrainedModel) -> TaskKind:
     """The task of a model; of one without a head of these, `single_label`."""
     config = model.config
-    return task_named(type(model).__name__, config.problem_type, config.num_labels) or "single_label"
+    return task_named(type(model).__name__, getattr(config, "problem_type", None), config.num_labels) or "single_label"

@@ -97,6 +97,49 @@ def saved_task(config: Mapping[str, Any]) -> TaskKind | None:
     return task_named((config.get("architectures") or [""])[0], config.get("problem_type"), labels)
 
 
+def load_masked_lm(folder: Path) -> PreTrainedModel:
+    """A masked language model in evaluation mode, fp32.
+
+    Raises:
+        UnsafeFileError, ModelError: see `check_folder`; also one saved without its head for masked tokens, which
+            transformers would make up.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    known = (check_folder(folder).get("architectures") or ["model without a head"])[0]
+    if not known.endswith("ForMaskedLM"):
+        raise ModelError(
+            f"{folder} is a {known}, which answers nothing behind a mask; take a base that was saved with that head "
+            "(...ForMaskedLM), or set general.masked_lm to null"
+        )
+    return _load(AutoModelForMaskedLM, folder, "a masked language model")
+
+
+def load_encoder(folder: Path) -> PreTrainedModel:
+    """A model without its head, in evaluation mode, fp32.
+
+    Raises:
+        UnsafeFileError, ModelError: see `check_folder`.
+    """
+    from transformers import AutoModel
+
+    check_folder(folder)
+    return _load(AutoModel, folder, "an encoder")
+
+
+def _load(kind: Any, folder: Path, what: str) -> PreTrainedModel:
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    try:
+        model: PreTrainedModel = kind.from_pretrained(folder, dtype=torch.float32, **options)
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise ModelError(f"{folder} cannot be loaded as {what}: {' '.join(str(error).split())[:300]}") from error
+    return model.eval()
+
+
 def check_labels(folder: Path, labels: Sequence[str], task: TaskKind = "single_label") -> list[int]:
     """Verify a fine-tuned teacher's label set and return, for each of our labels, its index in the teacher.
 
@@ -115,14 +158,23 @@ def check_labels(folder: Path, labels: Sequence[str], task: TaskKind = "single_l
             f"the teacher in {folder} was fine-tuned for {saved_task(config)} (its problem_type and labels say so), "
             f"the data is for {task}; give a teacher of the same task or set teacher.fine_tuned to false"
         )
-    names = [str(name) for _, name in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))]
-    names = names or [f"LABEL_{index}" for index in range(int(config.get("num_labels", 2)))]
-    wanted = [str(label) for label in labels]
     if task == "regression":
         return [0]  # one output, whatever it is called
+    names = [str(name) for _, name in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))]
+    names = names or [f"LABEL_{index}" for index in range(int(config.get("num_labels", 2)))]
+    return match_labels(names, labels, str(folder))
+
+
+def match_labels(names: Sequence[str], labels: Sequence[str], where: str) -> list[int]:
+    """For each of our labels its index among a teacher's names, letter case aside.
+
+    Raises:
+        LabelCountError: the counts differ, or the names are real names and differ.
+    """
+    wanted = [str(label) for label in labels]
     if len(names) != len(wanted):
         raise LabelCountError(
-            f"the teacher in {folder} has {len(names)} labels ({', '.join(names[:8])}), the data has {len(wanted)} "
+            f"the teacher in {where} has {len(names)} labels ({', '.join(names[:8])}), the data has {len(wanted)} "
             f"({', '.join(wanted[:8])}); give a teacher of the same task or set teacher.fine_tuned to false"
         )
     if all(name == f"LABEL_{index}" for index, name in enumerate(names)):
@@ -131,7 +183,7 @@ def check_labels(folder: Path, labels: Sequence[str], task: TaskKind = "single_l
     missing = [label for label in wanted if label.lower() not in lower]
     if missing:
         raise LabelCountError(
-            f"the teacher in {folder} does not know the label {missing[0]!r}; its labels are {', '.join(names[:8])}"
+            f"the teacher in {where} does not know the label {missing[0]!r}; its labels are {', '.join(names[:8])}"
         )
     return [lower.index(label.lower()) for label in wanted]
 
@@ -163,6 +215,11 @@ def output_layer(model: PreTrainedModel) -> Any:
 def save_model(model: PreTrainedModel, folder: Path, tokenizer: Path) -> None:
     """Write weights (safetensors), config and the tokenizer's files as a normal `save_pretrained` folder."""
     model.save_pretrained(folder)
+    copy_tokenizer_files(tokenizer, folder)
+
+
+def copy_tokenizer_files(tokenizer: Path, folder: Path) -> None:
+    """Put the files of a tokenizer beside a model."""
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, folder / name)

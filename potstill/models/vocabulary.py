@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,12 @@ TokenizerJson = Mapping[str, Any]
 
 
 def kept_ids(
-    tokenizer: TokenizerJson, counts: Mapping[int, int], *, min_count: int = 1, names: Iterable[str] = ()
+    tokenizer: TokenizerJson,
+    counts: Mapping[int, int],
+    *,
+    min_count: int = 1,
+    max_tokens: int | None = None,
+    names: Iterable[str] = (),
 ) -> list[int]:
     """The ids to keep, ascending: a kept token's new id is its place in this list.
 
@@ -52,10 +58,12 @@ def kept_ids(
         tokenizer: the parsed tokenizer.json.
         counts: token id -> how often the corpora have it; for a mere set of ids `dict.fromkeys(ids, 1)`.
         min_count: a token seen less often is dropped, and the texts that have it are split into shorter tokens.
+        max_tokens: of all that is kept; those seen most often come first, of equals the one with the lower id.
         names: further tokens to keep, as the special tokens of tokenizer_config.json.
 
     Raises:
-        ModelError: a kind of tokenizer that cannot be trimmed, or an id that it does not have.
+        ModelError: a kind of tokenizer that cannot be trimmed, an id that it does not have, or a limit below the
+            tokens that are kept in any case.
     """
     tokens = _tokens(tokenizer)
     unknown = sorted(set(counts) - set(tokens))
@@ -64,12 +72,25 @@ def kept_ids(
             f"the corpora have the token id {unknown[0]}, the tokenizer does not; count the tokens of this tokenizer"
         )
     model = tokenizer["model"]
-    wanted = {tokens[index] for index, count in counts.items() if count >= min_count}
-    wanted |= _special(tokenizer) | set(names)
-    wanted |= {token for token in tokens.values() if len(_core(token, model)) == 1 or _is_byte(token, model)}
-    wanted |= _irregular(model)
-    wanted |= _parts(model, wanted)
-    return sorted(index for index, token in tokens.items() if token in wanted)
+    always = _special(tokenizer) | set(names)
+    always |= {token for token in tokens.values() if len(_core(token, model)) == 1 or _is_byte(token, model)}
+    always |= _irregular(model)
+    seen = sorted((index for index in counts if counts[index] >= min_count), key=lambda index: (-counts[index], index))
+
+    def kept(most: int) -> list[int]:
+        wanted = always | {tokens[index] for index in seen[:most]}
+        wanted |= _parts(model, wanted)
+        return sorted(index for index, token in tokens.items() if token in wanted)
+
+    most = len(seen)
+    if max_tokens is not None:  # what is kept grows with the tokens seen
+        most = bisect_right(range(len(seen) + 1), max_tokens, key=lambda most: len(kept(most))) - 1
+    if most < 0:
+        raise ModelError(
+            f"max_tokens of the vocabulary is {max_tokens:,}, but special tokens and single characters alone are "
+            f"{len(kept(0)):,}; set it higher"
+        )
+    return kept(most)
 
 
 def trimmed_tokenizer(tokenizer: TokenizerJson, kept: Sequence[int]) -> dict[str, Any]:
@@ -102,24 +123,27 @@ def trimmed_tokenizer(tokenizer: TokenizerJson, kept: Sequence[int]) -> dict[str
     return trimmed
 
 
-def trim_tokenizer(source: Path, target: Path, counts: Mapping[int, int], *, min_count: int = 1) -> dict[int, int]:
+def trim_tokenizer(
+    source: Path, target: Path, counts: Mapping[int, int], *, min_count: int = 1, max_tokens: int | None = None
+) -> dict[int, int]:
     """Write the trimmed form of a tokenizer folder; its binary SentencePiece model is left out.
 
     Args:
         source: a folder with tokenizer.json.
         target: the folder to write, another one.
-        counts, min_count: see `kept_ids`.
+        counts, min_count, max_tokens: see `kept_ids`.
 
     Returns:
         Old id -> new id of every kept token, ascending in both; its keys are the `kept` of `trim_embeddings`.
 
     Raises:
-        ModelError: tokenizer.json is missing, of a kind that cannot be trimmed or with ids that cannot be made dense.
+        ModelError: tokenizer.json is missing, of a kind that cannot be trimmed or with ids that cannot be made dense,
+            or see `kept_ids`.
     """
     if target.resolve() == source.resolve():
         raise ModelError(f"the trimmed tokenizer cannot be written over its source {source}; give another folder")
     tokenizer = _read(source / "tokenizer.json")
-    kept = kept_ids(tokenizer, counts, min_count=min_count, names=_named(source))
+    kept = kept_ids(tokenizer, counts, min_count=min_count, max_tokens=max_tokens, names=_named(source))
     trimmed = trimmed_tokenizer(tokenizer, kept)
     _check_ids(trimmed, [_tokens(tokenizer)[index] for index in kept], source)
     new = {old: index for index, old in enumerate(kept)}

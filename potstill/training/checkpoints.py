@@ -25,14 +25,22 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
     """Write checkpoint `step`: groups of tensors and a JSON-able state."""
     with whole_folder(folder / f"step-{step:09d}") as beside:
         for group, values in tensors.items():
-            save_file(
-                {name: value.detach().cpu().contiguous() for name, value in values.items()},
-                beside / f"{group}.safetensors",
-            )
+            save_file(_separate(values), beside / f"{group}.safetensors")
         write_json(beside / "state.json", state)
         write_manifest(beside)
     for old in sorted(folder.glob("step-*"))[:-KEEP]:
         shutil.rmtree(old)
+
+
+def _separate(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, one that shares another's memory (tied embeddings) as a copy: the format asks for it."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in values.items():
+        tensor = value.detach().cpu().contiguous()
+        found[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return found
 
 
 def newest(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:

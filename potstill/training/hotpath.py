@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from potstill.training.packing import ATTENTION, register_attention
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -33,17 +35,19 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def training_attention(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
-    """Plain matrix products for attention while a model trains on the CPU.
+def training_attention(model: PreTrainedModel, device: torch.device, *, packing: bool = False) -> Iterator[None]:
+    """Plain matrix products for attention while a model trains on the CPU; with packing, attention within rows.
 
     The backward pass of torch's fused CPU attention takes a third of a step at a sentence's length; two products and a
     softmax take a tenth of that.
     """
     before = getattr(model.config, "_attn_implementation", None)
-    if device.type != "cpu" or before in (None, "eager"):
+    if not packing and (device.type != "cpu" or before in (None, "eager")):
         yield
         return
-    model.set_attn_implementation("eager")
+    if packing:
+        register_attention()
+    model.set_attn_implementation(ATTENTION if packing else "eager")
     try:
         yield
     finally:

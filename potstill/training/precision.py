@@ -12,6 +12,7 @@ import torch
 
 from potstill.artifacts import read_json, write_json
 from potstill.errors import ToolError
+from potstill.training.distributed import here, local_device
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -21,17 +22,17 @@ WORTH = 1.3
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto` takes CUDA, then MPS, then CPU.
+    """`auto` takes CUDA, then MPS, then CPU; of several processes each takes the GPU of its number on its machine.
 
     Raises:
         ToolError: the wanted device is not there.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
-        return torch.device(next(name for name, found in there.items() if found))
+        wanted = next(name for name, found in there.items() if found)
     if not there[wanted]:
         raise ToolError(f"project.device is {wanted}, which torch does not find on this machine; set it to auto")
-    return torch.device(wanted)
+    return torch.device(wanted) if wanted != "cuda" else local_device()
 
 
 def choose_precision(
@@ -53,14 +54,19 @@ def choose_precision(
     """
     if wanted != "auto":
         return wanted, "set in params"  # type: ignore[return-value]
-    key = _machine(device) + f", {hidden} x {intermediate}"
+    fp32, bf16 = here().from_first(lambda: _rates(device, hidden, intermediate, remembered))
+    chosen: Precision = "bf16" if bf16 >= WORTH * fp32 else "fp32"
+    return chosen, f"measured {fp32:.0f} GFLOP/s in fp32, {bf16:.0f} in bf16"
+
+
+def _rates(device: torch.device, hidden: int, intermediate: int, remembered: Path) -> list[float]:
+    """What `_rate` gave, now or the first time."""
+    key = machine(device) + f", {hidden} x {intermediate}"
     known: dict[str, list[float]] = read_json(remembered) if remembered.exists() else {}
     if key not in known:
         known[key] = list(_rate(device, hidden, intermediate))
         write_json(remembered, known)
-    fp32, bf16 = known[key]
-    chosen: Precision = "bf16" if bf16 >= WORTH * fp32 else "fp32"
-    return chosen, f"measured {fp32:.0f} GFLOP/s in fp32, {bf16:.0f} in bf16"
+    return known[key]
 
 
 def product_size(config: Any) -> tuple[int, int]:
@@ -69,7 +75,8 @@ def product_size(config: Any) -> tuple[int, int]:
     return hidden, int(getattr(config, "intermediate_size", 4 * hidden))
 
 
-def _machine(device: torch.device) -> str:
+def machine(device: torch.device) -> str:
+    """What a measurement depends on beside what is measured."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return f"{platform.node()}, {device.type} {kind}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
@@ -90,17 +97,18 @@ def _rate(device: torch.device, hidden: int, intermediate: int, tokens: int = 10
         for index, dtype in enumerate((torch.float32, torch.bfloat16)):
             a, b = left.to(device, dtype), right.to(device, dtype)
             torch.mm(a, b)
-            _wait(device)
+            wait(device)
             start = time.perf_counter()
             for _ in range(3):
                 torch.mm(a, b)
-            _wait(device)
+            wait(device)
             rate = 3 * 2 * tokens * hidden * intermediate / (time.perf_counter() - start) / 1e9
             best[index] = max(best[index], rate)
     return best[0], best[1]
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until the device has done all that was asked of it."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     elif device.type == "mps":

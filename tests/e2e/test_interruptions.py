@@ -16,7 +16,7 @@ from tests.e2e.workspaces import TINY, command, environment, make_workspace, pro
 
 pytestmark = pytest.mark.timeout(900)
 
-WEIGHTS = ("teacher", "signals", "distilled", "student", "control", "export", "serving")
+WEIGHTS = ("teacher", "signals", "distilled", "student", "control", "initialised", "export", "serving")
 
 
 def begin(folder: Path, home: Path) -> subprocess.Popen[str]:

@@ -18,8 +18,8 @@ from tests.e2e.conftest import Finished
 from tests.e2e.workspaces import environment, processes_in, status
 
 STAGES = [
-    *("ingest", "prepare", "validate", "tokenize", "teacher", "signals"),
-    *("distill", "finetune", "control", "export", "evaluate"),
+    *("ingest", "prepare", "validate", "pretrain", "tokenize", "teacher", "signals"),
+    *("general", "distill", "finetune", "control", "proof", "export", "evaluate"),
 ]
 
 # The session's first test pays for the shared run.
@@ -53,7 +53,7 @@ def test_the_run_says_what_it_did_in_plain_lines(finished: Finished) -> None:
 def test_every_out_has_a_manifest_that_verifies(finished: Finished) -> None:
     graph = yaml.safe_load((finished.folder / "dvc.yaml").read_text())["stages"]
     outs = [out for stage in graph.values() for out in stage["outs"] if isinstance(out, str)]
-    assert len(outs) == 13
+    assert len(outs) == 17
     for out in outs:
         verify(finished.folder / out) if (finished.folder / out / MANIFEST).exists() else pytest.fail(out)
 
@@ -145,4 +145,4 @@ def test_metrics_name_what_ships(finished: Finished) -> None:
     metrics = read_json(finished.folder / "reports" / "metrics.json")
     card = read_json(finished.folder / "data" / "serving" / "model.json")
     assert metrics["shipped"] == card["variant"]
-    assert set(metrics["models"]) == {"teacher", "student", "int8", "control"}
+    assert set(metrics["models"]) == {"teacher", "student", "int8", "control", "initialised"}

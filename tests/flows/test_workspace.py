@@ -78,6 +78,9 @@ def test_a_teacher_of_ones_own(data: Path, tmp_path: Path, tiny_base: Path) -> N
     assert "all-MiniLM" not in (tmp_path / "own/params.yaml").read_text(encoding="utf-8")
     create(tmp_path / "hub", data, "text", "label", "some/model@" + "a" * 40)
     assert load_params(tmp_path / "hub/params.yaml").ingest.teacher.kind == "hub"
+    create(tmp_path / "none", data, "text", "label", "scratch")
+    params = load_params(tmp_path / "none/params.yaml")
+    assert (params.ingest.teacher.kind, params.distill.layers) == ("scratch", [0, 3])
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,12 @@ import yaml
 
 from potstill.artifacts import verify
 from potstill.config import load_params, read_params
-from tasks.stage import Result, load_stage
+from tasks.stage import Result, Stage, load_stage
 from tests.conftest import REPOSITORY
 
-STAGES = ("ingest", "prepare", "validate", "tokenize")
+STAGES = ("ingest", "prepare", "validate", "pretrain", "tokenize")
+# What a stage needs of another that does next to nothing by default: run before it where a test does not name it.
+BEFORE = {"tokenize": "pretrain", "distill": "general"}
 Workspace = Callable[..., Path]
 
 
@@ -46,14 +48,16 @@ def make_workspace(folder: Path, rows: Path, base: Path, **sections: Mapping[str
 
 def run_stage(name: str) -> Result:
     """Run a stage's own function in the current folder, its deps and outs verified as the stage contract asks."""
-    stage = load_stage(name, load_params(Path("params.yaml")))
+    _run_before(name)
+    stage = _load(name)
     for path in stage.deps.values():
         assert path.exists()
         if path.is_dir():
             verify(path)
     result: Result = import_module(f"tasks.{name}").run(stage)
     for path in stage.outs.values():
-        if not path.suffix:
+        assert path.exists()
+        if path.is_dir():
             verify(path)
     return result
 
@@ -62,3 +66,13 @@ def run_stages(*names: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> li
     """Run stages in a workspace."""
     monkeypatch.chdir(folder)
     return [run_stage(name) for name in names]
+
+
+def _run_before(name: str) -> None:
+    before = BEFORE.get(name)
+    if before is not None and not all(path.exists() for path in _load(before).outs.values()):
+        run_stage(before)
+
+
+def _load(name: str) -> Stage:
+    return load_stage(name, load_params(Path("params.yaml")))

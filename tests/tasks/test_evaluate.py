@@ -18,15 +18,20 @@ from safetensors.numpy import load_file, save_file
 
 from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, verify, write_json, write_manifest
 from potstill.config import SPLITS, Params, load_params
+from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import copy_tokenizer, load_tokenizer, write_tokens
 from potstill.errors import ChecksumError, ModelError
 from potstill.evaluation.metrics import softmax
+from potstill.evaluation.proof import write_answers
+from potstill.evaluation.summary import Answers
 from potstill.evaluation.table import render_table
 from potstill.export.onnx_model import export_onnx, input_names
 from potstill.export.quantize import quantize_int8
 from potstill.models.loading import load_classifier, save_model
+from potstill.models.members import Member, write_members
 from potstill.models.student import student_from_layers
 from potstill.serving.runtime import Student
+from potstill.training.predict import predict_logits
 from tasks.evaluate import run
 from tasks.stage import Stage, load_stage
 from tests.conftest import generate_rows
@@ -89,12 +94,14 @@ def _write_models(root: Path, base: Path, *, pair: bool) -> None:
         "teacher": teacher,
         "student": student_from_layers(teacher, [0, 2]),
         "control": student_from_layers(load_classifier(base, LABELS), [0, 2]),
+        "initialised": student_from_layers(teacher, [1, 3]),
     }
     for name, model in models.items():
         save_model(model, root / "data" / name, root / "data/tokens/tokenizer")
     write_json(root / "data/teacher/calibration.json", {"temperature": 1.5})
     for name in models:
         write_manifest(root / "data" / name)
+    _write_proof(root)
     export, serving = root / "data/export", root / "data/serving"
     export.mkdir()
     export_onnx(models["student"], export / "student.fp32.onnx", pair=pair)
@@ -109,6 +116,18 @@ def _write_models(root: Path, base: Path, *, pair: bool) -> None:
     }  # fmt: skip
     write_json(serving / "model.json", card)
     write_manifest(serving)
+
+
+def _write_proof(root: Path) -> None:
+    """Two further seeds, all of whose models are right on every row but the student of the last."""
+    labels = TokenDataset.open(root / "data/tokens/test.arrow", 0).labels
+    right = np.eye(2, dtype=np.float32)[labels]
+    for seed, student in ((18, right), (19, 1 - right)):
+        folder = root / f"data/proof/seed-{seed}"
+        folder.mkdir(parents=True)
+        logits = {"student": student, "pretrained": right, "initialised": right}
+        write_answers(folder, labels, {name: Answers(found, 1.0, 10, 100) for name, found in logits.items()})
+    write_manifest(root / "data/proof")
 
 
 @contextlib.contextmanager
@@ -149,11 +168,11 @@ def _logits(root: Path, name: str) -> np.ndarray:
 def test_metrics_have_the_documented_form(metrics: Mapping[str, Any]) -> None:
     assert metrics["shipped"] == "int8"
     assert metrics["rows"] == ROWS["test"]
-    assert list(metrics["models"]) == ["control", "int8", "student", "teacher"]
+    assert list(metrics["models"]) == ["control", "initialised", "int8", "student", "teacher"]
     scores = {"accuracy", "accuracy_low", "accuracy_high", "macro_f1", "ece", "temperature", "parameters", "megabytes"}
     speeds = {"p50_ms", "p99_ms", "texts_per_second"}
     for name, model in metrics["models"].items():
-        assert set(model) == scores | (speeds if name != "control" else set())
+        assert set(model) == scores | (speeds if name not in ("control", "initialised") else set())
         assert all(math.isfinite(value) for value in model.values())
     assert {"agreement", "kl", "teacher_ratio", "gain_over_control", "speedup"} <= set(metrics["comparison"])
 
@@ -168,7 +187,7 @@ def test_metrics_name_the_bytes_they_are_about(workspace: Path, metrics: Mapping
 def test_the_scores_follow_from_the_saved_predictions(workspace: Path, metrics: Mapping[str, Any]) -> None:
     table = pq.read_table(workspace / "data/evaluation/predictions.parquet")
     test = pq.read_table(workspace / "data/prepared/test.parquet")
-    assert table.column_names == ["id", "label", "teacher", "student", "int8", "control"]
+    assert table.column_names == ["id", "label", "teacher", "student", "int8", "control", "initialised"]
     assert table.column("id").equals(test.column("id"))
     labels = table.column("label").to_numpy()
     for name, model in metrics["models"].items():
@@ -182,12 +201,13 @@ def test_the_scores_follow_from_the_saved_predictions(workspace: Path, metrics: 
 def test_each_model_has_its_own_temperature_size_and_parameters(workspace: Path, metrics: Mapping[str, Any]) -> None:
     models = metrics["models"]
     assert {name: model["temperature"] for name, model in models.items()} == {
-        "teacher": 1.5, "student": 2.0, "int8": 2.0, "control": 1.0,
+        "teacher": 1.5, "student": 2.0, "int8": 2.0, "control": 1.0, "initialised": 1.0,
     }  # fmt: skip
     assert models["teacher"]["parameters"] > models["student"]["parameters"] == models["int8"]["parameters"]
     files = {
         "teacher": "teacher/model.safetensors", "student": "export/student.fp32.onnx",
         "int8": "export/student.int8.onnx", "control": "control/model.safetensors",
+        "initialised": "initialised/model.safetensors",
     }  # fmt: skip
     for name, file in files.items():
         assert models[name]["megabytes"] == (workspace / "data" / file).stat().st_size / 1e6
@@ -215,11 +235,24 @@ def test_the_report_is_one_page_with_every_figure(workspace: Path) -> None:
     ]  # fmt: skip
 
 
-def test_the_table_shows_the_four_models(metrics: Mapping[str, Any]) -> None:
+def test_the_proof_is_of_what_ships_and_of_the_further_seeds(workspace: Path, metrics: Mapping[str, Any]) -> None:
+    proof, models = metrics["proof"], metrics["models"]
+    assert proof["seeds"] == [17, 18, 19]
+    assert proof["models"]["student"]["accuracy"] == [models["int8"]["accuracy"], 1, 0]
+    assert proof["models"]["pretrained"]["accuracy"] == [models["control"]["accuracy"], 1, 1]
+    assert proof["models"]["initialised"]["ece"][0] == models["initialised"]["ece"]
+    assert proof["models"]["student"]["agreement"][0] == metrics["comparison"]["agreement"]
+    assert proof["verdicts"]["pretrained"]["differences"][1:] == [0, -1]
+    page = (workspace / "reports/report.html").read_text(encoding="utf-8")
+    assert "3 training seeds" in page
+    assert ">19<" in page
+
+
+def test_the_table_shows_every_model(metrics: Mapping[str, Any]) -> None:
     console = Console(width=80)
     with console.capture() as captured:
         console.print(render_table(metrics))
-    for name in ("Teacher", "Student fp32", "Student INT8", "Control"):
+    for name in ("Teacher", "Student fp32", "Student INT8", "Control", "Initialised"):
         assert name in captured.get()
 
 
@@ -283,3 +316,36 @@ def test_pairs_of_texts(tiny_base: Path, tmp_path: Path) -> None:
     assert metrics["models"]["teacher"]["texts_per_second"] > 0
     # The served student saw both texts as the tokens say.
     assert np.abs(_logits(tmp_path, "student") - _logits(tmp_path, "int8")).max() < 0.5
+
+
+def test_a_teacher_of_several_models_is_scored_together_and_timed_alone(copy: Path, metrics: Mapping[str, Any]) -> None:
+    teacher = copy / "data/teacher"
+    members = [Member(teacher, 0.25), Member(teacher / "members/1", 0.75)]
+    torch.manual_seed(9)
+    second = load_classifier(copy / "data/control")
+    with torch.no_grad():
+        second.classifier.weight.mul_(40)
+        second.classifier.bias.copy_(torch.tensor([5.0, -5.0]))
+    save_model(second, members[1].folder, copy / "data/tokens/tokenizer")
+    write_members(teacher, members)
+    write_manifest(teacher)
+    with _stage(copy) as stage:
+        run(stage)
+    found = read_json(copy / "reports/metrics.json")
+    ours = found["models"]["teacher"]
+    test = TokenDataset.open(copy / "data/tokens/test.arrow", 0)
+    logits = [predict_logits(load_classifier(member.folder), test) for member in members]
+    wanted = 0.25 * softmax(logits[0], 1.0) + 0.75 * softmax(logits[1], 1.0)
+    assert np.abs(softmax(_logits(copy, "teacher"), 1.0) - wanted).max() < 1e-5
+    assert ours["accuracy"] == (wanted.argmax(axis=1) == test.labels).mean()
+    assert (wanted.argmax(axis=1) != logits[0].argmax(axis=1)).any()
+    assert ours["members"] == 2
+    for name in ("parameters", "megabytes"):
+        assert ours[name] == metrics["models"]["teacher"][name]
+    assert "members" not in found["models"]["student"]
+    phrase = "Teacher: scores of 2 models together; size and speed of the first alone"
+    assert phrase in (copy / "reports/report.html").read_text(encoding="utf-8")
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(render_table(found))
+    assert phrase in captured.get()

@@ -15,7 +15,7 @@ def test_both_outs_and_the_same_bytes_again(
     folder = make_workspace(tmp_path / "w", tiny_rows, tiny_base)
     (result,) = run_stages("ingest", monkeypatch=monkeypatch, folder=folder)
     first = file_sums(folder / "data")
-    assert {"raw/rows/rows.csv", "raw/manifest.json", "base/model.safetensors", "base/manifest.json"} <= first.keys()
+    assert {"raw/rows/rows.csv", "raw/manifest.json", "given/model.safetensors", "given/manifest.json"} <= first.keys()
     assert "files of rows" in result.summary
     run_stages("ingest", monkeypatch=monkeypatch, folder=folder)
     assert file_sums(folder / "data") == first

@@ -114,6 +114,17 @@ def test_same_inputs_same_bytes(workspace: Path) -> None:
     assert not (workspace / ".work/checkpoints").exists()
 
 
+def test_what_stopped_runs_left_is_removed_when_the_stage_has_ended(workspace: Path) -> None:
+    left = [workspace / ".work/checkpoints" / name for name in ("toy-0123", "other-0123")]
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text("large")
+    assert run(workspace, "fail", **recorded(workspace)).code == 22
+    assert [folder.exists() for folder in left] == [True, True]
+    assert run(workspace, **recorded(workspace)).code == 0
+    assert [folder.exists() for folder in left] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("mode", "code", "words"),
     [

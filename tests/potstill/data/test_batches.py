@@ -12,6 +12,7 @@ from potstill.data.batches import TokenDataset, shuffled_batches, sorted_batches
 from potstill.errors import FormatError
 
 ROWS = [[2, 7, 3], [2, 7, 8, 9, 3], [2, 3], [2, 7, 3]]
+LENGTHS = np.array([3, 5, 2, 3])
 
 
 def write(path: Path, rows: list[list[int]], types: list[list[int]] | None = None) -> Path:
@@ -24,7 +25,7 @@ def write(path: Path, rows: list[list[int]], types: list[list[int]] | None = Non
         columns["token_type_ids"] = pa.array(types, pa.list_(pa.int8()))
     table = pa.table(columns)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
+        writer.write_table(table, max_chunksize=3)  # several chunks, as the tokenize stage writes them
     return path
 
 
@@ -51,15 +52,52 @@ def test_segments_select_and_concatenate(tmp_path: Path) -> None:
     assert keys[0] != keys[3]
 
 
+def test_tokens_are_counted_and_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("potstill.data.batches.ROWS_AT_ONCE", 3)
+    dataset = TokenDataset.open(write(tmp_path / "a.arrow", ROWS), pad_token_id=0)
+    assert dataset.token_counts().tolist() == [0, 0, 4, 4, 0, 0, 0, 3, 1, 1]
+    assert dataset.share_beyond(np.array([2, 3, 7])) == (2 / 13, 1 / 4)
+    assert dataset.share_beyond(np.array([2, 3, 8, 9])) == (3 / 13, 3 / 4)
+    part = TokenDataset.concatenate([dataset.select(np.array([2, 1])), dataset.select(np.array([2]))])
+    assert part.token_counts().tolist() == [0, 0, 3, 3, 0, 0, 0, 1, 1, 1]
+    assert part.share_beyond(np.array([2, 3])) == (3 / 9, 1 / 3)
+    empty = dataset.select(np.array([], dtype=np.int64))
+    assert empty.token_counts().tolist() == []
+    assert empty.share_beyond(np.array([2])) == (0.0, 0.0)
+
+
 def test_keys_name_exact_token_ids(tmp_path: Path) -> None:
     keys = TokenDataset.open(write(tmp_path / "a.arrow", ROWS), pad_token_id=0).keys()
     assert keys[0] == keys[3]
     assert len({key.tobytes() for key in keys}) == 3
 
 
+def test_keys_are_the_same_in_one_file_and_over_chunks_of_several(tmp_path: Path) -> None:
+    whole = TokenDataset(np.concatenate([np.array(row, np.int32) for row in ROWS]), LENGTHS, None, LENGTHS, 0)
+    mapped = TokenDataset.open(write(tmp_path / "a.arrow", ROWS), pad_token_id=0)
+    empty = TokenDataset.open(write(tmp_path / "b.arrow", []), pad_token_id=0)
+    both = TokenDataset.concatenate([empty, mapped, empty, mapped.select(np.array([2, 0]))])
+    assert both.keys().tolist() == whole.keys()[[0, 1, 2, 3, 2, 0]].tolist()
+    everything = both.batch(np.arange(6))
+    assert [row[:length].tolist() for row, length in zip(everything.input_ids, both.lengths, strict=True)] == [
+        *ROWS, ROWS[2], ROWS[0]
+    ]  # fmt: skip
+    with_empty = TokenDataset(np.array([2, 3], np.int32), np.array([2, 0]), None, np.array([0, 0]), 0)
+    assert len(set(with_empty.keys().tolist())) == 2
+
+
+def test_token_ids_are_not_copied_from_the_file(tmp_path: Path) -> None:
+    dataset = TokenDataset.open(write(tmp_path / "a.arrow", ROWS), pad_token_id=0)
+    chosen = TokenDataset.concatenate([dataset, dataset.select(np.array([3, 1]))])
+    for part, mapped in zip(chosen._flat.parts, dataset._flat.parts * 2, strict=True):
+        assert not part.flags.writeable  # a view of the map
+        assert np.shares_memory(part, mapped)
+
+
 def test_an_empty_split_opens(tmp_path: Path) -> None:
     dataset = TokenDataset.open(write(tmp_path / "a.arrow", []), pad_token_id=0)
-    assert len(dataset) == 0
+    assert len(dataset) == len(dataset.keys()) == 0
+    assert dataset.select(np.array([], dtype=np.int64)).batch(np.array([], dtype=np.int64)).input_ids.shape == (0, 1)
     assert sorted_batches(dataset.lengths, 64) == []
     assert shuffled_batches(dataset.lengths, 64, seed=1, epoch=0) == []
 

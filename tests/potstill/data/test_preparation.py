@@ -205,3 +205,19 @@ def test_augmented_rows_have_no_label_and_nothing_held_out_in_them(tmp_path: Pat
 def test_pairs_are_not_augmented(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="augment cuts single texts"):
         prepared(tmp_path, {"a.csv": ROWS}, text=["text", "text"], augment={})
+
+
+def test_a_file_for_each_class_needs_no_column_of_labels(tmp_path: Path) -> None:
+    for label in ("positive", "negative"):
+        path = tmp_path / "s" / f"{label}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join([*(text for text, name in ROWS if name == label), "said by both"]), encoding="utf-8")
+    tables = [
+        {"files": f"{label}.txt", "format": "lines", "constants": {"label": label}}
+        for label in ("positive", "negative")
+    ]
+    result = prepared(tmp_path, {}, tables)
+    truth = dict(ROWS)
+    assert sum(map(len, result.splits.values())) == 200
+    assert all(row.label == truth[row.text] for rows in result.splits.values() for row in rows)
+    assert result.report["removed"]["contradicting labels"] == 2

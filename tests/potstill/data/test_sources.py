@@ -44,6 +44,14 @@ def test_local_file_and_model_arrive_as_they_are(tmp_path: Path, tiny_rows: Path
     assert file_sums(tiny_base).items() <= file_sums(tmp_path / "base").items()
 
 
+def test_a_teacher_from_scratch_is_an_empty_folder_that_says_so(tmp_path: Path, tiny_rows: Path) -> None:
+    ingest = ingest_of({"rows": {"kind": "file", "path": str(tiny_rows)}}, {"kind": "scratch"})
+    origins = ingest_all(ingest, tmp_path / "raw", tmp_path / "given")
+    assert origins["teacher"] == verify(tmp_path / "given") == {"kind": "scratch"}
+    assert [path.name for path in (tmp_path / "given").iterdir()] == ["manifest.json"]
+    assert local_fingerprint(ingest).keys() == {"data.rows"}
+
+
 def test_folder_keeps_its_structure_and_hidden_files_stay_behind(tmp_path: Path, tiny_base: Path) -> None:
     source = tmp_path / "source"
     (source / "deep").mkdir(parents=True)
@@ -199,3 +207,33 @@ def test_hub_data_and_model_at_a_pinned_revision(tmp_path: Path, tiny_base: Path
         assert failed.returncode == 1
         assert "FetchError: the hub gave no me/nothing at revision" in failed.stderr
         assert not (tmp_path / "base").exists()
+
+
+def several(rows: Path, base: Path, other: Path) -> Ingest:
+    values = {"data": {"rows": {"kind": "file", "path": str(rows)}}, "teacher": {"kind": "file", "path": str(base)}}
+    return Ingest.model_validate(values | {"teachers": {"large": {"kind": "file", "path": str(other)}}})
+
+
+def test_further_teachers_lie_below_the_first(tmp_path: Path, tiny_rows: Path, tiny_base: Path) -> None:
+    ingest = several(tiny_rows, tiny_base, tiny_base)
+    origins = ingest_all(ingest, tmp_path / "raw", tmp_path / "base")
+    assert list(origins) == ["data.rows", "teacher", "teachers.large"]
+    assert file_sums(tiny_base).items() <= file_sums(tmp_path / "base" / "members" / "large").items()
+    assert verify(tmp_path / "base")["members"]["large"]["path"] == str(tiny_base)
+    assert list(verify(tmp_path / "raw")) == ["data.rows"]
+    assert list(local_fingerprint(ingest)) == ["data.rows", "teacher", "teachers.large"]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("tokenizer.json", r"ingest.teachers.large has no tokenizer.json"),
+        ("model.safetensors", "members/large has no .safetensors weights"),
+    ],
+)
+def test_a_further_teacher_that_lacks_a_part_is_refused(
+    tmp_path: Path, tiny_rows: Path, tiny_base: Path, file: str, message: str
+) -> None:
+    other = Path(shutil.copytree(tiny_base, tmp_path / "other"))
+    (other / file).unlink()
+    assert message in refused(several(tiny_rows, tiny_base, other), tmp_path, ModelError)

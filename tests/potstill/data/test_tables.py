@@ -141,3 +141,23 @@ def test_all_files_below_are_read_in_order(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", '{"text": "a"}\n')
     write(tmp_path / "README.md", "# nothing\n")
     assert [table.column("text") for table in read_tables(tmp_path, "*", "auto", None, 10)] == [["a"], ["b"]]
+
+
+def test_lines_are_one_text_each(tmp_path: Path) -> None:
+    path = tmp_path / "pos.txt"
+    path.write_text('\ufefffirst, "one"\r\n\n  \nsecond\tone', encoding="utf-8")
+    (table,) = read_tables(tmp_path, "*.txt", "lines", None, 100)
+    assert [text.strip() for text in table.column("text")] == ['first, "one"', "second\tone"]
+    assert (list(table.places), table.place(1)) == ([1, 4], f"{path.as_posix()}, line 4")
+    assert read_file(path, "lines", ["review"]).column("review") == table.column("text")
+    with pytest.raises(FormatError, match=r"one column, but prepare.tables names 2 \(a, b\)"):
+        read_file(path, "lines", ["a", "b"])
+
+
+def test_a_constant_is_a_column_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "pos.txt"
+    path.write_text("first\nsecond\n", encoding="utf-8")
+    table = read_file(path, "lines").with_constants({"label": "positive", "year": 1998})
+    assert table.columns == {"text": ["first", "second"], "label": ["positive"] * 2, "year": [1998] * 2}
+    with pytest.raises(FormatError, match="has a column 'text' of its own, which `constants`"):
+        table.with_constants({"text": "x"})

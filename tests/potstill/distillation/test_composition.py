@@ -9,15 +9,17 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from potstill.artifacts import whole_folder
+from potstill.config import BY_TOKEN, Distill, Signals, Training, parse_distill
 from potstill.config import Term as TermConfig
-from potstill.config import Training
 from potstill.data.batches import TokenDataset
 from potstill.distillation.attention import attention_probabilities, attention_scores
-from potstill.distillation.composition import Blend, Distillation, make_terms, teacher_needs
+from potstill.distillation.composition import Blend, Distillation, distillation, make_terms, teacher_needs
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import Needs, Outputs, observe
-from potstill.distillation.signals import StoredSignals
+from potstill.distillation.signals import StoredSignals, extract, teacher_identity, write_store
 from potstill.distillation.teachers import FirstAble, LiveTeacher
+from potstill.distillation.terms import Both
 from potstill.errors import ModelError, ParamsError, SignalError
 from potstill.models.student import student_from_layers
 from potstill.training.loop import Setting, train
@@ -207,12 +209,15 @@ def test_a_run_with_projections_and_relations_resumes_to_the_bit(tmp_path: Path,
 def test_clipping_is_over_student_and_projections(
     tmp_path: Path, teacher: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    monkeypatch.setattr("potstill.training.loop._clip", lambda weights, limit: seen.append(len(weights)))
+    clipped, measured = [], []
+    norm = torch.nn.utils.get_total_norm
+    monkeypatch.setattr("potstill.training.loop._clip", lambda weights, norm, limit: clipped.append(len(weights)))
+    monkeypatch.setattr("torch.nn.utils.get_total_norm", lambda all_: (measured.extend(all_), norm(all_))[1])
     student = narrow()
     goal = objective(student, teacher, config(kind="hidden"))
     train(student, ROWS, goal, lambda _: 0.0, setting(tmp_path, epochs=1))
-    assert set(seen) == {len(list(student.parameters())) + 2}
+    assert set(clipped) == {len(list(student.parameters())) + 2}
+    assert {weight.shape for weight in goal.parameters()} <= {gradient.shape for gradient in measured}
 
 
 def test_neither_teacher_nor_projections_are_in_the_saved_student(tmp_path: Path, teacher: Any) -> None:
@@ -240,6 +245,85 @@ def test_live_and_stored_logits_give_the_same_loss(teacher: Any) -> None:
         for source in (stored, LiveTeacher(teacher, CPU))
     ]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def longer(data: TokenDataset) -> TokenDataset:
+    """The same rows as another tokenizer would split them: one to three tokens more, and other ids."""
+    extra = np.arange(len(data)) % 3 + 1
+    flat = np.random.default_rng(5).integers(5, 50, int((data.lengths + extra).sum())).astype(np.int32)
+    return TokenDataset(flat, data.lengths + extra, None, data.labels, 0)
+
+
+@pytest.mark.parametrize("kind", ["pkd", "rkd", "contrastive"])
+def test_a_teacher_with_its_own_tokenizer_reads_its_own_tokens(teacher: Any, kind: str) -> None:
+    """As if the teacher's states of its own tokens had been computed beforehand, whatever the batch."""
+    student, theirs, part = narrow(), longer(ROWS), ROWS.batch(np.array([40, 3, 17, 8]))
+    params = parse_distill({
+        "layers": [0], "epochs": 1, "learning_rate": 1e-3, "terms": [{"kind": kind, "weight": 0.5}]
+    })  # fmt: skip
+    stored = StoredSignals(predict_logits(teacher, theirs), np.arange(len(ROWS)))
+    options: dict[str, Any] = {"device": CPU, "precision": "fp32", "seed": 1}
+    goal = distillation(params, student, teacher, stored, teacher_rows=theirs, **options)
+    outputs = observe(student, model_inputs(part, CPU), goal.needs(0, 1))
+    found = goal(outputs, part, Window.of([part]))
+    own = theirs.batch(part.rows)
+    answers = observe(teacher, model_inputs(own, CPU), Needs(hidden=frozenset({4})))
+    term = make_terms(params.terms, student, teacher, seed=1)[kind]
+    ids, mask, labels = (torch.from_numpy(array) for array in (part.input_ids, part.attention_mask, part.labels))
+    states = answers.hidden[4] * torch.from_numpy(own.attention_mask)[..., None]
+    mean = states.sum(dim=1, keepdim=True) / torch.from_numpy(own.attention_mask).sum(dim=1)[:, None, None]
+    # pkd reads the first token, the others the mean: a text of one token has both in one place.
+    single = answers.hidden[4][:, :1] if kind == "pkd" else mean
+    teachers = Outputs(answers.logits, {4: single}, mask=torch.ones(len(part.rows), 1, dtype=torch.int64))
+    wanted = term(Both(outputs, teachers, ids, mask, labels, Window.of([part])))
+    assert float(found[kind].detach()) == pytest.approx(0.5 * float(wanted.detach()), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", BY_TOKEN)
+def test_losses_by_token_need_the_same_tokens(teacher: Any, kind: str) -> None:
+    term = {"kind": kind} | ({"heads": 4} if kind == "relations" else {})
+    params = parse_distill({"layers": [0], "epochs": 1, "learning_rate": 1e-3, "terms": [term]})
+    stored = StoredSignals(predict_logits(teacher, ROWS), np.arange(len(ROWS)))
+    student = make("bert", num_hidden_layers=2)
+    options: dict[str, Any] = {"device": CPU, "precision": "fp32", "seed": 1}
+    assert distillation(params, student, teacher, stored, **options).terms
+    with pytest.raises(ModelError, match=f"the loss term {kind} compares token by token, .* split texts differently"):
+        distillation(params, student, teacher, stored, teacher_rows=longer(ROWS), **options)
+
+
+@pytest.fixture(scope="module")
+def everything(teacher: Any, tmp_path_factory: pytest.TempPathFactory) -> StoredSignals:
+    """A store of all that the terms ask of the teacher."""
+    folder = tmp_path_factory.mktemp("stored")
+    teacher.save_pretrained(folder / "teacher")
+    (folder / "teacher" / "tokenizer.json").write_text("{}")
+    params = Signals(batch_tokens=64, shard_rows=10, hidden=[0, 2, 4], attention=[2, 4], vectors=[2, 4])
+    extracted = extract(
+        LiveTeacher(teacher, CPU), ROWS, params, identity=teacher_identity(folder / "teacher"), work=folder / "work"
+    )
+    with whole_folder(folder / "signals") as out:
+        write_store(out, extracted)
+    return StoredSignals.open(folder / "signals", ROWS, folder / "teacher")
+
+
+@pytest.mark.parametrize("width", ["same", "narrow"])
+@pytest.mark.parametrize(("kind", "options"), ALONE)
+def test_each_term_is_the_same_from_a_store_without_the_teacher(
+    teacher: Any, everything: StoredSignals, kind: str, options: dict[str, Any], width: str
+) -> None:
+    params = Distill(epochs=1, learning_rate=1e-3, layers=[0], terms=[config(kind=kind, **options)])
+    found = []
+    for stored in (everything, StoredSignals(predict_logits(teacher, ROWS), np.arange(len(ROWS)))):
+        student = same_width(teacher) if width == "same" else narrow()
+        goal = distillation(params, student, teacher, stored, device=CPU, precision="fp32", seed=1)
+        source = goal._source
+        assert (source is stored) == stored.supports(goal.asks)
+        found.append((float(total(goal, student, ROWS, range(0, 64, 3))), student))
+    assert everything.supports(goal.asks)
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    for one, two in zip(*(student.parameters() for _, student in found), strict=True):
+        assert (one.grad is None) == (two.grad is None)
+        assert one.grad is None or torch.allclose(one.grad, two.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_what_weighs_nothing_any_more_is_not_computed(teacher: Any) -> None:
@@ -311,13 +395,23 @@ def test_logits_of_other_classes(teacher: Any) -> None:
         make_terms([config(kind="mse")], student, teacher, seed=1)
 
 
-@pytest.mark.parametrize(("kind", "what"), [("hidden", "hidden states"), ("relations", "queries, keys and values")])
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [("hidden", "hidden states"), ("relations", "queries, keys and values"), ("pkd", "vectors")],
+)
 def test_a_store_of_logits_cannot_give_layers(teacher: Any, kind: str, what: str) -> None:
     options = {"heads": 4} if kind == "relations" else {}
     terms = make_terms([config(kind=kind, **options)], narrow(), teacher, seed=1)
     stored = StoredSignals(np.zeros((1, 3)), np.zeros(1, dtype=np.int64))
     with pytest.raises(SignalError, match=f"{kind} needs the teacher's {what}, which a store of logits cannot give"):
         Distillation(stored, Blend(2.0, 0.9), terms)
+
+
+def test_a_store_without_the_layer_that_a_loss_asks_for(teacher: Any, everything: StoredSignals) -> None:
+    terms = make_terms([config(kind="hidden", layers=[[1, 3]])], narrow(), teacher, seed=1)
+    held = "hidden states 0, 2, 4, attention of layers 2, 4, vectors of states 2, 4"
+    with pytest.raises(SignalError, match=rf"which a store of logits, {held} cannot give; store them \(signals.hidden"):
+        Distillation(everything, Blend(2.0, 0.9), terms)
 
 
 def test_terms_that_all_end_train_nothing(teacher: Any) -> None:

@@ -179,3 +179,22 @@ def test_a_champion_that_cannot_be_compared_fails_with_its_sentence() -> None:
 def test_the_sentences(change: tuple[Any, ...], sentence: str) -> None:
     verdict: Callable[[], Verdict] = lambda: judge(_changed(change[:-1], change[-1]), GATE, None)  # noqa: E731
     assert verdict().sentence == f"refused: {sentence}"
+
+
+@pytest.mark.parametrize("control", ["pretrained", "initialised"])
+def test_a_control_that_has_to_be_beaten(control: str) -> None:
+    def verdict(**found: Any) -> Verdict:
+        proof = {"verdicts": {control: found}} if found else {}
+        return judge({**METRICS, "proof": proof}, OFF.model_copy(update={"must_beat": [control]}), None)
+
+    numbers = {"difference": 0.011, "low": 0.004, "high": 0.018}
+    assert verdict(outcome="BEATS", **numbers).passed
+    level = verdict(outcome="NO DIFFERENCE", **{**numbers, "low": -0.004})
+    assert level.sentence == (
+        f"refused: gain over the {control} control 0.011 (-0.004 to 0.018) is not above 0 beyond noise (gate.must_beat)"
+    )
+    for broken in ({}, {"outcome": "BEATS", **numbers, "low": math.nan}, {"outcome": "BEATS"}):
+        assert _failed(verdict(**broken)) == {"must_beat"}
+    for said in ("LOSES", "NO DIFFERENCE", None):  # a word that its numbers do not bear out is no pass either way
+        assert not verdict(outcome=said, **numbers).passed
+    assert not verdict(outcome="BEATS", **{**numbers, "low": 0.0}).passed

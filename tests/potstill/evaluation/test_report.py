@@ -9,6 +9,7 @@ import numpy as np
 from potstill.config import Evaluate
 from potstill.evaluation import plots
 from potstill.evaluation.naming import MODELS
+from potstill.evaluation.proof import Seed, prove
 from potstill.evaluation.report import disagreements, render_report
 from potstill.evaluation.summary import Answers, compare, score
 
@@ -21,7 +22,7 @@ def _answers(seed: int) -> Answers:
     return Answers(logits, 1.0, 1000, 1_000_000)
 
 
-def _page(models: dict[str, Answers]) -> str:
+def _page(models: dict[str, Answers], **more: Any) -> str:
     labels, settings = np.arange(60) % 2, Evaluate(bootstrap=200)
     metrics: dict[str, Any] = {
         "shipped": "int8",
@@ -30,7 +31,10 @@ def _page(models: dict[str, Answers]) -> str:
         "calibration_bins": 15,
         "models": {name: score(labels, models[name], settings) for name in MODELS},
         "comparison": compare(labels, models, "int8", settings, seed=0) | {"speedup": 6.0},
-    }
+    } | more
+    controls = {"pretrained": models["control"], "initialised": models["initialised"]}
+    seeds = [Seed(seed, {"student": models["int8"], **controls}) for seed in (17, 18)]
+    metrics["proof"] = prove(labels, models["teacher"], seeds, settings, bootstrap_seed=0)
     for name in ("teacher", "student", "int8"):
         metrics["models"][name] |= {"p50_ms": 1.0, "p99_ms": 2.0, "texts_per_second": 100.0}
     figure = plots.accuracy_against(metrics["models"], "megabytes", "MB")
@@ -60,6 +64,15 @@ class _Tags(HTMLParser):
             assert self.open.pop() == tag
 
 
+def test_the_page_says_what_a_trimmed_vocabulary_changes() -> None:
+    models = {name: _answers(seed) for seed, name in enumerate(MODELS)}
+    assert "trimmed vocabulary" not in _page(models)
+    changed = {"train": {"tokens": 0.01, "rows": 0.125}, "dev": {"tokens": 0.02, "rows": 0.25}}
+    page = _page(models, vocabulary={"tokens": 4177, "of": 30522, "changed": changed})
+    assert "4,177 of 30,522 tokens" in page
+    assert "1.0% of the tokens and 12.5% of the rows of train, 2.0% of the tokens and 25.0% of the rows of dev." in page
+
+
 def test_the_page_is_balanced_self_contained_and_escaped() -> None:
     page = _page({name: _answers(seed) for seed, name in enumerate(MODELS)})
     tags = _Tags()
@@ -69,7 +82,16 @@ def test_the_page_is_balanced_self_contained_and_escaped() -> None:
     assert "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; &#34;quotes&#34; {{ 7 * 7 }}" in page
     assert "&lt;b&gt;bad&lt;/b&gt;" in page
     assert set(re.findall(r"https?://[^\"' ]+", page)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    for expected in ("1,234", "ab" * 32, "no-distillation control", "95% interval", "ships", "6.0×"):
+    for expected in (
+        "1,234",
+        "ab" * 32,
+        "the pretrained control:",
+        "the initialised control:",
+        "2 training seeds",
+        "95% interval",
+        "ships",
+        "6.0×",
+    ):
         assert expected in page
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from potstill.evaluation.statistics import paired_bootstrap, wilson_interval
+from potstill.evaluation.statistics import bootstrap, paired_bootstrap, wilson_interval
 
 
 def test_wilson_by_hand() -> None:
@@ -88,3 +88,56 @@ def test_no_rows_or_other_lengths_are_refused() -> None:
         paired_bootstrap(empty, empty, empty, replicates=100, confidence=0.95, seed=0)
     with pytest.raises(ValueError, match="3 labels"):
         paired_bootstrap(np.zeros(3), np.zeros(2), np.zeros(3), replicates=100, confidence=0.95, seed=0)
+
+
+# --- rows and seeds ---------------------------------------------------------------------------------------------------
+
+
+def _gains(seeds: int, rows: int, means: list[float], seed: int = 3) -> np.ndarray:
+    """Gains of -1, 0 and 1, each seed's with a mean of its own."""
+    random = np.random.default_rng(seed)
+    shares = [[(0.2 - mean) / 2, 0.8, (0.2 + mean) / 2] for mean in means]
+    return np.stack([random.choice([-1, 0, 1], size=rows, p=share) for share in shares[:seeds]])
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 6])
+def test_rows_and_seeds_against_a_plain_loop(seeds: int) -> None:
+    gains = _gains(seeds, 300, [0.01, 0.08, -0.03, 0.05, 0.02, 0.11])
+    found = bootstrap(gains, replicates=20_000, confidence=0.9, seed=1)
+    random, means = np.random.default_rng(2), []
+    for _ in range(6000):
+        chosen = random.integers(0, seeds, max(seeds - 1, 1))
+        rows = random.integers(0, 300, 300)
+        means.append(np.mean([gains[one][rows].mean() for one in chosen]))
+    assert found.difference == pytest.approx(gains.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.05, 0.95])), abs=0.004)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_few_seeds_do_not_shrink_the_noise_of_training(seeds: int) -> None:
+    # So many rows that the seeds alone are left: the variance of their mean is s^2 / n.
+    random = np.random.default_rng(seeds)
+    means = random.normal(0, 0.1, size=seeds)
+    gains = np.repeat(means[:, None], 50, axis=1)
+    found = bootstrap(gains, replicates=50_000, confidence=0.6827, seed=0)
+    assert found.low >= means.min() - 1e-12
+    draws = random.choice(means, size=(200_000, seeds - 1)).mean(axis=1)
+    assert draws.std() == pytest.approx(means.std(ddof=1) / np.sqrt(seeds), rel=0.02)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, [0.15865, 0.84135])), abs=1e-3)
+
+
+def test_two_seeds_that_contradict_each_other_prove_nothing() -> None:
+    gains = np.stack([np.full(1000, 1), np.full(1000, -1)])
+    gains[0, :400] = 0  # +0.6 on one seed, -1 on the other
+    assert bootstrap(gains, replicates=2000, confidence=0.95, seed=0).outcome == "NO DIFFERENCE"
+    one = bootstrap(gains[:1], replicates=2000, confidence=0.95, seed=0)
+    assert one.outcome == "BEATS"
+
+
+def test_predictions_of_seeds_are_paired_with_the_same_labels() -> None:
+    labels = np.array([0, 1, 1, 0])
+    first, second = np.array([[0, 1, 1, 1], [0, 1, 0, 0]]), np.array([[0, 0, 1, 0], [1, 1, 1, 0]])
+    found = paired_bootstrap(labels, first, second, replicates=100, confidence=0.95, seed=0)
+    assert found.difference == 0
+    with pytest.raises(ValueError, match=r"\(2, 4\) and \(1, 4\) predictions"):
+        paired_bootstrap(labels, first, second[:1], replicates=100, confidence=0.95, seed=0)

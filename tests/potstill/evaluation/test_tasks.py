@@ -99,10 +99,10 @@ def test_a_better_model_beats_and_equal_ones_cannot_be_told_apart(task: TaskKind
         Answers(LOGITS[task](noise, seed), 1.0, 1, 1, task).moments(GOLD[task])
         for noise, seed in ((1.5, 1), (1.5, 2), (5.0, 3))
     )
-    assert compare_scores(good, bad, key, **OPTIONS).outcome == "BEATS"
-    assert compare_scores(bad, good, key, **OPTIONS).outcome == "LOSES"
-    assert compare_scores(good, same, key, **OPTIONS).outcome == "NO DIFFERENCE"
-    alike = compare_scores(good, good, key, **OPTIONS)
+    assert compare_scores([good], [bad], key, **OPTIONS).outcome == "BEATS"
+    assert compare_scores([bad], [good], key, **OPTIONS).outcome == "LOSES"
+    assert compare_scores([good], [same], key, **OPTIONS).outcome == "NO DIFFERENCE"
+    alike = compare_scores([good], [good], key, **OPTIONS)
     assert (alike.difference, alike.low, alike.high) == (0, 0, 0)
 
 

@@ -90,6 +90,29 @@ def test_what_costs_most_stays_in_fp32(tmp_path: Path, student: torch.nn.Module)
     assert candidates[0] not in left
 
 
+def test_what_stays_in_fp32_is_stored_in_8_bits(tmp_path: Path, student: torch.nn.Module) -> None:
+    """As small a file as with every product in INT8, and the weights a runtime computes with are rounded, no more."""
+    export_onnx(student, tmp_path / "fp32.onnx", pair=False)
+    keep = narrowing_products(tmp_path / "fp32.onnx")
+    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "all.onnx")
+    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "kept.onnx", keep)
+    assert (tmp_path / "kept.onnx").stat().st_size < 1.1 * (tmp_path / "all.onnx").stat().st_size
+    onnx.checker.check_model(onnx.load(tmp_path / "kept.onnx"))
+    before, after = (onnx.load(tmp_path / f"{name}.onnx").graph for name in ("fp32", "kept"))
+    exact = {weight.name: onnx.numpy_helper.to_array(weight) for weight in before.initializer}
+    stored = {weight.name: onnx.numpy_helper.to_array(weight) for weight in after.initializer}
+    for node in (node for node in before.node if node.name in keep):
+        name = node.input[1]
+        assert name not in stored
+        assert stored[f"{name}_int8"].dtype == np.int8
+        difference = np.abs(stored[f"{name}_int8"] * stored[f"{name}_scale"] - exact[name])
+        assert (difference <= 0.5001 * np.abs(exact[name]).max(axis=0) / 127).all()
+    rows = dataset(50, pair=False)
+    logits = {name: onnx_logits(tmp_path / f"{name}.onnx", rows, batch_tokens=1) for name in ("fp32", "all", "kept")}
+    errors = {name: float(np.abs(found - logits["fp32"]).mean()) for name, found in logits.items()}
+    assert 0 < errors["kept"] < 2 * errors["all"]
+
+
 def test_nan_logits_never_ship() -> None:
     good = np.zeros((2, 2), dtype=np.float32)
     with pytest.raises(ParityError, match="NaN or infinite"):

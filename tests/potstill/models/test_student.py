@@ -10,9 +10,9 @@ import transformers
 from transformers import AutoModelForSequenceClassification
 
 from potstill.errors import LabelCountError, ModelError, UnsafeFileError
-from potstill.models.families import FAMILIES, layers_of, layers_path
+from potstill.models.families import FAMILIES, family_of, layers_of, layers_path
 from potstill.models.loading import check_labels, load_classifier, output_layer, reorder_labels, save_model
-from potstill.models.student import distilbert_from_bert, student_from_layers
+from potstill.models.student import distilbert_from_bert, student_at_random, student_from_layers
 from tests.potstill.models.tiny import batch, make
 
 KINDS = sorted(FAMILIES)
@@ -247,3 +247,25 @@ def test_an_incomplete_folder(tmp_path: Path, name: str, message: str) -> None:
     (folder / name).unlink()
     with pytest.raises(ModelError, match=message):
         load_classifier(folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_student_at_random_has_the_class_and_the_sizes(kind: str, tmp_path: Path) -> None:
+    parent = make(kind)
+    torch.manual_seed(3)
+    one = student_at_random(parent, 3, hidden_size=24, heads=4, intermediate_size=20)
+    torch.manual_seed(3)
+    two = student_at_random(parent, 3, hidden_size=24, heads=4, intermediate_size=20)
+    family = family_of(one.config)
+    sizes = (family.layers_key, family.hidden_key, family.heads_key, family.intermediate_key)
+    assert [getattr(one.config, key) for key in sizes] == [3, 24, 4, 20]
+    assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
+    one.save_pretrained(tmp_path)
+    loaded = type(parent).from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        found = loaded(**batch()).logits
+        assert torch.equal(found, one(**batch()).logits)
+    assert found.shape == (2, 3)
+    assert student_at_random(parent, 2).config.to_dict()[family.hidden_key] == 32
+    with pytest.raises(ModelError, match="7 attention heads, which do not divide its hidden size of 32"):
+        student_at_random(parent, 2, heads=7)

@@ -226,6 +226,26 @@ def test_tokens_seen_too_rarely_are_dropped(parsed: Parsed) -> None:
     assert len(trimmed.encode("superb").tokens) > 3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_limit_keeps_what_is_seen_most(kind: str, parsed: Parsed) -> None:
+    source, tokenizer = parsed[kind]
+    counts = count(tokenizer, TEXTS)
+    least, whole = len(kept_ids(source, {})), len(kept_ids(source, counts))
+    assert kept_ids(source, counts, max_tokens=whole) == kept_ids(source, counts)
+    before: set[int] = set()
+    for limit in range(least, whole, 5):
+        kept = set(kept_ids(source, counts, max_tokens=limit))
+        # A BPE token comes with the parts it is merged from.
+        assert limit - 12 <= len(kept) <= limit if "bpe" in kind else len(kept) == limit
+        assert before <= kept
+        added, left = kept - before, set(counts) - kept
+        if before and "bpe" not in kind:
+            assert min(counts[index] for index in added) >= max(counts[index] for index in left)
+        before = kept
+    with pytest.raises(ModelError, match=f"max_tokens of the vocabulary is {least - 1}, but special .* are {least};"):
+        kept_ids(source, counts, max_tokens=least - 1)
+
+
 def test_a_bpe_token_keeps_all_it_is_merged_from(parsed: Parsed) -> None:
     _, trimmed = cut(parsed["byte_bpe"], ["the evening"])
     merges = json.loads(trimmed.to_str())["model"]["merges"]

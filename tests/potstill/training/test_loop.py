@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from potstill.artifacts import read_json, write_json
+from potstill.artifacts import read_json, verify, write_json
 from potstill.config import Training
 from potstill.data.batches import Batch, TokenDataset
 from potstill.distillation.objective import Supervised, Terms, Window
@@ -121,13 +124,88 @@ def test_no_pickle_is_written(tmp_path: Path, tiny_base: Path) -> None:
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
 
 
-def test_a_nan_loss_stops_at_its_step_and_names_the_term(tmp_path: Path, tiny_base: Path) -> None:
-    class Broken(Supervised):
-        def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
-            return super().forward(outputs, batch, window) | {"kl": outputs.logits.sum() * float("nan")}
+class Broken(Supervised):
+    """A term that is no number from the third step on."""
 
-    with pytest.raises(TrainingError, match="the kl loss became nan at step 1 of"):
-        train(model(tiny_base), TRAIN, Broken(), score, setting(tmp_path))
+    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+        factor = float("nan") if window.step >= 2 else 0.0
+        return super().forward(outputs, batch, window) | {"kl": outputs.logits.sum() * factor}
+
+
+def test_a_nan_loss_stops_at_its_step_names_the_term_and_keeps_the_step(tmp_path: Path, tiny_base: Path) -> None:
+    folder = tmp_path / "w" / "failures" / "distill"
+    plan = replace(setting(tmp_path / "c", accumulate=2, checkpoint_seconds=1e9), work=tmp_path / "w")
+    student = model(tiny_base)
+    with pytest.raises(TrainingError, match=rf"the kl loss became nan at step 3 of \d+ in distill;.* are in {folder}"):
+        train(student, TRAIN, Broken(), score, plan)
+    verify(folder)
+    failure = read_json(folder / "failure.json")
+    assert (failure["step"], failure["values"]["kl"]) == (3, "nan")
+    assert math.isfinite(failure["values"]["ce"])
+    for number, rows in enumerate(failure["rows"]):
+        arrays, batch = load_file(folder / f"batch-{number}.safetensors"), TRAIN.batch(np.array(rows))
+        assert arrays["rows"].tolist() == rows
+        assert arrays["input_ids"].tolist() == batch.input_ids.tolist()
+    # The weights of before the step: finite, and those the step can be repeated with.
+    kept = load_classifier(folder / "model").state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in student.state_dict().items())
+    assert all(bool(value.isfinite().all()) for value in kept.values())
+
+
+def test_an_infinite_gradient_stops_before_it_reaches_the_weights(tmp_path: Path, tiny_base: Path) -> None:
+    class Steep(Supervised):
+        def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+            # Finite itself, with an infinite slope at 0.
+            return super().forward(outputs, batch, window) | {"root": (0 * outputs.logits).sum().abs().sqrt()}
+
+    student = model(tiny_base)
+    start = weights(student)
+    with pytest.raises(TrainingError, match="the norm of the gradients became nan at step 1 of"):
+        train(student, TRAIN, Steep(), score, replace(setting(tmp_path / "c"), work=tmp_path / "f"))
+    assert all(torch.equal(value, start[name]) for name, value in weights(student).items())
+    assert read_json(tmp_path / "f" / "failures" / "distill" / "failure.json")["values"]["norm"] == "nan"
+
+
+class Full(Supervised):
+    """An accelerator whose memory holds so many padded tokens."""
+
+    def __init__(self, holds: int, error: Exception) -> None:
+        super().__init__()
+        self.holds, self.error = holds, error
+        self.sizes: list[int] = []
+
+    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+        self.sizes.append(batch.input_ids.size)
+        # In the middle of a step: gradients of the batches before are there already.
+        if window.step == 1 and batch.input_ids.size > self.holds:
+            raise self.error
+        return super().forward(outputs, batch, window)
+
+
+def test_out_of_memory_the_step_is_done_again_with_half_the_tokens_and_the_same_result(
+    tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = {"epochs": 1, "accumulate": 2, "dropout": 0.0}
+    wanted, found = model(tiny_base), model(tiny_base)
+    train(wanted, TRAIN, Supervised(), score, setting(tmp_path / "a", **plan))
+    goal = Full(64, torch.OutOfMemoryError("CUDA out of memory"))
+    train(found, TRAIN, goal, score, setting(tmp_path / "b", **plan))
+    assert max(goal.sizes[:2]) > 64
+    assert max(goal.sizes[3:]) <= 64
+    other = weights(wanted)
+    assert all(value.numpy() == pytest.approx(other[name].numpy(), abs=2e-5) for name, value in weights(found).items())
+    assert "out of memory: batches of 64 tokens from here on, half of distill.batch_tokens" in capsys.readouterr().out
+
+
+def test_out_of_memory_twice_one_sentence_names_the_setting(tmp_path: Path, tiny_base: Path) -> None:
+    with pytest.raises(TrainingError, match=r"of 64 tokens, half of .*; set distill\.batch_tokens to 32 or less"):
+        train(model(tiny_base), TRAIN, Full(8, torch.OutOfMemoryError("full")), score, setting(tmp_path))
+    # The machine's own memory: half as much would most likely end it as well, and far more slowly.
+    own = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+    with pytest.raises(TrainingError, match=r"of 128 tokens; set distill\.batch_tokens to 64 or less"):
+        train(model(tiny_base), TRAIN, Full(8, own), score, setting(tmp_path))
+    with pytest.raises(RuntimeError, match="another"):
+        train(model(tiny_base), TRAIN, Full(8, RuntimeError("another")), score, setting(tmp_path))
 
 
 def test_the_starting_weights_stay_where_dev_does_not_improve(tmp_path: Path, tiny_base: Path) -> None:
@@ -147,6 +225,20 @@ def test_patience_ends_a_run_without_gain(tmp_path: Path, tiny_base: Path) -> No
     assert outcome.scores == [0.8, 0.7, 0.6]
 
 
+def test_between_equal_scores_agreement_decides(tmp_path: Path, tiny_base: Path) -> None:
+    scores = iter([(0.8, 0.5), (0.8, 0.7), (0.7, 0.9), (0.8, 0.7)])
+    kept: list[dict[str, Tensor]] = []
+
+    def judge(found: torch.nn.Module) -> tuple[float, float]:
+        kept.append(weights(found))
+        return next(scores)
+
+    student = model(tiny_base)
+    outcome = train(student, TRAIN, Supervised(), judge, setting(tmp_path))
+    assert (outcome.score, outcome.scores) == (0.8, [0.8, 0.8, 0.7, 0.8])
+    assert all(torch.equal(value, kept[1][name]) for name, value in weights(student).items())
+
+
 def test_dev_is_scored_as_often_as_asked(tmp_path: Path, tiny_base: Path) -> None:
     outcome = train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=2, evaluations_per_epoch=3))
     assert len(outcome.scores) == 6
@@ -156,6 +248,36 @@ def test_bf16_trains_too(tmp_path: Path, tiny_base: Path) -> None:
     plan = setting(tmp_path).plan
     outcome = train(model(tiny_base), TRAIN, Supervised(), score, Setting("distill", plan, 11, CPU, "bf16", tmp_path))
     assert outcome.score > 0.9
+
+
+def test_fp16_trains_too_and_passes_over_gradients_that_overflow(tmp_path: Path, tiny_base: Path) -> None:
+    plan = setting(tmp_path, epochs=2).plan
+    student = model(tiny_base)
+    start = weights(student)
+    seen: list[bool] = []
+
+    class Watched(Supervised):
+        def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+            moved = any(not torch.equal(value, start[name]) for name, value in student.state_dict().items())
+            seen.append(moved)
+            # 2^16, the scaler's first scale, times this slope is beyond fp32: the step has to be passed over.
+            steep = outputs.logits.float().sum() * (1e36 if window.step == 0 else 0.0)
+            return super().forward(outputs, batch, window) | {"steep": steep - steep.detach()}
+
+    outcome = train(student, TRAIN, Watched(), score, Setting("distill", plan, 11, CPU, "fp16", tmp_path))
+    assert seen[:3] == [False, False, True]
+    assert outcome.score > 0.8
+    assert all(bool(value.isfinite().all()) for value in weights(student).values())
+
+
+def test_fp16_stops_where_no_scale_helps(tmp_path: Path, tiny_base: Path) -> None:
+    class Steep(Supervised):
+        def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+            return super().forward(outputs, batch, window) | {"root": (0 * outputs.logits).sum().abs().sqrt()}
+
+    plan = replace(Setting("distill", setting(tmp_path).plan, 11, CPU, "fp16", tmp_path), work=tmp_path / "f")
+    with pytest.raises(TrainingError, match="norm of the gradients became nan at step 27 of"):
+        train(model(tiny_base), TRAIN, Steep(), score, plan)
 
 
 def test_predictions_do_not_depend_on_the_batches(tiny_base: Path) -> None:

@@ -1,0 +1,75 @@
+# ruff: noqa: E501 - markup does not wrap like code
+"""The page of a search, as code so that it travels with the package as every module does."""
+
+TEMPLATE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{{ project }}: what students cost</title>
+<style>
+:root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1d2127; --soft: #5d6570; --line: #e2e3e0; }
+@media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e4e6ea; --soft: #9aa2ad; --line: #2e3238; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 64rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; }
+h2 { font-size: 1.15rem; margin: 3rem 0 .6rem; }
+p { max-width: 46rem; }
+.soft { color: var(--soft); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th { font-weight: 500; color: var(--soft); text-align: right; vertical-align: bottom; }
+th, td { padding: .5rem .6rem; border-bottom: 1px solid var(--line); }
+td { text-align: right; vertical-align: top; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: nowrap; }
+.words, th.words { text-align: left; }
+tr.front td { font-weight: 600; }
+tr.front td.words { font-weight: 400; }
+figure { margin: 1.5rem 0; overflow-x: auto; }
+figure svg { display: block; max-width: 100%; height: auto; color: var(--ink); }
+figure svg text { font-family: inherit !important; }
+code { font: .8rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+</style>
+</head>
+<body>
+<main>
+<h1>{{ project }}: what students cost</h1>
+<p class="soft">{{ facts.trials | length }} trials, scored on {{ facts.judged_on }}; the best of each size and the static students measured as they would ship, on {{ "{:,}".format(facts.dev_rows) }} dev texts. The test split was not opened.</p>
+<p>{% if facts.cheapest %}The cheapest student that passes the gates is <strong>{{ facts.cheapest }}</strong>.{% else %}No student passes the gates.{% endif %}
+Gates are judged on dev here, without those that need the controls or the champion.</p>
+<figure role="img" aria-label="Accuracy against milliseconds and megabytes">{{ figure }}</figure>
+
+<h2>Students</h2>
+<div class="wide">
+<table>
+<thead><tr><th scope="col"></th><th scope="col">accuracy, %</th><th scope="col">ms</th><th scope="col">MB</th><th scope="col">texts/s</th><th scope="col" class="words">gates</th><th scope="col" class="words">made by</th></tr></thead>
+<tbody>
+{% for point in facts.points %}
+<tr{% if point.on_the_front %} class="front"{% endif %}><td>{{ point.name }}</td><td>{{ "%.1f" % (100 * point.accuracy) }}</td><td>{{ "%.3g" % point.milliseconds }}</td><td>{{ "%.1f" % point.megabytes }}</td><td>{{ "{:,.0f}".format(point.numbers.texts_per_second) }}</td>
+<td class="words">{{ point.gates.sentence if point.gates else "" }}</td>
+<td class="words">{% if point.set %}<code>potstill run {{ point.set | join(" ") }}</code>{% elif point.folder %}<code>potstill search</code>, in <code>{{ point.folder }}</code>{% endif %}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+<p class="soft">Bold: nothing else is as accurate, as fast and as small. ms: median for one text; compare the ratios, absolute numbers vary with the machine and its load.</p>
+
+<h2>Trials</h2>
+<div class="wide">
+<table>
+<thead><tr><th scope="col">score, %</th><th scope="col" class="words">layers</th><th scope="col">temperature</th><th scope="col">alpha</th><th scope="col">learning rate</th><th scope="col" class="words">losses</th><th scope="col" class="words">state</th></tr></thead>
+<tbody>
+{% for trial in trials %}
+<tr><td>{% if trial.score is not none %}{{ "%.2f" % (100 * trial.score) }}{% endif %}</td><td class="words">{{ trial.layers | join(", ") }}</td><td>{{ "%g" % trial.temperature }}</td><td>{{ "%g" % trial.alpha }}</td><td>{{ "%g" % trial.learning_rate }}</td><td class="words">{{ trial.losses }}</td><td class="words">{{ trial.state }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+</main>
+</body>
+</html>
+"""

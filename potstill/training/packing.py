@@ -1,0 +1,193 @@
+"""Layers that run on real tokens alone: the rows of a batch lie end to end and attention stays within each.
+
+On a GPU attention is torch's variable-length kernel; elsewhere a mask keeps the rows apart, which costs time instead of
+saving it and is there to compare with. Embeddings and head see the batch padded, as they do without packing: they cost
+little, and so no model's head has to know.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from potstill.config import Switch, Training
+from potstill.data.batches import Batch
+from potstill.errors import ModelError
+from potstill.models.cohort import Cohort
+from potstill.models.families import FAMILIES, family_of, layers_of
+from potstill.training.precision import Precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# What transformers calls this way of attention.
+ATTENTION = "potstill_packed"
+_KERNEL = "torch.nn.attention.varlen"
+# What the kernel can: sizes of a head, and the first generation of GPUs.
+_LARGEST_HEAD, _HEAD_STEP, _CAPABILITY = 256, 8, (8, 0)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where the real tokens of a padded batch are.
+
+    Attributes:
+        places: [tokens] index of each in the batch laid flat, row after row.
+        bounds: [rows + 1] where each row starts and the last ends among the real tokens, int32.
+        longest: tokens of the longest row.
+    """
+
+    places: Tensor
+    bounds: Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, batch: Batch, device: torch.device) -> Packed:
+        """Of a batch's attention mask; counted on the host, so that nothing waits for a GPU."""
+        real = batch.attention_mask != 0
+        lengths = real.sum(axis=1)
+        bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        places = torch.from_numpy(np.flatnonzero(real))
+        return cls(places.to(device), torch.from_numpy(bounds).to(device), int(lengths.max(initial=1)))
+
+
+_CURRENT: ContextVar[Packed | None] = ContextVar("packed", default=None)
+
+
+def choose_packing(
+    wanted: Switch, model: PreTrainedModel, plan: Training, device: torch.device, precision: Precision
+) -> bool:
+    """Whether layers run on real tokens alone: `auto` where the kernel can, on a GPU.
+
+    Raises:
+        ModelError: it is wanted, and cannot be.
+    """
+    if wanted is False or (wanted == "auto" and device.type != "cuda"):
+        return False
+    hindrance = _hindrance(model, plan, device, precision)
+    if hindrance is not None and wanted is True:
+        raise ModelError(f"packing is true, but {hindrance}; set packing to auto or false")
+    return hindrance is None
+
+
+def _hindrance(model: PreTrainedModel, plan: Training, device: torch.device, precision: Precision) -> str | None:
+    if isinstance(model, Cohort):
+        return "students that teach each other run one after the other"
+    config = model.config
+    if config.model_type not in FAMILIES or not family_of(config).plain_attention:
+        return f"{config.model_type} models add positions to their attention, which rows end to end would mix up"
+    if device.type != "cuda":
+        return None
+    if importlib.util.find_spec(_KERNEL) is None:
+        return f"torch {torch.__version__} has no {_KERNEL} (2.10 or newer has)"
+    if torch.cuda.get_device_capability(device) < _CAPABILITY:
+        return "this GPU is too old for attention over rows of different lengths"
+    if precision == "fp32":
+        return "attention over rows of different lengths needs project.precision bf16 or fp16"
+    size = getattr(config, family_of(config).hidden_key) // getattr(config, family_of(config).heads_key)
+    if size > _LARGEST_HEAD or size % _HEAD_STEP:
+        return f"its attention heads have a size of {size}, which is not a multiple of 8 up to 256"
+    if _attention_dropout(config) if plan.dropout is None else plan.dropout:
+        return "attention over rows of different lengths has no dropout (set dropout to 0)"
+    return None
+
+
+def _attention_dropout(config: Any) -> float:
+    return float(getattr(config, "attention_probs_dropout_prob", getattr(config, "attention_dropout", 0.0)))
+
+
+@contextmanager
+def packed(model: PreTrainedModel, batch: Batch, device: torch.device) -> Iterator[None]:
+    """Run the model's layers on the batch's real tokens inside the block; it has `ATTENTION` set.
+
+    What the layers give is 0 on padding.
+    """
+    found = Packed.of(batch, device)
+    rows, length = batch.input_ids.shape
+
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (_pack(args[0], found), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": _pack(kwargs["hidden_states"], found)}
+
+    def leave(_: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return _unpack(output, found, rows, length)
+        return (_unpack(output[0], found, rows, length), *output[1:])
+
+    layers = layers_of(model)
+    handles = [
+        layers[0].register_forward_pre_hook(enter, with_kwargs=True),
+        layers[-1].register_forward_hook(leave),
+    ]
+    token = _CURRENT.set(found)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+        for handle in handles:
+            handle.remove()
+
+
+def _pack(states: Tensor, to: Packed) -> Tensor:
+    """[rows, sequence, width] -> [1, tokens, width]."""
+    return states.flatten(0, 1).index_select(0, to.places)[None]
+
+
+def _unpack(states: Tensor, of: Packed, rows: int, length: int) -> Tensor:
+    """[1, tokens, width] -> [rows, sequence, width], 0 on padding."""
+    empty = states.new_zeros(rows * length, states.shape[-1])
+    return empty.index_copy(0, of.places, states[0]).view(rows, length, -1)
+
+
+# --- attention --------------------------------------------------------------------------------------------------------
+
+
+def register_attention() -> None:
+    """Make `ATTENTION` known to transformers: this one inside a block of `packed`, torch's fused one outside."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(ATTENTION, _attention)
+    AttentionMaskInterface.register(ATTENTION, _mask)
+
+
+def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """No mask where the rows' bounds take its place."""
+    from transformers.masking_utils import sdpa_mask
+
+    return sdpa_mask(*args, **kwargs) if _CURRENT.get() is None else None
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **rest: Any
+) -> tuple[Tensor, None]:
+    """[1, heads, tokens, size] each in, [1, tokens, heads, size] out."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    current = _CURRENT.get()
+    if current is None:
+        given: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **rest)
+        return given
+    if query.device.type == "cuda":
+        from torch.nn.attention.varlen import varlen_attn
+
+        q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+        bounds, longest = current.bounds, current.longest
+        out = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=rest.get("scaling"))
+        assert isinstance(out, Tensor)
+        return out[None], None
+    lengths = current.bounds.diff()
+    owners = torch.repeat_interleave(torch.arange(len(lengths), device=query.device), lengths)
+    same = (owners[:, None] == owners[None, :])[None, None]
+    out = nn.functional.scaled_dot_product_attention(
+        query, key, value, same, dropout_p=rest.get("dropout", 0.0), scale=rest.get("scaling")
+    )
+    return out.transpose(1, 2).contiguous(), None

@@ -1,0 +1,79 @@
+"""Pre-training of an encoder from scratch: a tokenizer and a BERT of one's own texts, by masked language modelling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from potstill.config import Pretrain
+from potstill.data.batches import TokenDataset
+from potstill.data.corpus import token_rows
+from potstill.data.masking import Masking
+from potstill.data.tokenization import load_tokenizer
+from potstill.data.wordpiece import SPECIAL, save_tokenizer, train_wordpiece
+from potstill.distillation.masked import MaskedLanguage
+from potstill.errors import EmptyDataError
+from potstill.models.scratch import new_bert
+from potstill.progress import say
+from potstill.training.held_out import hold_out, negative_loss
+from potstill.training.loop import Outcome, Setting, train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A new encoder and what it is to learn from.
+
+    Attributes:
+        model: a BertForMaskedLM.
+        rows: to train on.
+        held_out: to judge by.
+        masking: which tokens are hidden.
+    """
+
+    model: PreTrainedModel
+    rows: TokenDataset
+    held_out: TokenDataset
+    masking: Masking
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+        return self.masking.vocabulary
+
+    def train(self, setting: Setting) -> Outcome:
+        """Train the model in place; the score is minus the loss on held-out rows, in nats a masked token."""
+        objective = MaskedLanguage(self.masking)
+        score = negative_loss(objective, self.held_out, setting.device, setting.precision)
+        return train(self.model, self.rows, objective, score, setting)
+
+
+def prepare_pretraining(texts: Sequence[str], params: Pretrain, seed: int, folder: Path) -> Pretraining:
+    """Train the tokenizer, write it to a folder, and make the model and its rows.
+
+    Args:
+        texts: all that may be learned from; the tokenizer too sees no other.
+        params: sizes of tokenizer and model, share of masked tokens.
+        seed: of weights, masks and held-out rows.
+        folder: gets tokenizer.json and its settings, as `save_pretrained` writes them.
+
+    Raises:
+        EmptyDataError: too few texts.
+        ParamsError: see `train_wordpiece`.
+    """
+    if not texts:
+        raise EmptyDataError("train and transfer have no texts to pre-train on; give some in prepare.tables")
+    tokenizer = train_wordpiece(texts, params.vocabulary, params.min_frequency, lowercase=params.lowercase)
+    save_tokenizer(tokenizer, params.max_length, folder)
+    known = tokenizer.get_vocab()
+    special = {role: known[token] for role, token in SPECIAL.items()}
+    masking = Masking(special["mask_token"], list(special.values()), len(known), params.masked, seed)
+    pieces = token_rows(texts, load_tokenizer(folder, params.max_length), special["pad_token"])
+    rows, held_out = hold_out(pieces, params.held_out, seed)
+    tokens = int(rows.lengths.sum())
+    say(f"pretrain: {len(known):,} tokens in the vocabulary, {len(rows):,} rows of {tokens:,} tokens an epoch")
+    return Pretraining(new_bert(params, len(known), seed), rows, held_out, masking)

@@ -1,0 +1,47 @@
+"""general: layers of the base learn its states on raw text, before any task, where params ask for it."""
+
+from __future__ import annotations
+
+from potstill.artifacts import whole_folder, write_manifest
+from potstill.config import General
+from tasks.stage import Result, Stage, main
+
+
+def run(stage: Stage) -> Result:
+    """Make `data/general/`."""
+    params = stage.params(General)
+    if params.layers is not None:
+        return _distilled(stage, params)
+    with whole_folder(stage.outs["general"]) as folder:
+        write_manifest(folder, {"layers": None})
+    return Result("nothing to train: general.layers is null")
+
+
+def _distilled(stage: Stage, params: General) -> Result:
+    import torch
+
+    from potstill.data.batches import TokenDataset
+    from potstill.data.corpus import LEARNED
+    from potstill.models.loading import save_model
+    from potstill.progress import say
+    from potstill.training.general import load_base, prepare_general
+    from tasks.learning import open_split, prepare_setting, tokenizer_folder
+
+    torch.manual_seed(stage.project.seed)
+    teacher = load_base(stage.deps["base"], params)
+    setting = prepare_setting(stage, params, teacher)
+    rows = TokenDataset.concatenate([open_split(stage, split) for split in LEARNED])
+    work = prepare_general(teacher, rows, params, tokenizer_folder(stage), setting)
+    for line in work.objective.describe():
+        say(f"general: {line}")
+    with stage.work("training"):
+        outcome = work.train(setting)
+    with whole_folder(stage.outs["general"]) as folder:
+        save_model(work.trained(params), folder, tokenizer_folder(stage))
+        write_manifest(folder, {"layers": params.layers, "held_out_loss": -outcome.score})
+    summary = f"held-out loss {-outcome.score:.4f} with layers {params.layers} of the base, {len(work.rows):,} rows"
+    return Result(summary, {"held_out_loss": -outcome.score, "rows_seen": float(outcome.rows)}, outcome.history)
+
+
+if __name__ == "__main__":
+    main(run, shared=True)

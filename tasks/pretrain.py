@@ -1,0 +1,68 @@
+"""pretrain: the base. A teacher that was given is taken as it came; where there is none, one is made from scratch."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from pathlib import Path
+
+from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_manifest
+from potstill.config import Pretrain
+from potstill.data.tokenization import STUDENT
+from potstill.models.members import MEMBERS
+from tasks.stage import Result, Stage, main
+
+
+def run(stage: Stage) -> Result:
+    """Make `data/base/`."""
+    given = stage.deps["given"]
+    kind = read_json(given / MANIFEST)["about"]["kind"]
+    if kind == "scratch":
+        return _from_scratch(stage)
+    _take(given, stage.outs["base"])
+    return Result(f"nothing to train: the teacher is given ({kind})")
+
+
+def _take(given: Path, base: Path) -> None:
+    """The same files, their bytes shared on disk: outs are replaced, never written to."""
+    with whole_folder(base) as folder:
+        shutil.copytree(given, folder, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _from_scratch(stage: Stage) -> Result:
+    from potstill.data.corpus import read_texts
+    from potstill.training.pretraining import prepare_pretraining
+    from tasks.learning import prepare_setting
+
+    params = stage.params(Pretrain)
+    prepared = stage.deps["prepared"]
+    texts = read_texts(prepared)
+    with whole_folder(stage.outs["base"]) as folder:
+        for other in (STUDENT, MEMBERS):
+            if (stage.deps["given"] / other).exists():
+                shutil.copytree(stage.deps["given"] / other, folder / other, copy_function=_link)
+        work = prepare_pretraining(texts, params, stage.project.seed, folder)
+        setting = prepare_setting(stage, params, work.model)
+        with stage.work("training"):
+            outcome = work.train(setting)
+        work.model.cpu().save_pretrained(folder)
+        write_manifest(folder, {"kind": "scratch", "prepared": sha256_file(prepared / MANIFEST)})
+    loss = -outcome.score
+    return Result(
+        f"{work.vocabulary:,} tokens and an encoder of {params.layers} layers from {len(texts):,} texts; "
+        f"loss behind the mask {loss:.2f} nats on held-out texts (perplexity {math.exp(min(loss, 100)):,.1f})",
+        {"held_out_loss": loss, "vocabulary": float(work.vocabulary), "rows_seen": float(outcome.rows)},
+        outcome.history,
+    )
+
+
+if __name__ == "__main__":
+    main(run, shared=True)

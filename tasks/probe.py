@@ -1,0 +1,116 @@
+"""Choosing a student's layers: short runs of the distill stage's own parts, on the signals that are there already.
+
+No stage: it makes no out, and changes nothing in the workspace. A person reads its table and sets `distill.layers`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from potstill.artifacts import verify
+from potstill.config import Distill, Params
+from potstill.data.batches import TokenDataset
+from potstill.distillation.composition import Blend, Distillation
+from potstill.distillation.probing import Probed, candidate_layers
+from potstill.errors import ChecksumError, ModelError
+from potstill.evaluation.metrics import Floats, kl_divergence, log_softmax
+from potstill.models.families import layers_of
+from potstill.models.loading import load_classifier
+from potstill.training.loop import Setting, train
+from potstill.training.predict import accuracy, predict_logits
+from tasks.learning import open_split, prepare_setting, require_classes, stored_signals, teacher_logits
+from tasks.stage import Stage, load_stage
+from tasks.students import make_student, parent_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def probe(params: Params, wanted: Sequence[Sequence[int]], rows: int, each: Callable[[Probed], None]) -> list[Probed]:
+    """Train each candidate for one pass over some rows, with the loss on logits alone, and score it on dev.
+
+    Args:
+        params: of the workspace, the current folder, whose signals stage has run.
+        wanted: candidates; none: those of `candidate_layers` for as many layers as `distill.layers` names.
+        rows: training rows for each.
+        each: receives a result when it is there.
+
+    Raises:
+        ChecksumError: tokens, teacher or signals are missing or altered.
+        ModelError: layers that do not exist, or a student that has no layers to choose.
+        ParamsError: another task than one class of several.
+    """
+    require_classes(params, "potstill probe")
+    stage = _stage(params)
+    distill = stage.params(Distill)
+    if distill.student.kind == "config":
+        raise ModelError("a student of kind config starts at random: there are no layers to choose (distill.student)")
+    teacher = load_classifier(stage.deps["teacher"])
+    candidates = wanted or candidate_layers(len(layers_of(parent_of(stage, teacher))), len(distill.layers))
+    run = _Probe(stage, teacher, rows)
+    found = []
+    for layers in candidates:
+        found.append(run(layers))
+        each(found[-1])
+    return found
+
+
+def _stage(params: Params) -> Stage:
+    """The distill stage, its deps verified."""
+    stage = load_stage("distill", params)
+    for path in stage.deps.values():
+        if not path.exists():
+            raise ChecksumError(f"{path} does not exist; `potstill run` (or `dvc repro signals`) makes it")
+        verify(path)
+    return stage
+
+
+class _Probe:
+    """What all candidates have in common: rows, signals and the teacher's answers to dev."""
+
+    def __init__(self, stage: Stage, teacher: PreTrainedModel, rows: int) -> None:
+        self.stage, self.teacher = stage, teacher
+        self.distill = stage.params(Distill)
+        splits = ["train", "transfer"] if self.distill.transfer else ["train"]
+        theirs, ours = (
+            TokenDataset.concatenate([open_split(stage, split, student=student) for split in splits])
+            for student in (False, True)
+        )
+        chosen = np.sort(np.random.default_rng(stage.project.seed).permutation(len(ours))[:rows])
+        self.rows, self.dev = ours.select(chosen), open_split(stage, "dev", student=True)
+        self.stored = stored_signals(stage, theirs.select(chosen))
+        self.answers: Floats = teacher_logits(stage, "dev")
+
+    def __call__(self, layers: Sequence[int]) -> Probed:
+        """One candidate, trained as `distill` says, for one epoch and without the terms on layers."""
+        start = time.monotonic()
+        plan = self.distill.model_copy(
+            update={"layers": list(layers), "epochs": 1, "patience": None, "checkpoint_seconds": 1e9}
+        )
+        stage = replace(self.stage, sections={**self.stage.sections, "distill": plan})
+        objective = Distillation(self.stored, Blend(plan.temperature, plan.alpha))
+        student = make_student(stage, self.teacher, self.rows, objective)
+        with TemporaryDirectory(prefix="potstill-") as folder:
+            setting = replace(prepare_setting(stage, plan, student), name="probe", checkpoints=Path(folder))
+            train(student, self.rows, objective, self._agreement(setting), setting)
+        logits = predict_logits(student, self.dev)
+        return Probed(
+            tuple(layers),
+            accuracy(logits, self.answers.argmax(axis=1)),
+            kl_divergence(log_softmax(self.answers), log_softmax(logits)),
+            accuracy(logits, self.dev.labels),
+            time.monotonic() - start,
+        )
+
+    def _agreement(self, setting: Setting) -> Callable[[PreTrainedModel], float]:
+        theirs = self.answers.argmax(axis=1)
+        return lambda model: accuracy(
+            predict_logits(model, self.dev, device=setting.device, precision=setting.precision), theirs
+        )

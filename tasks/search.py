@@ -1,0 +1,217 @@
+"""search: which student is the cheapest that is good enough? A study over `distill`, and static students, on dev.
+
+Not a DVC stage: it makes nothing that the pipeline uses, only a page, the params of each point, and the serving folder
+of the cheapest. Each trial is the distill stage with other params; the best of each size goes on through finetune and
+export, as the pipeline would have it. The test split is never opened.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from potstill.artifacts import read_json, sha256_value, verify, write_json
+from potstill.config import Params, Search
+from potstill.data.tokenization import KEPT
+from potstill.models.families import layers_of
+from potstill.models.loading import load_classifier
+from potstill.models.student import check_layers
+from potstill.progress import say
+from potstill.search.folds import split_folds
+from potstill.search.outcome import Found, write_outcome
+from potstill.search.space import Choice, candidate_layers, distill_section
+from potstill.search.study import Trial, describe, run_study
+from tasks import distill, export, finetune
+from tasks.elsewhere import elsewhere, is_whole
+from tasks.learning import require_classes, student_tokens
+from tasks.measuring import Made, measure
+from tasks.stage import WORK, Stage, load_stage
+from tasks.static import teach_static
+from tasks.students import parent_of
+
+STUDIES = WORK / "search"
+DATABASE = STUDIES / "studies.db"
+REPORTS = Path("reports/search")
+
+
+def search(params: Params) -> Found:
+    """Bring the study to its end, measure what came of it, and write `reports/search/`.
+
+    Returns:
+        The trials and the points; the cheapest that passes the gates among them.
+
+    Raises:
+        ChecksumError: tokens, teacher or signals are missing or altered.
+        ModelError: `search.layers` names layers that the teacher lacks.
+        ParamsError: another task than one class of several.
+    """
+    require_classes(params, "potstill search")
+    return _Search(params).go()
+
+
+@dataclass
+class _Search:
+    """One search of one workspace, which is the current folder."""
+
+    params: Params
+    clock: dict[str, float] = field(default_factory=dict)
+
+    def go(self) -> Found:
+        for path in self.stage.deps.values():
+            verify(path)
+        trials = run_study(
+            DATABASE, self.name, self.space, self.layers, self.train,
+            evaluations=self._evaluations(), seed=self.params.project.seed,
+        )  # fmt: skip
+        points, rows = measure({**self._best(trials), **self._static()}, self.params, self.stage)
+        found = Found(self.name, rows, trials, points)
+        write_outcome(found, self.params, REPORTS)
+        return found
+
+    @cached_property
+    def space(self) -> Search:
+        return self.params.search
+
+    @cached_property
+    def stage(self) -> Stage:
+        return load_stage("distill", self.params)
+
+    @cached_property
+    def name(self) -> str:
+        """Of the study: another space, other data or other code make another one; more trials do not.
+
+        Nor does what a trial sets itself, so that `params.yaml` can take the params of one in between.
+        """
+        space = self.space.model_dump(mode="json", exclude={"trials", "static"})
+        some = Choice(tuple(self.layers[0]), 1.0, 1.0, 1.0, next(iter(self.space.losses)))
+        return sha256_value({"space": space, "distill": load_stage("distill", self._chosen(some)).key})[:16]
+
+    @cached_property
+    def layers(self) -> list[list[int]]:
+        folder = self.stage.deps["teacher"]
+        available = len(layers_of(parent_of(self.stage, load_classifier(folder))))
+        chosen = candidate_layers(self.space, available)
+        for layers in chosen:
+            check_layers(layers, available, str(folder))
+        return chosen
+
+    # --- trials ---
+
+    def train(self, choice: Choice, watch: Callable[[float], None]) -> float:
+        """Train a choice as the study asks: once and judged by dev, or once for each held-out part of train."""
+        place = self._place(choice)
+        if not self.space.folds:
+            best = self._distil(choice, place, {}, watch)
+            self._keep_best(choice, best)
+            return best
+        tokens, scores = self.stage.deps["tokens"], []
+        for number, fold in enumerate(split_folds(tokens, STUDIES / "folds", self.space.folds, self._seed)):
+            scores.append(self._distil(choice, place / f"fold-{number}", {tokens: fold}, None))
+            watch(sum(scores) / len(scores))
+        shutil.rmtree(place)
+        return sum(scores) / len(scores)
+
+    @property
+    def _seed(self) -> int:
+        return self.params.project.seed
+
+    def _evaluations(self) -> int:
+        """Scores that a whole trial tells."""
+        return self.space.folds or self.params.distill.epochs * self.space.evaluations_per_epoch
+
+    def _place(self, choice: Choice) -> Path:
+        return STUDIES / self.name / choice.key
+
+    def _chosen(self, choice: Choice) -> Params:
+        section = distill_section(self.params.distill, self.space, choice)
+        return self.params.model_copy(update={"distill": section})
+
+    def _distil(
+        self, choice: Choice, place: Path, moved: dict[Path, Path], watch: Callable[[float], None] | None
+    ) -> float:
+        """Make `place/distilled`; its best dev score."""
+        told: list[float] = []
+
+        def listen(value: float) -> None:
+            told.append(value)
+            if watch is not None:
+                watch(value)
+
+        stage = elsewhere("distill", self._chosen(choice), place, moved, clock=self.clock, watch=listen)
+        try:
+            distill.run(stage)
+        except Exception:  # an interruption keeps the checkpoints, an end of its own does not
+            shutil.rmtree(stage.checkpoints, ignore_errors=True)
+            raise
+        shutil.rmtree(stage.checkpoints, ignore_errors=True)
+        about = verify(place / "distilled")
+        # A run that was interrupted has not told again what it told before.
+        return max([*told, *(float(value) for key, value in about.items() if key.startswith("dev_"))])
+
+    def _keep_best(self, choice: Choice, best: float) -> None:
+        """Keep the weights of the best of a size alone: those of many trials would fill the disk."""
+        record = STUDIES / self.name / f"best-of-{len(choice.layers)}.json"
+        known = read_json(record) if record.exists() else None
+        if known is not None and known["key"] != choice.key:
+            if best <= known["score"]:
+                shutil.rmtree(self._place(choice))
+                return
+            shutil.rmtree(STUDIES / self.name / known["key"], ignore_errors=True)
+        write_json(record, {"key": choice.key, "score": best})
+
+    # --- what is measured ---
+
+    def _best(self, trials: list[Trial]) -> dict[str, Made]:
+        """The best trial of each size, as the pipeline would ship it."""
+        best: dict[int, Trial] = {}
+        for trial in trials:
+            size = len(trial.choice.layers)
+            if trial.state == "complete" and (size not in best or _score(trial) > _score(best[size])):
+                best[size] = trial
+        return {_title(size): self._through(best[size].choice) for size in sorted(best, reverse=True)}
+
+    def _through(self, choice: Choice) -> Made:
+        """A choice from distillation to its serving folder; what is there already stays."""
+        place, params = self._place(choice), self._chosen(choice)
+        if not is_whole(place / "distilled"):
+            say(f"search: again, on all rows: {describe(choice)}")
+            self._distil(choice, place, {}, None)
+        moved = {Path("data/distilled"): place / "distilled"}
+        for name, function in (("finetune", finetune.run), ("export", export.run)):
+            stage = elsewhere(name, params, place, moved, clock=self.clock)
+            if not is_whole(*stage.outs.values()):
+                say(f"search: {name} of {describe(choice)}")
+                function(stage)
+            shutil.rmtree(stage.checkpoints, ignore_errors=True)
+        return Made("layers", place / "student", place / "serving", choice)
+
+    def _static(self) -> dict[str, Made]:
+        """The static students; their tokens are the teacher's, or those of them that a trimmed vocabulary keeps."""
+        found: dict[str, Made] = {}
+        own = student_tokens(self.stage)
+        if self.space.static.dimensions and own != self.stage.deps["tokens"] and not (own / KEPT).exists():
+            say("search: no static student: distill.student has a tokenizer of its own, whose tokens the teacher lacks")
+            return found
+        for width in self.space.static.dimensions:
+            identity = {"static": self.space.static.model_dump(exclude={"dimensions"}), "width": width}
+            place = STUDIES / self.name / f"static-{width}-{sha256_value(identity)[:12]}"
+            if not is_whole(place / "student"):
+                say(f"search: a static student of {width} dimensions")
+                teach_static(self.stage, self.space.static, width, place / "student", self.params)
+            stage = elsewhere("export", self.params, place, {Path("data/student"): place / "student"}, clock=self.clock)
+            if not is_whole(*stage.outs.values()):
+                export.run(stage)
+            found[f"static, {width} dimensions"] = Made("static", place / "student", place / "serving")
+        return found
+
+
+def _score(trial: Trial) -> float:
+    assert trial.score is not None  # complete
+    return trial.score
+
+
+def _title(size: int) -> str:
+    return f"{size} layer{'s' if size > 1 else ''}"

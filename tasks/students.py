@@ -1,0 +1,92 @@
+"""What the stages of the student share: how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from potstill.config import CheckpointStudent, ConfigStudent, DistilBertStudent, Distill
+from potstill.data.batches import TokenDataset
+from potstill.data.tokenization import KEPT, student_base
+from potstill.distillation.importance import unit_importance
+from potstill.distillation.objective import Objective
+from potstill.models.loading import load_classifier
+from potstill.models.narrowing import most_important, narrow
+from potstill.models.start import start_from_general
+from potstill.models.student import distilbert_from_bert, student_at_random, student_from_layers
+from potstill.models.vocabulary import trim_embeddings
+from potstill.progress import say
+from tasks.learning import student_tokens, task_kind, tokens_info
+from tasks.stage import Stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def make_student(
+    stage: Stage,
+    parent: PreTrainedModel,
+    rows: TokenDataset,
+    objective: Objective,
+    layers: Sequence[int] | None = None,
+) -> PreTrainedModel:
+    """The student that `distill` describes, with copies of a parent's weights where it starts from its parent.
+
+    Args:
+        stage: receives the section `distill`, `data/tokens` and `data/base`.
+        parent: the fine-tuned teacher or an assistant, or for a control the pretrained base.
+        rows: the student's training rows; with `objective`, what its units are judged by where it is pruned.
+        objective: the loss of its logits.
+        layers: of the parent; None: those of `distill`.
+
+    Raises:
+        ModelError: layers, sizes or a class that do not fit; see `potstill.models`.
+    """
+    distill = stage.params(Distill)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stage.project.seed)
+        student = _start(stage, distill, parent, distill.layers if layers is None else layers)
+    kept = student_tokens(stage) / KEPT
+    if kept.exists():
+        student = trim_embeddings(student, np.load(kept, allow_pickle=False).tolist())
+    if distill.prune is None:
+        return student
+    sample = rows.select(
+        np.sort(np.random.default_rng(stage.project.seed).permutation(len(rows))[: distill.prune.rows])
+    )
+    with stage.work("inference"):
+        importance = unit_importance(student, sample, objective, batch_tokens=distill.batch_tokens)
+    chosen = [most_important(layer, distill.prune.ffn) for layer in importance]
+    share = sum(float(layer[units].sum()) for layer, units in zip(importance, chosen, strict=True))
+    whole = max(sum(float(layer.sum()) for layer in importance), 1e-30)
+    say(
+        f"{stage.name}: {distill.prune.ffn} of {len(importance[0])} feed-forward units of each layer stay, with "
+        f"{share / whole:.1%} of their importance over {len(sample):,} rows"
+    )
+    return narrow(student, chosen)
+
+
+def _start(stage: Stage, distill: Distill, parent: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    kind = distill.student
+    if isinstance(kind, DistilBertStudent):
+        return distilbert_from_bert(parent, layers, pair=bool(tokens_info(stage)["pair"]))
+    if isinstance(kind, ConfigStudent):
+        sizes = kind.model_dump(exclude={"kind"})
+        return student_at_random(parent, len(layers), **sizes)
+    student = student_from_layers(parent_of(stage, parent), layers)
+    # The controls do without: what general distillation gives comes of a teacher.
+    if "general" in stage.deps and start_from_general(student, stage.deps["general"]):
+        say(f"{stage.name}: the student starts from the general student, its head from the teacher")
+    return student
+
+
+def parent_of(stage: Stage, parent: PreTrainedModel) -> PreTrainedModel:
+    """The model whose layers the student takes: its own checkpoint with a fresh head, or the parent."""
+    if not isinstance(stage.params(Distill).student, CheckpointStudent):
+        return parent
+    own = student_base(stage.deps["base"])
+    assert own is not None  # params say so, and ingest brought it
+    return load_classifier(own, tokens_info(stage)["labels"], task_kind(stage))

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from potstill.config import Evaluate
+from potstill.errors import ChecksumError
+from potstill.evaluation.proof import Seed, flatten, prove, read_seeds, write_answers
+from potstill.evaluation.statistics import paired_bootstrap
+from potstill.evaluation.summary import Answers
+
+SETTINGS = Evaluate(bootstrap=500)
+ROWS = 400
+LABELS = np.arange(ROWS) % 2
+
+
+def _right_on(share: float, seed: int, *, temperature: float = 1.0) -> Answers:
+    """A model that is right on so many rows, drawn by the seed."""
+    right = np.random.default_rng(seed).random(ROWS) < share
+    classes = np.where(right, LABELS, 1 - LABELS)
+    logits = np.zeros((ROWS, 2), dtype=np.float32)
+    logits[np.arange(ROWS), classes] = 3
+    return Answers(logits, temperature, parameters=10, file_bytes=1000)
+
+
+def _seeds(student: float, pretrained: float, initialised: float, count: int) -> list[Seed]:
+    shares = {"student": student, "pretrained": pretrained, "initialised": initialised}
+    return [
+        Seed(17 + k, {name: _right_on(share, 10 * k + place) for place, (name, share) in enumerate(shares.items())})
+        for k in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_known_cases(count: int) -> None:
+    seeds = _seeds(0.9, 0.6, 0.99, count)
+    found = prove(LABELS, _right_on(0.9, 99), seeds, SETTINGS, bootstrap_seed=0)
+    assert found["seeds"] == list(range(17, 17 + count))
+    assert {name: one["outcome"] for name, one in found["verdicts"].items()} == {
+        "pretrained": "BEATS", "initialised": "LOSES",
+    }  # fmt: skip
+    same = [Seed(one.seed, {**one.answers, "pretrained": one.answers["student"]}) for one in seeds]
+    verdict = prove(LABELS, _right_on(0.9, 99), same, SETTINGS, bootstrap_seed=0)["verdicts"]["pretrained"]
+    assert (verdict["outcome"], verdict["low"], verdict["high"]) == ("NO DIFFERENCE", 0, 0)
+
+
+def test_the_numbers_are_those_of_the_models_seed_by_seed() -> None:
+    teacher, seeds = _right_on(0.95, 99), _seeds(0.9, 0.8, 0.85, 2)
+    found = prove(LABELS, teacher, seeds, SETTINGS, bootstrap_seed=0)
+    for name, numbers in found["models"].items():
+        for place, one in enumerate(seeds):
+            predictions = one.answers[name].predictions
+            assert numbers["accuracy"][place] == (predictions == LABELS).mean()
+            assert numbers["agreement"][place] == (predictions == teacher.predictions).mean()
+            assert numbers["kl"][place] > 0
+            assert numbers["ece"][place] == one.answers[name].reliability(LABELS, SETTINGS.calibration_bins).ece
+    verdict, models = found["verdicts"]["pretrained"], found["models"]
+    differences = np.subtract(models["student"]["accuracy"], models["pretrained"]["accuracy"])
+    assert verdict["differences"] == pytest.approx(list(differences))
+    assert verdict["difference"] == pytest.approx(differences.mean())
+    assert verdict["low"] < verdict["difference"] < verdict["high"]
+    flat = flatten(found)
+    assert flat["proof_seeds"] == 2
+    assert flat["proof_pretrained_verdict"] == 1
+    assert flat["proof_student_accuracy"] == pytest.approx(np.mean(models["student"]["accuracy"]))
+
+
+def test_one_seed_is_the_comparison_of_rows() -> None:
+    (one,) = _seeds(0.9, 0.85, 0.8, 1)
+    found = prove(LABELS, _right_on(0.9, 99), [one], SETTINGS, bootstrap_seed=3)["verdicts"]["pretrained"]
+    rows = paired_bootstrap(
+        LABELS, one.answers["student"].predictions, one.answers["pretrained"].predictions,
+        replicates=500, confidence=0.95, seed=3,
+    )  # fmt: skip
+    assert found == rows.to_json() | {"differences": [rows.difference]}
+
+
+def test_answers_survive_their_file_and_seeds_come_in_order(tmp_path: Path) -> None:
+    seeds = _seeds(0.9, 0.8, 0.7, 3)
+    for one, seed in zip(seeds, (9, 10, 100), strict=True):
+        (tmp_path / f"seed-{seed}").mkdir()
+        write_answers(tmp_path / f"seed-{seed}", LABELS, one.answers)
+    found = read_seeds(tmp_path, LABELS)
+    assert [one.seed for one in found] == [9, 10, 100]
+    for there, here in zip(found, seeds, strict=True):
+        for name, answers in here.answers.items():
+            np.testing.assert_array_equal(there.answers[name].logits, answers.logits)
+            assert there.answers[name].temperature == answers.temperature
+    with pytest.raises(ChecksumError, match="seed-9 is about other test rows"):
+        read_seeds(tmp_path, 1 - LABELS)

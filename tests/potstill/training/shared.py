@@ -1,0 +1,130 @@
+"""Runs that several processes share: `torchrun -m tests.potstill.training.shared <base> <folder>` does each of `CASES`.
+
+Each case leaves `<case>.safetensors`, the student's and the objective's weights, and `<case>.json`, its outcome.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import save_file
+
+from potstill.artifacts import write_json
+from potstill.config import Term, Training
+from potstill.data.batches import Batch
+from potstill.distillation.composition import Blend, Distillation, make_terms
+from potstill.distillation.objective import Supervised, Terms, Window
+from potstill.distillation.outputs import Outputs
+from potstill.distillation.teachers import LiveTeacher
+from potstill.errors import TrainingError
+from potstill.models.loading import load_classifier
+from potstill.training.distributed import here
+from potstill.training.loop import Outcome, Setting, train
+from potstill.training.predict import accuracy, predict_logits
+from tests.potstill.training.test_loop import DEV, TRAIN
+
+CPU = torch.device("cpu")
+# Each: what differs from PLAN, and the step before which the run is cut short once.
+PLAN: dict[str, Any] = {
+    "epochs": 2, "learning_rate": 3e-3, "batch_tokens": 128, "dropout": 0.0, "checkpoint_seconds": 1e9,
+    "average_decay": 0.9, "evaluations_per_epoch": 2,
+}  # fmt: skip
+CASES: dict[str, tuple[dict[str, Any], int | None]] = {
+    # Every batch is shared row by row.
+    "rows": ({}, None),
+    # Two batches go to a process each, the third is shared; the last step of an epoch has fewer.
+    "batches": ({"accumulate": 3}, None),
+    "resumed": ({"checkpoint_seconds": 1e-6}, 20),
+}
+# One projection has gradients in the first third of the steps alone.
+TERMS = [{"kind": "hidden", "layers": [[2, 2]], "schedule": "decay", "fraction": 0.3}, {"kind": "cosine"}]
+
+
+class Stop(Exception):
+    """A power cut."""
+
+
+class Cut(Distillation):
+    """A distillation that ends before a step."""
+
+    before: int | None = None
+
+    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+        if window.step == self.before:
+            raise Stop
+        return super().forward(outputs, batch, window)
+
+
+class Broken(Supervised):
+    """A term that is no number where one row is: in one process's part of a step."""
+
+    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+        factor = float("nan") if 0 in batch.rows else 0.0
+        return super().forward(outputs, batch, window) | {"kl": outputs.logits.sum() * factor}
+
+
+def narrow(base: Path) -> Any:
+    """A student of another width than the teacher: its states are projected."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(base, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_labels=2)
+    torch.manual_seed(6)
+    return AutoModelForSequenceClassification.from_config(config)
+
+
+def run(base: Path, folder: Path, name: str) -> tuple[Any, Outcome, Cut]:
+    """One case, from the same weights each time."""
+    changes, cut = CASES[name]
+    torch.manual_seed(5)
+    teacher = load_classifier(base, ["no", "yes"])
+    student = narrow(base)
+    terms = make_terms(TypeAdapter(list[Term]).validate_python(TERMS), student, teacher, seed=1)
+    plan = Setting("distill", Training(**(PLAN | changes)), 11, CPU, "fp32", folder / f"checkpoints-{name}")
+    goal = Cut(LiveTeacher(teacher, CPU), Blend(2.0, 0.5), terms)
+
+    def score(found: Any) -> float:
+        return accuracy(predict_logits(found, DEV), DEV.labels)
+
+    if cut is not None:
+        goal.before = cut
+        start = {name: value.clone() for name, value in student.state_dict().items()}
+        try:
+            train(student, TRAIN, goal, score, plan)
+        except Stop:
+            student.load_state_dict(start)
+            goal.before = None
+    return student, train(student, TRAIN, goal, score, plan), goal
+
+
+def fail(base: Path, folder: Path) -> str:
+    """The sentence of a run that meets a NaN."""
+    torch.manual_seed(5)
+    plan = Setting("distill", Training(**PLAN), 11, CPU, "fp32", folder / "checkpoints-broken", work=folder / "work")
+    try:
+        train(load_classifier(base, ["no", "yes"]), TRAIN, Broken(), lambda _: 0.0, plan)
+    except TrainingError as error:
+        return str(error)
+    return ""
+
+
+def main() -> None:
+    """Every case, and a failure."""
+    base, folder = map(Path, sys.argv[1:])
+    for name in CASES:
+        student, outcome, goal = run(base, folder, name)
+        tensors = dict(student.state_dict()) | {f"objective/{key}": value for key, value in goal.state_dict().items()}
+        # Each process ends with the same weights.
+        save_file(
+            {key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}-{here().rank}.safetensors"
+        )
+        if here().first:
+            write_json(folder / f"{name}.json", vars(outcome))
+    write_json(folder / f"failure-{here().rank}.json", fail(base, folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from potstill.artifacts import read_json, verify
+from potstill.training.distributed import World, here, local_device
+from tests.conftest import REPOSITORY
+from tests.potstill.training import shared
+
+PROCESSES = 2
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """Where two processes on gloo, started by torchrun, left what came out of every case."""
+    folder = tmp_path_factory.mktemp("together")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [*launcher, "-m", "tests.potstill.training.shared", str(tiny_base), str(folder)]
+    done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # The first speaks for all.
+    assert done.stdout.count("distill: 800/800 rows") == len(shared.CASES)
+    return folder
+
+
+@pytest.mark.parametrize("name", shared.CASES)
+def test_two_processes_end_where_one_does(tmp_path: Path, tiny_base: Path, together: Path, name: str) -> None:
+    student, outcome, goal = shared.run(tiny_base, tmp_path, name)
+    wanted = dict(student.state_dict()) | {f"objective/{key}": value for key, value in goal.state_dict().items()}
+    start = shared.narrow(tiny_base).state_dict()
+    assert sum(key.startswith("objective/") for key in wanted) == 4
+    for rank in range(PROCESSES):
+        found = load_file(together / f"{name}-{rank}.safetensors")
+        assert found.keys() == wanted.keys()
+        for key, value in wanted.items():
+            assert found[key].numpy() == pytest.approx(value.numpy(), abs=2e-5), key
+    # Both have learned: not by standing still are they the same.
+    key = "bert.encoder.layer.0.output.dense.weight"
+    assert float((wanted[key] - start[key]).abs().max()) > 1e-3
+    alike = read_json(together / f"{name}.json")
+    assert alike["rows"] == outcome.rows == 2 * len(shared.TRAIN)
+    assert alike["scores"] == pytest.approx(outcome.scores, abs=0.011)
+    assert alike["resumed_at"] == outcome.resumed_at == (shared.CASES[name][1] or 0)
+    ours = {(step, name): value for step, name, value in outcome.history}
+    theirs = {(step, name): value for step, name, value in alike["history"]}
+    assert theirs.keys() == ours.keys()
+    losses = [key for key in ours if key[1] != "dev"]
+    assert [theirs[key] for key in losses] == pytest.approx([ours[key] for key in losses], abs=1e-4)
+
+
+def test_a_nan_of_one_process_stops_both_and_is_kept_once(together: Path) -> None:
+    sentences = [read_json(together / f"failure-{rank}.json") for rank in range(PROCESSES)]
+    assert sentences[0] == sentences[1]
+    assert "the kl loss became nan at step" in sentences[0]
+    verify(together / "work" / "failures" / "distill")
+    failure = read_json(together / "work" / "failures" / "distill" / "failure.json")
+    assert failure["processes"] == PROCESSES
+    # All rows of the step, not one process's.
+    assert 0 in failure["rows"][0]
+    assert len(failure["rows"][0]) > 5
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_the_parts_of_a_step_are_its_rows_once(size: int, count: int) -> None:
+    batches = [np.arange(10 * number, 10 * number + 5 + number) for number in range(count)]
+    parts = [World(rank, size).deal(batches) for rank in range(size)]
+    rows = np.concatenate([rows for part in parts for rows in part])
+    assert sorted(rows.tolist()) == np.concatenate(batches).tolist()
+    dealt = [sum(map(len, part)) for part in parts]
+    assert max(dealt) - min(dealt) <= count * (1 + size)
+    if count % size == 0:
+        assert all(len(part) == count // size for part in parts)
+
+
+def test_a_process_may_have_no_rows_of_a_step() -> None:
+    assert World(1, 2).deal([np.array([3])]) == []
+
+
+def test_without_torchrun_there_is_one_and_nothing_is_exchanged() -> None:
+    world = here()
+    assert (world, world.first, world.alone) == (World(0, 1), True, True)
+    weight = torch.ones(2, requires_grad=True)
+    world.sum_gradients([weight])
+    assert weight.grad is None
+    assert world.gather(3) == [3]
+    assert world.from_first(lambda: 4) == 4
+
+
+def test_more_processes_than_gpus_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.errors import ToolError
+
+    monkeypatch.setenv("LOCAL_RANK", "64")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "65")
+    with pytest.raises(ToolError, match=r"65 processes share this machine, .* set project\.processes"):
+        local_device()

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from potstill.artifacts import read_json
+from potstill.models.loading import load_classifier
+from potstill.models.student import student_from_layers
+from tasks import control
+from tasks.stage import WORK, Stage
+from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
+
+PLAN = {"layers": [0, 2], "batch_tokens": 256}
+# So low that the weights stay as they started.
+FROZEN = {"learning_rate": 1e-12, "epochs": 1, "average_decay": None, "batch_tokens": 256}
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base: Path) -> Path:
+    """A workspace up to its teacher."""
+    folder = make_workspace(
+        tmp_path_factory.mktemp("control") / "w", tiny_rows, tiny_base,
+        distill=PLAN, control=FROZEN, teacher={"epochs": 1}, project={"precision": "fp32"},
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run_stages("ingest", "prepare", "validate", "tokenize", "teacher", monkeypatch=monkeypatch, folder=folder)
+    return folder
+
+
+@pytest.fixture
+def workspace(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = Path(shutil.copytree(taught, tmp_path / "w"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_one_starts_from_the_base_and_the_other_from_the_teacher(workspace: Path) -> None:
+    result = run_stage("control")
+    assert {"dev_accuracy", "initialised_dev_accuracy"} <= set(result.metrics)
+    assert {"loss", "initialised_loss"} <= {name for _, name, _ in result.history}
+    torch.manual_seed(17)
+    base = load_classifier(workspace / "data/base", ["negative", "positive"])
+    starts = {"control": base, "initialised": load_classifier(workspace / "data/teacher")}
+    for name, source in starts.items():
+        found = load_file(workspace / "data" / name / "model.safetensors")
+        for key, value in student_from_layers(source, [0, 2]).state_dict().items():
+            torch.testing.assert_close(found[key], value, atol=1e-6, rtol=0)
+        assert 0.05 <= read_json(workspace / "data" / name / "calibration.json")["temperature"] <= 20
+
+
+def test_an_interruption_in_the_second_leaves_the_first(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def interrupt(stage: Stage) -> None:
+        begun.append("initialised")
+        raise KeyboardInterrupt
+
+    whole = dict(control.STARTS)
+    monkeypatch.setitem(control.STARTS, "initialised", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage("control")
+    assert not (workspace / "data/control").exists()
+
+    monkeypatch.setitem(control.STARTS, "control", interrupt)
+    monkeypatch.setitem(control.STARTS, "initialised", whole["initialised"])
+    resumed = run_stage("control")
+    assert begun == ["initialised"]
+    monkeypatch.setitem(control.STARTS, "control", whole["control"])
+    shutil.rmtree(WORK / "checkpoints")
+    straight = [(workspace / "data" / name / "manifest.json").read_bytes() for name in whole]
+    assert run_stage("control").history == resumed.history
+    assert [(workspace / "data" / name / "manifest.json").read_bytes() for name in whole] == straight
