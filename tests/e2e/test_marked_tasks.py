@@ -16,12 +16,16 @@ import pytest
 from potstill.artifacts import read_json
 from potstill.config import load_params
 from tests.conftest import REPOSITORY
-from tests.e2e.test_tasks import COMMON, GATE, STAGES
+from tests.e2e.test_tasks import COMMON, GATE
 from tests.marked import PEOPLE, PLACES, question_rows, tagged_rows, write_jsonl
 from tests.tasks.data_workspace import make_workspace, run_stages
 
 pytestmark = pytest.mark.timeout(300)
 ROWS = {"min_rows": {"train": 100, "dev": 10, "test": 20, "transfer": 0}}
+STAGES = [
+    *("ingest", "prepare", "validate", "pretrain", "tokenize", "teacher", "signals"),
+    *("general", "distill", "finetune", "control", "proof", "export", "evaluate"),
+]
 CLASSLESS = {"min_per_class": None, "max_class_share": None}
 LONG = "the village with the doctor sister and some camera near our forest kitchen " * 8
 
