@@ -46,7 +46,7 @@ def ask(address: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, json.load(error)
+            return error.code, error.read()
 
 
 def served(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
