@@ -25,6 +25,7 @@ from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
 from potstill.training.precision import Precision, choose_device, choose_precision, product_size
 from potstill.training.predict import predict_logits
+from potstill.training.selection import Score
 from tasks.stage import WORK, Result, Stage
 
 if TYPE_CHECKING:
@@ -99,13 +100,19 @@ def scoring_of(stage: Stage) -> Scoring:
     return SCORINGS[task_kind(stage)]
 
 
-def dev_score(stage: Stage, dev: TokenDataset, setting: Setting) -> Callable[[PreTrainedModel], float]:
-    """The task's score on dev: the one number all stages select weights by, from the first evaluation to the last."""
+def dev_score(
+    stage: Stage, dev: TokenDataset, setting: Setting, teacher: Floats | None = None
+) -> Callable[[PreTrainedModel], Score]:
+    """The task's score on dev: the one number all stages select weights by, from the first evaluation to the last.
+
+    Between equal ones the agreement with the teacher's answers, [rows, outputs] logits, decides.
+    """
     scoring = scoring_of(stage)
 
-    def score(model: PreTrainedModel) -> float:
+    def score(model: PreTrainedModel) -> Score:
         logits = predict_logits(model, dev, device=setting.device, precision=setting.precision)
-        return scoring.score(logits, dev.labels)
+        found = scoring.score(logits, dev.labels)
+        return found if teacher is None else (found, scoring.agreement(teacher, logits))
 
     return score
 
