@@ -87,7 +87,8 @@ def _write_student(
 ) -> tuple[Info | None, list[str]]:
     """The folder `student`, where its tokens are not the teacher's: its info, or None; the words it has to spell."""
     own, whole, target = student_base(base), folder / "whole", folder / STUDENT
-    source, words = folder, []
+    source = folder
+    words: list[str] = []
     if own is not None:
         theirs, info = info, _write_whole(own, whole, tables, info)
         files = [place / "tokenizer" / "tokenizer.json" for place in (folder, whole)]
