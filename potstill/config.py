@@ -23,10 +23,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SPLITS = ("train", "dev", "test", "transfer")
-# Where `ingest.generator` lies in `data/raw/`.
-GENERATOR = "generator"
 # What a model is to answer: one class of several; any of several labels; a number.
 TaskKind = Literal["single_label", "multi_label", "regression"]
+# Where `ingest.generator` lies in `data/raw/`.
+GENERATOR = "generator"
 # auto: where it is of use.
 Switch = Literal["auto"] | bool
 # Hidden states, counted from 0: what the first layer takes in.

@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from potstill.config import TaskKind
-from potstill.evaluation import metrics
+from potstill.evaluation import metrics, numbers
 from potstill.evaluation.metrics import Floats, Labels
 
 
@@ -21,13 +19,14 @@ class Scoring:
         key: its name in metrics.json.
         words: as a sentence calls it.
         score: (logits [rows, outputs], labels [rows, ...] in the task's form) -> the score.
-        answers: what logits [rows, outputs] say, in the form of the labels.
+        agreement: (one model's logits, another's) -> how alike their answers are: the share of equal classes, or of
+            equal yes and no; of numbers their correlation.
     """
 
     key: str
     words: str
     score: Callable[[Floats, Labels], float]
-    answers: Callable[[Floats], Labels]
+    agreement: Callable[[Floats, Floats], float]
 
     @property
     def dev_key(self) -> str:
@@ -52,10 +51,22 @@ def _r_squared(logits: Floats, labels: Labels) -> float:
     return metrics.r_squared(labels, logits[:, 0])
 
 
+def _same_class(ours: Floats, theirs: Floats) -> float:
+    return metrics.agreement(ours.argmax(axis=1), theirs.argmax(axis=1))
+
+
+def _same_flags(ours: Floats, theirs: Floats) -> float:
+    return float(((ours > 0) == (theirs > 0)).mean())
+
+
+def _correlation(ours: Floats, theirs: Floats) -> float:
+    return numbers.correlation(ours[:, 0], theirs[:, 0])
+
+
 SCORINGS: dict[TaskKind, Scoring] = {
-    "single_label": Scoring("accuracy", "accuracy", _accuracy, lambda logits: logits.argmax(axis=1)),
-    "multi_label": Scoring("micro_f1", "micro F1", _micro_f1, lambda logits: (logits > 0).astype(np.int64)),
-    "regression": Scoring("r2", "R²", _r_squared, lambda logits: logits[:, 0]),
+    "single_label": Scoring("accuracy", "accuracy", _accuracy, _same_class),
+    "multi_label": Scoring("micro_f1", "micro F1", _micro_f1, _same_flags),
+    "regression": Scoring("r2", "R²", _r_squared, _correlation),
 }
 
 

@@ -12,7 +12,6 @@ import onnxruntime
 from potstill.config import TaskKind
 from potstill.data.batches import Batch, Labels, TokenDataset, sorted_batches
 from potstill.errors import ParityError
-from potstill.evaluation.numbers import correlation
 from potstill.evaluation.scoring import SCORINGS
 
 Logits = npt.NDArray[np.float32]
@@ -76,15 +75,7 @@ def compare(torch_logits: Logits, variant: Logits, labels: Labels, task: TaskKin
     scoring = SCORINGS[task]
     return Parity(
         max_difference=float(np.abs(torch_logits - variant).max()),
-        agreement=_agreement(torch_logits, variant, task),
+        agreement=scoring.agreement(torch_logits, variant),
         accuracy_drop=scoring.score(torch_logits, labels) - scoring.score(variant, labels),
         key=scoring.key,
     )
-
-
-def _agreement(ours: Logits, theirs: Logits, task: TaskKind) -> float:
-    if task == "regression":
-        return correlation(ours[:, 0], theirs[:, 0])
-    if task == "multi_label":
-        return float(((ours > 0) == (theirs > 0)).mean())
-    return float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
