@@ -142,7 +142,10 @@ def teacher_logits(stage: Stage, split: str, advance: Callable[[float], None] | 
     for member in members:
         model = load_classifier(member.folder).to(choose_device(stage.project.device))
         found.append(predict_logits(model, open_split(stage, split, member=member.tokens), advance=advance))
-        require_finite(found[-1], str(member.folder))
+        logits = found[-1]
+        require_finite(np.concatenate([*logits]) if logits.dtype.kind == "O" else logits, str(member.folder))
+    if len(members) == 1:
+        return found[0]
     return pooled(np.stack(found, axis=1), [member.weight for member in members], task_kind(stage))
 
 
