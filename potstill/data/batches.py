@@ -13,9 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from potstill.config import TaskKind
+from potstill.data.alignment import IGNORED, flat_labels
 from potstill.errors import FormatError
 
 Ints = npt.NDArray[np.int64]
+# Gold labels in the form that the task gives them; -1 (integers) or NaN (floats) is none:
+# [rows] int64 class index; [rows, labels] int64 0 or 1; [rows] float32 value; [rows] objects, each [tokens] int64 class
+# index (-100: the token is asked nothing); [rows] SPAN, first and last token of an answer.
+Labels = npt.NDArray[Any]
+TOKEN_LABELS = pa.list_(pa.int16())
+TOKEN_SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
+SPAN = np.dtype([("start", np.int64), ("end", np.int64)])
 
 # Rows are shuffled first and sorted by length only within a pool of this many batches: enough to save nearly all
 # padding, few enough that which rows meet in a batch stays random.
@@ -33,14 +42,22 @@ class Batch:
         input_ids: [batch, sequence] token ids, padded.
         attention_mask: [batch, sequence], 1 on real tokens.
         token_type_ids: [batch, sequence] segment ids; None unless the dataset holds pairs.
-        labels: [batch] class index, -1 where there is no gold label.
+        labels: [batch, ...] gold labels in the task's form; where tokens answer, [answers] one each, and of spans
+            [batch, 2] first and last token.
+        answers: [batch, sequence] which tokens answer; None where rows do.
     """
 
     rows: Ints
     input_ids: Ints
     attention_mask: Ints
     token_type_ids: Ints | None
-    labels: Ints
+    labels: Labels
+    answers: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def gold(self) -> npt.NDArray[np.bool_]:
+        """[batch] whether a row has a gold label; where tokens answer, [answers]."""
+        return labelled(self.labels)
 
     @property
     def tokens(self) -> int:
@@ -102,7 +119,7 @@ class TokenDataset:
         starts: [rows] where in `flat` each row starts; None: one after the other.
 
     Attributes:
-        labels: [rows] class index, -1 where there is no gold label.
+        labels: [rows, ...] gold labels in the task's form.
         lengths: [rows] tokens of each row, special tokens included.
     """
 
@@ -111,7 +128,7 @@ class TokenDataset:
         flat: npt.NDArray[np.int32] | Flat,
         lengths: Ints,
         types: npt.NDArray[np.int8] | Flat | None,
-        labels: Ints,
+        labels: Labels,
         pad: int,
         starts: Ints | None = None,
     ) -> None:
@@ -132,7 +149,7 @@ class TokenDataset:
             table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
             ids, lengths = _mapped(table, "input_ids", np.int32)
             types = _mapped(table, "token_type_ids", np.int8)[0] if "token_type_ids" in table.column_names else None
-            labels = table.column("label").to_numpy().astype(np.int64)
+            labels = label_array(table.column("label"))
         except (OSError, KeyError, pa.ArrowInvalid) as error:
             raise FormatError(
                 f"{path} is not an Arrow file of token ids ({error}); run the tokenize stage again"
@@ -158,6 +175,11 @@ class TokenDataset:
         return TokenDataset(
             self._flat, self.lengths[rows], self._types, self.labels[rows], self._pad, self._starts[rows]
         )
+
+    def of_every_token(self) -> TokenDataset:
+        """The same rows without gold labels, whose every token answers."""
+        labels = np.full(len(self), -1, dtype=np.int64).astype(SPAN)
+        return TokenDataset(self._flat, self.lengths, self._types, labels, self._pad)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -211,7 +233,87 @@ class TokenDataset:
         if self._types is not None:
             types = np.zeros(real.shape, dtype=np.int64)
             types[real] = self._types[source[real]]
-        return Batch(rows, ids, real.astype(np.int64), types, self.labels[rows])
+        labels, answers = self.labels[rows], None
+        if labels.dtype == SPAN:
+            labels, answers = np.stack([labels["start"], labels["end"]], axis=1), real
+        elif labels.dtype.kind == "O":
+            labels = flat_labels(labels)
+            answers = np.zeros(real.shape, dtype=np.bool_)
+            answers[real] = labels != IGNORED
+            labels = labels[labels != IGNORED]
+        return Batch(rows, ids, real.astype(np.int64), types, labels, answers)
+
+
+def labelled(labels: Labels) -> npt.NDArray[np.bool_]:
+    """[rows] whether each has a gold label, of a label column [rows, ...]."""
+    if labels.dtype == SPAN:
+        return np.asarray(labels["start"] >= 0)
+    if labels.dtype.kind == "O":
+        return np.array([bool((row >= 0).any()) for row in labels], dtype=np.bool_)
+    known: npt.NDArray[np.bool_] = ~np.isnan(labels) if labels.dtype.kind == "f" else labels >= 0
+    return np.asarray(known.any(axis=tuple(range(1, known.ndim))), dtype=np.bool_)
+
+
+def label_type(task: TaskKind, labels: int) -> pa.DataType:
+    """The type of the column `label` of `data/tokens`: what tells a task's form of labels.
+
+    Args:
+        task: of the data.
+        labels: outputs of its models.
+    """
+    forms = {
+        "multi_label": pa.list_(pa.int8(), labels),
+        "regression": pa.float32(),
+        "token_classification": TOKEN_LABELS,
+        "question_answering": TOKEN_SPAN,
+    }
+    return forms.get(task, pa.int64())
+
+
+def fill_labels(column: pa.Array, form: pa.DataType) -> pa.Array:
+    """A label column of `data/prepared` as one of `data/tokens`, with the mark of no label in place of nulls."""
+    if pa.types.is_fixed_size_list(form):
+        none = [-1] * form.list_size
+        return pa.array([none if row is None else row for row in column.to_pylist()], form)
+    return column.fill_null(float("nan") if pa.types.is_floating(form) else -1)
+
+
+def label_array(column: pa.ChunkedArray) -> Labels:
+    """[rows, ...] labels of a column of `data/tokens`, or of one of `data/prepared` without nulls."""
+    combined = _combined(column)
+    kind = combined.type
+    found: Labels
+    if pa.types.is_struct(kind):
+        found = np.empty(len(combined), dtype=SPAN)
+        for side in ("start", "end"):
+            found[side] = combined.field(side).to_numpy()
+        return found
+    if kind == TOKEN_LABELS:
+        found = np.empty(len(combined), dtype=object)
+        ends = np.cumsum(combined.value_lengths().to_numpy()).tolist()
+        flat = combined.flatten().to_numpy().astype(np.int64)
+        found[:] = [
+            flat[end - length : end] for end, length in zip(ends, combined.value_lengths().to_pylist(), strict=True)
+        ]
+        return found
+    if pa.types.is_fixed_size_list(kind):
+        found = combined.flatten().to_numpy().astype(np.int64).reshape(-1, kind.list_size)
+    elif pa.types.is_list(kind):
+        found = np.array(combined.to_pylist(), dtype=np.int64)
+    else:
+        found = combined.to_numpy(zero_copy_only=False).astype(np.float32 if pa.types.is_floating(kind) else np.int64)
+    return found
+
+
+def label_column(labels: Labels) -> pa.Array:
+    """Gold labels [rows, ...], none missing, as a column of the form of `data/prepared`."""
+    return pa.array(labels) if labels.ndim == 1 else pa.array(labels.tolist(), pa.list_(pa.int8()))
+
+
+def _combined(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    # Arrow gives a chunked array without chunks for a column without rows.
+    return combined if not isinstance(combined, pa.ChunkedArray) else pa.array([], type=combined.type)
 
 
 def _mapped(table: pa.Table, name: str, kind: npt.DTypeLike) -> tuple[Flat, Ints]:

@@ -38,12 +38,15 @@ from potstill.distillation.relations import check_heads, self_attention_relation
 from potstill.distillation.sentences import contrastive, patient, rkd_angle, rkd_distance, vectors_of
 from potstill.errors import ModelError
 from potstill.models.families import family_of
+from potstill.models.heads import task_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Park et al. 2019 weigh angles twice as much as distances.
 RKD_ANGLE = 2.0
+# On probabilities that add up to 1 over the classes.
+OF_CLASSES = ("kl", "ce", "dist")
 ON_ATTENTION = ("attention", "relations")
 ON_VECTORS = ("pkd", "rkd", "contrastive")
 PROJECTED = ("cosine", "hidden", "pkd", "contrastive")
@@ -84,7 +87,7 @@ class Both:
         teacher: its outputs, on the student's device.
         ids: [batch, sequence] token ids.
         mask: [batch, sequence], 0 on padding.
-        labels: [batch] class index, -1 where there is no gold label.
+        labels: [batch, ...] gold labels in the task's form.
         window: the optimizer step.
     """
 
@@ -124,8 +127,10 @@ class Term(nn.Module):
         self.heads = (1, 1)
         if isinstance(config, LayerTerm):
             self._fit(config, Shape.of(student), Shape.of(teacher))
-        elif self.kind != "ce":
-            _check_classes(self.kind, student, teacher)
+        else:
+            _check_task(self.kind, student)
+            if self.kind != "ce":
+                _check_classes(self.kind, student, teacher)
         self.student_needs, self.teacher_needs = (self._needs(side) for side in (0, 1))
 
     def _fit(self, config: LayerTerm, student: Shape, teacher: Shape) -> None:
@@ -192,6 +197,20 @@ class Term(nn.Module):
         )
 
 
+def _check_task(kind: str, student: PreTrainedModel) -> None:
+    task = task_of(student)
+    if task == "question_answering":
+        raise ModelError(
+            f"the loss term {kind} is of classes, and answers are spans; the loss on start and end is there by itself, "
+            "and terms on layers can be added to it"
+        )
+    if kind in OF_CLASSES and task not in ("single_label", "token_classification"):
+        raise ModelError(
+            f"the loss term {kind} is of one class of several, which a {task} model does not give; "
+            "use the term mse for its logits"
+        )
+
+
 def _check_classes(kind: str, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     ours, theirs = student.config.num_labels, teacher.config.num_labels
     if ours != theirs:
@@ -222,7 +241,7 @@ def _kl(term: Term, both: Both) -> Tensor:
     assert isinstance(term.config, KlTerm)
     temperature = term.config.temperature
     rows = kl_divergence(both.student.logits, both.teacher.at(temperature), temperature)
-    return rows.sum() / both.window.rows
+    return rows.sum() / both.window.answers
 
 
 def _ce(term: Term, both: Both) -> Tensor:
@@ -230,7 +249,7 @@ def _ce(term: Term, both: Both) -> Tensor:
 
 
 def _mse(term: Term, both: Both) -> Tensor:
-    return mean_squared_error(both.student.logits, both.teacher.logits).sum() / both.window.rows
+    return mean_squared_error(both.student.logits, both.teacher.logits).sum() / both.window.answers
 
 
 def _dist(term: Term, both: Both) -> Tensor:
@@ -238,7 +257,7 @@ def _dist(term: Term, both: Both) -> Tensor:
     temperature = term.config.temperature
     logits = (both.student.logits, both.teacher.at(temperature), temperature)
     over_rows = dist_intra_class(*logits).mean() * len(both.labels)
-    return (dist_inter_class(*logits).sum() + over_rows) / both.window.rows
+    return (dist_inter_class(*logits).sum() + over_rows) / both.window.answers
 
 
 def _per_token(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Term, Both], Tensor]:

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from potstill.data.batches import Batch, TokenDataset, sorted_batches
+from potstill.config import TaskKind
+from potstill.data.batches import Batch, Labels, TokenDataset, sorted_batches
 from potstill.errors import ParityError
+from potstill.evaluation.numbers import correlation
+from potstill.evaluation.scoring import SCORINGS, best_tokens
+from potstill.training.predict import Collected
 
 Logits = npt.NDArray[np.float32]
 
 
 def onnx_logits(path: Path, dataset: TokenDataset, *, batch_tokens: int = 2048) -> Logits:
-    """[rows, classes] logits of an ONNX classifier over a dataset, in its order, on all cores."""
+    """Logits of an ONNX model over a dataset, in the order and form of `predict_logits`, on all cores."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [item.name for item in session.get_inputs()]
-    parts: dict[int, Logits] = {}
+    outputs = [item.name for item in session.get_outputs()]
+    collected: Collected | None = None
     for rows in sorted_batches(dataset.lengths, batch_tokens):
-        (output,) = session.run(["logits"], _feed(dataset.batch(rows), names))
-        parts |= dict(zip(rows.tolist(), output, strict=True))
-    return np.stack([parts[row] for row in range(len(dataset))]).astype(np.float32)
+        batch = dataset.batch(rows)
+        found = session.run(outputs, _feed(batch, names))
+        logits = found[0] if len(found) == 1 else np.stack(found, axis=-1)
+        collected = collected or Collected(dataset, logits.shape[-1])
+        collected.add(batch, logits.astype(np.float32, copy=False))
+    assert collected is not None
+    return collected.ordered()
 
 
 def _feed(batch: Batch, names: list[str]) -> dict[str, npt.NDArray[np.int64]]:
@@ -41,32 +51,56 @@ class Parity:
 
     Attributes:
         max_difference: largest absolute difference of a logit.
-        agreement: share of rows with the same label.
-        accuracy_drop: torch accuracy minus the variant's; negative where the variant is better.
+        agreement: share of rows (of entities: tokens) with the same label; of questions, of windows with the same span;
+            of several labels, share of equal ones; of numbers, correlation.
+        accuracy_drop: torch accuracy minus the variant's, or of the task's score; negative where the variant is better.
+        key: of that score.
     """
 
     max_difference: float
     agreement: float
     accuracy_drop: float
+    key: str = "accuracy"
 
     def as_dict(self) -> dict[str, float]:
         """For a JSON report."""
-        return asdict(self)
+        return {
+            "max_difference": self.max_difference,
+            "agreement": self.agreement,
+            f"{self.key}_drop": self.accuracy_drop,
+        }
 
 
-def compare(torch_logits: Logits, variant: Logits, labels: npt.NDArray[np.int64]) -> Parity:
-    """Compare [rows, classes] logits.
+def compare(torch_logits: Logits, variant: Logits, labels: Labels, task: TaskKind = "single_label") -> Parity:
+    """Compare logits in the form of `predict_logits`.
 
     Raises:
         ParityError: the variant gives NaN or infinite logits.
     """
-    if not np.isfinite(variant).all():
+    ours, theirs = flat(torch_logits), flat(variant)
+    if not np.isfinite(theirs).all():
         raise ParityError(
             "the exported model gives NaN or infinite logits; set project.precision to fp32 and train again"
         )
-    ours, theirs = torch_logits.argmax(axis=1), variant.argmax(axis=1)
+    scoring = SCORINGS[task]
     return Parity(
-        max_difference=float(np.abs(torch_logits - variant).max()),
-        agreement=float((ours == theirs).mean()),
-        accuracy_drop=float((ours == labels).mean() - (theirs == labels).mean()),
+        max_difference=float(np.abs(ours - theirs).max()),
+        agreement=_agreement(torch_logits, variant, task),
+        accuracy_drop=scoring.score(torch_logits, labels) - scoring.score(variant, labels),
+        key=scoring.key,
     )
+
+
+def flat(logits: npt.NDArray[Any]) -> Logits:
+    """All logits as numbers [rows, outputs]; those of spans token after token."""
+    return np.concatenate([*logits]) if logits.dtype.kind == "O" else logits
+
+
+def _agreement(ours: Logits, theirs: Logits, task: TaskKind) -> float:
+    if task == "question_answering":
+        return float(np.mean([best_tokens(a) == best_tokens(b) for a, b in zip(ours, theirs, strict=True)]))
+    if task == "regression":
+        return correlation(ours[:, 0], theirs[:, 0])
+    if task == "multi_label":
+        return float(((ours > 0) == (theirs > 0)).mean())
+    return float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from potstill.config import TaskKind
+
 # Shapes of pydantic's JSON: an array of two strings is a pair.
 Pair = tuple[str, str]
 OneOrPair = Annotated[list[str], Field(min_length=1, max_length=2)]
@@ -31,11 +33,78 @@ class ClassifyPairs(Body):
     texts: Annotated[list[Pair], Field(min_length=1)]
 
 
+class TagTexts(Body):
+    """`POST /v1/tag`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["Jane Austen was born in Hampshire."]}]})
+    texts: Annotated[list[str], Field(min_length=1)]
+
+
+class Question(Body):
+    """A question and the text that it is about."""
+
+    question: Annotated[str, Field(min_length=1)]
+    context: Annotated[str, Field(min_length=1)]
+
+
+class AnswerQuestions(Body):
+    """`POST /v1/answer`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"questions": [{"question": "Where?", "context": "She lived in Bath."}]}]}
+    )
+    questions: Annotated[list[Question], Field(min_length=1)]
+
+
+class Entity(Body):
+    """An entity: its type, its characters (`end` exclusive), what they are, and how sure the model is."""
+
+    type: str
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+class Tagged(Body):
+    """One text's entities in order, and whether the text was cut to the model's length."""
+
+    entities: list[Entity]
+    truncated: bool
+
+
+class Reply(Body):
+    """One question's answer (null: the context has none), its characters in the context, how sure the model is, and
+    into how many windows the context was cut.
+    """
+
+    answer: str | None
+    start: int
+    end: int
+    score: float
+    windows: int
+
+
 class Answer(Body):
     """One text's label, the probability of every label, and whether the text was cut to the model's length."""
 
     label: str | int
     probabilities: dict[str, float]
+    truncated: bool
+
+
+class LabelsAnswer(Body):
+    """One text's labels (those more probable than not), every label's own probability, and whether it was cut."""
+
+    labels: list[str | int]
+    probabilities: dict[str, float]
+    truncated: bool
+
+
+class NumberAnswer(Body):
+    """One text's number, and whether the text was cut to the model's length."""
+
+    score: float
     truncated: bool
 
 
@@ -54,10 +123,51 @@ class ClassifyResponse(Body):
     model: ModelVersion
 
 
-class Parameters(Body):
-    """The `parameters` of Hugging Face's inference clients."""
+class LabelsResponse(Body):
+    """Answers of a model of several labels, in the order of the request's texts."""
 
-    function_to_apply: Literal["softmax", "sigmoid", "none"] = "softmax"
+    predictions: list[LabelsAnswer]
+    model: ModelVersion
+
+
+class NumbersResponse(Body):
+    """Answers of a model of numbers, in the order of the request's texts."""
+
+    predictions: list[NumberAnswer]
+    model: ModelVersion
+
+
+class TagResponse(Body):
+    """Entities in the order of the request's texts."""
+
+    predictions: list[Tagged]
+    model: ModelVersion
+
+
+class AnswerResponse(Body):
+    """Answers in the order of the request's questions."""
+
+    predictions: list[Reply]
+    model: ModelVersion
+
+
+# What a model answers, by its task.
+RESPONSES: dict[
+    TaskKind,
+    type[ClassifyResponse] | type[LabelsResponse] | type[NumbersResponse] | type[TagResponse] | type[AnswerResponse],
+] = {
+    "token_classification": TagResponse,
+    "question_answering": AnswerResponse,
+    "single_label": ClassifyResponse,
+    "multi_label": LabelsResponse,
+    "regression": NumbersResponse,
+}
+
+
+class Parameters(Body):
+    """The `parameters` of Hugging Face's inference clients. Without a function, the one of the model's task."""
+
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
     top_k: Annotated[int, Field(gt=0)] | None = None
 
 
@@ -77,7 +187,7 @@ class PredictRequest(Body):
 
 
 class Score(Body):
-    """One label of a `/predict` answer; a text's labels come best first."""
+    """One label of a `/predict` answer, or the number; a text's labels come best first."""
 
     label: str
     score: float

@@ -56,7 +56,7 @@ class DescribedService(Service):  # type: ignore[misc]
 )
 @bentoml.asgi_app(app)
 class Classifier:
-    """Text classification by a distilled student."""
+    """A distilled student that answers about texts."""
 
     def __init__(self) -> None:
         # A worker lives in a session of its own: without this it outlives a killed `bentoml serve`.
@@ -69,5 +69,10 @@ class Classifier:
 def _warm_up(student: Student) -> None:
     """Answer a short and a long text: BentoML reports ready only after this."""
     short, long = "ready", "ready " * student.card.max_length
-    texts: list[Text] = [(short, short), (long, long)] if student.card.pair else [short, long]
-    student.predict(texts)
+    if student.card.kind == "question_answering":
+        student.answer([(short, short), (short, long)])
+    elif student.card.kind == "token_classification":
+        student.tag([short, long])
+    else:
+        texts: list[Text] = [(short, short), (long, long)] if student.card.pair else [short, long]
+        student.predict(texts)
