@@ -408,6 +408,9 @@ class Vocabulary(Strict):
     max_tokens: Positive | None = None
     # A token seen less often is dropped; texts that have it are split into shorter ones.
     min_count: Positive = 1
+    # Dropped words join the transfer texts, one each: the teacher reads them whole, the student learns to spell them.
+    # Not for pairs.
+    spell: bool = True
 
 
 class Tokenize(Strict):

@@ -53,7 +53,7 @@ def run(stage: Stage) -> Result:
     _describe(objective, teaching, dataset)
     teacher = None
     # A single evaluation is the best in any case.
-    if task_of(teaching.model) == "single_label" and distill.epochs * distill.evaluations_per_epoch > 1:
+    if scoring_of(stage).answers is not None and distill.epochs * distill.evaluations_per_epoch > 1:
         with stage.work("inference"):
             teacher = teacher_logits(stage, "dev")
     score = dev_score(stage, open_split(stage, "dev", student=True), setting, teacher)

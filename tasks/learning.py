@@ -24,7 +24,7 @@ from potstill.models.members import Member, read_members
 from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
 from potstill.training.precision import Precision, choose_device, choose_precision, product_size
-from potstill.training.predict import accuracy, predict_logits
+from potstill.training.predict import predict_logits
 from potstill.training.selection import Score
 from tasks.stage import WORK, Result, Stage
 
@@ -105,15 +105,16 @@ def dev_score(
 ) -> Callable[[PreTrainedModel], Score]:
     """The task's score on dev: the one number all stages select weights by, from the first evaluation to the last.
 
-    Between equal ones agreement decides, the share of the teacher's answers ([rows, classes] logits) that are given;
-    of classes alone, where equal scores are common.
+    Between equal ones agreement decides: the same score against what the teacher answers ([rows, outputs] logits), where
+    logits alone say that.
     """
     scoring = scoring_of(stage)
+    theirs = None if teacher is None or scoring.answers is None else scoring.answers(teacher)
 
     def score(model: PreTrainedModel) -> Score:
         logits = predict_logits(model, dev, device=setting.device, precision=setting.precision)
         found = scoring.score(logits, dev.labels)
-        return found if teacher is None else (found, accuracy(logits, teacher.argmax(axis=1)))
+        return found if theirs is None else (found, scoring.score(logits, theirs))
 
     return score
 

@@ -23,11 +23,14 @@ class Scoring:
         key: its name in metrics.json.
         words: as a sentence calls it.
         score: (logits [rows, outputs], labels [rows, ...] in the task's form) -> the score.
+        answers: what logits [rows, outputs] say, in the form of the labels; None for places in a text, whose form needs
+            more than logits.
     """
 
     key: str
     words: str
     score: Callable[[Floats, Labels], float]
+    answers: Callable[[Floats], Labels] | None = None
 
     @property
     def dev_key(self) -> str:
@@ -93,9 +96,9 @@ def _overlap(ours: tuple[int, int], gold: tuple[int, int]) -> float:
 
 
 SCORINGS: dict[TaskKind, Scoring] = {
-    "single_label": Scoring("accuracy", "accuracy", _accuracy),
-    "multi_label": Scoring("micro_f1", "micro F1", _micro_f1),
-    "regression": Scoring("r2", "R²", _r_squared),
+    "single_label": Scoring("accuracy", "accuracy", _accuracy, lambda logits: logits.argmax(axis=1)),
+    "multi_label": Scoring("micro_f1", "micro F1", _micro_f1, lambda logits: (logits > 0).astype(np.int64)),
+    "regression": Scoring("r2", "R²", _r_squared, lambda logits: logits[:, 0]),
     "token_classification": Scoring("f1", "entity F1", entity_f1),
     "question_answering": Scoring("f1", "answer F1", token_span_f1),
 }

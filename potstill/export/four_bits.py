@@ -16,7 +16,7 @@ import numpy.typing as npt
 from potstill.errors import ModelError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, TensorProto
+    from onnx import GraphProto, NodeProto, TensorProto
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -82,8 +82,8 @@ def quantized(weights: Floats, block: int) -> tuple[Bytes, Floats, Bytes]:
     return values.astype(np.uint8).reshape(weights.shape), scales, zeros.astype(np.uint8)
 
 
-def _is_lookup(node: object) -> bool:
-    return node.op_type == "Gather" and node.input[1] == "input_ids"  # type: ignore[attr-defined]
+def _is_lookup(node: NodeProto) -> bool:
+    return bool(node.op_type == "Gather" and node.input[1] == "input_ids")
 
 
 def _replace(graph: GraphProto, table: TensorProto, parts: tuple[Bytes, Floats, Bytes]) -> None:

@@ -18,8 +18,10 @@ from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokeniz
 from potstill.artifacts import file_sums, read_json
 from potstill.config import read_params
 from potstill.data.batches import TokenDataset
+from potstill.distillation.signals import StoredSignals
 from potstill.errors import ModelError
 from potstill.models.loading import load_classifier
+from potstill.models.vocabulary import dropped_words
 from potstill.serving.runtime import Student
 from potstill.training.predict import predict_logits
 from tests.conftest import generate_rows
@@ -67,6 +69,7 @@ def test_both_token_sets_have_the_same_rows(trained: Path) -> None:
     unchanged = 0
     for split in ("train", "dev", "test", "transfer"):
         texts = pq.read_table(trained / f"data/prepared/{split}.parquet").column("text").to_pylist()
+        texts += dropped_words(whole, kept) if split == "transfer" else []
         theirs, ours = rows(tokens, split), rows(own, split)
         assert ours == [trimmed.encode(text).ids for text in texts]
         assert len(theirs) == len(ours) == len(texts)
@@ -76,17 +79,48 @@ def test_both_token_sets_have_the_same_rows(trained: Path) -> None:
                 unchanged += 1
             else:
                 assert len(after) > len(before) or len(after) == MAX_LENGTH
-    info = read_json(own / "info.json")
+    info, spelled = read_json(own / "info.json"), len(dropped_words(whole, kept))
     changed = info["vocabulary"]["changed"]
+    assert spelled > 20
+    assert (
+        info["splits"]["transfer"]["rows"] == spelled == read_json(tokens / "info.json")["splits"]["transfer"]["rows"]
+    )
     assert info["vocabulary"] | {"changed": None} == {
+        "spelled": spelled,
         "tokens": MAX_TOKENS,
         "of": len(whole.get_vocab()),
         "changed": None,
     }
     assert 0 < changed["train"]["tokens"] < changed["train"]["rows"] < 1
     assert unchanged == sum(
-        round((1 - changed[split]["rows"]) * part["rows"]) for split, part in info["splits"].items()
+        round((1 - changed[split]["rows"]) * part["rows"])
+        for split, part in info["splits"].items()
+        if split != "transfer"  # its shares are those of its own texts, and here it has none
     )
+
+
+def test_the_teacher_has_answered_the_words_that_the_student_spells(trained: Path) -> None:
+    """Each word is one token of the teacher's and several of the student's; a row that the store knows."""
+    tokens = trained / "data/tokens"
+    theirs, ours = (TokenDataset.open(folder / "transfer.arrow", 0) for folder in (tokens, tokens / "student"))
+    assert set(theirs.lengths.tolist()) == {3}
+    assert ours.lengths.min() > 3
+    stored = StoredSignals.open(trained / "data/signals", theirs, trained / "data/teacher")
+    rows = np.arange(len(theirs))
+    answers = predict_logits(load_classifier(trained / "data/teacher"), theirs)
+    assert np.allclose(stored(ours.batch(rows)).logits.numpy(), answers, atol=1e-5)
+
+
+def test_words_are_not_spelled_where_params_say_so(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "w"))
+    params = read_params(folder / "params.yaml")
+    params["tokenize"]["vocabulary"]["spell"] = False
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    run_stages("tokenize", monkeypatch=monkeypatch, folder=folder)
+    for info in (folder / "data/tokens/info.json", folder / "data/tokens/student/info.json"):
+        assert read_json(info)["splits"]["transfer"]["rows"] == 0
 
 
 def test_only_texts_to_learn_from_choose_the_vocabulary(trained: Path) -> None:
