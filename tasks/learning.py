@@ -105,8 +105,8 @@ def dev_score(
 ) -> Callable[[PreTrainedModel], Score]:
     """The task's score on dev: the one number all stages select weights by, from the first evaluation to the last.
 
-    Between equal ones agreement decides: the same score against what the teacher answers ([rows, outputs] logits), where
-    logits alone say that.
+    Between equal ones agreement decides: the same score against what the teacher answers ([rows, outputs] logits),
+    where logits alone say that.
     """
     scoring = scoring_of(stage)
     theirs = None if teacher is None or scoring.answers is None else scoring.answers(teacher)
