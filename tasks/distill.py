@@ -52,8 +52,7 @@ def run(stage: Stage) -> Result:
     objective = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None)
     _describe(objective, teaching, dataset)
     teacher = None
-    # A single evaluation is the best in any case.
-    if scoring_of(stage).answers is not None and distill.epochs * distill.evaluations_per_epoch > 1:
+    if distill.epochs * distill.evaluations_per_epoch > 1:  # a single evaluation is the best in any case
         with stage.work("inference"):
             teacher = teacher_logits(stage, "dev")
     score = dev_score(stage, open_split(stage, "dev", student=True), setting, teacher)

@@ -105,16 +105,14 @@ def dev_score(
 ) -> Callable[[PreTrainedModel], Score]:
     """The task's score on dev: the one number all stages select weights by, from the first evaluation to the last.
 
-    Between equal ones agreement decides: the same score against what the teacher answers ([rows, outputs] logits),
-    where logits alone say that.
+    Between equal ones the agreement with the teacher's answers, [rows, outputs] logits, decides.
     """
     scoring = scoring_of(stage)
-    theirs = None if teacher is None or scoring.answers is None else scoring.answers(teacher)
 
     def score(model: PreTrainedModel) -> Score:
         logits = predict_logits(model, dev, device=setting.device, precision=setting.precision)
         found = scoring.score(logits, dev.labels)
-        return found if theirs is None else (found, scoring.score(logits, theirs))
+        return found if teacher is None else (found, scoring.agreement(teacher, logits))
 
     return score
 

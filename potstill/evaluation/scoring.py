@@ -10,7 +10,7 @@ import numpy as np
 
 from potstill.config import TaskKind
 from potstill.data.alignment import IGNORED, flat_labels
-from potstill.evaluation import metrics
+from potstill.evaluation import metrics, numbers
 from potstill.evaluation.entities import count_entities
 from potstill.evaluation.metrics import Floats, Labels
 
@@ -23,14 +23,14 @@ class Scoring:
         key: its name in metrics.json.
         words: as a sentence calls it.
         score: (logits [rows, outputs], labels [rows, ...] in the task's form) -> the score.
-        answers: what logits [rows, outputs] say, in the form of the labels; None for places in a text, whose form needs
-            more than logits.
+        agreement: (one model's logits, another's) -> how alike their answers are: the share of equal classes, of equal
+            yes and no, or of equal spans; of numbers their correlation.
     """
 
     key: str
     words: str
     score: Callable[[Floats, Labels], float]
-    answers: Callable[[Floats], Labels] | None = None
+    agreement: Callable[[Floats, Floats], float]
 
     @property
     def dev_key(self) -> str:
@@ -95,12 +95,28 @@ def _overlap(ours: tuple[int, int], gold: tuple[int, int]) -> float:
     return 2 * max(shared, 0) / (ours[1] - ours[0] + gold[1] - gold[0] + 2)
 
 
+def _same_class(ours: Floats, theirs: Floats) -> float:
+    return metrics.agreement(ours.argmax(axis=1), theirs.argmax(axis=1))
+
+
+def _same_flags(ours: Floats, theirs: Floats) -> float:
+    return float(((ours > 0) == (theirs > 0)).mean())
+
+
+def _correlation(ours: Floats, theirs: Floats) -> float:
+    return numbers.correlation(ours[:, 0], theirs[:, 0])
+
+
+def _same_span(ours: Labels, theirs: Labels) -> float:
+    return float(np.mean([best_tokens(a) == best_tokens(b) for a, b in zip(ours, theirs, strict=True)]))
+
+
 SCORINGS: dict[TaskKind, Scoring] = {
-    "single_label": Scoring("accuracy", "accuracy", _accuracy, lambda logits: logits.argmax(axis=1)),
-    "multi_label": Scoring("micro_f1", "micro F1", _micro_f1, lambda logits: (logits > 0).astype(np.int64)),
-    "regression": Scoring("r2", "R²", _r_squared, lambda logits: logits[:, 0]),
-    "token_classification": Scoring("f1", "entity F1", entity_f1),
-    "question_answering": Scoring("f1", "answer F1", token_span_f1),
+    "single_label": Scoring("accuracy", "accuracy", _accuracy, _same_class),
+    "multi_label": Scoring("micro_f1", "micro F1", _micro_f1, _same_flags),
+    "regression": Scoring("r2", "R²", _r_squared, _correlation),
+    "token_classification": Scoring("f1", "entity F1", entity_f1, _same_class),
+    "question_answering": Scoring("f1", "answer F1", token_span_f1, _same_span),
 }
 
 

@@ -13,8 +13,7 @@ import onnxruntime
 from potstill.config import TaskKind
 from potstill.data.batches import Batch, Labels, TokenDataset, sorted_batches
 from potstill.errors import ParityError
-from potstill.evaluation.numbers import correlation
-from potstill.evaluation.scoring import SCORINGS, best_tokens
+from potstill.evaluation.scoring import SCORINGS
 from potstill.training.predict import Collected
 
 Logits = npt.NDArray[np.float32]
@@ -85,7 +84,7 @@ def compare(torch_logits: Logits, variant: Logits, labels: Labels, task: TaskKin
     scoring = SCORINGS[task]
     return Parity(
         max_difference=float(np.abs(ours - theirs).max()),
-        agreement=_agreement(torch_logits, variant, task),
+        agreement=scoring.agreement(torch_logits, variant),
         accuracy_drop=scoring.score(torch_logits, labels) - scoring.score(variant, labels),
         key=scoring.key,
     )
@@ -94,13 +93,3 @@ def compare(torch_logits: Logits, variant: Logits, labels: Labels, task: TaskKin
 def flat(logits: npt.NDArray[Any]) -> Logits:
     """All logits as numbers [rows, outputs]; those of spans token after token."""
     return np.concatenate([*logits]) if logits.dtype.kind == "O" else logits
-
-
-def _agreement(ours: Logits, theirs: Logits, task: TaskKind) -> float:
-    if task == "question_answering":
-        return float(np.mean([best_tokens(a) == best_tokens(b) for a, b in zip(ours, theirs, strict=True)]))
-    if task == "regression":
-        return correlation(ours[:, 0], theirs[:, 0])
-    if task == "multi_label":
-        return float(((ours > 0) == (theirs > 0)).mean())
-    return float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
