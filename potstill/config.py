@@ -23,6 +23,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SPLITS = ("train", "dev", "test", "transfer")
+# Where `ingest.generator` lies in `data/raw/`.
+GENERATOR = "generator"
 # auto: where it is of use.
 Switch = Literal["auto"] | bool
 # Hidden states, counted from 0: what the first layer takes in.
@@ -111,8 +113,16 @@ class Ingest(Strict):
     teacher: TeacherSource
     # Another encoder that the student starts from, in `data/base/student/` (distill.student of kind checkpoint).
     student: ModelSource | None = None
+    # A masked language model whose guesses replace words, in `data/raw/generator/` (prepare.augment.replacements).
+    generator: ModelSource | None = None
     # Teachers beside the first, which teacher.members describes.
     teachers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], ModelSource] = {}
+
+    @model_validator(mode="after")
+    def _keep_the_generators_place(self) -> Self:
+        if self.generator is not None and GENERATOR in self.data:
+            raise ValueError(f"data has a source {GENERATOR}, which is where the generator goes; rename the source")
+        return self
 
 
 # --- prepare --------------------------------------------------------------------------------------------------------
@@ -168,11 +178,20 @@ class Split(Strict):
 
 
 class Augment(Strict):
-    """Cuts of the training texts as further transfer rows: they carry the teacher's signals and no gold label."""
+    """Changed training texts as further transfer rows: they carry the teacher's signals and no gold label."""
 
     # Of each training text: one cut alone, and a cut of it before a cut of another.
     crops: Annotated[int, Field(ge=0, le=20)] = 1
     splices: Annotated[int, Field(ge=0, le=20)] = 1
+    # Copies with words behind the mask token, with short spans of words in another order, and with words replaced by
+    # the guesses of `ingest.generator`, a masked language model (TinyBERT).
+    masks: Annotated[int, Field(ge=0, le=20)] = 0
+    shuffles: Annotated[int, Field(ge=0, le=20)] = 0
+    replacements: Annotated[int, Field(ge=0, le=20)] = 0
+    # Of the words that are masked or replaced.
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    # As the tokenizers of teacher and student write it.
+    mask_token: Annotated[str, Field(min_length=1)] = "[MASK]"
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -742,6 +761,8 @@ class Export(Strict):
     # Of the feed-forward layers' output products, those that cost most in INT8 and so are computed in fp32; their
     # weights are stored in 8 bits like the others.
     int8_fp32_products: Annotated[int, Field(ge=0)] = 1
+    # Of the token embeddings in the INT8 file.
+    embedding_bits: Literal[4, 8] = 8
 
 
 class Evaluate(Strict):
@@ -892,6 +913,12 @@ class Params(Strict):
             if table.source not in self.ingest.data:
                 known = ", ".join(self.ingest.data)
                 raise ValueError(f"prepare.tables: source {table.source!r} is not under ingest.data ({known})")
+        augment = self.prepare.augment
+        if augment is not None and augment.replacements and self.ingest.generator is None:
+            raise ValueError(
+                f"prepare.augment.replacements is {augment.replacements}, but no model makes them; name a masked "
+                "language model as ingest.generator"
+            )
         if self.prepare.labels is not None and len(set(map(str, self.prepare.labels))) != len(self.prepare.labels):
             raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:

@@ -26,6 +26,7 @@ from tasks.learning import (
     prepare_setting,
     stored_signals,
     student_tokens,
+    teacher_logits,
     tokenizer_folder,
     training_result,
 )
@@ -47,7 +48,11 @@ def run(stage: Stage) -> Result:
     setting = prepare_setting(stage, distill, students[0])
     objective = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None)
     _describe(objective, teaching, dataset)
-    score = dev_accuracy(open_split(stage, "dev", student=True), setting)
+    teacher = None
+    if distill.epochs * distill.evaluations_per_epoch > 1:  # a single evaluation is the best in any case
+        with stage.work("inference"):
+            teacher = teacher_logits(stage, "dev")
+    score = dev_accuracy(open_split(stage, "dev", student=True), setting, teacher)
     with stage.work("training"):
         best = train_students(students, objective, dataset, score, setting)
     return _write(stage, distill, students[best.place], best, teaching)

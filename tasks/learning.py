@@ -23,6 +23,7 @@ from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
 from potstill.training.precision import Precision, choose_device, choose_precision, product_size
 from potstill.training.predict import accuracy, predict_logits
+from potstill.training.selection import Score
 from tasks.stage import WORK, Result, Stage
 
 if TYPE_CHECKING:
@@ -73,11 +74,18 @@ def prepare_setting(stage: Stage, plan: Training, model: PreTrainedModel, *, kee
     )
 
 
-def dev_accuracy(dev: TokenDataset, setting: Setting) -> Callable[[PreTrainedModel], float]:
-    """Accuracy on dev: the one number all stages select weights by, from the first evaluation to the last."""
+def dev_accuracy(
+    dev: TokenDataset, setting: Setting, teacher: Floats | None = None
+) -> Callable[[PreTrainedModel], Score]:
+    """Accuracy on dev: the one number all stages select weights by, from the first evaluation to the last.
 
-    def score(model: PreTrainedModel) -> float:
-        return accuracy(predict_logits(model, dev, device=setting.device, precision=setting.precision), dev.labels)
+    Between equal ones agreement decides, the share of the teacher's answers ([rows, classes] logits) that are given.
+    """
+
+    def score(model: PreTrainedModel) -> Score:
+        logits = predict_logits(model, dev, device=setting.device, precision=setting.precision)
+        found = accuracy(logits, dev.labels)
+        return found if teacher is None else (found, accuracy(logits, teacher.argmax(axis=1)))
 
     return score
 

@@ -61,8 +61,12 @@ def probe(params: Params, wanted: Sequence[Sequence[int]], rows: int, each: Call
 
 
 def _stage(params: Params) -> Stage:
-    """The distill stage, its deps verified."""
+    """The distill stage, its deps verified.
+
+    Without the general student, which has layers of its own: candidates start from the teacher's.
+    """
     stage = load_stage("distill", params)
+    stage = replace(stage, deps={name: path for name, path in stage.deps.items() if name != "general"})
     for path in stage.deps.values():
         if not path.exists():
             raise ChecksumError(f"{path} does not exist; `potstill run` (or `dvc repro signals`) makes it")

@@ -233,7 +233,8 @@ def _check_code() -> None:
 def is_online(params: Params) -> bool:
     """Whether params name a hub id: the only case in which something leaves the machine and the package index."""
     ingest = params.ingest
-    models = [model for model in (ingest.teacher, ingest.student, *ingest.teachers.values()) if model is not None]
+    others = (ingest.student, ingest.generator, *ingest.teachers.values())
+    models = [model for model in (ingest.teacher, *others) if model is not None]
     return any(source.kind == "hub" for source in [*ingest.data.values(), *models])
 
 

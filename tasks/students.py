@@ -78,7 +78,7 @@ def _start(stage: Stage, distill: Distill, parent: PreTrainedModel, layers: Sequ
         return student_at_random(parent, len(layers), **sizes)
     student = student_from_layers(parent_of(stage, parent), layers)
     # The controls do without: what general distillation gives comes of a teacher.
-    if "general" in stage.deps and start_from_general(student, stage.deps["general"]):
+    if "general" in stage.deps and start_from_general(student, layers, stage.deps["general"]):
         say(f"{stage.name}: the student starts from the general student, its head from the teacher")
     return student
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from potstill.artifacts import MANIFEST, sha256_file, whole_folder, write_manifest
 from potstill.config import (
+    GENERATOR,
     DataSource,
     FileSource,
     HubSource,
@@ -29,7 +30,7 @@ from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError
 from potstill.models.loading import UNSAFE_SUFFIXES, check_folder
 from potstill.models.members import MEMBERS
 
-# Sources are `data.<name>`, and the models: `teacher`, `student`, and of further teachers:
+# Sources are `data.<name>`, and the models: `teacher`, `student`, `generator`, and of further teachers:
 TEACHERS = "teachers."
 # Of a hub model only what is loaded: not the same weights again in the formats of other frameworks.
 _HUB_IGNORED = [
@@ -68,6 +69,7 @@ def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
     ):
         origins = {}
         places = {"teacher": given_new, STUDENT: given_new / STUDENT}
+        in_raw = [name for name in named if not is_model(name) or name == GENERATOR]
         for name, source in named.items():
             folder = places.get(name) or raw_new / name.removeprefix("data.")
             if name.startswith(TEACHERS):
@@ -83,8 +85,8 @@ def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
             _bring(name, source, folder, files.get(name))
             if is_model(name):
                 _check_model(name, folder)
-        write_manifest(raw_new, {name: origin for name, origin in origins.items() if not is_model(name)})
-        own = {name: origin for name, origin in origins.items() if is_model(name) and name != "teacher"}
+        write_manifest(raw_new, {name: origins[name] for name in in_raw})
+        own = {name: origin for name, origin in origins.items() if name not in (*in_raw, "teacher")}
         write_manifest(given_new, origins["teacher"] | own)
     return origins
 
@@ -100,6 +102,8 @@ def _named(ingest: Ingest) -> dict[str, DataSource | TeacherSource]:
     named["teacher"] = ingest.teacher
     if ingest.student is not None:
         named[STUDENT] = ingest.student
+    if ingest.generator is not None:
+        named[GENERATOR] = ingest.generator
     return named | {f"{TEACHERS}{name}": source for name, source in ingest.teachers.items()}
 
 

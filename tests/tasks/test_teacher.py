@@ -108,7 +108,7 @@ def test_a_teacher_with_another_tokenizer_gets_its_own_ids_of_the_same_rows(fini
     for split, counts in about["splits"].items():
         assert own["splits"][split]["rows"] == counts["rows"]
         ids = [(where / f"{split}.arrow").read_bytes() for where in (tokens, tokens / "members" / "letters")]
-        assert ids[0] != ids[1]
+        assert (ids[0] != ids[1]) == bool(counts["rows"])
     assert (tokens / "members/letters/tokenizer/tokenizer.json").exists()
 
 

@@ -219,7 +219,7 @@ def test_further_teachers_lie_below_the_first(tmp_path: Path, tiny_rows: Path, t
     origins = ingest_all(ingest, tmp_path / "raw", tmp_path / "base")
     assert list(origins) == ["data.rows", "teacher", "teachers.large"]
     assert file_sums(tiny_base).items() <= file_sums(tmp_path / "base" / "members" / "large").items()
-    assert verify(tmp_path / "base")["members"]["large"]["path"] == str(tiny_base)
+    assert verify(tmp_path / "base")["teachers.large"]["path"] == str(tiny_base)
     assert list(verify(tmp_path / "raw")) == ["data.rows"]
     assert list(local_fingerprint(ingest)) == ["data.rows", "teacher", "teachers.large"]
 

@@ -71,7 +71,7 @@ def own(teacher: Any, each: list[Any], kind: type[Distillation] = Distillation) 
 
 def terms_of(goal: MutualLearning, each: list[Any], part: Batch) -> Terms:
     window = Window.of([part])
-    found = goal.observe(Cohort(each), model_inputs(part, CPU), window)
+    found = goal.observe(Cohort(each), part, CPU, goal.needs(0, 1))
     return goal(found, part, window)
 
 
@@ -86,7 +86,7 @@ def test_each_student_learns_its_own_loss_and_the_mean_of_the_others(teacher: An
     found = {name: float(term.detach()) for name, term in terms.items()}
     logits = [one(**model_inputs(part, CPU)).logits for one in each]
     for place, goal in enumerate(goals):
-        outputs = goal.observe(each[place], model_inputs(part, CPU), Window.of([part]))
+        outputs = goal.observe(each[place], part, CPU, goal.needs(0, 1))
         for name, term in goal(outputs, part, Window.of([part])).items():
             wanted = pytest.approx(float(term.detach()), rel=1e-5)
             assert found[f"student{place + 1}_{name}"] == wanted, name
@@ -125,7 +125,7 @@ def test_two_micro_batches_equal_one_batch(teacher: Any) -> None:
         batches = [TRAIN.batch(np.array(part)) for part in parts]
         window = Window.of(batches)
         for part in batches:
-            outputs = goal.observe(Cohort(each), model_inputs(part, CPU), window)
+            outputs = goal.observe(Cohort(each), part, CPU, goal.needs(0, 1))
             torch.stack(list(goal(outputs, part, window).values())).sum().backward()
         found.append([weight.grad for one in each for weight in one.parameters() if weight.grad is not None])
     for one, two in zip(*found, strict=True):
