@@ -14,11 +14,18 @@ from potstill.config import Distill, Params, StaticStudent
 from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import KEPT, load_tokenizer
 from potstill.distillation.composition import distillation
-from potstill.distillation.signals import StoredSignals
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.static import save_static, static_from_teacher
 from potstill.training.loop import train
-from tasks.learning import dev_score, open_split, prepare_setting, student_tokens, tokenizer_folder, tokens_info
+from tasks.learning import (
+    dev_score,
+    open_split,
+    prepare_setting,
+    stored_signals,
+    student_tokens,
+    tokenizer_folder,
+    tokens_info,
+)
 from tasks.stage import Stage
 
 
@@ -47,9 +54,8 @@ def teach_static(stage: Stage, plan: StaticStudent, width: int, out: Path, param
     )
     setting = prepare_setting(stage, stage.params(Distill), student)
     setting = replace(setting, checkpoints=stage.checkpoints.with_name(f"{stage.checkpoints.name}-{width}"))
-    stored = StoredSignals.open(stage.deps["signals"], taught, stage.deps["teacher"])
     objective = distillation(
-        section, student, teacher, stored,
+        section, student, teacher, stored_signals(stage, taught),
         device=setting.device, precision=setting.precision, seed=stage.project.seed,
     )  # fmt: skip
     dev = open_split(stage, "dev", student=True)
