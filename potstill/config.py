@@ -7,6 +7,7 @@ and what is allowed. Every section is named as the stage that receives it; `proj
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SPLITS = ("train", "dev", "test", "transfer")
+# Where `ingest.generator` lies in `data/raw/`.
+GENERATOR = "generator"
 # auto: where it is of use.
 Switch = Literal["auto"] | bool
 # Hidden states, counted from 0: what the first layer takes in.
@@ -101,12 +104,25 @@ TeacherSource = Annotated[PackageSource | FileSource | HubSource | ScratchSource
 
 
 class Ingest(Strict):
-    """Where data and teacher come from. Each source lands in `data/raw/<name>/`, the teacher in `data/given/`."""
+    """Where data and teachers come from.
+
+    Each source lands in `data/raw/<name>/`, the teacher in `data/given/`, further ones in `data/given/members/<name>/`.
+    """
 
     data: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], DataSource], Field(min_length=1)]
     teacher: TeacherSource
     # Another encoder that the student starts from, in `data/base/student/` (distill.student of kind checkpoint).
     student: ModelSource | None = None
+    # A masked language model whose guesses replace words, in `data/raw/generator/` (prepare.augment.replacements).
+    generator: ModelSource | None = None
+    # Teachers beside the first, which teacher.members describes.
+    teachers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], ModelSource] = {}
+
+    @model_validator(mode="after")
+    def _keep_the_generators_place(self) -> Self:
+        if self.generator is not None and GENERATOR in self.data:
+            raise ValueError(f"data has a source {GENERATOR}, which is where the generator goes; rename the source")
+        return self
 
 
 # --- prepare --------------------------------------------------------------------------------------------------------
@@ -162,11 +178,20 @@ class Split(Strict):
 
 
 class Augment(Strict):
-    """Cuts of the training texts as further transfer rows: they carry the teacher's signals and no gold label."""
+    """Changed training texts as further transfer rows: they carry the teacher's signals and no gold label."""
 
     # Of each training text: one cut alone, and a cut of it before a cut of another.
     crops: Annotated[int, Field(ge=0, le=20)] = 1
     splices: Annotated[int, Field(ge=0, le=20)] = 1
+    # Copies with words behind the mask token, with short spans of words in another order, and with words replaced by
+    # the guesses of `ingest.generator`, a masked language model (TinyBERT).
+    masks: Annotated[int, Field(ge=0, le=20)] = 0
+    shuffles: Annotated[int, Field(ge=0, le=20)] = 0
+    replacements: Annotated[int, Field(ge=0, le=20)] = 0
+    # Of the words that are masked or replaced.
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    # As the tokenizers of teacher and student write it.
+    mask_token: Annotated[str, Field(min_length=1)] = "[MASK]"
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -254,6 +279,21 @@ class Mixup(Strict):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
+LoraTarget = Literal["query", "key", "value", "qkv", "attention_out", "ffn_in", "ffn_out"]
+
+
+class Lora(Strict):
+    """Low-rank adaptation: linear layers learn a product of two thin matrices, which is added to them in the end."""
+
+    # Of the product, which is scaled by alpha / rank.
+    rank: Positive = 8
+    alpha: Positive = 16
+    # Of what the product takes in.
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # The linear layers of every layer; null: queries and values, or the one that makes both.
+    targets: Annotated[list[LoraTarget], Field(min_length=1)] | None = None
+
+
 class Training(Strict):
     """One training run. AdamW, linear warm-up and decay, batches of similar length under a token budget."""
 
@@ -271,6 +311,8 @@ class Training(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     # Leave the token embeddings as they start: less to update, and rare tokens keep their pretrained meaning.
     freeze_embeddings: bool = False
+    # Train low-rank matrices and the head instead of all weights; null: all weights.
+    lora: Lora | None = None
     # Decay a step of the weights' moving average, which is then what dev judges and what is kept; null: no average.
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     # Dev evaluations without a better score after which training stops; null: never.
@@ -324,17 +366,42 @@ class Pretrain(Training):
         return self
 
 
-class Teacher(Training):
-    """Fine-tuning of the teacher; `fine_tuned: true` takes it as it is after its labels are verified."""
+class Member(Strict):
+    """A further teacher of `ingest.teachers`: as it is, or fine-tuned under the teacher's plan."""
 
     fine_tuned: bool = False
+    # Relative to the others': the probabilities that teach are the weighted mean.
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Teacher(Training):
+    """Fine-tuning of the teacher; `fine_tuned: true` takes it as it is after its labels are verified.
+
+    With `seeds` or `members` several models teach, as an ensemble; the student starts from the first one's layers.
+    """
+
+    fine_tuned: bool = False
+    # Runs of the fine-tuning, each with a seed of its own: project.seed, the next, ...
+    seeds: Positive = 1
+    # Of `ingest.teacher`, shared by its seeds.
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    # By their names in `ingest.teachers`.
+    members: dict[str, Member] = {}
+
+    @model_validator(mode="after")
+    def _train_more_than_one_seed(self) -> Self:
+        if self.fine_tuned and self.seeds > 1:
+            raise ValueError(
+                f"seeds is {self.seeds} of a teacher that is taken as it is; set fine_tuned to false or seeds to 1"
+            )
+        return self
 
 
 class Signals(Strict):
     """The teacher's outputs over train and transfer."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    batch_tokens: Annotated[int, Field(ge=16)] = 8192
+    batch_tokens: Annotated[int, Field(ge=16)] = 1024
     # Of one file; an interrupted run goes on behind the files it finished.
     shard_rows: Positive = 4096
     # Beside logits, for losses on layers without a live teacher: hidden states of every token; queries, keys and
@@ -572,11 +639,32 @@ class Prune(Strict):
 BY_TOKEN = ("cosine", "hidden", "attention", "relations")
 
 
+Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class Mutual(Strict):
+    """Students that teach each other: T^2 * KL(mean of the others || student at T) beside each one's own loss."""
+
+    # Teacher layers of each student; one of them is distill.layers. The best on dev is kept.
+    students: list[Layers]
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    # null: distill.temperature.
+    temperature: Temperature | None = None
+    # Whether the teacher teaches them too; else each one's own loss is the gold labels'.
+    teacher: bool = True
+
+    @model_validator(mode="after")
+    def _take_two(self) -> Self:
+        if len(self.students) < 2:
+            raise ValueError(f"students is {self.students}: it takes two students or more to teach each other")
+        return self
+
+
 class Distill(Training):
     """Distillation: alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE on rows with a gold label, + terms."""
 
     # Layers the student starts from, in order, counted from 0: the teacher's, or the checkpoint's.
-    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    layers: Layers
     student: StudentKind = LayersStudent(kind="layers")
     prune: Prune | None = None
     temperature: Temperature = 2.0
@@ -587,6 +675,58 @@ class Distill(Training):
     transfer: bool = True
     # A further pass on blends of the rows, which runs the teacher live; null: none.
     mixup: Mixup | None = None
+    # Teacher layers of students in between, each distilled from the one before; the last one teaches the student.
+    assistants: list[Layers] = []
+    mutual: Mutual | None = None
+
+    @model_validator(mode="after")
+    def _nest_assistants(self) -> Self:
+        chain = [*self.assistants, self.layers] if self.assistants else []
+        for before, after in itertools.pairwise(chain):
+            missing = [layer for layer in after if layer not in before]
+            if missing:
+                owner = "layers" if after is self.layers else "assistants"
+                raise ValueError(
+                    f"{owner} names layer {missing[0]} in {after}, but the assistant before it has only the teacher's "
+                    f"layers {before}"
+                )
+        self._refuse_other_students("assistants", wanted=bool(self.assistants))
+        if self.assistants and any(isinstance(term, LayerTerm) and term.layers is not None for term in self.terms):
+            raise ValueError(
+                "terms name layers, which are others from one assistant to the next; leave out their layers (the last "
+                "with the last) or the assistants"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fit_mutual(self) -> Self:
+        if self.mutual is None:
+            return self
+        self._refuse_other_students("mutual", wanted=True)
+        if self.assistants:
+            raise ValueError("assistants and mutual exclude each other; set one of them")
+        changed = [key for key in ("adversarial", "mixup") if getattr(self, key) is not None]
+        changed += [key for key in ("compile", "packing") if getattr(self, key) is True]
+        if changed:
+            raise ValueError(
+                f"mutual runs several students on a batch, which {changed[0]} cannot; set {changed[0]} to "
+                f"{'null' if changed[0] in ('adversarial', 'mixup') else 'auto'}, or mutual to null"
+            )
+        if self.layers not in self.mutual.students:
+            raise ValueError(
+                f"mutual.students is {self.mutual.students} without layers ({self.layers}), which the control is "
+                "made of; add them or set layers to one of the students'"
+            )
+        if not self.mutual.teacher and self.terms:
+            raise ValueError("terms compare with the teacher; set mutual.teacher to true or terms to []")
+        return self
+
+    def _refuse_other_students(self, key: str, *, wanted: bool) -> None:
+        if wanted and self.student.kind not in ("layers", "distilbert"):
+            raise ValueError(
+                f"{key} takes students of a teacher's layers, but student is of kind {self.student.kind}; set it to "
+                "{kind: layers}"
+            )
 
     @model_validator(mode="after")
     def _compile_what_no_term_looks_into(self) -> Self:
@@ -621,6 +761,8 @@ class Export(Strict):
     # Of the feed-forward layers' output products, those that cost most in INT8 and so are computed in fp32; their
     # weights are stored in 8 bits like the others.
     int8_fp32_products: Annotated[int, Field(ge=0)] = 1
+    # Of the token embeddings in the INT8 file.
+    embedding_bits: Literal[4, 8] = 8
 
 
 class Evaluate(Strict):
@@ -771,10 +913,30 @@ class Params(Strict):
             if table.source not in self.ingest.data:
                 known = ", ".join(self.ingest.data)
                 raise ValueError(f"prepare.tables: source {table.source!r} is not under ingest.data ({known})")
+        augment = self.prepare.augment
+        if augment is not None and augment.replacements and self.ingest.generator is None:
+            raise ValueError(
+                f"prepare.augment.replacements is {augment.replacements}, but no model makes them; name a masked "
+                "language model as ingest.generator"
+            )
         if self.prepare.labels is not None and len(set(map(str, self.prepare.labels))) != len(self.prepare.labels):
             raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
             raise ValueError("prepare.label: negative and positive are the same label")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_are_described(self) -> Self:
+        if self.ingest.teachers.keys() != self.teacher.members.keys():
+            raise ValueError(
+                f"ingest.teachers ({', '.join(self.ingest.teachers) or 'none'}) and teacher.members "
+                f"({', '.join(self.teacher.members) or 'none'}) have to name the same teachers"
+            )
+        if self.distill.mixup is not None and (self.teacher.members or self.teacher.seeds > 1):
+            raise ValueError(
+                "distill.mixup asks one live teacher about blends of rows, but there are several; set it to null, or "
+                "teacher.seeds to 1 and teacher.members to {}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -793,6 +955,11 @@ class Params(Strict):
             raise ValueError(
                 f"general.layers are {self.general.layers} and distill.layers {self.distill.layers}; give both the "
                 "same: the student of distill starts from the one of general"
+            )
+        if self.distill.assistants or self.distill.mutual is not None:
+            raise ValueError(
+                "general.layers are set, but with distill.assistants or distill.mutual students start from the layers "
+                "of a teacher; set general.layers to null"
             )
         if self.distill.student.kind != "layers":
             raise ValueError(
@@ -916,8 +1083,7 @@ def _walk(path: list[str]) -> tuple[list[str], Any]:
     shown: list[str] = []
     found: Any = Params
     for part in path:
-        if get_origin(found) is Annotated:
-            found = get_args(found)[0]
+        found = _plain(found)
         members = [member for member in get_args(found) if _is_model(member)]
         if get_origin(found) in (Union, UnionType) and members:
             found = next((member for member in members if _kind(member) == part), None)
@@ -928,7 +1094,16 @@ def _walk(path: list[str]) -> tuple[list[str], Any]:
             found = next((field.annotation for name, field in fields if part in (name, field.alias)), None)
         else:  # an item of a list or a dict
             found = (get_args(found) or (None,))[-1]
-    return shown, found
+    return shown, _plain(found)
+
+
+def _plain(annotation: Any) -> Any:
+    """Without its limits, and the section of a section or null."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    members = [member for member in get_args(annotation) if _is_model(member)]
+    alone = get_origin(annotation) in (Union, UnionType) and [_kind(member) for member in members] == [None]
+    return members[0] if alone else annotation
 
 
 def _is_model(annotation: Any) -> bool:

@@ -22,8 +22,6 @@ from potstill.progress import say
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from potstill.distillation.composition import Distillation
-    from potstill.training.precision import Precision
 
 # A text, or the two texts of a pair.
 Text = str | tuple[str, str]
@@ -54,10 +52,11 @@ class Distilled:
 
 
 def distill(
-    teacher: Path | str | PreTrainedModel,
+    teacher: Path | str | PreTrainedModel | Sequence[Path | str | PreTrainedModel],
     texts: Sequence[Text],
     labels: Sequence[str | int] | None = None,
     *,
+    weights: Sequence[float] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     layers: Sequence[int] | None = None,
     transfer: Sequence[Text] = (),
@@ -71,10 +70,13 @@ def distill(
     """Make a student of some of a fine-tuned classifier's layers learn the teacher's answers.
 
     Args:
-        teacher: a `save_pretrained` folder, or a loaded sequence classifier; the latter's weights stay as they are.
+        teacher: a `save_pretrained` folder, or a loaded sequence classifier; the latter's weights stay as they are. Or
+            several of them, of the same labels: the mean of their softened probabilities teaches, and the student
+            starts from the first one's layers and has its tokenizer.
         texts: training texts, or pairs of texts.
         labels: their gold labels, as the teacher names or counts them; None: the teacher alone teaches.
-        tokenizer: with a loaded teacher.
+        weights: of several teachers, relative to each other; None: all the same.
+        tokenizer: with a loaded teacher; loaded ones among several share it.
         layers: teacher layers the student starts from, counted from 0; None: every second one from the first.
         transfer: further texts without labels.
         dev: (texts, labels or None) to select the weights by; None: a tenth of `texts`, drawn by the seed.
@@ -83,17 +85,42 @@ def distill(
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
         settings: any other key of `distill` in params.yaml: epochs (3), learning_rate (1e-4), temperature, alpha,
-            terms, batch_tokens, ...
+            terms, assistants, mutual, lora, batch_tokens, ...
 
     Raises:
         PotstillError: a value, text, label, layer or term that does not fit, before anything is trained.
     """
-    model, words = _teacher(teacher, tokenizer)
-    _check_length(model, max_length)
-    params = _params(model, layers, settings)
-    train_rows, dev_rows = _rows(words, model, texts, labels, transfer, dev, max_length, seed)
+    given = [teacher] if isinstance(teacher, (str, Path)) or not isinstance(teacher, Sequence) else list(teacher)
+    found = [_teacher(one, tokenizer) for one in given]
+    counts = _counts(weights, len(found))
+    for model, _ in found:
+        _check_length(model, max_length)
+    params = _params(found[0][0], layers, settings)
+    orders = _orders([model for model, _ in found])
+    teachers = []
+    for number, (model, words) in enumerate(found):
+        # The texts' gold labels are in the first one's terms.
+        gold = (labels, dev) if number == 0 else (None, None if dev is None else (dev[0], None))
+        rows = _rows(words, model, texts, gold[0], transfer, gold[1], max_length, seed)
+        teachers.append(_Teacher(model, *rows, orders[number], counts[number]))
     with tempfile.TemporaryDirectory() as folder:
-        return _distilled(model, words, params, train_rows, dev_rows, seed, device, precision, Path(folder))
+        return _distilled(teachers, found[0][1], params, seed, device, precision, Path(folder))
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """One of the teachers, with the rows as its tokens.
+
+    Attributes:
+        order: for each class of the first teacher its index in this one.
+        weight: those of all add up to 1.
+    """
+
+    model: PreTrainedModel
+    rows: TokenDataset
+    dev: TokenDataset
+    order: list[int]
+    weight: float
 
 
 # --- what is checked first --------------------------------------------------------------------------------------------
@@ -127,6 +154,27 @@ def _teacher(
     return model, tokenizer
 
 
+def _counts(weights: Sequence[float] | None, teachers: int) -> list[float]:
+    """The weights, made to add up to 1."""
+    from potstill.models.members import shares
+
+    if not teachers:
+        raise ModelError("there is no teacher; give a folder or a loaded model, or several")
+    counts = [1.0] * teachers if weights is None else list(weights)
+    if len(counts) != teachers or not all(0 < weight < float("inf") for weight in counts):
+        raise ModelError(f"weights is {counts} of {teachers} teachers; give each a number above 0")
+    return shares(counts)
+
+
+def _orders(models: Sequence[PreTrainedModel]) -> list[list[int]]:
+    """For each class of the first teacher its index in each of them."""
+    from potstill.models.loading import match_labels
+
+    names = [[str(name) for _, name in sorted(model.config.id2label.items())] for model in models]
+    wheres = [model.config.name_or_path or "memory" for model in models]
+    return [match_labels(own, names[0], where) for own, where in zip(names, wheres, strict=True)]
+
+
 def _check_classifier(name: str, classes: int) -> None:
     if "ForSequenceClassification" not in name or classes < 2:
         raise ModelError(
@@ -144,13 +192,13 @@ def _check_length(model: PreTrainedModel, max_length: int) -> None:
 def _params(model: PreTrainedModel, layers: Sequence[int] | None, settings: Mapping[str, Any]) -> Distill:
     """The `distill` section that these settings make."""
     from potstill.models.families import layers_of
-    from potstill.models.student import check_layers
+    from potstill.models.student import check_plan
 
     available = len(layers_of(model))
     chosen = list(range(0, available, 2) if layers is None else layers)
     defaults = {"epochs": 3, "learning_rate": 1e-4, "checkpoint_seconds": 1e9}
     params = parse_distill(defaults | dict(settings) | {"layers": chosen})
-    check_layers(params.layers, available, model.config.name_or_path or "memory")
+    check_plan(params, model)
     return params
 
 
@@ -237,55 +285,49 @@ def _flat(rows: Sequence[Sequence[int]]) -> Ints:
 
 
 def _distilled(
-    teacher: PreTrainedModel,
+    teachers: Sequence[_Teacher],
     words: PreTrainedTokenizerBase,
     params: Distill,
-    rows: TokenDataset,
-    dev: TokenDataset,
     seed: int,
     device: str,
     precision: str,
     work: Path,
 ) -> Distilled:
+    from potstill.distillation.ensembles import average, pooled
+    from potstill.distillation.signals import StoredSignals
     from potstill.models.student import student_from_layers
-    from potstill.training.loop import Setting, train
+    from potstill.training.assistants import Teaching, through_assistants
+    from potstill.training.loop import Setting
     from potstill.training.precision import choose_device, choose_precision, product_size
     from potstill.training.predict import accuracy, predict_logits
+    from potstill.training.together import objective_for, train_students
 
-    where = choose_device(device)
-    chosen, _ = choose_precision(precision, where, *product_size(teacher.config), work / "precision.json")
-    student = student_from_layers(teacher, params.layers)
-    objective = _objective(params, student, teacher.to(where), rows, chosen, seed)
-    answers = predict_logits(teacher, dev, precision=chosen)
+    first, weights = teachers[0], [one.weight for one in teachers]
+    rows, dev, where = first.rows, first.dev, choose_device(device)
+    chosen, _ = choose_precision(precision, where, *product_size(first.model.config), work / "precision.json")
+    setting = Setting("distill", params, seed, where, chosen, work / "checkpoints")
+    # The teachers' logits are computed once; what terms need beside them is asked of the first, live.
+    learned, held = (
+        [predict_logits(one.model.to(where), split, precision=chosen)[:, one.order] for one, split in pairs]
+        for pairs in ([(one, one.rows) for one in teachers], [(one, one.dev) for one in teachers])
+    )
+    answers = pooled(np.stack(held, axis=1), weights)
     gold = dev.labels if (dev.labels >= 0).all() else answers.argmax(axis=1)
 
     def score(model: PreTrainedModel) -> float:
-        return accuracy(predict_logits(model, dev, precision=chosen), gold)
+        return accuracy(predict_logits(model, dev, device=where, precision=chosen), gold)
 
-    train(student, rows, objective, score, Setting("distill", params, seed, where, chosen, work / "checkpoints"))
-    report = {"rows": float(len(rows)), "dev_rows": float(len(dev))}
-    return Distilled(student.cpu(), words, report | _scores(predict_logits(student, dev), answers, dev.labels))
-
-
-def _objective(
-    params: Distill,
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
-    rows: TokenDataset,
-    precision: Precision,
-    seed: int,
-) -> Distillation:
-    """The teacher's logits computed once; what terms need beside them, live."""
-    from potstill.distillation.composition import distillation
-    from potstill.distillation.signals import StoredSignals
-    from potstill.training.predict import predict_logits
-
-    stored = StoredSignals(predict_logits(teacher, rows, precision=precision), np.arange(len(rows)))
-    device = next(teacher.parameters()).device
-    objective = distillation(params, student, teacher, stored, device=device, precision=precision, seed=seed)
+    signals = learned[0] if len(teachers) == 1 else np.stack(learned, axis=1)
+    source = average(StoredSignals(signals, np.arange(len(rows))), weights)
+    teaching = through_assistants(params, Teaching(first.model, source, params.layers), rows, score, setting)
+    each = [teaching.layers] if params.mutual is None else params.mutual.students
+    students = [student_from_layers(teaching.model, layers) for layers in each]
+    objective = objective_for(params, students, teaching, setting)
     for line in objective.describe():
         say(f"distill: {line}")
-    return objective
+    student = students[train_students(students, objective, rows, score, setting).place]
+    report = {"rows": float(len(rows)), "dev_rows": float(len(dev))}
+    return Distilled(student.cpu(), words, report | _scores(predict_logits(student, dev), answers, dev.labels))
 
 
 def _scores(student: Floats, teacher: Floats, labels: Ints) -> dict[str, float]:

@@ -1,75 +1,118 @@
-"""distill: a student made of the teacher's layers learns the teacher's signals on labelled and transfer rows."""
+"""distill: a student made of the teacher's layers learns the teacher's signals on labelled and transfer rows.
+
+With assistants, the last of them teaches it; with mutual distillation several students learn, and the best is kept.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
 from potstill.distillation.columns import described
-from potstill.distillation.composition import Blend, Distillation, distillation
-from potstill.distillation.signals import StoredSignals
+from potstill.distillation.composition import Blend, Distillation
+from potstill.distillation.objective import Objective
 from potstill.models.loading import load_classifier, save_model
+from potstill.models.student import check_plan
 from potstill.progress import say
-from potstill.training.loop import train
+from potstill.training.assistants import Teaching, through_assistants
+from potstill.training.loop import Outcome
+from potstill.training.together import Best, objective_for, train_students
 from tasks.learning import (
     dev_accuracy,
     open_split,
+    open_splits,
     prepare_setting,
+    stored_signals,
     student_tokens,
+    teacher_logits,
     tokenizer_folder,
     training_result,
 )
 from tasks.stage import Result, Stage, main
 from tasks.students import make_student
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def run(stage: Stage) -> Result:
     """Make `data/distilled/`."""
     distill = stage.params(Distill)
-    teacher = load_classifier(stage.deps["teacher"])
-    teacher_rows = _rows(stage, distill, student=False)
+    teacher_rows = open_splits(stage, _splits(distill))
     own_tokens = student_tokens(stage) != stage.deps["tokens"]
-    dataset = _rows(stage, distill, student=True) if own_tokens else teacher_rows
-    stored = StoredSignals.open(stage.deps["signals"], teacher_rows, stage.deps["teacher"])
-    logits_alone = Distillation(stored, Blend(distill.temperature, distill.alpha))
-    student = make_student(stage, teacher, dataset, logits_alone)
-    setting = prepare_setting(stage, distill, student)
-    objective = distillation(
-        distill,
-        student,
-        teacher,
-        stored,
-        device=setting.device,
-        precision=setting.precision,
-        seed=stage.project.seed,
-        teacher_rows=teacher_rows if own_tokens else None,
-    )
-    if not stored.supports(objective.asks):
+    dataset = open_splits(stage, _splits(distill), student=True) if own_tokens else teacher_rows
+    teaching = _teaching(stage, distill, teacher_rows)
+    students = _students(stage, distill, teaching, dataset)
+    setting = prepare_setting(stage, distill, students[0])
+    objective = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None)
+    _describe(objective, teaching, dataset)
+    teacher = None
+    if distill.epochs * distill.evaluations_per_epoch > 1:  # a single evaluation is the best in any case
+        with stage.work("inference"):
+            teacher = teacher_logits(stage, "dev")
+    score = dev_accuracy(open_split(stage, "dev", student=True), setting, teacher)
+    with stage.work("training"):
+        best = train_students(students, objective, dataset, score, setting)
+    return _write(stage, distill, students[best.place], best, teaching)
+
+
+def _splits(distill: Distill) -> list[str]:
+    """The rows to learn from."""
+    return ["train", "transfer"] if distill.transfer else ["train"]
+
+
+def _teaching(stage: Stage, distill: Distill, rows: TokenDataset) -> Teaching:
+    """The teacher and its signals, or the last assistant and its."""
+    teacher = load_classifier(stage.deps["teacher"])
+    if distill.student.kind in ("layers", "distilbert"):
+        check_plan(distill, teacher)
+    teaching = Teaching(teacher, stored_signals(stage, rows), distill.layers)
+    if not distill.assistants:
+        return teaching
+    setting = prepare_setting(stage, distill, teacher)
+    with stage.work("training"):
+        return through_assistants(distill, teaching, rows, dev_accuracy(open_split(stage, "dev"), setting), setting)
+
+
+def _students(stage: Stage, distill: Distill, teaching: Teaching, rows: TokenDataset) -> list[PreTrainedModel]:
+    """The one student, or those that teach each other."""
+    logits_alone = Distillation(teaching.source, Blend(distill.temperature, distill.alpha))
+    each = [teaching.layers] if distill.mutual is None else distill.mutual.students
+    return [make_student(stage, teaching.model, rows, logits_alone, layers) for layers in each]
+
+
+def _describe(objective: Objective, teaching: Teaching, dataset: TokenDataset) -> None:
+    if not teaching.source.supports(objective.asks):
         say(f"distill: the teacher runs for its {described(objective.asks)}, which the signals stage can store")
     unlabelled = f"{int((dataset.labels < 0).sum()):,} of {len(dataset):,} rows have no gold label and carry KL alone"
     first, *others = objective.describe()
     for line in (f"{first}; {unlabelled}", *others):
         say(f"distill: {line}")
-    dev = open_split(stage, "dev", student=True)
-    with stage.work("training"):
-        outcome = train(student, dataset, objective, dev_accuracy(dev, setting), setting)
+
+
+def _write(stage: Stage, distill: Distill, student: PreTrainedModel, best: Best, teaching: Teaching) -> Result:
+    outcome = best.outcome
+    alone = {f"assistant_{number}": found.score for number, found in enumerate(teaching.outcomes, start=1)}
+    alone |= {f"student_{number}": score for number, score in enumerate(best.scores, start=1)}
     with whole_folder(stage.outs["distilled"]) as folder:
         save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
-        write_manifest(folder, {"dev_accuracy": outcome.score})
-    return training_result(outcome, f"dev accuracy {outcome.score:.4f} with {_start(distill)}")
+        write_manifest(folder, {"dev_accuracy": outcome.score} | ({"others": alone} if alone else {}))
+    beside = ", ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in alone.items())
+    summary = f"dev accuracy {outcome.score:.4f} with {_start(distill, best.place)}"
+    rows = outcome.rows + sum(found.rows for found in teaching.outcomes)
+    joined = Outcome(outcome.score, outcome.scores, [*teaching.history, *outcome.history], rows)
+    scores = {f"dev_accuracy_{name}": score for name, score in alone.items()}
+    return training_result(joined, summary + (f" ({beside})" if beside else ""), scores)
 
 
-def _start(distill: Distill) -> str:
+def _start(distill: Distill, place: int) -> str:
     """What the student started from, in words."""
     if distill.student.kind == "config":
         return f"{len(distill.layers)} layers at random"
-    return f"layers {distill.layers} of the {'checkpoint' if distill.student.kind == 'checkpoint' else 'teacher'}"
-
-
-def _rows(stage: Stage, distill: Distill, *, student: bool) -> TokenDataset:
-    """The rows to learn from, as the student's tokens or the teacher's."""
-    splits = ["train", "transfer"] if distill.transfer else ["train"]
-    return TokenDataset.concatenate([open_split(stage, split, student=student) for split in splits])
+    layers = distill.layers if distill.mutual is None else distill.mutual.students[place]
+    return f"layers {layers} of the {'checkpoint' if distill.student.kind == 'checkpoint' else 'teacher'}"
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from potstill.progress import Bar, progress
 from potstill.serving.runtime import ModelCard, Student, Text, read_card
 from potstill.training.precision import choose_device
 from potstill.training.predict import predict_logits
-from tasks.learning import open_split, tokens_info
+from tasks.learning import open_split, teacher_logits, teacher_members, tokens_info
 from tasks.stage import Result, Stage, main
 
 EXAMPLES = 20
@@ -73,11 +73,11 @@ def _answers(
 ) -> dict[str, Answers]:
     """Every model's logits over the test split; INT8 from the texts, as it answers users."""
     found = {}
-    with stage.work("inference"), progress("evaluate", len(MODELS) * len(test), "rows") as bar:
+    models = len(MODELS) - 1 + len(teacher_members(stage))
+    with stage.work("inference"), progress("evaluate", models * len(test), "rows") as bar:
         for name in ("teacher", "student", "control", "initialised"):
             temperature = card.temperature if name == "student" else read_temperature(stage.deps[name])
-            rows = open_split(stage, "test", student=name != "teacher")
-            found[name] = _torch_answers(stage, name, rows, temperature, bar)
+            found[name] = _torch_answers(stage, name, temperature, bar)
         parts = []
         for start in range(0, len(texts), STEP):
             parts.append(int8.logits(texts[start : start + STEP]))
@@ -88,14 +88,18 @@ def _answers(
     return found
 
 
-def _torch_answers(stage: Stage, name: str, test: TokenDataset, temperature: float, bar: Bar) -> Answers:
-    folder = stage.deps[name]
+def _torch_answers(stage: Stage, name: str, temperature: float, bar: Bar) -> Answers:
+    """A model's answers; of a teacher of several models, all of theirs, with the weights and the file of the first."""
+    folder, members = stage.deps[name], 1
     model = load_classifier(folder).to(choose_device(stage.project.device))
-    logits = predict_logits(model, test, advance=bar.advance)
-    require_finite(logits, str(folder))
+    if name == "teacher":
+        logits, members = teacher_logits(stage, "test", bar.advance), len(teacher_members(stage))
+    else:
+        logits = predict_logits(model, open_split(stage, "test", student=True), advance=bar.advance)
+        require_finite(logits, str(folder))
     # What would be served as fp32 is the exported file; the others are as large as their weights.
     files = [stage.deps["export"] / "student.fp32.onnx"] if name == "student" else folder.glob("*.safetensors")
-    return Answers(logits, temperature, model.num_parameters(), sum(path.stat().st_size for path in files))
+    return Answers(logits, temperature, model.num_parameters(), sum(path.stat().st_size for path in files), members)
 
 
 def read_temperature(folder: Path) -> float:

@@ -34,7 +34,9 @@ def run(stage: Stage) -> Result:
         with stage.work("inference"):
             reference = predict_logits(student, dev)
             keep = _kept_in_fp32(folder / "student.fp32.onnx", limits.int8_fp32_products, dev, reference)
-        quantize_int8(folder / "student.fp32.onnx", folder / "student.int8.onnx", keep)
+        quantize_int8(
+            folder / "student.fp32.onnx", folder / "student.int8.onnx", keep, embedding_bits=limits.embedding_bits
+        )
         with stage.work("inference"):
             logits = {
                 "fp32": onnx_logits(folder / "student.fp32.onnx", dev),

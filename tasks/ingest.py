@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file
 from potstill.config import Ingest
-from potstill.data.sources import MODELS, ingest_all
+from potstill.data.sources import TEACHERS, ingest_all, is_model
 from tasks.stage import Result, Stage, main
 
 
@@ -13,8 +13,10 @@ def run(stage: Stage) -> Result:
     raw, given = stage.outs["raw"], stage.outs["given"]
     origins = ingest_all(stage.params(Ingest), raw, given)
     files = [len(read_json(folder / MANIFEST)["files"]) for folder in (raw, given)]
-    names = ", ".join(name.removeprefix("data.") for name in origins if name not in MODELS)
-    models = " and the ".join(name for name in MODELS if name in origins)
+    names = ", ".join(name.removeprefix("data.") for name in origins if not is_model(name))
+    models = " and the ".join(name for name in ("teacher", "student") if name in origins)
+    further = sum(name.startswith(TEACHERS) for name in origins)
+    models += f" and of {further} more teachers" if further else ""
     size = sum(path.stat().st_size for folder in (raw, given) for path in folder.rglob("*") if path.is_file())
     return Result(
         summary=f"{files[0]} files of {names} and {files[1]} of the {models}, {size / 1e6:.1f} MB, sums checked",

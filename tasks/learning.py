@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from potstill.artifacts import read_json
 from potstill.config import Training
 from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import STUDENT
+from potstill.distillation.ensembles import Floats, average, pooled
+from potstill.distillation.signals import StoredSignals
+from potstill.distillation.teachers import Source
+from potstill.evaluation.metrics import require_finite
+from potstill.models.loading import load_classifier
+from potstill.models.members import Member, read_members
 from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
 from potstill.training.precision import Precision, choose_device, choose_precision, product_size
 from potstill.training.predict import accuracy, predict_logits
+from potstill.training.selection import Score
 from tasks.stage import WORK, Result, Stage
 
 if TYPE_CHECKING:
@@ -31,16 +39,21 @@ def student_tokens(stage: Stage) -> Path:
     return own if own.exists() else stage.deps["tokens"]
 
 
-def tokens_info(stage: Stage, *, student: bool = False) -> dict[str, Any]:
-    """`info.json` of the tokenize stage, the teacher's or the student's."""
-    info: dict[str, Any] = read_json(_tokens(stage, student=student) / "info.json")
+def tokens_info(stage: Stage, *, student: bool = False, member: str = ".") -> dict[str, Any]:
+    """`info.json` of the tokenize stage, the teacher's or the student's; `member` is `members.Member.tokens`."""
+    info: dict[str, Any] = read_json(_tokens(stage, student=student) / member / "info.json")
     return info
 
 
-def open_split(stage: Stage, split: str, *, student: bool = False) -> TokenDataset:
-    """One split of token ids, the teacher's or the student's."""
-    info = tokens_info(stage, student=student)
-    return TokenDataset.open(_tokens(stage, student=student) / f"{split}.arrow", info["pad_token_id"])
+def open_split(stage: Stage, split: str, *, student: bool = False, member: str = ".") -> TokenDataset:
+    """One split of token ids, the teacher's or the student's; `member` is `members.Member.tokens`."""
+    info = tokens_info(stage, student=student, member=member)
+    return TokenDataset.open(_tokens(stage, student=student) / member / f"{split}.arrow", info["pad_token_id"])
+
+
+def open_splits(stage: Stage, splits: Sequence[str], *, student: bool = False, member: str = ".") -> TokenDataset:
+    """Several splits as one; see `open_split`."""
+    return TokenDataset.concatenate([open_split(stage, split, student=student, member=member) for split in splits])
 
 
 def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precision]:
@@ -61,11 +74,18 @@ def prepare_setting(stage: Stage, plan: Training, model: PreTrainedModel, *, kee
     )
 
 
-def dev_accuracy(dev: TokenDataset, setting: Setting) -> Callable[[PreTrainedModel], float]:
-    """Accuracy on dev: the one number all stages select weights by, from the first evaluation to the last."""
+def dev_accuracy(
+    dev: TokenDataset, setting: Setting, teacher: Floats | None = None
+) -> Callable[[PreTrainedModel], Score]:
+    """Accuracy on dev: the one number all stages select weights by, from the first evaluation to the last.
 
-    def score(model: PreTrainedModel) -> float:
-        return accuracy(predict_logits(model, dev, device=setting.device, precision=setting.precision), dev.labels)
+    Between equal ones agreement decides, the share of the teacher's answers ([rows, classes] logits) that are given.
+    """
+
+    def score(model: PreTrainedModel) -> Score:
+        logits = predict_logits(model, dev, device=setting.device, precision=setting.precision)
+        found = accuracy(logits, dev.labels)
+        return found if teacher is None else (found, accuracy(logits, teacher.argmax(axis=1)))
 
     return score
 
@@ -76,9 +96,30 @@ def training_result(outcome: Outcome, summary: str, metrics: dict[str, float] | 
     return Result(summary, found, outcome.history)
 
 
-def tokenizer_folder(stage: Stage, *, student: bool = False) -> Path:
-    """Where the tokenizer's files lie, the teacher's or the student's."""
-    return _tokens(stage, student=student) / "tokenizer"
+def teacher_members(stage: Stage) -> list[Member]:
+    """The teacher's models, the first one first."""
+    return read_members(stage.deps["teacher"])
+
+
+def stored_signals(stage: Stage, rows: TokenDataset) -> Source:
+    """The teacher's signals of rows in its tokens; of several models, of all together."""
+    stored = StoredSignals.open(stage.deps["signals"], rows, stage.deps["teacher"])
+    return average(stored, [member.weight for member in teacher_members(stage)])
+
+
+def teacher_logits(stage: Stage, split: str, advance: Callable[[float], None] | None = None) -> Floats:
+    """[rows, classes] logits of the teacher over a split; of several models, each on its tokens, of all together."""
+    members, found = teacher_members(stage), []
+    for member in members:
+        model = load_classifier(member.folder).to(choose_device(stage.project.device))
+        found.append(predict_logits(model, open_split(stage, split, member=member.tokens), advance=advance))
+        require_finite(found[-1], str(member.folder))
+    return pooled(np.stack(found, axis=1), [member.weight for member in members])
+
+
+def tokenizer_folder(stage: Stage, *, student: bool = False, member: str = ".") -> Path:
+    """Where the tokenizer's files lie, the teacher's or the student's; `member` is `members.Member.tokens`."""
+    return _tokens(stage, student=student) / member / "tokenizer"
 
 
 def _tokens(stage: Stage, *, student: bool) -> Path:

@@ -13,7 +13,7 @@ from tasks.stage import Result, Stage, main
 def run(stage: Stage) -> Result:
     """Prepare and write the splits, their labels and the report."""
     out = stage.outs["prepared"]
-    prepared = prepare(stage.deps["raw"], stage.params(Prepare))
+    prepared = prepare(stage.deps["raw"], stage.params(Prepare), device=stage.project.device)
     with whole_folder(out) as folder:
         for split in SPLITS:
             pq.write_table(prepared.table(split), folder / f"{split}.parquet", compression="zstd")
@@ -24,7 +24,7 @@ def run(stage: Stage) -> Result:
     gone = sum(prepared.report["removed"].values())
     made = prepared.report.get("augmented", {"rows": 0})["rows"]
     return Result(
-        summary=f"{prepared.report['read']:,} rows read, {gone:,} removed, {made:,} cut from train for transfer; "
+        summary=f"{prepared.report['read']:,} rows read, {gone:,} removed, {made:,} made of train for transfer; "
         + ", ".join(f"{split} {count:,}" for split, count in rows.items()),
         metrics={f"rows_{split}": float(count) for split, count in rows.items()} | {"rows_removed": float(gone)},
         datasets={

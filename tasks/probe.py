@@ -19,14 +19,13 @@ from potstill.config import Distill, Params
 from potstill.data.batches import TokenDataset
 from potstill.distillation.composition import Blend, Distillation
 from potstill.distillation.probing import Probed, candidate_layers
-from potstill.distillation.signals import StoredSignals
 from potstill.errors import ChecksumError, ModelError
 from potstill.evaluation.metrics import Floats, kl_divergence, log_softmax
 from potstill.models.families import layers_of
 from potstill.models.loading import load_classifier
 from potstill.training.loop import Setting, train
 from potstill.training.predict import accuracy, predict_logits
-from tasks.learning import open_split, prepare_setting
+from tasks.learning import open_split, prepare_setting, stored_signals, teacher_logits
 from tasks.stage import Stage, load_stage
 from tasks.students import make_student, parent_of
 
@@ -62,8 +61,12 @@ def probe(params: Params, wanted: Sequence[Sequence[int]], rows: int, each: Call
 
 
 def _stage(params: Params) -> Stage:
-    """The distill stage, its deps verified."""
+    """The distill stage, its deps verified.
+
+    Without the general student, which has layers of its own: candidates start from the teacher's.
+    """
     stage = load_stage("distill", params)
+    stage = replace(stage, deps={name: path for name, path in stage.deps.items() if name != "general"})
     for path in stage.deps.values():
         if not path.exists():
             raise ChecksumError(f"{path} does not exist; `potstill run` (or `dvc repro signals`) makes it")
@@ -84,8 +87,8 @@ class _Probe:
         )
         chosen = np.sort(np.random.default_rng(stage.project.seed).permutation(len(ours))[:rows])
         self.rows, self.dev = ours.select(chosen), open_split(stage, "dev", student=True)
-        self.stored = StoredSignals.open(stage.deps["signals"], theirs.select(chosen), stage.deps["teacher"])
-        self.answers: Floats = predict_logits(teacher, open_split(stage, "dev"))
+        self.stored = stored_signals(stage, theirs.select(chosen))
+        self.answers: Floats = teacher_logits(stage, "dev")
 
     def __call__(self, layers: Sequence[int]) -> Probed:
         """One candidate, trained as `distill` says, for one epoch and without the terms on layers."""

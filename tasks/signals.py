@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import torch
+
 from potstill.artifacts import whole_folder
 from potstill.config import Signals
-from potstill.data.batches import TokenDataset
+from potstill.distillation.ensembles import AllMembers
 from potstill.distillation.signals import Extracted, extract, teacher_identity, write_store
-from potstill.distillation.teachers import LiveTeacher
+from potstill.distillation.teachers import LiveTeacher, OwnTokens, Source
 from potstill.models.loading import load_classifier
 from potstill.training.distributed import here
-from tasks.learning import choose, open_split
+from potstill.training.precision import Precision
+from tasks.learning import choose, open_splits, teacher_members
 from tasks.stage import Result, Stage, main
+
+SPLITS = ("train", "transfer")
 
 
 def run(stage: Stage) -> Result:
@@ -19,10 +24,10 @@ def run(stage: Stage) -> Result:
     folder = stage.deps["teacher"]
     teacher = load_classifier(folder)
     device, precision = choose(stage, teacher)
-    dataset = TokenDataset.concatenate([open_split(stage, "train"), open_split(stage, "transfer")])
+    dataset = open_splits(stage, SPLITS)
     with stage.work("inference"):
         extracted = extract(
-            LiveTeacher(teacher, device, precision),
+            _source(stage, LiveTeacher(teacher, device, precision), device, precision),
             dataset,
             signals,
             identity=teacher_identity(folder),
@@ -33,6 +38,16 @@ def run(stage: Stage) -> Result:
         with whole_folder(stage.outs["signals"]) as out:
             write_store(out, extracted)
     return _result(extracted)
+
+
+def _source(stage: Stage, first: LiveTeacher, device: torch.device, precision: Precision) -> Source:
+    """The teacher, or all members of an ensemble: each on its own tokens of the rows, where it has others."""
+    sources: list[Source] = [first]
+    for member in teacher_members(stage)[1:]:
+        live = LiveTeacher(load_classifier(member.folder), device, precision)
+        own = None if member.tokens == "." else open_splits(stage, SPLITS, member=member.tokens)
+        sources.append(live if own is None else OwnTokens(live, own))
+    return first if len(sources) == 1 else AllMembers(tuple(sources))
 
 
 def _result(extracted: Extracted) -> Result:

@@ -232,8 +232,10 @@ def _check_code() -> None:
 
 def is_online(params: Params) -> bool:
     """Whether params name a hub id: the only case in which something leaves the machine and the package index."""
-    models = [model for model in (params.ingest.teacher, params.ingest.student) if model is not None]
-    return any(source.kind == "hub" for source in [*params.ingest.data.values(), *models])
+    ingest = params.ingest
+    others = (ingest.student, ingest.generator, *ingest.teachers.values())
+    models = [model for model in (ingest.teacher, *others) if model is not None]
+    return any(source.kind == "hub" for source in [*ingest.data.values(), *models])
 
 
 def _path(item: str | dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,14 +26,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def make_student(stage: Stage, parent: PreTrainedModel, rows: TokenDataset, objective: Objective) -> PreTrainedModel:
+def make_student(
+    stage: Stage,
+    parent: PreTrainedModel,
+    rows: TokenDataset,
+    objective: Objective,
+    layers: Sequence[int] | None = None,
+) -> PreTrainedModel:
     """The student that `distill` describes, with copies of a parent's weights where it starts from its parent.
 
     Args:
         stage: receives the section `distill`, `data/tokens` and `data/base`.
-        parent: the fine-tuned teacher, or for a control the pretrained base.
+        parent: the fine-tuned teacher or an assistant, or for a control the pretrained base.
         rows: the student's training rows; with `objective`, what its units are judged by where it is pruned.
         objective: the loss of its logits.
+        layers: of the parent; None: those of `distill`.
 
     Raises:
         ModelError: layers, sizes or a class that do not fit; see `potstill.models`.
@@ -40,7 +48,7 @@ def make_student(stage: Stage, parent: PreTrainedModel, rows: TokenDataset, obje
     distill = stage.params(Distill)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.project.seed)
-        student = _start(stage, distill, parent)
+        student = _start(stage, distill, parent, distill.layers if layers is None else layers)
     kept = student_tokens(stage) / KEPT
     if kept.exists():
         student = trim_embeddings(student, np.load(kept, allow_pickle=False).tolist())
@@ -61,8 +69,8 @@ def make_student(stage: Stage, parent: PreTrainedModel, rows: TokenDataset, obje
     return narrow(student, chosen)
 
 
-def _start(stage: Stage, distill: Distill, parent: PreTrainedModel) -> PreTrainedModel:
-    kind, layers = distill.student, distill.layers
+def _start(stage: Stage, distill: Distill, parent: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    kind = distill.student
     if isinstance(kind, DistilBertStudent):
         return distilbert_from_bert(parent, layers, pair=bool(tokens_info(stage)["pair"]))
     if isinstance(kind, ConfigStudent):
@@ -70,7 +78,7 @@ def _start(stage: Stage, distill: Distill, parent: PreTrainedModel) -> PreTraine
         return student_at_random(parent, len(layers), **sizes)
     student = student_from_layers(parent_of(stage, parent), layers)
     # The controls do without: what general distillation gives comes of a teacher.
-    if "general" in stage.deps and start_from_general(student, stage.deps["general"]):
+    if "general" in stage.deps and start_from_general(student, layers, stage.deps["general"]):
         say(f"{stage.name}: the student starts from the general student, its head from the teacher")
     return student
 

@@ -1,18 +1,27 @@
-"""teacher: fine-tune the base on gold labels, or verify one that is fine-tuned; scale its temperature on dev."""
+"""teacher: fine-tune the base on gold labels, or verify one that is fine-tuned; scale its temperature on dev.
+
+Several seeds or several bases make an ensemble: the first model lies in `data/teacher/`, the others in its `members/`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from potstill.artifacts import whole_folder, write_json, write_manifest
 from potstill.config import Teacher
-from potstill.data.batches import TokenDataset
+from potstill.distillation.ensembles import pooled
 from potstill.distillation.objective import Supervised
 from potstill.evaluation.calibration import fit_temperature
-from potstill.models.loading import check_labels, load_classifier, reorder_labels, save_model
-from potstill.training.loop import Outcome, Setting, train
+from potstill.models.loading import check_labels, load_classifier, reorder_labels
+from potstill.models.members import MEMBERS, Member, shares, write_members
+from potstill.progress import say
+from potstill.training.finished import copy_model, keep, kept, signals
+from potstill.training.loop import Outcome, train
 from potstill.training.predict import accuracy, predict_logits
 from tasks.learning import (
     dev_accuracy,
@@ -28,38 +37,110 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@dataclass(frozen=True)
+class Plan:
+    """One model to make: from what, as it is or fine-tuned, and what it counts."""
+
+    name: str
+    base: Path
+    fine_tuned: bool
+    weight: float
+    tokens: str = "."
+    seed: int = 0
+
+
 def run(stage: Stage) -> Result:
     """Make `data/teacher/`."""
-    teacher = stage.params(Teacher)
-    dev = open_split(stage, "dev")
-    model, outcome = _verified(stage, dev) if teacher.fine_tuned else _fine_tuned(stage, teacher, dev)
+    plans = _plans(stage)
+    for plan in plans:
+        if plan.fine_tuned:
+            check_labels(plan.base, tokens_info(stage)["labels"])
+    folders = [stage.checkpoints / "finished" / str(number) for number in range(len(plans))]
+    outcomes = []
+    for number, plan in enumerate(plans):
+        if len(plans) > 1:
+            say(f"teacher: {plan.name}, {number + 1} of {len(plans)}, weight {plan.weight:.3g}")
+        outcomes.append(kept(folders[number]) or _made(stage, plan, number, folders[number]))
+    weights, labels = [plan.weight for plan in plans], open_split(stage, "dev").labels
+    logits = pooled(np.stack([signals(folder) for folder in folders], axis=1), weights)
+    temperature = fit_temperature(logits, labels)
+    score = accuracy(logits, labels) if len(plans) > 1 else outcomes[0].score
+    with whole_folder(stage.outs["teacher"]) as out:
+        members = [_placed(stage, out, plan, number, folders[number]) for number, plan in enumerate(plans)]
+        write_members(out, members)
+        write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(labels)})
+        write_manifest(out, {"dev_accuracy": score})
+    alone = [outcome.score for outcome in outcomes]
+    together = f" of {len(plans)} models together ({min(alone):.4f} to {max(alone):.4f} alone)"
+    summary = f"dev accuracy {score:.4f}{together if len(plans) > 1 else ''}, temperature {temperature:.2f}"
+    return training_result(_joined(outcomes, score), summary, {"temperature": temperature} | _alone(alone))
+
+
+def _plans(stage: Stage) -> list[Plan]:
+    """The models that params name, the one whose layers the student starts from first."""
+    teacher, base, first = stage.params(Teacher), stage.deps["base"], stage.project.seed
+    plans = [
+        Plan(f"seed {seed}", base, teacher.fine_tuned, teacher.weight / teacher.seeds, seed=seed)
+        for seed in range(first, first + teacher.seeds)
+    ]
+    for name, member in teacher.members.items():
+        tokens = f"{MEMBERS}/{name}" if (stage.deps["tokens"] / MEMBERS / name).exists() else "."
+        plans.append(Plan(name, base / MEMBERS / name, member.fine_tuned, member.weight, tokens, first))
+    weights = shares([plan.weight for plan in plans])
+    return [replace(plan, weight=weight) for plan, weight in zip(plans, weights, strict=True)]
+
+
+def _made(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
+    """Make a model and keep it, with its logits on dev, until the stage ends."""
+    model, outcome = _verified(stage, plan) if plan.fine_tuned else _fine_tuned(stage, plan, number)
     with stage.work("inference"):
-        logits = predict_logits(model, dev)
-    temperature = fit_temperature(logits, dev.labels)
-    with whole_folder(stage.outs["teacher"]) as folder:
-        save_model(model.cpu(), folder, tokenizer_folder(stage))
-        write_json(folder / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
-        write_manifest(folder, {"dev_accuracy": outcome.score})
-    summary = f"dev accuracy {outcome.score:.4f}, temperature {temperature:.2f}"
-    return training_result(outcome, summary, {"temperature": temperature})
+        logits = predict_logits(model, open_split(stage, "dev", member=plan.tokens))
+    if plan.fine_tuned:
+        outcome.score = accuracy(logits, open_split(stage, "dev").labels)
+    keep(folder, model.cpu(), outcome, logits)
+    return outcome
 
 
-def _fine_tuned(stage: Stage, teacher: Teacher, dev: TokenDataset) -> tuple[PreTrainedModel, Outcome]:
-    torch.manual_seed(stage.project.seed)
-    model = load_classifier(stage.deps["base"], tokens_info(stage)["labels"])
-    setting: Setting = prepare_setting(stage, teacher, model)
+def _fine_tuned(stage: Stage, plan: Plan, number: int) -> tuple[PreTrainedModel, Outcome]:
+    torch.manual_seed(plan.seed)
+    model = load_classifier(plan.base, tokens_info(stage)["labels"])
+    setting = prepare_setting(stage, stage.params(Teacher), model)
+    if number:
+        setting = replace(setting, seed=plan.seed, checkpoints=stage.checkpoints / f"member-{number}")
+    score = dev_accuracy(open_split(stage, "dev", member=plan.tokens), setting)
     with stage.work("training"):
-        outcome = train(model, open_split(stage, "train"), Supervised(), dev_accuracy(dev, setting), setting)
+        outcome = train(model, open_split(stage, "train", member=plan.tokens), Supervised(), score, setting)
     return model, outcome
 
 
-def _verified(stage: Stage, dev: TokenDataset) -> tuple[PreTrainedModel, Outcome]:
+def _verified(stage: Stage, plan: Plan) -> tuple[PreTrainedModel, Outcome]:
     labels = tokens_info(stage)["labels"]
-    order = check_labels(stage.deps["base"], labels)
-    model = load_classifier(stage.deps["base"])
+    order = check_labels(plan.base, labels)
+    model = load_classifier(plan.base)
     reorder_labels(model, order, labels)
-    with stage.work("inference"):
-        return model, Outcome(score=accuracy(predict_logits(model, dev), dev.labels))
+    return model, Outcome()
+
+
+def _placed(stage: Stage, out: Path, plan: Plan, number: int, folder: Path) -> Member:
+    """A finished model, with its tokenizer, where the teacher's folder has it."""
+    place = out / MEMBERS / str(number) if number else out
+    copy_model(folder, place, tokenizer_folder(stage, member=plan.tokens))
+    return Member(place, plan.weight, plan.tokens)
+
+
+def _joined(outcomes: list[Outcome], score: float) -> Outcome:
+    """Several runs as one: their histories by number, the first one's without."""
+    history = [
+        (step, f"member_{number}_{name}" if number else name, value)
+        for number, outcome in enumerate(outcomes)
+        for step, name, value in outcome.history
+    ]
+    return Outcome(score=score, history=history, rows=sum(outcome.rows for outcome in outcomes))
+
+
+def _alone(scores: list[float]) -> dict[str, float]:
+    """Each model's own dev accuracy, where there are several."""
+    return {f"dev_accuracy_{number}": score for number, score in enumerate(scores)} if len(scores) > 1 else {}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Stage tokenize: exact token ids of every split, without padding, to `data/tokens`.
 
-Where the student has a tokenizer of its own, the same rows once more as its tokens, in the folder `student`.
+Where the student has a tokenizer of its own, the same rows once more as its tokens, in the folder `student`; where a
+further teacher has one, once more as its, in `members/<name>`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from potstill.data.tokenization import (
     student_base,
     write_tokens,
 )
+from potstill.models.members import MEMBERS
 from potstill.models.vocabulary import trim_tokenizer
 from tasks.stage import Result, Stage, main
 
@@ -43,6 +45,8 @@ def run(stage: Stage) -> Result:
         tables = {split: pq.read_table(prepared / f"{split}.parquet") for split in SPLITS}
         shared = {"max_length": plan.max_length, "pair": about["pair"], "labels": about["labels"]}
         info = _write_whole(base, folder, tables, shared)
+        for member in sorted((base / MEMBERS).glob("*")):
+            _write_member(member, folder, tables, info)
         student = _write_student(base, folder, tables, info, plan.vocabulary)
         write_manifest(folder, {"prepared": sha256_file(prepared / MANIFEST), "base": sha256_file(base / MANIFEST)})
     return _result(info, student)
@@ -62,6 +66,16 @@ def _write_splits(folder: Path, tables: Mapping[str, pa.Table], max_length: int)
     """Every split as tokens of the tokenizer in the folder, and what was written."""
     tokenizer = load_tokenizer(folder / "tokenizer", max_length)
     return {split: asdict(write_tokens(table, tokenizer, folder / f"{split}.arrow")) for split, table in tables.items()}
+
+
+def _write_member(base: Path, folder: Path, tables: Mapping[str, pa.Table], info: Info) -> None:
+    """The folder `members/<name>` of a further teacher, where its tokens are not the first one's."""
+    own = folder / MEMBERS / base.name
+    _write_whole(base, own, tables, info)
+    if (own / "tokenizer" / "tokenizer.json").read_bytes() == (folder / "tokenizer" / "tokenizer.json").read_bytes():
+        shutil.rmtree(own)
+        if not any(own.parent.iterdir()):
+            own.parent.rmdir()
 
 
 def _write_student(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import SPLITS, Augment, Prepare
+from potstill.config import GENERATOR, SPLITS, Augment, Prepare
 from potstill.config import Table as TableParams
 from potstill.data.augmentation import augment
 from potstill.data.cleaning import clean, comparable
@@ -84,8 +84,13 @@ class Prepared:
         return pa.table(columns | {"label": pa.array(labels, pa.int64())})
 
 
-def prepare(raw: Path, params: Prepare) -> Prepared:
+def prepare(raw: Path, params: Prepare, *, device: str = "auto") -> Prepared:
     """Read, clean, split and deduplicate.
+
+    Args:
+        raw: what `ingest` brought.
+        params: the section.
+        device: where a model that replaces words runs: auto, cpu, cuda or mps.
 
     Raises:
         PotstillError: a file, column, label, class or split does not allow it; see the class of each in
@@ -106,7 +111,8 @@ def prepare(raw: Path, params: Prepare) -> Prepared:
     if params.near_duplicate is not None:
         leaked |= _without_near_copies(splits, params.near_duplicate, removed)
     if params.augment is not None:
-        report["augmented"] = _augment(splits, params.augment, params.near_duplicate)
+        texts = _augmented([row.text for row in splits["train"]], params.augment, raw / GENERATOR, device)
+        report["augmented"] = _add(splits, texts, params.near_duplicate)
     if given_test:
         _check_leakage(len(leaked), len(splits["test"]), params.max_leakage, report)
     _check_classes(splits, labels)
@@ -235,9 +241,17 @@ def _without_near_copies(splits: dict[str, list[Row]], threshold: float, removed
     return leaked
 
 
-def _augment(splits: dict[str, list[Row]], params: Augment, near: float | None) -> dict[str, Any]:
-    """Add cuts of the train rows to transfer, in place, without those that are or come close to a held-out row."""
-    texts = augment([row.text for row in splits["train"]], params.crops, params.splices, params.seed)
+def _augmented(texts: Sequence[str], params: Augment, generator: Path, device: str) -> list[str]:
+    made = augment(texts, params)
+    if params.replacements:
+        from potstill.data.replacement import replace_words
+
+        made += replace_words(texts, params, generator, device)
+    return made
+
+
+def _add(splits: dict[str, list[Row]], texts: Sequence[str], near: float | None) -> dict[str, Any]:
+    """Add new texts to transfer, in place, without those that are or come close to a held-out row."""
     rows = {row.key: row for row in (Row(text, None, None, "transfer") for text in texts)}
     beside = splits | {"transfer": [*splits["transfer"], *rows.values()]}
     removed: Counter[str] = Counter()

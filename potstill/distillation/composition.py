@@ -45,7 +45,8 @@ class Blend:
     def __call__(self, both: Both) -> Terms:
         """The two weighted terms of a batch."""
         gold = (both.labels >= 0).float()
-        soft = (1 - (1 - self.alpha) * gold) * kl_divergence(both.student.logits, both.teacher.logits, self.temperature)
+        taught = kl_divergence(both.student.logits, both.teacher.at(self.temperature), self.temperature)
+        soft = (1 - (1 - self.alpha) * gold) * taught
         hard = (1 - self.alpha) * cross_entropy(both.student.logits, both.labels)
         return {"kl": soft.sum() / both.window.rows, "ce": hard.sum() / both.window.rows}
 
@@ -171,7 +172,7 @@ def distillation(
         SignalError: neither source can give what a term needs.
     """
     if teacher_rows is not None:
-        _check_no_tokens_meet(params.terms)
+        _check_no_tokens_meet(params)
     terms = make_terms(params.terms, student, teacher, seed)
     covered = stored.supports(teacher_needs(terms))
     source = stored if covered else FirstAble((stored, LiveTeacher(teacher, device, precision)))
@@ -191,8 +192,13 @@ def _union(needs: Iterable[Needs]) -> Needs:
     return reduce(or_, needs, LOGITS)
 
 
-def _check_no_tokens_meet(configs: Sequence[TermBase]) -> None:
-    kinds: list[str] = [config.kind for config in configs]  # type: ignore[attr-defined]
+def _check_no_tokens_meet(params: Distill) -> None:
+    if params.mixup is not None:
+        raise ModelError(
+            "mixup blends rows token by token, but student and teacher have tokenizers of their own and split texts "
+            "differently; set distill.mixup to null"
+        )
+    kinds: list[str] = [config.kind for config in params.terms]
     by_token = next((kind for kind in kinds if kind in BY_TOKEN), None)
     if by_token is not None:
         raise ModelError(
@@ -221,4 +227,5 @@ def _on(device: torch.device, outputs: Outputs) -> Outputs:
         {number: SelfAttention(*(part.to(device) for part in parts)) for number, parts in outputs.attention.items()},
         {number: SentenceVectors(*(part.to(device) for part in parts)) for number, parts in outputs.vectors.items()},
         None if outputs.mask is None else outputs.mask.to(device),
+        None if outputs.ensemble is None else outputs.ensemble.to(device),
     )

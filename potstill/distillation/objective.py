@@ -60,6 +60,13 @@ class Objective(nn.Module):
     model. A teacher is never one of its submodules.
     """
 
+    # Of a teacher, beside logits.
+    asks: Needs = LOGITS
+
+    def describe(self) -> list[str]:
+        """What it is, one line a term, as the user reads it."""
+        raise NotImplementedError
+
     def view(self, batch: Batch, epoch: int) -> Batch:
         """What the model is shown of a batch in an epoch: a pure function of both, for the sake of a resumed run."""
         return batch
@@ -79,6 +86,10 @@ class Objective(nn.Module):
 
 class Supervised(Objective):
     """Cross-entropy with the gold labels, mean over the rows that have one."""
+
+    def describe(self) -> list[str]:
+        """Its one term."""
+        return ["CE on the gold labels"]
 
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
         """The one term `ce`."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
+    from potstill.distillation.ensembles import Ensemble
+
 
 class SelfAttention(NamedTuple):
     """What one layer's self-attention projects its input to, all heads side by side, each [batch, sequence, width]."""
@@ -77,6 +79,8 @@ class Outputs:
             gives the states instead (`sentences.vectors_of` takes either).
         mask: [batch, sequence] of the states, 0 on padding, where the model read other tokens than the batch's; None:
             the batch's own.
+        ensemble: what each of several teachers says, where there are several: the logits are their mean, and the rest
+            is the first one's.
     """
 
     logits: Tensor
@@ -84,6 +88,11 @@ class Outputs:
     attention: Mapping[int, SelfAttention] = field(default_factory=dict)
     vectors: Mapping[int, SentenceVectors] = field(default_factory=dict)
     mask: Tensor | None = None
+    ensemble: Ensemble | None = None
+
+    def at(self, temperature: float) -> Tensor:
+        """[batch, classes] logits for a loss that softens them at T; of several teachers, see `ensemble_logits`."""
+        return self.logits if self.ensemble is None else self.ensemble.at(temperature)
 
 
 LOGITS = Needs()

@@ -66,7 +66,11 @@ class LiveTeacher:
 
 @dataclass(frozen=True)
 class FirstAble:
-    """The first of several sources that can give what a batch asks for: a store before a live teacher."""
+    """The first of several sources that can give what a batch asks for: a store before a live teacher.
+
+    Logits are always the first's, so that what they teach does not change with what else is asked for; and those of an
+    ensemble are of all its members, layers of the live one.
+    """
 
     sources: tuple[Source, ...]
 
@@ -80,8 +84,12 @@ class FirstAble:
         return any(source.supports(needs) for source in self.sources)
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """That source's outputs."""
-        return next(source for source in self.sources if source.supports(needs))(batch, needs)
+        """That source's outputs with the first source's logits."""
+        able = next(source for source in self.sources if source.supports(needs))
+        if able is self.sources[0]:
+            return able(batch, needs)
+        first = self.sources[0](batch)
+        return replace(able(batch, needs), logits=first.logits, ensemble=first.ensemble)
 
 
 @dataclass(frozen=True)

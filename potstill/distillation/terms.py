@@ -220,7 +220,8 @@ def _check_attention(config: AttentionTerm, student: Shape, teacher: Shape) -> N
 
 def _kl(term: Term, both: Both) -> Tensor:
     assert isinstance(term.config, KlTerm)
-    rows = kl_divergence(both.student.logits, both.teacher.logits, term.config.temperature)
+    temperature = term.config.temperature
+    rows = kl_divergence(both.student.logits, both.teacher.at(temperature), temperature)
     return rows.sum() / both.window.rows
 
 
@@ -234,7 +235,8 @@ def _mse(term: Term, both: Both) -> Tensor:
 
 def _dist(term: Term, both: Both) -> Tensor:
     assert isinstance(term.config, DistTerm)
-    logits = (both.student.logits, both.teacher.logits, term.config.temperature)
+    temperature = term.config.temperature
+    logits = (both.student.logits, both.teacher.at(temperature), temperature)
     over_rows = dist_intra_class(*logits).mean() * len(both.labels)
     return (dist_inter_class(*logits).sum() + over_rows) / both.window.rows
 

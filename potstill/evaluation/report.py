@@ -88,6 +88,7 @@ def render_report(
         proof=_proof_rows(metrics["proof"]),
         headers=table.headers(metrics),
         rows=table.rows(metrics),
+        note=table.note(metrics),
         figures={name: Markup(svg) for name, svg in figures.items()},
         examples=examples,
         splits=splits,

@@ -24,12 +24,14 @@ class Answers:
         temperature: divides the logits before they become probabilities; 1 for a model that was not calibrated.
         parameters: weights of the model, counted.
         file_bytes: size of the file that holds them.
+        members: models whose probabilities the logits are the mean of; weights, file and speed are one model's.
     """
 
     logits: Floats
     temperature: float
     parameters: int
     file_bytes: int
+    members: int = 1
 
     @cached_property
     def predictions(self) -> Ints:
@@ -71,7 +73,7 @@ def score(labels: Ints, answers: Answers, settings: Evaluate) -> dict[str, float
         "temperature": answers.temperature,
         "parameters": answers.parameters,
         "megabytes": answers.file_bytes / 1e6,
-    }
+    } | ({"members": answers.members} if answers.members > 1 else {})
 
 
 def compare(

@@ -35,12 +35,20 @@ def rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     return [_row(MODELS[name], models[name]) for name in MODELS if name in models]
 
 
+def note(metrics: Mapping[str, Any]) -> str | None:
+    """What the rows do not say: that a teacher is scored as an ensemble and timed as one model."""
+    members = metrics["models"].get("teacher", {}).get("members", 1)
+    if members == 1:
+        return None
+    return f"{MODELS['teacher']}: scores of {members} models together; size and speed of the first alone"
+
+
 def render_table(metrics: Mapping[str, Any]) -> Table:
     """The content of reports/metrics.json as a table for a terminal; the model that ships is bold."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption=note(metrics), caption_justify="left")
     for index, title in enumerate(headers(metrics)):
         # Folded where the terminal is narrow: a number is never cut.
         table.add_column(title, justify="left" if index == 0 else "right", overflow="fold")

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
+from potstill.export.four_bits import embedding_lookups, store_embeddings_in_4_bits
 from potstill.export.quiet import errors_only
 
 Floats = npt.NDArray[np.float32]
@@ -19,7 +20,7 @@ INT8_MAX = 127
 OPERATORS = ["MatMul", "Gemm", "Gather"]
 
 
-def quantize_int8(source: Path, target: Path, keep: Sequence[str] = ()) -> None:
+def quantize_int8(source: Path, target: Path, keep: Sequence[str] = (), *, embedding_bits: int = 8) -> None:
     """Write `source` with signed 8-bit weights, one scale per output channel; activations are quantized at run time.
 
     Args:
@@ -27,6 +28,10 @@ def quantize_int8(source: Path, target: Path, keep: Sequence[str] = ()) -> None:
         target: the file to write.
         keep: names of matrix products that are computed in fp32, with weights rounded to 8 bits: what costs accuracy
             are their inputs.
+        embedding_bits: of the token embeddings: 8, or 4 with a scale and a zero point for every few of them.
+
+    Raises:
+        ModelError: 4 bits for embeddings of a width that cannot be cut into blocks.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -37,10 +42,12 @@ def quantize_int8(source: Path, target: Path, keep: Sequence[str] = ()) -> None:
             weight_type=QuantType.QInt8,
             per_channel=True,
             op_types_to_quantize=OPERATORS,
-            nodes_to_exclude=list(keep),
+            nodes_to_exclude=[*keep, *(embedding_lookups(source) if embedding_bits == 4 else [])],
         )
     if keep:
         _store_weights_in_int8(target, keep)
+    if embedding_bits == 4:
+        store_embeddings_in_4_bits(target)
 
 
 def _store_weights_in_int8(path: Path, names: Sequence[str]) -> None:

@@ -143,10 +143,19 @@ def check_labels(folder: Path, labels: Sequence[str]) -> list[int]:
         )
     names = [str(name) for _, name in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))]
     names = names or [f"LABEL_{index}" for index in range(int(config.get("num_labels", 2)))]
+    return match_labels(names, labels, str(folder))
+
+
+def match_labels(names: Sequence[str], labels: Sequence[str], where: str) -> list[int]:
+    """For each of our labels its index among a teacher's names, letter case aside.
+
+    Raises:
+        LabelCountError: the counts differ, or the names are real names and differ.
+    """
     wanted = [str(label) for label in labels]
     if len(names) != len(wanted):
         raise LabelCountError(
-            f"the teacher in {folder} has {len(names)} labels ({', '.join(names[:8])}), the data has {len(wanted)} "
+            f"the teacher in {where} has {len(names)} labels ({', '.join(names[:8])}), the data has {len(wanted)} "
             f"({', '.join(wanted[:8])}); give a teacher of the same task or set teacher.fine_tuned to false"
         )
     if all(name == f"LABEL_{index}" for index, name in enumerate(names)):
@@ -155,7 +164,7 @@ def check_labels(folder: Path, labels: Sequence[str]) -> list[int]:
     missing = [label for label in wanted if label.lower() not in lower]
     if missing:
         raise LabelCountError(
-            f"the teacher in {folder} does not know the label {missing[0]!r}; its labels are {', '.join(names[:8])}"
+            f"the teacher in {where} does not know the label {missing[0]!r}; its labels are {', '.join(names[:8])}"
         )
     return [lower.index(label.lower()) for label in wanted]
 
@@ -187,6 +196,11 @@ def output_layer(model: PreTrainedModel) -> Any:
 def save_model(model: PreTrainedModel, folder: Path, tokenizer: Path) -> None:
     """Write weights (safetensors), config and the tokenizer's files as a normal `save_pretrained` folder."""
     model.save_pretrained(folder)
+    copy_tokenizer_files(tokenizer, folder)
+
+
+def copy_tokenizer_files(tokenizer: Path, folder: Path) -> None:
+    """Put the files of a tokenizer beside a model."""
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, folder / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,20 +14,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def start_from_general(student: PreTrainedModel, general: Path) -> bool:
+def start_from_general(student: PreTrainedModel, layers: Sequence[int], general: Path) -> bool:
     """Give a student the embeddings and layers of a general student; its head stays, and so does its pooler.
 
     Args:
         student: of any task, changed in place.
+        layers: of the base that it was made of.
         general: `data/general`.
 
     Returns:
-        Whether there is a general student; if not, nothing was done.
+        Whether there is a general student of these layers; if not, nothing was done.
 
     Raises:
         ModelError: its class or its shape differs.
     """
-    if read_json(general / MANIFEST)["about"]["layers"] is None:
+    if read_json(general / MANIFEST)["about"]["layers"] != list(layers):
         return False
     own = student.base_model.state_dict()
     theirs = {name: value for name, value in load_encoder(general).state_dict().items() if not is_pooler(name)}

@@ -13,6 +13,8 @@ from potstill.models.families import FAMILIES, Family, family_of, layers_path
 if TYPE_CHECKING:
     from transformers import DistilBertConfig, PreTrainedConfig, PreTrainedModel
 
+    from potstill.config import Distill
+
 # The parts of a layer that BERT and DistilBERT have in common: all of them.
 _PARTS = ("query", "key", "value", "attention_out", "attention_norm", "ffn_in", "ffn_out", "ffn_norm")
 # BERT's head -> DistilBERT's class and its names.
@@ -34,20 +36,34 @@ _HEADS = {
 _DISTILBERT_EPS = 1e-12
 
 
-def check_layers(layers: Sequence[int], available: int, where: str) -> None:
+def check_layers(layers: Sequence[int], available: int, where: str, key: str = "distill.layers") -> None:
     """Refuse layers that the teacher does not have.
 
     Raises:
         ModelError: a layer is out of range, or there are none.
     """
     if not layers:
-        raise ModelError("distill.layers names no layer; give at least one, as [0]")
+        raise ModelError(f"{key} names no layer; give at least one, as [0]")
     beyond = [layer for layer in layers if not 0 <= layer < available]
     if beyond:
         raise ModelError(
-            f"distill.layers names layer {beyond[0]}, but the teacher in {where} has {available} layers "
-            f"(0 to {available - 1})"
+            f"{key} names layer {beyond[0]}, but the teacher in {where} has {available} layers (0 to {available - 1})"
         )
+
+
+def check_plan(params: Distill, teacher: PreTrainedModel) -> None:
+    """Refuse a `distill` section that names layers which the teacher does not have, before anything is trained.
+
+    Raises:
+        ModelError: see `check_layers`; also a class that is not known.
+    """
+    available = getattr(teacher.config, family_of(teacher.config).layers_key)
+    where = teacher.config.name_or_path or "memory"
+    check_layers(params.layers, available, where)
+    for layers in params.assistants:
+        check_layers(layers, available, where, "distill.assistants")
+    for layers in params.mutual.students if params.mutual is not None else []:
+        check_layers(layers, available, where, "distill.mutual.students")
 
 
 def student_from_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:

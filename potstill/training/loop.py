@@ -17,6 +17,7 @@ from potstill.config import Distill, Training
 from potstill.data.batches import Batch, Ints, TokenDataset, shuffled_batches
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.errors import TrainingError
+from potstill.models.cohort import Cohort
 from potstill.progress import Bar, progress, say
 from potstill.training import checkpoints
 from potstill.training.adversarial import caught_embeddings, moved_embeddings
@@ -25,6 +26,7 @@ from potstill.training.compiling import choose_compiled
 from potstill.training.distributed import World, here
 from potstill.training.failures import keep_failure
 from potstill.training.hotpath import keep_freed_memory, training_attention
+from potstill.training.lora import low_rank
 from potstill.training.memory import TokenBudget
 from potstill.training.mixup import mix, mixed_embeddings
 from potstill.training.packing import choose_packing, packed
@@ -114,8 +116,10 @@ def train(
     packing = choose_packing(plan.packing, model, plan, device, setting.precision)
     if packing:
         say(f"{setting.name}: rows end to end, without padding")
-    with training_attention(model, device, packing=packing):
-        return _Run(model.to(device), dataset, objective.to(device), score, setting, world, packing=packing).go()
+    model = model.to(device)
+    _adapt(model, plan)
+    with training_attention(model, device, packing=packing), low_rank(model, plan.lora, setting.name):
+        return _Run(model, dataset, objective.to(device), score, setting, world, packing=packing).go()
 
 
 class _Run:
@@ -136,7 +140,6 @@ class _Run:
         self.world, self.packing = world, packing
         plan = setting.plan
         self.mixup = plan.mixup if isinstance(plan, Distill) else None
-        _adapt(model, plan)
         epochs = [self._windows(epoch) for epoch in range(plan.epochs)]
         self.steps = sum(map(len, epochs))
         self.total_rows = len(dataset) * plan.epochs
@@ -178,12 +181,14 @@ class _Run:
         plan, hindrance = self.setting.plan, None
         if self.packing or plan.adversarial is not None or self.mixup is not None:
             hindrance = "packing, adversarial steps and mixup change the model's passes"
-        elif self.objective.needs(0, self.steps):
+        elif isinstance(self.model, Cohort):
+            hindrance = "students that teach each other run one after the other"
+        elif self.objective.needs(0, self.steps) or type(self.objective).observe is not Objective.observe:
             hindrance = "terms of the loss look into the model's layers"
 
         def try_out(runner: torch.nn.Module) -> None:
             self.model.train()
-            batch = self.dataset.batch(windows[0][0])
+            batch = self._batch(windows[0][0])
             before = checkpoints.random_state(self.setting.device)
             self._pass(batch, Window.of([batch], 0, self.steps), runner)
             self.optimizer.zero_grad(set_to_none=True)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from potstill.config import Switch, Training
 from potstill.data.batches import Batch
 from potstill.errors import ModelError
+from potstill.models.cohort import Cohort
 from potstill.models.families import FAMILIES, family_of, layers_of
 from potstill.training.precision import Precision
 
@@ -78,6 +79,8 @@ def choose_packing(
 
 
 def _hindrance(model: PreTrainedModel, plan: Training, device: torch.device, precision: Precision) -> str | None:
+    if isinstance(model, Cohort):
+        return "students that teach each other run one after the other"
     config = model.config
     if config.model_type not in FAMILIES or not family_of(config).plain_attention:
         return f"{config.model_type} models add positions to their attention, which rows end to end would mix up"

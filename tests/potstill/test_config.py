@@ -102,6 +102,21 @@ def test_the_default_file_fits() -> None:
         ("general.terms", [{"kind": "ce"}], "general: the term ce compares answers to a task"),
         ("general.masked_lm", {"kl": 0.0, "ce": 0.0}, "general.masked_lm: kl and ce are both 0"),
         ("schedule.cron", "daily", "schedule.cron = 'daily'"),
+        # A section that may be null.
+        ("prepare.augment", {"crps": 1}, "unknown key 'prepare.augment.crps'; did you mean 'crops'"),
+        ("prepare.augment", {"crops": -1}, "prepare.augment.crops = -1: input should be greater than or equal to 0"),
+        ("teacher.lora", {"ranc": 4}, "unknown key 'teacher.lora.ranc'; did you mean 'rank'"),
+        ("teacher.lora", {"targets": ["quary"]}, "teacher.lora.targets.0 = 'quary': input should be 'query', 'key'"),
+        ("teacher.members", {"large": {}}, "ingest.teachers (none) and teacher.members (large) have to name the same"),
+        ("distill.mutual", {"students": [[0, 2, 4]]}, "it takes two students or more to teach each other"),
+        ("distill.mutual", {"students": [[0], [1]]}, "without layers ([0, 2, 4]), which the control is made of"),
+        ("distill.assistants", [[0, 2, 3]], "layers names layer 4 in [0, 2, 4], but the assistant before it has only"),
+        ("distill.assistants", [[0, 2, 4], [0, 2, 3, 4]], "assistants names layer 3 in [0, 2, 3, 4]"),
+        (
+            "distill.mutual",
+            {"students": [[0, 2, 4], [1]], "teecher": True},
+            "unknown key 'distill.mutual.teecher'; did you mean 'teacher'",
+        ),
     ],
 )
 def test_a_misfit_is_named_with_its_value_and_what_is_allowed(path: str, value: Any, message: str) -> None:
@@ -128,6 +143,73 @@ def test_what_an_encoder_from_scratch_cannot_be(path: str, value: Any, message: 
 @pytest.mark.parametrize("path", sorted((DEFAULT.parent / "params").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_file_of_params_fits_in_place_of_the_defaults(path: Path) -> None:
     parse_params(read_params(DEFAULT) | read_params(path))
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("teacher", {"fine_tuned": True, "seeds": 3}, "teacher: seeds is 3 of a teacher that is taken as it is"),
+        (
+            "distill",
+            {"assistants": [[0, 2, 4, 5]], "mutual": {"students": [[0, 2, 4], [1]]}},
+            "distill: assistants and mutual exclude each other",
+        ),
+        (
+            "distill",
+            {"assistants": [[0, 2, 4, 5]], "terms": [{"kind": "hidden", "layers": [[3, 4]]}]},
+            "distill: terms name layers, which are others from one assistant to the next",
+        ),
+        (
+            "distill",
+            {"mutual": {"students": [[0, 2, 4], [1]], "teacher": False}, "terms": [{"kind": "mse"}]},
+            "distill: terms compare with the teacher",
+        ),
+        (
+            "distill",
+            {"mutual": {"students": [[0, 2, 4], [1]]}, "student": {"kind": "config"}},
+            "distill: mutual takes students of a teacher's layers, but student is of kind config",
+        ),
+        (
+            "distill",
+            {"mutual": {"students": [[0, 2, 4], [1]]}, "adversarial": {}},
+            "distill: mutual runs several students on a batch, which adversarial cannot; set adversarial to null",
+        ),
+        (
+            "distill",
+            {"mutual": {"students": [[0, 2, 4], [1]]}, "packing": True},
+            "distill: mutual runs several students on a batch, which packing cannot; set packing to auto",
+        ),
+    ],
+)
+def test_a_combination_that_cannot_be_is_refused(section: str, values: dict[str, Any], message: str) -> None:
+    params = read_params(DEFAULT)
+    params[section] |= values
+    with pytest.raises(ParamsError) as caught:
+        parse_params(params)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"teacher": {"seeds": 2}, "distill": {"mixup": {}}},
+            "distill.mixup asks one live teacher about blends of rows, but there are several",
+        ),
+        (
+            {"general": {"layers": [0, 2, 4]}, "distill": {"assistants": [[0, 2, 4, 5]]}},
+            "general.layers are set, but with distill.assistants or distill.mutual students start from the layers",
+        ),
+    ],
+)
+def test_sections_that_do_not_fit_each_other_are_refused(changes: dict[str, dict[str, Any]], message: str) -> None:
+    params = read_params(DEFAULT)
+    for section, values in changes.items():
+        params[section] = params.get(section, {}) | values
+    with pytest.raises(ParamsError) as caught:
+        parse_params(params)
+    assert message in str(caught.value)
 
 
 def test_a_missing_section_is_named() -> None:

@@ -10,6 +10,7 @@ from potstill.distill import distill
 from potstill.errors import PotstillError
 from potstill.models.loading import load_classifier, save_model
 from tests.conftest import generate_rows
+from tests.tasks.test_teacher import save_other
 
 ROWS = generate_rows(120)
 TEXTS, LABELS = [text for text, _ in ROWS], [label for _, label in ROWS]
@@ -71,7 +72,7 @@ def test_the_same_seed_gives_the_same_student(teacher: Path) -> None:
 def test_what_does_not_fit_is_said_before_anything_is_trained(
     teacher: Path, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("potstill.training.loop.train", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("potstill.training.together.train", lambda *_: pytest.fail("it trained"))
     with pytest.raises(PotstillError, match=message):
         distill(**({"teacher": teacher, "texts": TEXTS, "labels": LABELS} | QUICK | changes))
 
@@ -81,3 +82,84 @@ def test_a_teacher_without_a_head_or_a_tokenizer(tiny_base: Path, teacher: Path)
         distill(tiny_base, TEXTS)
     with pytest.raises(PotstillError, match="give its tokenizer too"):
         distill(load_classifier(teacher), TEXTS)
+
+
+@pytest.fixture(scope="module")
+def others(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Teachers beside the first: another seed, the same with its labels the other way round, and other labels."""
+    folders = {}
+    for name, labels in {
+        "seed": ["negative", "positive"],
+        "turned": ["Positive", "Negative"],
+        "other": ["a", "b"],
+    }.items():
+        torch.manual_seed(7)
+        model = load_classifier(tiny_base, labels)
+        if name == "turned":
+            with torch.no_grad():
+                model.classifier.weight.copy_(model.classifier.weight.flip(0))
+        folders[name] = tmp_path_factory.mktemp(name)
+        save_model(model, folders[name], tiny_base)
+    return folders
+
+
+def weights_of(found: Any) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = found.student.state_dict()
+    return state
+
+
+def test_several_teachers_are_one_and_their_labels_are_joined_by_name(teacher: Path, others: dict[str, Path]) -> None:
+    one, turned = (
+        weights_of(distill([teacher, others[name]], TEXTS, LABELS, weights=[1, 3], **QUICK))
+        for name in ("seed", "turned")
+    )
+    alone, twice = (weights_of(distill(given, TEXTS, LABELS, **QUICK)) for given in (teacher, [teacher, teacher]))
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert all(torch.allclose(value, turned[key], atol=1e-6) for key, value in one.items())
+    assert all(torch.allclose(value, twice[key], atol=1e-6) for key, value in alone.items())
+    assert not torch.allclose(one[name], alone[name], atol=1e-5)
+
+
+def test_a_teacher_with_another_tokenizer_reads_its_own_tokens(tmp_path: Path, teacher: Path) -> None:
+    found = distill([teacher, save_other(tmp_path, ["positive", "negative"])], TEXTS, LABELS, layers=[0], **QUICK)
+    assert found.tokenizer.vocab_size == load_classifier(teacher).config.vocab_size
+    assert set(found.report) >= {"accuracy", "teacher_accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "layers"),
+    [
+        ({"assistants": [[0, 1, 3]], "layers": [0, 3]}, 2),
+        ({"mutual": {"students": [[0, 3], [1, 2]]}, "layers": [0, 3]}, 2),
+        ({"lora": {"rank": 2}}, 2),
+    ],
+)
+def test_methods_of_the_distill_section_are_keywords(
+    teacher: Path, settings: dict[str, Any], layers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = distill(teacher, TEXTS, LABELS, **QUICK, **settings)
+    assert found.student.config.num_hidden_layers == layers
+    assert not [name for name in weights_of(found) if "lora" in name]
+    said = capsys.readouterr().out
+    assert ("assistant 1 of 1" in said) == ("assistants" in settings)
+    assert ("mean of the others" in said) == ("mutual" in settings)
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "message"),
+    [
+        (["first", "other"], {}, "the teacher in .* does not know the label 'negative'; its labels are a, b"),
+        (["first", "seed"], {"weights": [1.0]}, r"weights is \[1.0\] of 2 teachers; give each a number above 0"),
+        (["first", "seed"], {"weights": [1.0, 0.0]}, "give each a number above 0"),
+        ([], {}, "there is no teacher"),
+        (["first"], {"assistants": [[0, 2, 9]]}, "distill.assistants names layer 9"),
+        (["first"], {"mutual": {"students": [[0, 2]]}}, "two students or more"),
+    ],
+)
+def test_teachers_and_methods_that_do_not_fit_are_refused(
+    teacher: Path, others: dict[str, Path], names: list[str], changes: dict[str, Any], message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("potstill.training.together.train", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(PotstillError, match=message):
+        distill([({"first": teacher} | others)[name] for name in names], TEXTS, LABELS, **QUICK, **changes)

@@ -28,8 +28,10 @@ from potstill.evaluation.table import render_table
 from potstill.export.onnx_model import export_onnx, input_names
 from potstill.export.quantize import quantize_int8
 from potstill.models.loading import load_classifier, save_model
+from potstill.models.members import Member, write_members
 from potstill.models.student import student_from_layers
 from potstill.serving.runtime import Student
+from potstill.training.predict import predict_logits
 from tasks.evaluate import run
 from tasks.stage import Stage, load_stage
 from tests.conftest import generate_rows
@@ -307,3 +309,36 @@ def test_pairs_of_texts(tiny_base: Path, tmp_path: Path) -> None:
     assert metrics["models"]["teacher"]["texts_per_second"] > 0
     # The served student saw both texts as the tokens say.
     assert np.abs(_logits(tmp_path, "student") - _logits(tmp_path, "int8")).max() < 0.5
+
+
+def test_a_teacher_of_several_models_is_scored_together_and_timed_alone(copy: Path, metrics: Mapping[str, Any]) -> None:
+    teacher = copy / "data/teacher"
+    members = [Member(teacher, 0.25), Member(teacher / "members/1", 0.75)]
+    torch.manual_seed(9)
+    second = load_classifier(copy / "data/control")
+    with torch.no_grad():
+        second.classifier.weight.mul_(40)
+        second.classifier.bias.copy_(torch.tensor([5.0, -5.0]))
+    save_model(second, members[1].folder, copy / "data/tokens/tokenizer")
+    write_members(teacher, members)
+    write_manifest(teacher)
+    with _stage(copy) as stage:
+        run(stage)
+    found = read_json(copy / "reports/metrics.json")
+    ours = found["models"]["teacher"]
+    test = TokenDataset.open(copy / "data/tokens/test.arrow", 0)
+    logits = [predict_logits(load_classifier(member.folder), test) for member in members]
+    wanted = 0.25 * softmax(logits[0], 1.0) + 0.75 * softmax(logits[1], 1.0)
+    assert np.abs(softmax(_logits(copy, "teacher"), 1.0) - wanted).max() < 1e-5
+    assert ours["accuracy"] == (wanted.argmax(axis=1) == test.labels).mean()
+    assert (wanted.argmax(axis=1) != logits[0].argmax(axis=1)).any()
+    assert ours["members"] == 2
+    for name in ("parameters", "megabytes"):
+        assert ours[name] == metrics["models"]["teacher"][name]
+    assert "members" not in found["models"]["student"]
+    phrase = "Teacher: scores of 2 models together; size and speed of the first alone"
+    assert phrase in (copy / "reports/report.html").read_text(encoding="utf-8")
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(render_table(found))
+    assert phrase in captured.get()

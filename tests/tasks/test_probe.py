@@ -20,13 +20,13 @@ def taught(tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base:
     folder = make_workspace(
         tmp_path_factory.mktemp("probe") / "w", tiny_rows, tiny_base,
         project={"device": "cpu", "precision": "fp32"},
-        tokenize={"max_length": 48, "vocabulary": {"max_tokens": 100}},
+        tokenize={"max_length": 48, "vocabulary": {"min_count": 1}},
         teacher={"epochs": 4, "learning_rate": 5e-3, "batch_tokens": 512, "average_decay": None},
         distill={"layers": [0, 2], "learning_rate": 1e-3, "batch_tokens": 256, "average_decay": None},
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         run_stages(
-            *("ingest", "prepare", "validate", "tokenize", "teacher", "signals"), monkeypatch=patch, folder=folder
+            *("ingest", "prepare", "validate", "tokenize", "teacher", "signals", "general"), monkeypatch=patch, folder=folder
         )
     return folder
 
@@ -61,10 +61,13 @@ def test_the_same_numbers_again(params: Params) -> None:
     ]
 
 
-def test_all_layers_and_all_rows_come_nearest(params: Params) -> None:
+def test_a_student_of_all_layers_that_learns_nothing_is_the_teacher(params: Params) -> None:
+    distill = params.distill.model_copy(update={"learning_rate": 1e-12})
     seen: list[Probed] = []
-    probe(params, [[3], [0, 1, 2, 3]], 10_000, seen.append)
-    assert seen[1].kl < seen[0].kl
+    probe(params.model_copy(update={"distill": distill}), [[3], [0, 1, 2, 3]], 10_000, seen.append)
+    assert seen[0].kl > 1e-6
+    assert seen[1].agreement == 1.0
+    assert abs(seen[1].kl) < 1e-9
 
 
 @pytest.mark.parametrize("given", ["3", "[]", "[0, -1]", "[a]", "[true]"])

@@ -31,7 +31,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base:
         teacher=QUICK, distill=QUICK | {"layers": [0, 2]}, finetune=QUICK, control=QUICK,
         proof={"seeds": 2}, project={"precision": "fp32"},
     )  # fmt: skip
-    stages = ("ingest", "prepare", "validate", "tokenize", "teacher", "signals")
+    stages = ("ingest", "prepare", "validate", "tokenize", "teacher", "signals", "general")
     with pytest.MonkeyPatch.context() as monkeypatch:
         run_stages(*stages, monkeypatch=monkeypatch, folder=folder)
     return folder

@@ -42,7 +42,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base:
         evaluate={"latency_texts": 10, "throughput_texts": 40, "rounds": 1}, project={"precision": "fp32"},
         export={"int8_min_agreement": 0.5, "int8_max_accuracy_drop": 0.5},
     )  # fmt: skip
-    stages = ("ingest", "prepare", "validate", "tokenize", "teacher", "signals")
+    stages = ("ingest", "prepare", "validate", "tokenize", "teacher", "signals", "general")
     with pytest.MonkeyPatch.context() as monkeypatch:
         run_stages(*stages, monkeypatch=monkeypatch, folder=folder)
     return folder

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from potstill.config import Augment
 from potstill.data.augmentation import augment
 
 TEXTS = ["one two three four five six seven eight nine ten", "a b c d e f g h", "short text"]
@@ -11,7 +14,7 @@ def is_run_of(part: str, text: str) -> bool:
 
 
 def test_a_crop_is_a_run_of_its_texts_words() -> None:
-    made = augment(TEXTS, crops=3, splices=0, seed=0)
+    made = augment(TEXTS, Augment(crops=3, splices=0, seed=0))
     assert made
     for crop in made:
         assert any(is_run_of(crop, text) for text in TEXTS)
@@ -21,7 +24,7 @@ def test_a_crop_is_a_run_of_its_texts_words() -> None:
 
 
 def test_a_splice_is_a_cut_of_one_text_and_a_cut_of_another() -> None:
-    for splice in augment(TEXTS, crops=0, splices=4, seed=1):
+    for splice in augment(TEXTS, Augment(crops=0, splices=4, seed=1)):
         words = splice.split()
         assert any(
             any(is_run_of(" ".join(words[:at]), text) for text in TEXTS)
@@ -31,12 +34,51 @@ def test_a_splice_is_a_cut_of_one_text_and_a_cut_of_another() -> None:
 
 
 def test_a_text_without_spaces_is_cut_between_characters() -> None:
-    for crop in augment(CHINESE, crops=5, splices=0, seed=0):
+    for crop in augment(CHINESE, Augment(crops=5, splices=0, seed=0)):
         assert any(crop in text for text in CHINESE)
         assert 3 <= len(crop) < 11
 
 
 def test_the_cuts_of_a_text_depend_on_it_and_the_seed_alone() -> None:
-    first = augment(TEXTS, crops=1, splices=0, seed=5)
-    assert augment(["a new row that moves no other", *TEXTS], crops=1, splices=0, seed=5)[-len(first) :] == first
-    assert augment(TEXTS, crops=1, splices=0, seed=6) != first
+    first = augment(TEXTS, Augment(crops=1, splices=0, seed=5))
+    assert (
+        augment(["a new row that moves no other", *TEXTS], Augment(crops=1, splices=0, seed=5))[-len(first) :] == first
+    )
+    assert augment(TEXTS, Augment(crops=1, splices=0, seed=6)) != first
+
+
+@pytest.mark.parametrize("token", ["[MASK]", "<mask>"])
+def test_a_masked_copy_has_a_share_of_its_words_behind_the_token(token: str) -> None:
+    made = augment(TEXTS, Augment(crops=0, splices=0, masks=2, share=0.3, mask_token=token))
+    assert len(made) > len(TEXTS)
+    for copy in made:
+        words = copy.split()
+        (original,) = [text for text in TEXTS if len(text.split()) == len(words)]
+        changed = [word for word, was in zip(words, original.split(), strict=True) if word != was]
+        assert changed == [token] * max(round(0.3 * len(words)), 1)
+
+
+def test_a_shuffled_copy_has_the_same_words_in_spans() -> None:
+    made = augment(TEXTS, Augment(crops=0, splices=0, shuffles=3))
+    assert len(made) >= 3
+    for copy in made:
+        (original,) = [text for text in TEXTS if sorted(text.split()) == sorted(copy.split())]
+        words, was = copy.split(), original.split()
+        together = sum(was[at : at + 2] in [words[to : to + 2] for to in range(len(words))] for at in range(len(was)))
+        assert 2 <= together < len(was)  # spans of two words or more, in another order
+
+
+def test_a_text_without_spaces_is_masked_and_shuffled_by_characters() -> None:
+    made = augment(CHINESE, Augment(crops=0, splices=0, masks=1, shuffles=1))
+    masked = [text for text in made if "[MASK]" in text]
+    assert len(masked) == 2
+    assert [len(text.replace("[MASK]", "")) for text in masked] == [len(text) - 3 for text in CHINESE]
+    shuffled = [text for text in made if "[MASK]" not in text]
+    assert sorted(map(sorted, shuffled)) == sorted(map(sorted, CHINESE))
+
+
+def test_further_kinds_leave_the_cuts_as_they_were() -> None:
+    cuts = augment(TEXTS, Augment(crops=2, splices=2, seed=3))
+    more = augment(TEXTS, Augment(crops=2, splices=2, masks=2, shuffles=2, seed=3))
+    assert [text for text in more if text in cuts] == cuts
+    assert len(more) > len(cuts)

@@ -207,3 +207,33 @@ def test_hub_data_and_model_at_a_pinned_revision(tmp_path: Path, tiny_base: Path
         assert failed.returncode == 1
         assert "FetchError: the hub gave no me/nothing at revision" in failed.stderr
         assert not (tmp_path / "base").exists()
+
+
+def several(rows: Path, base: Path, other: Path) -> Ingest:
+    values = {"data": {"rows": {"kind": "file", "path": str(rows)}}, "teacher": {"kind": "file", "path": str(base)}}
+    return Ingest.model_validate(values | {"teachers": {"large": {"kind": "file", "path": str(other)}}})
+
+
+def test_further_teachers_lie_below_the_first(tmp_path: Path, tiny_rows: Path, tiny_base: Path) -> None:
+    ingest = several(tiny_rows, tiny_base, tiny_base)
+    origins = ingest_all(ingest, tmp_path / "raw", tmp_path / "base")
+    assert list(origins) == ["data.rows", "teacher", "teachers.large"]
+    assert file_sums(tiny_base).items() <= file_sums(tmp_path / "base" / "members" / "large").items()
+    assert verify(tmp_path / "base")["teachers.large"]["path"] == str(tiny_base)
+    assert list(verify(tmp_path / "raw")) == ["data.rows"]
+    assert list(local_fingerprint(ingest)) == ["data.rows", "teacher", "teachers.large"]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("tokenizer.json", r"ingest.teachers.large has no tokenizer.json"),
+        ("model.safetensors", "members/large has no .safetensors weights"),
+    ],
+)
+def test_a_further_teacher_that_lacks_a_part_is_refused(
+    tmp_path: Path, tiny_rows: Path, tiny_base: Path, file: str, message: str
+) -> None:
+    other = Path(shutil.copytree(tiny_base, tmp_path / "other"))
+    (other / file).unlink()
+    assert message in refused(several(tiny_rows, tiny_base, other), tmp_path, ModelError)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from transformers import BertConfig, BertForSequenceClassification
 
 from potstill.data.batches import TokenDataset
-from potstill.errors import ParityError
+from potstill.errors import ModelError, ParityError
+from potstill.export.four_bits import embedding_lookups, quantized
 from potstill.export.onnx_model import export_onnx
 from potstill.export.parity import compare, onnx_logits
-from potstill.export.quantize import most_sensitive, narrowing_products, quantize_int8
+from potstill.export.quantize import OPERATORS, most_sensitive, narrowing_products, quantize_int8
 from potstill.models.loading import load_classifier
 from potstill.models.student import student_from_layers
 from potstill.training.predict import predict_logits
@@ -111,6 +115,61 @@ def test_what_stays_in_fp32_is_stored_in_8_bits(tmp_path: Path, student: torch.n
     logits = {name: onnx_logits(tmp_path / f"{name}.onnx", rows, batch_tokens=1) for name in ("fp32", "all", "kept")}
     errors = {name: float(np.abs(found - logits["fp32"]).mean()) for name, found in logits.items()}
     assert 0 < errors["kept"] < 2 * errors["all"]
+
+
+def test_token_embeddings_in_4_bits(tmp_path: Path, student: torch.nn.Module) -> None:
+    export_onnx(student, tmp_path / "fp32.onnx", pair=False)
+    for bits in (4, 8):
+        quantize_int8(tmp_path / "fp32.onnx", tmp_path / f"{bits}.onnx", embedding_bits=bits)
+    table = student.get_input_embeddings().weight.detach().numpy()
+    sizes = {bits: (tmp_path / f"{bits}.onnx").stat().st_size for bits in (4, 8)}
+    # A scale and half a byte of zero point for every 32 weights.
+    assert sizes[4] - sizes[8] == pytest.approx(table.size * (1 / 2 + 4.5 / 32 - 1), abs=600)
+    rows = dataset(50, pair=False)
+    wanted = predict_logits(student, rows)
+    errors = {
+        bits: np.abs(onnx_logits(tmp_path / f"{bits}.onnx", rows, batch_tokens=1) - wanted).mean() for bits in sizes
+    }
+    assert 0 < errors[8] < errors[4] < 0.1
+    values, scales, zeros = quantized(table, 32)
+    rounded = (values.reshape(len(table), -1, 32) - zeros[..., None].astype(np.float32)) * scales[..., None]
+    # What the runtime looks up, to the bit: the model with rounded embeddings, all else quantized alike.
+    with torch.no_grad():
+        ours = copy.deepcopy(student)
+        ours.get_input_embeddings().weight.copy_(torch.from_numpy(rounded.reshape(table.shape)))
+    export_onnx(ours, tmp_path / "rounded.onnx", pair=False)
+    keep = embedding_lookups(tmp_path / "rounded.onnx")
+    assert len(keep) == 1
+    quantize_dynamic(
+        tmp_path / "rounded.onnx", tmp_path / "reference.onnx", weight_type=QuantType.QInt8, per_channel=True,
+        op_types_to_quantize=OPERATORS, nodes_to_exclude=keep,
+    )  # fmt: skip
+    found, reference = (onnx_logits(tmp_path / f"{name}.onnx", rows, batch_tokens=1) for name in ("4", "reference"))
+    assert np.array_equal(found, reference)
+
+
+@pytest.mark.parametrize("block", [16, 32])
+def test_4_bits_round_to_half_a_step_and_keep_zero(block: int) -> None:
+    weights = np.random.default_rng(3).normal(0.5, 1, (7, 64)).astype(np.float32)
+    weights[2] = 0
+    weights[3] = np.abs(weights[3]) + 1
+    values, scales, zeros = quantized(weights, block)
+    assert values.max() <= 15
+    assert scales.shape == zeros.shape == (7, 64 // block)
+    rounded = (values.reshape(7, -1, block) - zeros[..., None].astype(np.float32)) * scales[..., None]
+    assert (np.abs(rounded - weights.reshape(7, -1, block)) <= 1.001 * scales[..., None]).all()
+    assert np.abs(rounded - weights.reshape(7, -1, block)).mean() < 0.3 * scales.mean()
+    assert (rounded[2] == 0).all()
+
+
+def test_4_bits_of_a_width_without_blocks(tmp_path: Path) -> None:
+    config = BertConfig(
+        vocab_size=60, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=40,
+    )  # fmt: skip
+    export_onnx(BertForSequenceClassification(config), tmp_path / "fp32.onnx", pair=False)
+    with pytest.raises(ModelError, match=r"are 24 wide, which 16 does not divide; set export\.embedding_bits to 8"):
+        quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", embedding_bits=4)
 
 
 def test_nan_logits_never_ship() -> None:

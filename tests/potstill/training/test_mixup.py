@@ -13,7 +13,7 @@ from potstill.distillation.composition import distillation
 from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.signals import StoredSignals
 from potstill.distillation.teachers import LiveTeacher
-from potstill.errors import SignalError
+from potstill.errors import ModelError, SignalError
 from potstill.models.student import student_from_layers
 from potstill.training.loop import Setting, train
 from potstill.training.mixup import MixedBatch, mix, mixed_embeddings
@@ -123,3 +123,13 @@ def test_it_learns_from_blends(tmp_path: Path, precision: Any) -> None:
     outcome = train(student, data, goal, lambda _: 0.0, Setting("distill", plan, 3, CPU, precision, tmp_path))
     mixed = [value for _, name, value in outcome.history if name == "loss_mixup"]
     assert mixed[-1] < 0.7 * mixed[0]
+
+
+def test_tokens_of_two_tokenizers_do_not_blend(tmp_path: Path) -> None:
+    teacher, data = make("bert"), rows(8)
+    plan = Distill(epochs=1, learning_rate=1e-3, layers=[0], mixup=Mixup())
+    stored = StoredSignals(np.zeros((8, 3), dtype=np.float32), np.arange(8))
+    with pytest.raises(ModelError, match=r"mixup blends rows token by token, .* set distill\.mixup to null"):
+        distillation(
+            plan, make("bert"), teacher, stored, device=CPU, precision="fp32", seed=1, teacher_rows=data
+        )  # fmt: skip

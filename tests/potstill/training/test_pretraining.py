@@ -88,6 +88,12 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     assert all(torch.equal(value, straight[name]) for name, value in resumed.model.state_dict().items())
 
 
+def test_a_model_that_answers_some_tokens_only_is_not_compiled(tmp_path: Path) -> None:
+    work, setting = prepared(tmp_path, compile=True)
+    with pytest.raises(ModelError, match="compile is true, but terms of the loss look into the model's layers"):
+        work.train(setting)
+
+
 def test_what_is_cut_off_a_text_makes_further_rows(tmp_path: Path) -> None:
     short, _ = prepared(tmp_path / "a", max_length=8)
     long, _ = prepared(tmp_path / "b", max_length=64)

@@ -1,0 +1,169 @@
+"""Several teachers as one: their softened probabilities, averaged at the temperature of the loss that asks.
+
+Hinton et al. 2015, "Distilling the Knowledge in a Neural Network": the student of an ensemble learns the mean of its
+members' probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from potstill.data.batches import Batch
+from potstill.distillation.outputs import LOGITS, Needs, Outputs
+from potstill.errors import SignalError
+
+if TYPE_CHECKING:
+    from potstill.distillation.teachers import Source
+
+Floats = npt.NDArray[np.float32]
+
+
+def ensemble_logits(members: Tensor, weights: Sequence[float], temperature: float) -> Tensor:
+    """T * log of the weighted mean of the members' softmax at T: the logits that have it as their own softmax at T.
+
+    So every loss that softens a teacher's logits at T learns the mean of the softened probabilities. At another T they
+    are others.
+
+    Args:
+        members: [batch, members, ..., classes] logits; no gradient flows to them.
+        weights: one for each member, above 0; they add up to 1.
+        temperature: T > 0.
+
+    Returns:
+        [batch, ..., classes] in fp32.
+
+    Raises:
+        SignalError: there are not as many members as weights.
+    """
+    log_probabilities = torch.log_softmax(members.detach().float() / temperature, dim=-1)
+    return torch.logsumexp(log_probabilities + _along(members, weights).log(), dim=1) * temperature
+
+
+def mean_logits(members: Tensor, weights: Sequence[float]) -> Tensor:
+    """The weighted mean of the members' logits, which a squared error is nearest to.
+
+    Args:
+        members: [batch, members, ..., classes]; no gradient flows to them.
+        weights: see `ensemble_logits`.
+
+    Returns:
+        [batch, ..., classes] in fp32.
+
+    Raises:
+        SignalError: there are not as many members as weights.
+    """
+    return (members.detach().float() * _along(members, weights)).sum(dim=1)
+
+
+def pooled(members: Floats, weights: Sequence[float]) -> Floats:
+    """What an ensemble answers: the log of its mean probabilities, as logits.
+
+    Args:
+        members: [rows, members, ..., classes] logits.
+        weights: see `ensemble_logits`.
+
+    Returns:
+        [rows, ..., classes] in fp32; of one member, its own logits.
+    """
+    if len(weights) == 1:
+        return members[:, 0]
+    found: Floats = ensemble_logits(torch.from_numpy(members), weights, 1.0).numpy()
+    return found
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What the members of an ensemble say on a batch.
+
+    Attributes:
+        logits: [batch, members, ..., classes].
+        weights: one for each member; they add up to 1.
+    """
+
+    logits: Tensor
+    weights: tuple[float, ...]
+
+    def at(self, temperature: float) -> Tensor:
+        """See `ensemble_logits`."""
+        return ensemble_logits(self.logits, self.weights, temperature)
+
+    def to(self, device: torch.device) -> Ensemble:
+        """The same on a device."""
+        return Ensemble(self.logits.to(device), self.weights)
+
+
+@dataclass(frozen=True)
+class AllMembers:
+    """A source of the logits of all members of an ensemble, [batch, members, ..., classes], and of the first's layers.
+
+    Attributes:
+        sources: one for each member.
+    """
+
+    sources: tuple[Source, ...]
+
+    @property
+    def name(self) -> str:
+        """How many they are."""
+        return f"an ensemble of {len(self.sources)} teachers"
+
+    def supports(self, needs: Needs) -> bool:
+        """What the first does."""
+        return self.sources[0].supports(needs)
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """Every member's answer to the same rows."""
+        first, *others = self.sources
+        found = first(batch, needs)
+        return replace(found, logits=torch.stack([found.logits, *(other(batch).logits for other in others)], dim=1))
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """A source of an ensemble's outputs, made of one that gives its members' logits.
+
+    Attributes:
+        source: gives logits [batch, members, ..., classes].
+        weights: one for each member; they add up to 1.
+    """
+
+    source: Source
+    weights: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    def supports(self, needs: Needs) -> bool:
+        """What the source does."""
+        return self.source.supports(needs)
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """The members' answers and their mean."""
+        found = self.source(batch, needs)
+        logits = mean_logits(found.logits, self.weights)
+        return replace(found, logits=logits, ensemble=Ensemble(found.logits, self.weights))
+
+
+def average(source: Source, weights: Sequence[float]) -> Source:
+    """The source itself of one teacher; of several, whose logits it gives side by side, their mean."""
+    return source if len(weights) == 1 else Averaged(source, tuple(weights))
+
+
+def _along(members: Tensor, weights: Sequence[float]) -> Tensor:
+    """The weights in the shape of the members' dimension, the second."""
+    if members.dim() < 3 or members.shape[1] != len(weights):
+        raise SignalError(
+            f"the signals are {list(members.shape)} where [batch, {len(weights)} teachers, ..., classes] are needed; "
+            "run the signals stage again"
+        )
+    found = torch.tensor(weights, dtype=torch.float32, device=members.device)
+    return found.reshape(1, -1, *[1] * (members.dim() - 2))

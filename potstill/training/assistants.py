@@ -1,0 +1,138 @@
+"""Assistants in a chain: students of falling depth, each distilled from the one before, the last of which teaches.
+
+Mirzadeh et al. 2020, "Improved Knowledge Distillation via Teacher Assistant": a student learns less from a teacher far
+larger than itself than from one in between.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from potstill.config import Distill
+from potstill.data.batches import TokenDataset
+from potstill.distillation.composition import distillation
+from potstill.distillation.signals import StoredSignals
+from potstill.distillation.teachers import Source
+from potstill.models.student import student_from_layers
+from potstill.progress import say
+from potstill.training import finished
+from potstill.training.loop import Outcome, Setting, train
+from potstill.training.predict import predict_logits
+from potstill.training.selection import Score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What a student starts from and learns.
+
+    Attributes:
+        model: the teacher, or the last assistant.
+        source: its outputs on the rows to learn from.
+        layers: the student's layers, counted in this model.
+        outcomes: how the assistants' trainings ended, in order.
+    """
+
+    model: PreTrainedModel
+    source: Source
+    layers: list[int]
+    outcomes: tuple[Outcome, ...] = ()
+
+    @property
+    def history(self) -> list[tuple[int, str, float]]:
+        """Losses and scores of every assistant, as `assistant_<n>_<name>` with n from 1."""
+        return [
+            (step, f"assistant_{number}_{name}", value)
+            for number, outcome in enumerate(self.outcomes, start=1)
+            for step, name, value in outcome.history
+        ]
+
+
+def places(assistants: Sequence[Sequence[int]], layers: Sequence[int]) -> list[list[int]]:
+    """Each assistant's layers and then the student's, counted in the model before it.
+
+    Args:
+        assistants: layers of the teacher, each assistant's among those of the one before.
+        layers: the student's, of the teacher, among those of the last assistant.
+    """
+    chain = [*map(list, assistants), list(layers)]
+    return [chain[0]] + [[before.index(layer) for layer in after] for before, after in itertools.pairwise(chain)]
+
+
+def through_assistants(
+    params: Distill,
+    teaching: Teaching,
+    dataset: TokenDataset,
+    score: Callable[[PreTrainedModel], Score],
+    setting: Setting,
+) -> Teaching:
+    """Train the assistants of `distill.assistants`, one after the other, under the section's own plan.
+
+    A finished assistant is kept beside the checkpoints with its logits, and is not trained again.
+
+    Args:
+        params: assistants and layers; the objective is the student's.
+        teaching: the teacher and its outputs on the dataset.
+        dataset: the rows to learn from, as the teacher's tokens.
+        score: on dev, as the teacher's tokens.
+        setting: each assistant's checkpoints lie below its.
+
+    Raises:
+        ModelError, SignalError: see `distillation`.
+    """
+    *hops, last = places(params.assistants, params.layers)
+    for number, layers in enumerate(hops, start=1):
+        teaching = _hop(params, replace(teaching, layers=layers), number, dataset, score, setting)
+    return replace(teaching, layers=last)
+
+
+def _hop(
+    params: Distill,
+    teaching: Teaching,
+    number: int,
+    dataset: TokenDataset,
+    score: Callable[[PreTrainedModel], Score],
+    setting: Setting,
+) -> Teaching:
+    """One assistant, trained or found, as the teacher of the next."""
+    own = replace(setting, checkpoints=setting.checkpoints / f"assistant-{number}")
+    folder = own.checkpoints / "finished"
+    found, layers = finished.kept(folder), params.assistants[number - 1]
+    outcome = found or _train(params, teaching, dataset, score, own)
+    say(
+        f"{setting.name}: assistant {number} of {len(params.assistants)}, layers {layers} of the "
+        f"teacher: dev accuracy {outcome.score:.4f}{' (finished before)' if found else ''}"
+    )
+    source = StoredSignals(finished.signals(folder), np.arange(len(dataset)))
+    return Teaching(finished.load(folder), source, [], (*teaching.outcomes, outcome))
+
+
+def _train(
+    params: Distill,
+    teaching: Teaching,
+    dataset: TokenDataset,
+    score: Callable[[PreTrainedModel], Score],
+    setting: Setting,
+) -> Outcome:
+    """Train an assistant and keep it with its logits on the rows."""
+    assistant = student_from_layers(teaching.model, teaching.layers)
+    objective = distillation(
+        params,
+        assistant,
+        teaching.model,
+        teaching.source,
+        device=setting.device,
+        precision=setting.precision,
+        seed=setting.seed,
+    )
+    outcome = train(assistant, dataset, objective, score, setting)
+    logits = predict_logits(assistant, dataset, device=setting.device, precision=setting.precision)
+    finished.keep(setting.checkpoints / "finished", assistant.cpu(), outcome, logits)
+    return outcome

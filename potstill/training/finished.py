@@ -1,0 +1,91 @@
+"""Models that a stage of several trainings has finished, kept beside its checkpoints until the stage's outs appear.
+
+So a stage that is interrupted in its third training goes on there, with the bits of the first two.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from potstill.artifacts import MANIFEST, verify, whole_folder, write_manifest
+from potstill.errors import ChecksumError
+from potstill.models.loading import copy_tokenizer_files
+from potstill.progress import say
+from potstill.training.distributed import here
+from potstill.training.loop import Outcome
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_SIGNALS = "signals.npy"
+
+
+def keep(
+    folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.NDArray[np.float32] | None = None
+) -> None:
+    """Write a trained model, how its training ended, and what it says on rows of the caller's.
+
+    Of several processes the first writes, and the others wait for it.
+    """
+    about = {"score": outcome.score, "scores": outcome.scores, "history": outcome.history, "rows": outcome.rows}
+
+    def write() -> None:
+        _be_quiet()
+        with whole_folder(folder) as out:
+            model.save_pretrained(out)
+            if signals is not None:
+                np.save(out / _SIGNALS, signals, allow_pickle=False)
+            write_manifest(out, about)
+
+    here().from_first(write)
+
+
+def kept(folder: Path) -> Outcome | None:
+    """How the training of a kept model ended; None where there is none that verifies."""
+    return here().from_first(lambda: _kept(folder))
+
+
+def _kept(folder: Path) -> Outcome | None:
+    if not folder.exists():
+        return None
+    try:
+        about: dict[str, Any] = verify(folder)
+    except ChecksumError as error:
+        say(f"finished model passed over: {error}")
+        return None
+    history = [(int(step), str(name), float(value)) for step, name, value in about["history"]]
+    return Outcome(about["score"], about["scores"], history, about["rows"])
+
+
+def copy_model(folder: Path, to: Path, tokenizer: Path) -> None:
+    """Put a kept model and a tokenizer's files into a folder, as `save_model` would."""
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns(MANIFEST, _SIGNALS), dirs_exist_ok=True)
+    copy_tokenizer_files(tokenizer, to)
+
+
+def load(folder: Path) -> PreTrainedModel:
+    """A kept model, of the class that it was kept as, in evaluation mode and fp32."""
+    import torch
+    import transformers
+
+    _be_quiet()
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    cls = getattr(transformers, config.architectures[0])
+    return cls.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, local_files_only=True).eval()
+
+
+def _be_quiet() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it knows no setting in the environment
+
+
+def signals(folder: Path) -> npt.NDArray[np.float32]:
+    """What a kept model said, mapped."""
+    found: npt.NDArray[np.float32] = np.load(folder / _SIGNALS, mmap_mode="r", allow_pickle=False)
+    return found

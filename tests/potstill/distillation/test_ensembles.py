@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from potstill.config import Distill
+from potstill.data.batches import TokenDataset
+from potstill.distillation.composition import Blend, Distillation, distillation
+from potstill.distillation.ensembles import AllMembers, Averaged, average, ensemble_logits, mean_logits, pooled
+from potstill.distillation.losses import kl_divergence
+from potstill.distillation.objective import Window
+from potstill.distillation.outputs import Needs, observe
+from potstill.distillation.signals import StoredSignals
+from potstill.distillation.teachers import LiveTeacher, OwnTokens
+from potstill.errors import SignalError
+from potstill.models.student import student_from_layers
+from potstill.training.predict import model_inputs, predict_logits
+from tests.potstill.models.tiny import make
+
+CPU = torch.device("cpu")
+WEIGHTS = (0.5, 0.2, 0.3)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def averaged(members: Tensor, temperature: float) -> Any:
+    """The plain reference: [batch, ..., classes] mean of the members' softmax at T, in float64."""
+    scaled = members.double().numpy() / temperature
+    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    found = powers / powers.sum(axis=-1, keepdims=True)
+    return sum(weight * found[:, member] for member, weight in enumerate(WEIGHTS))
+
+
+def dataset(count: int, seed: int = 0) -> TokenDataset:
+    random = np.random.default_rng(seed)
+    lengths = random.integers(4, 12, count)
+    flat = random.integers(5, 50, lengths.sum()).astype(np.int32)
+    return TokenDataset(flat, lengths, None, random.integers(-1, 3, count), 0)
+
+
+ROWS = dataset(24)
+
+
+def model(seed: int, **sizes: int) -> Any:
+    torch.manual_seed(seed)
+    found = make("bert", **sizes)
+    with torch.no_grad():  # `make` draws what it adds from one seed
+        for weight in found.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    return found
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 7.0])
+@pytest.mark.parametrize("shape", [(8, 3, 4), (4, 3, 5, 4)])
+def test_its_softmax_at_the_temperature_is_the_mean_of_the_softened_probabilities(
+    shape: tuple[int, ...], temperature: float
+) -> None:
+    members = draw(*shape)
+    logits = ensemble_logits(members, WEIGHTS, temperature)
+    assert logits.dtype == torch.float32
+    found = torch.softmax(logits / temperature, dim=-1).numpy()
+    assert found == pytest.approx(averaged(members, temperature), rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_loss_and_its_gradient_are_those_against_the_mean_probabilities(temperature: float) -> None:
+    members, student = draw(8, 3, 4).requires_grad_(), draw(8, 4, seed=1).requires_grad_()
+    loss = kl_divergence(student, ensemble_logits(members, WEIGHTS, temperature), temperature)
+    loss.sum().backward()
+    taught = averaged(members.detach(), temperature)
+    ours = torch.softmax(student.detach().double() / temperature, dim=-1).numpy()
+    wanted = temperature**2 * (taught * (np.log(taught) - np.log(ours))).sum(axis=-1)
+    assert loss.detach().numpy() == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    assert student.grad is not None
+    assert student.grad.numpy() == pytest.approx(temperature * (ours - taught), rel=1e-4, abs=1e-5)
+    assert members.grad is None  # nothing flows to a teacher
+
+
+def test_it_is_neither_the_mean_of_the_logits_nor_that_at_another_temperature() -> None:
+    members = draw(8, 3, 4)
+    mean = mean_logits(members, WEIGHTS)
+    assert mean.numpy() == pytest.approx(
+        sum(weight * members[:, k].numpy() for k, weight in enumerate(WEIGHTS)), rel=1e-5
+    )
+    at_two = torch.softmax(ensemble_logits(members, WEIGHTS, 2.0) / 2, dim=-1)
+    assert not torch.allclose(at_two, torch.softmax(mean / 2, dim=-1), atol=1e-3)
+    assert not torch.allclose(at_two, torch.softmax(ensemble_logits(members, WEIGHTS, 1.0) / 2, dim=-1), atol=1e-3)
+
+
+def test_members_that_agree_teach_what_one_of_them_does() -> None:
+    one = draw(6, 4)
+    logits = ensemble_logits(torch.stack([one] * 3, dim=1), WEIGHTS, 3.0)
+    assert torch.allclose(torch.softmax(logits / 3, dim=-1), torch.softmax(one / 3, dim=-1), atol=1e-6)
+
+
+def test_what_it_answers_is_the_log_of_its_mean_probabilities() -> None:
+    members = draw(8, 3, 4)
+    assert np.exp(pooled(members.numpy(), WEIGHTS)) == pytest.approx(averaged(members, 1.0), rel=1e-5)
+    assert (pooled(members[:, :1].numpy(), [1.0]) == members[:, 0].numpy()).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 4), (8, 2, 4)])
+def test_signals_of_another_number_of_teachers_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(SignalError, match=r"where \[batch, 3 teachers, \.\.\., classes\] are needed; run the signals"):
+        ensemble_logits(draw(*shape), WEIGHTS, 2.0)
+
+
+def total(goal: Distillation, student: Any) -> dict[str, float]:
+    """The weighted terms of one batch of all rows."""
+    part = ROWS.batch(np.arange(len(ROWS)))
+    outputs = observe(student, model_inputs(part, CPU), goal.needs(0, 1))
+    return {name: float(term.detach()) for name, term in goal(outputs, part, Window.of([part])).items()}
+
+
+def test_stored_and_live_members_give_the_same_loss_on_their_own_tokens() -> None:
+    """The second reads other tokens of the same rows, in another vocabulary."""
+    other = dataset(24, seed=5)
+    teachers, rows = [model(1), model(2), model(3)], [ROWS, other, ROWS]
+    logits = np.stack([predict_logits(one, own) for one, own in zip(teachers, rows, strict=True)], axis=1)
+    live = [LiveTeacher(one, CPU) for one in teachers]
+    members = AllMembers((live[0], OwnTokens(live[1], other), live[2]))
+    stored = StoredSignals(logits, np.arange(len(ROWS)))
+    student = student_from_layers(teachers[0], [3, 0])
+    found = [
+        total(Distillation(Averaged(source, WEIGHTS), Blend(2.0, 0.9), {}), student) for source in (stored, members)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    part = ROWS.batch(np.arange(24))
+    ours = torch.softmax(torch.from_numpy(predict_logits(student, ROWS)).double() / 2, dim=-1).numpy()
+    taught = averaged(torch.from_numpy(logits), 2.0)
+    gold = part.labels >= 0
+    wanted = np.where(gold, 0.9, 1.0) * 4 * (taught * (np.log(taught) - np.log(ours))).sum(axis=-1)
+    assert found[0]["kl"] == pytest.approx(wanted.mean(), rel=1e-4)
+
+
+def test_terms_on_layers_see_the_first_member_and_terms_on_logits_all() -> None:
+    teachers = [model(1), model(2), model(3)]
+    logits = np.stack([predict_logits(one, ROWS) for one in teachers], axis=1)
+    stored = average(StoredSignals(logits, np.arange(len(ROWS))), WEIGHTS)
+    student = student_from_layers(teachers[0], [0, 2])
+    terms: list[Any] = [{"kind": "hidden"}, {"kind": "kl", "temperature": 5.0}, {"kind": "mse"}, {"kind": "dist"}]
+    params = Distill.model_validate({"layers": [0, 2], "epochs": 1, "learning_rate": 1e-3, "terms": terms})
+
+    def goal(source: Any) -> dict[str, float]:
+        return total(distillation(params, student, teachers[0], source, device=CPU, precision="fp32", seed=1), student)
+
+    found = goal(stored)
+    alone = goal(StoredSignals(logits[:, 0], np.arange(len(ROWS))))
+    assert found["hidden"] == pytest.approx(alone["hidden"], rel=1e-6)
+    for name in ("kl", "kl_2", "mse", "dist"):
+        assert found[name] != pytest.approx(alone[name], rel=1e-3), name
+    ours = torch.from_numpy(predict_logits(student, ROWS)).double()
+    taught = averaged(torch.from_numpy(logits), 5.0)
+    softened = torch.softmax(ours / 5, dim=-1).numpy()
+    wanted = 25 * (taught * (np.log(taught) - np.log(softened))).sum(axis=-1)
+    assert found["kl_2"] == pytest.approx(wanted.mean(), rel=1e-3)
+    mean = sum(weight * logits[:, k] for k, weight in enumerate(WEIGHTS))
+    assert found["mse"] == pytest.approx(((ours.numpy() - mean) ** 2).mean(), rel=1e-4)
+
+
+def test_one_teacher_is_no_ensemble() -> None:
+    stored = StoredSignals(np.zeros((2, 3), dtype=np.float32), np.arange(2))
+    assert average(stored, [1.0]) is stored
+    both = Averaged(stored, WEIGHTS)
+    assert both.name == stored.name
+    assert not both.supports(Needs(hidden=frozenset({1})))
