@@ -17,7 +17,7 @@ from potstill.models.loading import load_classifier, save_model
 from potstill.models.static import save_static, static_from_teacher
 from potstill.training.loop import train
 from tasks.learning import (
-    dev_accuracy,
+    dev_score,
     open_split,
     open_splits,
     prepare_setting,
@@ -57,7 +57,7 @@ def teach_static(stage: Stage, plan: StaticStudent, width: int, out: Path, param
         section, student, teacher, stored,
         device=setting.device, precision=setting.precision, seed=stage.project.seed,
     )  # fmt: skip
-    score = dev_accuracy(open_split(stage, "dev", student=True), setting, teacher_logits(stage, "dev"))
+    score = dev_score(stage, open_split(stage, "dev", student=True), setting, teacher_logits(stage, "dev"))
     outcome = train(student, dataset, objective, score, setting)
     with whole_folder(out) as folder:
         save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))

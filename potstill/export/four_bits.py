@@ -83,7 +83,7 @@ def quantized(weights: Floats, block: int) -> tuple[Bytes, Floats, Bytes]:
 
 
 def _is_lookup(node: object) -> bool:
-    return node.op_type == "Gather" and node.input[1] == "input_ids"  # type: ignore[attr-defined]
+    return bool(node.op_type == "Gather" and node.input[1] == "input_ids")  # type: ignore[attr-defined]
 
 
 def _replace(graph: GraphProto, table: TensorProto, parts: tuple[Bytes, Floats, Bytes]) -> None:
