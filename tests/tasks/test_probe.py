@@ -26,7 +26,9 @@ def taught(tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base:
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         run_stages(
-            *("ingest", "prepare", "validate", "tokenize", "teacher", "signals", "general"), monkeypatch=patch, folder=folder
+            *("ingest", "prepare", "validate", "tokenize", "teacher", "signals", "general"),
+            monkeypatch=patch,
+            folder=folder,
         )
     return folder
 
