@@ -401,7 +401,7 @@ class Signals(Strict):
     """The teacher's outputs over train and transfer."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    batch_tokens: Annotated[int, Field(ge=16)] = 8192
+    batch_tokens: Annotated[int, Field(ge=16)] = 1024
     # Of one file; an interrupted run goes on behind the files it finished.
     shard_rows: Positive = 4096
     # Beside logits, for losses on layers without a live teacher: hidden states of every token; queries, keys and
