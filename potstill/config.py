@@ -252,7 +252,7 @@ class LabelWords(Strict):
     separator: Annotated[str, Field(min_length=1)] = "/"
     # Tag of a word -> type of entity.
     types: Annotated[dict[str, str], Field(min_length=1)]
-    # Tags of which adjacent words are one entity, as surname and given name are.
+    # Tags of which two adjacent words are one entity, as surname and given name are.
     joined: list[str] = []
     between: Literal[" ", ""] = " "
 

@@ -129,7 +129,8 @@ def from_tagged_words(line: Any, label: LabelWords, where: str) -> Tagged:
         joins = kind is not None and tag == before and tag in label.joined
         words.append(word)
         tags.append(OUTSIDE if kind is None else f"{'I' if joins else 'B'}-{kind}")
-        before = tag
+        # Two words, no more: a list of names without commas has many of one tag.
+        before = "" if joins else tag
     return from_words(words, tags, "BIO2", label.between, where)
 
 

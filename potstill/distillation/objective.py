@@ -52,7 +52,7 @@ class Window:
         """The window of these batches."""
         rows = sum(len(batch.rows) for batch in batches)
         gold = sum(int(batch.gold.sum()) for batch in batches)
-        targets = sum(int((batch.labels >= 0).sum()) for batch in batches)
+        targets = sum(int((batch.labels >= 0).sum()) for batch in batches if batch.labels.dtype.kind == "i")
         answers = sum(len(batch.labels) for batch in batches)
         return cls(step, total, rows, gold, sum(batch.tokens for batch in batches), targets, answers)
 

@@ -110,6 +110,11 @@ def test_words_that_carry_their_part_of_speech() -> None:
     assert entities(row) == [("ORG", "中共中央"), ("PER", "江泽民"), ("LOC", "北京"), ("LOC", "上海")]
 
 
+def test_names_that_nothing_divides_are_two_words_each() -> None:
+    row = from_tagged_words("江/nr 泽民/nr 李/nr 鹏/nr 乔/nr 石/nr 、/w 克林顿/nr", PEOPLE, "row")
+    assert [name for _, name in entities(row)] == ["江泽民", "李鹏", "乔石", "克林顿"]
+
+
 @pytest.mark.parametrize("line", ["中国", "中国/", "/ns"])
 def test_a_word_without_a_tag_is_refused(line: str) -> None:
     with pytest.raises(LabelError, match=r"row: '.*' \(word 2\) has no tag behind '/'"):
