@@ -26,13 +26,14 @@ STAGES = [
     *("ingest", "prepare", "validate", "pretrain", "tokenize", "teacher", "signals"),
     *("general", "distill", "finetune", "control", "proof", "export", "evaluate"),
 ]
+SMOKE = {"texts": 8, "start_seconds": 240}
 CLASSLESS = {"min_per_class": None, "max_class_share": None}
 LONG = "the village with the doctor sister and some camera near our forest kitchen " * 8
 
 
 def run(folder: Path, rows: list[dict[str, Any]], base: Path, monkeypatch: pytest.MonkeyPatch, **sections: Any) -> Path:
     path = write_jsonl(folder / "rows.jsonl", rows)
-    workspace = make_workspace(folder / "w", path, base, **(COMMON | sections))
+    workspace = make_workspace(folder / "w", path, base, **(COMMON | {"smoke": SMOKE} | sections))
     run_stages(*STAGES, monkeypatch=monkeypatch, folder=workspace)
     return workspace
 
@@ -105,7 +106,7 @@ def test_entities(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     texts = pq.read_table(folder / "data/prepared/test.parquet").column("text").to_pylist()
     for row, one in zip(evaluated[:5], texts, strict=False):
         assert row["served"] == [vars(entity) for entity in student.tag([one])[0].entities]
-    with start(served(folder, tmp_path, monkeypatch), tmp_path / "log.txt", 60) as address:
+    with start(served(folder, tmp_path, monkeypatch), tmp_path / "log.txt", 240) as address:
         status, body = ask(address, "/v1/tag", {"texts": [text, LONG]})
         assert status == 200
         assert [(one["type"], one["text"]) for one in body["predictions"][0]["entities"]] == found
@@ -142,7 +143,7 @@ def test_questions(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert reply.answer == context[reply.start : reply.end]
     assert reply.windows > 1
     AutoModelForQuestionAnswering.from_pretrained(folder / "data/student")
-    with start(served(folder, tmp_path, monkeypatch), tmp_path / "log.txt", 60) as address:
+    with start(served(folder, tmp_path, monkeypatch), tmp_path / "log.txt", 240) as address:
         status, body = ask(address, "/v1/answer", {"questions": [{"question": question, "context": context}]})
         assert status == 200
         assert body["predictions"][0]["answer"] == reply.answer

@@ -105,10 +105,10 @@ def test_a_better_model_beats_and_an_equal_one_does_not() -> None:
     gold, found = rows()
     perfect, worse = count(gold, gold).moments(), count(gold, found).moments()
     options: dict[str, Any] = {"replicates": 300, "confidence": 0.95, "seed": 3}
-    better = compare_scores(perfect, worse, "f1", **options)
+    better = compare_scores([perfect], [worse], "f1", **options)
     assert better.outcome == "BEATS"
     assert better.low <= better.difference <= better.high
-    assert compare_scores(worse, worse, "f1", **options).outcome == "NO DIFFERENCE"
+    assert compare_scores([worse], [worse], "f1", **options).outcome == "NO DIFFERENCE"
 
 
 def test_units_that_do_not_match_are_refused() -> None:
