@@ -17,7 +17,7 @@ from potstill.export.parity import Logits, Parity, compare, onnx_logits
 from potstill.export.quantize import most_sensitive, quantize_int8
 from potstill.models.loading import load_classifier
 from potstill.training.predict import predict_logits
-from tasks.learning import open_split, tokenizer_folder, tokens_info
+from tasks.learning import factorize_embeddings, open_split, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
 
 # Of dev: enough to tell which product costs most.
@@ -29,10 +29,12 @@ def run(stage: Stage) -> Result:
     limits = stage.params(Export)
     dev = open_split(stage, "dev", student=True)
     student = load_classifier(stage.deps["student"])
+    with stage.work("inference"):
+        reference = predict_logits(student, dev)
+    factorize_embeddings(stage, student)
     with whole_folder(stage.outs["export"]) as folder:
         export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage)["pair"])
         with stage.work("inference"):
-            reference = predict_logits(student, dev)
             keep = _kept_in_fp32(folder / "student.fp32.onnx", limits.int8_fp32_products, dev, reference)
         quantize_int8(
             folder / "student.fp32.onnx", folder / "student.int8.onnx", keep, embedding_bits=limits.embedding_bits

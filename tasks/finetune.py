@@ -7,13 +7,21 @@ from potstill.config import Finetune
 from potstill.distillation.objective import Supervised
 from potstill.models.loading import load_classifier, save_model
 from potstill.training.loop import train
-from tasks.learning import dev_accuracy, open_split, prepare_setting, tokenizer_folder, training_result
+from tasks.learning import (
+    dev_accuracy,
+    factorize_embeddings,
+    open_split,
+    prepare_setting,
+    tokenizer_folder,
+    training_result,
+)
 from tasks.stage import Result, Stage, main
 
 
 def run(stage: Stage) -> Result:
     """Make `data/student/`."""
     student = load_classifier(stage.deps["distilled"])
+    factorize_embeddings(stage, student)
     setting = prepare_setting(stage, stage.params(Finetune), student, keep_start=True)
     score = dev_accuracy(open_split(stage, "dev", student=True), setting)
     with stage.work("training"):
