@@ -25,6 +25,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SPLITS = ("train", "dev", "test", "transfer")
 # Where `ingest.generator` lies in `data/raw/`.
 GENERATOR = "generator"
+# What a model is to answer: one class of several; any of several labels; a number.
+TaskKind = Literal["single_label", "multi_label", "regression"]
 # auto: where it is of use.
 Switch = Literal["auto"] | bool
 # Hidden states, counted from 0: what the first layer takes in.
@@ -146,11 +148,72 @@ class Table(Strict):
     split_column: str | None = None
 
 
+Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+def _check_interval(interval: list[float], name: str) -> None:
+    if interval[0] > interval[1]:
+        raise ValueError(f"{name} {interval}: the lower bound is above the upper")
+
+
 class LabelColumn(Strict):
-    """The label is the value of a column: strings or integers of any set."""
+    """The label is the value of a column: strings or integers of any set.
+
+    Of a multi_label task it is a list of them, or a string that `separator` takes apart; an empty one has no label.
+    """
 
     kind: Literal["column"]
     column: str
+    separator: Annotated[str, Field(min_length=1)] | None = None
+
+
+class LabelColumns(Strict):
+    """Several labels, each a column of its name that holds 0 or 1."""
+
+    kind: Literal["columns"]
+    columns: Annotated[list[str], Field(min_length=2)]
+
+
+class LabelRanges(Strict):
+    """Several labels of one number: each holds where the number is within one of its intervals, ends included."""
+
+    kind: Literal["ranges"]
+    column: str
+    ranges: Annotated[dict[str, Annotated[list[Interval], Field(min_length=1)]], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _order_bounds(self) -> Self:
+        for name, intervals in self.ranges.items():
+            for interval in intervals:
+                _check_interval(interval, f"ranges.{name}")
+        return self
+
+
+class LabelNumber(Strict):
+    """The label is a number; one outside `range` is refused."""
+
+    kind: Literal["number"]
+    column: str
+    range: Interval | None = None
+
+    @model_validator(mode="after")
+    def _order_bounds(self) -> Self:
+        if self.range is not None:
+            _check_interval(self.range, "range")
+        return self
+
+
+class LabelOrder(Strict):
+    """Rows are put together in twos; the label of such a pair says which of its texts has the higher number.
+
+    Each row is in one pair at most. A pair whose numbers are nearer than `min_gap` goes unlabelled to the transfer set.
+    """
+
+    kind: Literal["order"]
+    column: str
+    first: str = "first"
+    second: str = "second"
+    min_gap: Annotated[float, Field(ge=0)] = 0.0
 
 
 class LabelSign(Strict):
@@ -161,6 +224,16 @@ class LabelSign(Strict):
     negative: str = "negative"
     positive: str = "positive"
     unclear_below: Annotated[float, Field(ge=0)] = 0.0
+
+
+Label = Annotated[
+    LabelColumn | LabelSign | LabelOrder | LabelColumns | LabelRanges | LabelNumber, Field(discriminator="kind")
+]
+LABEL_KINDS: dict[TaskKind, tuple[str, ...]] = {
+    "single_label": ("column", "sign", "order"),
+    "multi_label": ("column", "columns", "ranges"),
+    "regression": ("number",),
+}
 
 
 class Split(Strict):
@@ -198,9 +271,11 @@ class Augment(Strict):
 class Prepare(Strict):
     """Columns, cleaning, deduplication and splits."""
 
+    # Decides the form of the labels, the model's head, its losses and scores, and what the service answers.
+    task: TaskKind = "single_label"
     tables: Annotated[list[Table], Field(min_length=1)]
     text: str | Annotated[list[str], Field(min_length=2, max_length=2)]
-    label: Annotated[LabelColumn | LabelSign, Field(discriminator="kind")]
+    label: Label
     # The declared label set, in the order of the class indices; null takes the sorted set found in the data.
     labels: Annotated[list[str | int], Field(min_length=2)] | None = None
     split: Split = Split()
@@ -211,10 +286,31 @@ class Prepare(Strict):
     max_cell_characters: Positive = 100_000
     augment: Augment | None = None
 
+    @property
+    def pair(self) -> bool:
+        """Whether a row is two texts."""
+        return not isinstance(self.text, str) or isinstance(self.label, LabelOrder)
+
     @model_validator(mode="after")
     def _augment_single_texts(self) -> Self:
-        if self.augment is not None and not isinstance(self.text, str):
+        if self.augment is not None and self.pair:
             raise ValueError("augment cuts single texts; set it to null for pairs")
+        return self
+
+    @model_validator(mode="after")
+    def _label_fits_the_task(self) -> Self:
+        kinds = LABEL_KINDS[self.task]
+        if self.label.kind not in kinds:
+            raise ValueError(
+                f"label.kind is {self.label.kind}, which a {self.task} task does not have; "
+                f"use {' or '.join(kinds)}, or change task"
+            )
+        if self.labels is not None and self.label.kind in ("columns", "ranges", "number"):
+            raise ValueError(f"labels is given, but label.kind {self.label.kind} names its labels itself; leave it out")
+        if isinstance(self.label, LabelColumn) and self.label.separator is not None and self.task != "multi_label":
+            raise ValueError("label.separator takes several labels apart; set task to multi_label or leave it out")
+        if isinstance(self.label, LabelOrder) and not isinstance(self.text, str):
+            raise ValueError("label.kind order makes pairs of single texts; name one column under text")
         return self
 
 
@@ -225,8 +321,11 @@ class Validate(Strict):
     """Limits of the Great Expectations suites. A split's row minimum is mandatory: an empty frame passes the rest."""
 
     min_rows: dict[Literal["train", "dev", "test", "transfer"], Annotated[int, Field(ge=0)]]
-    min_per_class: Positive = 20
-    max_class_share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    # Of several labels: rows that a label holds for, and their share. null: not asked.
+    min_per_class: Positive | None = 20
+    max_class_share: Annotated[float, Field(gt=0, le=1)] | None = 0.95
+    # Bounds of a regression's numbers; null: any finite number.
+    target: Interval | None = None
     characters: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [1, 20_000]
     # Share of rows with U+FFFD or mojibake marks.
     max_damaged_share: Share = 0.001
@@ -240,6 +339,8 @@ class Validate(Strict):
             raise ValueError(f"min_rows needs at least 1 for {', '.join(missing)}")
         if self.characters[0] > self.characters[1]:
             raise ValueError(f"characters {self.characters}: the lower bound is above the upper")
+        if self.target is not None:
+            _check_interval(self.target, "target")
         return self
 
 
@@ -407,7 +508,7 @@ class Signals(Strict):
     """The teacher's outputs over train and transfer."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    batch_tokens: Annotated[int, Field(ge=16)] = 8192
+    batch_tokens: Annotated[int, Field(ge=16)] = 1024
     # Of one file; an interrupted run goes on behind the files it finished.
     shard_rows: Positive = 4096
     # Beside logits, for losses on layers without a live teacher: hidden states of every token; queries, keys and
@@ -762,7 +863,9 @@ class Export(Strict):
     """ONNX and INT8. INT8 ships only within these tolerances, measured on dev; else fp32 ships."""
 
     max_parity_difference: Annotated[float, Field(gt=0)] = 1e-3
+    # Of several labels: of micro F1; of numbers: of R².
     int8_max_accuracy_drop: Share = 0.005
+    # Share of equal labels with the student; of numbers: the correlation.
     int8_min_agreement: Share = 0.98
     # Of the feed-forward layers' output products, those that cost most in INT8 and so are computed in fp32; their
     # weights are stored in 8 bits like the others.
@@ -789,11 +892,21 @@ class Evaluate(Strict):
 class Gate(Strict):
     """Limits the candidate has to meet. A missing, NaN or infinite number fails; null switches a limit off."""
 
+    # The task's own score: accuracy, micro F1 of several labels, R² of numbers.
+    min_score: Annotated[float, Field(le=1)] | None = None
     min_accuracy: Share | None = None
     min_macro_f1: Share | None = None
-    # Of the teacher's accuracy on the same test split.
+    min_micro_f1: Share | None = None
+    # Share of rows whose every label is right.
+    min_subset_accuracy: Share | None = None
+    # Mean squared and mean absolute error, in the numbers' own unit.
+    max_mse: Annotated[float, Field(gt=0)] | None = None
+    max_mae: Annotated[float, Field(gt=0)] | None = None
+    min_pearson: Annotated[float, Field(ge=-1, le=1)] | None = None
+    min_spearman: Annotated[float, Field(ge=-1, le=1)] | None = None
+    # Of the teacher's score on the same test split.
     min_teacher_ratio: Annotated[float, Field(gt=0)] | None = 0.97
-    # Candidate's accuracy minus the no-distillation control's, in points of accuracy (0.01 is one point).
+    # Candidate's score minus the no-distillation control's (0.01 of accuracy is one point).
     min_gain_over_control: Annotated[float, Field(ge=-1, le=1)] | None = None
     # The upper bound of that gain's confidence interval: below 0 the candidate is worse than the control beyond noise.
     min_gain_over_control_upper: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
@@ -803,8 +916,22 @@ class Gate(Strict):
     max_file_mb: Annotated[float, Field(gt=0)] | None = 20.0
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None
     min_speedup: Annotated[float, Field(gt=0)] | None = None
-    # Accuracy the candidate may lose against the champion re-scored on the same test split.
+    # Score the candidate may lose against the champion re-scored on the same test split.
     max_loss_to_champion: Annotated[float, Field(ge=0, le=1)] | None = 0.005
+
+
+# Limits that only some tasks have a number for; the others are of all.
+GATE_TASKS: dict[str, tuple[TaskKind, ...]] = {
+    "min_accuracy": ("single_label",),
+    "min_macro_f1": ("single_label", "multi_label"),
+    "max_ece": ("single_label", "multi_label"),
+    "min_micro_f1": ("multi_label",),
+    "min_subset_accuracy": ("multi_label",),
+    "max_mse": ("regression",),
+    "max_mae": ("regression",),
+    "min_pearson": ("regression",),
+    "min_spearman": ("regression",),
+}
 
 
 class Promote(Strict):
@@ -927,9 +1054,27 @@ class Params(Strict):
             )
         if self.prepare.labels is not None and len(set(map(str, self.prepare.labels))) != len(self.prepare.labels):
             raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
+        self._check_limits_of_the_task()
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
             raise ValueError("prepare.label: negative and positive are the same label")
+        if isinstance(self.prepare.label, LabelOrder) and self.prepare.label.first == self.prepare.label.second:
+            raise ValueError("prepare.label: first and second are the same label")
         return self
+
+    def _check_limits_of_the_task(self) -> None:
+        """Refuse a limit that this task has no number for: it would be met, or missed, by none."""
+        task, data = self.prepare.task, self.validate_
+        for name, tasks in GATE_TASKS.items():
+            if task not in tasks and getattr(self.gate, name) is not None:
+                raise ValueError(
+                    f"gate.{name} is for {' and '.join(tasks)}, prepare.task is {task}; set it to null "
+                    "(min_score is of every task)"
+                )
+        if task != "regression" and data.target is not None:
+            raise ValueError(f"validate.target bounds the numbers of a regression, prepare.task is {task}; remove it")
+        for name in {"min_per_class", "max_class_share"} & data.model_fields_set:
+            if task == "regression" and getattr(data, name) is not None:
+                raise ValueError(f"validate.{name} is of classes, a regression has none; set it to null")
 
     @model_validator(mode="after")
     def _teachers_are_described(self) -> Self:

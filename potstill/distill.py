@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from potstill.config import Distill, parse_distill
-from potstill.data.batches import Ints, TokenDataset
+from potstill.config import Distill, TaskKind, parse_distill
+from potstill.data.batches import Ints, Labels, TokenDataset, labelled
 from potstill.errors import EmptyDataError, FormatError, LabelError, ModelError, SequenceLengthError
+from potstill.evaluation.scoring import SCORINGS
+from potstill.models.heads import task_of
 from potstill.progress import say
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # A text, or the two texts of a pair.
 Text = str | tuple[str, str]
+# A class, a list of the labels that hold, or a number, as the teacher answers.
+Label = str | int | float | Sequence[str | int]
 Floats = npt.NDArray[np.float32]
 # Rows held out for dev when none are given.
 DEV_SHARE = 0.1
@@ -38,7 +42,8 @@ class Distilled:
         student: a model of transformers, in evaluation mode.
         tokenizer: the teacher's.
         report: rows, and on dev: the student's `agreement` with the teacher (share of equal answers), `kl` to it in
-            nats, and with gold labels the `accuracy` of the student and the `teacher_accuracy`.
+            nats (numbers: `correlation` and `rmse`), and with gold labels the `accuracy` of the student and the
+            `teacher_accuracy` (several labels: `micro_f1`; numbers: `r2`).
     """
 
     student: PreTrainedModel
@@ -54,13 +59,13 @@ class Distilled:
 def distill(
     teacher: Path | str | PreTrainedModel | Sequence[Path | str | PreTrainedModel],
     texts: Sequence[Text],
-    labels: Sequence[str | int] | None = None,
+    labels: Sequence[Label] | None = None,
     *,
     weights: Sequence[float] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     layers: Sequence[int] | None = None,
     transfer: Sequence[Text] = (),
-    dev: tuple[Sequence[Text], Sequence[str | int] | None] | None = None,
+    dev: tuple[Sequence[Text], Sequence[Label] | None] | None = None,
     max_length: int = 128,
     seed: int = 17,
     device: str = "auto",
@@ -69,12 +74,16 @@ def distill(
 ) -> Distilled:
     """Make a student of some of a fine-tuned classifier's layers learn the teacher's answers.
 
+    The teacher's config says what its answers are: one class of several, several labels (problem_type
+    multi_label_classification), or a number (problem_type regression, or one output).
+
     Args:
         teacher: a `save_pretrained` folder, or a loaded sequence classifier; the latter's weights stay as they are. Or
             several of them, of the same labels: the mean of their softened probabilities teaches, and the student
             starts from the first one's layers and has its tokenizer.
         texts: training texts, or pairs of texts.
-        labels: their gold labels, as the teacher names or counts them; None: the teacher alone teaches.
+        labels: their gold labels, as the teacher names or counts them (several labels: a list of those that hold, for
+            each text; numbers: the number); None: the teacher alone teaches.
         weights: of several teachers, relative to each other; None: all the same.
         tokenizer: with a loaded teacher; loaded ones among several share it.
         layers: teacher layers the student starts from, counted from 0; None: every second one from the first.
@@ -137,12 +146,12 @@ def _teacher(
     if not isinstance(teacher, (str, Path)):
         if tokenizer is None:
             raise ModelError("the teacher is a loaded model; give its tokenizer too: distill(..., tokenizer=...)")
-        _check_classifier(type(teacher).__name__, teacher.config.num_labels)
+        _check_classifier(type(teacher).__name__)
         return teacher, tokenizer
     folder = Path(teacher)
     known = check_folder(folder)
     model = load_classifier(folder)
-    _check_classifier((known.get("architectures") or [f"model without a head ({folder})"])[0], model.config.num_labels)
+    _check_classifier((known.get("architectures") or [f"model without a head ({folder})"])[0])
     if tokenizer is None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -172,15 +181,18 @@ def _orders(models: Sequence[PreTrainedModel]) -> list[list[int]]:
 
     names = [[str(name) for _, name in sorted(model.config.id2label.items())] for model in models]
     wheres = [model.config.name_or_path or "memory" for model in models]
+    task = task_of(models[0])
+    for model, where in zip(models, wheres, strict=True):
+        if task_of(model) != task:
+            raise ModelError(f"the teacher in {where} is for {task_of(model)}, the first one for {task}")
+    if task == "regression":
+        return [[0]] * len(models)  # one output each, whatever it is called
     return [match_labels(own, names[0], where) for own, where in zip(names, wheres, strict=True)]
 
 
-def _check_classifier(name: str, classes: int) -> None:
-    if "ForSequenceClassification" not in name or classes < 2:
-        raise ModelError(
-            f"the teacher is a {name} with {classes} outputs; "
-            "give a fine-tuned sequence classifier of two classes or more"
-        )
+def _check_classifier(name: str) -> None:
+    if "ForSequenceClassification" not in name:
+        raise ModelError(f"the teacher is a {name}; give a fine-tuned sequence classifier")
 
 
 def _check_length(model: PreTrainedModel, max_length: int) -> None:
@@ -206,9 +218,9 @@ def _rows(
     words: PreTrainedTokenizerBase,
     model: PreTrainedModel,
     texts: Sequence[Text],
-    labels: Sequence[str | int] | None,
+    labels: Sequence[Label] | None,
     transfer: Sequence[Text],
-    dev: tuple[Sequence[Text], Sequence[str | int] | None] | None,
+    dev: tuple[Sequence[Text], Sequence[Label] | None] | None,
     max_length: int,
     seed: int,
 ) -> tuple[TokenDataset, TokenDataset]:
@@ -220,7 +232,7 @@ def _rows(
         _check_texts(name, group, pair=pair)
         if name != "transfer" and len(group) < (2 if dev is None else 1):
             raise EmptyDataError(f"{name} has {len(group)} texts; give some more")
-        found[name] = _tokenized(words, model, group, _indices(model, name, gold, len(group)), max_length)
+        found[name] = _tokenized(words, model, group, _gold(model, name, gold, len(group)), max_length)
     if dev is None:
         order = np.random.default_rng(seed).permutation(len(texts))
         held = max(round(DEV_SHARE * len(texts)), 1)
@@ -239,12 +251,39 @@ def _check_texts(name: str, texts: Sequence[Text], *, pair: bool) -> None:
             raise FormatError(f"{name}[{row}] is {text!r:.80}; it has to be {wanted}, as texts[0] is")
 
 
-def _indices(model: PreTrainedModel, name: str, labels: Sequence[str | int] | None, rows: int) -> Ints:
-    """Gold labels as class indices, -1 where there are none."""
-    if labels is None:
-        return np.full(rows, -1, dtype=np.int64)
-    if len(labels) != rows:
+def _gold(model: PreTrainedModel, name: str, labels: Sequence[Label] | None, rows: int) -> Labels:
+    """[rows, ...] gold labels in the form of the teacher's task; -1 or NaN where there are none."""
+    if labels is not None and len(labels) != rows:
         raise LabelError(f"{name} has {rows} texts and {len(labels)} labels; give one label for each text")
+    task = task_of(model)
+    if task == "regression":
+        return _numbers(name, [np.nan] * rows if labels is None else labels)
+    if task == "multi_label":
+        return _flags(model, name, labels, rows)
+    return np.full(rows, -1, dtype=np.int64) if labels is None else _indices(model, name, labels)
+
+
+def _numbers(name: str, labels: Sequence[Any]) -> Labels:
+    try:
+        found = np.array(labels, dtype=np.float32)
+    except (TypeError, ValueError):
+        found = np.empty(0, dtype=np.float32)
+    if found.shape != (len(labels),):
+        raise LabelError(f"the teacher gives a number for each text, but the labels of {name} are not all numbers")
+    return found
+
+
+def _flags(model: PreTrainedModel, name: str, labels: Sequence[Any] | None, rows: int) -> Labels:
+    found = np.full((rows, model.config.num_labels), -1 if labels is None else 0, dtype=np.int64)
+    for row, held in enumerate(labels or ()):
+        if isinstance(held, str) or not isinstance(held, (Sequence, np.ndarray, set, frozenset)):
+            raise LabelError(f"{name} has the label {held!r} for text {row}; give a list of those that hold")
+        found[row, _indices(model, name, list(held))] = 1
+    return found
+
+
+def _indices(model: PreTrainedModel, name: str, labels: Sequence[Any]) -> Ints:
+    """Labels as the indices of the teacher's outputs."""
     names = {str(label): index for label, index in model.config.label2id.items()}
     known: dict[str | int, int] = names | {index: index for index in range(model.config.num_labels)}
     values = [label if isinstance(label, str) else int(label) for label in labels]
@@ -255,10 +294,10 @@ def _indices(model: PreTrainedModel, name: str, labels: Sequence[str | int] | No
 
 
 def _tokenized(
-    words: PreTrainedTokenizerBase, model: PreTrainedModel, texts: Sequence[Text], labels: Ints, max_length: int
+    words: PreTrainedTokenizerBase, model: PreTrainedModel, texts: Sequence[Text], labels: Labels, max_length: int
 ) -> TokenDataset:
     """Rows of token ids, with segment ids for pairs where the teacher's class has them."""
-    from potstill.models.families import family_of
+    from potstill.models.families import tells_texts_apart
 
     columns = list(zip(*texts, strict=True)) if texts and not isinstance(texts[0], str) else [texts]
     encoded = (
@@ -266,7 +305,7 @@ def _tokenized(
         if texts
         else {"input_ids": [], "token_type_ids": []}
     )
-    types = len(columns) == 2 and family_of(model.config).token_types is not None
+    types = len(columns) == 2 and tells_texts_apart(model.config.to_dict())
     lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
     return TokenDataset(
         _flat(encoded["input_ids"]).astype(np.int32),
@@ -299,7 +338,7 @@ def _distilled(
     from potstill.training.assistants import Teaching, through_assistants
     from potstill.training.loop import Setting
     from potstill.training.precision import choose_device, choose_precision, product_size
-    from potstill.training.predict import accuracy, predict_logits
+    from potstill.training.predict import predict_logits
     from potstill.training.together import objective_for, train_students
 
     first, weights = teachers[0], [one.weight for one in teachers]
@@ -311,11 +350,12 @@ def _distilled(
         [predict_logits(one.model.to(where), split, precision=chosen)[:, one.order] for one, split in pairs]
         for pairs in ([(one, one.rows) for one in teachers], [(one, one.dev) for one in teachers])
     )
-    answers = pooled(np.stack(held, axis=1), weights)
-    gold = dev.labels if (dev.labels >= 0).all() else answers.argmax(axis=1)
+    task = task_of(first.model)
+    answers = pooled(np.stack(held, axis=1), weights, task)
+    gold = dev.labels if labelled(dev.labels).all() else _answered(task, answers)
 
     def score(model: PreTrainedModel) -> float:
-        return accuracy(predict_logits(model, dev, device=where, precision=chosen), gold)
+        return SCORINGS[task].score(predict_logits(model, dev, device=where, precision=chosen), gold)
 
     signals = learned[0] if len(teachers) == 1 else np.stack(learned, axis=1)
     source = average(StoredSignals(signals, np.arange(len(rows))), weights)
@@ -327,14 +367,23 @@ def _distilled(
         say(f"distill: {line}")
     student = students[train_students(students, objective, rows, score, setting).place]
     report = {"rows": float(len(rows)), "dev_rows": float(len(dev))}
-    return Distilled(student.cpu(), words, report | _scores(predict_logits(student, dev), answers, dev.labels))
+    return Distilled(student.cpu(), words, report | _scores(task, predict_logits(student, dev), answers, dev.labels))
 
 
-def _scores(student: Floats, teacher: Floats, labels: Ints) -> dict[str, float]:
-    from potstill.evaluation.metrics import accuracy, kl_divergence, log_softmax
+def _answered(task: TaskKind, logits: Floats) -> Labels:
+    """A model's answers in the form of gold labels."""
+    if task == "regression":
+        return logits[:, 0]
+    return (logits > 0).astype(np.int64) if task == "multi_label" else logits.argmax(axis=1)
 
-    ours, theirs = student.argmax(axis=1), teacher.argmax(axis=1)
-    found = {"agreement": accuracy(theirs, ours), "kl": kl_divergence(log_softmax(teacher), log_softmax(student))}
-    if (labels >= 0).all():
-        found |= {"accuracy": accuracy(labels, ours), "teacher_accuracy": accuracy(labels, theirs)}
+
+def _scores(task: TaskKind, student: Floats, teacher: Floats, labels: Labels) -> dict[str, float]:
+    from potstill.evaluation.summary import Answers, likeness
+
+    found = likeness(*(Answers(logits, 1.0, 0, 0, task) for logits in (teacher, student)))
+    if labelled(labels).all():
+        scoring = SCORINGS[task]
+        found[scoring.key], found[f"teacher_{scoring.key}"] = (
+            scoring.score(logits, labels) for logits in (student, teacher)
+        )
     return found

@@ -20,15 +20,17 @@ from potstill.artifacts import read_json, verify, whole_folder, write_json, writ
 from potstill.config import Control
 from potstill.distillation.objective import Supervised
 from potstill.errors import ChecksumError
-from potstill.evaluation.calibration import fit_temperature
+from potstill.evaluation.calibration import calibrated
 from potstill.models.loading import load_classifier, save_model
 from potstill.progress import say
 from potstill.training.loop import Outcome, train
 from potstill.training.predict import predict_logits
 from tasks.learning import (
-    dev_accuracy,
+    dev_score,
     open_split,
     prepare_setting,
+    scoring_of,
+    task_kind,
     tokenizer_folder,
     tokens_info,
 )
@@ -41,17 +43,18 @@ if TYPE_CHECKING:
 
 def run(stage: Stage) -> Result:
     """Make `data/control/` and `data/initialised/`."""
+    scoring = scoring_of(stage)
     found = {name: _trained(stage, name, start) for name, start in STARTS.items()}
     for name in STARTS:
         with whole_folder(stage.outs[name]) as folder:
             shutil.copytree(_finished(stage, name) / "model", folder, dirs_exist_ok=True)
-            write_manifest(folder, {"dev_accuracy": found[name].score})
+            write_manifest(folder, {scoring.dev_key: found[name].score})
     plan, scores = stage.params(Control), {name: outcome.score for name, outcome in found.items()}
     summary = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
     history = [(step, _named(name, key), value) for name in STARTS for step, key, value in found[name].history]
     return Result(
-        f"dev accuracy after {plan.epochs} epochs of gold labels: {summary}",
-        {_named(name, "dev_accuracy"): score for name, score in scores.items()},
+        f"dev {scoring.words} after {plan.epochs} epochs of gold labels: {summary}",
+        {_named(name, scoring.dev_key): score for name, score in scores.items()},
         history,
     )
 
@@ -64,7 +67,7 @@ def _named(name: str, key: str) -> str:
 def _pretrained(stage: Stage) -> PreTrainedModel:
     """The base's layers and a fresh head."""
     torch.manual_seed(stage.project.seed)
-    return _made(stage, load_classifier(stage.deps["base"], tokens_info(stage)["labels"]))
+    return _made(stage, load_classifier(stage.deps["base"], tokens_info(stage)["labels"], task_kind(stage)))
 
 
 def _initialised(stage: Stage) -> PreTrainedModel:
@@ -74,7 +77,7 @@ def _initialised(stage: Stage) -> PreTrainedModel:
 
 def _made(stage: Stage, parent: PreTrainedModel) -> PreTrainedModel:
     """A student of that parent; where it is pruned, by the gold labels."""
-    return make_student(stage, parent, open_split(stage, "train", student=True), Supervised())
+    return make_student(stage, parent, open_split(stage, "train", student=True), Supervised(task_kind(stage)))
 
 
 # Out -> the model that training starts from.
@@ -104,13 +107,14 @@ def _train(stage: Stage, name: str, model: PreTrainedModel, finished: Path) -> N
     setting = replace(setting, checkpoints=stage.checkpoints / name)
     rows, dev = (open_split(stage, split, student=True) for split in ("train", "dev"))
     with stage.work("training"):
-        outcome = train(model, rows, Supervised(), dev_accuracy(dev, setting), setting)
+        outcome = train(model, rows, Supervised(task_kind(stage)), dev_score(stage, dev, setting), setting)
     with stage.work("inference"):
-        temperature = fit_temperature(predict_logits(model.cpu(), dev), dev.labels)
+        temperature = calibrated(task_kind(stage), predict_logits(model.cpu(), dev), dev.labels)
     with whole_folder(finished) as folder:
         save_model(model, folder / "model", tokenizer_folder(stage, student=True))
-        about = {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)}
-        write_json(folder / "model" / "calibration.json", about)
+        if temperature is not None:
+            about = {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)}
+            write_json(folder / "model" / "calibration.json", about)
         write_json(folder / "outcome.json", asdict(outcome))
         write_manifest(folder)
 

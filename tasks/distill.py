@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill
-from potstill.data.batches import TokenDataset
+from potstill.data.batches import TokenDataset, labelled
 from potstill.distillation.columns import described
 from potstill.distillation.composition import Blend, Distillation
 from potstill.distillation.objective import Objective
+from potstill.distillation.supervision import HEAD_LOSSES
+from potstill.models.heads import task_of
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.student import check_plan
 from potstill.progress import say
@@ -20,12 +22,14 @@ from potstill.training.assistants import Teaching, through_assistants
 from potstill.training.loop import Outcome
 from potstill.training.together import Best, objective_for, train_students
 from tasks.learning import (
-    dev_accuracy,
+    dev_score,
     open_split,
     open_splits,
     prepare_setting,
+    scoring_of,
     stored_signals,
     student_tokens,
+    teacher_logits,
     tokenizer_folder,
     training_result,
 )
@@ -47,7 +51,11 @@ def run(stage: Stage) -> Result:
     setting = prepare_setting(stage, distill, students[0])
     objective = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None)
     _describe(objective, teaching, dataset)
-    score = dev_accuracy(open_split(stage, "dev", student=True), setting)
+    teacher = None
+    if distill.epochs * distill.evaluations_per_epoch > 1:  # a single evaluation is the best in any case
+        with stage.work("inference"):
+            teacher = teacher_logits(stage, "dev")
+    score = dev_score(stage, open_split(stage, "dev", student=True), setting, teacher)
     with stage.work("training"):
         best = train_students(students, objective, dataset, score, setting)
     return _write(stage, distill, students[best.place], best, teaching)
@@ -68,12 +76,12 @@ def _teaching(stage: Stage, distill: Distill, rows: TokenDataset) -> Teaching:
         return teaching
     setting = prepare_setting(stage, distill, teacher)
     with stage.work("training"):
-        return through_assistants(distill, teaching, rows, dev_accuracy(open_split(stage, "dev"), setting), setting)
+        return through_assistants(distill, teaching, rows, dev_score(stage, open_split(stage, "dev"), setting), setting)
 
 
 def _students(stage: Stage, distill: Distill, teaching: Teaching, rows: TokenDataset) -> list[PreTrainedModel]:
     """The one student, or those that teach each other."""
-    logits_alone = Distillation(teaching.source, Blend(distill.temperature, distill.alpha))
+    logits_alone = Distillation(teaching.source, Blend(distill.temperature, distill.alpha, task_of(teaching.model)))
     each = [teaching.layers] if distill.mutual is None else distill.mutual.students
     return [make_student(stage, teaching.model, rows, logits_alone, layers) for layers in each]
 
@@ -81,25 +89,27 @@ def _students(stage: Stage, distill: Distill, teaching: Teaching, rows: TokenDat
 def _describe(objective: Objective, teaching: Teaching, dataset: TokenDataset) -> None:
     if not teaching.source.supports(objective.asks):
         say(f"distill: the teacher runs for its {described(objective.asks)}, which the signals stage can store")
-    unlabelled = f"{int((dataset.labels < 0).sum()):,} of {len(dataset):,} rows have no gold label and carry KL alone"
+    soft = HEAD_LOSSES[task_of(teaching.model)].soft_term.upper()
+    without = int((~labelled(dataset.labels)).sum())
+    unlabelled = f"{without:,} of {len(dataset):,} rows have no gold label and carry {soft} alone"
     first, *others = objective.describe()
     for line in (f"{first}; {unlabelled}", *others):
         say(f"distill: {line}")
 
 
 def _write(stage: Stage, distill: Distill, student: PreTrainedModel, best: Best, teaching: Teaching) -> Result:
-    outcome = best.outcome
+    outcome, scoring = best.outcome, scoring_of(stage)
     alone = {f"assistant_{number}": found.score for number, found in enumerate(teaching.outcomes, start=1)}
     alone |= {f"student_{number}": score for number, score in enumerate(best.scores, start=1)}
     with whole_folder(stage.outs["distilled"]) as folder:
         save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
-        write_manifest(folder, {"dev_accuracy": outcome.score} | ({"others": alone} if alone else {}))
+        write_manifest(folder, {scoring.dev_key: outcome.score} | ({"others": alone} if alone else {}))
     beside = ", ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in alone.items())
-    summary = f"dev accuracy {outcome.score:.4f} with {_start(distill, best.place)}"
+    summary = f"dev {scoring.words} {outcome.score:.4f} with {_start(distill, best.place)}"
     rows = outcome.rows + sum(found.rows for found in teaching.outcomes)
     joined = Outcome(outcome.score, outcome.scores, [*teaching.history, *outcome.history], rows)
-    scores = {f"dev_accuracy_{name}": score for name, score in alone.items()}
-    return training_result(joined, summary + (f" ({beside})" if beside else ""), scores)
+    scores = {f"{scoring.dev_key}_{name}": score for name, score in alone.items()}
+    return training_result(joined, scoring, summary + (f" ({beside})" if beside else ""), scores)
 
 
 def _start(distill: Distill, place: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,16 +13,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest, write_text
-from potstill.config import SPLITS, Evaluate
-from potstill.data.batches import TokenDataset
+from potstill.config import SPLITS, Evaluate, TaskKind
+from potstill.data.batches import TokenDataset, label_column
 from potstill.errors import ChecksumError
 from potstill.evaluation.contenders import served_student, teacher_pipeline
 from potstill.evaluation.latency import Speed, measure_side_by_side
-from potstill.evaluation.metrics import confusion_matrix, require_finite
+from potstill.evaluation.metrics import Labels, confusion_matrix, require_finite
 from potstill.evaluation.naming import MODELS, SHIPPED
-from potstill.evaluation.plots import accuracy_against, confusion_matrices, reliability_diagram
+from potstill.evaluation.plots import (
+    accuracy_against,
+    answers_against_gold,
+    confusion_matrices,
+    label_scores,
+    reliability_diagram,
+)
 from potstill.evaluation.proof import Seed, flatten, prove, read_seeds
 from potstill.evaluation.report import disagreements, render_report
+from potstill.evaluation.scoring import scoring_of
+from potstill.evaluation.several import label_f1
 from potstill.evaluation.summary import Answers, compare, score
 from potstill.evaluation.texts import read_texts, readable
 from potstill.models.loading import load_classifier
@@ -77,18 +85,18 @@ def _answers(
     with stage.work("inference"), progress("evaluate", models * len(test), "rows") as bar:
         for name in ("teacher", "student", "control", "initialised"):
             temperature = card.temperature if name == "student" else read_temperature(stage.deps[name])
-            found[name] = _torch_answers(stage, name, temperature, bar)
+            found[name] = _torch_answers(stage, name, temperature, card.kind, bar)
         parts = []
         for start in range(0, len(texts), STEP):
             parts.append(int8.logits(texts[start : start + STEP]))
             bar.advance(len(parts[-1]))
     logits, file = np.concatenate(parts), stage.deps["export"] / "student.int8.onnx"
     require_finite(logits, str(file))
-    found["int8"] = Answers(logits, card.temperature, found["student"].parameters, file.stat().st_size)
+    found["int8"] = Answers(logits, card.temperature, found["student"].parameters, file.stat().st_size, card.kind)
     return found
 
 
-def _torch_answers(stage: Stage, name: str, temperature: float, bar: Bar) -> Answers:
+def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, bar: Bar) -> Answers:
     """A model's answers; of a teacher of several models, all of theirs, with the weights and the file of the first."""
     folder, members = stage.deps[name], 1
     model = load_classifier(folder).to(choose_device(stage.project.device))
@@ -99,7 +107,8 @@ def _torch_answers(stage: Stage, name: str, temperature: float, bar: Bar) -> Ans
         require_finite(logits, str(folder))
     # What would be served as fp32 is the exported file; the others are as large as their weights.
     files = [stage.deps["export"] / "student.fp32.onnx"] if name == "student" else folder.glob("*.safetensors")
-    return Answers(logits, temperature, model.num_parameters(), sum(path.stat().st_size for path in files), members)
+    size = sum(path.stat().st_size for path in files)
+    return Answers(logits, temperature, model.num_parameters(), size, task, members)
 
 
 def read_temperature(folder: Path) -> float:
@@ -113,6 +122,7 @@ def _metrics(stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], c
     settings = stage.params(Evaluate)
     trimmed = tokens_info(stage, student=True).get("vocabulary")
     return ({} if trimmed is None else {"vocabulary": trimmed}) | {
+        "task": card.kind,
         "shipped": card.variant,
         "rows": len(test),
         "test_sha256": sha256_file(stage.deps["prepared"] / FROZEN),
@@ -135,14 +145,38 @@ def _proof(stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], car
 def _figures(
     stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], metrics: Mapping[str, Any], card: ModelCard
 ) -> dict[str, str]:
-    bins, classes = stage.params(Evaluate).calibration_bins, len(card.labels)
-    reliabilities = {name: answers[name].reliability(test.labels, bins) for name in MODELS}
-    counts = {name: confusion_matrix(test.labels, answers[name].predictions, classes) for name in MODELS}
+    size = accuracy_against(metrics["models"], "megabytes", "MB on disk (log scale)", scoring_of(metrics))
+    names = [str(label) for label in card.labels]
+    return {"size": size} | _FIGURES[card.kind](
+        test.labels, {name: answers[name] for name in MODELS}, names, stage.params(Evaluate).calibration_bins
+    )
+
+
+def _class_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
+    reliabilities = {name: found.reliability(labels, bins) for name, found in answers.items()}
+    counts = {name: confusion_matrix(labels, found.predictions, len(names)) for name, found in answers.items()}
     return {
-        "size": accuracy_against(metrics["models"], "megabytes", "MB on disk (log scale)"),
-        "reliability": reliability_diagram(reliabilities, classes),
-        "confusion": confusion_matrices(counts, [str(label) for label in card.labels]),
+        "reliability": reliability_diagram(reliabilities, len(names)),
+        "confusion": confusion_matrices(counts, names),
     }
+
+
+def _label_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
+    reliabilities = {name: found.reliability(labels, bins) for name, found in answers.items()}
+    scores = {name: label_f1(labels, found.flags) for name, found in answers.items()}
+    return {"reliability": reliability_diagram(reliabilities, 2), "labels": label_scores(scores, names)}
+
+
+def _number_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
+    return {"answers": answers_against_gold({name: found.numbers for name, found in answers.items()}, labels)}
+
+
+# Figures of a task, from gold labels, answers, names of the labels, and bins of the reliability diagram.
+_FIGURES: dict[TaskKind, Callable[[Labels, Mapping[str, Answers], Sequence[str], int], dict[str, str]]] = {
+    "single_label": _class_figures,
+    "multi_label": _label_figures,
+    "regression": _number_figures,
+}
 
 
 def _write_evaluation(
@@ -156,7 +190,9 @@ def _write_evaluation(
     ids = pq.read_table(stage.deps["prepared"] / FROZEN, columns=["id"]).column("id")
     logits = {name: pa.array(list(answers[name].logits), pa.list_(pa.float32())) for name in MODELS}
     with whole_folder(stage.outs["evaluation"]) as folder:
-        pq.write_table(pa.table({"id": ids, "label": test.labels, **logits}), folder / "predictions.parquet")
+        pq.write_table(
+            pa.table({"id": ids, "label": label_column(test.labels), **logits}), folder / "predictions.parquet"
+        )
         for name, svg in figures.items():
             write_text(folder / "plots" / f"{name}.svg", svg)
         write_manifest(folder, {name: metrics[name] for name in ("shipped", "test_sha256", "serving_sha256")})
@@ -193,7 +229,7 @@ def _write_report(
 ) -> None:
     candidate, names = answers[SHIPPED[card.variant]], [str(label) for label in card.labels]
     lines = [readable(text) for text in texts]
-    latency = accuracy_against(metrics["models"], "p50_ms", "median ms for one text (log scale)")
+    latency = accuracy_against(metrics["models"], "p50_ms", "median ms for one text (log scale)", scoring_of(metrics))
     page = render_report(
         project=stage.project.name,
         metrics=metrics,
@@ -206,14 +242,14 @@ def _write_report(
 
 
 def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
-    models, comparison = metrics["models"], metrics["comparison"]
+    models, comparison, scored = metrics["models"], metrics["comparison"], scoring_of(metrics).key
     numbers = {f"{name}_{key}": float(value) for name, model in models.items() for key, value in model.items()}
     numbers |= {key: float(value) for key, value in comparison.items() if not isinstance(value, dict)}
     numbers |= flatten(metrics["proof"])
     verdicts = ", ".join(f"{one['outcome']} {control}" for control, one in metrics["proof"]["verdicts"].items())
     summary = (
-        f"{MODELS[candidate]} {models[candidate]['accuracy']:.4f}, teacher {models['teacher']['accuracy']:.4f}, "
-        f"control {models['control']['accuracy']:.4f}, initialised {models['initialised']['accuracy']:.4f} "
+        f"{MODELS[candidate]} {models[candidate][scored]:.4f}, teacher {models['teacher'][scored]:.4f}, "
+        f"control {models['control'][scored]:.4f}, initialised {models['initialised'][scored]:.4f} "
         f"({verdicts}), "
         f"{comparison['speedup']:.1f}x the teacher's texts/s"
     )

@@ -11,13 +11,15 @@ from potstill.artifacts import whole_folder, write_json, write_manifest
 from potstill.config import Export
 from potstill.data.batches import TokenDataset
 from potstill.errors import ParityError
-from potstill.evaluation.calibration import fit_temperature
+from potstill.evaluation.calibration import calibrated
+from potstill.evaluation.scoring import Scoring
 from potstill.export.onnx_model import export_onnx, input_names
 from potstill.export.parity import Logits, Parity, compare, onnx_logits
 from potstill.export.quantize import most_sensitive, quantize_int8
 from potstill.models.loading import load_classifier
+from potstill.serving.runtime import KINDS
 from potstill.training.predict import predict_logits
-from tasks.learning import factorize_embeddings, open_split, tokenizer_folder, tokens_info
+from tasks.learning import factorize_embeddings, open_split, scoring_of, task_kind, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
 
 # Of dev: enough to tell which product costs most.
@@ -26,14 +28,14 @@ SENSITIVITY_ROWS = 256
 
 def run(stage: Stage) -> Result:
     """Make `data/export/` and `data/serving/`."""
-    limits = stage.params(Export)
+    limits, task = stage.params(Export), task_kind(stage)
     dev = open_split(stage, "dev", student=True)
     student = load_classifier(stage.deps["student"])
     with stage.work("inference"):
         reference = predict_logits(student, dev)
     factorize_embeddings(stage, student)
     with whole_folder(stage.outs["export"]) as folder:
-        export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage)["pair"])
+        export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage, student=True)["token_types"])
         with stage.work("inference"):
             keep = _kept_in_fp32(folder / "student.fp32.onnx", limits.int8_fp32_products, dev, reference)
         quantize_int8(
@@ -45,9 +47,9 @@ def run(stage: Stage) -> Result:
                 # One row a call, as it is served: dynamic INT8 scales depend on who shares the batch.
                 "int8": onnx_logits(folder / "student.int8.onnx", dev, batch_tokens=1),
             }
-        parity = {variant: compare(reference, found, dev.labels) for variant, found in logits.items()}
+        parity = {variant: compare(reference, found, dev.labels, task) for variant, found in logits.items()}
         _require_parity(parity["fp32"], limits)
-        variant, why = _choose(parity["int8"], limits)
+        variant, why = _choose(parity["int8"], limits, scoring_of(stage))
         write_json(folder / "parity.json", {name: found.as_dict() for name, found in parity.items()})
         write_manifest(folder, {"ships": variant, "why": why})
     _write_serving(stage, variant, logits[variant], dev)
@@ -72,37 +74,39 @@ def _require_parity(fp32: Parity, limits: Export) -> None:
         )
 
 
-def _choose(int8: Parity, limits: Export) -> tuple[str, str]:
+def _choose(int8: Parity, limits: Export, scoring: Scoring) -> tuple[str, str]:
     """Which variant ships, and why."""
     if int8.accuracy_drop > limits.int8_max_accuracy_drop:
         return "fp32", (
-            f"INT8 loses {100 * int8.accuracy_drop:.2f} points of dev accuracy, over the limit of "
+            f"INT8 loses {100 * int8.accuracy_drop:.2f} points of dev {scoring.words}, over the limit of "
             f"{100 * limits.int8_max_accuracy_drop:.2f} (export.int8_max_accuracy_drop)"
         )
+    likeness = "correlates with the student at" if scoring.key == "r2" else "agrees with the student on"
     if int8.agreement < limits.int8_min_agreement:
         return "fp32", (
-            f"INT8 agrees with the student on {100 * int8.agreement:.2f}% of dev, under the limit of "
+            f"INT8 {likeness} {100 * int8.agreement:.2f}% of dev, under the limit of "
             f"{100 * limits.int8_min_agreement:.2f}% (export.int8_min_agreement)"
         )
     return "int8", (
-        f"it agrees with the student on {100 * int8.agreement:.2f}% of dev and loses "
-        f"{100 * int8.accuracy_drop:.2f} points of accuracy"
+        f"it {likeness} {100 * int8.agreement:.2f}% of dev and loses "
+        f"{100 * int8.accuracy_drop:.2f} points of {scoring.words}"
     )
 
 
 def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset) -> None:
     info = tokens_info(stage, student=True)
-    pair = bool(info["pair"])
+    pair, task = bool(info["pair"]), task_kind(stage)
+    temperature = calibrated(task, logits.astype(np.float64), dev.labels)
     model = {
         "format": 1,
-        "task": "classification",
+        "task": next(name for name, kind in KINDS.items() if kind == task),
         "variant": variant,
         "labels": info["labels"],
         "pair": pair,
         "max_length": info["max_length"],
         "pad_token_id": info["pad_token_id"],
-        "temperature": fit_temperature(logits.astype(np.float64), dev.labels),
-        "inputs": list(input_names(pair=pair)),
+        "temperature": 1.0 if temperature is None else temperature,
+        "inputs": list(input_names(pair=info["token_types"])),
     }
     with whole_folder(stage.outs["serving"]) as folder:
         shutil.copyfile(stage.outs["export"] / f"student.{variant}.onnx", folder / "model.onnx")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Finetune
 from potstill.distillation.objective import Supervised
+from potstill.models.heads import task_of
 from potstill.models.loading import load_classifier, save_model
 from potstill.training.loop import train
 from tasks.learning import (
-    dev_accuracy,
+    dev_score,
     factorize_embeddings,
     open_split,
     prepare_setting,
+    scoring_of,
     tokenizer_folder,
     training_result,
 )
@@ -23,21 +25,21 @@ def run(stage: Stage) -> Result:
     student = load_classifier(stage.deps["distilled"])
     factorize_embeddings(stage, student)
     setting = prepare_setting(stage, stage.params(Finetune), student, keep_start=True)
-    score = dev_accuracy(open_split(stage, "dev", student=True), setting)
+    score, scoring = dev_score(stage, open_split(stage, "dev", student=True), setting), scoring_of(stage)
     with stage.work("training"):
-        outcome = train(student, open_split(stage, "train", student=True), Supervised(), score, setting)
+        outcome = train(student, open_split(stage, "train", student=True), Supervised(task_of(student)), score, setting)
     before = outcome.scores[0]
     kept = outcome.score <= before
     with whole_folder(stage.outs["student"]) as folder:
         save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
-        write_manifest(folder, {"dev_accuracy": outcome.score, "kept_distilled": kept})
+        write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": kept})
     after = max(outcome.scores[1:])
     summary = (
-        f"dev accuracy {after:.4f} is not above {before:.4f}: the distilled weights stay"
+        f"dev {scoring.words} {after:.4f} is not above {before:.4f}: the distilled weights stay"
         if kept
-        else f"dev accuracy {before:.4f} -> {outcome.score:.4f}"
+        else f"dev {scoring.words} {before:.4f} -> {outcome.score:.4f}"
     )
-    return training_result(outcome, summary, {"kept_distilled": float(kept)})
+    return training_result(outcome, scoring, summary, {"kept_distilled": float(kept)})
 
 
 if __name__ == "__main__":

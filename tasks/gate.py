@@ -14,7 +14,8 @@ from potstill.artifacts import MANIFEST, read_json, sha256_file, verify, write_j
 from potstill.config import Params
 from potstill.errors import PotstillError
 from potstill.evaluation.gates import Check, Verdict, failed, judge
-from potstill.evaluation.metrics import accuracy, require_finite
+from potstill.evaluation.metrics import require_finite
+from potstill.evaluation.scoring import SCORINGS
 from potstill.evaluation.texts import read_texts
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ def gate(params: Params, workspace: Path, champion: Path | None) -> Verdict:
     rival = None
     if champion is not None and params.gate.max_loss_to_champion is not None:
         rival = _rescore(champion, workspace)
-    checks = [unreadable] if unreadable else [*_belongs(metrics, workspace), *judge(metrics, params.gate, rival).checks]
+    checks = (
+        [unreadable]
+        if unreadable
+        else [*_belongs(metrics, workspace), *judge(metrics, params.gate, rival, params.prepare.task).checks]
+    )
     verdict = Verdict(tuple(checks))
     about = {name: metrics.get(name) for name in ("evaluation_sha256", "serving_sha256", "test_sha256")}
     sums = {name: value for name, value in about.items() if isinstance(value, str)}
@@ -81,13 +86,13 @@ def _manifest_sum(folder: Path) -> str:
 
 
 def _rescore(champion: Path, workspace: Path) -> dict[str, Any]:
-    """The champion's `accuracy` on the candidate's test split, or the `problem` that keeps it from being known."""
+    """The champion's score on the candidate's test split by name, or the `problem` that keeps it from being known."""
     from potstill.serving.runtime import Student, read_card
 
     try:
         ours, student = read_card(workspace / "data/serving"), Student(champion)
         misfit = _misfit(student.card, ours)
-        return {"problem": misfit} if misfit else {"accuracy": _accuracy(student, ours, workspace / TEST)}
+        return {"problem": misfit} if misfit else _score(student, ours, workspace / TEST)
     except Exception as error:  # onnxruntime has bare kinds of its own, and no champion may stop the verdict
         said = " ".join(str(error).split())
         return {"problem": said if isinstance(error, PotstillError) else f"{type(error).__name__}: {said[:300]}"}
@@ -95,6 +100,11 @@ def _rescore(champion: Path, workspace: Path) -> dict[str, Any]:
 
 def _misfit(theirs: ModelCard, ours: ModelCard) -> str | None:
     """Why the two do not answer the same question; None where they do. The order of the labels does not matter."""
+    if theirs.kind != ours.kind:
+        return (
+            f"it is for {theirs.kind}, the candidate for {ours.kind}; give the project a new name (project.name) or "
+            "take that champion back (`potstill veto VERSION --reason TEXT`)"
+        )
     if theirs.pair != ours.pair:
         return "one of champion and candidate takes single texts and the other pairs"
     old, new = (sorted(map(str, card.labels)) for card in (theirs, ours))
@@ -107,13 +117,11 @@ def _misfit(theirs: ModelCard, ours: ModelCard) -> str | None:
     )
 
 
-def _accuracy(champion: Student, ours: ModelCard, test: Path) -> float:
+def _score(champion: Student, ours: ModelCard, test: Path) -> dict[str, float]:
     """Through the champion's own tokenizer, with the labels matched by name."""
-    import numpy as np
-
     texts, labels = read_texts(test)
     logits = champion.logits(texts)
     require_finite(logits, "it")
-    names = [str(label) for label in ours.labels]
-    place = np.array([names.index(str(label)) for label in champion.card.labels])
-    return accuracy(labels, place[logits.argmax(axis=1)])
+    theirs = [str(label) for label in champion.card.labels]
+    scoring = SCORINGS[ours.kind]
+    return {scoring.key: scoring.score(logits[:, [theirs.index(str(label)) for label in ours.labels]], labels)}

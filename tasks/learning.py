@@ -10,20 +10,23 @@ import numpy as np
 import torch
 
 from potstill.artifacts import read_json
-from potstill.config import Training
+from potstill.config import Params, TaskKind, Training
 from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import STUDENT
 from potstill.distillation.ensembles import Floats, average, pooled
 from potstill.distillation.signals import StoredSignals
 from potstill.distillation.teachers import Source
+from potstill.errors import ParamsError
 from potstill.evaluation.metrics import require_finite
+from potstill.evaluation.scoring import SCORINGS, Scoring
 from potstill.models.factorized import factorize
 from potstill.models.loading import load_classifier
 from potstill.models.members import Member, read_members
 from potstill.progress import say
 from potstill.training.loop import Outcome, Setting
 from potstill.training.precision import Precision, choose_device, choose_precision, product_size
-from potstill.training.predict import accuracy, predict_logits
+from potstill.training.predict import predict_logits
+from potstill.training.selection import Score
 from tasks.stage import WORK, Result, Stage
 
 if TYPE_CHECKING:
@@ -43,6 +46,25 @@ def tokens_info(stage: Stage, *, student: bool = False, member: str = ".") -> di
     """`info.json` of the tokenize stage, the teacher's or the student's; `member` is `members.Member.tokens`."""
     info: dict[str, Any] = read_json(_tokens(stage, student=student) / member / "info.json")
     return info
+
+
+def task_kind(stage: Stage) -> TaskKind:
+    """What the data is for, as `prepare.task` says."""
+    task: TaskKind = tokens_info(stage)["task"]
+    return task
+
+
+def require_classes(params: Params, what: str) -> None:
+    """Refuse a command that knows students of classes alone.
+
+    Raises:
+        ParamsError: the task is another.
+    """
+    if params.prepare.task != "single_label":
+        raise ParamsError(
+            f"{what} compares students by their classes, prepare.task is {params.prepare.task}; "
+            "choose layers and settings by `potstill run` with other params"
+        )
 
 
 def open_split(stage: Stage, split: str, *, student: bool = False, member: str = ".") -> TokenDataset:
@@ -74,18 +96,33 @@ def prepare_setting(stage: Stage, plan: Training, model: PreTrainedModel, *, kee
     )
 
 
-def dev_accuracy(dev: TokenDataset, setting: Setting) -> Callable[[PreTrainedModel], float]:
-    """Accuracy on dev: the one number all stages select weights by, from the first evaluation to the last."""
+def scoring_of(stage: Stage) -> Scoring:
+    """The score of the stage's task."""
+    return SCORINGS[task_kind(stage)]
 
-    def score(model: PreTrainedModel) -> float:
-        return accuracy(predict_logits(model, dev, device=setting.device, precision=setting.precision), dev.labels)
+
+def dev_score(
+    stage: Stage, dev: TokenDataset, setting: Setting, teacher: Floats | None = None
+) -> Callable[[PreTrainedModel], Score]:
+    """The task's score on dev: the one number all stages select weights by, from the first evaluation to the last.
+
+    Between equal ones agreement decides: the same score against what the teacher answers ([rows, outputs] logits).
+    """
+    scoring = scoring_of(stage)
+
+    def score(model: PreTrainedModel) -> Score:
+        logits = predict_logits(model, dev, device=setting.device, precision=setting.precision)
+        found = scoring.score(logits, dev.labels)
+        return found if teacher is None else (found, scoring.score(logits, scoring.answers(teacher)))
 
     return score
 
 
-def training_result(outcome: Outcome, summary: str, metrics: dict[str, float] | None = None) -> Result:
+def training_result(
+    outcome: Outcome, scoring: Scoring, summary: str, metrics: dict[str, float] | None = None
+) -> Result:
     """A training run as MLflow sees it."""
-    found = {"dev_accuracy": outcome.score, "rows_seen": float(outcome.rows)} | (metrics or {})
+    found = {scoring.dev_key: outcome.score, "rows_seen": float(outcome.rows)} | (metrics or {})
     return Result(summary, found, outcome.history)
 
 
@@ -107,7 +144,7 @@ def teacher_logits(stage: Stage, split: str, advance: Callable[[float], None] | 
         model = load_classifier(member.folder).to(choose_device(stage.project.device))
         found.append(predict_logits(model, open_split(stage, split, member=member.tokens), advance=advance))
         require_finite(found[-1], str(member.folder))
-    return pooled(np.stack(found, axis=1), [member.weight for member in members])
+    return pooled(np.stack(found, axis=1), [member.weight for member in members], task_kind(stage))
 
 
 def factorize_embeddings(stage: Stage, student: PreTrainedModel, rows: TokenDataset | None = None) -> None:

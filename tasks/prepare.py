@@ -13,11 +13,12 @@ from tasks.stage import Result, Stage, main
 def run(stage: Stage) -> Result:
     """Prepare and write the splits, their labels and the report."""
     out = stage.outs["prepared"]
+    task = stage.params(Prepare).task
     prepared = prepare(stage.deps["raw"], stage.params(Prepare), device=stage.project.device)
     with whole_folder(out) as folder:
         for split in SPLITS:
             pq.write_table(prepared.table(split), folder / f"{split}.parquet", compression="zstd")
-        write_json(folder / "labels.json", {"labels": prepared.labels, "pair": prepared.pair})
+        write_json(folder / "labels.json", {"task": task, "labels": prepared.labels, "pair": prepared.pair})
         write_json(folder / "report.json", prepared.report)
         write_manifest(folder, {"rows": {split: len(prepared.splits[split]) for split in SPLITS}})
     rows = {split: len(prepared.splits[split]) for split in SPLITS}

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_manifest
 from potstill.config import Pretrain
@@ -39,22 +40,24 @@ def _link(source: str, target: str) -> None:
 
 def _from_scratch(stage: Stage) -> Result:
     from potstill.data.corpus import read_texts
+    from potstill.models.loading import save_model
     from potstill.training.pretraining import prepare_pretraining
     from tasks.learning import prepare_setting
 
     params = stage.params(Pretrain)
     prepared = stage.deps["prepared"]
     texts = read_texts(prepared)
-    with whole_folder(stage.outs["base"]) as folder:
-        for other in (STUDENT, MEMBERS):
-            if (stage.deps["given"] / other).exists():
-                shutil.copytree(stage.deps["given"] / other, folder / other, copy_function=_link)
-        work = prepare_pretraining(texts, params, stage.project.seed, folder)
+    with TemporaryDirectory(prefix="potstill-") as tokenizer:
+        work = prepare_pretraining(texts, params, stage.project.seed, Path(tokenizer))
         setting = prepare_setting(stage, params, work.model)
         with stage.work("training"):
             outcome = work.train(setting)
-        work.model.cpu().save_pretrained(folder)
-        write_manifest(folder, {"kind": "scratch", "prepared": sha256_file(prepared / MANIFEST)})
+        with whole_folder(stage.outs["base"]) as folder:
+            for other in (STUDENT, MEMBERS):
+                if (stage.deps["given"] / other).exists():
+                    shutil.copytree(stage.deps["given"] / other, folder / other, copy_function=_link)
+            save_model(work.model.cpu(), folder, Path(tokenizer))
+            write_manifest(folder, {"kind": "scratch", "prepared": sha256_file(prepared / MANIFEST)})
     loss = -outcome.score
     return Result(
         f"{work.vocabulary:,} tokens and an encoder of {params.layers} layers from {len(texts):,} texts; "

@@ -25,7 +25,7 @@ from potstill.models.families import layers_of
 from potstill.models.loading import load_classifier
 from potstill.training.loop import Setting, train
 from potstill.training.predict import accuracy, predict_logits
-from tasks.learning import open_split, prepare_setting, stored_signals, teacher_logits
+from tasks.learning import open_split, prepare_setting, require_classes, stored_signals, teacher_logits
 from tasks.stage import Stage, load_stage
 from tasks.students import make_student, parent_of
 
@@ -45,7 +45,9 @@ def probe(params: Params, wanted: Sequence[Sequence[int]], rows: int, each: Call
     Raises:
         ChecksumError: tokens, teacher or signals are missing or altered.
         ModelError: layers that do not exist, or a student that has no layers to choose.
+        ParamsError: another task than one class of several.
     """
+    require_classes(params, "potstill probe")
     stage = _stage(params)
     distill = stage.params(Distill)
     if distill.student.kind == "config":

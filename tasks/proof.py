@@ -86,19 +86,21 @@ def seeded() -> dict[str, Callable[[Stage], Result]]:
 
 def _answers(stage: Stage, folder: Path, test: TokenDataset) -> Answers:
     """A model's answers, calibrated on dev as what is served is."""
-    from potstill.evaluation.calibration import fit_temperature
+    from potstill.evaluation.calibration import calibrated
     from potstill.evaluation.metrics import require_finite
     from potstill.evaluation.summary import Answers
     from potstill.models.loading import load_classifier
     from potstill.training.precision import choose_device
     from potstill.training.predict import predict_logits
-    from tasks.learning import open_split
+    from tasks.learning import open_split, task_kind
 
     model, dev = load_classifier(folder).to(choose_device(stage.project.device)), open_split(stage, "dev", student=True)
     logits = predict_logits(model, test)
     require_finite(logits, folder.name)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return Answers(logits, fit_temperature(predict_logits(model, dev), dev.labels), model.num_parameters(), size)
+    task = task_kind(stage)
+    temperature = calibrated(task, predict_logits(model, dev), dev.labels)
+    return Answers(logits, 1.0 if temperature is None else temperature, model.num_parameters(), size, task)
 
 
 if __name__ == "__main__":

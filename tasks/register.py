@@ -135,7 +135,7 @@ def _save_model(serving: Path, target: Path) -> None:
 
     about: dict[str, Any] = read_json(serving / "model.json")
     columns = ["text", "text_pair"] if about["pair"] else ["text"]
-    answers = [ColSpec(DataType.string, "label"), *(ColSpec(DataType.double, str(label)) for label in about["labels"])]
+    answers = _columns_of_answers(about)
     used = {"numpy": numpy, "onnxruntime": onnxruntime, "tokenizers": tokenizers}
     with warnings.catch_warnings():
         # It warns of type hints of its own at import, and of a missing example for a signature that is given.
@@ -151,6 +151,18 @@ def _save_model(serving: Path, target: Path) -> None:
             pip_requirements=[f"{name}=={module.__version__}" for name, module in used.items()],
             metadata={"manifest": sha256_file(serving / MANIFEST), "variant": about["variant"]},
         )
+
+
+def _columns_of_answers(card: dict[str, Any]) -> list[Any]:
+    """What the model answers, as `potstill.registry.pyfunc` makes it."""
+    from mlflow.types import ColSpec, DataType
+    from mlflow.types.schema import Array
+
+    if card["task"] == "regression":
+        return [ColSpec(DataType.double, "score")]
+    several = card["task"] == "multi_label"
+    first = ColSpec(Array(DataType.string), "labels") if several else ColSpec(DataType.string, "label")
+    return [first, *(ColSpec(DataType.double, str(label)) for label in card["labels"])]
 
 
 def log_evidence(workspace: Path, run_id: str) -> None:

@@ -26,7 +26,7 @@ from potstill.search.space import Choice, candidate_layers, distill_section
 from potstill.search.study import Trial, describe, run_study
 from tasks import distill, export, finetune
 from tasks.elsewhere import elsewhere, is_whole
-from tasks.learning import student_tokens
+from tasks.learning import require_classes, student_tokens
 from tasks.measuring import Made, measure
 from tasks.stage import WORK, Stage, load_stage
 from tasks.static import teach_static
@@ -46,7 +46,9 @@ def search(params: Params) -> Found:
     Raises:
         ChecksumError: tokens, teacher or signals are missing or altered.
         ModelError: `search.layers` names layers that the teacher lacks.
+        ParamsError: another task than one class of several.
     """
+    require_classes(params, "potstill search")
     return _Search(params).go()
 
 

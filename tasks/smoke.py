@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -25,16 +26,21 @@ from potstill.evaluation.naming import SHIPPED
 from potstill.processes import free_port, start, stop
 from potstill.serving.launch import serve_command
 from potstill.serving.release import SERVING
-from potstill.serving.runtime import ModelCard, read_card, softmax
+from potstill.serving.runtime import ModelCard, probabilities, read_card
 from tasks.stage import WORK
 
 HOST = "127.0.0.1"
 REQUEST_SECONDS = 60.0
+# The key of a number among labels.
+SCORE = "score"
 
 
 @dataclass(frozen=True)
 class Golden:
-    """A test text (or pair) and the probabilities its evaluation gave, in the order of the card's labels."""
+    """A test text (or pair) and the probabilities its evaluation gave, in the order of the card's labels.
+
+    Of a model of numbers there is one in place of the probabilities: the number.
+    """
 
     id: str
     text: str | tuple[str, str]
@@ -43,7 +49,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class SmokeResult:
-    """What the Bento's first run showed: seconds until ready, texts sent, the largest difference of a probability."""
+    """What the Bento's first run showed: seconds until ready, texts sent, the largest difference of an answer."""
 
     seconds: float
     texts: int
@@ -91,14 +97,21 @@ def golden_texts(workspace: Path, card: ModelCard, params: Params) -> list[Golde
         Golden(
             row["id"],
             (row["text"], row["text_pair"]) if card.pair else row["text"],
-            softmax(evaluated[column][row["answer"]].as_py(), card.temperature).tolist(),
+            _expected(evaluated[column][row["answer"]].as_py(), card),
         )
         for row in chosen
     ]
 
 
+def _expected(logits: Sequence[float], card: ModelCard) -> list[float]:
+    if card.kind == "regression":
+        return list(logits)
+    found: list[float] = probabilities(np.array([logits]), card)[0].tolist()
+    return found
+
+
 def compare(golden: Sequence[Golden], answers: Sequence[dict[str, Any]], card: ModelCard, tolerance: float) -> float:
-    """The largest difference of a probability.
+    """The largest difference of a probability, or of a number.
 
     Raises:
         SmokeError: it is over the tolerance, or a label is another one, beyond a tie within the tolerance.
@@ -108,22 +121,39 @@ def compare(golden: Sequence[Golden], answers: Sequence[dict[str, Any]], card: M
     largest = 0.0
     for row, answer in zip(golden, answers, strict=True):
         expected = {str(label): value for label, value in zip(card.labels, row.probabilities, strict=True)}
-        found = answer["probabilities"]
+        found = {SCORE: answer["score"]} if card.kind == "regression" else answer["probabilities"]
         for label, value in expected.items():
-            difference = abs(found.get(label, math.nan) - value)
+            # Of a number: of its size where that is above 1.
+            scale = max(1.0, abs(value)) if card.kind == "regression" else 1.0
+            difference = abs(found.get(label, math.nan) - value) / scale
             if not difference <= tolerance:  # a NaN fails too
                 raise SmokeError(
                     f"the Bento gives test text {row.id} {found.get(label)} for {label!r} where the evaluation gave "
                     f"{value:.6f}, over smoke.tolerance ({tolerance}); it is not promoted"
                 )
             largest = max(largest, difference)
-        best = max(expected, key=expected.__getitem__)
-        if expected[best] - expected.get(str(answer["label"]), -math.inf) > 2 * tolerance:
-            raise SmokeError(
-                f"the Bento labels test text {row.id} {answer['label']!r} where the evaluation said {best!r}; "
-                "it is not promoted"
-            )
+        if card.kind != "regression":
+            _compare_labels(row, expected, answer, card, tolerance)
     return largest
+
+
+def _compare_labels(
+    row: Golden, expected: dict[str, float], answer: dict[str, Any], card: ModelCard, tolerance: float
+) -> None:
+    """Refuse other labels than the evaluated probabilities give, beyond a tie within the tolerance."""
+    said: Any
+    wanted: Any
+    if card.kind == "single_label":
+        said, wanted = answer["label"], max(expected, key=expected.__getitem__)
+        other = expected[wanted] - expected.get(str(said), -math.inf) > 2 * tolerance
+    else:
+        said, wanted = answer["labels"], [label for label, value in expected.items() if value > 0.5]
+        differing = {str(label) for label in said} ^ set(wanted)
+        other = any(abs(expected.get(label, math.inf) - 0.5) > 2 * tolerance for label in differing)
+    if other:
+        raise SmokeError(
+            f"the Bento labels test text {row.id} {said!r} where the evaluation said {wanted!r}; it is not promoted"
+        )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from potstill.distillation.signals import StoredSignals
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.static import save_static, static_from_teacher
 from potstill.training.loop import train
-from tasks.learning import dev_accuracy, open_split, prepare_setting, student_tokens, tokenizer_folder, tokens_info
+from tasks.learning import dev_score, open_split, prepare_setting, student_tokens, tokenizer_folder, tokens_info
 from tasks.stage import Stage
 
 
@@ -53,7 +53,7 @@ def teach_static(stage: Stage, plan: StaticStudent, width: int, out: Path, param
         device=setting.device, precision=setting.precision, seed=stage.project.seed,
     )  # fmt: skip
     dev = open_split(stage, "dev", student=True)
-    outcome = train(student, dataset, objective, dev_accuracy(dev, setting), setting)
+    outcome = train(student, dataset, objective, dev_score(stage, dev, setting), setting)
     with whole_folder(out) as folder:
         save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
         save_static(student, load_tokenizer(tokenizer_folder(stage, student=True), length), folder / "model2vec")

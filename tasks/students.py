@@ -19,7 +19,7 @@ from potstill.models.start import start_from_general
 from potstill.models.student import distilbert_from_bert, student_at_random, student_from_layers
 from potstill.models.vocabulary import trim_embeddings
 from potstill.progress import say
-from tasks.learning import factorize_embeddings, student_tokens, tokens_info
+from tasks.learning import factorize_embeddings, student_tokens, task_kind, tokens_info
 from tasks.stage import Stage
 
 if TYPE_CHECKING:
@@ -96,4 +96,4 @@ def parent_of(stage: Stage, parent: PreTrainedModel) -> PreTrainedModel:
         return parent
     own = student_base(stage.deps["base"])
     assert own is not None  # params say so, and ingest brought it
-    return load_classifier(own, tokens_info(stage)["labels"])
+    return load_classifier(own, tokens_info(stage)["labels"], task_kind(stage))

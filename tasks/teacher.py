@@ -16,17 +16,20 @@ from potstill.artifacts import whole_folder, write_json, write_manifest
 from potstill.config import Teacher
 from potstill.distillation.ensembles import pooled
 from potstill.distillation.objective import Supervised
-from potstill.evaluation.calibration import fit_temperature
+from potstill.evaluation.calibration import calibrated
+from potstill.models.heads import HEADS
 from potstill.models.loading import check_labels, load_classifier, reorder_labels
 from potstill.models.members import MEMBERS, Member, shares, write_members
 from potstill.progress import say
 from potstill.training.finished import copy_model, keep, kept, signals
 from potstill.training.loop import Outcome, train
-from potstill.training.predict import accuracy, predict_logits
+from potstill.training.predict import predict_logits
 from tasks.learning import (
-    dev_accuracy,
+    dev_score,
     open_split,
     prepare_setting,
+    scoring_of,
+    task_kind,
     tokenizer_folder,
     tokens_info,
     training_result,
@@ -51,10 +54,10 @@ class Plan:
 
 def run(stage: Stage) -> Result:
     """Make `data/teacher/`."""
-    plans = _plans(stage)
+    plans, task, scoring = _plans(stage), task_kind(stage), scoring_of(stage)
     for plan in plans:
         if plan.fine_tuned:
-            check_labels(plan.base, tokens_info(stage)["labels"])
+            check_labels(plan.base, tokens_info(stage)["labels"], task)
     folders = [stage.checkpoints / "finished" / str(number) for number in range(len(plans))]
     outcomes = []
     for number, plan in enumerate(plans):
@@ -62,18 +65,23 @@ def run(stage: Stage) -> Result:
             say(f"teacher: {plan.name}, {number + 1} of {len(plans)}, weight {plan.weight:.3g}")
         outcomes.append(kept(folders[number]) or _made(stage, plan, number, folders[number]))
     weights, labels = [plan.weight for plan in plans], open_split(stage, "dev").labels
-    logits = pooled(np.stack([signals(folder) for folder in folders], axis=1), weights)
-    temperature = fit_temperature(logits, labels)
-    score = accuracy(logits, labels) if len(plans) > 1 else outcomes[0].score
+    logits = pooled(np.stack([signals(folder) for folder in folders], axis=1), weights, task)
+    temperature = calibrated(task, logits, labels)
+    score = scoring.score(logits, labels) if len(plans) > 1 else outcomes[0].score
     with whole_folder(stage.outs["teacher"]) as out:
         members = [_placed(stage, out, plan, number, folders[number]) for number, plan in enumerate(plans)]
         write_members(out, members)
-        write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(labels)})
-        write_manifest(out, {"dev_accuracy": score})
+        if temperature is not None:
+            write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(labels)})
+        write_manifest(out, {scoring.dev_key: score})
     alone = [outcome.score for outcome in outcomes]
     together = f" of {len(plans)} models together ({min(alone):.4f} to {max(alone):.4f} alone)"
-    summary = f"dev accuracy {score:.4f}{together if len(plans) > 1 else ''}, temperature {temperature:.2f}"
-    return training_result(_joined(outcomes, score), summary, {"temperature": temperature} | _alone(alone))
+    summary = f"dev {scoring.words} {score:.4f}{together if len(plans) > 1 else ''}"
+    numbers = _alone(alone, scoring.dev_key)
+    if temperature is not None:
+        summary += f", temperature {temperature:.2f}"
+        numbers |= {"temperature": temperature}
+    return training_result(_joined(outcomes, score), scoring, summary, numbers)
 
 
 def _plans(stage: Stage) -> list[Plan]:
@@ -96,28 +104,29 @@ def _made(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
     with stage.work("inference"):
         logits = predict_logits(model, open_split(stage, "dev", member=plan.tokens))
     if plan.fine_tuned:
-        outcome.score = accuracy(logits, open_split(stage, "dev").labels)
+        outcome.score = scoring_of(stage).score(logits, open_split(stage, "dev").labels)
     keep(folder, model.cpu(), outcome, logits)
     return outcome
 
 
 def _fine_tuned(stage: Stage, plan: Plan, number: int) -> tuple[PreTrainedModel, Outcome]:
     torch.manual_seed(plan.seed)
-    model = load_classifier(plan.base, tokens_info(stage)["labels"])
+    model = load_classifier(plan.base, tokens_info(stage)["labels"], task_kind(stage))
     setting = prepare_setting(stage, stage.params(Teacher), model)
     if number:
         setting = replace(setting, seed=plan.seed, checkpoints=stage.checkpoints / f"member-{number}")
-    score = dev_accuracy(open_split(stage, "dev", member=plan.tokens), setting)
+    score, gold = dev_score(stage, open_split(stage, "dev", member=plan.tokens), setting), Supervised(task_kind(stage))
     with stage.work("training"):
-        outcome = train(model, open_split(stage, "train", member=plan.tokens), Supervised(), score, setting)
+        outcome = train(model, open_split(stage, "train", member=plan.tokens), gold, score, setting)
     return model, outcome
 
 
 def _verified(stage: Stage, plan: Plan) -> tuple[PreTrainedModel, Outcome]:
-    labels = tokens_info(stage)["labels"]
-    order = check_labels(plan.base, labels)
+    labels, task = tokens_info(stage)["labels"], task_kind(stage)
+    order = check_labels(plan.base, labels, task)
     model = load_classifier(plan.base)
     reorder_labels(model, order, labels)
+    model.config.problem_type = HEADS[task].problem_type or model.config.problem_type
     return model, Outcome()
 
 
@@ -138,9 +147,9 @@ def _joined(outcomes: list[Outcome], score: float) -> Outcome:
     return Outcome(score=score, history=history, rows=sum(outcome.rows for outcome in outcomes))
 
 
-def _alone(scores: list[float]) -> dict[str, float]:
-    """Each model's own dev accuracy, where there are several."""
-    return {f"dev_accuracy_{number}": score for number, score in enumerate(scores)} if len(scores) > 1 else {}
+def _alone(scores: list[float], key: str) -> dict[str, float]:
+    """Each model's own score on dev, where there are several."""
+    return {f"{key}_{number}": score for number, score in enumerate(scores)} if len(scores) > 1 else {}
 
 
 if __name__ == "__main__":

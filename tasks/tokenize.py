@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
 from potstill.config import SPLITS, Tokenize, Vocabulary
-from potstill.data.batches import TokenDataset
+from potstill.data.batches import TokenDataset, label_type
 from potstill.data.corpus import LEARNED
 from potstill.data.tokenization import (
     KEPT,
@@ -26,9 +26,11 @@ from potstill.data.tokenization import (
     check_length,
     copy_tokenizer,
     load_tokenizer,
+    name_token_types,
     student_base,
     write_tokens,
 )
+from potstill.models.families import tells_texts_apart
 from potstill.models.members import MEMBERS
 from potstill.models.vocabulary import dropped_words, trim_tokenizer
 from tasks.stage import Result, Stage, main
@@ -43,12 +45,12 @@ def run(stage: Stage) -> Result:
     about = read_json(prepared / "labels.json")
     with whole_folder(out) as folder:
         tables = {split: pq.read_table(prepared / f"{split}.parquet") for split in SPLITS}
-        shared = {"max_length": plan.max_length, "pair": about["pair"], "labels": about["labels"]}
+        shared = {"max_length": plan.max_length} | {key: about[key] for key in ("task", "pair", "labels")}
         info = _write_whole(base, folder, tables, shared)
         student, words = _write_student(base, folder, tables, info, plan.vocabulary)
         if words:
             tables |= _with_words(tables, words)
-            info["splits"] |= _write_splits(folder, {"transfer": tables["transfer"]}, plan.max_length)
+            info["splits"] |= _write_splits(folder, {"transfer": tables["transfer"]}, info)
             write_json(folder / "info.json", info)
         for member in sorted((base / MEMBERS).glob("*")):
             _write_member(member, folder, tables, info)
@@ -60,16 +62,23 @@ def _write_whole(base: Path, folder: Path, tables: Mapping[str, pa.Table], share
     """A model's tokenizer, every split as its tokens, and `info.json`."""
     config = check_length(base, shared["max_length"])
     copy_tokenizer(base, folder / "tokenizer")
-    info = shared | {"pad_token_id": config.get("pad_token_id") or 0}
-    info["splits"] = _write_splits(folder, tables, shared["max_length"])
+    types = bool(shared["pair"]) and tells_texts_apart(config)
+    if types:
+        name_token_types(folder / "tokenizer")
+    info = shared | {"pad_token_id": config.get("pad_token_id") or 0, "token_types": types}
+    info["splits"] = _write_splits(folder, tables, info)
     write_json(folder / "info.json", info)
     return info
 
 
-def _write_splits(folder: Path, tables: Mapping[str, pa.Table], max_length: int) -> dict[str, dict[str, int]]:
+def _write_splits(folder: Path, tables: Mapping[str, pa.Table], info: Info) -> dict[str, dict[str, int]]:
     """Every split as tokens of the tokenizer in the folder, and what was written."""
-    tokenizer = load_tokenizer(folder / "tokenizer", max_length)
-    return {split: asdict(write_tokens(table, tokenizer, folder / f"{split}.arrow")) for split, table in tables.items()}
+    tokenizer = load_tokenizer(folder / "tokenizer", info["max_length"])
+    label = label_type(info["task"], len(info["labels"]))
+    return {
+        split: asdict(write_tokens(table, tokenizer, folder / f"{split}.arrow", label, token_types=info["token_types"]))
+        for split, table in tables.items()
+    }
 
 
 def _write_member(base: Path, folder: Path, tables: Mapping[str, pa.Table], info: Info) -> None:
@@ -125,7 +134,7 @@ def _write_trimmed(
     trimmed = info | {
         # Any token serves where the model has none.
         "pad_token_id": new.get(info["pad_token_id"], 0),
-        "splits": _write_splits(target, _with_words(tables, words), info["max_length"]),
+        "splits": _write_splits(target, _with_words(tables, words), info),
         "vocabulary": {
             "tokens": len(kept),
             "of": whole.get_vocab_size(),

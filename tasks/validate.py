@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
 from potstill.config import SPLITS, Validate
-from potstill.data.expectations import Verdict, build_suites, label_names, lengths, run_suites
+from potstill.data.expectations import Verdict, build_suites, label_names, lengths, run_suites, targets
 from potstill.data.profiles import build_profile
 from potstill.errors import ExpectationError
 from tasks.stage import WORK, Result, Stage, main
@@ -23,9 +23,11 @@ def run(stage: Stage) -> Result:
     """Ask all expectations; write the outs if they pass, else the docs to `FAILED`."""
     prepared, out = stage.deps["prepared"], stage.outs["validation"]
     accepted = read_json(stage.deps["accepted"])
-    labels = [str(label) for label in read_json(prepared / "labels.json")["labels"]]
+    about = read_json(prepared / "labels.json")
+    labels, task = [str(label) for label in about["labels"]], about["task"]
     splits = {split: pq.read_table(prepared / f"{split}.parquet").to_pandas() for split in SPLITS}
-    suites = build_suites(splits, labels, stage.params(Validate), accepted)
+    suites = build_suites(splits, labels, stage.params(Validate), accepted, task)
+    profile = build_profile(lengths(splits), label_names(splits, labels, task), targets(splits, task))
     shutil.rmtree(FAILED, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="potstill-") as scratch:
         docs = Path(scratch) / "docs"
@@ -33,7 +35,7 @@ def run(stage: Stage) -> Result:
         with whole_folder(FAILED if verdict.failure else out) as folder:
             shutil.copytree(docs, folder / "docs")
             write_json(folder / "result.json", verdict.result)
-            write_json(folder / "profile.json", build_profile(lengths(splits), label_names(splits, labels)))
+            write_json(folder / "profile.json", profile)
             write_manifest(folder, {"prepared": sha256_file(prepared / MANIFEST), "compared": bool(accepted)})
     if verdict.failure:
         raise ExpectationError(_failure(verdict))

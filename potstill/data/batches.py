@@ -13,9 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from potstill.config import TaskKind
 from potstill.errors import FormatError
 
 Ints = npt.NDArray[np.int64]
+# Gold labels in the form that the task gives them; -1 (integers) or NaN (floats) is none:
+# [rows] int64 class index; [rows, labels] int64 0 or 1; [rows] float32 value.
+Labels = npt.NDArray[Any]
 
 # Rows are shuffled first and sorted by length only within a pool of this many batches: enough to save nearly all
 # padding, few enough that which rows meet in a batch stays random.
@@ -33,14 +37,19 @@ class Batch:
         input_ids: [batch, sequence] token ids, padded.
         attention_mask: [batch, sequence], 1 on real tokens.
         token_type_ids: [batch, sequence] segment ids; None unless the dataset holds pairs.
-        labels: [batch] class index, -1 where there is no gold label.
+        labels: [batch, ...] gold labels in the task's form.
     """
 
     rows: Ints
     input_ids: Ints
     attention_mask: Ints
     token_type_ids: Ints | None
-    labels: Ints
+    labels: Labels
+
+    @property
+    def gold(self) -> npt.NDArray[np.bool_]:
+        """[batch] whether a row has a gold label."""
+        return labelled(self.labels)
 
     @property
     def tokens(self) -> int:
@@ -102,7 +111,7 @@ class TokenDataset:
         starts: [rows] where in `flat` each row starts; None: one after the other.
 
     Attributes:
-        labels: [rows] class index, -1 where there is no gold label.
+        labels: [rows, ...] gold labels in the task's form.
         lengths: [rows] tokens of each row, special tokens included.
     """
 
@@ -111,7 +120,7 @@ class TokenDataset:
         flat: npt.NDArray[np.int32] | Flat,
         lengths: Ints,
         types: npt.NDArray[np.int8] | Flat | None,
-        labels: Ints,
+        labels: Labels,
         pad: int,
         starts: Ints | None = None,
     ) -> None:
@@ -132,7 +141,7 @@ class TokenDataset:
             table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
             ids, lengths = _mapped(table, "input_ids", np.int32)
             types = _mapped(table, "token_type_ids", np.int8)[0] if "token_type_ids" in table.column_names else None
-            labels = table.column("label").to_numpy().astype(np.int64)
+            labels = label_array(table.column("label"))
         except (OSError, KeyError, pa.ArrowInvalid) as error:
             raise FormatError(
                 f"{path} is not an Arrow file of token ids ({error}); run the tokenize stage again"
@@ -212,6 +221,56 @@ class TokenDataset:
             types = np.zeros(real.shape, dtype=np.int64)
             types[real] = self._types[source[real]]
         return Batch(rows, ids, real.astype(np.int64), types, self.labels[rows])
+
+
+def labelled(labels: Labels) -> npt.NDArray[np.bool_]:
+    """[rows] whether each has a gold label, of a label column [rows, ...]."""
+    known: npt.NDArray[np.bool_] = ~np.isnan(labels) if labels.dtype.kind == "f" else labels >= 0
+    return np.asarray(known.any(axis=tuple(range(1, known.ndim))), dtype=np.bool_)
+
+
+def label_type(task: TaskKind, labels: int) -> pa.DataType:
+    """The type of the column `label` of `data/tokens`: what tells a task's form of labels.
+
+    Args:
+        task: of the data.
+        labels: outputs of its models.
+    """
+    forms = {"multi_label": pa.list_(pa.int8(), labels), "regression": pa.float32()}
+    return forms.get(task, pa.int64())
+
+
+def fill_labels(column: pa.Array, form: pa.DataType) -> pa.Array:
+    """A label column of `data/prepared` as one of `data/tokens`, with the mark of no label in place of nulls."""
+    if pa.types.is_fixed_size_list(form):
+        none = [-1] * form.list_size
+        return pa.array([none if row is None else row for row in column.to_pylist()], form)
+    return column.fill_null(float("nan") if pa.types.is_floating(form) else -1)
+
+
+def label_array(column: pa.ChunkedArray) -> Labels:
+    """[rows, ...] labels of a column of `data/tokens`, or of one of `data/prepared` without nulls."""
+    combined = _combined(column)
+    kind = combined.type
+    found: Labels
+    if pa.types.is_fixed_size_list(kind):
+        found = combined.flatten().to_numpy().astype(np.int64).reshape(-1, kind.list_size)
+    elif pa.types.is_list(kind):
+        found = np.array(combined.to_pylist(), dtype=np.int64)
+    else:
+        found = combined.to_numpy(zero_copy_only=False).astype(np.float32 if pa.types.is_floating(kind) else np.int64)
+    return found
+
+
+def label_column(labels: Labels) -> pa.Array:
+    """Gold labels [rows, ...], none missing, as a column of the form of `data/prepared`."""
+    return pa.array(labels) if labels.ndim == 1 else pa.array(labels.tolist(), pa.list_(pa.int8()))
+
+
+def _combined(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    # Arrow gives a chunked array without chunks for a column without rows.
+    return combined if not isinstance(combined, pa.ChunkedArray) else pa.array([], type=combined.type)
 
 
 def _mapped(table: pa.Table, name: str, kind: npt.DTypeLike) -> tuple[Flat, Ints]:

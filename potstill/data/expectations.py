@@ -21,7 +21,7 @@ import pandas as pd
 from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
-from potstill.config import Validate
+from potstill.config import TaskKind, Validate
 from potstill.data.cleaning import comparable
 from potstill.data.docs import settle
 from potstill.data.profiles import drift
@@ -33,6 +33,8 @@ DAMAGE = (
     "\u00c3[\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]|"
     "\u00e2\u20ac|\u00f0\u0178|\u00ef\u00bb\u00bf|\u00ef\u00bf\u00bd"
 )
+# Beyond any number of data/prepared, which are fp32.
+FINITE = 3.4e38
 # Docs carry a run's time; equal data has to give equal bytes.
 _NO_TIME = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
@@ -61,7 +63,11 @@ class Verdict:
 
 
 def build_suites(
-    splits: Mapping[str, pd.DataFrame], labels: Sequence[str], params: Validate, accepted: Mapping[str, Any]
+    splits: Mapping[str, pd.DataFrame],
+    labels: Sequence[str],
+    params: Validate,
+    accepted: Mapping[str, Any],
+    task: TaskKind = "single_label",
 ) -> list[Suite]:
     """All suites, in the order in which a failure is reported.
 
@@ -70,13 +76,18 @@ def build_suites(
         labels: names in class-index order.
         params: the limits.
         accepted: the last accepted profile; empty: none yet.
+        task: decides what is asked of the labels.
     """
     keys = {split: [comparable("\x1f".join(texts)) for texts in _texts(frame)] for split, frame in splits.items()}
-    suites = [_split_suite(name, frame, keys[name], labels, params) for name, frame in splits.items()]
-    suites += [_class_suite(name, splits[name], labels, params) for name in LABELLED]
+    suites = [_split_suite(name, frame, keys[name], params) for name, frame in splits.items()]
+    for name, suite in zip(splits, suites, strict=True):
+        _ask_labels(suite, name in LABELLED, labels, params, task)
+    if task != "regression":
+        suites += [_class_suite(name, splits[name], labels, params, task) for name in LABELLED]
     suites.append(_leakage_suite(keys))
     if accepted:
-        suites.append(_drift_suite(drift(accepted, lengths(splits), label_names(splits, labels)), params))
+        now = label_names(splits, labels, task), targets(splits, task)
+        suites.append(_drift_suite(drift(accepted, lengths(splits), *now), params))
     return suites
 
 
@@ -85,11 +96,27 @@ def lengths(splits: Mapping[str, pd.DataFrame]) -> dict[str, list[int]]:
     return {name: [sum(map(len, texts)) for texts in _texts(frame)] for name, frame in splits.items()}
 
 
-def label_names(splits: Mapping[str, pd.DataFrame], labels: Sequence[str]) -> dict[str, list[str]]:
-    """Labelled split -> label of each row that has one of the set."""
-    return {
-        name: [labels[int(at)] for at in splits[name]["label"].dropna() if 0 <= at < len(labels)] for name in LABELLED
-    }
+def label_names(
+    splits: Mapping[str, pd.DataFrame], labels: Sequence[str], task: TaskKind = "single_label"
+) -> dict[str, list[str]]:
+    """Labelled split -> label of each row that has one of the set; of several labels, each that holds."""
+    return {name: _names(splits[name], labels, task) for name in LABELLED}
+
+
+def _names(frame: pd.DataFrame, labels: Sequence[str], task: TaskKind) -> list[str]:
+    known = frame["label"].dropna()
+    if task == "regression":
+        return []
+    if task == "multi_label":
+        return [label for row in known for label, flag in zip(labels, row, strict=False) if flag == 1]
+    return [labels[int(at)] for at in known if 0 <= at < len(labels)]
+
+
+def targets(splits: Mapping[str, pd.DataFrame], task: TaskKind) -> dict[str, list[float]]:
+    """Labelled split -> the number of each row; nothing for a task without."""
+    if task != "regression":
+        return {}
+    return {name: splits[name]["label"].dropna().tolist() for name in LABELLED}
 
 
 def _texts(frame: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -97,7 +124,7 @@ def _texts(frame: pd.DataFrame) -> list[tuple[str, ...]]:
     return list(zip(*(frame[name].fillna("") for name in columns), strict=True))
 
 
-def _split_suite(name: str, frame: pd.DataFrame, keys: list[str], labels: Sequence[str], params: Validate) -> Suite:
+def _split_suite(name: str, frame: pd.DataFrame, keys: list[str], params: Validate) -> Suite:
     suite = Suite(name, frame.assign(normalized=keys))
     suite.ask("enough rows", gxe.ExpectTableRowCountToBeBetween(min_value=params.min_rows.get(name, 0)))  # type: ignore[call-overload]
     suite.ask("an id in every row", gxe.ExpectColumnValuesToNotBeNull(column="id"))
@@ -115,33 +142,61 @@ def _split_suite(name: str, frame: pd.DataFrame, keys: list[str], labels: Sequen
             )
     suite.ask("distinct ids", gxe.ExpectColumnValuesToBeUnique(column="id"))
     suite.ask("distinct texts", gxe.ExpectColumnValuesToBeUnique(column="normalized"))
-    if name in LABELLED:
-        suite.ask("a label in every row", gxe.ExpectColumnValuesToNotBeNull(column="label"))
-        suite.ask(
-            "labels of the set", gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(range(len(labels))))
-        )
-    else:
-        suite.ask("no labels", gxe.ExpectColumnValuesToBeNull(column="label"))
     return suite
 
 
-def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: Validate) -> Suite:
-    counts = Counter(frame["label"].dropna())
-    rows = [counts[at] for at in range(len(labels))]
+def _ask_labels(suite: Suite, labelled: bool, labels: Sequence[str], params: Validate, task: TaskKind) -> None:
+    """What the task asks of a split's labels."""
+    if not labelled:
+        suite.ask("no labels", gxe.ExpectColumnValuesToBeNull(column="label"))
+    elif task == "multi_label":
+        _ask_flags(suite, labels)
+    else:
+        suite.ask("a label in every row", gxe.ExpectColumnValuesToNotBeNull(column="label"))
+        if task == "single_label":
+            known = list(range(len(labels)))
+            suite.ask("labels of the set", gxe.ExpectColumnValuesToBeInSet(column="label", value_set=known))
+        else:
+            _ask_numbers(suite, params)
+
+
+def _ask_flags(suite: Suite, labels: Sequence[str]) -> None:
+    """One column a label in place of the lists, which no expectation compares."""
+    rows = [[None] * len(labels) if row is None else list(row) for row in suite.frame["label"]]
+    columns = [f"label {name}" for name in labels]
+    flags = pd.DataFrame(rows, columns=columns, index=suite.frame.index)
+    suite.frame = pd.concat([suite.frame.drop(columns="label"), flags], axis=1)
+    for column in columns:
+        suite.ask(f"a value in every row of {column}", gxe.ExpectColumnValuesToNotBeNull(column=column))
+        suite.ask(f"0 or 1 in {column}", gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[0, 1]))
+
+
+def _ask_numbers(suite: Suite, params: Validate) -> None:
+    low, high = params.target or (-FINITE, FINITE)
+    within = "finite numbers" if params.target is None else "numbers within validate.target"
+    suite.ask(within, gxe.ExpectColumnValuesToBeBetween(column="label", min_value=low, max_value=high))
+    suite.ask("different numbers", gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2))
+
+
+def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: Validate, task: TaskKind) -> Suite:
+    counts = Counter(_names(frame, labels, task))
+    rows = [counts[label] for label in labels]
     classes = pd.DataFrame(
         {"label": list(labels), "rows": rows, "share": [count / max(1, len(frame)) for count in rows]}
     )
     smallest, largest = labels[rows.index(min(rows))], labels[rows.index(max(rows))]
     suite = Suite(f"{name}-classes", classes)
     suite.ask("classes", gxe.ExpectTableRowCountToEqual(value=len(labels)))
-    suite.ask(
-        f"rows of the smallest class, {smallest!r}",
-        gxe.ExpectColumnMinToBeBetween(column="rows", min_value=params.min_per_class),
-    )
-    suite.ask(
-        f"share of the largest class, {largest!r}",
-        gxe.ExpectColumnMaxToBeBetween(column="share", max_value=params.max_class_share),
-    )
+    if params.min_per_class is not None:
+        suite.ask(
+            f"rows of the smallest class, {smallest!r}",
+            gxe.ExpectColumnMinToBeBetween(column="rows", min_value=params.min_per_class),
+        )
+    if params.max_class_share is not None:
+        suite.ask(
+            f"share of the largest class, {largest!r}",
+            gxe.ExpectColumnMaxToBeBetween(column="share", max_value=params.max_class_share),
+        )
     return suite
 
 

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import GENERATOR, SPLITS, Augment, Prepare
+from potstill.config import GENERATOR, SPLITS, Augment, LabelOrder, Prepare, TaskKind
 from potstill.config import Table as TableParams
 from potstill.data.augmentation import augment
 from potstill.data.cleaning import clean, comparable
-from potstill.data.labels import label_key, label_set, read_labels
+from potstill.data.labels import Value, read_labels
+from potstill.data.pairing import order_label, partners
 from potstill.data.splitting import draw, given_splits
 from potstill.data.tables import Table, read_tables
-from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError, OneClassError, SmallClassError
+from potstill.data.targets import TARGETS, Target, check_varied, names_of
+from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,14 +36,14 @@ class Row:
     Attributes:
         text: cleaned.
         text_pair: the second text, cleaned; None where the data has single texts.
-        label: comparable label; None on transfer rows.
+        label: as `potstill.data.labels` reads it; None on transfer rows.
         split: train, dev, test or transfer (before `draw` also auto).
         key: the form in which two rows are copies.
     """
 
     text: str
     text_pair: str | None
-    label: str | None
+    label: Value | None
     split: str
     key: str = field(init=False)
 
@@ -63,6 +65,7 @@ class Row:
 class Prepared:
     """Rows of each split in the order of the sources, labels in class-index order, and what was done (report.json)."""
 
+    task: TaskKind
     splits: dict[str, list[Row]]
     labels: list[str | int]
     pair: bool
@@ -72,7 +75,6 @@ class Prepared:
         """A split as `data/prepared/<split>.parquet` holds it."""
         import pyarrow as pa
 
-        index = {label_key(label): at for at, label in enumerate(self.labels)}
         rows = self.splits[split]
         columns: dict[str, pa.Array] = {
             "id": pa.array([row.id for row in rows], pa.string()),
@@ -80,8 +82,8 @@ class Prepared:
         }
         if self.pair:
             columns["text_pair"] = pa.array([row.text_pair for row in rows], pa.string())
-        labels = [None if row.label is None else index[row.label] for row in rows]
-        return pa.table(columns | {"label": pa.array(labels, pa.int64())})
+        labels = TARGETS[self.task].column([row.label for row in rows], self.labels)
+        return pa.table(columns | {"label": labels})
 
 
 def prepare(raw: Path, params: Prepare, *, device: str = "auto") -> Prepared:
@@ -97,16 +99,17 @@ def prepare(raw: Path, params: Prepare, *, device: str = "auto") -> Prepared:
             potstill/errors.py, codes 20 to 30.
     """
     rows, report = _read(raw, params)
+    target = TARGETS[params.task]
     labelled = [row for row in rows if row.label is not None]
     _check_labelled(labelled)
-    labels = label_set((row.label for row in labelled if row.label is not None), params.labels)
+    labels = names_of([row.label for row in labelled], params)
     given_test = any(row.split == "test" for row in labelled)
     for row, split in zip(
         rows, draw([row.key for row in rows], [row.split for row in rows], params.split), strict=True
     ):
         row.split = split
     removed: Counter[str] = Counter()
-    splits = _without_contradictions(rows, removed)
+    splits = _without_contradictions(rows, target, removed)
     leaked = _without_copies(splits, removed)
     if params.near_duplicate is not None:
         leaked |= _without_near_copies(splits, params.near_duplicate, removed)
@@ -115,10 +118,13 @@ def prepare(raw: Path, params: Prepare, *, device: str = "auto") -> Prepared:
         report["augmented"] = _add(splits, texts, params.near_duplicate)
     if given_test:
         _check_leakage(len(leaked), len(splits["test"]), params.max_leakage, report)
-    _check_classes(splits, labels)
+    target.check({split: [row.label for row in splits[split]] for split in PRIORITY[:3]}, labels)
     report["removed"] = report["removed"] | dict(removed)
-    report["splits"] = {split: _counts(splits[split], labels) for split in SPLITS}
-    return Prepared(splits, labels, not isinstance(params.text, str), report)
+    report["splits"] = {
+        split: {"rows": len(splits[split])} | target.counts([row.label for row in splits[split]], labels)
+        for split in SPLITS
+    }
+    return Prepared(params.task, splits, labels, params.pair, report)
 
 
 def _read(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
@@ -132,6 +138,8 @@ def _read(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
             found = _rows(table.with_constants(wanted.constants), wanted, params)
             kept = [row for row in found if row.text and row.text_pair != ""]
             empty += len(found) - len(kept)
+            if isinstance(params.label, LabelOrder):
+                kept = _paired(kept, params.label, params.split.seed)
             unclear += sum(row.split == "unclear" for row in kept)
             for row in kept:
                 row.split = "transfer" if row.split == "unclear" else row.split
@@ -154,12 +162,12 @@ def _rows(table: Table, wanted: TableParams, params: Prepare) -> list[Row]:
         [None] * len(table) if second is None else [clean(value) for value in table.column(second)]
     )
     splits = given_splits(table, wanted.split, wanted.split_column)
-    labels: list[str | None] = [None] * len(table)
+    labels: list[Value | None] = [None] * len(table)
     if set(splits) != {"transfer"}:
         labelled = [
             at for at, (text, split) in enumerate(zip(texts, splits, strict=True)) if text and split != "transfer"
         ]
-        for at, label in zip(labelled, read_labels(table, labelled, params.label, params.labels), strict=True):
+        for at, label in zip(labelled, _labels(table, labelled, params), strict=True):
             labels[at] = label
             splits[at] = "unclear" if label is None else splits[at]
     return [Row(*row) for row in zip(texts, pairs, labels, splits, strict=True)]
@@ -176,27 +184,49 @@ def _check_labelled(rows: Sequence[Row]) -> None:
             f"all {len(rows)} labelled rows are copies of one text ({rows[0].text[:60]!r}); "
             "give distinct texts, or check prepare.text"
         )
-    classes = {row.label for row in rows}
-    if len(classes) == 1:
-        raise OneClassError(
-            f"all {len(rows)} labelled rows carry the label {classes.pop()!r}; "
-            "a classifier needs two: check prepare.label"
-        )
+    check_varied([row.label for row in rows])
 
 
-def _without_contradictions(rows: Sequence[Row], removed: Counter[str]) -> dict[str, list[Row]]:
-    """Rows by split; of copies within a split one stays, none if their labels differ: no one knows which is right."""
+def _labels(table: Table, rows: Sequence[int], params: Prepare) -> list[Value | None]:
+    found: list[Value | None] = read_labels(table, rows, params.label, params.labels, params.task)
+    return found
+
+
+def _paired(rows: Sequence[Row], label: LabelOrder, seed: int) -> list[Row]:
+    """Rows of single texts in twos, split by split; those too near to tell, and unlabelled ones, become `unclear`."""
+    found: list[Row] = []
+    for split in dict.fromkeys(row.split for row in rows):
+        group = [row for row in rows if row.split == split]
+        for one, other in partners([row.key for row in group], seed):
+            first, second = group[one], group[other]
+            answer = order_label(first.label, second.label, label)  # type: ignore[arg-type]
+            where = split if answer is not None or split == "transfer" else "unclear"
+            found.append(Row(first.text, second.text, answer, where))
+    return found
+
+
+def _without_contradictions(rows: Sequence[Row], target: Target, removed: Counter[str]) -> dict[str, list[Row]]:
+    """Rows by split; of copies within a split one stays, none if no one knows which of their labels is right."""
     groups: dict[str, dict[str, list[Row]]] = {split: {} for split in SPLITS}
     for row in rows:
         groups[row.split].setdefault(row.key, []).append(row)
     splits: dict[str, list[Row]] = {}
     for split, texts in groups.items():
-        agreeing = [group for group in texts.values() if len({row.label for row in group}) == 1]
+        agreeing = [group for group in texts.values() if _settled(group, target)]
         contradicting = sum(len(group) for group in texts.values()) - sum(len(group) for group in agreeing)
         removed["contradicting labels"] += contradicting
         removed["copies"] += sum(len(group) - 1 for group in agreeing)
         splits[split] = [group[0] for group in agreeing]
     return splits
+
+
+def _settled(copies: Sequence[Row], target: Target) -> bool:
+    """Whether copies have one label, or none; the first gets it."""
+    given = [row.label for row in copies if row.label is not None]
+    if len(copies) == 1 or not given:
+        return True
+    copies[0].label = target.settle(given) if len(given) == len(copies) else None
+    return copies[0].label is not None
 
 
 def _without_copies(splits: dict[str, list[Row]], removed: Counter[str]) -> set[str]:
@@ -271,27 +301,3 @@ def _check_leakage(leaked: int, test: int, limit: float, report: dict[str, Any])
             f"{leaked:,} of {test:,} rows of the given test split ({share:.1%}) are in train or close to a row of it, "
             f"above prepare.max_leakage = {limit:.1%}; give a test split of other texts"
         )
-
-
-def _check_classes(splits: dict[str, list[Row]], labels: Sequence[str | int]) -> None:
-    """Every class in every labelled split."""
-    counts: dict[str, Counter[str | None]] = {
-        split: Counter(row.label for row in splits[split]) for split in PRIORITY[:3]
-    }
-    for label in labels:
-        key = label_key(label)
-        per_split = {split: counts[split][key] for split in ("train", "dev", "test")}
-        if all(per_split.values()):
-            continue
-        missing = next(split for split, count in per_split.items() if not count)
-        total = sum(per_split.values())
-        raise SmallClassError(
-            f"the class {label!r} has {total} row{'' if total == 1 else 's'} and none of them in {missing}; "
-            "give it more rows, leave it out, or change the shares or the seed of prepare.split"
-        )
-
-
-def _counts(rows: Sequence[Row], labels: Sequence[str | int]) -> dict[str, Any]:
-    counts = Counter(row.label for row in rows)
-    classes = {str(label): counts[label_key(label)] for label in labels}
-    return {"rows": len(rows), "classes": classes if any(classes.values()) else {}}

@@ -17,16 +17,21 @@ _BINS = 10
 _FLOOR = 1e-4
 
 
-def build_profile(lengths: Mapping[str, Sequence[int]], labels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def build_profile(
+    lengths: Mapping[str, Sequence[int]],
+    labels: Mapping[str, Sequence[str]],
+    targets: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, Any]:
     """The profile of data, as `data/validation/profile.json` holds it.
 
     Args:
         lengths: split -> characters of each text (both texts of a pair together).
         labels: split -> label name of each row; splits without labels are left out.
+        targets: split -> number of each row, of a regression.
 
     Returns:
         `lengths`: split -> the inner edges of its tenths and the share in each; `labels`: split -> label -> share;
-        `rows`: split -> count. Splits without rows are left out.
+        `rows`: split -> count; of a regression `targets`, as lengths. Splits without rows are left out.
     """
     profile: dict[str, Any] = {
         "rows": {split: len(values) for split, values in lengths.items()},
@@ -35,16 +40,20 @@ def build_profile(lengths: Mapping[str, Sequence[int]], labels: Mapping[str, Seq
     }
     for split, values in lengths.items():
         if len(values):
-            edges = sorted({float(edge) for edge in np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1])})
-            profile["lengths"][split] = {"edges": edges, "shares": _shares(values, edges)}
+            profile["lengths"][split] = _tenths(values)
     for split, names in labels.items():
         if len(names):
             profile["labels"][split] = {name: count / len(names) for name, count in sorted(Counter(names).items())}
+    if targets:
+        profile["targets"] = {split: _tenths(values) for split, values in targets.items() if len(values)}
     return profile
 
 
 def drift(
-    accepted: Mapping[str, Any], lengths: Mapping[str, Sequence[int]], labels: Mapping[str, Sequence[str]]
+    accepted: Mapping[str, Any],
+    lengths: Mapping[str, Sequence[int]],
+    labels: Mapping[str, Sequence[str]],
+    targets: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, float]:
     """Population stability index of each distribution against the accepted profile: `train length`, `train label`, ...
 
@@ -59,11 +68,14 @@ def drift(
         for split, then in accepted["lengths"].items():
             if len(lengths.get(split, ())):
                 result[f"{split} length"] = psi(then["shares"], _shares(lengths[split], then["edges"]))
+        for split, then in accepted.get("targets", {}).items():
+            if len(now := (targets or {}).get(split, ())):
+                result[f"{split} target"] = psi(then["shares"], _shares(now, then["edges"]))
         for split, shares in accepted["labels"].items():
-            now = Counter(labels.get(split, ()))
-            if total := sum(now.values()):
-                names = sorted(shares.keys() | now.keys())
-                result[f"{split} label"] = psi([shares.get(n, 0.0) for n in names], [now[n] / total for n in names])
+            counts = Counter(labels.get(split, ()))
+            if total := sum(counts.values()):
+                names = sorted(shares.keys() | counts.keys())
+                result[f"{split} label"] = psi([shares.get(n, 0.0) for n in names], [counts[n] / total for n in names])
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(
             "data/accepted.json is not a profile of this version; put {} in it, run, and accept the new profile"
@@ -89,6 +101,11 @@ def accept_profile(validation: Path) -> dict[str, Any]:
     return profile
 
 
-def _shares(values: Sequence[int], edges: Sequence[float]) -> list[float]:
+def _tenths(values: Sequence[float]) -> dict[str, list[float]]:
+    edges = sorted({float(edge) for edge in np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1])})
+    return {"edges": edges, "shares": _shares(values, edges)}
+
+
+def _shares(values: Sequence[float], edges: Sequence[float]) -> list[float]:
     bins = np.searchsorted(np.asarray(edges), np.asarray(values), side="left")
     return [float(count) / len(values) for count in np.bincount(bins, minlength=len(edges) + 1)]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from potstill.artifacts import MANIFEST
+from potstill.artifacts import MANIFEST, write_json
+from potstill.data.batches import fill_labels
 from potstill.errors import ModelError, SequenceLengthError
 from potstill.models.loading import TOKENIZER_FILES
 
@@ -121,30 +122,51 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     return tokenizer
 
 
-def schema(*, pair: bool) -> pa.Schema:
+def name_token_types(folder: Path) -> None:
+    """Have transformers give the segment ids of pairs, which a tokenizer of no model's own class leaves out."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    names = settings.get("model_input_names", ["input_ids", "attention_mask"])
+    if "token_type_ids" not in names:
+        write_json(path, settings | {"model_input_names": [names[0], "token_type_ids", *names[1:]]})
+
+
+def schema(label: pa.DataType, *, types: bool) -> pa.Schema:
     """Columns of a split's `.arrow` file."""
     fields = [("id", pa.string()), ("input_ids", pa.list_(pa.int32()))]
-    fields += [("token_type_ids", pa.list_(pa.int8()))] if pair else []
-    return pa.schema([*fields, ("label", pa.int64())])
+    fields += [("token_type_ids", pa.list_(pa.int8()))] if types else []
+    return pa.schema([*fields, ("label", label)])
 
 
-def write_tokens(table: pa.Table, tokenizer: Tokenizer, path: Path) -> Counts:
+def write_tokens(
+    table: pa.Table,
+    tokenizer: Tokenizer,
+    path: Path,
+    label: pa.DataType | None = None,
+    *,
+    token_types: bool = True,
+) -> Counts:
     """Tokenize a prepared split into an Arrow stream that `datasets.Dataset.from_file` maps into memory.
 
     Args:
         table: columns `id`, `text`, `label` (null: none) and for pairs `text_pair`.
         tokenizer: see `load_tokenizer`.
         path: the file to write.
+        label: type of the column `label` to write (`batches.label_type`); None: int64, a class index.
+        token_types: whether the model tells the texts of a pair apart.
     """
     pair = "text_pair" in table.column_names
     counts = Counts()
-    with path.open("wb") as sink, pa.ipc.new_stream(sink, schema(pair=pair)) as stream:
-        for batch in _batches(table, tokenizer, counts, pair=pair):
+    columns = schema(label or pa.int64(), types=pair and token_types)
+    with path.open("wb") as sink, pa.ipc.new_stream(sink, columns) as stream:
+        for batch in _batches(table, tokenizer, counts, columns, pair=pair):
             stream.write_batch(batch)
     return counts
 
 
-def _batches(table: pa.Table, tokenizer: Tokenizer, counts: Counts, *, pair: bool) -> Iterator[pa.RecordBatch]:
+def _batches(
+    table: pa.Table, tokenizer: Tokenizer, counts: Counts, names: pa.Schema, *, pair: bool
+) -> Iterator[pa.RecordBatch]:
     for start in range(0, table.num_rows, _ROWS_AT_ONCE):
         rows = table.slice(start, _ROWS_AT_ONCE)
         encodings = tokenizer.encode_batch_fast(_inputs(rows, pair=pair))
@@ -153,10 +175,10 @@ def _batches(table: pa.Table, tokenizer: Tokenizer, counts: Counts, *, pair: boo
         counts.tokens += sum(map(len, ids))
         counts.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
         columns = [rows.column("id").combine_chunks(), pa.array(ids, pa.list_(pa.int32()))]
-        if pair:
+        if "token_type_ids" in names.names:
             columns.append(pa.array([encoding.type_ids for encoding in encodings], pa.list_(pa.int8())))
-        columns.append(rows.column("label").fill_null(-1).combine_chunks())
-        yield pa.record_batch(columns, schema=schema(pair=pair))
+        columns.append(fill_labels(rows.column("label").combine_chunks(), names.field("label").type))
+        yield pa.record_batch(columns, schema=names)
 
 
 def _inputs(rows: pa.Table, *, pair: bool) -> Sequence[str] | Sequence[tuple[str, str]]:

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import nn
 
-from potstill.config import BY_TOKEN, Distill, TermBase
+from potstill.config import BY_TOKEN, Distill, TaskKind, TermBase
 from potstill.data.batches import Batch, TokenDataset
 from potstill.distillation.balancing import Balancer, Schedule
-from potstill.distillation.losses import cross_entropy, kl_divergence
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors
+from potstill.distillation.supervision import HEAD_LOSSES, HeadLoss, gold_rows
 from potstill.distillation.teachers import FirstAble, LiveTeacher, LiveWhereMixed, OwnTokens, Source
 from potstill.distillation.terms import Both, Term
 from potstill.errors import ModelError, SignalError
+from potstill.models.heads import task_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,35 +32,52 @@ if TYPE_CHECKING:
 class Blend:
     """alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE (Hinton et al. 2015), row by row.
 
-    A row without a gold label carries the teacher's signal with weight 1, so that an unlabelled row teaches as much as
-    a labelled one.
+    For other tasks than one class of several, the task's own losses take the place of KL and CE. A row without a gold
+    label carries the teacher's signal with weight 1, so that an unlabelled row teaches as much as a labelled one.
 
     Attributes:
         temperature: T.
         alpha: weight of the teacher on rows with a gold label.
+        task: decides the two losses.
     """
 
     temperature: float
     alpha: float
+    task: TaskKind = "single_label"
+
+    @property
+    def loss(self) -> HeadLoss:
+        """The task's two losses."""
+        return HEAD_LOSSES[self.task]
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What its terms are called."""
+        return self.loss.soft_term, self.loss.gold_term
 
     def __call__(self, both: Both) -> Terms:
         """The two weighted terms of a batch."""
-        gold = (both.labels >= 0).float()
-        taught = kl_divergence(both.student.logits, both.teacher.at(self.temperature), self.temperature)
-        soft = (1 - (1 - self.alpha) * gold) * taught
-        hard = (1 - self.alpha) * cross_entropy(both.student.logits, both.labels)
-        return {"kl": soft.sum() / both.window.rows, "ce": hard.sum() / both.window.rows}
+        ours, theirs, loss = both.student.logits, both.teacher.at(self.temperature, self.task), self.loss
+        gold = gold_rows(both.labels).float()
+        soft = (1 - (1 - self.alpha) * gold) * loss.soft(ours, theirs, self.temperature)
+        hard = (1 - self.alpha) * loss.gold(ours, both.labels)
+        return {loss.soft_term: soft.sum() / both.window.rows, loss.gold_term: hard.sum() / both.window.rows}
 
     def describe(self) -> str:
         """The blend as the user reads it."""
-        return f"{self.alpha:g} * T^2 * KL(T={self.temperature:g}) + {1 - self.alpha:g} * CE"
+        soft, gold = self.loss.formula(self.temperature), self.loss.gold_term.upper()
+        return f"{self.alpha:g} * {soft} + {1 - self.alpha:g} * {gold}"
 
 
 class OnLogits(Protocol):
     """The losses on logits, weighted: `Blend`, or what a task puts in its place."""
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What its terms are called: on the teacher, and on gold labels."""
+
     def __call__(self, both: Both) -> Terms:
-        """The weighted terms `kl` and `ce` of a batch."""
+        """The weighted terms of a batch."""
 
     def describe(self) -> str:
         """One line for the user."""
@@ -89,7 +107,7 @@ class Distillation(Objective):
         self.asks = teacher_needs(self._named)
         for name, term in self._named.items():
             _check_source(name, term, source)
-        schedules = {} if blend is None else {"kl": Schedule(1.0), "ce": Schedule(1.0)}
+        schedules = {} if blend is None else {name: Schedule(1.0) for name in blend.names}
         self._balancer = Balancer(schedules | {name: term.schedule for name, term in self._named.items()})
 
     def needs(self, step: int, total: int) -> Needs:
@@ -133,8 +151,9 @@ def make_terms(
         ModelError: see `Term`.
     """
     terms: dict[str, Term] = {}
-    # The blend's terms are kl and ce.
-    taken = {"kl": 1, "ce": 1}
+    # The blend's terms, as kl and ce.
+    loss = HEAD_LOSSES[task_of(student)]
+    taken = {loss.soft_term: 1, loss.gold_term: 1}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for config in configs:
@@ -180,7 +199,7 @@ def distillation(
         source = OwnTokens(source, teacher_rows)
     if params.mixup is not None:
         source = LiveWhereMixed(source, LiveTeacher(teacher, device, precision))
-    return Distillation(source, Blend(params.temperature, params.alpha), terms)
+    return Distillation(source, Blend(params.temperature, params.alpha, task_of(student)), terms)
 
 
 def teacher_needs(terms: Mapping[str, Term]) -> Needs:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from potstill.config import TaskKind
 from potstill.data.batches import Batch
 from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.errors import SignalError
@@ -46,6 +47,31 @@ def ensemble_logits(members: Tensor, weights: Sequence[float], temperature: floa
     return torch.logsumexp(log_probabilities + _along(members, weights).log(), dim=1) * temperature
 
 
+def ensemble_answers(members: Tensor, weights: Sequence[float], temperature: float, task: TaskKind) -> Tensor:
+    """The logits that stand for an ensemble in a task's loss at T.
+
+    Args:
+        members: [batch, members, ..., outputs] logits; no gradient flows to them.
+        weights: see `ensemble_logits`.
+        temperature: T > 0.
+        task: one class of several: `ensemble_logits`; several labels: the same of each label's yes and no; numbers:
+            their mean.
+
+    Returns:
+        [batch, ..., outputs] in fp32.
+
+    Raises:
+        SignalError: there are not as many members as weights.
+    """
+    if task == "regression":
+        return mean_logits(members, weights)
+    if task == "multi_label":
+        both = torch.stack([torch.zeros_like(members), members], dim=-1)
+        found = ensemble_logits(both, weights, temperature)
+        return found[..., 1] - found[..., 0]
+    return ensemble_logits(members, weights, temperature)
+
+
 def mean_logits(members: Tensor, weights: Sequence[float]) -> Tensor:
     """The weighted mean of the members' logits, which a squared error is nearest to.
 
@@ -62,19 +88,20 @@ def mean_logits(members: Tensor, weights: Sequence[float]) -> Tensor:
     return (members.detach().float() * _along(members, weights)).sum(dim=1)
 
 
-def pooled(members: Floats, weights: Sequence[float]) -> Floats:
-    """What an ensemble answers: the log of its mean probabilities, as logits.
+def pooled(members: Floats, weights: Sequence[float], task: TaskKind = "single_label") -> Floats:
+    """What an ensemble answers: the log of its mean probabilities, as logits; see `ensemble_answers`.
 
     Args:
         members: [rows, members, ..., classes] logits.
         weights: see `ensemble_logits`.
+        task: what the logits are.
 
     Returns:
         [rows, ..., classes] in fp32; of one member, its own logits.
     """
     if len(weights) == 1:
         return members[:, 0]
-    found: Floats = ensemble_logits(torch.from_numpy(members), weights, 1.0).numpy()
+    found: Floats = ensemble_answers(torch.from_numpy(members), weights, 1.0, task).numpy()
     return found
 
 
@@ -90,9 +117,9 @@ class Ensemble:
     logits: Tensor
     weights: tuple[float, ...]
 
-    def at(self, temperature: float) -> Tensor:
-        """See `ensemble_logits`."""
-        return ensemble_logits(self.logits, self.weights, temperature)
+    def at(self, temperature: float, task: TaskKind = "single_label") -> Tensor:
+        """See `ensemble_answers`."""
+        return ensemble_answers(self.logits, self.weights, temperature, task)
 
     def to(self, device: torch.device) -> Ensemble:
         """The same on a device."""

@@ -34,6 +34,8 @@ class MaskedTeacher(LiveTeacher):
 class MaskedBlend:
     """kl * T^2 * KL(teacher || student) + ce * CE at the masked tokens (Sanh et al. 2019, "DistilBERT", section 3)."""
 
+    names = ("kl", "ce")
+
     def __init__(self, weights: MaskedTerm) -> None:
         self._weights = weights
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from potstill.config import TaskKind
 from potstill.data.batches import Batch
-from potstill.distillation.losses import cross_entropy
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, observe
+from potstill.distillation.supervision import HEAD_LOSSES
 from potstill.training.predict import model_inputs
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Window:
     def of(cls, batches: Sequence[Batch], step: int = 0, total: int = 1) -> Window:
         """The window of these batches."""
         rows = sum(len(batch.rows) for batch in batches)
-        gold = sum(int((batch.labels >= 0).sum()) for batch in batches)
+        gold = sum(int(batch.gold.sum()) for batch in batches)
         targets = sum(int((batch.labels >= 0).sum()) for batch in batches)
         return cls(step, total, rows, gold, sum(batch.tokens for batch in batches), targets)
 
@@ -85,13 +86,17 @@ class Objective(nn.Module):
 
 
 class Supervised(Objective):
-    """Cross-entropy with the gold labels, mean over the rows that have one."""
+    """The task's loss on gold labels (cross-entropy of classes), mean over the rows that have one."""
+
+    def __init__(self, task: TaskKind = "single_label") -> None:
+        super().__init__()
+        self._loss = HEAD_LOSSES[task]
 
     def describe(self) -> list[str]:
         """Its one term."""
-        return ["CE on the gold labels"]
+        return [f"{self._loss.gold_term.upper()} on the gold labels"]
 
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
-        """The one term `ce`."""
+        """The one term, such as `ce`."""
         labels = torch.from_numpy(batch.labels).to(outputs.logits.device)
-        return {"ce": cross_entropy(outputs.logits, labels).sum() / max(window.gold, 1)}
+        return {self._loss.gold_term: self._loss.gold(outputs.logits, labels).sum() / max(window.gold, 1)}

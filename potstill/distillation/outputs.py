@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from potstill.config import TaskKind
 from potstill.models.families import Family, family_of, layers_of
 
 if TYPE_CHECKING:
@@ -90,9 +91,9 @@ class Outputs:
     mask: Tensor | None = None
     ensemble: Ensemble | None = None
 
-    def at(self, temperature: float) -> Tensor:
+    def at(self, temperature: float, task: TaskKind = "single_label") -> Tensor:
         """[batch, classes] logits for a loss that softens them at T; of several teachers, see `ensemble_logits`."""
-        return self.logits if self.ensemble is None else self.ensemble.at(temperature)
+        return self.logits if self.ensemble is None else self.ensemble.at(temperature, task)
 
 
 LOGITS = Needs()

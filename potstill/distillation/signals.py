@@ -33,6 +33,7 @@ from potstill.errors import EmptyDataError, SignalError
 from potstill.models.members import MEMBERS
 from potstill.progress import progress, say
 from potstill.training.distributed import here
+from potstill.training.memory import TokenBudget
 from potstill.training.mixup import MixedBatch
 
 Keys = npt.NDArray[np.bytes_]
@@ -113,6 +114,7 @@ def extract(
     Raises:
         SignalError: the teacher cannot give what is to be stored, or gives numbers that cannot be.
         EmptyDataError: there are no rows.
+        TrainingError: the memory does not hold a batch; an accelerator's was tried once more with half the tokens.
     """
     if not len(dataset):
         raise EmptyDataError("there are no rows to run the teacher on; add some to train or transfer")
@@ -128,7 +130,9 @@ def extract(
         "columns": {name: {"shape": list(to.shape), "per_token": to.per_token} for name, to in columns.items()},
         "holds": {kind: sorted(getattr(needs, kind)) for kind in ("hidden", "attention", "vectors")},
     }
-    job = _Job(teacher, dataset, params, needs, columns, sha256_value([facts, params.model_dump(mode="json")]))
+    of = sha256_value([facts, params.model_dump(mode="json")])
+    budget = TokenBudget(params.batch_tokens, "signals.batch_tokens", beside="")
+    job = _Job(teacher, dataset, params, needs, columns, of, budget)
     shards, sums = job.run(keys, rows, work)
     counts = [stop.stop - stop.start for stop in job.slices(rows)]
     about = facts | {"format": FORMAT, "rows": len(rows), "shards": counts, "fidelity": report(sums)}
@@ -145,6 +149,7 @@ class _Job:
     needs: Needs
     columns: Mapping[str, Column]
     of: str
+    budget: TokenBudget
 
     def slices(self, rows: Ints) -> list[slice]:
         return cut_shards(self.dataset.lengths[rows], self.columns, self.params.dtype, self.params.shard_rows)
@@ -177,16 +182,24 @@ class _Job:
     def _answers(self, rows: Ints) -> Iterator[tuple[int, dict[str, Floats]]]:
         """Batch by batch, in the order of the rows: how many, and the arrays [rows, ...] or [tokens, ...]."""
         for part in cut(rows, self.dataset.lengths, self.params.batch_tokens):
-            batch = self.dataset.batch(part)
-            with torch.inference_mode():
-                outputs = self.teacher(batch, self.needs)
-                mask = torch.from_numpy(batch.attention_mask).to(outputs.logits.device)
-                real = mask != 0
-                answers = {
-                    name: (value[real] if self.columns[name].per_token else value).float().cpu().numpy()
-                    for name, value in take(outputs, self.needs, mask).items()
-                }
-            yield len(part), answers
+            # What was answered of a batch that did not fit is asked once more.
+            yield from self.budget.within(lambda part=part: self._asked(part), undo=lambda: None)  # type: ignore[misc]
+
+    @torch.inference_mode()
+    def _asked(self, part: Ints) -> list[tuple[int, dict[str, Floats]]]:
+        """The answers to a batch, in parts where the budget was halved."""
+        found = []
+        for rows in self.budget.fit([part], self.dataset.lengths):
+            batch = self.dataset.batch(rows)
+            outputs = self.teacher(batch, self.needs)
+            mask = torch.from_numpy(batch.attention_mask).to(outputs.logits.device)
+            real = mask != 0
+            answers = {
+                name: (value[real] if self.columns[name].per_token else value).float().cpu().numpy()
+                for name, value in take(outputs, self.needs, mask).items()
+            }
+            found.append((len(rows), answers))
+        return found
 
 
 def _known(folders: list[Path], abouts: list[dict[str, str]]) -> dict[int, Any]:

@@ -38,12 +38,15 @@ from potstill.distillation.relations import check_heads, self_attention_relation
 from potstill.distillation.sentences import contrastive, patient, rkd_angle, rkd_distance, vectors_of
 from potstill.errors import ModelError
 from potstill.models.families import family_of
+from potstill.models.heads import task_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Park et al. 2019 weigh angles twice as much as distances.
 RKD_ANGLE = 2.0
+# On probabilities that add up to 1 over the classes.
+OF_CLASSES = ("kl", "ce", "dist")
 ON_ATTENTION = ("attention", "relations")
 ON_VECTORS = ("pkd", "rkd", "contrastive")
 PROJECTED = ("cosine", "hidden", "pkd", "contrastive")
@@ -84,7 +87,7 @@ class Both:
         teacher: its outputs, on the student's device.
         ids: [batch, sequence] token ids.
         mask: [batch, sequence], 0 on padding.
-        labels: [batch] class index, -1 where there is no gold label.
+        labels: [batch, ...] gold labels in the task's form.
         window: the optimizer step.
     """
 
@@ -124,8 +127,10 @@ class Term(nn.Module):
         self.heads = (1, 1)
         if isinstance(config, LayerTerm):
             self._fit(config, Shape.of(student), Shape.of(teacher))
-        elif self.kind != "ce":
-            _check_classes(self.kind, student, teacher)
+        else:
+            _check_task(self.kind, student)
+            if self.kind != "ce":
+                _check_classes(self.kind, student, teacher)
         self.student_needs, self.teacher_needs = (self._needs(side) for side in (0, 1))
 
     def _fit(self, config: LayerTerm, student: Shape, teacher: Shape) -> None:
@@ -189,6 +194,14 @@ class Term(nn.Module):
             + (f" on student -> teacher layers {where}" if where else "")
             + (f", with {projected:,} weights of projections" if projected else "")
             + changes
+        )
+
+
+def _check_task(kind: str, student: PreTrainedModel) -> None:
+    if kind in OF_CLASSES and (task := task_of(student)) != "single_label":
+        raise ModelError(
+            f"the loss term {kind} is of one class of several, which a {task} model does not give; "
+            "use the term mse for its logits"
         )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from potstill.config import Gate
+from potstill.config import Gate, TaskKind
 from potstill.evaluation.naming import candidate_of
+from potstill.evaluation.scoring import SCORINGS, Scoring
 
 # Accuracies are ratios of counts: a difference that equals its limit must not fail by the last bit of a float.
 ROUNDING = 1e-9
@@ -71,57 +72,78 @@ class _Limit:
     unit: str = ""
 
 
-_LIMITS = {
-    "min_accuracy": _Limit("accuracy", "minimum", lambda model, _: model.get("accuracy")),
-    "min_macro_f1": _Limit("macro F1", "minimum", lambda model, _: model.get("macro_f1")),
-    "min_teacher_ratio": _Limit(
-        "share of the teacher's accuracy", "minimum", lambda _, pair: pair.get("teacher_ratio")
-    ),
-    "min_gain_over_control": _Limit(
-        "gain over the no-distillation control", "minimum", lambda _, pair: pair.get("gain_over_control")
-    ),
-    "min_gain_over_control_upper": _Limit(
-        "upper bound of the gain over the no-distillation control",
-        "minimum",
-        lambda _, pair: _mapping(pair.get("control")).get("high"),
-    ),
-    "max_ece": _Limit("calibration error", "maximum", lambda model, _: model.get("ece")),
-    "max_file_mb": _Limit("model file", "maximum", lambda model, _: model.get("megabytes"), " MB"),
-    "max_p99_ms": _Limit("p99 latency", "maximum", lambda model, _: model.get("p99_ms"), " ms"),
-    "min_speedup": _Limit("speed-up over the teacher", "minimum", lambda _, pair: pair.get("speedup"), "x"),
-}
+def _own(key: str, words: str, kind: Literal["minimum", "maximum"] = "minimum", unit: str = "") -> _Limit:
+    """A limit on a number of the candidate's."""
+    return _Limit(words, kind, lambda model, _: model.get(key), unit)
 
 
-def judge(metrics: Mapping[str, Any], gate: Gate, champion: Mapping[str, Any] | None) -> Verdict:
+def _of_pair(key: str, words: str, unit: str = "") -> _Limit:
+    """A minimum of a number of the comparison."""
+    return _Limit(words, "minimum", lambda _, pair: pair.get(key), unit)
+
+
+def _limits(scoring: Scoring) -> dict[str, _Limit]:
+    """Every limit, in the order in which they are judged."""
+    return {
+        "min_score": _own(scoring.key, scoring.words),
+        "min_accuracy": _own("accuracy", "accuracy"),
+        "min_macro_f1": _own("macro_f1", "macro F1"),
+        "min_micro_f1": _own("micro_f1", "micro F1"),
+        "min_subset_accuracy": _own("subset_accuracy", "subset accuracy"),
+        "max_mse": _own("mse", "mean squared error", "maximum"),
+        "max_mae": _own("mae", "mean absolute error", "maximum"),
+        "min_pearson": _own("pearson", "Pearson correlation"),
+        "min_spearman": _own("spearman", "Spearman correlation"),
+        "min_teacher_ratio": _of_pair("teacher_ratio", f"share of the teacher's {scoring.words}"),
+        "min_gain_over_control": _of_pair("gain_over_control", "gain over the no-distillation control"),
+        "min_gain_over_control_upper": _Limit(
+            "upper bound of the gain over the no-distillation control",
+            "minimum",
+            lambda _, pair: _mapping(pair.get("control")).get("high"),
+        ),
+        "max_ece": _own("ece", "calibration error", "maximum"),
+        "max_file_mb": _own("megabytes", "model file", "maximum", " MB"),
+        "max_p99_ms": _own("p99_ms", "p99 latency", "maximum", " ms"),
+        "min_speedup": _of_pair("speedup", "speed-up over the teacher", "x"),
+    }
+
+
+def judge(
+    metrics: Mapping[str, Any],
+    gate: Gate,
+    champion: Mapping[str, Any] | None,
+    task: TaskKind = "single_label",
+) -> Verdict:
     """Judge the candidate.
 
     Args:
         metrics: the content of reports/metrics.json; it may be anything, what does not fit fails.
         gate: the limits; one that is null in params is not checked.
-        champion: None where there is none yet; else its `accuracy` on the same test split, or a `problem` (a sentence)
-            that kept it from being scored there, which fails.
+        champion: None where there is none yet; else its score on the same test split, under the score's name
+            (`accuracy`), or a `problem` (a sentence) that kept it from being scored there, which fails.
+        task: decides which score is the candidate's.
     """
+    scoring = SCORINGS[task]
     models = _mapping(metrics.get("models"))
     candidate = _mapping(models.get(candidate_of(metrics) or ""))
     comparison = _mapping(metrics.get("comparison"))
-    checks = [_scored(candidate)]
-    for name, limit in _LIMITS.items():
+    checks = [_scored(candidate, scoring)]
+    for name, limit in _limits(scoring).items():
         bound = getattr(gate, name)
         if bound is not None:
             checks.append(_check(name, limit, limit.value(candidate, comparison), bound))
     checks += [_beats(control, _mapping(metrics.get("proof"))) for control in gate.must_beat]
     if champion is not None and gate.max_loss_to_champion is not None:
-        checks.append(_against(candidate, champion, gate.max_loss_to_champion))
+        checks.append(_against(candidate, champion, gate.max_loss_to_champion, scoring))
     return Verdict(tuple(checks))
 
 
-def _scored(candidate: Mapping[str, Any]) -> Check:
+def _scored(candidate: Mapping[str, Any], scoring: Scoring) -> Check:
     """Holds even where every limit is null: a candidate without a score is never promoted."""
-    accuracy = _finite(candidate.get("accuracy"))
-    words = (
-        "the candidate was scored" if accuracy is not None else "the candidate has no finite accuracy in metrics.json"
-    )
-    return Check("scored", accuracy, None, accuracy is not None, words)
+    score = _finite(candidate.get(scoring.key))
+    missing = f"the candidate has no finite {scoring.words} in metrics.json"
+    words = "the candidate was scored" if score is not None else missing
+    return Check("scored", score, None, score is not None, words)
 
 
 def _beats(control: str, proof: Mapping[str, Any]) -> Check:
@@ -136,15 +158,18 @@ def _beats(control: str, proof: Mapping[str, Any]) -> Check:
     return Check(name, low, 0.0, False, f"{said} is not above 0 beyond noise (gate.{name})")
 
 
-def _against(candidate: Mapping[str, Any], champion: Mapping[str, Any], bound: float) -> Check:
+def _against(candidate: Mapping[str, Any], champion: Mapping[str, Any], bound: float, scoring: Scoring) -> Check:
     name = "max_loss_to_champion"
     if champion.get("problem") is not None:
         return failed(name, f"the champion cannot be compared: {champion['problem']}")
-    ours, theirs = _finite(candidate.get("accuracy")), _finite(champion.get("accuracy"))
+    ours, theirs = _finite(candidate.get(scoring.key)), _finite(champion.get(scoring.key))
     if ours is None or theirs is None:
         who = "candidate" if ours is None else "champion"
-        return failed(name, f"the {who}'s accuracy is missing or not finite, so the loss to the champion is unknown")
-    return _check(name, _Limit("accuracy lost to the champion", "maximum", lambda *_: None), theirs - ours, bound)
+        lost = f"the {who}'s {scoring.words} is missing or not finite, so the loss to the champion is unknown"
+        return failed(name, lost)
+    return _check(
+        name, _Limit(f"{scoring.words} lost to the champion", "maximum", lambda *_: None), theirs - ours, bound
+    )
 
 
 def _check(name: str, limit: _Limit, raw: Any, bound: float) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 Doubles = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
+# Gold labels in the form that the task gives them.
+Labels = npt.NDArray[Any]
 
 
 def log_softmax(logits: Floats, temperature: float = 1.0) -> Doubles:
@@ -20,6 +23,14 @@ def log_softmax(logits: Floats, temperature: float = 1.0) -> Doubles:
     scaled = logits.astype(np.float64) / temperature
     shifted = scaled - scaled.max(axis=-1, keepdims=True)
     found: Doubles = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return found
+
+
+def sigmoid(logits: Floats, temperature: float = 1.0) -> Doubles:
+    """Probabilities of yes [rows, labels], each label by itself, of logits divided by a temperature."""
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(-np.abs(scaled))  # by size, so that none overflows
+    found: Doubles = np.where(scaled >= 0, 1, powers) / (1 + powers)
     return found
 
 
@@ -55,6 +66,23 @@ def confusion_matrix(labels: Ints, predictions: Ints, classes: int) -> Counts:
     """Counts [gold class, predicted class]."""
     found: Counts = np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
     return found
+
+
+def micro_f1(labels: Ints, answers: npt.NDArray[np.bool_]) -> float:
+    """F1 of all yes and no answers [rows, labels] counted together; 0 where none is yes on either side."""
+    hits = int((answers & (labels > 0)).sum())
+    named = int(answers.sum()) + int((labels > 0).sum())
+    return 2 * hits / named if named else 0.0
+
+
+def r_squared(values: Floats, answers: Floats) -> float:
+    """Share of the variance of the gold values [rows] that the answers [rows] explain: 1 is exact, 0 is their mean.
+
+    Of values that are all alike it is 0.
+    """
+    gold = values.astype(np.float64)
+    total = float(np.square(gold - gold.mean()).sum())
+    return 1 - float(np.square(gold - answers).sum()) / total if total else 0.0
 
 
 def macro_f1(labels: Ints, predictions: Ints) -> float:

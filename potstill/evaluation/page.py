@@ -62,9 +62,9 @@ code { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; ove
 <p class="soft">{{ "{:,}".format(metrics.rows) }} test texts that neither training nor any choice has seen. What ships is {{ candidate }}.</p>
 
 <section class="facts">
-<div><strong>{{ "%.1f" % (100 * model.accuracy) }}%</strong><span>accuracy ({{ "%.1f" % (100 * model.accuracy_low) }} to {{ "%.1f" % (100 * model.accuracy_high) }})</span></div>
+<div><strong>{{ score[0] }}%</strong><span>{{ scoring.words }} ({{ score[1] }} to {{ score[2] }})</span></div>
 {% if comparison.teacher_ratio is defined %}
-<div><strong>{{ "%.1f" % (100 * comparison.teacher_ratio) }}%</strong><span>of the teacher's accuracy</span></div>
+<div><strong>{{ "%.1f" % (100 * comparison.teacher_ratio) }}%</strong><span>of the teacher's {{ scoring.words }}</span></div>
 {% endif %}
 <div><strong>{{ "%.1f" % comparison.speedup }}×</strong><span>the teacher's texts per second</span></div>
 <div><strong>{{ "%.1f" % model.megabytes }} MB</strong><span>model file, teacher {{ "%.1f" % metrics.models.teacher.megabytes }} MB</span></div>
@@ -81,12 +81,30 @@ code { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; ove
 </tbody>
 </table>
 </div>
-<p class="soft" style="margin-top: .8rem">{% if note %}{{ note }}. {% endif %}Accuracy with its Wilson interval. ECE: expected calibration error after temperature scaling, {{ metrics.calibration_bins }} bins.
+<p class="soft" style="margin-top: .8rem">{% if note %}{{ note }}. {% endif %}{% if task == "single_label" %}
+Accuracy with its Wilson interval. ECE: expected calibration error after temperature scaling, {{ metrics.calibration_bins }} bins.
+{% elif task == "multi_label" %}
+Micro F1 with its bootstrap interval. Subset: texts whose every label is right.
+{% else %}
+R² with its bootstrap interval: the share of the gold numbers' variance that is explained; their mean alone has 0. MSE in the numbers' own unit.
+{% endif %}
 Speed on the machine that made this page: one text at a time for p50 and p99, batches of 32 for texts/s; the teacher through <code>transformers.pipeline</code>,
 the students from text to probabilities through the serving runtime. Compare the ratios: absolute numbers vary with the machine and its load.</p>
+{% if details %}
+<div class="wide" style="margin: 1rem 0">
+<table>
+<thead><tr><th scope="col">{{ candidate }}</th><th scope="col">value</th><th scope="col">{{ "%g" % (100 * metrics.confidence) }}% interval</th></tr></thead>
+<tbody>
+{% for name, value, low, high in details %}
+<tr><td>{{ name }}</td><td>{{ "%.4f" % value }}</td><td>{{ "%.4f" % low }} to {{ "%.4f" % high }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endif %}
 <div class="pair">
-<figure role="img" aria-label="Accuracy with interval against size on disk">{{ figures.size }}</figure>
-<figure role="img" aria-label="Accuracy with interval against latency">{{ figures.latency }}</figure>
+<figure role="img" aria-label="Score with interval against size on disk">{{ figures.size }}</figure>
+<figure role="img" aria-label="Score with interval against latency">{{ figures.latency }}</figure>
 </div>
 
 <h2>Does distillation help?</h2>
@@ -97,10 +115,16 @@ the students from text to probabilities through the serving runtime. Compare the
 The initialised one starts from the fine-tuned teacher, as the student does: what copying alone gives.
 {% if metrics.proof.seeds | length > 1 %}The first seed's student is compared as it ships, those of further seeds as they were trained.{% endif %}
 
+{% if task == "single_label" %}
 {{ candidate }} agrees with the teacher on {{ "%.1f" % (100 * comparison.agreement) }}% of the texts; the mean divergence KL(teacher‖student) of the calibrated probabilities is {{ "%.4f" % comparison.kl }} nats.</p>
+{% elif task == "multi_label" %}
+{{ candidate }} agrees with the teacher on {{ "%.1f" % (100 * comparison.agreement) }}% of the labels of all texts; the mean divergence KL(teacher‖student) of a text's calibrated probabilities is {{ "%.4f" % comparison.kl }} nats.</p>
+{% else %}
+{{ candidate }}'s numbers correlate with the teacher's at {{ "%.3f" % comparison.correlation }} (Pearson); they are {{ "%.3g" % comparison.rmse }} apart (root of the mean square).</p>
+{% endif %}
 <div class="wide">
 <table>
-<thead><tr>{% for title in ["", "training seed", "accuracy, %", "agreement with the teacher, %", "KL to the teacher, nats", "ECE"] %}<th scope="col">{{ title }}</th>{% endfor %}</tr></thead>
+<thead><tr>{% for title in proof_titles %}<th scope="col">{{ title }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in proof %}
 <tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
@@ -109,25 +133,50 @@ The initialised one starts from the fine-tuned teacher, as the student does: wha
 </table>
 </div>
 
+{% if figures.reliability is defined %}
 <h2>Calibration</h2>
 <p class="soft">How often a model is right, by how sure it is. On the dashed line the two are equal.</p>
 <figure role="img" aria-label="Reliability diagrams">{{ figures.reliability }}</figure>
 
+{% endif %}
+{% if figures.labels is defined %}
+<h2>Labels</h2>
+<p class="soft">F1 of each label by itself.</p>
+<figure role="img" aria-label="F1 of each label">{{ figures.labels }}</figure>
+
+{% endif %}
+{% if figures.answers is defined %}
+<h2>Answers</h2>
+<p class="soft">Answers over gold numbers, a point each text. On the dashed line the two are equal.</p>
+<figure role="img" aria-label="Answers over gold numbers">{{ figures.answers }}</figure>
+
+{% endif %}
+{% if figures.confusion is defined %}
 <h2>Confusion</h2>
 <p class="soft">Gold classes down, predicted classes across, number of texts in each cell.</p>
 <figure role="img" aria-label="Confusion matrices">{{ figures.confusion }}</figure>
 
+{% endif %}
 <h2>Where teacher and student disagree</h2>
 {% if examples %}
+{% if task == "regression" %}
+<p class="soft">The {{ examples | length }} texts on which they are farthest apart.</p>
+{% else %}
 <p class="soft">The {{ examples | length }} texts on which both are surest. A prediction that is not the gold label is coloured.</p>
+{% endif %}
 <div class="wide">
 <table class="prose">
 <thead><tr><th scope="col">text</th><th scope="col">gold</th><th scope="col">teacher</th><th scope="col">student</th></tr></thead>
 <tbody>
 {% for example in examples %}
 <tr><td>{{ example.text }}</td><td>{{ example.gold }}</td>
+{% if task == "regression" %}
+<td>{{ example.teacher }}</td>
+<td>{{ example.student }}</td></tr>
+{% else %}
 <td{% if example.teacher != example.gold %} class="wrong"{% endif %}>{{ example.teacher }} {{ "%.2f" % example.teacher_probability }}</td>
 <td{% if example.student != example.gold %} class="wrong"{% endif %}>{{ example.student }} {{ "%.2f" % example.student_probability }}</td></tr>
+{% endif %}
 {% endfor %}
 </tbody>
 </table>

@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from potstill.evaluation.metrics import Counts, Reliability
+from potstill.evaluation.metrics import Counts, Doubles, Floats, Reliability
 from potstill.evaluation.naming import MODELS
+from potstill.evaluation.scoring import SCORINGS, Scoring
 
 COLOURS = {
     "teacher": "#3b82c4",
@@ -82,13 +83,16 @@ def confusion_matrices(models: Mapping[str, Counts], labels: Sequence[str]) -> s
     return svg()
 
 
-def accuracy_against(models: Mapping[str, Mapping[str, Any]], key: str, words: str) -> str:
-    """Accuracy with its interval over a cost on a logarithmic axis.
+def accuracy_against(
+    models: Mapping[str, Mapping[str, Any]], key: str, words: str, scoring: Scoring = SCORINGS["single_label"]
+) -> str:
+    """Accuracy, or the score of another task, with its interval over a cost on a logarithmic axis.
 
     Args:
         models: name -> its entry of reports/metrics.json; one that lacks the cost is left out.
         key: the cost, such as `megabytes`.
         words: title of the axis.
+        scoring: of the task.
     """
     shown = {name: model for name, model in models.items() if model.get(key)}
     with _figure(1, 4.6, 2.9, f"accuracy-{key}") as (figure, svg):
@@ -96,15 +100,15 @@ def accuracy_against(models: Mapping[str, Mapping[str, Any]], key: str, words: s
         for place, (name, model) in enumerate(shown.items()):
             # Two points aside from each other: models of one architecture cost the same.
             aside = ScaledTranslation((2 * place - len(shown) + 1) / 72, 0, figure.dpi_scale_trans)
-            accuracy, low, high = (100 * model[part] for part in ("accuracy", "accuracy_low", "accuracy_high"))
+            score, low, high = (100 * model[part] for part in _with_bounds(scoring.key))
             axes.errorbar(
-                model[key], accuracy, yerr=[[accuracy - low], [high - accuracy]],
+                model[key], score, yerr=[[score - low], [high - score]],
                 fmt="o", markersize=6, capsize=3, linewidth=1.4, color=COLOURS[name], label=MODELS[name],
                 transform=axes.transData + aside,
             )  # fmt: skip
-        axes.set(xscale="log", xlabel=words, ylabel="accuracy, %")
+        axes.set(xscale="log", xlabel=words, ylabel=scoring.axis)
         costs = [model[key] for model in shown.values()]
-        lows, highs = ([100 * model[f"accuracy_{end}"] for model in shown.values()] for end in ("low", "high"))
+        lows, highs = ([100 * model[end] for model in shown.values()] for end in _with_bounds(scoring.key)[1:])
         axes.set(xlim=(min(costs) / 1.6, max(costs) * 1.6), ylim=(min(lows) - 0.5, max(highs) + 0.5))
         ticks = _ticks(min(costs) / 1.6, max(costs) * 1.6)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -112,6 +116,48 @@ def accuracy_against(models: Mapping[str, Mapping[str, Any]], key: str, words: s
         axes.grid(axis="y", linewidth=0.4, alpha=0.25, color=INK)
         axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), handletextpad=0.3)
     return svg()
+
+
+def _with_bounds(key: str) -> tuple[str, str, str]:
+    return key, f"{key}_low", f"{key}_high"
+
+
+def label_scores(models: Mapping[str, Doubles], labels: Sequence[str]) -> str:
+    """F1 of each of several labels, a bar each model."""
+    height = 0.9 + 0.2 * len(models) * len(labels)
+    with _figure(1, 6.0, height, "labels") as (figure, svg):
+        axes = _panels(figure, 1, 1)[0]
+        for place, (name, values) in enumerate(models.items()):
+            middles = np.arange(len(labels)) + 0.8 * (place + 0.5) / len(models) - 0.4
+            axes.barh(middles, values, height=0.7 / len(models), color=COLOURS[name], label=MODELS[name])
+        axes.set_yticks(range(len(labels)), [_short(label) for label in labels])
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1), xlabel="F1")
+        axes.tick_params(axis="y", length=0)
+        axes.legend(frameon=False, ncols=len(models), loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1)
+    return svg()
+
+
+def answers_against_gold(models: Mapping[str, Floats], gold: Floats) -> str:
+    """Answers over gold numbers, a panel each model; on the diagonal they are equal."""
+    ends = (
+        [float(values.min()) for values in (gold, *models.values())],
+        [float(values.max()) for values in (gold, *models.values())],
+    )
+    low, high = min(ends[0]), max(ends[1])
+    with _figure(len(models), 2.4, 2.5, "answers") as (figure, svg):
+        panels = _panels(figure, 1, len(models))
+        for axes, (name, values) in zip(panels, models.items(), strict=True):
+            # As a picture inside: a vector mark for each of many rows would make a page of megabytes.
+            axes.scatter(gold, values, s=4, alpha=0.35, color=COLOURS[name], linewidths=0, rasterized=True)
+            axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.set(xlim=(low, high), ylim=(low, high), xlabel="gold", title=MODELS[name])
+        panels[0].set_ylabel("answer")
+    return svg()
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 14 else f"{label[:13]}…"
 
 
 @dataclass(frozen=True)
@@ -177,7 +223,7 @@ def _confusion(axes: Axes, counts: Counts, labels: Sequence[str], colour: str, *
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    names = [label if len(label) <= 14 else f"{label[:13]}…" for label in labels]
+    names = [_short(label) for label in labels]
     middles = [place + 0.5 for place in places]
     axes.set_xticks(
         middles, names, rotation=0 if small and max(map(len, names)) < 10 else 40, ha="center" if small else "right"

@@ -15,11 +15,12 @@ import numpy as np
 
 from potstill.artifacts import read_json, write_json
 from potstill.config import Evaluate
+from potstill.data.batches import label_array, label_column
 from potstill.errors import ChecksumError
-from potstill.evaluation import metrics
-from potstill.evaluation.metrics import Ints
-from potstill.evaluation.statistics import paired_bootstrap
-from potstill.evaluation.summary import Answers
+from potstill.evaluation.metrics import Labels
+from potstill.evaluation.scoring import SCORINGS
+from potstill.evaluation.statistics import Comparison, compare_scores, paired_bootstrap
+from potstill.evaluation.summary import Answers, likeness
 
 CONTROLS = ("pretrained", "initialised")
 MODELS = ("student", *CONTROLS)
@@ -39,26 +40,22 @@ class Seed:
 
 
 def prove(
-    labels: Ints, teacher: Answers, seeds: Sequence[Seed], settings: Evaluate, *, bootstrap_seed: int
+    labels: Labels, teacher: Answers, seeds: Sequence[Seed], settings: Evaluate, *, bootstrap_seed: int
 ) -> dict[str, Any]:
     """`proof` of metrics.json: the verdict against each control, and every model's numbers, seed by seed.
 
     Args:
-        labels: [rows] gold classes.
+        labels: [rows, ...] gold labels in the task's form.
         teacher: its answers to those rows; agreement and divergence are with it.
         seeds: the models of each training seed, the served student's first.
         settings: level of the interval, resamples of the bootstrap, bins of the calibration error.
         bootstrap_seed: of the bootstrap.
     """
-    predictions = {name: np.stack([one.answers[name].predictions for one in seeds]) for name in MODELS}
+    options = {"replicates": settings.bootstrap, "confidence": settings.confidence, "seed": bootstrap_seed}
     verdicts = {}
     for control in CONTROLS:
-        against = paired_bootstrap(
-            labels, predictions["student"], predictions[control],
-            replicates=settings.bootstrap, confidence=settings.confidence, seed=bootstrap_seed,
-        )  # fmt: skip
-        ours, theirs = ((predictions[name] == labels).sum(axis=1) for name in ("student", control))
-        verdicts[control] = against.to_json() | {"differences": [int(gain) / len(labels) for gain in ours - theirs]}
+        against, differences = _against(labels, seeds, control, options)
+        verdicts[control] = against.to_json() | {"differences": differences}
     return {
         "seeds": [one.seed for one in seeds],
         "verdicts": verdicts,
@@ -66,14 +63,32 @@ def prove(
     }
 
 
-def _numbers(labels: Ints, teacher: Answers, answers: Sequence[Answers], settings: Evaluate) -> dict[str, list[float]]:
-    """One model's numbers, each a list over the seeds."""
-    return {
-        "accuracy": [metrics.accuracy(labels, one.predictions) for one in answers],
-        "agreement": [metrics.agreement(teacher.predictions, one.predictions) for one in answers],
-        "kl": [metrics.kl_divergence(teacher.log_probabilities, one.log_probabilities) for one in answers],
-        "ece": [one.reliability(labels, settings.calibration_bins).ece for one in answers],
-    }
+def _against(
+    labels: Labels, seeds: Sequence[Seed], control: str, options: Mapping[str, Any]
+) -> tuple[Comparison, list[float]]:
+    """The verdict against a control, and the difference of each seed."""
+    ours, theirs = ([one.answers[name] for one in seeds] for name in ("student", control))
+    if ours[0].task == "single_label":
+        first, second = (np.stack([one.predictions for one in side]) for side in (ours, theirs))
+        gains = (first == labels).sum(axis=1) - (second == labels).sum(axis=1)
+        return paired_bootstrap(labels, first, second, **options), [int(gain) / len(labels) for gain in gains]
+    key = SCORINGS[ours[0].task].key
+    sums, others = ([one.moments(labels) for one in side] for side in (ours, theirs))
+    differences = [one.values[key] - other.values[key] for one, other in zip(sums, others, strict=True)]
+    return compare_scores(sums, others, key, **options), differences
+
+
+def _numbers(
+    labels: Labels, teacher: Answers, answers: Sequence[Answers], settings: Evaluate
+) -> dict[str, list[float]]:
+    """One model's numbers, each a list over the seeds: the task's score first."""
+    scoring = SCORINGS[teacher.task]
+    found = {scoring.key: [scoring.score(one.logits, labels) for one in answers]}
+    alike = [likeness(teacher, one) for one in answers]
+    found |= {key: [one[key] for one in alike] for key in alike[0]}
+    if teacher.task != "regression":
+        found["ece"] = [one.reliability(labels, settings.calibration_bins).ece for one in answers]
+    return found
 
 
 def flatten(proof: Mapping[str, Any]) -> dict[str, float]:
@@ -90,21 +105,26 @@ def flatten(proof: Mapping[str, Any]) -> dict[str, float]:
 # --- the further seeds as files ---------------------------------------------------------------------------------------
 
 
-def write_answers(folder: Path, labels: Ints, answers: Mapping[str, Answers]) -> None:
+def write_answers(folder: Path, labels: Labels, answers: Mapping[str, Answers]) -> None:
     """Write one seed's answers to the test split into a folder: `predictions.parquet` and `models.json`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = {name: pa.array(list(one.logits), pa.list_(pa.float32())) for name, one in answers.items()}
-    pq.write_table(pa.table({"label": labels, **columns}), folder / "predictions.parquet")
+    pq.write_table(pa.table({"label": label_column(labels), **columns}), folder / "predictions.parquet")
     about = {
-        name: {"temperature": one.temperature, "parameters": one.parameters, "file_bytes": one.file_bytes}
+        name: {
+            "temperature": one.temperature,
+            "parameters": one.parameters,
+            "file_bytes": one.file_bytes,
+            "task": one.task,
+        }
         for name, one in answers.items()
     }
     write_json(folder / "models.json", about)
 
 
-def read_seeds(folder: Path, labels: Ints) -> list[Seed]:
+def read_seeds(folder: Path, labels: Labels) -> list[Seed]:
     """The further seeds of `data/proof`, in order.
 
     Raises:
@@ -114,10 +134,10 @@ def read_seeds(folder: Path, labels: Ints) -> list[Seed]:
     return [Seed(int(path.name.removeprefix("seed-")), _read_answers(path, labels)) for path in folders]
 
 
-def _read_answers(folder: Path, labels: Ints) -> dict[str, Answers]:
+def _read_answers(folder: Path, labels: Labels) -> dict[str, Answers]:
     import pyarrow.parquet as pq
 
     table, about = pq.read_table(folder / "predictions.parquet"), read_json(folder / "models.json")
-    if not np.array_equal(table.column("label").to_numpy(), labels):
+    if not np.array_equal(label_array(table.column("label")), labels):
         raise ChecksumError(f"{folder} is about other test rows than data/tokens holds; run the proof stage again")
     return {name: Answers(np.array(table.column(name).to_pylist(), dtype=np.float32), **about[name]) for name in MODELS}

@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from potstill.evaluation import table
-from potstill.evaluation.metrics import Ints
+from potstill.evaluation.metrics import Doubles, Floats, Labels
 from potstill.evaluation.naming import MODELS, candidate_of
 from potstill.evaluation.page import TEMPLATE
+from potstill.evaluation.scoring import Scoring, scoring_of
 from potstill.evaluation.summary import Answers
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A test text on which teacher and student predict different classes."""
+    """A test text on which teacher and student differ: in the class, in one of several labels, or in the number.
+
+    Numbers have no probability.
+    """
 
     text: str
     gold: str
     teacher: str
-    teacher_probability: float
+    teacher_probability: float | None
     student: str
-    student_probability: float
+    student_probability: float | None
 
 
 def disagreements(
-    texts: Sequence[str], labels: Ints, teacher: Answers, student: Answers, names: Sequence[str], most: int
+    texts: Sequence[str], labels: Labels, teacher: Answers, student: Answers, names: Sequence[str], most: int
 ) -> list[Disagreement]:
-    """The texts on which the two differ, those first where both are surest.
+    """The texts on which the two differ, those first where both are surest, or numbers are farthest apart.
 
     Args:
         texts: [rows] as they were before tokenization.
-        labels: [rows] gold classes.
+        labels: [rows, ...] gold labels in the task's form.
         teacher: the teacher's answers to them.
         student: the student's.
         names: class names in index order.
         most: how many to return.
     """
+    if teacher.task == "regression":
+        return _far_apart(texts, labels, teacher.numbers, student.numbers, most)
+    if teacher.task == "multi_label":
+        return _disputed(texts, labels, teacher.probabilities, student.probabilities, names, most)
     ours, theirs = student.probabilities.max(axis=1), teacher.probabilities.max(axis=1)
     differ = np.flatnonzero(student.predictions != teacher.predictions)
     order = differ[np.argsort(-np.minimum(ours, theirs)[differ], kind="stable")][:most]
@@ -51,6 +59,43 @@ def disagreements(
         )
         for row in order
     ]  # fmt: skip
+
+
+def _far_apart(texts: Sequence[str], gold: Labels, teacher: Floats, student: Floats, most: int) -> list[Disagreement]:
+    order = np.argsort(-np.abs(teacher - student), kind="stable")[:most]
+    return [
+        Disagreement(texts[row], _number(gold[row]), _number(teacher[row]), None, _number(student[row]), None)
+        for row in order
+        if teacher[row] != student[row]
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _disputed(
+    texts: Sequence[str], gold: Labels, teacher: Doubles, student: Doubles, names: Sequence[str], most: int
+) -> list[Disagreement]:
+    """A text once for each label in dispute; the probability is of what is said, yes or no."""
+    sure = np.minimum(np.abs(teacher - 0.5), np.abs(student - 0.5))
+    rows, labels = np.nonzero((teacher > 0.5) != (student > 0.5))
+    order = np.argsort(-sure[rows, labels], kind="stable")[:most]
+
+    def said(yes: bool, label: int) -> str:
+        return names[label] if yes else f"not {names[label]}"
+
+    found = []
+    for row, label in zip(rows[order].tolist(), labels[order].tolist(), strict=True):
+        theirs, ours = float(teacher[row, label]), float(student[row, label])
+        found.append(
+            Disagreement(
+                texts[row], said(gold[row, label] > 0, label),
+                said(theirs > 0.5, label), max(theirs, 1 - theirs),
+                said(ours > 0.5, label), max(ours, 1 - ours),
+            )
+        )  # fmt: skip
+    return found
 
 
 def render_report(
@@ -67,7 +112,8 @@ def render_report(
     Args:
         project: its name, for the title.
         metrics: the content of reports/metrics.json.
-        figures: name -> SVG text of `potstill.evaluation.plots`: `size`, `latency`, `reliability`, `confusion`.
+        figures: name -> SVG text of `potstill.evaluation.plots`: `size`, `latency`, and those that the task has:
+            `reliability`, `confusion`, `labels`, `answers`.
         examples: texts on which teacher and student disagree; their text is escaped.
         splits: split -> `rows`, `tokens`, `truncated`.
         lineage: path of an input -> its sha256.
@@ -77,15 +123,20 @@ def render_report(
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     candidate = candidate_of(metrics) or ""
-    comparison = metrics["comparison"]
+    comparison, scoring = metrics["comparison"], scoring_of(metrics)
     return environment.from_string(TEMPLATE).render(
         project=project,
         metrics=metrics,
         candidate=MODELS[candidate],
         model=metrics["models"][candidate],
         comparison=comparison,
-        verdicts=[_verdict(name, metrics) for name in metrics["proof"]["verdicts"]],
+        verdicts=[_verdict(name, metrics, scoring) for name in metrics["proof"]["verdicts"]],
         proof=_proof_rows(metrics["proof"]),
+        proof_titles=["", "training seed", *_proof_titles(metrics["proof"])],
+        score=[f"{100 * metrics['models'][candidate][scoring.key + end]:.1f}" for end in ("", "_low", "_high")],
+        scoring=scoring,
+        details=_details(metrics["models"][candidate], metrics.get("task", "single_label")),
+        task=metrics.get("task", "single_label"),
         headers=table.headers(metrics),
         rows=table.rows(metrics),
         note=table.note(metrics),
@@ -96,7 +147,27 @@ def render_report(
     )
 
 
-def _verdict(control: str, metrics: Mapping[str, Any]) -> str:
+# What a reader calls the scores of a task that has several; the table has room for some of them.
+_NAMES: dict[str, dict[str, str]] = {
+    "multi_label": {"micro_f1": "micro F1", "macro_f1": "macro F1", "subset_accuracy": "subset accuracy"},
+    "regression": {
+        "r2": "R²",
+        "mse": "mean squared error",
+        "mae": "mean absolute error",
+        "pearson": "Pearson correlation",
+        "spearman": "Spearman correlation",
+    },
+}
+
+
+def _details(model: Mapping[str, Any], task: str) -> list[tuple[str, float, float, float]]:
+    """Name, value and interval of every score of the candidate."""
+    return [
+        (words, model[key], model[f"{key}_low"], model[f"{key}_high"]) for key, words in _NAMES.get(task, {}).items()
+    ]
+
+
+def _verdict(control: str, metrics: Mapping[str, Any], scoring: Scoring) -> str:
     """The comparison with a control in one sentence."""
     proof = metrics["proof"]
     verdict, seeds = proof["verdicts"][control], len(proof["seeds"])
@@ -108,22 +179,43 @@ def _verdict(control: str, metrics: Mapping[str, Any]) -> str:
         else "over the rows; of one training seed, so the noise of training is not in it"
     )
     return (
-        f"The student {words} the {control} control: {points[0]} points of accuracy on the same test texts, "
+        f"The student {words} the {control} control: {points[0]} points of {scoring.words} on the same test texts, "
         f"{100 * metrics['confidence']:g}% interval {points[1]} to {points[2]} (paired bootstrap {over})."
     )
 
 
+# Key of a model's numbers in the proof -> its title, and how it is written.
+_PROOF: dict[str, tuple[str, Callable[[float], str]]] = {
+    "accuracy": ("accuracy, %", lambda value: f"{100 * value:.1f}"),
+    "micro_f1": ("micro F1, %", lambda value: f"{100 * value:.1f}"),
+    "r2": ("R², %", lambda value: f"{100 * value:.1f}"),
+    "agreement": ("agreement with the teacher, %", lambda value: f"{100 * value:.1f}"),
+    "kl": ("KL to the teacher, nats", lambda value: f"{value:.4f}"),
+    "correlation": ("correlation with the teacher", lambda value: f"{value:.3f}"),
+    "rmse": ("distance to the teacher (root of the mean square)", lambda value: f"{value:.3g}"),
+    "ece": ("ECE", lambda value: f"{value:.3f}"),
+}
+
+
+def _proof_titles(proof: Mapping[str, Any]) -> list[str]:
+    return [_PROOF[key][0] for key in _proof_keys(proof)]
+
+
+def _proof_keys(proof: Mapping[str, Any]) -> list[str]:
+    there = next(iter(proof["models"].values()))
+    return [key for key in _PROOF if key in there]
+
+
 def _proof_rows(proof: Mapping[str, Any]) -> list[list[str]]:
     """Each model of the proof: a row a seed and, of several, one of their means."""
-    rows = []
+    rows, keys = [], _proof_keys(proof)
     for name, numbers in proof["models"].items():
-        columns = [numbers[key] for key in ("accuracy", "agreement", "kl", "ece")]
+        columns = [numbers[key] for key in keys]
         found = dict(zip(map(str, proof["seeds"]), zip(*columns, strict=True), strict=True))
         if len(found) > 1:
             found["mean"] = tuple(float(np.mean(column)) for column in columns)
-        rows += [[name, seed, *_cells(*values)] for seed, values in found.items()]
+        rows += [
+            [name, seed, *(_PROOF[key][1](value) for key, value in zip(keys, values, strict=True))]
+            for seed, values in found.items()
+        ]
     return rows
-
-
-def _cells(accuracy: float, agreement: float, kl: float, ece: float) -> list[str]:
-    return [f"{100 * accuracy:.1f}", f"{100 * agreement:.1f}", f"{kl:.4f}", f"{ece:.3f}"]

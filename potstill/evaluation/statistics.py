@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 
-from potstill.evaluation.metrics import Ints
+from potstill.evaluation.metrics import Doubles, Ints
 
 Outcome = Literal["BEATS", "NO DIFFERENCE", "LOSES"]
 
@@ -33,11 +34,11 @@ def wilson_interval(correct: int, rows: int, confidence: float) -> tuple[float, 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model's accuracy minus another's on the same rows.
+    """A model's score minus another's on the same rows.
 
     Attributes:
         outcome: BEATS or LOSES where the whole interval is on one side of 0.
-        difference: accuracy of the first minus accuracy of the second.
+        difference: score of the first minus score of the second.
         low: lower end of the interval of the difference.
         high: upper end.
     """
@@ -97,6 +98,98 @@ def bootstrap(gains: Ints, *, replicates: int, confidence: float, seed: int) -> 
     means = random.multinomial(rows, counts / rows, size=replicates) @ kinds.T / rows
     if seeds > 1:
         means = means * random.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=replicates) / (seeds - 1)
-    low, high = np.quantile(means.sum(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return _comparison(int(gains.sum()) / gains.size, means.sum(axis=1), confidence)
+
+
+def _comparison(difference: float, differences: Doubles, confidence: float) -> Comparison:
+    low, high = _interval(differences, confidence)
     outcome: Outcome = "BEATS" if low > 0 else "LOSES" if high < 0 else "NO DIFFERENCE"
-    return Comparison(outcome, int(gains.sum()) / gains.size, float(low), float(high))
+    return Comparison(outcome, difference, low, high)
+
+
+def _interval(values: Doubles, confidence: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+# --- scores that are no share of rows ---------------------------------------------------------------------------------
+
+# Draws of a row that are held at once.
+_DRAWS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Scores of one model that follow from sums over the rows, as F1, squared error and correlation do.
+
+    Attributes:
+        columns: [rows, k] what each row adds to the sums.
+        scores: name -> function of the sums [..., k] and the number of rows, giving scores [...].
+    """
+
+    columns: Doubles
+    scores: Mapping[str, Callable[[Doubles, int], Doubles]]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Each score on the rows as they are."""
+        sums = self.columns.sum(axis=0)
+        return {name: float(score(sums, len(self.columns))) for name, score in self.scores.items()}
+
+    def resampled(self, *, replicates: int, seed: int) -> dict[str, Doubles]:
+        """[replicates] values of each score on rows drawn with replacement; the same draws for the same seed."""
+        rows = len(self.columns)
+        sums = np.concatenate([counts @ self.columns for counts in _resamples(rows, replicates, seed)])
+        return {name: score(sums, rows) for name, score in self.scores.items()}
+
+    def intervals(self, *, replicates: int, confidence: float, seed: int) -> dict[str, tuple[float, float]]:
+        """Percentile bootstrap interval of each score (Efron & Tibshirani 1993, ch. 13)."""
+        found = self.resampled(replicates=replicates, seed=seed)
+        return {name: _interval(values, confidence) for name, values in found.items()}
+
+
+def compare_scores(
+    first: Sequence[Moments], second: Sequence[Moments], name: str, *, replicates: int, confidence: float, seed: int
+) -> Comparison:
+    """Compare a score of two models on the same rows: all are scored on the same draws of rows (see `Moments`).
+
+    Args:
+        first: the model in question, of each of its training seeds; the score is the mean over them.
+        second: the one it is compared with, of the same seeds.
+        name: of the score, the larger the better.
+        replicates: bootstrap resamples; of n seeds n - 1 are drawn with each (see `bootstrap`).
+        confidence: level of the interval, such as 0.95.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: no seeds, or not the same number of them.
+    """
+    seeds = len(first)
+    if not seeds or seeds != len(second):
+        raise ValueError(f"{seeds} and {len(second)} training seeds")
+    pairs = list(zip(first, second, strict=True))
+    draws = np.array(
+        [
+            ours.resampled(replicates=replicates, seed=seed)[name]
+            - theirs.resampled(replicates=replicates, seed=seed)[name]
+            for ours, theirs in pairs
+        ]
+    )
+    if seeds > 1:
+        random = np.random.default_rng([seed, seeds])
+        counts = random.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=replicates)
+        means = (draws * counts.T).sum(axis=0) / (seeds - 1)
+    else:
+        means = draws[0]
+    gain = float(np.mean([ours.values[name] - theirs.values[name] for ours, theirs in pairs]))
+    return _comparison(gain, means, confidence)
+
+
+def _resamples(rows: int, replicates: int, seed: int) -> Iterator[Doubles]:
+    """[replicates, rows] how often each row was drawn, some replicates at a time."""
+    random = np.random.default_rng(seed)
+    at_once = max(_DRAWS // max(rows, 1), 1)
+    for start in range(0, replicates, at_once):
+        some = min(at_once, replicates - start)
+        drawn = random.integers(rows, size=(some, rows)) + rows * np.arange(some)[:, None]
+        yield np.bincount(drawn.reshape(-1), minlength=some * rows).reshape(some, rows).astype(np.float64)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from potstill.config import Evaluate
-from potstill.evaluation import metrics
-from potstill.evaluation.metrics import Doubles, Floats, Ints, Reliability
-from potstill.evaluation.statistics import paired_bootstrap, wilson_interval
+from potstill.config import Evaluate, TaskKind
+from potstill.evaluation import metrics, numbers, several
+from potstill.evaluation.metrics import Doubles, Floats, Ints, Labels, Reliability
+from potstill.evaluation.scoring import SCORINGS
+from potstill.evaluation.statistics import Comparison, Moments, compare_scores, paired_bootstrap, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,15 @@ class Answers:
         temperature: divides the logits before they become probabilities; 1 for a model that was not calibrated.
         parameters: weights of the model, counted.
         file_bytes: size of the file that holds them.
-        members: models whose probabilities the logits are the mean of; weights, file and speed are one model's.
+        task: what the logits are: of one class of several, of several labels, or a number.
+        members: models whose answers the logits are the mean of; weights, file and speed are one model's.
     """
 
     logits: Floats
     temperature: float
     parameters: int
     file_bytes: int
+    task: TaskKind = "single_label"
     members: int = 1
 
     @cached_property
@@ -46,22 +49,54 @@ class Answers:
 
     @property
     def probabilities(self) -> Doubles:
-        """[rows, labels] after calibration."""
+        """[rows, labels] after calibration; of several labels, each by itself."""
+        if self.task == "multi_label":
+            return metrics.sigmoid(self.logits, self.temperature)
         return np.exp(self.log_probabilities)
 
-    def reliability(self, labels: Ints, bins: int) -> Reliability:
+    @property
+    def flags(self) -> several.Flags:
+        """[rows, labels] which of several labels hold: those more probable than not."""
+        return self.logits > 0
+
+    @property
+    def numbers(self) -> Floats:
+        """[rows] the answers of a regression."""
+        return self.logits[:, 0]
+
+    def moments(self, labels: Labels) -> Moments:
+        """The scores of several labels, or of numbers."""
+        if self.task == "multi_label":
+            return several.moments(labels, self.flags)
+        return numbers.moments(labels, self.numbers)
+
+    def reliability(self, labels: Labels, bins: int) -> Reliability:
         """Confidence against accuracy after calibration."""
+        if self.task == "multi_label":
+            return several.reliability(labels, self.probabilities, bins)
         return metrics.reliability(labels, self.probabilities, bins)
 
 
-def score(labels: Ints, answers: Answers, settings: Evaluate) -> dict[str, float | int]:
+def score(labels: Labels, answers: Answers, settings: Evaluate) -> dict[str, float | int]:
     """One model's entry of metrics.json, without its speed.
 
     Args:
-        labels: [rows] gold classes.
+        labels: [rows, ...] gold labels in the task's form.
         answers: the model's logits on those rows.
-        settings: level of the interval, bins of the calibration error.
+        settings: level of the intervals, resamples of those that are bootstrapped, bins of the calibration error.
     """
+    found = (
+        _class_scores(labels, answers, settings)
+        if answers.task == "single_label"
+        else _scores(answers.moments(labels), settings)
+    )
+    if answers.task != "regression":
+        found |= {"ece": answers.reliability(labels, settings.calibration_bins).ece, "temperature": answers.temperature}
+    found |= {"parameters": answers.parameters, "megabytes": answers.file_bytes / 1e6}
+    return found | ({"members": answers.members} if answers.members > 1 else {})
+
+
+def _class_scores(labels: Ints, answers: Answers, settings: Evaluate) -> dict[str, float | int]:
     correct = int((answers.predictions == labels).sum())
     low, high = wilson_interval(correct, len(labels), settings.confidence)
     return {
@@ -69,37 +104,65 @@ def score(labels: Ints, answers: Answers, settings: Evaluate) -> dict[str, float
         "accuracy_low": low,
         "accuracy_high": high,
         "macro_f1": metrics.macro_f1(labels, answers.predictions),
-        "ece": answers.reliability(labels, settings.calibration_bins).ece,
-        "temperature": answers.temperature,
-        "parameters": answers.parameters,
-        "megabytes": answers.file_bytes / 1e6,
-    } | ({"members": answers.members} if answers.members > 1 else {})
+    }
+
+
+def _scores(moments: Moments, settings: Evaluate) -> dict[str, float | int]:
+    """Scores with bootstrap intervals; their draws do not depend on the project, so that numbers can be compared."""
+    found: dict[str, float | int] = {}
+    intervals = moments.intervals(replicates=settings.bootstrap, confidence=settings.confidence, seed=0)
+    for name, value in moments.values.items():
+        low, high = intervals[name]
+        found |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return found
 
 
 def compare(
-    labels: Ints, models: Mapping[str, Answers], candidate: str, settings: Evaluate, *, seed: int
+    labels: Labels, models: Mapping[str, Answers], candidate: str, settings: Evaluate, *, seed: int
 ) -> dict[str, Any]:
     """`comparison` of metrics.json, without the speed-up: the candidate against teacher and control.
 
     Args:
-        labels: [rows] gold classes.
+        labels: [rows, ...] gold labels in the task's form.
         models: name -> answers; holds `teacher`, `control` and the candidate.
         candidate: name of the model that ships.
         settings: level of the interval and resamples of the bootstrap.
         seed: of the bootstrap.
     """
     ours, teacher, control = models[candidate], models["teacher"], models["control"]
-    against = paired_bootstrap(
-        labels, ours.predictions, control.predictions,
-        replicates=settings.bootstrap, confidence=settings.confidence, seed=seed,
-    )  # fmt: skip
-    found = {
-        "agreement": metrics.agreement(teacher.predictions, ours.predictions),
-        "kl": metrics.kl_divergence(teacher.log_probabilities, ours.log_probabilities),
+    against = _against_control(labels, ours, control, settings, seed)
+    scoring = SCORINGS[ours.task]
+    found: dict[str, Any] = likeness(teacher, ours) | {
         "gain_over_control": against.difference,
         "control": against.to_json(),
     }
-    taught = metrics.accuracy(labels, teacher.predictions)
+    taught = scoring.score(teacher.logits, labels)
     if taught > 0:  # a ratio to nothing is absent, and a missing number fails its gate
-        found["teacher_ratio"] = metrics.accuracy(labels, ours.predictions) / taught
+        found["teacher_ratio"] = scoring.score(ours.logits, labels) / taught
     return found
+
+
+def _against_control(labels: Labels, ours: Answers, control: Answers, settings: Evaluate, seed: int) -> Comparison:
+    options: dict[str, Any] = {"replicates": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
+    if ours.task == "single_label":
+        return paired_bootstrap(labels, ours.predictions, control.predictions, **options)
+    return compare_scores([ours.moments(labels)], [control.moments(labels)], SCORINGS[ours.task].key, **options)
+
+
+def likeness(teacher: Answers, ours: Answers) -> dict[str, float]:
+    """How near a student's answers are to the teacher's, without gold labels."""
+    if ours.task == "single_label":
+        return {
+            "agreement": metrics.agreement(teacher.predictions, ours.predictions),
+            "kl": metrics.kl_divergence(teacher.log_probabilities, ours.log_probabilities),
+        }
+    if ours.task == "multi_label":
+        return {
+            "agreement": float((teacher.flags == ours.flags).mean()),
+            "kl": several.divergence(teacher.probabilities, ours.probabilities),
+        }
+    apart = teacher.numbers.astype(np.float64) - ours.numbers
+    return {
+        "correlation": numbers.correlation(teacher.numbers, ours.numbers),
+        "rmse": float(np.sqrt(np.square(apart).mean())),
+    }

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from potstill.config import TaskKind
 from potstill.evaluation.naming import MODELS, candidate_of
+from potstill.evaluation.scoring import SCORINGS, scoring_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -13,14 +15,21 @@ if TYPE_CHECKING:
 ABSENT = "–"
 
 
+# Task -> title and key of each score after the first, which comes with its interval. More would not fit 80 columns.
+_SCORES: dict[TaskKind, tuple[tuple[str, str], ...]] = {
+    "single_label": (("macro\nF1", "macro_f1"), ("\nECE", "ece")),
+    "multi_label": (("macro\nF1", "macro_f1"), ("sub-\nset", "subset_accuracy")),
+    "regression": (("\nMSE", "mse"), ("Spear-\nman", "spearman")),
+}
+
+
 def headers(metrics: Mapping[str, Any]) -> list[str]:
     """Column titles, the interval's level included. Two lines each where that keeps the table within 80 columns."""
     level = f"{100 * metrics.get('confidence', 0.95):g}%"
     return [
         "",
-        f"accuracy, %\n({level} interval)",
-        "macro\nF1",
-        "\nECE",
+        f"{scoring_of(metrics).axis}\n({level} interval)",
+        *(title for title, _ in _SCORES[_task(metrics)]),
         "para-\nmeters",
         "\nMB",
         "p50\nms",
@@ -29,10 +38,15 @@ def headers(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _task(metrics: Mapping[str, Any]) -> TaskKind:
+    task: TaskKind = metrics.get("task", "single_label")
+    return task
+
+
 def rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     """One row of strings for each model in metrics.json, in the order of `MODELS`; what it lacks is a dash."""
     models = metrics["models"]
-    return [_row(MODELS[name], models[name]) for name in MODELS if name in models]
+    return [_row(MODELS[name], models[name], _task(metrics)) for name in MODELS if name in models]
 
 
 def note(metrics: Mapping[str, Any]) -> str | None:
@@ -58,15 +72,16 @@ def render_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def _row(title: str, model: Mapping[str, Any]) -> list[str]:
-    accuracy = _percent(model.get("accuracy"))
-    if model.get("accuracy_low") is not None and model.get("accuracy_high") is not None:
-        accuracy += f" ({_percent(model['accuracy_low'])}–{_percent(model['accuracy_high'])})"
+def _row(title: str, model: Mapping[str, Any], task: TaskKind) -> list[str]:
+    key = SCORINGS[task].key
+    score = _percent(model.get(key))
+    low, high = model.get(f"{key}_low"), model.get(f"{key}_high")
+    if low is not None and high is not None:
+        score += f" ({_percent(low)}–{_percent(high)})"
     return [
         title,
-        accuracy,
-        _fixed(model.get("macro_f1"), 3),
-        _fixed(model.get("ece"), 3),
+        score,
+        *(_fixed(model.get(name), 3) for _, name in _SCORES[task]),
         _parameters(model.get("parameters")),
         _fixed(model.get("megabytes"), 1),
         _milliseconds(model.get("p50_ms")),

@@ -5,22 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+from potstill.data.batches import Labels, label_array
 
 if TYPE_CHECKING:
     from potstill.serving.runtime import Text
 
 
-def read_texts(path: Path) -> tuple[list[Text], npt.NDArray[np.int64]]:
-    """Texts [rows], or pairs of them, and class indices [rows] of a labelled split of `data/prepared`, in its order."""
+def read_texts(path: Path) -> tuple[list[Text], Labels]:
+    """Texts [rows], or pairs of them, and gold labels [rows, ...] of a split of `data/prepared`, in its order."""
     import pyarrow.parquet as pq
 
     rows = pq.read_table(path)
     texts: list[Text] = rows.column("text").to_pylist()
     if "text_pair" in rows.column_names:
         texts = list(zip(texts, rows.column("text_pair").to_pylist(), strict=True))  # type: ignore[arg-type]
-    return texts, rows.column("label").to_numpy()
+    return texts, label_array(rows.column("label"))
 
 
 def readable(text: Text) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from potstill.data.batches import Batch, TokenDataset, sorted_batches
+from potstill.config import TaskKind
+from potstill.data.batches import Batch, Labels, TokenDataset, sorted_batches
 from potstill.errors import ParityError
+from potstill.evaluation.numbers import correlation
+from potstill.evaluation.scoring import SCORINGS
 
 Logits = npt.NDArray[np.float32]
 
@@ -41,21 +44,27 @@ class Parity:
 
     Attributes:
         max_difference: largest absolute difference of a logit.
-        agreement: share of rows with the same label.
-        accuracy_drop: torch accuracy minus the variant's; negative where the variant is better.
+        agreement: share of rows with the same label; of several labels, share of equal ones; of numbers, correlation.
+        accuracy_drop: torch accuracy minus the variant's, or of the task's score; negative where the variant is better.
+        key: of that score.
     """
 
     max_difference: float
     agreement: float
     accuracy_drop: float
+    key: str = "accuracy"
 
     def as_dict(self) -> dict[str, float]:
         """For a JSON report."""
-        return asdict(self)
+        return {
+            "max_difference": self.max_difference,
+            "agreement": self.agreement,
+            f"{self.key}_drop": self.accuracy_drop,
+        }
 
 
-def compare(torch_logits: Logits, variant: Logits, labels: npt.NDArray[np.int64]) -> Parity:
-    """Compare [rows, classes] logits.
+def compare(torch_logits: Logits, variant: Logits, labels: Labels, task: TaskKind = "single_label") -> Parity:
+    """Compare [rows, outputs] logits.
 
     Raises:
         ParityError: the variant gives NaN or infinite logits.
@@ -64,9 +73,18 @@ def compare(torch_logits: Logits, variant: Logits, labels: npt.NDArray[np.int64]
         raise ParityError(
             "the exported model gives NaN or infinite logits; set project.precision to fp32 and train again"
         )
-    ours, theirs = torch_logits.argmax(axis=1), variant.argmax(axis=1)
+    scoring = SCORINGS[task]
     return Parity(
         max_difference=float(np.abs(torch_logits - variant).max()),
-        agreement=float((ours == theirs).mean()),
-        accuracy_drop=float((ours == labels).mean() - (theirs == labels).mean()),
+        agreement=_agreement(torch_logits, variant, task),
+        accuracy_drop=scoring.score(torch_logits, labels) - scoring.score(variant, labels),
+        key=scoring.key,
     )
+
+
+def _agreement(ours: Logits, theirs: Logits, task: TaskKind) -> float:
+    if task == "regression":
+        return correlation(ours[:, 0], theirs[:, 0])
+    if task == "multi_label":
+        return float(((ours > 0) == (theirs > 0)).mean())
+    return float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())

@@ -6,9 +6,9 @@ a part of a model asks here, so that a new class is one new entry.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from potstill.errors import ModelError
 
@@ -163,6 +163,12 @@ def family_of(config: PreTrainedConfig) -> Family:
             f"projections and embeddings; take a model of a known class ({', '.join(FAMILIES)})"
         )
     return FAMILIES[kind]
+
+
+def tells_texts_apart(config: Mapping[str, Any]) -> bool:
+    """Whether a model, by its config.json, has token types for the two texts of a pair; one type is none."""
+    family = FAMILIES.get(str(config.get("model_type")))
+    return (family is None or family.token_types is not None) and config.get("type_vocab_size", 2) > 1
 
 
 def layers_path(model: PreTrainedModel) -> str:

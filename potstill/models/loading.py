@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.config import TaskKind
 from potstill.errors import LabelCountError, ModelError, UnsafeFileError
+from potstill.models.heads import HEADS, task_named
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,23 +51,27 @@ def check_folder(folder: Path) -> dict[str, Any]:
     return config
 
 
-def load_classifier(folder: Path, labels: Sequence[str] | None = None) -> PreTrainedModel:
-    """A sequence classifier in evaluation mode, fp32.
+def load_classifier(
+    folder: Path, labels: Sequence[str] | None = None, task: TaskKind = "single_label"
+) -> PreTrainedModel:
+    """A model with a task's head, such as a sequence classifier, in evaluation mode, fp32.
 
     Args:
         folder: a `save_pretrained` folder.
         labels: class names in index order, for a base model that gets a new head (initialised from torch's current
             seed); None takes the folder's own head.
+        task: of a new head; a folder's own head says itself what it is.
 
     Raises:
         UnsafeFileError, ModelError: see `check_folder`; also a class transformers does not know.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
+    import transformers
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it knows no setting in the environment
-    check_folder(folder)
+    config = check_folder(folder)
+    kind = HEADS[task if labels is not None else saved_task(config) or task]
     head: dict[str, Any] = {}
     if labels is not None:
         names = {index: str(label) for index, label in enumerate(labels)}
@@ -74,15 +80,21 @@ def load_classifier(folder: Path, labels: Sequence[str] | None = None) -> PreTra
             "id2label": names,
             "label2id": {name: index for index, name in names.items()},
         }
+        head |= {} if kind.problem_type is None else {"problem_type": kind.problem_type}
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model = getattr(transformers, kind.auto).from_pretrained(
             folder, use_safetensors=True, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **head
         )
     except (ValueError, KeyError, OSError, RuntimeError) as error:
-        raise ModelError(
-            f"{folder} cannot be loaded as a sequence classifier: {' '.join(str(error).split())[:300]}"
-        ) from error
-    return model.eval()
+        raise ModelError(f"{folder} cannot be loaded as a {kind.name}: {' '.join(str(error).split())[:300]}") from error
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def saved_task(config: Mapping[str, Any]) -> TaskKind | None:
+    """The task of a saved model, by its config.json; None: a model without a head."""
+    labels = len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))
+    return task_named((config.get("architectures") or [""])[0], config.get("problem_type"), labels)
 
 
 def load_masked_lm(folder: Path) -> PreTrainedModel:
@@ -128,19 +140,26 @@ def _load(kind: Any, folder: Path, what: str) -> PreTrainedModel:
     return model.eval()
 
 
-def check_labels(folder: Path, labels: Sequence[str]) -> list[int]:
+def check_labels(folder: Path, labels: Sequence[str], task: TaskKind = "single_label") -> list[int]:
     """Verify a fine-tuned teacher's label set and return, for each of our labels, its index in the teacher.
 
     Raises:
-        LabelCountError: the counts differ, or the names are real names and differ.
+        LabelCountError: another task, the counts differ, or the names are real names and differ.
     """
     config = check_folder(folder)
-    architectures = config.get("architectures") or [""]
-    if "ForSequenceClassification" not in architectures[0]:
+    architecture = (config.get("architectures") or [""])[0]
+    if not architecture.endswith(HEADS[task].suffix):
         raise LabelCountError(
-            f"{folder} is a {architectures[0] or 'model without a head'}, not a fine-tuned sequence classifier; "
+            f"{folder} is a {architecture or 'model without a head'}, not a fine-tuned {HEADS[task].name}; "
             "set teacher.fine_tuned to false to fine-tune it"
         )
+    if saved_task(config) != task:
+        raise LabelCountError(
+            f"the teacher in {folder} was fine-tuned for {saved_task(config)} (its problem_type and labels say so), "
+            f"the data is for {task}; give a teacher of the same task or set teacher.fine_tuned to false"
+        )
+    if task == "regression":
+        return [0]  # one output, whatever it is called
     names = [str(name) for _, name in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))]
     names = names or [f"LABEL_{index}" for index in range(int(config.get("num_labels", 2)))]
     return match_labels(names, labels, str(folder))

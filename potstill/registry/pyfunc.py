@@ -15,20 +15,21 @@ if TYPE_CHECKING:
 
 
 class Classifier:
-    """Text in, label and probabilities out."""
+    """Text in, the student's answer out."""
 
     def __init__(self, student: Student) -> None:
         self._student = student
 
     def predict(self, model_input: pandas.DataFrame, params: dict[str, Any] | None = None) -> pandas.DataFrame:
-        """Label of each row.
+        """The answer for each row.
 
         Args:
             model_input: column `text`, for a model of pairs also `text_pair`.
             params: none are known.
 
         Returns:
-            Column `label`, and a column of probabilities for each label; the index of the input.
+            Column `label`, and a column of probabilities for each label; of several labels `labels`, lists of those
+            that hold, in place of `label`; of numbers the one column `score`. The index of the input.
         """
         import pandas
 
@@ -36,9 +37,17 @@ class Classifier:
         values = model_input[columns].astype(str)
         texts = list(values.itertuples(index=False, name=None)) if self._student.card.pair else list(values["text"])
         answers = self._student.predict(texts)
+        kind = self._student.card.kind
+        if kind == "regression":
+            return pandas.DataFrame({"score": [answer.label for answer in answers]}, index=model_input.index)
+        first = "labels" if kind == "multi_label" else "label"
         names = [str(label) for label in self._student.card.labels]
-        rows = [[str(answer.label), *answer.probabilities] for answer in answers]
-        return pandas.DataFrame(rows, columns=["label", *names], index=model_input.index)
+        rows = [[_named(answer.label), *answer.probabilities] for answer in answers]
+        return pandas.DataFrame(rows, columns=[first, *names], index=model_input.index)
+
+
+def _named(label: object) -> str | list[str]:
+    return [str(item) for item in label] if isinstance(label, list) else str(label)
 
 
 def _load_pyfunc(data_path: str) -> Classifier:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 from anyio import CapacityLimiter
@@ -24,13 +24,15 @@ from potstill.serving.openapi import describe
 from potstill.serving.release import Release
 from potstill.serving.runtime import Prediction, Student, Text
 from potstill.serving.schemas import (
+    RESPONSES,
     Answer,
     ClassifyPairs,
-    ClassifyResponse,
     ClassifyTexts,
     Failure,
     Info,
+    LabelsAnswer,
     ModelVersion,
+    NumberAnswer,
     PredictRequest,
     Score,
 )
@@ -90,15 +92,19 @@ class Endpoints:
         else:
             body = await self._read(request, ClassifyTexts)
         predictions = await self._predict(request, body.texts)
-        answers = [
-            Answer.model_construct(
-                label=prediction.label,
-                probabilities=dict(zip(self._names, prediction.probabilities, strict=True)),
-                truncated=prediction.truncated,
-            )
-            for prediction in predictions
-        ]
-        return _json(ClassifyResponse.model_construct(predictions=answers, model=self._version))
+        answers = [self._answer(prediction) for prediction in predictions]
+        response: type[BaseModel] = RESPONSES[self._release.card.kind]
+        return _json(response.model_construct(predictions=answers, model=self._version))
+
+    def _answer(self, prediction: Prediction) -> BaseModel:
+        cut = prediction.truncated
+        label: Any = prediction.label
+        if self._release.card.kind == "regression":
+            return NumberAnswer.model_construct(score=label, truncated=cut)
+        found = dict(zip(self._names, prediction.probabilities, strict=True))
+        if self._release.card.kind == "multi_label":
+            return LabelsAnswer.model_construct(labels=label, probabilities=found, truncated=cut)
+        return Answer.model_construct(label=label, probabilities=found, truncated=cut)
 
     async def predict(self, request: Request) -> Response:
         """`POST /predict`."""
@@ -114,7 +120,10 @@ class Endpoints:
                     f"inputs[{position}] is longer than {limit} tokens; send truncate: true to cut it",
                 )
         scores = [
-            [Score.model_construct(label=self._names[index], score=score) for index, score in scored(prediction, body)]
+            [
+                Score.model_construct(label=self._names[index], score=score)
+                for index, score in scored(prediction, body, self._release.card.kind)
+            ]
             for prediction in predictions
         ]
         return _json(scores[0] if single and body.parameters is None else scores)

@@ -10,8 +10,8 @@ from pydantic.json_schema import models_json_schema
 from potstill import __version__
 from potstill.serving.release import Release
 from potstill.serving.schemas import (
+    RESPONSES,
     ClassifyPairs,
-    ClassifyResponse,
     ClassifyTexts,
     Failure,
     Info,
@@ -30,9 +30,9 @@ REFUSALS = {
 
 def describe(release: Release) -> dict[str, Any]:
     """The document that `/openapi.json` answers with."""
-    request = classify_request(release)
+    request, response = classify_request(release), RESPONSES[release.card.kind]
     _, schemas = models_json_schema(
-        [(model, "validation") for model in (request, ClassifyResponse, PredictRequest, Score, Failure, Info)],
+        [(model, "validation") for model in (request, response, PredictRequest, Score, Failure, Info)],
         ref_template=REFERENCE,
     )
     scores = {"type": "array", "items": _reference("Score")}
@@ -41,7 +41,7 @@ def describe(release: Release) -> dict[str, Any]:
         "info": {"title": release.settings.name, "version": release.tag or __version__},
         "components": {"schemas": schemas["$defs"]},
         "paths": {
-            "/v1/classify": _post("Classify texts", request.__name__, _reference("ClassifyResponse")),
+            "/v1/classify": _post("Classify texts", request.__name__, _reference(response.__name__)),
             "/predict": _post(
                 "Classify texts, in the form of Text Embeddings Inference",
                 "PredictRequest",

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from tokenizers import Encoding, Tokenizer
 
 from potstill.artifacts import verify
-from potstill.config import Strict
+from potstill.config import Strict, TaskKind
 from potstill.errors import ModelError
 
 Floats = npt.NDArray[np.float32]
@@ -32,6 +32,12 @@ Text = str | tuple[str, str]
 MODEL, TOKENIZER, CARD = "model.onnx", "tokenizer.json", "model.json"
 # Padded tokens of one call. Larger ones are hardly faster on a CPU and leave fewer pieces to spread over the cores.
 BATCH_TOKENS = 256
+# `task` of model.json -> what params call it; the first one's name is from before there were others.
+KINDS: dict[str, TaskKind] = {
+    "classification": "single_label",
+    "multi_label": "multi_label",
+    "regression": "regression",
+}
 # Texts tokenized at a time: bounds the memory of a long list and is ample to sort by length.
 WINDOW = 4096
 
@@ -40,9 +46,9 @@ class ModelCard(Strict):
     """`model.json` of a serving folder (docs/artifacts.md)."""
 
     format: Literal[1]
-    task: Literal["classification"]
+    task: Literal["classification", "multi_label", "regression"]
     variant: Literal["int8", "fp32"]
-    labels: Annotated[list[Label], Field(min_length=2)]
+    labels: Annotated[list[Label], Field(min_length=1)]
     pair: bool
     max_length: Annotated[int, Field(gt=0)]
     pad_token_id: Annotated[int, Field(ge=0)]
@@ -53,7 +59,14 @@ class ModelCard(Strict):
     def _labels_stay_apart_as_text(self) -> Self:
         if len({str(label) for label in self.labels}) != len(self.labels):
             raise ValueError("labels: two of them read the same")
+        if (len(self.labels) == 1) is not (self.kind == "regression"):
+            raise ValueError(f"labels: {len(self.labels)} for the task {self.task}")
         return self
+
+    @property
+    def kind(self) -> TaskKind:
+        """What the logits are: of one class of several, of several labels, or a number."""
+        return KINDS[self.task]
 
 
 @dataclass(frozen=True)
@@ -61,14 +74,15 @@ class Prediction:
     """The answer for one text.
 
     Attributes:
-        label: the most probable class.
-        probabilities: [labels] in the card's order; softmax of logits / temperature (Guo et al. 2017).
+        label: the most probable class; of several labels, a list of those more probable than not; of a number, itself.
+        probabilities: [labels] in the card's order; softmax of logits / temperature (Guo et al. 2017), or where each
+            label is a yes or no of its own its sigmoid; none of a number.
         logits: [labels] as the model gave them.
         tokens: tokens the model saw, special ones included.
         truncated: whether the text was longer than the model's limit and was cut.
     """
 
-    label: Label
+    label: Label | list[Label] | float
     probabilities: list[float]
     logits: list[float]
     tokens: int
@@ -94,6 +108,20 @@ def softmax(logits: npt.ArrayLike, temperature: float) -> npt.NDArray[np.float64
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def sigmoid(logits: npt.ArrayLike, temperature: float) -> npt.NDArray[np.float64]:
+    """[..., labels] probabilities of logits softened by `temperature`, each label by itself."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    powers = np.exp(-np.abs(scaled))  # by size, so that none overflows
+    return np.asarray(np.where(scaled >= 0, 1, powers) / (1 + powers))
+
+
+def probabilities(logits: npt.NDArray[np.floating], card: ModelCard) -> npt.NDArray[np.float64]:
+    """[rows, labels] probabilities of a model's logits [rows, labels]; [rows, 0] of numbers."""
+    if card.kind == "regression":
+        return np.empty((len(logits), 0))
+    return (sigmoid if card.kind == "multi_label" else softmax)(logits, card.temperature)
 
 
 class Student:
@@ -130,7 +158,7 @@ class Student:
         self._tokenizer.no_padding()
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
-        """Label and probabilities of each text, in the caller's order.
+        """The answer for each text, in the caller's order.
 
         Args:
             texts: texts, or (text, text) pairs for a pair model.
@@ -139,10 +167,18 @@ class Student:
             TypeError: pairs for a model of single texts, or the other way round.
         """
         logits, tokens, truncated = self._answer(texts)
-        probabilities = softmax(logits, self.card.temperature)
-        labels = [self.card.labels[index] for index in logits.argmax(axis=1)]
-        rows = zip(labels, probabilities.tolist(), logits.tolist(), tokens, truncated, strict=True)
+        found = probabilities(logits, self.card).tolist()
+        rows = zip(self._labels(logits), found, logits.tolist(), tokens, truncated, strict=True)
         return [Prediction(*row) for row in rows]
+
+    def _labels(self, logits: Floats) -> list[Any]:
+        """[texts] what the logits say."""
+        names = self.card.labels
+        if self.card.kind == "regression":
+            return [float(value) for value in logits[:, 0]]
+        if self.card.kind == "multi_label":
+            return [[name for name, value in zip(names, row, strict=True) if value > 0] for row in logits]
+        return [names[index] for index in logits.argmax(axis=1)]
 
     def logits(self, texts: Sequence[Text]) -> Floats:
         """[texts, labels] logits in the caller's order; see `predict`."""

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from potstill.config import TaskKind
+
 # Shapes of pydantic's JSON: an array of two strings is a pair.
 Pair = tuple[str, str]
 OneOrPair = Annotated[list[str], Field(min_length=1, max_length=2)]
@@ -39,6 +41,21 @@ class Answer(Body):
     truncated: bool
 
 
+class LabelsAnswer(Body):
+    """One text's labels (those more probable than not), every label's own probability, and whether it was cut."""
+
+    labels: list[str | int]
+    probabilities: dict[str, float]
+    truncated: bool
+
+
+class NumberAnswer(Body):
+    """One text's number, and whether the text was cut to the model's length."""
+
+    score: float
+    truncated: bool
+
+
 class ModelVersion(Body):
     """Which model answered: the Bento's tag, and the sha256 of the model's manifest."""
 
@@ -54,10 +71,32 @@ class ClassifyResponse(Body):
     model: ModelVersion
 
 
-class Parameters(Body):
-    """The `parameters` of Hugging Face's inference clients."""
+class LabelsResponse(Body):
+    """Answers of a model of several labels, in the order of the request's texts."""
 
-    function_to_apply: Literal["softmax", "sigmoid", "none"] = "softmax"
+    predictions: list[LabelsAnswer]
+    model: ModelVersion
+
+
+class NumbersResponse(Body):
+    """Answers of a model of numbers, in the order of the request's texts."""
+
+    predictions: list[NumberAnswer]
+    model: ModelVersion
+
+
+# What `POST /v1/classify` answers, by the model's task.
+RESPONSES: dict[TaskKind, type[ClassifyResponse] | type[LabelsResponse] | type[NumbersResponse]] = {
+    "single_label": ClassifyResponse,
+    "multi_label": LabelsResponse,
+    "regression": NumbersResponse,
+}
+
+
+class Parameters(Body):
+    """The `parameters` of Hugging Face's inference clients. Without a function, the one of the model's task."""
+
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
     top_k: Annotated[int, Field(gt=0)] | None = None
 
 
@@ -77,7 +116,7 @@ class PredictRequest(Body):
 
 
 class Score(Body):
-    """One label of a `/predict` answer; a text's labels come best first."""
+    """One label of a `/predict` answer, or the number; a text's labels come best first."""
 
     label: str
     score: float

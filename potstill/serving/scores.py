@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 
-from potstill.serving.runtime import Prediction
+from potstill.config import TaskKind
+from potstill.serving.runtime import Prediction, softmax
 from potstill.serving.schemas import PredictRequest
 
+# What makes scores of the logits of a task.
+_OWN: dict[TaskKind, str] = {"single_label": "softmax", "multi_label": "sigmoid", "regression": "none"}
 
-def scored(prediction: Prediction, request: PredictRequest) -> list[tuple[int, float]]:
-    """(class index, score) of one text, best first: as many as asked for."""
+
+def scored(prediction: Prediction, request: PredictRequest, task: TaskKind = "single_label") -> list[tuple[int, float]]:
+    """(label index, score) of one text, best first: as many as asked for.
+
+    The scores are those of the model's task unless a function is asked for: calibrated probabilities, or the number.
+    """
     asked = request.parameters
-    function = "none" if request.raw_scores else asked.function_to_apply if asked else "softmax"
-    scores = {
-        "softmax": prediction.probabilities,
-        "sigmoid": [_sigmoid(logit) for logit in prediction.logits],
-        "none": prediction.logits,
-    }[function]
+    function = "none" if request.raw_scores else (asked and asked.function_to_apply) or _OWN[task]
+    if function == "none":
+        scores = prediction.logits
+    elif function == _OWN[task]:
+        scores = prediction.probabilities
+    elif function == "sigmoid":
+        scores = [_sigmoid(logit) for logit in prediction.logits]
+    else:
+        scores = softmax(prediction.logits, 1.0).tolist()
     best = sorted(enumerate(scores), key=lambda item: item[1], reverse=True)
     return best[: asked.top_k if asked else None]
 

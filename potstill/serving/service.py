@@ -56,7 +56,7 @@ class DescribedService(Service):  # type: ignore[misc]
 )
 @bentoml.asgi_app(app)
 class Classifier:
-    """Text classification by a distilled student."""
+    """A distilled student that answers about texts."""
 
     def __init__(self) -> None:
         # A worker lives in a session of its own: without this it outlives a killed `bentoml serve`.

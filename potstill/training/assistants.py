@@ -18,6 +18,8 @@ from potstill.data.batches import TokenDataset
 from potstill.distillation.composition import distillation
 from potstill.distillation.signals import StoredSignals
 from potstill.distillation.teachers import Source
+from potstill.evaluation.scoring import SCORINGS
+from potstill.models.heads import task_of
 from potstill.models.student import student_from_layers
 from potstill.progress import say
 from potstill.training import finished
@@ -106,9 +108,10 @@ def _hop(
     folder = own.checkpoints / "finished"
     found, layers = finished.kept(folder), params.assistants[number - 1]
     outcome = found or _train(params, teaching, dataset, score, own)
+    words = SCORINGS[task_of(teaching.model)].words
     say(
         f"{setting.name}: assistant {number} of {len(params.assistants)}, layers {layers} of the "
-        f"teacher: dev accuracy {outcome.score:.4f}{' (finished before)' if found else ''}"
+        f"teacher: dev {words} {outcome.score:.4f}{' (finished before)' if found else ''}"
     )
     source = StoredSignals(finished.signals(folder), np.arange(len(dataset)))
     return Teaching(finished.load(folder), source, [], (*teaching.outcomes, outcome))

@@ -32,10 +32,11 @@ class TokenBudget:
     Args:
         tokens: of a batch.
         setting: the key of params that says so.
+        beside: what else to do where it is lowered.
     """
 
-    def __init__(self, tokens: int, setting: str) -> None:
-        self._whole, self._setting = tokens, setting
+    def __init__(self, tokens: int, setting: str, beside: str = " (and raise its accumulate as much)") -> None:
+        self._whole, self._setting, self._beside = tokens, setting, beside
         self.halved = False
 
     @property
@@ -68,7 +69,7 @@ class TokenBudget:
                 raise TrainingError(
                     f"out of memory with batches of {self.tokens:,} tokens"
                     f"{', half of what params say' if self.halved else ''}; "
-                    f"set {self._setting} to {max(self.tokens // 2, 16)} or less (and raise its accumulate as much)"
+                    f"set {self._setting} to {max(self.tokens // 2, 16)} or less{self._beside}"
                 ) from error
         # Behind the handler: the failed attempt's frames, which hold its tensors, are gone.
         undo()

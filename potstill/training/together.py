@@ -11,7 +11,9 @@ from potstill.data.batches import TokenDataset
 from potstill.distillation.composition import distillation
 from potstill.distillation.mutual import MutualLearning
 from potstill.distillation.objective import Objective, Supervised
+from potstill.errors import ModelError
 from potstill.models.cohort import Cohort
+from potstill.models.heads import task_of
 from potstill.training.assistants import Teaching
 from potstill.training.distributed import here
 from potstill.training.loop import Outcome, Setting, train
@@ -53,8 +55,13 @@ def objective_for(
         teacher_rows: see `distillation`.
 
     Raises:
-        ModelError, SignalError: see `distillation`.
+        ModelError, SignalError: see `distillation`; also students that teach each other another task than classes.
     """
+    if params.mutual is not None and (task := task_of(students[0])) != "single_label":
+        raise ModelError(
+            f"distill.mutual has students compare probabilities of classes, which a {task} model does not give; set "
+            "it to null"
+        )
     if params.mutual is not None and not params.mutual.teacher:
         return MutualLearning.of(params.mutual, [Supervised() for _ in students], params.temperature)
     own = [

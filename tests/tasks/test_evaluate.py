@@ -72,7 +72,14 @@ def _write_data(root: Path, base: Path, *, pair: bool) -> None:
         pq.write_table(table, prepared / f"{split}.parquet")
         counts = write_tokens(table, tokenizer, tokens / f"{split}.arrow")
         splits[split] = {"rows": counts.rows, "tokens": counts.tokens, "truncated": counts.truncated}
-    about = {"max_length": MAX_LENGTH, "pad_token_id": 0, "pair": pair, "labels": LABELS, "splits": splits}
+    about = {
+        "max_length": MAX_LENGTH,
+        "pad_token_id": 0,
+        "task": "single_label",
+        "pair": pair,
+        "labels": LABELS,
+        "splits": splits,
+    }
     write_json(tokens / "info.json", about)
     write_manifest(prepared)
     write_manifest(tokens)

@@ -23,7 +23,11 @@ def test_outs_have_the_documented_form_and_the_same_bytes_again(
         "train.parquet", "dev.parquet", "test.parquet", "transfer.parquet",
         "labels.json", "report.json", "manifest.json",
     }  # fmt: skip
-    assert read_json(out / "labels.json") == {"labels": ["negative", "positive"], "pair": False}
+    assert read_json(out / "labels.json") == {
+        "task": "single_label",
+        "labels": ["negative", "positive"],
+        "pair": False,
+    }
     fields = [("id", pa.string()), ("text", pa.string()), ("label", pa.int64())]
     for split in ("train", "transfer"):
         schema = pq.read_schema(out / f"{split}.parquet")

@@ -17,8 +17,8 @@ def test_outs_have_the_documented_form_and_the_same_bytes_again(
     result = run_stage("tokenize")
     out = folder / "data" / "tokens"
     info = read_json(out / "info.json")
-    assert {key: info[key] for key in ("max_length", "pad_token_id", "pair", "labels")} == {
-        "max_length": 16, "pad_token_id": 0, "pair": False, "labels": ["negative", "positive"],
+    assert {key: info[key] for key in ("max_length", "pad_token_id", "task", "pair", "labels")} == {
+        "max_length": 16, "pad_token_id": 0, "task": "single_label", "pair": False, "labels": ["negative", "positive"],
     }  # fmt: skip
     assert info["splits"]["transfer"] == {"rows": 0, "tokens": 0, "truncated": 0}
     assert sum(split["rows"] for split in info["splits"].values()) == 200

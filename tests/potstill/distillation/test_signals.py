@@ -19,7 +19,7 @@ from potstill.distillation import shards
 from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.signals import Extracted, StoredSignals, extract, teacher_identity, write_store
 from potstill.distillation.teachers import LiveTeacher
-from potstill.errors import ChecksumError, EmptyDataError, SignalError
+from potstill.errors import ChecksumError, EmptyDataError, SignalError, TrainingError
 from potstill.models.loading import load_classifier, save_model
 from potstill.training.predict import predict_logits
 from tests.conftest import REPOSITORY
@@ -189,6 +189,30 @@ def test_a_row_longer_than_the_budget_is_a_batch_of_its_own(tmp_path: Path, teac
     data = dataset([[2, *range(5, 25), 3], [2, 7, 3]])
     folder = store(tmp_path / "signals", teacher, data, batch_tokens=16)
     assert StoredSignals.open(folder, data, teacher)(data.batch(np.array([0, 1]))).logits.shape == (2, 3)
+
+
+class Small(Shaped):
+    """An accelerator whose memory holds 20 padded tokens, or fewer."""
+
+    def __init__(self, holds: int = 20) -> None:
+        super().__init__(per_token=True)
+        self._holds = holds
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        if batch.input_ids.size > self._holds:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().__call__(batch, needs)
+
+
+def test_memory_that_runs_out_halves_the_batches_once(
+    tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = store(tmp_path / "wanted", teacher, MANY, Shaped(True))
+    halved = store(tmp_path / "halved", teacher, MANY, Small())
+    assert "batches of 16 tokens from here on, half of signals.batch_tokens" in capsys.readouterr().out
+    assert file_sums(halved) == file_sums(wanted)
+    with pytest.raises(TrainingError, match=r"half of what params say; set signals\.batch_tokens to 16 or less$"):
+        store(tmp_path / "never", teacher, MANY, Small(8))
 
 
 def test_an_interrupted_extraction_goes_on_and_ends_with_the_same_bytes(

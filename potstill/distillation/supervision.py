@@ -1,0 +1,55 @@
+"""What a task learns from: its loss on gold labels and its loss on a teacher's logits, one number a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from potstill.config import TaskKind
+from potstill.distillation.losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    kl_divergence,
+    mean_squared_error,
+    soft_binary_cross_entropy,
+    squared_error,
+)
+
+
+@dataclass(frozen=True)
+class HeadLoss:
+    """The losses of one task.
+
+    Attributes:
+        gold_term: what the loss on gold labels is called in the history.
+        gold: (logits, labels in the task's form) -> [batch], 0 for a row without a gold label.
+        soft_term: what the loss on the teacher's logits is called.
+        soft: (student's logits, teacher's logits, temperature) -> [batch].
+        formula: of `soft`, for the user.
+    """
+
+    gold_term: str
+    gold: Callable[[Tensor, Tensor], Tensor]
+    soft_term: str
+    soft: Callable[[Tensor, Tensor, float], Tensor]
+    formula: Callable[[float], str]
+
+
+HEAD_LOSSES: dict[TaskKind, HeadLoss] = {
+    "single_label": HeadLoss("ce", cross_entropy, "kl", kl_divergence, lambda t: f"T^2 * KL(T={t:g})"),
+    "multi_label": HeadLoss(
+        "bce", binary_cross_entropy, "soft_bce", soft_binary_cross_entropy, lambda t: f"T^2 * BCE(T={t:g})"
+    ),
+    # A number is not softened by a temperature.
+    "regression": HeadLoss(
+        "se", squared_error, "mse", lambda ours, theirs, _: mean_squared_error(ours, theirs), lambda _: "MSE"
+    ),
+}
+
+
+def gold_rows(labels: Tensor) -> Tensor:
+    """[batch] bool: whether a row has a gold label, as `data.batches.labelled` tells it."""
+    known = ~labels.isnan() if labels.is_floating_point() else labels >= 0
+    return known.flatten(1).any(dim=1) if known.dim() > 1 else known
