@@ -28,11 +28,12 @@ from potstill.data.tokenization import (
     load_tokenizer,
     name_token_types,
     student_base,
+    window_stride,
     write_tokens,
 )
 from potstill.models.families import tells_texts_apart
 from potstill.models.members import MEMBERS
-from potstill.models.vocabulary import trim_tokenizer
+from potstill.models.vocabulary import dropped_words, trim_tokenizer
 from tasks.stage import Result, Stage, main
 
 Info = dict[str, Any]
@@ -46,10 +47,16 @@ def run(stage: Stage) -> Result:
     with whole_folder(out) as folder:
         tables = {split: pq.read_table(prepared / f"{split}.parquet") for split in SPLITS}
         shared = {"max_length": plan.max_length} | {key: about[key] for key in ("task", "pair", "labels")}
+        if about["task"] == "question_answering":
+            shared["stride"] = window_stride(plan.max_length, plan.stride)
         info = _write_whole(base, folder, tables, shared)
+        student, words = _write_student(base, folder, tables, info, plan.vocabulary)
+        if words:
+            tables |= _with_words(tables, words)
+            info["splits"] |= _write_splits(folder, {"transfer": tables["transfer"]}, info)
+            write_json(folder / "info.json", info)
         for member in sorted((base / MEMBERS).glob("*")):
             _write_member(member, folder, tables, info)
-        student = _write_student(base, folder, tables, info, plan.vocabulary)
         write_manifest(folder, {"prepared": sha256_file(prepared / MANIFEST), "base": sha256_file(base / MANIFEST)})
     return _result(info, student)
 
@@ -72,7 +79,16 @@ def _write_splits(folder: Path, tables: Mapping[str, pa.Table], info: Info) -> d
     tokenizer = load_tokenizer(folder / "tokenizer", info["max_length"])
     label = label_type(info["task"], len(info["labels"]))
     return {
-        split: asdict(write_tokens(table, tokenizer, folder / f"{split}.arrow", label, token_types=info["token_types"]))
+        split: asdict(
+            write_tokens(
+                table,
+                tokenizer,
+                folder / f"{split}.arrow",
+                label,
+                token_types=info["token_types"],
+                stride=info.get("stride"),
+            )
+        )
         for split, table in tables.items()
     }
 
@@ -89,10 +105,11 @@ def _write_member(base: Path, folder: Path, tables: Mapping[str, pa.Table], info
 
 def _write_student(
     base: Path, folder: Path, tables: Mapping[str, pa.Table], info: Info, plan: Vocabulary | None
-) -> Info | None:
-    """The folder `student`, where its tokens are not the teacher's; its info, or None."""
+) -> tuple[Info | None, list[str]]:
+    """The folder `student`, where its tokens are not the teacher's: its info, or None; the words it has to spell."""
     own, whole, target = student_base(base), folder / "whole", folder / STUDENT
     source = folder
+    words: list[str] = []
     if own is not None:
         theirs, info = info, _write_whole(own, whole, tables, info)
         files = [place / "tokenizer" / "tokenizer.json" for place in (folder, whole)]
@@ -101,15 +118,17 @@ def _write_student(
         else:
             info = theirs
     if plan is not None:
-        info = _write_trimmed(source, target, tables, info, plan)
+        info, words = _write_trimmed(source, target, tables, info, plan)
     elif source == whole:
         whole.rename(target)
     shutil.rmtree(whole, ignore_errors=True)
-    return info if target.exists() else None
+    return (info if target.exists() else None), words
 
 
-def _write_trimmed(source: Path, target: Path, tables: Mapping[str, pa.Table], info: Info, plan: Vocabulary) -> Info:
-    """A tokenizer with what the texts to learn from use most, and every split as its tokens."""
+def _write_trimmed(
+    source: Path, target: Path, tables: Mapping[str, pa.Table], info: Info, plan: Vocabulary
+) -> tuple[Info, list[str]]:
+    """A tokenizer with what the texts to learn from use most, and every split as its tokens; the words to spell."""
     splits = {split: TokenDataset.open(source / f"{split}.arrow", info["pad_token_id"]) for split in SPLITS}
     counts = TokenDataset.concatenate([splits[split] for split in LEARNED]).token_counts()
     new = trim_tokenizer(
@@ -122,18 +141,31 @@ def _write_trimmed(source: Path, target: Path, tables: Mapping[str, pa.Table], i
     kept = np.array(list(new), dtype=np.int64)
     np.save(target / KEPT, kept, allow_pickle=False)
     changed = {split: rows.share_beyond(kept) for split, rows in splits.items()}
+    whole = load_tokenizer(source / "tokenizer", info["max_length"])
+    words = dropped_words(whole, new) if plan.spell and not info["pair"] else []
     trimmed = info | {
         # Any token serves where the model has none.
         "pad_token_id": new.get(info["pad_token_id"], 0),
-        "splits": _write_splits(target, tables, info),
+        "splits": _write_splits(target, _with_words(tables, words), info),
         "vocabulary": {
             "tokens": len(kept),
-            "of": load_tokenizer(source / "tokenizer", info["max_length"]).get_vocab_size(),
+            "of": whole.get_vocab_size(),
+            "spelled": len(words),
+            "rank": plan.rank,
             "changed": {split: {"tokens": tokens, "rows": rows} for split, (tokens, rows) in changed.items()},
         },
     }
     write_json(target / "info.json", trimmed)
-    return trimmed
+    return trimmed, words
+
+
+def _with_words(tables: Mapping[str, pa.Table], words: list[str]) -> dict[str, pa.Table]:
+    """The tables, with a row of transfer for each word: its text alone, nothing else known of it."""
+    schema = tables["transfer"].schema
+    known = {"id": [f"word-{number}" for number in range(len(words))], "text": words}
+    columns = [pa.array(known.get(field.name, [None] * len(words)), field.type) for field in schema]
+    rows = pa.Table.from_arrays(columns, schema=schema)
+    return dict(tables) | {"transfer": pa.concat_tables([tables["transfer"], rows])}
 
 
 def _result(info: Info, student: Info | None) -> Result:
@@ -153,7 +185,7 @@ def _result(info: Info, student: Info | None) -> Result:
     changed = about["changed"]["train"]["tokens"]
     summary += (
         f", from a vocabulary of {about['tokens']:,} of {about['of']:,}: {changed:.1%} of the tokens in train are "
-        "split into shorter ones"
+        f"split into shorter ones, {about['spelled']:,} words join transfer"
     )
     return Result(summary, metrics | {"vocabulary": float(about["tokens"]), "changed_tokens": changed})
 

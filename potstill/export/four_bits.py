@@ -16,7 +16,7 @@ import numpy.typing as npt
 from potstill.errors import ModelError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, TensorProto
+    from onnx import GraphProto, NodeProto, TensorProto
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -33,6 +33,15 @@ def embedding_lookups(path: Path) -> list[str]:
     import onnx
 
     return [node.name for node in onnx.load(path).graph.node if _is_lookup(node)]
+
+
+def lookup_products(path: Path) -> list[str]:
+    """Names of the products of looked-up token embeddings: the second factor of a factorized table."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    found = {output for node in graph.node if _is_lookup(node) for output in node.output}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[0] in found]
 
 
 def store_embeddings_in_4_bits(path: Path) -> None:
@@ -82,8 +91,8 @@ def quantized(weights: Floats, block: int) -> tuple[Bytes, Floats, Bytes]:
     return values.astype(np.uint8).reshape(weights.shape), scales, zeros.astype(np.uint8)
 
 
-def _is_lookup(node: object) -> bool:
-    return bool(node.op_type == "Gather" and node.input[1] == "input_ids")  # type: ignore[attr-defined]
+def _is_lookup(node: NodeProto) -> bool:
+    return bool(node.op_type == "Gather" and node.input[1] == "input_ids")
 
 
 def _replace(graph: GraphProto, table: TensorProto, parts: tuple[Bytes, Floats, Bytes]) -> None:

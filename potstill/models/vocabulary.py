@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from potstill.models.families import family_of
 from potstill.models.loading import TOKENIZER_FILES
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedConfig, PreTrainedModel
 
 KINDS = ("WordPiece", "BPE", "Unigram")
@@ -91,6 +92,31 @@ def kept_ids(
             f"{len(kept(0)):,}; set it higher"
         )
     return kept(most)
+
+
+def dropped_words(tokenizer: Tokenizer, kept: Collection[int]) -> list[str]:
+    """Texts that are one dropped token each: what a student with the trimmed vocabulary has to spell.
+
+    Args:
+        tokenizer: the whole one.
+        kept: ids that the trimmed one keeps.
+
+    Returns:
+        In the order of the ids, without doubles; tokens that no text becomes by itself, as the inside of a word, are
+        not among them.
+    """
+    known, vocabulary = set(kept), tokenizer.get_vocab()
+    unheard = _bracketed(vocabulary)
+    lost = sorted(index for token, index in vocabulary.items() if index not in known and token not in unheard)
+    # A decoder takes the mark of a word's end away, where the tokenizer has one.
+    end = getattr(tokenizer.model, "end_of_word_suffix", None) or ""
+    texts = dict.fromkeys(tokenizer.decode([index]).removesuffix(end).strip() for index in lost)
+    whole = (text for text in texts if text)
+    return [text for text in whole if _is_one_token(tokenizer.encode(text, add_special_tokens=False).ids, known)]
+
+
+def _is_one_token(ids: Sequence[int], kept: Collection[int]) -> bool:
+    return len(ids) == 1 and ids[0] not in kept
 
 
 def trimmed_tokenizer(tokenizer: TokenizerJson, kept: Sequence[int]) -> dict[str, Any]:

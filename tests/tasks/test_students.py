@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,8 +19,10 @@ from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokeniz
 from potstill.artifacts import file_sums, read_json
 from potstill.config import read_params
 from potstill.data.batches import TokenDataset
+from potstill.distillation.signals import StoredSignals
 from potstill.errors import ModelError
 from potstill.models.loading import load_classifier
+from potstill.models.vocabulary import dropped_words
 from potstill.serving.runtime import Student
 from potstill.training.predict import predict_logits
 from tests.conftest import generate_rows
@@ -34,9 +37,9 @@ QUICK: dict[str, dict[str, Any]] = {
     "teacher": {"epochs": 1},
     "distill": {"layers": [0, 2], "terms": [{"kind": "rkd"}]},
     "control": {"epochs": 1},
-    "export": {"int8_fp32_products": 0},
+    "export": {"int8_fp32_products": 0, "embedding_bits": 4},
 }
-MAX_TOKENS, MAX_LENGTH = 90, 48
+MAX_TOKENS, MAX_LENGTH, RANK = 90, 48, 16
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base
     """A workspace with a trimmed student, all DVC stages run."""
     folder = make_workspace(
         tmp_path_factory.mktemp("trimmed") / "w", tiny_rows, tiny_base,
-        **QUICK, tokenize={"max_length": MAX_LENGTH, "vocabulary": {"max_tokens": MAX_TOKENS}},
+        **QUICK, tokenize={"max_length": MAX_LENGTH, "vocabulary": {"max_tokens": MAX_TOKENS, "rank": RANK}},
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         run_stages(*PREPARED, *LEARNED, monkeypatch=patch, folder=folder)
@@ -67,6 +70,7 @@ def test_both_token_sets_have_the_same_rows(trained: Path) -> None:
     unchanged = 0
     for split in ("train", "dev", "test", "transfer"):
         texts = pq.read_table(trained / f"data/prepared/{split}.parquet").column("text").to_pylist()
+        texts += dropped_words(whole, kept) if split == "transfer" else []
         theirs, ours = rows(tokens, split), rows(own, split)
         assert ours == [trimmed.encode(text).ids for text in texts]
         assert len(theirs) == len(ours) == len(texts)
@@ -76,17 +80,49 @@ def test_both_token_sets_have_the_same_rows(trained: Path) -> None:
                 unchanged += 1
             else:
                 assert len(after) > len(before) or len(after) == MAX_LENGTH
-    info = read_json(own / "info.json")
+    info, spelled = read_json(own / "info.json"), len(dropped_words(whole, kept))
     changed = info["vocabulary"]["changed"]
+    assert spelled > 20
+    assert (
+        info["splits"]["transfer"]["rows"] == spelled == read_json(tokens / "info.json")["splits"]["transfer"]["rows"]
+    )
     assert info["vocabulary"] | {"changed": None} == {
+        "spelled": spelled,
+        "rank": RANK,
         "tokens": MAX_TOKENS,
         "of": len(whole.get_vocab()),
         "changed": None,
     }
     assert 0 < changed["train"]["tokens"] < changed["train"]["rows"] < 1
     assert unchanged == sum(
-        round((1 - changed[split]["rows"]) * part["rows"]) for split, part in info["splits"].items()
+        round((1 - changed[split]["rows"]) * part["rows"])
+        for split, part in info["splits"].items()
+        if split != "transfer"  # its shares are those of its own texts, and here it has none
     )
+
+
+def test_the_teacher_has_answered_the_words_that_the_student_spells(trained: Path) -> None:
+    """Each word is one token of the teacher's and several of the student's; a row that the store knows."""
+    tokens = trained / "data/tokens"
+    theirs, ours = (TokenDataset.open(folder / "transfer.arrow", 0) for folder in (tokens, tokens / "student"))
+    assert set(theirs.lengths.tolist()) == {3}
+    assert ours.lengths.min() > 3
+    stored = StoredSignals.open(trained / "data/signals", theirs, trained / "data/teacher")
+    rows = np.arange(len(theirs))
+    answers = predict_logits(load_classifier(trained / "data/teacher"), theirs)
+    assert np.allclose(stored(ours.batch(rows)).logits.numpy(), answers, atol=1e-5)
+
+
+def test_words_are_not_spelled_where_params_say_so(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "w"))
+    params = read_params(folder / "params.yaml")
+    params["tokenize"]["vocabulary"]["spell"] = False
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    run_stages("tokenize", monkeypatch=monkeypatch, folder=folder)
+    for info in (folder / "data/tokens/info.json", folder / "data/tokens/student/info.json"):
+        assert read_json(info)["splits"]["transfer"]["rows"] == 0
 
 
 def test_only_texts_to_learn_from_choose_the_vocabulary(trained: Path) -> None:
@@ -104,6 +140,8 @@ def test_the_student_and_its_control_have_it_and_the_teacher_does_not(trained: P
     assert load_classifier(trained / "data/teacher").config.vocab_size > MAX_TOKENS
     for name in ("distilled", "student", "control", "initialised"):
         folder = trained / "data" / name
+        table = load_classifier(folder).get_input_embeddings().weight
+        assert int(torch.linalg.matrix_rank(table.detach(), rtol=1e-5)) == RANK
         assert load_classifier(folder).config.vocab_size == len(AutoTokenizer.from_pretrained(folder)) == MAX_TOKENS
     assert len(AutoTokenizer.from_pretrained(trained / "data/teacher")) > MAX_TOKENS
 
@@ -114,7 +152,14 @@ def test_what_is_served_answers_as_the_student_does(trained: Path) -> None:
     wanted = predict_logits(load_classifier(trained / "data/student"), test)
     served = Student(trained / "data/serving").logits(texts)
     assert read_json(trained / "data/serving/model.json")["variant"] in ("int8", "fp32")
-    assert np.abs(served - wanted).max() < 0.05
+    assert np.abs(served - wanted).max() < 0.1
+    sizes = {
+        part: onnx.load(trained / f"data/export/student.{part}.onnx").graph.initializer for part in ("fp32", "int8")
+    }
+    shapes = {part: {tuple(weight.dims) for weight in weights} for part, weights in sizes.items()}
+    for found in shapes.values():
+        assert {(MAX_TOKENS, RANK), (RANK, 32)} <= found
+        assert (MAX_TOKENS, 32) not in found
 
 
 def test_metrics_and_report_say_how_much_is_split_otherwise(trained: Path) -> None:

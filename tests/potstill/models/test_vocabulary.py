@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from potstill.data.tokenization import load_tokenizer
 from potstill.errors import ModelError
 from potstill.models.families import FAMILIES
-from potstill.models.vocabulary import kept_ids, trim_embeddings, trim_tokenizer, trimmed_tokenizer
+from potstill.models.vocabulary import dropped_words, kept_ids, trim_embeddings, trim_tokenizer, trimmed_tokenizer
 from tests.conftest import BAD, GLUE, GOOD, NEUTRAL, generate_rows
 from tests.potstill.models.tiny import batch, make
 
@@ -244,6 +244,22 @@ def test_a_limit_keeps_what_is_seen_most(kind: str, parsed: Parsed) -> None:
         before = kept
     with pytest.raises(ModelError, match=f"max_tokens of the vocabulary is {least - 1}, but special .* are {least};"):
         kept_ids(source, counts, max_tokens=least - 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropped_words_are_one_token_before_and_others_after(kind: str, parsed: Parsed) -> None:
+    source, tokenizer = parsed[kind]
+    kept, trimmed = cut(parsed[kind], TEXTS, min_count=200)
+    words = dropped_words(tokenizer, kept)
+    assert len(words) == len(set(words)) > 5
+    for word in words:
+        (index,) = tokenizer.encode(word, add_special_tokens=False).ids
+        assert index not in kept
+        assert len(trimmed.encode(word, add_special_tokens=False).ids) > 1
+    assert not dropped_words(tokenizer, range(tokenizer.get_vocab_size()))
+    if kind == "wordpiece":
+        lost = {token for token, index in source["model"]["vocab"].items() if index not in kept}
+        assert set(words) == {token for token in lost if token[:2] != "##" and token != "[unused1]"}
 
 
 def test_a_bpe_token_keeps_all_it_is_merged_from(parsed: Parsed) -> None:
