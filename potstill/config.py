@@ -411,6 +411,9 @@ class Vocabulary(Strict):
     # Dropped words join the transfer texts, one each: the teacher reads them whole, the student learns to spell them.
     # Not for pairs.
     spell: bool = True
+    # Of the table of token embeddings, below its width: the student learns it as a product of two smaller ones, which
+    # is what the exported file holds; null: a full table.
+    rank: Positive | None = None
 
 
 class Tokenize(Strict):

@@ -19,7 +19,7 @@ from potstill.export.quantize import most_sensitive, quantize_int8
 from potstill.models.loading import load_classifier
 from potstill.serving.runtime import KINDS
 from potstill.training.predict import predict_logits
-from tasks.learning import open_split, scoring_of, task_kind, tokenizer_folder, tokens_info
+from tasks.learning import factorize_embeddings, open_split, scoring_of, task_kind, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
 
 # Of dev: enough to tell which product costs most.
@@ -31,10 +31,12 @@ def run(stage: Stage) -> Result:
     limits, task = stage.params(Export), task_kind(stage)
     dev = open_split(stage, "dev", student=True)
     student = load_classifier(stage.deps["student"])
+    with stage.work("inference"):
+        reference = predict_logits(student, dev)
+    factorize_embeddings(stage, student)
     with whole_folder(stage.outs["export"]) as folder:
         export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage, student=True)["token_types"])
         with stage.work("inference"):
-            reference = predict_logits(student, dev)
             keep = _kept_in_fp32(folder / "student.fp32.onnx", limits.int8_fp32_products, dev, reference)
         quantize_int8(
             folder / "student.fp32.onnx", folder / "student.int8.onnx", keep, embedding_bits=limits.embedding_bits

@@ -8,13 +8,22 @@ from potstill.distillation.objective import Supervised
 from potstill.models.heads import task_of
 from potstill.models.loading import load_classifier, save_model
 from potstill.training.loop import train
-from tasks.learning import dev_score, open_split, prepare_setting, scoring_of, tokenizer_folder, training_result
+from tasks.learning import (
+    dev_score,
+    factorize_embeddings,
+    open_split,
+    prepare_setting,
+    scoring_of,
+    tokenizer_folder,
+    training_result,
+)
 from tasks.stage import Result, Stage, main
 
 
 def run(stage: Stage) -> Result:
     """Make `data/student/`."""
     student = load_classifier(stage.deps["distilled"])
+    factorize_embeddings(stage, student)
     setting = prepare_setting(stage, stage.params(Finetune), student, keep_start=True)
     score, scoring = dev_score(stage, open_split(stage, "dev", student=True), setting), scoring_of(stage)
     with stage.work("training"):

@@ -19,6 +19,7 @@ from potstill.distillation.teachers import Source
 from potstill.errors import ParamsError
 from potstill.evaluation.metrics import require_finite
 from potstill.evaluation.scoring import SCORINGS, Scoring
+from potstill.models.factorized import factorize
 from potstill.models.loading import load_classifier
 from potstill.models.members import Member, read_members
 from potstill.progress import say
@@ -147,6 +148,19 @@ def teacher_logits(stage: Stage, split: str, advance: Callable[[float], None] | 
     if len(members) == 1:
         return found[0]
     return pooled(np.stack(found, axis=1), [member.weight for member in members], task_kind(stage))
+
+
+def factorize_embeddings(stage: Stage, student: PreTrainedModel, rows: TokenDataset | None = None) -> None:
+    """Give a student's table of token embeddings the rank that `tokenize.vocabulary` names, in place.
+
+    Args:
+        stage: receives `data/tokens`.
+        student: with its own table.
+        rows: their tokens weigh most; None: the table has that rank already.
+    """
+    rank = tokens_info(stage, student=True).get("vocabulary", {}).get("rank")
+    if rank is not None:
+        factorize(student, rank, None if rows is None else rows.token_counts())
 
 
 def tokenizer_folder(stage: Stage, *, student: bool = False, member: str = ".") -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from potstill.config import CheckpointStudent, ConfigStudent, DistilBertStudent, Distill
+from potstill.config import CheckpointStudent, ConfigStudent, DistilBertStudent, Distill, Prune
 from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import KEPT, student_base
 from potstill.distillation.importance import unit_importance
@@ -19,7 +19,7 @@ from potstill.models.start import start_from_general
 from potstill.models.student import distilbert_from_bert, student_at_random, student_from_layers
 from potstill.models.vocabulary import trim_embeddings
 from potstill.progress import say
-from tasks.learning import student_tokens, task_kind, tokens_info
+from tasks.learning import factorize_embeddings, student_tokens, task_kind, tokens_info
 from tasks.stage import Stage
 
 if TYPE_CHECKING:
@@ -52,18 +52,25 @@ def make_student(
     kept = student_tokens(stage) / KEPT
     if kept.exists():
         student = trim_embeddings(student, np.load(kept, allow_pickle=False).tolist())
-    if distill.prune is None:
-        return student
-    sample = rows.select(
-        np.sort(np.random.default_rng(stage.project.seed).permutation(len(rows))[: distill.prune.rows])
-    )
+    if distill.prune is not None:
+        student = _pruned(stage, distill, distill.prune, student, rows, objective)
+    factorize_embeddings(stage, student, rows)
+    return student
+
+
+def _pruned(
+    stage: Stage, distill: Distill, prune: Prune, student: PreTrainedModel, rows: TokenDataset, objective: Objective
+) -> PreTrainedModel:
+    """The student with the feed-forward units of each layer that matter most to the loss."""
+    order = np.random.default_rng(stage.project.seed).permutation(len(rows))
+    sample = rows.select(np.sort(order[: prune.rows]))
     with stage.work("inference"):
         importance = unit_importance(student, sample, objective, batch_tokens=distill.batch_tokens)
-    chosen = [most_important(layer, distill.prune.ffn) for layer in importance]
+    chosen = [most_important(layer, prune.ffn) for layer in importance]
     share = sum(float(layer[units].sum()) for layer, units in zip(importance, chosen, strict=True))
     whole = max(sum(float(layer.sum()) for layer in importance), 1e-30)
     say(
-        f"{stage.name}: {distill.prune.ffn} of {len(importance[0])} feed-forward units of each layer stay, with "
+        f"{stage.name}: {prune.ffn} of {len(importance[0])} feed-forward units of each layer stay, with "
         f"{share / whole:.1%} of their importance over {len(sample):,} rows"
     )
     return narrow(student, chosen)

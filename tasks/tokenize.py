@@ -151,6 +151,7 @@ def _write_trimmed(
             "tokens": len(kept),
             "of": whole.get_vocab_size(),
             "spelled": len(words),
+            "rank": plan.rank,
             "changed": {split: {"tokens": tokens, "rows": rows} for split, (tokens, rows) in changed.items()},
         },
     }

@@ -35,6 +35,15 @@ def embedding_lookups(path: Path) -> list[str]:
     return [node.name for node in onnx.load(path).graph.node if _is_lookup(node)]
 
 
+def lookup_products(path: Path) -> list[str]:
+    """Names of the products of looked-up token embeddings: the second factor of a factorized table."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    found = {output for node in graph.node if _is_lookup(node) for output in node.output}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[0] in found]
+
+
 def store_embeddings_in_4_bits(path: Path) -> None:
     """Replace the lookups of fp32 token embeddings of a file by such of 4-bit ones, in place.
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from potstill.export.four_bits import embedding_lookups, store_embeddings_in_4_bits
+from potstill.export.four_bits import embedding_lookups, lookup_products, store_embeddings_in_4_bits
 from potstill.export.quiet import errors_only
 
 Floats = npt.NDArray[np.float32]
@@ -35,6 +35,8 @@ def quantize_int8(source: Path, target: Path, keep: Sequence[str] = (), *, embed
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    # What comes in there are embeddings whose columns differ in size by orders: one scale for all would lose most.
+    keep = [*keep, *lookup_products(source)]
     with errors_only(None):  # it suggests a pre-processing that changes nothing here
         quantize_dynamic(
             source,

@@ -213,7 +213,13 @@ def output_layer(model: PreTrainedModel) -> Any:
 
 
 def save_model(model: PreTrainedModel, folder: Path, tokenizer: Path) -> None:
-    """Write weights (safetensors), config and the tokenizer's files as a normal `save_pretrained` folder."""
+    """Write weights (safetensors), config and the tokenizer's files as a normal `save_pretrained` folder.
+
+    Factorized token embeddings become one table again, in the model too.
+    """
+    from potstill.models.factorized import merge
+
+    merge(model)
     model.save_pretrained(folder)
     copy_tokenizer_files(tokenizer, folder)
 

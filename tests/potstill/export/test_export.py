@@ -13,10 +13,11 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from potstill.data.batches import TokenDataset
 from potstill.errors import ModelError, ParityError
-from potstill.export.four_bits import embedding_lookups, quantized
+from potstill.export.four_bits import embedding_lookups, lookup_products, quantized
 from potstill.export.onnx_model import export_onnx
 from potstill.export.parity import compare, onnx_logits
 from potstill.export.quantize import OPERATORS, most_sensitive, narrowing_products, quantize_int8
+from potstill.models.factorized import factorize
 from potstill.models.loading import load_classifier
 from potstill.models.student import student_from_layers
 from potstill.training.predict import predict_logits
@@ -146,6 +147,22 @@ def test_token_embeddings_in_4_bits(tmp_path: Path, student: torch.nn.Module) ->
     )  # fmt: skip
     found, reference = (onnx_logits(tmp_path / f"{name}.onnx", rows, batch_tokens=1) for name in ("4", "reference"))
     assert np.array_equal(found, reference)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_factorized_embeddings(tmp_path: Path, student: torch.nn.Module, bits: int) -> None:
+    """The second factor is computed in fp32: its inputs are no match for one scale."""
+    ours = copy.deepcopy(student)
+    factorize(ours, 16)  # type: ignore[arg-type]
+    export_onnx(ours, tmp_path / "fp32.onnx", pair=False)  # type: ignore[arg-type]
+    rows = dataset(50, pair=False)
+    wanted = predict_logits(ours, rows)  # type: ignore[arg-type]
+    assert np.abs(onnx_logits(tmp_path / "fp32.onnx", rows) - wanted).max() < 1e-5
+    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", embedding_bits=bits)
+    assert np.abs(onnx_logits(tmp_path / "int8.onnx", rows, batch_tokens=1) - wanted).mean() < 0.1
+    (product,) = lookup_products(tmp_path / "fp32.onnx")
+    assert product in {node.name for node in onnx.load(tmp_path / "int8.onnx").graph.node if node.op_type == "MatMul"}
+    assert not lookup_products(tmp_path / "int8.onnx") or bits == 8
 
 
 @pytest.mark.parametrize("block", [16, 32])
