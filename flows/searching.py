@@ -1,4 +1,4 @@
-"""`potstill search`: bring the teacher's signals up to date, search, and say what came of it."""
+"""`potstill search`: bring all that distillation needs up to date, search, and say what came of it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from potstill.search.outcome import Found
 
-# What the trials need, with all before it.
-LAST_STAGE = "signals"
+# The stage that a trial is; those before it are brought up to date.
+TRIED = "distill"
 REPORT = Path("reports/search/index.html")
 
 
@@ -42,10 +42,8 @@ def execute(workspace: Path, params_file: Path | None, settings: list[str], *, c
     from flows.run import open_run
 
     with open_run(workspace) as run:
-        for name in run.graph.order:
+        for name in run.graph.order[: run.graph.order.index(TRIED)]:
             run.stage(name)
-            if name == LAST_STAGE:
-                break
         from tasks.search import search
 
         found = search(run.params)

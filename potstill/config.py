@@ -23,10 +23,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SPLITS = ("train", "dev", "test", "transfer")
+# What a model is to answer: one class of several; any of several labels; a number; the entities of a text; a span of
+# a context that answers a question.
+TaskKind = Literal["single_label", "multi_label", "regression", "token_classification", "question_answering"]
 # Where `ingest.generator` lies in `data/raw/`.
 GENERATOR = "generator"
-# What a model is to answer: one class of several; any of several labels; a number.
-TaskKind = Literal["single_label", "multi_label", "regression"]
 # auto: where it is of use.
 Switch = Literal["auto"] | bool
 # Hidden states, counted from 0: what the first layer takes in.
@@ -226,13 +227,62 @@ class LabelSign(Strict):
     unclear_below: Annotated[float, Field(ge=0)] = 0.0
 
 
-Label = Annotated[
-    LabelColumn | LabelSign | LabelOrder | LabelColumns | LabelRanges | LabelNumber, Field(discriminator="kind")
-]
+class LabelTags(Strict):
+    """Entities as lists: `prepare.text` names a column of words, this one their BIO tags (texts, or class names)."""
+
+    kind: Literal["tags"]
+    column: str
+    # BIO1: B only where an entity follows another of its type.
+    scheme: Literal["BIO2", "BIO1"] = "BIO2"
+    # Between words in the text; empty where the words are characters, or the script has no spaces.
+    between: Literal[" ", ""] = " "
+
+
+class LabelSpans(Strict):
+    """Entities as characters of the text: a list of {"start": 0, "end": 5, "label": "LOC"} or [0, 5, "LOC"]."""
+
+    kind: Literal["spans"]
+    column: str
+
+
+class LabelWords(Strict):
+    """Entities in the text itself, where each word carries a tag: `中国/ns 人民/n`; `types` says which are entities."""
+
+    kind: Literal["words"]
+    separator: Annotated[str, Field(min_length=1)] = "/"
+    # Tag of a word -> type of entity.
+    types: Annotated[dict[str, str], Field(min_length=1)]
+    # Tags of which two adjacent words are one entity, as surname and given name are.
+    joined: list[str] = []
+    between: Literal[" ", ""] = " "
+
+    @model_validator(mode="after")
+    def _join_entities_only(self) -> Self:
+        if unknown := sorted(set(self.joined) - set(self.types)):
+            raise ValueError(f"joined names {unknown[0]!r}, which is not among types ({', '.join(self.types)})")
+        return self
+
+
+class LabelAnswers(Strict):
+    """Answers to questions in SQuAD's form: {"text": ["Paris"], "answer_start": [17]}, empty lists where there is none.
+
+    `prepare.text` names the two columns, question first.
+    """
+
+    kind: Literal["answers"]
+    column: str = "answers"
+
+
+# The label is a value of the row; or it is marked in the row's text.
+ValueLabel = LabelColumn | LabelSign | LabelOrder | LabelColumns | LabelRanges | LabelNumber
+MarkLabel = LabelTags | LabelSpans | LabelWords | LabelAnswers
+Label = Annotated[ValueLabel | MarkLabel, Field(discriminator="kind")]
 LABEL_KINDS: dict[TaskKind, tuple[str, ...]] = {
     "single_label": ("column", "sign", "order"),
     "multi_label": ("column", "columns", "ranges"),
     "regression": ("number",),
+    "token_classification": ("tags", "spans", "words"),
+    "question_answering": ("answers",),
 }
 
 
@@ -276,8 +326,9 @@ class Prepare(Strict):
     tables: Annotated[list[Table], Field(min_length=1)]
     text: str | Annotated[list[str], Field(min_length=2, max_length=2)]
     label: Label
-    # The declared label set, in the order of the class indices; null takes the sorted set found in the data.
-    labels: Annotated[list[str | int], Field(min_length=2)] | None = None
+    # The declared label set, in the order of the class indices; null takes the sorted set found in the data. Of
+    # token_classification: the types of entities.
+    labels: Annotated[list[str | int], Field(min_length=1)] | None = None
     split: Split = Split()
     # Jaccard similarity of word 3-grams from which two texts are near copies; null: exact copies only.
     near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.8
@@ -305,7 +356,13 @@ class Prepare(Strict):
                 f"label.kind is {self.label.kind}, which a {self.task} task does not have; "
                 f"use {' or '.join(kinds)}, or change task"
             )
-        if self.labels is not None and self.label.kind in ("columns", "ranges", "number"):
+        if self.labels is not None and len(self.labels) < 2 and self.task != "token_classification":
+            raise ValueError(f"labels is {self.labels}; name two at least")
+        if self.task == "token_classification" and not isinstance(self.text, str):
+            raise ValueError("entities are of single texts; name one column under text")
+        if self.task == "question_answering" and isinstance(self.text, str):
+            raise ValueError("a question is about a context; name two columns under text: [question, context]")
+        if self.labels is not None and self.label.kind in ("columns", "ranges", "number", "answers"):
             raise ValueError(f"labels is given, but label.kind {self.label.kind} names its labels itself; leave it out")
         if isinstance(self.label, LabelColumn) and self.label.separator is not None and self.task != "multi_label":
             raise ValueError("label.separator takes several labels apart; set task to multi_label or leave it out")
@@ -365,6 +422,16 @@ class Tokenize(Strict):
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
     # Trims the student's and its control's token embeddings; null: the teacher's vocabulary. The teacher keeps its own.
     vocabulary: Vocabulary | None = None
+    # Of question_answering: tokens that neighbouring windows of a long context share; null: a quarter of a window.
+    stride: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _move_on(self) -> Self:
+        if self.stride is not None and self.stride > self.max_length // 4:
+            raise ValueError(
+                f"stride is {self.stride}; windows of {self.max_length} tokens share at most {self.max_length // 4}"
+            )
+        return self
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -892,7 +959,7 @@ class Evaluate(Strict):
 class Gate(Strict):
     """Limits the candidate has to meet. A missing, NaN or infinite number fails; null switches a limit off."""
 
-    # The task's own score: accuracy, micro F1 of several labels, R² of numbers.
+    # The task's own score: accuracy, micro F1 of several labels, R² of numbers, F1 of entities or of answers.
     min_score: Annotated[float, Field(le=1)] | None = None
     min_accuracy: Share | None = None
     min_macro_f1: Share | None = None
@@ -923,8 +990,8 @@ class Gate(Strict):
 # Limits that only some tasks have a number for; the others are of all.
 GATE_TASKS: dict[str, tuple[TaskKind, ...]] = {
     "min_accuracy": ("single_label",),
-    "min_macro_f1": ("single_label", "multi_label"),
-    "max_ece": ("single_label", "multi_label"),
+    "min_macro_f1": ("single_label", "multi_label", "token_classification"),
+    "max_ece": ("single_label", "multi_label", "token_classification"),
     "min_micro_f1": ("multi_label",),
     "min_subset_accuracy": ("multi_label",),
     "max_mse": ("regression",),
@@ -1073,8 +1140,27 @@ class Params(Strict):
         if task != "regression" and data.target is not None:
             raise ValueError(f"validate.target bounds the numbers of a regression, prepare.task is {task}; remove it")
         for name in {"min_per_class", "max_class_share"} & data.model_fields_set:
-            if task == "regression" and getattr(data, name) is not None:
-                raise ValueError(f"validate.{name} is of classes, a regression has none; set it to null")
+            if task in ("regression", "question_answering") and getattr(data, name) is not None:
+                raise ValueError(f"validate.{name} is of classes, a {task} task has none; set it to null")
+
+    @model_validator(mode="after")
+    def _places_have_one_tokenizer_and_teacher(self) -> Self:
+        """Answers that are places in a text are compared token by token of one tokenizer, with one teacher."""
+        if self.prepare.task not in ("token_classification", "question_answering"):
+            return self
+        asked = {
+            "tokenize.vocabulary": self.tokenize.vocabulary is not None,
+            "ingest.student": self.ingest.student is not None,
+            "ingest.teachers": bool(self.ingest.teachers),
+            "teacher.seeds": self.teacher.seeds > 1,
+            "distill.mutual": self.distill.mutual is not None,
+            "distill.mixup": self.distill.mixup is not None,
+            "proof.seeds": self.proof.seeds > 1,
+        }
+        found = next((key for key, given in asked.items() if given), None)
+        if found is not None:
+            raise ValueError(f"{found} is for tasks of whole texts, prepare.task is {self.prepare.task}; take it back")
+        return self
 
     @model_validator(mode="after")
     def _teachers_are_described(self) -> Self:

@@ -20,11 +20,15 @@ from potstill.errors import BusyError, TimeLimitError
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, kill -9 of the parent included. Linux; else no-op."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Ask the kernel to kill this process when its parent dies, kill -9 of the parent included. Linux; else no-op.
+
+    Args:
+        parent: its pid, where it is known: then it may also have died before. None: whoever it is now.
+    """
     if not sys.platform.startswith("linux"):
         return
-    parent = os.getppid()
+    parent = os.getppid() if parent is None else parent
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the request was in place
         os.kill(os.getpid(), signal.SIGKILL)

@@ -14,10 +14,14 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest, write_text
 from potstill.config import SPLITS, Evaluate, TaskKind
+from potstill.data.alignment import IGNORED, flat_labels
 from potstill.data.batches import TokenDataset, label_column
+from potstill.data.tags import types_named
+from potstill.data.tokenization import load_tokenizer
 from potstill.errors import ChecksumError
 from potstill.evaluation.contenders import served_student, teacher_pipeline
 from potstill.evaluation.latency import Speed, measure_side_by_side
+from potstill.evaluation.marks import GoldAnswers, GoldTags, read_answers, read_tags, tag_logits
 from potstill.evaluation.metrics import Labels, confusion_matrix, require_finite
 from potstill.evaluation.naming import MODELS, SHIPPED
 from potstill.evaluation.plots import (
@@ -28,43 +32,66 @@ from potstill.evaluation.plots import (
     reliability_diagram,
 )
 from potstill.evaluation.proof import Seed, flatten, prove, read_seeds
-from potstill.evaluation.report import disagreements, render_report
+from potstill.evaluation.report import differing_marks, disagreements, render_report
 from potstill.evaluation.scoring import scoring_of
 from potstill.evaluation.several import label_f1
-from potstill.evaluation.summary import Answers, compare, score
+from potstill.evaluation.summary import Answers, Gold, compare, score
 from potstill.evaluation.texts import read_texts, readable
 from potstill.models.loading import load_classifier
 from potstill.progress import Bar, progress
 from potstill.serving.runtime import ModelCard, Student, Text, read_card
 from potstill.training.precision import choose_device
 from potstill.training.predict import predict_logits
-from tasks.learning import open_split, teacher_logits, teacher_members, tokens_info
+from tasks.learning import open_split, teacher_logits, teacher_members, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
 
 EXAMPLES = 20
 # Texts between two steps of the progress bar.
 STEP = 256
 FROZEN = "test.parquet"
+# The column `served` of predictions.parquet.
+_PLACE = [("start", pa.int32()), ("end", pa.int32())]
+ENTITIES = pa.list_(pa.struct([("type", pa.string()), *_PLACE, ("text", pa.string()), ("score", pa.float64())]))
+REPLY = pa.struct([("answer", pa.string()), *_PLACE, ("score", pa.float64()), ("windows", pa.int32())])
 
 
 def run(stage: Stage) -> Result:
     """Make `data/evaluation/`, `reports/metrics.json` and `reports/report.html`."""
     test, card = open_split(stage, "test"), read_card(stage.deps["serving"])
-    texts, labels = read_texts(stage.deps["prepared"] / FROZEN)
-    if not np.array_equal(labels, test.labels):
-        raise ChecksumError("data/tokens and data/prepared hold different test rows; run the tokenize stage again")
     with TemporaryDirectory(prefix="potstill-") as temporary:
         students = _students(stage, Path(temporary))
-    answers = _answers(stage, test, texts, students["int8"], card)
-    metrics = _metrics(stage, test, answers, card)
-    figures = _figures(stage, test, answers, metrics, card)
-    metrics["proof"] = _proof(stage, test, answers, card)
-    _write_evaluation(stage, test, answers, metrics, figures)
+    texts, gold = _gold(stage, test, card, students["student"])
+    answers = _answers(stage, test, texts, gold, students["int8"], card)
+    metrics = _metrics(stage, gold, answers, card)
+    figures = _figures(stage, gold, answers, metrics, card)
+    metrics["proof"] = _proof(stage, gold, answers, card)
+    _write_evaluation(stage, texts, gold, answers, metrics, figures, students[SHIPPED[card.variant]])
     metrics["evaluation_sha256"] = sha256_file(stage.outs["evaluation"] / MANIFEST)
     _add_speeds(metrics, _speeds(stage, texts, students, card), SHIPPED[card.variant])
-    _write_report(stage, texts, test, answers, metrics, figures, card)
+    _write_report(stage, texts, gold, answers, metrics, figures, card)
     write_json(stage.outs["metrics"], metrics)
     return _result(metrics, SHIPPED[card.variant])
+
+
+def _gold(stage: Stage, test: TokenDataset, card: ModelCard, student: Student) -> tuple[Sequence[Text], Gold]:
+    """The test texts as users would send them, and what is right."""
+    path = stage.deps["prepared"] / FROZEN
+    gold: Gold
+    texts: Sequence[Text]
+    if card.kind == "token_classification":
+        tokenizer = load_tokenizer(tokenizer_folder(stage), card.max_length)
+        gold = read_tags(path, tokenizer, [str(name) for name in card.labels])
+        flat = flat_labels(test.labels)
+        texts, same = gold.texts, np.array_equal(gold.asked, flat[flat != IGNORED])
+    elif card.kind == "question_answering":
+        gold = read_answers(path, student)
+        texts, same = gold.questions, [len(w.ids) for row in gold.windows for w in row] == test.lengths.tolist()
+    else:
+        texts, gold = read_texts(path)
+        same = np.array_equal(gold, test.labels)
+    if not same:
+        raise ChecksumError("data/tokens and data/prepared hold different test rows; run the tokenize stage again")
+    return texts, gold
 
 
 def _students(stage: Stage, folder: Path) -> dict[str, Student]:
@@ -77,7 +104,7 @@ def _students(stage: Stage, folder: Path) -> dict[str, Student]:
 
 
 def _answers(
-    stage: Stage, test: TokenDataset, texts: Sequence[Text], int8: Student, card: ModelCard
+    stage: Stage, test: TokenDataset, texts: Sequence[Text], gold: Gold, int8: Student, card: ModelCard
 ) -> dict[str, Answers]:
     """Every model's logits over the test split; INT8 from the texts, as it answers users."""
     found = {}
@@ -88,12 +115,28 @@ def _answers(
             found[name] = _torch_answers(stage, name, temperature, card.kind, bar)
         parts = []
         for start in range(0, len(texts), STEP):
-            parts.append(int8.logits(texts[start : start + STEP]))
-            bar.advance(len(parts[-1]))
+            parts.append(_runtime_logits(int8, texts, gold, slice(start, start + STEP)))
+            bar.advance(min(STEP, len(texts) - start))
     logits, file = np.concatenate(parts), stage.deps["export"] / "student.int8.onnx"
-    require_finite(logits, str(file))
+    _require_finite(logits, str(file))
     found["int8"] = Answers(logits, card.temperature, found["student"].parameters, file.stat().st_size, card.kind)
     return found
+
+
+def _runtime_logits(student: Student, texts: Sequence[Text], gold: Gold, part: slice) -> Any:
+    """A student's logits over some of the texts, in the form that `predict_logits` has."""
+    if isinstance(gold, GoldTags):
+        return tag_logits(student, gold.texts[part], gold.units[part])
+    if isinstance(gold, GoldAnswers):
+        read = student.read_windows([window for windows in gold.windows[part] for window in windows])
+        found = np.empty(len(read), dtype=object)
+        found[:] = read
+        return found
+    return student.logits(texts[part])
+
+
+def _require_finite(logits: Any, who: str) -> None:
+    require_finite(np.concatenate([*logits]) if logits.dtype.kind == "O" else logits, who)
 
 
 def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, bar: Bar) -> Answers:
@@ -104,7 +147,7 @@ def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, 
         logits, members = teacher_logits(stage, "test", bar.advance), len(teacher_members(stage))
     else:
         logits = predict_logits(model, open_split(stage, "test", student=True), advance=bar.advance)
-        require_finite(logits, str(folder))
+        _require_finite(logits, str(folder))
     # What would be served as fp32 is the exported file; the others are as large as their weights.
     files = [stage.deps["export"] / "student.fp32.onnx"] if name == "student" else folder.glob("*.safetensors")
     size = sum(path.stat().st_size for path in files)
@@ -117,38 +160,40 @@ def read_temperature(folder: Path) -> float:
     return float(read_json(path)["temperature"]) if path.exists() else 1.0
 
 
-def _metrics(stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
+def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
     """The content of metrics.json without speeds."""
     settings = stage.params(Evaluate)
     trimmed = tokens_info(stage, student=True).get("vocabulary")
     return ({} if trimmed is None else {"vocabulary": trimmed}) | {
         "task": card.kind,
         "shipped": card.variant,
-        "rows": len(test),
+        "rows": len(gold),
         "test_sha256": sha256_file(stage.deps["prepared"] / FROZEN),
         "serving_sha256": sha256_file(stage.deps["serving"] / MANIFEST),
         "confidence": settings.confidence,
         "calibration_bins": settings.calibration_bins,
-        "models": {name: score(test.labels, answers[name], settings) for name in MODELS},
-        "comparison": compare(test.labels, answers, SHIPPED[card.variant], settings, seed=stage.project.seed),
+        "models": {name: score(gold, answers[name], settings) for name in MODELS},
+        "comparison": compare(gold, answers, SHIPPED[card.variant], settings, seed=stage.project.seed),
     }
 
 
-def _proof(stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
+def _proof(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
     """The first seed's student as it ships, and the further seeds of the proof stage."""
     names = {"student": SHIPPED[card.variant], "pretrained": "control", "initialised": "initialised"}
     first = Seed(stage.project.seed, {role: answers[name] for role, name in names.items()})
-    seeds = [first, *read_seeds(stage.deps["proof"], test.labels)]
-    return prove(test.labels, answers["teacher"], seeds, stage.params(Evaluate), bootstrap_seed=stage.project.seed)
+    # Params let tasks of places in texts have no further seeds.
+    further = [] if isinstance(gold, GoldTags | GoldAnswers) else read_seeds(stage.deps["proof"], gold)
+    seeds = [first, *further]
+    return prove(gold, answers["teacher"], seeds, stage.params(Evaluate), bootstrap_seed=stage.project.seed)
 
 
 def _figures(
-    stage: Stage, test: TokenDataset, answers: Mapping[str, Answers], metrics: Mapping[str, Any], card: ModelCard
+    stage: Stage, gold: Gold, answers: Mapping[str, Answers], metrics: Mapping[str, Any], card: ModelCard
 ) -> dict[str, str]:
     size = accuracy_against(metrics["models"], "megabytes", "MB on disk (log scale)", scoring_of(metrics))
     names = [str(label) for label in card.labels]
     return {"size": size} | _FIGURES[card.kind](
-        test.labels, {name: answers[name] for name in MODELS}, names, stage.params(Evaluate).calibration_bins
+        gold, {name: answers[name] for name in MODELS}, names, stage.params(Evaluate).calibration_bins
     )
 
 
@@ -171,8 +216,19 @@ def _number_figures(labels: Labels, answers: Mapping[str, Answers], names: Seque
     return {"answers": answers_against_gold({name: found.numbers for name, found in answers.items()}, labels)}
 
 
+def _entity_figures(gold: GoldTags, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
+    reliabilities = {name: found.reliability(gold, bins) for name, found in answers.items()}
+    scores = {name: gold.counts(found.logits.argmax(axis=1)).types() for name, found in answers.items()}
+    return {
+        "reliability": reliability_diagram(reliabilities, len(names)),
+        "labels": label_scores(scores, types_named(names)),
+    }
+
+
 # Figures of a task, from gold labels, answers, names of the labels, and bins of the reliability diagram.
-_FIGURES: dict[TaskKind, Callable[[Labels, Mapping[str, Answers], Sequence[str], int], dict[str, str]]] = {
+_FIGURES: dict[TaskKind, Callable[[Any, Mapping[str, Answers], Sequence[str], int], dict[str, str]]] = {
+    "token_classification": _entity_figures,
+    "question_answering": lambda *_: {},
     "single_label": _class_figures,
     "multi_label": _label_figures,
     "regression": _number_figures,
@@ -181,35 +237,67 @@ _FIGURES: dict[TaskKind, Callable[[Labels, Mapping[str, Answers], Sequence[str],
 
 def _write_evaluation(
     stage: Stage,
-    test: TokenDataset,
+    texts: Sequence[Text],
+    gold: Gold,
     answers: Mapping[str, Answers],
     metrics: Mapping[str, Any],
     figures: Mapping[str, str],
+    shipped: Student,
 ) -> None:
     """`data/evaluation/`: nothing in it depends on time, so that the same models give the same bytes."""
     ids = pq.read_table(stage.deps["prepared"] / FROZEN, columns=["id"]).column("id")
-    logits = {name: pa.array(list(answers[name].logits), pa.list_(pa.float32())) for name in MODELS}
+    columns = _predictions(texts, gold, {name: answers[name] for name in MODELS}, shipped)
     with whole_folder(stage.outs["evaluation"]) as folder:
-        pq.write_table(
-            pa.table({"id": ids, "label": label_column(test.labels), **logits}), folder / "predictions.parquet"
-        )
+        pq.write_table(pa.table({"id": ids, **columns}), folder / "predictions.parquet")
         for name, svg in figures.items():
             write_text(folder / "plots" / f"{name}.svg", svg)
         write_manifest(folder, {name: metrics[name] for name in ("shipped", "test_sha256", "serving_sha256")})
 
 
+def _predictions(
+    texts: Sequence[Text], gold: Gold, answers: Mapping[str, Answers], shipped: Student
+) -> dict[str, pa.Array]:
+    """Gold labels and what each model said of each row: its logits; of questions, its answer.
+
+    Where answers are places in a text, `served` holds what the shipped model answers users, which smoke compares.
+    """
+    numbers = pa.list_(pa.float32())
+    if isinstance(gold, GoldTags):
+        label = pa.array(np.split(gold.classes, np.cumsum(gold.lengths)[:-1]), pa.list_(pa.int16()))
+        found = {
+            name: pa.array([part.tolist() for part in gold.answers_by_row(side.logits)], pa.list_(numbers))
+            for name, side in answers.items()
+        }
+        served = [asdict(tagging)["entities"] for tagging in shipped.tag(gold.texts)]
+        return {"label": label, **found, "served": pa.array(served, ENTITIES)}
+    if isinstance(gold, GoldAnswers):
+        found = {name: pa.array(gold.answers(side.logits), pa.string()) for name, side in answers.items()}
+        replies = [asdict(reply) for reply in shipped.answer(gold.questions)]
+        return {"label": pa.array(gold.gold, pa.list_(pa.string())), **found, "served": pa.array(replies, REPLY)}
+    logits = {name: pa.array(list(side.logits), numbers) for name, side in answers.items()}
+    return {"label": label_column(gold), **logits}
+
+
 def _speeds(stage: Stage, texts: Sequence[Text], students: Mapping[str, Student], card: ModelCard) -> dict[str, Speed]:
     """Raw texts in, probabilities out."""
     settings = stage.params(Evaluate)
-    teacher = teacher_pipeline(stage.deps["teacher"], card.max_length)
+    teacher = teacher_pipeline(stage.deps["teacher"], card.max_length, card.kind, card.stride)
     with stage.work("inference"):
         return measure_side_by_side(
-            {"teacher": teacher} | {name: student.predict for name, student in students.items()},
+            {"teacher": teacher} | {name: _call(student) for name, student in students.items()},
             texts,
             latency_texts=settings.latency_texts,
             throughput_texts=settings.throughput_texts,
             rounds=settings.rounds,
         )
+
+
+def _call(student: Student) -> Callable[[list[Any]], object]:
+    """What a user asks of it."""
+    calls: dict[TaskKind, Callable[[list[Any]], object]] = {
+        "token_classification": student.tag, "question_answering": student.answer,
+    }  # fmt: skip
+    return calls.get(student.card.kind, student.predict)
 
 
 def _add_speeds(metrics: dict[str, Any], speeds: Mapping[str, Speed], candidate: str) -> None:
@@ -221,20 +309,25 @@ def _add_speeds(metrics: dict[str, Any], speeds: Mapping[str, Speed], candidate:
 def _write_report(
     stage: Stage,
     texts: Sequence[Text],
-    test: TokenDataset,
+    gold: Gold,
     answers: Mapping[str, Answers],
     metrics: Mapping[str, Any],
     figures: Mapping[str, str],
     card: ModelCard,
 ) -> None:
     candidate, names = answers[SHIPPED[card.variant]], [str(label) for label in card.labels]
-    lines = [readable(text) for text in texts]
+    lines, teacher = [readable(text) for text in texts], answers["teacher"]
+    examples = (
+        differing_marks(gold, teacher, candidate, EXAMPLES)
+        if isinstance(gold, GoldTags | GoldAnswers)
+        else disagreements(lines, gold, teacher, candidate, names, EXAMPLES)
+    )
     latency = accuracy_against(metrics["models"], "p50_ms", "median ms for one text (log scale)", scoring_of(metrics))
     page = render_report(
         project=stage.project.name,
         metrics=metrics,
         figures={**figures, "latency": latency},
-        examples=disagreements(lines, test.labels, answers["teacher"], candidate, names, EXAMPLES),
+        examples=examples,
         splits={split: tokens_info(stage)["splits"][split] for split in SPLITS},
         lineage={path.as_posix(): sha256_file(path / MANIFEST) for path in stage.deps.values()},
     )

@@ -14,7 +14,7 @@ from potstill.errors import ParityError
 from potstill.evaluation.calibration import calibrated
 from potstill.evaluation.scoring import Scoring
 from potstill.export.onnx_model import export_onnx, input_names
-from potstill.export.parity import Logits, Parity, compare, onnx_logits
+from potstill.export.parity import Logits, Parity, compare, flat, onnx_logits
 from potstill.export.quantize import most_sensitive, quantize_int8
 from potstill.models.loading import load_classifier
 from potstill.serving.runtime import KINDS
@@ -61,9 +61,13 @@ def _kept_in_fp32(model: Path, count: int, dev: TokenDataset, reference: Logits)
     """The products that are not worth quantizing, by the mean error of a logit over some rows of dev."""
     rows = np.arange(min(SENSITIVITY_ROWS, len(dev)))
     sample = dev.select(rows)
-    return most_sensitive(
-        model, count, lambda path: float(np.abs(onnx_logits(path, sample, batch_tokens=1) - reference[rows]).mean())
-    )
+    # Those rows' logits are the first of all.
+    wanted = flat(reference[: len(rows)]) if reference.dtype.kind == "O" else reference
+    return most_sensitive(model, count, lambda path: _error(flat(onnx_logits(path, sample, batch_tokens=1)), wanted))
+
+
+def _error(logits: Logits, reference: Logits) -> float:
+    return float(np.abs(logits - reference[: len(logits)]).mean())
 
 
 def _require_parity(fp32: Parity, limits: Export) -> None:
@@ -96,7 +100,7 @@ def _choose(int8: Parity, limits: Export, scoring: Scoring) -> tuple[str, str]:
 def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset) -> None:
     info = tokens_info(stage, student=True)
     pair, task = bool(info["pair"]), task_kind(stage)
-    temperature = calibrated(task, logits.astype(np.float64), dev.labels)
+    temperature = calibrated(task, logits if logits.dtype.kind == "O" else logits.astype(np.float64), dev.labels)
     model = {
         "format": 1,
         "task": next(name for name, kind in KINDS.items() if kind == task),
@@ -108,6 +112,9 @@ def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset
         "temperature": 1.0 if temperature is None else temperature,
         "inputs": list(input_names(pair=info["token_types"])),
     }
+    if task == "question_answering":
+        train = info["splits"]["train"]
+        model |= {"stride": info["stride"], "no_answer": train["questions"] > train["answers"]}
     with whole_folder(stage.outs["serving"]) as folder:
         shutil.copyfile(stage.outs["export"] / f"student.{variant}.onnx", folder / "model.onnx")
         shutil.copyfile(tokenizer_folder(stage, student=True) / "tokenizer.json", folder / "tokenizer.json")

@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from potstill.artifacts import MANIFEST, read_json, sha256_file, verify, write_json
 from potstill.config import Params
 from potstill.errors import PotstillError
 from potstill.evaluation.gates import Check, Verdict, failed, judge
+from potstill.evaluation.marks import read_answers, read_tags, tag_logits
 from potstill.evaluation.metrics import require_finite
 from potstill.evaluation.scoring import SCORINGS
 from potstill.evaluation.texts import read_texts
@@ -119,9 +122,21 @@ def _misfit(theirs: ModelCard, ours: ModelCard) -> str | None:
 
 def _score(champion: Student, ours: ModelCard, test: Path) -> dict[str, float]:
     """Through the champion's own tokenizer, with the labels matched by name."""
+    scoring = SCORINGS[ours.kind]
+    order = [[str(label) for label in champion.card.labels].index(str(label)) for label in ours.labels]
+    if ours.kind == "token_classification":
+        tags = read_tags(test, champion.tokenizer, [str(label) for label in ours.labels])
+        logits = tag_logits(champion, tags.texts, tags.units)[:, order]
+        require_finite(logits, "it")
+        return {scoring.key: tags.moments(logits).values[scoring.key]}
+    if ours.kind == "question_answering":
+        gold = read_answers(test, champion)
+        read = champion.read_windows([window for windows in gold.windows for window in windows])
+        require_finite(np.concatenate(read), "it")
+        found = np.empty(len(read), dtype=object)
+        found[:] = read
+        return {scoring.key: gold.moments(found).values[scoring.key]}
     texts, labels = read_texts(test)
     logits = champion.logits(texts)
     require_finite(logits, "it")
-    theirs = [str(label) for label in champion.card.labels]
-    scoring = SCORINGS[ours.kind]
-    return {scoring.key: scoring.score(logits[:, [theirs.index(str(label)) for label in ours.labels]], labels)}
+    return {scoring.key: scoring.score(logits[:, order], labels)}

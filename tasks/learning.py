@@ -19,7 +19,7 @@ from potstill.distillation.teachers import Source
 from potstill.errors import ParamsError
 from potstill.evaluation.metrics import require_finite
 from potstill.evaluation.scoring import SCORINGS, Scoring
-from potstill.models.factorized import factorize
+from potstill.models.factorized import factorize, has_rank
 from potstill.models.loading import load_classifier
 from potstill.models.members import Member, read_members
 from potstill.progress import say
@@ -106,14 +106,14 @@ def dev_score(
 ) -> Callable[[PreTrainedModel], Score]:
     """The task's score on dev: the one number all stages select weights by, from the first evaluation to the last.
 
-    Between equal ones agreement decides: the same score against what the teacher answers ([rows, outputs] logits).
+    Between equal ones the agreement with the teacher's answers, [rows, outputs] logits, decides.
     """
     scoring = scoring_of(stage)
 
     def score(model: PreTrainedModel) -> Score:
         logits = predict_logits(model, dev, device=setting.device, precision=setting.precision)
         found = scoring.score(logits, dev.labels)
-        return found if teacher is None else (found, scoring.score(logits, scoring.answers(teacher)))
+        return found if teacher is None else (found, scoring.agreement(teacher, logits))
 
     return score
 
@@ -143,7 +143,10 @@ def teacher_logits(stage: Stage, split: str, advance: Callable[[float], None] | 
     for member in members:
         model = load_classifier(member.folder).to(choose_device(stage.project.device))
         found.append(predict_logits(model, open_split(stage, split, member=member.tokens), advance=advance))
-        require_finite(found[-1], str(member.folder))
+        logits = found[-1]
+        require_finite(np.concatenate([*logits]) if logits.dtype.kind == "O" else logits, str(member.folder))
+    if len(members) == 1:
+        return found[0]
     return pooled(np.stack(found, axis=1), [member.weight for member in members], task_kind(stage))
 
 
@@ -153,10 +156,10 @@ def factorize_embeddings(stage: Stage, student: PreTrainedModel, rows: TokenData
     Args:
         stage: receives `data/tokens`.
         student: with its own table.
-        rows: their tokens weigh most; None: the table has that rank already.
+        rows: their tokens weigh most; None: only a table that has that rank already, as not every student has.
     """
     rank = tokens_info(stage, student=True).get("vocabulary", {}).get("rank")
-    if rank is not None:
+    if rank is not None and (rows is not None or has_rank(student, rank)):
         factorize(student, rank, None if rows is None else rows.token_counts())
 
 

@@ -19,8 +19,7 @@ from potstill.models.loading import load_classifier
 from potstill.search.pareto import Point
 from potstill.search.space import Choice, settings
 from potstill.serving.runtime import MODEL, Student, Text
-from potstill.training.predict import predict_logits
-from tasks.learning import open_split
+from tasks.learning import teacher_logits, teacher_members
 from tasks.stage import Stage, load_stage
 
 DEV = "dev.parquet"
@@ -70,7 +69,8 @@ def measure(made: Mapping[str, Made], params: Params, stage: Stage) -> tuple[lis
 def _taught(stage: Stage) -> Answers:
     folder = stage.deps["teacher"]
     teacher, size = load_classifier(folder), sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return Answers(predict_logits(teacher, open_split(stage, "dev")), 1.0, teacher.num_parameters(), size)
+    members = len(teacher_members(stage))
+    return Answers(teacher_logits(stage, "dev"), 1.0, teacher.num_parameters(), size, members)
 
 
 def _speeds(students: Mapping[str, Student], texts: Sequence[Text], params: Params, teacher: Path) -> dict[str, Speed]:

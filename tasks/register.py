@@ -160,9 +160,23 @@ def _columns_of_answers(card: dict[str, Any]) -> list[Any]:
 
     if card["task"] == "regression":
         return [ColSpec(DataType.double, "score")]
+    if card["task"] in ("token_classification", "question_answering"):
+        return _columns_of_places(card["task"])
     several = card["task"] == "multi_label"
     first = ColSpec(Array(DataType.string), "labels") if several else ColSpec(DataType.string, "label")
     return [first, *(ColSpec(DataType.double, str(label)) for label in card["labels"])]
+
+
+def _columns_of_places(task: str) -> list[Any]:
+    from mlflow.types import ColSpec, DataType
+    from mlflow.types.schema import Array, Object, Property
+
+    place = {"start": DataType.long, "end": DataType.long}
+    if task == "question_answering":
+        kinds = {"answer": DataType.string, **place, "score": DataType.double}
+        return [ColSpec(kind, name, required=name != "answer") for name, kind in kinds.items()]
+    kinds = {"type": DataType.string, **place, "text": DataType.string, "score": DataType.double}
+    return [ColSpec(Array(Object([Property(name, kind) for name, kind in kinds.items()])), "entities")]
 
 
 def log_evidence(workspace: Path, run_id: str) -> None:

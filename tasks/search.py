@@ -133,23 +133,14 @@ class _Search:
         self, choice: Choice, place: Path, moved: dict[Path, Path], watch: Callable[[float], None] | None
     ) -> float:
         """Make `place/distilled`; its best dev score."""
-        told: list[float] = []
-
-        def listen(value: float) -> None:
-            told.append(value)
-            if watch is not None:
-                watch(value)
-
-        stage = elsewhere("distill", self._chosen(choice), place, moved, clock=self.clock, watch=listen)
+        stage = elsewhere("distill", self._chosen(choice), place, moved, clock=self.clock, watch=watch)
         try:
             distill.run(stage)
         except Exception:  # an interruption keeps the checkpoints, an end of its own does not
             shutil.rmtree(stage.checkpoints, ignore_errors=True)
             raise
         shutil.rmtree(stage.checkpoints, ignore_errors=True)
-        about = verify(place / "distilled")
-        # A run that was interrupted has not told again what it told before.
-        return max([*told, *(float(value) for key, value in about.items() if key.startswith("dev_"))])
+        return float(verify(place / "distilled")["dev_accuracy"])
 
     def _keep_best(self, choice: Choice, best: float) -> None:
         """Keep the weights of the best of a size alone: those of many trials would fill the disk."""

@@ -25,12 +25,15 @@ from potstill.errors import SmokeError
 from potstill.evaluation.naming import SHIPPED
 from potstill.processes import free_port, start, stop
 from potstill.serving.launch import serve_command
+from potstill.serving.openapi import typed_endpoint
 from potstill.serving.release import SERVING
 from potstill.serving.runtime import ModelCard, probabilities, read_card
 from tasks.stage import WORK
 
 HOST = "127.0.0.1"
 REQUEST_SECONDS = 60.0
+# Tasks whose answers are places in a text.
+MARKED = ("token_classification", "question_answering")
 # The key of a number among labels.
 SCORE = "score"
 
@@ -39,12 +42,14 @@ SCORE = "score"
 class Golden:
     """A test text (or pair) and the probabilities its evaluation gave, in the order of the card's labels.
 
-    Of a model of numbers there is one in place of the probabilities: the number.
+    Of a model of numbers there is one in place of the probabilities: the number. Where answers are places in a text,
+    `served` is what the evaluated model answered.
     """
 
     id: str
     text: str | tuple[str, str]
     probabilities: list[float]
+    served: Any = None
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,14 @@ def smoke(params: Params, workspace: Path, tag: str) -> SmokeResult:
     begin = time.monotonic()
     with served(tag, log, params.smoke.start_seconds) as address:
         seconds = time.monotonic() - begin
-        answers = _classify(address, [row.text for row in golden], params.serve.max_texts)
+        answers = _ask(address, card, [row.text for row in golden], params.serve.max_texts)
     difference = compare(golden, answers, card, params.smoke.tolerance)
     return SmokeResult(seconds, len(golden), difference)
 
 
 def golden_texts(workspace: Path, card: ModelCard, params: Params) -> list[Golden]:
     """The first test texts by id (a hash, so any) that the service's limits let in, with their evaluated answers."""
-    column = SHIPPED[card.variant]
+    column = "served" if card.kind in MARKED else SHIPPED[card.variant]
     evaluated = pq.read_table(workspace / "data/evaluation/predictions.parquet", columns=["id", column])
     rows = pq.read_table(workspace / "data/prepared/test.parquet").sort_by("id")
     length = pc.utf8_length(rows["text"])
@@ -97,7 +102,8 @@ def golden_texts(workspace: Path, card: ModelCard, params: Params) -> list[Golde
         Golden(
             row["id"],
             (row["text"], row["text_pair"]) if card.pair else row["text"],
-            _expected(evaluated[column][row["answer"]].as_py(), card),
+            [] if card.kind in MARKED else _expected(evaluated[column][row["answer"]].as_py(), card),
+            evaluated[column][row["answer"]].as_py() if card.kind in MARKED else None,
         )
         for row in chosen
     ]
@@ -118,6 +124,8 @@ def compare(golden: Sequence[Golden], answers: Sequence[dict[str, Any]], card: M
     """
     if len(answers) != len(golden):
         raise SmokeError(f"the Bento answered {len(answers)} of {len(golden)} texts; it is not promoted")
+    if card.kind in MARKED:
+        return max(_compare_places(row, answer, tolerance) for row, answer in zip(golden, answers, strict=True))
     largest = 0.0
     for row, answer in zip(golden, answers, strict=True):
         expected = {str(label): value for label, value in zip(card.labels, row.probabilities, strict=True)}
@@ -134,6 +142,25 @@ def compare(golden: Sequence[Golden], answers: Sequence[dict[str, Any]], card: M
             largest = max(largest, difference)
         if card.kind != "regression":
             _compare_labels(row, expected, answer, card, tolerance)
+    return largest
+
+
+def _compare_places(row: Golden, answer: dict[str, Any], tolerance: float) -> float:
+    """The largest difference of a score; an entity or answer that is another one is refused."""
+    found = answer["entities"] if isinstance(row.served, list) else [answer]
+    wanted = row.served if isinstance(row.served, list) else [row.served]
+    said, evaluated = ([{k: v for k, v in one.items() if k != "score"} for one in side] for side in (found, wanted))
+    if said != evaluated:
+        raise SmokeError(
+            f"the Bento answers test text {row.id} with {said!r:.200} where the evaluation said {evaluated!r:.200}; "
+            "it is not promoted"
+        )
+    largest = max((abs(a["score"] - b["score"]) for a, b in zip(found, wanted, strict=True)), default=0.0)
+    if not largest <= tolerance:  # a NaN fails too
+        raise SmokeError(
+            f"the Bento's score of test text {row.id} is {largest:.2g} from the evaluated one, over smoke.tolerance "
+            f"({tolerance}); it is not promoted"
+        )
     return largest
 
 
@@ -201,11 +228,12 @@ def _is_ready(address: str) -> bool:
         return False
 
 
-def _classify(address: str, texts: Sequence[str | tuple[str, str]], at_once: int) -> list[dict[str, Any]]:
+def _ask(address: str, card: ModelCard, texts: Sequence[str | tuple[str, str]], at_once: int) -> list[dict[str, Any]]:
+    path = typed_endpoint(card).path
     answers: list[dict[str, Any]] = []
     for first in range(0, len(texts), at_once):
-        body = json.dumps({"texts": texts[first : first + at_once]}).encode()
-        request = urllib.request.Request(f"{address}/v1/classify", body, {"content-type": "application/json"})
+        body = json.dumps(_body(card, texts[first : first + at_once])).encode()
+        request = urllib.request.Request(f"{address}{path}", body, {"content-type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:
                 answers += json.load(response)["predictions"]
@@ -216,3 +244,9 @@ def _classify(address: str, texts: Sequence[str | tuple[str, str]], at_once: int
         except (OSError, ValueError, KeyError) as error:
             raise SmokeError(f"the Bento did not answer a test text: {error}") from error
     return answers
+
+
+def _body(card: ModelCard, texts: Sequence[str | tuple[str, str]]) -> dict[str, Any]:
+    if card.kind == "question_answering":
+        return {"questions": [{"question": text[0], "context": text[1]} for text in texts]}
+    return {"texts": list(texts)}

@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -128,9 +127,10 @@ def main(function: Callable[[Stage], Result], *, shared: bool = False) -> None:
             as they end; started by `torchrun` itself, it is one of them.
     """
     name = Path(inspect.getfile(function)).stem
-    die_with_parent()
-    signal.signal(signal.SIGTERM, _interrupt)
-    if torchrun.first():
+    die_with_parent(torchrun.launcher())
+    if not torchrun.inside():  # there SIGTERM ends it at once: it may wait for another process, where Python is deaf
+        signal.signal(signal.SIGTERM, _interrupt)
+    if torchrun.first() and torchrun.launcher() is None:
         FAILURE.unlink(missing_ok=True)
     try:
         _run(name, function, shared=shared)
@@ -155,8 +155,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _fail(name: str, code: int, message: str) -> None:
-    # When one of several processes fails, the others lose touch or are ended by torchrun: that one has said why.
-    if torchrun.inside() and (code == INTERRUPTED or FAILURE.exists()):
+    if torchrun.inside() and FAILURE.exists():  # another one has failed and said why; this one lost touch with it
         os._exit(code)
     print(f"{name}: {message}", file=sys.stderr, flush=True)
     WORK.mkdir(exist_ok=True)
@@ -219,9 +218,11 @@ def _share(name: str, processes: int) -> None:
 
 def _help(stage: Stage, function: Callable[[Stage], Result]) -> None:
     """Do the part of one that is not the first; what it writes goes nowhere."""
-    WORK.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=WORK) as nowhere:
-        function(replace(stage, outs={out: Path(nowhere) / path.name for out, path in stage.outs.items()}))
+    nowhere = WORK / "processes" / os.environ["RANK"]
+    try:
+        function(replace(stage, outs={out: nowhere / path.name for out, path in stage.outs.items()}))
+    finally:
+        shutil.rmtree(nowhere, ignore_errors=True)
 
 
 def _check_code() -> None:

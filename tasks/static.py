@@ -11,14 +11,22 @@ import torch
 
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Distill, Params, StaticStudent
-from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import KEPT, load_tokenizer
 from potstill.distillation.composition import distillation
-from potstill.distillation.signals import StoredSignals
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.static import save_static, static_from_teacher
 from potstill.training.loop import train
-from tasks.learning import dev_score, open_split, prepare_setting, student_tokens, tokenizer_folder, tokens_info
+from tasks.learning import (
+    dev_score,
+    open_split,
+    open_splits,
+    prepare_setting,
+    stored_signals,
+    student_tokens,
+    teacher_logits,
+    tokenizer_folder,
+    tokens_info,
+)
 from tasks.stage import Stage
 
 
@@ -41,19 +49,15 @@ def teach_static(stage: Stage, plan: StaticStudent, width: int, out: Path, param
     section = params.distill.model_copy(update=plan.model_dump(exclude={"dimensions"}) | {"terms": []})
     # A name of its own: it has checkpoints of its own, and an error names the key to change.
     stage = replace(stage, name="search.static", sections={**stage.sections, "distill": section})
-    dataset, taught = (
-        TokenDataset.concatenate([open_split(stage, split, student=own) for split in ("train", "transfer")])
-        for own in (True, False)
-    )
+    dataset, taught = (open_splits(stage, ("train", "transfer"), student=own) for own in (True, False))
     setting = prepare_setting(stage, stage.params(Distill), student)
     setting = replace(setting, checkpoints=stage.checkpoints.with_name(f"{stage.checkpoints.name}-{width}"))
-    stored = StoredSignals.open(stage.deps["signals"], taught, stage.deps["teacher"])
     objective = distillation(
-        section, student, teacher, stored,
+        section, student, teacher, stored_signals(stage, taught),
         device=setting.device, precision=setting.precision, seed=stage.project.seed,
     )  # fmt: skip
-    dev = open_split(stage, "dev", student=True)
-    outcome = train(student, dataset, objective, dev_score(stage, dev, setting), setting)
+    score = dev_score(stage, open_split(stage, "dev", student=True), setting, teacher_logits(stage, "dev"))
+    outcome = train(student, dataset, objective, score, setting)
     with whole_folder(out) as folder:
         save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
         save_static(student, load_tokenizer(tokenizer_folder(stage, student=True), length), folder / "model2vec")

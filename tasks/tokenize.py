@@ -28,6 +28,7 @@ from potstill.data.tokenization import (
     load_tokenizer,
     name_token_types,
     student_base,
+    window_stride,
     write_tokens,
 )
 from potstill.models.families import tells_texts_apart
@@ -46,6 +47,8 @@ def run(stage: Stage) -> Result:
     with whole_folder(out) as folder:
         tables = {split: pq.read_table(prepared / f"{split}.parquet") for split in SPLITS}
         shared = {"max_length": plan.max_length} | {key: about[key] for key in ("task", "pair", "labels")}
+        if about["task"] == "question_answering":
+            shared["stride"] = window_stride(plan.max_length, plan.stride)
         info = _write_whole(base, folder, tables, shared)
         student, words = _write_student(base, folder, tables, info, plan.vocabulary)
         if words:
@@ -76,7 +79,16 @@ def _write_splits(folder: Path, tables: Mapping[str, pa.Table], info: Info) -> d
     tokenizer = load_tokenizer(folder / "tokenizer", info["max_length"])
     label = label_type(info["task"], len(info["labels"]))
     return {
-        split: asdict(write_tokens(table, tokenizer, folder / f"{split}.arrow", label, token_types=info["token_types"]))
+        split: asdict(
+            write_tokens(
+                table,
+                tokenizer,
+                folder / f"{split}.arrow",
+                label,
+                token_types=info["token_types"],
+                stride=info.get("stride"),
+            )
+        )
         for split, table in tables.items()
     }
 

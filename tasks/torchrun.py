@@ -1,4 +1,8 @@
-"""Several processes for one stage, started by torch's own launcher, `torchrun`."""
+"""Several processes for one stage, started by torch's own launcher, `torchrun`.
+
+`python -m tasks.torchrun` is that launcher; its processes know its pid, and so notice that it has died before they
+could ask to die with it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,14 @@ import sys
 from pathlib import Path
 
 from potstill import processes
+
+_LAUNCHER = "POTSTILL_LAUNCHER"
+
+
+def launcher() -> int | None:
+    """The pid of the launcher that started this process; None where it was another one, or none."""
+    pid = os.environ.get(_LAUNCHER)
+    return None if pid is None or not inside() else int(pid)
 
 
 def inside() -> bool:
@@ -28,6 +40,13 @@ def run(module: str, count: int, log: Path) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = {"OMP_NUM_THREADS": str(max(cores // count, 1))}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command = [sys.executable, "-m", "tasks.torchrun", "--standalone", f"--nproc-per-node={count}"]
     with log.open("wb") as errors:
-        return processes.run([*launcher, "-m", module], environment=threads | dict(os.environ), stderr=errors)
+        return processes.run([*command, "-m", module], environment=threads | dict(os.environ), stderr=errors)
+
+
+if __name__ == "__main__":
+    from torch.distributed.run import main
+
+    os.environ[_LAUNCHER] = str(os.getpid())
+    main(sys.argv[1:])

@@ -14,12 +14,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from potstill.config import TaskKind
+from potstill.data.alignment import IGNORED, flat_labels
 from potstill.errors import FormatError
 
 Ints = npt.NDArray[np.int64]
 # Gold labels in the form that the task gives them; -1 (integers) or NaN (floats) is none:
-# [rows] int64 class index; [rows, labels] int64 0 or 1; [rows] float32 value.
+# [rows] int64 class index; [rows, labels] int64 0 or 1; [rows] float32 value; [rows] objects, each [tokens] int64 class
+# index (-100: the token is asked nothing); [rows] SPAN, first and last token of an answer.
 Labels = npt.NDArray[Any]
+TOKEN_LABELS = pa.list_(pa.int16())
+TOKEN_SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
+SPAN = np.dtype([("start", np.int64), ("end", np.int64)])
 
 # Rows are shuffled first and sorted by length only within a pool of this many batches: enough to save nearly all
 # padding, few enough that which rows meet in a batch stays random.
@@ -37,7 +42,9 @@ class Batch:
         input_ids: [batch, sequence] token ids, padded.
         attention_mask: [batch, sequence], 1 on real tokens.
         token_type_ids: [batch, sequence] segment ids; None unless the dataset holds pairs.
-        labels: [batch, ...] gold labels in the task's form.
+        labels: [batch, ...] gold labels in the task's form; where tokens answer, [answers] one each, and of spans
+            [batch, 2] first and last token.
+        answers: [batch, sequence] which tokens answer; None where rows do.
     """
 
     rows: Ints
@@ -45,10 +52,11 @@ class Batch:
     attention_mask: Ints
     token_type_ids: Ints | None
     labels: Labels
+    answers: npt.NDArray[np.bool_] | None = None
 
     @property
     def gold(self) -> npt.NDArray[np.bool_]:
-        """[batch] whether a row has a gold label."""
+        """[batch] whether a row has a gold label; where tokens answer, [answers]."""
         return labelled(self.labels)
 
     @property
@@ -168,6 +176,11 @@ class TokenDataset:
             self._flat, self.lengths[rows], self._types, self.labels[rows], self._pad, self._starts[rows]
         )
 
+    def of_every_token(self) -> TokenDataset:
+        """The same rows without gold labels, whose every token answers."""
+        labels = np.full(len(self), -1, dtype=np.int64).astype(SPAN)
+        return TokenDataset(self._flat, self.lengths, self._types, labels, self._pad)
+
     def __len__(self) -> int:
         return len(self.lengths)
 
@@ -220,11 +233,23 @@ class TokenDataset:
         if self._types is not None:
             types = np.zeros(real.shape, dtype=np.int64)
             types[real] = self._types[source[real]]
-        return Batch(rows, ids, real.astype(np.int64), types, self.labels[rows])
+        labels, answers = self.labels[rows], None
+        if labels.dtype == SPAN:
+            labels, answers = np.stack([labels["start"], labels["end"]], axis=1), real
+        elif labels.dtype.kind == "O":
+            labels = flat_labels(labels)
+            answers = np.zeros(real.shape, dtype=np.bool_)
+            answers[real] = labels != IGNORED
+            labels = labels[labels != IGNORED]
+        return Batch(rows, ids, real.astype(np.int64), types, labels, answers)
 
 
 def labelled(labels: Labels) -> npt.NDArray[np.bool_]:
     """[rows] whether each has a gold label, of a label column [rows, ...]."""
+    if labels.dtype == SPAN:
+        return np.asarray(labels["start"] >= 0)
+    if labels.dtype.kind == "O":
+        return np.array([bool((row >= 0).any()) for row in labels], dtype=np.bool_)
     known: npt.NDArray[np.bool_] = ~np.isnan(labels) if labels.dtype.kind == "f" else labels >= 0
     return np.asarray(known.any(axis=tuple(range(1, known.ndim))), dtype=np.bool_)
 
@@ -236,7 +261,12 @@ def label_type(task: TaskKind, labels: int) -> pa.DataType:
         task: of the data.
         labels: outputs of its models.
     """
-    forms = {"multi_label": pa.list_(pa.int8(), labels), "regression": pa.float32()}
+    forms = {
+        "multi_label": pa.list_(pa.int8(), labels),
+        "regression": pa.float32(),
+        "token_classification": TOKEN_LABELS,
+        "question_answering": TOKEN_SPAN,
+    }
     return forms.get(task, pa.int64())
 
 
@@ -253,6 +283,19 @@ def label_array(column: pa.ChunkedArray) -> Labels:
     combined = _combined(column)
     kind = combined.type
     found: Labels
+    if pa.types.is_struct(kind):
+        found = np.empty(len(combined), dtype=SPAN)
+        for side in ("start", "end"):
+            found[side] = combined.field(side).to_numpy()
+        return found
+    if kind == TOKEN_LABELS:
+        found = np.empty(len(combined), dtype=object)
+        ends = np.cumsum(combined.value_lengths().to_numpy()).tolist()
+        flat = combined.flatten().to_numpy().astype(np.int64)
+        found[:] = [
+            flat[end - length : end] for end, length in zip(ends, combined.value_lengths().to_pylist(), strict=True)
+        ]
+        return found
     if pa.types.is_fixed_size_list(kind):
         found = combined.flatten().to_numpy().astype(np.int64).reshape(-1, kind.list_size)
     elif pa.types.is_list(kind):

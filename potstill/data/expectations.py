@@ -25,6 +25,8 @@ from potstill.config import TaskKind, Validate
 from potstill.data.cleaning import comparable
 from potstill.data.docs import settle
 from potstill.data.profiles import drift
+from potstill.data.tags import types_named
+from potstill.data.targets import ANSWER, NO_ANSWER
 
 LABELLED = ("train", "dev", "test")
 # U+FFFD, and what UTF-8 becomes when it is read as Windows-1252: "é" as "Ã©", "’" as "â€™", emoji as "ðŸ...".
@@ -82,7 +84,7 @@ def build_suites(
     suites = [_split_suite(name, frame, keys[name], params) for name, frame in splits.items()]
     for name, suite in zip(splits, suites, strict=True):
         _ask_labels(suite, name in LABELLED, labels, params, task)
-    if task != "regression":
+    if task not in ("regression", "question_answering"):
         suites += [_class_suite(name, splits[name], labels, params, task) for name in LABELLED]
     suites.append(_leakage_suite(keys))
     if accepted:
@@ -107,9 +109,18 @@ def _names(frame: pd.DataFrame, labels: Sequence[str], task: TaskKind) -> list[s
     known = frame["label"].dropna()
     if task == "regression":
         return []
+    if task == "token_classification":  # each type that a row has
+        return [kind for row in known for kind in _types(row, labels)]
+    if task == "question_answering":
+        return [ANSWER if len(row) else NO_ANSWER for row in known]
     if task == "multi_label":
         return [label for row in known for label, flag in zip(labels, row, strict=False) if flag == 1]
     return [labels[int(at)] for at in known if 0 <= at < len(labels)]
+
+
+def _types(row: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
+    kinds = types_named(labels)
+    return sorted({kinds[(int(tag) - 1) // 2] for _, _, tag in row if 0 < tag <= 2 * len(kinds)})
 
 
 def targets(splits: Mapping[str, pd.DataFrame], task: TaskKind) -> dict[str, list[float]]:
@@ -151,6 +162,8 @@ def _ask_labels(suite: Suite, labelled: bool, labels: Sequence[str], params: Val
         suite.ask("no labels", gxe.ExpectColumnValuesToBeNull(column="label"))
     elif task == "multi_label":
         _ask_flags(suite, labels)
+    elif task in ("token_classification", "question_answering"):
+        _ask_places(suite, labels, task)
     else:
         suite.ask("a label in every row", gxe.ExpectColumnValuesToNotBeNull(column="label"))
         if task == "single_label":
@@ -171,6 +184,23 @@ def _ask_flags(suite: Suite, labels: Sequence[str]) -> None:
         suite.ask(f"0 or 1 in {column}", gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[0, 1]))
 
 
+def _ask_places(suite: Suite, labels: Sequence[str], task: TaskKind) -> None:
+    """Numbers in place of the lists of places, which no expectation compares."""
+    frame, entities = suite.frame, task == "token_classification"
+    texts = frame["text" if entities else "text_pair"].fillna("")
+    known = [[] if row is None else [list(map(int, place)) for place in row] for row in frame["label"]]
+    suite.frame = frame.assign(
+        label=pd.Series([None if row is None else len(row) for row in frame["label"]], frame.index, dtype="Int64"),
+        beyond=[sum(p[1] > len(text) or p[0] >= p[1] for p in row) for row, text in zip(known, texts, strict=True)],
+        unknown=[sum(not 0 <= p[2] < len(labels) for p in row) if entities else 0 for row in known],
+    )
+    suite.ask("a label in every row", gxe.ExpectColumnValuesToNotBeNull(column="label"))
+    suite.ask("places within the text", gxe.ExpectColumnMaxToBeBetween(column="beyond", max_value=0))
+    if entities:
+        suite.ask("words in every row", gxe.ExpectColumnMinToBeBetween(column="label", min_value=1))
+        suite.ask("tags of the set", gxe.ExpectColumnMaxToBeBetween(column="unknown", max_value=0))
+
+
 def _ask_numbers(suite: Suite, params: Validate) -> None:
     low, high = params.target or (-FINITE, FINITE)
     within = "finite numbers" if params.target is None else "numbers within validate.target"
@@ -180,10 +210,12 @@ def _ask_numbers(suite: Suite, params: Validate) -> None:
 
 def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: Validate, task: TaskKind) -> Suite:
     counts = Counter(_names(frame, labels, task))
+    if task == "token_classification":
+        labels = types_named(labels)
     rows = [counts[label] for label in labels]
-    classes = pd.DataFrame(
-        {"label": list(labels), "rows": rows, "share": [count / max(1, len(frame)) for count in rows]}
-    )
+    # Of entities: of all rows' types, since nearly every row may have one.
+    whole = max(1, sum(rows) if task == "token_classification" else len(frame))
+    classes = pd.DataFrame({"label": list(labels), "rows": rows, "share": [count / whole for count in rows]})
     smallest, largest = labels[rows.index(min(rows))], labels[rows.index(max(rows))]
     suite = Suite(f"{name}-classes", classes)
     suite.ask("classes", gxe.ExpectTableRowCountToEqual(value=len(labels)))
@@ -192,7 +224,7 @@ def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: 
             f"rows of the smallest class, {smallest!r}",
             gxe.ExpectColumnMinToBeBetween(column="rows", min_value=params.min_per_class),
         )
-    if params.max_class_share is not None:
+    if params.max_class_share is not None and len(labels) > 1:
         suite.ask(
             f"share of the largest class, {largest!r}",
             gxe.ExpectColumnMaxToBeBetween(column="share", max_value=params.max_class_share),

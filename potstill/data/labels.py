@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from potstill.config import Label, LabelColumns, LabelNumber, LabelOrder, LabelRanges, LabelSign, TaskKind
+from potstill.config import LabelColumns, LabelNumber, LabelOrder, LabelRanges, LabelSign, TaskKind, ValueLabel
 from potstill.data.tables import Table
+from potstill.data.tags import TaggedUnit, Unit
 from potstill.errors import LabelError
 
 # Without leading zeros: "01" is a name, not the number 1.
@@ -16,13 +17,13 @@ _INTEGER = re.compile(r"(0|-?[1-9]\d*)(\.0+)?")
 
 
 # A class's key; the keys of the labels that hold, sorted; a number.
-Value = str | tuple[str, ...] | float
+Value = str | tuple[str, ...] | float | tuple[TaggedUnit, ...] | tuple[Unit, ...]
 
 
 def read_labels(
     table: Table,
     rows: Sequence[int],
-    label: Label,
+    label: ValueLabel,
     labels: Sequence[str | int] | None,
     task: TaskKind = "single_label",
 ) -> list[Any]:

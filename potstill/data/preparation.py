@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import GENERATOR, SPLITS, Augment, LabelOrder, Prepare, TaskKind
+from potstill.config import GENERATOR, SPLITS, Augment, LabelOrder, MarkLabel, Prepare, TaskKind
 from potstill.config import Table as TableParams
+from potstill.data.annotated import ANNOTATED, annotated_rows
 from potstill.data.augmentation import augment
 from potstill.data.cleaning import clean, comparable
 from potstill.data.labels import Value, read_labels
@@ -38,6 +39,7 @@ class Row:
         text_pair: the second text, cleaned; None where the data has single texts.
         label: as `potstill.data.labels` reads it; None on transfer rows.
         split: train, dev, test or transfer (before `draw` also auto).
+        together: whether all rows of its second text have to be in one split.
         key: the form in which two rows are copies.
     """
 
@@ -45,6 +47,7 @@ class Row:
     text_pair: str | None
     label: Value | None
     split: str
+    together: bool = False
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,6 +57,11 @@ class Row:
     def texts(self) -> tuple[str, ...]:
         """What a model reads: one text or two."""
         return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
+
+    @property
+    def place(self) -> str:
+        """By which its split is drawn: of a question its context, whose questions all go to one split."""
+        return self.key if not self.together else comparable(self.texts[-1])
 
     @property
     def id(self) -> str:
@@ -101,11 +109,11 @@ def prepare(raw: Path, params: Prepare, *, device: str = "auto") -> Prepared:
     rows, report = _read(raw, params)
     target = TARGETS[params.task]
     labelled = [row for row in rows if row.label is not None]
-    _check_labelled(labelled)
+    _check_labelled(labelled, params.task)
     labels = names_of([row.label for row in labelled], params)
     given_test = any(row.split == "test" for row in labelled)
     for row, split in zip(
-        rows, draw([row.key for row in rows], [row.split for row in rows], params.split), strict=True
+        rows, draw([row.place for row in rows], [row.split for row in rows], params.split), strict=True
     ):
         row.split = split
     removed: Counter[str] = Counter()
@@ -157,6 +165,8 @@ def _read(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
 def _rows(table: Table, wanted: TableParams, params: Prepare) -> list[Row]:
     names = wanted.text or params.text
     first, second = (names, None) if isinstance(names, str) else names
+    if params.task in ANNOTATED:
+        return _annotated(table, wanted, params, first, second)
     texts = [clean(value) for value in table.column(first)]
     pairs: Sequence[str | None] = (
         [None] * len(table) if second is None else [clean(value) for value in table.column(second)]
@@ -173,7 +183,19 @@ def _rows(table: Table, wanted: TableParams, params: Prepare) -> list[Row]:
     return [Row(*row) for row in zip(texts, pairs, labels, splits, strict=True)]
 
 
-def _check_labelled(rows: Sequence[Row]) -> None:
+def _annotated(table: Table, wanted: TableParams, params: Prepare, first: str, second: str | None) -> list[Row]:
+    """Rows whose labels are places in their text, which are read together with it."""
+    splits = given_splits(table, wanted.split, wanted.split_column)
+    marked = [split != "transfer" for split in splits]
+    assert isinstance(params.label, MarkLabel)
+    found = annotated_rows(table, first, second, params.label, marked)
+    return [
+        Row(row.text, row.text_pair, row.label, split, together=second is not None)
+        for row, split in zip(found, splits, strict=True)
+    ]
+
+
+def _check_labelled(rows: Sequence[Row], task: TaskKind) -> None:
     """What makes a labelled set useless before anything is split."""
     if not rows:
         raise EmptyDataError(
@@ -184,10 +206,12 @@ def _check_labelled(rows: Sequence[Row]) -> None:
             f"all {len(rows)} labelled rows are copies of one text ({rows[0].text[:60]!r}); "
             "give distinct texts, or check prepare.text"
         )
-    check_varied([row.label for row in rows])
+    if task not in ANNOTATED:
+        check_varied([row.label for row in rows])
 
 
 def _labels(table: Table, rows: Sequence[int], params: Prepare) -> list[Value | None]:
+    assert not isinstance(params.label, MarkLabel)
     found: list[Value | None] = read_labels(table, rows, params.label, params.labels, params.task)
     return found
 

@@ -327,7 +327,9 @@ def _read_saved(folder: Path, files: str, limit: int) -> Iterator[Table]:
     if not matching:
         raise FetchError(f"prepare.tables: no split of {folder} matches {files!r}; it has {', '.join(map(str, parts))}")
     for name, part in matching.items():
-        names = {key: value.names for key, value in part.features.items() if isinstance(value, ClassLabel)}
+        # Of a list of classes (tags of words) the names are those of its items.
+        kinds = {key: getattr(value, "feature", value) for key, value in part.features.items()}
+        names = {key: kind.names for key, kind in kinds.items() if isinstance(kind, ClassLabel)}
         where = folder.as_posix() + (f" [{name}]" if name else "")
         # Through flatten_indices: a shuffled or selected dataset has its rows behind an index.
         yield _checked(_from_arrow(part.flatten_indices().data.table, where, name, names), limit)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from potstill.config import LabelColumns, LabelRanges, Prepare, TaskKind
 from potstill.data.labels import Value, label_key, label_set
-from potstill.errors import OneClassError, SmallClassError
+from potstill.data.tags import entities_of, split_tag, tag_set, types_named
+from potstill.errors import LabelError, OneClassError, SmallClassError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Labels = Sequence[str | int]
 # The one output of a regression.
 SCORE = "score"
+# What a report counts of questions.
+ANSWER, NO_ANSWER = "answer", "no answer"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ def names_of(values: Iterable[Any], params: Prepare) -> list[str | int]:
     """The label set in the order of the model's outputs: as params name it, else what was found."""
     if params.task == "regression":
         return [SCORE]
+    if params.task == "token_classification":
+        return list(_tag_names(values, params.labels))
+    if params.task == "question_answering":
+        return ["start", "end"]
     if isinstance(params.label, LabelColumns):
         return list(params.label.columns)
     if isinstance(params.label, LabelRanges):
@@ -153,9 +160,73 @@ def _number_column(values: Sequence[Any], labels: Labels) -> pa.Array:
     return pa.array(values, pa.float32())
 
 
+# --- entities ---------------------------------------------------------------------------------------------------------
+
+
+def _types(values: Iterable[Any]) -> Iterator[str]:
+    """The types of entities in each row."""
+    for units in values:
+        yield from {split_tag(unit.tag)[1] for unit in units or ()} - {""}
+
+
+def _tag_names(values: Iterable[Any], declared: Labels | None) -> list[str]:
+    """O, then B and I of each type."""
+    found, known = set(_types(values)), [str(kind) for kind in declared or ()]
+    if not found:
+        raise OneClassError("none of the labelled rows has an entity; check prepare.label")
+    if known and (unknown := sorted(found - set(known))):
+        raise LabelError(
+            f"the data has entities of type {unknown[0]!r}, which is not one of prepare.labels ({', '.join(known)}); "
+            "declare the type, or correct the rows"
+        )
+    return tag_set(known or sorted(found))
+
+
+def _check_entities(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
+    _check_counts({split: Counter(_types(values)) for split, values in splits.items()}, types_named(labels))
+
+
+def _count_entities(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
+    """Rows with an entity of each type, as classes; and the entities of each."""
+    tags = [[unit.tag for unit in units] for units in values if units is not None]
+    entities = Counter(entity.type for row in tags for entity in entities_of(row))
+    return _count_classes(list(_types(values)), types_named(labels)) | {"entities": dict(sorted(entities.items()))}
+
+
+def _units_column(values: Sequence[Any], labels: Labels) -> pa.Array:
+    import pyarrow as pa
+
+    index = {str(tag): at for at, tag in enumerate(labels)}
+    rows = [units and [[unit.start, unit.end, index[unit.tag]] for unit in units] for units in values]
+    return pa.array(rows, pa.list_(pa.list_(pa.int32(), 3)))
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def _check_answers(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
+    counts = {split: Counter({ANSWER: sum(map(bool, values))}) for split, values in splits.items()}
+    _check_counts(counts, [ANSWER])
+
+
+def _count_answers(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
+    return _count_classes(
+        [ANSWER if spans else NO_ANSWER for spans in values if spans is not None], [ANSWER, NO_ANSWER]
+    )
+
+
+def _spans_column(values: Sequence[Any], labels: Labels) -> pa.Array:
+    import pyarrow as pa
+
+    rows = [spans if spans is None else [[span.start, span.end] for span in spans] for spans in values]
+    return pa.array(rows, pa.list_(pa.list_(pa.int32(), 2)))
+
+
 TARGETS: dict[TaskKind, Target] = {
     "single_label": Target(_agreed, _check_classes, _count_classes, _class_column),
     "multi_label": Target(_agreed, _check_labels, _count_labels, _flags_column),
     # Raters of one text differ; their mean is the best guess.
     "regression": Target(fmean, _check_numbers, _count_numbers, _number_column),  # type: ignore[arg-type]
+    "token_classification": Target(_agreed, _check_entities, _count_entities, _units_column),
+    "question_answering": Target(_agreed, _check_answers, _count_answers, _spans_column),
 }

@@ -15,7 +15,7 @@ from potstill.config import BY_TOKEN, Distill, TaskKind, TermBase
 from potstill.data.batches import Batch, TokenDataset
 from potstill.distillation.balancing import Balancer, Schedule
 from potstill.distillation.objective import Objective, Terms, Window
-from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors
+from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors, answers_of
 from potstill.distillation.supervision import HEAD_LOSSES, HeadLoss, gold_rows
 from potstill.distillation.teachers import FirstAble, LiveTeacher, LiveWhereMixed, OwnTokens, Source
 from potstill.distillation.terms import Both, Term
@@ -61,7 +61,7 @@ class Blend:
         gold = gold_rows(both.labels).float()
         soft = (1 - (1 - self.alpha) * gold) * loss.soft(ours, theirs, self.temperature)
         hard = (1 - self.alpha) * loss.gold(ours, both.labels)
-        return {loss.soft_term: soft.sum() / both.window.rows, loss.gold_term: hard.sum() / both.window.rows}
+        return {loss.soft_term: soft.sum() / both.window.answers, loss.gold_term: hard.sum() / both.window.answers}
 
     def describe(self) -> str:
         """The blend as the user reads it."""
@@ -122,7 +122,8 @@ class Distillation(Objective):
         ids, mask, labels = (
             torch.from_numpy(array).to(device) for array in (batch.input_ids, batch.attention_mask, batch.labels)
         )
-        both = Both(outputs, _on(device, teacher), ids, mask, labels, window)
+        student, teacher = answers_of(outputs, batch), answers_of(_on(device, teacher), batch)
+        both = Both(student, teacher, ids, mask, labels, window)
         found = {} if self._blend is None else self._blend(both)
         found |= {name: term(both) for name, term in active.items()}
         return self._balancer(found, window.step, window.total)[1]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from potstill.config import TaskKind
 from potstill.data.batches import Batch
-from potstill.distillation.outputs import LOGITS, Needs, Outputs, observe
+from potstill.distillation.outputs import LOGITS, Needs, Outputs, answers_of, observe
 from potstill.distillation.supervision import HEAD_LOSSES
 from potstill.training.predict import model_inputs
 
@@ -33,9 +33,10 @@ class Window:
         step: of the run, counted from 0.
         total: optimizer steps of the run.
         rows: rows of the step.
-        gold: those with a gold label.
+        gold: answers with a gold label.
         tokens: real tokens of the step, padding not counted.
         targets: labels of the step, where a row can have several: the tokens behind a mask.
+        answers: what the losses on logits are a mean of: rows, or the tokens that are asked.
     """
 
     step: int
@@ -44,14 +45,16 @@ class Window:
     gold: int
     tokens: int
     targets: int = 0
+    answers: int = 0
 
     @classmethod
     def of(cls, batches: Sequence[Batch], step: int = 0, total: int = 1) -> Window:
         """The window of these batches."""
         rows = sum(len(batch.rows) for batch in batches)
         gold = sum(int(batch.gold.sum()) for batch in batches)
-        targets = sum(int((batch.labels >= 0).sum()) for batch in batches)
-        return cls(step, total, rows, gold, sum(batch.tokens for batch in batches), targets)
+        targets = sum(int((batch.labels >= 0).sum()) for batch in batches if batch.labels.dtype.kind == "i")
+        answers = sum(len(batch.labels) for batch in batches)
+        return cls(step, total, rows, gold, sum(batch.tokens for batch in batches), targets, answers)
 
 
 class Objective(nn.Module):
@@ -99,4 +102,5 @@ class Supervised(Objective):
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
         """The one term, such as `ce`."""
         labels = torch.from_numpy(batch.labels).to(outputs.logits.device)
+        outputs = answers_of(outputs, batch)
         return {self._loss.gold_term: self._loss.gold(outputs.logits, labels).sum() / max(window.gold, 1)}

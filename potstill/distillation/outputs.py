@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from potstill.config import TaskKind
+from potstill.data.batches import Batch
 from potstill.models.families import Family, family_of, layers_of
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ class Outputs:
     """A model's answer to a batch.
 
     Attributes:
-        logits: [batch, classes].
+        logits: [batch, classes]; of a model that answers token by token [batch, sequence, classes] (see `answers_of`).
         hidden: number of the hidden state -> [batch, sequence, width].
         attention: number of the layer -> its queries, keys and values.
         vectors: number of the hidden state -> its sentence vectors. A store has them without the states; a model
@@ -111,11 +113,11 @@ def observe(model: PreTrainedModel, inputs: Mapping[str, Tensor], needs: Needs =
         ModelError: the class is not known.
     """
     if not needs:
-        return Outputs(model(**inputs).logits)
+        return Outputs(logits_of(model(**inputs)))
     hidden: dict[int, Tensor] = {}
     parts: dict[tuple[int, str], Tensor] = {}
     with _hooks(model, needs, hidden, parts):
-        logits = model(**inputs).logits
+        logits = logits_of(model(**inputs))
     names = _projections(family_of(model.config))
     found = {number: [parts[number, name] for name in names] for number in needs.attention}
     attention = {
@@ -123,6 +125,29 @@ def observe(model: PreTrainedModel, inputs: Mapping[str, Tensor], needs: Needs =
         for number, tensors in found.items()
     }
     return Outputs(logits, hidden, attention)
+
+
+def logits_of(output: Any) -> Tensor:
+    """What a model's head says: [batch, classes], [batch, sequence, classes], or [batch, sequence, 2] start and end."""
+    logits: Tensor = (
+        torch.stack([output.start_logits, output.end_logits], dim=-1) if "start_logits" in output else output.logits
+    )
+    return logits
+
+
+def answers_of(outputs: Outputs, batch: Batch) -> Outputs:
+    """The same outputs with the logits that losses compare, where it is tokens that answer.
+
+    Of classes of tokens [answers, classes], those of the tokens that are asked, so that a loss sees each as a row and
+    neither padding nor what is ignored. Of spans [batch, sequence, 2] with minus infinity on padding, which is how a
+    choice leaves a token out.
+    """
+    if batch.answers is None:
+        return outputs
+    asked = torch.from_numpy(batch.answers).to(outputs.logits.device)
+    if batch.labels.ndim == 1:
+        return replace(outputs, logits=outputs.logits[asked])
+    return replace(outputs, logits=outputs.logits.masked_fill(~asked.unsqueeze(-1), -torch.inf))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from potstill.config import TaskKind
@@ -16,6 +17,7 @@ from potstill.distillation.losses import (
     soft_binary_cross_entropy,
     squared_error,
 )
+from potstill.distillation.spans import span_cross_entropy, span_kl
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,30 @@ HEAD_LOSSES: dict[TaskKind, HeadLoss] = {
     "regression": HeadLoss(
         "se", squared_error, "mse", lambda ours, theirs, _: mean_squared_error(ours, theirs), lambda _: "MSE"
     ),
+}
+
+
+def _span_gold(logits: Tensor, labels: Tensor) -> Tensor:
+    """[batch] mean of start and end, of logits [batch, sequence, 2] that are -inf on padding."""
+    sides = [span_cross_entropy(logits[..., side], labels[:, side], _choices(logits)) for side in (0, 1)]
+    return torch.stack(sides).mean(dim=0)
+
+
+def _span_soft(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    real = _choices(ours)
+    sides = [span_kl(ours[..., side], theirs[..., side], real, temperature) for side in (0, 1)]
+    return torch.stack(sides).mean(dim=0)
+
+
+def _choices(logits: Tensor) -> Tensor:
+    """[batch, sequence] the tokens among which is chosen."""
+    return (~logits[..., 0].detach().isneginf()).long()
+
+
+HEAD_LOSSES |= {
+    # Each token that is asked is a row.
+    "token_classification": HeadLoss("ce", cross_entropy, "kl", kl_divergence, lambda t: f"T^2 * KL(T={t:g}) by token"),
+    "question_answering": HeadLoss("ce", _span_gold, "kl", _span_soft, lambda t: f"T^2 * KL(T={t:g}) of start and end"),
 }
 
 

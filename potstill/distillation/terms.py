@@ -198,7 +198,13 @@ class Term(nn.Module):
 
 
 def _check_task(kind: str, student: PreTrainedModel) -> None:
-    if kind in OF_CLASSES and (task := task_of(student)) != "single_label":
+    task = task_of(student)
+    if task == "question_answering":
+        raise ModelError(
+            f"the loss term {kind} is of classes, and answers are spans; the loss on start and end is there by itself, "
+            "and terms on layers can be added to it"
+        )
+    if kind in OF_CLASSES and task not in ("single_label", "token_classification"):
         raise ModelError(
             f"the loss term {kind} is of one class of several, which a {task} model does not give; "
             "use the term mse for its logits"
@@ -235,7 +241,7 @@ def _kl(term: Term, both: Both) -> Tensor:
     assert isinstance(term.config, KlTerm)
     temperature = term.config.temperature
     rows = kl_divergence(both.student.logits, both.teacher.at(temperature), temperature)
-    return rows.sum() / both.window.rows
+    return rows.sum() / both.window.answers
 
 
 def _ce(term: Term, both: Both) -> Tensor:
@@ -243,7 +249,7 @@ def _ce(term: Term, both: Both) -> Tensor:
 
 
 def _mse(term: Term, both: Both) -> Tensor:
-    return mean_squared_error(both.student.logits, both.teacher.logits).sum() / both.window.rows
+    return mean_squared_error(both.student.logits, both.teacher.logits).sum() / both.window.answers
 
 
 def _dist(term: Term, both: Both) -> Tensor:
@@ -251,7 +257,7 @@ def _dist(term: Term, both: Both) -> Tensor:
     temperature = term.config.temperature
     logits = (both.student.logits, both.teacher.at(temperature), temperature)
     over_rows = dist_intra_class(*logits).mean() * len(both.labels)
-    return (dist_inter_class(*logits).sum() + over_rows) / both.window.rows
+    return (dist_inter_class(*logits).sum() + over_rows) / both.window.answers
 
 
 def _per_token(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Term, Both], Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from potstill.config import TaskKind
+from potstill.data.alignment import IGNORED, flat_labels
 from potstill.evaluation.metrics import Floats, Ints, Labels
 
 # Beyond these the logits say nothing more: on separable rows the likelihood rises for ever as T falls, and on rows
@@ -25,8 +26,11 @@ def calibrated(task: TaskKind, logits: Floats, labels: Labels) -> float | None:
     Raises:
         ValueError: see `fit_temperature`.
     """
-    if task == "regression":
+    if task in ("regression", "question_answering"):
         return None
+    if task == "token_classification":  # each token that is asked is a row
+        flat = flat_labels(labels)
+        labels = flat[flat != IGNORED]
     if task == "multi_label":  # each answer is a class of two, whose margin is the logit
         margins = logits.reshape(-1)
         return fit_temperature(np.stack([np.zeros_like(margins), margins], axis=1), labels.astype(np.int64).reshape(-1))

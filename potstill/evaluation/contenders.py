@@ -5,23 +5,39 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from potstill.artifacts import read_json, write_json, write_manifest
+from potstill.config import TaskKind
+from potstill.data.windows import Windower
 from potstill.evaluation.latency import BATCH
 from potstill.models.loading import load_classifier
 from potstill.serving.runtime import CARD, MODEL, TOKENIZER, Student, Text
 
 
-def teacher_pipeline(folder: Path, max_length: int) -> Callable[[list[Text]], object]:
+def teacher_pipeline(
+    folder: Path, max_length: int, task: TaskKind = "single_label", stride: int = 0
+) -> Callable[[list[Any]], object]:
     """The teacher in `transformers.pipeline`, as one runs it today; on CPU, where the students run too.
 
     Args:
         folder: a `save_pretrained` folder with its tokenizer.
         max_length: tokens after which a text is cut, as for the student.
+        task: what it answers.
+        stride: of questions, tokens that windows share.
     """
     from transformers import AutoTokenizer, pipeline
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if task == "question_answering":
+        return _question_teacher(folder, tokenizer, max_length, stride)
+    if task == "token_classification":
+        tokenizer.model_max_length = max_length
+        tag = pipeline(
+            "token-classification", model=load_classifier(folder), tokenizer=tokenizer, device="cpu",
+            aggregation_strategy="simple",
+        )  # fmt: skip
+        return lambda texts: tag(texts[0]) if len(texts) == 1 else tag(texts, batch_size=BATCH)
     classify = pipeline("text-classification", model=load_classifier(folder), tokenizer=tokenizer, device="cpu")
 
     def call(texts: list[Text]) -> object:
@@ -29,6 +45,36 @@ def teacher_pipeline(folder: Path, max_length: int) -> Callable[[list[Text]], ob
         if len(inputs) == 1:  # without the data loader that a list goes through
             return classify(inputs[0], truncation=True, max_length=max_length)
         return classify(inputs, batch_size=BATCH, truncation=True, max_length=max_length)
+
+    return call
+
+
+def _question_teacher(folder: Path, tokenizer: Any, max_length: int, stride: int) -> Callable[[list[Any]], object]:
+    """transformers has no pipeline of questions any more; what that one did: windows, a batch at a time, best span."""
+    import torch
+
+    from potstill.serving.runtime import reply
+
+    model = load_classifier(folder)
+    windower = Windower(tokenizer.backend_tokenizer, max_length, stride)
+
+    def call(questions: list[tuple[str, str]]) -> object:
+        rows = windower([question for question, _ in questions], [context for _, context in questions])
+        windows = [window for row in rows for window in row]
+        logits: list[Any] = []
+        for start in range(0, len(windows), BATCH):
+            part = windows[start : start + BATCH]
+            encoded = {"input_ids": [window.ids for window in part], "token_type_ids": [w.type_ids for w in part]}
+            inputs = tokenizer.pad(encoded, return_tensors="pt")
+            with torch.inference_mode():
+                output = model(**inputs)
+            both = torch.stack([output.start_logits, output.end_logits], dim=-1).numpy()
+            logits += [values[: len(window.ids)] for values, window in zip(both, part, strict=True)]
+        found = iter(logits)
+        return [
+            reply(context, row, [next(found) for _ in row], no_answer=False)
+            for (_, context), row in zip(questions, rows, strict=True)
+        ]
 
     return call
 

@@ -85,6 +85,10 @@ code { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; ove
 Accuracy with its Wilson interval. ECE: expected calibration error after temperature scaling, {{ metrics.calibration_bins }} bins.
 {% elif task == "multi_label" %}
 Micro F1 with its bootstrap interval. Subset: texts whose every label is right.
+{% elif task == "token_classification" %}
+F1 by entity with its bootstrap interval: an entity counts where its type and both its ends are right (seqeval); what lies beyond the longest sequence counts as not found.
+{% elif task == "question_answering" %}
+F1 of words with the best gold answer, and exact match, as SQuAD has them; intervals by bootstrap over the questions.
 {% else %}
 R² with its bootstrap interval: the share of the gold numbers' variance that is explained; their mean alone has 0. MSE in the numbers' own unit.
 {% endif %}
@@ -117,6 +121,10 @@ The initialised one starts from the fine-tuned teacher, as the student does: wha
 
 {% if task == "single_label" %}
 {{ candidate }} agrees with the teacher on {{ "%.1f" % (100 * comparison.agreement) }}% of the texts; the mean divergence KL(teacher‖student) of the calibrated probabilities is {{ "%.4f" % comparison.kl }} nats.</p>
+{% elif task == "token_classification" %}
+{{ candidate }} agrees with the teacher on {{ "%.1f" % (100 * comparison.agreement) }}% of the tags; the mean divergence KL(teacher‖student) of a tag's calibrated probabilities is {{ "%.4f" % comparison.kl }} nats.</p>
+{% elif task == "question_answering" %}
+{{ candidate }} gives the teacher's answer to {{ "%.1f" % (100 * comparison.agreement) }}% of the questions.</p>
 {% elif task == "multi_label" %}
 {{ candidate }} agrees with the teacher on {{ "%.1f" % (100 * comparison.agreement) }}% of the labels of all texts; the mean divergence KL(teacher‖student) of a text's calibrated probabilities is {{ "%.4f" % comparison.kl }} nats.</p>
 {% else %}
@@ -161,6 +169,8 @@ The initialised one starts from the fine-tuned teacher, as the student does: wha
 {% if examples %}
 {% if task == "regression" %}
 <p class="soft">The {{ examples | length }} texts on which they are farthest apart.</p>
+{% elif task in ("token_classification", "question_answering") %}
+<p class="soft">The first {{ examples | length }} such texts. An answer that is not the gold one is coloured.</p>
 {% else %}
 <p class="soft">The {{ examples | length }} texts on which both are surest. A prediction that is not the gold label is coloured.</p>
 {% endif %}
@@ -173,6 +183,9 @@ The initialised one starts from the fine-tuned teacher, as the student does: wha
 {% if task == "regression" %}
 <td>{{ example.teacher }}</td>
 <td>{{ example.student }}</td></tr>
+{% elif task in ("token_classification", "question_answering") %}
+<td{% if example.teacher != example.gold %} class="wrong"{% endif %}>{{ example.teacher }}</td>
+<td{% if example.student != example.gold %} class="wrong"{% endif %}>{{ example.student }}</td></tr>
 {% else %}
 <td{% if example.teacher != example.gold %} class="wrong"{% endif %}>{{ example.teacher }} {{ "%.2f" % example.teacher_probability }}</td>
 <td{% if example.student != example.gold %} class="wrong"{% endif %}>{{ example.student }} {{ "%.2f" % example.student_probability }}</td></tr>

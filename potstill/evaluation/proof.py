@@ -17,10 +17,11 @@ from potstill.artifacts import read_json, write_json
 from potstill.config import Evaluate
 from potstill.data.batches import label_array, label_column
 from potstill.errors import ChecksumError
+from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.metrics import Labels
 from potstill.evaluation.scoring import SCORINGS
 from potstill.evaluation.statistics import Comparison, compare_scores, paired_bootstrap
-from potstill.evaluation.summary import Answers, likeness
+from potstill.evaluation.summary import Answers, Gold, likeness, score_value
 
 CONTROLS = ("pretrained", "initialised")
 MODELS = ("student", *CONTROLS)
@@ -40,7 +41,7 @@ class Seed:
 
 
 def prove(
-    labels: Labels, teacher: Answers, seeds: Sequence[Seed], settings: Evaluate, *, bootstrap_seed: int
+    labels: Gold, teacher: Answers, seeds: Sequence[Seed], settings: Evaluate, *, bootstrap_seed: int
 ) -> dict[str, Any]:
     """`proof` of metrics.json: the verdict against each control, and every model's numbers, seed by seed.
 
@@ -64,11 +65,11 @@ def prove(
 
 
 def _against(
-    labels: Labels, seeds: Sequence[Seed], control: str, options: Mapping[str, Any]
+    labels: Gold, seeds: Sequence[Seed], control: str, options: Mapping[str, Any]
 ) -> tuple[Comparison, list[float]]:
     """The verdict against a control, and the difference of each seed."""
     ours, theirs = ([one.answers[name] for one in seeds] for name in ("student", control))
-    if ours[0].task == "single_label":
+    if not isinstance(labels, GoldTags | GoldAnswers) and ours[0].task == "single_label":
         first, second = (np.stack([one.predictions for one in side]) for side in (ours, theirs))
         gains = (first == labels).sum(axis=1) - (second == labels).sum(axis=1)
         return paired_bootstrap(labels, first, second, **options), [int(gain) / len(labels) for gain in gains]
@@ -78,15 +79,13 @@ def _against(
     return compare_scores(sums, others, key, **options), differences
 
 
-def _numbers(
-    labels: Labels, teacher: Answers, answers: Sequence[Answers], settings: Evaluate
-) -> dict[str, list[float]]:
+def _numbers(labels: Gold, teacher: Answers, answers: Sequence[Answers], settings: Evaluate) -> dict[str, list[float]]:
     """One model's numbers, each a list over the seeds: the task's score first."""
     scoring = SCORINGS[teacher.task]
-    found = {scoring.key: [scoring.score(one.logits, labels) for one in answers]}
-    alike = [likeness(teacher, one) for one in answers]
+    found = {scoring.key: [score_value(labels, one) for one in answers]}
+    alike = [likeness(teacher, one, labels=labels) for one in answers]
     found |= {key: [one[key] for one in alike] for key in alike[0]}
-    if teacher.task != "regression":
+    if teacher.task not in ("regression", "question_answering"):
         found["ece"] = [one.reliability(labels, settings.calibration_bins).ece for one in answers]
     return found
 

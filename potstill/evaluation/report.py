@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from potstill.data.alignment import unit_classes
 from potstill.evaluation import table
+from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.metrics import Doubles, Floats, Labels
 from potstill.evaluation.naming import MODELS, candidate_of
 from potstill.evaluation.page import TEMPLATE
@@ -18,9 +20,9 @@ from potstill.evaluation.summary import Answers
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A test text on which teacher and student differ: in the class, in one of several labels, or in the number.
+    """A test text on which teacher and student differ: in the class, a label, the number, the entities or the answer.
 
-    Numbers have no probability.
+    Only classes and labels have a probability.
     """
 
     text: str
@@ -98,6 +100,24 @@ def _disputed(
     return found
 
 
+def differing_marks(gold: GoldTags | GoldAnswers, teacher: Answers, student: Answers, most: int) -> list[Disagreement]:
+    """The first texts of which teacher and student say other entities, or other answers."""
+    if isinstance(gold, GoldTags):
+        sides = (side.logits.argmax(axis=1) for side in (teacher, student))
+        classes = (gold.classes, *(unit_classes(side, gold.seen) for side in sides))
+        texts, columns = gold.texts, [gold.shown(found) for found in classes]
+    else:
+        texts = [f"{question}\n{context}" for question, context in gold.questions]
+        wanted = [" / ".join(dict.fromkeys(ones)) or "none" for ones in gold.gold]
+        columns = [wanted, *([one or "none" for one in gold.answers(side.logits)] for side in (teacher, student))]
+    found = [
+        Disagreement(text, right, theirs, None, ours, None)
+        for text, right, theirs, ours in zip(texts, *columns, strict=True)
+        if theirs != ours
+    ]
+    return found[:most]
+
+
 def render_report(
     *,
     project: str,
@@ -149,6 +169,8 @@ def render_report(
 
 # What a reader calls the scores of a task that has several; the table has room for some of them.
 _NAMES: dict[str, dict[str, str]] = {
+    "token_classification": {"f1": "F1", "precision": "precision", "recall": "recall", "macro_f1": "macro F1"},
+    "question_answering": {"f1": "F1", "exact_match": "exact match"},
     "multi_label": {"micro_f1": "micro F1", "macro_f1": "macro F1", "subset_accuracy": "subset accuracy"},
     "regression": {
         "r2": "R²",

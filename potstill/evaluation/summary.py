@@ -8,12 +8,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from potstill.config import Evaluate, TaskKind
 from potstill.evaluation import metrics, numbers, several
+from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.metrics import Doubles, Floats, Ints, Labels, Reliability
 from potstill.evaluation.scoring import SCORINGS
 from potstill.evaluation.statistics import Comparison, Moments, compare_scores, paired_bootstrap, wilson_interval
+
+# Gold labels [rows, ...] in the task's form, or what places in texts are judged by.
+Gold = Labels | GoldTags | GoldAnswers
 
 
 @dataclass(frozen=True)
@@ -21,15 +26,16 @@ class Answers:
     """What one model said about the test split.
 
     Attributes:
-        logits: [rows, labels], finite.
+        logits: [rows, labels], finite; of entities [answers, tags] of the tokens that answer; of questions [windows]
+            objects [tokens, 2].
         temperature: divides the logits before they become probabilities; 1 for a model that was not calibrated.
         parameters: weights of the model, counted.
         file_bytes: size of the file that holds them.
-        task: what the logits are: of one class of several, of several labels, or a number.
+        task: what the logits are: of one class of several, of several labels, a number, entities, or answers.
         members: models whose answers the logits are the mean of; weights, file and speed are one model's.
     """
 
-    logits: Floats
+    logits: npt.NDArray[Any]
     temperature: float
     parameters: int
     file_bytes: int
@@ -64,20 +70,25 @@ class Answers:
         """[rows] the answers of a regression."""
         return self.logits[:, 0]
 
-    def moments(self, labels: Labels) -> Moments:
-        """The scores of several labels, or of numbers."""
+    def moments(self, labels: Gold) -> Moments:
+        """The scores of several labels, of numbers, of entities or of answers."""
+        if isinstance(labels, GoldTags | GoldAnswers):
+            return labels.moments(self.logits)
         if self.task == "multi_label":
             return several.moments(labels, self.flags)
         return numbers.moments(labels, self.numbers)
 
-    def reliability(self, labels: Labels, bins: int) -> Reliability:
-        """Confidence against accuracy after calibration."""
+    def reliability(self, labels: Gold, bins: int) -> Reliability:
+        """Confidence against accuracy after calibration; of entities, of every token that answers."""
+        if isinstance(labels, GoldTags):
+            return metrics.reliability(labels.asked, self.probabilities, bins)
+        assert not isinstance(labels, GoldAnswers)
         if self.task == "multi_label":
             return several.reliability(labels, self.probabilities, bins)
         return metrics.reliability(labels, self.probabilities, bins)
 
 
-def score(labels: Labels, answers: Answers, settings: Evaluate) -> dict[str, float | int]:
+def score(labels: Gold, answers: Answers, settings: Evaluate) -> dict[str, float | int]:
     """One model's entry of metrics.json, without its speed.
 
     Args:
@@ -87,10 +98,10 @@ def score(labels: Labels, answers: Answers, settings: Evaluate) -> dict[str, flo
     """
     found = (
         _class_scores(labels, answers, settings)
-        if answers.task == "single_label"
+        if not isinstance(labels, GoldTags | GoldAnswers) and answers.task == "single_label"
         else _scores(answers.moments(labels), settings)
     )
-    if answers.task != "regression":
+    if answers.task not in ("regression", "question_answering"):
         found |= {"ece": answers.reliability(labels, settings.calibration_bins).ece, "temperature": answers.temperature}
     found |= {"parameters": answers.parameters, "megabytes": answers.file_bytes / 1e6}
     return found | ({"members": answers.members} if answers.members > 1 else {})
@@ -118,7 +129,7 @@ def _scores(moments: Moments, settings: Evaluate) -> dict[str, float | int]:
 
 
 def compare(
-    labels: Labels, models: Mapping[str, Answers], candidate: str, settings: Evaluate, *, seed: int
+    labels: Gold, models: Mapping[str, Answers], candidate: str, settings: Evaluate, *, seed: int
 ) -> dict[str, Any]:
     """`comparison` of metrics.json, without the speed-up: the candidate against teacher and control.
 
@@ -131,27 +142,37 @@ def compare(
     """
     ours, teacher, control = models[candidate], models["teacher"], models["control"]
     against = _against_control(labels, ours, control, settings, seed)
-    scoring = SCORINGS[ours.task]
-    found: dict[str, Any] = likeness(teacher, ours) | {
+    found: dict[str, Any] = likeness(teacher, ours, labels=labels) | {
         "gain_over_control": against.difference,
         "control": against.to_json(),
     }
-    taught = scoring.score(teacher.logits, labels)
+    taught = score_value(labels, teacher)
     if taught > 0:  # a ratio to nothing is absent, and a missing number fails its gate
-        found["teacher_ratio"] = scoring.score(ours.logits, labels) / taught
+        found["teacher_ratio"] = score_value(labels, ours) / taught
     return found
 
 
-def _against_control(labels: Labels, ours: Answers, control: Answers, settings: Evaluate, seed: int) -> Comparison:
+def score_value(labels: Gold, answers: Answers) -> float:
+    """The task's score."""
+    scoring = SCORINGS[answers.task]
+    if isinstance(labels, GoldTags | GoldAnswers):
+        return labels.moments(answers.logits).values[scoring.key]
+    return scoring.score(answers.logits, labels)
+
+
+def _against_control(labels: Gold, ours: Answers, control: Answers, settings: Evaluate, seed: int) -> Comparison:
     options: dict[str, Any] = {"replicates": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
-    if ours.task == "single_label":
+    if not isinstance(labels, GoldTags | GoldAnswers) and ours.task == "single_label":
         return paired_bootstrap(labels, ours.predictions, control.predictions, **options)
     return compare_scores([ours.moments(labels)], [control.moments(labels)], SCORINGS[ours.task].key, **options)
 
 
-def likeness(teacher: Answers, ours: Answers) -> dict[str, float]:
-    """How near a student's answers are to the teacher's, without gold labels."""
-    if ours.task == "single_label":
+def likeness(teacher: Answers, ours: Answers, *, labels: Gold | None = None) -> dict[str, float]:
+    """How near a student's answers are to the teacher's; gold labels, where given, only say where spans are."""
+    if isinstance(labels, GoldAnswers):
+        pairs = zip(labels.answers(teacher.logits), labels.answers(ours.logits), strict=True)
+        return {"agreement": float(np.mean([theirs == mine for theirs, mine in pairs]))}
+    if ours.task in ("single_label", "token_classification"):
         return {
             "agreement": metrics.agreement(teacher.predictions, ours.predictions),
             "kl": metrics.kl_divergence(teacher.log_probabilities, ours.log_probabilities),

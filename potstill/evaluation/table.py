@@ -19,6 +19,8 @@ ABSENT = "–"
 _SCORES: dict[TaskKind, tuple[tuple[str, str], ...]] = {
     "single_label": (("macro\nF1", "macro_f1"), ("\nECE", "ece")),
     "multi_label": (("macro\nF1", "macro_f1"), ("sub-\nset", "subset_accuracy")),
+    "token_classification": (("pre-\ncision", "precision"), ("re-\ncall", "recall")),
+    "question_answering": (("exact\nmatch", "exact_match"),),
     "regression": (("\nMSE", "mse"), ("Spear-\nman", "spearman")),
 }
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from potstill.export.quiet import errors_only
+from potstill.models.heads import task_of
+from potstill.serving.runtime import OUTPUTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,8 +27,11 @@ class _Logits(torch.nn.Module):
         super().__init__()
         self.model, self.names = model, names
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        output = self.model(**dict(zip(self.names, inputs, strict=True)))
+        if task_of(self.model) == "question_answering":
+            return output.start_logits, output.end_logits
+        logits: Tensor = output.logits
         return logits
 
 
@@ -38,7 +43,8 @@ def input_names(*, pair: bool) -> tuple[str, ...]:
 def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
     """Write the model in evaluation mode as fp32 ONNX with free batch and sequence sizes.
 
-    Output: `logits`, float32 [batch, classes].
+    Output: `logits`, float32 [batch, classes]; of entities [batch, sequence, tags]; of questions `start_logits` and
+    `end_logits`, each [batch, sequence].
     """
     names = input_names(pair=pair)
     # Two rows of unequal length: with one row, or without padding, the tracer would take that for a constant.
@@ -54,7 +60,7 @@ def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
             example,
             str(path),
             input_names=list(names),
-            output_names=["logits"],
+            output_names=OUTPUTS.get(task_of(model), ["logits"]),
             opset_version=OPSET,
             dynamo=True,
             external_data=False,

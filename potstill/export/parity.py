@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,21 +13,26 @@ import onnxruntime
 from potstill.config import TaskKind
 from potstill.data.batches import Batch, Labels, TokenDataset, sorted_batches
 from potstill.errors import ParityError
-from potstill.evaluation.numbers import correlation
 from potstill.evaluation.scoring import SCORINGS
+from potstill.training.predict import Collected
 
 Logits = npt.NDArray[np.float32]
 
 
 def onnx_logits(path: Path, dataset: TokenDataset, *, batch_tokens: int = 2048) -> Logits:
-    """[rows, classes] logits of an ONNX classifier over a dataset, in its order, on all cores."""
+    """Logits of an ONNX model over a dataset, in the order and form of `predict_logits`, on all cores."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [item.name for item in session.get_inputs()]
-    parts: dict[int, Logits] = {}
+    outputs = [item.name for item in session.get_outputs()]
+    collected: Collected | None = None
     for rows in sorted_batches(dataset.lengths, batch_tokens):
-        (output,) = session.run(["logits"], _feed(dataset.batch(rows), names))
-        parts |= dict(zip(rows.tolist(), output, strict=True))
-    return np.stack([parts[row] for row in range(len(dataset))]).astype(np.float32)
+        batch = dataset.batch(rows)
+        found = session.run(outputs, _feed(batch, names))
+        logits = found[0] if len(found) == 1 else np.stack(found, axis=-1)
+        collected = collected or Collected(dataset, logits.shape[-1])
+        collected.add(batch, logits.astype(np.float32, copy=False))
+    assert collected is not None
+    return collected.ordered()
 
 
 def _feed(batch: Batch, names: list[str]) -> dict[str, npt.NDArray[np.int64]]:
@@ -44,7 +50,8 @@ class Parity:
 
     Attributes:
         max_difference: largest absolute difference of a logit.
-        agreement: share of rows with the same label; of several labels, share of equal ones; of numbers, correlation.
+        agreement: share of rows (of entities: tokens) with the same label; of questions, of windows with the same span;
+            of several labels, share of equal ones; of numbers, correlation.
         accuracy_drop: torch accuracy minus the variant's, or of the task's score; negative where the variant is better.
         key: of that score.
     """
@@ -64,27 +71,25 @@ class Parity:
 
 
 def compare(torch_logits: Logits, variant: Logits, labels: Labels, task: TaskKind = "single_label") -> Parity:
-    """Compare [rows, outputs] logits.
+    """Compare logits in the form of `predict_logits`.
 
     Raises:
         ParityError: the variant gives NaN or infinite logits.
     """
-    if not np.isfinite(variant).all():
+    ours, theirs = flat(torch_logits), flat(variant)
+    if not np.isfinite(theirs).all():
         raise ParityError(
             "the exported model gives NaN or infinite logits; set project.precision to fp32 and train again"
         )
     scoring = SCORINGS[task]
     return Parity(
-        max_difference=float(np.abs(torch_logits - variant).max()),
-        agreement=_agreement(torch_logits, variant, task),
+        max_difference=float(np.abs(ours - theirs).max()),
+        agreement=scoring.agreement(torch_logits, variant),
         accuracy_drop=scoring.score(torch_logits, labels) - scoring.score(variant, labels),
         key=scoring.key,
     )
 
 
-def _agreement(ours: Logits, theirs: Logits, task: TaskKind) -> float:
-    if task == "regression":
-        return correlation(ours[:, 0], theirs[:, 0])
-    if task == "multi_label":
-        return float(((ours > 0) == (theirs > 0)).mean())
-    return float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
+def flat(logits: npt.NDArray[Any]) -> Logits:
+    """All logits as numbers [rows, outputs]; those of spans token after token."""
+    return np.concatenate([*logits]) if logits.dtype.kind == "O" else logits

@@ -35,6 +35,8 @@ HEADS: dict[TaskKind, Head] = {
     "single_label": Head(*_SENTENCE, None),
     "multi_label": Head(*_SENTENCE, "multi_label_classification"),
     "regression": Head(*_SENTENCE, "regression"),
+    "token_classification": Head("token classifier", "AutoModelForTokenClassification", "ForTokenClassification", None),
+    "question_answering": Head("model of questions", "AutoModelForQuestionAnswering", "ForQuestionAnswering", None),
 }
 
 

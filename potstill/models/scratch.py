@@ -20,7 +20,9 @@ def new_bert(params: Pretrain, vocabulary: int, seed: int) -> PreTrainedModel:
     """
     import torch
     from transformers import BertConfig, BertForMaskedLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # of the files it is saved to
     config = BertConfig(
         vocab_size=vocabulary,
         hidden_size=params.width,

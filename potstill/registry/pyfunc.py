@@ -5,6 +5,7 @@ The loader module that a registered version names; its data is the serving folde
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,21 +30,32 @@ class Classifier:
 
         Returns:
             Column `label`, and a column of probabilities for each label; of several labels `labels`, lists of those
-            that hold, in place of `label`; of numbers the one column `score`. The index of the input.
+            that hold, in place of `label`; of numbers the one column `score`; of entities the one column `entities`,
+            lists of type, start, end, text and score; of questions `answer`, `start`, `end`, `score`. The index of the
+            input.
         """
         import pandas
 
         columns = ["text", "text_pair"] if self._student.card.pair else ["text"]
         values = model_input[columns].astype(str)
         texts = list(values.itertuples(index=False, name=None)) if self._student.card.pair else list(values["text"])
-        answers = self._student.predict(texts)
         kind = self._student.card.kind
+        if kind in ("token_classification", "question_answering"):
+            return pandas.DataFrame(self._marked(texts), index=model_input.index)
+        answers = self._student.predict(texts)
         if kind == "regression":
             return pandas.DataFrame({"score": [answer.label for answer in answers]}, index=model_input.index)
         first = "labels" if kind == "multi_label" else "label"
         names = [str(label) for label in self._student.card.labels]
         rows = [[_named(answer.label), *answer.probabilities] for answer in answers]
         return pandas.DataFrame(rows, columns=[first, *names], index=model_input.index)
+
+    def _marked(self, texts: list[Any]) -> list[dict[str, Any]]:
+        """A row of columns for each text whose answer is a place in it."""
+        if self._student.card.kind == "token_classification":
+            return [{"entities": [asdict(entity) for entity in row.entities]} for row in self._student.tag(texts)]
+        kept = ("answer", "start", "end", "score")
+        return [{name: getattr(reply, name) for name in kept} for reply in self._student.answer(texts)]
 
 
 def _named(label: object) -> str | list[str]:

@@ -20,7 +20,7 @@ from potstill.search.pareto import Point
 from potstill.search.space import changes, distill_section, settings
 from potstill.search.study import Trial
 
-PAGE, FACTS, CHEAPEST = "index.html", "search.json", "cheapest"
+PAGE, FACTS, CHEAPEST = "index.html", "facts.json", "cheapest"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Found:
 
 
 def write_outcome(found: Found, params: Params, folder: Path) -> None:
-    """Write `search.json`, `index.html`, `pareto.svg`, `pareto.png`, and of the cheapest student its serving folder
+    """Write `facts.json`, `index.html`, `pareto.svg`, `pareto.png`, and of the cheapest student its serving folder
     `cheapest/` and, where the pipeline makes it, `cheapest.yaml` for `potstill run --params`.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def write_outcome(found: Found, params: Params, folder: Path) -> None:
 
 
 def facts(found: Found, params: Params) -> dict[str, Any]:
-    """The content of search.json."""
+    """The content of facts.json."""
     front, cheapest = {point.name for point in found.front}, found.cheapest
     return {
         "study": found.study,

@@ -7,7 +7,8 @@ in their own form, and accept pickled bodies. What they would give, checked bodi
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -20,24 +21,32 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from potstill.serving.openapi import describe
+from potstill.serving.openapi import describe, typed_endpoint
 from potstill.serving.release import Release
 from potstill.serving.runtime import Prediction, Student, Text
 from potstill.serving.schemas import (
     RESPONSES,
     Answer,
+    AnswerQuestions,
+    AnswerResponse,
     ClassifyPairs,
     ClassifyTexts,
+    Entity,
     Failure,
     Info,
     LabelsAnswer,
     ModelVersion,
     NumberAnswer,
     PredictRequest,
+    Reply,
     Score,
+    Tagged,
+    TagResponse,
+    TagTexts,
 )
 from potstill.serving.scores import scored
 
+A = TypeVar("A")
 B = TypeVar("B", bound=BaseModel)
 
 
@@ -55,12 +64,10 @@ def create_app(release: Release) -> Starlette:
     description = JSONResponse(describe(release)).body
     app = Starlette(
         routes=[
-            Route("/v1/classify", endpoints.classify, methods=["POST"]),
-            Route("/predict", endpoints.predict, methods=["POST"]),
+            *endpoints.of_the_task(),
             Route("/info", endpoints.info),
             Route("/openapi.json", lambda _: _json(description)),
-            # As Text Embeddings Inference does. It also takes the place of BentoML's page, which loads trackers.
-            Route("/", endpoints.predict, methods=["POST"]),
+            # It takes the place of BentoML's page, which loads trackers.
             Route("/", endpoints.info),
         ],
         exception_handlers={
@@ -83,6 +90,39 @@ class Endpoints:
         card = release.card
         self._names = [str(label) for label in card.labels]
         self._version = ModelVersion(bento=release.tag, candidate=release.candidate, variant=card.variant)
+
+    def of_the_task(self) -> list[Route]:
+        """Where this model answers; elsewhere it says 404."""
+        typed = typed_endpoint(self._release.card)
+        answer = {"tag": self.tag, "answer": self.answer, "classify": self.classify}[typed.name]
+        routes = [Route(typed.path, answer, methods=["POST"])]
+        if typed.name == "classify":
+            # Both as Text Embeddings Inference has them.
+            routes += [Route(path, self.predict, methods=["POST"]) for path in ("/predict", "/")]
+        return routes
+
+    async def tag(self, request: Request) -> Response:
+        """`POST /v1/tag`."""
+        body = await self._read(request, TagTexts)
+        self._check(body.texts)
+        found = await self._run(request, lambda student: student.tag(body.texts))
+        answers = [
+            Tagged.model_construct(
+                entities=[Entity.model_construct(**asdict(entity)) for entity in tagging.entities],
+                truncated=tagging.truncated,
+            )
+            for tagging in found
+        ]
+        return _json(TagResponse.model_construct(predictions=answers, model=self._version))
+
+    async def answer(self, request: Request) -> Response:
+        """`POST /v1/answer`."""
+        body = await self._read(request, AnswerQuestions)
+        asked = [(item.question, item.context) for item in body.questions]
+        self._check(asked)
+        found = await self._run(request, lambda student: student.answer(asked))
+        answers = [Reply.model_construct(**asdict(reply)) for reply in found]
+        return _json(AnswerResponse.model_construct(predictions=answers, model=self._version))
 
     async def classify(self, request: Request) -> Response:
         """`POST /v1/classify`."""
@@ -171,20 +211,27 @@ class Endpoints:
 
     async def _predict(self, request: Request, texts: Sequence[Text]) -> list[Prediction]:
         self._check(texts)
+        return await self._run(request, lambda student: student.predict(texts))
+
+    async def _run(self, request: Request, work: Callable[[Student], list[A]]) -> list[A]:
+        """What the student answers, computed in a thread in its turn."""
         student: Student | None = request.app.state.student
         if student is None:
             raise RefusedError(503, "Unavailable", "the model is not loaded yet; wait until /readyz answers")
-        return await anyio.to_thread.run_sync(student.predict, texts, limiter=_limiter(request, student))
+        return await anyio.to_thread.run_sync(work, student, limiter=_limiter(request, student))
 
     def _check(self, texts: Sequence[Text]) -> None:
         """Refuse what is over a limit, before it is tokenized."""
+        what = "question" if self._release.card.kind == "question_answering" else "text"
         if len(texts) > self._limits.max_texts:
-            raise RefusedError(413, "TooManyTexts", f"{len(texts)} texts; at most {self._limits.max_texts} a request")
+            raise RefusedError(413, "TooManyTexts", f"{len(texts)} {what}s; at most {self._limits.max_texts} a request")
         for position, text in enumerate(texts):
             characters = len(text) if isinstance(text, str) else sum(map(len, text))
             if characters > self._limits.max_characters:
                 limit = self._limits.max_characters
-                raise RefusedError(413, "TextTooLong", f"text {position} has {characters} characters; at most {limit}")
+                raise RefusedError(
+                    413, "TextTooLong", f"{what} {position} has {characters} characters; at most {limit}"
+                )
 
 
 def _limiter(request: Request, student: Student) -> CapacityLimiter:

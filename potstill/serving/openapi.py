@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from potstill import __version__
 from potstill.serving.release import Release
+from potstill.serving.runtime import ModelCard
 from potstill.serving.schemas import (
     RESPONSES,
+    AnswerQuestions,
     ClassifyPairs,
     ClassifyTexts,
     Failure,
     Info,
     PredictRequest,
     Score,
+    TagTexts,
 )
 
 REFERENCE = "#/components/schemas/{model}"
@@ -28,45 +32,66 @@ REFUSALS = {
 }
 
 
+@dataclass(frozen=True)
+class Typed:
+    """The typed endpoint of a task, `/v1/<name>`."""
+
+    name: str
+    summary: str
+    request: type[BaseModel]
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return f"/v1/{self.name}"
+
+
+def typed_endpoint(card: ModelCard) -> Typed:
+    """The one that a model answers."""
+    if card.kind == "token_classification":
+        return Typed("tag", "Find the entities of texts", TagTexts)
+    if card.kind == "question_answering":
+        return Typed("answer", "Answer questions about texts", AnswerQuestions)
+    return Typed("classify", "Classify texts", ClassifyPairs if card.pair else ClassifyTexts)
+
+
 def describe(release: Release) -> dict[str, Any]:
     """The document that `/openapi.json` answers with."""
-    request, response = classify_request(release), RESPONSES[release.card.kind]
+    typed, response = typed_endpoint(release.card), RESPONSES[release.card.kind]
+    classifies = typed.name == "classify"
+    models: list[type[BaseModel]] = [typed.request, response, Failure, Info]
     _, schemas = models_json_schema(
-        [(model, "validation") for model in (request, response, PredictRequest, Score, Failure, Info)],
+        [(model, "validation") for model in (*models, *((PredictRequest, Score) if classifies else ()))],
         ref_template=REFERENCE,
     )
-    scores = {"type": "array", "items": _reference("Score")}
+    paths = {typed.path: _post(typed.summary, typed.request.__name__, _reference(response.__name__))}
     return {
         "openapi": "3.1.0",
         "info": {"title": release.settings.name, "version": release.tag or __version__},
         "components": {"schemas": schemas["$defs"]},
-        "paths": {
-            "/v1/classify": _post("Classify texts", request.__name__, _reference(response.__name__)),
-            "/predict": _post(
-                "Classify texts, in the form of Text Embeddings Inference",
-                "PredictRequest",
-                {"anyOf": [scores, {"type": "array", "items": scores}]},
-            ),
-            "/info": {"get": {"summary": "What runs here", "responses": {"200": _content("", _reference("Info"))}}},
-        },
+        "paths": paths
+        | (_predict() if classifies else {})
+        | {"/info": {"get": {"summary": "What runs here", "responses": {"200": _content("", _reference("Info"))}}}},
     }
 
 
-def classify_request(release: Release) -> type[ClassifyTexts] | type[ClassifyPairs]:
-    """The body `/v1/classify` takes."""
-    return ClassifyPairs if release.card.pair else ClassifyTexts
+def _predict() -> dict[str, Any]:
+    scores = {"type": "array", "items": _reference("Score")}
+    summary = "Classify texts, in the form of Text Embeddings Inference"
+    return {"/predict": _post(summary, "PredictRequest", {"anyOf": [scores, {"type": "array", "items": scores}]})}
 
 
 def bento_routes(release: Release) -> list[dict[str, Any]]:
     """The typed endpoint in the form of BentoML's `/schema.json`, from which its clients make their methods."""
+    typed = typed_endpoint(release.card)
     return [
         {
-            "name": "classify",
-            "route": "/v1/classify",
-            "description": "Classify texts",
+            "name": typed.name,
+            "route": typed.path,
+            "description": typed.summary,
             "batchable": False,
             "is_task": False,
-            "input": TypeAdapter(classify_request(release)).json_schema(),
+            "input": TypeAdapter(typed.request).json_schema(),
             "output": {"type": "object"},
         }
     ]

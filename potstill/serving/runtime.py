@@ -7,12 +7,12 @@ what was evaluated is what is served.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from tokenizers import Encoding, Tokenizer
 
 from potstill.artifacts import verify
 from potstill.config import Strict, TaskKind
+from potstill.data.alignment import UNSEEN, own_token, sight, speakers, unit_classes
+from potstill.data.tags import entities_of, units_of
+from potstill.data.windows import Window, Windower, best_spans
 from potstill.errors import ModelError
 
 Floats = npt.NDArray[np.float32]
@@ -37,7 +40,11 @@ KINDS: dict[str, TaskKind] = {
     "classification": "single_label",
     "multi_label": "multi_label",
     "regression": "regression",
+    "token_classification": "token_classification",
+    "question_answering": "question_answering",
 }
+# What the ONNX file gives: start and end are put side by side.
+OUTPUTS: dict[TaskKind, list[str]] = {"question_answering": ["start_logits", "end_logits"]}
 # Texts tokenized at a time: bounds the memory of a long list and is ample to sort by length.
 WINDOW = 4096
 
@@ -46,7 +53,7 @@ class ModelCard(Strict):
     """`model.json` of a serving folder (docs/artifacts.md)."""
 
     format: Literal[1]
-    task: Literal["classification", "multi_label", "regression"]
+    task: Literal["classification", "multi_label", "regression", "token_classification", "question_answering"]
     variant: Literal["int8", "fp32"]
     labels: Annotated[list[Label], Field(min_length=1)]
     pair: bool
@@ -54,6 +61,9 @@ class ModelCard(Strict):
     pad_token_id: Annotated[int, Field(ge=0)]
     temperature: Annotated[float, Field(gt=0)]
     inputs: Annotated[list[Literal["input_ids", "attention_mask", "token_type_ids"]], Field(min_length=1)]
+    # Of questions: tokens that windows of a context share, and whether a context may have no answer.
+    stride: Annotated[int, Field(ge=0)] = 0
+    no_answer: bool = False
 
     @model_validator(mode="after")
     def _labels_stay_apart_as_text(self) -> Self:
@@ -65,8 +75,13 @@ class ModelCard(Strict):
 
     @property
     def kind(self) -> TaskKind:
-        """What the logits are: of one class of several, of several labels, or a number."""
+        """What the logits are: of one class of several, of several labels, a number, entities or an answer."""
         return KINDS[self.task]
+
+    @property
+    def outputs(self) -> list[str]:
+        """What the ONNX file gives."""
+        return OUTPUTS.get(self.kind, ["logits"])
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,54 @@ class Prediction:
     logits: list[float]
     tokens: int
     truncated: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """An entity in a text: its type, its characters (`end` exclusive), and the mean probability of its units' tags."""
+
+    type: str
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """The entities of one text, in order; whether it was longer than the model's limit and was cut."""
+
+    entities: list[Found]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to one question.
+
+    Attributes:
+        answer: a part of the context; None where the context has no answer.
+        start: its first character; 0 without an answer.
+        end: the character after its last.
+        score: its share of the probability of the best spans (and of none, where there may be no answer).
+        windows: into how many the context was cut.
+    """
+
+    answer: str | None
+    start: int
+    end: int
+    score: float
+    windows: int
+
+
+class Tokens(Protocol):
+    """One row of the model's input."""
+
+    @property
+    def ids(self) -> list[int]: ...  # noqa: D102
+
+    @property
+    def type_ids(self) -> list[int]: ...  # noqa: D102
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -156,6 +219,8 @@ class Student:
             raise ModelError(f"{folder} cannot be loaded ({_first(error)}); run the export stage again") from error
         self._tokenizer.enable_truncation(self.card.max_length)
         self._tokenizer.no_padding()
+        if self.card.kind == "question_answering":
+            self._windower = Windower(self._tokenizer, self.card.max_length, self.card.stride)
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
         """The answer for each text, in the caller's order.
@@ -184,6 +249,71 @@ class Student:
         """[texts, labels] logits in the caller's order; see `predict`."""
         return self._answer(texts)[0]
 
+    def tag(self, texts: Sequence[str]) -> list[Tagging]:
+        """The entities of each text, in the caller's order; for a model of entities."""
+        return [self.tagging(text, *read) for text, read in zip(texts, self.read(texts), strict=True)]
+
+    def tagging(self, text: str, encoding: Encoding, logits: Floats) -> Tagging:
+        """The entities of a text from what `read` gave for it."""
+        units = units_of(text)
+        tokens = speakers(encoding.offsets, encoding.special_tokens_mask, units)
+        found = softmax(logits, self.card.temperature)
+        asked = own_token(tokens)
+        classes = unit_classes(logits[tokens[asked]].argmax(axis=1), sight(tokens))
+        # A unit that shares its token is as sure as that; one that was cut has no say.
+        sure = np.where(tokens == UNSEEN, 0.0, found.max(axis=1)[tokens])
+        tags = [str(self.card.labels[at]) for at in classes.tolist()]
+        entities = []
+        for kind, first, last in entities_of(tags):
+            start, end = units[first].start, units[last - 1].end
+            entities.append(Found(kind, start, end, text[start:end], float(sure[first:last].mean())))
+        return Tagging(entities, bool(encoding.overflowing))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Cuts at the model's limit and does not pad; not to be changed."""
+        return self._tokenizer
+
+    def read(self, texts: Sequence[str]) -> list[tuple[Encoding, Floats]]:
+        """The tokens of each text and their logits [tokens, labels], in the caller's order."""
+        if self.card.kind != "token_classification":
+            raise TypeError(f"the model is for {self.card.kind}, not for entities")
+        read: list[tuple[Encoding, Floats]] = []
+        for start in range(0, len(texts), WINDOW):
+            encodings = self._tokenizer.encode_batch(list(texts[start : start + WINDOW]))
+            read += zip(encodings, self._per_token(encodings), strict=True)
+        return read
+
+    def answer(self, questions: Sequence[tuple[str, str]]) -> list[Reply]:
+        """The answer to each (question, context), in the caller's order; for a model of questions."""
+        if self.card.kind != "question_answering":
+            raise TypeError(f"the model is for {self.card.kind}, not for questions")
+        rows = self.windows(questions)
+        logits = iter(self.read_windows([window for windows in rows for window in windows]))
+        return [
+            reply(context, windows, [next(logits) for _ in windows], no_answer=self.card.no_answer)
+            for (_, context), windows in zip(questions, rows, strict=True)
+        ]
+
+    def windows(self, questions: Sequence[tuple[str, str]]) -> list[list[Window]]:
+        """[questions] the windows in which each (question, context) is read."""
+        return self._windower([question for question, _ in questions], [context for _, context in questions])
+
+    def read_windows(self, windows: Sequence[Window]) -> list[Floats]:
+        """[tokens, 2] start and end logits of each window."""
+        return self._per_token(windows)
+
+    def _per_token(self, rows: Sequence[Tokens]) -> list[Floats]:
+        """[tokens, outputs] logits of each row."""
+        found: list[Floats] = [np.empty((0, 0), dtype=np.float32)] * len(rows)
+
+        def keep(part: list[int], values: Floats) -> None:
+            for row, logits in zip(part, values, strict=True):
+                found[row] = logits[: len(rows[row].ids)]
+
+        self._compute(rows, keep)
+        return found
+
     def _answer(self, texts: Sequence[Text]) -> tuple[Floats, list[int], list[bool]]:
         if any(isinstance(text, str) is self.card.pair for text in texts):
             raise TypeError(f"the model classifies {'pairs of texts' if self.card.pair else 'single texts'}")
@@ -192,19 +322,26 @@ class Student:
         truncated: list[bool] = []
         for start in range(0, len(texts), WINDOW):
             encodings = self._tokenizer.encode_batch_fast(list(texts[start : start + WINDOW]))
-            self._compute(encodings, logits[start : start + WINDOW])
+            self._fill(encodings, logits[start : start + WINDOW])
             tokens += [len(encoding) for encoding in encodings]
             truncated += [bool(encoding.overflowing) for encoding in encodings]
         return logits, tokens, truncated
 
-    def _compute(self, encodings: list[Encoding], logits: Floats) -> None:
-        """Fill `logits`, batch by batch, longest first."""
-        batches = self._batches([len(encoding) for encoding in encodings])
+    def _fill(self, encodings: list[Encoding], logits: Floats) -> None:
+        def keep(part: list[int], values: Floats) -> None:
+            logits[part] = values
+
+        self._compute(encodings, keep)
+
+    def _compute(self, encodings: Sequence[Tokens], keep: Callable[[list[int], Floats], None]) -> None:
+        """Hand the logits of each batch to `keep`, longest first; a padded batch's reach beyond its shorter rows."""
+        batches = self._batches([len(encoding.ids) for encoding in encodings])
         shares = [batches[first :: self.threads] for first in range(min(self.threads, len(batches)))]
 
         def work(share: list[list[int]]) -> None:
             for rows in share:
-                logits[rows] = self._session.run(["logits"], self._feed([encodings[row] for row in rows]))[0]
+                outputs = self._session.run(self.card.outputs, self._feed([encodings[row] for row in rows]))
+                keep(rows, outputs[0] if len(outputs) == 1 else np.stack(outputs, axis=-1))
 
         others = [self._pool.submit(work, share) for share in shares[1:]]
         for share in shares[:1]:
@@ -229,19 +366,37 @@ class Student:
             batches[-1].append(row)
         return batches
 
-    def _feed(self, encodings: list[Encoding]) -> dict[str, npt.NDArray[np.int64]]:
+    def _feed(self, encodings: list[Tokens]) -> dict[str, npt.NDArray[np.int64]]:
         """The model's inputs, each [batch, sequence], padded to the longest row."""
-        shape = len(encodings), max(len(encoding) for encoding in encodings)
+        shape = len(encodings), max(len(encoding.ids) for encoding in encodings)
         feed: dict[str, npt.NDArray[np.int64]] = {name: np.zeros(shape, dtype=np.int64) for name in self.card.inputs}
         if "input_ids" in feed:
             feed["input_ids"].fill(self.card.pad_token_id)
         for row, encoding in enumerate(encodings):
             for name, values in feed.items():
-                values[row, : len(encoding)] = 1 if name == "attention_mask" else _values(encoding, name)
+                values[row, : len(encoding.ids)] = 1 if name == "attention_mask" else _values(encoding, name)
         return feed
 
 
-def _values(encoding: Encoding, name: str) -> list[int]:
+def reply(context: str, windows: Sequence[Window], logits: Sequence[Floats], *, no_answer: bool) -> Reply:
+    """The best answer over the windows of a context.
+
+    Args:
+        context: the text that the windows' characters count.
+        windows: in order.
+        logits: of each window, [tokens, 2]: start and end.
+        no_answer: whether there may be none; then there is none where that scores at least as much as any span.
+    """
+    spans, nothing = best_spans(windows, [both[:, 0] for both in logits], [both[:, 1] for both in logits])
+    scores = [span.score for span in spans] + ([nothing] if no_answer or not spans else [])
+    shares = softmax(np.array(scores), 1.0)
+    if not spans or (no_answer and nothing >= spans[0].score):
+        return Reply(None, 0, 0, float(shares[-1]), len(windows))
+    start, end, _ = spans[0]
+    return Reply(context[start:end], start, end, float(shares[0]), len(windows))
+
+
+def _values(encoding: Tokens, name: str) -> list[int]:
     return list(encoding.ids if name == "input_ids" else encoding.type_ids)
 
 

@@ -33,6 +33,58 @@ class ClassifyPairs(Body):
     texts: Annotated[list[Pair], Field(min_length=1)]
 
 
+class TagTexts(Body):
+    """`POST /v1/tag`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["Jane Austen was born in Hampshire."]}]})
+    texts: Annotated[list[str], Field(min_length=1)]
+
+
+class Question(Body):
+    """A question and the text that it is about."""
+
+    question: Annotated[str, Field(min_length=1)]
+    context: Annotated[str, Field(min_length=1)]
+
+
+class AnswerQuestions(Body):
+    """`POST /v1/answer`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"questions": [{"question": "Where?", "context": "She lived in Bath."}]}]}
+    )
+    questions: Annotated[list[Question], Field(min_length=1)]
+
+
+class Entity(Body):
+    """An entity: its type, its characters (`end` exclusive), what they are, and how sure the model is."""
+
+    type: str
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+class Tagged(Body):
+    """One text's entities in order, and whether the text was cut to the model's length."""
+
+    entities: list[Entity]
+    truncated: bool
+
+
+class Reply(Body):
+    """One question's answer (null: the context has none), its characters in the context, how sure the model is, and
+    into how many windows the context was cut.
+    """
+
+    answer: str | None
+    start: int
+    end: int
+    score: float
+    windows: int
+
+
 class Answer(Body):
     """One text's label, the probability of every label, and whether the text was cut to the model's length."""
 
@@ -85,8 +137,27 @@ class NumbersResponse(Body):
     model: ModelVersion
 
 
-# What `POST /v1/classify` answers, by the model's task.
-RESPONSES: dict[TaskKind, type[ClassifyResponse] | type[LabelsResponse] | type[NumbersResponse]] = {
+class TagResponse(Body):
+    """Entities in the order of the request's texts."""
+
+    predictions: list[Tagged]
+    model: ModelVersion
+
+
+class AnswerResponse(Body):
+    """Answers in the order of the request's questions."""
+
+    predictions: list[Reply]
+    model: ModelVersion
+
+
+# What a model answers, by its task.
+RESPONSES: dict[
+    TaskKind,
+    type[ClassifyResponse] | type[LabelsResponse] | type[NumbersResponse] | type[TagResponse] | type[AnswerResponse],
+] = {
+    "token_classification": TagResponse,
+    "question_answering": AnswerResponse,
     "single_label": ClassifyResponse,
     "multi_label": LabelsResponse,
     "regression": NumbersResponse,

@@ -69,5 +69,10 @@ class Classifier:
 def _warm_up(student: Student) -> None:
     """Answer a short and a long text: BentoML reports ready only after this."""
     short, long = "ready", "ready " * student.card.max_length
-    texts: list[Text] = [(short, short), (long, long)] if student.card.pair else [short, long]
-    student.predict(texts)
+    if student.card.kind == "question_answering":
+        student.answer([(short, short), (short, long)])
+    elif student.card.kind == "token_classification":
+        student.tag([short, long])
+    else:
+        texts: list[Text] = [(short, short), (long, long)] if student.card.pair else [short, long]
+        student.predict(texts)

@@ -104,7 +104,8 @@ def _hop(
     setting: Setting,
 ) -> Teaching:
     """One assistant, trained or found, as the teacher of the next."""
-    own = replace(setting, checkpoints=setting.checkpoints / f"assistant-{number}")
+    # Whoever watches wants the student's scores.
+    own = replace(setting, checkpoints=setting.checkpoints / f"assistant-{number}", watch=None)
     folder = own.checkpoints / "finished"
     found, layers = finished.kept(folder), params.assistants[number - 1]
     outcome = found or _train(params, teaching, dataset, score, own)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from potstill.data.batches import Batch, TokenDataset, sorted_batches
+from potstill.data.batches import SPAN, Batch, TokenDataset, sorted_batches
+from potstill.distillation.outputs import logits_of
 from potstill.training.precision import Precision, autocast
 
 if TYPE_CHECKING:
@@ -29,6 +30,33 @@ def model_inputs(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items() if array is not None}
 
 
+class Collected:
+    """Logits that come batch by batch, put in the dataset's order."""
+
+    def __init__(self, dataset: TokenDataset, classes: int) -> None:
+        self._form = dataset.labels.dtype
+        self._found: npt.NDArray[Any] = (
+            np.empty(len(dataset), dtype=object)
+            if self._form == SPAN or self._form.kind == "O"
+            else np.empty((len(dataset), classes), dtype=np.float32)
+        )
+        self._none = np.empty((0, classes), dtype=np.float32)
+
+    def add(self, batch: Batch, logits: npt.NDArray[np.float32]) -> None:
+        """The logits of a batch, [batch, classes] or [batch, sequence, classes]."""
+        if batch.answers is None:
+            self._found[batch.rows] = logits
+            return
+        for row, values, asked in zip(batch.rows, logits, batch.answers, strict=True):
+            self._found[row] = values[asked]
+
+    def ordered(self) -> npt.NDArray[Any]:
+        """[rows, classes]; of classes of tokens [answers, classes]; of spans [rows] objects, each [tokens, 2]."""
+        return (
+            self._found if self._form == SPAN or self._form.kind != "O" else np.concatenate([self._none, *self._found])
+        )
+
+
 @torch.inference_mode()
 def predict_logits(
     model: PreTrainedModel,
@@ -38,24 +66,26 @@ def predict_logits(
     device: torch.device | None = None,
     precision: Precision = "fp32",
     advance: Callable[[float], None] | None = None,
-) -> npt.NDArray[np.float32]:
-    """[rows, classes] logits in fp32, in the dataset's order, whatever the batches were.
+) -> npt.NDArray[Any]:
+    """Logits in fp32, in the dataset's order, whatever the batches were.
 
-    Batches have `batch_tokens` padded tokens, by default as many as the device works through fastest.
-    The model is put in evaluation mode and back in the mode it was in.
+    [rows, classes]; of classes of tokens [answers, classes], those of the tokens that are asked, row after row; of
+    spans [rows] objects, each [tokens, 2]. Batches have `batch_tokens` padded tokens, by default as many as the device
+    works through fastest. The model is put in evaluation mode and back in the mode it was in.
     """
     device = device or next(model.parameters()).device
     was_training = model.training
     model.eval()
-    logits = np.empty((len(dataset), model.config.num_labels), dtype=np.float32)
+    collected = Collected(dataset, model.config.num_labels)
     for rows in sorted_batches(dataset.lengths, batch_tokens or BATCH_TOKENS.get(device.type, 8192)):
+        batch = dataset.batch(rows)
         with autocast(device, precision):
-            output = model(**model_inputs(dataset.batch(rows), device)).logits
-        logits[rows] = output.float().cpu().numpy()
+            output = logits_of(model(**model_inputs(batch, device)))
+        collected.add(batch, output.float().cpu().numpy())
         if advance is not None:
             advance(len(rows))
     model.train(was_training)
-    return logits
+    return collected.ordered()
 
 
 def accuracy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:

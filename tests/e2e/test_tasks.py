@@ -17,12 +17,9 @@ import pytest
 from potstill.artifacts import read_json
 from potstill.config import load_params
 from tests.conftest import BAD, GOOD, NEUTRAL
+from tests.e2e.test_tiny import STAGES
 from tests.tasks.data_workspace import make_workspace, run_stages
 
-STAGES = [
-    *("ingest", "prepare", "validate", "tokenize", "teacher", "signals"),
-    *("distill", "finetune", "control", "export", "evaluate"),
-]
 TRAINING = {"learning_rate": 0.005, "batch_tokens": 512, "average_decay": 0.9}
 GENTLE = {"learning_rate": 0.003, "batch_tokens": 256}
 COMMON: dict[str, dict[str, Any]] = {

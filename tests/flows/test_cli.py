@@ -28,7 +28,19 @@ def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
     # Time of this process's own, so that a busy machine does not count.
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 0.5
     assert shown.returncode == 0
-    for command in ("run", "status", "probe", "serve", "init", "doctor", "schedule", "approve", "veto", "accept"):
+    for command in (
+        "run",
+        "status",
+        "probe",
+        "search",
+        "serve",
+        "init",
+        "doctor",
+        "schedule",
+        "approve",
+        "veto",
+        "accept",
+    ):
         assert command in shown.stdout
 
 
@@ -49,6 +61,7 @@ def test_version(tmp_path: Path) -> None:
         (["run", "--set", "a=1"], 3, "params.yaml does not exist"),
         (["status"], 3, "params.yaml does not exist"),
         (["probe"], 3, "params.yaml does not exist"),
+        (["search"], 3, "params.yaml does not exist"),
         (["serve"], 3, "params.yaml does not exist"),
         (["schedule"], 3, "params.yaml does not exist"),
         (["approve", "1"], 3, "params.yaml does not exist"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from potstill.config import load_params, parse_params, read_params
+from potstill.config import load_params, parse_distill, parse_params, read_params
 from potstill.errors import ParamsError
 
 DEFAULT = Path(__file__).resolve().parents[2] / "params.yaml"
@@ -101,6 +101,9 @@ def test_the_default_file_fits() -> None:
         ("general.layers", [0, 1], "general.layers are [0, 1] and distill.layers [0, 2, 4]; give both the same"),
         ("general.terms", [{"kind": "ce"}], "general: the term ce compares answers to a task"),
         ("general.masked_lm", {"kl": 0.0, "ce": 0.0}, "general.masked_lm: kl and ce are both 0"),
+        ("prepare.augment.replacements", 1, "replacements is 1, but no model makes them; name a masked"),
+        ("project.processes", 0, "project.processes = 0: input should be greater than 0"),
+        ("distill.adversarial", {"epsilon": 0}, "distill.adversarial.epsilon = 0: input should be greater than 0"),
         ("schedule.cron", "daily", "schedule.cron = 'daily'"),
         # A section that may be null.
         ("prepare.augment", {"crps": 1}, "unknown key 'prepare.augment.crps'; did you mean 'crops'"),
@@ -231,3 +234,28 @@ def test_a_file_that_is_no_params_file(tmp_path: Path, text: str, message: str) 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="does not exist"):
         load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"packing": True}, "compile is true, but packing is true"),
+        ({"adversarial": {}}, "compile is true, but adversarial steps change the model's passes"),
+        ({"mixup": {}}, "compile is true, but mixup changes the model's passes"),
+        ({"terms": [{"kind": "hidden"}]}, "compile is true, but the loss term hidden looks into the model's passes"),
+    ],
+)
+def test_what_changes_a_models_passes_is_not_compiled(changes: dict[str, Any], message: str) -> None:
+    plan = {"epochs": 1, "learning_rate": 1e-3, "layers": [0], "compile": True}
+    assert parse_distill(plan).compile is True
+    with pytest.raises(ParamsError, match=message):
+        parse_distill(plan | changes)
+
+
+def test_the_generator_has_a_place_of_its_own() -> None:
+    model = {"kind": "file", "path": "models/bert"}
+    value = changed("ingest.generator", model)
+    assert parse_params(value).ingest.generator is not None
+    value["ingest"]["data"]["generator"] = model
+    with pytest.raises(ParamsError, match="data has a source generator, which is where the generator goes"):
+        parse_params(value)

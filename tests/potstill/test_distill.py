@@ -163,3 +163,62 @@ def test_teachers_and_methods_that_do_not_fit_are_refused(
     monkeypatch.setattr("potstill.training.together.train", lambda *_: pytest.fail("it trained"))
     with pytest.raises(PotstillError, match=message):
         distill([({"first": teacher} | others)[name] for name in names], TEXTS, LABELS, **QUICK, **changes)
+
+
+# --- several labels, numbers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "labels", "report"),
+    [
+        (
+            "multi_label", ["good", "bad"], [["good"], [], ["bad", "good"], [1]],
+            {"agreement", "kl", "micro_f1", "teacher_micro_f1"},
+        ),
+        ("regression", ["score"], [0.5, -1, 2.0, 3], {"correlation", "rmse", "r2", "teacher_r2"}),
+    ],
+)  # fmt: skip
+def test_a_teacher_of_another_task_teaches_it(
+    task: Any, names: list[str], labels: list[Any], report: set[str], tiny_base: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer, pipeline
+
+    torch.manual_seed(3)
+    model, words = load_classifier(tiny_base, names, task), AutoTokenizer.from_pretrained(tiny_base)
+    gold = (labels * 30)[:120]
+    found = distill(model, TEXTS, gold, tokenizer=words, layers=[0, 2], transfer=["one more"], **QUICK)
+    assert set(found.report) == {"rows", "dev_rows"} | report
+    found.save_pretrained(tmp_path)
+    scores = pipeline("text-classification", model=str(tmp_path), top_k=None)(["superb"])[0]
+    assert {item["label"] for item in scores} == set(names)
+    alone = distill([model, model], TEXTS, tokenizer=words, layers=[0], **QUICK)
+    assert set(alone.report) == {"rows", "dev_rows"} | {
+        key for key in report if key in ("agreement", "kl", "correlation", "rmse")
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "labels", "message"),
+    [
+        ("multi_label", ["good", "bad"], ["good"] * 120, "has the label 'good' for text 0; give a list of those"),
+        ("multi_label", ["good", "bad"], [["fine"]] * 120, "does not know the label 'fine'"),
+        ("regression", ["score"], ["much"] * 120, "are not all numbers"),
+        ("regression", ["score"], [1.0] * 3, "texts has 120 texts and 3 labels"),
+    ],
+)
+def test_labels_that_are_not_of_the_teachers_task(
+    task: Any, names: list[str], labels: list[Any], message: str, tiny_base: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    model, words = load_classifier(tiny_base, names, task), AutoTokenizer.from_pretrained(tiny_base)
+    with pytest.raises(PotstillError, match=message):
+        distill(model, TEXTS, labels, tokenizer=words, **QUICK)
+
+
+def test_students_of_numbers_do_not_teach_each_other(tiny_base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    model, words = load_classifier(tiny_base, ["score"], "regression"), AutoTokenizer.from_pretrained(tiny_base)
+    with pytest.raises(PotstillError, match=r"distill\.mutual has students compare probabilities of classes"):
+        distill(model, TEXTS, tokenizer=words, layers=[0], mutual={"students": [[0], [1]]}, **QUICK)

@@ -94,7 +94,7 @@ def test_every_point_is_measured_and_the_curve_is_drawn(searched: tuple[Path, Fo
         assert 0 <= point.accuracy <= 1
         assert 0 < point.milliseconds < point.numbers["p99_ms"] + 1e-9
     assert found.front
-    facts = read_json(folder / "reports/search/search.json")
+    facts = read_json(folder / "reports/search/facts.json")
     assert facts["cheapest"] == (found.cheapest.name if found.cheapest else None)
     assert [one["score"] for one in facts["trials"]] == [trial.score for trial in found.trials]
     assert (folder / "reports/search/pareto.svg").read_text().startswith("<svg")
@@ -170,7 +170,7 @@ def test_a_trial_that_diverges_is_a_failed_one(workspace: Path, monkeypatch: pyt
     found = search(_params(trials=2))
     assert [trial.state for trial in found.trials] == ["failed", "complete"]
     assert found.trials[0].score is None
-    assert read_json(Path("reports/search/search.json"))["trials"][0]["score"] is None
+    assert read_json(Path("reports/search/facts.json"))["trials"][0]["score"] is None
 
 
 def test_folds_hold_out_every_row_of_train_once(workspace: Path) -> None:
@@ -180,7 +180,7 @@ def test_folds_hold_out_every_row_of_train_once(workspace: Path) -> None:
     assert len(folders) == 2
     for folder in folders:
         verify(folder)
-    facts = json.loads(Path("reports/search/search.json").read_text())
+    facts = json.loads(Path("reports/search/facts.json").read_text())
     assert facts["judged_on"] == "2 folds of train"
     assert [point.name for point in found.points] == ["teacher", "1 layer", "static, 8 dimensions"]
 

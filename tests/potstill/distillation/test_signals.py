@@ -243,7 +243,7 @@ def test_processes_take_turns_at_the_shards(tmp_path: Path, teacher: Path) -> No
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*launcher, "-m", "tests.potstill.distillation.shared", str(teacher), str(tmp_path)]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("signals: 4 of 60 rows are there from the run before") == 1
     assert "signals, process 1 of 2: 32/32 rows" in done.stdout

@@ -9,22 +9,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter
 from safetensors.torch import save_file
 
 from potstill.artifacts import write_json
-from potstill.config import Term, Training
+from potstill.config import Term, Training, parse_distill
 from potstill.data.batches import Batch
 from potstill.distillation.composition import Blend, Distillation, make_terms
 from potstill.distillation.objective import Supervised, Terms, Window
 from potstill.distillation.outputs import Outputs
+from potstill.distillation.signals import StoredSignals
 from potstill.distillation.teachers import LiveTeacher
 from potstill.errors import TrainingError
 from potstill.models.loading import load_classifier
+from potstill.models.student import student_from_layers
+from potstill.training.assistants import Teaching, through_assistants
 from potstill.training.distributed import here
 from potstill.training.loop import Outcome, Setting, train
 from potstill.training.predict import accuracy, predict_logits
+from potstill.training.together import objective_for, train_students
 from tests.potstill.training.test_loop import DEV, TRAIN
 
 CPU = torch.device("cpu")
@@ -39,6 +44,7 @@ CASES: dict[str, tuple[dict[str, Any], int | None]] = {
     # Two batches go to a process each, the third is shared; the last step of an epoch has fewer.
     "batches": ({"accumulate": 3}, None),
     "resumed": ({"checkpoint_seconds": 1e-6}, 20),
+    "lora": ({"lora": {"rank": 4, "targets": ["query", "ffn_out"]}}, None),
 }
 # One projection has gradients in the first third of the steps alone.
 TERMS = [{"kind": "hidden", "layers": [[2, 2]], "schedule": "decay", "fraction": 0.3}, {"kind": "cosine"}]
@@ -100,6 +106,33 @@ def run(base: Path, folder: Path, name: str) -> tuple[Any, Outcome, Cut]:
     return student, train(student, TRAIN, goal, score, plan), goal
 
 
+def several(base: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of an assistant that teaches, and of two students that teach each other."""
+    torch.manual_seed(5)
+    teacher = load_classifier(base, ["no", "yes"])
+    changes: dict[str, dict[str, Any]] = {
+        "assistant": {"assistants": [[0, 1, 3]]},
+        "mutual": {"mutual": {"students": [[0, 3], [1, 2]]}},
+    }
+    found = {}
+    for name, more in changes.items():
+        params = parse_distill(PLAN | {"epochs": 1, "layers": [0, 3]} | more)
+        setting = Setting("several", params, 11, CPU, "fp32", folder / f"checkpoints-{name}")
+        source = StoredSignals(predict_logits(teacher, TRAIN), np.arange(len(TRAIN)))
+        teaching = through_assistants(params, Teaching(teacher, source, params.layers), TRAIN, _score, setting)
+        students = [teaching.model]
+        if params.mutual is not None:
+            students = [student_from_layers(teacher, layers) for layers in params.mutual.students]
+            train_students(students, objective_for(params, students, teaching, setting), TRAIN, _score, setting)
+        for number, student in enumerate(students):
+            found |= {f"{name}-{number}/{key}": value for key, value in student.state_dict().items()}
+    return found
+
+
+def _score(model: Any) -> float:
+    return accuracy(predict_logits(model, DEV), DEV.labels)
+
+
 def fail(base: Path, folder: Path) -> str:
     """The sentence of a run that meets a NaN."""
     torch.manual_seed(5)
@@ -123,6 +156,8 @@ def main() -> None:
         )
         if here().first:
             write_json(folder / f"{name}.json", vars(outcome))
+    weights = {name: value.contiguous() for name, value in several(base, folder).items()}
+    save_file(weights, folder / f"several-{here().rank}.safetensors")
     write_json(folder / f"failure-{here().rank}.json", fail(base, folder))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,15 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     assert found.history == wanted.history
     other = weights(wanted.model)
     assert all(torch.equal(value, other[name]) for name, value in weights(found.model).items())
+
+
+def test_an_assistants_scores_are_not_told_as_the_students(tmp_path: Path, teacher: Any) -> None:
+    params, told = plan(assistants=[[0, 4, 6]], epochs=1), []
+    watched = replace(setting(tmp_path, params), watch=told.append)
+    stored = StoredSignals(predict_logits(teacher, ROWS), np.arange(len(ROWS)))
+    found = through_assistants(params, Teaching(teacher, stored, params.layers), ROWS, score, watched)
+    assert found.outcomes[0].scores
+    assert told == []
 
 
 def test_a_damaged_assistant_is_trained_again(tmp_path: Path, teacher: Any, capsys: pytest.CaptureFixture[str]) -> None:

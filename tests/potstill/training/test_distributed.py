@@ -57,6 +57,17 @@ def test_two_processes_end_where_one_does(tmp_path: Path, tiny_base: Path, toget
     assert [theirs[key] for key in losses] == pytest.approx([ours[key] for key in losses], abs=1e-4)
 
 
+def test_assistants_and_students_that_teach_each_other_are_the_same_on_two_processes(
+    tmp_path: Path, tiny_base: Path, together: Path
+) -> None:
+    wanted = shared.several(tiny_base, tmp_path)
+    assert {name.partition("/")[0] for name in wanted} == {"assistant-0", "mutual-0", "mutual-1"}
+    for rank in range(PROCESSES):
+        found = load_file(together / f"several-{rank}.safetensors")
+        for key, value in wanted.items():
+            assert found[key].numpy() == pytest.approx(value.numpy(), abs=2e-4), key
+
+
 def test_a_nan_of_one_process_stops_both_and_is_kept_once(together: Path) -> None:
     sentences = [read_json(together / f"failure-{rank}.json") for rank in range(PROCESSES)]
     assert sentences[0] == sentences[1]

@@ -1,0 +1,153 @@
+"""Questions about long contexts: overlapping windows of tokens, answers as tokens, and tokens back as characters.
+
+A window is the question and as much of the context as fits; the next one begins `stride` tokens before the last one's
+end, so that an answer at a border is whole in one of them (Devlin et al. 2019, section 4.2, and its SQuAD code).
+Imports neither torch nor pandas: the service answers with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.floating]
+# What a token that is not of the context has for characters.
+NOWHERE = -1
+# Start and end of "no answer here": the first token, which is [CLS].
+NONE = 0
+# Share of a window that a question may take at most; a longer one is cut, so that some context is always seen.
+QUESTION_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Window:
+    """One row of tokens.
+
+    Attributes:
+        ids: [tokens] special ones included.
+        type_ids: [tokens] segment ids.
+        offsets: [tokens, 2] characters of the context, `NOWHERE` for tokens that are not of it.
+    """
+
+    ids: list[int]
+    type_ids: list[int]
+    offsets: Ints
+
+
+class Span(NamedTuple):
+    """Characters `start` to `end` (exclusive) of a context, and the sum of the two logits that speak for them."""
+
+    start: int
+    end: int
+    score: float
+
+
+class Windower:
+    """Cuts questions and contexts into windows. Safe to call from several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int, stride: int) -> None:
+        """Args: tokenizer: left as it is. max_length: tokens of a window. stride: tokens that neighbours share.
+
+        Raises:
+            ValueError: windows that share as much would not move on.
+        """
+        if not 0 <= stride <= max_length // 4:
+            raise ValueError(f"windows of {max_length} tokens cannot share {stride}; at most {max_length // 4}")
+        self._plain = type(tokenizer).from_str(tokenizer.to_str())
+        self._plain.no_padding()
+        self._plain.no_truncation()
+        self._tokenizer = type(tokenizer).from_str(self._plain.to_str())
+        self._tokenizer.enable_truncation(max_length, stride=stride, strategy="only_second")
+        self._question_tokens = int(max_length * QUESTION_SHARE) - self._plain.num_special_tokens_to_add(True)
+
+    def __call__(self, questions: Sequence[str], contexts: Sequence[str]) -> list[list[Window]]:
+        """[rows] windows of each question and its context, one at least, in order."""
+        asked = [self._short(question) for question in questions]
+        encodings = self._tokenizer.encode_batch(list(zip(asked, contexts, strict=True)))
+        return [[_window(part) for part in (encoding, *encoding.overflowing)] for encoding in encodings]
+
+    def _short(self, question: str) -> str:
+        offsets = self._plain.encode(question, add_special_tokens=False).offsets
+        most = self._question_tokens
+        return question if len(offsets) <= most else question[: offsets[most - 1][1]]
+
+
+def _window(encoding: Encoding) -> Window:
+    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    context = np.array([part == 1 for part in encoding.sequence_ids])
+    offsets[~context] = NOWHERE
+    return Window(list(encoding.ids), list(encoding.type_ids), offsets)
+
+
+def answer_tokens(window: Window, start: int, end: int) -> tuple[int, int]:
+    """First and last token of an answer in a window; `(NONE, NONE)` where it is not wholly in it.
+
+    Args:
+        window: of the answer's context.
+        start: first character in the context.
+        end: the character after the last.
+    """
+    starts, ends = window.offsets.T
+    within = np.flatnonzero((starts != NOWHERE) & (ends > starts))
+    if not len(within) or start < starts[within[0]] or end > ends[within[-1]]:
+        return NONE, NONE
+    touched = within[(ends[within] > start) & (starts[within] < end)]
+    return (int(touched[0]), int(touched[-1])) if len(touched) else (NONE, NONE)
+
+
+def best_spans(
+    windows: Sequence[Window],
+    starts: Sequence[Floats],
+    ends: Sequence[Floats],
+    *,
+    most: int = 20,
+    max_tokens: int = 30,
+) -> tuple[list[Span], float]:
+    """The best answers to one question over all windows of its context.
+
+    Args:
+        windows: of one question and context.
+        starts: of each window, [tokens] start logits.
+        ends: of each window, [tokens] end logits.
+        most: answers to return; also how many starts and ends of a window are looked at.
+        max_tokens: of the longest answer.
+
+    Returns:
+        Distinct spans, best first: begin and end in the context, end not before begin. None only where no window has a
+        token of the context. And the score of "no answer", the least of the windows': a context has no answer if
+        none of its windows has one.
+    """
+    found: dict[tuple[int, int], float] = {}
+    nothing = np.inf
+    for window, begin, finish in zip(windows, starts, ends, strict=True):
+        nothing = min(nothing, float(begin[NONE] + finish[NONE]))
+        for span in _of_window(window, begin, finish, most, max_tokens):
+            place = span.start, span.end
+            found[place] = max(found.get(place, -np.inf), span.score)
+    spans = [Span(start, end, score) for (start, end), score in found.items()]
+    return sorted(spans, key=lambda span: (-span.score, span.start, span.end))[:most], float(nothing)
+
+
+def _of_window(window: Window, begin: Floats, finish: Floats, most: int, max_tokens: int) -> list[Span]:
+    context = np.flatnonzero((window.offsets[:, 0] != NOWHERE) & (window.offsets[:, 1] > window.offsets[:, 0]))
+    if not len(context):
+        return []
+    first = context[np.argsort(-begin[context], kind="stable")[:most]]
+    # The best start may have no good end behind it: each start is given the best end it can have as well.
+    last = context[np.argsort(-finish[context], kind="stable")[:most]]
+    spans = []
+    for start in first.tolist():
+        own = context[(context >= start) & (context < start + max_tokens)]
+        ends = {int(own[np.argmax(finish[own])]), *(end for end in last.tolist() if start <= end < start + max_tokens)}
+        for end in ends:
+            score = float(begin[start] + finish[end])
+            spans.append(Span(int(window.offsets[start, 0]), int(window.offsets[end, 1]), score))
+    return spans

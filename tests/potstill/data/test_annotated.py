@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill.config import Prepare
+from potstill.data.preparation import Prepared, prepare
+from potstill.data.tags import entities_of
+from potstill.errors import LabelError, MissingColumnError, OneClassError, ParamsError, PotstillError, SmallClassError
+from tests.marked import question_rows, tagged_rows, write_jsonl
+
+TAGS = {"task": "token_classification", "text": "tokens", "label": {"kind": "tags", "column": "tags"}}
+ANSWERS = {"task": "question_answering", "text": ["question", "context"], "label": {"kind": "answers"}}
+
+
+def prepared(folder: Path, rows: list[dict[str, Any]], **params: Any) -> Prepared:
+    write_jsonl(folder / "s" / "rows.jsonl", rows)
+    return prepare(folder, Prepare.model_validate({"tables": [{"source": "s"}]} | params))
+
+
+def entities(result: Prepared, split: str) -> dict[str, list[tuple[str, str]]]:
+    """Text -> type and characters of its entities, from the column that the stage writes."""
+    found = {}
+    for row in result.table(split).to_pylist():
+        tags = [str(result.labels[tag]) for _, _, tag in row["label"]]
+        spans = [(row["label"][a][0], row["label"][b - 1][1], kind) for kind, a, b in entities_of(tags)]
+        found[row["text"]] = [(kind, row["text"][start:end]) for start, end, kind in spans]
+    return found
+
+
+def test_entities_are_where_the_words_are(tmp_path: Path) -> None:
+    rows = tagged_rows(80)
+    result = prepared(tmp_path, rows, **TAGS)
+    assert result.labels == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+    assert sum(map(len, result.splits.values())) == 80
+    wanted = {}
+    for row in rows:
+        names = [(kind, " ".join(row["tokens"][a:b])) for kind, a, b in entities_of(row["tags"])]
+        wanted[" ".join(row["tokens"])] = names
+    for split in ("train", "dev", "test"):
+        found = entities(result, split)
+        assert found
+        assert found == {text: wanted[text] for text in found}
+        report = result.report["splits"][split]
+        assert report["entities"]["PER"] == sum(kind == "PER" for names in found.values() for kind, _ in names)
+        assert set(report["classes"]) == {"LOC", "PER"}
+
+
+def test_spans_give_what_tags_give(tmp_path: Path) -> None:
+    rows = tagged_rows(60)
+    spans = []
+    for row in rows:
+        text = " ".join(row["tokens"])
+        starts = [len(" ".join(row["tokens"][:at])) + bool(at) for at in range(len(row["tokens"]))]
+        ends = [start + len(word) for start, word in zip(starts, row["tokens"], strict=True)]
+        marks = [{"start": starts[a], "end": ends[b - 1], "label": kind} for kind, a, b in entities_of(row["tags"])]
+        spans.append({"text": text, "spans": marks})
+    by_tags = prepared(tmp_path / "tags", rows, **TAGS)
+    label = {"kind": "spans", "column": "spans"}
+    by_spans = prepared(tmp_path / "spans", spans, task="token_classification", text="text", label=label)
+    assert by_spans.table("train").equals(by_tags.table("train"))
+
+
+def test_tagged_words_and_plain_transfer_lines(tmp_path: Path) -> None:
+    rows = [
+        {"line": " ".join(f"{w}/{t}" for w, t in zip(r["tokens"], r["tags"], strict=True))} for r in tagged_rows(60)
+    ]
+    for row in rows:
+        row["line"] = row["line"].replace("/B-PER", "/p").replace("/I-PER", "/p").replace("/B-LOC", "/l")
+    write_jsonl(tmp_path / "s" / "plain" / "more.jsonl", [{"line": f"the camera number {at}"} for at in range(5)])
+    label = {"kind": "words", "types": {"p": "PER", "l": "LOC"}, "joined": ["p"]}
+    tables = [{"source": "s", "files": "*.jsonl"}, {"source": "s", "files": "plain/*", "split": "transfer"}]
+    result = prepared(tmp_path, rows, task="token_classification", text="line", label=label, tables=tables,
+                      near_duplicate=None)  # fmt: skip
+    assert [row.text for row in result.splits["transfer"]] == [f"the camera number {at}" for at in range(5)]
+    assert result.table("transfer").column("label").null_count == 5
+    assert result.report["splits"]["train"]["entities"]["PER"] > 0
+
+
+def test_copies_with_other_tags_are_contradictions(tmp_path: Path) -> None:
+    rows = tagged_rows(60)
+    other = {"tokens": rows[0]["tokens"], "tags": ["O"] * len(rows[0]["tags"])}
+    rows[0]["tags"][0] = "B-PER"
+    result = prepared(tmp_path, [*rows, other, rows[1]], **TAGS)
+    assert result.report["removed"]["contradicting labels"] == 2
+    assert result.report["removed"]["copies"] == 1
+
+
+def test_types_may_be_declared_and_keep_their_order(tmp_path: Path) -> None:
+    result = prepared(tmp_path, tagged_rows(60), **TAGS, labels=["PER", "LOC"])
+    assert result.labels[1] == "B-PER"
+    with pytest.raises(LabelError, match=r"entities of type 'PER', which is not one of prepare.labels \(LOC\)"):
+        prepared(tmp_path, tagged_rows(60), **TAGS, labels=["LOC"])
+
+
+def test_class_names_of_a_saved_dataset_are_tags(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    rows, names = tagged_rows(60), ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    ids = [{"tokens": row["tokens"], "tags": [names.index(tag) for tag in row["tags"]]} for row in rows]
+    features = Features({"tokens": List(Value("string")), "tags": List(ClassLabel(names=names))})
+    Dataset.from_list(ids, features=features).save_to_disk(str(tmp_path / "s"))
+    saved = prepare(tmp_path, Prepare.model_validate({"tables": [{"source": "s"}]} | TAGS))
+    assert saved.table("dev").equals(prepared(tmp_path / "lists", rows, **TAGS).table("dev"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "said"),
+    [
+        ([{"tokens": ["a", "b"], "tags": ["O"]}], LabelError, r"rows.jsonl, line 1 has 2 words and 1 tags"),
+        ([{"tokens": ["a"], "tags": ["I-X"]}], LabelError, r"rows.jsonl, line 1: 'I-X' \(word 1\) continues no X"),
+        ([{"tokens": ["a"]}, {"tokens": ["b"], "tags": ["O"]}], LabelError, r"line 1 has no tags in column 'tags'"),
+        ([{"tokens": ["a"], "tag": ["O"]}], MissingColumnError, "no column 'tags'; did you mean 'tag'"),
+        ([{"tokens": [w], "tags": ["O"]} for w in "ab"], OneClassError, "none of the labelled rows has an entity"),
+        (
+            [{"tokens": [w], "tags": ["B-X" if w == "a" else "O"]} for w in "abcdefghijkl"],
+            SmallClassError,
+            "the class 'X' has 1 row and none of them in",
+        ),
+    ],
+)
+def test_tags_that_cannot_be_used(
+    tmp_path: Path, rows: list[dict[str, Any]], error: type[PotstillError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        prepared(tmp_path, rows, **TAGS)
+
+
+def test_answers_are_where_they_were_and_a_context_is_in_one_split(tmp_path: Path) -> None:
+    rows = question_rows(60)
+    rows[0]["context"] = rows[0]["context"].replace(" ", "  ", 1)  # cleaning moves what comes after
+    rows[0]["answers"]["answer_start"][0] += rows[0]["answers"]["answer_start"][0] > 0
+    rows += [row | {"question": "the sister"} for row in rows[:30]]
+    result = prepared(tmp_path, rows, **ANSWERS, near_duplicate=None)
+    assert result.labels == ["start", "end"]
+    home: dict[str, str] = {}
+    wanted = {" ".join(row["context"].split()): row["answers"]["text"][0] for row in rows}
+    for split in ("train", "dev", "test"):
+        for row in result.table(split).to_pylist():
+            ((start, end),) = row["label"]
+            assert row["text_pair"][start:end] == wanted[row["text_pair"]]
+            assert home.setdefault(row["text_pair"], split) == split
+    assert len(home) == 60
+    assert sum(map(len, result.splits.values())) == 90
+
+
+def test_a_context_may_have_no_answer(tmp_path: Path) -> None:
+    rows = question_rows(60)
+    rows[0]["answers"] = {"text": [], "answer_start": []}
+    result = prepared(tmp_path, rows, **ANSWERS)
+    counts = [result.report["splits"][split]["classes"]["no answer"] for split in ("train", "dev", "test")]
+    assert sum(counts) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ({"text": ["island"], "answer_start": [1]}, "the answer 'island' is not at character 1 of its context, where"),
+        ({"text": ["island"], "answer_start": []}, "has 1 answers and 0 starts"),
+        ("island", "the answers are 'island'; write"),
+        ({"text": [" "], "answer_start": [3]}, "is no text with a place"),
+    ],
+)
+def test_answers_that_cannot_be_used(tmp_path: Path, answers: Any, said: str) -> None:
+    rows = [{"question": "where", "context": "the island", "answers": answers}]
+    with pytest.raises(LabelError, match=f"rows.jsonl, line 1.*{said}"):
+        prepared(tmp_path, rows, **ANSWERS)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"task": "token_classification"}, "use tags or spans or words"),
+        ({"task": "single_label", "label": {"kind": "tags", "column": "tags"}}, "label.kind is tags"),
+        (TAGS | {"text": ["a", "b"]}, "entities are of single texts"),
+        (ANSWERS | {"text": "a"}, r"name two columns under text: \[question, context\]"),
+        (ANSWERS | {"labels": ["a", "b"]}, "labels is given, but"),
+        (TAGS | {"label": {"kind": "words", "types": {"nr": "PER"}, "joined": ["ns"]}}, "joined names 'ns'"),
+    ],
+)
+def test_params_that_do_not_fit_the_task(params: dict[str, Any], said: str) -> None:
+    from potstill.config import parse_params, read_params
+    from tests.conftest import REPOSITORY
+
+    whole = read_params(REPOSITORY / "params.yaml")
+    whole["prepare"] |= {"labels": None, "augment": None} | params
+    with pytest.raises(ParamsError, match=said):
+        parse_params(whole)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from potstill.data.alignment import IGNORED, UNANSWERED
+from potstill.data.batches import SPAN, TokenDataset, labelled
+from potstill.data.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts
+from potstill.data.tokenization import load_tokenizer, write_tokens
+
+TEXT = "the doctor and the village story"
+
+
+def tags_table(texts: list[str], marks: list[list[list[int]] | None]) -> pa.Table:
+    ids = [f"row-{at}" for at in range(len(texts))]
+    return pa.table({"id": ids, "text": texts, "label": pa.array(marks, UNIT_LABELS)})
+
+
+def test_tags_go_to_the_tokens_that_speak(tiny_base: Path, tmp_path: Path) -> None:
+    places = [(0, 3), (4, 10), (11, 14), (15, 18), (19, 26), (27, 32)]
+    classes = [0, 3, 0, 0, 1, 0]
+    mark = [[start, end, tag] for (start, end), tag in zip(places, classes, strict=True)]
+    table = tags_table([TEXT, TEXT + " " + "movie " * 20], [mark, None])
+    counts = write_tokens(table, load_tokenizer(tiny_base, 12), tmp_path / "a.arrow")
+    assert isinstance(counts, TagCounts)
+    assert (counts.rows, counts.truncated, counts.units) == (2, 1, 6 + 26)
+    dataset = TokenDataset.open(tmp_path / "a.arrow", 0)
+    assert labelled(dataset.labels).tolist() == [True, False]
+    first, second = dataset.labels
+    assert first[[0, -1]].tolist() == [IGNORED, IGNORED]  # special tokens
+    assert first[first != IGNORED].tolist() == classes
+    assert set(second.tolist()) == {IGNORED, UNANSWERED}
+    assert counts.unseen == 26 - (second == UNANSWERED).sum() > 0
+    batch = dataset.batch(np.array([1, 0]))
+    assert batch.answers is not None
+    assert batch.answers.shape == batch.input_ids.shape
+    assert batch.labels.tolist() == [UNANSWERED] * int((second == UNANSWERED).sum()) + classes
+    assert not batch.answers[batch.attention_mask == 0].any()
+    assert batch.gold.sum() == len(classes)
+    units = pa.ipc.open_stream(tmp_path / "a.arrow").read_all().column("units").to_pylist()
+    assert units[0] == [1] * 6
+    assert units[1].count(-1) == counts.unseen
+
+
+def test_windows_of_a_question(tiny_base: Path, tmp_path: Path) -> None:
+    context = " ".join(["movie"] * 30 + ["village"])
+    start = context.index("village")
+    table = pa.table(
+        {
+            "id": ["a", "b", "c"],
+            "text": ["the house", "the house", "the house"],
+            "text_pair": [context, context, "story"],
+            "label": pa.array([[[start, len(context)]], [], None], ANSWERS),
+        }
+    )
+    counts = write_tokens(table, load_tokenizer(tiny_base, 16), tmp_path / "a.arrow", stride=4)
+    assert isinstance(counts, WindowCounts)
+    assert (counts.questions, counts.answers, counts.lost) == (3, 1, 0)
+    dataset = TokenDataset.open(tmp_path / "a.arrow", 0)
+    assert dataset.labels.dtype == SPAN
+    ids = pa.ipc.open_stream(tmp_path / "a.arrow").read_all().column("id").to_pylist()
+    assert counts.rows == len(dataset) == len(ids)
+    of = {name: dataset.labels[[at for at, row in enumerate(ids) if row == name]] for name in "abc"}
+    assert [tuple(span) != (0, 0) for span in of["a"].tolist()] == [False] * (len(of["a"]) - 1) + [True]
+    assert set(of["b"].tolist()) == {(0, 0)}
+    assert of["c"].tolist() == [(-1, -1)]
+    batch = dataset.batch(np.arange(len(dataset)))
+    assert batch.labels.shape == (len(dataset), 2)
+    assert batch.answers is not None
+    assert (batch.answers == (batch.attention_mask == 1)).all()
+    assert batch.gold.tolist() == [True] * (len(ids) - 1) + [False]

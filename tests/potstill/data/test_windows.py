@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from potstill.data.windows import NONE, NOWHERE, Span, Window, Windower, answer_tokens, best_spans
+from tests.potstill.data.test_alignment import tokenizer
+
+MAX_LENGTH, STRIDE = 32, 6
+WORDS = "river,house,unbelievable,Zoë,naïve,New York,since,1998,lives,today,北京,江泽民".split(",")  # noqa: SIM905
+
+
+def paired(kind: str) -> Any:
+    """The tokenizer of `kind` for pairs."""
+    from tokenizers import processors
+
+    made = tokenizer(kind)
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return made
+
+
+def row(seed: int = 1, words: int = 40) -> tuple[str, str]:
+    generator = random.Random(seed)
+    return "who ?", " ".join([*generator.choices(WORDS, k=words), "江"])
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bytes", "unigram"])
+def test_windows_cover_the_context_and_overlap(kind: str) -> None:
+    question, context = row()
+    words = paired(kind)
+    (windows,) = Windower(words, MAX_LENGTH, STRIDE)([question], [context])
+    assert len(windows) > 2
+    assert all(len(window.ids) == len(window.type_ids) == len(window.offsets) <= MAX_LENGTH for window in windows)
+    seen: set[int] = set()
+    for window in windows:
+        places = window.offsets[window.offsets[:, 0] != NOWHERE]
+        assert (window.offsets[[0, -1]] == NOWHERE).all()
+        seen |= {place for start, end in places.tolist() for place in range(start, end)}
+    assert {place for place, character in enumerate(context) if character != " "} <= seen
+    whole = words.encode(question, context)
+    overlap = [set(map(tuple, w.offsets[w.offsets[:, 0] != NOWHERE].tolist())) for w in windows]
+    for before, after in itertools.pairwise(overlap):
+        assert before & after
+    # Each window begins as the untruncated row does: with the whole question.
+    length = whole.sequence_ids.index(1)
+    assert all(window.ids[:length] == whole.ids[:length] for window in windows)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bytes", "unigram"])
+def test_an_answer_goes_to_tokens_and_comes_back(kind: str) -> None:
+    """Wherever it is: a model sure of the labelled tokens answers with the marked characters."""
+    question, context = row()
+    (windows,) = Windower(paired(kind), MAX_LENGTH, STRIDE)([question], [context])
+    places = [(context.index(word), context.index(word) + len(word)) for word in ("Zoë", "北京", "1998")]
+    places.append((len(context) - 1, len(context)))
+    for start, end in places:
+        labels = [answer_tokens(window, start, end) for window in windows]
+        assert any(label != (NONE, NONE) for label in labels)
+        logits = [[np.zeros(len(window.ids)) for window in windows] for _ in range(2)]
+        for number, label in enumerate(labels):
+            for side in (0, 1):
+                logits[side][number][label[side]] = 9.0
+        (best, *_), _ = best_spans(windows, *logits)
+        assert context[best.start : best.end].strip() == context[start:end]
+
+
+def test_a_window_without_the_whole_answer_says_none() -> None:
+    window = Window([2, 9, 3, 10, 11, 3], [0] * 6, np.array([[-1, -1], [-1, -1], [-1, -1], [4, 7], [8, 12], [-1, -1]]))
+    assert answer_tokens(window, 8, 12) == (4, 4)
+    assert answer_tokens(window, 5, 9) == (3, 4)  # half a token at each end: the tokens that hold it
+    for start, end in ((0, 3), (3, 7), (8, 13), (12, 15)):
+        assert answer_tokens(window, start, end) == (NONE, NONE)
+
+
+def _by_hand(windows: list[Window], starts: list[Any], ends: list[Any], max_tokens: int) -> list[Span]:
+    """Every valid pair of tokens."""
+    found: dict[tuple[int, int], float] = {}
+    for window, begin, finish in zip(windows, starts, ends, strict=True):
+        context = [at for at in range(len(begin)) if window.offsets[at, 0] != NOWHERE]
+        for a in context:
+            for b in context:
+                if a <= b < a + max_tokens:
+                    place = int(window.offsets[a, 0]), int(window.offsets[b, 1])
+                    found[place] = max(found.get(place, -np.inf), float(begin[a] + finish[b]))
+    return sorted((Span(*place, score) for place, score in found.items()), key=lambda s: (-s.score, s.start, s.end))
+
+
+@pytest.mark.parametrize("max_tokens", [1, 4, 30])
+def test_the_best_span_is_the_best_of_all_valid_ones(max_tokens: int) -> None:
+    question, context = row()
+    (windows,) = Windower(paired("wordpiece"), MAX_LENGTH, STRIDE)([question], [context])
+    random_ = np.random.default_rng(3)
+    for _ in range(20):
+        logits = [[random_.normal(size=len(window.ids)) * 4 for window in windows] for _ in range(2)]
+        found, nothing = best_spans(windows, *logits, most=20, max_tokens=max_tokens)
+        wanted = _by_hand(windows, *logits, max_tokens)
+        assert found[0] == wanted[0]
+        assert len(found) == len({(span.start, span.end) for span in found}) <= 20
+        assert [span.score for span in found] == sorted((span.score for span in found), reverse=True)
+        assert nothing == min(a[0] + b[0] for a, b in zip(*logits, strict=True))
+
+
+def test_with_the_best_end_before_the_best_start_there_is_still_an_answer() -> None:
+    window = Window([2, 7, 8, 3], [0] * 4, np.array([[-1, -1], [0, 2], [3, 5], [-1, -1]]))
+    (best, *_), _ = best_spans([window], [np.array([0.0, 0, 9, 0])], [np.array([0.0, 9, 0, 0])], most=1)
+    assert (best.start, best.end) == (3, 5)
+
+
+def test_a_question_that_fills_the_window_is_cut() -> None:
+    (windows,) = Windower(paired("wordpiece"), MAX_LENGTH, STRIDE)(["river " * 200], ["Zoë lives in New York"])
+    assert all((window.offsets[:, 0] != NOWHERE).sum() > 0 for window in windows)
+    assert answer_tokens(windows[0], 0, 3) != (NONE, NONE)
+
+
+def test_an_empty_context_has_no_answer() -> None:
+    (windows,) = Windower(paired("wordpiece"), MAX_LENGTH, STRIDE)(["who ?"], [""])
+    zeros = [np.zeros(len(window.ids)) for window in windows]
+    assert best_spans(windows, zeros, zeros) == ([], 0.0)
+
+
+def test_windows_that_would_not_move_on_are_refused() -> None:
+    with pytest.raises(ValueError, match="windows of 32 tokens cannot share 9; at most 8"):
+        Windower(paired("wordpiece"), 32, 9)

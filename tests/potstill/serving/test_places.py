@@ -1,0 +1,154 @@
+"""Serving folders of tiny random models whose answers are places in a text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from potstill.artifacts import write_json, write_manifest
+from potstill.config import Serve
+from potstill.data.alignment import own_token, speakers
+from potstill.data.tags import units_of
+from potstill.serving.app import create_app
+from potstill.serving.openapi import bento_routes
+from potstill.serving.release import Release, Settings
+from potstill.serving.runtime import Student, read_card
+from tests.potstill.serving.folders import card
+
+TAGS = ["O", "B-LOC", "I-LOC"]
+TEXT = "the doctor and the village story"
+
+
+def write_folder(base: Path, folder: Path, task: str, variant: str = "fp32") -> Path:
+    """A serving folder of a random model."""
+    import torch
+
+    from potstill.export.onnx_model import export_onnx
+    from potstill.models.loading import load_classifier
+
+    torch.manual_seed(4)
+    labels = TAGS if task == "token_classification" else ["start", "end"]
+    model = load_classifier(base, labels, task)  # type: ignore[arg-type]
+    output = model.classifier if task == "token_classification" else model.qa_outputs
+    with torch.no_grad():  # far enough apart that answers differ
+        output.weight.normal_(0, 1.0)
+    folder.mkdir(parents=True)
+    pair = task == "question_answering"
+    export_onnx(model, folder / "model.onnx", pair=pair)
+    (folder / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
+    more: dict[str, Any] = {"stride": 4} if pair else {}
+    about = card(task=task, variant=variant, labels=labels, pair=pair, max_length=16, temperature=1.0) | more
+    write_json(folder / "model.json", about)
+    write_manifest(folder)
+    model.save_pretrained(folder.parent / "torch")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tagger(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tiny_base, tmp_path_factory.mktemp("tagger") / "serving", "token_classification")
+
+
+@pytest.fixture(scope="module")
+def answerer(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tiny_base, tmp_path_factory.mktemp("answerer") / "serving", "question_answering")
+
+
+def client(folder: Path, **limits: Any) -> TestClient:
+    serve = Serve(**limits)
+    release = Release(folder, Settings(name="n", serve=serve), read_card(folder), None, False, "sum", {})
+    app = create_app(release)
+    app.state.student = Student(folder, 1)
+    return TestClient(app, raise_server_exceptions=False)
+
+
+def test_entities_follow_from_the_logits_of_the_units_own_tokens(tagger: Path) -> None:
+    student = Student(tagger, 2)
+    texts = [TEXT, "village", "", "the movie " * 20]
+    for text, (encoding, logits), tagging in zip(texts, student.read(texts), student.tag(texts), strict=True):
+        assert logits.shape == (len(encoding.ids), 3)
+        units = units_of(text)
+        tokens = speakers(encoding.offsets, encoding.special_tokens_mask, units)
+        best = logits[tokens[own_token(tokens)]].argmax(axis=1)
+        inside = {unit.start for unit, tag in zip(units, best, strict=False) if tag > 0}
+        covered = {start for start, _ in units if any(e.start <= start < e.end for e in tagging.entities)}
+        assert covered == inside
+        assert all(text[e.start : e.end] == e.text and 1 / 3 <= e.score <= 1 for e in tagging.entities)
+        assert tagging.truncated is (len(units) > 14)
+    assert student.tag([TEXT]) == student.tag([TEXT, texts[3]])[:1]
+    with pytest.raises(TypeError, match="is for token_classification, not for questions"):
+        student.answer([("a", "b")])
+
+
+def test_the_exported_tagger_says_what_the_torch_model_says(tagger: Path) -> None:
+    import torch
+
+    from potstill.models.loading import load_classifier
+
+    ((encoding, logits),) = Student(tagger, 1).read([TEXT])
+    with torch.inference_mode():
+        wanted = load_classifier(tagger.parent / "torch")(torch.tensor([encoding.ids])).logits[0]
+    np.testing.assert_allclose(logits, wanted.numpy(), atol=1e-4)
+
+
+def test_answers_are_parts_of_the_context_over_all_windows(answerer: Path) -> None:
+    student = Student(answerer, 1)
+    long = " ".join(f"{word} {TEXT}" for word in ("movie", "train", "garden"))
+    (short, one) = student.answer([("the house", TEXT), ("the house", long)])
+    assert (short.windows, one.windows > 1) == (1, True)
+    for reply, context in ((short, TEXT), (one, long)):
+        assert reply.answer is not None
+        assert reply.answer == context[reply.start : reply.end]
+        assert 0 < reply.score <= 1
+    assert student.answer([("the house", long)]) == [one]
+
+
+def test_the_endpoint_of_entities(tagger: Path) -> None:
+    ask = client(tagger, max_texts=2, max_characters=200)
+    found = ask.post("/v1/tag", json={"texts": [TEXT, "village"]})
+    assert found.status_code == 200
+    body = found.json()
+    assert [len(row["entities"]) for row in body["predictions"]] == [
+        len(row.entities) for row in Student(tagger, 1).tag([TEXT, "village"])
+    ]
+    assert set(body["model"]) == {"bento", "candidate", "variant"}
+    for sent, status in (
+        ({"texts": []}, 422),
+        ({"texts": "a"}, 422),
+        ({"texts": ["a"], "more": 1}, 422),
+        ({"texts": ["a"] * 3}, 413),
+        ({"texts": ["a" * 201]}, 413),
+    ):
+        refused = ask.post("/v1/tag", json=sent)
+        assert (refused.status_code, set(refused.json())) == (status, {"error", "error_type", "request_id"})
+    assert ask.post("/v1/tag", content=b"{", headers={"content-type": "application/json"}).status_code == 400
+    assert ask.post("/v1/tag", content=json.dumps({"texts": ["a"]})).status_code == 415
+    assert ask.post("/v1/classify", json={"texts": ["a"]}).status_code == 404
+    assert ask.get("/info").json()["model"]["task"] == "token_classification"
+    paths = ask.get("/openapi.json").json()["paths"]
+    assert set(paths) == {"/v1/tag", "/info"}
+
+
+def test_the_endpoint_of_answers(answerer: Path) -> None:
+    ask = client(answerer, max_texts=2, max_characters=200)
+    asked = {"question": "the house", "context": TEXT}
+    found = ask.post("/v1/answer", json={"questions": [asked]})
+    assert found.status_code == 200
+    (reply,) = found.json()["predictions"]
+    assert reply["answer"] == TEXT[reply["start"] : reply["end"]]
+    assert ask.post("/v1/answer", json={"questions": [asked] * 3}).status_code == 413
+    assert ask.post("/v1/answer", json={"questions": [asked | {"context": "a" * 200}]}).status_code == 413
+    assert ask.post("/v1/answer", json={"questions": [{"question": "a"}]}).status_code == 422
+    assert ask.post("/v1/answer", json={"questions": [asked | {"context": ""}]}).status_code == 422
+    assert set(ask.get("/openapi.json").json()["paths"]) == {"/v1/answer", "/info"}
+
+
+def test_bento_s_clients_find_the_endpoint(tagger: Path) -> None:
+    release = Release(tagger, Settings(name="n", serve=Serve()), read_card(tagger), None, False, "sum", {})
+    (route,) = bento_routes(release)
+    assert (route["name"], route["route"]) == ("tag", "/v1/tag")

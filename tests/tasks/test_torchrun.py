@@ -1,0 +1,137 @@
+"""A stage that several processes share, as DVC and the flow run it: its parent starts `torchrun`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from potstill.artifacts import read_json, verify
+from potstill.registry import tracking
+from tasks.stage import FAILURE, INSIDE_RUN
+from tests.conftest import REPOSITORY
+from tests.flows.conftest import Ended, ended, until
+from tests.tasks.data_workspace import STAGES, make_workspace, run_stages
+
+PLAN = {"epochs": 1, "dropout": 0.0, "batch_tokens": 128, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base: Path) -> Path:
+    """A workspace in which the teacher is next."""
+    folder = tmp_path_factory.mktemp("shared") / "w"
+    make_workspace(folder, tiny_rows, tiny_base, project={"precision": "fp32"}, teacher=PLAN)
+    with pytest.MonkeyPatch.context() as patch:
+        run_stages(*STAGES, monkeypatch=patch, folder=folder)
+    return folder
+
+
+@pytest.fixture
+def workspace(tokens: Path, tmp_path: Path) -> Path:
+    """A copy of it for a test, where two processes share a stage."""
+    folder = tmp_path / "w"
+    shutil.copytree(tokens, folder)
+    change(folder, "project", processes=2)
+    return folder
+
+
+def change(folder: Path, section: str, **values: Any) -> None:
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    params[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "POTSTILL"))}
+    variables = {
+        **kept, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1",
+        tracking.RECORDS: str(folder / "records"), INSIDE_RUN: "1",
+    }  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "tasks.teacher"], cwd=folder, env=variables, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def run(folder: Path) -> Ended:
+    return ended(start(folder), 280)
+
+
+def test_the_outs_are_those_of_one_process(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = run(workspace)
+    assert (end.code, end.err) == (0, ""), end
+    assert end.out.count("teacher: dev accuracy") == 1
+    assert verify(workspace / "data/teacher")
+    assert len(list((workspace / "records").iterdir())) == 1
+    # Neither the second's outs nor checkpoints are left.
+    assert not list((workspace / ".work/processes").iterdir())
+    assert not (workspace / ".work/checkpoints").exists() or not list((workspace / ".work/checkpoints").iterdir())
+    shared = load_file(workspace / "data/teacher/model.safetensors")
+    change(workspace, "project", processes=1)
+    run_stages("teacher", monkeypatch=monkeypatch, folder=workspace)
+    alone = load_file(workspace / "data/teacher/model.safetensors")
+    assert shared.keys() == alone.keys()
+    for name, value in alone.items():
+        # A key's bias moves no softmax: its gradient is rounding, which AdamW makes a step of.
+        if not name.endswith("key.bias"):
+            assert shared[name].numpy() == pytest.approx(value.numpy(), abs=1e-4), name
+
+
+def test_a_failure_is_one_sentence_with_its_own_code(workspace: Path) -> None:
+    weights = workspace / "data/base/model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(bytes(damaged))
+    end = run(workspace)
+    assert end.code == 10
+    assert end.err.count("\n") == 1
+    assert end.err.startswith("teacher: data/base/model.safetensors is altered")
+    assert read_json(workspace / FAILURE)["exit_code"] == 10
+    assert not (workspace / "data/teacher").exists()
+
+
+def test_killed_all_its_processes_die_with_it(workspace: Path) -> None:
+    change(workspace, "teacher", epochs=5000, checkpoint_seconds=0.1)
+    process = start(workspace)
+    checkpoints = workspace / ".work/checkpoints"
+    assert until(lambda: list(checkpoints.glob("*/step-*/manifest.json")), 90)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 3  # torchrun and its two
+    process.kill()
+    process.communicate()
+    assert until(lambda: not any(alive(one) for one in family), 30)
+    assert not (workspace / "data/teacher").exists()
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_its_processes_do_not_outlive_a_launcher_that_died_before_they_could_ask(workspace: Path) -> None:
+    variables = {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2", "POTSTILL_LAUNCHER": "1234567"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.teacher"], cwd=workspace, timeout=280,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **variables},
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_interrupted_it_says_so_once(workspace: Path) -> None:
+    change(workspace, "teacher", epochs=5000, checkpoint_seconds=0.1)
+    process = start(workspace)
+    checkpoints = workspace / ".work/checkpoints"
+    assert until(lambda: list(checkpoints.glob("*/step-*/manifest.json")), 90)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    end = ended(process)
+    assert (end.code, end.err) == (130, "teacher: interrupted; run again to go on where it stopped\n")
+    assert until(lambda: not any(alive(one) for one in family), 30)
