@@ -10,12 +10,12 @@ from operator import or_
 import torch
 from torch import Tensor, nn
 
-from potstill.config import Mutual
+from potstill.config import Mutual, TaskKind
 from potstill.data.batches import Batch
-from potstill.distillation.ensembles import ensemble_logits
-from potstill.distillation.losses import kl_divergence
+from potstill.distillation.ensembles import ensemble_answers
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import Needs, Outputs
+from potstill.distillation.supervision import HEAD_LOSSES
 from potstill.errors import ModelError
 from potstill.models.cohort import Cohort
 
@@ -45,6 +45,8 @@ class Together(Outputs):
 class MutualLearning(Objective):
     """For each student its own loss + weight * T^2 * KL(mean of the others || student at T), mean over the rows.
 
+    For other tasks than one class of several, the task's own loss takes the place of KL.
+
     The others' softened probabilities are averaged, and no gradient flows to them: the "DML_e" of the paper, which
     updates the students in one step here, under one clipping of all gradients.
 
@@ -52,27 +54,30 @@ class MutualLearning(Objective):
         own: each student's own objective.
         temperature: T.
         weight: of what the others teach.
+        task: decides the loss.
 
     Raises:
         ModelError: there are fewer than two.
     """
 
-    def __init__(self, own: Sequence[Objective], temperature: float, weight: float) -> None:
+    def __init__(
+        self, own: Sequence[Objective], temperature: float, weight: float, task: TaskKind = "single_label"
+    ) -> None:
         super().__init__()
         if len(own) < 2:
             raise ModelError(f"{len(own)} students cannot teach each other; give two or more")
         self.own = nn.ModuleList(own)
         self.asks = own[0].asks
-        self._own, self._temperature, self._weight = tuple(own), temperature, weight
+        self._own, self._temperature, self._weight, self._task = tuple(own), temperature, weight, task
 
     @classmethod
-    def of(cls, params: Mutual, own: Sequence[Objective], temperature: float) -> MutualLearning:
+    def of(cls, params: Mutual, own: Sequence[Objective], temperature: float, task: TaskKind) -> MutualLearning:
         """The objective that `distill.mutual` describes; `temperature` is the section's."""
-        return cls(own, params.temperature or temperature, params.weight)
+        return cls(own, params.temperature or temperature, params.weight, task)
 
     def describe(self) -> list[str]:
         """The first student's own lines, and what is added to each one's."""
-        added = f"{self._weight:g} * T^2 * KL(T={self._temperature:g}) to the mean of the others"
+        added = f"{self._weight:g} * {HEAD_LOSSES[self._task].formula(self._temperature)} to the mean of the others"
         return [*self._own[0].describe(), f"+ {added}, for each of {len(self._own)} students"]
 
     def needs(self, step: int, total: int) -> EachNeeds:
@@ -100,6 +105,6 @@ class MutualLearning(Objective):
         return terms
 
     def _mutual(self, student: Tensor, others: Tensor) -> Tensor:
-        """[batch] losses against the mean of the others, [batch, others, classes] logits."""
-        mean = ensemble_logits(others, [1 / others.shape[1]] * others.shape[1], self._temperature)
-        return kl_divergence(student, mean, self._temperature)
+        """[batch] losses against the mean of the others, [batch, others, outputs] logits."""
+        mean = ensemble_answers(others, [1 / others.shape[1]] * others.shape[1], self._temperature, self._task)
+        return HEAD_LOSSES[self._task].soft(student, mean, self._temperature)

@@ -11,7 +11,6 @@ from potstill.data.batches import TokenDataset
 from potstill.distillation.composition import distillation
 from potstill.distillation.mutual import MutualLearning
 from potstill.distillation.objective import Objective, Supervised
-from potstill.errors import ModelError
 from potstill.models.cohort import Cohort
 from potstill.models.heads import task_of
 from potstill.training.assistants import Teaching
@@ -55,15 +54,11 @@ def objective_for(
         teacher_rows: see `distillation`.
 
     Raises:
-        ModelError, SignalError: see `distillation`; also students that teach each other another task than classes.
+        ModelError, SignalError: see `distillation`.
     """
-    if params.mutual is not None and (task := task_of(students[0])) != "single_label":
-        raise ModelError(
-            f"distill.mutual has students compare probabilities of classes, which a {task} model does not give; set "
-            "it to null"
-        )
+    task = task_of(students[0])
     if params.mutual is not None and not params.mutual.teacher:
-        return MutualLearning.of(params.mutual, [Supervised() for _ in students], params.temperature)
+        return MutualLearning.of(params.mutual, [Supervised(task) for _ in students], params.temperature, task)
     own = [
         distillation(
             params,
@@ -77,7 +72,7 @@ def objective_for(
         )
         for student in students
     ]
-    return own[0] if params.mutual is None else MutualLearning.of(params.mutual, own, params.temperature)
+    return own[0] if params.mutual is None else MutualLearning.of(params.mutual, own, params.temperature, task)
 
 
 def train_students(

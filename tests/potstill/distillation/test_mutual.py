@@ -117,6 +117,22 @@ def test_the_gradient_is_the_difference_of_the_softened_probabilities(teacher: A
     assert logits[1].grad is None
 
 
+def test_students_of_other_tasks_teach_each_other_by_the_tasks_own_loss() -> None:
+    """Several labels: T^2 * BCE to the mean of the softened yes; numbers: the squared distance to the mean."""
+    T = 2.0
+    ours, *others = (torch.randn(6, 3, generator=torch.Generator().manual_seed(n)) for n in range(3))
+    stacked = torch.stack(others, dim=1)
+    labels = MutualLearning([Supervised(), Supervised()], T, 1.0, "multi_label")
+    yes = sum((other.double() / T).sigmoid() for other in others) / 2
+    q = (ours.double() / T).sigmoid()
+    wanted = T**2 * -(yes * q.log() + (1 - yes) * (1 - q).log()).mean(dim=-1)
+    assert labels._mutual(ours, stacked).numpy() == pytest.approx(wanted.numpy(), rel=1e-4)
+    numbers = MutualLearning([Supervised(), Supervised()], T, 1.0, "regression")
+    distance = (ours[:, :1] - (others[0] + others[1])[:, :1] / 2).square().mean(dim=-1)
+    assert numbers._mutual(ours[:, :1], stacked[..., :1]).numpy() == pytest.approx(distance.numpy(), rel=1e-5)
+    assert numbers.describe()[-1] == "+ 1 * MSE to the mean of the others, for each of 2 students"
+
+
 def test_two_micro_batches_equal_one_batch(teacher: Any) -> None:
     found = []
     for parts in ([range(60)], [range(30), range(30, 60)]):
