@@ -1140,8 +1140,9 @@ class Params(Strict):
         if task != "regression" and data.target is not None:
             raise ValueError(f"validate.target bounds the numbers of a regression, prepare.task is {task}; remove it")
         for name in {"min_per_class", "max_class_share"} & data.model_fields_set:
-            if task in ("regression", "question_answering") and getattr(data, name) is not None:
-                raise ValueError(f"validate.{name} is of classes, a {task} task has none; set it to null")
+            without = {"regression": "a regression has", "question_answering": "questions have"}.get(task)
+            if without is not None and getattr(data, name) is not None:
+                raise ValueError(f"validate.{name} is of classes, {without} none; set it to null")
 
     @model_validator(mode="after")
     def _places_have_one_tokenizer_and_teacher(self) -> Self:

@@ -70,7 +70,7 @@ def _taught(stage: Stage) -> Answers:
     folder = stage.deps["teacher"]
     teacher, size = load_classifier(folder), sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     members = len(teacher_members(stage))
-    return Answers(teacher_logits(stage, "dev"), 1.0, teacher.num_parameters(), size, members)
+    return Answers(teacher_logits(stage, "dev"), 1.0, teacher.num_parameters(), size, members=members)
 
 
 def _speeds(students: Mapping[str, Student], texts: Sequence[Text], params: Params, teacher: Path) -> dict[str, Speed]:

@@ -28,19 +28,8 @@ def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
     # Time of this process's own, so that a busy machine does not count.
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 0.5
     assert shown.returncode == 0
-    for command in (
-        "run",
-        "status",
-        "probe",
-        "search",
-        "serve",
-        "init",
-        "doctor",
-        "schedule",
-        "approve",
-        "veto",
-        "accept",
-    ):
+    commands = ("run", "status", "probe", "search", "serve", "init", "doctor", "schedule", "approve", "veto", "accept")
+    for command in commands:
         assert command in shown.stdout
 
 
