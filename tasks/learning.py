@@ -19,7 +19,7 @@ from potstill.distillation.teachers import Source
 from potstill.errors import ParamsError
 from potstill.evaluation.metrics import require_finite
 from potstill.evaluation.scoring import SCORINGS, Scoring
-from potstill.models.factorized import factorize
+from potstill.models.factorized import factorize, has_rank
 from potstill.models.loading import load_classifier
 from potstill.models.members import Member, read_members
 from potstill.progress import say
@@ -156,10 +156,10 @@ def factorize_embeddings(stage: Stage, student: PreTrainedModel, rows: TokenData
     Args:
         stage: receives `data/tokens`.
         student: with its own table.
-        rows: their tokens weigh most; None: the table has that rank already.
+        rows: their tokens weigh most; None: only a table that has that rank already, as not every student has.
     """
     rank = tokens_info(stage, student=True).get("vocabulary", {}).get("rank")
-    if rank is not None:
+    if rank is not None and (rows is not None or has_rank(student, rank)):
         factorize(student, rank, None if rows is None else rows.token_counts())
 
 

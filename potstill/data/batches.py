@@ -176,11 +176,6 @@ class TokenDataset:
             self._flat, self.lengths[rows], self._types, self.labels[rows], self._pad, self._starts[rows]
         )
 
-    def of_every_token(self) -> TokenDataset:
-        """The same rows without gold labels, whose every token answers."""
-        labels = np.full(len(self), -1, dtype=np.int64).astype(SPAN)
-        return TokenDataset(self._flat, self.lengths, self._types, labels, self._pad)
-
     def __len__(self) -> int:
         return len(self.lengths)
 

@@ -15,7 +15,7 @@ from potstill.data.alignment import OWN, Ints, own_token, sight, speakers, unit_
 from potstill.data.marking import row_units
 from potstill.data.tags import Unit, entities_of, types_named
 from potstill.evaluation import answers
-from potstill.evaluation.entities import EntityCounts, count_entities, tags_by_row
+from potstill.evaluation.entities import EntityCounts, count_entities, library_scores, tags_by_row
 from potstill.evaluation.metrics import Floats
 from potstill.evaluation.statistics import Moments
 
@@ -75,6 +75,12 @@ class GoldTags:
     def moments(self, logits: Floats) -> Moments:
         """Scores of logits [answers, classes]."""
         return self.counts(logits.argmax(axis=1)).moments()
+
+    def library_scores(self, logits: Floats) -> dict[str, float]:
+        """`precision`, `recall` and `f1` of logits [answers, classes], as `seqeval` gives them."""
+        predicted = unit_classes(logits.argmax(axis=1), self.seen)
+        gold, found = (tags_by_row(classes, self.lengths, self.names) for classes in (self.classes, predicted))
+        return library_scores(gold, found)
 
     def shown(self, classes: Ints) -> list[str]:
         """[rows] the entities of classes [all units], as a reader sees them: `LOC New York; PER Ann`."""

@@ -101,6 +101,8 @@ def score(labels: Gold, answers: Answers, settings: Evaluate) -> dict[str, float
         if not isinstance(labels, GoldTags | GoldAnswers) and answers.task == "single_label"
         else _scores(answers.moments(labels), settings)
     )
+    if isinstance(labels, GoldTags):
+        found |= labels.library_scores(answers.logits)
     if answers.task not in ("regression", "question_answering"):
         found |= {"ece": answers.reliability(labels, settings.calibration_bins).ece, "temperature": answers.temperature}
     found |= {"parameters": answers.parameters, "megabytes": answers.file_bytes / 1e6}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Of each token, beside how often it was seen: one that was never seen still counts.
 SMOOTHING = 5.0
+# Of the largest direction: what fp32 leaves in those that are none.
+ROUNDING = 1e-5
 
 
 class FactorizedEmbedding(nn.Module):
@@ -70,6 +72,16 @@ def factorize(model: PreTrainedModel, rank: int, counts: npt.NDArray[np.int64] |
     basis = np.ascontiguousarray(directions[:, ::-1][:, :rank].T)
     factors, rows = (torch.from_numpy(part).to(table) for part in (exact @ basis.T, basis))
     model.set_input_embeddings(FactorizedEmbedding(factors, rows))
+
+
+def has_rank(model: PreTrainedModel, rank: int) -> bool:
+    """Whether a model's table of token embeddings is of that rank or a lower one, to rounding, and wider."""
+    table = model.get_input_embeddings().weight.detach()
+    if rank >= table.shape[1]:
+        return False
+    exact = table.double().cpu().numpy()
+    squares = np.linalg.eigvalsh(exact.T @ exact)
+    return bool(squares[: table.shape[1] - rank].max() <= ROUNDING**2 * squares[-1])
 
 
 def merge(model: PreTrainedModel) -> None:

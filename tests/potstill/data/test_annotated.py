@@ -170,6 +170,23 @@ def test_answers_that_cannot_be_used(tmp_path: Path, answers: Any, said: str) ->
 
 
 @pytest.mark.parametrize(
+    ("section", "values"), [("proof", {"seeds": 2}), ("tokenize", {"vocabulary": {}}), ("teacher", {"seeds": 2})]
+)
+def test_what_compares_whole_texts_is_refused(section: str, values: dict[str, Any]) -> None:
+    from potstill.config import parse_params, read_params
+    from tests.conftest import REPOSITORY
+
+    whole = read_params(REPOSITORY / "params.yaml")
+    whole["prepare"] |= {"labels": None, "augment": None} | TAGS
+    whole["gate"] |= {"min_accuracy": None}
+    parse_params(whole)
+    whole[section] = whole.get(section, {}) | values
+    said = rf"{section}\.{next(iter(values))} is for tasks of whole texts, prepare.task is token_classification"
+    with pytest.raises(ParamsError, match=said):
+        parse_params(whole)
+
+
+@pytest.mark.parametrize(
     ("params", "said"),
     [
         ({"task": "token_classification"}, "use tags or spans or words"),

@@ -10,7 +10,15 @@ from torch import Tensor
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
 from potstill.distillation.composition import Blend, Distillation, distillation
-from potstill.distillation.ensembles import AllMembers, Averaged, average, ensemble_logits, mean_logits, pooled
+from potstill.distillation.ensembles import (
+    AllMembers,
+    Averaged,
+    average,
+    ensemble_answers,
+    ensemble_logits,
+    mean_logits,
+    pooled,
+)
 from potstill.distillation.losses import kl_divergence
 from potstill.distillation.objective import Window
 from potstill.distillation.outputs import Needs, observe
@@ -170,3 +178,16 @@ def test_one_teacher_is_no_ensemble() -> None:
     both = Averaged(stored, WEIGHTS)
     assert both.name == stored.name
     assert not both.supports(Needs(hidden=frozenset({1})))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_several_labels_are_averaged_yes_by_yes_and_numbers_as_they_are(temperature: float) -> None:
+    members = draw(4, 3, 2)
+    found = ensemble_answers(members, WEIGHTS, temperature, "multi_label")
+    yes = (members / temperature).sigmoid()
+    wanted = sum(weight * yes[:, member] for member, weight in enumerate(WEIGHTS))
+    torch.testing.assert_close((found / temperature).sigmoid(), wanted)
+    numbers = ensemble_answers(members, WEIGHTS, temperature, "regression")
+    torch.testing.assert_close(numbers, mean_logits(members, WEIGHTS))
+    pool = pooled(members.numpy(), WEIGHTS, "regression")
+    np.testing.assert_allclose(pool, numbers.numpy())

@@ -15,6 +15,7 @@ from potstill.evaluation import numbers, plots, several, table
 from potstill.evaluation.calibration import calibrated
 from potstill.evaluation.gates import judge
 from potstill.evaluation.metrics import micro_f1, r_squared, sigmoid
+from potstill.evaluation.proof import Seed, flatten, prove
 from potstill.evaluation.report import disagreements
 from potstill.evaluation.scoring import SCORINGS
 from potstill.evaluation.statistics import compare_scores
@@ -224,3 +225,33 @@ def test_a_task_is_judged_by_its_own_score_alone(task: TaskKind) -> None:
     lost = judge(METRICS, Gate(), {key: 0.9}, task)
     assert f"{SCORINGS[task].words} lost to the champion 0.1" in lost.sentence
     assert not judge(METRICS, Gate(), {"accuracy": 0.1}, task).passed
+
+
+def test_the_noise_between_training_seeds_widens_the_interval() -> None:
+    firsts = [Answers(number_logits(noise, 1), 1.0, 1, 1, "regression") for noise in (1.0, 3.0)]
+    second = Answers(number_logits(2.0, 2), 1.0, 1, 1, "regression").moments(GOLD_NUMBERS)
+    good, bad = (answers.moments(GOLD_NUMBERS) for answers in firsts)
+    alone = compare_scores([good], [second], "r2", **OPTIONS)
+    both = compare_scores([good, bad], [second, second], "r2", **OPTIONS)
+    gains = [one.values["r2"] - second.values["r2"] for one in (good, bad)]
+    assert both.difference == pytest.approx(sum(gains) / 2)
+    assert alone.outcome == "BEATS"
+    assert both.outcome == "NO DIFFERENCE"  # one of two seeds is worse
+    assert both.low < gains[1] + 0.05 < gains[0] - 0.05 < both.high
+    with pytest.raises(ValueError, match="1 and 0 training seeds"):
+        compare_scores([good], [], "r2", **OPTIONS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_proof_of_a_task(task: TaskKind) -> None:
+    found = models(task)
+    seeds = [
+        Seed(number, {"student": found["int8"], "pretrained": found["control"], "initialised": found["student"]})
+        for number in (1, 2)
+    ]
+    proof = prove(GOLD[task], found["teacher"], seeds, SETTINGS, bootstrap_seed=1)
+    assert proof["verdicts"]["pretrained"]["outcome"] == "BEATS"
+    assert len(proof["verdicts"]["pretrained"]["differences"]) == 2
+    key = SCORINGS[task].key
+    assert next(iter(proof["models"]["student"])) == key
+    assert all(math.isfinite(value) for value in flatten(proof).values())

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from potstill.errors import ModelError
-from potstill.models.factorized import FactorizedEmbedding, factorize, merge
+from potstill.models.factorized import FactorizedEmbedding, factorize, has_rank, merge
 from tests.potstill.models.tiny import CLASSES, batch, make
 
 
@@ -52,6 +52,23 @@ def test_a_table_of_that_rank_stays_what_it_is() -> None:
     assert torch.allclose(logits(model), before, atol=1e-5)
     merge(model)
     assert torch.allclose(table(model), whole, atol=1e-5)
+
+
+def test_which_tables_have_a_rank() -> None:
+    model = make("bert")
+    assert not has_rank(model, 6)
+    factorize(model, 6)
+    merge(model)
+    assert has_rank(model, 6)
+    assert has_rank(model, 31)
+    assert not has_rank(model, 5)
+    assert not has_rank(model, 32)  # no product of two would be smaller
+    torch.manual_seed(0)
+    with torch.no_grad():  # as if trained: the columns differ in size by orders
+        factors = torch.randn(50, 6) * torch.tensor([100.0, 30, 10, 1, 0.3, 0.1])
+        model.get_input_embeddings().weight.copy_(factors @ torch.randn(6, 32))
+    assert has_rank(model, 6)
+    assert not has_rank(model, 5)
 
 
 def test_tokens_that_are_seen_often_stay_nearest() -> None:
