@@ -110,7 +110,7 @@ def test_a_flipped_byte_between_stages(case: Case) -> None:
 
 def test_a_sequence_beyond_the_models_positions(case: Case) -> None:
     case.set("tokenize.max_length=65")
-    assert "64" in case.fails("ingest prepare validate tokenize", 42)
+    assert "64" in case.fails("ingest prepare validate pretrain tokenize", 42)
 
 
 def test_a_teacher_of_another_task(case: Case) -> None:
@@ -122,7 +122,7 @@ def test_a_teacher_of_another_task(case: Case) -> None:
     tuned = load_classifier(case.teacher, ["a", "b", "c"])
     tuned.save_pretrained(case.teacher)
     case.set("teacher.fine_tuned=true")
-    said = case.fails("ingest prepare validate tokenize teacher", 41)
+    said = case.fails("ingest prepare validate pretrain tokenize teacher", 41)
     assert "has 3 labels" in said
 
 
