@@ -22,6 +22,7 @@ from tests.potstill.serving.folders import REPOSITORY, flip_byte, write_workspac
 TRAINING = ("torch", "transformers", "mlflow", "dvc", "prefect", "pandas", "datasets", "scikit-learn", "pyarrow")
 # All that a Bento holds of Potstill: its code, the model, the limits.
 CODE = {"__init__", "artifacts", "config", "environment", "errors", "processes"}
+READING = ("__init__.py", "alignment.py", "tags.py", "windows.py")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,9 @@ def test_it_holds_what_serving_needs_and_nothing_of_training(packaged: Packaged)
     source = packaged.path / "src"
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     rooms = {path.relative_to(source / "potstill").parts[0] for path in (source / "potstill").iterdir()}
-    assert rooms == {f"{name}.py" for name in CODE} | {"serving"}
+    assert rooms == {f"{name}.py" for name in CODE} | {"serving", "data"}
+    # What reads entities and answers out of a text, and no more of the room.
+    assert {path.name for path in (source / "potstill/data").iterdir()} == set(READING)
     assert not [path for path in files if not path.startswith(("potstill/", "data/serving/"))
                 and path not in ("service.json", "bentofile.yaml")]  # fmt: skip
     assert {path for path in files if path.startswith("data/")} == {
