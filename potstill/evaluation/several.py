@@ -52,12 +52,15 @@ def reliability(labels: Ints, probabilities: Doubles, bins: int) -> Reliability:
 
 
 def divergence(teacher: Floats, student: Floats) -> float:
-    """Mean over the rows of KL(teacher || student) in nats, added up over the labels, from probabilities of yes."""
-    found = np.zeros(len(teacher))
-    for theirs, ours in ((teacher, student), (1 - teacher, 1 - student)):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            parts = theirs * (np.log(theirs) - np.log(ours))
-        found += np.where(theirs > 0, parts, 0).sum(axis=1)
+    """Mean over the rows of KL(teacher || student) in nats, added up over the labels, from calibrated logits of yes.
+
+    From logits, since a probability that rounds to 1 or 0 would make it infinite.
+    """
+    theirs, ours = teacher.astype(np.float64), student.astype(np.float64)
+    found = np.zeros(len(theirs))
+    for sign in (1, -1):
+        log_theirs, log_ours = -np.logaddexp(0, -sign * theirs), -np.logaddexp(0, -sign * ours)
+        found += (np.exp(log_theirs) * (log_theirs - log_ours)).sum(axis=1)
     return float(found.mean())
 
 

@@ -182,7 +182,7 @@ def likeness(teacher: Answers, ours: Answers, *, labels: Gold | None = None) -> 
     if ours.task == "multi_label":
         return {
             "agreement": float((teacher.flags == ours.flags).mean()),
-            "kl": several.divergence(teacher.probabilities, ours.probabilities),
+            "kl": several.divergence(teacher.logits / teacher.temperature, ours.logits / ours.temperature),
         }
     apart = teacher.numbers.astype(np.float64) - ours.numbers
     return {

@@ -126,8 +126,14 @@ def test_the_summary_of_a_task(task: TaskKind) -> None:
 def test_the_divergence_of_several_labels_by_hand() -> None:
     teacher, student = np.array([[0.9, 0.5]]), np.array([[0.6, 0.5]])
     expected = 0.9 * np.log(0.9 / 0.6) + 0.1 * np.log(0.1 / 0.4)
-    assert several.divergence(teacher, student) == pytest.approx(expected)
-    assert several.divergence(np.array([[1.0, 0.0]]), student) == pytest.approx(-np.log(0.6) - np.log(0.5))
+    assert several.divergence(_logits(teacher), _logits(student)) == pytest.approx(expected)
+    sure = np.array([[800.0, -800.0]])
+    assert several.divergence(sure, _logits(student)) == pytest.approx(-np.log(0.6) - np.log(0.5))
+    assert several.divergence(sure, -sure) == pytest.approx(1600)  # large, not infinite
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(probabilities) - np.log1p(-probabilities)
 
 
 def test_one_temperature_calibrates_all_labels() -> None:
