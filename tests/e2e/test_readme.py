@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY, write_csv
 from tests.e2e.pages import Shell, blocks
 from tests.e2e.workspaces import command, make_workspace
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1200)
 
 README = REPOSITORY / "README.md"
 ROWS = 600
