@@ -71,6 +71,10 @@ class MaskedLanguage(Objective):
         super().__init__()
         self._masking = masking
 
+    def describe(self) -> list[str]:
+        """The one term."""
+        return ["CE with the tokens behind the mask"]
+
     def view(self, batch: Batch, epoch: int) -> Batch:
         """The batch as masked in that epoch."""
         return self._masking(batch, epoch)

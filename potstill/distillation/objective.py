@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ class Window:
         return cls(step, total, rows, gold, sum(batch.tokens for batch in batches), targets, answers)
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """What a model's outputs are compared with, term by term.
 
     Its parameters (projections between widths) are trained with the model and are in the checkpoints, but not in the
@@ -67,9 +68,9 @@ class Objective(nn.Module):
     # Of a teacher, beside logits.
     asks: Needs = LOGITS
 
+    @abstractmethod
     def describe(self) -> list[str]:
         """What it is, one line a term, as the user reads it."""
-        raise NotImplementedError
 
     def view(self, batch: Batch, epoch: int) -> Batch:
         """What the model is shown of a batch in an epoch: a pure function of both, for the sake of a resumed run."""
@@ -83,9 +84,9 @@ class Objective(nn.Module):
         """Run the model on what `view` gave."""
         return observe(model, model_inputs(batch, device), needs)
 
+    @abstractmethod
     def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
         """The weighted terms of a batch; their sum is its share of the step's loss."""
-        raise NotImplementedError
 
 
 class Supervised(Objective):

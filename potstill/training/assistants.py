@@ -15,7 +15,7 @@ import numpy as np
 
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
-from potstill.distillation.composition import distillation
+from potstill.distillation.composition import Distillation, distillation
 from potstill.distillation.signals import StoredSignals
 from potstill.distillation.teachers import Source
 from potstill.evaluation.scoring import SCORINGS
@@ -55,6 +55,21 @@ class Teaching:
             for number, outcome in enumerate(self.outcomes, start=1)
             for step, name, value in outcome.history
         ]
+
+    def objective(
+        self, params: Distill, student: PreTrainedModel, setting: Setting, teacher_rows: TokenDataset | None = None
+    ) -> Distillation:
+        """What a `distill` section has one student learn from it; see `distillation` for errors."""
+        return distillation(
+            params,
+            student,
+            self.model,
+            self.source,
+            device=setting.device,
+            precision=setting.precision,
+            seed=setting.seed,
+            teacher_rows=teacher_rows,
+        )
 
 
 def places(assistants: Sequence[Sequence[int]], layers: Sequence[int]) -> list[list[int]]:
@@ -127,15 +142,7 @@ def _train(
 ) -> Outcome:
     """Train an assistant and keep it with its logits on the rows."""
     assistant = student_from_layers(teaching.model, teaching.layers)
-    objective = distillation(
-        params,
-        assistant,
-        teaching.model,
-        teaching.source,
-        device=setting.device,
-        precision=setting.precision,
-        seed=setting.seed,
-    )
+    objective = teaching.objective(params, assistant, setting)
     outcome = train(assistant, dataset, objective, score, setting)
     logits = predict_logits(assistant, dataset, device=setting.device, precision=setting.precision)
     finished.keep(setting.checkpoints / "finished", assistant.cpu(), outcome, logits)

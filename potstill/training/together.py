@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
-from potstill.distillation.composition import distillation
 from potstill.distillation.mutual import MutualLearning
 from potstill.distillation.objective import Objective, Supervised
 from potstill.models.cohort import Cohort
@@ -59,19 +58,7 @@ def objective_for(
     task = task_of(students[0])
     if params.mutual is not None and not params.mutual.teacher:
         return MutualLearning.of(params.mutual, [Supervised(task) for _ in students], params.temperature, task)
-    own = [
-        distillation(
-            params,
-            student,
-            teaching.model,
-            teaching.source,
-            device=setting.device,
-            precision=setting.precision,
-            seed=setting.seed,
-            teacher_rows=teacher_rows,
-        )
-        for student in students
-    ]
+    own = [teaching.objective(params, student, setting, teacher_rows) for student in students]
     return own[0] if params.mutual is None else MutualLearning.of(params.mutual, own, params.temperature, task)
 
 
