@@ -801,12 +801,20 @@ StudentKind = Annotated[
 
 
 class Prune(Strict):
-    """A narrower student: of every layer the feed-forward units whose loss would cost most, before it learns."""
+    """A narrower student: the parts stay whose loss would cost most, before it learns."""
 
-    # Units kept in each layer.
-    ffn: Positive
+    # Feed-forward units kept in each layer; null: all.
+    ffn: Positive | None = None
+    # States kept, and of every layer as many attention heads as have that many together; null: all.
+    width: Positive | None = None
     # Rows of the training data over which importance is measured.
     rows: Positive = 2048
+
+    @model_validator(mode="after")
+    def _take_something(self) -> Self:
+        if self.ffn is None and self.width is None:
+            raise ValueError("names neither ffn nor width, so nothing would be removed; set one, or prune to null")
+        return self
 
 
 # They compare state with state, token by token: student and teacher have to split texts alike.

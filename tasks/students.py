@@ -11,10 +11,11 @@ import torch
 from potstill.config import CheckpointStudent, ConfigStudent, DistilBertStudent, Distill, Prune
 from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import KEPT, student_base
-from potstill.distillation.importance import unit_importance
+from potstill.distillation.importance import Floats, measure_importance
 from potstill.distillation.objective import Objective
+from potstill.errors import ModelError
 from potstill.models.loading import load_classifier
-from potstill.models.narrowing import most_important, narrow
+from potstill.models.narrowing import Ints, head_size, most_important, narrow, narrow_states
 from potstill.models.start import start_from_general
 from potstill.models.student import distilbert_from_bert, student_at_random, student_from_layers
 from potstill.models.vocabulary import trim_embeddings
@@ -61,19 +62,36 @@ def make_student(
 def _pruned(
     stage: Stage, distill: Distill, prune: Prune, student: PreTrainedModel, rows: TokenDataset, objective: Objective
 ) -> PreTrainedModel:
-    """The student with the feed-forward units of each layer that matter most to the loss."""
+    """The student with the parts that matter most to the loss."""
     order = np.random.default_rng(stage.project.seed).permutation(len(rows))
     sample = rows.select(np.sort(order[: prune.rows]))
     with stage.work("inference"):
-        importance = unit_importance(student, sample, objective, batch_tokens=distill.batch_tokens)
-    chosen = [most_important(layer, prune.ffn) for layer in importance]
-    share = sum(float(layer[units].sum()) for layer, units in zip(importance, chosen, strict=True))
-    whole = max(sum(float(layer.sum()) for layer in importance), 1e-30)
-    say(
-        f"{stage.name}: {prune.ffn} of {len(importance[0])} feed-forward units of each layer stay, with "
-        f"{share / whole:.1%} of their importance over {len(sample):,} rows"
-    )
-    return narrow(student, chosen)
+        found = measure_importance(student, sample, objective, batch_tokens=distill.batch_tokens)
+
+    def tell(what: str, kept: Sequence[Ints], of: Sequence[Floats]) -> None:
+        share = sum(float(part[chosen].sum()) for part, chosen in zip(of, kept, strict=True))
+        whole = max(sum(float(part.sum()) for part in of), 1e-30)
+        sizes = f"{len(kept[0])} of {len(of[0])} {what}"
+        say(f"{stage.name}: {sizes} stay, with {share / whole:.1%} of their importance over {len(sample):,} rows")
+
+    if prune.ffn is not None:
+        what = "feed-forward units of each layer (distill.prune.ffn)"
+        units = [most_important(layer, prune.ffn, what) for layer in found.units]
+        tell("feed-forward units of each layer", units, found.units)
+        student = narrow(student, units)
+    if prune.width is not None:
+        count, rest = divmod(prune.width, head_size(student))
+        if rest:
+            raise ModelError(
+                f"distill.prune.width is {prune.width}, no multiple of the {head_size(student)} states of an "
+                "attention head; set one"
+            )
+        states = most_important(found.states, prune.width, "states (distill.prune.width)")
+        heads = [most_important(layer, count, "attention heads") for layer in found.heads]
+        tell("states", [states], [found.states])
+        tell("attention heads of each layer", heads, found.heads)
+        student = narrow_states(student, states, heads)
+    return student
 
 
 def _start(stage: Stage, distill: Distill, parent: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:

@@ -152,6 +152,7 @@ def test_every_file_of_params_fits_in_place_of_the_defaults(path: Path) -> None:
     ("section", "values", "message"),
     [
         ("teacher", {"fine_tuned": True, "seeds": 3}, "teacher: seeds is 3 of a teacher that is taken as it is"),
+        ("distill", {"prune": {"rows": 50}}, "distill.prune: names neither ffn nor width"),
         (
             "distill",
             {"assistants": [[0, 2, 4, 5]], "mutual": {"students": [[0, 2, 4], [1]]}},

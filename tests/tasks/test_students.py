@@ -275,8 +275,22 @@ def test_a_narrower_student(
         assert 20 / 64 < share < 1  # more than as many by chance would have
         assert line.endswith("over 50 rows")
     assert student.config.intermediate_size == control.config.intermediate_size == 20
-    with pytest.raises(ModelError, match=r"distill\.prune\.ffn is 65, but the student has 64"):
+    with pytest.raises(ModelError, match=r"65 .*\(distill\.prune\.ffn\) were to stay, but the student has 64"):
         distilled(taught, tmp_path / "other", monkeypatch, prune={"ffn": 65})
+
+
+def test_a_student_of_fewer_states_and_heads(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student, control = distilled(taught, tmp_path / "w", monkeypatch, prune={"ffn": 20, "width": 16, "rows": 50})
+    said = capsys.readouterr().out
+    assert "distill: 16 of 32 states stay, with " in said
+    assert "distill: 1 of 2 attention heads of each layer stay, with " in said
+    for model in (student, control):
+        config = model.config
+        assert (config.hidden_size, config.num_attention_heads, config.intermediate_size) == (16, 1, 20)
+    with pytest.raises(ModelError, match=r"distill\.prune\.width is 20, no multiple of the 16 states of an attention"):
+        distilled(taught, tmp_path / "other", monkeypatch, prune={"width": 20})
 
 
 @pytest.mark.parametrize("vocabulary", [None, {"max_tokens": 45}])
