@@ -36,6 +36,7 @@ from potstill.distillation.signals import StoredSignals, extract  # noqa: E402
 from potstill.distillation.teachers import LiveTeacher  # noqa: E402
 from potstill.models.loading import load_classifier  # noqa: E402
 from potstill.models.student import student_from_layers  # noqa: E402
+from potstill.training.distributed import here  # noqa: E402
 from potstill.training.hotpath import keep_freed_memory, training_attention  # noqa: E402
 from potstill.training.loop import Setting, _groups, _Run, train  # noqa: E402
 from potstill.training.precision import Precision  # noqa: E402
@@ -201,7 +202,8 @@ class Potstill:
         plan = workspace.plan(**variation.plan)
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory()))
         setting = Setting("benchmark", plan, workspace.params.project.seed, CPU, variation.precision, scratch)
-        self._run = _Run(student, workspace.dataset, self._objective(), workspace.dev_accuracy("fp32"), setting)
+        score = workspace.dev_accuracy("fp32")
+        self._run = _Run(student, workspace.dataset, self._objective(), score, setting, here(), packing=False)
         if variation.optimizer == "default":
             self._run.optimizer = torch.optim.AdamW(
                 _groups(student.parameters(), plan.weight_decay), lr=plan.learning_rate
