@@ -795,8 +795,16 @@ class ConfigStudent(Strict):
     intermediate_size: Positive | None = None
 
 
+class StaticStudent(Strict):
+    """A vector for each token, made of the teacher's, their mean, one linear layer; `distill.layers` is not used."""
+
+    kind: Literal["static"]
+    # Width of the vectors; at most the teacher's.
+    dimensions: Annotated[int, Field(ge=2, le=4096)] = 256
+
+
 StudentKind = Annotated[
-    LayersStudent | DistilBertStudent | CheckpointStudent | ConfigStudent, Field(discriminator="kind")
+    LayersStudent | DistilBertStudent | CheckpointStudent | ConfigStudent | StaticStudent, Field(discriminator="kind")
 ]
 
 
@@ -909,6 +917,17 @@ class Distill(Training):
                 f"{key} takes students of a teacher's layers, but student is of kind {self.student.kind}; set it to "
                 "{kind: layers}"
             )
+
+    @model_validator(mode="after")
+    def _static_has_no_layers(self) -> Self:
+        if self.student.kind != "static":
+            return self
+        layered = next((f"terms ({term.kind})" for term in self.terms if isinstance(term, LayerTerm)), None)
+        asked = {"prune": self.prune, "lora": self.lora, "packing": self.packing is True or None}
+        found = layered or next((key for key, value in asked.items() if value is not None), None)
+        if found is not None:
+            raise ValueError(f"{found} is of a student's layers, but one of kind static has none; take it back")
+        return self
 
     @model_validator(mode="after")
     def _compile_what_no_term_looks_into(self) -> Self:
@@ -1046,8 +1065,8 @@ class Schedule(Strict):
 # --- search -----------------------------------------------------------------------------------------------------------
 
 
-class StaticStudent(Strict):
-    """Static-embedding students: a vector a token, their mean, one linear layer; taught by the teacher's signals."""
+class StaticSearch(Strict):
+    """Static students (`distill.student` of kind static): their widths, and how each is trained."""
 
     # Widths to try, each a student; [] for none.
     dimensions: list[Annotated[int, Field(ge=2, le=4096)]] = [64, 256]
@@ -1077,7 +1096,7 @@ class Search(Strict):
     learning_rate: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [5e-5, 2e-4]
     # Name -> losses beside that on logits, as distill.terms.
     losses: Annotated[dict[str, list[Term]], Field(min_length=1)] = {"kl": [], "kl and dist": [DistTerm(kind="dist")]}
-    static: StaticStudent = StaticStudent()
+    static: StaticSearch = StaticSearch()
 
     @model_validator(mode="after")
     def _judge_by_two_folds(self) -> Self:
@@ -1164,6 +1183,7 @@ class Params(Strict):
             "teacher.seeds": self.teacher.seeds > 1,
             "distill.mutual": self.distill.mutual is not None,
             "distill.mixup": self.distill.mixup is not None,
+            "distill.student of kind static": self.distill.student.kind == "static",
             "proof.seeds": self.proof.seeds > 1,
         }
         found = next((key for key, given in asked.items() if given), None)
@@ -1233,6 +1253,12 @@ class Params(Strict):
             raise ValueError(
                 f"distill.terms: {by_token} compares token by token, but a student with a vocabulary of its own splits "
                 "texts otherwise than its teacher; remove the term or set tokenize.vocabulary to null"
+            )
+        vocabulary = self.tokenize.vocabulary
+        if self.distill.student.kind == "static" and vocabulary is not None and vocabulary.rank is not None:
+            raise ValueError(
+                "tokenize.vocabulary.rank is of a table that layers read, but distill.student is of kind static; set "
+                "distill.student.dimensions instead"
             )
         if self.distill.mixup is not None and (self.tokenize.vocabulary or self.ingest.student) is not None:
             raise ValueError(

@@ -21,7 +21,7 @@ from potstill.config import Control
 from potstill.distillation.objective import Supervised
 from potstill.errors import ChecksumError
 from potstill.evaluation.calibration import calibrated
-from potstill.models.loading import load_classifier, save_model
+from potstill.models.loading import load_classifier
 from potstill.progress import say
 from potstill.training.loop import Outcome, train
 from potstill.training.predict import predict_logits
@@ -31,11 +31,10 @@ from tasks.learning import (
     prepare_setting,
     scoring_of,
     task_kind,
-    tokenizer_folder,
     tokens_info,
 )
 from tasks.stage import Result, Stage, main
-from tasks.students import make_student
+from tasks.students import make_student, save_student
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -111,7 +110,7 @@ def _train(stage: Stage, name: str, model: PreTrainedModel, finished: Path) -> N
     with stage.work("inference"):
         temperature = calibrated(task_kind(stage), predict_logits(model.cpu(), dev), dev.labels)
     with whole_folder(finished) as folder:
-        save_model(model, folder / "model", tokenizer_folder(stage, student=True))
+        save_student(stage, model, folder / "model")
         if temperature is not None:
             about = {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)}
             write_json(folder / "model" / "calibration.json", about)

@@ -15,7 +15,7 @@ from potstill.distillation.composition import Blend, Distillation
 from potstill.distillation.objective import Objective
 from potstill.distillation.supervision import HEAD_LOSSES
 from potstill.models.heads import task_of
-from potstill.models.loading import load_classifier, save_model
+from potstill.models.loading import load_classifier
 from potstill.models.student import check_plan
 from potstill.progress import say
 from potstill.training.assistants import Teaching, through_assistants
@@ -30,11 +30,10 @@ from tasks.learning import (
     stored_signals,
     student_tokens,
     teacher_logits,
-    tokenizer_folder,
     training_result,
 )
 from tasks.stage import Result, Stage, main
-from tasks.students import make_student
+from tasks.students import make_student, save_student
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -102,7 +101,7 @@ def _write(stage: Stage, distill: Distill, student: PreTrainedModel, best: Best,
     alone = {f"assistant_{number}": found.score for number, found in enumerate(teaching.outcomes, start=1)}
     alone |= {f"student_{number}": score for number, score in enumerate(best.scores, start=1)}
     with whole_folder(stage.outs["distilled"]) as folder:
-        save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
+        save_student(stage, student, folder)
         write_manifest(folder, {scoring.dev_key: outcome.score} | ({"others": alone} if alone else {}))
     beside = ", ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in alone.items())
     summary = f"dev {scoring.words} {outcome.score:.4f} with {_start(distill, best.place)}"
@@ -116,6 +115,8 @@ def _start(distill: Distill, place: int) -> str:
     """What the student started from, in words."""
     if distill.student.kind == "config":
         return f"{len(distill.layers)} layers at random"
+    if distill.student.kind == "static":
+        return f"a vector of {distill.student.dimensions} for each token"
     layers = distill.layers if distill.mutual is None else distill.mutual.students[place]
     return f"layers {layers} of the {'checkpoint' if distill.student.kind == 'checkpoint' else 'teacher'}"
 

@@ -6,7 +6,7 @@ from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import Finetune
 from potstill.distillation.objective import Supervised
 from potstill.models.heads import task_of
-from potstill.models.loading import load_classifier, save_model
+from potstill.models.loading import load_classifier
 from potstill.training.loop import train
 from tasks.learning import (
     dev_score,
@@ -14,10 +14,10 @@ from tasks.learning import (
     open_split,
     prepare_setting,
     scoring_of,
-    tokenizer_folder,
     training_result,
 )
 from tasks.stage import Result, Stage, main
+from tasks.students import save_student
 
 
 def run(stage: Stage) -> Result:
@@ -31,7 +31,7 @@ def run(stage: Stage) -> Result:
     before = outcome.scores[0]
     kept = outcome.score <= before
     with whole_folder(stage.outs["student"]) as folder:
-        save_model(student.cpu(), folder, tokenizer_folder(stage, student=True))
+        save_student(stage, student, folder)
         write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": kept})
     after = max(outcome.scores[1:])
     summary = (

@@ -17,7 +17,7 @@ from potstill.evaluation.summary import Answers, score
 from potstill.evaluation.texts import read_texts
 from potstill.models.loading import load_classifier
 from potstill.search.pareto import Point
-from potstill.search.space import Choice, settings
+from potstill.search.space import Choice
 from potstill.serving.runtime import MODEL, Student, Text
 from tasks.learning import teacher_logits, teacher_members
 from tasks.stage import Stage, load_stage
@@ -29,12 +29,26 @@ WITHOUT_CONTROLS: dict[str, Any] = {"min_gain_over_control": None, "min_gain_ove
 
 @dataclass(frozen=True)
 class Made:
-    """A student ready to be measured: what it is, its training folder and its serving folder."""
+    """A student ready to be measured.
+
+    Attributes:
+        kind: see `Point`.
+        place: folder with `student/` and `serving/`.
+        made_by: see `Point`.
+        sections: see `Point`.
+        choice: of a trial.
+    """
 
     kind: str
-    folder: Path
-    serving: Path
+    place: Path
+    made_by: list[str]
+    sections: dict[str, Any]
     choice: Choice | None = None
+
+    @property
+    def serving(self) -> Path:
+        """Its serving folder."""
+        return self.place / "serving"
 
 
 def measure(made: Mapping[str, Made], params: Params, stage: Stage) -> tuple[list[Point], int]:
@@ -50,10 +64,10 @@ def measure(made: Mapping[str, Made], params: Params, stage: Stage) -> tuple[lis
     speeds = _speeds(students, texts, params, stage.deps["teacher"])
     taught = _taught(stage)
     numbers = score(labels, taught, params.evaluate) | asdict(speeds["teacher"])
-    points = [_point("teacher", numbers, None)]
+    points = [_point("teacher", numbers)]
     for name, one in made.items():
         size = (one.serving / MODEL).stat().st_size
-        student, parameters = students[name], load_classifier(one.folder).num_parameters()
+        student, parameters = students[name], load_classifier(one.place / "student").num_parameters()
         logits = student.logits(texts)
         require_finite(logits, str(one.serving))
         ours = Answers(logits, student.card.temperature, parameters, size)
@@ -62,7 +76,7 @@ def measure(made: Mapping[str, Made], params: Params, stage: Stage) -> tuple[lis
         comparison = _compare(labels, taught, ours) | {"speedup": speedup}
         verdict = _judged(student.card.variant, numbers, comparison, params)
         about = {**numbers, **comparison, "variant": student.card.variant}
-        points.append(_point(name, about, one, settings(params.search, one.choice) if one.choice else [], verdict))
+        points.append(_point(name, about, one, verdict))
     return points, len(labels)
 
 
@@ -96,9 +110,7 @@ def _judged(variant: str, numbers: Mapping[str, Any], comparison: Mapping[str, A
     return judge(metrics, params.gate.model_copy(update=WITHOUT_CONTROLS), None)
 
 
-def _point(
-    name: str, numbers: dict[str, Any], made: Made | None, made_by: Sequence[str] = (), verdict: Verdict | None = None
-) -> Point:
+def _point(name: str, numbers: dict[str, Any], made: Made | None = None, verdict: Verdict | None = None) -> Point:
     return Point(
         name,
         made.kind if made else "teacher",
@@ -106,7 +118,8 @@ def _point(
         numbers["p50_ms"],
         numbers["megabytes"],
         made.choice if made else None,
-        list(made_by),
+        made.made_by if made else [],
+        made.sections if made else {},
         verdict,
         numbers,
         made.serving.as_posix() if made else None,

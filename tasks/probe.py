@@ -50,8 +50,8 @@ def probe(params: Params, wanted: Sequence[Sequence[int]], rows: int, each: Call
     require_classes(params, "potstill probe")
     stage = _stage(params)
     distill = stage.params(Distill)
-    if distill.student.kind == "config":
-        raise ModelError("a student of kind config starts at random: there are no layers to choose (distill.student)")
+    if distill.student.kind in ("config", "static"):
+        raise ModelError(f"a student of kind {distill.student.kind} takes no layers over: there are none to choose")
     teacher = load_classifier(stage.deps["teacher"])
     candidates = wanted or candidate_layers(len(layers_of(parent_of(stage, teacher))), len(distill.layers))
     run = _Probe(stage, teacher, rows)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from potstill.artifacts import read_json, sha256_value, verify, write_json
-from potstill.config import Params, Search
+from potstill.config import Params, Search, parse_distill
 from potstill.data.tokenization import KEPT
 from potstill.models.families import layers_of
 from potstill.models.loading import load_classifier
@@ -22,14 +22,13 @@ from potstill.models.student import check_layers
 from potstill.progress import say
 from potstill.search.folds import split_folds
 from potstill.search.outcome import Found, write_outcome
-from potstill.search.space import Choice, candidate_layers, distill_section
+from potstill.search.space import Choice, candidate_layers, distill_section, settings, static_changes, written
 from potstill.search.study import Trial, describe, run_study
 from tasks import distill, export, finetune
 from tasks.elsewhere import elsewhere, is_whole
 from tasks.learning import require_classes, student_tokens
 from tasks.measuring import Made, measure
 from tasks.stage import WORK, Stage, load_stage
-from tasks.static import teach_static
 from tasks.students import parent_of
 
 STUDIES = WORK / "search"
@@ -104,12 +103,12 @@ class _Search:
         """Train a choice as the study asks: once and judged by dev, or once for each held-out part of train."""
         place = self._place(choice)
         if not self.space.folds:
-            best = self._distil(choice, place, {}, watch)
+            best = self._distil(self._chosen(choice), place, {}, watch)
             self._keep_best(choice, best)
             return best
         tokens, scores = self.stage.deps["tokens"], []
         for number, fold in enumerate(split_folds(tokens, STUDIES / "folds", self.space.folds, self._seed)):
-            scores.append(self._distil(choice, place / f"fold-{number}", {tokens: fold}, None))
+            scores.append(self._distil(self._chosen(choice), place / f"fold-{number}", {tokens: fold}, None))
             watch(sum(scores) / len(scores))
         shutil.rmtree(place)
         return sum(scores) / len(scores)
@@ -130,10 +129,10 @@ class _Search:
         return self.params.model_copy(update={"distill": section})
 
     def _distil(
-        self, choice: Choice, place: Path, moved: dict[Path, Path], watch: Callable[[float], None] | None
+        self, params: Params, place: Path, moved: dict[Path, Path], watch: Callable[[float], None] | None
     ) -> float:
         """Make `place/distilled`; its best dev score."""
-        stage = elsewhere("distill", self._chosen(choice), place, moved, clock=self.clock, watch=watch)
+        stage = elsewhere("distill", params, place, moved, clock=self.clock, watch=watch)
         try:
             distill.run(stage)
         except Exception:  # an interruption keeps the checkpoints, an end of its own does not
@@ -162,22 +161,13 @@ class _Search:
             size = len(trial.choice.layers)
             if trial.state == "complete" and (size not in best or _score(trial) > _score(best[size])):
                 best[size] = trial
-        return {_title(size): self._through(best[size].choice) for size in sorted(best, reverse=True)}
+        return {_title(size): self._layers(best[size].choice) for size in sorted(best, reverse=True)}
 
-    def _through(self, choice: Choice) -> Made:
-        """A choice from distillation to its serving folder; what is there already stays."""
-        place, params = self._place(choice), self._chosen(choice)
-        if not is_whole(place / "distilled"):
-            say(f"search: again, on all rows: {describe(choice)}")
-            self._distil(choice, place, {}, None)
-        moved = {Path("data/distilled"): place / "distilled"}
-        for name, function in (("finetune", finetune.run), ("export", export.run)):
-            stage = elsewhere(name, params, place, moved, clock=self.clock)
-            if not is_whole(*stage.outs.values()):
-                say(f"search: {name} of {describe(choice)}")
-                function(stage)
-            shutil.rmtree(stage.checkpoints, ignore_errors=True)
-        return Made("layers", place / "student", place / "serving", choice)
+    def _layers(self, choice: Choice) -> Made:
+        params, place = self._chosen(choice), self._place(choice)
+        self._make(params, place, describe(choice))
+        sections = {"distill": params.distill.model_dump(mode="json")}
+        return Made("layers", place, settings(self.space, choice), sections, choice)
 
     def _static(self) -> dict[str, Made]:
         """The static students; their tokens are the teacher's, or those of them that a trimmed vocabulary keeps."""
@@ -187,16 +177,26 @@ class _Search:
             say("search: no static student: distill.student has a tokenizer of its own, whose tokens the teacher lacks")
             return found
         for width in self.space.static.dimensions:
-            identity = {"static": self.space.static.model_dump(exclude={"dimensions"}), "width": width}
-            place = STUDIES / self.name / f"static-{width}-{sha256_value(identity)[:12]}"
-            if not is_whole(place / "student"):
-                say(f"search: a static student of {width} dimensions")
-                teach_static(self.stage, self.space.static, width, place / "student", self.params)
-            stage = elsewhere("export", self.params, place, {Path("data/student"): place / "student"}, clock=self.clock)
-            if not is_whole(*stage.outs.values()):
-                export.run(stage)
-            found[f"static, {width} dimensions"] = Made("static", place / "student", place / "serving")
+            changed, name = static_changes(self.params, width), f"static, {width} dimensions"
+            sections = {key: self.params.section(key).model_dump(mode="json") | changed[key] for key in changed}
+            params = self.params.model_copy(update={"distill": parse_distill(sections["distill"])})
+            place = STUDIES / self.name / f"static-{width}-{sha256_value(sections)[:12]}"
+            self._make(params, place, name)
+            found[name] = Made("static", place, written(changed), sections)
         return found
+
+    def _make(self, params: Params, place: Path, what: str) -> None:
+        """A student from distillation to its serving folder; what is there already stays."""
+        if not is_whole(place / "distilled"):
+            say(f"search: {what}, on all rows")
+            self._distil(params, place, {}, None)
+        moved = {Path("data/distilled"): place / "distilled"}
+        for name, function in (("finetune", finetune.run), ("export", export.run)):
+            stage = elsewhere(name, params, place, moved, clock=self.clock)
+            if not is_whole(*stage.outs.values()):
+                say(f"search: {name} of {what}")
+                function(stage)
+            shutil.rmtree(stage.checkpoints, ignore_errors=True)
 
 
 def _score(trial: Trial) -> float:

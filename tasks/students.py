@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from potstill.config import CheckpointStudent, ConfigStudent, DistilBertStudent, Distill, Prune
+from potstill.config import CheckpointStudent, ConfigStudent, DistilBertStudent, Distill, Prune, StaticStudent
 from potstill.data.batches import TokenDataset
-from potstill.data.tokenization import KEPT, student_base
+from potstill.data.tokenization import KEPT, load_tokenizer, student_base
 from potstill.distillation.importance import Floats, measure_importance
 from potstill.distillation.objective import Objective
 from potstill.errors import ModelError
-from potstill.models.loading import load_classifier
+from potstill.models.loading import STATIC, load_classifier, save_model
 from potstill.models.narrowing import Ints, head_size, most_important, narrow, narrow_states
 from potstill.models.start import start_from_general
 from potstill.models.student import distilbert_from_bert, student_at_random, student_from_layers
 from potstill.models.vocabulary import trim_embeddings
 from potstill.progress import say
-from tasks.learning import factorize_embeddings, student_tokens, task_kind, tokens_info
+from tasks.learning import factorize_embeddings, student_tokens, task_kind, tokenizer_folder, tokens_info
 from tasks.stage import Stage
 
 if TYPE_CHECKING:
@@ -52,11 +53,28 @@ def make_student(
         student = _start(stage, distill, parent, distill.layers if layers is None else layers)
     kept = student_tokens(stage) / KEPT
     if kept.exists():
-        student = trim_embeddings(student, np.load(kept, allow_pickle=False).tolist())
+        student = _trimmed(student, np.load(kept, allow_pickle=False))
     if distill.prune is not None:
         student = _pruned(stage, distill, distill.prune, student, rows, objective)
     factorize_embeddings(stage, student, rows)
     return student
+
+
+def save_student(stage: Stage, student: PreTrainedModel, folder: Path) -> None:
+    """Write it as `save_model` does; a static one also as `model2vec/`, which `model2vec.StaticModel` loads."""
+    tokenizer = tokenizer_folder(stage, student=True)
+    save_model(student.cpu(), folder, tokenizer)
+    if student.config.model_type == STATIC:
+        from potstill.models.static import save_static
+
+        save_static(student, load_tokenizer(tokenizer, tokens_info(stage)["max_length"]), folder / "model2vec")
+
+
+def _trimmed(student: PreTrainedModel, kept: Ints) -> PreTrainedModel:
+    if student.config.model_type == STATIC:
+        kept_of: Callable[[Ints], PreTrainedModel] = student.keep
+        return kept_of(kept)
+    return trim_embeddings(student, kept.tolist())
 
 
 def _pruned(
@@ -98,6 +116,11 @@ def _start(stage: Stage, distill: Distill, parent: PreTrainedModel, layers: Sequ
     kind = distill.student
     if isinstance(kind, DistilBertStudent):
         return distilbert_from_bert(parent, layers, pair=bool(tokens_info(stage)["pair"]))
+    if isinstance(kind, StaticStudent):
+        from potstill.models.static import static_from_teacher
+
+        tokenizer = load_tokenizer(tokenizer_folder(stage), tokens_info(stage)["max_length"])
+        return static_from_teacher(parent, tokenizer, kind.dimensions)
     if isinstance(kind, ConfigStudent):
         sizes = kind.model_dump(exclude={"kind"})
         return student_at_random(parent, len(layers), **sizes)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Formats that can run code when they are opened.
 UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt"}
+# `model_type` of our own class.
+STATIC = "potstill-static"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -71,6 +73,8 @@ def load_classifier(
 
     logging.disable_progress_bar()  # it knows no setting in the environment
     config = check_folder(folder)
+    if config.get("model_type") == STATIC:
+        import potstill.models.static  # noqa: F401 - makes the class known to transformers
     kind = HEADS[task if labels is not None else saved_task(config) or task]
     head: dict[str, Any] = {}
     if labels is not None:

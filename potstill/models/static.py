@@ -19,6 +19,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from potstill.models.loading import STATIC
 from potstill.progress import progress
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ TOKENS_AT_ONCE = 1024
 
 
 class StaticConfig(PreTrainedConfig):  # type: ignore[misc]
-    """Sizes of a `StaticClassifier`."""
+    """Sizes of a `StaticForSequenceClassification`."""
 
-    model_type = "potstill-static"
+    model_type = STATIC
 
     def __init__(
         self, vocab_size: int = 2, hidden_size: int = 2, silent_ids: list[int] | None = None, **rest: Any
@@ -43,7 +44,7 @@ class StaticConfig(PreTrainedConfig):  # type: ignore[misc]
         super().__init__(**rest)
 
 
-class StaticClassifier(PreTrainedModel):  # type: ignore[misc]
+class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
     """Logits [batch, labels] of token ids, whatever their order. Tokens that say nothing count for nothing."""
 
     config_class = StaticConfig
@@ -69,11 +70,11 @@ class StaticClassifier(PreTrainedModel):  # type: ignore[misc]
         total = (self.embeddings(input_ids) * weights[..., None]).sum(dim=1)
         return SequenceClassifierOutput(logits=self.classifier(functional.normalize(total, dim=-1)))
 
-    def keep(self, tokens: npt.NDArray[np.integer]) -> StaticClassifier:
+    def keep(self, tokens: npt.NDArray[np.integer]) -> StaticForSequenceClassification:
         """The same student of these tokens alone, in this order."""
         silent = [place for place, token in enumerate(tokens.tolist()) if token in self.config.silent_ids]
         config = StaticConfig(**self.config.to_dict() | {"vocab_size": len(tokens), "silent_ids": silent})
-        kept = StaticClassifier(config)
+        kept = StaticForSequenceClassification(config)
         with torch.no_grad():
             kept.embeddings.weight.copy_(self.embeddings.weight[torch.from_numpy(tokens.astype(np.int64))])
         kept.classifier.load_state_dict(self.classifier.state_dict())
@@ -89,10 +90,12 @@ class StaticClassifier(PreTrainedModel):  # type: ignore[misc]
 
 
 AutoConfig.register(StaticConfig.model_type, StaticConfig)
-AutoModelForSequenceClassification.register(StaticConfig, StaticClassifier)
+AutoModelForSequenceClassification.register(StaticConfig, StaticForSequenceClassification)
 
 
-def static_from_teacher(teacher: PreTrainedModel, tokenizer: Tokenizer, dimensions: int) -> StaticClassifier:
+def static_from_teacher(
+    teacher: PreTrainedModel, tokenizer: Tokenizer, dimensions: int
+) -> StaticForSequenceClassification:
     """A static student that begins with the teacher's own vectors; its linear layer is new (torch's current seed).
 
     Args:
@@ -102,6 +105,7 @@ def static_from_teacher(teacher: PreTrainedModel, tokenizer: Tokenizer, dimensio
     """
     silent = silent_tokens(tokenizer)
     vectors = _components(token_vectors(teacher, tokenizer), dimensions)
+    problem = teacher.config.problem_type
     config = StaticConfig(
         vocab_size=len(vectors),
         hidden_size=vectors.shape[1],
@@ -110,8 +114,9 @@ def static_from_teacher(teacher: PreTrainedModel, tokenizer: Tokenizer, dimensio
         id2label=dict(teacher.config.id2label),
         label2id=dict(teacher.config.label2id),
         pad_token_id=teacher.config.pad_token_id,
+        **({} if problem is None else {"problem_type": problem}),
     )
-    student = StaticClassifier(config)
+    student = StaticForSequenceClassification(config)
     weighted = vectors * zipf_weights(len(vectors))[:, None]
     with torch.no_grad():
         student.embeddings.weight.copy_(torch.from_numpy(weighted.astype(np.float32)))
@@ -171,7 +176,7 @@ def zipf_weights(vocabulary: int) -> npt.NDArray[np.float64]:
     return weights
 
 
-def save_static(student: StaticClassifier, tokenizer: Tokenizer, folder: Path) -> None:
+def save_static(student: StaticForSequenceClassification, tokenizer: Tokenizer, folder: Path) -> None:
     """Write the vectors as a `model2vec.StaticModel`, which loads without torch. Nothing is fetched for it."""
     from model2vec import StaticModel
 

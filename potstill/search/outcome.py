@@ -17,7 +17,7 @@ from potstill.evaluation.plots import Cost
 from potstill.search import pareto
 from potstill.search.page import TEMPLATE
 from potstill.search.pareto import Point
-from potstill.search.space import changes, distill_section, settings
+from potstill.search.space import changes, settings
 from potstill.search.study import Trial
 
 PAGE, FACTS, CHEAPEST = "index.html", "facts.json", "cheapest"
@@ -52,7 +52,7 @@ class Found:
 
 def write_outcome(found: Found, params: Params, folder: Path) -> None:
     """Write `facts.json`, `index.html`, `pareto.svg`, `pareto.png`, and of the cheapest student its serving folder
-    `cheapest/` and, where the pipeline makes it, `cheapest.yaml` for `potstill run --params`.
+    `cheapest/` and `cheapest.yaml` for `potstill run --params`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     front = {point.name for point in found.front}
@@ -65,7 +65,7 @@ def write_outcome(found: Found, params: Params, folder: Path) -> None:
     write_text(folder / "pareto.svg", svg)
     (folder / "pareto.png").write_bytes(png)
     write_text(folder / PAGE, _page(found, params, svg))
-    _write_cheapest(found, params, folder)
+    _write_cheapest(found, folder)
 
 
 def facts(found: Found, params: Params) -> dict[str, Any]:
@@ -105,17 +105,15 @@ def trial_dots(found: Found) -> list[tuple[float, float, float]]:
     return [(*cost[len(one.choice.layers)], float(one.score or 0)) for one in complete]
 
 
-def _write_cheapest(found: Found, params: Params, folder: Path) -> None:
+def _write_cheapest(found: Found, folder: Path) -> None:
     place, sections, best = folder / CHEAPEST, folder / f"{CHEAPEST}.yaml", found.cheapest
     shutil.rmtree(place, ignore_errors=True)
     sections.unlink(missing_ok=True)
     if best is None or best.folder is None:
         return
     shutil.copytree(best.folder, place)
-    if best.choice is not None:
-        section = distill_section(params.distill, params.search, best.choice)
-        text = yaml.safe_dump({"distill": section.model_dump(mode="json")}, sort_keys=False)
-        write_text(sections, f"# {best.name}: potstill run --params {sections.as_posix()}\n{text}")
+    text = yaml.safe_dump(best.sections, sort_keys=False)
+    write_text(sections, f"# {best.name}: potstill run --params {sections.as_posix()}\n{text}")
 
 
 def _page(found: Found, params: Params, svg: str) -> str:

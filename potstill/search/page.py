@@ -51,7 +51,7 @@ Gates are judged on dev here, without those that need the controls or the champi
 {% for point in facts.points %}
 <tr{% if point.on_the_front %} class="front"{% endif %}><td>{{ point.name }}</td><td>{{ "%.1f" % (100 * point.accuracy) }}</td><td>{{ "%.3g" % point.milliseconds }}</td><td>{{ "%.1f" % point.megabytes }}</td><td>{{ "{:,.0f}".format(point.numbers.texts_per_second) }}</td>
 <td class="words">{{ point.gates.sentence if point.gates else "" }}</td>
-<td class="words">{% if point.set %}<code>potstill run {{ point.set | join(" ") }}</code>{% elif point.folder %}<code>potstill search</code>, in <code>{{ point.folder }}</code>{% endif %}</td></tr>
+<td class="words">{% if point.set %}<code>potstill run {{ point.set | join(" ") }}</code>{% endif %}</td></tr>
 {% endfor %}
 </tbody>
 </table>

@@ -21,7 +21,8 @@ class Point:
         milliseconds: median for one text.
         megabytes: of the file, in 10^6 bytes.
         choice: of a study; None for what is no trial's.
-        made_by: arguments of `potstill run` that make it again; empty for what that command does not make.
+        made_by: arguments of `potstill run` that make it again; none for the teacher.
+        sections: section of params.yaml -> its values, which make it again; none for the teacher.
         verdict: the gates, judged on dev; None for the teacher.
         numbers: everything that was measured.
         folder: the serving folder; None for the teacher.
@@ -34,6 +35,7 @@ class Point:
     megabytes: float
     choice: Choice | None
     made_by: list[str]
+    sections: dict[str, Any]
     verdict: Verdict | None
     numbers: dict[str, Any]
     folder: str | None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from potstill.artifacts import sha256_value
-from potstill.config import Distill, Search, parse_distill
+from potstill.config import Distill, Params, Search, parse_distill
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -105,7 +105,36 @@ def changes(search: Search, choice: Choice) -> dict[str, Any]:
 
 def settings(search: Search, choice: Choice) -> list[str]:
     """`potstill run --set` arguments that make this choice's student again, each ready for a shell."""
-    return [f"--set 'distill.{key}={json.dumps(value)}'" for key, value in changes(search, choice).items()]
+    return written({"distill": changes(search, choice)})
+
+
+def static_changes(params: Params, width: int) -> dict[str, dict[str, Any]]:
+    """Section -> keys that are to change for a static student of that width, as plain values.
+
+    Its controls are trained as it is: what is right for layers would teach a table of vectors nothing.
+    """
+    plan = params.search.static.model_dump(exclude={"dimensions"})
+    without: dict[str, Any] = {"terms": [], "prune": None, "lora": None, "assistants": [], "mutual": None}
+    without |= {"packing": "auto"} if params.distill.packing is True else {}
+    wanted: dict[str, dict[str, Any]] = {
+        "general": {"layers": None},
+        "distill": {"student": {"kind": "static", "dimensions": width}} | without | plan,
+        "control": plan,
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, values in wanted.items():
+        now = params.section(name).model_dump(mode="json")
+        found[name] = {key: value for key, value in values.items() if now[key] != value}
+    return found
+
+
+def written(changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """`potstill run --set` arguments that make these changes, each ready for a shell."""
+    return [
+        f"--set '{section}.{key}={json.dumps(value)}'"
+        for section, values in changes.items()
+        for key, value in values.items()
+    ]
 
 
 def _number(trial: Trial, name: str, values: Sequence[float], search: Search, *, log: bool) -> float:

@@ -155,6 +155,12 @@ def test_every_file_of_params_fits_in_place_of_the_defaults(path: Path) -> None:
         ("distill", {"prune": {"rows": 50}}, "distill.prune: names neither ffn nor width"),
         (
             "distill",
+            {"student": {"kind": "static"}, "terms": [{"kind": "pkd"}]},
+            "distill: terms (pkd) is of a student's layers, but one of kind static has none",
+        ),
+        ("distill", {"student": {"kind": "static"}, "prune": {"ffn": 4}}, "distill: prune is of a student's layers"),
+        (
+            "distill",
             {"assistants": [[0, 2, 4, 5]], "mutual": {"students": [[0, 2, 4], [1]]}},
             "distill: assistants and mutual exclude each other",
         ),
@@ -200,6 +206,10 @@ def test_a_combination_that_cannot_be_is_refused(section: str, values: dict[str,
         (
             {"teacher": {"seeds": 2}, "distill": {"mixup": {}}},
             "distill.mixup asks one live teacher about blends of rows, but there are several",
+        ),
+        (
+            {"distill": {"student": {"kind": "static"}}, "tokenize": {"vocabulary": {"rank": 8}}},
+            "tokenize.vocabulary.rank is of a table that layers read, but distill.student is of kind static",
         ),
         (
             {"general": {"layers": [0, 2, 4]}, "distill": {"assistants": [[0, 2, 4, 5]]}},

@@ -10,7 +10,7 @@ import yaml
 
 from flows.changes import change_params
 from potstill.artifacts import MANIFEST, read_json, sha256_file, verify
-from potstill.config import Params, load_params
+from potstill.config import Params, load_params, parse_distill
 from potstill.errors import ModelError, TrainingError
 from potstill.search.outcome import Found
 from potstill.serving.runtime import Student
@@ -114,14 +114,16 @@ def test_the_cheapest_is_a_serving_folder(searched: tuple[Path, Found]) -> None:
     assert Student(folder / "reports/search/cheapest").predict(["a superb and witty movie"])[0].label in {
         "negative", "positive",
     }  # fmt: skip
-    assert (folder / "reports/search/cheapest.yaml").exists() == bool(best.made_by)
+    made = yaml.safe_load((folder / "reports/search/cheapest.yaml").read_text(encoding="utf-8"))
+    assert parse_distill(made["distill"]).student.kind == best.kind
 
 
+@pytest.mark.parametrize("kind", ["layers", "static"])
 def test_the_params_of_a_point_make_the_very_same_student(
-    searched: tuple[Path, Found], workspace: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, searched: tuple[Path, Found], workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there, found = searched
-    point = next(one for one in found.points if one.made_by)
+    point = next(one for one in found.points if one.kind == kind)
     lines = [line.removeprefix("--set '").removesuffix("'") for line in point.made_by]
     change_params(Path("params.yaml"), None, lines)
     for name in ("distill", "finetune", "export"):

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from model2vec import StaticModel
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -250,6 +251,25 @@ def test_a_distilbert(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for model in distilled(taught, tmp_path / "w", monkeypatch, student={"kind": "distilbert"}):
         assert type(model).__name__ == "DistilBertForSequenceClassification"
         assert (model.config.n_layers, model.config.dim, model.config.hidden_dim) == (2, 32, 64)
+
+
+@pytest.mark.parametrize("vocabulary", [None, {"max_tokens": MAX_TOKENS}])
+def test_a_static_student_through_the_pipeline(
+    tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, vocabulary: dict[str, int] | None
+) -> None:
+    quick = QUICK | {"distill": {"layers": [0], "student": {"kind": "static", "dimensions": 16}, "learning_rate": 0.01}}
+    folder = make_workspace(
+        tmp_path / "w", tiny_rows, tiny_base, **quick, tokenize={"max_length": 48, "vocabulary": vocabulary}
+    )
+    stages = [*PREPARED, "teacher", "signals", "distill", "finetune", "control", "export"]
+    said = run_stages(*stages, monkeypatch=monkeypatch, folder=folder)
+    assert "with a vector of 16 for each token" in said[stages.index("distill")].summary
+    tokens = MAX_TOKENS if vocabulary else load_classifier(folder / "data/teacher").config.vocab_size
+    for name in ("distilled", "student", "control", "initialised"):
+        assert load_classifier(folder / "data" / name).embeddings.weight.shape == (tokens, 16)
+    vectors = StaticModel.from_pretrained(folder / "data/student/model2vec")
+    assert vectors.embedding.shape == (tokens, 16)
+    assert Student(folder / "data/serving").predict(["a superb movie"])[0].label in ("negative", "positive")
 
 
 def test_a_student_at_random_of_another_size(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +10,13 @@ import torch
 from model2vec import StaticModel
 from tokenizers import Tokenizer
 
+from potstill.config import TaskKind
 from potstill.data.tokenization import load_tokenizer
 from potstill.export.onnx_model import export_onnx
+from potstill.models.heads import task_of
 from potstill.models.loading import load_classifier
 from potstill.models.static import (
-    StaticClassifier,
+    StaticForSequenceClassification,
     save_static,
     silent_tokens,
     static_from_teacher,
@@ -29,7 +33,7 @@ def tokenizer(tiny_base: Path) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def student(tiny_base: Path, tokenizer: Tokenizer) -> StaticClassifier:
+def student(tiny_base: Path, tokenizer: Tokenizer) -> StaticForSequenceClassification:
     torch.manual_seed(0)
     return static_from_teacher(load_classifier(tiny_base, ["no", "yes"]), tokenizer, 8)
 
@@ -56,7 +60,7 @@ def test_vectors_are_those_of_each_token_alone(tiny_base: Path, tokenizer: Token
 
 
 def test_the_start_is_components_weighted_by_zipf(
-    tiny_base: Path, tokenizer: Tokenizer, student: StaticClassifier
+    tiny_base: Path, tokenizer: Tokenizer, student: StaticForSequenceClassification
 ) -> None:
     vectors = token_vectors(load_classifier(tiny_base, ["no", "yes"]), tokenizer).astype(np.float64)
     weights = zipf_weights(len(vectors))
@@ -73,7 +77,7 @@ def test_the_start_is_components_weighted_by_zipf(
 
 
 def test_it_answers_as_model2vec_does_and_so_does_its_onnx(
-    student: StaticClassifier, tokenizer: Tokenizer, tmp_path: Path
+    student: StaticForSequenceClassification, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     import onnxruntime
 
@@ -91,7 +95,9 @@ def test_it_answers_as_model2vec_does_and_so_does_its_onnx(
     np.testing.assert_allclose(found, ours, atol=1e-5)
 
 
-def test_padding_order_and_special_tokens_change_nothing(student: StaticClassifier, tokenizer: Tokenizer) -> None:
+def test_padding_order_and_special_tokens_change_nothing(
+    student: StaticForSequenceClassification, tokenizer: Tokenizer
+) -> None:
     with torch.no_grad():
         together = student(**_inputs(tokenizer, TEXTS)).logits
         alone = torch.cat([student(**_inputs(tokenizer, [text])).logits for text in TEXTS])
@@ -100,20 +106,37 @@ def test_padding_order_and_special_tokens_change_nothing(student: StaticClassifi
     torch.testing.assert_close(*turned)
 
 
-def test_a_text_without_a_word_has_a_finite_gradient(student: StaticClassifier) -> None:
+def test_a_text_without_a_word_has_a_finite_gradient(student: StaticForSequenceClassification) -> None:
     loss = student(torch.tensor([[2, 3]]), torch.ones(1, 2, dtype=torch.int64)).logits.sum()
     loss.backward()
     assert all(torch.isfinite(one.grad).all() for one in student.parameters() if one.grad is not None)
     student.zero_grad()
 
 
-def test_the_folder_loads_as_a_classifier(student: StaticClassifier, tmp_path: Path) -> None:
+def test_the_folder_loads_as_a_classifier(student: StaticForSequenceClassification, tmp_path: Path) -> None:
     student.save_pretrained(tmp_path)
     again = load_classifier(tmp_path)
-    assert isinstance(again, StaticClassifier)
+    assert isinstance(again, StaticForSequenceClassification)
     for name, value in student.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], value, atol=0, rtol=0)
     assert again.config.id2label == {0: "no", 1: "yes"}
+
+
+def test_a_process_that_has_never_heard_of_it_loads_it(
+    student: StaticForSequenceClassification, tmp_path: Path
+) -> None:
+    student.save_pretrained(tmp_path)
+    code = "import sys, pathlib; from potstill.models.loading import load_classifier as load; "
+    code += "print(type(load(pathlib.Path(sys.argv[1]))).__name__)"
+    said = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert said.stdout.strip() == "StaticForSequenceClassification"
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_it_is_of_its_teachers_task(task: TaskKind, tiny_base: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    names = ["x"] if task == "regression" else ["x", "y"]
+    static_from_teacher(load_classifier(tiny_base, names, task), tokenizer, 8).save_pretrained(tmp_path)
+    assert task_of(load_classifier(tmp_path)) == task
 
 
 def test_a_narrow_teacher_gives_what_it_has(tiny_base: Path, tokenizer: Tokenizer) -> None:
@@ -121,7 +144,7 @@ def test_a_narrow_teacher_gives_what_it_has(tiny_base: Path, tokenizer: Tokenize
     assert wide.config.hidden_size == 32
 
 
-def test_a_trimmed_vocabulary_answers_as_the_whole_one(student: StaticClassifier) -> None:
+def test_a_trimmed_vocabulary_answers_as_the_whole_one(student: StaticForSequenceClassification) -> None:
     tokens = np.array([0, 1, 2, 3, 4, 50, 9, 11, 120])
     kept = student.keep(tokens)
     whole, trimmed = torch.tensor([[2, 50, 9, 120, 1, 3]]), torch.tensor([[2, 5, 6, 8, 1, 3]])

@@ -14,7 +14,7 @@ from potstill.search.pareto import Point, cheapest, dominates, front
 
 def _point(name: str, accuracy: float, ms: float, mb: float, *, passed: bool | None = True) -> Point:
     verdict = None if passed is None else Verdict((Check("scored", accuracy, None, passed, "so"),))
-    return Point(name, "layers", accuracy, ms, mb, None, [], verdict, {}, None)
+    return Point(name, "layers", accuracy, ms, mb, None, [], {}, verdict, {}, None)
 
 
 POINTS = [
