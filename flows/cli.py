@@ -135,11 +135,67 @@ def serve(
     tag: Annotated[str | None, typer.Option(help="A Bento's tag; the champion's if it is not given.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind; serve.host of params.yaml by default.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind; serve.port of params.yaml by default.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go over to each new champion, without losing a request.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks at the registry with --follow.")] = 10.0,
 ) -> None:
     """Serve the champion's Bento."""
+    if follow:
+        if tag is not None:
+            raise typer.BadParameter("a fixed tag cannot be followed; leave out --tag or --follow")
+        from flows.following import follow as serve_following
+
+        serve_following(Path.cwd(), host, port, every)
+        return
     from flows.serving import serve
 
     serve(Path.cwd(), tag, host, port)
+
+
+@app.command()
+def drift(
+    folder: Annotated[
+        str | None, typer.Option(help="Where services write, a path or a URL; watch.folder of params.yaml by default.")
+    ] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Where it drifts, run the pipeline.")] = False,
+) -> None:
+    """Judge whether what the champion's service reads is still like the test texts; exit code 54 if not."""
+    from flows.watching import drift
+
+    drift(Path.cwd(), folder, retrain=retrain)
+
+
+@app.command()
+def feedback(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet file: label, and request_id or text.")],
+    folder: Annotated[
+        str | None, typer.Option(help="Where services write, a path or a URL; watch.folder of params.yaml by default.")
+    ] = None,
+) -> None:
+    """Measure how right the champion's service was, by labels that arrived later."""
+    from flows.watching import feedback
+
+    feedback(Path.cwd(), file, folder)
+
+
+@app.command()
+def key(
+    name: Annotated[str, typer.Argument(help="Whose key it is; it is in the access log.")],
+    file: Annotated[
+        Path | None, typer.Option(help="A file of keys to add it to (POTSTILL_API_KEYS_FILE of the service).")
+    ] = None,
+) -> None:
+    """Make an API key of the service, and show it this once."""
+    from potstill.serving.keys import VARIABLE, add_to_file, entry, new_key
+
+    made = new_key()
+    stored = entry(name, made)
+    if file is not None:
+        add_to_file(file, stored)
+    print(made)
+    where = f"its sum is in {file}" if file is not None else f"{VARIABLE}={stored}"
+    print(f"keep it: only its sha256 is stored; {where}", file=sys.stderr)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from flows.watching import watch_service
 from potstill.config import Params, load_params
 from potstill.errors import PackageError, RegistryError
 from potstill.serving.launch import bento_path, serve_command
@@ -26,15 +27,32 @@ def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) 
     """
     params = load_params(workspace / "params.yaml")
     tag = tag or champion_tag(workspace, params)
-    if not bento_path(tag).exists():
-        raise PackageError(f"Bento {tag} is not in the store ({bento_path(tag)}); `potstill run` builds the champion's")
+    present(tag)
+    watch_service(workspace, params)
     command = serve_command(tag, host or params.serve.host, params.serve.port if port is None else port)
     sys.stdout.flush()
     os.execv(command[0], command)
 
 
+def present(tag: str) -> Path:
+    """Where a Bento is.
+
+    Raises:
+        PackageError: it is not in BentoML's store.
+    """
+    path = bento_path(tag)
+    if not path.exists():
+        raise PackageError(f"Bento {tag} is not in the store ({path}); `potstill run` builds the champion's")
+    return path
+
+
 def champion_tag(workspace: Path, params: Params) -> str:
-    """The tag of the champion's Bento.
+    """The tag of the champion's Bento; see `champion`."""
+    return champion(workspace, params)[1]
+
+
+def champion(workspace: Path, params: Params) -> tuple[str, str]:
+    """The champion's version and the tag of its Bento.
 
     Raises:
         RegistryError: there is no champion, or it has no Bento.
@@ -42,9 +60,9 @@ def champion_tag(workspace: Path, params: Params) -> str:
     from potstill.registry import tracking
     from potstill.registry.promotion import Registry
 
-    champion = None
+    found = None
     if tracking.has_store(workspace):
-        champion = Registry(workspace, params.project.name).champion()
-    if champion is None or champion.bento is None:
+        found = Registry(workspace, params.project.name).champion()
+    if found is None or found.bento is None:
         raise RegistryError(f"{params.project.name} has no champion yet; `potstill run` makes one")
-    return champion.bento
+    return found.version, found.bento

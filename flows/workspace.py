@@ -21,7 +21,7 @@ from tasks.codefile import CODE_FILE, write_code_file
 from tasks.stage import CODE
 
 CODE_ROOMS = ("potstill", "tasks", "flows", "requirements.lock")
-_IGNORED = [".work/", "/mlflow.db*", "/mlartifacts/", "/mlruns/", "/reports/"]
+_IGNORED = [".work/", "/mlflow.db*", "/mlartifacts/", "/mlruns/", "/reports/", "/watch/"]
 _README = """# {name}
 
 A Potstill workspace: `params.yaml` says what is distilled from what, `dvc.yaml` how.

@@ -192,6 +192,12 @@ class SmokeError(PotstillError):
     exit_code = 52
 
 
+class DriftError(PotstillError):
+    """The texts or answers of the service are no longer those the model was evaluated on, or it is right less often."""
+
+    exit_code = 54
+
+
 class ToolError(PotstillError):
     """A tool or setting of this machine is missing; `potstill doctor` says which."""
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Rewrites requirements.lock from pyproject.toml. torch is installed on its own (`make setup`), so that
-# a machine's CPU or CUDA build is taken; its line and its CUDA packages therefore stay out of the lock.
+# Rewrites requirements.lock from pyproject.toml, and the pins of bentofile.yaml from both. torch is installed on its own
+# (`make setup`), so that a machine's CPU or CUDA build is taken; its line and its CUDA packages therefore stay out of
+# the lock.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 torch=$(sed -n 's/^TORCH := torch==//p' Makefile)
@@ -10,3 +11,4 @@ trap 'rm -f .torch-constraint' EXIT
     --no-emit-index-url --constraint .torch-constraint pyproject.toml \
   | grep -vE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+)==' > requirements.lock.new
 mv requirements.lock.new requirements.lock
+.venv/bin/python scripts/serving_pins.py --write

@@ -32,6 +32,7 @@ from potstill.evaluation.plots import (
     reliability_diagram,
 )
 from potstill.evaluation.proof import Seed, flatten, prove, read_seeds
+from potstill.evaluation.reference import reference_profile
 from potstill.evaluation.report import differing_marks, disagreements, render_report
 from potstill.evaluation.scoring import scoring_of
 from potstill.evaluation.several import label_f1
@@ -39,6 +40,7 @@ from potstill.evaluation.summary import Answers, Gold, compare, score
 from potstill.evaluation.texts import read_texts, readable
 from potstill.models.loading import load_classifier
 from potstill.progress import Bar, progress
+from potstill.serving.profile import answer_all
 from potstill.serving.runtime import ModelCard, Student, Text, read_card
 from potstill.training.precision import choose_device
 from potstill.training.predict import predict_logits
@@ -49,6 +51,7 @@ EXAMPLES = 20
 # Texts between two steps of the progress bar.
 STEP = 256
 FROZEN = "test.parquet"
+PROFILE = "profile.json"
 # The column `served` of predictions.parquet.
 _PLACE = [("start", pa.int32()), ("end", pa.int32())]
 ENTITIES = pa.list_(pa.struct([("type", pa.string()), *_PLACE, ("text", pa.string()), ("score", pa.float64())]))
@@ -246,20 +249,22 @@ def _write_evaluation(
 ) -> None:
     """`data/evaluation/`: nothing in it depends on time, so that the same models give the same bytes."""
     ids = pq.read_table(stage.deps["prepared"] / FROZEN, columns=["id"]).column("id")
-    columns = _predictions(texts, gold, {name: answers[name] for name in MODELS}, shipped)
+    with stage.work("inference"):
+        served = answer_all(shipped, texts)
+    columns = _predictions(gold, {name: answers[name] for name in MODELS}, served)
+    profile = reference_profile(shipped, texts, served, gold, metrics["serving_sha256"])
     with whole_folder(stage.outs["evaluation"]) as folder:
         pq.write_table(pa.table({"id": ids, **columns}), folder / "predictions.parquet")
+        write_json(folder / PROFILE, profile.model_dump(mode="json"))
         for name, svg in figures.items():
             write_text(folder / "plots" / f"{name}.svg", svg)
         write_manifest(folder, {name: metrics[name] for name in ("shipped", "test_sha256", "serving_sha256")})
 
 
-def _predictions(
-    texts: Sequence[Text], gold: Gold, answers: Mapping[str, Answers], shipped: Student
-) -> dict[str, pa.Array]:
+def _predictions(gold: Gold, answers: Mapping[str, Answers], served: Sequence[Any]) -> dict[str, pa.Array]:
     """Gold labels and what each model said of each row: its logits; of questions, its answer.
 
-    Where answers are places in a text, `served` holds what the shipped model answers users, which smoke compares.
+    Where answers are places in a text, `served`, what the shipped model answers users, is a column: smoke compares it.
     """
     numbers = pa.list_(pa.float32())
     if isinstance(gold, GoldTags):
@@ -268,11 +273,11 @@ def _predictions(
             name: pa.array([part.tolist() for part in gold.answers_by_row(side.logits)], pa.list_(numbers))
             for name, side in answers.items()
         }
-        served = [asdict(tagging)["entities"] for tagging in shipped.tag(gold.texts)]
-        return {"label": label, **found, "served": pa.array(served, ENTITIES)}
+        entities = [asdict(tagging)["entities"] for tagging in served]
+        return {"label": label, **found, "served": pa.array(entities, ENTITIES)}
     if isinstance(gold, GoldAnswers):
         found = {name: pa.array(gold.answers(side.logits), pa.string()) for name, side in answers.items()}
-        replies = [asdict(reply) for reply in shipped.answer(gold.questions)]
+        replies = [asdict(reply) for reply in served]
         return {"label": pa.array(gold.gold, pa.list_(pa.string())), **found, "served": pa.array(replies, REPLY)}
     logits = {name: pa.array(list(side.logits), numbers) for name, side in answers.items()}
     return {"label": label_column(gold), **logits}

@@ -20,6 +20,7 @@ from potstill.errors import ChecksumError, PackageError, PotstillError
 from potstill.processes import run
 from potstill.progress import say
 from potstill.registry.tracking import git_tags
+from potstill.serving.keys import FILE_VARIABLE, VARIABLE
 from potstill.serving.launch import bento_path
 from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, seal, verify_seal
 from tasks.stage import CODE, WORK
@@ -55,7 +56,7 @@ def package(params: Params, workspace: Path) -> Packaged:
     verify(workspace / SERVING)
     candidate, staged = sha256_file(workspace / SERVING / MANIFEST), workspace / WORK / "bento"
     commit = git_tags(workspace).get("mlflow.source.git.commit")
-    settings = Settings(name=bento_name(params.project.name), serve=params.serve, git_commit=commit)
+    settings = Settings(name=bento_name(params.project.name), serve=params.serve, watch=params.watch, git_commit=commit)
     with whole_folder(staged) as folder:
         _stage(workspace, folder)
         version = _version(folder, settings)
@@ -112,8 +113,9 @@ def _intact(bento: Path) -> bool:
 def _build(staged: Path, version: str, log: Path) -> None:
     variables = dict(os.environ)
     environment.prepare(variables)
-    # The staged code is what is built, whatever a shell has put before it.
-    variables.pop("PYTHONPATH", None)
+    # The staged code is what is built, whatever a shell has put before it; that imports it, which takes no keys.
+    for name in ("PYTHONPATH", VARIABLE, FILE_VARIABLE):
+        variables.pop(name, None)
     log.parent.mkdir(parents=True, exist_ok=True)
     # Named by -f, or BentoML refuses it: it looks for a bentofile in no folder below a hidden one.
     command = [sys.executable, "-m", "bentoml", "build", "-f", BENTOFILE, "--version", version, "."]

@@ -39,7 +39,7 @@ def settled_sum(params: Params, workspace: Path) -> str:
             "metrics": sha256_file(workspace / METRICS),
             "bentofile": sha256_file(workspace / "bentofile.yaml"),
             "service": [sha256_file(path) for path in service],
-            **{name: params.section(name).model_dump(mode="json") for name in ("gate", "serve", "smoke")},
+            **{name: params.section(name).model_dump(mode="json") for name in ("gate", "serve", "smoke", "watch")},
         }
     )
 

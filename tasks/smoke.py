@@ -9,9 +9,9 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from potstill import environment
+from potstill.artifacts import MANIFEST, read_json, sha256_file
 from potstill.config import Params
 from potstill.errors import SmokeError
 from potstill.evaluation.naming import SHIPPED
 from potstill.processes import free_port, start, stop
-from potstill.serving.launch import serve_command
+from potstill.serving.keys import FILE_VARIABLE, VARIABLE
+from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER, serve_command
 from potstill.serving.openapi import typed_endpoint
-from potstill.serving.release import SERVING
-from potstill.serving.runtime import ModelCard, probabilities, read_card
+from potstill.serving.release import SERVING, SETTINGS
+from potstill.serving.runtime import ModelCard, Student, Text, probabilities, read_card
 from tasks.stage import WORK
 
 HOST = "127.0.0.1"
 REQUEST_SECONDS = 60.0
+TOO_BUSY = 429
 # Tasks whose answers are places in a text.
 MARKED = ("token_classification", "question_answering")
 # The key of a number among labels.
 SCORE = "score"
+# What a Bento is asked whose evaluation is not at hand: of every length, beyond a model's tokens too.
+PROBES = ("no", "a warm and witty film", "It rains. It is dry.", "naïve café — 日本語 🙂", "one two three " * 400)
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,56 @@ def smoke(params: Params, workspace: Path, tag: str) -> SmokeResult:
     begin = time.monotonic()
     with served(tag, log, params.smoke.start_seconds) as address:
         seconds = time.monotonic() - begin
-        answers = _ask(address, card, [row.text for row in golden], params.serve.max_texts)
+        answers = ask(address, card, [row.text for row in golden], params.serve.max_texts)
     difference = compare(golden, answers, card, params.smoke.tolerance)
     return SmokeResult(seconds, len(golden), difference)
+
+
+def compare_bento(address: str, key: str, workspace: Path, bento: Path, params: Params) -> float:
+    """Compare the answers of a Bento that runs with what its model is known to answer, and give the largest difference.
+
+    That is its evaluation where the workspace still holds it. A later run may have left another candidate's there; then
+    it is what the Bento's own model answers outside the service.
+
+    Args:
+        address: where it answers.
+        key: one that it accepts, where it has keys.
+        workspace: as for `smoke`.
+        bento: the Bento's folder.
+        params: the whole of params.yaml.
+
+    Raises:
+        SmokeError: an answer is another one, or there is none.
+    """
+    folder = bento / "src" / SERVING
+    card = read_card(folder)
+    # The Bento's own limits; those of params may have been changed since.
+    limits = read_json(bento / "src" / SETTINGS)["serve"]
+    evaluated = workspace / SERVING / MANIFEST
+    if evaluated.exists() and sha256_file(evaluated) == sha256_file(folder / MANIFEST):
+        golden = golden_texts(workspace, card, params)
+    else:
+        golden = own_answers(Student(folder, 1))
+    golden = [row for row in golden if len("".join(row.text)) <= limits["max_characters"]]
+    if not golden:
+        raise SmokeError(f"no text to ask about fits the Bento's max_characters ({limits['max_characters']})")
+    answers = ask(address, card, [row.text for row in golden], limits["max_texts"], key)
+    return compare(golden, answers, card, params.smoke.tolerance)
+
+
+def own_answers(student: Student) -> list[Golden]:
+    """Texts of every length, and what the model answers outside any service."""
+    card = student.card
+    if card.kind == "question_answering":
+        pairs = [(first, second) for first, second in zip(PROBES, reversed(PROBES), strict=True)]
+        return [Golden(pair[0], pair, [], asdict(student.answer([pair])[0])) for pair in pairs]
+    if card.kind == "token_classification":
+        return [Golden(text, text, [], [asdict(e) for e in student.tag([text])[0].entities]) for text in PROBES]
+    texts: list[Text] = [(text, text) for text in PROBES] if card.pair else list(PROBES)
+    return [
+        Golden(str(text), text, found.logits if card.kind == "regression" else found.probabilities)
+        for text, found in zip(texts, student.predict(texts), strict=True)
+    ]
 
 
 def golden_texts(workspace: Path, card: ModelCard, params: Params) -> list[Golden]:
@@ -123,7 +175,7 @@ def compare(golden: Sequence[Golden], answers: Sequence[dict[str, Any]], card: M
         SmokeError: it is over the tolerance, or a label is another one, beyond a tie within the tolerance.
     """
     if len(answers) != len(golden):
-        raise SmokeError(f"the Bento answered {len(answers)} of {len(golden)} texts; it is not promoted")
+        raise SmokeError(f"the Bento answered {len(answers)} of {len(golden)} texts; it is refused")
     if card.kind in MARKED:
         return max(_compare_places(row, answer, tolerance) for row, answer in zip(golden, answers, strict=True))
     largest = 0.0
@@ -137,7 +189,7 @@ def compare(golden: Sequence[Golden], answers: Sequence[dict[str, Any]], card: M
             if not difference <= tolerance:  # a NaN fails too
                 raise SmokeError(
                     f"the Bento gives test text {row.id} {found.get(label)} for {label!r} where the evaluation gave "
-                    f"{value:.6f}, over smoke.tolerance ({tolerance}); it is not promoted"
+                    f"{value:.6f}, over smoke.tolerance ({tolerance}); it is refused"
                 )
             largest = max(largest, difference)
         if card.kind != "regression":
@@ -153,13 +205,13 @@ def _compare_places(row: Golden, answer: dict[str, Any], tolerance: float) -> fl
     if said != evaluated:
         raise SmokeError(
             f"the Bento answers test text {row.id} with {said!r:.200} where the evaluation said {evaluated!r:.200}; "
-            "it is not promoted"
+            "it is refused"
         )
     largest = max((abs(a["score"] - b["score"]) for a, b in zip(found, wanted, strict=True)), default=0.0)
     if not largest <= tolerance:  # a NaN fails too
         raise SmokeError(
             f"the Bento's score of test text {row.id} is {largest:.2g} from the evaluated one, over smoke.tolerance "
-            f"({tolerance}); it is not promoted"
+            f"({tolerance}); it is refused"
         )
     return largest
 
@@ -179,13 +231,19 @@ def _compare_labels(
         other = any(abs(expected.get(label, math.inf) - 0.5) > 2 * tolerance for label in differing)
     if other:
         raise SmokeError(
-            f"the Bento labels test text {row.id} {said!r} where the evaluation said {wanted!r}; it is not promoted"
+            f"the Bento labels test text {row.id} {said!r} where the evaluation said {wanted!r}; it is refused"
         )
 
 
 @contextmanager
-def served(tag: str, log: Path, limit_seconds: float) -> Iterator[str]:
+def served(tag: str, log: Path, limit_seconds: float, more: Mapping[str, str] | None = None) -> Iterator[str]:
     """A Bento that answers at the yielded address; stopped with all its processes at the end, however that comes.
+
+    Args:
+        tag: `name:version`.
+        log: takes its output.
+        limit_seconds: until it is ready.
+        more: variables of its environment, beside those of this process but for the API keys.
 
     Raises:
         SmokeError: it ended, or was not ready within the limit.
@@ -193,7 +251,11 @@ def served(tag: str, log: Path, limit_seconds: float) -> Iterator[str]:
     port = free_port()
     variables = dict(os.environ)
     environment.prepare(variables)
-    variables.pop("PYTHONPATH", None)
+    # What its users set for the service that answers them: whoever tests this one has no key.
+    for name in ("PYTHONPATH", VARIABLE, FILE_VARIABLE):
+        variables.pop(name, None)
+    variables[WATCH_FOLDER] = variables[SHADOW_FOLDER] = ""  # nor are its texts any user's
+    variables.update(more or {})
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         server = start(serve_command(tag, HOST, port), environment=variables, stdout=output, stderr=output)
@@ -208,7 +270,7 @@ def served(tag: str, log: Path, limit_seconds: float) -> Iterator[str]:
 def _wait_until_ready(server: subprocess.Popen[bytes], tag: str, address: str, log: Path, limit_seconds: float) -> None:
     end = time.monotonic() + limit_seconds
     while server.poll() is None:
-        if _is_ready(address):
+        if is_ready(address):
             return
         if time.monotonic() > end:
             raise SmokeError(
@@ -220,7 +282,8 @@ def _wait_until_ready(server: subprocess.Popen[bytes], tag: str, address: str, l
     raise SmokeError(f"{tag} did not start: {last} (the whole output is in {log})")
 
 
-def _is_ready(address: str) -> bool:
+def is_ready(address: str) -> bool:
+    """Whether the service there says that it is ready."""
     try:
         with urllib.request.urlopen(f"{address}/readyz", timeout=2) as response:
             return bool(response.status == 200)
@@ -228,25 +291,42 @@ def _is_ready(address: str) -> bool:
         return False
 
 
-def _ask(address: str, card: ModelCard, texts: Sequence[str | tuple[str, str]], at_once: int) -> list[dict[str, Any]]:
-    path = typed_endpoint(card).path
+def ask(
+    address: str, card: ModelCard, texts: Sequence[str | tuple[str, str]], at_once: int, key: str = ""
+) -> list[dict[str, Any]]:
+    """The service's answers to texts, asked in requests of at most so many, with a key where it has keys.
+
+    Raises:
+        SmokeError: it refuses, or gives no answer.
+    """
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
     answers: list[dict[str, Any]] = []
     for first in range(0, len(texts), at_once):
-        body = json.dumps(_body(card, texts[first : first + at_once])).encode()
-        request = urllib.request.Request(f"{address}{path}", body, {"content-type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:
-                answers += json.load(response)["predictions"]
-        except urllib.error.HTTPError as error:
-            with error:
-                said = error.read(300).decode(errors="replace")
-            raise SmokeError(f"the Bento answered a test text with status {error.code}: {said}") from error
-        except (OSError, ValueError, KeyError) as error:
-            raise SmokeError(f"the Bento did not answer a test text: {error}") from error
+        body = json.dumps(body_of(card, texts[first : first + at_once])).encode()
+        answers += _predictions(urllib.request.Request(f"{address}{typed_endpoint(card).path}", body, headers))
     return answers
 
 
-def _body(card: ModelCard, texts: Sequence[str | tuple[str, str]]) -> dict[str, Any]:
+def _predictions(request: urllib.request.Request) -> list[dict[str, Any]]:
+    """The answers to one request; while the service says that it is too busy, it is asked again."""
+    end = time.monotonic() + REQUEST_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:
+                found: list[dict[str, Any]] = json.load(response)["predictions"]
+                return found
+        except urllib.error.HTTPError as error:
+            with error:
+                said = error.read(300).decode(errors="replace")
+            if error.code != TOO_BUSY or time.monotonic() > end:
+                raise SmokeError(f"the Bento answered a test text with status {error.code}: {said}") from error
+            time.sleep(float(error.headers.get("retry-after", 1)))
+        except (OSError, ValueError, KeyError) as error:
+            raise SmokeError(f"the Bento did not answer a test text: {error}") from error
+
+
+def body_of(card: ModelCard, texts: Sequence[str | tuple[str, str]]) -> dict[str, Any]:
+    """What the typed endpoint of a model is sent about texts."""
     if card.kind == "question_answering":
         return {"questions": [{"question": text[0], "context": text[1]} for text in texts]}
     return {"texts": list(texts)}

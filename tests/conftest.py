@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # Fixtures that cost a minute: the tests that share one stay in one worker.
-SHARED = ("finished", "prefect_server", "prefect_home")
+SHARED = ("finished", "prefect_server", "prefect_home", "clean_environment")
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from potstill.artifacts import read_json, verify
+from potstill.data.divergence import psi
 from potstill.errors import FormatError
 
 _BINS = 10
-# A share of zero would make the index infinite.
-_FLOOR = 1e-4
 
 
 def build_profile(
@@ -81,13 +80,6 @@ def drift(
             "data/accepted.json is not a profile of this version; put {} in it, run, and accept the new profile"
         ) from error
     return result
-
-
-def psi(expected: Sequence[float], actual: Sequence[float]) -> float:
-    """Population stability index of two distributions over the same bins: sum of (a - e) ln(a / e), in nats."""
-    e = np.maximum(np.asarray(expected, np.float64), _FLOOR)
-    a = np.maximum(np.asarray(actual, np.float64), _FLOOR)
-    return float(((a - e) * np.log(a / e)).sum())
 
 
 def accept_profile(validation: Path) -> dict[str, Any]:

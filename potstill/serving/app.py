@@ -6,13 +6,13 @@ in their own form, and accept pickled bodies. What they would give, checked bodi
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import anyio
-from anyio import CapacityLimiter
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.applications import Starlette
@@ -21,9 +21,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from potstill.serving.batching import Batcher, OverloadError
+from potstill.serving.front import failure, wants_page
+from potstill.serving.occlusion import parts_of, score_of, spans_of, without
 from potstill.serving.openapi import describe, typed_endpoint
+from potstill.serving.profile import Answer as Said
 from potstill.serving.release import Release
-from potstill.serving.runtime import Prediction, Student, Text
+from potstill.serving.runtime import Prediction, Student, Text, Work
 from potstill.serving.schemas import (
     RESPONSES,
     Answer,
@@ -32,7 +36,8 @@ from potstill.serving.schemas import (
     ClassifyPairs,
     ClassifyTexts,
     Entity,
-    Failure,
+    Explain,
+    ExplainResponse,
     Info,
     LabelsAnswer,
     ModelVersion,
@@ -43,11 +48,30 @@ from potstill.serving.schemas import (
     Tagged,
     TagResponse,
     TagTexts,
+    Weight,
 )
 from potstill.serving.scores import scored
+from potstill.serving.shadow import Shadow, shadow_of
+from potstill.serving.telemetry import Metrics, record_of
+from potstill.serving.watcher import Item, Watcher, watcher_of
 
 A = TypeVar("A")
 B = TypeVar("B", bound=BaseModel)
+# That a body may take to arrive; else callers that send nothing would hold their places for ever.
+BODY_SECONDS = 30.0
+# A request that still waits after so many seconds is watched for its caller leaving.
+WATCH_SECONDS = 0.1
+# It loads nothing from elsewhere and can be in no frame.
+PAGE = (Path(__file__).parent / "page.html").read_bytes()
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "vary": "accept",
+}
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class RefusedError(Exception):
@@ -58,27 +82,51 @@ class RefusedError(Exception):
         self.status, self.kind = status, kind
 
 
-def create_app(release: Release) -> Starlette:
-    """The application. It answers once `app.state.student` is set, which the service does when it starts."""
-    endpoints = Endpoints(release)
-    description = JSONResponse(describe(release)).body
+def create_app(release: Release, metrics: Metrics) -> Starlette:
+    """The application, to be put behind `front`. It answers once `start` has given it a student."""
+    endpoints, serve = Endpoints(release), release.settings.serve
+    routes = [*endpoints.of_the_task(), Route("/info", endpoints.info)]
+    if serve.docs:
+        description = JSONResponse(describe(release)).body
+        routes.append(Route("/openapi.json", lambda _: _json(description)))
+    if serve.metrics:
+        routes.append(Route("/metrics", lambda _: Response(metrics.exposition(), media_type=PROMETHEUS)))
+    # It takes the place of BentoML's page, which loads trackers.
+    routes.append(Route("/", endpoints.index))
     app = Starlette(
-        routes=[
-            *endpoints.of_the_task(),
-            Route("/info", endpoints.info),
-            Route("/openapi.json", lambda _: _json(description)),
-            # It takes the place of BentoML's page, which loads trackers.
-            Route("/", endpoints.info),
-        ],
+        routes=routes,
         exception_handlers={
             RefusedError: _refused,
+            OverloadError: _overloaded,
             HTTPException: _http_error,
             ClientDisconnect: _gone,
             Exception: _unexpected,
         },
+        lifespan=_lifespan,
     )
-    app.state.student = None
+    app.state.batcher = None
+    app.state.observers = []
+    app.state.metrics = metrics
     return app
+
+
+def start(app: Starlette, release: Release, student: Student) -> None:
+    """Let the application answer."""
+    serve, metrics = release.settings.serve, cast(Metrics, app.state.metrics)
+    batcher = Batcher(student, serve.max_queue, serve.max_queue_seconds, metrics)
+    batcher.start()
+    metrics.watch(lambda: batcher.waiting)
+    app.state.batcher = batcher
+    observers = watcher_of(release, metrics.registry), shadow_of(release, metrics.registry)
+    app.state.observers = [observer for observer in observers if observer is not None]
+
+
+@asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    """When the server ends, what was seen is written."""
+    yield
+    for observer in app.state.observers:
+        await asyncio.to_thread(observer.close)
 
 
 class Endpoints:
@@ -99,13 +147,13 @@ class Endpoints:
         if typed.name == "classify":
             # Both as Text Embeddings Inference has them.
             routes += [Route(path, self.predict, methods=["POST"]) for path in ("/predict", "/")]
+            routes.append(Route("/v1/explain", self.explain, methods=["POST"]))
         return routes
 
     async def tag(self, request: Request) -> Response:
         """`POST /v1/tag`."""
         body = await self._read(request, TagTexts)
-        self._check(body.texts)
-        found = await self._run(request, lambda student: student.tag(body.texts))
+        found = await self._run(request, body.texts, lambda student: student.tagging(body.texts))
         answers = [
             Tagged.model_construct(
                 entities=[Entity.model_construct(**asdict(entity)) for entity in tagging.entities],
@@ -119,8 +167,7 @@ class Endpoints:
         """`POST /v1/answer`."""
         body = await self._read(request, AnswerQuestions)
         asked = [(item.question, item.context) for item in body.questions]
-        self._check(asked)
-        found = await self._run(request, lambda student: student.answer(asked))
+        found = await self._run(request, asked, lambda student: student.answering(asked))
         answers = [Reply.model_construct(**asdict(reply)) for reply in found]
         return _json(AnswerResponse.model_construct(predictions=answers, model=self._version))
 
@@ -168,21 +215,57 @@ class Endpoints:
         ]
         return _json(scores[0] if single and body.parameters is None else scores)
 
+    async def explain(self, request: Request) -> Response:
+        """`POST /v1/explain`: as many texts in one request as `max_texts` allows, the text itself among them."""
+        body = await self._read(request, Explain)
+        if isinstance(body.text, str) is self._release.card.pair:
+            raise RefusedError(422, "Validation", f"text: this model classifies {self._what()}")
+        if body.label is not None and (body.label not in self._names or self._release.card.kind == "regression"):
+            raise RefusedError(422, "Validation", "label: /info names the labels of this model")
+        self._check([body.text])
+        spans = spans_of(body.text, self._limits.max_texts - 1) if self._limits.max_texts > 2 else []
+        texts = [body.text, *(without(body.text, span) for span in spans)]
+        whole, *others = await self._run(request, texts, lambda student: student.predicting(texts), watched=False)
+        index = max(range(len(self._names)), key=whole.logits.__getitem__)
+        if body.label is not None:
+            index = self._names.index(body.label)
+        score, parts = score_of(whole, index), parts_of(body.text)
+        weights = [
+            Weight.model_construct(
+                **asdict(span),
+                text=parts[span.part][span.start : span.end],
+                weight=score - score_of(other, index),
+            )
+            for span, other in zip(spans, others, strict=True)
+        ]
+        label = None if self._release.card.kind == "regression" else self._names[index]
+        found = ExplainResponse.model_construct(
+            label=label, score=score, weights=weights, truncated=whole.truncated, model=self._version
+        )
+        return _json(found)
+
     async def info(self, _: Request) -> Response:
         """`GET /info`."""
         release, limits, card = self._release, self._limits, self._release.card
         model = card.model_dump(include={"task", "variant", "labels", "pair", "max_length", "temperature"})
-        named = {name: getattr(limits, name) for name in ("max_texts", "max_characters", "max_body_bytes")}
-        lineage = {"candidate": release.candidate, "files": release.sums, "git_commit": release.settings.git_commit}
+        names = ("max_texts", "max_characters", "max_body_bytes", "max_queue", "max_queue_seconds")
+        named = {name: getattr(limits, name) for name in names}
+        verified = {"sum": release.lineage_sum, "verified": "bento" if release.sealed else "model"}
         return _json(
             Info(
                 name=release.settings.name,
                 bento=release.tag,
                 model=model,
                 limits=named | {"max_tokens": card.max_length},
-                lineage=lineage | {"verified": "bento" if release.sealed else "model"},
+                lineage=release.lineage | verified,
             )
         )
+
+    async def index(self, request: Request) -> Response:
+        """`GET /`: the page to a browser, to others what `/info` says."""
+        if self._limits.page and wants_page(request.scope):
+            return Response(PAGE, media_type="text/html", headers=PAGE_HEADERS)
+        return await self.info(request)
 
     async def _read(self, request: Request, kind: type[B]) -> B:
         """The checked body of a request."""
@@ -204,21 +287,32 @@ class Endpoints:
         else:
             rows, single = inputs, False
         if any(len(row) != 1 + pair for row in rows):
-            raise RefusedError(
-                422, "Validation", f"inputs: this model classifies {'pairs of texts' if pair else 'single texts'}"
-            )
+            raise RefusedError(422, "Validation", f"inputs: this model classifies {self._what()}")
         return [(row[0], row[1]) if pair else row[0] for row in rows], single
 
-    async def _predict(self, request: Request, texts: Sequence[Text]) -> list[Prediction]:
-        self._check(texts)
-        return await self._run(request, lambda student: student.predict(texts))
+    def _what(self) -> str:
+        return "pairs of texts" if self._release.card.pair else "single texts"
 
-    async def _run(self, request: Request, work: Callable[[Student], list[A]]) -> list[A]:
-        """What the student answers, computed in a thread in its turn."""
-        student: Student | None = request.app.state.student
-        if student is None:
+    async def _predict(self, request: Request, texts: Sequence[Text]) -> list[Prediction]:
+        return await self._run(request, texts, lambda student: student.predicting(texts))
+
+    async def _run(
+        self, request: Request, texts: Sequence[Text], prepare: Callable[[Student], Work[A]], *, watched: bool = True
+    ) -> list[A]:
+        """What the student answers, in its turn; what is not `watched` is none of the users' texts."""
+        self._check(texts)
+        batcher: Batcher | None = request.app.state.batcher
+        if batcher is None:
             raise RefusedError(503, "Unavailable", "the model is not loaded yet; wait until /readyz answers")
-        return await anyio.to_thread.run_sync(work, student, limiter=_limiter(request, student))
+        characters = sum(map(_characters, texts))
+        answered = await _while_wanted(request, batcher.answer(len(texts), characters, prepare))
+        record = record_of(request.scope)
+        record.times = answered.times
+        if watched:
+            item = Item(record.id, texts, answered.rows, cast(list[Said], answered.answers), answered.times.infer)
+            for observer in cast(list[Watcher | Shadow], request.app.state.observers):
+                observer.saw(item)
+        return answered.answers
 
     def _check(self, texts: Sequence[Text]) -> None:
         """Refuse what is over a limit, before it is tokenized."""
@@ -226,7 +320,7 @@ class Endpoints:
         if len(texts) > self._limits.max_texts:
             raise RefusedError(413, "TooManyTexts", f"{len(texts)} {what}s; at most {self._limits.max_texts} a request")
         for position, text in enumerate(texts):
-            characters = len(text) if isinstance(text, str) else sum(map(len, text))
+            characters = _characters(text)
             if characters > self._limits.max_characters:
                 limit = self._limits.max_characters
                 raise RefusedError(
@@ -234,12 +328,41 @@ class Endpoints:
                 )
 
 
-def _limiter(request: Request, student: Student) -> CapacityLimiter:
-    """At most as many requests are computed at once as there are cores; the others wait in order."""
-    state = request.app.state
-    if not hasattr(state, "limiter"):
-        state.limiter = CapacityLimiter(student.threads)
-    return cast(CapacityLimiter, state.limiter)
+def _characters(text: Text) -> int:
+    return len(text) if isinstance(text, str) else sum(map(len, text))
+
+
+async def _while_wanted(request: Request, work: Coroutine[Any, Any, A]) -> A:
+    """The result of `work`, which is cancelled when the caller leaves before it is there.
+
+    Raises:
+        ClientDisconnect: the caller left.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watchers: list[asyncio.Task[None]] = []
+    # Most requests are answered before it would pay to look.
+    timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, lambda: watchers.append(asyncio.create_task(watch())))
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if gone:
+            task.uncancel()
+            raise ClientDisconnect from None
+        raise
+    finally:
+        timer.cancel()
+        for watcher in watchers:
+            watcher.cancel()
 
 
 async def _bounded_body(request: Request, limit: int) -> bytes:
@@ -247,12 +370,16 @@ async def _bounded_body(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "")
     held = bytearray()
     if not (declared.isdecimal() and int(declared) > limit):
-        async for chunk in request.stream():
-            held += chunk
-            if len(held) > limit:
-                break
-        else:
-            return bytes(held)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.stream():
+                    held += chunk
+                    if len(held) > limit:
+                        break
+                else:
+                    return bytes(held)
+        except TimeoutError:
+            raise RefusedError(408, "Timeout", f"the body did not arrive within {BODY_SECONDS:g} s") from None
     raise RefusedError(413, "BodyTooLarge", f"the body is over {limit} bytes")
 
 
@@ -272,25 +399,31 @@ def _json(value: object, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json")
 
 
-def _failure(status: int, kind: str, message: str) -> Response:
-    return _json(Failure(error=message, error_type=kind, request_id=uuid.uuid4().hex), status)
+def _failure(
+    request: Request, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    body = failure(kind, message, record_of(request.scope))
+    return Response(body, status, headers, media_type="application/json")
 
 
-def _refused(_: Request, error: Exception) -> Response:
+def _refused(request: Request, error: Exception) -> Response:
     refused = cast(RefusedError, error)
-    return _failure(refused.status, refused.kind, str(refused))
+    return _failure(request, refused.status, refused.kind, str(refused))
 
 
-def _http_error(_: Request, error: Exception) -> Response:
+def _overloaded(request: Request, error: Exception) -> Response:
+    after = cast(OverloadError, error).retry_after
+    return _failure(request, 429, "Overloaded", str(error), {"retry-after": str(after)})
+
+
+def _http_error(request: Request, error: Exception) -> Response:
     known = cast(HTTPException, error)
-    response = _failure(known.status_code, "Http", known.detail)
-    response.headers.update(known.headers or {})
-    return response
+    return _failure(request, known.status_code, "Http", known.detail, known.headers)
 
 
 def _gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=400)  # nobody is left to read it
+    return Response(status_code=499)  # nobody is left to read it
 
 
-def _unexpected(_: Request, __: Exception) -> Response:
-    return _failure(500, "Internal", "the request could not be answered; the service's log has the cause")
+def _unexpected(request: Request, __: Exception) -> Response:
+    return _failure(request, 500, "Internal", "the request could not be answered; the service's log has the cause")

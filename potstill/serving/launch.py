@@ -6,6 +6,11 @@ import os
 import sys
 from pathlib import Path
 
+# Where a service writes its windows, above its Bento's `watch.folder`, which cannot know where it will run.
+WATCH_FOLDER = "POTSTILL_WATCH_FOLDER"
+# The serving folder of a challenger that rides along.
+SHADOW_FOLDER = "POTSTILL_SHADOW_FOLDER"
+
 
 def bento_path(tag: str) -> Path:
     """Where BentoML's store keeps a Bento, there or not.

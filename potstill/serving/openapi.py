@@ -16,6 +16,8 @@ from potstill.serving.schemas import (
     AnswerQuestions,
     ClassifyPairs,
     ClassifyTexts,
+    Explain,
+    ExplainResponse,
     Failure,
     Info,
     PredictRequest,
@@ -24,11 +26,17 @@ from potstill.serving.schemas import (
 )
 
 REFERENCE = "#/components/schemas/{model}"
+# What is there only for models that label whole texts.
+OF_LABELS: tuple[type[BaseModel], ...] = (PredictRequest, Score, Explain, ExplainResponse)
 REFUSALS = {
     "400": "the body is not JSON",
+    "408": "the body did not arrive in time",
     "413": "over a limit that /info names",
     "415": "the body is not sent as JSON",
     "422": "a field is missing, unknown or of a wrong type",
+    "429": "too many texts wait; Retry-After says when to ask again",
+    "401": "the service has API keys, and none of them was sent",
+    "503": "the model is not loaded yet",
 }
 
 
@@ -61,7 +69,7 @@ def describe(release: Release) -> dict[str, Any]:
     classifies = typed.name == "classify"
     models: list[type[BaseModel]] = [typed.request, response, Failure, Info]
     _, schemas = models_json_schema(
-        [(model, "validation") for model in (*models, *((PredictRequest, Score) if classifies else ()))],
+        [(model, "validation") for model in (*models, *(OF_LABELS if classifies else ()))],
         ref_template=REFERENCE,
     )
     paths = {typed.path: _post(typed.summary, typed.request.__name__, _reference(response.__name__))}
@@ -78,7 +86,10 @@ def describe(release: Release) -> dict[str, Any]:
 def _predict() -> dict[str, Any]:
     scores = {"type": "array", "items": _reference("Score")}
     summary = "Classify texts, in the form of Text Embeddings Inference"
-    return {"/predict": _post(summary, "PredictRequest", {"anyOf": [scores, {"type": "array", "items": scores}]})}
+    return {
+        "/predict": _post(summary, "PredictRequest", {"anyOf": [scores, {"type": "array", "items": scores}]}),
+        "/v1/explain": _post("Which words a label hangs on", "Explain", _reference("ExplainResponse")),
+    }
 
 
 def bento_routes(release: Release) -> list[dict[str, Any]]:

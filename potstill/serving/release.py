@@ -8,15 +8,17 @@ without its seal.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError
 
-from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, verify, write_json
-from potstill.config import Serve, Strict, load_params
+from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, sha256_value, verify, write_json
+from potstill.config import Serve, Strict, Watch, load_params
 from potstill.errors import ChecksumError, ModelError
+from potstill.serving.profile import FILE, Profile, read_profile
 from potstill.serving.runtime import ModelCard, read_card
 
 SERVING = "data/serving"
@@ -29,6 +31,7 @@ class Settings(Strict):
 
     name: Annotated[str, Field(min_length=1)]
     serve: Serve
+    watch: Watch = Watch()
     git_commit: str | None = None
 
 
@@ -42,6 +45,7 @@ class Release:
         sealed: whether the whole Bento was verified, and not only the serving folder.
         candidate: sha256 of the serving folder's manifest; names the model everywhere.
         sums: file of the serving folder -> sha256.
+        profile: of the texts it was evaluated on; None in a workspace where it was not.
     """
 
     folder: Path
@@ -51,6 +55,22 @@ class Release:
     sealed: bool
     candidate: str
     sums: dict[str, str]
+    profile: Profile | None = None
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """Where the model came from."""
+        return {"candidate": self.candidate, "files": self.sums, "git_commit": self.settings.git_commit}
+
+    @cached_property
+    def lineage_sum(self) -> str:
+        """sha256 of the lineage."""
+        return sha256_value(self.lineage)
+
+    @property
+    def model_version(self) -> str:
+        """Short and for people: which model, in which format."""
+        return f"{self.candidate[:12]}-{self.card.variant}"
 
 
 def bento_name(project: str) -> str:
@@ -72,14 +92,16 @@ def load_release(root: Path) -> Release:
         verify_seal(bento)
     folder = root / SERVING
     verify(folder)
+    candidate = sha256_file(folder / MANIFEST)
     return Release(
         folder=folder,
         settings=_packaged_settings(root / SETTINGS) if packaged else _workspace_settings(root),
         card=read_card(folder),
         tag=_tag(bento) if inside else None,
         sealed=inside and packaged,
-        candidate=sha256_file(folder / MANIFEST),
+        candidate=candidate,
         sums=read_json(folder / MANIFEST)["files"],
+        profile=read_profile(root / FILE, candidate) if packaged or (root / FILE).exists() else None,
     )
 
 
@@ -124,7 +146,7 @@ def _packaged_settings(path: Path) -> Settings:
 
 def _workspace_settings(root: Path) -> Settings:
     params = load_params(root / "params.yaml")
-    return Settings(name=bento_name(params.project.name), serve=params.serve)
+    return Settings(name=bento_name(params.project.name), serve=params.serve, watch=params.watch)
 
 
 def _tag(bento: Path) -> str:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ from potstill.data.tags import entities_of, units_of
 from potstill.data.windows import Window, Windower, best_spans
 from potstill.errors import ModelError
 
+A = TypeVar("A")
+B = TypeVar("B")
 Floats = npt.NDArray[np.float32]
 Label = str | int
 # One text, or the two of a pair.
@@ -152,6 +154,19 @@ class Tokens(Protocol):
     def type_ids(self) -> list[int]: ...  # noqa: D102
 
 
+@dataclass(frozen=True)
+class Work(Generic[A]):
+    """What the model has to compute for a caller, and what becomes of it.
+
+    Attributes:
+        rows: of the model's input, tokenized.
+        finish: the answers in the caller's order, from the logits of each row as `Student.run` gives them.
+    """
+
+    rows: Sequence[Tokens]
+    finish: Callable[[list[Floats]], list[A]]
+
+
 def read_card(folder: Path) -> ModelCard:
     """The card of a serving folder.
 
@@ -231,9 +246,35 @@ class Student:
         Raises:
             TypeError: pairs for a model of single texts, or the other way round.
         """
-        logits, tokens, truncated = self._answer(texts)
-        found = probabilities(logits, self.card).tolist()
-        rows = zip(self._labels(logits), found, logits.tolist(), tokens, truncated, strict=True)
+        return self._in_parts(texts, self.predicting)
+
+    def logits(self, texts: Sequence[Text]) -> Floats:
+        """[texts, labels] logits in the caller's order; see `predict`."""
+        found = [prediction.logits for prediction in self.predict(texts)]
+        return np.array(found, dtype=np.float32).reshape(len(texts), len(self.card.labels))
+
+    def tag(self, texts: Sequence[str]) -> list[Tagging]:
+        """The entities of each text, in the caller's order; for a model of entities."""
+        return self._in_parts(texts, self.tagging)
+
+    def answer(self, questions: Sequence[tuple[str, str]]) -> list[Reply]:
+        """The answer to each (question, context), in the caller's order; for a model of questions."""
+        return self._in_parts(questions, self.answering)
+
+    def predicting(self, texts: Sequence[Text]) -> Work[Prediction]:
+        """The work of `predict`."""
+        if self.card.kind in ("token_classification", "question_answering"):
+            raise TypeError(f"the model is for {self.card.kind}, not for labels")
+        if any(isinstance(text, str) is self.card.pair for text in texts):
+            raise TypeError(f"the model classifies {'pairs of texts' if self.card.pair else 'single texts'}")
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        return Work(encodings, lambda found: self._predictions(encodings, found))
+
+    def _predictions(self, encodings: Sequence[Encoding], found: list[Floats]) -> list[Prediction]:
+        logits = np.stack(found) if found else np.empty((0, len(self.card.labels)), dtype=np.float32)
+        shares = probabilities(logits, self.card).tolist()
+        cut = [bool(encoding.overflowing) for encoding in encodings]
+        rows = zip(self._labels(logits), shares, logits.tolist(), map(len, encodings), cut, strict=True)
         return [Prediction(*row) for row in rows]
 
     def _labels(self, logits: Floats) -> list[Any]:
@@ -245,15 +286,26 @@ class Student:
             return [[name for name, value in zip(names, row, strict=True) if value > 0] for row in logits]
         return [names[index] for index in logits.argmax(axis=1)]
 
-    def logits(self, texts: Sequence[Text]) -> Floats:
-        """[texts, labels] logits in the caller's order; see `predict`."""
-        return self._answer(texts)[0]
+    def tagging(self, texts: Sequence[str]) -> Work[Tagging]:
+        """The work of `tag`."""
+        reading = self.reading(texts)
+        return Work(
+            reading.rows,
+            lambda found: [self._tagged(text, *read) for text, read in zip(texts, reading.finish(found), strict=True)],
+        )
 
-    def tag(self, texts: Sequence[str]) -> list[Tagging]:
-        """The entities of each text, in the caller's order; for a model of entities."""
-        return [self.tagging(text, *read) for text, read in zip(texts, self.read(texts), strict=True)]
+    def reading(self, texts: Sequence[str]) -> Work[tuple[Encoding, Floats]]:
+        """The work of `read`."""
+        if self.card.kind != "token_classification":
+            raise TypeError(f"the model is for {self.card.kind}, not for entities")
+        encodings = self._tokenizer.encode_batch(list(texts))
+        return Work(encodings, lambda found: list(zip(encodings, found, strict=True)))
 
-    def tagging(self, text: str, encoding: Encoding, logits: Floats) -> Tagging:
+    def read(self, texts: Sequence[str]) -> list[tuple[Encoding, Floats]]:
+        """The tokens of each text and their logits [tokens, labels], in the caller's order."""
+        return self._in_parts(texts, self.reading)
+
+    def _tagged(self, text: str, encoding: Encoding, logits: Floats) -> Tagging:
         """The entities of a text from what `read` gave for it."""
         units = units_of(text)
         tokens = speakers(encoding.offsets, encoding.special_tokens_mask, units)
@@ -274,26 +326,20 @@ class Student:
         """Cuts at the model's limit and does not pad; not to be changed."""
         return self._tokenizer
 
-    def read(self, texts: Sequence[str]) -> list[tuple[Encoding, Floats]]:
-        """The tokens of each text and their logits [tokens, labels], in the caller's order."""
-        if self.card.kind != "token_classification":
-            raise TypeError(f"the model is for {self.card.kind}, not for entities")
-        read: list[tuple[Encoding, Floats]] = []
-        for start in range(0, len(texts), WINDOW):
-            encodings = self._tokenizer.encode_batch(list(texts[start : start + WINDOW]))
-            read += zip(encodings, self._per_token(encodings), strict=True)
-        return read
-
-    def answer(self, questions: Sequence[tuple[str, str]]) -> list[Reply]:
-        """The answer to each (question, context), in the caller's order; for a model of questions."""
+    def answering(self, questions: Sequence[tuple[str, str]]) -> Work[Reply]:
+        """The work of `answer`."""
         if self.card.kind != "question_answering":
             raise TypeError(f"the model is for {self.card.kind}, not for questions")
         rows = self.windows(questions)
-        logits = iter(self.read_windows([window for windows in rows for window in windows]))
-        return [
-            reply(context, windows, [next(logits) for _ in windows], no_answer=self.card.no_answer)
-            for (_, context), windows in zip(questions, rows, strict=True)
-        ]
+
+        def finish(found: list[Floats]) -> list[Reply]:
+            logits = iter(found)
+            return [
+                reply(context, windows, [next(logits) for _ in windows], no_answer=self.card.no_answer)
+                for (_, context), windows in zip(questions, rows, strict=True)
+            ]
+
+        return Work([window for windows in rows for window in windows], finish)
 
     def windows(self, questions: Sequence[tuple[str, str]]) -> list[list[Window]]:
         """[questions] the windows in which each (question, context) is read."""
@@ -301,80 +347,74 @@ class Student:
 
     def read_windows(self, windows: Sequence[Window]) -> list[Floats]:
         """[tokens, 2] start and end logits of each window."""
-        return self._per_token(windows)
+        return self._compute(windows)
 
-    def _per_token(self, rows: Sequence[Tokens]) -> list[Floats]:
-        """[tokens, outputs] logits of each row."""
-        found: list[Floats] = [np.empty((0, 0), dtype=np.float32)] * len(rows)
+    def run(self, rows: Sequence[Tokens]) -> list[Floats]:
+        """The logits of each row, all in one call of the model, padded to its longest: [labels], or where each token
+        has its own [tokens, outputs].
+        """
+        outputs = self._session.run(self.card.outputs, self._feed(rows))
+        values: Floats = outputs[0] if len(outputs) == 1 else np.stack(outputs, axis=-1)
+        if values.ndim == 2:
+            return list(values)
+        return [value[: len(row.ids)] for row, value in zip(rows, values, strict=True)]
 
-        def keep(part: list[int], values: Floats) -> None:
-            for row, logits in zip(part, values, strict=True):
-                found[row] = logits[: len(rows[row].ids)]
+    def fits(self, count: int, longest: int) -> bool:
+        """Whether one call may hold so many rows of so many tokens: no more than one where answers must not depend on
+        their neighbours, else what the token budget holds.
+        """
+        return count == 1 or (self.card.variant != "int8" and count * longest <= BATCH_TOKENS)
 
-        self._compute(rows, keep)
-        return found
+    def _in_parts(self, items: Sequence[B], prepare: Callable[[Sequence[B]], Work[A]]) -> list[A]:
+        answers: list[A] = []
+        # Once at least: of no texts the wrong kind is refused too.
+        for start in range(0, max(len(items), 1), WINDOW):
+            work = prepare(items[start : start + WINDOW])
+            answers += work.finish(self._compute(work.rows))
+        return answers
 
-    def _answer(self, texts: Sequence[Text]) -> tuple[Floats, list[int], list[bool]]:
-        if any(isinstance(text, str) is self.card.pair for text in texts):
-            raise TypeError(f"the model classifies {'pairs of texts' if self.card.pair else 'single texts'}")
-        logits = np.empty((len(texts), len(self.card.labels)), dtype=np.float32)
-        tokens: list[int] = []
-        truncated: list[bool] = []
-        for start in range(0, len(texts), WINDOW):
-            encodings = self._tokenizer.encode_batch_fast(list(texts[start : start + WINDOW]))
-            self._fill(encodings, logits[start : start + WINDOW])
-            tokens += [len(encoding) for encoding in encodings]
-            truncated += [bool(encoding.overflowing) for encoding in encodings]
-        return logits, tokens, truncated
-
-    def _fill(self, encodings: list[Encoding], logits: Floats) -> None:
-        def keep(part: list[int], values: Floats) -> None:
-            logits[part] = values
-
-        self._compute(encodings, keep)
-
-    def _compute(self, encodings: Sequence[Tokens], keep: Callable[[list[int], Floats], None]) -> None:
-        """Hand the logits of each batch to `keep`, longest first; a padded batch's reach beyond its shorter rows."""
-        batches = self._batches([len(encoding.ids) for encoding in encodings])
+    def _compute(self, rows: Sequence[Tokens]) -> list[Floats]:
+        """The logits of each row, in batches, longest first, on all cores; see `run`."""
+        found: list[Floats] = [np.empty(0, dtype=np.float32)] * len(rows)
+        batches = self._batches([len(row.ids) for row in rows])
         shares = [batches[first :: self.threads] for first in range(min(self.threads, len(batches)))]
 
         def work(share: list[list[int]]) -> None:
-            for rows in share:
-                outputs = self._session.run(self.card.outputs, self._feed([encodings[row] for row in rows]))
-                keep(rows, outputs[0] if len(outputs) == 1 else np.stack(outputs, axis=-1))
+            for batch in share:
+                for at, logits in zip(batch, self.run([rows[at] for at in batch]), strict=True):
+                    found[at] = logits
 
         others = [self._pool.submit(work, share) for share in shares[1:]]
         for share in shares[:1]:
             work(share)
         for other in others:
             other.result()
+        return found
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads, thread_name_prefix="student")
 
     def _batches(self, lengths: list[int]) -> list[list[int]]:
-        """Rows of similar length under the token budget; one row each where answers must not depend on neighbours."""
-        order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-        if self.card.variant == "int8":
-            return [[row] for row in order]
+        """Rows of similar length that fit into one call."""
         batches: list[list[int]] = []
-        for row in order:
+        for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
             # The first row of a batch is its longest.
-            if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > BATCH_TOKENS:
+            if not batches or not self.fits(len(batches[-1]) + 1, lengths[batches[-1][0]]):
                 batches.append([])
             batches[-1].append(row)
         return batches
 
-    def _feed(self, encodings: list[Tokens]) -> dict[str, npt.NDArray[np.int64]]:
+    def _feed(self, encodings: Sequence[Tokens]) -> dict[str, npt.NDArray[np.int64]]:
         """The model's inputs, each [batch, sequence], padded to the longest row."""
-        shape = len(encodings), max(len(encoding.ids) for encoding in encodings)
+        columns = [(encoding.ids, encoding) for encoding in encodings]
+        shape = len(columns), max(len(ids) for ids, _ in columns)
         feed: dict[str, npt.NDArray[np.int64]] = {name: np.zeros(shape, dtype=np.int64) for name in self.card.inputs}
         if "input_ids" in feed:
             feed["input_ids"].fill(self.card.pad_token_id)
-        for row, encoding in enumerate(encodings):
+        for row, (ids, encoding) in enumerate(columns):
             for name, values in feed.items():
-                values[row, : len(encoding.ids)] = 1 if name == "attention_mask" else _values(encoding, name)
+                values[row, : len(ids)] = 1 if name == "attention_mask" else _values(encoding, name)
         return feed
 
 

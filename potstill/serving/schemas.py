@@ -108,6 +108,28 @@ class NumberAnswer(Body):
     truncated: bool
 
 
+class Explain(Body):
+    """`POST /v1/explain`: a text (or the two of a pair), and the label whose probability is explained; without one the
+    most probable.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "a warm and witty film"}]})
+    text: str | Pair
+    label: str | None = None
+
+
+class Weight(Body):
+    """A word, or where a text is long a run of words: its characters in the text (of a pair: in text `part`), and how
+    much lower the score is without it.
+    """
+
+    part: int
+    start: int
+    end: int
+    text: str
+    weight: float
+
+
 class ModelVersion(Body):
     """Which model answered: the Bento's tag, and the sha256 of the model's manifest."""
 
@@ -148,6 +170,18 @@ class AnswerResponse(Body):
     """Answers in the order of the request's questions."""
 
     predictions: list[Reply]
+    model: ModelVersion
+
+
+class ExplainResponse(Body):
+    """What the score of a label hangs on, word by word; of a model of numbers there is no label, the score is the
+    number.
+    """
+
+    label: str | None
+    score: float
+    weights: list[Weight]
+    truncated: bool
     model: ModelVersion
 
 
@@ -207,5 +241,5 @@ class Info(Body):
     name: str
     bento: str | None
     model: dict[str, Any]
-    limits: dict[str, int]
+    limits: dict[str, int | float]
     lineage: dict[str, Any]

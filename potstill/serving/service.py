@@ -6,6 +6,7 @@ Bento whose bytes changed says so in one sentence and exits instead of restartin
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +18,55 @@ import bentoml  # noqa: E402 - reads the telemetry settings when it is imported
 
 # The class that `bentoml.service(service_class=...)` expects.
 from _bentoml_sdk import Service  # type: ignore[import-untyped] # noqa: E402
+from bentoml._internal.configuration.containers import BentoMLContainer  # noqa: E402
 from bentoml.exceptions import BentoMLException  # noqa: E402
 
 from potstill.errors import PotstillError  # noqa: E402
 from potstill.processes import die_with_parent  # noqa: E402
-from potstill.serving.app import create_app  # noqa: E402
+from potstill.serving.app import create_app, start  # noqa: E402
+from potstill.serving.front import Shortcut, front  # noqa: E402
+from potstill.serving.keys import Keys  # noqa: E402
 from potstill.serving.openapi import bento_routes  # noqa: E402
 from potstill.serving.release import Release, load_release  # noqa: E402
 from potstill.serving.runtime import Student, Text  # noqa: E402
+from potstill.serving.telemetry import Metrics  # noqa: E402
+from potstill.serving.watcher import watch_place  # noqa: E402
 
 
-def _load() -> Release:
+def _load() -> tuple[Release, Keys]:
     try:
         # BentoML makes the code folder of the Bento, or the folder that is built, the working folder.
-        return load_release(Path.cwd())
+        release = load_release(Path.cwd())
+        watch_place(release.settings.watch)  # a folder that cannot be is refused before there is a worker
+        return release, Keys.read(os.environ)
     except PotstillError as error:
         # The kind of error that BentoML's command line prints without a traceback.
         raise BentoMLException(str(error)) from None
 
 
-release = _load()
-app = create_app(release)
+release, keys = _load()
+metrics = Metrics()
+app = create_app(release, metrics)
 
 
 class DescribedService(Service):  # type: ignore[misc]
-    """A service whose mounted endpoints are in `/schema.json`, so that BentoML's own clients find them."""
+    """A service whose mounted endpoints are in `/schema.json`, so that BentoML's own clients find them, and whose
+    requests pass the front.
+    """
 
     def schema(self) -> dict[str, Any]:
         """BentoML's description of the service."""
         return {**super().schema(), "routes": bento_routes(release)}
+
+    def to_asgi(self, is_main: bool = True) -> Any:
+        """BentoML's application behind the front.
+
+        Our endpoints are asked directly, without BentoML's middleware (metrics, traces, time-out, context), which takes
+        more time than they do (benchmarks/RESULTS.md). With traces configured requests pass all of it.
+        """
+        whole = super().to_asgi(is_main)
+        traced = BentoMLContainer.tracing.exporter_type.get() is not None
+        return front(whole if traced else Shortcut(app, whole), release, keys, metrics)
 
 
 @bentoml.service(
@@ -53,6 +74,9 @@ class DescribedService(Service):  # type: ignore[misc]
     service_class=DescribedService,
     workers=1,
     http={"host": release.settings.serve.host, "port": release.settings.serve.port or 3000},
+    # The front counts and logs.
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
 )
 @bentoml.asgi_app(app)
 class Classifier:
@@ -63,7 +87,7 @@ class Classifier:
         die_with_parent()
         student = Student(release.folder, release.settings.serve.threads)
         _warm_up(student)
-        app.state.student = student
+        start(app, release, student)
 
 
 def _warm_up(student: Student) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import subprocess
@@ -28,7 +29,22 @@ def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
     # Time of this process's own, so that a busy machine does not count.
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 0.5
     assert shown.returncode == 0
-    commands = ("run", "status", "probe", "search", "serve", "init", "doctor", "schedule", "approve", "veto", "accept")
+    commands = (
+        "run",
+        "status",
+        "probe",
+        "search",
+        "serve",
+        "init",
+        "doctor",
+        "schedule",
+        "approve",
+        "veto",
+        "accept",
+        "drift",
+        "feedback",
+        "key",
+    )
     for command in commands:
         assert command in shown.stdout
 
@@ -37,6 +53,17 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     code = f"import json, sys, flows.cli; print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_a_key_is_shown_once_and_stored_as_its_sum(tmp_path: Path) -> None:
+    made = potstill("key", "mine", "--file", "keys", cwd=tmp_path)
+    stored = (tmp_path / "keys").read_text()
+    assert made.returncode == 0
+    assert stored == f"mine:{hashlib.sha256(made.stdout.strip().encode()).hexdigest()}\n"
+    again = potstill("key", "mine", "--file", "keys", cwd=tmp_path)
+    assert (again.returncode, (tmp_path / "keys").read_text()) == (3, stored)
+    assert "there twice" in again.stderr
+    assert "POTSTILL_API_KEYS=mine:" in potstill("key", "mine", cwd=tmp_path).stderr
 
 
 def test_version(tmp_path: Path) -> None:
@@ -53,6 +80,8 @@ def test_version(tmp_path: Path) -> None:
         (["search"], 3, "params.yaml does not exist"),
         (["serve"], 3, "params.yaml does not exist"),
         (["schedule"], 3, "params.yaml does not exist"),
+        (["drift"], 3, "params.yaml does not exist"),
+        (["feedback", "labels.csv"], 3, "params.yaml does not exist"),
         (["approve", "1"], 3, "params.yaml does not exist"),
         (["accept"], 10, "data/validation"),
         (["rnu"], 2, "No such command 'rnu'"),

@@ -105,6 +105,10 @@ def test_the_default_file_fits() -> None:
         ("project.processes", 0, "project.processes = 0: input should be greater than 0"),
         ("distill.adversarial", {"epsilon": 0}, "distill.adversarial.epsilon = 0: input should be greater than 0"),
         ("schedule.cron", "daily", "schedule.cron = 'daily'"),
+        ("watch.masks", {"id": "("}, "watch: masks.id is '(', no regular expression"),
+        ("watch.masks", {"id": r"\d*"}, "which finds the empty text everywhere; make it find more"),
+        ("watch.masks", {"Id": "a"}, "watch.masks.Id"),
+        ("watch.min_texts", 50, "watch.min_texts = 50: input should be greater than or equal to 100"),
         # A section that may be null.
         ("prepare.augment", {"crps": 1}, "unknown key 'prepare.augment.crps'; did you mean 'crops'"),
         ("prepare.augment", {"crops": -1}, "prepare.augment.crops = -1: input should be greater than or equal to 0"),

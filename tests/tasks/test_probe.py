@@ -84,7 +84,7 @@ def test_what_cannot_be_probed(params: Params, taught: Path, tmp_path: Path, mon
     random = params.model_copy(
         update={"distill": params.distill.model_validate(params.distill.model_dump() | {"student": {"kind": "config"}})}
     )
-    with pytest.raises(ModelError, match="starts at random: there are no layers to choose"):
+    with pytest.raises(ModelError, match="of kind config takes no layers over"):
         probe(random, [], 10, lambda _: None)
     shutil.copytree(taught, tmp_path / "w", ignore=shutil.ignore_patterns("signals"))
     monkeypatch.chdir(tmp_path / "w")

@@ -1,24 +1,37 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from potstill.config import Params, load_params
+from potstill.config import Params, Serve, load_params
 from potstill.errors import SmokeError
-from potstill.serving.runtime import read_card
+from potstill.serving.launch import WATCH_FOLDER
+from potstill.serving.openapi import typed_endpoint
+from potstill.serving.runtime import Student, read_card
 from tasks.package import Packaged, package
-from tasks.smoke import Golden, compare, golden_texts, smoke
+from tasks.smoke import Golden, ask, body_of, compare, golden_texts, own_answers, served, smoke
 from tests.conftest import generate_rows
-from tests.potstill.serving.folders import REPOSITORY, flip_byte, processes_with, write_workspace
+from tests.potstill.serving.folders import (
+    REPOSITORY,
+    flip_byte,
+    processes_with,
+    write_places,
+    write_serving,
+    write_workspace,
+)
+from tests.potstill.serving.test_places import client
 
 PREDICTIONS = Path("data/evaluation/predictions.parquet")
 TEXTS = [text for text, _ in generate_rows(60)]
@@ -48,10 +61,14 @@ def copied(workspace: Path, target: Path) -> Path:
     return Path(shutil.copytree(workspace, target, ignore=shutil.ignore_patterns(".work")))
 
 
-def test_the_bento_answers_as_evaluated_and_is_stopped(workspace: Path, params: Params, packaged: Packaged) -> None:
+def test_the_bento_answers_as_evaluated_and_is_stopped(
+    workspace: Path, params: Params, packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WATCH_FOLDER, str(tmp_path / "watch"))
     result = smoke(params, workspace, packaged.tag)
     assert result.texts == 50
     assert result.difference <= 1e-6
+    assert not (tmp_path / "watch").exists()  # nothing was asked by a user
     assert not processes_with(packaged.tag)
 
 
@@ -136,3 +153,41 @@ def test_compare(workspace: Path) -> None:
         compare(golden, [answer("negative", float("nan")), answer("negative", 0.5)], card, 1e-4)
     with pytest.raises(SmokeError, match="1 of 2"):
         compare(golden, [answer("negative", 0.7)], card, 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["single", "pair", "token_classification", "question_answering"])
+def test_a_service_answers_as_its_model_does_outside_it(kind: str, tiny_base: Path, tmp_path: Path) -> None:
+    if kind in ("single", "pair"):
+        folder = write_serving(tiny_base, tmp_path / "serving", pair=kind == "pair")
+    else:
+        folder = write_places(tiny_base, tmp_path / "serving", kind)
+    student = Student(folder, 1)
+    golden = own_answers(student)
+    found = client(folder, max_queue_seconds=60).post(
+        typed_endpoint(student.card).path, json=body_of(student.card, [row.text for row in golden])
+    )
+    assert found.status_code == 200, found.text
+    answers = found.json()["predictions"]
+    assert compare(golden, answers, student.card, 1e-5) <= 1e-5
+    with pytest.raises(SmokeError):
+        compare(golden, [answers[-1], *answers[:-1]], student.card, 1e-5)
+
+
+def test_a_service_that_is_too_busy_is_asked_again(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    place = write_workspace(tiny_base, tmp_path / "workspace", TEXTS[:3])
+    params = load_params(place / "params.yaml")
+    # At most four texts of all requests may wait: one of several requests at once is refused.
+    narrow = {"max_texts": 4, "max_queue": 4, "threads": 1}
+    params = params.model_copy(update={"serve": Serve.model_validate(params.serve.model_dump() | narrow)})
+    tag = package(params, place).tag
+    card = read_card(place / "data/serving")
+    with served(tag, tmp_path / "serve.txt", 120) as address, ThreadPoolExecutor(8) as pool:
+        texts = [" ".join(TEXTS[:20])] * 4
+        answered = list(pool.map(lambda _: len(ask(address, card, texts, 4)), range(40)))
+        with urllib.request.urlopen(f"{address}/metrics", timeout=10) as response:
+            said = response.read().decode()
+    assert answered == [4] * 40
+    assert re.search(r'potstill_refused_total{reason="full"} [1-9]', said)

@@ -1,10 +1,13 @@
 """Toy stage: predictions and numbers."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from common import trouble
 
 from potstill.artifacts import MANIFEST, sha256_file, whole_folder, write_json, write_manifest
+from potstill.evaluation.reference import reference_profile
+from potstill.serving.profile import answer_all
 from potstill.serving.runtime import Student
 from tasks.stage import Result, Stage, main
 
@@ -13,11 +16,15 @@ def run(stage: Stage) -> Result:
     trouble("evaluate")
     path = stage.deps["prepared"] / "test.parquet"
     test = pq.read_table(path).to_pydict()
-    logits = Student(stage.deps["serving"]).logits(test["text"])
-    accuracy = float((logits.argmax(axis=1) == test["label"]).mean())
+    student = Student(stage.deps["serving"])
+    answers, gold = answer_all(student, test["text"]), np.array(test["label"])
+    logits = np.array([answer.logits for answer in answers])
+    accuracy = float((logits.argmax(axis=1) == gold).mean())
+    profile = reference_profile(student, test["text"], answers, gold, sha256_file(stage.deps["serving"] / MANIFEST))
     with whole_folder(stage.outs["evaluation"]) as folder:
         columns = {"id": test["id"], "label": test["label"], "int8": logits.tolist()}
         pq.write_table(pa.table(columns), folder / "predictions.parquet")
+        write_json(folder / "profile.json", profile.model_dump(mode="json"))
         write_manifest(folder)
     model = {
         "accuracy": accuracy, "accuracy_low": accuracy, "accuracy_high": accuracy, "macro_f1": accuracy, "ece": 0.01,

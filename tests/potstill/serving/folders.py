@@ -8,7 +8,8 @@ from typing import Any
 
 import psutil
 
-from potstill.artifacts import sha256_value, write_json, write_manifest
+from potstill.artifacts import MANIFEST, sha256_file, sha256_value, write_json, write_manifest
+from potstill.serving.profile import FILE, answer_all
 from potstill.serving.runtime import Student, Text
 from tests.conftest import generate_rows
 
@@ -16,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 MAX_LENGTH = 48
 TEMPERATURE = 1.5
 LABELS = ["negative", "positive"]
+TAGS = ["O", "B-LOC", "I-LOC"]
 
 
 def classifier(base: Path) -> Any:
@@ -52,6 +54,31 @@ def write_serving(base: Path, folder: Path, *, variant: str = "int8", pair: bool
     return folder
 
 
+def write_places(base: Path, folder: Path, task: str, variant: str = "fp32") -> Path:
+    """A serving folder of a random model whose answers are places in a text; `torch` beside it has the model."""
+    import torch
+
+    from potstill.export.onnx_model import export_onnx
+    from potstill.models.loading import load_classifier
+
+    torch.manual_seed(4)
+    labels = TAGS if task == "token_classification" else ["start", "end"]
+    model = load_classifier(base, labels, task)  # type: ignore[arg-type]
+    output = model.classifier if task == "token_classification" else model.qa_outputs
+    with torch.no_grad():  # far enough apart that answers differ
+        output.weight.normal_(0, 1.0)
+    folder.mkdir(parents=True)
+    pair = task == "question_answering"
+    export_onnx(model, folder / "model.onnx", pair=pair)
+    (folder / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
+    more: dict[str, Any] = {"stride": 4} if pair else {}
+    about = card(task=task, variant=variant, labels=labels, pair=pair, max_length=16, temperature=1.0) | more
+    write_json(folder / "model.json", about)
+    write_manifest(folder)
+    model.save_pretrained(folder.parent / "torch")
+    return folder
+
+
 def card(**changes: Any) -> dict[str, Any]:
     """A `model.json`."""
     pair = changes.get("pair", False)
@@ -82,6 +109,7 @@ def write_workspace(base: Path, workspace: Path, texts: list[str], **serving: An
     asked: list[Text] = list(texts)
     logits = Student(folder).logits(asked).tolist()
     column = "int8" if serving.get("variant", "int8") == "int8" else "student"
+    write_profile(folder, asked, workspace / FILE)
     for path, table in (
         ("data/prepared/test.parquet", {"id": ids, "text": texts, "label": labels}),
         ("data/evaluation/predictions.parquet", {"id": ids, "label": labels, column: logits}),
@@ -89,6 +117,19 @@ def write_workspace(base: Path, workspace: Path, texts: list[str], **serving: An
         (workspace / path).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(table), workspace / path)
     return workspace
+
+
+def write_profile(serving: Path, texts: list[Text], path: Path) -> Path:
+    """The profile of texts, all of which are said to be of the first label, of a folder that `write_serving` made."""
+    import numpy as np
+
+    from potstill.evaluation.reference import reference_profile
+
+    student = Student(serving)
+    gold = np.zeros(len(texts), dtype=np.int64)
+    profile = reference_profile(student, texts, answer_all(student, texts), gold, sha256_file(serving / MANIFEST))
+    write_json(path, profile.model_dump(mode="json"))
+    return path
 
 
 def flip_byte(path: Path) -> None:

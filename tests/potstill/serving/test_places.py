@@ -10,61 +10,38 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from potstill.artifacts import write_json, write_manifest
 from potstill.config import Serve
 from potstill.data.alignment import own_token, speakers
 from potstill.data.tags import units_of
-from potstill.serving.app import create_app
+from potstill.serving.app import create_app, start
+from potstill.serving.front import front
+from potstill.serving.keys import Keys
 from potstill.serving.openapi import bento_routes
 from potstill.serving.release import Release, Settings
 from potstill.serving.runtime import Student, read_card
-from tests.potstill.serving.folders import card
+from potstill.serving.telemetry import Metrics
+from tests.potstill.serving.folders import write_places
 
-TAGS = ["O", "B-LOC", "I-LOC"]
 TEXT = "the doctor and the village story"
-
-
-def write_folder(base: Path, folder: Path, task: str, variant: str = "fp32") -> Path:
-    """A serving folder of a random model."""
-    import torch
-
-    from potstill.export.onnx_model import export_onnx
-    from potstill.models.loading import load_classifier
-
-    torch.manual_seed(4)
-    labels = TAGS if task == "token_classification" else ["start", "end"]
-    model = load_classifier(base, labels, task)  # type: ignore[arg-type]
-    output = model.classifier if task == "token_classification" else model.qa_outputs
-    with torch.no_grad():  # far enough apart that answers differ
-        output.weight.normal_(0, 1.0)
-    folder.mkdir(parents=True)
-    pair = task == "question_answering"
-    export_onnx(model, folder / "model.onnx", pair=pair)
-    (folder / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
-    more: dict[str, Any] = {"stride": 4} if pair else {}
-    about = card(task=task, variant=variant, labels=labels, pair=pair, max_length=16, temperature=1.0) | more
-    write_json(folder / "model.json", about)
-    write_manifest(folder)
-    model.save_pretrained(folder.parent / "torch")
-    return folder
 
 
 @pytest.fixture(scope="module")
 def tagger(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tiny_base, tmp_path_factory.mktemp("tagger") / "serving", "token_classification")
+    return write_places(tiny_base, tmp_path_factory.mktemp("tagger") / "serving", "token_classification")
 
 
 @pytest.fixture(scope="module")
 def answerer(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tiny_base, tmp_path_factory.mktemp("answerer") / "serving", "question_answering")
+    return write_places(tiny_base, tmp_path_factory.mktemp("answerer") / "serving", "question_answering")
 
 
 def client(folder: Path, **limits: Any) -> TestClient:
     serve = Serve(**limits)
     release = Release(folder, Settings(name="n", serve=serve), read_card(folder), None, False, "sum", {})
-    app = create_app(release)
-    app.state.student = Student(folder, 1)
-    return TestClient(app, raise_server_exceptions=False)
+    metrics = Metrics()
+    app = create_app(release, metrics)
+    start(app, release, Student(folder, 1))
+    return TestClient(front(app, release, Keys({}), metrics), raise_server_exceptions=False)
 
 
 def test_entities_follow_from_the_logits_of_the_units_own_tokens(tagger: Path) -> None:

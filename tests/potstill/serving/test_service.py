@@ -10,6 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from typing import Any
 import pytest
 
 from potstill.config import load_params
-from potstill.serving.launch import serve_command
+from potstill.errors import SmokeError
+from potstill.serving.keys import FILE_VARIABLE, add_to_file, entry, new_key
+from potstill.serving.launch import WATCH_FOLDER, serve_command
 from potstill.serving.runtime import Student, Text
+from potstill.serving.watcher import ANSWERS, COUNTS
 from tasks.package import Packaged, package
 from tasks.smoke import served
 from tests.conftest import generate_rows
@@ -148,26 +152,136 @@ def test_info(server: Server) -> None:
     assert info["name"] == "potstill-movie-reviews"
     assert info["bento"] == server.packaged.tag
     assert info["model"]["labels"] == LABELS
-    assert info["limits"] == {"max_texts": 8, "max_characters": 500, "max_body_bytes": 10_000, "max_tokens": MAX_LENGTH}
+    assert info["limits"] == {
+        "max_texts": 8,
+        "max_characters": 500,
+        "max_body_bytes": 10_000,
+        "max_queue": 512,
+        "max_queue_seconds": 2.0,
+        "max_tokens": MAX_LENGTH,
+    }
     assert info["lineage"]["candidate"] == server.packaged.candidate
     assert info["lineage"]["verified"] == "bento"
     assert set(info["lineage"]["files"]) == {"model.onnx", "model.json", "tokenizer.json"}
 
 
 def test_health_and_metrics(server: Server) -> None:
+    server.ask("/v1/classify", texts=TEXTS[:3])
     for path in ("/livez", "/readyz", "/metrics"):
         with urllib.request.urlopen(server.address + path, timeout=10) as response:
             assert response.status == 200
+            text = response.read().decode()
+    counts = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(counts['potstill_request_seconds_count{endpoint="/v1/classify",status="200"}']) >= 1
+    assert float(counts["potstill_batch_rows_total"]) >= 3
+    assert counts["potstill_queue_texts"] == "0.0"
+
+
+HEADERS = {"x-request-id", "server-timing", "x-model-version", "x-bento-tag", "x-lineage-sum"}
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/schema.json", "/info", "/metrics", "/nowhere", "/predict"])
+def test_every_answer_has_its_headers(server: Server, path: str) -> None:
+    import httpx
+
+    answer = httpx.get(server.address + path, headers={"x-request-id": "me-1"})
+    assert answer.headers.keys() >= HEADERS
+    assert answer.headers["x-request-id"] == "me-1"
+    assert answer.headers["x-bento-tag"] == server.packaged.tag
+    if answer.status_code >= 400:
+        assert answer.json()["request_id"] == "me-1"
+
+
+def test_an_answer_says_where_its_time_went(server: Server) -> None:
+    import httpx
+
+    answer = httpx.post(server.address + "/v1/classify", json={"texts": TEXTS[:4]})
+    parts = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
+    assert list(parts) == ["queue", "tokenize", "infer", "total"]
+    spent = {name: float(value) for name, value in parts.items()}
+    assert min(spent.values()) >= 0
+    assert spent["queue"] + spent["tokenize"] + spent["infer"] <= spent["total"] + 0.1
+    assert answer.headers["x-lineage-sum"] == server.get("/info")["lineage"]["sum"]
+
+
+def test_many_callers_at_once_get_their_own_answers(server: Server) -> None:
+    expected = {text: row.probabilities for text, row in zip(TEXTS, server.student.predict(TEXTS), strict=True)}
+
+    def ask(number: int) -> None:
+        texts = [TEXTS[(number + at * 3) % len(TEXTS)] for at in range(1 + number % 5)]
+        found = server.ask("/v1/classify", texts=texts)["predictions"]
+        assert [list(row["probabilities"].values()) for row in found] == [expected[text] for text in texts]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(60)))
+
+
+def test_keys_hold_at_every_door_of_the_real_service(packaged: Packaged, tmp_path: Path) -> None:
+    import httpx
+
+    key, file = new_key(), tmp_path / "keys"
+    add_to_file(file, entry("mine", key))
+    mine = {"authorization": f"Bearer {key}"}
+    with served(packaged.tag, tmp_path / "serve.txt", 60, {FILE_VARIABLE: str(file)}) as address:
+        for path in ("/livez", "/readyz"):
+            assert httpx.get(address + path).status_code == 200
+        for path in ("/metrics", "/schema.json", "/openapi.json", "/docs.json", "/info", "/", "/nowhere"):
+            answer = httpx.get(address + path)
+            assert (answer.status_code, answer.json()["error_type"]) == (401, "Unauthorized")
+        for path in ("/v1/classify", "/predict", "/"):
+            assert httpx.post(address + path, json={"texts": ["a"]}).status_code == 401
+        assert httpx.get(address + "/schema.json", headers=mine).status_code == 200
+        assert httpx.post(address + "/v1/classify", json={"texts": ["a"]}, headers=mine).status_code == 200
+        found = in_another_process(
+            f"""
+from huggingface_hub import InferenceClient
+import bentoml
+client = InferenceClient(model={address!r}, token={key!r})
+with bentoml.SyncHTTPClient({address!r}, token={key!r}) as bento:
+    found = [client.text_classification("good film"), bento.classify(texts=["good film"])["predictions"]]
+"""
+        )
+        assert [len(answers) for answers in found] == [2, 1]
+
+
+def test_with_traces_requests_pass_bentos_middleware_and_answers_are_the_same(
+    packaged: Packaged, tmp_path: Path, server: Server
+) -> None:
+    import httpx
+
+    name = packaged.tag.partition(":")[0]
+    traces = {"BENTOML_CONFIG_OPTIONS": f'services."{name}".tracing.exporter_type=in_memory'}
+    asked = {"texts": TEXTS[:3]}
+    with served(packaged.tag, tmp_path / "serve.txt", 60, traces) as address:
+        # Only BentoML's own application has this page.
+        assert httpx.get(address + "/docs.json").status_code == 200
+        answer = httpx.post(address + "/v1/classify", json=asked)
+        assert answer.json() == server.ask("/v1/classify", **asked)
+        assert answer.headers.keys() >= HEADERS
+        assert "potstill_request_seconds" in httpx.get(address + "/metrics").text
+        missing = httpx.get(address + "/nowhere")
+        assert (missing.status_code, missing.json()["error_type"]) == (404, "Http")
+    assert httpx.get(server.address + "/docs.json").status_code == 404
+
+
+def test_a_file_of_keys_that_cannot_be_read_keeps_the_service_from_starting(packaged: Packaged, tmp_path: Path) -> None:
+    with (
+        pytest.raises(SmokeError, match="which cannot be read"),
+        served(packaged.tag, tmp_path / "serve.txt", 60, {FILE_VARIABLE: str(tmp_path / "none")}),
+    ):
+        pass
 
 
 def test_openapi_describes_every_endpoint(server: Server) -> None:
     described = server.get("/openapi.json")
-    assert set(described["paths"]) == {"/v1/classify", "/predict", "/info"}
+    assert set(described["paths"]) == {"/v1/classify", "/v1/explain", "/predict", "/info"}
     schemas = described["components"]["schemas"]
     for example in schemas["ClassifyTexts"]["examples"]:
         assert len(server.ask("/v1/classify", **example)["predictions"]) == 2
     for example in schemas["PredictRequest"]["examples"]:
         assert server.ask("/predict", **example)
+    for example in schemas["Explain"]["examples"]:
+        assert len(server.ask("/v1/explain", **example)["weights"]) == 5
 
 
 @pytest.mark.parametrize("path", ["/v1/classify", "/predict"])
@@ -239,6 +353,33 @@ def test_a_wrong_method(server: Server) -> None:
         server.get("/v1/classify")
     with caught.value as error:
         assert (error.code, json.load(error)["error_type"]) == (405, "Http")
+
+
+def test_a_service_that_is_stopped_has_written_what_it_answered(packaged: Packaged, tmp_path: Path) -> None:
+    place = tmp_path / "watch"
+    with served(packaged.tag, tmp_path / "log.txt", 60, {WATCH_FOLDER: str(place)}) as address:
+        for start in (0, 8):
+            body = json.dumps({"texts": TEXTS[start : start + 8]}).encode()
+            request = urllib.request.Request(f"{address}/v1/classify", body, {"content-type": "application/json"})
+            urllib.request.urlopen(request, timeout=10).close()
+    (folder,) = place.iterdir()
+    assert folder.name == packaged.candidate[:12]
+    (counts,) = [json.loads(path.read_text()) for path in folder.iterdir() if path.name.endswith(COUNTS)]
+    assert (counts["texts"], counts["bento"]) == (16, packaged.tag)
+    assert (folder / "profile.json").exists()
+    (answers,) = folder.glob(f"*{ANSWERS}")
+    assert len(answers.read_text(encoding="utf-8").splitlines()) == 16
+
+
+def test_a_service_that_would_write_into_its_bento_does_not_start(packaged: Packaged, tmp_path: Path) -> None:
+    environment = {**os.environ, WATCH_FOLDER: "watch"}
+    done = subprocess.run(
+        serve_command(packaged.tag, "127.0.0.1", 0), env=environment, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "needs an absolute path" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+# ruff: noqa: E501 - markup does not wrap like code
+"""The page of `potstill drift`: what changed, with the distributions side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from potstill.evaluation.drift import Drift
+from potstill.serving.profile import Bins, Counts, Feature, Profile
+
+TEMPLATE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{{ project }}: drift</title>
+<style>
+:root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1d2127; --soft: #5d6570; --line: #e2e3e0; --accent: #b45f06; --then: #a9b4c2; }
+@media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e4e6ea; --soft: #9aa2ad; --line: #2e3238; --accent: #f0a04b; --then: #56606d; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 64rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; }
+h2 { font-size: 1.15rem; margin: 3rem 0 .6rem; }
+p { max-width: 46rem; }
+.soft { color: var(--soft); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th { font-weight: 500; color: var(--soft); text-align: right; vertical-align: bottom; }
+th, td { padding: .5rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+tr.drifts td { font-weight: 600; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 2rem; }
+figure { margin: 0; }
+figcaption { font-size: .9rem; margin-bottom: .4rem; }
+svg { display: block; width: 100%; height: 7rem; }
+.then { fill: var(--then); } .now { fill: var(--accent); }
+</style>
+</head>
+<body>
+<main>
+<h1>{{ project }}: drift</h1>
+<p>{{ drift.sentence }}</p>
+<p class="soft">{{ "{:,}".format(drift.texts) }} served texts in {{ drift.windows }} windows{% if span %}, {{ span }}{% endif %}; {{ "{:,}".format(profile.texts) }} test texts. Model {{ drift.candidate[:12] }}.</p>
+
+<h2>Features</h2>
+<div class="wide">
+<table>
+<thead><tr><th scope="col"></th><th scope="col">PSI</th><th scope="col">by chance under</th><th scope="col">KS</th><th scope="col">by chance under</th></tr></thead>
+<tbody>
+{% for one in drift.findings %}
+<tr{% if one.drifts %} class="drifts"{% endif %}><td>{{ one.feature }}{% if one.drifts %} drifts{% endif %}</td><td>{{ "%.3f" % one.psi }}</td><td>{{ "%.3f" % one.psi_by_chance }}</td>
+<td>{% if one.ks is not none %}{{ "%.3f" % one.ks }}{% endif %}</td><td>{% if one.ks is not none %}{{ "%.3f" % one.ks_by_chance }}{% endif %}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+
+<h2>Distributions</h2>
+<p class="soft">Share of the texts in each bin: <span style="color: var(--then)">■</span> test, <span style="color: var(--accent)">■</span> served. Ranges have equal shares of the test texts, the first and last lie beyond all of them.</p>
+<div class="grid">
+{% for chart in charts %}
+<figure role="img" aria-label="{{ chart.title }}: shares of test and served texts"><figcaption>{{ chart.title }} <span class="soft">{{ chart.range }}</span></figcaption>
+<svg viewBox="0 0 {{ chart.width }} 100" preserveAspectRatio="none">
+{% for bar in chart.bars %}<rect class="{{ bar.kind }}" x="{{ bar.x }}" y="{{ "%.2f" % (100 - bar.height) }}" width="4" height="{{ "%.2f" % bar.height }}"/>
+{% endfor %}</svg></figure>
+{% endfor %}
+</div>
+</main>
+</body>
+</html>
+"""
+
+
+def render_drift(project: str, drift: Drift, profile: Profile, counts: Counts) -> str:
+    """The page, one HTML file.
+
+    Args:
+        project: its name.
+        drift: the verdict.
+        profile: of the test texts.
+        counts: of the served ones.
+    """
+    from jinja2 import Environment
+
+    charts = [
+        _chart(name, feature, bins, held.tolist())
+        for name, feature in profile.features.items()
+        if len(feature.bins) == 1
+        for bins, held in zip(feature.bins, counts.bins[name], strict=True)
+        if sum(bins.counts) and held.sum()
+    ]
+    template = Environment(autoescape=True, trim_blocks=True).from_string(TEMPLATE)
+    return template.render(project=project, drift=drift, profile=profile, charts=charts, span=_span(drift))
+
+
+def _chart(name: str, feature: Feature, bins: Bins, counts: Sequence[int]) -> dict[str, Any]:
+    then, now = ([count / sum(side) for count in side] for side in (bins.counts, counts))
+    largest = max(*then, *now)
+    bars = [
+        {"kind": kind, "x": 10 * at + shift, "height": 100 * share / largest}
+        for kind, shares, shift in (("then", then, 0), ("now", now, 4))
+        for at, share in enumerate(shares)
+    ]
+    ends = f"{bins.edges[0]:.3g} to {bins.edges[-1]:.3g}" if bins.edges else ""
+    return {"title": name, "range": ", ".join(feature.names) or ends, "width": 10 * len(then), "bars": bars}
+
+
+def _span(drift: Drift) -> str:
+    if drift.start is None or drift.end is None:
+        return ""
+    first, last = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC" for at in (drift.start, drift.end))
+    return f"{first} to {last}"

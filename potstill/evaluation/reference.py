@@ -1,0 +1,71 @@
+"""The profile of the test split: what the shipped model read and said there, for the service to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from potstill.data.tags import entities_of
+from potstill.evaluation.entities import tags_by_row
+from potstill.evaluation.marks import GoldAnswers, GoldTags
+from potstill.evaluation.metrics import Doubles
+from potstill.evaluation.summary import Gold
+from potstill.serving.profile import Answer, Profile, Seen, build_profile
+from potstill.serving.runtime import Student, Tagging, Text
+
+
+def reference_profile(
+    student: Student, texts: Sequence[Text], answers: Sequence[Answer], gold: Gold, candidate: str
+) -> Profile:
+    """The profile of a split.
+
+    Args:
+        student: the model that ships.
+        texts: [rows].
+        answers: [rows] what it said, from `answer_all`.
+        gold: what is right.
+        candidate: sum of the serving folder's manifest.
+    """
+    rows = zip(texts, _token_ids(student, texts), answers, strict=True)
+    right = right_shares(answers, gold, student.card.labels)
+    return build_profile([Seen(*row) for row in rows], student.card, student.tokenizer, candidate, right)
+
+
+def right_shares(answers: Sequence[Any], gold: Gold, labels: Sequence[Any]) -> Doubles | None:
+    """[rows] how much of each answer is right, in the terms of its confidence; None where that is not calibrated.
+
+    Of one class of several all or nothing; of several labels the share that is said rightly, yes or no; of entities
+    the share of those found that are gold, NaN without any.
+    """
+    if isinstance(gold, GoldTags):
+        return np.array([_precision(*pair) for pair in zip(answers, gold_entities(gold), strict=True)])
+    if isinstance(gold, GoldAnswers) or (np.issubdtype(gold.dtype, np.floating) and gold.ndim == 1):
+        return None
+    if gold.ndim == 2:
+        flags = np.array([[label in answer.label for label in labels] for answer in answers])
+        return np.asarray((flags == gold.astype(bool)).mean(axis=1), dtype=np.float64)
+    said = [answer.label == labels[at] for answer, at in zip(answers, gold.tolist(), strict=True)]
+    return np.array(said, dtype=np.float64)
+
+
+def gold_entities(gold: GoldTags) -> list[set[tuple[str, int, int]]]:
+    """[rows] type, first character and the one behind the last of each gold entity."""
+    return [
+        {(kind, units[first].start, units[last - 1].end) for kind, first, last in entities_of(tags)}
+        for units, tags in zip(gold.units, tags_by_row(gold.classes, gold.lengths, gold.names), strict=True)
+    ]
+
+
+def _precision(answer: Tagging, gold: set[tuple[str, int, int]]) -> float:
+    found = [(entity.type, entity.start, entity.end) in gold for entity in answer.entities]
+    return sum(found) / len(found) if found else np.nan
+
+
+def _token_ids(student: Student, texts: Sequence[Text]) -> list[list[int]]:
+    if student.card.kind == "question_answering":
+        windows = student.windows(texts)  # type: ignore[arg-type]
+        return [list(chain.from_iterable(window.ids for window in row)) for row in windows]
+    return [encoding.ids for encoding in student.tokenizer.encode_batch_fast(list(texts))]

@@ -1,0 +1,99 @@
+"""Where windows of counts are kept: a folder, or a place in an object store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from potstill.artifacts import write_text
+from potstill.errors import ToolError
+
+
+class Store(Protocol):
+    """Small files by name, each written whole."""
+
+    def write(self, name: str, text: str) -> None:
+        """Keep a file; one of that name is replaced."""
+
+    def names(self) -> list[str]:
+        """All files, in order."""
+
+    def read(self, name: str) -> str:
+        """A file's content."""
+
+    def remove(self, name: str) -> None:
+        """Forget a file, there or not."""
+
+
+class FolderStore:
+    """A folder; made when something is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+    def write(self, name: str, text: str) -> None:  # noqa: D102
+        write_text(self._folder / name, text)
+
+    def names(self) -> list[str]:  # noqa: D102
+        found = self._folder.iterdir() if self._folder.is_dir() else iter(())
+        return sorted(path.name for path in found if path.is_file() and not path.name.startswith("."))
+
+    def read(self, name: str) -> str:  # noqa: D102
+        return (self._folder / name).read_text(encoding="utf-8")
+
+    def remove(self, name: str) -> None:  # noqa: D102
+        (self._folder / name).unlink(missing_ok=True)
+
+
+class UrlStore:
+    """A place that fsspec reaches by its URL; BentoML brings fsspec, a store's own package (s3fs, gcsfs) is extra."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec  # type: ignore[import-untyped]
+
+        try:
+            self._files, self._place = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ToolError(f"{url} cannot be opened ({' '.join(str(error).split())}); install its package") from error
+        self._url = url
+
+    def __str__(self) -> str:
+        return self._url
+
+    def write(self, name: str, text: str) -> None:  # noqa: D102
+        # Of an object store both are harmless: it has no folders, and an object appears whole.
+        self._files.makedirs(self._place, exist_ok=True)
+        self._files.pipe_file(f"{self._place}/{name}", text.encode())
+
+    def names(self) -> list[str]:  # noqa: D102
+        self._files.invalidate_cache()
+        try:
+            found: list[dict[str, Any]] = self._files.ls(self._place, detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(item["name"].rsplit("/", 1)[-1] for item in found if item["type"] == "file")
+
+    def read(self, name: str) -> str:  # noqa: D102
+        content: bytes = self._files.cat_file(f"{self._place}/{name}")
+        return content.decode()
+
+    def remove(self, name: str) -> None:  # noqa: D102
+        if self._files.exists(path := f"{self._place}/{name}"):
+            self._files.rm_file(path)
+
+
+def open_store(place: str) -> Store:
+    """The store at a folder or a URL.
+
+    Raises:
+        ToolError: the URL's kind is unknown, or its package is not installed.
+    """
+    return UrlStore(place) if "://" in place else FolderStore(Path(place))
+
+
+def below(place: str, candidate: str) -> str:
+    """Where the windows of a model are kept, in the place of all."""
+    return f"{place.rstrip('/')}/{candidate[:12]}"

@@ -1,0 +1,250 @@
+"""`potstill serve --follow` as a process, with a real registry and real Bentos, under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flows.following import Worker
+from potstill.config import Params, load_params
+from potstill.errors import PackageError
+from potstill.processes import free_port
+from potstill.registry.promotion import Registry
+from potstill.serving.keys import entry
+from potstill.serving.launch import bento_path
+from tasks.package import package
+from tests.conftest import generate_rows
+from tests.flows.conftest import REPOSITORY, until
+from tests.potstill.serving.folders import flip_byte, processes_with, write_workspace
+from tests.potstill.serving.load import load
+from tests.registries import PROJECT, add_version, new_store
+
+TEXTS = [text for text, _ in generate_rows(6)]
+BODY = {"texts": TEXTS[:2]}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A workspace with two Bentos in the store, and no champion yet."""
+
+    folder: Path
+    tags: list[str]
+
+
+def other_limits(params: Params) -> Params:
+    return params.model_copy(update={"serve": params.serve.model_copy(update={"max_texts": 3})})
+
+
+@pytest.fixture(scope="module")
+def packaged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = write_workspace(tiny_base, tmp_path_factory.mktemp("follow") / "workspace", TEXTS)
+    params = load_params(folder / "params.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(folder.parent / "bentoml"))
+        return Place(folder, [package(params, folder).tag, package(other_limits(params), folder).tag])
+
+
+@pytest.fixture
+def place(packaged: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    folder = Path(shutil.copytree(packaged.folder.parent, tmp_path / "home")) / "workspace"
+    new_store(folder)
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "home/bentoml"))
+    return Place(folder, packaged.tags)
+
+
+class Following:
+    """`potstill serve --follow`, and what it has said."""
+
+    def __init__(self, place: Place) -> None:
+        self.log = place.folder / "follow.txt"
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "flows.cli", "serve", "--follow", "--port", str(self.port), "--every", "0.2"]
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=place.folder,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                stdout=output,
+                stderr=output,
+            )
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def wait(self, word: str, seconds: float = 150) -> float:
+        """Until it has said so; the seconds it took."""
+        begin = time.monotonic()
+        assert until(lambda: re.search(word, self.said()) or self.process.poll() is not None, seconds), self.said()
+        assert re.search(word, self.said()), self.said()
+        return time.monotonic() - begin
+
+    def bento(self) -> str:
+        with urllib.request.urlopen(f"{self.address}/info", timeout=20) as response:
+            return str(json.load(response)["bento"])
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def end(self) -> None:
+        """End what a failed test has left."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def following(place: Place) -> Iterator[Following]:
+    registry = Registry(place.folder, PROJECT)
+    registry.promote(add_version(registry, "one", bento=place.tags[0]).version, expected=None)
+    server = Following(place)
+    try:
+        server.wait("answers at")
+        yield server
+    finally:
+        server.end()
+    assert until(lambda: not processes_with(str(place.folder)), 10)
+
+
+def promote(place: Place, content: str, tag: str) -> None:
+    registry = Registry(place.folder, PROJECT)
+    champion = registry.champion()
+    registry.promote(add_version(registry, content, bento=tag).version, expected=champion.version if champion else None)
+
+
+def test_a_new_champion_takes_over_without_a_lost_request(place: Place, following: Following) -> None:
+    old, new = place.tags
+    assert following.bento() == old
+    with load(following.address, BODY) as seen:
+        time.sleep(0.5)
+        promote(place, "two", new)
+        following.wait(f"{new} answers now, {old} is drained")
+        handed = time.monotonic()
+        time.sleep(0.5)
+    assert seen.failures == []
+    assert set(seen.statuses) == {200}
+    assert set(seen.seen()) == {old, new}
+    assert {bento for moment, bento in seen.bentos if moment > handed + 0.2} == {new}
+    assert not processes_with(old)
+    assert following.stop() == 0
+    assert "Traceback" not in following.said()
+
+
+def test_a_bento_that_is_not_whole_is_not_served_and_the_old_one_stays(place: Place, following: Following) -> None:
+    old, new = place.tags
+    flip_byte(bento_path(new) / "src/data/serving/model.onnx")
+    with load(following.address, BODY, clients=2) as seen:
+        promote(place, "two", new)
+        following.wait(f"{old} stays; {new} is not served: {new} did not start")
+    assert "model.onnx is altered" in following.said()
+    assert seen.failures == []
+    assert set(seen.seen()) == {old}
+    # One that is not in the store at all.
+    promote(place, "three", "potstill-movie-reviews:missing")
+    following.wait("potstill-movie-reviews:missing is not served: Bento potstill-movie-reviews:missing is not in")
+    assert following.said().count(f"{new} is not served") == 1  # it is not tried again for nothing
+    assert following.bento() == old
+    assert following.stop() == 0
+
+
+def test_a_bento_that_answers_otherwise_than_evaluated_is_not_served(place: Place, following: Following) -> None:
+    import pyarrow.parquet as pq
+
+    old, new = place.tags
+    predictions = place.folder / "data/evaluation/predictions.parquet"
+    table = pq.read_table(predictions)
+    moved = [[first + 1.0, second] for first, second in table["int8"].to_pylist()]
+    pq.write_table(table.set_column(table.column_names.index("int8"), "int8", [moved]), predictions)
+    promote(place, "two", new)
+    following.wait(f"{old} stays; {new} is not served: the Bento gives test text .* over smoke.tolerance")
+    assert following.bento() == old
+    # A later run has left another candidate's evaluation: then its own model outside the service is what it is held to.
+    shutil.rmtree(place.folder / "data/serving")
+    promote(place, "three", new)
+    following.wait(f"{new} answers now")
+
+
+def test_a_killed_worker_is_replaced_and_no_connection_refused(place: Place, following: Following) -> None:
+    (worker,) = [pid for pid in processes_with("potstill.serving.worker") if _parent(pid) == following.process.pid]
+    begin = time.monotonic()
+    os.kill(worker, signal.SIGKILL)
+    assert following.bento() == place.tags[0]  # it waits in the listening socket, which the supervisor holds
+    assert time.monotonic() - begin < 10
+    assert "ended (signal SIGKILL) and is started again" in following.said()
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_sigterm_under_load_answers_what_was_accepted(following: Following) -> None:
+    with load(following.address, BODY) as seen:
+        time.sleep(1)
+        following.process.send_signal(signal.SIGTERM)
+        assert following.process.wait(60) == 0
+    assert seen.statuses[200] > 20
+    assert set(seen.statuses) == {200}
+    # After the last answer there is nobody any more; before, no connection that was made may end without one.
+    assert {failure.partition("(")[0] for failure in seen.failures} == {"ConnectionRefusedError"}
+
+
+def test_a_service_with_keys_is_tried_with_one_of_its_own(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(place.folder, PROJECT)
+    registry.promote(add_version(registry, "one", bento=place.tags[0]).version, expected=None)
+    monkeypatch.setenv("POTSTILL_API_KEYS", entry("me", "mine"))
+    server = Following(place)
+    try:
+        server.wait("answers at")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            server.bento()
+        request = urllib.request.Request(f"{server.address}/info", headers={"authorization": "Bearer mine"})
+        with urllib.request.urlopen(request, timeout=20) as response:
+            assert json.load(response)["bento"] == place.tags[0]
+        assert server.stop() == 0
+    finally:
+        server.end()
+
+
+def test_what_stops_it_before_it_serves_is_one_sentence(place: Place) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "flows.cli", "serve", "--follow", *words],
+            cwd=place.folder,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    both = run("--tag", "a:b")
+    assert both.returncode == 2
+    assert "a fixed tag cannot be followed" in both.stderr
+    nobody = run()
+    assert (nobody.returncode, nobody.stderr.count("\n")) == (50, 1)
+    assert "has no champion yet" in nobody.stderr
+    registry = Registry(place.folder, PROJECT)
+    registry.promote(add_version(registry, "one", bento=place.tags[0]).version, expected=None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = run("--port", str(taken.getsockname()[1]))
+    assert (busy.returncode, busy.stderr.count("\n")) == (60, 1)
+    assert "cannot listen on 127.0.0.1 port" in busy.stderr
+
+
+def test_a_bento_of_an_older_version_is_not_started(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="a:b was packaged before --follow was there"):
+        Worker.start("a:b", tmp_path)

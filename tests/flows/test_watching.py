@@ -1,0 +1,152 @@
+"""`potstill drift` and `potstill feedback` over what a service of the champion would write."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from flows import watching
+from potstill.artifacts import read_json
+from potstill.config import Params, Watch, load_params
+from potstill.errors import DriftError, ParamsError, RegistryError
+from potstill.registry import tracking
+from potstill.registry.promotion import GATE, SERVING, Registry, candidate_sum
+from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER
+from potstill.serving.profile import FILE, answer_all, read_profile
+from potstill.serving.runtime import Student, Text
+from potstill.serving.store import below, open_store
+from potstill.serving.watcher import Item, Watcher
+from tests.conftest import generate_rows
+from tests.potstill.serving.folders import write_workspace
+from tests.registries import PASSED, PROJECT, add_version, new_store
+
+TEXTS: list[Text] = [text for text, _ in generate_rows(200)]
+
+
+@pytest.fixture(scope="module")
+def registered(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a candidate in `data/serving`, and an empty registry."""
+    folder = tmp_path_factory.mktemp("watching") / "workspace"
+    folder.mkdir()
+    write_workspace(tiny_base, folder, [str(text) for text in TEXTS])
+    return new_store(folder)
+
+
+@pytest.fixture
+def workspace(registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = Path(shutil.copytree(registered, tmp_path / "workspace"))
+    monkeypatch.chdir(folder)
+    for name in (WATCH_FOLDER, SHADOW_FOLDER):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def promote(folder: Path) -> str:
+    """Make the candidate the champion; its sum."""
+    registry, serving = Registry(folder, PROJECT), folder / "data/serving"
+    shutil.copytree(serving, folder / "model" / SERVING)
+    run = tracking.start_parent(folder, PROJECT, {}, [])
+    version = registry.register(
+        candidate=candidate_sum(serving), model=folder / "model", experiment=tracking.experiment_id(folder, PROJECT),
+        run_id=run, tags={GATE: PASSED}, description="",
+    )  # fmt: skip
+    registry.promote(version.version, expected=None)
+    return version.candidate
+
+
+def serve(folder: Path, place: str, candidate: str, texts: list[Text], name: str) -> list[Any]:
+    """What a service writes that is asked about texts, ten a request."""
+    student = Student(folder / "data/serving", 1)
+    profile = read_profile(folder / FILE, candidate)
+    store = open_store(below(place, candidate))
+    watcher = Watcher(profile, student.card, Watch(), CollectorRegistry(), bento="n:1", store=store)
+    watcher.start()
+    answers = answer_all(student, texts)
+    for start in range(0, len(texts), 10):
+        part = slice(start, start + 10)
+        rows = student.predicting(texts[part]).rows
+        watcher.saw(Item(f"{name}-{start // 10}", texts[part], rows, answers[part], 0.0))
+    watcher.close()
+    return answers
+
+
+def params_with(workspace: Path, monkeypatch: pytest.MonkeyPatch, **watch: Any) -> Params:
+    params = load_params(workspace / "params.yaml")
+    changed = params.model_copy(update={"watch": Watch(**watch)})
+    monkeypatch.setattr(watching, "load_params", lambda path: changed)
+    return changed
+
+
+def last_run(folder: Path, name: str) -> Any:
+    found = tracking.client(folder).search_runs(
+        [tracking.experiment_id(folder, PROJECT)], f"tags.`potstill.stage` = '{name}'", max_results=1
+    )
+    return found[0].data
+
+
+def test_the_verdict_is_said_written_logged_and_told_by_an_error(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params_with(workspace, monkeypatch, min_texts=100)
+    candidate, place = promote(workspace), str(tmp_path / "watch")
+    with pytest.raises(RegistryError, match="has written to"):
+        watching.drift(workspace, place, retrain=False)
+    answers = serve(workspace, place, candidate, TEXTS, "same")
+    watching.drift(workspace, place, retrain=False)
+    said = capsys.readouterr().out
+    assert "no drift: 200 texts are like the test texts; estimated accuracy" in said
+    report = read_json(workspace / watching.REPORT)
+    assert (report["verdict"], report["texts"], report["candidate"]) == ("no drift", 200, candidate)
+    assert "<svg" in (workspace / watching.PAGE).read_text(encoding="utf-8")
+    assert last_run(workspace, "drift").metrics["drift"] == 0
+    assert last_run(workspace, "drift").params["verdict"] == "no drift"
+
+    serve(workspace, place, candidate, ["12345 67890 !!!"] * 400, "other")
+    with pytest.raises(DriftError, match=r"drift over 600 texts: .*vector.*`potstill run`"):
+        watching.drift(workspace, place, retrain=False)
+    assert last_run(workspace, "drift").metrics["drift"] == 1
+    started: list[Path] = []
+    monkeypatch.setattr("flows.running.execute", lambda folder, file, settings: started.append(folder))
+    watching.drift(workspace, place, retrain=True)
+    assert started == [workspace]
+
+    labels = tmp_path / "labels.csv"
+    rows = [f"same-{at // 10},{at % 10},{answer.label}" for at, answer in enumerate(answers)]
+    labels.write_text("\n".join(["request_id,position,label", *rows]), encoding="utf-8")
+    watching.feedback(workspace, labels, place)
+    assert "accuracy 100.0% (98.1–100.0) on 200 of 200 labels" in capsys.readouterr().out
+    assert read_json(workspace / watching.FEEDBACK)["value"] == 1
+    assert last_run(workspace, "feedback").metrics["value"] == 1
+    swapped = labels.read_text().replace("negative", "x").replace("positive", "negative").replace("x", "positive")
+    labels.write_text(swapped, encoding="utf-8")
+    with pytest.raises(DriftError, match=r"right less often: accuracy 0\.0%"):
+        watching.feedback(workspace, labels, place)
+
+
+def test_without_a_place_or_a_champion(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RegistryError, match="has no champion yet"):
+        watching.drift(workspace, None, retrain=False)
+    params_with(workspace, monkeypatch, folder=None)
+    with pytest.raises(ParamsError, match=r"watch\.folder is null"):
+        watching.feedback(workspace, Path("labels.csv"), None)
+
+
+def test_services_are_told_where_to_write(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watching.watch_service(workspace, params_with(workspace, monkeypatch))
+    assert os.environ[WATCH_FOLDER] == str(workspace / "watch")
+    assert SHADOW_FOLDER not in os.environ
+    watching.watch_service(workspace, params_with(workspace, monkeypatch, folder="/elsewhere"))
+    assert os.environ[WATCH_FOLDER] == str(workspace / "watch")
+    monkeypatch.delenv(WATCH_FOLDER)
+    watching.watch_service(workspace, params_with(workspace, monkeypatch, folder=None, shadow=0.5))
+    assert WATCH_FOLDER not in os.environ
+    assert SHADOW_FOLDER not in os.environ  # there is no challenger
+    added = add_version(Registry(workspace, PROJECT), "another")
+    watching.watch_service(workspace, params_with(workspace, monkeypatch, folder=None, shadow=0.5))
+    assert candidate_sum(Path(os.environ[SHADOW_FOLDER])) == added.candidate
+    monkeypatch.delenv(SHADOW_FOLDER)

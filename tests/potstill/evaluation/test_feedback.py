@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from potstill.config import Watch
+from potstill.errors import EmptyDataError, FetchError, FormatError, LabelError, MissingColumnError, PotstillError
+from potstill.evaluation.feedback import measure, read_answers, read_labels
+from potstill.serving.profile import Profile
+from potstill.serving.store import FolderStore
+from potstill.serving.watcher import ANSWERS, text_sum
+from tests.potstill.serving.test_profile import TASKS, model_card, prediction, profile_of, seen
+
+
+def profile(task: str = "classification", *, tested: float = 0.9) -> Profile:
+    about, answers, _ = TASKS[task]
+    if task != "classification":
+        return profile_of(seen(*answers), about)
+    rows = seen(*[prediction("no", 0.9, 0.1)] * 100)
+    return profile_of(rows, model_card(), (np.arange(100) < 100 * tested).astype(np.float64))
+
+
+def answer(request: str, label: Any, position: int = 0, **more: Any) -> dict[str, Any]:
+    return {"request_id": request, "position": position, "time": 1.0, "label": label, "confidence": 0.8, **more}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_accuracy_on_labels_that_arrived(tmp_path: Path) -> None:
+    labels = "request_id,position,label\n" + "".join(f"r{at // 2},{at % 2},yes\n" for at in range(100))
+    found = read_labels(write(tmp_path / "labels.csv", labels), "single_label")
+    answers = [answer(f"r{at // 2}", "yes" if at < 60 else "no", at % 2) for at in range(80)]
+    measured = measure(found, iter(answers), profile(), Watch())
+    assert (measured.measure, measured.value, measured.labels, measured.matched) == ("accuracy", 0.75, 100, 80)
+    assert measured.low < 0.75 < measured.high < 0.85
+    assert measured.drifts  # 90% on the test texts, and 5 points are tolerated
+    assert measured.estimate is not None
+    assert measured.estimate.accuracy == pytest.approx(0.8)
+    assert measured.sentence == (
+        "accuracy 75.0% (64.5–83.2) on 80 of 100 labels; 90.0% on test, estimated without labels 80.0%"
+    )
+    assert not measure(found, iter(answers), profile(), Watch(max_accuracy_drop=0.2)).drifts
+    assert not measure(found, iter(answers), profile(), Watch(max_accuracy_drop=None)).drifts
+
+
+def test_labels_can_be_of_texts(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.jsonl", '{"text": "good", "label": "yes"}\n{"text": "bad", "label": "no"}\n')
+    found = read_labels(path, "single_label")
+    assert found == {text_sum("good"): "yes", text_sum("bad"): "no"}
+    answers = [answer("a", "no", text_sha256=text_sum("good")), answer("b", "yes", text_sha256=text_sum("good"))]
+    assert (measure(found, iter(answers), profile(), Watch()).value) == 1  # the last answer counts
+    path = write(tmp_path / "sums.csv", f"text_sha256,label\n{text_sum('good')},yes\n")
+    assert read_labels(path, "single_label") == {text_sum("good"): "yes"}
+    path = write(tmp_path / "pairs.csv", "text,text_pair,label\na,b,yes\n")
+    assert read_labels(path, "single_label") == {text_sum(("a", "b")): "yes"}
+
+
+@pytest.mark.parametrize(
+    ("task", "said", "right", "wrong"),
+    [
+        ("multi_label", ["a", "b"], ["b", "a"], ["a"]),
+        ("token_classification", [["LOC", 2, 5], ["PER", 7, 9]], [["PER", 7, 9], ["LOC", 2, 5]], [["LOC", 2, 4]]),
+        ("question_answering", [3, 8], [3, 8], None),
+        ("question_answering", None, None, [3, 8]),
+    ],
+)
+def test_an_answer_of_several_parts_is_right_in_all_or_wrong(
+    task: str, said: Any, right: Any, wrong: Any, tmp_path: Path
+) -> None:
+    about = profile(task)
+    rows = [{"request_id": "a", "label": right}, {"request_id": "b", "label": wrong}]
+    path = write(tmp_path / "labels.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    found = read_labels(path, about.task)
+    measured = measure(found, iter([answer("a", said), answer("b", said)]), about, Watch())
+    assert (measured.value, measured.matched, measured.estimate, measured.drifts) == (0.5, 2, None, False)
+
+
+def test_lists_in_a_csv_are_json(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", 'request_id,label\na,"[""x"", ""y""]"\n')
+    assert read_labels(path, "multi_label") == {("a", 0): frozenset({"x", "y"})}
+
+
+def test_the_error_of_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", "request_id,label\na,1.0\nb,2\nc,3\n")
+    about = profile("regression")
+    measured = measure(read_labels(path, "regression"), iter([answer("a", 1.5), answer("b", 1.5)]), about, Watch())
+    assert (measured.measure, measured.value, measured.matched) == ("mean absolute error", 0.5, 2)
+    assert measured.low == measured.high == 0.5
+    assert measured.sentence == "mean absolute error 0.5 (0.5–0.5) on 2 of 3 labels"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "task", "error", "said"),
+    [
+        ("labels.txt", "a", "single_label", FormatError, "names no known format"),
+        ("labels.csv", "request_id,gold\na,b\n", "single_label", MissingColumnError, "no column 'label'"),
+        ("labels.csv", "id,label\na,b\n", "single_label", MissingColumnError, "does not say what"),
+        ("labels.csv", "request_id,position,label\na,x,b\n", "single_label", FormatError, "whole number"),
+        ("labels.csv", "request_id,label\na,\n", "single_label", LabelError, "line 2 has no label"),
+        ("labels.csv", "request_id,label\na,high\n", "regression", LabelError, "'high' is no label of regression"),
+        ("labels.csv", "request_id,label\na,x\n", "multi_label", LabelError, "no label of multi_label"),
+        ("labels.jsonl", '{"request_id": "a", "label": [1]}', "question_answering", LabelError, "no label of"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_sentence(
+    name: str, content: str, task: Any, error: type[PotstillError], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=said):
+        read_labels(write(tmp_path / name, content), task)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="does not exist"):
+        read_labels(tmp_path / "none.csv", "single_label")
+
+
+def test_labels_of_nothing_that_was_answered() -> None:
+    with pytest.raises(EmptyDataError, match=r"none of the 1 labels is of an answer that was kept$"):
+        measure({("a", 0): "yes"}, iter([answer("b", "yes")]), profile(), Watch())
+    with pytest.raises(EmptyDataError, match=r"watch\.hash_texts"):
+        measure({text_sum("a"): "yes"}, iter([answer("b", "yes")]), profile(), Watch())
+
+
+def test_answers_are_read_in_order_and_a_damaged_line_is_named(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    store.write(f"2{ANSWERS}", json.dumps(answer("b", "x")) + "\n")
+    store.write(f"1{ANSWERS}", json.dumps(answer("a", "x")) + "\n")
+    store.write("1.texts.jsonl", "{}\n")
+    assert [line["request_id"] for line in read_answers(store)] == ["a", "b"]
+    store.write(f"3{ANSWERS}", '{"request_id": "c"}\n')
+    with pytest.raises(FormatError, match=r"3\.answers\.jsonl, line 1 is no answer"):
+        list(read_answers(store))

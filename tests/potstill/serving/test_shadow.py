@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.testclient import TestClient
+
+from potstill.artifacts import read_json, write_json, write_manifest
+from potstill.serving import shadow as module
+from potstill.serving.app import create_app, start
+from potstill.serving.front import front
+from potstill.serving.keys import Keys
+from potstill.serving.launch import SHADOW_FOLDER
+from potstill.serving.runtime import Student, Text
+from potstill.serving.shadow import Shadow, shadow_of
+from potstill.serving.telemetry import Metrics
+from potstill.serving.watcher import Item
+from tests.conftest import generate_rows
+from tests.potstill.serving.folders import LABELS, write_profile, write_serving
+from tests.potstill.serving.test_watcher import FILE, release
+
+SENT: list[Text] = [text for text, _ in generate_rows(12)]
+
+
+@pytest.fixture(scope="module")
+def workspace(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("champion")
+    write_serving(tiny_base, root / "data/serving")
+    write_profile(root / "data/serving", SENT, root / FILE)
+    return root
+
+
+@pytest.fixture
+def challenger(tiny_base: Path, tmp_path: Path) -> Path:
+    """The same network, with its two labels the other way round and another temperature."""
+    folder = write_serving(tiny_base, tmp_path / "challenger", variant="fp32")
+    change(folder, labels=LABELS[::-1], temperature=1.0)
+    return folder
+
+
+def change(folder: Path, **card: Any) -> None:
+    write_json(folder / "model.json", read_json(folder / "model.json") | card)
+    write_manifest(folder)
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def value(registry: CollectorRegistry, name: str) -> float | None:
+    return registry.get_sample_value(f"potstill_shadow_{name}", {"model": "challenger"})
+
+
+def item(student: Student, texts: list[Text], seconds: float = 0.01) -> Item:
+    return Item("r", texts, student.predicting(texts).rows, student.predict(texts), seconds)
+
+
+def test_it_answers_too_and_its_agreement_is_counted(workspace: Path, challenger: Path) -> None:
+    champion, other = Student(workspace / "data/serving", 1), Student(challenger, 1)
+    registry = CollectorRegistry()
+    shadow = Shadow(other, 1.0, 9.0, registry, "challenger")
+    shadow.start()
+    asked = item(champion, SENT)
+    shadow.saw(asked)
+    until(lambda: value(registry, "texts_total") == len(SENT))
+    answers = other.predict(SENT)
+    same = sum(a.label == b.label for a, b in zip(asked.answers, answers, strict=True))  # type: ignore[union-attr]
+    assert value(registry, "agreements_total") == same < len(SENT)
+    wanted = sum(
+        abs(max(a.probabilities) - b.probabilities[other.card.labels.index(a.label)])  # type: ignore[union-attr, arg-type]
+        for a, b in zip(asked.answers, answers, strict=True)
+    )
+    assert value(registry, "difference_sum") == pytest.approx(wanted)
+    assert value(registry, "seconds_count") == 1
+    assert value(registry, "riding") == 1
+    shadow.close()
+
+
+def test_users_see_the_champions_answers_alone(
+    workspace: Path, challenger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SHADOW_FOLDER, str(challenger))
+    about, metrics = release(workspace, shadow=1.0), Metrics()
+    app = create_app(about, metrics)
+    start(app, about, Student(about.folder, 1))
+    with TestClient(front(app, about, Keys({}), metrics)) as client:
+        answered = client.post("/v1/classify", json={"texts": SENT}).json()
+        until(lambda: b'potstill_shadow_texts_total{model="challenger"} 12.0' in metrics.exposition())
+    wanted = Student(about.folder, 1).predict(SENT)
+    assert [row["label"] for row in answered["predictions"]] == [row.label for row in wanted]
+    assert answered["model"]["candidate"] == about.candidate
+    assert not [thread for thread in threading.enumerate() if thread.name == "shadow"]
+
+
+def test_a_share_of_the_requests_and_no_more_than_can_wait(workspace: Path, challenger: Path) -> None:
+    registry = CollectorRegistry()
+    champion = Student(workspace / "data/serving", 1)
+    shadow = Shadow(Student(challenger, 1), 0.25, 9.0, registry, "challenger")
+    shadow._random.seed(1)
+    asked = item(champion, SENT[:1])
+    for _ in range(400):  # not started, so that all wait
+        shadow.saw(asked)
+    assert len(shadow._queue) == module.WAITING
+    assert (value(registry, "skipped_total") or 0) + module.WAITING == pytest.approx(100, abs=25)
+
+
+@pytest.mark.parametrize(("beside", "riding"), [(0.011, True), (0.02, False)])
+def test_one_that_slows_the_champion_is_dropped(
+    workspace: Path, challenger: Path, beside: float, riding: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = CollectorRegistry()
+    champion, other = Student(workspace / "data/serving", 1), Student(challenger, 1)
+    at_work, go_on = threading.Event(), threading.Event()
+    predict = other.predict
+
+    def slow(texts: Any) -> Any:
+        at_work.set()
+        assert go_on.wait(20)
+        return predict(texts)
+
+    other.predict = slow  # type: ignore[method-assign]
+    shadow = Shadow(other, 1.0, 1.2, registry, "challenger")
+    alone, met = item(champion, SENT[:1], 0.01), item(champion, SENT[:1], beside)
+    for _ in range(module.FEWEST):  # before it has begun
+        shadow.saw(alone)
+    shadow.start()
+    assert at_work.wait(20)
+    for _ in range(module.FEWEST):
+        shadow.saw(met)
+    assert value(registry, "slowdown") == pytest.approx(beside / 0.01)
+    assert (shadow.riding, value(registry, "riding")) == (riding, float(riding))
+    assert ("is dropped" in caplog.text) is not riding
+    go_on.set()
+    shadow.close()
+    assert not shadow._queue or riding
+
+
+def test_one_that_fails_is_dropped(workspace: Path, challenger: Path, caplog: pytest.LogCaptureFixture) -> None:
+    registry = CollectorRegistry()
+    shadow = Shadow(Student(challenger, 1), 1.0, 9.0, registry, "challenger")
+    shadow.start()
+    asked = item(Student(workspace / "data/serving", 1), SENT[:1])
+    shadow.saw(asked._replace(texts=[("a", "pair")]))
+    until(lambda: value(registry, "riding") == 0)
+    assert "failed and is dropped: the model classifies single texts" in caplog.text
+    shadow.close()
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [({"labels": ["no", "yes"]}, "answers another question"), (None, "has no readable manifest")],
+)
+def test_one_that_cannot_ride_leaves_the_champion_alone(
+    workspace: Path,
+    challenger: Path,
+    card: dict[str, Any] | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if card is None:
+        (challenger / "manifest.json").unlink()
+    else:
+        change(challenger, **card)
+    monkeypatch.setenv(SHADOW_FOLDER, str(challenger))
+    assert shadow_of(release(workspace, shadow=0.5), CollectorRegistry()) is None
+    assert said in caplog.text
+    caplog.clear()
+    assert shadow_of(release(workspace), CollectorRegistry()) is None
+    assert not caplog.text
