@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from potstill.evaluation.texts import read_texts  # noqa: E402
 from potstill.processes import free_port, start, stop  # noqa: E402
 from potstill.serving.launch import serve_command  # noqa: E402
 from potstill.serving.runtime import Student, Text  # noqa: E402
+from tasks.smoke import is_ready  # noqa: E402
 
 MARK = "<!-- serving -->"
 HERE = Path(__file__).resolve().parent
@@ -93,21 +93,13 @@ def up(command: list[str], path: str, log: Path, variables: Mapping[str, str]) -
             environment={**os.environ, **variables}, stdout=output, stderr=output,
         )  # fmt: skip
         try:
-            while not _ready(f"http://127.0.0.1:{port}/readyz"):
+            while not is_ready(f"http://127.0.0.1:{port}"):
                 if process.poll() is not None or time.monotonic() - begin > 120:
                     sys.exit(f"{command} is not ready:\n{log.read_text()}")
                 time.sleep(0.02)
             yield Server(f"http://127.0.0.1:{port}{path}", process, time.monotonic() - begin)
         finally:
             stop(process)
-
-
-def _ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 @contextmanager

@@ -6,9 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+from flows.champions import find_champion, no_champion
 from flows.watching import watch_service
 from potstill.config import Params, load_params
-from potstill.errors import PackageError, RegistryError
+from potstill.errors import PackageError
 from potstill.serving.launch import bento_path, serve_command
 
 
@@ -57,12 +58,7 @@ def champion(workspace: Path, params: Params) -> tuple[str, str]:
     Raises:
         RegistryError: there is no champion, or it has no Bento.
     """
-    from potstill.registry import tracking
-    from potstill.registry.promotion import Registry
-
-    found = None
-    if tracking.has_store(workspace):
-        found = Registry(workspace, params.project.name).champion()
-    if found is None or found.bento is None:
-        raise RegistryError(f"{params.project.name} has no champion yet; `potstill run` makes one")
+    found = find_champion(workspace, params)
+    if found.bento is None:
+        raise no_champion(params)
     return found.version, found.bento

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.champions import find_champion
 from potstill.artifacts import write_json, write_text
 from potstill.config import Params, load_params
 from potstill.errors import DriftError, ParamsError, RegistryError
@@ -81,18 +82,13 @@ def feedback(workspace: Path, file: Path, place: str | None) -> None:
 
 def _store(workspace: Path, params: Params, place: str | None) -> tuple[Store, str]:
     """Where services of the champion write, and which model that is."""
-    from potstill.registry import tracking
-    from potstill.registry.promotion import Registry
     from potstill.serving.store import below, open_store
 
     place = _place(workspace, params) if place is None else place
     if place is None:
         raise ParamsError("watch.folder is null, so no service writes anywhere; set it, or name a place with --folder")
-    name = params.project.name
-    champion = Registry(workspace, name).champion() if tracking.has_store(workspace) else None
-    if champion is None:
-        raise RegistryError(f"{name} has no champion yet; `potstill run` makes one")
-    return open_store(below(place, champion.candidate)), champion.candidate
+    candidate = find_champion(workspace, params).candidate
+    return open_store(below(place, candidate)), candidate
 
 
 def watch_service(workspace: Path, params: Params) -> None:

@@ -220,10 +220,9 @@ def estimate(profile: Profile, confidence: Moments, max_drop: float | None) -> E
         confidence: of answers.
         max_drop: what is tolerated; None tolerates all.
     """
-    right = profile.right
-    if right is None or not right.gap.rows or not confidence.rows:
+    right, value = profile.right, profile.expected(confidence)
+    if right is None or value is None:
         return None
-    value = confidence.mean + right.gap.mean
     spread = sqrt(confidence.variance / confidence.rows + right.gap.variance / right.gap.rows)
     half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * spread
     tested, high = right.share.mean, min(value + half, 1.0)

@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from potstill.evaluation.drift import Drift
+from potstill.evaluation.sheet import SHEET
 from potstill.serving.profile import Bins, Counts, Feature, Profile
 
-TEMPLATE = """\
+TEMPLATE = (
+    """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -21,17 +23,9 @@ TEMPLATE = """\
 <style>
 :root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1d2127; --soft: #5d6570; --line: #e2e3e0; --accent: #b45f06; --then: #a9b4c2; }
 @media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e4e6ea; --soft: #9aa2ad; --line: #2e3238; --accent: #f0a04b; --then: #56606d; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 64rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; }
-h2 { font-size: 1.15rem; margin: 3rem 0 .6rem; }
-p { max-width: 46rem; }
-.soft { color: var(--soft); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th { font-weight: 500; color: var(--soft); text-align: right; vertical-align: bottom; }
+"""
+    + SHEET
+    + """\
 th, td { padding: .5rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 tr.drifts td { font-weight: 600; }
@@ -75,6 +69,7 @@ svg { display: block; width: 100%; height: 7rem; }
 </body>
 </html>
 """
+)
 
 
 def render_drift(project: str, drift: Drift, profile: Profile, counts: Counts) -> str:

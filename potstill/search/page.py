@@ -1,7 +1,10 @@
 # ruff: noqa: E501 - markup does not wrap like code
 """The page of a search, as code so that it travels with the package as every module does."""
 
-TEMPLATE = """\
+from potstill.evaluation.sheet import SHEET
+
+TEMPLATE = (
+    """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -12,17 +15,9 @@ TEMPLATE = """\
 <style>
 :root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1d2127; --soft: #5d6570; --line: #e2e3e0; }
 @media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e4e6ea; --soft: #9aa2ad; --line: #2e3238; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 64rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; }
-h2 { font-size: 1.15rem; margin: 3rem 0 .6rem; }
-p { max-width: 46rem; }
-.soft { color: var(--soft); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th { font-weight: 500; color: var(--soft); text-align: right; vertical-align: bottom; }
+"""
+    + SHEET
+    + """\
 th, td { padding: .5rem .6rem; border-bottom: 1px solid var(--line); }
 td { text-align: right; vertical-align: top; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: nowrap; }
@@ -73,3 +68,4 @@ Gates are judged on dev here, without those that need the controls or the champi
 </body>
 </html>
 """
+)

@@ -27,7 +27,7 @@ from potstill.serving.occlusion import parts_of, score_of, spans_of, without
 from potstill.serving.openapi import describe, typed_endpoint
 from potstill.serving.profile import Answer as Said
 from potstill.serving.release import Release
-from potstill.serving.runtime import Prediction, Student, Text, Work
+from potstill.serving.runtime import Prediction, Student, Text, Work, characters
 from potstill.serving.schemas import (
     RESPONSES,
     Answer,
@@ -304,8 +304,8 @@ class Endpoints:
         batcher: Batcher | None = request.app.state.batcher
         if batcher is None:
             raise RefusedError(503, "Unavailable", "the model is not loaded yet; wait until /readyz answers")
-        characters = sum(map(_characters, texts))
-        answered = await _while_wanted(request, batcher.answer(len(texts), characters, prepare))
+        length = sum(map(characters, texts))
+        answered = await _while_wanted(request, batcher.answer(len(texts), length, prepare))
         record = record_of(request.scope)
         record.times = answered.times
         if watched:
@@ -320,16 +320,10 @@ class Endpoints:
         if len(texts) > self._limits.max_texts:
             raise RefusedError(413, "TooManyTexts", f"{len(texts)} {what}s; at most {self._limits.max_texts} a request")
         for position, text in enumerate(texts):
-            characters = _characters(text)
-            if characters > self._limits.max_characters:
+            length = characters(text)
+            if length > self._limits.max_characters:
                 limit = self._limits.max_characters
-                raise RefusedError(
-                    413, "TextTooLong", f"{what} {position} has {characters} characters; at most {limit}"
-                )
-
-
-def _characters(text: Text) -> int:
-    return len(text) if isinstance(text, str) else sum(map(len, text))
+                raise RefusedError(413, "TextTooLong", f"{what} {position} has {length} characters; at most {limit}")
 
 
 async def _while_wanted(request: Request, work: Coroutine[Any, Any, A]) -> A:

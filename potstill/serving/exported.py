@@ -59,9 +59,8 @@ class Exported:
             self._psi.labels(name).set(index)
             if distance is not None:
                 self._ks.labels(name).set(distance)
-        right = self._profile.right
-        if right is not None and right.gap.rows and counts.confidence.rows:
-            self._accuracy.set(counts.confidence.mean + right.gap.mean)
+        if (expected := self._profile.expected(counts.confidence)) is not None:
+            self._accuracy.set(expected)
 
 
 def _said(one: Seen) -> list[str]:

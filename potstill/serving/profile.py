@@ -24,7 +24,7 @@ from potstill.config import Strict, TaskKind
 from potstill.data.divergence import ks_of_counts, psi_of_counts
 from potstill.data.tags import types_named
 from potstill.errors import ModelError
-from potstill.serving.runtime import ModelCard, Prediction, Reply, Student, Tagging, Text
+from potstill.serving.runtime import ModelCard, Prediction, Reply, Student, Tagging, Text, characters
 
 Doubles = npt.NDArray[np.float64]
 Answer = Prediction | Tagging | Reply
@@ -135,6 +135,14 @@ class Profile(Strict):
     features: Annotated[dict[str, Feature], Field(min_length=1)]
     confidence: Moments | None
     right: Right | None
+
+    def expected(self, confidence: Moments) -> float | None:
+        """The accuracy that confidences tell of (`evaluation.drift.Estimate`); None where they are not calibrated, or
+        there are none.
+        """
+        if self.right is None or not self.right.gap.rows or not confidence.rows:
+            return None
+        return confidence.mean + self.right.gap.mean
 
     @cached_property
     def sum(self) -> str:
@@ -260,9 +268,7 @@ def _of_texts(seen: Sequence[Seen], vocabulary: Vocabulary) -> dict[str, Doubles
     counted = np.maximum(np.bincount(rows, minlength=len(seen)), 1)
     unknown = np.bincount(rows, ids == (-1 if vocabulary.unknown is None else vocabulary.unknown), len(seen))
     return {
-        "characters": _column(
-            [len(one.text) if isinstance(one.text, str) else sum(map(len, one.text)) for one in seen]
-        ),
+        "characters": _column([characters(one.text) for one in seen]),
         "tokens": _column(lengths),
         "unknown": _column(unknown / counted),
         "vector": _sketch(ids, rows, len(seen)) / np.sqrt(counted)[:, None],

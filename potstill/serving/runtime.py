@@ -86,6 +86,11 @@ class ModelCard(Strict):
         return OUTPUTS.get(self.kind, ["logits"])
 
 
+def characters(text: Text) -> int:
+    """Of a text, or of both of a pair."""
+    return len(text) if isinstance(text, str) else sum(map(len, text))
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The answer for one text.

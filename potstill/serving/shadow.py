@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summ
 from potstill.errors import ModelError, PotstillError
 from potstill.serving.launch import SHADOW_FOLDER
 from potstill.serving.profile import answer_all
-from potstill.serving.runtime import Prediction, Student
+from potstill.serving.runtime import Prediction, Student, characters
 from potstill.serving.watcher import Item, said
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ class Shadow:
         """Whether requests that met the challenger at work took longer than others; with the lock held."""
         now = time.perf_counter()
         met = self._began is not None or self._ended > now - item.seconds
-        characters = sum(len(text) if isinstance(text, str) else sum(map(len, text)) for text in item.texts)
-        (self._beside if met else self._alone).append(item.seconds / max(characters, 1))
+        length = sum(map(characters, item.texts))
+        (self._beside if met else self._alone).append(item.seconds / max(length, 1))
         self._since_check += 1
         if self._since_check < FEWEST or min(len(self._alone), len(self._beside)) < FEWEST:
             return

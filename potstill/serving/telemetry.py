@@ -38,9 +38,8 @@ class Record:
 
     def server_timing(self) -> str:
         """Milliseconds in the form of the Server-Timing header."""
-        parts = [] if self.times is None else [("queue", self.times.queue), ("tokenize", self.times.tokenize)]
-        if self.times is not None:
-            parts.append(("infer", self.times.infer))
+        times = self.times
+        parts = [] if times is None else [("queue", times.queue), ("tokenize", times.tokenize), ("infer", times.infer)]
         parts.append(("total", time.perf_counter() - self.start))
         return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in parts)
 

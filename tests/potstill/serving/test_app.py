@@ -105,32 +105,10 @@ def test_a_caller_that_left_is_taken_out_of_the_line(folder: Path) -> None:
     service = Service(folder)
     body = json.dumps({"texts": ["a", "b", "c"]}).encode()
 
-    async def ask(app: App, leaves: bool) -> list[Any]:
-        gone, sent, messages = (
-            asyncio.Event(),
-            list[Any](),
-            [{"type": "http.request", "body": body, "more_body": False}],
-        )
-
-        async def receive() -> Any:
-            if messages:
-                return messages.pop()
-            if not leaves:
-                await gone.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        headers = [(b"content-type", b"application/json")]
-        scope = {"type": "http", "method": "POST", "path": "/v1/classify", "headers": headers, "query_string": b""}
-        await app(scope, receive, send)
-        return sent
-
     async def both() -> tuple[list[Any], list[Any]]:
-        stays = asyncio.create_task(ask(service.app, leaves=False))
+        stays = asyncio.create_task(sent_to(service.app, body, leaves=False))
         await asyncio.sleep(0.05)
-        gone = await ask(service.app, leaves=True)
+        gone = await sent_to(service.app, body, leaves=True)
         service.gate.set()
         return await stays, gone
 
