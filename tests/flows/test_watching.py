@@ -22,7 +22,7 @@ from potstill.serving.runtime import Student, Text
 from potstill.serving.store import below, open_store
 from potstill.serving.watcher import Item, Watcher
 from tests.conftest import generate_rows
-from tests.potstill.serving.folders import write_workspace
+from tests.potstill.serving.folders import write_profile, write_workspace
 from tests.registries import PASSED, PROJECT, add_version, new_store
 
 TEXTS: list[Text] = [text for text, _ in generate_rows(200)]
@@ -34,6 +34,10 @@ def registered(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("watching") / "workspace"
     folder.mkdir()
     write_workspace(tiny_base, folder, [str(text) for text in TEXTS])
+    # Right on all test texts: of a random model by chance so few are that nothing could be less.
+    student = Student(folder / SERVING, 1)
+    right = [student.card.labels.index(answer.label) for answer in answer_all(student, TEXTS)]
+    write_profile(folder / SERVING, TEXTS, folder / FILE, right)
     return new_store(folder)
 
 

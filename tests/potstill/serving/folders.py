@@ -119,14 +119,14 @@ def write_workspace(base: Path, workspace: Path, texts: list[str], **serving: An
     return workspace
 
 
-def write_profile(serving: Path, texts: list[Text], path: Path) -> Path:
-    """The profile of texts, all of which are said to be of the first label, of a folder that `write_serving` made."""
+def write_profile(serving: Path, texts: list[Text], path: Path, right: list[int] | None = None) -> Path:
+    """The profile of texts of a folder that `write_serving` made: with their right labels, or all of the first one."""
     import numpy as np
 
     from potstill.evaluation.reference import reference_profile
 
     student = Student(serving)
-    gold = np.zeros(len(texts), dtype=np.int64)
+    gold = np.array([0] * len(texts) if right is None else right, dtype=np.int64)
     profile = reference_profile(student, texts, answer_all(student, texts), gold, sha256_file(serving / MANIFEST))
     write_json(path, profile.model_dump(mode="json"))
     return path
