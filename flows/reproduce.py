@@ -1,7 +1,8 @@
-"""One DVC stage as a child process, forked from a server that has DVC loaded already (an import less for each stage).
+"""One DVC stage as a child process, forked from a server that has loaded DVC and what the stage's command will load.
 
 The child leads a process group of its own, dies with its parent, and is ended as a group past its limit or when the
-run is interrupted; DVC then starts the stage's own command in the same group.
+run is interrupted. DVC starts the stage's own command in that group, which hands the stage over to a process that the
+child has forked for it (`potstill/standby.py`): some seconds of imports less for each stage.
 """
 
 from __future__ import annotations
@@ -13,18 +14,26 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from potstill.errors import PotstillError, TimeLimitError
 from potstill.processes import die_with_parent
+from potstill.standby import ADDRESS, SLOW_MODULES, stand_by
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__, "dvc.repo"])
+_context.set_forkserver_preload([__name__, "dvc.repo", *SLOW_MODULES])
+_SOCKET = Path(".work") / "standby.sock"
 GRACE_SECONDS = 5.0
+
+
+def load_ahead() -> None:
+    """Start the server beside what else a run starts with, so that the first stage does not wait for its imports."""
+    forkserver.ensure_running()
 
 
 def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit_seconds: float) -> bool:
@@ -75,23 +84,40 @@ def _answer(stage: str, receiver: Connection, exitcode: int | None) -> bool:
 
 def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: Connection) -> None:
     os.setpgid(0, 0)
-    # Its parent is the fork server, which ends only after its children; so the run itself is watched.
-    threading.Thread(target=_end_with_run, daemon=True).start()
     die_with_parent()
-    # DVC outlives a SIGTERM to the group, so that the stage's command has its grace time before the group is killed.
-    signal.signal(signal.SIGTERM, lambda *_: None)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(workspace)
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+    with _process_for_the_command():
+        # Its parent is the fork server, which ends only after its children; so the run itself is watched.
+        threading.Thread(target=_end_with_run, daemon=True).start()
+        # DVC outlives a SIGTERM to the group: the command has its grace time before the group is killed.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
 
-    logging.getLogger("dvc").setLevel(logging.CRITICAL)
-    try:
-        sender.send((bool(Repo().reproduce(stage, single_item=True)), None))
-    except DvcException as error:
-        sender.send((False, _cause(error)))
+        logging.getLogger("dvc").setLevel(logging.CRITICAL)
+        try:
+            sender.send((bool(Repo().reproduce(stage, single_item=True)), None))
+        except DvcException as error:
+            sender.send((False, _cause(error)))
     sys.stdout.flush()
+
+
+@contextmanager
+def _process_for_the_command() -> Iterator[None]:
+    """One that stands by for it, where a fork of loaded libraries is safe."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    os.environ[ADDRESS] = str(_SOCKET)
+    waiting = stand_by(_SOCKET)
+    try:
+        yield
+    finally:  # DVC may have had no need of it
+        os.kill(waiting, signal.SIGKILL)
+        os.waitpid(waiting, 0)
+        _SOCKET.unlink(missing_ok=True)
 
 
 def _end_with_run() -> None:

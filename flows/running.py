@@ -52,6 +52,9 @@ def execute(workspace: Path, params_file: Path | None, settings: list[str]) -> N
 
 def _flow() -> GateRefusedError | ApprovalPendingError | None:
     """Run the flow; a decision about the candidate is an outcome to report like any other."""
+    from flows.reproduce import load_ahead
+
+    load_ahead()
     with server.api() as api:
         from flows.pipeline import potstill
 
