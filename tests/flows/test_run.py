@@ -108,7 +108,7 @@ def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothin
     made_prepare = parents(toy)[0].data.tags["stage.prepare"]
     changed = toy.run("run", "--set", "finetune.learning_rate=0.5")
     assert changed.code == 0, changed
-    assert "finetune.learning_rate = 0.5 (was 3e-05)" in changed.out
+    assert "finetune.learning_rate = 0.5 (was 4e-05)" in changed.out
     assert f"prepare: {CURRENT}" in changed.out
     assert parents(toy)[1].data.tags["stage.prepare"] == made_prepare
     state = registry(toy)
