@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from potstill.config import load_params, load_yaml
 from potstill.distillation.probing import ranked
 from potstill.errors import ParamsError
+from potstill.evaluation.scoring import SCORINGS
 from potstill.processes import hold
 from potstill.progress import say
 
@@ -35,10 +36,12 @@ def show(workspace: Path, given: Sequence[str], rows: int) -> None:
     with hold(workspace / RUN_LOCK, what="a run"):
         found = ranked(probe(params, candidates, rows, lambda one: say(f"probe: {_line(one)}")))
     width = max(len(_named(one.layers)) for one in found)
-    print(f"\n{'layers':<{width}}  agreement     KL  accuracy  seconds")
+    scoring, numbers = SCORINGS[params.prepare.task], params.prepare.task == "regression"
+    alike, apart = ("correlation", "RMSE") if numbers else ("agreement", "KL")
+    print(f"\n{'layers':<{width}}  {alike:>11}  {apart:>6}  {scoring.words:>9}  seconds")
     for one in found:
         print(
-            f"{_named(one.layers):<{width}}  {one.agreement:>8.1%}  {one.kl:.4f}  {one.accuracy:>7.1%}  "
+            f"{_named(one.layers):<{width}}  {one.agreement:>11.1%}  {one.distance:>6.4f}  {one.score:>9.1%}  "
             f"{one.seconds:>7.0f}"
         )
     print(f"\nbest: potstill run --set 'distill.layers={_named(found[0].layers)}'")
@@ -56,4 +59,4 @@ def _named(layers: Sequence[int]) -> str:
 
 
 def _line(one: Probed) -> str:
-    return f"{_named(one.layers)} agrees with the teacher on {one.agreement:.1%} of dev"
+    return f"{_named(one.layers)} agrees with the teacher by {one.agreement:.1%} on dev"

@@ -73,7 +73,7 @@ def _table(found: Found) -> Table:
     for point in found.points:
         gates = "" if point.verdict is None else "passed" if point.verdict.passed else "refused"
         table.add_row(
-            point.name, f"{100 * point.accuracy:.1f}", f"{point.milliseconds:.3g}", f"{point.megabytes:.1f}",
+            point.name, f"{100 * point.score:.1f}", f"{point.milliseconds:.3g}", f"{point.megabytes:.1f}",
             f"{point.numbers['texts_per_second']:,.0f}", gates, style="bold" if point.name in front else None,
         )  # fmt: skip
     return table

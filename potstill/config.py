@@ -26,6 +26,8 @@ SPLITS = ("train", "dev", "test", "transfer")
 # What a model is to answer: one class of several; any of several labels; a number; the entities of a text; a span of
 # a context that answers a question.
 TaskKind = Literal["single_label", "multi_label", "regression", "token_classification", "question_answering"]
+# Of these the answers are places in a text: tokens.
+OF_PLACES: tuple[TaskKind, ...] = ("token_classification", "question_answering")
 # Where `ingest.generator` lies in `data/raw/`.
 GENERATOR = "generator"
 # auto: where it is of use.
@@ -1239,7 +1241,7 @@ class Params(Strict):
     @model_validator(mode="after")
     def _places_have_one_tokenizer_and_teacher(self) -> Self:
         """Answers that are places in a text are compared token by token of one tokenizer, with one teacher."""
-        if self.prepare.task not in ("token_classification", "question_answering"):
+        if self.prepare.task not in OF_PLACES:
             return self
         asked = {
             "tokenize.vocabulary": self.tokenize.vocabulary is not None,

@@ -351,13 +351,13 @@ def _distilled(
         for pairs in ([(one, one.rows) for one in teachers], [(one, one.dev) for one in teachers])
     )
     task = task_of(first.model)
-    answers = pooled(np.stack(held, axis=1), weights, task)
+    answers = pooled(held, weights, task)
     gold = dev.labels if labelled(dev.labels).all() else _answered(task, answers)
 
     def score(model: PreTrainedModel) -> float:
         return SCORINGS[task].score(predict_logits(model, dev, device=where, precision=chosen), gold)
 
-    signals = learned[0] if len(teachers) == 1 else np.stack(learned, axis=1)
+    signals = learned[0] if len(teachers) == 1 else np.stack(learned, axis=-2)
     source = average(StoredSignals(signals, np.arange(len(rows))), weights)
     teaching = through_assistants(params, Teaching(first.model, source, params.layers), rows, score, setting)
     each = [teaching.layers] if params.mutual is None else params.mutual.students

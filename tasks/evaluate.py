@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,11 +18,11 @@ from potstill.config import SPLITS, Evaluate, TaskKind
 from potstill.data.alignment import IGNORED, flat_labels
 from potstill.data.batches import TokenDataset, label_column
 from potstill.data.tags import types_named
-from potstill.data.tokenization import load_tokenizer
 from potstill.errors import ChecksumError
 from potstill.evaluation.contenders import served_student, teacher_pipeline
+from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.latency import Speed, measure_side_by_side
-from potstill.evaluation.marks import GoldAnswers, GoldTags, read_answers, read_tags, tag_logits
+from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.metrics import Labels, confusion_matrix, require_finite
 from potstill.evaluation.naming import MODELS, SHIPPED
 from potstill.evaluation.plots import (
@@ -37,14 +38,14 @@ from potstill.evaluation.report import differing_marks, disagreements, render_re
 from potstill.evaluation.scoring import scoring_of
 from potstill.evaluation.several import label_f1
 from potstill.evaluation.summary import Answers, Gold, compare, score
-from potstill.evaluation.texts import read_texts, readable
+from potstill.evaluation.texts import readable
 from potstill.models.loading import load_classifier
 from potstill.progress import Bar, progress
 from potstill.serving.profile import answer_all
 from potstill.serving.runtime import ModelCard, Student, Text, read_card
 from potstill.training.precision import choose_device
 from potstill.training.predict import predict_logits
-from tasks.learning import open_split, teacher_logits, teacher_members, tokenizer_folder, tokens_info
+from tasks.learning import open_split, teacher_logits, teacher_members, tokens_info
 from tasks.stage import Result, Stage, main
 
 EXAMPLES = 20
@@ -63,7 +64,7 @@ def run(stage: Stage) -> Result:
     test, card = open_split(stage, "test"), read_card(stage.deps["serving"])
     with TemporaryDirectory(prefix="potstill-") as temporary:
         students = _students(stage, Path(temporary))
-    texts, gold = _gold(stage, test, card, students["student"])
+    texts, gold = _gold(stage, test, students["student"])
     answers = _answers(stage, test, texts, gold, students["int8"], card)
     metrics = _metrics(stage, gold, answers, card)
     figures = _figures(stage, gold, answers, metrics, card)
@@ -76,21 +77,15 @@ def run(stage: Stage) -> Result:
     return _result(metrics, SHIPPED[card.variant])
 
 
-def _gold(stage: Stage, test: TokenDataset, card: ModelCard, student: Student) -> tuple[Sequence[Text], Gold]:
+def _gold(stage: Stage, test: TokenDataset, student: Student) -> tuple[Sequence[Text], Gold]:
     """The test texts as users would send them, and what is right."""
-    path = stage.deps["prepared"] / FROZEN
-    gold: Gold
-    texts: Sequence[Text]
-    if card.kind == "token_classification":
-        tokenizer = load_tokenizer(tokenizer_folder(stage), card.max_length)
-        gold = read_tags(path, tokenizer, [str(name) for name in card.labels])
+    texts, gold = read_gold(stage.deps["prepared"] / FROZEN, student)
+    if isinstance(gold, GoldTags):
         flat = flat_labels(test.labels)
-        texts, same = gold.texts, np.array_equal(gold.asked, flat[flat != IGNORED])
-    elif card.kind == "question_answering":
-        gold = read_answers(path, student)
-        texts, same = gold.questions, [len(w.ids) for row in gold.windows for w in row] == test.lengths.tolist()
+        same = np.array_equal(gold.asked, flat[flat != IGNORED])
+    elif isinstance(gold, GoldAnswers):
+        same = [len(window.ids) for row in gold.windows for window in row] == test.lengths.tolist()
     else:
-        texts, gold = read_texts(path)
         same = np.array_equal(gold, test.labels)
     if not same:
         raise ChecksumError("data/tokens and data/prepared hold different test rows; run the tokenize stage again")
@@ -118,28 +113,12 @@ def _answers(
             found[name] = _torch_answers(stage, name, temperature, card.kind, bar)
         parts = []
         for start in range(0, len(texts), STEP):
-            parts.append(_runtime_logits(int8, texts, gold, slice(start, start + STEP)))
+            parts.append(student_logits(int8, texts, gold, slice(start, start + STEP)))
             bar.advance(min(STEP, len(texts) - start))
     logits, file = np.concatenate(parts), stage.deps["export"] / "student.int8.onnx"
-    _require_finite(logits, str(file))
+    require_finite(logits, str(file))
     found["int8"] = Answers(logits, card.temperature, found["student"].parameters, file.stat().st_size, card.kind)
     return found
-
-
-def _runtime_logits(student: Student, texts: Sequence[Text], gold: Gold, part: slice) -> Any:
-    """A student's logits over some of the texts, in the form that `predict_logits` has."""
-    if isinstance(gold, GoldTags):
-        return tag_logits(student, gold.texts[part], gold.units[part])
-    if isinstance(gold, GoldAnswers):
-        read = student.read_windows([window for windows in gold.windows[part] for window in windows])
-        found = np.empty(len(read), dtype=object)
-        found[:] = read
-        return found
-    return student.logits(texts[part])
-
-
-def _require_finite(logits: Any, who: str) -> None:
-    require_finite(np.concatenate([*logits]) if logits.dtype.kind == "O" else logits, who)
 
 
 def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, bar: Bar) -> Answers:
@@ -150,7 +129,7 @@ def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, 
         logits, members = teacher_logits(stage, "test", bar.advance), len(teacher_members(stage))
     else:
         logits = predict_logits(model, open_split(stage, "test", student=True), advance=bar.advance)
-        _require_finite(logits, str(folder))
+        require_finite(logits, str(folder))
     # What would be served as fp32 is the exported file; the others are as large as their weights.
     files = [stage.deps["export"] / "student.fp32.onnx"] if name == "student" else folder.glob("*.safetensors")
     size = sum(path.stat().st_size for path in files)
@@ -300,20 +279,12 @@ def _speeds(stage: Stage, texts: Sequence[Text], students: Mapping[str, Student]
     teacher = teacher_pipeline(stage.deps["teacher"], card.max_length, card.kind, card.stride)
     with stage.work("inference"):
         return measure_side_by_side(
-            {"teacher": teacher} | {name: _call(student) for name, student in students.items()},
+            {"teacher": teacher} | {name: partial(answer_all, student) for name, student in students.items()},
             texts,
             latency_texts=settings.latency_texts,
             throughput_texts=settings.throughput_texts,
             rounds=settings.rounds,
         )
-
-
-def _call(student: Student) -> Callable[[list[Any]], object]:
-    """What a user asks of it."""
-    calls: dict[TaskKind, Callable[[list[Any]], object]] = {
-        "token_classification": student.tag, "question_answering": student.answer,
-    }  # fmt: skip
-    return calls.get(student.card.kind, student.predict)
 
 
 def _add_speeds(metrics: dict[str, Any], speeds: Mapping[str, Speed], candidate: str) -> None:

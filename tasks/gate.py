@@ -10,16 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from potstill.artifacts import MANIFEST, read_json, sha256_file, verify, write_json
 from potstill.config import Params
 from potstill.errors import PotstillError
 from potstill.evaluation.gates import Check, Verdict, failed, judge
-from potstill.evaluation.marks import read_answers, read_tags, tag_logits
+from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.metrics import require_finite
 from potstill.evaluation.scoring import SCORINGS
-from potstill.evaluation.texts import read_texts
+from potstill.evaluation.summary import Answers, score_value
 
 if TYPE_CHECKING:
     from potstill.serving.runtime import ModelCard, Student
@@ -124,19 +122,9 @@ def _score(champion: Student, ours: ModelCard, test: Path) -> dict[str, float]:
     """Through the champion's own tokenizer, with the labels matched by name."""
     scoring = SCORINGS[ours.kind]
     order = [[str(label) for label in champion.card.labels].index(str(label)) for label in ours.labels]
-    if ours.kind == "token_classification":
-        tags = read_tags(test, champion.tokenizer, [str(label) for label in ours.labels])
-        logits = tag_logits(champion, tags.texts, tags.units)[:, order]
-        require_finite(logits, "it")
-        return {scoring.key: tags.moments(logits).values[scoring.key]}
-    if ours.kind == "question_answering":
-        gold = read_answers(test, champion)
-        read = champion.read_windows([window for windows in gold.windows for window in windows])
-        require_finite(np.concatenate(read), "it")
-        found = np.empty(len(read), dtype=object)
-        found[:] = read
-        return {scoring.key: gold.moments(found).values[scoring.key]}
-    texts, labels = read_texts(test)
-    logits = champion.logits(texts)
+    texts, gold = read_gold(test, champion)
+    logits = student_logits(champion, texts, gold)
     require_finite(logits, "it")
-    return {scoring.key: scoring.score(logits[:, order], labels)}
+    if ours.kind != "question_answering":  # whose logits have no labels
+        logits = logits[:, order]
+    return {scoring.key: score_value(gold, Answers(logits, 1.0, 0, 0, ours.kind))}

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 
 from potstill.artifacts import read_json
-from potstill.config import Params, TaskKind, Training
+from potstill.config import TaskKind, Training
 from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import STUDENT
 from potstill.distillation.ensembles import Floats, average, pooled
 from potstill.distillation.signals import StoredSignals
 from potstill.distillation.teachers import Source
-from potstill.errors import ParamsError
 from potstill.evaluation.metrics import require_finite
 from potstill.evaluation.scoring import SCORINGS, Scoring
 from potstill.models.factorized import factorize, has_rank
@@ -52,19 +51,6 @@ def task_kind(stage: Stage) -> TaskKind:
     """What the data is for, as `prepare.task` says."""
     task: TaskKind = tokens_info(stage)["task"]
     return task
-
-
-def require_classes(params: Params, what: str) -> None:
-    """Refuse a command that knows students of classes alone.
-
-    Raises:
-        ParamsError: the task is another.
-    """
-    if params.prepare.task != "single_label":
-        raise ParamsError(
-            f"{what} compares students by their classes, prepare.task is {params.prepare.task}; "
-            "choose layers and settings by `potstill run` with other params"
-        )
 
 
 def open_split(stage: Stage, split: str, *, student: bool = False, member: str = ".") -> TokenDataset:
@@ -143,11 +129,8 @@ def teacher_logits(stage: Stage, split: str, advance: Callable[[float], None] | 
     for member in members:
         model = load_classifier(member.folder).to(choose_device(stage.project.device))
         found.append(predict_logits(model, open_split(stage, split, member=member.tokens), advance=advance))
-        logits = found[-1]
-        require_finite(np.concatenate([*logits]) if logits.dtype.kind == "O" else logits, str(member.folder))
-    if len(members) == 1:
-        return found[0]
-    return pooled(np.stack(found, axis=1), [member.weight for member in members], task_kind(stage))
+        require_finite(found[-1], str(member.folder))
+    return pooled(found, [member.weight for member in members], task_kind(stage))
 
 
 def factorize_embeddings(stage: Stage, student: PreTrainedModel, rows: TokenDataset | None = None) -> None:

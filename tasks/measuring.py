@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from potstill.config import Params
 from potstill.evaluation.contenders import teacher_pipeline
 from potstill.evaluation.gates import Verdict, judge
+from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.latency import Speed, measure_side_by_side
-from potstill.evaluation.metrics import Ints, accuracy, agreement, require_finite
+from potstill.evaluation.metrics import require_finite
 from potstill.evaluation.naming import SHIPPED
-from potstill.evaluation.summary import Answers, score
-from potstill.evaluation.texts import read_texts
+from potstill.evaluation.scoring import SCORINGS
+from potstill.evaluation.summary import Answers, Gold, likeness, score, score_value
 from potstill.models.loading import load_classifier
 from potstill.search.pareto import Point
 from potstill.search.space import Choice
-from potstill.serving.runtime import MODEL, Student, Text
-from tasks.learning import teacher_logits, teacher_members
+from potstill.serving.profile import answer_all
+from potstill.serving.runtime import MODEL, ModelCard, Student, Text
+from tasks.learning import task_kind, teacher_logits, teacher_members
 from tasks.stage import Stage, load_stage
 
 DEV = "dev.parquet"
@@ -59,38 +62,46 @@ def measure(made: Mapping[str, Made], params: Params, stage: Stage) -> tuple[lis
         params: limits of the gates, and how to time.
         stage: the distill stage; its teacher and its tokens.
     """
-    texts, labels = read_texts(load_stage("prepare", params).outs["prepared"] / DEV)
+    path = load_stage("prepare", params).outs["prepared"] / DEV
     students = {name: Student(one.serving) for name, one in made.items()}
+    # All of them read texts alike: a search changes no tokenizer.
+    texts, gold = read_gold(path, next(iter(students.values())))
     speeds = _speeds(students, texts, params, stage.deps["teacher"])
     taught = _taught(stage)
-    numbers = score(labels, taught, params.evaluate) | asdict(speeds["teacher"])
-    points = [_point("teacher", numbers)]
+    numbers = score(gold, taught, params.evaluate) | asdict(speeds["teacher"])
+    points = [_point("teacher", taught, numbers)]
     for name, one in made.items():
-        size = (one.serving / MODEL).stat().st_size
-        student, parameters = students[name], load_classifier(one.place / "student").num_parameters()
-        logits = student.logits(texts)
-        require_finite(logits, str(one.serving))
-        ours = Answers(logits, student.card.temperature, parameters, size)
-        numbers = score(labels, ours, params.evaluate) | asdict(speeds[name])
+        student = students[name]
+        ours = _answers(one, student, texts, gold)
+        numbers = score(gold, ours, params.evaluate) | asdict(speeds[name])
         speedup = speeds[name].texts_per_second / speeds["teacher"].texts_per_second
-        comparison = _compare(labels, taught, ours) | {"speedup": speedup}
-        verdict = _judged(student.card.variant, numbers, comparison, params)
+        comparison = _compare(gold, taught, ours) | {"speedup": speedup}
+        verdict = _judged(student.card, numbers, comparison, params)
         about = {**numbers, **comparison, "variant": student.card.variant}
-        points.append(_point(name, about, one, verdict))
-    return points, len(labels)
+        points.append(_point(name, ours, about, one, verdict))
+    return points, len(gold)
 
 
 def _taught(stage: Stage) -> Answers:
     folder = stage.deps["teacher"]
     teacher, size = load_classifier(folder), sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    members = len(teacher_members(stage))
-    return Answers(teacher_logits(stage, "dev"), 1.0, teacher.num_parameters(), size, members=members)
+    members, logits = len(teacher_members(stage)), teacher_logits(stage, "dev")
+    return Answers(logits, 1.0, teacher.num_parameters(), size, task_kind(stage), members)
+
+
+def _answers(made: Made, student: Student, texts: Sequence[Text], gold: Gold) -> Answers:
+    """What a student answers as it ships."""
+    logits = student_logits(student, texts, gold)
+    require_finite(logits, str(made.serving))
+    parameters, size = load_classifier(made.place / "student").num_parameters(), (made.serving / MODEL).stat().st_size
+    return Answers(logits, student.card.temperature, parameters, size, student.card.kind)
 
 
 def _speeds(students: Mapping[str, Student], texts: Sequence[Text], params: Params, teacher: Path) -> dict[str, Speed]:
-    calls = {"teacher": teacher_pipeline(teacher, params.tokenize.max_length)}
+    card = next(iter(students.values())).card
+    calls = {"teacher": teacher_pipeline(teacher, card.max_length, card.kind, card.stride)}
     return measure_side_by_side(
-        calls | {name: student.predict for name, student in students.items()},
+        calls | {name: partial(answer_all, student) for name, student in students.items()},
         texts,
         latency_texts=params.evaluate.latency_texts,
         throughput_texts=params.evaluate.throughput_texts,
@@ -98,23 +109,25 @@ def _speeds(students: Mapping[str, Student], texts: Sequence[Text], params: Para
     )
 
 
-def _compare(labels: Ints, taught: Answers, ours: Answers) -> dict[str, float]:
-    found = {"agreement": agreement(taught.predictions, ours.predictions)}
-    if (right := accuracy(labels, taught.predictions)) > 0:
-        found["teacher_ratio"] = accuracy(labels, ours.predictions) / right
+def _compare(gold: Gold, taught: Answers, ours: Answers) -> dict[str, float]:
+    found = likeness(taught, ours, labels=gold)
+    if (right := score_value(gold, taught)) > 0:  # a ratio to nothing is absent, and a missing number fails its gate
+        found["teacher_ratio"] = score_value(gold, ours) / right
     return found
 
 
-def _judged(variant: str, numbers: Mapping[str, Any], comparison: Mapping[str, Any], params: Params) -> Verdict:
-    metrics = {"shipped": variant, "models": {SHIPPED[variant]: numbers}, "comparison": comparison}
-    return judge(metrics, params.gate.model_copy(update=WITHOUT_CONTROLS), None)
+def _judged(card: ModelCard, numbers: Mapping[str, Any], comparison: Mapping[str, Any], params: Params) -> Verdict:
+    metrics = {"shipped": card.variant, "models": {SHIPPED[card.variant]: numbers}, "comparison": comparison}
+    return judge(metrics, params.gate.model_copy(update=WITHOUT_CONTROLS), None, card.kind)
 
 
-def _point(name: str, numbers: dict[str, Any], made: Made | None = None, verdict: Verdict | None = None) -> Point:
+def _point(
+    name: str, answers: Answers, numbers: dict[str, Any], made: Made | None = None, verdict: Verdict | None = None
+) -> Point:
     return Point(
         name,
         made.kind if made else "teacher",
-        numbers["accuracy"],
+        numbers[SCORINGS[answers.task].key],
         numbers["p50_ms"],
         numbers["megabytes"],
         made.choice if made else None,

@@ -20,12 +20,13 @@ from potstill.data.batches import TokenDataset
 from potstill.distillation.composition import Blend, Distillation
 from potstill.distillation.probing import Probed, candidate_layers
 from potstill.errors import ChecksumError, ModelError
-from potstill.evaluation.metrics import Floats, kl_divergence, log_softmax
+from potstill.evaluation.scoring import SCORINGS
+from potstill.evaluation.summary import Answers, likeness
 from potstill.models.families import layers_of
 from potstill.models.loading import load_classifier
 from potstill.training.loop import Setting, train
-from potstill.training.predict import accuracy, predict_logits
-from tasks.learning import open_split, prepare_setting, require_classes, stored_signals, teacher_logits
+from potstill.training.predict import predict_logits
+from tasks.learning import open_split, prepare_setting, stored_signals, task_kind, teacher_logits
 from tasks.stage import Stage, load_stage
 from tasks.students import make_student, parent_of
 
@@ -45,9 +46,7 @@ def probe(params: Params, wanted: Sequence[Sequence[int]], rows: int, each: Call
     Raises:
         ChecksumError: tokens, teacher or signals are missing or altered.
         ModelError: layers that do not exist, or a student that has no layers to choose.
-        ParamsError: another task than one class of several.
     """
-    require_classes(params, "potstill probe")
     stage = _stage(params)
     distill = stage.params(Distill)
     if distill.student.kind in ("config", "static"):
@@ -90,7 +89,8 @@ class _Probe:
         chosen = np.sort(np.random.default_rng(stage.project.seed).permutation(len(ours))[:rows])
         self.rows, self.dev = ours.select(chosen), open_split(stage, "dev", student=True)
         self.stored = stored_signals(stage, theirs.select(chosen))
-        self.answers: Floats = teacher_logits(stage, "dev")
+        self.task = task_kind(stage)
+        self.scoring, self.answers = SCORINGS[self.task], teacher_logits(stage, "dev")
 
     def __call__(self, layers: Sequence[int]) -> Probed:
         """One candidate, trained as `distill` says, for one epoch and without the terms on layers."""
@@ -99,22 +99,17 @@ class _Probe:
             update={"layers": list(layers), "epochs": 1, "patience": None, "checkpoint_seconds": 1e9}
         )
         stage = replace(self.stage, sections={**self.stage.sections, "distill": plan})
-        objective = Distillation(self.stored, Blend(plan.temperature, plan.alpha))
+        objective = Distillation(self.stored, Blend(plan.temperature, plan.alpha, self.task))
         student = make_student(stage, self.teacher, self.rows, objective)
         with TemporaryDirectory(prefix="potstill-") as folder:
             setting = replace(prepare_setting(stage, plan, student), name="probe", checkpoints=Path(folder))
             train(student, self.rows, objective, self._agreement(setting), setting)
         logits = predict_logits(student, self.dev)
-        return Probed(
-            tuple(layers),
-            accuracy(logits, self.answers.argmax(axis=1)),
-            kl_divergence(log_softmax(self.answers), log_softmax(logits)),
-            accuracy(logits, self.dev.labels),
-            time.monotonic() - start,
-        )
+        agreement, distance = likeness(*(Answers(side, 1.0, 0, 0, self.task) for side in (self.answers, logits))).values()
+        score = self.scoring.score(logits, self.dev.labels)
+        return Probed(tuple(layers), agreement, distance, score, time.monotonic() - start)
 
     def _agreement(self, setting: Setting) -> Callable[[PreTrainedModel], float]:
-        theirs = self.answers.argmax(axis=1)
-        return lambda model: accuracy(
-            predict_logits(model, self.dev, device=setting.device, precision=setting.precision), theirs
+        return lambda model: self.scoring.agreement(
+            predict_logits(model, self.dev, device=setting.device, precision=setting.precision), self.answers
         )

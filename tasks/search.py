@@ -14,8 +14,11 @@ from functools import cached_property
 from pathlib import Path
 
 from potstill.artifacts import read_json, sha256_value, verify, write_json
-from potstill.config import Params, Search, parse_distill
+from potstill.config import OF_PLACES, Params, Search, parse_distill
 from potstill.data.tokenization import KEPT
+from potstill.distillation.terms import misfit
+from potstill.errors import ParamsError
+from potstill.evaluation.scoring import SCORINGS, Scoring
 from potstill.models.families import layers_of
 from potstill.models.loading import load_classifier
 from potstill.models.student import check_layers
@@ -26,7 +29,7 @@ from potstill.search.space import Choice, candidate_layers, distill_section, set
 from potstill.search.study import Trial, describe, run_study
 from tasks import distill, export, finetune
 from tasks.elsewhere import elsewhere, is_whole
-from tasks.learning import require_classes, student_tokens
+from tasks.learning import student_tokens
 from tasks.measuring import Made, measure
 from tasks.stage import WORK, Stage, load_stage
 from tasks.students import parent_of
@@ -45,9 +48,8 @@ def search(params: Params) -> Found:
     Raises:
         ChecksumError: tokens, teacher or signals are missing or altered.
         ModelError: `search.layers` names layers that the teacher lacks.
-        ParamsError: another task than one class of several.
+        ParamsError: none of `search.losses` is for the task.
     """
-    require_classes(params, "potstill search")
     return _Search(params).go()
 
 
@@ -72,7 +74,25 @@ class _Search:
 
     @cached_property
     def space(self) -> Search:
-        return self.params.search
+        """What the task can have of `search`; said where that is not all of it."""
+        search, task = self.params.search, self.params.prepare.task
+        missed = {
+            name: reason
+            for name, terms in search.losses.items()
+            if (reason := next(filter(None, (misfit(term.kind, task) for term in terms)), None)) is not None
+        }
+        if len(missed) == len(search.losses):
+            raise ParamsError(f"search.losses has none for a {task} task: {next(iter(missed.values()))}")
+        for name, reason in missed.items():
+            say(f"search: without {name!r} of search.losses: {reason}")
+        changed: dict[str, object] = {"losses": {name: terms for name, terms in search.losses.items() if name not in missed}}
+        if task == "regression":  # a number has no temperature to choose
+            changed["temperature"] = [self.params.distill.temperature]
+        return search.model_copy(update=changed)
+
+    @property
+    def scoring(self) -> Scoring:
+        return SCORINGS[self.params.prepare.task]
 
     @cached_property
     def stage(self) -> Stage:
@@ -139,7 +159,7 @@ class _Search:
             shutil.rmtree(stage.checkpoints, ignore_errors=True)
             raise
         shutil.rmtree(stage.checkpoints, ignore_errors=True)
-        return float(verify(place / "distilled")["dev_accuracy"])
+        return float(verify(place / "distilled")[self.scoring.dev_key])
 
     def _keep_best(self, choice: Choice, best: float) -> None:
         """Keep the weights of the best of a size alone: those of many trials would fill the disk."""
@@ -172,6 +192,9 @@ class _Search:
     def _static(self) -> dict[str, Made]:
         """The static students; their tokens are the teacher's, or those of them that a trimmed vocabulary keeps."""
         found: dict[str, Made] = {}
+        if self.space.static.dimensions and self.params.prepare.task in OF_PLACES:
+            say("search: no static student: it answers about whole texts, and the task is about places in them")
+            return found
         own = student_tokens(self.stage)
         if self.space.static.dimensions and own != self.stage.deps["tokens"] and not (own / KEPT).exists():
             say("search: no static student: distill.student has a tokenizer of its own, whose tokens the teacher lacks")

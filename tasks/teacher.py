@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from potstill.artifacts import whole_folder, write_json, write_manifest
@@ -65,11 +64,9 @@ def run(stage: Stage) -> Result:
             say(f"teacher: {plan.name}, {number + 1} of {len(plans)}, weight {plan.weight:.3g}")
         outcomes.append(kept(folders[number]) or _made(stage, plan, number, folders[number]))
     weights, labels = [plan.weight for plan in plans], open_split(stage, "dev").labels
-    temperature, score = None, outcomes[0].score
-    if task != "question_answering":  # which has one teacher, and no temperature
-        logits = pooled(np.stack([signals(folder) for folder in folders], axis=1), weights, task)
-        temperature = calibrated(task, logits, labels)
-        score = scoring.score(logits, labels) if len(plans) > 1 else score
+    logits = pooled([signals(folder) for folder in folders], weights, task)
+    temperature = calibrated(task, logits, labels)
+    score = scoring.score(logits, labels) if len(plans) > 1 else outcomes[0].score
     with whole_folder(stage.outs["teacher"]) as out:
         members = [_placed(stage, out, plan, number, folders[number]) for number, plan in enumerate(plans)]
         write_members(out, members)
@@ -107,7 +104,7 @@ def _made(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
         logits = predict_logits(model, open_split(stage, "dev", member=plan.tokens))
     if plan.fine_tuned:
         outcome.score = scoring_of(stage).score(logits, open_split(stage, "dev").labels)
-    keep(folder, model.cpu(), outcome, None if logits.dtype.kind == "O" else logits)
+    keep(folder, model.cpu(), outcome, logits)
     return outcome
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ def ensemble_logits(members: Tensor, weights: Sequence[float], temperature: floa
     are others.
 
     Args:
-        members: [batch, members, ..., classes] logits; no gradient flows to them.
+        members: [batch, ..., members, classes] logits; no gradient flows to them.
         weights: one for each member, above 0; they add up to 1.
         temperature: T > 0.
 
@@ -44,18 +44,19 @@ def ensemble_logits(members: Tensor, weights: Sequence[float], temperature: floa
         SignalError: there are not as many members as weights.
     """
     log_probabilities = torch.log_softmax(members.detach().float() / temperature, dim=-1)
-    return torch.logsumexp(log_probabilities + _along(members, weights).log(), dim=1) * temperature
+    return torch.logsumexp(log_probabilities + _along(members, weights).log(), dim=-2) * temperature
 
 
 def ensemble_answers(members: Tensor, weights: Sequence[float], temperature: float, task: TaskKind) -> Tensor:
     """The logits that stand for an ensemble in a task's loss at T.
 
     Args:
-        members: [batch, members, ..., outputs] logits; no gradient flows to them.
+        members: [batch, ..., members, outputs] logits; no gradient flows to them. Of spans [batch, sequence, members,
+            2], minus infinity on padding.
         weights: see `ensemble_logits`.
         temperature: T > 0.
-        task: one class of several: `ensemble_logits`; several labels: the same of each label's yes and no; numbers:
-            their mean.
+        task: one class of several (tokens too): `ensemble_logits`; several labels: the same of each label's yes and no;
+            numbers: their mean; spans: `ensemble_logits` of the choice among a row's tokens, of start and of end.
 
     Returns:
         [batch, ..., outputs] in fp32.
@@ -66,9 +67,12 @@ def ensemble_answers(members: Tensor, weights: Sequence[float], temperature: flo
     if task == "regression":
         return mean_logits(members, weights)
     if task == "multi_label":
-        both = torch.stack([torch.zeros_like(members), members], dim=-1)
+        both = torch.stack([torch.zeros_like(members), members], dim=-1).transpose(-3, -2)
         found = ensemble_logits(both, weights, temperature)
         return found[..., 1] - found[..., 0]
+    if task == "question_answering":
+        _along(members, weights)
+        return ensemble_logits(members.permute(0, 3, 2, 1), weights, temperature).transpose(1, 2)
     return ensemble_logits(members, weights, temperature)
 
 
@@ -76,7 +80,7 @@ def mean_logits(members: Tensor, weights: Sequence[float]) -> Tensor:
     """The weighted mean of the members' logits, which a squared error is nearest to.
 
     Args:
-        members: [batch, members, ..., classes]; no gradient flows to them.
+        members: [batch, ..., members, classes]; no gradient flows to them.
         weights: see `ensemble_logits`.
 
     Returns:
@@ -85,23 +89,33 @@ def mean_logits(members: Tensor, weights: Sequence[float]) -> Tensor:
     Raises:
         SignalError: there are not as many members as weights.
     """
-    return (members.detach().float() * _along(members, weights)).sum(dim=1)
+    return (members.detach().float() * _along(members, weights)).sum(dim=-2)
 
 
-def pooled(members: Floats, weights: Sequence[float], task: TaskKind = "single_label") -> Floats:
+def pooled(members: Sequence[npt.NDArray[Any]], weights: Sequence[float], task: TaskKind) -> npt.NDArray[Any]:
     """What an ensemble answers: the log of its mean probabilities, as logits; see `ensemble_answers`.
 
     Args:
-        members: [rows, members, ..., classes] logits.
+        members: the logits of each, as `predict_logits` gives them.
         weights: see `ensemble_logits`.
         task: what the logits are.
 
     Returns:
-        [rows, ..., classes] in fp32; of one member, its own logits.
+        Logits in the form of a member's, in fp32; of one member, its own.
     """
-    if len(weights) == 1:
-        return members[:, 0]
-    found: Floats = ensemble_answers(torch.from_numpy(members), weights, 1.0, task).numpy()
+    if len(members) == 1:
+        return members[0]
+    if task != "question_answering":
+        return _pooled(members, weights, task)
+    found = np.empty(len(members[0]), dtype=object)
+    for row, sides in enumerate(zip(*members, strict=True)):
+        found[row] = _pooled([side[None] for side in sides], weights, task)[0]
+    return found
+
+
+def _pooled(members: Sequence[npt.NDArray[Any]], weights: Sequence[float], task: TaskKind) -> Floats:
+    together = torch.stack([torch.from_numpy(one) for one in members], dim=-2)
+    found: Floats = ensemble_answers(together, weights, 1.0, task).numpy()
     return found
 
 
@@ -110,7 +124,7 @@ class Ensemble:
     """What the members of an ensemble say on a batch.
 
     Attributes:
-        logits: [batch, members, ..., classes].
+        logits: [batch, ..., members, classes].
         weights: one for each member; they add up to 1.
     """
 
@@ -128,7 +142,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class AllMembers:
-    """A source of the logits of all members of an ensemble, [batch, members, ..., classes], and of the first's layers.
+    """A source of the logits of all members of an ensemble, [batch, ..., members, classes], and of the first's layers.
 
     Attributes:
         sources: one for each member.
@@ -149,7 +163,7 @@ class AllMembers:
         """Every member's answer to the same rows."""
         first, *others = self.sources
         found = first(batch, needs)
-        return replace(found, logits=torch.stack([found.logits, *(other(batch).logits for other in others)], dim=1))
+        return replace(found, logits=torch.stack([found.logits, *(other(batch).logits for other in others)], dim=-2))
 
 
 @dataclass(frozen=True)
@@ -157,7 +171,7 @@ class Averaged:
     """A source of an ensemble's outputs, made of one that gives its members' logits.
 
     Attributes:
-        source: gives logits [batch, members, ..., classes].
+        source: gives logits [batch, ..., members, classes].
         weights: one for each member; they add up to 1.
     """
 
@@ -186,11 +200,10 @@ def average(source: Source, weights: Sequence[float]) -> Source:
 
 
 def _along(members: Tensor, weights: Sequence[float]) -> Tensor:
-    """The weights in the shape of the members' dimension, the second."""
-    if members.dim() < 3 or members.shape[1] != len(weights):
+    """[members, 1] the weights, in the shape of the members' dimension, the last but one."""
+    if members.dim() < 3 or members.shape[-2] != len(weights):
         raise SignalError(
-            f"the signals are {list(members.shape)} where [batch, {len(weights)} teachers, ..., classes] are needed; "
+            f"the signals are {list(members.shape)} where [batch, ..., {len(weights)} teachers, classes] are needed; "
             "run the signals stage again"
         )
-    found = torch.tensor(weights, dtype=torch.float32, device=members.device)
-    return found.reshape(1, -1, *[1] * (members.dim() - 2))
+    return torch.tensor(weights, dtype=torch.float32, device=members.device).unsqueeze(-1)

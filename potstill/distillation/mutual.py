@@ -14,7 +14,7 @@ from potstill.config import Mutual, TaskKind
 from potstill.data.batches import Batch
 from potstill.distillation.ensembles import ensemble_answers
 from potstill.distillation.objective import Objective, Terms, Window
-from potstill.distillation.outputs import Needs, Outputs
+from potstill.distillation.outputs import Needs, Outputs, answers_of
 from potstill.distillation.supervision import HEAD_LOSSES
 from potstill.errors import ModelError
 from potstill.models.cohort import Cohort
@@ -43,7 +43,7 @@ class Together(Outputs):
 
 
 class MutualLearning(Objective):
-    """For each student its own loss + weight * T^2 * KL(mean of the others || student at T), mean over the rows.
+    """For each student its own loss + weight * T^2 * KL(mean of the others || student at T), mean over the rows (or the tokens that answer).
 
     For other tasks than one class of several, the task's own loss takes the place of KL.
 
@@ -97,14 +97,15 @@ class MutualLearning(Objective):
         """Each student's terms, as `student<n>_<term>` with n from 1, and `student<n>_mutual`."""
         assert isinstance(outputs, Together)
         terms: Terms = {}
+        answers = [answers_of(one, batch).logits for one in outputs.each]
         for place, (objective, ours) in enumerate(zip(self._own, outputs.each, strict=True)):
-            others = [answer.logits for other, answer in enumerate(outputs.each) if other != place]
-            taught = self._mutual(ours.logits, torch.stack(others, dim=1)).sum() / window.rows
+            others = [answer for other, answer in enumerate(answers) if other != place]
+            taught = self._mutual(answers[place], torch.stack(others, dim=-2)).sum() / window.answers
             found = objective(ours, batch, window) | {"mutual": self._weight * taught}
             terms |= {f"student{place + 1}_{name}": term for name, term in found.items()}
         return terms
 
     def _mutual(self, student: Tensor, others: Tensor) -> Tensor:
-        """[batch] losses against the mean of the others, [batch, others, outputs] logits."""
-        mean = ensemble_answers(others, [1 / others.shape[1]] * others.shape[1], self._temperature, self._task)
+        """[batch] losses against the mean of the others, [batch, ..., others, outputs] logits."""
+        mean = ensemble_answers(others, [1 / others.shape[-2]] * others.shape[-2], self._temperature, self._task)
         return HEAD_LOSSES[self._task].soft(student, mean, self._temperature)

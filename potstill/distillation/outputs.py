@@ -145,9 +145,17 @@ def answers_of(outputs: Outputs, batch: Batch) -> Outputs:
     if batch.answers is None:
         return outputs
     asked = torch.from_numpy(batch.answers).to(outputs.logits.device)
-    if batch.labels.ndim == 1:
-        return replace(outputs, logits=outputs.logits[asked])
-    return replace(outputs, logits=outputs.logits.masked_fill(~asked.unsqueeze(-1), -torch.inf))
+    spans = batch.labels.ndim > 1
+
+    def answers(logits: Tensor) -> Tensor:
+        if not spans:
+            return logits[asked]
+        return logits.masked_fill(~asked.reshape(*asked.shape, *[1] * (logits.dim() - 2)), -torch.inf)
+
+    ensemble = outputs.ensemble
+    if ensemble is not None:
+        ensemble = replace(ensemble, logits=answers(ensemble.logits))
+    return replace(outputs, logits=answers(outputs.logits), ensemble=ensemble)
 
 
 @contextmanager

@@ -14,16 +14,16 @@ class Probed:
 
     Attributes:
         layers: it started from, from 0.
-        agreement: share of the dev rows that it answers as its teacher does.
-        kl: mean KL(teacher || candidate) on dev, in nats.
-        accuracy: on the gold labels of dev.
+        agreement: how alike its answers to dev are to its teacher's: the share of equal ones, of numbers the correlation.
+        distance: from its teacher's answers: mean KL(teacher || candidate) in nats, of numbers the RMSE.
+        score: the task's, on the gold labels of dev.
         seconds: it took.
     """
 
     layers: tuple[int, ...]
     agreement: float
-    kl: float
-    accuracy: float
+    distance: float
+    score: float
     seconds: float
 
 
@@ -54,4 +54,4 @@ def candidate_layers(available: int, count: int) -> list[tuple[int, ...]]:
 
 def ranked(found: Sequence[Probed]) -> list[Probed]:
     """The best first: by agreement, of equals the nearer to the teacher."""
-    return sorted(found, key=lambda probed: (-probed.agreement, probed.kl))
+    return sorted(found, key=lambda probed: (-probed.agreement, probed.distance))

@@ -20,6 +20,7 @@ from potstill.config import (
     KlTerm,
     LayerTerm,
     RelationsTerm,
+    TaskKind,
     TermBase,
 )
 from potstill.distillation.attention import attention_kl, attention_mse, attention_probabilities, attention_scores
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 RKD_ANGLE = 2.0
 # On probabilities that add up to 1 over the classes.
 OF_CLASSES = ("kl", "ce", "dist")
+ON_LOGITS = (*OF_CLASSES, "mse")
 ON_ATTENTION = ("attention", "relations")
 ON_VECTORS = ("pkd", "rkd", "contrastive")
 PROJECTED = ("cosine", "hidden", "pkd", "contrastive")
@@ -197,18 +199,26 @@ class Term(nn.Module):
         )
 
 
-def _check_task(kind: str, student: PreTrainedModel) -> None:
-    task = task_of(student)
+def misfit(kind: str, task: TaskKind) -> str | None:
+    """Why a task cannot have a loss term of this kind; None where it can."""
+    if kind not in ON_LOGITS:
+        return None
     if task == "question_answering":
-        raise ModelError(
+        return (
             f"the loss term {kind} is of classes, and answers are spans; the loss on start and end is there by itself, "
             "and terms on layers can be added to it"
         )
     if kind in OF_CLASSES and task not in ("single_label", "token_classification"):
-        raise ModelError(
+        return (
             f"the loss term {kind} is of one class of several, which a {task} model does not give; "
             "use the term mse for its logits"
         )
+    return None
+
+
+def _check_task(kind: str, student: PreTrainedModel) -> None:
+    if (found := misfit(kind, task_of(student))) is not None:
+        raise ModelError(found)
 
 
 def _check_classes(kind: str, student: PreTrainedModel, teacher: PreTrainedModel) -> None:

@@ -39,12 +39,18 @@ def softmax(logits: Floats, temperature: float = 1.0) -> Doubles:
     return np.exp(log_softmax(logits, temperature))
 
 
-def require_finite(logits: Floats, who: str) -> None:
+def require_finite(logits: npt.NDArray[Any], who: str) -> None:
     """Refuse a model that answers NaN or infinity, which every mean and every comparison would hide or spread.
+
+    Args:
+        logits: [rows, labels]; of questions [windows] objects [tokens, 2], where a row is a token.
+        who: answered.
 
     Raises:
         ModelError: names `who`, the number of such rows and the first of them.
     """
+    if logits.dtype.kind == "O":
+        logits = np.concatenate([*logits])
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=-1))
     if len(broken):
         raise ModelError(

@@ -162,22 +162,25 @@ def _short(label: str) -> str:
 
 @dataclass(frozen=True)
 class Cost:
-    """A model in the picture of a search: accuracy as a share, what it costs, and whether nothing beats it."""
+    """A model in the picture of a search: its score as a share, what it costs, and whether nothing beats it."""
 
     name: str
     kind: str
-    accuracy: float
+    score: float
     milliseconds: float
     megabytes: float
     front: bool
 
 
-def pareto(models: Sequence[Cost], dots: Sequence[tuple[float, float, float]]) -> tuple[str, bytes]:
-    """Accuracy over milliseconds and over megabytes, as SVG text and as PNG on white.
+def pareto(
+    models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], scoring: Scoring
+) -> tuple[str, bytes]:
+    """The score over milliseconds and over megabytes, as SVG text and as PNG on white.
 
     Args:
         models: named points; a line joins those of the front.
-        dots: (milliseconds, megabytes, accuracy) of further trials, small and without a name.
+        dots: (milliseconds, megabytes, score) of further trials, small and without a name.
+        scoring: what the score is.
     """
     buffer = io.BytesIO()
     with _figure(2, 4.6, 3.6, "pareto") as (figure, svg):
@@ -186,18 +189,18 @@ def pareto(models: Sequence[Cost], dots: Sequence[tuple[float, float, float]]) -
             _costs(axes, [(one, (one.milliseconds, one.megabytes)[place]) for one in models])
             axes.scatter([dot[place] for dot in dots], [100 * dot[2] for dot in dots], s=7, color=INK, alpha=0.35)
             axes.set(xlabel=f"{words} (log scale)")
-        panels[0].set_ylabel("accuracy on dev, %")
+        panels[0].set_ylabel(f"{scoring.words} on dev, %")
         figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
     return svg(), buffer.getvalue()
 
 
 def _costs(axes: Axes, models: Sequence[tuple[Cost, float]]) -> None:
     """One panel: (model, its cost)."""
-    line = sorted((cost, 100 * one.accuracy) for one, cost in models if one.front)
+    line = sorted((cost, 100 * one.score) for one, cost in models if one.front)
     axes.plot(*zip(*line, strict=True), color=INK, linewidth=0.8, alpha=0.5)
     for one, cost in models:
-        axes.plot(cost, 100 * one.accuracy, "o", markersize=6, color=KINDS[one.kind], alpha=1 if one.front else 0.5)
-        axes.annotate(one.name, (cost, 100 * one.accuracy), (4, 5), textcoords="offset points", fontsize=8)
+        axes.plot(cost, 100 * one.score, "o", markersize=6, color=KINDS[one.kind], alpha=1 if one.front else 0.5)
+        axes.annotate(one.name, (cost, 100 * one.score), (4, 5), textcoords="offset points", fontsize=8)
     costs = [cost for _, cost in models]
     low, high = min(costs) / 1.8, max(costs) * 2.5
     ticks = _ticks(low, high)

@@ -170,22 +170,26 @@ def _against_control(labels: Gold, ours: Answers, control: Answers, settings: Ev
 
 
 def likeness(teacher: Answers, ours: Answers, *, labels: Gold | None = None) -> dict[str, float]:
-    """How near a student's answers are to the teacher's; gold labels, where given, only say where spans are."""
+    """How near a student's answers are to the teacher's: how alike they are first, then how far apart.
+
+    Gold answers, where given, only say where spans are: then answers are compared as texts, else window by window.
+    """
     if isinstance(labels, GoldAnswers):
         pairs = zip(labels.answers(teacher.logits), labels.answers(ours.logits), strict=True)
         return {"agreement": float(np.mean([theirs == mine for theirs, mine in pairs]))}
-    if ours.task in ("single_label", "token_classification"):
-        return {
-            "agreement": metrics.agreement(teacher.predictions, ours.predictions),
-            "kl": metrics.kl_divergence(teacher.log_probabilities, ours.log_probabilities),
-        }
+    alike = SCORINGS[ours.task].agreement(teacher.logits, ours.logits)
+    if ours.task == "regression":
+        apart = teacher.numbers.astype(np.float64) - ours.numbers
+        return {"correlation": alike, "rmse": float(np.sqrt(np.square(apart).mean()))}
     if ours.task == "multi_label":
-        return {
-            "agreement": float((teacher.flags == ours.flags).mean()),
-            "kl": several.divergence(teacher.logits / teacher.temperature, ours.logits / ours.temperature),
-        }
-    apart = teacher.numbers.astype(np.float64) - ours.numbers
-    return {
-        "correlation": numbers.correlation(teacher.numbers, ours.numbers),
-        "rmse": float(np.sqrt(np.square(apart).mean())),
-    }
+        kl = several.divergence(teacher.logits / teacher.temperature, ours.logits / ours.temperature)
+    elif ours.task == "question_answering":
+        kl = float(np.mean([_span_kl(*both) for both in zip(teacher.logits, ours.logits, strict=True)]))
+    else:
+        kl = metrics.kl_divergence(teacher.log_probabilities, ours.log_probabilities)
+    return {"agreement": alike, "kl": kl}
+
+
+def _span_kl(teacher: Floats, ours: Floats) -> float:
+    """Mean over start and end of KL(teacher || student) over a window's tokens, of [tokens, 2] logits."""
+    return metrics.kl_divergence(metrics.log_softmax(teacher.T), metrics.log_softmax(ours.T))

@@ -47,7 +47,9 @@ def _write(tokens: Path, place: Path, folds: int, number: int, seed: int, about:
             # Of the original: what is read may stay mapped, and must not be written over.
             with pa.ipc.open_stream(tokens / path.relative_to(folder)) as reader:
                 rows = reader.read_all()
-            held = np.random.default_rng(seed).permutation(len(rows)) % folds == number
+            # The windows of a question are rows of one id, and stay together.
+            owners = rows.column("id").combine_chunks().dictionary_encode().indices.to_numpy()
+            held = (np.random.default_rng(seed).permutation(owners.max(initial=-1) + 1) % folds == number)[owners]
             for split, chosen in (("train", ~held), ("dev", held)):
                 _write_rows(path.with_name(f"{split}.arrow"), rows, np.flatnonzero(chosen).tolist())
         write_manifest(folder, about)

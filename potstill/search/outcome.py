@@ -14,6 +14,7 @@ from potstill.artifacts import write_json, write_text
 from potstill.config import Params
 from potstill.evaluation import plots
 from potstill.evaluation.plots import Cost
+from potstill.evaluation.scoring import SCORINGS
 from potstill.search import pareto
 from potstill.search.page import TEMPLATE
 from potstill.search.pareto import Point
@@ -57,10 +58,10 @@ def write_outcome(found: Found, params: Params, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     front = {point.name for point in found.front}
     models = [
-        Cost(one.name, one.kind, one.accuracy, one.milliseconds, one.megabytes, one.name in front)
+        Cost(one.name, one.kind, one.score, one.milliseconds, one.megabytes, one.name in front)
         for one in found.points
     ]
-    svg, png = plots.pareto(models, trial_dots(found))
+    svg, png = plots.pareto(models, trial_dots(found), SCORINGS[params.prepare.task])
     write_json(folder / FACTS, facts(found, params))
     write_text(folder / "pareto.svg", svg)
     (folder / "pareto.png").write_bytes(png)
@@ -73,12 +74,13 @@ def facts(found: Found, params: Params) -> dict[str, Any]:
     front, cheapest = {point.name for point in found.front}, found.cheapest
     return {
         "study": found.study,
+        "score": SCORINGS[params.prepare.task].key,
         "judged_on": f"{params.search.folds} folds of train" if params.search.folds else "dev",
         "dev_rows": found.rows,
         "trials": [_trial(one, params) for one in found.trials],
         "points": [
             {
-                "name": one.name, "kind": one.kind, "accuracy": one.accuracy, "milliseconds": one.milliseconds,
+                "name": one.name, "kind": one.kind, "score": one.score, "milliseconds": one.milliseconds,
                 "megabytes": one.megabytes, "on_the_front": one.name in front, "set": one.made_by,
                 "gates": one.verdict.to_json() if one.verdict else None, "folder": one.folder,
                 "numbers": one.numbers,
@@ -123,6 +125,7 @@ def _page(found: Found, params: Params, svg: str) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE).render(
         project=params.project.name,
+        axis=SCORINGS[params.prepare.task].axis,
         facts=facts(found, params),
         figure=Markup(svg),
         trials=_by_score(found.trials, params),

@@ -36,22 +36,22 @@ code { font: .8rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; over
 <p class="soft">{{ facts.trials | length }} trials, scored on {{ facts.judged_on }}; the best of each size and the static students measured as they would ship, on {{ "{:,}".format(facts.dev_rows) }} dev texts. The test split was not opened.</p>
 <p>{% if facts.cheapest %}The cheapest student that passes the gates is <strong>{{ facts.cheapest }}</strong>.{% else %}No student passes the gates.{% endif %}
 Gates are judged on dev here, without those that need the controls or the champion.</p>
-<figure role="img" aria-label="Accuracy against milliseconds and megabytes">{{ figure }}</figure>
+<figure role="img" aria-label="{{ axis }} against milliseconds and megabytes">{{ figure }}</figure>
 
 <h2>Students</h2>
 <div class="wide">
 <table>
-<thead><tr><th scope="col"></th><th scope="col">accuracy, %</th><th scope="col">ms</th><th scope="col">MB</th><th scope="col">texts/s</th><th scope="col" class="words">gates</th><th scope="col" class="words">made by</th></tr></thead>
+<thead><tr><th scope="col"></th><th scope="col">{{ axis }}</th><th scope="col">ms</th><th scope="col">MB</th><th scope="col">texts/s</th><th scope="col" class="words">gates</th><th scope="col" class="words">made by</th></tr></thead>
 <tbody>
 {% for point in facts.points %}
-<tr{% if point.on_the_front %} class="front"{% endif %}><td>{{ point.name }}</td><td>{{ "%.1f" % (100 * point.accuracy) }}</td><td>{{ "%.3g" % point.milliseconds }}</td><td>{{ "%.1f" % point.megabytes }}</td><td>{{ "{:,.0f}".format(point.numbers.texts_per_second) }}</td>
+<tr{% if point.on_the_front %} class="front"{% endif %}><td>{{ point.name }}</td><td>{{ "%.1f" % (100 * point.score) }}</td><td>{{ "%.3g" % point.milliseconds }}</td><td>{{ "%.1f" % point.megabytes }}</td><td>{{ "{:,.0f}".format(point.numbers.texts_per_second) }}</td>
 <td class="words">{{ point.gates.sentence if point.gates else "" }}</td>
 <td class="words">{% if point.set %}<code>potstill run {{ point.set | join(" ") }}</code>{% endif %}</td></tr>
 {% endfor %}
 </tbody>
 </table>
 </div>
-<p class="soft">Bold: nothing else is as accurate, as fast and as small. ms: median for one text; compare the ratios, absolute numbers vary with the machine and its load.</p>
+<p class="soft">Bold: nothing else scores as high, is as fast and as small. ms: median for one text; compare the ratios, absolute numbers vary with the machine and its load.</p>
 
 <h2>Trials</h2>
 <div class="wide">

@@ -1,4 +1,4 @@
-"""The curve of accuracy against what it costs: which students nothing beats, and the cheapest that is good enough."""
+"""The curve of the score against what it costs: which students nothing beats, and the cheapest that is good enough."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Point:
     Attributes:
         name: for people.
         kind: `teacher`, `layers` (a student of the teacher's layers) or `static`.
-        accuracy: on dev.
+        score: the task's, on dev.
         milliseconds: median for one text.
         megabytes: of the file, in 10^6 bytes.
         choice: of a study; None for what is no trial's.
@@ -30,7 +30,7 @@ class Point:
 
     name: str
     kind: str
-    accuracy: float
+    score: float
     milliseconds: float
     megabytes: float
     choice: Choice | None
@@ -42,9 +42,9 @@ class Point:
 
 
 def dominates(one: Point, other: Point) -> bool:
-    """Whether a point is as good in all of accuracy, time and size, and better in one."""
-    ours = (one.accuracy, -one.milliseconds, -one.megabytes)
-    theirs = (other.accuracy, -other.milliseconds, -other.megabytes)
+    """Whether a point is as good in all of score, time and size, and better in one."""
+    ours = (one.score, -one.milliseconds, -one.megabytes)
+    theirs = (other.score, -other.milliseconds, -other.megabytes)
     return all(a >= b for a, b in zip(ours, theirs, strict=True)) and ours != theirs
 
 

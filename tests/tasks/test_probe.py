@@ -46,7 +46,7 @@ def test_a_table_of_the_usual_choices_and_nothing_changes(
     show(taught, [], 100)
     said = capsys.readouterr().out
     for layers in ("[0, 2]", "[1, 3]", "[0, 3]", "[0, 1]", "[2, 3]"):
-        assert f"probe: {layers} agrees with the teacher on" in said
+        assert f"probe: {layers} agrees with the teacher by" in said
     table = said.split("seconds\n")[1].splitlines()
     shares = [float(line.split("]")[1].split("%")[0]) for line in table[:5]]
     assert shares == sorted(shares, reverse=True)
@@ -58,8 +58,8 @@ def test_a_table_of_the_usual_choices_and_nothing_changes(
 def test_the_same_numbers_again(params: Params) -> None:
     one, two = (probe(params, [[0], [3, 1]], 80, lambda _: None) for _ in range(2))
     assert [probed.layers for probed in one] == [(0,), (3, 1)]
-    assert [(probed.agreement, probed.kl, probed.accuracy) for probed in one] == [
-        (probed.agreement, probed.kl, probed.accuracy) for probed in two
+    assert [(probed.agreement, probed.distance, probed.score) for probed in one] == [
+        (probed.agreement, probed.distance, probed.score) for probed in two
     ]
 
 
@@ -67,9 +67,9 @@ def test_a_student_of_all_layers_that_learns_nothing_is_the_teacher(params: Para
     distill = params.distill.model_copy(update={"learning_rate": 1e-12})
     seen: list[Probed] = []
     probe(params.model_copy(update={"distill": distill}), [[3], [0, 1, 2, 3]], 10_000, seen.append)
-    assert seen[0].kl > 1e-6
+    assert seen[0].distance > 1e-6
     assert seen[1].agreement == 1.0
-    assert abs(seen[1].kl) < 1e-9
+    assert abs(seen[1].distance) < 1e-9
 
 
 @pytest.mark.parametrize("given", ["3", "[]", "[0, -1]", "[a]", "[true]"])

@@ -91,7 +91,7 @@ def test_every_point_is_measured_and_the_curve_is_drawn(searched: tuple[Path, Fo
     titles = [{1: "1 layer", 2: "2 layers"}[size] for size in sorted(sizes, reverse=True)]
     assert names == ["teacher", *titles, "static, 8 dimensions"]
     for point in found.points:
-        assert 0 <= point.accuracy <= 1
+        assert 0 <= point.score <= 1
         assert 0 < point.milliseconds < point.numbers["p99_ms"] + 1e-9
     assert found.front
     facts = read_json(folder / "reports/search/facts.json")

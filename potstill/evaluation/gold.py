@@ -1,0 +1,46 @@
+"""The gold labels of a split in the form that its task is judged by, and a served student's logits on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from potstill.evaluation.marks import GoldAnswers, GoldTags, read_answers, read_tags, tag_logits
+from potstill.evaluation.summary import Gold
+from potstill.evaluation.texts import read_texts
+
+if TYPE_CHECKING:
+    from potstill.serving.runtime import Student, Text
+
+WHOLE = slice(None)
+
+
+def read_gold(path: Path, student: Student) -> tuple[Sequence[Text], Gold]:
+    """Texts [rows] of a labelled split of `data/prepared`, as users would send them, and what is right.
+
+    Args:
+        path: the split.
+        student: says what the task is and, where answers are places in a text, how the text is read.
+    """
+    if student.card.kind == "token_classification":
+        tags = read_tags(path, student.tokenizer, [str(name) for name in student.card.labels])
+        return tags.texts, tags
+    if student.card.kind == "question_answering":
+        answers = read_answers(path, student)
+        return answers.questions, answers
+    return read_texts(path)
+
+
+def student_logits(student: Student, texts: Sequence[Text], gold: Gold, part: slice = WHOLE) -> Any:
+    """A served student's logits over some of the texts, in the form that `predict_logits` has."""
+    if isinstance(gold, GoldTags):
+        return tag_logits(student, gold.texts[part], gold.units[part])
+    if isinstance(gold, GoldAnswers):
+        read = student.read_windows([window for windows in gold.windows[part] for window in windows])
+        found = np.empty(len(read), dtype=object)
+        found[:] = read
+        return found
+    return student.logits(texts[part])
