@@ -424,7 +424,7 @@ class Tokenize(Strict):
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
     # Trims the student's and its control's token embeddings; null: the teacher's vocabulary. The teacher keeps its own.
     vocabulary: Vocabulary | None = None
-    # Of question_answering: tokens that neighbouring windows of a long context share; null: a quarter of a window.
+    # Of entities and answers: tokens that neighbouring windows of a long text share; null: a quarter of a window.
     stride: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
@@ -1239,19 +1239,14 @@ class Params(Strict):
                 raise ValueError(f"validate.{name} is of classes, {without} none; set it to null")
 
     @model_validator(mode="after")
-    def _places_have_one_tokenizer_and_teacher(self) -> Self:
-        """Answers that are places in a text are compared token by token of one tokenizer, with one teacher."""
+    def _places_have_one_tokenizer(self) -> Self:
+        """Answers that are places in a text are compared token by token of one tokenizer."""
         if self.prepare.task not in OF_PLACES:
             return self
         asked = {
             "tokenize.vocabulary": self.tokenize.vocabulary is not None,
             "ingest.student": self.ingest.student is not None,
-            "ingest.teachers": bool(self.ingest.teachers),
-            "teacher.seeds": self.teacher.seeds > 1,
-            "distill.mutual": self.distill.mutual is not None,
-            "distill.mixup": self.distill.mixup is not None,
             "distill.student of kind static": self.distill.student.kind == "static",
-            "proof.seeds": self.proof.seeds > 1,
         }
         found = next((key for key, given in asked.items() if given), None)
         if found is not None:

@@ -14,24 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from potstill.config import Distill, TaskKind, parse_distill
-from potstill.data.batches import Ints, Labels, TokenDataset, labelled
-from potstill.errors import EmptyDataError, FormatError, LabelError, ModelError, SequenceLengthError
-from potstill.evaluation.scoring import SCORINGS
-from potstill.models.heads import task_of
+from potstill.config import OF_PLACES, Distill, TaskKind, parse_distill
+from potstill.data.alignment import IGNORED
+from potstill.data.batches import SPAN, Labels, TokenDataset, labelled
+from potstill.data.given import Label, Text, by_tag_set, given_rows
+from potstill.errors import ModelError, SequenceLengthError
+from potstill.evaluation.scoring import SCORINGS, best_tokens
+from potstill.models.heads import HEADS, task_of
 from potstill.progress import say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-# A text, or the two texts of a pair.
-Text = str | tuple[str, str]
-# A class, a list of the labels that hold, or a number, as the teacher answers.
-Label = str | int | float | Sequence[str | int]
-Floats = npt.NDArray[np.float32]
-# Rows held out for dev when none are given.
-DEV_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,8 @@ class Distilled:
         tokenizer: the teacher's.
         report: rows, and on dev: the student's `agreement` with the teacher (share of equal answers), `kl` to it in
             nats (numbers: `correlation` and `rmse`), and with gold labels the `accuracy` of the student and the
-            `teacher_accuracy` (several labels: `micro_f1`; numbers: `r2`).
+            `teacher_accuracy` (several labels: `micro_f1`; numbers: `r2`; entities: `f1`; answers: `f1` of the tokens
+            of each window).
     """
 
     student: PreTrainedModel
@@ -72,24 +66,26 @@ def distill(
     precision: str = "auto",
     **settings: Any,
 ) -> Distilled:
-    """Make a student of some of a fine-tuned classifier's layers learn the teacher's answers.
+    """Make a student of some of a fine-tuned model's layers learn the teacher's answers.
 
-    The teacher's config says what its answers are: one class of several, several labels (problem_type
-    multi_label_classification), or a number (problem_type regression, or one output).
+    The teacher's class and config say what its answers are: one class of several, several labels (problem_type
+    multi_label_classification), a number (problem_type regression, or one output), entities (ForTokenClassification,
+    whose labels are BIO tags), or answers to questions about a context (ForQuestionAnswering).
 
     Args:
-        teacher: a `save_pretrained` folder, or a loaded sequence classifier; the latter's weights stay as they are. Or
-            several of them, of the same labels: the mean of their softened probabilities teaches, and the student
-            starts from the first one's layers and has its tokenizer.
-        texts: training texts, or pairs of texts.
+        teacher: a `save_pretrained` folder, or a loaded model; the latter's weights stay as they are. Or several of
+            them, of the same labels: the mean of their softened probabilities teaches, and the student starts from the
+            first one's layers and has its tokenizer.
+        texts: training texts, or pairs of texts; for answers pairs of a question and its context.
         labels: their gold labels, as the teacher names or counts them (several labels: a list of those that hold, for
-            each text; numbers: the number); None: the teacher alone teaches.
+            each text; numbers: the number; entities: a list of [start, end, type] in characters; answers: SQuAD's
+            {"text": [...], "answer_start": [...]}); None: the teacher alone teaches.
         weights: of several teachers, relative to each other; None: all the same.
         tokenizer: with a loaded teacher; loaded ones among several share it.
         layers: teacher layers the student starts from, counted from 0; None: every second one from the first.
         transfer: further texts without labels.
         dev: (texts, labels or None) to select the weights by; None: a tenth of `texts`, drawn by the seed.
-        max_length: longest text in tokens; what is longer is cut.
+        max_length: longest row in tokens; a longer text is cut, one with entities and a context into windows.
         seed: of everything random.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
@@ -105,14 +101,16 @@ def distill(
     for model, _ in found:
         _check_length(model, max_length)
     params = _params(found[0][0], layers, settings)
+    found = [(by_tag_set(model), words) for model, words in found]
     orders = _orders([model for model, _ in found])
-    teachers = []
-    for number, (model, words) in enumerate(found):
-        # The texts' gold labels are in the first one's terms.
-        gold = (labels, dev) if number == 0 else (None, None if dev is None else (dev[0], None))
-        rows = _rows(words, model, texts, gold[0], transfer, gold[1], max_length, seed)
-        teachers.append(_Teacher(model, *rows, orders[number], counts[number]))
+    _check_tokenizers(found)
     with tempfile.TemporaryDirectory() as folder:
+        teachers = []
+        for number, (model, words) in enumerate(found):
+            # The texts' gold labels are in the first one's terms.
+            gold = (labels, dev) if number == 0 else (None, None if dev is None else (dev[0], None))
+            rows = given_rows(words, model, texts, gold[0], transfer, gold[1], max_length, seed)
+            teachers.append(_Teacher(model, *rows, orders[number], counts[number]))
         return _distilled(teachers, found[0][1], params, seed, device, precision, Path(folder))
 
 
@@ -138,7 +136,7 @@ class _Teacher:
 def _teacher(
     teacher: Path | str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The fine-tuned classifier and its tokenizer, read from the folder where they are not given."""
+    """The fine-tuned model and its tokenizer, read from the folder where they are not given."""
     from transformers import AutoTokenizer
 
     from potstill.models.loading import check_folder, load_classifier
@@ -146,12 +144,12 @@ def _teacher(
     if not isinstance(teacher, (str, Path)):
         if tokenizer is None:
             raise ModelError("the teacher is a loaded model; give its tokenizer too: distill(..., tokenizer=...)")
-        _check_classifier(type(teacher).__name__)
+        _check_head(type(teacher).__name__)
         return teacher, tokenizer
     folder = Path(teacher)
     known = check_folder(folder)
     model = load_classifier(folder)
-    _check_classifier((known.get("architectures") or [f"model without a head ({folder})"])[0])
+    _check_head((known.get("architectures") or [f"model without a head ({folder})"])[0])
     if tokenizer is None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -185,14 +183,30 @@ def _orders(models: Sequence[PreTrainedModel]) -> list[list[int]]:
     for model, where in zip(models, wheres, strict=True):
         if task_of(model) != task:
             raise ModelError(f"the teacher in {where} is for {task_of(model)}, the first one for {task}")
-    if task == "regression":
-        return [[0]] * len(models)  # one output each, whatever it is called
+    if task in ("regression", "question_answering"):
+        return [list(range(models[0].config.num_labels))] * len(models)  # outputs without names
     return [match_labels(own, names[0], where) for own, where in zip(names, wheres, strict=True)]
 
 
-def _check_classifier(name: str) -> None:
-    if "ForSequenceClassification" not in name:
-        raise ModelError(f"the teacher is a {name}; give a fine-tuned sequence classifier")
+def _check_head(name: str) -> None:
+    if not name.endswith(tuple(head.suffix for head in HEADS.values())):
+        known = ", ".join(dict.fromkeys(head.suffix for head in HEADS.values()))
+        raise ModelError(f"the teacher is a {name}; give a fine-tuned model (...{known})")
+
+
+def _check_tokenizers(found: Sequence[tuple[PreTrainedModel, PreTrainedTokenizerBase]]) -> None:
+    """Teachers of entities or answers speak of the same tokens."""
+    (first, words), *others = found
+    if task_of(first) in OF_PLACES and any(_vocabulary(other) != _vocabulary(words) for _, other in others):
+        raise ModelError(
+            f"the teachers have several tokenizers, but those of a {task_of(first)} task answer token by token, "
+            "together; give teachers of one tokenizer"
+        )
+
+
+def _vocabulary(words: PreTrainedTokenizerBase) -> dict[str, int]:
+    found: dict[str, int] = words.get_vocab()
+    return found
 
 
 def _check_length(model: PreTrainedModel, max_length: int) -> None:
@@ -214,112 +228,6 @@ def _params(model: PreTrainedModel, layers: Sequence[int] | None, settings: Mapp
     return params
 
 
-def _rows(
-    words: PreTrainedTokenizerBase,
-    model: PreTrainedModel,
-    texts: Sequence[Text],
-    labels: Sequence[Label] | None,
-    transfer: Sequence[Text],
-    dev: tuple[Sequence[Text], Sequence[Label] | None] | None,
-    max_length: int,
-    seed: int,
-) -> tuple[TokenDataset, TokenDataset]:
-    """Token ids and labels for training and for dev."""
-    groups = {"texts": (texts, labels), "transfer": (transfer, None)} | ({} if dev is None else {"dev": dev})
-    pair = len(texts) > 0 and not isinstance(texts[0], str)
-    found = {}
-    for name, (group, gold) in groups.items():
-        _check_texts(name, group, pair=pair)
-        if name != "transfer" and len(group) < (2 if dev is None else 1):
-            raise EmptyDataError(f"{name} has {len(group)} texts; give some more")
-        found[name] = _tokenized(words, model, group, _gold(model, name, gold, len(group)), max_length)
-    if dev is None:
-        order = np.random.default_rng(seed).permutation(len(texts))
-        held = max(round(DEV_SHARE * len(texts)), 1)
-        found["dev"] = found["texts"].select(np.sort(order[:held]))
-        found["texts"] = found["texts"].select(np.sort(order[held:]))
-    return TokenDataset.concatenate([found["texts"], *([found["transfer"]] if transfer else [])]), found["dev"]
-
-
-def _check_texts(name: str, texts: Sequence[Text], *, pair: bool) -> None:
-    if isinstance(texts, str):
-        raise FormatError(f"{name} is one string; give a list of texts")
-    for row, text in enumerate(texts):
-        parts = text if pair and isinstance(text, (tuple, list)) else (text,)
-        if len(parts) != (2 if pair else 1) or not all(isinstance(part, str) for part in parts):
-            wanted = "a pair of strings" if pair else "a string"
-            raise FormatError(f"{name}[{row}] is {text!r:.80}; it has to be {wanted}, as texts[0] is")
-
-
-def _gold(model: PreTrainedModel, name: str, labels: Sequence[Label] | None, rows: int) -> Labels:
-    """[rows, ...] gold labels in the form of the teacher's task; -1 or NaN where there are none."""
-    if labels is not None and len(labels) != rows:
-        raise LabelError(f"{name} has {rows} texts and {len(labels)} labels; give one label for each text")
-    task = task_of(model)
-    if task == "regression":
-        return _numbers(name, [np.nan] * rows if labels is None else labels)
-    if task == "multi_label":
-        return _flags(model, name, labels, rows)
-    return np.full(rows, -1, dtype=np.int64) if labels is None else _indices(model, name, labels)
-
-
-def _numbers(name: str, labels: Sequence[Any]) -> Labels:
-    try:
-        found = np.array(labels, dtype=np.float32)
-    except (TypeError, ValueError):
-        found = np.empty(0, dtype=np.float32)
-    if found.shape != (len(labels),):
-        raise LabelError(f"the teacher gives a number for each text, but the labels of {name} are not all numbers")
-    return found
-
-
-def _flags(model: PreTrainedModel, name: str, labels: Sequence[Any] | None, rows: int) -> Labels:
-    found = np.full((rows, model.config.num_labels), -1 if labels is None else 0, dtype=np.int64)
-    for row, held in enumerate(labels or ()):
-        if isinstance(held, str) or not isinstance(held, (Sequence, np.ndarray, set, frozenset)):
-            raise LabelError(f"{name} has the label {held!r} for text {row}; give a list of those that hold")
-        found[row, _indices(model, name, list(held))] = 1
-    return found
-
-
-def _indices(model: PreTrainedModel, name: str, labels: Sequence[Any]) -> Ints:
-    """Labels as the indices of the teacher's outputs."""
-    names = {str(label): index for label, index in model.config.label2id.items()}
-    known: dict[str | int, int] = names | {index: index for index in range(model.config.num_labels)}
-    values = [label if isinstance(label, str) else int(label) for label in labels]
-    unknown = next((value for value in values if value not in known), None)
-    if unknown is not None:
-        raise LabelError(f"the teacher does not know the label {unknown!r} of {name}; it knows {', '.join(names)}")
-    return np.array([known[value] for value in values], dtype=np.int64)
-
-
-def _tokenized(
-    words: PreTrainedTokenizerBase, model: PreTrainedModel, texts: Sequence[Text], labels: Labels, max_length: int
-) -> TokenDataset:
-    """Rows of token ids, with segment ids for pairs where the teacher's class has them."""
-    from potstill.models.families import tells_texts_apart
-
-    columns = list(zip(*texts, strict=True)) if texts and not isinstance(texts[0], str) else [texts]
-    encoded = (
-        words(*map(list, columns), truncation=True, max_length=max_length, return_token_type_ids=True)
-        if texts
-        else {"input_ids": [], "token_type_ids": []}
-    )
-    types = len(columns) == 2 and tells_texts_apart(model.config.to_dict())
-    lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
-    return TokenDataset(
-        _flat(encoded["input_ids"]).astype(np.int32),
-        lengths,
-        _flat(encoded["token_type_ids"]).astype(np.int8) if types else None,
-        labels,
-        words.pad_token_id or 0,
-    )
-
-
-def _flat(rows: Sequence[Sequence[int]]) -> Ints:
-    return np.array([value for row in rows for value in row], dtype=np.int64)
-
-
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
@@ -332,13 +240,13 @@ def _distilled(
     precision: str,
     work: Path,
 ) -> Distilled:
-    from potstill.distillation.ensembles import average, pooled
+    from potstill.distillation.ensembles import average, ordered, pooled, side_by_side
     from potstill.distillation.signals import StoredSignals
     from potstill.models.student import student_from_layers
     from potstill.training.assistants import Teaching, through_assistants
     from potstill.training.loop import Setting
     from potstill.training.precision import choose_device, choose_precision, product_size
-    from potstill.training.predict import predict_logits
+    from potstill.training.predict import predict_logits, predict_signals
     from potstill.training.together import objective_for, train_students
 
     first, weights = teachers[0], [one.weight for one in teachers]
@@ -346,19 +254,16 @@ def _distilled(
     chosen, _ = choose_precision(precision, where, *product_size(first.model.config), work / "precision.json")
     setting = Setting("distill", params, seed, where, chosen, work / "checkpoints")
     # The teachers' logits are computed once; what terms need beside them is asked of the first, live.
-    learned, held = (
-        [predict_logits(one.model.to(where), split, precision=chosen)[:, one.order] for one, split in pairs]
-        for pairs in ([(one, one.rows) for one in teachers], [(one, one.dev) for one in teachers])
-    )
+    learned = [ordered(predict_signals(one.model.to(where), one.rows, precision=chosen), one.order) for one in teachers]
+    held = [ordered(predict_logits(one.model, one.dev, precision=chosen), one.order) for one in teachers]
     task = task_of(first.model)
     answers = pooled(held, weights, task)
-    gold = dev.labels if labelled(dev.labels).all() else _answered(task, answers)
+    gold = dev.labels if labelled(dev.labels).any() else _answered(task, answers, dev.labels)
 
     def score(model: PreTrainedModel) -> float:
         return SCORINGS[task].score(predict_logits(model, dev, device=where, precision=chosen), gold)
 
-    signals = learned[0] if len(teachers) == 1 else np.stack(learned, axis=-2)
-    source = average(StoredSignals(signals, np.arange(len(rows))), weights)
+    source = average(StoredSignals(side_by_side(learned), np.arange(len(rows))), weights)
     teaching = through_assistants(params, Teaching(first.model, source, params.layers), rows, score, setting)
     each = [teaching.layers] if params.mutual is None else params.mutual.students
     students = [student_from_layers(teaching.model, layers) for layers in each]
@@ -370,18 +275,28 @@ def _distilled(
     return Distilled(student.cpu(), words, report | _scores(task, predict_logits(student, dev), answers, dev.labels))
 
 
-def _answered(task: TaskKind, logits: Floats) -> Labels:
-    """A model's answers in the form of gold labels."""
+def _answered(task: TaskKind, logits: npt.NDArray[Any], labels: Labels) -> Labels:
+    """A model's answers in the form of gold labels; `labels` are of that form."""
     if task == "regression":
         return logits[:, 0]
+    if task == "question_answering":
+        return np.array([best_tokens(row) for row in logits], dtype=SPAN)
+    if task == "token_classification":
+        found, classes, start = labels.copy(), logits.argmax(axis=1), 0
+        for row, own in enumerate(labels):
+            asked = own != IGNORED
+            found[row] = own.copy()
+            found[row][asked] = classes[start : start + asked.sum()]
+            start += asked.sum()
+        return found
     return (logits > 0).astype(np.int64) if task == "multi_label" else logits.argmax(axis=1)
 
 
-def _scores(task: TaskKind, student: Floats, teacher: Floats, labels: Labels) -> dict[str, float]:
+def _scores(task: TaskKind, student: npt.NDArray[Any], teacher: npt.NDArray[Any], labels: Labels) -> dict[str, float]:
     from potstill.evaluation.summary import Answers, likeness
 
     found = likeness(*(Answers(logits, 1.0, 0, 0, task) for logits in (teacher, student)))
-    if labelled(labels).all():
+    if labelled(labels).any():
         scoring = SCORINGS[task]
         found[scoring.key], found[f"teacher_{scoring.key}"] = (
             scoring.score(logits, labels) for logits in (student, teacher)

@@ -68,7 +68,7 @@ def run(stage: Stage) -> Result:
     answers = _answers(stage, test, texts, gold, students["int8"], card)
     metrics = _metrics(stage, gold, answers, card)
     figures = _figures(stage, gold, answers, metrics, card)
-    metrics["proof"] = _proof(stage, gold, answers, card)
+    metrics["proof"] = _proof(stage, test, gold, answers, card)
     _write_evaluation(stage, texts, gold, answers, metrics, figures, students[SHIPPED[card.variant]])
     metrics["evaluation_sha256"] = sha256_file(stage.outs["evaluation"] / MANIFEST)
     _add_speeds(metrics, _speeds(stage, texts, students, card), SHIPPED[card.variant])
@@ -159,13 +159,13 @@ def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: Mod
     }
 
 
-def _proof(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
+def _proof(
+    stage: Stage, test: TokenDataset, gold: Gold, answers: Mapping[str, Answers], card: ModelCard
+) -> dict[str, Any]:
     """The first seed's student as it ships, and the further seeds of the proof stage."""
     names = {"student": SHIPPED[card.variant], "pretrained": "control", "initialised": "initialised"}
     first = Seed(stage.project.seed, {role: answers[name] for role, name in names.items()})
-    # Params let tasks of places in texts have no further seeds.
-    further = [] if isinstance(gold, GoldTags | GoldAnswers) else read_seeds(stage.deps["proof"], gold)
-    seeds = [first, *further]
+    seeds = [first, *read_seeds(stage.deps["proof"], test.labels)]
     return prove(gold, answers["teacher"], seeds, stage.params(Evaluate), bootstrap_seed=stage.project.seed)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from potstill.artifacts import whole_folder, write_json, write_manifest
-from potstill.config import Export
+from potstill.config import OF_PLACES, Export
 from potstill.data.batches import TokenDataset
 from potstill.errors import ParityError
 from potstill.evaluation.calibration import calibrated
@@ -112,9 +112,11 @@ def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset
         "temperature": 1.0 if temperature is None else temperature,
         "inputs": list(input_names(pair=info["token_types"])),
     }
+    if task in OF_PLACES:
+        model |= {"stride": info["stride"]}
     if task == "question_answering":
         train = info["splits"]["train"]
-        model |= {"stride": info["stride"], "no_answer": train["questions"] > train["answers"]}
+        model |= {"no_answer": train["questions"] > train["answers"]}
     with whole_folder(stage.outs["serving"]) as folder:
         shutil.copyfile(stage.outs["export"] / f"student.{variant}.onnx", folder / "model.onnx")
         shutil.copyfile(tokenizer_folder(stage, student=True) / "tokenizer.json", folder / "tokenizer.json")

@@ -105,7 +105,9 @@ class _Probe:
             setting = replace(prepare_setting(stage, plan, student), name="probe", checkpoints=Path(folder))
             train(student, self.rows, objective, self._agreement(setting), setting)
         logits = predict_logits(student, self.dev)
-        agreement, distance = likeness(*(Answers(side, 1.0, 0, 0, self.task) for side in (self.answers, logits))).values()
+        agreement, distance = likeness(
+            *(Answers(side, 1.0, 0, 0, self.task) for side in (self.answers, logits))
+        ).values()
         score = self.scoring.score(logits, self.dev.labels)
         return Probed(tuple(layers), agreement, distance, score, time.monotonic() - start)
 

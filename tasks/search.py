@@ -85,7 +85,9 @@ class _Search:
             raise ParamsError(f"search.losses has none for a {task} task: {next(iter(missed.values()))}")
         for name, reason in missed.items():
             say(f"search: without {name!r} of search.losses: {reason}")
-        changed: dict[str, object] = {"losses": {name: terms for name, terms in search.losses.items() if name not in missed}}
+        changed: dict[str, object] = {
+            "losses": {name: terms for name, terms in search.losses.items() if name not in missed}
+        }
         if task == "regression":  # a number has no temperature to choose
             changed["temperature"] = [self.params.distill.temperature]
         return search.model_copy(update=changed)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
-from potstill.config import SPLITS, Tokenize, Vocabulary
+from potstill.config import OF_PLACES, SPLITS, Tokenize, Vocabulary
 from potstill.data.batches import TokenDataset, label_type
 from potstill.data.corpus import LEARNED
 from potstill.data.tokenization import (
@@ -31,6 +31,7 @@ from potstill.data.tokenization import (
     window_stride,
     write_tokens,
 )
+from potstill.errors import ModelError
 from potstill.models.families import tells_texts_apart
 from potstill.models.members import MEMBERS
 from potstill.models.vocabulary import dropped_words, trim_tokenizer
@@ -47,7 +48,7 @@ def run(stage: Stage) -> Result:
     with whole_folder(out) as folder:
         tables = {split: pq.read_table(prepared / f"{split}.parquet") for split in SPLITS}
         shared = {"max_length": plan.max_length} | {key: about[key] for key in ("task", "pair", "labels")}
-        if about["task"] == "question_answering":
+        if about["task"] in OF_PLACES:
             shared["stride"] = window_stride(plan.max_length, plan.stride)
         info = _write_whole(base, folder, tables, shared)
         student, words = _write_student(base, folder, tables, info, plan.vocabulary)
@@ -101,6 +102,11 @@ def _write_member(base: Path, folder: Path, tables: Mapping[str, pa.Table], info
         shutil.rmtree(own)
         if not any(own.parent.iterdir()):
             own.parent.rmdir()
+    elif info["task"] in OF_PLACES:
+        raise ModelError(
+            f"ingest.teachers.{base.name} has another tokenizer than ingest.teacher, but the teachers of a "
+            f"{info['task']} task answer token by token, together; give one with the same tokenizer.json"
+        )
 
 
 def _write_student(
@@ -171,9 +177,11 @@ def _with_words(tables: Mapping[str, pa.Table], words: list[str]) -> dict[str, p
 def _result(info: Info, student: Info | None) -> Result:
     rows, cut = (sum(split[part] for split in info["splits"].values()) for part in ("rows", "truncated"))
     tokens = _tokens(info)
-    summary = (
-        f"{tokens:,} tokens of {rows:,} texts; {cut:,} ({cut / max(rows, 1):.2%}) were cut at {info['max_length']}"
-    )
+    if info["task"] in OF_PLACES:
+        summary = f"{tokens:,} tokens in {rows:,} windows; {cut:,} texts have several, of {info['max_length']} at most"
+    else:
+        share = f"{cut:,} ({cut / max(rows, 1):.2%})"
+        summary = f"{tokens:,} tokens of {rows:,} texts; {share} were cut at {info['max_length']}"
     metrics = {"tokens": float(tokens), "truncated": float(cut)}
     if student is None:
         return Result(summary, metrics)

@@ -13,9 +13,6 @@ from potstill.data.tagged import Tagged, from_spans, from_tagged_words, from_tex
 from potstill.data.tags import TaggedUnit, Unit, units_of
 from potstill.errors import LabelError, MissingColumnError
 
-# The tasks of such rows.
-ANNOTATED = ("token_classification", "question_answering")
-
 
 @dataclass(frozen=True)
 class Annotated:
@@ -57,7 +54,7 @@ def annotated_rows(
     questions, contexts = table.column(first), table.column(second)
     answers = table.column(label.column) if any(marked) else [None] * len(table)
     return [
-        _asked(questions[row], contexts[row], answers[row] if marked[row] else None, table.place(row), marked[row])
+        asked(questions[row], contexts[row], answers[row] if marked[row] else None, table.place(row), marked[row])
         for row in range(len(table))
     ]
 
@@ -123,7 +120,12 @@ def _untagged(words: Any, label: LabelTags, where: str) -> Tagged:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def _asked(question: Any, context: Any, answers: Any, where: str, marked: bool) -> Annotated:
+def asked(question: Any, context: Any, answers: Any, where: str, marked: bool) -> Annotated:
+    """A question, its context and, where it is marked, the answers as characters of the cleaned context.
+
+    Raises:
+        LabelError: answers of another form than SQuAD's, or not where they are said to be.
+    """
     raw = "" if context is None else str(context)
     spans = _spans(raw, answers, where) if marked else []
     units = units_of(raw, {place for span in spans for place in span})

@@ -1,21 +1,17 @@
-"""Token ids of rows whose labels are places in their text: a label for each token, or a window of a context a row."""
+"""Token ids of rows whose labels are places in their text: windows of texts, a label for each token, or of contexts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from potstill.data.alignment import UNANSWERED, UNSEEN, sight, speakers, token_labels
+from potstill.data.alignment import UNANSWERED, UNSEEN, sight, token_labels
 from potstill.data.batches import TOKEN_LABELS, TOKEN_SPAN
 from potstill.data.tags import Unit, units_of
-from potstill.data.windows import NONE, Window, Windower, answer_tokens
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from potstill.data.windows import NONE, TextWindower, Window, Windower, answer_tokens
 
 _ROWS_AT_ONCE = 1000
 # Of `data/prepared`: [start, end, class] of each unit; [start, end] of each answer.
@@ -25,11 +21,15 @@ ANSWERS = pa.list_(pa.list_(pa.int32(), 2))
 
 @dataclass
 class TagCounts:
-    """What was written of a split of texts with entities; `unseen` units have no token, mostly by truncation."""
+    """What was written of a split of texts with entities: rows are windows, `truncated` texts have several.
+
+    `unseen` units have no token.
+    """
 
     rows: int = 0
     tokens: int = 0
     truncated: int = 0
+    texts: int = 0
     units: int = 0
     unseen: int = 0
 
@@ -49,15 +49,16 @@ class WindowCounts:
 # --- entities ---------------------------------------------------------------------------------------------------------
 
 
-def write_tagged(table: pa.Table, tokenizer: Tokenizer, path: Path) -> TagCounts:
+def write_tagged(table: pa.Table, windower: TextWindower, path: Path) -> TagCounts:
     """Tokenize a prepared split of texts with entities.
 
-    The file's columns are `id`, `input_ids`, `label` (of each token: a class; `UNANSWERED` where the row has no gold;
-    `IGNORED` where no answer is asked of the token) and `units` (of each unit: OWN, SHARED or CUT).
+    The file's columns are `id` (of the text), `input_ids`, `label` (of each token: a class; `UNANSWERED` where the row
+    has no gold; `IGNORED` where no answer is asked of the token) and `units` (of each unit that is asked of the window:
+    OWN, SHARED or CUT).
 
     Args:
         table: columns `id`, `text`, `label` of type UNIT_LABELS (null: none).
-        tokenizer: one that cuts and does not pad.
+        windower: cuts.
         path: the Arrow stream to write.
     """
     counts = TagCounts()
@@ -71,28 +72,31 @@ def write_tagged(table: pa.Table, tokenizer: Tokenizer, path: Path) -> TagCounts
     )
     with path.open("wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
         for start in range(0, table.num_rows, _ROWS_AT_ONCE):
-            rows = table.slice(start, _ROWS_AT_ONCE)
-            columns = _tagged(rows, tokenizer, counts)
-            stream.write_batch(pa.record_batch([rows.column("id").combine_chunks(), *columns], schema=schema))
+            stream.write_batch(_tagged(table.slice(start, _ROWS_AT_ONCE), windower, counts, schema))
     return counts
 
 
-def _tagged(rows: pa.Table, tokenizer: Tokenizer, counts: TagCounts) -> list[pa.Array]:
+def _tagged(rows: pa.Table, windower: TextWindower, counts: TagCounts, schema: pa.Schema) -> pa.RecordBatch:
     texts, marks = rows.column("text").to_pylist(), rows.column("label").to_pylist()
-    encodings = tokenizer.encode_batch(texts)
-    ids, labels, seen = [], [], []
-    for encoding, text, mark in zip(encodings, texts, marks, strict=True):
-        units, tags = row_units(text, mark)
-        tokens = speakers(encoding.offsets, encoding.special_tokens_mask, units)
-        ids.append(encoding.ids)
-        labels.append(token_labels(tokens, tags, len(encoding.ids)))
-        seen.append(sight(tokens))
-        counts.rows += 1
-        counts.tokens += len(encoding.ids)
-        counts.truncated += bool(encoding.overflowing)
-        counts.units += len(units)
-        counts.unseen += int((tokens == UNSEEN).sum())
-    return [pa.array(ids, pa.list_(pa.int32())), pa.array(labels, TOKEN_LABELS), pa.array(seen, pa.list_(pa.int8()))]
+    units, tags = zip(*(row_units(text, mark) for text, mark in zip(texts, marks, strict=True)), strict=True)
+    owners, ids, labels, seen = [], [], [], []
+    for row, own, windows in zip(rows.column("id").to_pylist(), tags, windower(texts, units), strict=True):
+        for window in windows:
+            owners.append(row)
+            ids.append(window.ids)
+            labels.append(token_labels(window.tokens, own[window.asked], len(window.ids)))
+            seen.append(sight(window.tokens))
+            counts.unseen += int((window.tokens == UNSEEN).sum())
+            counts.tokens += len(window.ids)
+        counts.texts += 1
+        counts.rows += len(windows)
+        counts.truncated += len(windows) > 1
+        counts.units += len(own)
+    columns = [
+        pa.array(owners, pa.string()), pa.array(ids, pa.list_(pa.int32())), pa.array(labels, TOKEN_LABELS),
+        pa.array(seen, pa.list_(pa.int8())),
+    ]  # fmt: skip
+    return pa.record_batch(columns, schema=schema)
 
 
 def row_units(text: str, mark: Sequence[Sequence[int]] | None) -> tuple[list[Unit], list[int]]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import GENERATOR, SPLITS, Augment, LabelOrder, MarkLabel, Prepare, TaskKind
+from potstill.config import GENERATOR, OF_PLACES, SPLITS, Augment, LabelOrder, MarkLabel, Prepare, TaskKind
 from potstill.config import Table as TableParams
-from potstill.data.annotated import ANNOTATED, annotated_rows
+from potstill.data.annotated import annotated_rows
 from potstill.data.augmentation import augment
 from potstill.data.cleaning import clean, comparable
 from potstill.data.labels import Value, read_labels
@@ -165,7 +165,7 @@ def _read(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
 def _rows(table: Table, wanted: TableParams, params: Prepare) -> list[Row]:
     names = wanted.text or params.text
     first, second = (names, None) if isinstance(names, str) else names
-    if params.task in ANNOTATED:
+    if params.task in OF_PLACES:
         return _annotated(table, wanted, params, first, second)
     texts = [clean(value) for value in table.column(first)]
     pairs: Sequence[str | None] = (
@@ -206,7 +206,7 @@ def _check_labelled(rows: Sequence[Row], task: TaskKind) -> None:
             f"all {len(rows)} labelled rows are copies of one text ({rows[0].text[:60]!r}); "
             "give distinct texts, or check prepare.text"
         )
-    if task not in ANNOTATED:
+    if task not in OF_PLACES:
         check_varied([row.label for row in rows])
 
 

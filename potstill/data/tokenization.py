@@ -14,7 +14,7 @@ import pyarrow as pa
 from potstill.artifacts import MANIFEST, write_json
 from potstill.data.batches import fill_labels
 from potstill.data.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts, write_tagged, write_windows
-from potstill.data.windows import Windower
+from potstill.data.windows import TextWindower, Windower
 from potstill.errors import ModelError, SequenceLengthError
 from potstill.models.loading import TOKENIZER_FILES
 
@@ -141,7 +141,7 @@ def schema(label: pa.DataType, *, types: bool) -> pa.Schema:
 
 
 def window_stride(max_length: int, stride: int | None) -> int:
-    """Tokens that neighbouring windows of a context share, as params give them or a quarter of a window."""
+    """Tokens that neighbouring windows share, as params give them or a quarter of a window."""
     return max_length // 4 if stride is None else stride
 
 
@@ -162,15 +162,15 @@ def write_tokens(
         path: the file to write.
         label: type of the column `label` to write (`batches.label_type`); None: int64, a class index.
         token_types: whether the model tells the texts of a pair apart.
-        stride: tokens that windows of a question's context share; None: a quarter of a window.
+        stride: tokens that windows of a text with entities, or of a question's context, share; None: a quarter.
     """
     kind = table.schema.field("label").type
-    if kind == UNIT_LABELS:
-        return write_tagged(table, tokenizer, path)
-    if kind == ANSWERS:
+    if kind in (UNIT_LABELS, ANSWERS):
         length = int((tokenizer.truncation or {})["max_length"])
-        windower = Windower(tokenizer, length, window_stride(length, stride))
-        return write_windows(table, windower, path, types=token_types)
+        cuts = (tokenizer, length, window_stride(length, stride))
+        if kind == UNIT_LABELS:
+            return write_tagged(table, TextWindower(*cuts), path)
+        return write_windows(table, Windower(*cuts), path, types=token_types)
     pair = "text_pair" in table.column_names
     counts = Counts()
     columns = schema(label or pa.int64(), types=pair and token_types)

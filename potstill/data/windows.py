@@ -1,7 +1,8 @@
-"""Questions about long contexts: overlapping windows of tokens, answers as tokens, and tokens back as characters.
+"""Long texts and contexts: overlapping windows of tokens, answers as tokens, and tokens back as characters.
 
-A window is the question and as much of the context as fits; the next one begins `stride` tokens before the last one's
-end, so that an answer at a border is whole in one of them (Devlin et al. 2019, section 4.2, and its SQuAD code).
+A window is as much of the text (of a question's context, behind the question) as fits; the next one begins `stride`
+tokens before the last one's end, so that an answer at a border is whole in one of them (Devlin et al. 2019, section
+4.2, and its SQuAD code). A unit of a text is asked of the window that sees more of its neighbours.
 Imports neither torch nor pandas: the service answers with it.
 """
 
@@ -14,8 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from potstill.data.alignment import UNSEEN, speakers
+
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
+
+    from potstill.data.tags import Unit
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
@@ -59,8 +64,7 @@ class Windower:
         Raises:
             ValueError: windows that share as much would not move on.
         """
-        if not 0 <= stride <= max_length // 4:
-            raise ValueError(f"windows of {max_length} tokens cannot share {stride}; at most {max_length // 4}")
+        _check_stride(max_length, stride)
         self._plain = type(tokenizer).from_str(tokenizer.to_str())
         self._plain.no_padding()
         self._plain.no_truncation()
@@ -85,6 +89,76 @@ def _window(encoding: Encoding) -> Window:
     context = np.array([part == 1 for part in encoding.sequence_ids])
     offsets[~context] = NOWHERE
     return Window(list(encoding.ids), list(encoding.type_ids), offsets)
+
+
+def _check_stride(max_length: int, stride: int) -> None:
+    if not 0 <= stride <= max_length // 4:
+        raise ValueError(f"windows of {max_length} tokens cannot share {stride}; at most {max_length // 4}")
+
+
+@dataclass(frozen=True)
+class TextWindow:
+    """One row of tokens of a text, and the units that are asked of it.
+
+    Attributes:
+        ids: [tokens] special ones included.
+        type_ids: [tokens] segment ids.
+        units: how many units of the text come before those of this window.
+        tokens: [units of this window] the token that speaks for each, `alignment.UNSEEN` where there is none.
+    """
+
+    ids: list[int]
+    type_ids: list[int]
+    units: int
+    tokens: Ints
+
+    @property
+    def asked(self) -> slice:
+        """Its units among those of the text."""
+        return slice(self.units, self.units + len(self.tokens))
+
+
+class TextWindower:
+    """Cuts texts into windows whose units follow each other without a gap. Safe to call from several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int, stride: int) -> None:
+        """Args: tokenizer: left as it is. max_length: tokens of a window. stride: tokens that neighbours share.
+
+        Raises:
+            ValueError: windows that share as much would not move on.
+        """
+        _check_stride(max_length, stride)
+        self._tokenizer = type(tokenizer).from_str(tokenizer.to_str())
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length, stride=stride)
+        self._stride = stride
+        self._step = max_length - self._tokenizer.num_special_tokens_to_add(False) - stride
+
+    def __call__(self, texts: Sequence[str], units: Sequence[Sequence[Unit]]) -> list[list[TextWindow]]:
+        """[rows] windows of each text with these units, one at least, in order."""
+        encodings = self._tokenizer.encode_batch(list(texts))
+        return [self._windows(*pair) for pair in zip(encodings, units, strict=True)]
+
+    def _windows(self, encoding: Encoding, units: Sequence[Unit]) -> list[TextWindow]:
+        parts = [encoding, *encoding.overflowing]
+        masks = [np.array(part.special_tokens_mask) == 0 for part in parts]
+        offsets = [np.array(part.offsets).reshape(-1, 2)[mask] for part, mask in zip(parts, masks, strict=True)]
+        # The text's tokens, each once: windows begin a step after another.
+        whole = np.concatenate([offsets[0], *(part[self._stride :] for part in offsets[1:])])
+        tokens = speakers(whole, np.zeros(len(whole), dtype=np.int64), units)
+        # A token that two windows have is asked of the one that has more before it and behind it.
+        borders = self._step * np.arange(1, len(parts)) + (self._stride + 1) // 2
+        owners = np.searchsorted(borders, tokens, side="right")
+        # A unit without a token goes with the one before it.
+        owners = np.maximum.accumulate(np.where(tokens == UNSEEN, 0, owners))
+        found = []
+        for number, (part, mask) in enumerate(zip(parts, masks, strict=True)):
+            first, last = np.searchsorted(owners, [number, number + 1])
+            own = tokens[first:last]
+            before = int(np.argmax(mask)) - number * self._step
+            own = np.where(own == UNSEEN, UNSEEN, own + before)
+            found.append(TextWindow(list(part.ids), list(part.type_ids), int(first), own))
+        return found
 
 
 def answer_tokens(window: Window, start: int, end: int) -> tuple[int, int]:

@@ -105,17 +105,39 @@ def pooled(members: Sequence[npt.NDArray[Any]], weights: Sequence[float], task: 
     """
     if len(members) == 1:
         return members[0]
+    together = side_by_side(members)
     if task != "question_answering":
-        return _pooled(members, weights, task)
-    found = np.empty(len(members[0]), dtype=object)
-    for row, sides in enumerate(zip(*members, strict=True)):
-        found[row] = _pooled([side[None] for side in sides], weights, task)[0]
+        return _pooled(together, weights, task)
+    found = np.empty(len(together), dtype=object)
+    for row, sides in enumerate(together):
+        found[row] = _pooled(sides[None], weights, task)[0]
     return found
 
 
-def _pooled(members: Sequence[npt.NDArray[Any]], weights: Sequence[float], task: TaskKind) -> Floats:
-    together = torch.stack([torch.from_numpy(one) for one in members], dim=-2)
-    found: Floats = ensemble_answers(together, weights, 1.0, task).numpy()
+def _pooled(members: npt.NDArray[Any], weights: Sequence[float], task: TaskKind) -> Floats:
+    found: Floats = ensemble_answers(torch.from_numpy(members), weights, 1.0, task).numpy()
+    return found
+
+
+def side_by_side(members: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Logits of several members, each [..., classes], as [..., members, classes], in objects too; of one, its own."""
+    if len(members) == 1:
+        return members[0]
+    if members[0].dtype.kind != "O":
+        return np.stack(members, axis=-2)
+    found = np.empty(len(members[0]), dtype=object)
+    for row, sides in enumerate(zip(*members, strict=True)):
+        found[row] = np.stack(sides, axis=-2)
+    return found
+
+
+def ordered(logits: npt.NDArray[Any], order: Sequence[int]) -> npt.NDArray[Any]:
+    """Logits with the outputs in that order, in objects too."""
+    if logits.dtype.kind != "O":
+        return logits[..., list(order)]
+    found = np.empty(len(logits), dtype=object)
+    for row, values in enumerate(logits):
+        found[row] = values[..., list(order)]
     return found
 
 

@@ -43,7 +43,7 @@ class Together(Outputs):
 
 
 class MutualLearning(Objective):
-    """For each student its own loss + weight * T^2 * KL(mean of the others || student at T), mean over the rows (or the tokens that answer).
+    """For each student its own loss + weight * T^2 * KL(mean of the others || student at T), mean over what answers.
 
     For other tasks than one class of several, the task's own loss takes the place of KL.
 

@@ -14,7 +14,7 @@ class Probed:
 
     Attributes:
         layers: it started from, from 0.
-        agreement: how alike its answers to dev are to its teacher's: the share of equal ones, of numbers the correlation.
+        agreement: share of the answers to dev that are its teacher's; of numbers the correlation.
         distance: from its teacher's answers: mean KL(teacher || candidate) in nats, of numbers the RMSE.
         score: the task's, on the gold labels of dev.
         seconds: it took.

@@ -227,7 +227,7 @@ class StoredSignals:
     """A source of teacher outputs: those of a store, in the order of a dataset's rows.
 
     Args:
-        logits: [stored, classes] in memory, or an array of a store.
+        logits: [stored, classes] in memory, or [stored] objects [tokens, outputs]; or an array of a store.
         positions: [rows] place of each row of the dataset among what is stored.
         layers: further arrays of a store, by name.
         holds: what these are.
@@ -238,7 +238,7 @@ class StoredSignals:
 
     def __init__(
         self,
-        logits: npt.NDArray[np.floating[Any]] | StoredColumn,
+        logits: npt.NDArray[Any] | StoredColumn,
         positions: Ints,
         layers: Mapping[str, StoredColumn] | None = None,
         holds: Needs = LOGITS,
@@ -289,9 +289,20 @@ class StoredSignals:
         found = {}
         for name in names_of(needs, self._holds):
             array = self._arrays[name]
-            values = array.read(rows, sequence) if isinstance(array, StoredColumn) else array[rows]
+            values = array.read(rows, sequence) if isinstance(array, StoredColumn) else _read(array, rows, sequence)
             found[name] = torch.from_numpy(np.asarray(values, dtype=np.float32))
         return give(found)
+
+
+def _read(array: npt.NDArray[Any], rows: Ints, sequence: int) -> npt.NDArray[Any]:
+    """Rows of an array in memory: [batch, ...], or of objects [batch, sequence, ...] with zeros behind each."""
+    found = array[rows]
+    if array.dtype.kind != "O":
+        return found
+    padded = np.zeros((len(rows), sequence, *found[0].shape[1:]), dtype=np.float32)
+    for place, values in enumerate(found):
+        padded[place, : len(values)] = values
+    return padded
 
 
 def _join(folder: Path, dataset: TokenDataset) -> Ints:

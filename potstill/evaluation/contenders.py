@@ -24,7 +24,7 @@ def teacher_pipeline(
         folder: a `save_pretrained` folder with its tokenizer.
         max_length: tokens after which a text is cut, as for the student.
         task: what it answers.
-        stride: of questions, tokens that windows share.
+        stride: of entities and questions, tokens that windows share.
     """
     from transformers import AutoTokenizer, pipeline
 
@@ -35,7 +35,7 @@ def teacher_pipeline(
         tokenizer.model_max_length = max_length
         tag = pipeline(
             "token-classification", model=load_classifier(folder), tokenizer=tokenizer, device="cpu",
-            aggregation_strategy="simple",
+            aggregation_strategy="simple", stride=stride,
         )  # fmt: skip
         return lambda texts: tag(texts[0]) if len(texts) == 1 else tag(texts, batch_size=BATCH)
     classify = pipeline("text-classification", model=load_classifier(folder), tokenizer=tokenizer, device="cpu")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from potstill.data.alignment import OWN, Ints, own_token, sight, speakers, unit_classes
+from potstill.data.alignment import OWN, Ints, own_token, sight, unit_classes
 from potstill.data.marking import row_units
 from potstill.data.tags import Unit, entities_of, types_named
 from potstill.evaluation import answers
@@ -20,8 +20,6 @@ from potstill.evaluation.metrics import Floats
 from potstill.evaluation.statistics import Moments
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
-
     from potstill.data.windows import Window
     from potstill.serving.runtime import Student
 
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 class GoldTags:
     """Gold entities of texts, and the tokens that speak for their units.
 
-    Units that have no token, mostly beyond the longest sequence, count: an entity there is one that was not found.
+    Units that have no token count: an entity there is one that was not found.
 
     Attributes:
         texts: [rows].
@@ -91,35 +89,31 @@ class GoldTags:
         ]
 
 
-def read_tags(path: Path, tokenizer: Tokenizer, names: Sequence[str]) -> GoldTags:
-    """Gold entities of a labelled split of `data/prepared`, seen by a tokenizer that cuts as the student's does."""
+def read_tags(path: Path, student: Student) -> GoldTags:
+    """Gold entities of a labelled split of `data/prepared`, in the windows that a student reads."""
     import pyarrow.parquet as pq
 
     rows = pq.read_table(path, columns=["text", "label"])
     texts: list[str] = rows.column("text").to_pylist()
     found = [row_units(text, mark) for text, mark in zip(texts, rows.column("label").to_pylist(), strict=True)]
     units = [row for row, _ in found]
-    encodings = tokenizer.encode_batch(texts)
     none = np.empty(0, dtype=np.int64)
+    windows = [window for row in student.text_windows(texts, units) for window in row]
     return GoldTags(
         texts,
         units,
         np.concatenate([none, *(np.array(tags, dtype=np.int64) for _, tags in found)]),
-        np.concatenate([none, *(sight(_tokens(*pair)) for pair in zip(encodings, units, strict=True))]),
-        [str(name) for name in names],
+        np.concatenate([none, *(sight(window.tokens) for window in windows)]),
+        [str(name) for name in student.card.labels],
     )
-
-
-def _tokens(encoding: Encoding, units: Sequence[Unit]) -> Ints:
-    return speakers(encoding.offsets, encoding.special_tokens_mask, units)
 
 
 def tag_logits(student: Student, texts: Sequence[str], units: Sequence[Sequence[Unit]]) -> Floats:
     """[answers, classes] logits of the serving runtime for given units of some texts, row after row."""
     parts = [np.empty((0, len(student.card.labels)), dtype=np.float32)]
-    for (encoding, logits), row in zip(student.read(texts), units, strict=True):
-        tokens = _tokens(encoding, row)
-        parts.append(logits[tokens[own_token(tokens)]])
+    windows = [window for row in student.text_windows(texts, units) for window in row]
+    for window, logits in zip(windows, student.read_windows(windows), strict=True):
+        parts.append(logits[window.tokens[own_token(window.tokens)]])
     return np.concatenate(parts)
 
 

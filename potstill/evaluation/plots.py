@@ -172,9 +172,7 @@ class Cost:
     front: bool
 
 
-def pareto(
-    models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], scoring: Scoring
-) -> tuple[str, bytes]:
+def pareto(models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], scoring: Scoring) -> tuple[str, bytes]:
     """The score over milliseconds and over megabytes, as SVG text and as PNG on white.
 
     Args:

@@ -9,19 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from potstill.artifacts import read_json, write_json
 from potstill.config import Evaluate
-from potstill.data.batches import label_array, label_column
+from potstill.data.alignment import IGNORED, flat_labels
+from potstill.data.batches import SPAN, label_column
 from potstill.errors import ChecksumError
 from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.metrics import Labels
 from potstill.evaluation.scoring import SCORINGS
 from potstill.evaluation.statistics import Comparison, compare_scores, paired_bootstrap
 from potstill.evaluation.summary import Answers, Gold, likeness, score_value
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CONTROLS = ("pretrained", "initialised")
 MODELS = ("student", *CONTROLS)
@@ -105,12 +110,20 @@ def flatten(proof: Mapping[str, Any]) -> dict[str, float]:
 
 
 def write_answers(folder: Path, labels: Labels, answers: Mapping[str, Answers]) -> None:
-    """Write one seed's answers to the test split into a folder: `predictions.parquet` and `models.json`."""
+    """Write one seed's answers to the test split into a folder: `predictions.parquet` and `models.json`.
+
+    A row is a text; of entities a token that answers, of questions a window.
+
+    Args:
+        folder: exists.
+        labels: [rows, ...] gold labels in the task's form.
+        answers: name of a model -> what it said.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {name: pa.array(list(one.logits), pa.list_(pa.float32())) for name, one in answers.items()}
-    pq.write_table(pa.table({"label": label_column(labels), **columns}), folder / "predictions.parquet")
+    columns = {name: _logits_column(one.logits) for name, one in answers.items()}
+    pq.write_table(pa.table({"label": _gold_column(labels), **columns}), folder / "predictions.parquet")
     about = {
         name: {
             "temperature": one.temperature,
@@ -121,6 +134,38 @@ def write_answers(folder: Path, labels: Labels, answers: Mapping[str, Answers]) 
         for name, one in answers.items()
     }
     write_json(folder / "models.json", about)
+
+
+def _gold_column(labels: Labels) -> pa.Array:
+    """Gold labels of what answers: of texts, of tokens that are asked, or the spans of windows."""
+    import pyarrow as pa
+
+    if labels.dtype == SPAN:
+        return pa.array(np.stack([labels["start"], labels["end"]], axis=1).tolist(), pa.list_(pa.int32()))
+    if labels.dtype.kind == "O":
+        flat = flat_labels(labels)
+        return pa.array(flat[flat != IGNORED])
+    return label_column(labels)
+
+
+def _logits_column(logits: npt.NDArray[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    numbers = pa.list_(pa.float32())
+    if logits.dtype.kind == "O":
+        return pa.array([row.tolist() for row in logits], pa.list_(numbers))
+    return pa.array(list(logits), numbers)
+
+
+def _logits_of(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """`_logits_column` undone."""
+    rows = column.to_pylist()
+    if rows and rows[0] and isinstance(rows[0][0], list):
+        found = np.empty(len(rows), dtype=object)
+        for place, row in enumerate(rows):
+            found[place] = np.array(row, dtype=np.float32)
+        return found
+    return np.array(rows, dtype=np.float32)
 
 
 def read_seeds(folder: Path, labels: Labels) -> list[Seed]:
@@ -137,6 +182,6 @@ def _read_answers(folder: Path, labels: Labels) -> dict[str, Answers]:
     import pyarrow.parquet as pq
 
     table, about = pq.read_table(folder / "predictions.parquet"), read_json(folder / "models.json")
-    if not np.array_equal(label_array(table.column("label")), labels):
+    if table.column("label").to_pylist() != _gold_column(labels).to_pylist():
         raise ChecksumError(f"{folder} is about other test rows than data/tokens holds; run the proof stage again")
-    return {name: Answers(np.array(table.column(name).to_pylist(), dtype=np.float32), **about[name]) for name in MODELS}
+    return {name: Answers(_logits_of(table.column(name)), **about[name]) for name in MODELS}

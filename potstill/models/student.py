@@ -23,6 +23,8 @@ _HEADS = {
         "DistilBertForSequenceClassification",
         {"bert.pooler.dense": "pre_classifier", "classifier": "classifier"},
     ),
+    "BertForTokenClassification": ("DistilBertForTokenClassification", {"classifier": "classifier"}),
+    "BertForQuestionAnswering": ("DistilBertForQuestionAnswering", {"qa_outputs": "qa_outputs"}),
     "BertForMaskedLM": (
         "DistilBertForMaskedLM",
         {
@@ -129,11 +131,12 @@ def distilbert_from_bert(teacher: PreTrainedModel, layers: Sequence[int], *, pai
 
     DistilBERT has no token types: row 0 of the teacher's is added to every position, which is exact for single texts.
     With the same layers all hidden states (batch, tokens, hidden) are the teacher's to rounding, and so are the logits
-    of a masked LM. The logits of a classifier are not: the pooler's weights go into `pre_classifier`, but BERT has a
+    of tokens. Those of a sequence classifier are not: the pooler's weights go into `pre_classifier`, but BERT has a
     tanh after them and DistilBERT a ReLU. Training has to close that.
 
     Args:
-        teacher: a BertForSequenceClassification or BertForMaskedLM.
+        teacher: a BertForSequenceClassification, BertForTokenClassification, BertForQuestionAnswering or
+            BertForMaskedLM.
         layers: teacher layers from 0, in the order in which the student stacks them.
         pair: whether the task is on pairs of texts.
 

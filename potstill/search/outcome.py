@@ -58,8 +58,7 @@ def write_outcome(found: Found, params: Params, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     front = {point.name for point in found.front}
     models = [
-        Cost(one.name, one.kind, one.score, one.milliseconds, one.megabytes, one.name in front)
-        for one in found.points
+        Cost(one.name, one.kind, one.score, one.milliseconds, one.megabytes, one.name in front) for one in found.points
     ]
     svg, png = plots.pareto(models, trial_dots(found), SCORINGS[params.prepare.task])
     write_json(folder / FACTS, facts(found, params))

@@ -22,9 +22,9 @@ from tokenizers import Encoding, Tokenizer
 
 from potstill.artifacts import verify
 from potstill.config import Strict, TaskKind
-from potstill.data.alignment import UNSEEN, own_token, sight, speakers, unit_classes
-from potstill.data.tags import entities_of, units_of
-from potstill.data.windows import Window, Windower, best_spans
+from potstill.data.alignment import UNSEEN, own_token, sight, unit_classes
+from potstill.data.tags import Unit, entities_of, units_of
+from potstill.data.windows import TextWindow, TextWindower, Window, Windower, best_spans
 from potstill.errors import ModelError
 
 A = TypeVar("A")
@@ -63,7 +63,7 @@ class ModelCard(Strict):
     pad_token_id: Annotated[int, Field(ge=0)]
     temperature: Annotated[float, Field(gt=0)]
     inputs: Annotated[list[Literal["input_ids", "attention_mask", "token_type_ids"]], Field(min_length=1)]
-    # Of questions: tokens that windows of a context share, and whether a context may have no answer.
+    # Tokens that windows of a long text or context share; of questions, whether a context may have no answer.
     stride: Annotated[int, Field(ge=0)] = 0
     no_answer: bool = False
 
@@ -124,7 +124,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Tagging:
-    """The entities of one text, in order; whether it was longer than the model's limit and was cut."""
+    """The entities of one text, in order; never cut: a text beyond the model's limit is read in windows."""
 
     entities: list[Found]
     truncated: bool
@@ -239,8 +239,11 @@ class Student:
             raise ModelError(f"{folder} cannot be loaded ({_first(error)}); run the export stage again") from error
         self._tokenizer.enable_truncation(self.card.max_length)
         self._tokenizer.no_padding()
+        cuts = (self._tokenizer, self.card.max_length, self.card.stride)
         if self.card.kind == "question_answering":
-            self._windower = Windower(self._tokenizer, self.card.max_length, self.card.stride)
+            self._windower = Windower(*cuts)
+        if self.card.kind == "token_classification":
+            self._text_windower = TextWindower(*cuts)
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
         """The answer for each text, in the caller's order.
@@ -293,38 +296,41 @@ class Student:
 
     def tagging(self, texts: Sequence[str]) -> Work[Tagging]:
         """The work of `tag`."""
-        reading = self.reading(texts)
-        return Work(
-            reading.rows,
-            lambda found: [self._tagged(text, *read) for text, read in zip(texts, reading.finish(found), strict=True)],
-        )
+        units = [units_of(text) for text in texts]
+        rows = self.text_windows(texts, units)
 
-    def reading(self, texts: Sequence[str]) -> Work[tuple[Encoding, Floats]]:
-        """The work of `read`."""
+        def finish(found: list[Floats]) -> list[Tagging]:
+            logits = iter(found)
+            return [
+                self._tagged(text, own, windows, [next(logits) for _ in windows])
+                for text, own, windows in zip(texts, units, rows, strict=True)
+            ]
+
+        return Work([window for windows in rows for window in windows], finish)
+
+    def text_windows(self, texts: Sequence[str], units: Sequence[Sequence[Unit]]) -> list[list[TextWindow]]:
+        """[texts] the windows in which each is read, with the units that are asked of each."""
         if self.card.kind != "token_classification":
             raise TypeError(f"the model is for {self.card.kind}, not for entities")
-        encodings = self._tokenizer.encode_batch(list(texts))
-        return Work(encodings, lambda found: list(zip(encodings, found, strict=True)))
+        return self._text_windower(texts, units)
 
-    def read(self, texts: Sequence[str]) -> list[tuple[Encoding, Floats]]:
-        """The tokens of each text and their logits [tokens, labels], in the caller's order."""
-        return self._in_parts(texts, self.reading)
-
-    def _tagged(self, text: str, encoding: Encoding, logits: Floats) -> Tagging:
-        """The entities of a text from what `read` gave for it."""
-        units = units_of(text)
-        tokens = speakers(encoding.offsets, encoding.special_tokens_mask, units)
-        found = softmax(logits, self.card.temperature)
-        asked = own_token(tokens)
-        classes = unit_classes(logits[tokens[asked]].argmax(axis=1), sight(tokens))
-        # A unit that shares its token is as sure as that; one that was cut has no say.
-        sure = np.where(tokens == UNSEEN, 0.0, found.max(axis=1)[tokens])
-        tags = [str(self.card.labels[at]) for at in classes.tolist()]
+    def _tagged(
+        self, text: str, units: Sequence[Unit], windows: Sequence[TextWindow], logits: Sequence[Floats]
+    ) -> Tagging:
+        """The entities of a text from the logits of its windows."""
+        answers, sure = [], []
+        for window, values in zip(windows, logits, strict=True):
+            answers.append(values[window.tokens[own_token(window.tokens)]].argmax(axis=1))
+            most = softmax(values, self.card.temperature).max(axis=1)
+            # A unit that shares its token is as sure as that; one that has none has no say.
+            sure.append(np.where(window.tokens == UNSEEN, 0.0, most[window.tokens]))
+        classes = unit_classes(np.concatenate(answers), np.concatenate([sight(window.tokens) for window in windows]))
+        shares, tags = np.concatenate(sure), [str(self.card.labels[at]) for at in classes.tolist()]
         entities = []
         for kind, first, last in entities_of(tags):
             start, end = units[first].start, units[last - 1].end
-            entities.append(Found(kind, start, end, text[start:end], float(sure[first:last].mean())))
-        return Tagging(entities, bool(encoding.overflowing))
+            entities.append(Found(kind, start, end, text[start:end], float(shares[first:last].mean())))
+        return Tagging(entities, False)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -350,8 +356,8 @@ class Student:
         """[questions] the windows in which each (question, context) is read."""
         return self._windower([question for question, _ in questions], [context for _, context in questions])
 
-    def read_windows(self, windows: Sequence[Window]) -> list[Floats]:
-        """[tokens, 2] start and end logits of each window."""
+    def read_windows(self, windows: Sequence[Window] | Sequence[TextWindow]) -> list[Floats]:
+        """[tokens, labels] logits of each window; of a context [tokens, 2], start and end."""
         return self._compute(windows)
 
     def run(self, rows: Sequence[Tokens]) -> list[Floats]:

@@ -24,7 +24,7 @@ from potstill.models.student import student_from_layers
 from potstill.progress import say
 from potstill.training import finished
 from potstill.training.loop import Outcome, Setting, train
-from potstill.training.predict import predict_logits
+from potstill.training.predict import predict_signals
 from potstill.training.selection import Score
 
 if TYPE_CHECKING:
@@ -144,6 +144,6 @@ def _train(
     assistant = student_from_layers(teaching.model, teaching.layers)
     objective = teaching.objective(params, assistant, setting)
     outcome = train(assistant, dataset, objective, score, setting)
-    logits = predict_logits(assistant, dataset, device=setting.device, precision=setting.precision)
-    finished.keep(setting.checkpoints / "finished", assistant.cpu(), outcome, logits)
+    signals = predict_signals(assistant, dataset, device=setting.device, precision=setting.precision)
+    finished.keep(setting.checkpoints / "finished", assistant.cpu(), outcome, signals)
     return outcome

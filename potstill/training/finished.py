@@ -22,15 +22,14 @@ from potstill.training.loop import Outcome
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_SIGNALS = "signals.npy"
+_SIGNALS, _LENGTHS = "signals.npy", "signal-lengths.npy"
 
 
-def keep(
-    folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.NDArray[np.float32] | None = None
-) -> None:
+def keep(folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.NDArray[Any]) -> None:
     """Write a trained model, how its training ended, and what it says on rows of the caller's.
 
-    Of several processes the first writes, and the others wait for it.
+    `signals` are numbers [rows, ...], or [rows] objects [tokens, ...]. Of several processes the first writes, and the
+    others wait for it.
     """
     about = {"score": outcome.score, "scores": outcome.scores, "history": outcome.history, "rows": outcome.rows}
 
@@ -38,8 +37,11 @@ def keep(
         _be_quiet()
         with whole_folder(folder) as out:
             model.save_pretrained(out)
-            if signals is not None:
-                np.save(out / _SIGNALS, signals, allow_pickle=False)
+            numbers = signals
+            if signals.dtype.kind == "O":
+                np.save(out / _LENGTHS, np.array([len(row) for row in signals]), allow_pickle=False)
+                numbers = np.concatenate([*signals])
+            np.save(out / _SIGNALS, numbers, allow_pickle=False)
             write_manifest(out, about)
 
     here().from_first(write)
@@ -64,7 +66,7 @@ def _kept(folder: Path) -> Outcome | None:
 
 def copy_model(folder: Path, to: Path, tokenizer: Path) -> None:
     """Put a kept model and a tokenizer's files into a folder, as `save_model` would."""
-    shutil.copytree(folder, to, ignore=shutil.ignore_patterns(MANIFEST, _SIGNALS), dirs_exist_ok=True)
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns(MANIFEST, _SIGNALS, _LENGTHS), dirs_exist_ok=True)
     copy_tokenizer_files(tokenizer, to)
 
 
@@ -85,7 +87,13 @@ def _be_quiet() -> None:
     logging.disable_progress_bar()  # it knows no setting in the environment
 
 
-def signals(folder: Path) -> npt.NDArray[np.float32]:
+def signals(folder: Path) -> npt.NDArray[Any]:
     """What a kept model said, mapped."""
-    found: npt.NDArray[np.float32] = np.load(folder / _SIGNALS, mmap_mode="r", allow_pickle=False)
+    numbers: npt.NDArray[Any] = np.load(folder / _SIGNALS, mmap_mode="r", allow_pickle=False)
+    if not (folder / _LENGTHS).exists():
+        return numbers
+    lengths = np.load(folder / _LENGTHS, allow_pickle=False)
+    found = np.empty(len(lengths), dtype=object)
+    for row, (end, length) in enumerate(zip(np.cumsum(lengths).tolist(), lengths.tolist(), strict=True)):
+        found[row] = numbers[end - length : end]
     return found

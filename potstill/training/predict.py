@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +57,6 @@ class Collected:
         )
 
 
-@torch.inference_mode()
 def predict_logits(
     model: PreTrainedModel,
     dataset: TokenDataset,
@@ -73,19 +72,52 @@ def predict_logits(
     spans [rows] objects, each [tokens, 2]. Batches have `batch_tokens` padded tokens, by default as many as the device
     works through fastest. The model is put in evaluation mode and back in the mode it was in.
     """
+    collected = Collected(dataset, model.config.num_labels)
+    for batch, logits in _answers(model, dataset, batch_tokens, device, precision):
+        collected.add(batch, logits)
+        if advance is not None:
+            advance(len(batch.rows))
+    return collected.ordered()
+
+
+def predict_signals(
+    model: PreTrainedModel,
+    dataset: TokenDataset,
+    *,
+    device: torch.device | None = None,
+    precision: Precision = "fp32",
+) -> npt.NDArray[Any]:
+    """What a student can learn of a model's head, as `StoredSignals` takes it.
+
+    [rows, classes] logits in fp32; where tokens answer [rows] objects, each [tokens, outputs] of every token.
+    """
+    found: npt.NDArray[Any] = np.empty(len(dataset), dtype=object)
+    by_token = dataset.labels.dtype == SPAN or dataset.labels.dtype.kind == "O"
+    for batch, logits in _answers(model, dataset, None, device, precision):
+        lengths = batch.attention_mask.sum(axis=1)
+        for row, values, length in zip(batch.rows, logits, lengths, strict=True):
+            found[row] = values[:length].copy() if by_token else values
+    return found if by_token else np.stack(found)
+
+
+@torch.inference_mode()
+def _answers(
+    model: PreTrainedModel,
+    dataset: TokenDataset,
+    batch_tokens: int | None,
+    device: torch.device | None,
+    precision: Precision,
+) -> Iterator[tuple[Batch, npt.NDArray[np.float32]]]:
+    """Batch by batch the logits of a model in evaluation mode, padded as the batch is."""
     device = device or next(model.parameters()).device
     was_training = model.training
     model.eval()
-    collected = Collected(dataset, model.config.num_labels)
     for rows in sorted_batches(dataset.lengths, batch_tokens or BATCH_TOKENS.get(device.type, 8192)):
         batch = dataset.batch(rows)
         with autocast(device, precision):
             output = logits_of(model(**model_inputs(batch, device)))
-        collected.add(batch, output.float().cpu().numpy())
-        if advance is not None:
-            advance(len(rows))
+        yield batch, output.float().cpu().numpy()
     model.train(was_training)
-    return collected.ordered()
 
 
 def accuracy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:

@@ -9,7 +9,7 @@ import torch
 from potstill.distill import distill
 from potstill.errors import PotstillError
 from potstill.models.loading import load_classifier, save_model
-from tests.conftest import generate_rows
+from tests.conftest import BAD, GOOD, NEUTRAL, generate_rows
 from tests.tasks.test_teacher import save_other
 
 ROWS = generate_rows(120)
@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(
 
 
 def test_a_teacher_without_a_head_or_a_tokenizer(tiny_base: Path, teacher: Path) -> None:
-    with pytest.raises(PotstillError, match="give a fine-tuned sequence classifier"):
+    with pytest.raises(PotstillError, match=r"is a BertModel; give a fine-tuned model \(\.\.\.ForSequenceClass"):
         distill(tiny_base, TEXTS)
     with pytest.raises(PotstillError, match="give its tokenizer too"):
         distill(load_classifier(teacher), TEXTS)
@@ -222,3 +222,110 @@ def test_students_of_numbers_teach_each_other(tiny_base: Path, capsys: pytest.Ca
     model, words = load_classifier(tiny_base, ["score"], "regression"), AutoTokenizer.from_pretrained(tiny_base)
     distill(model, TEXTS, tokenizer=words, layers=[0], mutual={"students": [[0], [1]]}, **QUICK)
     assert "+ 1 * MSE to the mean of the others, for each of 2 students" in capsys.readouterr().out
+
+
+# --- answers that are places in a text --------------------------------------------------------------------------------
+
+SENTENCES = [
+    f"{good} in {place} with a {bad} story" for good in GOOD[:5] for place in ("movie", "camera") for bad in BAD[:3]
+]
+ENTITIES = [[[text.index(" in ") + 4, text.index(" with"), "LOC"]] for text in SENTENCES]
+QUESTIONS = [("where is it", f"{text} and {' '.join(NEUTRAL * 3)}") for text in SENTENCES]
+REPLIES = [{"text": [text[a:b]], "answer_start": [a]} for text, ((a, b, _),) in zip(SENTENCES, ENTITIES, strict=True)]
+MARKED: dict[str, tuple[Any, Any, list[str]]] = {
+    # In another order than O, B, I, as published models have it.
+    "token_classification": (SENTENCES, ENTITIES, ["B-LOC", "I-LOC", "B-PER", "I-PER", "O"]),
+    "question_answering": (QUESTIONS, REPLIES, ["LABEL_0", "LABEL_1"]),
+}
+
+
+@pytest.fixture(scope="module")
+def markers(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Two random teachers of each such task."""
+    found: dict[str, list[Path]] = {}
+    for task, (_, _, names) in MARKED.items():
+        found[task] = [tmp_path_factory.mktemp(f"{task}-{seed}") for seed in (1, 2)]
+        for seed, folder in enumerate(found[task]):
+            torch.manual_seed(seed)
+            model = load_classifier(tiny_base, names, task)  # type: ignore[arg-type]
+            with torch.no_grad():
+                model.get_submodule("qa_outputs" if task[0] == "q" else "classifier").weight.mul_(20)
+            save_model(model, folder, tiny_base)
+    return found
+
+
+@pytest.mark.parametrize("task", MARKED)
+@pytest.mark.parametrize("teachers", [1, 2])
+def test_entities_and_answers(task: str, teachers: int, markers: dict[str, list[Path]], tmp_path: Path) -> None:
+    texts, labels, _ = MARKED[task]
+    found = distill(
+        markers[task][:teachers], texts, labels, transfer=texts[:3], layers=[0, 2], terms=[{"kind": "hidden"}],
+        **(QUICK | {"max_length": 20}),
+    )  # fmt: skip
+    assert set(found.report) == {"rows", "dev_rows", "agreement", "kl", "f1", "teacher_f1"}
+    windows = task == "question_answering"  # contexts longer than one
+    assert (found.report["rows"] > len(texts)) == windows
+    assert (found.report["dev_rows"] > 3) == windows
+    found.save_pretrained(tmp_path)
+    names = list(load_classifier(tmp_path).config.id2label.values())
+    assert names == (["LABEL_0", "LABEL_1"] if windows else ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"])
+
+
+def test_a_student_of_all_layers_that_learns_nothing_answers_as_the_teacher(markers: dict[str, list[Path]]) -> None:
+    """Whatever the order of its labels; the loaded teacher stays as it is."""
+    from transformers import AutoTokenizer
+
+    for task, (texts, labels, names) in MARKED.items():
+        folder = markers[task][0]
+        teacher = load_classifier(folder)
+        found = distill(
+            teacher, texts, labels, tokenizer=AutoTokenizer.from_pretrained(folder), layers=[0, 1, 2, 3],
+            **(QUICK | {"learning_rate": 1e-12}),
+        )  # fmt: skip
+        assert found.report["agreement"] == 1
+        assert abs(found.report["kl"]) < 1e-6
+        assert found.report["f1"] == found.report["teacher_f1"]
+        assert list(teacher.config.id2label.values()) == names
+        told = distill(teacher, texts, tokenizer=AutoTokenizer.from_pretrained(folder), layers=[0], **QUICK)
+        assert set(told.report) == {"rows", "dev_rows", "agreement", "kl"}
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "message"),
+    [
+        (
+            "token_classification",
+            {"labels": [[[0, 3, "ORG"]]] * 30},
+            r"the type 'ORG' of texts\[0\]; it knows LOC, PER",
+        ),
+        ("token_classification", {"labels": [[[0, 999, "LOC"]]] * 30}, r"texts\[0\]: the span 0-999 is not within"),
+        ("token_classification", {"texts": QUESTIONS, "labels": None}, "a token_classification teacher takes single"),
+        ("question_answering", {"texts": SENTENCES, "labels": None}, "takes pairs of a question and its context"),
+        ("question_answering", {"labels": ["here"] * 30}, r"texts\[0\]: the answers are 'here'; write"),
+        ("question_answering", {"terms": [{"kind": "dist"}]}, "dist is of classes, and answers are spans"),
+    ],
+)
+def test_places_that_are_none(
+    task: str, changes: dict[str, Any], message: str, markers: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potstill.training.together.train", lambda *_: pytest.fail("it trained"))
+    texts, labels, _ = MARKED[task]
+    with pytest.raises(PotstillError, match=message):
+        distill(**({"teacher": markers[task][0], "texts": texts, "labels": labels} | QUICK | changes))
+
+
+def test_teachers_of_places_have_one_tokenizer_and_bio_labels(
+    markers: dict[str, list[Path]], tiny_base: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = markers["token_classification"][0]
+    other = AutoTokenizer.from_pretrained(folder)
+    other.add_tokens(["anotherword"])
+    save_model(load_classifier(folder), tmp_path, folder)
+    other.save_pretrained(tmp_path)
+    with pytest.raises(PotstillError, match="the teachers have several tokenizers"):
+        distill([folder, tmp_path], SENTENCES, ENTITIES, **QUICK)
+    unnamed = load_classifier(tiny_base, ["LABEL_0", "LABEL_1", "LABEL_2"], "token_classification")
+    with pytest.raises(PotstillError, match="labels are LABEL_0, LABEL_1, LABEL_2, not O and for each type B-TYPE"):
+        distill(unnamed, SENTENCES, tokenizer=other, **QUICK)

@@ -129,7 +129,8 @@ def test_signals_hold_every_members_logits_in_the_order_of_our_labels(finished: 
 def test_the_temperature_is_the_ensembles(finished: Path) -> None:
     teacher, tokens = finished / "data" / "teacher", finished / "data" / "tokens"
     labels = TokenDataset.open(tokens / "dev.arrow", 0).labels
-    logits = pooled(members_on(finished, "dev"), [member.weight for member in read_members(teacher)])
+    members = [*members_on(finished, "dev").swapaxes(0, 1)]
+    logits = pooled(members, [member.weight for member in read_members(teacher)], "single_label")
     assert read_json(teacher / "calibration.json")["temperature"] == pytest.approx(fit_temperature(logits, labels))
     assert verify(teacher)["dev_accuracy"] == accuracy(logits, labels)
 

@@ -23,16 +23,21 @@ def test_tags_go_to_the_tokens_that_speak(tiny_base: Path, tmp_path: Path) -> No
     classes = [0, 3, 0, 0, 1, 0]
     mark = [[start, end, tag] for (start, end), tag in zip(places, classes, strict=True)]
     table = tags_table([TEXT, TEXT + " " + "movie " * 20], [mark, None])
-    counts = write_tokens(table, load_tokenizer(tiny_base, 12), tmp_path / "a.arrow")
+    counts = write_tokens(table, load_tokenizer(tiny_base, 12), tmp_path / "a.arrow", stride=3)
     assert isinstance(counts, TagCounts)
-    assert (counts.rows, counts.truncated, counts.units) == (2, 1, 6 + 26)
+    # Windows of 10 words, each 7 behind the last: 26 words are in four.
+    assert (counts.texts, counts.rows, counts.truncated, counts.units) == (2, 1 + 4, 1, 6 + 26)
+    assert counts.unseen == 0
     dataset = TokenDataset.open(tmp_path / "a.arrow", 0)
-    assert labelled(dataset.labels).tolist() == [True, False]
-    first, second = dataset.labels
+    assert labelled(dataset.labels).tolist() == [True, False, False, False, False]
+    first, *others = dataset.labels
+    second = others[0]
     assert first[[0, -1]].tolist() == [IGNORED, IGNORED]  # special tokens
     assert first[first != IGNORED].tolist() == classes
     assert set(second.tolist()) == {IGNORED, UNANSWERED}
-    assert counts.unseen == 26 - (second == UNANSWERED).sum() > 0
+    # Each word is asked once, of the window that sees more around it.
+    asked = [np.flatnonzero(row == UNANSWERED).tolist() for row in others]
+    assert asked == [[*range(1, 10)], [*range(3, 10)], [*range(3, 10)], [*range(3, 6)]]
     batch = dataset.batch(np.array([1, 0]))
     assert batch.answers is not None
     assert batch.answers.shape == batch.input_ids.shape
@@ -41,7 +46,7 @@ def test_tags_go_to_the_tokens_that_speak(tiny_base: Path, tmp_path: Path) -> No
     assert batch.gold.sum() == len(classes)
     units = pa.ipc.open_stream(tmp_path / "a.arrow").read_all().column("units").to_pylist()
     assert units[0] == [1] * 6
-    assert units[1].count(-1) == counts.unseen
+    assert [len(row) for row in units[1:]] == [9, 7, 7, 3]
 
 
 def test_windows_of_a_question(tiny_base: Path, tmp_path: Path) -> None:

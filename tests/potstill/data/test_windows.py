@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.data.windows import NONE, NOWHERE, Span, Window, Windower, answer_tokens, best_spans
+from potstill.data.alignment import UNSEEN, speakers
+from potstill.data.tags import units_of
+from potstill.data.windows import (
+    NONE,
+    NOWHERE,
+    Span,
+    TextWindower,
+    Window,
+    Windower,
+    answer_tokens,
+    best_spans,
+)
 from tests.potstill.data.test_alignment import tokenizer
 
 MAX_LENGTH, STRIDE = 32, 6
@@ -127,3 +138,37 @@ def test_an_empty_context_has_no_answer() -> None:
 def test_windows_that_would_not_move_on_are_refused() -> None:
     with pytest.raises(ValueError, match="windows of 32 tokens cannot share 9; at most 8"):
         Windower(paired("wordpiece"), 32, 9)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bytes", "unigram"])
+@pytest.mark.parametrize("stride", [0, 3, 6])
+def test_every_unit_of_a_text_is_asked_once_of_a_window_that_has_its_token(kind: str, stride: int) -> None:
+    _, text = row(words=60)
+    words, units = tokenizer(kind), units_of(text)
+    (windows, (alone,)) = TextWindower(words, MAX_LENGTH, stride)([text, "today"], [units, units_of("today")])
+    assert len(windows) > 3
+    assert alone.ids == words.encode("today").ids
+    assert windows[0].asked.start == 0
+    assert all(before.asked.stop == after.asked.start for before, after in itertools.pairwise(windows))
+    assert windows[-1].asked.stop == len(units)
+    whole = words.encode(text)
+    speaks = speakers(whole.offsets, whole.special_tokens_mask, units)
+    context = MAX_LENGTH - 2
+    for number, window in enumerate(windows):
+        assert len(window.ids) == len(window.type_ids) <= MAX_LENGTH
+        assert (window.ids[0], window.ids[-1]) == (whole.ids[0], whole.ids[-1])
+        start = number * (context - stride)
+        assert window.ids[1:-1] == whole.ids[1:-1][start : start + context]
+        # The token that speaks for a unit in the whole text speaks for it here.
+        known = window.tokens != UNSEEN
+        assert (window.tokens[known] + start == speaks[window.asked][known]).all()
+        assert (speaks[window.asked][~known] == UNSEEN).all()
+        if stride and number and known.any():  # not from the window's very edge
+            assert window.tokens[known].min() > stride // 2
+
+
+def test_a_text_without_a_token_has_one_window() -> None:
+    ((empty,),) = TextWindower(tokenizer("wordpiece"), MAX_LENGTH, STRIDE)([""], [[]])
+    assert (len(empty.tokens), len(empty.ids)) == (0, 2)
+    with pytest.raises(ValueError, match="cannot share 9"):
+        TextWindower(tokenizer("wordpiece"), MAX_LENGTH, 9)

@@ -42,7 +42,7 @@ def averaged(members: Tensor, temperature: float) -> Any:
     scaled = members.double().numpy() / temperature
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     found = powers / powers.sum(axis=-1, keepdims=True)
-    return sum(weight * found[:, member] for member, weight in enumerate(WEIGHTS))
+    return sum(weight * found[..., member, :] for member, weight in enumerate(WEIGHTS))
 
 
 def dataset(count: int, seed: int = 0) -> TokenDataset:
@@ -65,7 +65,7 @@ def model(seed: int, **sizes: int) -> Any:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 7.0])
-@pytest.mark.parametrize("shape", [(8, 3, 4), (4, 3, 5, 4)])
+@pytest.mark.parametrize("shape", [(8, 3, 4), (4, 5, 3, 4)])
 def test_its_softmax_at_the_temperature_is_the_mean_of_the_softened_probabilities(
     shape: tuple[int, ...], temperature: float
 ) -> None:
@@ -109,13 +109,14 @@ def test_members_that_agree_teach_what_one_of_them_does() -> None:
 
 def test_what_it_answers_is_the_log_of_its_mean_probabilities() -> None:
     members = draw(8, 3, 4)
-    assert np.exp(pooled(members.numpy(), WEIGHTS)) == pytest.approx(averaged(members, 1.0), rel=1e-5)
-    assert (pooled(members[:, :1].numpy(), [1.0]) == members[:, 0].numpy()).all()
+    each = [*members.numpy().swapaxes(0, 1)]
+    assert np.exp(pooled(each, WEIGHTS, "single_label")) == pytest.approx(averaged(members, 1.0), rel=1e-5)
+    assert pooled(each[:1], [1.0], "single_label") is each[0]
 
 
 @pytest.mark.parametrize("shape", [(8, 4), (8, 2, 4)])
 def test_signals_of_another_number_of_teachers_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(SignalError, match=r"where \[batch, 3 teachers, \.\.\., classes\] are needed; run the signals"):
+    with pytest.raises(SignalError, match=r"where \[batch, \.\.\., 3 teachers, classes\] are needed; run the signals"):
         ensemble_logits(draw(*shape), WEIGHTS, 2.0)
 
 
@@ -189,5 +190,27 @@ def test_several_labels_are_averaged_yes_by_yes_and_numbers_as_they_are(temperat
     torch.testing.assert_close((found / temperature).sigmoid(), wanted)
     numbers = ensemble_answers(members, WEIGHTS, temperature, "regression")
     torch.testing.assert_close(numbers, mean_logits(members, WEIGHTS))
-    pool = pooled(members.numpy(), WEIGHTS, "regression")
+    pool = pooled([*members.numpy().swapaxes(0, 1)], WEIGHTS, "regression")
     np.testing.assert_allclose(pool, numbers.numpy())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_of_spans_the_choices_among_a_rows_tokens_are_averaged(temperature: float) -> None:
+    members = draw(2, 6, 3, 2)
+    members[1, 4:] = -torch.inf  # padding
+    found = ensemble_answers(members, WEIGHTS, temperature, "question_answering")
+    assert found.shape == (2, 6, 2)
+    for row, length in enumerate((6, 4)):
+        scaled = members[row, :length].double() / temperature
+        wanted = sum(weight * scaled[:, member].softmax(dim=0) for member, weight in enumerate(WEIGHTS))
+        torch.testing.assert_close((found[row, :length].double() / temperature).softmax(dim=0), wanted)
+        assert found[row, length:].isneginf().all()
+    each = [np.array([draw(5, 2, seed=at).numpy(), None], dtype=object) for at in range(3)]
+    for at, one in enumerate(each):
+        one[1] = draw(3, 2, seed=9 + at).numpy()
+    pool = pooled(each, WEIGHTS, "question_answering")
+    assert [row.shape for row in pool] == [(5, 2), (3, 2)]
+    one = sum(
+        weight * torch.from_numpy(side[1]).double().softmax(dim=0) for weight, side in zip(WEIGHTS, each, strict=True)
+    )
+    assert np.exp(pool[1]) == pytest.approx(np.asarray(one), rel=1e-5)

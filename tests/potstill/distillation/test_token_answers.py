@@ -13,6 +13,8 @@ from torch.nn import functional
 from potstill.config import parse_distill
 from potstill.data.batches import SPAN, Batch, TokenDataset
 from potstill.distillation.composition import Blend, Distillation
+from potstill.distillation.ensembles import average
+from potstill.distillation.mutual import MutualLearning, Together
 from potstill.distillation.objective import Supervised, Window
 from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.evaluation.scoring import best_tokens, entity_f1, token_span_f1
@@ -97,6 +99,60 @@ def test_tokens_that_are_asked_are_rows_and_no_others() -> None:
         assert gradient.isfinite().all()
         assert (gradient[torch.from_numpy(labels == X)] == 0).all()
         assert (gradient[torch.from_numpy(labels != X)].abs().sum(dim=1) > 0).all()
+
+
+class Several(Teacher):
+    """The same of three teachers, side by side."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.alone = [[row + 0.5 * number * row.flip(0) for row in self.logits] for number in range(3)]
+        self.logits = [torch.stack(rows, dim=1) for rows in zip(*self.alone, strict=True)]
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        found = torch.zeros((*batch.input_ids.shape, *self.logits[0].shape[1:]))  # as a store pads
+        for place, row in enumerate(batch.rows):
+            found[place, : LENGTHS[row]] = self.logits[row]
+        return Outputs(found)
+
+
+WEIGHTS = (0.5, 0.2, 0.3)
+
+
+@pytest.mark.parametrize("task", ["token_classification", "question_answering"])
+def test_several_teachers_teach_the_mean_of_their_softened_probabilities(task: Any) -> None:
+    """The loss is that against one teacher who has that mean."""
+    dataset, width, temperature = (*((tags(), CLASSES) if task == "token_classification" else (spans(), 2)), 3.0)
+    several, one = Several(width), Teacher(width)
+    along = 1 if task == "token_classification" else 0
+    for row, sides in enumerate(zip(*several.alone, strict=True)):
+        mean = sum(w * (side / temperature).softmax(dim=along) for w, side in zip(WEIGHTS, sides, strict=True))
+        one.logits[row] = temperature * torch.as_tensor(mean).log()
+    ours, theirs = student(width), student(width)
+    blend = Blend(temperature, 0.9, task)
+    found = terms(Distillation(average(several, WEIGHTS), blend), dataset, ours, [[0, 2], [1]])
+    assert found == pytest.approx(terms(Distillation(one, blend), dataset, theirs, [[0, 1, 2]]), rel=1e-4)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("task", ["token_classification", "question_answering"])
+def test_students_teach_each_other_by_the_tokens_that_answer(task: Any) -> None:
+    dataset, width = (tags(), CLASSES) if task == "token_classification" else (spans(), 2)
+    first, second = student(width), [row.detach() * 0.3 for row in student(width)]
+    batch = dataset.batch(np.arange(3))
+    each = tuple(Outputs(padded(side, batch, float("nan"))) for side in (first, second))
+    mutual = MutualLearning([Supervised(task), Supervised(task)], 2.0, 0.7, task)
+    found = mutual(Together(each[0].logits, each=each), batch, Window.of([batch]))
+
+    class Other(Teacher):
+        def __init__(self) -> None:
+            self.logits = second
+
+    alone = terms(Distillation(Other(), Blend(2.0, 1.0, task)), dataset, student(width), [[0, 1, 2]])
+    assert float(found["student1_mutual"].detach()) == pytest.approx(0.7 * alone["kl"], rel=1e-5)
+    sum(found.values()).backward()  # type: ignore[union-attr]
+    assert all(row.grad is not None and row.grad.isfinite().all() for row in first)
 
 
 @pytest.mark.parametrize("task", ["token_classification", "question_answering"])

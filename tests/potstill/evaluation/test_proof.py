@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from potstill.config import Evaluate
+from potstill.data.batches import SPAN
 from potstill.errors import ChecksumError
-from potstill.evaluation.proof import Seed, flatten, prove, read_seeds, write_answers
+from potstill.evaluation.proof import MODELS, Seed, flatten, prove, read_seeds, write_answers
 from potstill.evaluation.statistics import paired_bootstrap
 from potstill.evaluation.summary import Answers
 
@@ -90,3 +91,25 @@ def test_answers_survive_their_file_and_seeds_come_in_order(tmp_path: Path) -> N
             assert there.answers[name].temperature == answers.temperature
     with pytest.raises(ChecksumError, match="seed-9 is about other test rows"):
         read_seeds(tmp_path, 1 - LABELS)
+
+
+def test_answers_about_places_survive_their_file(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    tags = np.empty(2, dtype=object)
+    tags[0], tags[1] = np.array([-100, 1, 0, -100]), np.array([-100, 2, -100])
+    spans = np.array([(0, 300), (2, 2)], dtype=SPAN)
+    windows = np.empty(2, dtype=object)
+    windows[0], windows[1] = (random.normal(size=(n, 2)).astype(np.float32) for n in (301, 4))
+    for task, labels, logits in (
+        ("token_classification", tags, random.normal(size=(3, 3)).astype(np.float32)),
+        ("question_answering", spans, windows),
+    ):
+        (tmp_path / task / "seed-4").mkdir(parents=True)
+        said = Answers(logits, 1.5, 7, 8, task)  # type: ignore[arg-type]
+        write_answers(tmp_path / task / "seed-4", labels, dict.fromkeys(MODELS, said))
+        (found,) = read_seeds(tmp_path / task, labels)
+        assert found.answers["student"].task == task
+        for one, other in zip(found.answers["student"].logits, logits, strict=True):
+            np.testing.assert_array_equal(one, other)
+        with pytest.raises(ChecksumError, match="seed-4 is about other test rows"):
+            read_seeds(tmp_path / task, labels[::-1].copy())

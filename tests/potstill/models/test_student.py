@@ -9,6 +9,7 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification
 
+from potstill.distillation.outputs import logits_of
 from potstill.errors import LabelCountError, ModelError, UnsafeFileError
 from potstill.models.families import FAMILIES, family_of, layers_of, layers_path
 from potstill.models.loading import check_labels, load_classifier, output_layer, reorder_labels, save_model
@@ -154,12 +155,17 @@ def test_a_distilbert_round_trip(tmp_path: Path) -> None:
     assert check_labels(tmp_path, ["c", "a", "b"]) == [2, 0, 1]
 
 
-def test_a_masked_lm_distilbert_is_exact() -> None:
-    teacher, inputs = make("bert", "ForMaskedLM"), batch()
+@pytest.mark.parametrize("head", ["ForMaskedLM", "ForTokenClassification", "ForQuestionAnswering"])
+def test_a_distilbert_whose_tokens_answer_is_exact(head: str) -> None:
+    teacher, inputs = make("bert", head, num_labels=2), batch()
     student = distilbert_from_bert(teacher, [0, 2])
     with torch.no_grad():
-        assert torch.allclose(student(**inputs).logits, by_hand(teacher, [0, 2])(**inputs).logits, atol=1e-4)
-    assert student.get_output_embeddings().weight is student.get_input_embeddings().weight
+        ours, theirs = (logits_of(model(**inputs)) for model in (student, by_hand(teacher, [0, 2])))
+    real = inputs["attention_mask"] == 1
+    assert torch.allclose(ours[real], theirs[real], atol=1e-4)
+    assert type(student).__name__ == f"DistilBert{head}"
+    if head == "ForMaskedLM":
+        assert student.get_output_embeddings().weight is student.get_input_embeddings().weight
 
 
 def test_a_distilbert_cannot_take_pairs() -> None:
@@ -171,7 +177,7 @@ def test_a_distilbert_cannot_take_pairs() -> None:
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
-        (("roberta", {}), "from BertForSequenceClassification or BertForMaskedLM, not from a RobertaForSeq"),
+        (("roberta", {}), "from BertForSequenceClassification or .* or BertForMaskedLM, not from a RobertaForSeq"),
         (("bert", {"layer_norm_eps": 1e-5}), "layer_norm_eps is 1e-05, a DistilBERT's is always 1e-12"),
         (("bert", {"is_decoder": True}), "is a decoder"),
         (("bert", {"num_hidden_layers": 2}), "names layer 3, but the teacher in memory has 2 layers"),

@@ -56,11 +56,15 @@ def test_every_point_is_on_the_front_or_beaten_by_one_that_is(values: list[tuple
 
 def test_the_picture_is_svg_and_png() -> None:
     models = [Cost("teacher", "teacher", 0.9, 12, 90, True), Cost("3 layers", "layers", 0.88, 2, 19, True)]
-    svg, png = pareto([*models, Cost("static", "static", 0.8, 0.1, 15, False)], [(2.0, 19.0, 0.87)], SCORINGS["single_label"])
+    svg, png = pareto(
+        [*models, Cost("static", "static", 0.8, 0.1, 15, False)], [(2.0, 19.0, 0.87)], SCORINGS["single_label"]
+    )
     assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
     assert "3 layers" in svg
     assert png.startswith(b"\x89PNG")
-    again: Any = pareto([*models, Cost("static", "static", 0.8, 0.1, 15, False)], [(2.0, 19.0, 0.87)], SCORINGS["single_label"])
+    again: Any = pareto(
+        [*models, Cost("static", "static", 0.8, 0.1, 15, False)], [(2.0, 19.0, 0.87)], SCORINGS["single_label"]
+    )
     assert again == (svg, png)
 
 

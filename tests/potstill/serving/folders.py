@@ -71,8 +71,7 @@ def write_places(base: Path, folder: Path, task: str, variant: str = "fp32") -> 
     pair = task == "question_answering"
     export_onnx(model, folder / "model.onnx", pair=pair)
     (folder / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
-    more: dict[str, Any] = {"stride": 4} if pair else {}
-    about = card(task=task, variant=variant, labels=labels, pair=pair, max_length=16, temperature=1.0) | more
+    about = card(task=task, variant=variant, labels=labels, pair=pair, max_length=16, temperature=1.0, stride=4)
     write_json(folder / "model.json", about)
     write_manifest(folder)
     model.save_pretrained(folder.parent / "torch")

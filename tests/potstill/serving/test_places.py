@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from potstill.config import Serve
-from potstill.data.alignment import own_token, speakers
+from potstill.data.alignment import own_token
 from potstill.data.tags import units_of
 from potstill.serving.app import create_app, start
 from potstill.serving.front import front
@@ -46,17 +46,21 @@ def client(folder: Path, **limits: Any) -> TestClient:
 
 def test_entities_follow_from_the_logits_of_the_units_own_tokens(tagger: Path) -> None:
     student = Student(tagger, 2)
-    texts = [TEXT, "village", "", "the movie " * 20]
-    for text, (encoding, logits), tagging in zip(texts, student.read(texts), student.tag(texts), strict=True):
-        assert logits.shape == (len(encoding.ids), 3)
-        units = units_of(text)
-        tokens = speakers(encoding.offsets, encoding.special_tokens_mask, units)
-        best = logits[tokens[own_token(tokens)]].argmax(axis=1)
-        inside = {unit.start for unit, tag in zip(units, best, strict=False) if tag > 0}
-        covered = {start for start, _ in units if any(e.start <= start < e.end for e in tagging.entities)}
+    texts = [TEXT, "village", "", f"{TEXT} and the movie " * 20]
+    units = [units_of(text) for text in texts]
+    rows = student.text_windows(texts, units)
+    for text, own, windows, tagging in zip(texts, units, rows, student.tag(texts), strict=True):
+        assert (len(windows) > 1) == (len(own) > 14)
+        best = []
+        for window, logits in zip(windows, student.read_windows(windows), strict=True):
+            assert logits.shape == (len(window.ids), 3)
+            best += logits[window.tokens[own_token(window.tokens)]].argmax(axis=1).tolist()
+        assert len(best) == len(own)  # no unit is left out, however long the text is
+        inside = {unit.start for unit, tag in zip(own, best, strict=True) if tag > 0}
+        covered = {start for start, _ in own if any(e.start <= start < e.end for e in tagging.entities)}
         assert covered == inside
         assert all(text[e.start : e.end] == e.text and 1 / 3 <= e.score <= 1 for e in tagging.entities)
-        assert tagging.truncated is (len(units) > 14)
+        assert not tagging.truncated
     assert student.tag([TEXT]) == student.tag([TEXT, texts[3]])[:1]
     with pytest.raises(TypeError, match="is for token_classification, not for questions"):
         student.answer([("a", "b")])
@@ -67,9 +71,11 @@ def test_the_exported_tagger_says_what_the_torch_model_says(tagger: Path) -> Non
 
     from potstill.models.loading import load_classifier
 
-    ((encoding, logits),) = Student(tagger, 1).read([TEXT])
+    student = Student(tagger, 1)
+    ((window,),) = student.text_windows([TEXT], [units_of(TEXT)])
+    (logits,) = student.read_windows([window])
     with torch.inference_mode():
-        wanted = load_classifier(tagger.parent / "torch")(torch.tensor([encoding.ids])).logits[0]
+        wanted = load_classifier(tagger.parent / "torch")(torch.tensor([window.ids])).logits[0]
     np.testing.assert_allclose(logits, wanted.numpy(), atol=1e-4)
 
 

@@ -1,0 +1,257 @@
+"""Rows of token ids from texts and labels that a caller gives as lists, in the terms of a teacher."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from potstill.config import OF_PLACES
+from potstill.data.annotated import asked
+from potstill.data.batches import Ints, Labels, TokenDataset
+from potstill.data.marking import ANSWERS, UNIT_LABELS
+from potstill.data.tagged import Tagged, from_spans, from_text
+from potstill.data.tags import OUTSIDE, split_tag, tag_set
+from potstill.errors import EmptyDataError, FormatError, LabelError, ModelError
+from potstill.models.heads import task_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# A text, or the two texts of a pair.
+Text = str | tuple[str, str]
+# A class, a list of the labels that hold, a number, a list of entities, or answers.
+Label = Any
+# Rows held out for dev when none are given.
+DEV_SHARE = 0.1
+
+
+def given_rows(
+    words: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    texts: Sequence[Text],
+    labels: Sequence[Label] | None,
+    transfer: Sequence[Text],
+    dev: tuple[Sequence[Text], Sequence[Label] | None] | None,
+    max_length: int,
+    seed: int,
+) -> tuple[TokenDataset, TokenDataset]:
+    """Token ids and labels for training and for dev.
+
+    Args:
+        words: the teacher's tokenizer.
+        model: the teacher; of entities with its labels in the order of `tag_set` (`by_tag_set`).
+        texts: to learn from.
+        labels: of texts; None: none.
+        transfer: further texts, without labels.
+        dev: texts and labels; None: a tenth of `texts`, drawn by the seed.
+        max_length: longest row in tokens.
+        seed: of that draw.
+
+    Raises:
+        EmptyDataError: too few texts.
+        FormatError: what is no text, or no pair where the first is one.
+        LabelError: labels that are not of these texts, or not the teacher's.
+    """
+    groups = {"texts": (texts, labels), "transfer": (transfer, None)} | ({} if dev is None else {"dev": dev})
+    pair = len(texts) > 0 and not isinstance(texts[0], str)
+    if task_of(model) in OF_PLACES and len(texts) and pair != (task_of(model) == "question_answering"):
+        wanted = "single texts" if pair else "pairs of a question and its context"
+        raise FormatError(f"texts[0] is {texts[0]!r:.80}; a {task_of(model)} teacher takes {wanted}")
+    for name, (group, gold) in groups.items():
+        _check_texts(name, group, pair=pair)
+        if name != "transfer" and len(group) < (2 if dev is None else 1):
+            raise EmptyDataError(f"{name} has {len(group)} texts; give some more")
+        if gold is not None and len(gold) != len(group):
+            raise LabelError(f"{name} has {len(group)} texts and {len(gold)} labels; give one label for each text")
+    found = {
+        name: _tokenized(words, model, name, group, gold, max_length)
+        for name, (group, gold) in groups.items()
+        if name != "texts"
+    }
+    chosen = np.arange(len(texts))
+    if dev is None:
+        order = np.random.default_rng(seed).permutation(len(texts))
+        held = max(round(DEV_SHARE * len(texts)), 1)
+        chosen = np.sort(order[held:])
+        found["dev"] = _tokenized(words, model, "texts", *_some(texts, labels, np.sort(order[:held])), max_length)
+    learned = _tokenized(words, model, "texts", *_some(texts, labels, chosen), max_length)
+    return TokenDataset.concatenate([learned, *([found["transfer"]] if transfer else [])]), found["dev"]
+
+
+def by_tag_set(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, or where it names entities in another order than `tag_set` a copy with its labels in that order.
+
+    Raises:
+        ModelError: its labels are no BIO tags.
+    """
+    from potstill.models.loading import reorder_labels
+
+    if task_of(model) != "token_classification":
+        return model
+    names = [str(name) for _, name in sorted(model.config.id2label.items())]
+    try:
+        types = [kind for _, kind in map(split_tag, names) if kind]
+    except ValueError:
+        types = []
+    wanted = tag_set(types)
+    if sorted(names) != sorted(wanted) or names == [OUTSIDE]:
+        raise ModelError(
+            f"the teacher's labels are {', '.join(names[:8])}, not O and for each type B-TYPE and I-TYPE; "
+            "name them in its config (id2label)"
+        )
+    if names == wanted:
+        return model
+    found = copy.deepcopy(model)
+    reorder_labels(found, [names.index(name) for name in wanted], wanted)
+    return found
+
+
+def _some(texts: Sequence[Text], labels: Sequence[Label] | None, rows: Ints) -> tuple[list[Text], list[Label] | None]:
+    chosen = rows.tolist()
+    return [texts[row] for row in chosen], None if labels is None else [labels[row] for row in chosen]
+
+
+def _check_texts(name: str, texts: Sequence[Text], *, pair: bool) -> None:
+    if isinstance(texts, str):
+        raise FormatError(f"{name} is one string; give a list of texts")
+    for row, text in enumerate(texts):
+        parts = text if pair and isinstance(text, (tuple, list)) else (text,)
+        if len(parts) != (2 if pair else 1) or not all(isinstance(part, str) for part in parts):
+            wanted = "a pair of strings" if pair else "a string"
+            raise FormatError(f"{name}[{row}] is {text!r:.80}; it has to be {wanted}, as texts[0] is")
+
+
+def _gold(model: PreTrainedModel, name: str, labels: Sequence[Label] | None, rows: int) -> Labels:
+    """[rows, ...] gold labels in the form of the teacher's task; -1 or NaN where there are none."""
+    task = task_of(model)
+    if task == "regression":
+        return _numbers(name, [np.nan] * rows if labels is None else labels)
+    if task == "multi_label":
+        return _flags(model, name, labels, rows)
+    return np.full(rows, -1, dtype=np.int64) if labels is None else _indices(model, name, labels)
+
+
+def _numbers(name: str, labels: Sequence[Any]) -> Labels:
+    try:
+        found = np.array(labels, dtype=np.float32)
+    except (TypeError, ValueError):
+        found = np.empty(0, dtype=np.float32)
+    if found.shape != (len(labels),):
+        raise LabelError(f"the teacher gives a number for each text, but the labels of {name} are not all numbers")
+    return found
+
+
+def _flags(model: PreTrainedModel, name: str, labels: Sequence[Any] | None, rows: int) -> Labels:
+    found = np.full((rows, model.config.num_labels), -1 if labels is None else 0, dtype=np.int64)
+    for row, held in enumerate(labels or ()):
+        if isinstance(held, str) or not isinstance(held, (Sequence, np.ndarray, set, frozenset)):
+            raise LabelError(f"{name} has the label {held!r} for text {row}; give a list of those that hold")
+        found[row, _indices(model, name, list(held))] = 1
+    return found
+
+
+def _indices(model: PreTrainedModel, name: str, labels: Sequence[Any]) -> Ints:
+    """Labels as the indices of the teacher's outputs."""
+    names = {str(label): index for label, index in model.config.label2id.items()}
+    known: dict[str | int, int] = names | {index: index for index in range(model.config.num_labels)}
+    values = [label if isinstance(label, str) else int(label) for label in labels]
+    unknown = next((value for value in values if value not in known), None)
+    if unknown is not None:
+        raise LabelError(f"the teacher does not know the label {unknown!r} of {name}; it knows {', '.join(names)}")
+    return np.array([known[value] for value in values], dtype=np.int64)
+
+
+def _tokenized(
+    words: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    name: str,
+    texts: Sequence[Text],
+    labels: Sequence[Label] | None,
+    max_length: int,
+) -> TokenDataset:
+    """Rows of token ids, with segment ids for pairs where the teacher's class has them."""
+    if task_of(model) in OF_PLACES:
+        return _marked(words, model, _table(model, name, texts, labels), max_length)
+    from potstill.models.families import tells_texts_apart
+
+    columns = list(zip(*texts, strict=True)) if texts and not isinstance(texts[0], str) else [texts]
+    encoded = (
+        words(*map(list, columns), truncation=True, max_length=max_length, return_token_type_ids=True)
+        if texts
+        else {"input_ids": [], "token_type_ids": []}
+    )
+    types = len(columns) == 2 and tells_texts_apart(model.config.to_dict())
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
+    return TokenDataset(
+        _flat(encoded["input_ids"]).astype(np.int32),
+        lengths,
+        _flat(encoded["token_type_ids"]).astype(np.int8) if types else None,
+        _gold(model, name, labels, len(texts)),
+        words.pad_token_id or 0,
+    )
+
+
+def _flat(rows: Sequence[Sequence[int]]) -> Ints:
+    return np.array([value for row in rows for value in row], dtype=np.int64)
+
+
+# --- answers that are places in a text --------------------------------------------------------------------------------
+
+
+def _table(model: PreTrainedModel, name: str, texts: Sequence[Any], labels: Sequence[Label] | None) -> pa.Table:
+    """Cleaned texts and their marks in the form of `data/prepared`."""
+    if task_of(model) == "question_answering":
+        rows = [
+            asked(*text, None if labels is None else labels[row], f"{name}[{row}]", labels is not None)
+            for row, text in enumerate(texts)
+        ]
+        marks = [None if row.label is None else [[unit[0], unit[1]] for unit in row.label] for row in rows]
+        columns = {"text": [row.text for row in rows], "text_pair": [row.text_pair or "" for row in rows]}
+        form: pa.DataType = ANSWERS
+    else:
+        known = {str(tag): index for tag, index in model.config.label2id.items()}
+        found = [
+            from_text(text) if labels is None else from_spans(text, labels[row], f"{name}[{row}]")
+            for row, text in enumerate(texts)
+        ]
+        columns, form = {"text": [row.text for row in found]}, UNIT_LABELS
+        marks = [None if row.tags is None else _classes(row, known, f"{name}[{at}]") for at, row in enumerate(found)]
+    ids = pa.array([str(row) for row in range(len(texts))], pa.string())
+    return pa.table({"id": ids, **{key: pa.array(values, pa.string()) for key, values in columns.items()},
+                     "label": pa.array(marks, form)})  # fmt: skip
+
+
+def _classes(row: Tagged, known: Mapping[str, int], where: str) -> list[list[int]]:
+    """[units] first character, the one after the last, and class of each."""
+    tags = row.tags or ()
+    unknown = next((tag for tag in tags if tag not in known), None)
+    if unknown is not None:
+        types = ", ".join(dict.fromkeys(kind for _, kind in map(split_tag, known) if kind))
+        raise LabelError(f"the teacher does not know the type {unknown[2:]!r} of {where}; it knows {types}")
+    return [[unit.start, unit.end, known[tag]] for unit, tag in zip(row.units, tags, strict=True)]
+
+
+def _marked(words: PreTrainedTokenizerBase, model: PreTrainedModel, table: pa.Table, max_length: int) -> TokenDataset:
+    """The tokens of such rows, as the tokenize stage writes them."""
+    from potstill.data.tokenization import write_tokens
+    from potstill.models.families import tells_texts_apart
+
+    backend: Tokenizer | None = getattr(words, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelError(f"the tokenizer is a {type(words).__name__}, which has no fast form; give one that has")
+    tokenizer: Tokenizer = type(backend).from_str(backend.to_str())
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.arrow"
+        types = "text_pair" in table.column_names and tells_texts_apart(model.config.to_dict())
+        write_tokens(table, tokenizer, path, token_types=types)
+        # Mapped: the rows stay when the file's name goes.
+        return TokenDataset.open(path, words.pad_token_id or 0)

@@ -1,0 +1,175 @@
+"""What is not of one task alone: the search, the probe, several teachers, students that teach each other, the proof."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from potstill.artifacts import read_json, verify
+from potstill.config import load_params
+from potstill.data.batches import TokenDataset
+from potstill.distillation.probing import Probed
+from potstill.distillation.signals import StoredSignals
+from potstill.errors import ParamsError
+from potstill.evaluation.scoring import SCORINGS
+from tasks.probe import probe
+from tasks.search import search
+from tests.marked import question_rows, tagged_rows, write_jsonl
+from tests.tasks.data_workspace import make_workspace, run_stages
+
+QUICK = {"epochs": 1, "batch_tokens": 512, "average_decay": None, "learning_rate": 0.003}
+WORDS = "house movie story plot camera scene script music train window letter morning evening".split()  # noqa: SIM905
+
+
+def _text(generator: random.Random) -> str:
+    return " ".join(generator.choices(WORDS, k=generator.randint(4, 9)))
+
+
+def _numbers(count: int) -> list[dict[str, Any]]:
+    generator = random.Random(1)
+    texts = {_text(generator) for _ in range(count)}
+    return [{"text": text, "stars": text.count("o") - 4.0} for text in sorted(texts)]
+
+
+def _several(count: int) -> list[dict[str, Any]]:
+    generator = random.Random(2)
+    texts = {_text(generator) for _ in range(count)}
+    labels = {"film": "movie", "page": "letter"}
+    return [{"text": t, "labels": [name for name, word in labels.items() if word in t]} for t in sorted(texts)]
+
+
+CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "regression": (_numbers(160), {"label": {"kind": "number", "column": "stars"}}),
+    "multi_label": (_several(160), {"label": {"kind": "column", "column": "labels"}}),
+    "token_classification": (
+        tagged_rows(160), {"text": "tokens", "label": {"kind": "tags", "column": "tags"}},
+    ),
+    "question_answering": (
+        question_rows(120, words=20),
+        {"text": ["question", "context"], "label": {"kind": "answers"}, "near_duplicate": None},
+    ),
+}  # fmt: skip
+PLACES = ("token_classification", "question_answering")
+GATE = {
+    "min_accuracy": None, "min_macro_f1": None, "max_ece": None, "min_speedup": None, "min_teacher_ratio": None,
+    "min_gain_over_control_upper": None, "min_score": -1.0, "max_file_mb": 1.0,
+}  # fmt: skip
+
+
+def _workspace(folder: Path, task: str, base: Path, **sections: Any) -> Path:
+    rows, prepare = CASES[task]
+    classless = {"min_per_class": None, "max_class_share": None} if task in ("regression", "question_answering") else {}
+    settings: dict[str, Any] = {
+        "project": {"precision": "fp32", "device": "cpu"},
+        "prepare": {"task": task, "augment": None, "labels": None} | prepare,
+        "validate": {"min_rows": {"train": 50, "dev": 5, "test": 10, "transfer": 0}} | classless,
+        "tokenize": {"max_length": 24},
+        "teacher": QUICK, "distill": QUICK | {"layers": [0, 2], "transfer": True}, "finetune": QUICK, "control": QUICK,
+        "export": {"int8_min_agreement": 0.0, "int8_max_accuracy_drop": 1.0, "max_parity_difference": 0.01},
+        "evaluate": {"latency_texts": 10, "throughput_texts": 10, "rounds": 1, "bootstrap": 100},
+        "gate": GATE,
+        "search": {"trials": 1, "pruner": "none", "evaluations_per_epoch": 1, "layers": [[1]],
+                   "static": {"dimensions": [8], "epochs": 1, "learning_rate": 0.01, "batch_tokens": 512}},
+    }  # fmt: skip
+    for name, values in sections.items():
+        settings[name] = settings.get(name, {}) | values
+    return make_workspace(folder / "w", write_jsonl(folder / "rows.jsonl", rows), base, **settings)
+
+
+UP_TO_SIGNALS = ("ingest", "prepare", "validate", "tokenize", "teacher", "signals", "general")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("task", [*CASES])
+def test_the_search_and_the_probe_judge_by_the_tasks_score(
+    task: Any, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _workspace(tmp_path, task, tiny_base)
+    run_stages(*UP_TO_SIGNALS, monkeypatch=monkeypatch, folder=folder)
+    params, scoring = load_params(Path("params.yaml")), SCORINGS[task]
+    found = search(params)
+    assert [point.kind for point in found.points] == ["teacher", "layers", *([] if task in PLACES else ["static"])]
+    facts = read_json(Path("reports/search/facts.json"))
+    assert facts["score"] == scoring.key
+    for point in found.points:
+        assert point.score == point.numbers[scoring.key]
+        assert np.isfinite(point.score)
+    assert found.cheapest is not None
+    assert found.cheapest.verdict is not None
+    assert {"min_score", "max_file_mb"} <= {check.name for check in found.cheapest.verdict.checks}
+    (trial,) = found.trials
+    assert trial.score == verify(Path(found.points[1].folder or "").parent / "distilled")[scoring.dev_key]
+    said = capsys.readouterr().out
+    # DIST is of classes, tokens' among them.
+    assert ("search: without 'kl and dist'" in said) == (task != "token_classification")
+    assert ("search: no static student: it answers about whole texts" in said) == (task in PLACES)
+    assert scoring.words in Path("reports/search/index.html").read_text(encoding="utf-8")
+    seen: list[Probed] = []
+    (one,) = probe(params, [[0, 1, 2, 3]], 60, seen.append)
+    assert seen == [one]
+    assert one.agreement <= 1
+    assert one.distance >= 0
+    assert np.isfinite(one.score)
+
+
+def test_a_search_without_a_loss_of_the_task_is_refused(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _workspace(tmp_path, "regression", tiny_base, search={"losses": {"ranks": [{"kind": "dist"}]}})
+    monkeypatch.chdir(folder)
+    with pytest.raises(
+        ParamsError, match=r"search\.losses has none for a regression task: the loss term dist is of one"
+    ):
+        search(load_params(Path("params.yaml")))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("task", PLACES)
+def test_teachers_and_students_of_places_are_several(
+    task: Any, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _workspace(
+        tmp_path, task, tiny_base,
+        teacher={"seeds": 2}, proof={"seeds": 2}, distill={"mutual": {"students": [[0, 2], [1]]}},
+    )  # fmt: skip
+    run_stages(
+        *UP_TO_SIGNALS, *("distill", "finetune", "control", "proof", "export", "evaluate"),
+        monkeypatch=monkeypatch, folder=folder,
+    )  # fmt: skip
+    data, width = folder / "data", 5 if task == "token_classification" else 2
+    train = TokenDataset.open(data / "tokens/train.arrow", 0)
+    stored = StoredSignals.open(data / "signals", train, data / "teacher")
+    batch = train.batch(np.arange(3))
+    assert stored(batch).logits.shape == (*batch.input_ids.shape, 2, width)
+    metrics, scoring = read_json(folder / "reports/metrics.json"), SCORINGS[task]
+    assert metrics["models"]["teacher"]["members"] == 2
+    proof = metrics["proof"]
+    assert len(proof["seeds"]) == 2
+    for model in proof["models"].values():
+        assert len(model[scoring.key]) == len(model["agreement"]) == 2
+    first = proof["models"]["student"][scoring.key][0]
+    assert first == pytest.approx(metrics["models"]["int8" if metrics["shipped"] == "int8" else "student"][scoring.key])
+
+
+def test_a_further_teacher_of_places_needs_the_same_tokenizer(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    from potstill.errors import ModelError
+
+    other = Path(shutil.copytree(tiny_base, tmp_path / "other"))
+    path = other / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"lowercase": true', '"lowercase": false').replace(
+        '"lowercase":true', '"lowercase":false'), encoding="utf-8")  # fmt: skip
+    folder = _workspace(tmp_path, "token_classification", tiny_base, teacher={"members": {"second": {}}})
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    params["ingest"]["teachers"] = {"second": {"kind": "file", "path": str(other)}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"ingest\.teachers\.second has another tokenizer than ingest\.teacher"):
+        run_stages("ingest", "prepare", "validate", "tokenize", monkeypatch=monkeypatch, folder=folder)
