@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from potstill.data.tags import entities_of
+from potstill.config import OF_PLACES
+from potstill.data.tags import entities_of, units_of
 from potstill.evaluation.entities import tags_by_row
 from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.metrics import Doubles
@@ -65,7 +66,12 @@ def _precision(answer: Tagging, gold: set[tuple[str, int, int]]) -> float:
 
 
 def _token_ids(student: Student, texts: Sequence[Text]) -> list[list[int]]:
-    if student.card.kind == "question_answering":
-        windows = student.windows(texts)  # type: ignore[arg-type]
+    rows: Any = texts
+    if student.card.kind in OF_PLACES:
+        windows: Any = (
+            student.windows(rows)
+            if student.card.kind == "question_answering"
+            else student.text_windows(rows, [units_of(text) for text in rows])
+        )
         return [list(chain.from_iterable(window.ids for window in row)) for row in windows]
     return [encoding.ids for encoding in student.tokenizer.encode_batch_fast(list(texts))]

@@ -157,7 +157,7 @@ class Endpoints:
         answers = [
             Tagged.model_construct(
                 entities=[Entity.model_construct(**asdict(entity)) for entity in tagging.entities],
-                truncated=tagging.truncated,
+                windows=tagging.windows,
             )
             for tagging in found
         ]

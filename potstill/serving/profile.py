@@ -374,7 +374,7 @@ class Counts:
         sure = confidences(seen)
         self.confidence = self.confidence.plus(sure[~np.isnan(sure)])
         self.texts += len(seen)
-        self.truncated += sum(not isinstance(one.answer, Reply) and one.answer.truncated for one in seen)
+        self.truncated += sum(isinstance(one.answer, Prediction) and one.answer.truncated for one in seen)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

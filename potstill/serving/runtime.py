@@ -124,10 +124,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Tagging:
-    """The entities of one text, in order; never cut: a text beyond the model's limit is read in windows."""
+    """The entities of one text, in order; and in how many windows it was read."""
 
     entities: list[Found]
-    truncated: bool
+    windows: int
 
 
 @dataclass(frozen=True)
@@ -330,7 +330,7 @@ class Student:
         for kind, first, last in entities_of(tags):
             start, end = units[first].start, units[last - 1].end
             entities.append(Found(kind, start, end, text[start:end], float(shares[first:last].mean())))
-        return Tagging(entities, False)
+        return Tagging(entities, len(windows))
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -67,10 +67,10 @@ class Entity(Body):
 
 
 class Tagged(Body):
-    """One text's entities in order, and whether the text was cut to the model's length."""
+    """One text's entities in order, and in how many windows it was read."""
 
     entities: list[Entity]
-    truncated: bool
+    windows: int
 
 
 class Reply(Body):

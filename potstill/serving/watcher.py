@@ -30,7 +30,7 @@ from potstill.serving.exported import Exported
 from potstill.serving.launch import WATCH_FOLDER
 from potstill.serving.profile import FILE, Answer, Counts, Profile, Seen, confidences
 from potstill.serving.redaction import Redactor
-from potstill.serving.runtime import ModelCard, Prediction, Reply, Tagging, Text, Tokens
+from potstill.serving.runtime import ModelCard, Prediction, Tagging, Text, Tokens
 from potstill.serving.store import Store, below, open_store
 
 if TYPE_CHECKING:
@@ -65,10 +65,10 @@ class Item(NamedTuple):
     seconds: float
 
     def seen(self) -> list[Named]:
-        """[texts] each with its tokens; a question has as many rows as windows, any other text one."""
+        """[texts] each with its tokens; one read in windows has a row for each."""
         rows, found = iter(self.rows), []
         for position, (text, answer) in enumerate(zip(self.texts, self.answers, strict=True)):
-            own = islice(rows, answer.windows if isinstance(answer, Reply) else 1)
+            own = islice(rows, 1 if isinstance(answer, Prediction) else answer.windows)
             ids = list(chain.from_iterable(row.ids for row in own))
             found.append(Named(self.request, position, Seen(text, ids, answer)))
         return found

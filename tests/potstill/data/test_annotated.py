@@ -170,7 +170,8 @@ def test_answers_that_cannot_be_used(tmp_path: Path, answers: Any, said: str) ->
 
 
 @pytest.mark.parametrize(
-    ("section", "values"), [("proof", {"seeds": 2}), ("tokenize", {"vocabulary": {}}), ("teacher", {"seeds": 2})]
+    ("section", "values"),
+    [("tokenize", {"vocabulary": {}}), ("ingest", {"student": {"kind": "file", "path": "other"}})],
 )
 def test_what_compares_whole_texts_is_refused(section: str, values: dict[str, Any]) -> None:
     from potstill.config import parse_params, read_params

@@ -65,9 +65,9 @@ def test_entities_that_are_found_are_compared_with_gold_ones(tiny_base: Path, tm
     gold = read_tags(path, student)
     assert gold_entities(gold) == [set(row) for row in marks]
     found = [
-        Tagging([Found("LOC", 19, 26, "village", 0.9), Found("LOC", 4, 10, "doctor", 0.5)], False),
-        Tagging([Found("LOC", 2, 15, "village story", 0.9)], False),
-        Tagging([], False),
+        Tagging([Found("LOC", 19, 26, "village", 0.9), Found("LOC", 4, 10, "doctor", 0.5)], 1),
+        Tagging([Found("LOC", 2, 15, "village story", 0.9)], 1),
+        Tagging([], 1),
     ]
     right = right_shares(found, gold, TAGS)
     assert right is not None

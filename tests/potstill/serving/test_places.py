@@ -60,7 +60,7 @@ def test_entities_follow_from_the_logits_of_the_units_own_tokens(tagger: Path) -
         covered = {start for start, _ in own if any(e.start <= start < e.end for e in tagging.entities)}
         assert covered == inside
         assert all(text[e.start : e.end] == e.text and 1 / 3 <= e.score <= 1 for e in tagging.entities)
-        assert not tagging.truncated
+        assert tagging.windows == len(windows)
     assert student.tag([TEXT]) == student.tag([TEXT, texts[3]])[:1]
     with pytest.raises(TypeError, match="is for token_classification, not for questions"):
         student.answer([("a", "b")])

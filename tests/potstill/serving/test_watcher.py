@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,6 +16,7 @@ from starlette.testclient import TestClient
 
 from potstill.artifacts import MANIFEST, sha256_file
 from potstill.config import Serve, Watch
+from potstill.data.windows import TextWindow
 from potstill.errors import ToolError
 from potstill.serving import watcher as module
 from potstill.serving.app import create_app, start
@@ -222,7 +224,7 @@ def test_many_threads_leave_every_answer(workspace: Path, student: Student, monk
 
 def test_what_answers_say_without_a_word_of_the_text() -> None:
     assert said(Prediction(["a"], [0.9], [1.0], 3, False)) == ["a"]
-    assert said(Tagging([Found("LOC", 2, 5, "Ulm", 0.9)], False)) == [["LOC", 2, 5]]
+    assert said(Tagging([Found("LOC", 2, 5, "Ulm", 0.9)], 1)) == [["LOC", 2, 5]]
     assert said(Reply("Ulm", 2, 5, 0.9, 1)) == [2, 5]
     assert said(Reply(None, 0, 0, 0.9, 1)) is None
 
@@ -294,3 +296,10 @@ def test_a_relative_place_would_be_in_the_bento(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(WATCH_FOLDER, "watch")
     with pytest.raises(ToolError, match="needs an absolute path"):
         watch_place(Watch())
+
+
+def test_a_text_read_in_windows_has_the_tokens_of_all_of_them() -> None:
+    rows = [TextWindow([number, 9], [0, 0], 0, np.empty(0, dtype=np.int64)) for number in range(4)]
+    answers = [Tagging([], 2), Tagging([], 1), Tagging([], 1)]
+    found = Item("r", ["a", "b", "c"], rows, answers, 0.0).seen()
+    assert [named.seen.ids for named in found] == [[0, 9, 1, 9], [2, 9], [3, 9]]
