@@ -17,7 +17,7 @@ import numpy.typing as npt
 from potstill.config import OF_PLACES, Distill, TaskKind, parse_distill
 from potstill.data.alignment import IGNORED
 from potstill.data.batches import SPAN, Labels, TokenDataset, labelled
-from potstill.data.given import Label, Text, by_tag_set, given_rows
+from potstill.data.given import Label, Text, backend_of, by_tag_set, given_rows
 from potstill.errors import ModelError, SequenceLengthError
 from potstill.evaluation.scoring import SCORINGS, best_tokens
 from potstill.models.heads import HEADS, task_of
@@ -25,6 +25,8 @@ from potstill.progress import say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from potstill.distillation.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def distill(
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
         settings: any other key of `distill` in params.yaml: epochs (3), learning_rate (1e-4), temperature, alpha,
-            terms, assistants, mutual, lora, batch_tokens, ...
+            terms, assistants, mutual, lora, prune, student (of any kind but checkpoint), batch_tokens, ...
 
     Raises:
         PotstillError: a value, text, label, layer or term that does not fit, before anything is trained.
@@ -101,6 +103,10 @@ def distill(
     for model, _ in found:
         _check_length(model, max_length)
     params = _params(found[0][0], layers, settings)
+    if params.mixup is not None and len(found) > 1:
+        raise ModelError(
+            "mixup asks one live teacher about blends of rows, but there are several; give one, or no mixup"
+        )
     found = [(by_tag_set(model), words) for model, words in found]
     orders = _orders([model for model, _ in found])
     _check_tokenizers(found)
@@ -111,7 +117,8 @@ def distill(
             gold = (labels, dev) if number == 0 else (None, None if dev is None else (dev[0], None))
             rows = given_rows(words, model, texts, gold[0], transfer, gold[1], max_length, seed)
             teachers.append(_Teacher(model, *rows, orders[number], counts[number]))
-        return _distilled(teachers, found[0][1], params, seed, device, precision, Path(folder))
+        student = _Student(params, found[0][1], max_length, pair=not isinstance(texts[0], str))
+        return _distilled(teachers, student, seed, device, precision, Path(folder))
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,36 @@ class _Teacher:
     dev: TokenDataset
     order: list[int]
     weight: float
+
+
+@dataclass(frozen=True)
+class _Student:
+    """What is to be made, of the first teacher or of the last assistant."""
+
+    params: Distill
+    words: PreTrainedTokenizerBase
+    max_length: int
+    pair: bool
+
+    def start(
+        self, parent: PreTrainedModel, layers: Sequence[int], rows: TokenDataset, objective: Objective, seed: int
+    ) -> PreTrainedModel:
+        """A student before it learns; the objective judges what of it stays where it is pruned."""
+        import torch
+
+        from potstill.distillation.pruning import pruned
+        from potstill.models.kinds import start_student
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            student = start_student(
+                self.params.student, parent.cpu(), layers, pair=self.pair,
+                tokenizer=lambda: backend_of(self.words, self.max_length),
+            )  # fmt: skip
+        if self.params.prune is None:
+            return student
+        batch_tokens = self.params.batch_tokens
+        return pruned(student, self.params.prune, rows, objective, batch_tokens=batch_tokens, seed=seed, name="distill")
 
 
 # --- what is checked first --------------------------------------------------------------------------------------------
@@ -224,7 +261,19 @@ def _params(model: PreTrainedModel, layers: Sequence[int] | None, settings: Mapp
     chosen = list(range(0, available, 2) if layers is None else layers)
     defaults = {"epochs": 3, "learning_rate": 1e-4, "checkpoint_seconds": 1e9}
     params = parse_distill(defaults | dict(settings) | {"layers": chosen})
-    check_plan(params, model)
+    kind = params.student.kind
+    if kind == "checkpoint":
+        raise ModelError(
+            "a student of kind checkpoint brings a tokenizer of its own, which takes a workspace (ingest.student); "
+            "take one of kind layers, distilbert, config or static"
+        )
+    if kind == "static" and task_of(model) in OF_PLACES:
+        raise ModelError(
+            f"a static student answers about whole texts, a {task_of(model)} teacher about places in them; take "
+            "another kind of student"
+        )
+    if kind in ("layers", "distilbert"):
+        check_plan(params, model)
     return params
 
 
@@ -232,24 +281,18 @@ def _params(model: PreTrainedModel, layers: Sequence[int] | None, settings: Mapp
 
 
 def _distilled(
-    teachers: Sequence[_Teacher],
-    words: PreTrainedTokenizerBase,
-    params: Distill,
-    seed: int,
-    device: str,
-    precision: str,
-    work: Path,
+    teachers: Sequence[_Teacher], made: _Student, seed: int, device: str, precision: str, work: Path
 ) -> Distilled:
+    from potstill.distillation.composition import Blend, Distillation
     from potstill.distillation.ensembles import average, ordered, pooled, side_by_side
     from potstill.distillation.signals import StoredSignals
-    from potstill.models.student import student_from_layers
     from potstill.training.assistants import Teaching, through_assistants
     from potstill.training.loop import Setting
     from potstill.training.precision import choose_device, choose_precision, product_size
     from potstill.training.predict import predict_logits, predict_signals
     from potstill.training.together import objective_for, train_students
 
-    first, weights = teachers[0], [one.weight for one in teachers]
+    first, weights, params = teachers[0], [one.weight for one in teachers], made.params
     rows, dev, where = first.rows, first.dev, choose_device(device)
     chosen, _ = choose_precision(precision, where, *product_size(first.model.config), work / "precision.json")
     setting = Setting("distill", params, seed, where, chosen, work / "checkpoints")
@@ -266,13 +309,16 @@ def _distilled(
     source = average(StoredSignals(side_by_side(learned), np.arange(len(rows))), weights)
     teaching = through_assistants(params, Teaching(first.model, source, params.layers), rows, score, setting)
     each = [teaching.layers] if params.mutual is None else params.mutual.students
-    students = [student_from_layers(teaching.model, layers) for layers in each]
+    logits_alone = Distillation(teaching.source, Blend(params.temperature, params.alpha, task))
+    students = [made.start(teaching.model, layers, rows, logits_alone, seed) for layers in each]
     objective = objective_for(params, students, teaching, setting)
     for line in objective.describe():
         say(f"distill: {line}")
     student = students[train_students(students, objective, rows, score, setting).place]
     report = {"rows": float(len(rows)), "dev_rows": float(len(dev))}
-    return Distilled(student.cpu(), words, report | _scores(task, predict_logits(student, dev), answers, dev.labels))
+    return Distilled(
+        student.cpu(), made.words, report | _scores(task, predict_logits(student, dev), answers, dev.labels)
+    )
 
 
 def _answered(task: TaskKind, logits: npt.NDArray[Any], labels: Labels) -> Labels:

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from potstill.config import CheckpointStudent, ConfigStudent, DistilBertStudent, Distill, Prune, StaticStudent
+from potstill.config import CheckpointStudent, Distill
 from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import KEPT, load_tokenizer, student_base
-from potstill.distillation.importance import Floats, measure_importance
 from potstill.distillation.objective import Objective
-from potstill.errors import ModelError
+from potstill.distillation.pruning import pruned
+from potstill.models.kinds import start_student
 from potstill.models.loading import STATIC, load_classifier, save_model
-from potstill.models.narrowing import Ints, head_size, most_important, narrow, narrow_states
+from potstill.models.narrowing import Ints
 from potstill.models.start import start_from_general
-from potstill.models.student import distilbert_from_bert, student_at_random, student_from_layers
 from potstill.models.vocabulary import trim_embeddings
 from potstill.progress import say
 from tasks.learning import factorize_embeddings, student_tokens, task_kind, tokenizer_folder, tokens_info
@@ -55,7 +54,11 @@ def make_student(
     if kept.exists():
         student = _trimmed(student, np.load(kept, allow_pickle=False))
     if distill.prune is not None:
-        student = _pruned(stage, distill, distill.prune, student, rows, objective)
+        with stage.work("inference"):
+            student = pruned(
+                student, distill.prune, rows, objective,
+                batch_tokens=distill.batch_tokens, seed=stage.project.seed, name=stage.name,
+            )  # fmt: skip
     factorize_embeddings(stage, student, rows)
     return student
 
@@ -77,54 +80,12 @@ def _trimmed(student: PreTrainedModel, kept: Ints) -> PreTrainedModel:
     return trim_embeddings(student, kept.tolist())
 
 
-def _pruned(
-    stage: Stage, distill: Distill, prune: Prune, student: PreTrainedModel, rows: TokenDataset, objective: Objective
-) -> PreTrainedModel:
-    """The student with the parts that matter most to the loss."""
-    order = np.random.default_rng(stage.project.seed).permutation(len(rows))
-    sample = rows.select(np.sort(order[: prune.rows]))
-    with stage.work("inference"):
-        found = measure_importance(student, sample, objective, batch_tokens=distill.batch_tokens)
-
-    def tell(what: str, kept: Sequence[Ints], of: Sequence[Floats]) -> None:
-        share = sum(float(part[chosen].sum()) for part, chosen in zip(of, kept, strict=True))
-        whole = max(sum(float(part.sum()) for part in of), 1e-30)
-        sizes = f"{len(kept[0])} of {len(of[0])} {what}"
-        say(f"{stage.name}: {sizes} stay, with {share / whole:.1%} of their importance over {len(sample):,} rows")
-
-    if prune.ffn is not None:
-        what = "feed-forward units of each layer (distill.prune.ffn)"
-        units = [most_important(layer, prune.ffn, what) for layer in found.units]
-        tell("feed-forward units of each layer", units, found.units)
-        student = narrow(student, units)
-    if prune.width is not None:
-        count, rest = divmod(prune.width, head_size(student))
-        if rest:
-            raise ModelError(
-                f"distill.prune.width is {prune.width}, no multiple of the {head_size(student)} states of an "
-                "attention head; set one"
-            )
-        states = most_important(found.states, prune.width, "states (distill.prune.width)")
-        heads = [most_important(layer, count, "attention heads") for layer in found.heads]
-        tell("states", [states], [found.states])
-        tell("attention heads of each layer", heads, found.heads)
-        student = narrow_states(student, states, heads)
-    return student
-
-
 def _start(stage: Stage, distill: Distill, parent: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    kind = distill.student
-    if isinstance(kind, DistilBertStudent):
-        return distilbert_from_bert(parent, layers, pair=bool(tokens_info(stage)["pair"]))
-    if isinstance(kind, StaticStudent):
-        from potstill.models.static import static_from_teacher
-
-        tokenizer = load_tokenizer(tokenizer_folder(stage), tokens_info(stage)["max_length"])
-        return static_from_teacher(parent, tokenizer, kind.dimensions)
-    if isinstance(kind, ConfigStudent):
-        sizes = kind.model_dump(exclude={"kind"})
-        return student_at_random(parent, len(layers), **sizes)
-    student = student_from_layers(parent_of(stage, parent), layers)
+    info = tokens_info(stage)
+    student = start_student(
+        distill.student, parent_of(stage, parent), layers, pair=bool(info["pair"]),
+        tokenizer=lambda: load_tokenizer(tokenizer_folder(stage), info["max_length"]),
+    )  # fmt: skip
     # The controls do without: what general distillation gives comes of a teacher.
     if "general" in stage.deps and start_from_general(student, layers, stage.deps["general"]):
         say(f"{stage.name}: the student starts from the general student, its head from the teacher")

@@ -243,15 +243,25 @@ def _marked(words: PreTrainedTokenizerBase, model: PreTrainedModel, table: pa.Ta
     from potstill.data.tokenization import write_tokens
     from potstill.models.families import tells_texts_apart
 
-    backend: Tokenizer | None = getattr(words, "backend_tokenizer", None)
-    if backend is None:
-        raise ModelError(f"the tokenizer is a {type(words).__name__}, which has no fast form; give one that has")
-    tokenizer: Tokenizer = type(backend).from_str(backend.to_str())
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
+    tokenizer = backend_of(words, max_length)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.arrow"
         types = "text_pair" in table.column_names and tells_texts_apart(model.config.to_dict())
         write_tokens(table, tokenizer, path, token_types=types)
         # Mapped: the rows stay when the file's name goes.
         return TokenDataset.open(path, words.pad_token_id or 0)
+
+
+def backend_of(words: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
+    """A tokenizer's fast form, which cuts and does not pad; the tokenizer stays as it is.
+
+    Raises:
+        ModelError: it has none.
+    """
+    backend: Tokenizer | None = getattr(words, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelError(f"the tokenizer is a {type(words).__name__}, which has no fast form; give one that has")
+    tokenizer: Tokenizer = type(backend).from_str(backend.to_str())
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return tokenizer

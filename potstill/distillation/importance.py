@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from potstill.data.batches import TokenDataset, sorted_batches
+from potstill.data.batches import Ints, TokenDataset, sorted_batches
 from potstill.distillation.objective import Objective, Window
 from potstill.distillation.outputs import observe
 from potstill.models.families import family_of, layers_of
@@ -41,7 +41,12 @@ class Importance:
 
 
 def measure_importance(
-    model: PreTrainedModel, dataset: TokenDataset, objective: Objective, *, batch_tokens: int
+    model: PreTrainedModel,
+    dataset: TokenDataset,
+    objective: Objective,
+    *,
+    batch_tokens: int,
+    rows: Ints | None = None,
 ) -> Importance:
     """The mean over rows of |sum over tokens of a * dL/da|, for each part's output a.
 
@@ -53,9 +58,10 @@ def measure_importance(
     Args:
         model: of a class in `families.FAMILIES`; runs in evaluation mode, in fp32, where it is; its weights, their
             gradients and its mode stay as they are.
-        dataset: rows to judge by.
+        dataset: the rows that the objective knows by their numbers.
         objective: the loss, which needs logits alone.
         batch_tokens: padded tokens of one batch.
+        rows: numbers of those to judge by; None: all.
 
     Raises:
         ModelError: the class is not known.
@@ -72,20 +78,21 @@ def measure_importance(
     sums: list[Tensor] | None = None
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
-    for rows in sorted_batches(dataset.lengths, batch_tokens):
-        batch = dataset.batch(rows)
+    judged = np.arange(len(dataset)) if rows is None else rows
+    for part in sorted_batches(dataset.lengths[judged], batch_tokens):
+        batch = dataset.batch(judged[part])
         with _caught(takes=[*ffn, *attention], gives=norms) as activations:
             outputs = observe(model, model_inputs(batch, device))
         loss = torch.stack(list(objective(outputs, batch, Window.of([batch])).values())).sum()
         # The mean over a batch: times its rows, it adds up over batches of any size.
-        gradients = torch.autograd.grad(loss * len(rows), activations)
+        gradients = torch.autograd.grad(loss * len(part), activations)
         changes = [(a.detach() * g).sum(dim=1).double() for a, g in zip(activations, gradients, strict=True)]
         of_attention = slice(len(ffn), len(ffn) + len(attention))
         changes[of_attention] = [change.reshape(len(change), heads, -1).sum(dim=2) for change in changes[of_attention]]
         found = [change.abs().sum(dim=0) for change in changes]
         sums = found if sums is None else [total + part for total, part in zip(sums, found, strict=True)]
     model.train(was_training)
-    means = [(total / len(dataset)).cpu().numpy() for total in sums or []]
+    means = [(total / len(judged)).cpu().numpy() for total in sums or []]
     count = len(layers)
     return Importance(means[:count], means[count : 2 * count], np.sum(means[2 * count :], axis=0))
 

@@ -224,6 +224,34 @@ def test_students_of_numbers_teach_each_other(tiny_base: Path, capsys: pytest.Ca
     assert "+ 1 * MSE to the mean of the others, for each of 2 students" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("settings", "kind", "weights"),
+    [
+        ({"prune": {"ffn": 20, "rows": 40}}, "bert", 20),
+        ({"student": {"kind": "distilbert"}}, "distilbert", 64),
+        ({"student": {"kind": "config", "intermediate_size": 24}}, "bert", 24),
+        ({"student": {"kind": "static", "dimensions": 8}}, "potstill-static", None),
+    ],
+)
+def test_a_student_of_another_kind_or_a_narrower_one(
+    teacher: Path, settings: dict[str, Any], kind: str, weights: int | None
+) -> None:
+    found = distill(teacher, TEXTS, LABELS, layers=[0, 2], **(QUICK | settings))
+    config = found.student.config
+    assert config.model_type == kind
+    if weights is not None:
+        assert config.num_hidden_layers == 2
+        assert getattr(config, "intermediate_size", getattr(config, "hidden_dim", None)) == weights
+    assert 0 <= found.report["agreement"] <= 1
+
+
+def test_what_it_cannot_make_is_said_and_not_left_out(teacher: Path) -> None:
+    with pytest.raises(PotstillError, match="mixup asks one live teacher about blends of rows, but there are several"):
+        distill([teacher, teacher], TEXTS, LABELS, mixup={}, **QUICK)
+    with pytest.raises(PotstillError, match="brings a tokenizer of its own, which takes a workspace"):
+        distill(teacher, TEXTS, LABELS, student={"kind": "checkpoint"}, **QUICK)
+
+
 # --- answers that are places in a text --------------------------------------------------------------------------------
 
 SENTENCES = [
@@ -303,6 +331,7 @@ def test_a_student_of_all_layers_that_learns_nothing_answers_as_the_teacher(mark
         ("question_answering", {"texts": SENTENCES, "labels": None}, "takes pairs of a question and its context"),
         ("question_answering", {"labels": ["here"] * 30}, r"texts\[0\]: the answers are 'here'; write"),
         ("question_answering", {"terms": [{"kind": "dist"}]}, "dist is of classes, and answers are spans"),
+        ("token_classification", {"student": {"kind": "static"}}, "a static student answers about whole texts"),
     ],
 )
 def test_places_that_are_none(

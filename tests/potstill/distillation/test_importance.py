@@ -110,3 +110,17 @@ def test_what_reaches_no_logit_matters_nothing() -> None:
     found = measure_importance(model, data, objective(data), batch_tokens=256).units
     assert found[1][5] == 0
     assert (found[1] > 0).sum() > 40
+
+
+def test_some_rows_are_judged_by_their_own_signals() -> None:
+    """The objective knows rows by their numbers in the whole dataset."""
+    data, model = rows(12), make("bert")
+    some = np.array([2, 5, 11])
+    answers = predict_logits(make("electra"), data)
+    blend = Blend(2.0, 0.9)
+    whole = Distillation(StoredSignals(answers, np.arange(len(data))), blend)
+    alone = Distillation(StoredSignals(answers[some], np.arange(len(some))), blend)
+    found = measure_importance(model, data, whole, batch_tokens=64, rows=some)
+    wanted = measure_importance(model, data.select(some), alone, batch_tokens=64)
+    for one, other in zip([*found.units, found.states], [*wanted.units, wanted.states], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
