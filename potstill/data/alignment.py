@@ -25,7 +25,9 @@ OWN, SHARED, CUT = 1, 0, -1
 UNSEEN = -1
 
 
-def speakers(offsets: Sequence[tuple[int, int]], special: Sequence[int], units: Sequence[Unit]) -> Ints:
+def speakers(
+    offsets: Sequence[tuple[int, int]] | npt.NDArray[np.integer], special: Sequence[int] | Ints, units: Sequence[Unit]
+) -> Ints:
     """[units] index of the token that speaks for each unit, UNSEEN where there is none.
 
     Args:

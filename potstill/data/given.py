@@ -209,7 +209,7 @@ def _table(model: PreTrainedModel, name: str, texts: Sequence[Any], labels: Sequ
     """Cleaned texts and their marks in the form of `data/prepared`."""
     if task_of(model) == "question_answering":
         rows = [
-            asked(*text, None if labels is None else labels[row], f"{name}[{row}]", labels is not None)
+            asked(text[0], text[1], None if labels is None else labels[row], f"{name}[{row}]", labels is not None)
             for row, text in enumerate(texts)
         ]
         marks = [None if row.label is None else [[unit[0], unit[1]] for unit in row.label] for row in rows]

@@ -97,7 +97,7 @@ def predict_signals(
         lengths = batch.attention_mask.sum(axis=1)
         for row, values, length in zip(batch.rows, logits, lengths, strict=True):
             found[row] = values[:length].copy() if by_token else values
-    return found if by_token else np.stack(found)
+    return found if by_token else np.stack([*found])
 
 
 @torch.inference_mode()
