@@ -61,10 +61,11 @@ class _Search:
     clock: dict[str, float] = field(default_factory=dict)
 
     def go(self) -> Found:
+        space = self.space
         for path in self.stage.deps.values():
             verify(path)
         trials = run_study(
-            DATABASE, self.name, self.space, self.layers, self.train,
+            DATABASE, self.name, space, self.layers, self.train,
             evaluations=self._evaluations(), seed=self.params.project.seed,
         )  # fmt: skip
         points, rows = measure({**self._best(trials), **self._static()}, self.params, self.stage)

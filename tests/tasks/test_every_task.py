@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,8 @@ def _numbers(count: int) -> list[dict[str, Any]]:
     return [{"text": text, "stars": text.count("o") - 4.0} for text in sorted(texts)]
 
 
-def _several(count: int) -> list[dict[str, Any]]:
-    generator = random.Random(2)
-    texts = {_text(generator) for _ in range(count)}
-    labels = {"film": "movie", "page": "letter"}
-    return [{"text": t, "labels": [name for name, word in labels.items() if word in t]} for t in sorted(texts)]
-
-
 CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "regression": (_numbers(160), {"label": {"kind": "number", "column": "stars"}}),
-    "multi_label": (_several(160), {"label": {"kind": "column", "column": "labels"}}),
     "token_classification": (
         tagged_rows(160), {"text": "tokens", "label": {"kind": "tags", "column": "tags"}},
     ),
@@ -84,14 +77,10 @@ def _workspace(folder: Path, task: str, base: Path, **sections: Any) -> Path:
 UP_TO_SIGNALS = ("ingest", "prepare", "validate", "tokenize", "teacher", "signals", "general")
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("task", [*CASES])
-def test_the_search_and_the_probe_judge_by_the_tasks_score(
-    task: Any, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = _workspace(tmp_path, task, tiny_base)
-    run_stages(*UP_TO_SIGNALS, monkeypatch=monkeypatch, folder=folder)
+def check_search_and_probe(task: Any, said: Callable[[], str]) -> None:
+    """Search and probe in the workspace that is the current folder."""
     params, scoring = load_params(Path("params.yaml")), SCORINGS[task]
+    params = params.model_copy(update={"distill": params.distill.model_copy(update={"mutual": None})})
     found = search(params)
     assert [point.kind for point in found.points] == ["teacher", "layers", *([] if task in PLACES else ["static"])]
     facts = read_json(Path("reports/search/facts.json"))
@@ -104,10 +93,10 @@ def test_the_search_and_the_probe_judge_by_the_tasks_score(
     assert {"min_score", "max_file_mb"} <= {check.name for check in found.cheapest.verdict.checks}
     (trial,) = found.trials
     assert trial.score == verify(Path(found.points[1].folder or "").parent / "distilled")[scoring.dev_key]
-    said = capsys.readouterr().out
+    lines = said()
     # DIST is of classes, tokens' among them.
-    assert ("search: without 'kl and dist'" in said) == (task != "token_classification")
-    assert ("search: no static student: it answers about whole texts" in said) == (task in PLACES)
+    assert ("search: without 'kl and dist'" in lines) == (task != "token_classification")
+    assert ("search: no static student: it answers about whole texts" in lines) == (task in PLACES)
     assert scoring.words in Path("reports/search/index.html").read_text(encoding="utf-8")
     seen: list[Probed] = []
     (one,) = probe(params, [[0, 1, 2, 3]], 60, seen.append)
@@ -115,6 +104,15 @@ def test_the_search_and_the_probe_judge_by_the_tasks_score(
     assert one.agreement <= 1
     assert one.distance >= 0
     assert np.isfinite(one.score)
+
+
+@pytest.mark.timeout(300)
+def test_numbers_are_searched_and_probed_by_their_own_score(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _workspace(tmp_path, "regression", tiny_base)
+    run_stages(*UP_TO_SIGNALS, monkeypatch=monkeypatch, folder=folder)
+    check_search_and_probe("regression", lambda: capsys.readouterr().out)
 
 
 def test_a_search_without_a_loss_of_the_task_is_refused(
@@ -131,7 +129,7 @@ def test_a_search_without_a_loss_of_the_task_is_refused(
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("task", PLACES)
 def test_teachers_and_students_of_places_are_several(
-    task: Any, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+    task: Any, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = _workspace(
         tmp_path, task, tiny_base,
@@ -154,6 +152,7 @@ def test_teachers_and_students_of_places_are_several(
         assert len(model[scoring.key]) == len(model["agreement"]) == 2
     first = proof["models"]["student"][scoring.key][0]
     assert first == pytest.approx(metrics["models"]["int8" if metrics["shipped"] == "int8" else "student"][scoring.key])
+    check_search_and_probe(task, lambda: capsys.readouterr().out)
 
 
 def test_a_further_teacher_of_places_needs_the_same_tokenizer(
