@@ -1239,18 +1239,20 @@ class Params(Strict):
                 raise ValueError(f"validate.{name} is of classes, {without} none; set it to null")
 
     @model_validator(mode="after")
-    def _places_have_one_tokenizer(self) -> Self:
-        """Answers that are places in a text are compared token by token of one tokenizer."""
+    def _places_have_a_student_that_reads_them(self) -> Self:
+        """Of what answers about whole texts, or in other windows than the teacher's."""
         if self.prepare.task not in OF_PLACES:
             return self
-        asked = {
-            "tokenize.vocabulary": self.tokenize.vocabulary is not None,
-            "ingest.student": self.ingest.student is not None,
-            "distill.student of kind static": self.distill.student.kind == "static",
-        }
+        asked = {"distill.student of kind static": self.distill.student.kind == "static"}
+        if self.prepare.task == "question_answering":
+            asked |= {
+                "tokenize.vocabulary": self.tokenize.vocabulary is not None,
+                "ingest.student": self.ingest.student is not None,
+            }
         found = next((key for key, given in asked.items() if given), None)
         if found is not None:
-            raise ValueError(f"{found} is for tasks of whole texts, prepare.task is {self.prepare.task}; take it back")
+            others = "tasks of whole texts" if "static" in found else "other tasks"
+            raise ValueError(f"{found} is for {others}, prepare.task is {self.prepare.task}; take it back")
         return self
 
     @model_validator(mode="after")

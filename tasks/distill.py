@@ -5,11 +5,14 @@ With assistants, the last of them teaches it; with mutual distillation several s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from potstill.artifacts import whole_folder, write_manifest
-from potstill.config import Distill
+from potstill.config import OF_PLACES, Distill
 from potstill.data.batches import TokenDataset, labelled
+from potstill.distillation.alignment import AcrossUnits, UnitPlaces, unit_places
 from potstill.distillation.columns import described
 from potstill.distillation.composition import Blend, Distillation
 from potstill.distillation.objective import Objective
@@ -46,12 +49,15 @@ def run(stage: Stage) -> Result:
     own_tokens = student_tokens(stage) != stage.deps["tokens"]
     dataset = open_splits(stage, _splits(distill), student=True) if own_tokens else teacher_rows
     teaching = _teaching(stage, distill, teacher_rows)
-    students = _students(stage, distill, teaching, dataset)
+    places = _places(stage, _splits(distill)) if own_tokens and task_of(teaching.model) in OF_PLACES else None
+    source = teaching.source if places is None else AcrossUnits(teaching.source, teacher_rows, places)
+    students = _students(stage, distill, replace(teaching, source=source), dataset)
     setting = prepare_setting(stage, distill, students[0])
-    objective = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None)
+    objective = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None, places)
     _describe(objective, teaching, dataset)
     teacher = None
-    if distill.epochs * distill.evaluations_per_epoch > 1:  # a single evaluation is the best in any case
+    # A single evaluation is the best in any case, and answers about other tokens cannot be compared.
+    if distill.epochs * distill.evaluations_per_epoch > 1 and places is None:
         with stage.work("inference"):
             teacher = teacher_logits(stage, "dev")
     score = dev_score(stage, open_split(stage, "dev", student=True), setting, teacher)
@@ -63,6 +69,13 @@ def run(stage: Stage) -> Result:
 def _splits(distill: Distill) -> list[str]:
     """The rows to learn from."""
     return ["train", "transfer"] if distill.transfer else ["train"]
+
+
+def _places(stage: Stage, splits: Sequence[str]) -> UnitPlaces:
+    """Where the teacher answers what the student's tokens are asked."""
+    folders = (student_tokens(stage), stage.deps["tokens"])
+    ours, theirs = ([folder / f"{split}.arrow" for split in splits] for folder in folders)
+    return unit_places(ours, theirs)
 
 
 def _teaching(stage: Stage, distill: Distill, rows: TokenDataset) -> Teaching:

@@ -47,6 +47,7 @@ from potstill.training.precision import choose_device
 from potstill.training.predict import predict_logits
 from tasks.learning import open_split, teacher_logits, teacher_members, tokens_info
 from tasks.stage import Result, Stage, main
+from tasks.views import teachers_view
 
 EXAMPLES = 20
 # Texts between two steps of the progress bar.
@@ -61,7 +62,7 @@ REPLY = pa.struct([("answer", pa.string()), *_PLACE, ("score", pa.float64()), ("
 
 def run(stage: Stage) -> Result:
     """Make `data/evaluation/`, `reports/metrics.json` and `reports/report.html`."""
-    test, card = open_split(stage, "test"), read_card(stage.deps["serving"])
+    test, card = open_split(stage, "test", student=True), read_card(stage.deps["serving"])
     with TemporaryDirectory(prefix="potstill-") as temporary:
         students = _students(stage, Path(temporary))
     texts, gold = _gold(stage, test, students["student"])
@@ -133,7 +134,8 @@ def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, 
     # What would be served as fp32 is the exported file; the others are as large as their weights.
     files = [stage.deps["export"] / "student.fp32.onnx"] if name == "student" else folder.glob("*.safetensors")
     size = sum(path.stat().st_size for path in files)
-    return Answers(logits, temperature, model.num_parameters(), size, task, members)
+    own = teachers_view(stage, stage.deps["prepared"] / FROZEN) if name == "teacher" else None
+    return Answers(logits, temperature, model.num_parameters(), size, task, members, own)
 
 
 def read_temperature(folder: Path) -> float:
@@ -200,7 +202,7 @@ def _number_figures(labels: Labels, answers: Mapping[str, Answers], names: Seque
 
 def _entity_figures(gold: GoldTags, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
     reliabilities = {name: found.reliability(gold, bins) for name, found in answers.items()}
-    scores = {name: gold.counts(found.logits.argmax(axis=1)).types() for name, found in answers.items()}
+    scores = {name: (found.own or gold).counts(found.logits.argmax(axis=1)).types() for name, found in answers.items()}
     return {
         "reliability": reliability_diagram(reliabilities, len(names)),
         "labels": label_scores(scores, types_named(names)),
@@ -259,10 +261,8 @@ def _predictions(gold: Gold, answers: Mapping[str, Answers], served: Sequence[An
     numbers = pa.list_(pa.float32())
     if isinstance(gold, GoldTags):
         label = pa.array(np.split(gold.classes, np.cumsum(gold.lengths)[:-1]), pa.list_(pa.int16()))
-        found = {
-            name: pa.array([part.tolist() for part in gold.answers_by_row(side.logits)], pa.list_(numbers))
-            for name, side in answers.items()
-        }
+        rows = {name: (side.own or gold).answers_by_row(side.logits) for name, side in answers.items()}
+        found = {name: pa.array([row.tolist() for row in own], pa.list_(numbers)) for name, own in rows.items()}
         entities = [asdict(tagging)["entities"] for tagging in served]
         return {"label": label, **found, "served": pa.array(entities, ENTITIES)}
     if isinstance(gold, GoldAnswers):

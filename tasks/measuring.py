@@ -24,6 +24,7 @@ from potstill.serving.profile import answer_all
 from potstill.serving.runtime import MODEL, ModelCard, Student, Text
 from tasks.learning import task_kind, teacher_logits, teacher_members
 from tasks.stage import Stage, load_stage
+from tasks.views import teachers_view
 
 DEV = "dev.parquet"
 # Gates that need what a search does not have: the controls.
@@ -64,10 +65,10 @@ def measure(made: Mapping[str, Made], params: Params, stage: Stage) -> tuple[lis
     """
     path = load_stage("prepare", params).outs["prepared"] / DEV
     students = {name: Student(one.serving) for name, one in made.items()}
-    # All of them read texts alike: a search changes no tokenizer.
+    # All students read texts alike: a search changes no tokenizer.
     texts, gold = read_gold(path, next(iter(students.values())))
     speeds = _speeds(students, texts, params, stage.deps["teacher"])
-    taught = _taught(stage)
+    taught = _taught(stage, path)
     numbers = score(gold, taught, params.evaluate) | asdict(speeds["teacher"])
     points = [_point("teacher", taught, numbers)]
     for name, one in made.items():
@@ -82,11 +83,11 @@ def measure(made: Mapping[str, Made], params: Params, stage: Stage) -> tuple[lis
     return points, len(gold)
 
 
-def _taught(stage: Stage) -> Answers:
+def _taught(stage: Stage, path: Path) -> Answers:
     folder = stage.deps["teacher"]
     teacher, size = load_classifier(folder), sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     members, logits = len(teacher_members(stage)), teacher_logits(stage, "dev")
-    return Answers(logits, 1.0, teacher.num_parameters(), size, task_kind(stage), members)
+    return Answers(logits, 1.0, teacher.num_parameters(), size, task_kind(stage), members, teachers_view(stage, path))
 
 
 def _answers(made: Made, student: Student, texts: Sequence[Text], gold: Gold) -> Answers:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from potstill.artifacts import verify
-from potstill.config import Distill, Params
+from potstill.config import OF_PLACES, Distill, Params
 from potstill.data.batches import TokenDataset
 from potstill.distillation.composition import Blend, Distillation
 from potstill.distillation.probing import Probed, candidate_layers
@@ -26,7 +26,7 @@ from potstill.models.families import layers_of
 from potstill.models.loading import load_classifier
 from potstill.training.loop import Setting, train
 from potstill.training.predict import predict_logits
-from tasks.learning import open_split, prepare_setting, stored_signals, task_kind, teacher_logits
+from tasks.learning import open_split, prepare_setting, stored_signals, student_tokens, task_kind, teacher_logits
 from tasks.stage import Stage, load_stage
 from tasks.students import make_student, parent_of
 
@@ -51,6 +51,11 @@ def probe(params: Params, wanted: Sequence[Sequence[int]], rows: int, each: Call
     distill = stage.params(Distill)
     if distill.student.kind in ("config", "static"):
         raise ModelError(f"a student of kind {distill.student.kind} takes no layers over: there are none to choose")
+    if params.prepare.task in OF_PLACES and student_tokens(stage) != stage.deps["tokens"]:
+        raise ModelError(
+            "the student splits texts otherwise than its teacher, so their answers about tokens cannot be compared; "
+            "probe with tokenize.vocabulary null and without ingest.student"
+        )
     teacher = load_classifier(stage.deps["teacher"])
     candidates = wanted or candidate_layers(len(layers_of(parent_of(stage, teacher))), len(distill.layers))
     run = _Probe(stage, teacher, rows)

@@ -1,99 +1,142 @@
-"""Answers about tokens, carried from one tokenizer to another by the characters that tokens cover.
+"""A teacher's answers about the units of texts, carried to the tokens of a student that splits texts otherwise.
 
-For teachers and students that split texts differently, on tasks that answer token by token (labels of tokens) or with a
-place in the text (the start and the end of an answer). Both sides give the offsets of their tokens in the same text, as
-tokenizers return them: [tokens, 2] first character and the one after the last; special tokens and padding are empty
-(first = after). Pure functions; probabilities come in and go out, since a mean of logits is none of probabilities.
+Both cut a text into the same units (`data.tags.units_of`), by its characters; in either's tokens a unit has one token
+that speaks for it (`data.alignment`). So the answer to a unit goes from token to token, whatever the tokenizers are.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
 
+from potstill.data.alignment import CUT, IGNORED, OWN, SHARED
+from potstill.data.batches import Batch, Ints, TokenDataset
+from potstill.distillation.outputs import LOGITS, Needs, Outputs
+from potstill.distillation.teachers import Source
 from potstill.errors import SignalError
 
-Offsets = npt.NDArray[np.integer]
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+# The logit of a class that cannot be: softened at any T it leaves nothing, and is finite.
+NEVER = -1e4
 
 
-def overlaps(student: Offsets, teacher: Offsets) -> Floats:
-    """[student tokens, teacher tokens] how many characters two tokens have in common.
+@dataclass(frozen=True)
+class UnitPlaces:
+    """Where a teacher answers what the tokens of a student are asked.
 
-    Raises:
-        SignalError: offsets are not [tokens, 2] from a character to a later one or the same.
+    Attributes:
+        starts: [student rows + 1] where in the arrays below each row's answers start.
+        rows: [answers of all the student's rows] row of the teacher's dataset.
+        tokens: [answers] the token of that row that speaks for the unit; any where the teacher has none.
+        seen: [answers] how the teacher sees the unit: OWN, SHARED or CUT.
     """
-    for owner, offsets in (("student", student), ("teacher", teacher)):
-        if offsets.ndim != 2 or offsets.shape[1] != 2 or (offsets[:, 0] > offsets[:, 1]).any():
-            raise SignalError(
-                f"the {owner}'s offsets are {list(offsets.shape)}; they have to be [tokens, 2], each from the first "
-                "character to the one after the last"
-            )
-    first = np.maximum(student[:, None, 0], teacher[None, :, 0])
-    after = np.minimum(student[:, None, 1], teacher[None, :, 1])
-    common: Floats = np.maximum(after - first, 0).astype(np.float64)
-    return common
+
+    starts: Ints
+    rows: Ints
+    tokens: Ints
+    seen: Ints
+
+    def of(self, rows: Ints) -> tuple[Ints, Ints, Ints]:
+        """Rows, tokens and sight of the answers of some of the student's rows, in that order."""
+        places = np.concatenate([np.arange(self.starts[row], self.starts[row + 1]) for row in rows.tolist()])
+        return self.rows[places], self.tokens[places], self.seen[places]
 
 
-def aligned_tokens(probabilities: Floats, student: Offsets, teacher: Offsets) -> tuple[Floats, Bools]:
-    """The teacher's answer for each of the student's tokens: the mean over its characters.
+def unit_places(student: Sequence[Path], teacher: Sequence[Path]) -> UnitPlaces:
+    """Join two sets of token files, written of the same texts, by the units of each text.
 
     Args:
-        probabilities: [teacher tokens, classes] of the teacher.
-        student: [student tokens, 2] offsets.
-        teacher: [teacher tokens, 2] offsets.
-
-    Returns:
-        [student tokens, classes] probabilities, 0 where there are none, and [student tokens] whether a teacher's token
-        covers any of its characters: special tokens and those behind the teacher's cut have no answer.
+        student: files of the student's tokens, split after split.
+        teacher: files of the teacher's, of the same splits.
 
     Raises:
-        SignalError: see `overlaps`; also probabilities of other tokens.
+        SignalError: they are not of the same texts.
     """
-    _check_tokens(probabilities, teacher)
-    shared = overlaps(student, teacher)
-    characters = shared.sum(axis=1, keepdims=True)
-    return (shared / np.maximum(characters, 1)) @ probabilities, characters[:, 0] > 0
+    starts, found, before = [0], [np.empty((0, 3), dtype=np.int64)], 0
+    for ours, theirs in zip(student, teacher, strict=True):
+        rows = list(_rows(theirs))
+        answers: dict[str, list[Ints]] = {}
+        for number, (text, seen, tokens) in enumerate(rows):
+            told = np.stack([np.full(len(seen), before + number), tokens, seen], axis=1)
+            answers.setdefault(text, []).append(told)
+        known = {text: np.concatenate(parts) for text, parts in answers.items()}
+        passed: dict[str, int] = {}
+        for text, seen, _ in _rows(ours):
+            first = passed.get(text, 0)
+            passed[text] = first + len(seen)
+            if text not in known or passed[text] > len(known[text]):
+                raise SignalError(f"{ours} and {theirs} are not of the same texts; run the tokenize stage again")
+            found.append(known[text][first : passed[text]][seen == OWN])
+            starts.append(starts[-1] + len(found[-1]))
+        before += len(rows)
+    whole = np.concatenate(found)
+    return UnitPlaces(np.array(starts, dtype=np.int64), whole[:, 0], whole[:, 1], whole[:, 2])
 
 
-def aligned_places(
-    probabilities: Floats, student: Offsets, teacher: Offsets, which: Literal["first", "last"]
-) -> tuple[Floats, float]:
-    """The teacher's distribution over where an answer starts or ends, over the student's tokens.
+def _rows(path: Path) -> list[tuple[str, Ints, Ints]]:
+    """Of each row of a file: its text, how each unit is seen, and the token that speaks for it."""
+    table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+    found = []
+    columns = (table.column(name).to_pylist() for name in ("id", "units", "label"))
+    for text, units, label in zip(*columns, strict=True):
+        seen = np.array(units, dtype=np.int64)
+        asked = np.flatnonzero(np.array(label, dtype=np.int64) != IGNORED)
+        spoken = np.maximum(np.cumsum(seen == OWN) - 1, 0)
+        tokens = asked[spoken] if len(asked) else np.zeros(len(seen), dtype=np.int64)
+        found.append((text, seen, tokens))
+    return found
 
-    A teacher's token passes its probability to the student's token that has its first (last) character. Where that is
-    no token's, as the space that some tokenizers count in, the next one inside the teacher's token counts.
 
-    Args:
-        probabilities: [teacher tokens] that the answer starts (ends) there.
-        student: [student tokens, 2] offsets.
-        teacher: [teacher tokens, 2] offsets.
-        which: `first` for starts, `last` for ends.
+@dataclass(frozen=True)
+class AcrossUnits:
+    """A source that answers a student's tokens with what the teacher says of the same units in its own tokens.
 
-    Returns:
-        [student tokens] probabilities, and what was lost: the probability of special tokens (no answer) and of tokens
-        of which the student has no character. They add up to the sum that came in.
+    As `data.alignment.unit_classes` reads a model: a unit that shares a token with an earlier one has its answer, B
+    turned into I, and a unit without a token is O.
 
-    Raises:
-        SignalError: see `aligned_tokens`.
+    Attributes:
+        source: answers to the teacher's token ids.
+        rows: the teacher's rows.
+        places: where the answers to the student's rows are among them.
     """
-    _check_tokens(probabilities, teacher)
-    shared = overlaps(student, teacher) > 0
-    order = shared if which == "first" else shared[::-1]
-    places = order.argmax(axis=0)
-    places = places if which == "first" else len(student) - 1 - places
-    known = shared.any(axis=0)
-    found = np.zeros(len(student), dtype=np.float64)
-    np.add.at(found, places[known], probabilities[known])
-    return found, float(probabilities[~known].sum())
+
+    source: Source
+    rows: TokenDataset
+    places: UnitPlaces
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    def supports(self, needs: Needs) -> bool:
+        """Logits alone: the tokens of the two do not meet."""
+        return not needs
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        """[batch, sequence of the student, ..., classes] logits, 0 where no answer is asked."""
+        assert batch.answers is not None
+        rows, tokens, seen = self.places.of(batch.rows)
+        owners, local = np.unique(rows, return_inverse=True)
+        told = self.source(self.rows.batch(owners)).logits
+        answers = told[torch.from_numpy(local), torch.from_numpy(tokens)].float().clone()
+        answers[torch.from_numpy(seen == SHARED)] = _continued(answers[torch.from_numpy(seen == SHARED)])
+        nothing = torch.from_numpy(seen == CUT)
+        answers[nothing] = NEVER
+        answers[nothing, ..., 0] = 0.0
+        logits = torch.zeros((*batch.input_ids.shape, *answers.shape[1:]), device=answers.device)
+        logits[torch.from_numpy(batch.answers)] = answers
+        return Outputs(logits)
 
 
-def _check_tokens(probabilities: Floats, teacher: Offsets) -> None:
-    if len(probabilities) != len(teacher):
-        raise SignalError(
-            f"the teacher's answers are about {len(probabilities)} tokens and its offsets about {len(teacher)}; "
-            "give both of the same text"
-        )
+def _continued(logits: Tensor) -> Tensor:
+    """[..., classes] logits of tags that cannot begin an entity: what was B is I (`tags.tag_set`: odd is B)."""
+    found = logits.clone()
+    found[..., 2::2] = torch.logaddexp(logits[..., 1::2], logits[..., 2::2])
+    found[..., 1::2] = NEVER
+    return found

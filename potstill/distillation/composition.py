@@ -13,12 +13,13 @@ from torch import nn
 
 from potstill.config import BY_TOKEN, Distill, TaskKind, TermBase
 from potstill.data.batches import Batch, TokenDataset
+from potstill.distillation.alignment import AcrossUnits, UnitPlaces
 from potstill.distillation.balancing import Balancer, Schedule
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors, answers_of
 from potstill.distillation.supervision import HEAD_LOSSES, HeadLoss, gold_rows
 from potstill.distillation.teachers import FirstAble, LiveTeacher, LiveWhereMixed, OwnTokens, Source
-from potstill.distillation.terms import Both, Term
+from potstill.distillation.terms import ON_VECTORS, Both, Term
 from potstill.errors import ModelError, SignalError
 from potstill.models.heads import task_of
 
@@ -174,6 +175,7 @@ def distillation(
     precision: Precision,
     seed: int,
     teacher_rows: TokenDataset | None = None,
+    places: UnitPlaces | None = None,
 ) -> Distillation:
     """The objective that a `distill` section describes.
 
@@ -186,18 +188,19 @@ def distillation(
         precision: of the run.
         seed: see `make_terms`.
         teacher_rows: the teacher's token ids of the student's rows, in the same order; None: both have the same.
+        places: of token_classification, where the answers to the student's rows are among the teacher's.
 
     Raises:
         ModelError: see `Term`; also a term that compares token by token where the tokens are not the same.
         SignalError: neither source can give what a term needs.
     """
     if teacher_rows is not None:
-        _check_no_tokens_meet(params)
+        _check_no_tokens_meet(params, [] if places is None else ON_VECTORS)
     terms = make_terms(params.terms, student, teacher, seed)
     covered = stored.supports(teacher_needs(terms))
     source = stored if covered else FirstAble((stored, LiveTeacher(teacher, device, precision)))
     if teacher_rows is not None:
-        source = OwnTokens(source, teacher_rows)
+        source = OwnTokens(source, teacher_rows) if places is None else AcrossUnits(source, teacher_rows, places)
     if params.mixup is not None:
         source = LiveWhereMixed(source, LiveTeacher(teacher, device, precision))
     return Distillation(source, Blend(params.temperature, params.alpha, task_of(student)), terms)
@@ -212,13 +215,19 @@ def _union(needs: Iterable[Needs]) -> Needs:
     return reduce(or_, needs, LOGITS)
 
 
-def _check_no_tokens_meet(params: Distill) -> None:
+def _check_no_tokens_meet(params: Distill, others: Sequence[str]) -> None:
     if params.mixup is not None:
         raise ModelError(
             "mixup blends rows token by token, but student and teacher have tokenizers of their own and split texts "
             "differently; set distill.mixup to null"
         )
     kinds: list[str] = [config.kind for config in params.terms]
+    by_row = next((kind for kind in kinds if kind in others), None)
+    if by_row is not None:
+        raise ModelError(
+            f"the loss term {by_row} compares row by row, but student and teacher have tokenizers of their own and "
+            "read long texts in other windows; remove it from distill.terms"
+        )
     by_token = next((kind for kind in kinds if kind in BY_TOKEN), None)
     if by_token is not None:
         raise ModelError(

@@ -26,7 +26,7 @@ def read_gold(path: Path, student: Student) -> tuple[Sequence[Text], Gold]:
         student: says what the task is and, where answers are places in a text, how the text is read.
     """
     if student.card.kind == "token_classification":
-        tags = read_tags(path, student)
+        tags = read_tags(path, student.text_windows, [str(name) for name in student.card.labels])
         return tags.texts, tags
     if student.card.kind == "question_answering":
         answers = read_answers(path, student)

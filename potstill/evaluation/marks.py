@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,11 @@ from potstill.evaluation.metrics import Floats
 from potstill.evaluation.statistics import Moments
 
 if TYPE_CHECKING:
-    from potstill.data.windows import Window
+    from potstill.data.windows import TextWindow, Window
     from potstill.serving.runtime import Student
+
+# Cuts texts with their units into windows.
+Cut: TypeAlias = "Callable[[Sequence[str], Sequence[Sequence[Unit]]], list[list[TextWindow]]]"
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,14 @@ class GoldTags:
         ]
 
 
-def read_tags(path: Path, student: Student) -> GoldTags:
-    """Gold entities of a labelled split of `data/prepared`, in the windows that a student reads."""
+def read_tags(path: Path, cut: Cut, names: Sequence[str]) -> GoldTags:
+    """Gold entities of a labelled split of `data/prepared`, in the windows that a model reads.
+
+    Args:
+        path: the split.
+        cut: a `data.windows.TextWindower`, or `Student.text_windows`.
+        names: tags in class-index order.
+    """
     import pyarrow.parquet as pq
 
     rows = pq.read_table(path, columns=["text", "label"])
@@ -98,13 +107,13 @@ def read_tags(path: Path, student: Student) -> GoldTags:
     found = [row_units(text, mark) for text, mark in zip(texts, rows.column("label").to_pylist(), strict=True)]
     units = [row for row, _ in found]
     none = np.empty(0, dtype=np.int64)
-    windows = [window for row in student.text_windows(texts, units) for window in row]
+    windows = [window for row in cut(texts, units) for window in row]
     return GoldTags(
         texts,
         units,
         np.concatenate([none, *(np.array(tags, dtype=np.int64) for _, tags in found)]),
         np.concatenate([none, *(sight(window.tokens) for window in windows)]),
-        [str(name) for name in student.card.labels],
+        [str(name) for name in names],
     )
 
 

@@ -103,8 +103,8 @@ def _disputed(
 def differing_marks(gold: GoldTags | GoldAnswers, teacher: Answers, student: Answers, most: int) -> list[Disagreement]:
     """The first texts of which teacher and student say other entities, or other answers."""
     if isinstance(gold, GoldTags):
-        sides = (side.logits.argmax(axis=1) for side in (teacher, student))
-        classes = (gold.classes, *(unit_classes(side, gold.seen) for side in sides))
+        sides = [(side.logits.argmax(axis=1), side.own or gold) for side in (teacher, student)]
+        classes = (gold.classes, *(unit_classes(said, view.seen) for said, view in sides))
         texts, columns = gold.texts, [gold.shown(found) for found in classes]
     else:
         texts = [f"{question}\n{context}" for question, context in gold.questions]

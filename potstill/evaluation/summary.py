@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.config import Evaluate, TaskKind
+from potstill.data.alignment import OWN
 from potstill.evaluation import metrics, numbers, several
 from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.metrics import Doubles, Floats, Ints, Labels, Reliability
@@ -33,6 +34,7 @@ class Answers:
         file_bytes: size of the file that holds them.
         task: what the logits are: of one class of several, of several labels, a number, entities, or answers.
         members: models whose answers the logits are the mean of; weights, file and speed are one model's.
+        own: of entities, the gold labels as the model's own tokens see them, where these are not those of the others.
     """
 
     logits: npt.NDArray[Any]
@@ -41,6 +43,11 @@ class Answers:
     file_bytes: int
     task: TaskKind = "single_label"
     members: int = 1
+    own: GoldTags | None = None
+
+    def view(self, labels: Gold) -> Gold:
+        """The gold labels as the model sees them."""
+        return labels if self.own is None else self.own
 
     @cached_property
     def predictions(self) -> Ints:
@@ -72,6 +79,7 @@ class Answers:
 
     def moments(self, labels: Gold) -> Moments:
         """The scores of several labels, of numbers, of entities or of answers."""
+        labels = self.view(labels)
         if isinstance(labels, GoldTags | GoldAnswers):
             return labels.moments(self.logits)
         if self.task == "multi_label":
@@ -80,6 +88,7 @@ class Answers:
 
     def reliability(self, labels: Gold, bins: int) -> Reliability:
         """Confidence against accuracy after calibration; of entities, of every token that answers."""
+        labels = self.view(labels)
         if isinstance(labels, GoldTags):
             return metrics.reliability(labels.asked, self.probabilities, bins)
         assert not isinstance(labels, GoldAnswers)
@@ -96,6 +105,7 @@ def score(labels: Gold, answers: Answers, settings: Evaluate) -> dict[str, float
         answers: the model's logits on those rows.
         settings: level of the intervals, resamples of those that are bootstrapped, bins of the calibration error.
     """
+    labels = answers.view(labels)
     found = (
         _class_scores(labels, answers, settings)
         if not isinstance(labels, GoldTags | GoldAnswers) and answers.task == "single_label"
@@ -156,7 +166,7 @@ def compare(
 
 def score_value(labels: Gold, answers: Answers) -> float:
     """The task's score."""
-    scoring = SCORINGS[answers.task]
+    scoring, labels = SCORINGS[answers.task], answers.view(labels)
     if isinstance(labels, GoldTags | GoldAnswers):
         return labels.moments(answers.logits).values[scoring.key]
     return scoring.score(answers.logits, labels)
@@ -177,6 +187,8 @@ def likeness(teacher: Answers, ours: Answers, *, labels: Gold | None = None) -> 
     if isinstance(labels, GoldAnswers):
         pairs = zip(labels.answers(teacher.logits), labels.answers(ours.logits), strict=True)
         return {"agreement": float(np.mean([theirs == mine for theirs, mine in pairs]))}
+    if isinstance(labels, GoldTags) and (teacher.own, ours.own) != (None, None):
+        teacher, ours = _of_the_same_units(labels, teacher, ours)
     alike = SCORINGS[ours.task].agreement(teacher.logits, ours.logits)
     if ours.task == "regression":
         apart = teacher.numbers.astype(np.float64) - ours.numbers
@@ -188,6 +200,16 @@ def likeness(teacher: Answers, ours: Answers, *, labels: Gold | None = None) -> 
     else:
         kl = metrics.kl_divergence(teacher.log_probabilities, ours.log_probabilities)
     return {"agreement": alike, "kl": kl}
+
+
+def _of_the_same_units(labels: GoldTags, teacher: Answers, ours: Answers) -> tuple[Answers, Answers]:
+    """Both models' answers about the units that each sees by a token of its own."""
+    sights = [(labels if one.own is None else one.own).seen == OWN for one in (teacher, ours)]
+    both = sights[0] & sights[1]
+    first, second = (
+        replace(one, logits=one.logits[both[seen]], own=None) for one, seen in zip((teacher, ours), sights, strict=True)
+    )
+    return first, second
 
 
 def _span_kl(teacher: Floats, ours: Floats) -> float:

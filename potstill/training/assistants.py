@@ -15,6 +15,7 @@ import numpy as np
 
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
+from potstill.distillation.alignment import UnitPlaces
 from potstill.distillation.composition import Distillation, distillation
 from potstill.distillation.signals import StoredSignals
 from potstill.distillation.teachers import Source
@@ -57,7 +58,12 @@ class Teaching:
         ]
 
     def objective(
-        self, params: Distill, student: PreTrainedModel, setting: Setting, teacher_rows: TokenDataset | None = None
+        self,
+        params: Distill,
+        student: PreTrainedModel,
+        setting: Setting,
+        teacher_rows: TokenDataset | None = None,
+        places: UnitPlaces | None = None,
     ) -> Distillation:
         """What a `distill` section has one student learn from it; see `distillation` for errors."""
         return distillation(
@@ -69,6 +75,7 @@ class Teaching:
             precision=setting.precision,
             seed=setting.seed,
             teacher_rows=teacher_rows,
+            places=places,
         )
 
 

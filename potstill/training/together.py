@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
+from potstill.distillation.alignment import UnitPlaces
 from potstill.distillation.mutual import MutualLearning
 from potstill.distillation.objective import Objective, Supervised
 from potstill.models.cohort import Cohort
@@ -42,6 +43,7 @@ def objective_for(
     teaching: Teaching,
     setting: Setting,
     teacher_rows: TokenDataset | None = None,
+    places: UnitPlaces | None = None,
 ) -> Objective:
     """What a `distill` section has its students learn: one from its teacher, several from each other too.
 
@@ -50,7 +52,7 @@ def objective_for(
         students: as many as `mutual` names, or one.
         teaching: the teacher, or the last assistant.
         setting: of the training.
-        teacher_rows: see `distillation`.
+        teacher_rows: see `distillation`; likewise `places`.
 
     Raises:
         ModelError, SignalError: see `distillation`.
@@ -58,7 +60,7 @@ def objective_for(
     task = task_of(students[0])
     if params.mutual is not None and not params.mutual.teacher:
         return MutualLearning.of(params.mutual, [Supervised(task) for _ in students], params.temperature, task)
-    own = [teaching.objective(params, student, setting, teacher_rows) for student in students]
+    own = [teaching.objective(params, student, setting, teacher_rows, places) for student in students]
     return own[0] if params.mutual is None else MutualLearning.of(params.mutual, own, params.temperature, task)
 
 

@@ -16,7 +16,7 @@ from potstill.config import load_params
 from potstill.data.batches import TokenDataset
 from potstill.distillation.probing import Probed
 from potstill.distillation.signals import StoredSignals
-from potstill.errors import ParamsError
+from potstill.errors import ModelError, ParamsError
 from potstill.evaluation.scoring import SCORINGS
 from tasks.probe import probe
 from tasks.search import search
@@ -160,8 +160,6 @@ def test_a_further_teacher_of_places_needs_the_same_tokenizer(
 ) -> None:
     import shutil
 
-    from potstill.errors import ModelError
-
     other = Path(shutil.copytree(tiny_base, tmp_path / "other"))
     path = other / "tokenizer.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"lowercase": true', '"lowercase": false').replace(
@@ -172,3 +170,30 @@ def test_a_further_teacher_of_places_needs_the_same_tokenizer(
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     with pytest.raises(ModelError, match=r"ingest\.teachers\.second has another tokenizer than ingest\.teacher"):
         run_stages("ingest", "prepare", "validate", "tokenize", monkeypatch=monkeypatch, folder=folder)
+
+
+@pytest.mark.timeout(300)
+def test_entities_of_a_student_with_a_smaller_vocabulary(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _workspace(
+        tmp_path, "token_classification", tiny_base,
+        tokenize={"max_length": 12, "vocabulary": {"max_tokens": 70}}, teacher={"seeds": 2},
+        distill={"prune": {"ffn": 40, "rows": 20}},
+    )  # fmt: skip
+    run_stages(
+        *UP_TO_SIGNALS, *("distill", "finetune", "control", "proof", "export", "evaluate"),
+        monkeypatch=monkeypatch, folder=folder,
+    )  # fmt: skip
+    tokens, metrics = folder / "data/tokens", read_json(folder / "reports/metrics.json")
+    mine, theirs = (TokenDataset.open(place / "test.arrow", 0) for place in (tokens / "student", tokens))
+    assert int(mine.lengths.sum()) > int(theirs.lengths.sum())  # words are split into more tokens
+    assert metrics["models"]["teacher"]["parameters"] > metrics["models"]["student"]["parameters"]
+    for model in metrics["models"].values():
+        assert 0 <= model["f1"] <= 1
+        assert np.isfinite(model["ece"])
+    assert 0 <= metrics["comparison"]["agreement"] <= 1
+    assert metrics["comparison"]["kl"] >= 0
+    params = load_params(Path("params.yaml"))
+    with pytest.raises(ModelError, match="splits texts otherwise than its teacher, so their answers about tokens"):
+        probe(params, [[0]], 60, lambda _: None)

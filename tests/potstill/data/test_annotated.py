@@ -169,11 +169,7 @@ def test_answers_that_cannot_be_used(tmp_path: Path, answers: Any, said: str) ->
         prepared(tmp_path, rows, **ANSWERS)
 
 
-@pytest.mark.parametrize(
-    ("section", "values"),
-    [("tokenize", {"vocabulary": {}}), ("ingest", {"student": {"kind": "file", "path": "other"}})],
-)
-def test_what_compares_whole_texts_is_refused(section: str, values: dict[str, Any]) -> None:
+def test_a_static_student_has_no_places() -> None:
     from potstill.config import parse_params, read_params
     from tests.conftest import REPOSITORY
 
@@ -181,8 +177,27 @@ def test_what_compares_whole_texts_is_refused(section: str, values: dict[str, An
     whole["prepare"] |= {"labels": None, "augment": None} | TAGS
     whole["gate"] |= {"min_accuracy": None}
     parse_params(whole)
+    whole["distill"] |= {"student": {"kind": "static"}}
+    said = r"distill\.student of kind static is for tasks of whole texts, prepare.task is token_classification"
+    with pytest.raises(ParamsError, match=said):
+        parse_params(whole)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [("tokenize", {"vocabulary": {}}), ("ingest", {"student": {"kind": "file", "path": "other"}})],
+)
+def test_questions_are_read_in_the_teachers_windows(section: str, values: dict[str, Any]) -> None:
+    from potstill.config import parse_params, read_params
+    from tests.conftest import REPOSITORY
+
+    whole = read_params(REPOSITORY / "params.yaml")
+    whole["prepare"] |= {"labels": None, "augment": None} | ANSWERS
+    whole["gate"] |= {"min_accuracy": None, "min_macro_f1": None, "max_ece": None}
+    whole["validate"] |= {"min_per_class": None, "max_class_share": None}
+    parse_params(whole)
     whole[section] = whole.get(section, {}) | values
-    said = rf"{section}\.{next(iter(values))} is for tasks of whole texts, prepare.task is token_classification"
+    said = rf"{section}\.{next(iter(values))} is for other tasks, prepare.task is question_answering"
     with pytest.raises(ParamsError, match=said):
         parse_params(whole)
 

@@ -1,96 +1,138 @@
 from __future__ import annotations
 
-from itertools import pairwise
+import itertools
+import random
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as some
+import torch
 
-from potstill.distillation.alignment import aligned_places, aligned_tokens, overlaps
+from potstill.data.alignment import CUT, OWN, SHARED
+from potstill.data.batches import Batch, TokenDataset
+from potstill.data.marking import UNIT_LABELS
+from potstill.data.tags import units_of
+from potstill.data.tokenization import write_tokens
+from potstill.distillation.alignment import NEVER, AcrossUnits, UnitPlaces, unit_places
+from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.errors import SignalError
+from tests.potstill.data.test_alignment import tokenizer
+
+WORDS = "river,house,unbelievable,Zoë,naïve,New York,since,1998,lives,today,北京,江泽民,a.b".split(",")  # noqa: SIM905
+CLASSES = 5
 
 
-def cuts(text: str, places: set[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """Offsets of the pieces of a text cut at these places, between two special tokens."""
-    ends = sorted({place for place in places if 0 < place < len(text)} | {0, len(text)})
-    pieces = list(pairwise(ends))
-    return np.array([(0, 0), *pieces, (0, 0)])
+def texts(count: int = 6) -> list[str]:
+    generator = random.Random(2)
+    return [" ".join(generator.choices(WORDS, k=generator.randint(2, 40))) for _ in range(count)]
 
 
-@some.composite
-def both(draw: some.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
-    text = draw(some.text("abc ", min_size=1, max_size=12))
-    sides = [cuts(text, draw(some.sets(some.integers(1, 11), max_size=6))) for _ in range(2)]
-    random = np.random.default_rng(draw(some.integers(0, 99)))
-    return sides[0], sides[1], random.dirichlet(np.ones(3), len(sides[1]))
+def written(folder: Path, kind: str, rows: list[str], max_length: int) -> Path:
+    """Two splits of texts as tokens of a tokenizer."""
+    words: Any = tokenizer(kind)
+    words.enable_truncation(max_length)
+    folder.mkdir()
+    for split, part in (("train", rows[:4]), ("transfer", rows[4:])):
+        marks = [[[*unit, 0] for unit in units_of(text)] for text in part]
+        ids = [f"{split}-{number}" for number in range(len(part))]
+        table = pa.table({"id": ids, "text": part, "label": pa.array(marks, UNIT_LABELS)})
+        write_tokens(table, words, folder / f"{split}.arrow", stride=4)
+    return folder
 
 
-@given(both())
-def test_a_tokens_answer_is_the_mean_over_its_characters(
-    case: tuple[np.ndarray, np.ndarray, np.ndarray],  # type: ignore[type-arg]
-) -> None:
-    student, teacher, answers = case
-    found, known = aligned_tokens(answers, student, teacher)
-    # A plain reference: character by character.
-    owner = {place: token for token, (first, after) in enumerate(teacher) for place in range(first, after)}
-    for token, (first, after) in enumerate(student):
-        characters = [answers[owner[place]] for place in range(first, after)]
-        assert known[token] == bool(characters)
-        wanted = np.mean(characters, axis=0) if characters else np.zeros(3)
-        assert np.allclose(found[token], wanted)
+def opened(folder: Path) -> TokenDataset:
+    return TokenDataset.concatenate([TokenDataset.open(path, 0) for path in files(folder)])
 
 
-@given(both())
-def test_equal_tokens_keep_their_answers(
-    case: tuple[np.ndarray, np.ndarray, np.ndarray],  # type: ignore[type-arg]
-) -> None:
-    _, offsets, answers = case
-    found, known = aligned_tokens(answers, offsets, offsets)
-    assert np.allclose(found[known], answers[known])
-    starts, lost = aligned_places(answers[:, 0], offsets, offsets, "last")
-    assert np.allclose(starts[known], answers[known, 0])
-    assert lost == pytest.approx(answers[~known, 0].sum())
+def files(folder: Path) -> list[Path]:
+    return [folder / f"{split}.arrow" for split in ("train", "transfer")]
 
 
-@given(both())
-def test_a_place_goes_to_the_token_with_its_character(
-    case: tuple[np.ndarray, np.ndarray, np.ndarray],  # type: ignore[type-arg]
-) -> None:
-    student, teacher, answers = case
-    for which, end in (("first", 0), ("last", 1)):
-        for token, (first, after) in enumerate(teacher):
-            only = np.zeros(len(teacher))
-            only[token] = answers[token, 0]
-            found, lost = aligned_places(only, student, teacher, which)  # type: ignore[arg-type]
-            assert found.sum() + lost == pytest.approx(answers[token, 0])
-            if first == after:
-                assert lost == pytest.approx(answers[token, 0])
-                continue
-            place = (first, after - 1)[end]
-            (owner,) = [number for number, (begin, stop) in enumerate(student) if begin <= place < stop]
-            assert found[owner] == pytest.approx(answers[token, 0])
+class Numbered:
+    """Answers each token of each of its rows with numbers of its own."""
+
+    name = "a numbered teacher"
+
+    def supports(self, needs: Needs) -> bool:
+        return True
+
+    def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+        row = torch.from_numpy(batch.rows)[:, None, None]
+        token = torch.arange(batch.input_ids.shape[1])[None, :, None]
+        return Outputs((row * 1000 + token).float().expand(-1, -1, CLASSES) + torch.arange(CLASSES) / 10)
 
 
-def test_a_space_that_one_side_counts_in_and_a_cut_text() -> None:
-    student = np.array([(0, 0), (0, 3), (4, 6), (0, 0)])  # "the ca", without the rest
-    teacher = np.array([(0, 0), (0, 3), (3, 7), (7, 9), (0, 0)])  # "the", " cat", "ch"
-    assert overlaps(student, teacher).tolist()[2] == [0, 0, 2, 0, 0]
-    answers = np.eye(5)[:, :2] + np.array([[0, 0], [0, 0], [0.5, 0.5], [1, 0], [0, 0]])
-    found, known = aligned_tokens(answers, student, teacher)
-    assert known.tolist() == [False, True, True, False]
-    assert found[1:3].tolist() == [[0, 1], [0.5, 0.5]]
-    starts, lost = aligned_places(np.array([0.1, 0.2, 0.3, 0.4, 0.0]), student, teacher, "first")
-    assert starts.tolist() == [0, 0.2, 0.3, 0]
-    assert lost == pytest.approx(0.5)
+@pytest.mark.parametrize(("ours", "theirs"), [*itertools.permutations(["wordpiece", "bytes", "unigram"], 2)])
+def test_a_unit_is_answered_by_the_token_that_speaks_for_it(ours: str, theirs: str, tmp_path: Path) -> None:
+    rows = texts()
+    student, teacher = written(tmp_path / "s", ours, rows, 24), written(tmp_path / "t", theirs, rows, 32)
+    places = unit_places(files(student), files(teacher))
+    mine, known = opened(student), opened(teacher)
+    assert len(mine) != len(known)  # other windows
+    source = AcrossUnits(Numbered(), known, places)
+    batch = mine.batch(np.arange(len(mine))[::-1].copy())
+    assert batch.answers is not None
+    logits = source(batch).logits
+    assert logits.shape == (*batch.input_ids.shape, CLASSES)
+    answered = logits[torch.from_numpy(batch.answers)]
+    assert (logits[torch.from_numpy(~batch.answers)] == 0).all()
+    # A plain reference: the teacher's asked tokens of a text, in order, are its units that have a token of their own.
+    tables = [pa.ipc.open_stream(path).read_all() for folder in (student, teacher) for path in files(folder)]
+    spoken: dict[str, list[tuple[int, int]]] = {}
+    for row, record in enumerate(tables[2].to_pylist() + tables[3].to_pylist()):
+        tokens = [token for token, label in enumerate(record["label"]) if label != -100]
+        own = iter(tokens)
+        spoken.setdefault(record["id"], []).extend(
+            (row, next(own)) if sight == OWN else (-1, -1) for sight in record["units"]
+        )
+    asked: dict[str, int] = {}
+    wanted: list[list[tuple[int, int]]] = []
+    for record in tables[0].to_pylist() + tables[1].to_pylist():
+        first = asked.get(record["id"], 0)
+        asked[record["id"]] = first + len(record["units"])
+        units = spoken[record["id"]][first : asked[record["id"]]]
+        wanted.append([unit for unit, sight in zip(units, record["units"], strict=True) if sight == OWN])
+    flat = [unit for row in wanted[::-1] for unit in row]
+    assert len(flat) == len(answered) > 50
+    for answer, (row, token) in zip(answered, flat, strict=True):
+        if row >= 0:
+            assert answer.tolist() == pytest.approx([row * 1000 + token + place / 10 for place in range(CLASSES)])
+    assert sum(row >= 0 for row, _ in flat) > 0.9 * len(flat)
 
 
-@pytest.mark.parametrize("offsets", [np.zeros((3, 3), int), np.zeros(4, int), np.array([(2, 1)])])
-def test_offsets_that_are_none(offsets: np.ndarray) -> None:  # type: ignore[type-arg]
-    good = np.array([(0, 1)])
-    with pytest.raises(SignalError, match="the student's offsets are"):
-        overlaps(offsets, good)
-    with pytest.raises(SignalError, match="the teacher's offsets are"):
-        overlaps(good, offsets)
-    with pytest.raises(SignalError, match="about 2 tokens and its offsets about 1"):
-        aligned_tokens(np.zeros((2, 2)), good, good)
+def test_a_unit_that_shares_a_token_goes_on_and_one_without_is_outside() -> None:
+    rows = TokenDataset(np.arange(3, dtype=np.int32), np.array([3]), None, np.array([0]), 0)
+    places = UnitPlaces(
+        np.array([0, 3]), np.zeros(3, dtype=np.int64), np.array([1, 1, 0]), np.array([OWN, SHARED, CUT])
+    )
+    labels = np.empty(1, dtype=object)
+    labels[0] = np.array([-100, 0, 1, 2, -100])
+    batch = TokenDataset(np.arange(5, dtype=np.int32), np.array([5]), None, labels, 0).batch(np.array([0]))
+
+    class Two(Numbered):
+        """Two teachers side by side: one is sure of B."""
+
+        def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+            logits = torch.zeros(1, 3, 2, CLASSES)
+            logits[:, 1, 0, 1] = 9.0
+            return Outputs(logits)
+
+    found = AcrossUnits(Two(), rows, places)(batch).logits[0, 1:4]
+    assert found.shape == (3, 2, CLASSES)
+    assert found[0, 0].tolist() == [0, 9, 0, 0, 0]
+    shares = found[1].softmax(dim=-1)
+    whole = found[0].softmax(dim=-1)
+    torch.testing.assert_close(shares[:, 2], whole[:, 1] + whole[:, 2])
+    assert (shares[:, 1::2] == 0).all()
+    assert found[2, :, 0].tolist() == [0, 0]
+    assert (found[2, :, 1:] == NEVER).all()
+
+
+def test_files_of_other_texts_are_refused(tmp_path: Path) -> None:
+    rows = texts()
+    student = written(tmp_path / "s", "wordpiece", rows, 24)
+    other = written(tmp_path / "t", "wordpiece", [*rows[:3], "today", *rows[4:]], 24)
+    with pytest.raises(SignalError, match="are not of the same texts; run the tokenize stage again"):
+        unit_places(files(student), files(other))

@@ -62,7 +62,7 @@ def test_entities_that_are_found_are_compared_with_gold_ones(tiny_base: Path, tm
         for text, row in zip(texts, marks, strict=True)
     ]
     pq.write_table(pa.table({"text": texts, "label": pa.array(labels, UNIT_LABELS)}), path)
-    gold = read_tags(path, student)
+    gold = read_tags(path, student.text_windows, TAGS)
     assert gold_entities(gold) == [set(row) for row in marks]
     found = [
         Tagging([Found("LOC", 19, 26, "village", 0.9), Found("LOC", 4, 10, "doctor", 0.5)], 1),
