@@ -96,8 +96,12 @@ class Follower:
         self._workspace, self._params, self._listener, self._ending = workspace, params, listener, ending
         self._worker: Worker | None = None
 
-    def go_over(self, tag: str) -> None:
+    def go_over(self, tag: str, *, tried: bool = False) -> None:
         """Start a Bento beside the present one, try it, let it take the connections, and drain the present one.
+
+        Args:
+            tag: of the Bento.
+            tried: whether it has shown its answers before; its files it verifies at every start.
 
         Raises:
             PotstillError: the Bento is not usable; the present one goes on as before.
@@ -106,7 +110,8 @@ class Follower:
         new = Worker.start(tag, path)
         try:
             new.wait_until_ready(self._params.smoke.start_seconds, self._ending)
-            _apart(compare_bento, new.address, new.key, self._workspace, path, self._params)
+            if not tried:
+                _apart(compare_bento, new.address, new.key, self._workspace, path, self._params)
             new.listen(self._listener)
         except BaseException:
             new.stop(0)
@@ -127,7 +132,7 @@ class Follower:
             assert worker is not None
             if worker.process.poll() is not None:
                 say(f"serve: the process of {worker.tag} ended ({worker.ending()}) and is started again")
-                self.go_over(worker.tag)
+                self.go_over(worker.tag, tried=True)
             elif (tag := registry.news(worker.tag)) is not None:
                 self._try(tag, worker.tag)
 

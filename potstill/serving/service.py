@@ -28,6 +28,7 @@ from potstill.serving.front import Shortcut, front  # noqa: E402
 from potstill.serving.keys import Keys  # noqa: E402
 from potstill.serving.openapi import bento_routes  # noqa: E402
 from potstill.serving.release import Release, load_release  # noqa: E402
+from potstill.serving.respawn import respawn_workers  # noqa: E402
 from potstill.serving.runtime import Student, Text  # noqa: E402
 from potstill.serving.telemetry import Metrics  # noqa: E402
 from potstill.serving.watcher import watch_place  # noqa: E402
@@ -88,6 +89,12 @@ class Classifier:
         student = Student(release.folder, release.settings.serve.threads)
         _warm_up(student)
         start(app, release, student)
+
+    @bentoml.on_deployment
+    @staticmethod
+    def supervise() -> None:
+        """BentoML calls this in the process that starts the worker, before it does."""
+        respawn_workers()
 
 
 def _warm_up(student: Student) -> None:

@@ -1,4 +1,4 @@
-"""A Bento under plain `bentoml serve` that is told to end while it is asked."""
+"""A Bento under plain `bentoml serve` whose worker is killed, and that is told to end while it is asked."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from potstill.config import load_params
 from tasks.package import package
-from tasks.smoke import served
+from tasks.smoke import is_ready, served
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import processes_with, write_workspace
 from tests.potstill.serving.load import load
@@ -28,12 +29,25 @@ def tag(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
     return package(params.model_copy(update={"serve": logged}), place).tag
 
 
-def test_every_request_it_has_begun_is_answered(tag: str, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_and_every_request_that_has_begun_is_answered(tag: str, tmp_path: Path) -> None:
     log = tmp_path / "serve.txt"
-    with served(tag, log, 120) as address, load(address, {"texts": TEXTS}, clients=6, reconnecting=2) as seen:
+    with served(tag, log, 120) as address:
+        # Both name the tag: what was started here, and the worker that BentoML started for it.
+        (first,) = [pid for pid in processes_with(tag) if psutil.Process(pid).ppid() == os.getpid()]
+        (worker,) = psutil.Process(first).children()
+        begin = time.monotonic()
+        worker.kill()
+        while not any(child.pid != worker.pid for child in psutil.Process(first).children()):
+            assert time.monotonic() - begin < 3  # BentoML alone looks for it every 10 s
+            time.sleep(0.05)
+        while not is_ready(address):
+            assert time.monotonic() - begin < 10
+        _ended_under_load(tag, address, first, log)
+
+
+def _ended_under_load(tag: str, address: str, first: int, log: Path) -> None:
+    with load(address, {"texts": TEXTS}, clients=6, reconnecting=2) as seen:
         time.sleep(1)
-        # The first process names the tag; the worker is the one that BentoML started for it.
-        first = min(processes_with(tag))
         os.kill(first, signal.SIGTERM)
         end = time.monotonic() + 60
         while processes_with(tag) and time.monotonic() < end:
