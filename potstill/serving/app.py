@@ -52,7 +52,7 @@ from potstill.serving.schemas import (
 )
 from potstill.serving.scores import scored
 from potstill.serving.shadow import Shadow, shadow_of
-from potstill.serving.telemetry import Metrics, record_of
+from potstill.serving.telemetry import TRIAL, Metrics, record_of
 from potstill.serving.watcher import Item, Watcher, watcher_of
 
 A = TypeVar("A")
@@ -308,7 +308,7 @@ class Endpoints:
         answered = await _while_wanted(request, batcher.answer(len(texts), length, prepare))
         record = record_of(request.scope)
         record.times = answered.times
-        if watched:
+        if watched and not request.scope.get(TRIAL):
             item = Item(record.id, texts, answered.rows, cast(list[Said], answered.answers), answered.times.infer)
             for observer in cast(list[Watcher | Shadow], request.app.state.observers):
                 observer.saw(item)

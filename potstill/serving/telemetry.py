@@ -15,6 +15,8 @@ from potstill.serving.batching import Times
 
 # Where a request's record is in its ASGI scope.
 RECORD = "potstill"
+# Set in the scope of a request that is none of the users': its texts are not watched.
+TRIAL = "potstill.trial"
 _SANE = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512)

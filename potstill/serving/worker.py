@@ -59,9 +59,9 @@ def main() -> None:
     except PotstillError as error:
         print(f"serve: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
-    first = uvicorn.Server(uvicorn.Config(app, log_config=None, server_header=False, lifespan="on"))
+    first = uvicorn.Server(uvicorn.Config(_on_trial(app), log_config=None, server_header=False, lifespan="on"))
     with asyncio.Runner(loop_factory=first.config.get_loop_factory()) as runner:
-        runner.run(_serve(first, own, control))
+        runner.run(_serve(first, app, own, control))
 
 
 def _application() -> Any:
@@ -83,24 +83,34 @@ def _application() -> Any:
     return service.to_asgi()
 
 
-async def _serve(first: uvicorn.Server, own: socket.socket, control: socket.socket) -> None:
+def _on_trial(app: Any) -> Any:
+    """The application as the supervisor asks it: what it is tried with are not the texts of users."""
+    from potstill.serving.telemetry import TRIAL
+
+    async def tried(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, TRIAL: True}, receive, send)
+
+    return tried
+
+
+async def _serve(first: uvicorn.Server, app: Any, own: socket.socket, control: socket.socket) -> None:
     control.setblocking(False)
     loop = asyncio.get_running_loop()
     # Kept here, or the loop, which holds its tasks weakly, may lose it.
     public: list[asyncio.Task[None]] = []
-    loop.add_reader(control, partial(_receive, first, control, public))
+    loop.add_reader(control, partial(_receive, app, control, public))
     await first.serve(sockets=[own])
     for task in public:
         await task
 
 
-def _receive(first: uvicorn.Server, control: socket.socket, public: list[asyncio.Task[None]]) -> None:
+def _receive(app: Any, control: socket.socket, public: list[asyncio.Task[None]]) -> None:
     """Take the public socket that the supervisor has sent."""
     loop = asyncio.get_running_loop()
     loop.remove_reader(control)
     _, descriptors, _, _ = socket.recv_fds(control, 16, 1)
     if descriptors:  # else the supervisor has gone, and this process goes with it
-        public.append(loop.create_task(_listen(first.config.app, socket.socket(fileno=descriptors[0]), control)))
+        public.append(loop.create_task(_listen(app, socket.socket(fileno=descriptors[0]), control)))
 
 
 async def _listen(app: Any, listener: socket.socket, control: socket.socket) -> None:

@@ -143,6 +143,10 @@ def test_a_new_champion_takes_over_without_a_lost_request(place: Place, followin
     assert not processes_with(old)
     assert following.stop() == 0
     assert "Traceback" not in following.said()
+    # Every answer is in a window of the one that gave it, and what either was tried with is in none.
+    windows = [json.loads(path.read_text()) for path in place.folder.glob("watch/*/*.counts.json")]
+    watched = {tag: sum(window["texts"] for window in windows if window["bento"] == tag) for tag in place.tags}
+    assert watched == {tag: answers * len(BODY["texts"]) for tag, answers in seen.seen().items()}
 
 
 def test_a_bento_that_is_not_whole_is_not_served_and_the_old_one_stays(place: Place, following: Following) -> None:
