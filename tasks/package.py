@@ -23,6 +23,7 @@ from potstill.registry.tracking import git_tags
 from potstill.serving.keys import FILE_VARIABLE, VARIABLE
 from potstill.serving.launch import bento_path
 from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, seal, verify_seal
+from potstill.serving.tracing import ENDPOINTS
 from tasks.stage import CODE, WORK
 
 BENTOFILE = "bentofile.yaml"
@@ -113,8 +114,9 @@ def _intact(bento: Path) -> bool:
 def _build(staged: Path, version: str, log: Path) -> None:
     variables = dict(os.environ)
     environment.prepare(variables)
-    # The staged code is what is built, whatever a shell has put before it; that imports it, which takes no keys.
-    for name in ("PYTHONPATH", VARIABLE, FILE_VARIABLE):
+    # The staged code is what is built, whatever a shell has put before it; that imports it, which takes no keys, and
+    # BentoML writes down how it was configured.
+    for name in ("PYTHONPATH", VARIABLE, FILE_VARIABLE, *ENDPOINTS):
         variables.pop(name, None)
     log.parent.mkdir(parents=True, exist_ok=True)
     # Named by -f, or BentoML refuses it: it looks for a bentofile in no folder below a hidden one.

@@ -30,6 +30,7 @@ from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER, serve_command
 from potstill.serving.openapi import typed_endpoint
 from potstill.serving.release import SERVING, SETTINGS
 from potstill.serving.runtime import ModelCard, Student, Text, probabilities, read_card
+from potstill.serving.tracing import ENDPOINTS
 from tasks.stage import WORK
 
 HOST = "127.0.0.1"
@@ -251,8 +252,8 @@ def served(tag: str, log: Path, limit_seconds: float, more: Mapping[str, str] | 
     port = free_port()
     variables = dict(os.environ)
     environment.prepare(variables)
-    # What its users set for the service that answers them: whoever tests this one has no key.
-    for name in ("PYTHONPATH", VARIABLE, FILE_VARIABLE):
+    # What its users set for the service that answers them: whoever tests this one has no key, and is not traced.
+    for name in ("PYTHONPATH", VARIABLE, FILE_VARIABLE, *ENDPOINTS):
         variables.pop(name, None)
     variables[WATCH_FOLDER] = variables[SHADOW_FOLDER] = ""  # nor are its texts any user's
     variables.update(more or {})

@@ -31,21 +31,22 @@ from potstill.serving.release import Release, load_release  # noqa: E402
 from potstill.serving.respawn import respawn_workers  # noqa: E402
 from potstill.serving.runtime import Student, Text  # noqa: E402
 from potstill.serving.telemetry import Metrics  # noqa: E402
+from potstill.serving.tracing import send_last, tracing  # noqa: E402
 from potstill.serving.watcher import watch_place  # noqa: E402
 
 
-def _load() -> tuple[Release, Keys]:
+def _load() -> tuple[Release, Keys, dict[str, Any]]:
     try:
         # BentoML makes the code folder of the Bento, or the folder that is built, the working folder.
         release = load_release(Path.cwd())
         watch_place(release.settings.watch)  # a folder that cannot be is refused before there is a worker
-        return release, Keys.read(os.environ)
+        return release, Keys.read(os.environ), tracing(os.environ)
     except PotstillError as error:
         # The kind of error that BentoML's command line prints without a traceback.
         raise BentoMLException(str(error)) from None
 
 
-release, keys = _load()
+release, keys, traces = _load()
 metrics = Metrics()
 app = create_app(release, metrics)
 
@@ -66,8 +67,12 @@ class DescribedService(Service):  # type: ignore[misc]
         more time than they do (benchmarks/RESULTS.md). With traces configured requests pass all of it.
         """
         whole = super().to_asgi(is_main)
-        traced = BentoMLContainer.tracing.exporter_type.get() is not None
-        return front(whole if traced else Shortcut(app, whole), release, keys, metrics)
+        return front(whole if _traced() else Shortcut(app, whole), release, keys, metrics)
+
+
+def _traced() -> bool:
+    """Whether traces are on: by the variables of OpenTelemetry, or by BentoML's configuration, which goes first."""
+    return BentoMLContainer.tracing.exporter_type.get() is not None
 
 
 @bentoml.service(
@@ -78,6 +83,7 @@ class DescribedService(Service):  # type: ignore[misc]
     # The front counts and logs.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
+    tracing=traces,
 )
 @bentoml.asgi_app(app)
 class Classifier:
@@ -89,6 +95,12 @@ class Classifier:
         student = Student(release.folder, release.settings.serve.threads)
         _warm_up(student)
         start(app, release, student)
+
+    @bentoml.on_shutdown
+    def end(self) -> None:
+        """BentoML calls this after the last answer."""
+        if _traced():
+            send_last(BentoMLContainer.tracer_provider.get())
 
     @bentoml.on_deployment
     @staticmethod

@@ -7,15 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from potstill.config import load_params
 from potstill.errors import SmokeError
@@ -244,23 +248,60 @@ with bentoml.SyncHTTPClient({address!r}, token={key!r}) as bento:
         assert [len(answers) for answers in found] == [2, 1]
 
 
-def test_with_traces_requests_pass_bentos_middleware_and_answers_are_the_same(
+@contextmanager
+def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
+    """An OpenTelemetry collector: its address, and what was sent to it."""
+    received: list[ExportTraceServiceRequest] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if (self.path, self.headers["content-type"]) == ("/v1/traces", "application/x-protobuf"):
+                received.append(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", received
+        server.shutdown()
+
+
+def test_where_a_collector_is_named_every_request_is_traced_and_answers_are_the_same(
     packaged: Packaged, tmp_path: Path, server: Server
 ) -> None:
     import httpx
 
-    name = packaged.tag.partition(":")[0]
-    traces = {"BENTOML_CONFIG_OPTIONS": f'services."{name}".tracing.exporter_type=in_memory'}
-    asked = {"texts": TEXTS[:3]}
-    with served(packaged.tag, tmp_path / "serve.txt", 60, traces) as address:
-        # Only BentoML's own application has this page.
-        assert httpx.get(address + "/docs.json").status_code == 200
-        answer = httpx.post(address + "/v1/classify", json=asked)
-        assert answer.json() == server.ask("/v1/classify", **asked)
-        assert answer.headers.keys() >= HEADERS
-        assert "potstill_request_seconds" in httpx.get(address + "/metrics").text
-        missing = httpx.get(address + "/nowhere")
-        assert (missing.status_code, missing.json()["error_type"]) == (404, "Http")
+    asked, trace = {"texts": TEXTS[:3]}, "0af7651916cd43dd8448eb211c80319c"
+    with collector() as (place, received):
+        traces = {"OTEL_EXPORTER_OTLP_ENDPOINT": place}
+        with served(packaged.tag, tmp_path / "serve.txt", 60, traces) as address:
+            # Only BentoML's own application has this page.
+            assert httpx.get(address + "/docs.json").status_code == 200
+            parent = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+            answer = httpx.post(address + "/v1/classify", json=asked, headers=parent)
+            assert answer.json() == server.ask("/v1/classify", **asked)
+            assert answer.headers.keys() >= HEADERS
+            assert "potstill_request_seconds" in httpx.get(address + "/metrics").text
+            missing = httpx.get(address + "/nowhere")
+            assert (missing.status_code, missing.json()["error_type"]) == (404, "Http")
+        # What had not been sent yet was sent when it ended.
+        spans = [span for one in received for r in one.resource_spans for s in r.scope_spans for span in s.spans]
+        resources = {
+            a.key: a.value.string_value for one in received for r in one.resource_spans for a in r.resource.attributes
+        }
+    assert resources["service.name"] == packaged.tag.partition(":")[0]
+    assert resources["service.version"] == packaged.tag.partition(":")[2]
+    (ours,) = [span for span in spans if span.kind == span.SPAN_KIND_SERVER and span.trace_id.hex() == trace]
+    said = {attribute.key: attribute.value for attribute in ours.attributes}
+    assert said["http.status_code"].int_value == 200
+    assert "/v1/classify" in ours.name or said["http.target"].string_value == "/v1/classify"
+    # No text, and no probe.
+    assert not any(text.encode() in one.SerializeToString() for text in TEXTS for one in received)
+    assert not any("readyz" in span.name for span in spans)
     assert httpx.get(server.address + "/docs.json").status_code == 404
 
 
