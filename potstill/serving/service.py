@@ -30,6 +30,7 @@ from potstill.serving.openapi import bento_routes  # noqa: E402
 from potstill.serving.release import Release, load_release  # noqa: E402
 from potstill.serving.respawn import respawn_workers  # noqa: E402
 from potstill.serving.runtime import Student, Text  # noqa: E402
+from potstill.serving.store import require_package  # noqa: E402
 from potstill.serving.telemetry import Metrics  # noqa: E402
 from potstill.serving.tracing import send_last, tracing  # noqa: E402
 from potstill.serving.watcher import watch_place  # noqa: E402
@@ -39,7 +40,8 @@ def _load() -> tuple[Release, Keys, dict[str, Any]]:
     try:
         # BentoML makes the code folder of the Bento, or the folder that is built, the working folder.
         release = load_release(Path.cwd())
-        watch_place(release.settings.watch)  # a folder that cannot be is refused before there is a worker
+        # A place that cannot be is refused before there is a worker.
+        require_package(watch_place(release.settings.watch) or "")
         return release, Keys.read(os.environ), tracing(os.environ)
     except PotstillError as error:
         # The kind of error that BentoML's command line prints without a traceback.

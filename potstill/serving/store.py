@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,21 +53,32 @@ class UrlStore:
     """A place that fsspec reaches by its URL; BentoML brings fsspec, a store's own package (s3fs, gcsfs) is extra."""
 
     def __init__(self, url: str) -> None:
+        require_package(url)
         import fsspec  # type: ignore[import-untyped]
 
         try:
             self._files, self._place = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise ToolError(f"{url} cannot be opened ({' '.join(str(error).split())}); install its package") from error
+            raise ToolError(f"{url} cannot be opened: {' '.join(str(error).split())}") from error
         self._url = url
 
     def __str__(self) -> str:
         return self._url
 
     def write(self, name: str, text: str) -> None:  # noqa: D102
-        # Of an object store both are harmless: it has no folders, and an object appears whole.
-        self._files.makedirs(self._place, exist_ok=True)
-        self._files.pipe_file(f"{self._place}/{name}", text.encode())
+        path, content = f"{self._place}/{name}", text.encode()
+        try:
+            self._files.pipe_file(path, content)
+        except FileNotFoundError:
+            self._make_folders()
+            self._files.pipe_file(path, content)
+
+    def _make_folders(self) -> None:
+        """Those below the first, which in an object store is a bucket: one that is missing was misspelt."""
+        parts = self._place.split("/")
+        for end in range(2, len(parts) + 1):
+            if not self._files.exists(folder := "/".join(parts[:end])):
+                self._files.mkdir(folder, create_parents=False)
 
     def names(self) -> list[str]:  # noqa: D102
         self._files.invalidate_cache()
@@ -92,6 +104,29 @@ def open_store(place: str) -> Store:
         ToolError: the URL's kind is unknown, or its package is not installed.
     """
     return UrlStore(place) if "://" in place else FolderStore(Path(place))
+
+
+def require_package(place: str) -> None:
+    """See that a place can be opened, without opening it: where it is a URL, that its package is installed.
+
+    Raises:
+        ToolError: the URL's kind is unknown, or its package is not installed.
+    """
+    kind, _, rest = place.partition("://")
+    if not rest:
+        return
+    from fsspec.registry import known_implementations, registry  # type: ignore[import-untyped]
+
+    if kind in registry:
+        return
+    if kind not in known_implementations:
+        raise ToolError(f"{place} cannot be opened: fsspec knows no {kind}:// (docs/watching.md)")
+    package = known_implementations[kind]["class"].partition(".")[0]
+    if find_spec(package) is None:
+        raise ToolError(
+            f"{place} needs the package {package}, which is not installed; install it where the service runs, for a "
+            "Bento by adding it to python.packages of bentofile.yaml (docs/watching.md)"
+        )
 
 
 def below(place: str, candidate: str) -> str:

@@ -412,14 +412,21 @@ def test_a_service_that_is_stopped_has_written_what_it_answered(packaged: Packag
     assert len(answers.read_text(encoding="utf-8").splitlines()) == 16
 
 
-def test_a_service_that_would_write_into_its_bento_does_not_start(packaged: Packaged, tmp_path: Path) -> None:
-    environment = {**os.environ, WATCH_FOLDER: "watch"}
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("watch", "needs an absolute path"),  # it would write into its Bento
+        ("s3://bucket/watch", "s3://bucket/watch needs the package s3fs, which is not installed"),
+    ],
+)
+def test_a_service_that_cannot_write_where_it_should_does_not_start(packaged: Packaged, place: str, said: str) -> None:
+    environment = {**os.environ, WATCH_FOLDER: place}
     done = subprocess.run(
         serve_command(packaged.tag, "127.0.0.1", 0), env=environment, capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip
     assert done.returncode != 0
-    assert "needs an absolute path" in done.stdout + done.stderr
+    assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 

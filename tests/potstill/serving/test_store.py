@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
+import fsspec  # type: ignore[import-untyped]
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
 from potstill.errors import ToolError
 from potstill.serving.store import below, open_store
 
 
-@pytest.mark.parametrize("kind", ["folder", "url"])
+@pytest.mark.parametrize("kind", ["folder", "memory", "file"])
 def test_files_are_kept_by_name(kind: str, tmp_path: Path) -> None:
-    place = str(tmp_path / "watch") if kind == "folder" else f"memory://{tmp_path.name}/watch"
+    place = f"{'' if kind == 'folder' else f'{kind}://'}{tmp_path}/not there/watch"
     store = open_store(below(place, "0123456789abcdef"))
     assert str(store) == f"{place}/0123456789ab"
     assert store.names() == []
@@ -25,6 +28,39 @@ def test_files_are_kept_by_name(kind: str, tmp_path: Path) -> None:
     assert store.names() == ["b.json"]
 
 
-def test_a_url_that_nothing_knows_is_one_sentence() -> None:
-    with pytest.raises(ToolError, match="nowhere://a cannot be opened"):
-        open_store("nowhere://a")
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nowhere://a", "nowhere://a cannot be opened: fsspec knows no nowhere://"),
+        # In no environment of ours.
+        ("s3://a/b", "s3://a/b needs the package s3fs, which is not installed; .* python.packages of bentofile.yaml"),
+        ("gs://a/b", "gs://a/b needs the package gcsfs"),
+    ],
+)
+def test_a_url_that_cannot_be_opened_is_one_sentence(url: str, said: str) -> None:
+    with pytest.raises(ToolError, match=said):
+        open_store(url)
+
+
+def test_a_folder_at_the_top_is_not_made() -> None:
+    """Where an object store has a bucket."""
+
+    class Bucketless(MemoryFileSystem):  # type: ignore[misc]
+        protocol = "bucketless"
+        made: ClassVar[list[str]] = []
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return path.removeprefix("bucketless://")
+
+        def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: object) -> None:
+            raise FileNotFoundError("there is no such bucket")
+
+        def mkdir(self, path: str, create_parents: bool = True, **_: object) -> None:
+            assert not create_parents
+            self.made.append(path)
+
+    fsspec.register_implementation("bucketless", Bucketless, clobber=True)
+    with pytest.raises(FileNotFoundError, match="no such bucket"):
+        open_store("bucketless://mine/watch/a").write("b", "c")
+    assert Bucketless.made == ["mine/watch", "mine/watch/a"]
