@@ -98,13 +98,13 @@ class Classifier:
         _warm_up(student)
         start(app, release, student)
 
-    @bentoml.on_shutdown
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def end(self) -> None:
         """BentoML calls this after the last answer."""
         if _traced():
             send_last(BentoMLContainer.tracer_provider.get())
 
-    @bentoml.on_deployment
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def supervise() -> None:
         """BentoML calls this in the process that starts the worker, before it does."""
