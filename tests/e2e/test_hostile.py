@@ -192,7 +192,7 @@ def test_no_odd_text_takes_much_longer_than_its_size_does(server: Server) -> Non
         return min(taken)
 
     for name, text in ODD.items():
-        # 5 ms: a request costs some time whatever is in it, and machines are shared.
+        # 50 ms: a request costs some time whatever is in it, and machines are shared.
         assert seconds(text) < 5 * seconds(plain[: max(len(text), 200)]) + 0.05, name
 
 

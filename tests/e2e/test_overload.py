@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.potstill.serving.folders import write_workspace
 from tests.potstill.serving.load import load
 
 TEXTS = [" ".join([text] * 3) for text, _ in generate_rows(16)]
+# How long it is asked too much; POTSTILL_OVERLOAD_SECONDS=60 for the whole of it.
+OVERLOAD_SECONDS = float(os.environ.get("POTSTILL_OVERLOAD_SECONDS", "5"))
 LIMITS = {"threads": 1, "max_texts": 16, "max_queue": 64, "max_queue_seconds": 0.5}
 
 
@@ -35,7 +38,7 @@ def address(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_far_too_many_requests(address: str) -> None:
     # Ten times as many texts under way as may wait.
     with load(address, {"texts": TEXTS}, clients=40, reconnecting=8, pause_seconds=0) as seen:
-        time.sleep(5)
+        time.sleep(OVERLOAD_SECONDS)
     assert seen.failures == []
     assert set(seen.statuses) <= {200, 429, 503}
     assert seen.statuses[200] > 10
