@@ -13,7 +13,7 @@ from potstill.data.batches import TokenDataset
 from potstill.errors import ParityError
 from potstill.evaluation.calibration import calibrated
 from potstill.evaluation.scoring import Scoring
-from potstill.export.onnx_model import export_onnx, input_names
+from potstill.export.onnx_model import export_onnx, gives_embedding, input_names
 from potstill.export.parity import Logits, Parity, compare, flat, onnx_logits
 from potstill.export.quantize import most_sensitive, quantize_int8
 from potstill.models.loading import load_classifier
@@ -111,6 +111,7 @@ def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset
         "pad_token_id": info["pad_token_id"],
         "temperature": 1.0 if temperature is None else temperature,
         "inputs": list(input_names(pair=info["token_types"])),
+        "embedding": gives_embedding(stage.outs["export"] / f"student.{variant}.onnx"),
     }
     if task in OF_PLACES:
         model |= {"stride": info["stride"]}

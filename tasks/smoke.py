@@ -29,15 +29,13 @@ from potstill.serving.keys import FILE_VARIABLE, VARIABLE
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER, serve_command
 from potstill.serving.openapi import typed_endpoint
 from potstill.serving.release import SERVING, SETTINGS
-from potstill.serving.runtime import ModelCard, Student, Text, probabilities, read_card
+from potstill.serving.runtime import MARKED, ModelCard, Student, Text, probabilities, read_card
 from potstill.serving.tracing import ENDPOINTS
 from tasks.stage import WORK
 
 HOST = "127.0.0.1"
 REQUEST_SECONDS = 60.0
 TOO_BUSY = 429
-# Tasks whose answers are places in a text.
-MARKED = ("token_classification", "question_answering")
 # The key of a number among labels.
 SCORE = "score"
 # What a Bento is asked whose evaluation is not at hand: of every length, beyond a model's tokens too.

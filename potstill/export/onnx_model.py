@@ -12,7 +12,7 @@ from torch import Tensor
 
 from potstill.export.quiet import errors_only
 from potstill.models.heads import task_of
-from potstill.serving.runtime import OUTPUTS
+from potstill.serving.runtime import EMBEDDING, OUTPUTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,7 +44,8 @@ def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
     """Write the model in evaluation mode as fp32 ONNX with free batch and sequence sizes.
 
     Output: `logits`, float32 [batch, classes]; of entities [batch, sequence, tags]; of questions `start_logits` and
-    `end_logits`, each [batch, sequence].
+    `end_logits`, each [batch, sequence]. Where a text has one answer also `sentence_embedding`, float32
+    [batch, hidden], if a linear layer makes the logits: what that reads.
     """
     names = input_names(pair=pair)
     # Two rows of unequal length: with one row, or without padding, the tracer would take that for a constant.
@@ -67,12 +68,19 @@ def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
             dynamic_shapes=(tuple({0: batch, 1: sequence} for _ in names),),
             verbose=False,
         )
-    _strip(path)
+    written = onnx.load(path)
+    _strip(written)
+    _give_embedding(written.graph)
+    onnx.save(written, path)
 
 
-def _strip(path: Path) -> None:
+def gives_embedding(path: Path) -> bool:
+    """Whether an exported file also has the output `sentence_embedding`."""
+    return any(output.name == EMBEDDING for output in onnx.load(path).graph.output)
+
+
+def _strip(model: onnx.ModelProto) -> None:
     """Remove stack traces (they hold file paths) and inferred shapes (quantization stumbles over them)."""
-    model = onnx.load(path)
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
     del model.graph.value_info[:]
@@ -82,4 +90,21 @@ def _strip(path: Path) -> None:
     for value in [*model.graph.input, *model.graph.output, *model.graph.initializer]:
         del value.metadata_props[:]
         value.doc_string = ""
-    onnx.save(model, path)
+
+
+def _give_embedding(graph: onnx.GraphProto) -> None:
+    """Name what the last linear layer reads, and make it an output: nothing more is computed."""
+    logits = graph.output[0]
+    last = next(node for node in graph.node if logits.name in node.output)
+    weights = {weight.name: weight for weight in graph.initializer}
+    batch, *rest = logits.type.tensor_type.shape.dim
+    if last.op_type != "Gemm" or last.input[1] not in weights or len(rest) != 1:
+        return
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in last.attribute)
+    width = weights[last.input[1]].dims[1 if transposed else 0]
+    embedding = last.input[0]
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [EMBEDDING if name == embedding else name for name in names]
+    shape = [batch.dim_param, width]
+    graph.output.append(onnx.helper.make_tensor_value_info(EMBEDDING, onnx.TensorProto.FLOAT, shape))

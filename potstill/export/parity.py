@@ -14,6 +14,7 @@ from potstill.config import TaskKind
 from potstill.data.batches import Batch, Labels, TokenDataset, sorted_batches
 from potstill.errors import ParityError
 from potstill.evaluation.scoring import SCORINGS
+from potstill.serving.runtime import EMBEDDING
 from potstill.training.predict import Collected
 
 Logits = npt.NDArray[np.float32]
@@ -23,7 +24,7 @@ def onnx_logits(path: Path, dataset: TokenDataset, *, batch_tokens: int = 2048) 
     """Logits of an ONNX model over a dataset, in the order and form of `predict_logits`, on all cores."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [item.name for item in session.get_inputs()]
-    outputs = [item.name for item in session.get_outputs()]
+    outputs = [item.name for item in session.get_outputs() if item.name != EMBEDDING]
     collected: Collected | None = None
     for rows in sorted_batches(dataset.lengths, batch_tokens):
         batch = dataset.batch(rows)

@@ -25,6 +25,7 @@ from potstill.data.divergence import ks_of_counts, psi_of_counts
 from potstill.data.tags import types_named
 from potstill.errors import ModelError
 from potstill.serving.runtime import ModelCard, Prediction, Reply, Student, Tagging, Text, characters
+from potstill.serving.sketch import signs
 
 Doubles = npt.NDArray[np.float64]
 Answer = Prediction | Tagging | Reply
@@ -33,8 +34,8 @@ FILE = "data/evaluation/profile.json"
 # Bins of equal share, beside one below and one above all that the test texts have.
 BINS = 20
 VECTOR_BINS = 10
-# Numbers of a sentence's sketch.
-DIRECTIONS = 16
+# Features that are sketches.
+SKETCHES = ("vector", "embedding")
 
 
 @dataclass(frozen=True)
@@ -276,30 +277,17 @@ def _of_texts(seen: Sequence[Seen], vocabulary: Vocabulary) -> dict[str, Doubles
 
 
 def _sketch(ids: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], texts: int) -> Doubles:
-    """[texts, directions] sums of the signs that each token has in each direction.
-
-    A random projection of the text's token counts (Achlioptas 2003, "Database-friendly random projections"), whose
-    signs are bits of a hash of the token (Weinberger et al. 2009, "Feature hashing"), so that no table is needed.
-    """
-    bits = (_splitmix(ids)[:, None] >> np.arange(DIRECTIONS, dtype=np.uint64)) & np.uint64(1)
-    signs = bits.astype(np.float64) * 2 - 1
-    return np.stack([np.bincount(rows, column, texts) for column in signs.T], axis=1)
-
-
-def _splitmix(values: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """SplitMix64's output function (Steele, Lea and Flood 2014), as a hash: the same everywhere and for ever."""
-    mixed = (values.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    """[texts, directions] sums of the signs that each token has in each direction."""
+    return np.stack([np.bincount(rows, column, texts) for column in signs(ids).T], axis=1)
 
 
 def _of_answers(seen: Sequence[Seen], card: ModelCard) -> dict[str, Doubles]:
     answers: list[Any] = [one.answer for one in seen]
+    found = {"embedding": np.array([answer.sketch for answer in answers], dtype=np.float64)} if card.embedding else {}
     if card.kind == "regression":
-        return {"number": _column([answer.label for answer in answers])}
+        return found | {"number": _column([answer.label for answer in answers])}
     sure = confidences(seen)
-    found = {"confidence": _column(sure[~np.isnan(sure)])}
+    found["confidence"] = _column(sure[~np.isnan(sure)])
     if card.kind == "question_answering":
         answered = [answer.answer is not None for answer in answers]
         return found | {"answered": _column(answered), "windows": _column([answer.windows for answer in answers])}
@@ -332,7 +320,7 @@ def _feature(name: str, values: Doubles, names: list[str]) -> Feature:
     if names:
         edges = [[at + 0.5 for at in range(len(names) - 1)]] * values.shape[1]
     else:
-        edges = [_edges(column, VECTOR_BINS if name == "vector" else BINS) for column in values.T]
+        edges = [_edges(column, VECTOR_BINS if name in SKETCHES else BINS) for column in values.T]
     counts = [_count(column, inner) for column, inner in zip(values.T, edges, strict=True)]
     bins = [Bins(edges=inner, counts=found.tolist()) for inner, found in zip(edges, counts, strict=True)]
     return Feature(bins=bins, names=names)

@@ -26,6 +26,7 @@ from potstill.data.alignment import UNSEEN, own_token, sight, unit_classes
 from potstill.data.tags import Unit, entities_of, units_of
 from potstill.data.windows import TextWindow, TextWindower, Window, Windower, best_spans
 from potstill.errors import ModelError
+from potstill.serving.sketch import directions
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -45,8 +46,12 @@ KINDS: dict[str, TaskKind] = {
     "token_classification": "token_classification",
     "question_answering": "question_answering",
 }
+# Tasks whose answers are places in a text.
+MARKED: tuple[TaskKind, ...] = ("token_classification", "question_answering")
 # What the ONNX file gives: start and end are put side by side.
 OUTPUTS: dict[TaskKind, list[str]] = {"question_answering": ["start_logits", "end_logits"]}
+# What the file gives beside them where a whole text has one answer: what its head reads, float32 [batch, hidden].
+EMBEDDING = "sentence_embedding"
 # Texts tokenized at a time: bounds the memory of a long list and is ample to sort by length.
 WINDOW = 4096
 
@@ -66,6 +71,8 @@ class ModelCard(Strict):
     # Tokens that windows of a long text or context share; of questions, whether a context may have no answer.
     stride: Annotated[int, Field(ge=0)] = 0
     no_answer: bool = False
+    # Whether the file also gives the sentence embedding.
+    embedding: bool = False
 
     @model_validator(mode="after")
     def _labels_stay_apart_as_text(self) -> Self:
@@ -73,6 +80,8 @@ class ModelCard(Strict):
             raise ValueError("labels: two of them read the same")
         if (len(self.labels) == 1) is not (self.kind == "regression"):
             raise ValueError(f"labels: {len(self.labels)} for the task {self.task}")
+        if self.embedding and self.kind in MARKED:
+            raise ValueError(f"embedding: there is none of a whole text in the task {self.task}")
         return self
 
     @property
@@ -82,8 +91,8 @@ class ModelCard(Strict):
 
     @property
     def outputs(self) -> list[str]:
-        """What the ONNX file gives."""
-        return OUTPUTS.get(self.kind, ["logits"])
+        """What is asked of the ONNX file."""
+        return [*OUTPUTS.get(self.kind, ["logits"]), *([EMBEDDING] if self.embedding else [])]
 
 
 def characters(text: Text) -> int:
@@ -102,6 +111,7 @@ class Prediction:
         logits: [labels] as the model gave them.
         tokens: tokens the model saw, special ones included.
         truncated: whether the text was longer than the model's limit and was cut.
+        sketch: [directions] of the sentence embedding, where the model gives that (`sketch.directions`).
     """
 
     label: Label | list[Label] | float
@@ -109,6 +119,7 @@ class Prediction:
     logits: list[float]
     tokens: int
     truncated: bool
+    sketch: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -235,6 +246,9 @@ class Student:
                 str(folder / MODEL), _session_options(), providers=["CPUExecutionProvider"]
             )
             self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+            if self.card.embedding:
+                shapes = {output.name: output.shape for output in self._session.get_outputs()}
+                self._directions = directions(shapes[EMBEDDING][1])
         except Exception as error:  # both libraries raise their own bare kinds
             raise ModelError(f"{folder} cannot be loaded ({_first(error)}); run the export stage again") from error
         self._tokenizer.enable_truncation(self.card.max_length)
@@ -271,7 +285,7 @@ class Student:
 
     def predicting(self, texts: Sequence[Text]) -> Work[Prediction]:
         """The work of `predict`."""
-        if self.card.kind in ("token_classification", "question_answering"):
+        if self.card.kind in MARKED:
             raise TypeError(f"the model is for {self.card.kind}, not for labels")
         if any(isinstance(text, str) is self.card.pair for text in texts):
             raise TypeError(f"the model classifies {'pairs of texts' if self.card.pair else 'single texts'}")
@@ -279,10 +293,12 @@ class Student:
         return Work(encodings, lambda found: self._predictions(encodings, found))
 
     def _predictions(self, encodings: Sequence[Encoding], found: list[Floats]) -> list[Prediction]:
-        logits = np.stack(found) if found else np.empty((0, len(self.card.labels)), dtype=np.float32)
+        count = len(self.card.labels)
+        outputs = np.stack(found) if found else np.empty((0, count), dtype=np.float32)
+        logits, sketches = outputs[:, :count], map(tuple, outputs[:, count:].tolist())
         shares = probabilities(logits, self.card).tolist()
         cut = [bool(encoding.overflowing) for encoding in encodings]
-        rows = zip(self._labels(logits), shares, logits.tolist(), map(len, encodings), cut, strict=True)
+        rows = zip(self._labels(logits), shares, logits.tolist(), map(len, encodings), cut, sketches, strict=True)
         return [Prediction(*row) for row in rows]
 
     def _labels(self, logits: Floats) -> list[Any]:
@@ -361,10 +377,13 @@ class Student:
         return self._compute(windows)
 
     def run(self, rows: Sequence[Tokens]) -> list[Floats]:
-        """The logits of each row, all in one call of the model, padded to its longest: [labels], or where each token
-        has its own [tokens, outputs].
+        """The logits of each row, all in one call of the model, padded to its longest: [labels], with the sketch of the
+        sentence embedding behind them where the model gives that, or where each token has its own [tokens, outputs].
         """
         outputs = self._session.run(self.card.outputs, self._feed(rows))
+        if self.card.embedding:
+            logits, embeddings = outputs
+            return list(np.concatenate([logits, embeddings @ self._directions], axis=1))
         values: Floats = outputs[0] if len(outputs) == 1 else np.stack(outputs, axis=-1)
         if values.ndim == 2:
             return list(values)

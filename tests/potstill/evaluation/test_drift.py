@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,24 @@ ABOUT = model_card()
 
 
 def texts(
-    count: int, seed: int, *, words: int = 8, sure: float = 0.9, tokens: Sequence[int] = range(2, 400)
+    count: int,
+    seed: int,
+    *,
+    words: int = 8,
+    sure: float = 0.9,
+    tokens: Sequence[int] = range(2, 400),
+    moved: float = 0.0,
 ) -> list[Seen]:
-    """Random texts of a calibrated model: it says `yes` to half of them and is as sure as `sure` on average."""
-    random = np.random.default_rng(seed)
+    """Random texts of a calibrated model: it says `yes` to half of them and is as sure as `sure` on average. `moved` is
+    how far their sentence embeddings lie from others', in standard deviations.
+    """
+    random, vectors = np.random.default_rng(seed), np.random.default_rng(seed).normal(moved, 1, size=(count, 16))
     found = []
-    for _ in range(count):
+    for vector in vectors.tolist():
         ids = [1, *random.choice(tokens, size=random.poisson(words) + 1).tolist()]
         p = float(np.clip(random.beta(20 * sure, 20 * (1 - sure)), 0.5, 1))
         label = "yes" if random.random() < 0.5 else "no"
-        found.append(Seen("x" * (5 * len(ids)), ids, prediction(label, p, 1 - p)))
+        found.append(Seen("x" * (5 * len(ids)), ids, replace(prediction(label, p, 1 - p), sketch=tuple(vector))))
     return found
 
 
@@ -85,9 +94,13 @@ def test_longer_texts_drift_in_their_lengths(profile: Profile) -> None:
     assert drifting(small)
 
 
-def test_other_words_of_the_same_length_drift_in_the_sketch_alone(profile: Profile) -> None:
+def test_other_words_of_the_same_length_drift_in_their_sketch_alone(profile: Profile) -> None:
     found = verdict_of(profile, texts(600, 3, tokens=range(2, 20)))
     assert drifting(found) == {"vector"}
+
+
+def test_the_same_words_in_another_sense_drift_in_their_embeddings_alone(profile: Profile) -> None:
+    assert drifting(verdict_of(profile, texts(600, 3, moved=0.8))) == {"embedding"}
 
 
 def test_unknown_words_and_another_share_of_labels_drift(profile: Profile) -> None:

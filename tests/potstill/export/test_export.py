@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from potstill.data.batches import TokenDataset
 from potstill.errors import ModelError, ParityError
 from potstill.export.four_bits import embedding_lookups, lookup_products, quantized
-from potstill.export.onnx_model import export_onnx
+from potstill.export.onnx_model import export_onnx, gives_embedding
 from potstill.export.parity import compare, onnx_logits
 from potstill.export.quantize import OPERATORS, most_sensitive, narrowing_products, quantize_int8
 from potstill.models.factorized import factorize
@@ -51,7 +51,8 @@ def test_the_graph_answers_as_the_model_for_any_batch_and_length(
     session = onnxruntime.InferenceSession(str(path))
     names = ["input_ids", "attention_mask"] + (["token_type_ids"] if pair else [])
     assert [item.name for item in session.get_inputs()] == names
-    assert [item.name for item in session.get_outputs()] == ["logits"]
+    assert [item.name for item in session.get_outputs()] == ["logits", "sentence_embedding"]
+    assert gives_embedding(path)
 
 
 def test_no_trace_of_the_machine_is_in_the_file_and_it_repeats(tmp_path: Path, student: torch.nn.Module) -> None:

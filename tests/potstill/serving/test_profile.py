@@ -41,7 +41,7 @@ def model_card(task: str = "classification", labels: Sequence[Any] = ("no", "yes
 
 
 def prediction(label: Any, *probabilities: float) -> Prediction:
-    return Prediction(label, list(probabilities), [0.0], 3, False)
+    return Prediction(label, list(probabilities), [0.0], 3, False, tuple(range(16)))
 
 
 def seen(*answers: Answer, ids: Sequence[int] = (1, 2, 4)) -> list[Seen]:
@@ -66,9 +66,10 @@ def test_what_is_read_of_a_text() -> None:
     assert found["label"].ravel().tolist() == [1, 0, 0]
     assert found["vector"].shape == (3, 16)
     assert not found["vector"][2].any()
+    assert found["embedding"].tolist() == [list(range(16))] * 3
 
 
-def test_the_sketch_is_of_the_tokens_and_not_of_their_order_or_number() -> None:
+def test_the_sketch_of_words_is_of_the_tokens_and_not_of_their_order_or_number() -> None:
     about, vocabulary = model_card(), vocabulary_of(words())
 
     def sketch(*ids: int) -> Any:
@@ -94,14 +95,14 @@ TASKS: dict[str, tuple[ModelCard, list[Answer], set[str]]] = {
     "classification": (
         model_card(),
         [prediction("no", 0.8, 0.2), prediction("yes", 0.1, 0.9)],
-        {"label", "confidence"},
+        {"label", "confidence", "embedding"},
     ),
     "multi_label": (
         model_card("multi_label", ["a", "b"]),
         [prediction(["a", "b"], 0.8, 0.6), prediction([], 0.1, 0.3)],
-        {"label", "confidence"},
+        {"label", "confidence", "embedding"},
     ),
-    "regression": (model_card("regression", ["score"]), [prediction(1.5), prediction(-2.0)], {"number"}),
+    "regression": (model_card("regression", ["score"]), [prediction(1.5), prediction(-2.0)], {"number", "embedding"}),
     "token_classification": (
         model_card("token_classification", ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]),
         [Tagging([Found("PER", 0, 4, "good", 0.9), Found("LOC", 5, 9, "film", 0.5)], 2), Tagging([], 1)],

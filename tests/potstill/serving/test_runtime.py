@@ -6,11 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from potstill.artifacts import write_json, write_manifest
 from potstill.errors import ChecksumError, ModelError
 from potstill.serving.runtime import Student, Text, softmax
+from potstill.serving.sketch import directions
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import LABELS, MAX_LENGTH, TEMPERATURE, card, classifier, flip_byte, write_serving
 
@@ -52,6 +54,35 @@ def test_answers_as_the_torch_model_does_in_the_callers_order(fp32: Student, tin
     assert logits.shape == (len(TEXTS), len(LABELS))
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, torch_logits(tiny_base, TEXTS), atol=1e-4)
+
+
+def test_an_answer_has_the_sketch_of_what_the_models_head_reads(fp32: Student, int8: Student, tiny_base: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer
+
+    model, tokenizer = classifier(tiny_base), AutoTokenizer.from_pretrained(tiny_base)
+    for text in TEXTS[:5]:
+        encoded = tokenizer(text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+        with torch.no_grad():
+            vector = model.bert(**encoded).pooler_output[0].numpy()
+        expected = vector @ directions(len(vector))
+        (found,), (rounded,) = fp32.predict([text]), int8.predict([text])
+        np.testing.assert_allclose(found.sketch, expected, atol=1e-4)
+        assert np.corrcoef(rounded.sketch, expected)[0, 1] > 0.9
+
+
+def test_a_file_without_the_embedding_that_its_card_promises_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    folder = write_serving(tiny_base, tmp_path / "serving")
+    model = onnx.load(folder / "model.onnx")
+    del model.graph.output[1]
+    onnx.save(model, folder / "model.onnx")
+    write_manifest(folder)
+    with pytest.raises(ModelError, match=r"cannot be loaded .*sentence_embedding"):
+        Student(folder)
+    # An older one says nothing of it, and answers.
+    write_json(folder / "model.json", {key: value for key, value in card().items() if key != "embedding"})
+    write_manifest(folder)
+    assert Student(folder).predict(TEXTS[:1])[0].sketch == ()
 
 
 def test_pairs_carry_segment_ids(tiny_base: Path, tmp_path: Path) -> None:
