@@ -42,7 +42,7 @@ from potstill.evaluation.texts import readable
 from potstill.models.loading import load_classifier
 from potstill.progress import Bar, progress
 from potstill.serving.profile import answer_all
-from potstill.serving.runtime import ModelCard, Student, Text, read_card
+from potstill.serving.runtime import ModelCard, Prediction, Student, Text, logits_of, read_card
 from potstill.training.precision import choose_device
 from potstill.training.predict import predict_logits
 from tasks.learning import open_split, teacher_logits, teacher_members, tokens_info
@@ -66,11 +66,11 @@ def run(stage: Stage) -> Result:
     with TemporaryDirectory(prefix="potstill-") as temporary:
         students = _students(stage, Path(temporary))
     texts, gold = _gold(stage, test, students["student"])
-    answers = _answers(stage, test, texts, gold, students["int8"], card)
+    answers, said = _answers(stage, test, texts, gold, students["int8"], card)
     metrics = _metrics(stage, gold, answers, card)
     figures = _figures(stage, gold, answers, metrics, card)
     metrics["proof"] = _proof(stage, test, gold, answers, card)
-    _write_evaluation(stage, texts, gold, answers, metrics, figures, students[SHIPPED[card.variant]])
+    _write_evaluation(stage, texts, gold, answers, said, metrics, figures, students[SHIPPED[card.variant]])
     metrics["evaluation_sha256"] = sha256_file(stage.outs["evaluation"] / MANIFEST)
     _add_speeds(metrics, _speeds(stage, texts, students, card), SHIPPED[card.variant])
     _write_report(stage, texts, gold, answers, metrics, figures, card)
@@ -104,22 +104,28 @@ def _students(stage: Stage, folder: Path) -> dict[str, Student]:
 
 def _answers(
     stage: Stage, test: TokenDataset, texts: Sequence[Text], gold: Gold, int8: Student, card: ModelCard
-) -> dict[str, Answers]:
-    """Every model's logits over the test split; INT8 from the texts, as it answers users."""
+) -> tuple[dict[str, Answers], list[Prediction]]:
+    """Every model's logits over the test split, INT8's from the texts; and what INT8 says of whole texts to users."""
     found = {}
     models = len(MODELS) - 1 + len(teacher_members(stage))
     with stage.work("inference"), progress("evaluate", models * len(test), "rows") as bar:
         for name in ("teacher", "student", "control", "initialised"):
             temperature = card.temperature if name == "student" else read_temperature(stage.deps[name])
             found[name] = _torch_answers(stage, name, temperature, card.kind, bar)
-        parts = []
+        parts: list[Any] = []
+        said: list[Prediction] = []
         for start in range(0, len(texts), STEP):
-            parts.append(student_logits(int8, texts, gold, slice(start, start + STEP)))
+            part = slice(start, start + STEP)
+            if isinstance(gold, GoldTags | GoldAnswers):
+                parts.append(student_logits(int8, texts, gold, part))
+            else:
+                said += int8.predict(texts[part])
+                parts.append(logits_of(said[part], int8.card))
             bar.advance(min(STEP, len(texts) - start))
     logits, file = np.concatenate(parts), stage.deps["export"] / "student.int8.onnx"
     require_finite(logits, str(file))
     found["int8"] = Answers(logits, card.temperature, found["student"].parameters, file.stat().st_size, card.kind)
-    return found
+    return found, said
 
 
 def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, bar: Bar) -> Answers:
@@ -219,22 +225,12 @@ _FIGURES: dict[TaskKind, Callable[[Any, Mapping[str, Answers], Sequence[str], in
 }
 
 
-def _served(shipped: Student, texts: Sequence[Text], gold: Gold, answers: Mapping[str, Answers]) -> list[Any]:
-    """[texts] what the shipped model answers users; of whole texts INT8 has given its logits already."""
-    if shipped.card.variant != "int8" or isinstance(gold, GoldTags | GoldAnswers):
-        return answer_all(shipped, texts)
-    served: list[Any] = []
-    for start in range(0, len(texts), STEP):
-        part = slice(start, start + STEP)
-        served += shipped.predicting(texts[part]).finish([*answers["int8"].logits[part]])
-    return served
-
-
 def _write_evaluation(
     stage: Stage,
     texts: Sequence[Text],
     gold: Gold,
     answers: Mapping[str, Answers],
+    said: list[Prediction],
     metrics: Mapping[str, Any],
     figures: Mapping[str, str],
     shipped: Student,
@@ -242,7 +238,7 @@ def _write_evaluation(
     """`data/evaluation/`: nothing in it depends on time, so that the same models give the same bytes."""
     ids = pq.read_table(stage.deps["prepared"] / FROZEN, columns=["id"]).column("id")
     with stage.work("inference"):
-        served = _served(shipped, texts, gold, answers)
+        served: list[Any] = [*said] if said and shipped.card.variant == "int8" else answer_all(shipped, texts)
     columns = _predictions(gold, {name: answers[name] for name in MODELS}, served)
     profile = reference_profile(shipped, texts, served, gold, metrics["serving_sha256"])
     with whole_folder(stage.outs["evaluation"]) as folder:

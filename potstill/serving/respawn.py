@@ -13,17 +13,20 @@ import threading
 import time
 from types import FrameType
 
+from bentoml.serving import running_inside_container
+
 # A worker that dies again so soon after one was replaced waits for circus' own look: one that cannot start must not be
-# started without a pause, and in a container, where BentoML replaces none, the container ends.
+# started without a pause.
 PAUSE_SECONDS = 10.0
 
 
 def respawn_workers() -> None:
     """Have circus, which this process is about to become, replace a dead worker when the kernel reports it.
 
-    Nothing is changed where `bentoml.serve` was called in a thread: only the main one may handle signals.
+    Nothing is changed where `bentoml.serve` was called in a thread: only the main one may handle signals. Nor in a
+    container, which ends with its worker, and whose orchestrator starts another.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or running_inside_container():
         return
     replaced = -PAUSE_SECONDS
 

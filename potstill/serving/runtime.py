@@ -218,6 +218,12 @@ def probabilities(logits: npt.NDArray[np.floating], card: ModelCard) -> npt.NDAr
     return (sigmoid if card.kind == "multi_label" else softmax)(logits, card.temperature)
 
 
+def logits_of(predictions: Sequence[Prediction], card: ModelCard) -> Floats:
+    """[texts, labels] the logits behind predictions."""
+    found = [prediction.logits for prediction in predictions]
+    return np.array(found, dtype=np.float32).reshape(len(found), len(card.labels))
+
+
 class Student:
     """A verified serving folder, ready to answer. Safe to call from several threads.
 
@@ -272,8 +278,7 @@ class Student:
 
     def logits(self, texts: Sequence[Text]) -> Floats:
         """[texts, labels] logits in the caller's order; see `predict`."""
-        found = [prediction.logits for prediction in self.predict(texts)]
-        return np.array(found, dtype=np.float32).reshape(len(texts), len(self.card.labels))
+        return logits_of(self.predict(texts), self.card)
 
     def tag(self, texts: Sequence[str]) -> list[Tagging]:
         """The entities of each text, in the caller's order; for a model of entities."""
