@@ -73,10 +73,12 @@ def hand_over(module: str) -> int | None:
             asked.connect(address)
         except OSError:
             return None
-        for number in (signal.SIGTERM, signal.SIGINT):  # whoever sends them sends them to the module as well
-            signal.signal(number, signal.SIG_IGN)
+        # Whoever sends them sends them to the module as well.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
         asked.sendall(json.dumps([module, _CODE]).encode() + b"\n")
         answer = asked.makefile().readline()
+    for number, handler in before.items():
+        signal.signal(number, handler)
     status = json.loads(answer) if answer else 1  # it was killed
     return None if status is None else 128 - status if status < 0 else int(status)
 

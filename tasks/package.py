@@ -5,7 +5,6 @@ The Bento's version follows from what goes into it: packaging the same candidate
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -20,10 +19,8 @@ from potstill.errors import ChecksumError, PackageError, PotstillError
 from potstill.processes import run
 from potstill.progress import say
 from potstill.registry.tracking import git_tags
-from potstill.serving.keys import FILE_VARIABLE, VARIABLE
-from potstill.serving.launch import bento_path
+from potstill.serving.launch import bento_path, own_variables
 from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, seal, verify_seal
-from potstill.serving.tracing import ENDPOINTS
 from tasks.stage import CODE, WORK
 
 BENTOFILE = "bentofile.yaml"
@@ -112,18 +109,12 @@ def _intact(bento: Path) -> bool:
 
 
 def _build(staged: Path, version: str, log: Path) -> None:
-    variables = dict(os.environ)
-    environment.prepare(variables)
-    # The staged code is what is built, whatever a shell has put before it; that imports it, which takes no keys, and
-    # BentoML writes down how it was configured.
-    for name in ("PYTHONPATH", VARIABLE, FILE_VARIABLE, *ENDPOINTS):
-        variables.pop(name, None)
     log.parent.mkdir(parents=True, exist_ok=True)
     # Named by -f, or BentoML refuses it: it looks for a bentofile in no folder below a hidden one.
     command = [sys.executable, "-m", "bentoml", "build", "-f", BENTOFILE, "--version", version, "."]
     with log.open("wb") as output:
         status = run(
-            command, cwd=staged, environment=variables, limit_seconds=BUILD_SECONDS, stdout=output, stderr=output
+            command, cwd=staged, environment=own_variables(), limit_seconds=BUILD_SECONDS, stdout=output, stderr=output
         )
     if status != 0:
         lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import time
 import urllib.error
@@ -19,18 +18,15 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from potstill import environment
 from potstill.artifacts import MANIFEST, read_json, sha256_file
-from potstill.config import Params
+from potstill.config import OF_PLACES, Params
 from potstill.errors import SmokeError
 from potstill.evaluation.naming import SHIPPED
 from potstill.processes import free_port, start, stop
-from potstill.serving.keys import FILE_VARIABLE, VARIABLE
-from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER, serve_command
+from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER, own_variables, serve_command
 from potstill.serving.openapi import typed_endpoint
 from potstill.serving.release import SERVING, SETTINGS
-from potstill.serving.runtime import MARKED, ModelCard, Student, Text, probabilities, read_card
-from potstill.serving.tracing import ENDPOINTS
+from potstill.serving.runtime import ModelCard, Student, Text, probabilities, read_card
 from tasks.stage import WORK
 
 HOST = "127.0.0.1"
@@ -136,7 +132,7 @@ def own_answers(student: Student) -> list[Golden]:
 
 def golden_texts(workspace: Path, card: ModelCard, params: Params) -> list[Golden]:
     """The first test texts by id (a hash, so any) that the service's limits let in, with their evaluated answers."""
-    column = "served" if card.kind in MARKED else SHIPPED[card.variant]
+    column = "served" if card.kind in OF_PLACES else SHIPPED[card.variant]
     evaluated = pq.read_table(workspace / "data/evaluation/predictions.parquet", columns=["id", column])
     rows = pq.read_table(workspace / "data/prepared/test.parquet").sort_by("id")
     length = pc.utf8_length(rows["text"])
@@ -153,8 +149,8 @@ def golden_texts(workspace: Path, card: ModelCard, params: Params) -> list[Golde
         Golden(
             row["id"],
             (row["text"], row["text_pair"]) if card.pair else row["text"],
-            [] if card.kind in MARKED else _expected(evaluated[column][row["answer"]].as_py(), card),
-            evaluated[column][row["answer"]].as_py() if card.kind in MARKED else None,
+            [] if card.kind in OF_PLACES else _expected(evaluated[column][row["answer"]].as_py(), card),
+            evaluated[column][row["answer"]].as_py() if card.kind in OF_PLACES else None,
         )
         for row in chosen
     ]
@@ -175,7 +171,7 @@ def compare(golden: Sequence[Golden], answers: Sequence[dict[str, Any]], card: M
     """
     if len(answers) != len(golden):
         raise SmokeError(f"the Bento answered {len(answers)} of {len(golden)} texts; it is refused")
-    if card.kind in MARKED:
+    if card.kind in OF_PLACES:
         return max(_compare_places(row, answer, tolerance) for row, answer in zip(golden, answers, strict=True))
     largest = 0.0
     for row, answer in zip(golden, answers, strict=True):
@@ -248,11 +244,7 @@ def served(tag: str, log: Path, limit_seconds: float, more: Mapping[str, str] | 
         SmokeError: it ended, or was not ready within the limit.
     """
     port = free_port()
-    variables = dict(os.environ)
-    environment.prepare(variables)
-    # What its users set for the service that answers them: whoever tests this one has no key, and is not traced.
-    for name in ("PYTHONPATH", VARIABLE, FILE_VARIABLE, *ENDPOINTS):
-        variables.pop(name, None)
+    variables = own_variables()  # whoever tests this one has no key, and is not traced
     variables[WATCH_FOLDER] = variables[SHADOW_FOLDER] = ""  # nor are its texts any user's
     variables.update(more or {})
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -273,6 +273,13 @@ def fill_labels(column: pa.Array, form: pa.DataType) -> pa.Array:
     return column.fill_null(float("nan") if pa.types.is_floating(form) else -1)
 
 
+def ragged(rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """[rows] objects, each an array of a length of its own: what is said where tokens answer."""
+    found = np.empty(len(rows), dtype=object)
+    found[:] = rows
+    return found
+
+
 def label_array(column: pa.ChunkedArray) -> Labels:
     """[rows, ...] labels of a column of `data/tokens`, or of one of `data/prepared` without nulls."""
     combined = _combined(column)
@@ -284,13 +291,10 @@ def label_array(column: pa.ChunkedArray) -> Labels:
             found[side] = combined.field(side).to_numpy()
         return found
     if kind == TOKEN_LABELS:
-        found = np.empty(len(combined), dtype=object)
         ends = np.cumsum(combined.value_lengths().to_numpy()).tolist()
         flat = combined.flatten().to_numpy().astype(np.int64)
-        found[:] = [
-            flat[end - length : end] for end, length in zip(ends, combined.value_lengths().to_pylist(), strict=True)
-        ]
-        return found
+        lengths = combined.value_lengths().to_pylist()
+        return ragged([flat[end - length : end] for end, length in zip(ends, lengths, strict=True)])
     if pa.types.is_fixed_size_list(kind):
         found = combined.flatten().to_numpy().astype(np.int64).reshape(-1, kind.list_size)
     elif pa.types.is_list(kind):

@@ -17,6 +17,7 @@ from potstill.data.batches import Ints, Labels, TokenDataset
 from potstill.data.marking import ANSWERS, UNIT_LABELS
 from potstill.data.tagged import Tagged, from_spans, from_text
 from potstill.data.tags import OUTSIDE, split_tag, tag_set
+from potstill.data.windows import uncut
 from potstill.errors import EmptyDataError, FormatError, LabelError, ModelError
 from potstill.models.heads import task_of
 
@@ -261,7 +262,6 @@ def backend_of(words: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
     backend: Tokenizer | None = getattr(words, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(f"the tokenizer is a {type(words).__name__}, which has no fast form; give one that has")
-    tokenizer: Tokenizer = type(backend).from_str(backend.to_str())
-    tokenizer.no_padding()
+    tokenizer = uncut(backend)
     tokenizer.enable_truncation(max_length)
     return tokenizer

@@ -55,6 +55,14 @@ class Span(NamedTuple):
     score: float
 
 
+def uncut(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy of a tokenizer that neither cuts nor pads."""
+    copy: Tokenizer = type(tokenizer).from_str(tokenizer.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return copy
+
+
 class Windower:
     """Cuts questions and contexts into windows. Safe to call from several threads."""
 
@@ -65,10 +73,7 @@ class Windower:
             ValueError: windows that share as much would not move on.
         """
         _check_stride(max_length, stride)
-        self._plain = type(tokenizer).from_str(tokenizer.to_str())
-        self._plain.no_padding()
-        self._plain.no_truncation()
-        self._tokenizer = type(tokenizer).from_str(self._plain.to_str())
+        self._plain, self._tokenizer = uncut(tokenizer), uncut(tokenizer)
         self._tokenizer.enable_truncation(max_length, stride=stride, strategy="only_second")
         self._question_tokens = int(max_length * QUESTION_SHARE) - self._plain.num_special_tokens_to_add(True)
 
@@ -128,8 +133,7 @@ class TextWindower:
             ValueError: windows that share as much would not move on.
         """
         _check_stride(max_length, stride)
-        self._tokenizer = type(tokenizer).from_str(tokenizer.to_str())
-        self._tokenizer.no_padding()
+        self._tokenizer = uncut(tokenizer)
         self._tokenizer.enable_truncation(max_length, stride=stride)
         self._stride = stride
         self._step = max_length - self._tokenizer.num_special_tokens_to_add(False) - stride

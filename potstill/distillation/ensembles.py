@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from potstill.config import TaskKind
-from potstill.data.batches import Batch
+from potstill.data.batches import Batch, ragged
 from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.errors import SignalError
 
@@ -108,10 +108,7 @@ def pooled(members: Sequence[npt.NDArray[Any]], weights: Sequence[float], task: 
     together = side_by_side(members)
     if task != "question_answering":
         return _pooled(together, weights, task)
-    found = np.empty(len(together), dtype=object)
-    for row, sides in enumerate(together):
-        found[row] = _pooled(sides[None], weights, task)[0]
-    return found
+    return ragged([_pooled(sides[None], weights, task)[0] for sides in together])
 
 
 def _pooled(members: npt.NDArray[Any], weights: Sequence[float], task: TaskKind) -> Floats:
@@ -125,20 +122,14 @@ def side_by_side(members: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         return members[0]
     if members[0].dtype.kind != "O":
         return np.stack(members, axis=-2)
-    found = np.empty(len(members[0]), dtype=object)
-    for row, sides in enumerate(zip(*members, strict=True)):
-        found[row] = np.stack(sides, axis=-2)
-    return found
+    return ragged([np.stack(sides, axis=-2) for sides in zip(*members, strict=True)])
 
 
 def ordered(logits: npt.NDArray[Any], order: Sequence[int]) -> npt.NDArray[Any]:
     """Logits with the outputs in that order, in objects too."""
     if logits.dtype.kind != "O":
         return logits[..., list(order)]
-    found = np.empty(len(logits), dtype=object)
-    for row, values in enumerate(logits):
-        found[row] = values[..., list(order)]
-    return found
+    return ragged([values[..., list(order)] for values in logits])
 
 
 @dataclass(frozen=True)

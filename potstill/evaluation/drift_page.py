@@ -8,17 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from potstill.evaluation.drift import Drift
-from potstill.evaluation.sheet import SHEET
+from potstill.evaluation.sheet import HEAD, SHEET
 from potstill.serving.profile import Bins, Counts, Feature, Profile
 
 TEMPLATE = (
-    """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
+    HEAD
+    + """\
 <title>{{ project }}: drift</title>
 <style>
 :root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1d2127; --soft: #5d6570; --line: #e2e3e0; --accent: #b45f06; --then: #a9b4c2; }

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from potstill.data.batches import ragged
 from potstill.evaluation.marks import GoldAnswers, GoldTags, read_answers, read_tags, tag_logits
 from potstill.evaluation.summary import Gold
 from potstill.evaluation.texts import read_texts
@@ -39,8 +38,5 @@ def student_logits(student: Student, texts: Sequence[Text], gold: Gold, part: sl
     if isinstance(gold, GoldTags):
         return tag_logits(student, gold.texts[part], gold.units[part])
     if isinstance(gold, GoldAnswers):
-        read = student.read_windows([window for windows in gold.windows[part] for window in windows])
-        found = np.empty(len(read), dtype=object)
-        found[:] = read
-        return found
+        return ragged(student.read_windows([window for windows in gold.windows[part] for window in windows]))
     return student.logits(texts[part])

@@ -1,13 +1,11 @@
 # ruff: noqa: E501 - markup does not wrap like code
 """The report's template, as code so that it travels with the package as every module does."""
 
-TEMPLATE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
+from potstill.evaluation.sheet import HEAD
+
+TEMPLATE = (
+    HEAD
+    + """\
 <title>{{ project }}: evaluation of the student</title>
 <style>
 :root {
@@ -229,3 +227,4 @@ Split into shorter tokens than with the whole one:{% for name, share in metrics.
 </body>
 </html>
 """
+)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from potstill.artifacts import read_json, write_json
 from potstill.config import Evaluate
 from potstill.data.alignment import IGNORED, flat_labels
-from potstill.data.batches import SPAN, label_column
+from potstill.data.batches import SPAN, label_column, ragged
 from potstill.errors import ChecksumError
 from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.metrics import Labels
@@ -161,10 +161,7 @@ def _logits_of(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     """`_logits_column` undone."""
     rows = column.to_pylist()
     if rows and rows[0] and isinstance(rows[0][0], list):
-        found = np.empty(len(rows), dtype=object)
-        for place, row in enumerate(rows):
-            found[place] = np.array(row, dtype=np.float32)
-        return found
+        return ragged([np.array(row, dtype=np.float32) for row in rows])
     return np.array(rows, dtype=np.float32)
 
 

@@ -1,6 +1,16 @@
-"""What the pages of drift and search look like alike, as code so that it travels with the package."""
+"""What pages have alike, as code so that it travels with the package."""
 
-# In the colours that a page sets: --paper, --ink, --soft and --line.
+# Of every page, up to its title.
+HEAD = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+"""
+
+# Of the pages of drift and search, in the colours that a page sets: --paper, --ink, --soft and --line.
 SHEET = """\
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);

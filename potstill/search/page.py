@@ -1,16 +1,11 @@
 # ruff: noqa: E501 - markup does not wrap like code
 """The page of a search, as code so that it travels with the package as every module does."""
 
-from potstill.evaluation.sheet import SHEET
+from potstill.evaluation.sheet import HEAD, SHEET
 
 TEMPLATE = (
-    """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
+    HEAD
+    + """\
 <title>{{ project }}: what students cost</title>
 <style>
 :root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1d2127; --soft: #5d6570; --line: #e2e3e0; }

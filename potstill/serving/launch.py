@@ -6,6 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+from potstill import environment
+from potstill.serving.keys import FILE_VARIABLE, VARIABLE
+from potstill.serving.tracing import ENDPOINTS
+
 # Where a service writes its windows, above its Bento's `watch.folder`, which cannot know where it will run.
 WATCH_FOLDER = "POTSTILL_WATCH_FOLDER"
 # The serving folder of a challenger that rides along.
@@ -31,3 +35,16 @@ def serve_command(tag: str, host: str, port: int) -> list[str]:
         port: TCP port.
     """
     return [sys.executable, "-m", "bentoml", "serve", tag, "--host", host, "--port", str(port)]
+
+
+def own_variables() -> dict[str, str]:
+    """The environment in which a Bento is built or tried: this process's, without what is set for the service itself.
+
+    Its own code is what runs, whatever a shell has put before it. Building it imports it, which takes no keys, and
+    BentoML writes down how it was configured.
+    """
+    variables = dict(os.environ)
+    environment.prepare(variables)
+    for name in ("PYTHONPATH", VARIABLE, FILE_VARIABLE, *ENDPOINTS):
+        variables.pop(name, None)
+    return variables

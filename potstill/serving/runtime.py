@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from tokenizers import Encoding, Tokenizer
 
 from potstill.artifacts import verify
-from potstill.config import Strict, TaskKind
+from potstill.config import OF_PLACES, Strict, TaskKind
 from potstill.data.alignment import UNSEEN, own_token, sight, unit_classes
 from potstill.data.tags import Unit, entities_of, units_of
 from potstill.data.windows import TextWindow, TextWindower, Window, Windower, best_spans
@@ -46,8 +46,6 @@ KINDS: dict[str, TaskKind] = {
     "token_classification": "token_classification",
     "question_answering": "question_answering",
 }
-# Tasks whose answers are places in a text.
-MARKED: tuple[TaskKind, ...] = ("token_classification", "question_answering")
 # What the ONNX file gives: start and end are put side by side.
 OUTPUTS: dict[TaskKind, list[str]] = {"question_answering": ["start_logits", "end_logits"]}
 # What the file gives beside them where a whole text has one answer: what its head reads, float32 [batch, hidden].
@@ -80,7 +78,7 @@ class ModelCard(Strict):
             raise ValueError("labels: two of them read the same")
         if (len(self.labels) == 1) is not (self.kind == "regression"):
             raise ValueError(f"labels: {len(self.labels)} for the task {self.task}")
-        if self.embedding and self.kind in MARKED:
+        if self.embedding and self.kind in OF_PLACES:
             raise ValueError(f"embedding: there is none of a whole text in the task {self.task}")
         return self
 
@@ -290,7 +288,7 @@ class Student:
 
     def predicting(self, texts: Sequence[Text]) -> Work[Prediction]:
         """The work of `predict`."""
-        if self.card.kind in MARKED:
+        if self.card.kind in OF_PLACES:
             raise TypeError(f"the model is for {self.card.kind}, not for labels")
         if any(isinstance(text, str) is self.card.pair for text in texts):
             raise TypeError(f"the model classifies {'pairs of texts' if self.card.pair else 'single texts'}")

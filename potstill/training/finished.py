@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.artifacts import MANIFEST, verify, whole_folder, write_manifest
+from potstill.data.batches import ragged
 from potstill.errors import ChecksumError
 from potstill.models.loading import copy_tokenizer_files
 from potstill.progress import say
@@ -93,7 +94,5 @@ def signals(folder: Path) -> npt.NDArray[Any]:
     if not (folder / _LENGTHS).exists():
         return numbers
     lengths = np.load(folder / _LENGTHS, allow_pickle=False)
-    found = np.empty(len(lengths), dtype=object)
-    for row, (end, length) in enumerate(zip(np.cumsum(lengths).tolist(), lengths.tolist(), strict=True)):
-        found[row] = numbers[end - length : end]
-    return found
+    ends = np.cumsum(lengths).tolist()
+    return ragged([numbers[end - length : end] for end, length in zip(ends, lengths.tolist(), strict=True)])

@@ -23,10 +23,12 @@ print(stand_by(Path(sys.argv[1])), flush=True)
 time.sleep(60)
 """
 COMMAND = """
-import sys
+import signal, sys
 from potstill import standby
 standby._CODE = sys.argv[2] if len(sys.argv) > 2 else standby._CODE
 status = standby.hand_over(sys.argv[1])
+if status is None and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    sys.exit("a command that runs by itself is deaf to Ctrl-C")
 sys.exit(99 if status is None else status)
 """
 NOBODY = 99

@@ -9,8 +9,9 @@ from typing import Any
 import psutil
 
 from potstill.artifacts import MANIFEST, sha256_file, sha256_value, write_json, write_manifest
+from potstill.config import OF_PLACES
 from potstill.serving.profile import FILE, answer_all
-from potstill.serving.runtime import MARKED, Student, Text
+from potstill.serving.runtime import Student, Text
 from tests.conftest import generate_rows
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -91,7 +92,7 @@ def card(**changes: Any) -> dict[str, Any]:
         "pad_token_id": 0,
         "temperature": TEMPERATURE,
         "inputs": ["input_ids", "attention_mask", *(["token_type_ids"] if pair else [])],
-        "embedding": changes.get("task", "classification") not in MARKED,
+        "embedding": changes.get("task", "classification") not in OF_PLACES,
         **changes,
     }
 
