@@ -548,6 +548,8 @@ class Member(Strict):
     fine_tuned: bool = False
     # Relative to the others': the probabilities that teach are the weighted mean.
     weight: Annotated[float, Field(gt=0)] = 1.0
+    # Of a multi_label task, those that it answers; null: all.
+    labels: Annotated[list[str], Field(min_length=1)] | None = None
 
 
 class Teacher(Training):
@@ -559,8 +561,9 @@ class Teacher(Training):
     fine_tuned: bool = False
     # Runs of the fine-tuning, each with a seed of its own: project.seed, the next, ...
     seeds: Positive = 1
-    # Of `ingest.teacher`, shared by its seeds.
+    # Of `ingest.teacher`, shared by its seeds; the labels of a multi_label task that it answers, null: all.
     weight: Annotated[float, Field(gt=0)] = 1.0
+    labels: Annotated[list[str], Field(min_length=1)] | None = None
     # By their names in `ingest.teachers`.
     members: dict[str, Member] = {}
 
@@ -1261,6 +1264,13 @@ class Params(Strict):
             raise ValueError(
                 f"ingest.teachers ({', '.join(self.ingest.teachers) or 'none'}) and teacher.members "
                 f"({', '.join(self.teacher.members) or 'none'}) have to name the same teachers"
+            )
+        named = {"teacher": self.teacher} | {f"teacher.members.{key}": one for key, one in self.teacher.members.items()}
+        place = next((place for place, one in named.items() if one.labels is not None), None)
+        if place is not None and self.prepare.task != "multi_label":
+            raise ValueError(
+                f"{place}.labels says which of several labels a teacher answers, prepare.task is {self.prepare.task}; "
+                "set it to null"
             )
         if self.distill.mixup is not None and (self.teacher.members or self.teacher.seeds > 1):
             raise ValueError(

@@ -17,10 +17,11 @@ import numpy.typing as npt
 from potstill.config import OF_PLACES, Distill, TaskKind, parse_distill
 from potstill.data.alignment import IGNORED
 from potstill.data.batches import SPAN, Labels, TokenDataset, labelled
-from potstill.data.given import Label, Text, backend_of, by_tag_set, given_rows
+from potstill.data.given import Label, Text, backend_of, by_all_labels, by_tag_set, given_rows
 from potstill.errors import ModelError, SequenceLengthError
 from potstill.evaluation.scoring import SCORINGS, best_tokens
 from potstill.models.heads import HEADS, task_of
+from potstill.models.members import Weight, shares_by_label
 from potstill.progress import say
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def distill(
     Args:
         teacher: a `save_pretrained` folder, or a loaded model; the latter's weights stay as they are. Or several of
             them, of the same labels: the mean of their softened probabilities teaches, and the student starts from the
-            first one's layers and has its tokenizer.
+            first one's layers and has its tokenizer. Teachers of several labels (multi_label) may name different ones:
+            the student learns all, each label from those that name it.
         texts: training texts, or pairs of texts; for answers pairs of a question and its context.
         labels: their gold labels, as the teacher names or counts them (several labels: a list of those that hold, for
             each text; numbers: the number; entities: a list of [start, end, type] in characters; answers: SQuAD's
@@ -107,7 +109,12 @@ def distill(
         raise ModelError(
             "mixup asks one live teacher about blends of rows, but there are several; give one, or no mixup"
         )
-    found = [(by_tag_set(model), words) for model, words in found]
+    models, answered, names = by_all_labels([by_tag_set(model) for model, _ in found])
+    found = [(model, words) for model, (_, words) in zip(models, found, strict=True)]
+    shares = shares_by_label(counts, answered, names)
+    for number, own in enumerate(answered, 1):
+        if own is not None:
+            say(f"distill: teacher {number} answers {', '.join(own)}")
     orders = _orders([model for model, _ in found])
     _check_tokenizers(found)
     with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +123,7 @@ def distill(
             # The texts' gold labels are in the first one's terms.
             gold = (labels, dev) if number == 0 else (None, None if dev is None else (dev[0], None))
             rows = given_rows(words, model, texts, gold[0], transfer, gold[1], max_length, seed)
-            teachers.append(_Teacher(model, *rows, orders[number], counts[number]))
+            teachers.append(_Teacher(model, *rows, orders[number], shares[number]))
         student = _Student(params, found[0][1], max_length, pair=not isinstance(texts[0], str))
         return _distilled(teachers, student, seed, device, precision, Path(folder))
 
@@ -134,7 +141,7 @@ class _Teacher:
     rows: TokenDataset
     dev: TokenDataset
     order: list[int]
-    weight: float
+    weight: Weight
 
 
 @dataclass(frozen=True)
@@ -199,15 +206,13 @@ def _teacher(
 
 
 def _counts(weights: Sequence[float] | None, teachers: int) -> list[float]:
-    """The weights, made to add up to 1."""
-    from potstill.models.members import shares
-
+    """The weights as numbers."""
     if not teachers:
         raise ModelError("there is no teacher; give a folder or a loaded model, or several")
     counts = [1.0] * teachers if weights is None else list(weights)
     if len(counts) != teachers or not all(0 < weight < float("inf") for weight in counts):
         raise ModelError(f"weights is {counts} of {teachers} teachers; give each a number above 0")
-    return shares(counts)
+    return counts
 
 
 def _orders(models: Sequence[PreTrainedModel]) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """teacher: fine-tune the base on gold labels, or verify one that is fine-tuned; scale its temperature on dev.
 
 Several seeds or several bases make an ensemble: the first model lies in `data/teacher/`, the others in its `members/`.
+Those of a multi_label task may answer some of the labels alone; in the folder each has an output for every label.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from potstill.artifacts import whole_folder, write_json, write_manifest
 from potstill.config import Teacher
+from potstill.data.batches import TokenDataset
 from potstill.distillation.ensembles import pooled
 from potstill.distillation.objective import Supervised
+from potstill.errors import LabelCountError
 from potstill.evaluation.calibration import calibrated
 from potstill.models.heads import HEADS
-from potstill.models.loading import check_labels, load_classifier, reorder_labels
-from potstill.models.members import MEMBERS, Member, shares, write_members
+from potstill.models.loading import check_labels, label_order, load_classifier, reorder_labels
+from potstill.models.members import MEMBERS, Member, Weight, shares_by_label, write_members
 from potstill.progress import say
 from potstill.training.finished import copy_model, keep, kept, signals
 from potstill.training.loop import Outcome, train
@@ -46,7 +50,8 @@ class Plan:
     name: str
     base: Path
     fine_tuned: bool
-    weight: float
+    weight: Weight
+    labels: list[str]
     tokens: str = "."
     seed: int = 0
 
@@ -56,12 +61,12 @@ def run(stage: Stage) -> Result:
     plans, task, scoring = _plans(stage), task_kind(stage), scoring_of(stage)
     for plan in plans:
         if plan.fine_tuned:
-            check_labels(plan.base, tokens_info(stage)["labels"], task)
+            check_labels(plan.base, plan.labels, task)
     folders = [stage.checkpoints / "finished" / str(number) for number in range(len(plans))]
     outcomes = []
     for number, plan in enumerate(plans):
         if len(plans) > 1:
-            say(f"teacher: {plan.name}, {number + 1} of {len(plans)}, weight {plan.weight:.3g}")
+            say(f"teacher: {plan.name}, {number + 1} of {len(plans)}, {_counts(plan)}")
         outcomes.append(kept(folders[number]) or _made(stage, plan, number, folders[number]))
     weights, labels = [plan.weight for plan in plans], open_split(stage, "dev").labels
     logits = pooled([signals(folder) for folder in folders], weights, task)
@@ -86,45 +91,79 @@ def run(stage: Stage) -> Result:
 def _plans(stage: Stage) -> list[Plan]:
     """The models that params name, the one whose layers the student starts from first."""
     teacher, base, first = stage.params(Teacher), stage.deps["base"], stage.project.seed
+    labels, counts = tokens_info(stage)["labels"], [teacher.weight / teacher.seeds] * teacher.seeds
+    own = _answered(teacher.labels, labels, "teacher.labels")
     plans = [
-        Plan(f"seed {seed}", base, teacher.fine_tuned, teacher.weight / teacher.seeds, seed=seed)
+        Plan(f"seed {seed}", base, teacher.fine_tuned, 1.0, own, seed=seed)
         for seed in range(first, first + teacher.seeds)
     ]
     for name, member in teacher.members.items():
         tokens = f"{MEMBERS}/{name}" if (stage.deps["tokens"] / MEMBERS / name).exists() else "."
-        plans.append(Plan(name, base / MEMBERS / name, member.fine_tuned, member.weight, tokens, first))
-    weights = shares([plan.weight for plan in plans])
+        own = _answered(member.labels, labels, f"teacher.members.{name}.labels")
+        plans.append(Plan(name, base / MEMBERS / name, member.fine_tuned, 1.0, own, tokens, first))
+        counts.append(member.weight)
+    weights = shares_by_label(counts, [plan.labels for plan in plans], labels)
     return [replace(plan, weight=weight) for plan, weight in zip(plans, weights, strict=True)]
+
+
+def _answered(own: list[str] | None, labels: list[str], key: str) -> list[str]:
+    """The labels that a model answers, in our order."""
+    unknown = sorted(set(own or []) - set(labels))
+    if unknown:
+        raise LabelCountError(f"{key} names {unknown[0]!r}, the data has {', '.join(labels[:8])}; name some of those")
+    return [label for label in labels if own is None or label in own]
+
+
+def _counts(plan: Plan) -> str:
+    """What a model's answers count, in words."""
+    if not isinstance(plan.weight, tuple):
+        return f"weight {plan.weight:.3g}"
+    weights = [weight for weight in plan.weight if weight]
+    return ", ".join(f"{label} {weight:.3g}" for label, weight in zip(plan.labels, weights, strict=True))
 
 
 def _made(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
     """Make a model and keep it, with its logits on dev, until the stage ends."""
     model, outcome = _verified(stage, plan) if plan.fine_tuned else _fine_tuned(stage, plan, number)
+    dev = _rows(stage, "dev", plan)
     with stage.work("inference"):
-        logits = predict_logits(model, open_split(stage, "dev", member=plan.tokens))
+        logits = predict_logits(model, dev)
     if plan.fine_tuned:
-        outcome.score = scoring_of(stage).score(logits, open_split(stage, "dev").labels)
+        outcome.score = scoring_of(stage).score(logits, dev.labels)
+    labels = tokens_info(stage)["labels"]
+    if plan.labels != labels:
+        order = label_order(plan.labels, labels)
+        reorder_labels(model, order, labels)
+        logits = np.where(np.array(order) < 0, np.float32(0), logits[:, order])
     keep(folder, model.cpu(), outcome, logits)
     return outcome
 
 
 def _fine_tuned(stage: Stage, plan: Plan, number: int) -> tuple[PreTrainedModel, Outcome]:
     torch.manual_seed(plan.seed)
-    model = load_classifier(plan.base, tokens_info(stage)["labels"], task_kind(stage))
+    model = load_classifier(plan.base, plan.labels, task_kind(stage))
     setting = prepare_setting(stage, stage.params(Teacher), model)
     if number:
         setting = replace(setting, seed=plan.seed, checkpoints=stage.checkpoints / f"member-{number}")
-    score, gold = dev_score(stage, open_split(stage, "dev", member=plan.tokens), setting), Supervised(task_kind(stage))
+    score, gold = dev_score(stage, _rows(stage, "dev", plan), setting), Supervised(task_kind(stage))
     with stage.work("training"):
-        outcome = train(model, open_split(stage, "train", member=plan.tokens), gold, score, setting)
+        outcome = train(model, _rows(stage, "train", plan), gold, score, setting)
     return model, outcome
 
 
+def _rows(stage: Stage, split: str, plan: Plan) -> TokenDataset:
+    """A split in the model's own tokens, with the labels that it answers alone."""
+    rows, labels = open_split(stage, split, member=plan.tokens), tokens_info(stage)["labels"]
+    if plan.labels == labels:
+        return rows
+    return rows.with_labels(rows.labels[:, [labels.index(label) for label in plan.labels]])
+
+
 def _verified(stage: Stage, plan: Plan) -> tuple[PreTrainedModel, Outcome]:
-    labels, task = tokens_info(stage)["labels"], task_kind(stage)
-    order = check_labels(plan.base, labels, task)
+    task = task_kind(stage)
+    order = check_labels(plan.base, plan.labels, task)
     model = load_classifier(plan.base)
-    reorder_labels(model, order, labels)
+    reorder_labels(model, order, plan.labels)
     model.config.problem_type = HEADS[task].problem_type or model.config.problem_type
     return model, Outcome()
 

@@ -176,6 +176,10 @@ class TokenDataset:
             self._flat, self.lengths[rows], self._types, self.labels[rows], self._pad, self._starts[rows]
         )
 
+    def with_labels(self, labels: Labels) -> TokenDataset:
+        """The same rows with other gold labels."""
+        return TokenDataset(self._flat, self.lengths, self._types, labels, self._pad, self._starts)
+
     def __len__(self) -> int:
         return len(self.lengths)
 

@@ -114,6 +114,29 @@ def by_tag_set(model: PreTrainedModel) -> PreTrainedModel:
     return found
 
 
+def by_all_labels(models: Sequence[PreTrainedModel]) -> tuple[list[PreTrainedModel], list[list[str] | None], list[str]]:
+    """Teachers of several labels, each with an output for every label that one of them names, letter case aside.
+
+    Returns:
+        the models, or copies of them where they lack labels; the labels that each answers itself, None: all; and all
+        labels, the first one's first. Of other tasks, and where all have the same, the models as they are.
+    """
+    from potstill.models.loading import label_order, reorder_labels
+
+    names = [[str(name) for _, name in sorted(model.config.id2label.items())] for model in models]
+    spelled: dict[str, str] = {}
+    for name in (name for own in names for name in own):
+        spelled.setdefault(name.lower(), name)
+    labels, own_labels = [*spelled.values()], [[spelled[name.lower()] for name in own] for own in names]
+    several = all(task_of(model) == "multi_label" for model in models)
+    if not several or all(len(own) == len(labels) for own in own_labels):
+        return list(models), [None] * len(models), names[0]
+    found = [copy.deepcopy(model) for model in models]
+    for model, own in zip(found, own_labels, strict=True):
+        reorder_labels(model, label_order(own, labels), labels)
+    return found, [*own_labels], labels
+
+
 def _some(texts: Sequence[Text], labels: Sequence[Label] | None, rows: Ints) -> tuple[list[Text], list[Label] | None]:
     chosen = rows.tolist()
     return [texts[row] for row in chosen], None if labels is None else [labels[row] for row in chosen]

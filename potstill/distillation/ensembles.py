@@ -1,7 +1,8 @@
 """Several teachers as one: their softened probabilities, averaged at the temperature of the loss that asks.
 
 Hinton et al. 2015, "Distilling the Knowledge in a Neural Network": the student of an ensemble learns the mean of its
-members' probabilities.
+members' probabilities. Of several labels each may have teachers of its own: those of several tasks make one student of
+all of them. Weights then are [members, labels].
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from potstill.config import TaskKind
 from potstill.data.batches import Batch, ragged
 from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.errors import SignalError
+from potstill.models.members import Weight
 
 if TYPE_CHECKING:
     from potstill.distillation.teachers import Source
 
 Floats = npt.NDArray[np.float32]
+# One for each member, or for each member one for each label; over the members they add up to 1.
+Weights = Sequence[Weight]
 
 
-def ensemble_logits(members: Tensor, weights: Sequence[float], temperature: float) -> Tensor:
+def ensemble_logits(members: Tensor, weights: Weights, temperature: float) -> Tensor:
     """T * log of the weighted mean of the members' softmax at T: the logits that have it as their own softmax at T.
 
     So every loss that softens a teacher's logits at T learns the mean of the softened probabilities. At another T they
@@ -34,7 +38,7 @@ def ensemble_logits(members: Tensor, weights: Sequence[float], temperature: floa
 
     Args:
         members: [batch, ..., members, classes] logits; no gradient flows to them.
-        weights: one for each member, above 0; they add up to 1.
+        weights: see `Weights`; of a member's alone.
         temperature: T > 0.
 
     Returns:
@@ -43,17 +47,16 @@ def ensemble_logits(members: Tensor, weights: Sequence[float], temperature: floa
     Raises:
         SignalError: there are not as many members as weights.
     """
-    log_probabilities = torch.log_softmax(members.detach().float() / temperature, dim=-1)
-    return torch.logsumexp(log_probabilities + _along(members, weights).log(), dim=-2) * temperature
+    return _logits_of_the_mean(members, _along(members, weights), temperature)
 
 
-def ensemble_answers(members: Tensor, weights: Sequence[float], temperature: float, task: TaskKind) -> Tensor:
+def ensemble_answers(members: Tensor, weights: Weights, temperature: float, task: TaskKind) -> Tensor:
     """The logits that stand for an ensemble in a task's loss at T.
 
     Args:
         members: [batch, ..., members, outputs] logits; no gradient flows to them. Of spans [batch, sequence, members,
             2], minus infinity on padding.
-        weights: see `ensemble_logits`.
+        weights: see `Weights`; for each label of several alone.
         temperature: T > 0.
         task: one class of several (tokens too): `ensemble_logits`; several labels: the same of each label's yes and no;
             numbers: their mean; spans: `ensemble_logits` of the choice among a row's tokens, of start and of end.
@@ -68,7 +71,7 @@ def ensemble_answers(members: Tensor, weights: Sequence[float], temperature: flo
         return mean_logits(members, weights)
     if task == "multi_label":
         both = torch.stack([torch.zeros_like(members), members], dim=-1).transpose(-3, -2)
-        found = ensemble_logits(both, weights, temperature)
+        found = _logits_of_the_mean(both, _along(members, weights).mT.unsqueeze(-1), temperature)
         return found[..., 1] - found[..., 0]
     if task == "question_answering":
         _along(members, weights)
@@ -76,12 +79,12 @@ def ensemble_answers(members: Tensor, weights: Sequence[float], temperature: flo
     return ensemble_logits(members, weights, temperature)
 
 
-def mean_logits(members: Tensor, weights: Sequence[float]) -> Tensor:
+def mean_logits(members: Tensor, weights: Weights) -> Tensor:
     """The weighted mean of the members' logits, which a squared error is nearest to.
 
     Args:
         members: [batch, ..., members, classes]; no gradient flows to them.
-        weights: see `ensemble_logits`.
+        weights: see `Weights`.
 
     Returns:
         [batch, ..., classes] in fp32.
@@ -92,12 +95,12 @@ def mean_logits(members: Tensor, weights: Sequence[float]) -> Tensor:
     return (members.detach().float() * _along(members, weights)).sum(dim=-2)
 
 
-def pooled(members: Sequence[npt.NDArray[Any]], weights: Sequence[float], task: TaskKind) -> npt.NDArray[Any]:
+def pooled(members: Sequence[npt.NDArray[Any]], weights: Weights, task: TaskKind) -> npt.NDArray[Any]:
     """What an ensemble answers: the log of its mean probabilities, as logits; see `ensemble_answers`.
 
     Args:
         members: the logits of each, as `predict_logits` gives them.
-        weights: see `ensemble_logits`.
+        weights: see `Weights`.
         task: what the logits are.
 
     Returns:
@@ -111,7 +114,7 @@ def pooled(members: Sequence[npt.NDArray[Any]], weights: Sequence[float], task: 
     return ragged([_pooled(sides[None], weights, task)[0] for sides in together])
 
 
-def _pooled(members: npt.NDArray[Any], weights: Sequence[float], task: TaskKind) -> Floats:
+def _pooled(members: npt.NDArray[Any], weights: Weights, task: TaskKind) -> Floats:
     found: Floats = ensemble_answers(torch.from_numpy(members), weights, 1.0, task).numpy()
     return found
 
@@ -138,11 +141,11 @@ class Ensemble:
 
     Attributes:
         logits: [batch, ..., members, classes].
-        weights: one for each member; they add up to 1.
+        weights: see `Weights`.
     """
 
     logits: Tensor
-    weights: tuple[float, ...]
+    weights: tuple[Weight, ...]
 
     def at(self, temperature: float, task: TaskKind = "single_label") -> Tensor:
         """See `ensemble_answers`."""
@@ -185,11 +188,11 @@ class Averaged:
 
     Attributes:
         source: gives logits [batch, ..., members, classes].
-        weights: one for each member; they add up to 1.
+        weights: see `Weights`.
     """
 
     source: Source
-    weights: tuple[float, ...]
+    weights: tuple[Weight, ...]
 
     @property
     def name(self) -> str:
@@ -207,16 +210,24 @@ class Averaged:
         return replace(found, logits=logits, ensemble=Ensemble(found.logits, self.weights))
 
 
-def average(source: Source, weights: Sequence[float]) -> Source:
+def average(source: Source, weights: Weights) -> Source:
     """The source itself of one teacher; of several, whose logits it gives side by side, their mean."""
     return source if len(weights) == 1 else Averaged(source, tuple(weights))
 
 
-def _along(members: Tensor, weights: Sequence[float]) -> Tensor:
-    """[members, 1] the weights, in the shape of the members' dimension, the last but one."""
-    if members.dim() < 3 or members.shape[-2] != len(weights):
+def _logits_of_the_mean(members: Tensor, weights: Tensor, temperature: float) -> Tensor:
+    """T * log of the mean of the softmax at T of [..., members, classes], by weights that spread over those."""
+    log_probabilities = torch.log_softmax(members.detach().float() / temperature, dim=-1)
+    return torch.logsumexp(log_probabilities + weights.log(), dim=-2) * temperature
+
+
+def _along(members: Tensor, weights: Weights) -> Tensor:
+    """The weights as [members, 1], or of each label [members, labels]: the members' and the last dimension."""
+    found = torch.tensor(weights, dtype=torch.float32, device=members.device)
+    found = found.unsqueeze(-1) if found.dim() == 1 else found
+    if members.dim() < 3 or members.shape[-2] != len(weights) or found.shape[-1] not in (1, members.shape[-1]):
         raise SignalError(
             f"the signals are {list(members.shape)} where [batch, ..., {len(weights)} teachers, classes] are needed; "
             "run the signals stage again"
         )
-    return torch.tensor(weights, dtype=torch.float32, device=members.device).unsqueeze(-1)
+    return found

@@ -192,15 +192,29 @@ def match_labels(names: Sequence[str], labels: Sequence[str], where: str) -> lis
     return [lower.index(label.lower()) for label in wanted]
 
 
+def label_order(answered: Sequence[str], labels: Sequence[str]) -> list[int]:
+    """For each of our labels its index among those that a teacher answers; -1: it does not."""
+    places = {label: index for index, label in enumerate(answered)}
+    return [places.get(label, -1) for label in labels]
+
+
 def reorder_labels(model: PreTrainedModel, order: Sequence[int], labels: Sequence[str]) -> None:
-    """Put the rows of the output layer into our label order, in place, and name them."""
+    """Put the rows of the output layer into our label order, in place, and name them.
+
+    Args:
+        model: has such a layer.
+        order: for each of our labels its row; -1: none, its logit is 0 then.
+        labels: their names.
+    """
     import torch
 
     layer = output_layer(model)
     index = torch.tensor(list(order))
     with torch.no_grad():
-        layer.weight.copy_(layer.weight[index])
-        layer.bias.copy_(layer.bias[index])
+        has = index >= 0
+        layer.weight = torch.nn.Parameter(layer.weight[index] * has.unsqueeze(-1))
+        layer.bias = torch.nn.Parameter(layer.bias[index] * has)
+    layer.out_features = model.num_labels = len(labels)
     model.config.id2label = {position: str(label) for position, label in enumerate(labels)}
     model.config.label2id = {str(label): position for position, label in enumerate(labels)}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import select
 import socket
 import sys
 import time
@@ -38,6 +39,7 @@ class Draining(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let the clients go, then stop as uvicorn does."""
+        await _none_waits(sockets or [])
         for server in self.servers:
             server.close()
         self.server_state.default_headers.append((b"connection", b"close"))
@@ -45,6 +47,16 @@ class Draining(uvicorn.Server):
         while self.server_state.connections and time.monotonic() < end:
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
+
+
+async def _none_waits(listeners: list[socket.socket]) -> None:
+    """Until no connection waits to be accepted (a second at most): closing the socket would reset it."""
+    waiting = select.poll()
+    for listener in listeners:
+        waiting.register(listener, select.POLLIN)
+    end = time.monotonic() + 1
+    while waiting.poll(0) and time.monotonic() < end:
+        await asyncio.sleep(0)
 
 
 def main() -> None:

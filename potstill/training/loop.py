@@ -44,8 +44,6 @@ _OBJECTIVE = "objective"
 _NORM = "norm"
 # fp16 gradients that overflow even at this scale of the loss are no overflow.
 _SMALLEST_SCALE = 2.0**-10
-# Steps between two recorded losses; the first and the last are always recorded.
-_RECORD_EVERY = 20
 
 
 @dataclass
@@ -55,7 +53,7 @@ class Outcome:
     Attributes:
         score: the best dev score; the model holds the weights that had it.
         scores: dev score after each evaluation, the starting point first when it was asked for.
-        history: (step, name, value) of losses, terms and scores.
+        history: (step, name, value) of the loss and its terms at every step, and of scores.
         rows: training rows seen, repeats counted.
         resumed_at: the step an interrupted run went on from, 0 for a fresh one.
     """
@@ -331,9 +329,8 @@ class _Run:
 
     def _record(self, values: dict[str, float]) -> str:
         loss = sum(value for name, value in values.items() if name != _NORM)
-        if self.step % _RECORD_EVERY == 1 or self.step == self.steps:
-            self.outcome.history.append((self.step, "loss", loss))
-            self.outcome.history += [(self.step, f"loss_{name}", v) for name, v in values.items() if name != _NORM]
+        self.outcome.history.append((self.step, "loss", loss))
+        self.outcome.history += [(self.step, f"loss_{name}", v) for name, v in values.items() if name != _NORM]
         dev = f"  dev {self.outcome.scores[-1]:.4f}" if self.outcome.scores else ""
         return f"loss {loss:.4f}{dev}"
 

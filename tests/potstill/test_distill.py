@@ -197,6 +197,29 @@ def test_a_teacher_of_another_task_teaches_it(
     }
 
 
+def test_teachers_of_different_labels_make_one_student_of_all(
+    tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoTokenizer
+
+    words = AutoTokenizer.from_pretrained(tiny_base)
+    one, two = (load_classifier(tiny_base, names, "multi_label") for names in (["good", "bad"], ["Long", "BAD"]))
+    with torch.no_grad():
+        one.classifier.bias.copy_(torch.tensor([4.0, -4.0]))
+        two.classifier.bias.copy_(torch.tensor([-4.0, -4.0]))
+    gold = [["good"], ["Long", "good"], []] * 40
+    found = distill([one, two], TEXTS, gold, tokenizer=words, weights=[1, 3], layers=[0], **QUICK | {"epochs": 20})
+    assert [found.student.config.id2label[index] for index in range(3)] == ["good", "bad", "Long"]
+    with torch.no_grad():
+        logits = found.student(**words(TEXTS[:8], return_tensors="pt", padding=True)).logits
+    assert (logits[:, 0] > 0).all()
+    assert (logits[:, 1:] < 0).all()
+    said = capsys.readouterr().out
+    assert "distill: teacher 1 answers good, bad" in said
+    assert "distill: teacher 2 answers Long, bad" in said
+    assert (one.config.num_labels, one.classifier.out_features) == (2, 2)  # as it was
+
+
 @pytest.mark.parametrize(
     ("task", "names", "labels", "message"),
     [

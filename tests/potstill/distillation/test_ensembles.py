@@ -114,6 +114,19 @@ def test_what_it_answers_is_the_log_of_its_mean_probabilities() -> None:
     assert pooled(each[:1], [1.0], "single_label") is each[0]
 
 
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_of_several_labels_each_has_the_mean_of_its_own_teachers(temperature: float) -> None:
+    members, weights = draw(8, 3, 2), [(0.25, 0.0), (0.75, 0.4), (0.0, 0.6)]
+    found = torch.sigmoid(ensemble_answers(members, weights, temperature, "multi_label") / temperature)
+    each = torch.sigmoid(members / temperature)
+    assert torch.allclose(found[:, 0], 0.25 * each[:, 0, 0] + 0.75 * each[:, 1, 0], atol=1e-6)
+    assert torch.allclose(found[:, 1], 0.4 * each[:, 1, 1] + 0.6 * each[:, 2, 1], atol=1e-6)
+    mean = mean_logits(members, weights)
+    assert torch.allclose(mean[:, 0], 0.25 * members[:, 0, 0] + 0.75 * members[:, 1, 0], atol=1e-6)
+    with pytest.raises(SignalError, match="where"):
+        mean_logits(draw(8, 3, 4), weights)  # weights of two labels, logits of four
+
+
 @pytest.mark.parametrize("shape", [(8, 4), (8, 2, 4)])
 def test_signals_of_another_number_of_teachers_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(SignalError, match=r"where \[batch, \.\.\., 3 teachers, classes\] are needed; run the signals"):

@@ -150,7 +150,9 @@ def test_who_waited_too_long_is_told_and_not_computed(student: Student, monkeypa
         with pytest.raises(OverloadError, match=r"waited longer than 0\.2 s"):
             await late
         await asyncio.gather(*computing)
-        assert (ear.reasons, batcher.waiting) == (["late"], 0)
+        assert ear.reasons == ["late"]
+        while batcher.waiting:  # it is told at its first row, and counted until its last is out of the line
+            await asyncio.sleep(0.01)
 
     within(student, work, seconds=0.2, ear=ear)
     assert sum(map(len, slow.batches)) == 2

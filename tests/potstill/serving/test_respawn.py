@@ -65,12 +65,13 @@ def test_a_child_that_is_stopped_is_not_dead(asked: list[int]) -> None:
 
 def test_without_a_supervisor_nothing_is_sent() -> None:
     before = signal.getsignal(signal.SIGCHLD)
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL  # it would end this process
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored; so it would end this process
     try:
         respawn_workers()
         die().wait()
     finally:
         signal.signal(signal.SIGCHLD, before)
+        signal.signal(signal.SIGHUP, hangup)
 
 
 def test_in_a_thread_signals_are_left_alone() -> None:

@@ -64,6 +64,9 @@ def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, tiny_base: Path) -
     assert outcome.score == max(outcome.scores) == score(student)
     assert outcome.rows == 4 * len(TRAIN)
     assert {name for _, name, _ in outcome.history} == {"loss", "loss_ce", "dev"}
+    steps = [step for step, name, _ in outcome.history if name == "loss_ce"]
+    assert steps == list(range(1, len(steps) + 1))  # every step, each once
+    assert len(steps) > 4 * outcome.rows / len(TRAIN)
 
 
 def test_the_same_seed_gives_the_same_bits(tmp_path: Path, tiny_base: Path) -> None:
