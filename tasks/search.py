@@ -48,7 +48,8 @@ def search(params: Params) -> Found:
     Raises:
         ChecksumError: tokens, teacher or signals are missing or altered.
         ModelError: `search.layers` names layers that the teacher lacks.
-        ParamsError: none of `search.losses` is for the task.
+        ParamsError: none of `search.losses` is for the task, or `general.layers` or `distill.mutual` are for other
+            layers than those it tries.
     """
     return _Search(params).go()
 
@@ -116,9 +117,23 @@ class _Search:
         folder = self.stage.deps["teacher"]
         available = len(layers_of(parent_of(self.stage, load_classifier(folder))))
         chosen = candidate_layers(self.space, available)
+        self._check_fixed(chosen)
         for layers in chosen:
             check_layers(layers, available, str(folder))
         return chosen
+
+    def _check_fixed(self, chosen: list[list[int]]) -> None:
+        """Refuse layers that another setting rules out: no params could make such a point again."""
+        general, mutual = self.params.general.layers, self.params.distill.mutual
+        fixed = {"general.layers": None if general is None else [general],
+                 "distill.mutual": None if mutual is None else mutual.students}  # fmt: skip
+        for key, allowed in fixed.items():
+            other = next((layers for layers in chosen if allowed is not None and layers not in allowed), None)
+            if other is not None:
+                raise ParamsError(
+                    f"the search tries layers {other}, but {key} is for {' or '.join(map(str, allowed or []))}; set "
+                    f"search.layers to those, or {key} to null for the search"
+                )
 
     # --- trials ---
 

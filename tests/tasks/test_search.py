@@ -11,7 +11,7 @@ import yaml
 from flows.changes import change_params
 from potstill.artifacts import MANIFEST, read_json, sha256_file, verify
 from potstill.config import Params, load_params, parse_distill
-from potstill.errors import ModelError, TrainingError
+from potstill.errors import ModelError, ParamsError, TrainingError
 from potstill.search.outcome import Found
 from potstill.serving.runtime import Student
 from tasks import distill
@@ -102,6 +102,24 @@ def test_every_point_is_measured_and_the_curve_is_drawn(searched: tuple[Path, Fo
     page = (folder / "reports/search/index.html").read_text()
     assert "static, 8 dimensions" in page
     assert 'src="http' not in page
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "words"),
+    [
+        ("general", {"layers": [0, 2]}, r"general\.layers is for \[0, 2\]; set search\.layers to those, or"),
+        ("distill", {"mutual": {"students": [[0, 2], [1]]}}, r"distill\.mutual is for \[0, 2\] or \[1\]; set"),
+    ],
+)
+def test_layers_that_another_setting_rules_out_are_refused(
+    section: str, value: dict[str, Any], words: str, workspace: Path
+) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw[section] |= value
+    raw["search"]["layers"] = [[0, 2], [3]]
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(ParamsError, match=rf"tries layers \[3\], but {words}"):
+        search(load_params(Path("params.yaml")))
 
 
 def test_the_cheapest_is_a_serving_folder(searched: tuple[Path, Found]) -> None:

@@ -3,10 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from potstill.artifacts import file_sums, read_json, verify, write_json
+from potstill.config import read_params
 from potstill.data.profiles import accept_profile
 from potstill.errors import ExpectationError
+from tests.conftest import REPOSITORY
 from tests.tasks.data_workspace import make_workspace, run_stages
 
 
@@ -42,3 +45,16 @@ def test_failing_data_stops_with_docs_and_without_outs(
     assert not (folder / "data" / "validation").exists()
     verify(folder / ".work" / "validation-failed")
     assert "Failed" in (folder / ".work" / "validation-failed" / "docs" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["pairs", "rating", "multi-label"])
+def test_the_default_data_is_what_the_limits_of_every_params_file_on_it_ask(
+    name: str, tmp_path: Path, default_raw: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_workspace(tmp_path / "w", tiny_rows, tiny_base)
+    sections = read_params(REPOSITORY / "params.yaml") | read_params(REPOSITORY / "params" / f"{name}.yaml")
+    sections["prepare"]["augment"] = None  # its rows have no label, and are most of the work
+    (folder / "params.yaml").write_text(yaml.safe_dump(sections), encoding="utf-8")
+    (folder / "data" / "raw").symlink_to(default_raw)
+    results = run_stages("prepare", "validate", monkeypatch=monkeypatch, folder=folder)
+    assert "expectations hold" in results[-1].summary
