@@ -65,6 +65,7 @@ class Variation:
         attention: plain products, or torch's fused kernel ("sdpa").
         optimizer: fused AdamW, or torch's default, a loop over the tensors.
         memory: whether the process keeps what it frees or the C library does as it likes.
+        labelled: whether the labelled rows alone are learnt, or what params say.
         plan: changes of the training plan.
     """
 
@@ -75,6 +76,7 @@ class Variation:
     attention: Literal["plain", "sdpa"] = "plain"
     optimizer: Literal["fused", "default"] = "fused"
     memory: Literal["kept", "returned"] = "kept"
+    labelled: bool = False
     plan: dict[str, Any] = field(default_factory=dict)
 
     def command(self) -> str:
@@ -133,8 +135,8 @@ class Contender(Protocol):
 class Workspace:
     """What `potstill run` left in the working directory, as every contender gets it."""
 
-    def __init__(self, root: Path = Path()) -> None:
-        self.root = root
+    def __init__(self, root: Path = Path(), *, labelled: bool = False) -> None:
+        self.root, self._labelled = root, labelled
         self.params: Params = load_params(root / "params.yaml")
         self._pad = read_json(root / "data/tokens/info.json")["pad_token_id"]
 
@@ -145,7 +147,7 @@ class Workspace:
     @cached_property
     def dataset(self) -> TokenDataset:
         """The rows of the distill stage."""
-        names = ["train", "transfer"] if self.params.distill.transfer else ["train"]
+        names = ["train", "transfer"] if self.params.distill.transfer and not self._labelled else ["train"]
         return TokenDataset.concatenate([self.split(name) for name in names])
 
     @cached_property
@@ -461,7 +463,7 @@ def serve(command: str) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     sys.stdout = sys.stderr  # the libraries print their losses there
     variation = Variation(**json.loads(command))
-    workspace = Workspace()
+    workspace = Workspace(labelled=variation.labelled)
     with ExitStack() as held:
         contender = _contender(workspace, variation, held)
         for line in sys.stdin:
