@@ -83,30 +83,18 @@ def tiny_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_csv(tmp_path_factory.mktemp("tiny_rows") / "rows.csv", generate_rows(200))
 
 
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A `save_pretrained` folder of a random BERT encoder (hidden 32, 4 layers, 64 positions) with its tokenizer."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+def write_tiny_base(folder: Path) -> Path:
+    """A `save_pretrained` folder of a random BERT encoder (hidden 32, 4 layers, 64 positions) with its tokenizer.
+
+    Always the same, or tests would now and then meet one whose answers are all alike.
+    """
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # type: ignore[call-arg]
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)  # type: ignore[assignment]
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
-    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator([text for text, _ in generate_rows(400, seed=1)], trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    folder = tmp_path_factory.mktemp("tiny_base")
-    names = {
-        "pad_token": "[PAD]",
-        "unk_token": "[UNK]",
-        "cls_token": "[CLS]",
-        "sep_token": "[SEP]",
-        "mask_token": "[MASK]",
-    }
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    from potstill.data.wordpiece import SPECIAL, train_wordpiece
+
+    texts = [text for text, _ in generate_rows(400, seed=1)]
+    tokenizer = train_wordpiece(texts, vocabulary=200, min_frequency=1, lowercase=True)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL).save_pretrained(folder)
     set_seed(3)
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(), hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
@@ -114,6 +102,12 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `write_tiny_base`."""
+    return write_tiny_base(tmp_path_factory.mktemp("tiny_base"))
 
 
 @pytest.fixture(scope="session")

@@ -116,9 +116,9 @@ def start(app: Starlette, release: Release, student: Student) -> None:
     batcher = Batcher(student, serve.max_queue, serve.max_queue_seconds, metrics)
     batcher.start()
     metrics.watch(lambda: batcher.waiting)
-    app.state.batcher = batcher
     observers = watcher_of(release, metrics.registry), shadow_of(release, metrics.registry)
     app.state.observers = [observer for observer in observers if observer is not None]
+    app.state.batcher = batcher  # last: from here on it answers
 
 
 @asynccontextmanager

@@ -1,12 +1,15 @@
 """The BentoML service: `bentoml build`, `bentoml serve` and `bentoml containerize` start here.
 
 Everything is verified while this module is imported, in the process that was started as well as in its worker, so a
-Bento whose bytes changed says so in one sentence and exits instead of restarting its worker for ever.
+Bento whose bytes changed says so in one sentence and exits instead of restarting its worker for ever. The worker loads
+its model beside the server, which says 503 until a warm-up was answered.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +24,23 @@ from _bentoml_sdk import Service  # type: ignore[import-untyped] # noqa: E402
 from bentoml._internal.configuration.containers import BentoMLContainer  # noqa: E402
 from bentoml.exceptions import BentoMLException  # noqa: E402
 
+from potstill.serving.respawn import end_with_supervisor, name_supervisor, respawn_workers  # noqa: E402
+
+end_with_supervisor()
+
 from potstill.errors import PotstillError  # noqa: E402
-from potstill.processes import die_with_parent  # noqa: E402
 from potstill.serving.app import create_app, start  # noqa: E402
 from potstill.serving.front import Shortcut, front  # noqa: E402
 from potstill.serving.keys import Keys  # noqa: E402
 from potstill.serving.openapi import bento_routes  # noqa: E402
 from potstill.serving.release import Release, load_release  # noqa: E402
-from potstill.serving.respawn import respawn_workers  # noqa: E402
 from potstill.serving.runtime import Student, Text  # noqa: E402
 from potstill.serving.store import require_package  # noqa: E402
 from potstill.serving.telemetry import Metrics  # noqa: E402
 from potstill.serving.tracing import send_last, tracing  # noqa: E402
 from potstill.serving.watcher import watch_place  # noqa: E402
+
+log = logging.getLogger("potstill.service")
 
 
 def _load() -> tuple[Release, Keys, dict[str, Any]]:
@@ -92,11 +99,11 @@ class Classifier:
     """A distilled student that answers about texts."""
 
     def __init__(self) -> None:
-        # A worker lives in a session of its own: without this it outlives a killed `bentoml serve`.
-        die_with_parent()
-        student = Student(release.folder, release.settings.serve.threads)
-        _warm_up(student)
-        start(app, release, student)
+        threading.Thread(target=_get_ready, name="get-ready", daemon=True).start()
+
+    async def __is_ready__(self) -> bool:
+        """BentoML asks this for `/readyz`."""
+        return app.state.batcher is not None
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def end(self) -> None:
@@ -108,11 +115,24 @@ class Classifier:
     @staticmethod
     def supervise() -> None:
         """BentoML calls this in the process that starts the worker, before it does."""
+        name_supervisor()
         respawn_workers()
 
 
+def _get_ready() -> None:
+    """Load the model, warm it up, and let the application answer; where that fails the worker says why and ends."""
+    try:
+        student = Student(release.folder, release.settings.serve.threads)
+        _warm_up(student)
+        start(app, release, student)
+    except Exception as error:
+        log.critical("the model does not answer, so the service ends: %s", " ".join(str(error).split()))
+        # Not by a signal: a worker that was killed is replaced.
+        os._exit(error.exit_code if isinstance(error, PotstillError) else 1)
+
+
 def _warm_up(student: Student) -> None:
-    """Answer a short and a long text: BentoML reports ready only after this."""
+    """Answer a short and a long text."""
     short, long = "ready", "ready " * student.card.max_length
     if student.card.kind == "question_answering":
         student.answer([(short, short), (short, long)])

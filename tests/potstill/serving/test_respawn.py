@@ -52,6 +52,16 @@ def test_the_supervisor_looks_when_a_child_dies_but_not_again_at_once(
     second.wait()
 
 
+def test_a_worker_that_cannot_start_ends_the_service_with_its_status(asked: list[int]) -> None:
+    respawn_workers()
+    with pytest.raises(SystemExit) as caught:
+        child = subprocess.Popen(["sh", "-c", "exit 40"])
+        until(asked, 1)
+    assert caught.value.code == 40
+    assert asked == []
+    assert child.wait() == 40
+
+
 def test_a_child_that_is_stopped_is_not_dead(asked: list[int]) -> None:
     respawn_workers()
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

@@ -8,29 +8,36 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.config import load_params
 from potstill.errors import SmokeError
+from potstill.processes import free_port, start, stop
 from potstill.serving.keys import FILE_VARIABLE, add_to_file, entry, new_key
 from potstill.serving.launch import WATCH_FOLDER, serve_command
+from potstill.serving.profile import FILE
+from potstill.serving.release import seal
 from potstill.serving.runtime import Student, Text
 from potstill.serving.watcher import ANSWERS, COUNTS
 from tasks.package import Packaged, package
 from tasks.smoke import served
 from tests.conftest import generate_rows
-from tests.potstill.serving.folders import LABELS, MAX_LENGTH, flip_byte, processes_with, write_workspace
+from tests.potstill.serving.folders import LABELS, MAX_LENGTH, flip_byte, processes_with, write_profile, write_workspace
 
 TEXTS = [text for text, _ in generate_rows(20)]
 
@@ -428,6 +435,119 @@ def test_a_service_that_cannot_write_where_it_should_does_not_start(packaged: Pa
     assert done.returncode != 0
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def another(packaged: Packaged, home: Path, edit: Callable[[Path], None]) -> Path:
+    """The Bento with another model, whole and sealed, in a store of its own."""
+    bento = home / "bentos" / packaged.path.parent.name / packaged.path.name
+    shutil.copytree(packaged.path, bento, ignore=shutil.ignore_patterns("__pycache__"))
+    serving = bento / "src/data/serving"
+    edit(serving)
+    write_manifest(serving)
+    write_profile(serving, list(TEXTS[:2]), bento / "src" / FILE)
+    seal(bento)
+    return bento
+
+
+def _make_slow(serving: Path) -> None:
+    """Each call of the model goes through products of matrices first: 27 GFLOP."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(serving / "model.onnx")
+    square = np.eye(512, dtype=np.float32)
+    constants = {"trips": np.array(100), "more": np.array(True), "square": square, "none": np.zeros(1, np.float32)}
+    model.graph.initializer.extend(numpy_helper.from_array(value, f"slow_{name}") for name, value in constants.items())
+    whole = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [512, 512]) for name in ("before", "after")}
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["before", "slow_square"], ["after"]),
+            helper.make_node("Identity", ["so_far"], ["on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("trip", TensorProto.INT64, []),
+            helper.make_tensor_value_info("so_far", TensorProto.BOOL, []),
+            whole["before"],
+        ],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []), whole["after"]],
+    )
+    last = next(node for node in model.graph.node if "logits" in node.output)
+    last.output[list(last.output).index("logits")] = "slow_logits"
+    model.graph.node.extend(
+        [
+            helper.make_node("Loop", ["slow_trips", "slow_more", "slow_square"], ["slow_end"], body=body),
+            helper.make_node("ReduceMax", ["slow_end"], ["slow_one"], keepdims=0),
+            helper.make_node("Mul", ["slow_one", "slow_none"], ["slow_zero"]),
+            helper.make_node("Add", ["slow_logits", "slow_zero"], ["logits"]),
+        ]
+    )
+    onnx.save(model, serving / "model.onnx")
+
+
+def test_it_is_ready_only_once_a_warm_up_was_answered(
+    packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    another(packaged, tmp_path, _make_slow)
+    port, asked = free_port(), {"texts": TEXTS[:1]}
+    address, seen = f"http://127.0.0.1:{port}", []
+    with (tmp_path / "log.txt").open("wb") as log:
+        process = start(serve_command(packaged.tag, "127.0.0.1", port), stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + 60
+        while not seen or seen[-1][1].status_code != 200:
+            assert time.monotonic() < end
+            with suppress(httpx.ConnectError):
+                seen.append((httpx.post(f"{address}/v1/classify", json=asked), httpx.get(f"{address}/readyz")))
+                assert httpx.get(f"{address}/livez").status_code == 200
+        assert httpx.post(f"{address}/v1/classify", json=asked, timeout=30).status_code == 200
+    finally:
+        stop(process)
+    # A request that came before the server did waited for it, so there is one at least.
+    early = [answer for both in seen[:-1] for answer in both]
+    assert early
+    for answer in early:
+        assert (answer.status_code, answer.json()["error_type"]) == (503, "Unavailable")
+        assert "readyz" in answer.json()["error"]
+
+
+def test_one_whose_warm_up_fails_says_why_and_ends(
+    packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def more_tokens_than_positions(serving: Path) -> None:
+        write_json(serving / "model.json", read_json(serving / "model.json") | {"max_length": 100})
+
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    bento = another(packaged, tmp_path, more_tokens_than_positions)
+    log = tmp_path / "log.txt"
+    begin = time.monotonic()
+    with pytest.raises(SmokeError), served(packaged.tag, log, 60):
+        pass
+    assert time.monotonic() - begin < 50  # it ended, and was not waited for in vain
+    said = log.read_text(encoding="utf-8")
+    assert "the model does not answer, so the service ends" in said
+    assert "while running" in said  # onnxruntime's own words
+    assert "Traceback" not in said
+    assert said.count("so the service ends") == 1
+    assert not processes_with(str(bento))
+
+
+def test_a_worker_does_not_outlive_who_started_it_however_early_that_dies(packaged: Packaged, tmp_path: Path) -> None:
+    log, port = tmp_path / "log.txt", free_port()
+    with log.open("wb") as output:
+        process = start(serve_command(packaged.tag, "127.0.0.1", port), stdout=output, stderr=output)
+    try:
+        end = time.monotonic() + 60
+        while not (workers := psutil.Process(process.pid).children()):
+            assert time.monotonic() < end
+    finally:
+        process.kill()
+        process.wait()
+    (worker,) = workers
+    worker.wait(30)
 
 
 @pytest.mark.parametrize(
