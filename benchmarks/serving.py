@@ -1,25 +1,24 @@
-"""The built Bento beside teacher and student in `transformers.pipeline` behind BentoML: ratios with spread.
+"""The built Bento beside teacher and student in `transformers.pipeline` behind BentoML, and beside BentoML's adaptive
+batching: ratios with spread.
 
 Run in a workspace after `potstill run`: `python benchmarks/serving.py [--rounds 5] [--seconds 5] [--write]`. All
 servers are up and take turns under the same load, which comes from a process of its own (serving_load.py); a ratio is
 taken within each turn, so another load hits both sides of it. `--growth N` sends N requests and shows the slope of
-the memory. `--write` puts the tables into benchmarks/RESULTS.md.
+the memory. `--shadow` measures instead what a challenger that rides along costs the champion, `--environment` what the
+Bento's packages take on disk. `--write` puts what was measured into its section of benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import platform
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,146 +26,30 @@ from potstill import environment
 
 environment.prepare()
 
-import psutil  # noqa: E402
 from results import machine, replace_section, spread, today, versions  # noqa: E402
+from serving_turns import HERE, LOADS, Server, Turn, generator, in_process, under_load, up  # noqa: E402
 
 from flows.serving import champion_tag  # noqa: E402
 from potstill.config import load_params  # noqa: E402
 from potstill.evaluation.texts import read_texts  # noqa: E402
-from potstill.processes import free_port, start, stop  # noqa: E402
 from potstill.serving.launch import serve_command  # noqa: E402
-from potstill.serving.runtime import Student, Text  # noqa: E402
-from tasks.smoke import is_ready  # noqa: E402
+from potstill.serving.runtime import Student  # noqa: E402
 
-MARK = "<!-- serving -->"
-HERE = Path(__file__).resolve().parent
+MARK, SHADOW_MARK, ENVIRONMENT_MARK = "<!-- serving -->", "<!-- serving shadow -->", "<!-- serving environment -->"
 OURS = "Potstill, `bentoml serve`"
 TRACED = "Potstill behind all of BentoML's middleware"
+BATCHED = "student INT8 behind BentoML's adaptive batching"
 TEACHER = "teacher in transformers.pipeline"
 STUDENT = "student in transformers.pipeline"
 LIMIT = "in process, no server"
-# Callers at once, texts of a request.
-LOADS = {"32 callers, one text": (32, 1), "4 callers, 32 texts": (4, 32), "one caller, one text": (1, 1)}
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that is up: where it classifies, its process, and how long it took to be ready."""
-
-    address: str
-    process: subprocess.Popen[bytes]
-    ready_seconds: float
-
-    def tree(self) -> list[psutil.Process]:
-        """Its processes."""
-        top = psutil.Process(self.process.pid)
-        return [top, *top.children(recursive=True)]
-
-    def cpu_seconds(self) -> float:
-        """What it has computed so far."""
-        return sum(sum(process.cpu_times()[:2]) for process in self.tree())
-
-    def memory(self) -> tuple[float, float]:
-        """(resident, proportional) MB of all its processes; shared pages count in the second once."""
-        found = [process.memory_full_info() for process in self.tree()]
-        return sum(one.rss for one in found) / 1e6, sum(one.pss for one in found) / 1e6
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One load on one server: texts/s, ms of a request, and milliseconds of the server's cores for a text."""
-
-    texts: float
-    p50: float
-    p99: float
-    cpu: float
-
-
-@contextmanager
-def up(command: list[str], path: str, log: Path, variables: Mapping[str, str]) -> Iterator[Server]:
-    """A server that is ready, and is stopped at the end."""
-    port = free_port()
-    begin = time.monotonic()
-    with log.open("wb") as output:
-        process = start(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            environment={**os.environ, **variables}, stdout=output, stderr=output,
-        )  # fmt: skip
-        try:
-            while not is_ready(f"http://127.0.0.1:{port}"):
-                if process.poll() is not None or time.monotonic() - begin > 120:
-                    sys.exit(f"{command} is not ready:\n{log.read_text()}")
-                time.sleep(0.02)
-            yield Server(f"http://127.0.0.1:{port}{path}", process, time.monotonic() - begin)
-        finally:
-            stop(process)
-
-
-@contextmanager
-def generator() -> Iterator[subprocess.Popen[str]]:
-    """The process that loads come from."""
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "serving_load.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def under_load(
-    source: subprocess.Popen[str], server: Server, texts: list[str], kind: tuple[int, int], seconds: float
-) -> Turn:
-    """One turn. Refused requests end the benchmark: what is measured is answers."""
-    callers, per_request = kind
-    wish = {
-        "address": server.address,
-        "texts": texts,
-        "callers": callers,
-        "per_request": per_request,
-        "seconds": seconds,
-    }
-    before = server.cpu_seconds()
-    assert source.stdin is not None
-    assert source.stdout is not None
-    print(json.dumps(wish), file=source.stdin, flush=True)
-    found: dict[str, Any] = json.loads(source.stdout.readline())
-    spent, times = server.cpu_seconds() - before, found["seconds"]
-    if found["refused"] or not times:
-        sys.exit(f"{server.address} refused: {found['refused']}")
-    answered = len(times) * per_request
-    return Turn(
-        answered / found["lasted"],
-        times[len(times) // 2] * 1000,
-        times[int(len(times) * 0.99)] * 1000,
-        # The load before the counted one is in `spent` too.
-        spent * 1000 / (answered * (1 + min(1.0, seconds / 4) / found["lasted"])),
-    )
-
-
-def in_process(student: Student, texts: list[Text], kind: tuple[int, int], seconds: float) -> Turn:
-    """The same texts with no server: one caller that asks about 32 or, alone, about one."""
-    size = 1 if kind == (1, 1) else 32
-    times: list[float] = []
-    begin = time.perf_counter()
-    before = sum(os.times()[:2])
-    while time.perf_counter() - begin < seconds:
-        first = len(times) * size % len(texts)
-        at = time.perf_counter()
-        student.predict(texts[first : first + size])
-        times.append(time.perf_counter() - at)
-    lasted, spent = time.perf_counter() - begin, sum(os.times()[:2]) - before
-    answered = len(times) * size
-    times.sort()
-    middle, late = times[len(times) // 2] * 1000, times[int(len(times) * 0.99)] * 1000
-    return Turn(answered / lasted, middle, late, spent * 1000 / answered)
 
 
 def measure(
     tag: str, rounds: int, seconds: float, *, peers: bool
-) -> tuple[dict[str, dict[str, list[Turn]]], dict[str, list[str]]]:
-    """Load -> name -> turns; and name -> seconds until ready, resident and proportional MB after the loads."""
+) -> tuple[dict[str, dict[str, list[Turn]]], dict[str, list[str]], str]:
+    """Load -> name -> turns; name -> seconds until ready, resident and proportional MB after the loads; and what there
+    is to say of answers behind adaptive batching.
+    """
     texts, _ = read_texts(Path("data/prepared/test.parquet"))
     asked = [text for text in texts if isinstance(text, str)]
     student = Student(Path("data/serving"))
@@ -187,7 +70,8 @@ def measure(
             name: [f"{server.ready_seconds:.1f}", *(f"{value:.0f}" for value in server.memory())]
             for name, server in servers.items()
         }
-    return found, about
+        moved = by_neighbours(servers[BATCHED], asked) if peers else ""
+    return found, about, moved
 
 
 def _servers(tag: str, folder: Path, *, peers: bool) -> dict[str, tuple[list[str], str, Path, dict[str, str]]]:
@@ -202,10 +86,14 @@ def _servers(tag: str, folder: Path, *, peers: bool) -> dict[str, tuple[list[str
         TRACED: (ours, "/v1/classify", folder / "traced.txt", traced),
     }
     if peers:
-        peer = [sys.executable, "-m", "bentoml", "serve", "serving_peer:Peer", "--working-dir", str(HERE)]
-        for name, model in ((TEACHER, "data/teacher"), (STUDENT, "data/student")):
+        for name, service, model in (
+            (BATCHED, "serving_batchable:Batchable", "data/serving"),
+            (TEACHER, "serving_peer:Peer", "data/teacher"),
+            (STUDENT, "serving_peer:Peer", "data/student"),
+        ):
+            peer = [sys.executable, "-m", "bentoml", "serve", service, "--working-dir", str(HERE)]
             variables = {"PEER_MODEL": str(workspace / model)}
-            found[name] = (peer, "/classify", folder / f"{model.split('/')[1]}.txt", variables)
+            found[name] = (peer, "/classify", folder / f"{service}-{model.split('/')[1]}.txt", variables)
     return found
 
 
@@ -253,6 +141,27 @@ def growth(tag: str, requests: int) -> str:
     )
 
 
+def by_neighbours(server: Server, texts: list[str]) -> str:
+    """How answers move with the texts they are asked with: lists of 32, beside each text alone."""
+
+    def ask(some: list[str]) -> list[dict[str, Any]]:
+        body = json.dumps({"texts": some}).encode()
+        request = urllib.request.Request(server.address, body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found: list[dict[str, Any]] = json.load(answer)
+            return found
+
+    some = texts[: 4 * 32]
+    together = [answer for first in range(0, len(some), 32) for answer in ask(some[first : first + 32])]
+    pairs = list(zip(together, (ask([text])[0] for text in some), strict=True))
+    same = [abs(one["score"] - other["score"]) for one, other in pairs if one["label"] == other["label"]]
+    return (
+        f"Behind adaptive batching an INT8 answer depends on the texts it is computed with: of {len(pairs)} texts, "
+        f"asked in lists of 32 and alone, {len(pairs) - len(same)} have another label and the others' score moves by "
+        f"up to {max(same):.3f}. Potstill's does not."
+    )
+
+
 def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -263,24 +172,59 @@ def main() -> None:
     parser.add_argument(
         "--growth", type=int, default=0, metavar="N", help="send N more requests, show the memory's slope"
     )
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--shadow", action="store_true", help="measure what a challenger that rides along costs instead")
+    other.add_argument("--environment", action="store_true", help="measure the Bento's packages on disk instead")
     parser.add_argument("--write", action="store_true", help="replace the section in benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     # Else who ends the benchmark leaves its servers behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    tag = arguments.tag or champion_tag(Path.cwd(), load_params(Path("params.yaml")))
-    found, about = measure(tag, arguments.rounds, arguments.seconds, peers=not arguments.without_peers)
-    packages = versions("bentoml", "uvicorn", "uvloop", "onnxruntime", "transformers")
-    head = (
-        f"{machine()} shared with the load, {today()}; {packages}; "
-        f"{arguments.rounds} alternating rounds of {arguments.seconds:g} s."
-    )
-    lines = [head, "", *tables(found, about)]
-    if arguments.growth:
-        lines += ["", growth(tag, arguments.growth)]
+    terms = f"{arguments.rounds} alternating rounds of {arguments.seconds:g} s."
+    if arguments.shadow:
+        mark, lines = SHADOW_MARK, [f"{_machine()}; {terms}", "", *_shadow(arguments.rounds, arguments.seconds)]
+    elif arguments.environment:
+        from serving_environment import environment_size
+
+        mark, lines = (
+            ENVIRONMENT_MARK,
+            [
+                f"{today()}; Python {platform.python_version()}, {platform.machine()}.",
+                "",
+                *environment_size(_tag(arguments.tag)),
+            ],
+        )
+    else:
+        mark, lines = MARK, [f"{_machine()}; {terms}", "", *_beside_peers(_tag(arguments.tag), arguments)]
     section = "\n".join(lines)
     print(section)
     if arguments.write:
-        replace_section(MARK, section)
+        replace_section(mark, section)
+
+
+def _machine() -> str:
+    packages = versions("bentoml", "uvicorn", "uvloop", "onnxruntime", "transformers")
+    return f"{machine()} shared with the load, {today()}; {packages}"
+
+
+def _tag(given: str | None) -> str:
+    return given or champion_tag(Path.cwd(), load_params(Path("params.yaml")))
+
+
+def _beside_peers(tag: str, arguments: argparse.Namespace) -> list[str]:
+    found, about, moved = measure(tag, arguments.rounds, arguments.seconds, peers=not arguments.without_peers)
+    lines = tables(found, about)
+    if moved:
+        lines += ["", moved]
+    if arguments.growth:
+        lines += ["", growth(tag, arguments.growth)]
+    return lines
+
+
+def _shadow(rounds: int, seconds: float) -> list[str]:
+    import serving_shadow
+
+    measured = serving_shadow.tables(*serving_shadow.measure(rounds, seconds))
+    return [*measured, "", *serving_shadow.guard(rounds, seconds)]
 
 
 if __name__ == "__main__":

@@ -309,7 +309,8 @@ class Endpoints:
         record = record_of(request.scope)
         record.times = answered.times
         if watched and not request.scope.get(TRIAL):
-            item = Item(record.id, texts, answered.rows, cast(list[Said], answered.answers), answered.times.infer)
+            answers = cast(list[Said], answered.answers)
+            item = Item(record.id, texts, answered.rows, answers, answered.times.infer, answered.began)
             for observer in cast(list[Watcher | Shadow], request.app.state.observers):
                 observer.saw(item)
         return answered.answers

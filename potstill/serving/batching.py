@@ -56,11 +56,14 @@ class Times:
 
 @dataclass(frozen=True)
 class Answered(Generic[A]):
-    """Answers in the order of the request's texts, the rows in which the model read them, and how long they took."""
+    """Answers in the order of the request's texts, the rows in which the model read them, how long they took, and when
+    (by `time.perf_counter`) the first row was taken.
+    """
 
     answers: list[A]
     rows: list[Tokens]
     times: Times
+    began: float
 
 
 class Listener(Protocol):
@@ -167,7 +170,7 @@ class Batcher:
         answers = await self._beside(characters, lambda: work.finish(job.found))
         times = Times(tokenizing, job.started - arrived - tokenizing, job.ended - job.started)
         self.listener.waited(times.queue)
-        return Answered(answers, rows, times)
+        return Answered(answers, rows, times, job.started)
 
     def _enter(self, texts: int) -> None:
         """Count a request's texts, before work is spent on them."""

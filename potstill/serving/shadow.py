@@ -1,12 +1,14 @@
 """A challenger that rides along: it answers a share of the requests too, and nobody sees what it says.
 
 It computes behind the champion, in one thread of the lowest priority that rests at least as long as it works. Requests
-that met it at work and requests that did not are compared all the while; where it slows the champion, it is dropped.
+that began while it was at work are compared, each with one before that did not; where they take longer than they may,
+and than chance explains, it is dropped.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import sys
@@ -34,8 +36,13 @@ log = logging.getLogger("potstill.shadow")
 
 # Requests that may wait for the challenger; further ones are not asked about.
 WAITING = 16
-# Champion's requests of each kind, with and without it at work, that are compared; and the fewest that are.
+# Pairs of champion's requests, one that began while it was at work and one that did not, that are compared; and the
+# fewest that are.
 COMPARED, FEWEST = 400, 100
+# By how many standard deviations of chance more than half of the pairs have to be over the limit (sign test).
+DEVIATIONS = 3.0
+# Its last times at work that are remembered: those that a request can have begun in.
+WORKS = 64
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -59,12 +66,13 @@ class Shadow:
         self._random = random.Random()
         self._queue: deque[Item] = deque()
         self._lock = threading.Condition()
-        self._alone: deque[float] = deque(maxlen=COMPARED)
-        self._beside: deque[float] = deque(maxlen=COMPARED)
+        # Seconds for a character of requests that have no partner yet; how many times as long the others of pairs took.
+        self._alone: deque[float] = deque(maxlen=FEWEST)
+        self._ratios: deque[float] = deque(maxlen=COMPARED)
         self._since_check = 0
-        # When it began to work, None at rest; and when it last ended.
+        # When it began to work, None at rest; and from when to when it did before.
         self._began: float | None = None
-        self._ended = -1.0
+        self._worked: deque[tuple[float, float]] = deque(maxlen=WORKS)
         self._over = False
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
 
@@ -100,18 +108,26 @@ class Shadow:
             self._lock.notify()
 
     def _compare(self, item: Item) -> None:
-        """Whether requests that met the challenger at work took longer than others; with the lock held."""
-        now = time.perf_counter()
-        met = self._began is not None or self._ended > now - item.seconds
-        length = sum(map(characters, item.texts))
-        (self._beside if met else self._alone).append(item.seconds / max(length, 1))
+        """Whether requests that began while the challenger was at work took longer than others; with the lock held.
+
+        In pairs that are close in time, so that a change of the load is none of its doing; and told apart by their
+        beginning, because a request that takes long for another reason is more likely to meet it before its end.
+        """
+        seconds = item.seconds / max(sum(map(characters, item.texts)), 1)
+        if not self._at_work(item.began):
+            self._alone.append(seconds)
+            return
+        if not self._alone:
+            return
+        self._ratios.append(seconds / max(self._alone.pop(), 1e-12))
         self._since_check += 1
-        if self._since_check < FEWEST or min(len(self._alone), len(self._beside)) < FEWEST:
+        if self._since_check < FEWEST:
             return
         self._since_check = 0
-        slowdown = median(self._beside) / max(median(self._alone), 1e-12)
+        slowdown = median(self._ratios)
         self._metrics.slowdown.set(slowdown)
-        if slowdown > self._max_slowdown:
+        pairs, over = len(self._ratios), sum(ratio > self._max_slowdown for ratio in self._ratios)
+        if over > pairs / 2 + DEVIATIONS * math.sqrt(pairs) / 2:
             log.warning(
                 "shadow: %s is dropped: beside it the champion takes %.2f times as long "
                 "(watch.shadow_max_slowdown is %g)",
@@ -120,6 +136,11 @@ class Shadow:
                 self._max_slowdown,
             )
             self._drop()
+
+    def _at_work(self, moment: float) -> bool:
+        if self._began is not None and self._began <= moment:
+            return True
+        return any(began <= moment < ended for began, ended in self._worked)
 
     def _drop(self) -> None:
         self._over = True
@@ -142,8 +163,10 @@ class Shadow:
                 with self._lock:
                     self._drop()
             with self._lock:
-                self._began, self._ended = None, time.perf_counter()
-                self._lock.wait_for(lambda: self._over, timeout=self._ended - begin)
+                ended = time.perf_counter()
+                self._began = None
+                self._worked.append((begin, ended))
+                self._lock.wait_for(lambda: self._over, timeout=ended - begin)
 
     def _next(self) -> Item | None:
         with self._lock:

@@ -54,8 +54,8 @@ class Named(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One answered request: its id, its texts, the rows in which the model read them, its answers, and the seconds that
-    the model took.
+    """One answered request: its id, its texts, the rows in which the model read them, its answers, the seconds that the
+    model took, and when (by `time.perf_counter`) it began.
     """
 
     request: str
@@ -63,6 +63,7 @@ class Item(NamedTuple):
     rows: Sequence[Tokens]
     answers: Sequence[Answer]
     seconds: float
+    began: float = 0.0
 
     def seen(self) -> list[Named]:
         """[texts] each with its tokens; one read in windows has a row for each."""

@@ -60,7 +60,7 @@ def value(registry: CollectorRegistry, name: str) -> float | None:
 
 
 def item(student: Student, texts: list[Text], seconds: float = 0.01) -> Item:
-    return Item("r", texts, student.predicting(texts).rows, student.predict(texts), seconds)
+    return Item("r", texts, student.predicting(texts).rows, student.predict(texts), seconds, time.perf_counter())
 
 
 def test_it_answers_too_and_its_agreement_is_counted(workspace: Path, challenger: Path) -> None:
@@ -128,11 +128,12 @@ def test_one_that_slows_the_champion_is_dropped(
 
     other.predict = slow  # type: ignore[method-assign]
     shadow = Shadow(other, 1.0, 1.2, registry, "challenger")
-    alone, met = item(champion, SENT[:1], 0.01), item(champion, SENT[:1], beside)
+    alone = item(champion, SENT[:1], 0.01)
     for _ in range(module.FEWEST):  # before it has begun
         shadow.saw(alone)
     shadow.start()
     assert at_work.wait(20)
+    met = item(champion, SENT[:1], beside)
     for _ in range(module.FEWEST):
         shadow.saw(met)
     assert value(registry, "slowdown") == pytest.approx(beside / 0.01)
@@ -141,6 +142,52 @@ def test_one_that_slows_the_champion_is_dropped(
     go_on.set()
     shadow.close()
     assert not shadow._queue or riding
+
+
+class Timed:
+    """A challenger that never computes, and requests of the champion at moments of our choice."""
+
+    def __init__(self, workspace: Path, challenger: Path) -> None:
+        self.registry = CollectorRegistry()
+        self.shadow = Shadow(Student(challenger, 1), 0.0, 1.2, self.registry, "challenger")
+        self.request = item(Student(workspace / "data/serving", 1), SENT[:1])
+
+    def saw(self, seconds: float, *, beside: bool) -> None:
+        self.shadow._began = 10.0 if beside else None
+        self.shadow.saw(self.request._replace(seconds=seconds, began=11.0))
+
+
+def test_a_change_of_the_load_is_none_of_its_doing(workspace: Path, challenger: Path) -> None:
+    timed = Timed(workspace, challenger)
+    for seconds in (0.05, 0.01):  # a busy hour, then a quiet one, in which hardly a request meets it
+        for number in range(module.COMPARED):
+            timed.saw(seconds, beside=False)
+            if seconds == 0.05 or number % 4 == 0:
+                timed.saw(seconds, beside=True)
+    assert timed.shadow.riding
+    assert value(timed.registry, "slowdown") == 1.0
+
+
+def test_a_request_that_is_slow_for_another_reason_and_so_meets_it_is_none_of_its_doing(
+    workspace: Path, challenger: Path
+) -> None:
+    timed = Timed(workspace, challenger)
+    timed.shadow._worked.append((20.0, 30.0))
+    for _ in range(module.COMPARED):
+        timed.saw(0.01, beside=False)
+        timed.shadow.saw(timed.request._replace(seconds=0.01, began=25.0))
+        timed.shadow.saw(timed.request._replace(seconds=15.0, began=11.0))  # it began before, and was held up
+    assert timed.shadow.riding
+
+
+@pytest.mark.parametrize(("over", "riding"), [(55, True), (75, False)])
+def test_chance_does_not_drop_it(workspace: Path, challenger: Path, over: int, riding: bool) -> None:
+    timed = Timed(workspace, challenger)
+    for number in range(module.FEWEST):
+        timed.saw(0.01, beside=False)
+        timed.saw(0.013 if number < over else 0.009, beside=True)
+    assert value(timed.registry, "slowdown") == pytest.approx(1.3)
+    assert timed.shadow.riding is riding
 
 
 def test_one_that_fails_is_dropped(workspace: Path, challenger: Path, caplog: pytest.LogCaptureFixture) -> None:
