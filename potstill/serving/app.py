@@ -7,9 +7,10 @@ in their own form, and accept pickled bodies. What they would give, checked bodi
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -59,6 +60,10 @@ A = TypeVar("A")
 B = TypeVar("B", bound=BaseModel)
 # That a body may take to arrive; else callers that send nothing would hold their places for ever.
 BODY_SECONDS = 30.0
+# Of all bodies that are arriving, together; twice the largest one's where that is more.
+ARRIVING_BYTES = 64_000_000
+# Between two looks whether the model is there yet.
+LOADING_PAUSE = 0.02
 # A request that still waits after so many seconds is watched for its caller leaving.
 WATCH_SECONDS = 0.1
 # It loads nothing from elsewhere and can be in no frame.
@@ -137,6 +142,7 @@ class Endpoints:
         self._limits = release.settings.serve
         card = release.card
         self._names = [str(label) for label in card.labels]
+        self._arriving = Arriving(max(ARRIVING_BYTES, 2 * self._limits.max_body_bytes))
         self._version = ModelVersion(bento=release.tag, candidate=release.candidate, variant=card.variant)
 
     def of_the_task(self) -> list[Route]:
@@ -271,7 +277,9 @@ class Endpoints:
         """The checked body of a request."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise RefusedError(415, "MediaType", "the body must be JSON, sent with content-type: application/json")
-        body = await _bounded_body(request, self._limits.max_body_bytes)
+        if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            raise RefusedError(415, "MediaType", "the body must not be compressed: send it without content-encoding")
+        body = await _bounded_body(request, self._limits.max_body_bytes, self._arriving)
         try:
             return kind.model_validate_json(body)
         except ValidationError as error:
@@ -301,9 +309,7 @@ class Endpoints:
     ) -> list[A]:
         """What the student answers, in its turn; what is not `watched` is none of the users' texts."""
         self._check(texts)
-        batcher: Batcher | None = request.app.state.batcher
-        if batcher is None:
-            raise RefusedError(503, "Unavailable", "the model is not loaded yet; wait until /readyz answers")
+        batcher = await self._batcher(request)
         length = sum(map(characters, texts))
         answered = await _while_wanted(request, batcher.answer(len(texts), length, prepare))
         record = record_of(request.scope)
@@ -314,6 +320,15 @@ class Endpoints:
             for observer in cast(list[Watcher | Shadow], request.app.state.observers):
                 observer.saw(item)
         return answered.answers
+
+    async def _batcher(self, request: Request) -> Batcher:
+        """The line. Until the model is there, as when a worker that died is replaced, callers wait as they do in it."""
+        end = time.monotonic() + self._limits.max_queue_seconds
+        while request.app.state.batcher is None:
+            if time.monotonic() > end:
+                raise RefusedError(503, "Unavailable", "the model is not loaded yet; wait until /readyz answers")
+            await asyncio.sleep(LOADING_PAUSE)
+        return cast(Batcher, request.app.state.batcher)
 
     def _check(self, texts: Sequence[Text]) -> None:
         """Refuse what is over a limit, before it is tokenized."""
@@ -360,7 +375,25 @@ async def _while_wanted(request: Request, work: Coroutine[Any, Any, A]) -> A:
             watcher.cancel()
 
 
-async def _bounded_body(request: Request, limit: int) -> bytes:
+@dataclass
+class Arriving:
+    """Bytes of all bodies that are arriving, which together may be so many."""
+
+    limit: int
+    held: int = 0
+
+    def take(self, size: int) -> None:
+        """Hold so many more.
+
+        Raises:
+            OverloadError: they would be too many.
+        """
+        if self.held + size > self.limit:
+            raise OverloadError(f"bodies of {self.held} bytes are arriving already; ask again later", 1)
+        self.held += size
+
+
+async def _bounded_body(request: Request, limit: int, arriving: Arriving) -> bytes:
     """The body, counted while it arrives, so that no more than the limit is ever held."""
     declared = request.headers.get("content-length", "")
     held = bytearray()
@@ -368,6 +401,7 @@ async def _bounded_body(request: Request, limit: int) -> bytes:
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 async for chunk in request.stream():
+                    arriving.take(len(chunk))
                     held += chunk
                     if len(held) > limit:
                         break
@@ -375,6 +409,8 @@ async def _bounded_body(request: Request, limit: int) -> bytes:
                     return bytes(held)
         except TimeoutError:
             raise RefusedError(408, "Timeout", f"the body did not arrive within {BODY_SECONDS:g} s") from None
+        finally:
+            arriving.held -= len(held)
     raise RefusedError(413, "BodyTooLarge", f"the body is over {limit} bytes")
 
 

@@ -101,8 +101,9 @@ class Tracked:
         seconds, path = time.perf_counter() - record.start, scope["path"]
         self._metrics.answered(path if path in KNOWN else "other", status, seconds)
         if self._log:
-            key = record.key or "-"
-            _LOG.info("%s %s %s %d %.1fms key=%s", record.id, scope["method"], path, status, seconds * 1000, key)
+            # Decoded it may hold line ends, and with them lines of the caller's making.
+            key, plain = record.key or "-", path.encode("unicode_escape").decode("ascii")
+            _LOG.info("%s %s %s %d %.1fms key=%s", record.id, scope["method"], plain, status, seconds * 1000, key)
 
 
 class Guarded:

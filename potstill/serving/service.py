@@ -30,6 +30,7 @@ end_with_supervisor()
 
 from potstill.errors import PotstillError  # noqa: E402
 from potstill.serving.app import create_app, start  # noqa: E402
+from potstill.serving.connections import bound_connections  # noqa: E402
 from potstill.serving.front import Shortcut, front  # noqa: E402
 from potstill.serving.keys import Keys  # noqa: E402
 from potstill.serving.openapi import bento_routes  # noqa: E402
@@ -75,6 +76,7 @@ class DescribedService(Service):  # type: ignore[misc]
         Our endpoints are asked directly, without BentoML's middleware (metrics, traces, time-out, context), which takes
         more time than they do (benchmarks/RESULTS.md). With traces configured requests pass all of it.
         """
+        bound_connections()
         whole = super().to_asgi(is_main)
         return front(whole if _traced() else Shortcut(app, whole), release, keys, metrics)
 

@@ -9,6 +9,7 @@ import socket
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import httpx
 import pytest
 
 from potstill.config import load_params
+from potstill.serving.app import ARRIVING_BYTES
 from tasks.package import package
 from tasks.smoke import served
 from tests.conftest import generate_rows
@@ -268,6 +270,34 @@ def _received(connection: socket.socket) -> bytes:
         return connection.recv(65536)
     except ConnectionResetError:  # a server may also hang up on this
         return b""
+
+
+def test_a_head_without_end_is_not_held(server: Server) -> None:
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"GET /info HTTP/1.1\r\nhost: a\r\n")
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            for _ in range(1000):
+                connection.sendall(b"x: y\r\n" * 2000)
+    assert httpx.get(server.address + "/readyz", timeout=10).status_code == 200
+
+
+def test_bodies_that_never_end_hold_a_bounded_share_of_the_memory(server: Server) -> None:
+    host, port = server.address.removeprefix("http://").split(":")
+    size = server.max_body_bytes
+    head = (
+        b"POST /v1/classify HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % size
+    )
+    with ExitStack() as stack:
+        for _ in range(ARRIVING_BYTES // size + 8):
+            connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            connection.sendall(head + b" " * (size - 1000))
+        assert httpx.get(server.address + "/readyz", timeout=10).status_code == 200
+        answer = server.post("/v1/classify", json.dumps({"texts": TEXTS}).encode().ljust(size - 1000))
+        assert (answer.status_code, assert_typed(answer)["error_type"]) == (429, "Overloaded")
+    end = time.monotonic() + 10
+    while server.post("/v1/classify", json.dumps({"texts": TEXTS}).encode()).status_code != 200:
+        assert time.monotonic() < end
 
 
 @pytest.mark.timeout(60 + CASES)

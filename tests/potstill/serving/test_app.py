@@ -127,6 +127,51 @@ def test_a_body_that_does_not_arrive_is_given_up(folder: Path, monkeypatch: pyte
     assert json.loads(answer["body"])["error_type"] == "Timeout"
 
 
+def test_until_the_model_is_there_callers_wait_as_they_do_in_the_line(folder: Path) -> None:
+    release = Service(folder, max_queue_seconds=0.2).release
+    app = create_app(release, Metrics())
+    ask = TestClient(front(app, release, Keys({}), app.state.metrics))
+    refused = ask.post("/v1/classify", json={"texts": ["a"]})
+    assert (refused.status_code, refused.json()["error_type"]) == (503, "Unavailable")
+    threading.Timer(0.05, lambda: start(app, release, Student(folder, 1))).start()
+    assert ask.post("/v1/classify", json={"texts": ["a"]}).status_code == 200
+
+
+def test_bodies_that_arrive_at_once_are_bounded_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("potstill.serving.app.ARRIVING_BYTES", 0)
+    service = Service(folder, max_body_bytes=1000)  # two of the largest, then
+    service.gate.set()
+    ask, body = TestClient(service.app), json.dumps({"texts": ["a"]}).encode()
+
+    async def all_at_once() -> list[Any]:
+        asked = [asyncio.create_task(sent_to(service.app, b" " * 600, leaves=False, more=True)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        refused = await sent_to(service.app, body.ljust(900), leaves=False)
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        return refused
+
+    started, refused = asyncio.run(all_at_once())
+    assert started["status"] == 429
+    assert dict(started["headers"])[b"retry-after"] == b"1"
+    assert json.loads(refused["body"])["error_type"] == "Overloaded"
+    # What they held is free again.
+    headers = {"content-type": "application/json"}
+    assert ask.post("/v1/classify", content=body.ljust(900), headers=headers).status_code == 200
+
+
+def test_a_compressed_body_is_refused_unread(folder: Path) -> None:
+    service = Service(folder)
+    service.gate.set()
+    ask = TestClient(service.app)
+    for coding, status in (("gzip", 415), ("br, identity", 415), ("identity", 200), ("", 200)):
+        answer = ask.post("/v1/classify", json={"texts": ["a"]}, headers={"content-encoding": coding})
+        assert answer.status_code == status
+        if status == 415:
+            assert (answer.json()["error_type"], "content-encoding" in answer.text) == ("MediaType", True)
+
+
 def test_what_the_model_cannot_do_is_our_error_without_its_cause(folder: Path) -> None:
     service = Service(folder)
 

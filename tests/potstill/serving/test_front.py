@@ -176,6 +176,14 @@ def test_the_log_says_who_asked(caplog: pytest.LogCaptureFixture) -> None:
     assert KEY not in line
 
 
+def test_a_path_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "bentoml.access"):
+        client(Keys({}), access_log=True).get("/a%0d%0ame-2%20GET%20/info%20200%1b[31m%e2%80%a8")
+    (line,) = caplog.messages
+    assert line.isascii()
+    assert line.isprintable()
+
+
 def test_bentos_own_paths_go_to_bento() -> None:
     def named(name: str) -> Starlette:
         return Starlette(routes=[Route("/{path:path}", lambda _: PlainTextResponse(name))])
