@@ -1243,19 +1243,11 @@ class Params(Strict):
 
     @model_validator(mode="after")
     def _places_have_a_student_that_reads_them(self) -> Self:
-        """Of what answers about whole texts, or in other windows than the teacher's."""
-        if self.prepare.task not in OF_PLACES:
-            return self
-        asked = {"distill.student of kind static": self.distill.student.kind == "static"}
-        if self.prepare.task == "question_answering":
-            asked |= {
-                "tokenize.vocabulary": self.tokenize.vocabulary is not None,
-                "ingest.student": self.ingest.student is not None,
-            }
-        found = next((key for key, given in asked.items() if given), None)
-        if found is not None:
-            others = "tasks of whole texts" if "static" in found else "other tasks"
-            raise ValueError(f"{found} is for {others}, prepare.task is {self.prepare.task}; take it back")
+        if self.prepare.task in OF_PLACES and self.distill.student.kind == "static":
+            raise ValueError(
+                "distill.student of kind static is for tasks of whole texts, prepare.task is "
+                f"{self.prepare.task}; take it back"
+            )
         return self
 
     @model_validator(mode="after")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import OF_PLACES, Distill
 from potstill.data.batches import TokenDataset, labelled
-from potstill.distillation.alignment import AcrossUnits, UnitPlaces, unit_places
 from potstill.distillation.columns import described
 from potstill.distillation.composition import Blend, Distillation
 from potstill.distillation.objective import Objective
+from potstill.distillation.places import Places, across, places_of
 from potstill.distillation.supervision import HEAD_LOSSES
 from potstill.models.heads import task_of
 from potstill.models.loading import load_classifier
@@ -32,6 +32,7 @@ from tasks.learning import (
     scoring_of,
     stored_signals,
     student_tokens,
+    task_kind,
     teacher_logits,
     training_result,
 )
@@ -50,7 +51,7 @@ def run(stage: Stage) -> Result:
     dataset = open_splits(stage, _splits(distill), student=True) if own_tokens else teacher_rows
     teaching = _teaching(stage, distill, teacher_rows)
     places = _places(stage, _splits(distill)) if own_tokens and task_of(teaching.model) in OF_PLACES else None
-    source = teaching.source if places is None else AcrossUnits(teaching.source, teacher_rows, places)
+    source = teaching.source if places is None else across(teaching.source, teacher_rows, places)
     students = _students(stage, distill, replace(teaching, source=source), dataset)
     setting = prepare_setting(stage, distill, students[0])
     objective = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None, places)
@@ -71,11 +72,11 @@ def _splits(distill: Distill) -> list[str]:
     return ["train", "transfer"] if distill.transfer else ["train"]
 
 
-def _places(stage: Stage, splits: Sequence[str]) -> UnitPlaces:
+def _places(stage: Stage, splits: Sequence[str]) -> Places:
     """Where the teacher answers what the student's tokens are asked."""
     folders = (student_tokens(stage), stage.deps["tokens"])
     ours, theirs = ([folder / f"{split}.arrow" for split in splits] for folder in folders)
-    return unit_places(ours, theirs)
+    return places_of(task_kind(stage), ours, theirs)
 
 
 def _teaching(stage: Stage, distill: Distill, rows: TokenDataset) -> Teaching:

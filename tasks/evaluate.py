@@ -208,7 +208,7 @@ def _number_figures(labels: Labels, answers: Mapping[str, Answers], names: Seque
 
 def _entity_figures(gold: GoldTags, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
     reliabilities = {name: found.reliability(gold, bins) for name, found in answers.items()}
-    scores = {name: (found.own or gold).counts(found.logits.argmax(axis=1)).types() for name, found in answers.items()}
+    scores = {name: found.view(gold).counts(found.logits.argmax(axis=1)).types() for name, found in answers.items()}
     return {
         "reliability": reliability_diagram(reliabilities, len(names)),
         "labels": label_scores(scores, types_named(names)),
@@ -257,12 +257,12 @@ def _predictions(gold: Gold, answers: Mapping[str, Answers], served: Sequence[An
     numbers = pa.list_(pa.float32())
     if isinstance(gold, GoldTags):
         label = pa.array(np.split(gold.classes, np.cumsum(gold.lengths)[:-1]), pa.list_(pa.int16()))
-        rows = {name: (side.own or gold).answers_by_row(side.logits) for name, side in answers.items()}
+        rows = {name: side.view(gold).answers_by_row(side.logits) for name, side in answers.items()}
         found = {name: pa.array([row.tolist() for row in own], pa.list_(numbers)) for name, own in rows.items()}
         entities = [asdict(tagging)["entities"] for tagging in served]
         return {"label": label, **found, "served": pa.array(entities, ENTITIES)}
     if isinstance(gold, GoldAnswers):
-        found = {name: pa.array(gold.answers(side.logits), pa.string()) for name, side in answers.items()}
+        found = {name: pa.array(side.view(gold).answers(side.logits), pa.string()) for name, side in answers.items()}
         replies = [asdict(reply) for reply in served]
         return {"label": pa.array(gold.gold, pa.list_(pa.string())), **found, "served": pa.array(replies, REPLY)}
     logits = {name: pa.array(list(side.logits), numbers) for name, side in answers.items()}

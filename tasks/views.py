@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from potstill.config import OF_PLACES
 from potstill.data.tokenization import load_tokenizer
-from potstill.data.windows import TextWindower
-from potstill.evaluation.marks import GoldTags, read_tags
+from potstill.data.windows import TextWindower, Windower
+from potstill.evaluation.marks import GoldAnswers, GoldTags, read_answers, read_tags
 from tasks.learning import student_tokens, tokenizer_folder, tokens_info
 from tasks.stage import Stage
 
 
-def teachers_view(stage: Stage, path: Path) -> GoldTags | None:
-    """The gold entities of a labelled split of `data/prepared` in the teacher's tokens; None where all read the same.
+def teachers_view(stage: Stage, path: Path) -> GoldTags | GoldAnswers | None:
+    """Gold entities or answers of a labelled split of `data/prepared` in the teacher's tokens; None: all read the same.
 
     Args:
         stage: receives `data/tokens`.
         path: the split.
     """
     info = tokens_info(stage)
-    if info["task"] != "token_classification" or student_tokens(stage) == stage.deps["tokens"]:
+    if info["task"] not in OF_PLACES or student_tokens(stage) == stage.deps["tokens"]:
         return None
-    tokenizer = load_tokenizer(tokenizer_folder(stage), info["max_length"])
-    return read_tags(path, TextWindower(tokenizer, info["max_length"], info["stride"]), info["labels"])
+    cuts = (load_tokenizer(tokenizer_folder(stage), info["max_length"]), info["max_length"], info["stride"])
+    if info["task"] == "token_classification":
+        return read_tags(path, TextWindower(*cuts), info["labels"])
+    windower, train = Windower(*cuts), info["splits"]["train"]
+    no_answer = train["questions"] > train["answers"]
+    return read_answers(path, lambda rows: windower(*map(list, zip(*rows, strict=True))), no_answer=no_answer)

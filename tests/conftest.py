@@ -111,6 +111,32 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another encoder: half as wide, three layers, a tokenizer that splits nearly every word."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("other_base")
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    special = ["<pad>", "<unk>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(vocab_size=60, special_tokens=special, show_progress=False)
+    trained.train_from_iterator([text for text, _ in generate_rows(400, seed=1)], trainer)
+    trained.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=trained, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
+    torch.manual_seed(6)
+    config = BertConfig(
+        vocab_size=trained.get_vocab_size(), hidden_size=16, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=24, max_position_embeddings=128, pad_token_id=0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def default_params() -> Params:
     """The repository's own params.yaml."""
     return load_params(REPOSITORY / "params.yaml")

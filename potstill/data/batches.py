@@ -147,8 +147,9 @@ class TokenDataset:
         """
         try:
             table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-            ids, lengths = _mapped(table, "input_ids", np.int32)
-            types = _mapped(table, "token_type_ids", np.int8)[0] if "token_type_ids" in table.column_names else None
+            ids, lengths = mapped_lists(table, "input_ids", np.int32)
+            typed = "token_type_ids" in table.column_names
+            types = mapped_lists(table, "token_type_ids", np.int8)[0] if typed else None
             labels = label_array(table.column("label"))
         except (OSError, KeyError, pa.ArrowInvalid) as error:
             raise FormatError(
@@ -319,7 +320,7 @@ def _combined(column: pa.ChunkedArray) -> pa.Array:
     return combined if not isinstance(combined, pa.ChunkedArray) else pa.array([], type=combined.type)
 
 
-def _mapped(table: pa.Table, name: str, kind: npt.DTypeLike) -> tuple[Flat, Ints]:
+def mapped_lists(table: pa.Table, name: str, kind: npt.DTypeLike) -> tuple[Flat, Ints]:
     """A column of lists: its numbers chunk by chunk, in the mapped file, and the length of each list."""
     chunks = table.column(name).chunks
     lengths = [chunk.value_lengths().to_numpy().astype(np.int64) for chunk in chunks]

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from potstill.data.alignment import UNANSWERED, UNSEEN, sight, token_labels
 from potstill.data.batches import TOKEN_LABELS, TOKEN_SPAN
 from potstill.data.tags import Unit, units_of
-from potstill.data.windows import NONE, TextWindower, Window, Windower, answer_tokens
+from potstill.data.windows import NONE, NOWHERE, Ints, TextWindower, Window, Windower, answer_tokens
 
 _ROWS_AT_ONCE = 1000
 # Of `data/prepared`: [start, end, class] of each unit; [start, end] of each answer.
@@ -113,8 +114,10 @@ def row_units(text: str, mark: Sequence[Sequence[int]] | None) -> tuple[list[Uni
 def write_windows(table: pa.Table, windower: Windower, path: Path, *, types: bool) -> WindowCounts:
     """Cut a prepared split of questions into windows.
 
-    The file's columns are `id` (of the question), `input_ids`, `token_type_ids`, and `label`: the first and last token
-    of the first gold answer, both 0 in a window without it, both -1 where there is no gold.
+    The file's columns are `id` (of the question), `input_ids`, `token_type_ids`, `starts` and `ends` (of each token:
+    its characters of the context without white space around them, `windows.NOWHERE` where it is not of the context),
+    and `label`: the first and last token of the first gold answer, both 0 in a window without it, both -1 where there
+    is no gold.
 
     Args:
         table: columns `id`, `text` (the question), `text_pair` (its context), `label` of type ANSWERS (null: none).
@@ -125,24 +128,33 @@ def write_windows(table: pa.Table, windower: Windower, path: Path, *, types: boo
     counts = WindowCounts()
     fields = [("id", pa.string()), ("input_ids", pa.list_(pa.int32()))]
     fields += [("token_type_ids", pa.list_(pa.int8()))] if types else []
-    schema = pa.schema([*fields, ("label", TOKEN_SPAN)])
+    fields += [("starts", pa.list_(pa.int32())), ("ends", pa.list_(pa.int32())), ("label", TOKEN_SPAN)]
+    schema = pa.schema(fields)
     with path.open("wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
         for start in range(0, table.num_rows, _ROWS_AT_ONCE):
             found = list(_windows(table.slice(start, _ROWS_AT_ONCE), windower, counts))
             columns = [
-                pa.array([row for row, _, _ in found], pa.string()),
-                pa.array([window.ids for _, window, _ in found], pa.list_(pa.int32())),
+                pa.array([row for row, _, _, _ in found], pa.string()),
+                pa.array([window.ids for _, window, _, _ in found], pa.list_(pa.int32())),
             ]
-            columns += [pa.array([window.type_ids for _, window, _ in found], pa.list_(pa.int8()))] if types else []
-            columns.append(pa.array([{"start": a, "end": b} for _, _, (a, b) in found], TOKEN_SPAN))
+            columns += [pa.array([window.type_ids for _, window, _, _ in found], pa.list_(pa.int8()))] if types else []
+            columns += [
+                pa.array([list(offsets[:, side]) for _, _, offsets, _ in found], pa.list_(pa.int32()))
+                for side in (0, 1)
+            ]
+            columns.append(pa.array([{"start": a, "end": b} for _, _, _, (a, b) in found], TOKEN_SPAN))
             stream.write_batch(pa.record_batch(columns, schema=schema))
     return counts
 
 
-def _windows(rows: pa.Table, windower: Windower, counts: WindowCounts) -> Iterator[tuple[str, Window, tuple[int, int]]]:
+def _windows(
+    rows: pa.Table, windower: Windower, counts: WindowCounts
+) -> Iterator[tuple[str, Window, Ints, tuple[int, int]]]:
+    """Of each window its question, itself, the characters of its tokens, and its answer."""
     ids, marks = rows.column("id").to_pylist(), rows.column("label").to_pylist()
-    cut = windower(rows.column("text").to_pylist(), rows.column("text_pair").to_pylist())
-    for row, mark, windows in zip(ids, marks, cut, strict=True):
+    contexts = rows.column("text_pair").to_pylist()
+    cut = windower(rows.column("text").to_pylist(), contexts)
+    for row, mark, context, windows in zip(ids, marks, contexts, cut, strict=True):
         spans = [_span(window, mark) for window in windows]
         counts.questions += 1
         counts.rows += len(windows)
@@ -150,7 +162,29 @@ def _windows(rows: pa.Table, windower: Windower, counts: WindowCounts) -> Iterat
         counts.truncated += len(windows) > 1
         counts.answers += bool(mark)
         counts.lost += bool(mark) and all(span == (NONE, NONE) for span in spans)
-        yield from ((row, window, span) for window, span in zip(windows, spans, strict=True))
+        edges = _edges(context)
+        for window, span in zip(windows, spans, strict=True):
+            yield row, window, _tight(window.offsets, edges), span
+
+
+def _edges(text: str) -> Ints:
+    """[2, characters + 1] for each place the first character from it on, and the end of the last before it, that is
+    more than white space.
+    """
+    black = np.array([not character.isspace() for character in text], dtype=np.bool_)
+    places, length = np.arange(len(text)), len(text)
+    following = np.minimum.accumulate(np.where(black, places, length)[::-1])[::-1]
+    before = np.maximum.accumulate(np.where(black, places + 1, 0))
+    return np.stack([np.append(following, length), np.insert(before, 0, 0)])
+
+
+def _tight(offsets: Ints, edges: Ints) -> Ints:
+    """[tokens, 2] characters without the white space that some tokenizers count to a token; without any, no width."""
+    starts, ends = offsets.T
+    begin = np.minimum(edges[0][starts], ends)
+    found = np.stack([begin, np.maximum(edges[1][ends], begin)], axis=1)
+    found[starts == NOWHERE] = NOWHERE
+    return found
 
 
 def _span(window: Window, mark: Sequence[Sequence[int]] | None) -> tuple[int, int]:

@@ -6,8 +6,8 @@ that speaks for it (`data.alignment`). So the answer to a unit goes from token t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from potstill.data.alignment import CUT, IGNORED, OWN, SHARED
 from potstill.data.batches import Batch, Ints, TokenDataset
+from potstill.distillation.ensembles import mean_logits
 from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers import Source
 from potstill.errors import SignalError
@@ -123,15 +124,31 @@ class AcrossUnits:
         assert batch.answers is not None
         rows, tokens, seen = self.places.of(batch.rows)
         owners, local = np.unique(rows, return_inverse=True)
-        told = self.source(self.rows.batch(owners)).logits
-        answers = told[torch.from_numpy(local), torch.from_numpy(tokens)].float().clone()
-        answers[torch.from_numpy(seen == SHARED)] = _continued(answers[torch.from_numpy(seen == SHARED)])
-        nothing = torch.from_numpy(seen == CUT)
-        answers[nothing] = NEVER
-        answers[nothing, ..., 0] = 0.0
-        logits = torch.zeros((*batch.input_ids.shape, *answers.shape[1:]), device=answers.device)
-        logits[torch.from_numpy(batch.answers)] = answers
-        return Outputs(logits)
+        asked, shared, nothing = map(torch.from_numpy, (batch.answers, seen == SHARED, seen == CUT))
+
+        def carry(told: Tensor) -> Tensor:
+            answers = told[torch.from_numpy(local), torch.from_numpy(tokens)].float().clone()
+            answers[shared] = _continued(answers[shared])
+            answers[nothing] = NEVER
+            answers[nothing, ..., 0] = 0.0
+            logits = torch.zeros((*asked.shape, *answers.shape[1:]), device=answers.device)
+            logits[asked] = answers
+            return logits
+
+        return carried(self.source(self.rows.batch(owners)), carry)
+
+
+def carried(told: Outputs, carry: Callable[[Tensor], Tensor]) -> Outputs:
+    """What is said of a teacher's tokens as said of a student's: of each of several teachers, too.
+
+    Args:
+        told: on the teacher's tokens.
+        carry: takes logits [teacher's rows, tokens, ..., outputs] to [student's rows, tokens, ..., outputs].
+    """
+    if told.ensemble is None:
+        return Outputs(carry(told.logits))
+    members = carry(told.ensemble.logits)
+    return Outputs(mean_logits(members, told.ensemble.weights), ensemble=replace(told.ensemble, logits=members))
 
 
 def _continued(logits: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from torch import nn
 
 from potstill.config import BY_TOKEN, Distill, TaskKind, TermBase
 from potstill.data.batches import Batch, TokenDataset
-from potstill.distillation.alignment import AcrossUnits, UnitPlaces
 from potstill.distillation.balancing import Balancer, Schedule
 from potstill.distillation.objective import Objective, Terms, Window
 from potstill.distillation.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors, answers_of
+from potstill.distillation.places import Places, across
 from potstill.distillation.supervision import HEAD_LOSSES, HeadLoss, gold_rows
 from potstill.distillation.teachers import FirstAble, LiveTeacher, LiveWhereMixed, OwnTokens, Source
 from potstill.distillation.terms import ON_VECTORS, Both, Term
@@ -175,7 +175,7 @@ def distillation(
     precision: Precision,
     seed: int,
     teacher_rows: TokenDataset | None = None,
-    places: UnitPlaces | None = None,
+    places: Places | None = None,
 ) -> Distillation:
     """The objective that a `distill` section describes.
 
@@ -188,7 +188,7 @@ def distillation(
         precision: of the run.
         seed: see `make_terms`.
         teacher_rows: the teacher's token ids of the student's rows, in the same order; None: both have the same.
-        places: of token_classification, where the answers to the student's rows are among the teacher's.
+        places: where answers are places in a text, where those to the student's rows are among the teacher's.
 
     Raises:
         ModelError: see `Term`; also a term that compares token by token where the tokens are not the same.
@@ -200,7 +200,7 @@ def distillation(
     covered = stored.supports(teacher_needs(terms))
     source = stored if covered else FirstAble((stored, LiveTeacher(teacher, device, precision)))
     if teacher_rows is not None:
-        source = OwnTokens(source, teacher_rows) if places is None else AcrossUnits(source, teacher_rows, places)
+        source = OwnTokens(source, teacher_rows) if places is None else across(source, teacher_rows, places)
     if params.mixup is not None:
         source = LiveWhereMixed(source, LiveTeacher(teacher, device, precision))
     return Distillation(source, Blend(params.temperature, params.alpha, task_of(student)), terms)

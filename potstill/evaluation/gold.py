@@ -28,7 +28,7 @@ def read_gold(path: Path, student: Student) -> tuple[Sequence[Text], Gold]:
         tags = read_tags(path, student.text_windows, [str(name) for name in student.card.labels])
         return tags.texts, tags
     if student.card.kind == "question_answering":
-        answers = read_answers(path, student)
+        answers = read_answers(path, student.windows, no_answer=student.card.no_answer)
         return answers.questions, answers
     return read_texts(path)
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Cuts texts with their units into windows.
 Cut: TypeAlias = "Callable[[Sequence[str], Sequence[Sequence[Unit]]], list[list[TextWindow]]]"
+# Cuts questions with their contexts into windows.
+CutQuestions: TypeAlias = "Callable[[Sequence[tuple[str, str]]], list[list[Window]]]"
 
 
 @dataclass(frozen=True)
@@ -161,12 +163,18 @@ class GoldAnswers:
         return answers.moments(self.answers(logits), self.gold)
 
 
-def read_answers(path: Path, student: Student) -> GoldAnswers:
-    """Gold answers of a labelled split of `data/prepared`, in the windows that a student reads."""
+def read_answers(path: Path, cut: CutQuestions, *, no_answer: bool) -> GoldAnswers:
+    """Gold answers of a labelled split of `data/prepared`, in the windows that a model reads.
+
+    Args:
+        path: the split.
+        cut: a `data.windows.Windower` of pairs, or `Student.windows`.
+        no_answer: whether a model may say that there is none.
+    """
     import pyarrow.parquet as pq
 
     rows = pq.read_table(path, columns=["text", "text_pair", "label"])
     questions = list(zip(rows.column("text").to_pylist(), rows.column("text_pair").to_pylist(), strict=True))
     marks = rows.column("label").to_pylist()
     gold = [[context[a:b] for a, b in mark] for (_, context), mark in zip(questions, marks, strict=True)]
-    return GoldAnswers(questions, gold, student.windows(questions), student.card.no_answer)
+    return GoldAnswers(questions, gold, cut(questions), no_answer)

@@ -103,13 +103,16 @@ def _disputed(
 def differing_marks(gold: GoldTags | GoldAnswers, teacher: Answers, student: Answers, most: int) -> list[Disagreement]:
     """The first texts of which teacher and student say other entities, or other answers."""
     if isinstance(gold, GoldTags):
-        sides = [(side.logits.argmax(axis=1), side.own or gold) for side in (teacher, student)]
+        sides = [(side.logits.argmax(axis=1), side.view(gold)) for side in (teacher, student)]
         classes = (gold.classes, *(unit_classes(said, view.seen) for said, view in sides))
         texts, columns = gold.texts, [gold.shown(found) for found in classes]
     else:
         texts = [f"{question}\n{context}" for question, context in gold.questions]
         wanted = [" / ".join(dict.fromkeys(ones)) or "none" for ones in gold.gold]
-        columns = [wanted, *([one or "none" for one in gold.answers(side.logits)] for side in (teacher, student))]
+        columns = [
+            wanted,
+            *([one or "none" for one in side.view(gold).answers(side.logits)] for side in (teacher, student)),
+        ]
     found = [
         Disagreement(text, right, theirs, None, ours, None)
         for text, right, theirs, ours in zip(texts, *columns, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from potstill.evaluation.statistics import Comparison, Moments, compare_scores, 
 
 # Gold labels [rows, ...] in the task's form, or what places in texts are judged by.
 Gold = Labels | GoldTags | GoldAnswers
+View = TypeVar("View", bound=Gold)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Answers:
         file_bytes: size of the file that holds them.
         task: what the logits are: of one class of several, of several labels, a number, entities, or answers.
         members: models whose answers the logits are the mean of; weights, file and speed are one model's.
-        own: of entities, the gold labels as the model's own tokens see them, where these are not those of the others.
+        own: of entities and questions, the gold labels as the model's own tokens or windows see them, where these are
+            not those of the others.
     """
 
     logits: npt.NDArray[Any]
@@ -43,11 +45,11 @@ class Answers:
     file_bytes: int
     task: TaskKind = "single_label"
     members: int = 1
-    own: GoldTags | None = None
+    own: GoldTags | GoldAnswers | None = None
 
-    def view(self, labels: Gold) -> Gold:
+    def view(self, labels: View) -> View:
         """The gold labels as the model sees them."""
-        return labels if self.own is None else self.own
+        return labels if self.own is None else cast("View", self.own)
 
     @cached_property
     def predictions(self) -> Ints:
@@ -185,8 +187,8 @@ def likeness(teacher: Answers, ours: Answers, *, labels: Gold | None = None) -> 
     Gold answers, where given, only say where spans are: then answers are compared as texts, else window by window.
     """
     if isinstance(labels, GoldAnswers):
-        pairs = zip(labels.answers(teacher.logits), labels.answers(ours.logits), strict=True)
-        return {"agreement": float(np.mean([theirs == mine for theirs, mine in pairs]))}
+        theirs, mine = (one.view(labels).answers(one.logits) for one in (teacher, ours))
+        return {"agreement": float(np.mean([first == second for first, second in zip(theirs, mine, strict=True)]))}
     if isinstance(labels, GoldTags) and (teacher.own, ours.own) != (None, None):
         teacher, ours = _of_the_same_units(labels, teacher, ours)
     alike = SCORINGS[ours.task].agreement(teacher.logits, ours.logits)
@@ -204,7 +206,7 @@ def likeness(teacher: Answers, ours: Answers, *, labels: Gold | None = None) -> 
 
 def _of_the_same_units(labels: GoldTags, teacher: Answers, ours: Answers) -> tuple[Answers, Answers]:
     """Both models' answers about the units that each sees by a token of its own."""
-    sights = [(labels if one.own is None else one.own).seen == OWN for one in (teacher, ours)]
+    sights = [one.view(labels).seen == OWN for one in (teacher, ours)]
     both = sights[0] & sights[1]
     first, second = (
         replace(one, logits=one.logits[both[seen]], own=None) for one, seen in zip((teacher, ours), sights, strict=True)

@@ -15,8 +15,8 @@ import numpy as np
 
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
-from potstill.distillation.alignment import UnitPlaces
 from potstill.distillation.composition import Distillation, distillation
+from potstill.distillation.places import Places
 from potstill.distillation.signals import StoredSignals
 from potstill.distillation.teachers import Source
 from potstill.evaluation.scoring import SCORINGS
@@ -63,7 +63,7 @@ class Teaching:
         student: PreTrainedModel,
         setting: Setting,
         teacher_rows: TokenDataset | None = None,
-        places: UnitPlaces | None = None,
+        places: Places | None = None,
     ) -> Distillation:
         """What a `distill` section has one student learn from it; see `distillation` for errors."""
         return distillation(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from potstill.config import Distill
 from potstill.data.batches import TokenDataset
-from potstill.distillation.alignment import UnitPlaces
 from potstill.distillation.mutual import MutualLearning
 from potstill.distillation.objective import Objective, Supervised
+from potstill.distillation.places import Places
 from potstill.models.cohort import Cohort
 from potstill.models.heads import task_of
 from potstill.training.assistants import Teaching
@@ -43,7 +43,7 @@ def objective_for(
     teaching: Teaching,
     setting: Setting,
     teacher_rows: TokenDataset | None = None,
-    places: UnitPlaces | None = None,
+    places: Places | None = None,
 ) -> Objective:
     """What a `distill` section has its students learn: one from its teacher, several from each other too.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -18,6 +19,7 @@ from potstill.distillation.probing import Probed
 from potstill.distillation.signals import StoredSignals
 from potstill.errors import ModelError, ParamsError
 from potstill.evaluation.scoring import SCORINGS
+from potstill.models.loading import load_classifier
 from tasks.probe import probe
 from tasks.search import search
 from tests.marked import question_rows, tagged_rows, write_jsonl
@@ -197,3 +199,48 @@ def test_entities_of_a_student_with_a_smaller_vocabulary(
     params = load_params(Path("params.yaml"))
     with pytest.raises(ModelError, match="splits texts otherwise than its teacher, so their answers about tokens"):
         probe(params, [[0]], 60, lambda _: None)
+
+
+def _own_checkpoint(base: Path) -> dict[str, Any]:
+    return {
+        "ingest": {"student": {"kind": "file", "path": str(base)}},
+        "distill": {"student": {"kind": "checkpoint"}},
+    }
+
+
+def test_entities_of_a_checkpoint_with_a_tokenizer_of_its_own(
+    tmp_path: Path, tiny_base: Path, other_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _workspace(tmp_path, "token_classification", tiny_base, **_own_checkpoint(other_base))
+    said = run_stages(*UP_TO_SIGNALS, "distill", "control", monkeypatch=monkeypatch, folder=folder)
+    assert "layers [0, 2] of the checkpoint" in said[-2].summary
+    for name in ("distilled", "control"):
+        model = load_classifier(folder / "data" / name)
+        assert (model.config.hidden_size, len(model.config.id2label)) == (16, 5)
+
+
+@pytest.mark.timeout(300)
+def test_answers_of_a_student_with_tokens_of_its_own(
+    tmp_path: Path, tiny_base: Path, other_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint with a trimmed vocabulary learns from two teachers' answers; each model is judged in its windows."""
+    folder = _workspace(
+        tmp_path, "question_answering", tiny_base, teacher={"seeds": 2},
+        tokenize={"max_length": 24, "vocabulary": {"max_tokens": 45}}, **_own_checkpoint(other_base),
+    )  # fmt: skip
+    run_stages(
+        *UP_TO_SIGNALS, *("distill", "finetune", "control", "proof", "export", "evaluate"),
+        monkeypatch=monkeypatch, folder=folder,
+    )  # fmt: skip
+    tokens, metrics = folder / "data/tokens", read_json(folder / "reports/metrics.json")
+    mine, theirs = (TokenDataset.open(place / "test.arrow", 0) for place in (tokens / "student", tokens))
+    assert len(mine) > len(theirs)
+    assert load_classifier(folder / "data/student").config.vocab_size == 45
+    for model in metrics["models"].values():
+        assert 0 <= model["f1"] <= 1
+    assert 0 <= metrics["comparison"]["agreement"] <= 1
+    said = pq.read_table(folder / "data/evaluation/predictions.parquet")
+    contexts = pq.read_table(folder / "data/prepared/test.parquet").column("text_pair").to_pylist()
+    for model in ("teacher", "student", "int8"):
+        for answer, context in zip(said.column(model).to_pylist(), contexts, strict=True):
+            assert answer in context

@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 from model2vec import StaticModel
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from potstill.artifacts import file_sums, read_json
 from potstill.config import read_params
@@ -26,7 +26,6 @@ from potstill.models.loading import load_classifier
 from potstill.models.vocabulary import dropped_words
 from potstill.serving.runtime import Student
 from potstill.training.predict import predict_logits
-from tests.conftest import generate_rows
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
 PREPARED = ("ingest", "prepare", "validate", "tokenize")
@@ -202,28 +201,6 @@ def test_without_it_nothing_is_added(
 
 
 # --- what a student is made of ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def other_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another encoder: half as wide, three layers, a tokenizer that splits nearly every word."""
-    folder = tmp_path_factory.mktemp("other_base")
-    trained = Tokenizer(models.BPE(unk_token="<unk>"))
-    trained.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    special = ["<pad>", "<unk>", "<s>", "</s>"]
-    trainer = trainers.BpeTrainer(vocab_size=60, special_tokens=special, show_progress=False)
-    trained.train_from_iterator([text for text, _ in generate_rows(400, seed=1)], trainer)
-    trained.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
-        single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 2), ("</s>", 3)]
-    )
-    PreTrainedTokenizerFast(tokenizer_object=trained, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
-    torch.manual_seed(6)
-    config = BertConfig(
-        vocab_size=trained.get_vocab_size(), hidden_size=16, num_hidden_layers=3, num_attention_heads=4,
-        intermediate_size=24, max_position_embeddings=128, pad_token_id=0,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

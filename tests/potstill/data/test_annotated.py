@@ -187,7 +187,7 @@ def test_a_static_student_has_no_places() -> None:
     ("section", "values"),
     [("tokenize", {"vocabulary": {}}), ("ingest", {"student": {"kind": "file", "path": "other"}})],
 )
-def test_questions_are_read_in_the_teachers_windows(section: str, values: dict[str, Any]) -> None:
+def test_questions_may_be_read_in_other_tokens_than_the_teachers(section: str, values: dict[str, Any]) -> None:
     from potstill.config import parse_params, read_params
     from tests.conftest import REPOSITORY
 
@@ -195,10 +195,12 @@ def test_questions_are_read_in_the_teachers_windows(section: str, values: dict[s
     whole["prepare"] |= {"labels": None, "augment": None} | ANSWERS
     whole["gate"] |= {"min_accuracy": None, "min_macro_f1": None, "max_ece": None}
     whole["validate"] |= {"min_per_class": None, "max_class_share": None}
-    parse_params(whole)
+    whole["distill"]["student"] = {"kind": "checkpoint" if section == "ingest" else "layers"}
     whole[section] = whole.get(section, {}) | values
-    said = rf"{section}\.{next(iter(values))} is for other tasks, prepare.task is question_answering"
-    with pytest.raises(ParamsError, match=said):
+    parse_params(whole)
+    whole["distill"]["student"] = {"kind": "static"}
+    whole["ingest"].pop("student", None)
+    with pytest.raises(ParamsError, match=r"kind static is for tasks of whole texts, prepare\.task is question"):
         parse_params(whole)
 
 

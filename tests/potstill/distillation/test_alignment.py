@@ -16,6 +16,7 @@ from potstill.data.marking import UNIT_LABELS
 from potstill.data.tags import units_of
 from potstill.data.tokenization import write_tokens
 from potstill.distillation.alignment import NEVER, AcrossUnits, UnitPlaces, unit_places
+from potstill.distillation.ensembles import Averaged
 from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.errors import SignalError
 from tests.potstill.data.test_alignment import tokenizer
@@ -128,6 +129,23 @@ def test_a_unit_that_shares_a_token_goes_on_and_one_without_is_outside() -> None
     assert (shares[:, 1::2] == 0).all()
     assert found[2, :, 0].tolist() == [0, 0]
     assert (found[2, :, 1:] == NEVER).all()
+
+
+def test_the_mean_of_several_teachers_is_of_their_softened_probabilities() -> None:
+    rows = TokenDataset(np.arange(3, dtype=np.int32), np.array([3]), None, np.array([0]), 0)
+    places = UnitPlaces(np.array([0, 1]), np.zeros(1, dtype=np.int64), np.array([1]), np.array([OWN]))
+    labels = np.empty(1, dtype=object)
+    labels[0] = np.array([-100, 0, -100])
+    batch = TokenDataset(np.arange(3, dtype=np.int32), np.array([3]), None, labels, 0).batch(np.array([0]))
+    members = torch.randn(1, 3, 2, CLASSES, generator=torch.Generator().manual_seed(1)) * 4
+
+    class Two(Numbered):
+        def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
+            return Outputs(members)
+
+    found = AcrossUnits(Averaged(Two(), (0.25, 0.75)), rows, places)(batch)
+    mean = torch.tensor([0.25, 0.75]) @ (members[0, 1] / 2).softmax(dim=-1)
+    torch.testing.assert_close((found.at(2.0, "token_classification")[0, 1] / 2).softmax(dim=-1), mean)
 
 
 def test_files_of_other_texts_are_refused(tmp_path: Path) -> None:
