@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from potstill.config import OF_PLACES, Distill, TaskKind, parse_distill
 from potstill.data.alignment import IGNORED
 from potstill.data.batches import SPAN, Labels, TokenDataset, labelled
-from potstill.data.given import Label, Text, backend_of, by_all_labels, by_tag_set, given_rows
+from potstill.data.given import GivenRows, Label, Text, backend_of, by_all_labels, by_tag_set, given_rows
 from potstill.errors import ModelError, SequenceLengthError
 from potstill.evaluation.scoring import SCORINGS, best_tokens
 from potstill.models.heads import HEADS, task_of
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from potstill.distillation.objective import Objective
+    from potstill.models.checkpoint import Checkpoint
+    from potstill.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Distilled:
 
     Attributes:
         student: a model of transformers, in evaluation mode.
-        tokenizer: the teacher's.
+        tokenizer: the teacher's, or of a checkpoint its own.
         report: rows, and on dev: the student's `agreement` with the teacher (share of equal answers), `kl` to it in
             nats (numbers: `correlation` and `rmse`), and with gold labels the `accuracy` of the student and the
             `teacher_accuracy` (several labels: `micro_f1`; numbers: `r2`; entities: `f1`; answers: `f1` of the tokens
@@ -86,7 +88,8 @@ def distill(
             {"text": [...], "answer_start": [...]}); None: the teacher alone teaches.
         weights: of several teachers, relative to each other; None: all the same.
         tokenizer: with a loaded teacher; loaded ones among several share it.
-        layers: teacher layers the student starts from, counted from 0; None: every second one from the first.
+        layers: teacher layers the student starts from, counted from 0; None: every second one from the first. Of a
+            checkpoint its own layers; None: all.
         transfer: further texts without labels.
         dev: (texts, labels or None) to select the weights by; None: a tenth of `texts`, drawn by the seed.
         max_length: longest row in tokens; a longer text is cut, one with entities and a context into windows.
@@ -94,7 +97,8 @@ def distill(
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
         settings: any other key of `distill` in params.yaml: epochs (3), learning_rate (1e-4), temperature, alpha,
-            terms, assistants, mutual, lora, prune, student (of any kind but checkpoint), batch_tokens, ...
+            terms, assistants, mutual, lora, prune, student, batch_tokens, ... A student from another encoder, with its
+            own tokenizer, is {"kind": "checkpoint", "path": its folder}.
 
     Raises:
         PotstillError: a value, text, label, layer or term that does not fit, before anything is trained.
@@ -104,17 +108,13 @@ def distill(
     counts = _counts(weights, len(found))
     for model, _ in found:
         _check_length(model, max_length)
-    params = _params(found[0][0], layers, settings)
+    found, shares = _with_all_labels(found, counts)
+    checkpoint, section = _checkpoint(settings, found[0][0], max_length, seed)
+    params = _params(found[0][0], layers, section, checkpoint)
     if params.mixup is not None and len(found) > 1:
         raise ModelError(
             "mixup asks one live teacher about blends of rows, but there are several; give one, or no mixup"
         )
-    models, answered, names = by_all_labels([by_tag_set(model) for model, _ in found])
-    found = [(model, words) for model, (_, words) in zip(models, found, strict=True)]
-    shares = shares_by_label(counts, answered, names)
-    for number, own in enumerate(answered, 1):
-        if own is not None:
-            say(f"distill: teacher {number} answers {', '.join(own)}")
     orders = _orders([model for model, _ in found])
     _check_tokenizers(found)
     with tempfile.TemporaryDirectory() as folder:
@@ -122,9 +122,14 @@ def distill(
         for number, (model, words) in enumerate(found):
             # The texts' gold labels are in the first one's terms.
             gold = (labels, dev) if number == 0 else (None, None if dev is None else (dev[0], None))
-            rows = given_rows(words, model, texts, gold[0], transfer, gold[1], max_length, seed)
-            teachers.append(_Teacher(model, *rows, orders[number], shares[number]))
-        student = _Student(params, found[0][1], max_length, pair=not isinstance(texts[0], str))
+            place = Path(folder) / f"teacher-{number}"
+            rows = given_rows(words, model, texts, gold[0], transfer, gold[1], max_length, seed, place)
+            teachers.append(_Teacher(model, rows, orders[number], shares[number]))
+        student = _Student(params, found[0][1], max_length, pair=not isinstance(texts[0], str), checkpoint=checkpoint)
+        if checkpoint is not None and not checkpoint.reads_as(*found[0]):
+            place = Path(folder) / "student"
+            own = given_rows(checkpoint.words, checkpoint.model, texts, labels, transfer, dev, max_length, seed, place)
+            student = replace(student, words=checkpoint.words, own=own)
         return _distilled(teachers, student, seed, device, precision, Path(folder))
 
 
@@ -138,20 +143,27 @@ class _Teacher:
     """
 
     model: PreTrainedModel
-    rows: TokenDataset
-    dev: TokenDataset
+    given: GivenRows
     order: list[int]
     weight: Weight
 
 
 @dataclass(frozen=True)
 class _Student:
-    """What is to be made, of the first teacher or of the last assistant."""
+    """What is to be made, of the first teacher, of the last assistant or of a checkpoint.
+
+    Attributes:
+        words: its tokenizer.
+        checkpoint: that it starts from.
+        own: the rows as its tokens, where they are not the first teacher's.
+    """
 
     params: Distill
     words: PreTrainedTokenizerBase
     max_length: int
     pair: bool
+    checkpoint: Checkpoint | None = None
+    own: GivenRows | None = None
 
     def start(
         self, parent: PreTrainedModel, layers: Sequence[int], rows: TokenDataset, objective: Objective, seed: int
@@ -162,10 +174,11 @@ class _Student:
         from potstill.distillation.pruning import pruned
         from potstill.models.kinds import start_student
 
+        parent = parent.cpu() if self.checkpoint is None else self.checkpoint.model
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             student = start_student(
-                self.params.student, parent.cpu(), layers, pair=self.pair,
+                self.params.student, parent, layers, pair=self.pair,
                 tokenizer=lambda: backend_of(self.words, self.max_length),
             )  # fmt: skip
         if self.params.prune is None:
@@ -181,9 +194,7 @@ def _teacher(
     teacher: Path | str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The fine-tuned model and its tokenizer, read from the folder where they are not given."""
-    from transformers import AutoTokenizer
-
-    from potstill.models.loading import check_folder, load_classifier
+    from potstill.models.loading import check_folder, load_classifier, load_words
 
     if not isinstance(teacher, (str, Path)):
         if tokenizer is None:
@@ -194,15 +205,7 @@ def _teacher(
     known = check_folder(folder)
     model = load_classifier(folder)
     _check_head((known.get("architectures") or [f"model without a head ({folder})"])[0])
-    if tokenizer is None:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(
-                f"{folder} has no tokenizer that can be loaded; save it there or give one: {reason}"
-            ) from error
-    return model, tokenizer
+    return model, load_words(folder) if tokenizer is None else tokenizer
 
 
 def _counts(weights: Sequence[float] | None, teachers: int) -> list[float]:
@@ -213,6 +216,18 @@ def _counts(weights: Sequence[float] | None, teachers: int) -> list[float]:
     if len(counts) != teachers or not all(0 < weight < float("inf") for weight in counts):
         raise ModelError(f"weights is {counts} of {teachers} teachers; give each a number above 0")
     return counts
+
+
+def _with_all_labels(
+    found: Sequence[tuple[PreTrainedModel, PreTrainedTokenizerBase]], counts: Sequence[float]
+) -> tuple[list[tuple[PreTrainedModel, PreTrainedTokenizerBase]], list[Weight]]:
+    """The teachers with the labels of all of them in one order, and what each one's answers weigh."""
+    models, answered, labels = by_all_labels([by_tag_set(model) for model, _ in found])
+    for number, own in enumerate(answered, 1):
+        if own is not None:
+            say(f"distill: teacher {number} answers {', '.join(own)}")
+    words = [words for _, words in found]
+    return list(zip(models, words, strict=True)), shares_by_label(counts, answered, labels)
 
 
 def _orders(models: Sequence[PreTrainedModel]) -> list[list[int]]:
@@ -251,27 +266,43 @@ def _vocabulary(words: PreTrainedTokenizerBase) -> dict[str, int]:
     return found
 
 
-def _check_length(model: PreTrainedModel, max_length: int) -> None:
+def _check_length(model: PreTrainedModel, max_length: int, whose: str = "teacher") -> None:
     positions = getattr(model.config, "max_position_embeddings", None)
     if max_length < 3 or (positions is not None and max_length > positions):
-        raise SequenceLengthError(f"max_length is {max_length}; set it from 3 to the teacher's {positions} positions")
+        raise SequenceLengthError(f"max_length is {max_length}; set it from 3 to the {whose}'s {positions} positions")
 
 
-def _params(model: PreTrainedModel, layers: Sequence[int] | None, settings: Mapping[str, Any]) -> Distill:
+def _checkpoint(
+    settings: Mapping[str, Any], teacher: PreTrainedModel, max_length: int, seed: int
+) -> tuple[Checkpoint | None, Mapping[str, Any]]:
+    """The checkpoint that `student` names, and the settings as params have them: without its path."""
+    from potstill.models.checkpoint import Checkpoint
+
+    student = settings.get("student")
+    if not isinstance(student, Mapping) or student.get("kind") != "checkpoint":
+        return None, settings
+    if not isinstance(student.get("path"), (str, Path)):
+        raise ModelError(
+            "a student of kind checkpoint starts from another encoder; name its folder: "
+            'student={"kind": "checkpoint", "path": "..."}'
+        )
+    found = Checkpoint.open(Path(student["path"]), teacher, seed)
+    _check_length(found.model, max_length, "checkpoint")
+    return found, {**settings, "student": {key: value for key, value in student.items() if key != "path"}}
+
+
+def _params(
+    model: PreTrainedModel, layers: Sequence[int] | None, settings: Mapping[str, Any], checkpoint: Checkpoint | None
+) -> Distill:
     """The `distill` section that these settings make."""
     from potstill.models.families import layers_of
-    from potstill.models.student import check_plan
+    from potstill.models.student import check_layers, check_plan
 
-    available = len(layers_of(model))
-    chosen = list(range(0, available, 2) if layers is None else layers)
+    available = len(layers_of(model if checkpoint is None else checkpoint.model))
+    chosen = list(range(0, available, 1 if checkpoint is not None else 2) if layers is None else layers)
     defaults = {"epochs": 3, "learning_rate": 1e-4, "checkpoint_seconds": 1e9}
     params = parse_distill(defaults | dict(settings) | {"layers": chosen})
     kind = params.student.kind
-    if kind == "checkpoint":
-        raise ModelError(
-            "a student of kind checkpoint brings a tokenizer of its own, which takes a workspace (ingest.student); "
-            "take one of kind layers, distilbert, config or static"
-        )
     if kind == "static" and task_of(model) in OF_PLACES:
         raise ModelError(
             f"a static student answers about whole texts, a {task_of(model)} teacher about places in them; take "
@@ -279,6 +310,8 @@ def _params(model: PreTrainedModel, layers: Sequence[int] | None, settings: Mapp
         )
     if kind in ("layers", "distilbert"):
         check_plan(params, model)
+    if checkpoint is not None:
+        check_layers(params.layers, available, checkpoint.model.config.name_or_path, whose="checkpoint")
     return params
 
 
@@ -289,7 +322,8 @@ def _distilled(
     teachers: Sequence[_Teacher], made: _Student, seed: int, device: str, precision: str, work: Path
 ) -> Distilled:
     from potstill.distillation.composition import Blend, Distillation
-    from potstill.distillation.ensembles import average, ordered, pooled, side_by_side
+    from potstill.distillation.ensembles import average, ordered, side_by_side
+    from potstill.distillation.places import across, places_of
     from potstill.distillation.signals import StoredSignals
     from potstill.training.assistants import Teaching, through_assistants
     from potstill.training.loop import Setting
@@ -298,25 +332,30 @@ def _distilled(
     from potstill.training.together import objective_for, train_students
 
     first, weights, params = teachers[0], [one.weight for one in teachers], made.params
-    rows, dev, where = first.rows, first.dev, choose_device(device)
+    ours, where, task = made.own or first.given, choose_device(device), task_of(first.model)
+    rows, dev = ours.rows, ours.dev
     chosen, _ = choose_precision(precision, where, *product_size(first.model.config), work / "precision.json")
     setting = Setting("distill", params, seed, where, chosen, work / "checkpoints")
     # The teachers' logits are computed once; what terms need beside them is asked of the first, live.
-    learned = [ordered(predict_signals(one.model.to(where), one.rows, precision=chosen), one.order) for one in teachers]
-    held = [ordered(predict_logits(one.model, one.dev, precision=chosen), one.order) for one in teachers]
-    task = task_of(first.model)
-    answers = pooled(held, weights, task)
+    learned = [
+        ordered(predict_signals(one.model.to(where), one.given.rows, precision=chosen), one.order) for one in teachers
+    ]
+    source = average(StoredSignals(side_by_side(learned), np.arange(len(first.given.rows))), weights)
+    own = made.own if task in OF_PLACES else None
+    places = None if own is None else places_of(task, own.files, first.given.files)
+    answers = _answers_on_dev(teachers, own, chosen)
     gold = dev.labels if labelled(dev.labels).any() else _answered(task, answers, dev.labels)
 
     def score(model: PreTrainedModel) -> float:
         return SCORINGS[task].score(predict_logits(model, dev, device=where, precision=chosen), gold)
 
-    source = average(StoredSignals(side_by_side(learned), np.arange(len(rows))), weights)
     teaching = through_assistants(params, Teaching(first.model, source, params.layers), rows, score, setting)
     each = [teaching.layers] if params.mutual is None else params.mutual.students
-    logits_alone = Distillation(teaching.source, Blend(params.temperature, params.alpha, task))
+    told = teaching.source if places is None else across(teaching.source, first.given.rows, places)
+    logits_alone = Distillation(told, Blend(params.temperature, params.alpha, task))
     students = [made.start(teaching.model, layers, rows, logits_alone, seed) for layers in each]
-    objective = objective_for(params, students, teaching, setting)
+    teacher_rows = None if made.own is None else first.given.rows
+    objective = objective_for(params, students, teaching, setting, teacher_rows, places)
     for line in objective.describe():
         say(f"distill: {line}")
     student = students[train_students(students, objective, rows, score, setting).place]
@@ -324,6 +363,24 @@ def _distilled(
     return Distilled(
         student.cpu(), made.words, report | _scores(task, predict_logits(student, dev), answers, dev.labels)
     )
+
+
+def _answers_on_dev(teachers: Sequence[_Teacher], own: GivenRows | None, precision: Precision) -> npt.NDArray[Any]:
+    """The teachers' answers to dev, together; where they are places in a text, in the student's own tokens."""
+    from potstill.distillation.ensembles import average, ordered, pooled, side_by_side
+    from potstill.distillation.places import across, answers_across, places_of
+    from potstill.distillation.signals import StoredSignals
+    from potstill.training.predict import predict_logits, predict_signals
+
+    first, weights = teachers[0], [one.weight for one in teachers]
+    task, dev = task_of(first.model), first.given.dev
+    if own is None:
+        held = [ordered(predict_logits(one.model, one.given.dev, precision=precision), one.order) for one in teachers]
+        return pooled(held, weights, task)
+    held = [ordered(predict_signals(one.model, one.given.dev, precision=precision), one.order) for one in teachers]
+    source = average(StoredSignals(side_by_side(held), np.arange(len(dev))), weights)
+    places = places_of(task, own.dev_files, first.given.dev_files)
+    return answers_across(across(source, dev, places), own.dev, task)
 
 
 def _answered(task: TaskKind, logits: npt.NDArray[Any], labels: Labels) -> Labels:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,23 @@ Label = Any
 DEV_SHARE = 0.1
 
 
+@dataclass(frozen=True)
+class GivenRows:
+    """Token ids and labels for training and for dev.
+
+    Attributes:
+        rows: for training.
+        dev: for dev.
+        files: where answers are places in a text, what `rows` are of, as the tokenize stage writes it.
+        dev_files: what `dev` is of.
+    """
+
+    rows: TokenDataset
+    dev: TokenDataset
+    files: list[Path] = field(default_factory=list)
+    dev_files: list[Path] = field(default_factory=list)
+
+
 def given_rows(
     words: PreTrainedTokenizerBase,
     model: PreTrainedModel,
@@ -42,18 +59,21 @@ def given_rows(
     dev: tuple[Sequence[Text], Sequence[Label] | None] | None,
     max_length: int,
     seed: int,
-) -> tuple[TokenDataset, TokenDataset]:
+    folder: Path,
+) -> GivenRows:
     """Token ids and labels for training and for dev.
 
     Args:
-        words: the teacher's tokenizer.
-        model: the teacher; of entities with its labels in the order of `tag_set` (`by_tag_set`).
+        words: the model's tokenizer.
+        model: the teacher, or a student with a tokenizer of its own; of entities with its labels in the order of
+            `tag_set` (`by_tag_set`).
         texts: to learn from.
         labels: of texts; None: none.
         transfer: further texts, without labels.
         dev: texts and labels; None: a tenth of `texts`, drawn by the seed.
         max_length: longest row in tokens.
         seed: of that draw.
+        folder: for files; made here. What is returned does not need it, but for the files themselves.
 
     Raises:
         EmptyDataError: too few texts.
@@ -71,19 +91,21 @@ def given_rows(
             raise EmptyDataError(f"{name} has {len(group)} texts; give some more")
         if gold is not None and len(gold) != len(group):
             raise LabelError(f"{name} has {len(group)} texts and {len(gold)} labels; give one label for each text")
-    found = {
-        name: _tokenized(words, model, name, group, gold, max_length)
-        for name, (group, gold) in groups.items()
-        if name != "texts"
-    }
+    folder.mkdir(parents=True)
+    cut = _Cut(words, model, max_length, folder)
+    found = {name: cut(name, name, group, gold) for name, (group, gold) in groups.items() if name != "texts"}
     chosen = np.arange(len(texts))
     if dev is None:
         order = np.random.default_rng(seed).permutation(len(texts))
         held = max(round(DEV_SHARE * len(texts)), 1)
         chosen = np.sort(order[held:])
-        found["dev"] = _tokenized(words, model, "texts", *_some(texts, labels, np.sort(order[:held])), max_length)
-    learned = _tokenized(words, model, "texts", *_some(texts, labels, chosen), max_length)
-    return TokenDataset.concatenate([learned, *([found["transfer"]] if transfer else [])]), found["dev"]
+        found["dev"] = cut("dev", "texts", *_some(texts, labels, np.sort(order[:held])))
+    found["train"] = cut("train", "texts", *_some(texts, labels, chosen))
+    learned = ["train", *(["transfer"] if transfer else [])]
+    rows = TokenDataset.concatenate([found[name] for name in learned])
+    if task_of(model) not in OF_PLACES:
+        return GivenRows(rows, found["dev"])
+    return GivenRows(rows, found["dev"], [cut.file(name) for name in learned], [cut.file("dev")])
 
 
 def by_tag_set(model: PreTrainedModel) -> PreTrainedModel:
@@ -192,6 +214,27 @@ def _indices(model: PreTrainedModel, name: str, labels: Sequence[Any]) -> Ints:
     return np.array([known[value] for value in values], dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """What cuts texts into a model's tokens."""
+
+    words: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    max_length: int
+    folder: Path
+
+    def file(self, split: str) -> Path:
+        """The file of a split, where answers are places in a text."""
+        return self.folder / f"{split}.arrow"
+
+    def __call__(self, split: str, name: str, texts: Sequence[Text], labels: Sequence[Label] | None) -> TokenDataset:
+        """Rows of token ids; `name` is what a sentence calls the texts."""
+        if task_of(self.model) not in OF_PLACES:
+            return _tokenized(self.words, self.model, name, texts, labels, self.max_length)
+        table = _table(self.model, name, texts, labels)
+        return _marked(self.words, self.model, table, self.max_length, self.file(split))
+
+
 def _tokenized(
     words: PreTrainedTokenizerBase,
     model: PreTrainedModel,
@@ -200,9 +243,7 @@ def _tokenized(
     labels: Sequence[Label] | None,
     max_length: int,
 ) -> TokenDataset:
-    """Rows of token ids, with segment ids for pairs where the teacher's class has them."""
-    if task_of(model) in OF_PLACES:
-        return _marked(words, model, _table(model, name, texts, labels), max_length)
+    """Rows of token ids, with segment ids for pairs where the model's class has them."""
     from potstill.models.families import tells_texts_apart
 
     columns = list(zip(*texts, strict=True)) if texts and not isinstance(texts[0], str) else [texts]
@@ -262,18 +303,17 @@ def _classes(row: Tagged, known: Mapping[str, int], where: str) -> list[list[int
     return [[unit.start, unit.end, known[tag]] for unit, tag in zip(row.units, tags, strict=True)]
 
 
-def _marked(words: PreTrainedTokenizerBase, model: PreTrainedModel, table: pa.Table, max_length: int) -> TokenDataset:
+def _marked(
+    words: PreTrainedTokenizerBase, model: PreTrainedModel, table: pa.Table, max_length: int, path: Path
+) -> TokenDataset:
     """The tokens of such rows, as the tokenize stage writes them."""
     from potstill.data.tokenization import write_tokens
     from potstill.models.families import tells_texts_apart
 
-    tokenizer = backend_of(words, max_length)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.arrow"
-        types = "text_pair" in table.column_names and tells_texts_apart(model.config.to_dict())
-        write_tokens(table, tokenizer, path, token_types=types)
-        # Mapped: the rows stay when the file's name goes.
-        return TokenDataset.open(path, words.pad_token_id or 0)
+    types = "text_pair" in table.column_names and tells_texts_apart(model.config.to_dict())
+    write_tokens(table, backend_of(words, max_length), path, token_types=types)
+    # Mapped: the rows stay when the file's name goes.
+    return TokenDataset.open(path, words.pad_token_id or 0)
 
 
 def backend_of(words: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:

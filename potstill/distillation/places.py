@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from potstill.config import TaskKind
-from potstill.data.batches import TokenDataset
+from potstill.data.batches import TokenDataset, ragged
 from potstill.distillation.alignment import AcrossUnits, UnitPlaces, unit_places
 from potstill.distillation.answer_alignment import AcrossWindows, AnswerPlaces, answer_places
+from potstill.distillation.outputs import answers_of
 from potstill.distillation.teachers import Source
 
 Places: TypeAlias = UnitPlaces | AnswerPlaces
@@ -35,3 +39,18 @@ def across(source: Source, rows: TokenDataset, places: Places) -> Source:
     if isinstance(places, AnswerPlaces):
         return AcrossWindows(source, rows, places)
     return AcrossUnits(source, rows, places)
+
+
+def answers_across(source: Source, rows: TokenDataset, task: TaskKind) -> npt.NDArray[Any]:
+    """What a source says of a student's rows, in the form that `predict_logits` has.
+
+    Args:
+        source: of `across`.
+        rows: the student's.
+        task: one whose answers are places in a text.
+    """
+    found = []
+    for row in range(len(rows)):
+        batch = rows.batch(np.array([row]))
+        found.append(answers_of(source(batch), batch).at(1.0, task).numpy())
+    return ragged([one[0] for one in found]) if task == "question_answering" else np.concatenate(found)

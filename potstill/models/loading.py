@@ -13,7 +13,7 @@ from potstill.errors import LabelCountError, ModelError, UnsafeFileError
 from potstill.models.heads import HEADS, task_named
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Formats that can run code when they are opened.
 UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt"}
@@ -92,6 +92,25 @@ def load_classifier(
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise ModelError(f"{folder} cannot be loaded as a {kind.name}: {' '.join(str(error).split())[:300]}") from error
     loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def load_words(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies beside a model.
+
+    Raises:
+        ModelError: there is none, or it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{folder} has no tokenizer that can be loaded; save it there or give one: {reason}"
+        ) from error
+    loaded: PreTrainedTokenizerBase = found
     return loaded
 
 

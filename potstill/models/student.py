@@ -38,8 +38,10 @@ _HEADS = {
 _DISTILBERT_EPS = 1e-12
 
 
-def check_layers(layers: Sequence[int], available: int, where: str, key: str = "distill.layers") -> None:
-    """Refuse layers that the teacher does not have.
+def check_layers(
+    layers: Sequence[int], available: int, where: str, key: str = "distill.layers", whose: str = "teacher"
+) -> None:
+    """Refuse layers that a model, by default the teacher, does not have.
 
     Raises:
         ModelError: a layer is out of range, or there are none.
@@ -49,7 +51,7 @@ def check_layers(layers: Sequence[int], available: int, where: str, key: str = "
     beyond = [layer for layer in layers if not 0 <= layer < available]
     if beyond:
         raise ModelError(
-            f"{key} names layer {beyond[0]}, but the teacher in {where} has {available} layers (0 to {available - 1})"
+            f"{key} names layer {beyond[0]}, but the {whose} in {where} has {available} layers (0 to {available - 1})"
         )
 
 

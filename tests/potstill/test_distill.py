@@ -271,7 +271,7 @@ def test_a_student_of_another_kind_or_a_narrower_one(
 def test_what_it_cannot_make_is_said_and_not_left_out(teacher: Path) -> None:
     with pytest.raises(PotstillError, match="mixup asks one live teacher about blends of rows, but there are several"):
         distill([teacher, teacher], TEXTS, LABELS, mixup={}, **QUICK)
-    with pytest.raises(PotstillError, match="brings a tokenizer of its own, which takes a workspace"):
+    with pytest.raises(PotstillError, match="starts from another encoder; name its folder: student="):
         distill(teacher, TEXTS, LABELS, student={"kind": "checkpoint"}, **QUICK)
 
 
@@ -381,3 +381,65 @@ def test_teachers_of_places_have_one_tokenizer_and_bio_labels(
     unnamed = load_classifier(tiny_base, ["LABEL_0", "LABEL_1", "LABEL_2"], "token_classification")
     with pytest.raises(PotstillError, match="labels are LABEL_0, LABEL_1, LABEL_2, not O and for each type B-TYPE"):
         distill(unnamed, SENTENCES, tokenizer=other, **QUICK)
+
+
+# --- a student from another encoder -----------------------------------------------------------------------------------
+
+
+def checkpoint(folder: Path) -> dict[str, str]:
+    return {"kind": "checkpoint", "path": str(folder)}
+
+
+@pytest.mark.parametrize("teachers", [1, 2])
+def test_a_checkpoint_has_its_own_tokenizer(
+    teachers: int, teacher: Path, others: dict[str, Path], other_base: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer, pipeline
+
+    given = [teacher, others["turned"]][:teachers]
+    found = distill(given, TEXTS, LABELS, student=checkpoint(other_base), transfer=["one more"], **QUICK)
+    assert set(found.report) == {"rows", "dev_rows", "agreement", "kl", "accuracy", "teacher_accuracy"}
+    assert (found.student.config.num_hidden_layers, found.student.config.hidden_size) == (3, 16)
+    assert found.student.config.id2label == {0: "negative", 1: "positive"}
+    assert found.tokenizer.get_vocab() == AutoTokenizer.from_pretrained(other_base).get_vocab()
+    found.save_pretrained(tmp_path)
+    assert pipeline("text-classification", model=str(tmp_path))("superb")[0]["label"] in {"negative", "positive"}
+
+
+def test_a_checkpoint_with_the_teachers_tokenizer_is_compared_by_token(teacher: Path, tiny_base: Path) -> None:
+    hidden = [{"kind": "hidden"}]
+    found = distill(teacher, TEXTS, LABELS, student=checkpoint(tiny_base), layers=[0, 3], terms=hidden, **QUICK)
+    assert found.student.config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("task", MARKED)
+def test_places_are_learned_through_characters(task: str, markers: dict[str, list[Path]], other_base: Path) -> None:
+    """Of two teachers, in other windows than theirs; the student comes nearer to them, with gold labels and without."""
+    texts, labels, _ = MARKED[task]
+    settings: dict[str, Any] = QUICK | {"max_length": 48, "student": checkpoint(other_base), "batch_tokens": 512}
+    first, last = (
+        distill(markers[task], texts[:20], **settings | {"epochs": epochs, "learning_rate": rate}).report
+        for epochs, rate in ((1, 1e-12), (3, 0.02))
+    )
+    assert set(first) == {"rows", "dev_rows", "agreement", "kl"}
+    assert last["kl"] < 0.8 * first["kl"]
+    told = distill(markers[task][0], texts[:20], labels[:20], **settings).report
+    assert set(told) == {"rows", "dev_rows", "agreement", "kl", "f1", "teacher_f1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"terms": [{"kind": "hidden"}]}, "the loss term hidden compares token by token"),
+        ({"mixup": {}}, "mixup blends rows token by token"),
+        ({"layers": [0, 3]}, "names layer 3, but the checkpoint in .* has 3 layers"),
+        ({"max_length": 200}, "set it from 3 to the teacher's 64 positions"),
+        ({"student": {"kind": "checkpoint", "path": "nowhere"}}, "nowhere has no config.json"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit(
+    changes: dict[str, Any], message: str, teacher: Path, other_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potstill.training.together.train", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(PotstillError, match=message):
+        distill(teacher, TEXTS, LABELS, **({"student": checkpoint(other_base)} | QUICK | changes))

@@ -1,0 +1,57 @@
+"""An encoder of another family or size that a student starts from, with the tokenizer that it came with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from potstill.data.given import backend_of
+from potstill.data.windows import uncut
+from potstill.models.families import tells_texts_apart
+from potstill.models.heads import task_of
+from potstill.models.loading import load_classifier, load_words
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a student of kind checkpoint starts from.
+
+    Attributes:
+        model: the encoder with a fresh head of the teacher's labels.
+        words: its tokenizer.
+    """
+
+    model: PreTrainedModel
+    words: PreTrainedTokenizerBase
+
+    @classmethod
+    def open(cls, folder: Path, teacher: PreTrainedModel, seed: int) -> Checkpoint:
+        """Read a `save_pretrained` folder.
+
+        Args:
+            folder: with a tokenizer.
+            teacher: says the task and the labels.
+            seed: of the head; torch's own random state stays as it is.
+
+        Raises:
+            UnsafeFileError, ModelError: see `load_classifier` and `load_words`.
+        """
+        labels = [str(name) for _, name in sorted(teacher.config.id2label.items())]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(load_classifier(folder, labels, task_of(teacher)), load_words(folder))
+
+    def reads_as(self, teacher: PreTrainedModel, words: PreTrainedTokenizerBase) -> bool:
+        """Whether its tokens of a text are those of a teacher with this tokenizer.
+
+        Raises:
+            ModelError: a tokenizer has no fast form.
+        """
+        mine, theirs = (uncut(backend_of(one, 1)).to_str() for one in (self.words, words))
+        return mine == theirs and len({tells_texts_apart(one.config.to_dict()) for one in (self.model, teacher)}) == 1
