@@ -26,6 +26,8 @@ from potstill.models.loading import load_classifier
 from potstill.models.vocabulary import dropped_words
 from potstill.serving.runtime import Student
 from potstill.training.predict import predict_logits
+from tests.conftest import generate_rows
+from tests.marked import write_jsonl
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
 PREPARED = ("ingest", "prepare", "validate", "tokenize")
@@ -334,6 +336,28 @@ def test_a_checkpoint_with_the_teachers_tokenizer_shares_its_tokens(
     assert not (folder / "data/tokens/student").exists()
     assert not (folder / "data/tokens/whole").exists()
     assert load_classifier(folder / "data/distilled").config.num_hidden_layers == 1
+
+
+def test_a_checkpoint_of_pairs_has_the_segments_that_its_teacher_lacks(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import DistilBertConfig, DistilBertModel
+
+    config = DistilBertConfig(vocab_size=200, dim=8, n_heads=2, hidden_dim=8, n_layers=2, max_position_embeddings=64)
+    teacher = tmp_path / "teacher"
+    DistilBertModel(config).save_pretrained(teacher)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_base / name, teacher)
+    pairs = [{"one": text, "other": text[::-1], "label": label} for text, label in generate_rows(120)]
+    folder = make_workspace(
+        tmp_path / "w", write_jsonl(tmp_path / "rows.jsonl", pairs), teacher,
+        prepare={"text": ["one", "other"]}, distill={"student": {"kind": "checkpoint"}},
+        ingest={"student": {"kind": "file", "path": str(tiny_base)}},
+    )  # fmt: skip
+    run_stages(*PREPARED, monkeypatch=monkeypatch, folder=folder)
+    tokens = folder / "data/tokens"
+    types = [read_json(place / "info.json")["token_types"] for place in (tokens, tokens / "student")]
+    assert types == [False, True]
 
 
 def test_losses_by_token_are_refused_where_the_checkpoint_splits_otherwise(
