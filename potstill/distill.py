@@ -344,7 +344,8 @@ def _distilled(
     own = made.own if task in OF_PLACES else None
     places = None if own is None else places_of(task, own.files, first.given.files)
     answers = _answers_on_dev(teachers, own, chosen)
-    gold = dev.labels if labelled(dev.labels).any() else _answered(task, answers, dev.labels)
+    labels = dev.whole_labels
+    gold = labels if labelled(labels).any() else _answered(task, answers, labels)
 
     def score(model: PreTrainedModel) -> float:
         return SCORINGS[task].score(predict_logits(model, dev, device=where, precision=chosen), gold)
@@ -360,9 +361,7 @@ def _distilled(
         say(f"distill: {line}")
     student = students[train_students(students, objective, rows, score, setting).place]
     report = {"rows": float(len(rows)), "dev_rows": float(len(dev))}
-    return Distilled(
-        student.cpu(), made.words, report | _scores(task, predict_logits(student, dev), answers, dev.labels)
-    )
+    return Distilled(student.cpu(), made.words, report | _scores(task, predict_logits(student, dev), answers, labels))
 
 
 def _answers_on_dev(teachers: Sequence[_Teacher], own: GivenRows | None, precision: Precision) -> npt.NDArray[Any]:

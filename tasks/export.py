@@ -47,7 +47,7 @@ def run(stage: Stage) -> Result:
                 # One row a call, as it is served: dynamic INT8 scales depend on who shares the batch.
                 "int8": onnx_logits(folder / "student.int8.onnx", dev, batch_tokens=1),
             }
-        parity = {variant: compare(reference, found, dev.labels, task) for variant, found in logits.items()}
+        parity = {variant: compare(reference, found, dev.whole_labels, task) for variant, found in logits.items()}
         _require_parity(parity["fp32"], limits)
         variant, why = _choose(parity["int8"], limits, scoring_of(stage))
         write_json(folder / "parity.json", {name: found.as_dict() for name, found in parity.items()})

@@ -97,7 +97,7 @@ def dev_score(
 
     def score(model: PreTrainedModel) -> Score:
         logits = predict_logits(model, dev, device=setting.device, precision=setting.precision)
-        found = scoring.score(logits, dev.labels)
+        found = scoring.score(logits, dev.whole_labels)
         return found if teacher is None else (found, scoring.agreement(teacher, logits))
 
     return score

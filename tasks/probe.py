@@ -113,7 +113,7 @@ class _Probe:
         agreement, distance = likeness(
             *(Answers(side, 1.0, 0, 0, self.task) for side in (self.answers, logits))
         ).values()
-        score = self.scoring.score(logits, self.dev.labels)
+        score = self.scoring.score(logits, self.dev.whole_labels)
         return Probed(tuple(layers), agreement, distance, score, time.monotonic() - start)
 
     def _agreement(self, setting: Setting) -> Callable[[PreTrainedModel], float]:

@@ -68,15 +68,15 @@ def run(stage: Stage) -> Result:
         if len(plans) > 1:
             say(f"teacher: {plan.name}, {number + 1} of {len(plans)}, {_counts(plan)}")
         outcomes.append(kept(folders[number]) or _made(stage, plan, number, folders[number]))
-    weights, labels = [plan.weight for plan in plans], open_split(stage, "dev").labels
+    weights, dev = [plan.weight for plan in plans], open_split(stage, "dev")
     logits = pooled([signals(folder) for folder in folders], weights, task)
-    temperature = calibrated(task, logits, labels)
-    score = scoring.score(logits, labels) if len(plans) > 1 else outcomes[0].score
+    temperature = calibrated(task, logits, dev.labels)
+    score = scoring.score(logits, dev.whole_labels) if len(plans) > 1 else outcomes[0].score
     with whole_folder(stage.outs["teacher"]) as out:
         members = [_placed(stage, out, plan, number, folders[number]) for number, plan in enumerate(plans)]
         write_members(out, members)
         if temperature is not None:
-            write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(labels)})
+            write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
         write_manifest(out, {scoring.dev_key: score})
     alone = [outcome.score for outcome in outcomes]
     together = f" of {len(plans)} models together ({min(alone):.4f} to {max(alone):.4f} alone)"
@@ -129,7 +129,7 @@ def _made(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
     with stage.work("inference"):
         logits = predict_logits(model, dev)
     if plan.fine_tuned:
-        outcome.score = scoring_of(stage).score(logits, dev.labels)
+        outcome.score = scoring_of(stage).score(logits, dev.whole_labels)
     labels = tokens_info(stage)["labels"]
     if plan.labels != labels:
         order = label_order(plan.labels, labels)

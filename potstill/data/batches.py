@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from potstill.config import TaskKind
 from potstill.data.alignment import IGNORED, flat_labels
@@ -117,6 +119,7 @@ class TokenDataset:
         labels: see below.
         pad: token id of padding.
         starts: [rows] where in `flat` each row starts; None: one after the other.
+        texts: [rows] number of the text that each row is a window of; None: each row is a text.
 
     Attributes:
         labels: [rows, ...] gold labels in the task's form.
@@ -131,11 +134,12 @@ class TokenDataset:
         labels: Labels,
         pad: int,
         starts: Ints | None = None,
+        texts: Ints | None = None,
     ) -> None:
         self._flat = flat if isinstance(flat, Flat) else Flat([flat])
         self._types = Flat([types]) if isinstance(types, np.ndarray) else types
         self._pad = pad
-        self.lengths, self.labels = lengths, labels
+        self.lengths, self.labels, self._texts = lengths, labels, texts
         self._starts = np.concatenate([[0], np.cumsum(lengths)])[:-1].astype(np.int64) if starts is None else starts
 
     @classmethod
@@ -151,11 +155,12 @@ class TokenDataset:
             typed = "token_type_ids" in table.column_names
             types = mapped_lists(table, "token_type_ids", np.int8)[0] if typed else None
             labels = label_array(table.column("label"))
+            texts = _texts(table.column("id")) if table.schema.field("label").type == TOKEN_LABELS else None
         except (OSError, KeyError, pa.ArrowInvalid) as error:
             raise FormatError(
                 f"{path} is not an Arrow file of token ids ({error}); run the tokenize stage again"
             ) from error
-        return cls(ids, lengths, types, labels, pad_token_id)
+        return cls(ids, lengths, types, labels, pad_token_id, texts=texts)
 
     @classmethod
     def concatenate(cls, parts: Sequence[TokenDataset]) -> TokenDataset:
@@ -169,17 +174,30 @@ class TokenDataset:
             np.concatenate([part.labels for part in parts]),
             parts[0]._pad,
             np.concatenate([part._starts + first for part, first in zip(parts, before[:-1], strict=True)]),
+            _joined([part._texts for part in parts]),
         )
 
     def select(self, rows: Ints) -> TokenDataset:
         """The given rows, in that order."""
         return TokenDataset(
-            self._flat, self.lengths[rows], self._types, self.labels[rows], self._pad, self._starts[rows]
-        )
+            self._flat, self.lengths[rows], self._types, self.labels[rows], self._pad, self._starts[rows],
+            None if self._texts is None else self._texts[rows],
+        )  # fmt: skip
+
+    @cached_property
+    def whole_labels(self) -> Labels:
+        """Gold labels as they are scored: of windows of texts with entities, those of a text one after the other.
+
+        Each unit is asked of one window, so that an entity at a border is whole again.
+        """
+        if self._texts is None or not len(self):
+            return self.labels
+        ends = np.flatnonzero(np.diff(self._texts)) + 1
+        return ragged([np.concatenate(part) for part in np.split(self.labels, ends)])
 
     def with_labels(self, labels: Labels) -> TokenDataset:
         """The same rows with other gold labels."""
-        return TokenDataset(self._flat, self.lengths, self._types, labels, self._pad, self._starts)
+        return TokenDataset(self._flat, self.lengths, self._types, labels, self._pad, self._starts, self._texts)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -318,6 +336,22 @@ def _combined(column: pa.ChunkedArray) -> pa.Array:
     combined = column.combine_chunks()
     # Arrow gives a chunked array without chunks for a column without rows.
     return combined if not isinstance(combined, pa.ChunkedArray) else pa.array([], type=combined.type)
+
+
+def _texts(column: pa.ChunkedArray) -> Ints:
+    """[rows] number of the text of each row, from ids of texts whose windows follow each other."""
+    ids = _combined(column)
+    other = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    return np.concatenate([np.zeros(min(len(ids), 1), dtype=np.int64), np.cumsum(other)])
+
+
+def _joined(parts: Sequence[Ints | None]) -> Ints | None:
+    """Numbers of texts over several datasets, no two of which share a text."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    before = np.cumsum([0, *(int(part.max(initial=-1)) + 1 for part in known)])
+    return np.concatenate([part + first for part, first in zip(known, before[:-1], strict=True)])
 
 
 def mapped_lists(table: pa.Table, name: str, kind: npt.DTypeLike) -> tuple[Flat, Ints]:

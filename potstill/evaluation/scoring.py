@@ -56,7 +56,12 @@ def _r_squared(logits: Floats, labels: Labels) -> float:
 
 
 def entity_f1(logits: Floats, labels: Labels) -> float:
-    """Micro F1 by entity over the tokens that are asked: [answers, classes] logits, [rows] objects of token labels."""
+    """Micro F1 by entity over the tokens that are asked.
+
+    Args:
+        logits: [answers, classes].
+        labels: [texts] objects, the token labels of each (`TokenDataset.whole_labels`).
+    """
     flat = flat_labels(labels)
     asked = np.array([(row != IGNORED).sum() for row in labels], dtype=np.int64)
     return count_entities(flat[flat != IGNORED], logits.argmax(axis=1), asked, logits.shape[1] // 2).f1

@@ -9,6 +9,7 @@ from potstill.data.alignment import IGNORED, UNANSWERED
 from potstill.data.batches import SPAN, TokenDataset, labelled
 from potstill.data.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts
 from potstill.data.tokenization import load_tokenizer, write_tokens
+from potstill.evaluation.scoring import entity_f1
 
 TEXT = "the doctor and the village story"
 
@@ -76,3 +77,24 @@ def test_windows_of_a_question(tiny_base: Path, tmp_path: Path) -> None:
     assert batch.answers is not None
     assert (batch.answers == (batch.attention_mask == 1)).all()
     assert batch.gold.tolist() == [True] * (len(ids) - 1) + [False]
+
+
+def test_an_entity_at_the_border_of_windows_is_whole_where_it_is_scored(tiny_base: Path, tmp_path: Path) -> None:
+    """However its windows are selected and joined; each unit is in one of them."""
+    text = " ".join(["movie"] * 20)
+    marks = [[[at * 6, at * 6 + 5, 1 if at % 5 == 0 else 2] for at in range(20)], [[0, 5, 0]], None]
+    table = tags_table([text, "movie", text], marks)
+    write_tokens(table, load_tokenizer(tiny_base, 12), tmp_path / "a.arrow", stride=3)
+    dataset = TokenDataset.open(tmp_path / "a.arrow", 0)
+    assert len(dataset) > 3
+    classes = [row[row != IGNORED].tolist() for row in dataset.whole_labels]
+    assert classes == [[tag for _, _, tag in marks[0] or []], [0], [UNANSWERED] * 20]
+    logits = np.eye(5)[np.concatenate(classes[:2])]
+    labelled_rows = dataset.select(np.flatnonzero(labelled(dataset.labels)))
+    assert entity_f1(logits, labelled_rows.whole_labels) == 1.0
+    broken = logits.copy()
+    broken[7] = np.eye(5)[0]  # the third of an entity of five: both windows have a part of it
+    assert entity_f1(broken, labelled_rows.whole_labels) == 2 * 3 / (4 + 5)
+    twice = TokenDataset.concatenate([dataset, dataset]).whole_labels
+    assert [len(row) for row in twice] == [len(row) for row in dataset.whole_labels] * 2
+    assert dataset.select(np.array([], dtype=np.int64)).whole_labels.tolist() == []
