@@ -39,7 +39,16 @@ def _numbers(count: int) -> list[dict[str, Any]]:
     return [{"text": text, "stars": text.count("o") - 4.0} for text in sorted(texts)]
 
 
+def _several(count: int) -> list[dict[str, Any]]:
+    labels = {"vowels": "ou", "places": "indow"}
+    rows = _numbers(count)
+    return [
+        {"text": row["text"], "labels": [name for name, part in labels.items() if part in row["text"]]} for row in rows
+    ]
+
+
 CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "multi_label": (_several(160), {"label": {"kind": "column", "column": "labels"}}),
     "regression": (_numbers(160), {"label": {"kind": "number", "column": "stars"}}),
     "token_classification": (
         tagged_rows(160), {"text": "tokens", "label": {"kind": "tags", "column": "tags"}},
@@ -109,12 +118,13 @@ def check_search_and_probe(task: Any, said: Callable[[], str]) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_numbers_are_searched_and_probed_by_their_own_score(
-    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("task", ["regression", "multi_label"])
+def test_other_answers_than_classes_are_searched_and_probed_by_their_own_score(
+    task: str, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = _workspace(tmp_path, "regression", tiny_base)
+    folder = _workspace(tmp_path, task, tiny_base)
     run_stages(*UP_TO_SIGNALS, monkeypatch=monkeypatch, folder=folder)
-    check_search_and_probe("regression", lambda: capsys.readouterr().out)
+    check_search_and_probe(task, lambda: capsys.readouterr().out)
 
 
 def test_a_search_without_a_loss_of_the_task_is_refused(

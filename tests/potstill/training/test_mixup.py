@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from potstill.config import Distill, Mixup
-from potstill.data.batches import Batch
+from potstill.data.batches import SPAN, Batch, TokenDataset, ragged
 from potstill.distillation.composition import distillation
 from potstill.distillation.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.signals import StoredSignals
@@ -17,7 +17,7 @@ from potstill.errors import ModelError, SignalError
 from potstill.models.student import student_from_layers
 from potstill.training.loop import Setting, train
 from potstill.training.mixup import MixedBatch, mix, mixed_embeddings
-from potstill.training.predict import model_inputs, predict_logits
+from potstill.training.predict import model_inputs, predict_logits, predict_signals
 from tests.potstill.models.tiny import make
 from tests.potstill.training.test_adversarial import rows
 
@@ -86,16 +86,28 @@ class Watched(LiveTeacher):
         return found
 
 
+def marked(head: str, count: int) -> TokenDataset:
+    """Rows with labels of a head's form; where tokens answer every second one is asked, and some have no gold."""
+    found = rows(count)
+    if head == "ForTokenClassification":
+        tags = [np.where(np.arange(length) % 2, -100, length % 3 - 1) for length in found.lengths.tolist()]
+        found.labels = ragged(tags)
+    elif head == "ForQuestionAnswering":
+        found.labels = np.array([(row % 3 - 1, row % 3 - 1) for row in range(count)], dtype=SPAN)
+    return found
+
+
+@pytest.mark.parametrize("head", ["ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"])
 def test_teacher_and_student_see_the_same_blend_and_its_loss_is_added(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teacher, data = make("bert"), rows(24)
+    teacher, data = make("bert", head, num_labels=2 if head == "ForQuestionAnswering" else 3), marked(head, 24)
     plan = Distill(
         epochs=1, learning_rate=1e-3, batch_tokens=4096, dropout=0.0, layers=[0, 1, 2, 3], alpha=1.0,
         mixup=Mixup(alpha=1.0, weight=0.5),
     )  # fmt: skip
     student = student_from_layers(teacher, plan.layers)
-    stored = StoredSignals(predict_logits(teacher, data), np.arange(len(data)))
+    stored = StoredSignals(predict_signals(teacher, data), np.arange(len(data)))
     Watched.calls = []
     monkeypatch.setattr("potstill.distillation.composition.LiveTeacher", Watched)
     goal = distillation(plan, student, teacher, stored, device=CPU, precision="fp32", seed=1)
@@ -106,8 +118,10 @@ def test_teacher_and_student_see_the_same_blend_and_its_loss_is_added(
     assert last["loss_mixup"] == pytest.approx(0.0, abs=1e-6)
     ((batch, answer),) = Watched.calls
     assert isinstance(batch, MixedBatch)
-    clean = torch.from_numpy(predict_logits(teacher, data)[batch.rows])
-    assert float((answer.logits - clean).abs().max()) > 1e-3
+    assert set(batch.labels.ravel().tolist()) == {-1}
+    clean = stored(data.batch(batch.rows)).logits
+    real = torch.from_numpy(batch.attention_mask).bool() if clean.dim() == 3 else slice(None)
+    assert float((answer.logits - clean)[real].abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
