@@ -101,7 +101,9 @@ def answer_places(student: Sequence[Path], teacher: Sequence[Path]) -> AnswerPla
     firsts, windows = [0], []
     for window, question in enumerate(mine):
         start, end = ours.extent(window)
-        windows += [other for other, begin, finish in seen[question] if begin < end and finish > start]
+        sees = [other for other, begin, finish in seen[question] if begin < end and finish > start]
+        # Where none does, to any of them an answer here would be beyond what it reads: none.
+        windows += sees or [seen[question][0][0]]
         firsts.append(len(windows))
     return AnswerPlaces(ours, theirs, np.array(firsts, dtype=np.int64), np.array(windows, dtype=np.int64))
 
@@ -121,8 +123,8 @@ def _opened(files: Sequence[Path]) -> tuple[Characters, list[tuple[int, str]]]:
 class AcrossWindows:
     """A source that answers a student's windows with what the teacher says of the same characters in its own.
 
-    Of one window of the teacher's with probabilities p over its first token (no answer) and its tokens of the context,
-    for either side (start, end):
+    Of one window of the teacher's, for either side (start, end), with p [tokens of the teacher's window] its
+    probabilities over the first token (no answer) and those of the context, and P [tokens of the student's window]:
 
     - The student's token that has the character where a teacher's token begins (for ends: with which it ends) gets that
       token's p: P(j) = sum of p(i) over the i that j has. What is not within the student's window is an answer beyond
@@ -130,8 +132,9 @@ class AcrossWindows:
     - An answer of which one side alone is within is none, as among gold labels: where the other side's share beyond is
       the larger, P is scaled by r = (1 - beyond of the other) / (1 - beyond), and P(none) takes the rest.
 
-    Its logits are log P(j) - log P(none), and 0 for none. Where several windows of the teacher's see a character, the
-    one that is surest of an answer there counts, as evaluation takes the best span over all windows.
+    The logits, [tokens of the student's window, 2], are log P(j) - log P(none), and 0 for none, which is the first
+    token; a loss softens them as a teacher's own. Where several windows of the teacher's see a character, the one that
+    is surest of an answer there counts, as evaluation takes the best span over all windows.
 
     Attributes:
         source: answers to the teacher's token ids.

@@ -173,6 +173,15 @@ def test_what_is_certain_stays_finite(tmp_path: Path) -> None:
         assert (found[:, 0] == 0).all()
 
 
+def test_where_the_teacher_sees_nothing_there_is_no_answer(tmp_path: Path) -> None:
+    mine, known, places, students, _ = joined(tmp_path, "bytes", "wordpiece", (30, 40), [" ", *contexts()])
+    assert max(students[0]["ends"]) == max(students[0]["starts"])  # white space has no width
+    batch = mine.batch(np.array([0]))
+    found = AcrossWindows(Given(torch.randn(len(known), 40, 2)), known, places)(batch).logits[0]
+    assert (found[0] == 0).all()
+    assert (found[1:] == NEVER).all()
+
+
 def test_files_of_other_questions_are_refused(tmp_path: Path) -> None:
     rows = contexts()
     student, other = written(tmp_path / "s", "bytes", rows, 40), written(tmp_path / "t", "bytes", rows[:-1], 40)
