@@ -6,6 +6,7 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-# Two workers, since many tests wait for servers; one thread each, since the two would fight over the cores.
+# A worker more than this machine has cores, since many tests wait for servers; one thread each, or they would fight over
+# the cores.
 export OMP_NUM_THREADS=1
-exec python -m pytest --numprocesses 2 --dist loadgroup "$@"
+exec python -m pytest --numprocesses 3 --dist loadgroup "$@"
