@@ -546,7 +546,11 @@ def test_a_worker_does_not_outlive_who_started_it_however_early_that_dies(packag
         process.kill()
         process.wait()
     (worker,) = workers
-    worker.wait(30)
+    try:
+        worker.wait(30)
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
 
 
 @pytest.mark.parametrize(
