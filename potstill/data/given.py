@@ -141,9 +141,10 @@ def by_all_labels(models: Sequence[PreTrainedModel]) -> tuple[list[PreTrainedMod
 
     Returns:
         the models, or copies of them where they lack labels; the labels that each answers itself, None: all; and all
-        labels, the first one's first. Of other tasks, and where all have the same, the models as they are.
+        labels, the first one's first. Of other tasks, where all have the same and where some have no names, the models
+        as they are.
     """
-    from potstill.models.loading import label_order, reorder_labels
+    from potstill.models.loading import label_order, reorder_labels, unnamed
 
     names = [[str(name) for _, name in sorted(model.config.id2label.items())] for model in models]
     spelled: dict[str, str] = {}
@@ -151,7 +152,7 @@ def by_all_labels(models: Sequence[PreTrainedModel]) -> tuple[list[PreTrainedMod
         spelled.setdefault(name.lower(), name)
     labels, own_labels = [*spelled.values()], [[spelled[name.lower()] for name in own] for own in names]
     several = all(task_of(model) == "multi_label" for model in models)
-    if not several or all(len(own) == len(labels) for own in own_labels):
+    if not several or any(map(unnamed, names)) or all(len(own) == len(labels) for own in own_labels):
         return list(models), [None] * len(models), names[0]
     found = [copy.deepcopy(model) for model in models]
     for model, own in zip(found, own_labels, strict=True):

@@ -200,8 +200,8 @@ def match_labels(names: Sequence[str], labels: Sequence[str], where: str) -> lis
             f"the teacher in {where} has {len(names)} labels ({', '.join(names[:8])}), the data has {len(wanted)} "
             f"({', '.join(wanted[:8])}); give a teacher of the same task or set teacher.fine_tuned to false"
         )
-    if all(name == f"LABEL_{index}" for index, name in enumerate(names)):
-        return list(range(len(names)))  # it never had names: prepare.labels gives the order
+    if unnamed(names):
+        return list(range(len(names)))  # prepare.labels gives the order
     lower = [name.lower() for name in names]
     missing = [label for label in wanted if label.lower() not in lower]
     if missing:
@@ -209,6 +209,11 @@ def match_labels(names: Sequence[str], labels: Sequence[str], where: str) -> lis
             f"the teacher in {where} does not know the label {missing[0]!r}; its labels are {', '.join(names[:8])}"
         )
     return [lower.index(label.lower()) for label in wanted]
+
+
+def unnamed(names: Sequence[str]) -> bool:
+    """Whether a teacher's labels never had names: those that transformers counts are none."""
+    return all(name == f"LABEL_{index}" for index, name in enumerate(names))
 
 
 def label_order(answered: Sequence[str], labels: Sequence[str]) -> list[int]:

@@ -197,6 +197,17 @@ def test_a_teacher_of_another_task_teaches_it(
     }
 
 
+def test_teachers_whose_labels_have_no_names_have_those_of_the_first(tiny_base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    words = AutoTokenizer.from_pretrained(tiny_base)
+    named, counted = (
+        load_classifier(tiny_base, names, "multi_label") for names in (["a", "b"], ["LABEL_0", "LABEL_1"])
+    )
+    found = distill([named, counted], TEXTS, tokenizer=words, layers=[0], **QUICK)
+    assert found.student.config.id2label == {0: "a", 1: "b"}
+
+
 def test_teachers_of_different_labels_make_one_student_of_all(
     tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
