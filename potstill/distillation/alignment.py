@@ -94,21 +94,16 @@ def _rows(path: Path) -> list[tuple[str, Ints, Ints]]:
 
 
 @dataclass(frozen=True)
-class AcrossUnits:
-    """A source that answers a student's tokens with what the teacher says of the same units in its own tokens.
-
-    As `data.alignment.unit_classes` reads a model: a unit that shares a token with an earlier one has its answer, B
-    turned into I, and a unit without a token is O.
+class AcrossTokens:
+    """A source that answers a student's tokens with what the teacher says in its own, which do not meet them.
 
     Attributes:
         source: answers to the teacher's token ids.
         rows: the teacher's rows.
-        places: where the answers to the student's rows are among them.
     """
 
     source: Source
     rows: TokenDataset
-    places: UnitPlaces
 
     @property
     def name(self) -> str:
@@ -118,6 +113,20 @@ class AcrossUnits:
     def supports(self, needs: Needs) -> bool:
         """Logits alone: the tokens of the two do not meet."""
         return not needs
+
+
+@dataclass(frozen=True)
+class AcrossUnits(AcrossTokens):
+    """A source that answers a student's tokens with what the teacher says of the same units in its own tokens.
+
+    As `data.alignment.unit_classes` reads a model: a unit that shares a token with an earlier one has its answer, B
+    turned into I, and a unit without a token is O.
+
+    Attributes:
+        places: where the answers to the student's rows are among the teacher's.
+    """
+
+    places: UnitPlaces
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
         """[batch, sequence of the student, ..., classes] logits, 0 where no answer is asked."""

@@ -15,11 +15,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from potstill.data.batches import Batch, Flat, Ints, TokenDataset, mapped_lists
+from potstill.data.batches import Batch, Flat, Ints, mapped_lists
 from potstill.data.windows import NONE, NOWHERE
-from potstill.distillation.alignment import NEVER, carried
+from potstill.distillation.alignment import NEVER, AcrossTokens, carried
 from potstill.distillation.outputs import LOGITS, Needs, Outputs
-from potstill.distillation.teachers import Source
 from potstill.errors import SignalError
 
 # Behind every character of a context.
@@ -120,7 +119,7 @@ def _opened(files: Sequence[Path]) -> tuple[Characters, list[tuple[int, str]]]:
 
 
 @dataclass(frozen=True)
-class AcrossWindows:
+class AcrossWindows(AcrossTokens):
     """A source that answers a student's windows with what the teacher says of the same characters in its own.
 
     Of one window of the teacher's, for either side (start, end), with p [tokens of the teacher's window] its
@@ -137,23 +136,10 @@ class AcrossWindows:
     is surest of an answer there counts, as evaluation takes the best span over all windows.
 
     Attributes:
-        source: answers to the teacher's token ids.
-        rows: the teacher's windows.
-        places: which of them see what of the student's.
+        places: which of the teacher's windows see what of the student's.
     """
 
-    source: Source
-    rows: TokenDataset
     places: AnswerPlaces
-
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self.source.name
-
-    def supports(self, needs: Needs) -> bool:
-        """Logits alone: the tokens of the two do not meet."""
-        return not needs
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
         """[batch, sequence of the student, ..., 2] logits; NEVER on a token where no answer can begin, or end."""

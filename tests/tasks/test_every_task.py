@@ -86,6 +86,7 @@ def _workspace(folder: Path, task: str, base: Path, **sections: Any) -> Path:
 
 
 UP_TO_SIGNALS = ("ingest", "prepare", "validate", "tokenize", "teacher", "signals", "general")
+TO_THE_END = ("distill", "finetune", "control", "proof", "export", "evaluate")
 
 
 def check_search_and_probe(task: Any, said: Callable[[], str]) -> None:
@@ -148,7 +149,7 @@ def test_teachers_and_students_of_places_are_several(
         teacher={"seeds": 2}, proof={"seeds": 2}, distill={"mutual": {"students": [[0, 2], [1]]}},
     )  # fmt: skip
     run_stages(
-        *UP_TO_SIGNALS, *("distill", "finetune", "control", "proof", "export", "evaluate"),
+        *UP_TO_SIGNALS, *TO_THE_END,
         monkeypatch=monkeypatch, folder=folder,
     )  # fmt: skip
     data, width = folder / "data", 5 if task == "token_classification" else 2
@@ -194,7 +195,7 @@ def test_entities_of_a_student_with_a_smaller_vocabulary(
         distill={"prune": {"ffn": 40, "rows": 20}},
     )  # fmt: skip
     run_stages(
-        *UP_TO_SIGNALS, *("distill", "finetune", "control", "proof", "export", "evaluate"),
+        *UP_TO_SIGNALS, *TO_THE_END,
         monkeypatch=monkeypatch, folder=folder,
     )  # fmt: skip
     tokens, metrics = folder / "data/tokens", read_json(folder / "reports/metrics.json")
@@ -239,7 +240,7 @@ def test_answers_of_a_student_with_tokens_of_its_own(
         tokenize={"max_length": 24, "vocabulary": {"max_tokens": 45}}, **_own_checkpoint(other_base),
     )  # fmt: skip
     run_stages(
-        *UP_TO_SIGNALS, *("distill", "finetune", "control", "proof", "export", "evaluate"),
+        *UP_TO_SIGNALS, *TO_THE_END,
         monkeypatch=monkeypatch, folder=folder,
     )  # fmt: skip
     tokens, metrics = folder / "data/tokens", read_json(folder / "reports/metrics.json")
