@@ -3,9 +3,9 @@ batching: ratios with spread.
 
 Run in a workspace after `potstill run`: `python benchmarks/serving.py [--rounds 5] [--seconds 5] [--write]`. All
 servers are up and take turns under the same load, which comes from a process of its own (serving_load.py); a ratio is
-taken within each turn, so another load hits both sides of it. `--growth N` sends N requests and shows the slope of
-the memory. `--shadow` measures instead what a challenger that rides along costs the champion, `--environment` what the
-Bento's packages take on disk. `--write` puts what was measured into its section of benchmarks/RESULTS.md.
+taken within each turn, so another load hits both sides of it. `--growth N` measures instead the slope of the memory
+over N requests, `--shadow` what a challenger that rides along costs the champion, `--environment` what the Bento's
+packages take on disk. `--write` puts what was measured into its section of benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from potstill.evaluation.texts import read_texts  # noqa: E402
 from potstill.serving.launch import serve_command  # noqa: E402
 from potstill.serving.runtime import Student  # noqa: E402
 
-MARK, SHADOW_MARK, ENVIRONMENT_MARK = "<!-- serving -->", "<!-- serving shadow -->", "<!-- serving environment -->"
+MARK, GROWTH_MARK = "<!-- serving -->", "<!-- serving memory -->"
+SHADOW_MARK, ENVIRONMENT_MARK = "<!-- serving shadow -->", "<!-- serving environment -->"
 OURS = "Potstill, `bentoml serve`"
 TRACED = "Potstill behind all of BentoML's middleware"
 BATCHED = "student INT8 behind BentoML's adaptive batching"
@@ -118,7 +119,7 @@ def tables(found: dict[str, dict[str, list[Turn]]], about: dict[str, list[str]])
 
 
 def growth(tag: str, requests: int) -> str:
-    """The slope of the memory over many requests of one to three texts, from a straight line through 20 readings."""
+    """The slope of the memory over many requests: a straight line through readings 10 s apart."""
     texts, _ = read_texts(Path("data/prepared/test.parquet"))
     asked = [text for text in texts if isinstance(text, str)]
     with ExitStack() as stack:
@@ -169,10 +170,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load on each server in a round")
     parser.add_argument("--without-peers", action="store_true", help="only our own service and the limit")
-    parser.add_argument(
-        "--growth", type=int, default=0, metavar="N", help="send N more requests, show the memory's slope"
-    )
     other = parser.add_mutually_exclusive_group()
+    other.add_argument("--growth", type=int, metavar="N", help="measure the memory over N requests instead")
     other.add_argument("--shadow", action="store_true", help="measure what a challenger that rides along costs instead")
     other.add_argument("--environment", action="store_true", help="measure the Bento's packages on disk instead")
     parser.add_argument("--write", action="store_true", help="replace the section in benchmarks/RESULTS.md")
@@ -193,6 +192,8 @@ def main() -> None:
                 *environment_size(_tag(arguments.tag)),
             ],
         )
+    elif arguments.growth:
+        mark, lines = GROWTH_MARK, [f"{_machine()}.", "", growth(_tag(arguments.tag), arguments.growth)]
     else:
         mark, lines = MARK, [f"{_machine()}; {terms}", "", *_beside_peers(_tag(arguments.tag), arguments)]
     section = "\n".join(lines)
@@ -215,8 +216,6 @@ def _beside_peers(tag: str, arguments: argparse.Namespace) -> list[str]:
     lines = tables(found, about)
     if moved:
         lines += ["", moved]
-    if arguments.growth:
-        lines += ["", growth(tag, arguments.growth)]
     return lines
 
 

@@ -9,4 +9,4 @@ lint-imports
 # A worker more than this machine has cores, since many tests wait for servers; one thread each, or they would fight over
 # the cores.
 export OMP_NUM_THREADS=1
-exec python -m pytest --numprocesses 3 --dist loadgroup "$@"
+exec python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder "$@"

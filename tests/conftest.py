@@ -30,14 +30,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Fixtures that cost a minute: the tests that share one stay in one worker.
 SHARED = ("finished", "prefect_server", "prefect_home", "clean_environment")
+# Begun last, a long group would leave the other workers without work.
+LONG = ("e2e", "flows", "tasks")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks, and deals out the groups in the order of their first tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks: dict[pytest.Item, int] = {}
     for item in items:
         names = getattr(item, "fixturenames", ())
-        group = next((name for name in SHARED if name in names), item.nodeid.partition("::")[0])
-        item.add_marker(pytest.mark.xdist_group(group))
+        shared = next((name for name in SHARED if name in names), None)
+        item.add_marker(pytest.mark.xdist_group(shared or item.nodeid.partition("::")[0]))
+        folder = item.path.parent.name
+        ranks[item] = 0 if shared else 1 + LONG.index(folder) if folder in LONG else 1 + len(LONG)
+    items.sort(key=ranks.__getitem__)
 
 
 def words(text: str) -> list[str]:
