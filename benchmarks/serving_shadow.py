@@ -30,6 +30,8 @@ from potstill.serving.launch import SHADOW_FOLDER, serve_command
 from tasks.package import package
 
 ALONE = "alone"
+# A second server without a challenger: how far noise alone goes.
+AGAIN = "alone, once more"
 SHARES = (0.1, 1.0)
 # A limit that nothing crosses: what is measured is a challenger that rides all the while.
 UNGUARDED = 1e6
@@ -67,23 +69,25 @@ def measure(
     with ExitStack() as stack:
         folder = stack.enter_context(own_store())
         challenger = shutil.copytree("data/serving", folder / "challenger")
-        servers = {ALONE: stack.enter_context(_served(params, 0.0, UNGUARDED, challenger, folder))}
-        for share in SHARES:
-            servers[f"asked {share:.0%}"] = stack.enter_context(_served(params, share, UNGUARDED, challenger, folder))
+        shares = {ALONE: 0.0, AGAIN: 0.0} | {f"asked {share:.0%}": share for share in SHARES}
+        servers = {
+            name: stack.enter_context(_served(params, share, UNGUARDED, challenger, folder))
+            for name, share in shares.items()
+        }
         source = stack.enter_context(generator())
         for number in range(rounds):
             for load, kind in LOADS.items():
                 # Each is first in its turn.
                 order = list(servers)[number % len(servers) :] + list(servers)[: number % len(servers)]
                 for name in order:
-                    before = 0 if name == ALONE else ride(servers[name]).texts
+                    before = ride(servers[name]).texts if shares[name] else 0
                     turn = under_load(source, servers[name], asked, kind, seconds)
                     found[load].setdefault(name, []).append(turn)
-                    after = 0 if name == ALONE else ride(servers[name]).texts
+                    after = ride(servers[name]).texts if shares[name] else 0
                     answered[load].setdefault(name, []).append(after - before)
                     print(f"{load}: {name}: {turn.texts:,.0f} texts/s", file=sys.stderr, flush=True)
                     _rest(servers[name])
-        rides = {name: ride(server) for name, server in servers.items() if name != ALONE}
+        rides = {name: ride(server) for name, server in servers.items() if shares[name]}
     return found, answered, rides
 
 
@@ -215,7 +219,7 @@ def own_store() -> Iterator[Path]:
 def _served(params: Params, share: float, limit: float, challenger: Path, folder: Path) -> Iterator[Server]:
     watch = params.watch.model_copy(update={"shadow": share, "shadow_max_slowdown": limit})
     tag = package(params.model_copy(update={"watch": watch}), Path.cwd()).tag
-    log = folder / f"{share}-{limit}.txt"
+    log = folder / f"{time.monotonic_ns()}.txt"
     with up(serve_command(tag, "", 0)[:-4], "/v1/classify", log, {SHADOW_FOLDER: str(challenger)}) as server:
         yield server
 
