@@ -233,15 +233,14 @@ class Potstill:
             "bf16": matrix_rate(model_shapes(tokens, config), torch.bfloat16, CPU),
         }
 
-    def reach(self, target: float, evaluations: int) -> dict[str, Any]:
-        """Seconds of a whole default run until dev is at the target, and of the signals it needs once."""
+    def reach(self, target: float, plan: dict[str, Any]) -> dict[str, Any]:
+        """Seconds of a run of the default plan, so changed, until dev is at the target, and of its signals."""
         workspace, precision = self._workspace, self._variation.precision
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
             live = LiveTeacher(workspace.teacher, CPU, precision)
             extract(live, workspace.dataset, workspace.params.signals, identity={}, work=Path(scratch))
         signals = time.perf_counter() - started
-        plan = workspace.plan(evaluations_per_epoch=evaluations)
         score, scores = workspace.dev_accuracy(precision), list[float]()
 
         def until(model: PreTrainedModel) -> float:
@@ -251,7 +250,8 @@ class Potstill:
             return scores[-1]
 
         with tempfile.TemporaryDirectory() as scratch:
-            setting = Setting("benchmark", plan, workspace.params.project.seed, CPU, precision, Path(scratch))
+            changed, seed = workspace.plan(**plan), workspace.params.project.seed
+            setting = Setting("benchmark", changed, seed, CPU, precision, Path(scratch))
             started = time.perf_counter()
             with suppress(_ReachedError):
                 train(workspace.student(), workspace.dataset, self._objective(), until, setting)
