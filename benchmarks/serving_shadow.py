@@ -75,16 +75,19 @@ def measure(
             for name, share in shares.items()
         }
         source = stack.enter_context(generator())
+
+        def beside(name: str) -> int:
+            return ride(servers[name]).texts if shares[name] else 0
+
         for number in range(rounds):
             for load, kind in LOADS.items():
                 # Each is first in its turn.
                 order = list(servers)[number % len(servers) :] + list(servers)[: number % len(servers)]
                 for name in order:
-                    before = ride(servers[name]).texts if shares[name] else 0
+                    before = beside(name)
                     turn = under_load(source, servers[name], asked, kind, seconds)
                     found[load].setdefault(name, []).append(turn)
-                    after = ride(servers[name]).texts if shares[name] else 0
-                    answered[load].setdefault(name, []).append(after - before)
+                    answered[load].setdefault(name, []).append(beside(name) - before)
                     print(f"{load}: {name}: {turn.texts:,.0f} texts/s", file=sys.stderr, flush=True)
                     _rest(servers[name])
         rides = {name: ride(server) for name, server in servers.items() if shares[name]}

@@ -181,7 +181,7 @@ def to_accuracy(precision: Any, epochs: int, *, labelled: bool) -> list[str]:
         ended = theirs.ask("learn", epochs=epochs)
         # As many passes over rows as theirs; with transfer rows, the distill stage's own.
         changes = {"epochs": epochs, "evaluations_per_epoch": 5} if labelled else {"evaluations_per_epoch": 20}
-        found = ours.ask("reach", target=ended["accuracy"], plan=changes)
+        found = ours.ask("reach", target=ended["accuracy"], changes=changes)
     reached = f"dev accuracy {ended['accuracy']:.4f} after {ended['seconds']:.0f} s"
     rows = "the labelled rows" if labelled else "all rows of the distill stage"
     run = f"TextBrewer, {epochs} epochs of {rows} at length 128: {reached}."

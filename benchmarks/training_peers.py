@@ -233,14 +233,15 @@ class Potstill:
             "bf16": matrix_rate(model_shapes(tokens, config), torch.bfloat16, CPU),
         }
 
-    def reach(self, target: float, plan: dict[str, Any]) -> dict[str, Any]:
-        """Seconds of a run of the default plan, so changed, until dev is at the target, and of its signals."""
+    def reach(self, target: float, changes: dict[str, Any]) -> dict[str, Any]:
+        """Seconds of a run until dev is at the target, by the default plan with changes, and of its signals."""
         workspace, precision = self._workspace, self._variation.precision
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
             live = LiveTeacher(workspace.teacher, CPU, precision)
             extract(live, workspace.dataset, workspace.params.signals, identity={}, work=Path(scratch))
         signals = time.perf_counter() - started
+        plan = workspace.plan(**changes)
         score, scores = workspace.dev_accuracy(precision), list[float]()
 
         def until(model: PreTrainedModel) -> float:
@@ -250,8 +251,7 @@ class Potstill:
             return scores[-1]
 
         with tempfile.TemporaryDirectory() as scratch:
-            changed, seed = workspace.plan(**plan), workspace.params.project.seed
-            setting = Setting("benchmark", changed, seed, CPU, precision, Path(scratch))
+            setting = Setting("benchmark", plan, workspace.params.project.seed, CPU, precision, Path(scratch))
             started = time.perf_counter()
             with suppress(_ReachedError):
                 train(workspace.student(), workspace.dataset, self._objective(), until, setting)

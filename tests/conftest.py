@@ -36,14 +36,14 @@ LONG = ("e2e", "flows", "tasks")
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks, and deals out the groups in the order of their first tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    ranks: dict[pytest.Item, int] = {}
     for item in items:
-        names = getattr(item, "fixturenames", ())
-        shared = next((name for name in SHARED if name in names), None)
-        item.add_marker(pytest.mark.xdist_group(shared or item.nodeid.partition("::")[0]))
-        folder = item.path.parent.name
-        ranks[item] = 0 if shared else 1 + LONG.index(folder) if folder in LONG else 1 + len(LONG)
-    items.sort(key=ranks.__getitem__)
+        item.add_marker(pytest.mark.xdist_group(_shared(item) or item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: 0 if _shared(item) else 1 if item.path.parent.name in LONG else 2)
+
+
+def _shared(item: pytest.Item) -> str | None:
+    names = getattr(item, "fixturenames", ())
+    return next((name for name in SHARED if name in names), None)
 
 
 def words(text: str) -> list[str]:

@@ -23,7 +23,8 @@ def test_tests_that_share_a_fixture_run_in_one_worker(tmp_path: Path) -> None:
     for name in ("test_a.py", "test_b.py"):
         (tmp_path / name).write_text(TESTS)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--numprocesses", "2", "--dist", "loadgroup", "-v", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "--numprocesses", "2", "--dist", "loadgroup", "--no-loadscope-reorder", "-v",
+         "-p", "no:cacheprovider"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     workers = re.findall(r"\[(gw\d)\].* PASSED", done.stdout)

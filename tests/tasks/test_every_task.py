@@ -148,10 +148,7 @@ def test_teachers_and_students_of_places_are_several(
         tmp_path, task, tiny_base,
         teacher={"seeds": 2}, proof={"seeds": 2}, distill={"mutual": {"students": [[0, 2], [1]]}},
     )  # fmt: skip
-    run_stages(
-        *UP_TO_SIGNALS, *TO_THE_END,
-        monkeypatch=monkeypatch, folder=folder,
-    )  # fmt: skip
+    run_stages(*UP_TO_SIGNALS, *TO_THE_END, monkeypatch=monkeypatch, folder=folder)
     data, width = folder / "data", 5 if task == "token_classification" else 2
     train = TokenDataset.open(data / "tokens/train.arrow", 0)
     stored = StoredSignals.open(data / "signals", train, data / "teacher")
@@ -194,10 +191,7 @@ def test_entities_of_a_student_with_a_smaller_vocabulary(
         tokenize={"max_length": 12, "vocabulary": {"max_tokens": 70}}, teacher={"seeds": 2},
         distill={"prune": {"ffn": 40, "rows": 20}},
     )  # fmt: skip
-    run_stages(
-        *UP_TO_SIGNALS, *TO_THE_END,
-        monkeypatch=monkeypatch, folder=folder,
-    )  # fmt: skip
+    run_stages(*UP_TO_SIGNALS, *TO_THE_END, monkeypatch=monkeypatch, folder=folder)
     tokens, metrics = folder / "data/tokens", read_json(folder / "reports/metrics.json")
     mine, theirs = (TokenDataset.open(place / "test.arrow", 0) for place in (tokens / "student", tokens))
     assert int(mine.lengths.sum()) > int(theirs.lengths.sum())  # words are split into more tokens
@@ -239,10 +233,7 @@ def test_answers_of_a_student_with_tokens_of_its_own(
         tmp_path, "question_answering", tiny_base, teacher={"seeds": 2},
         tokenize={"max_length": 24, "vocabulary": {"max_tokens": 45}}, **_own_checkpoint(other_base),
     )  # fmt: skip
-    run_stages(
-        *UP_TO_SIGNALS, *TO_THE_END,
-        monkeypatch=monkeypatch, folder=folder,
-    )  # fmt: skip
+    run_stages(*UP_TO_SIGNALS, *TO_THE_END, monkeypatch=monkeypatch, folder=folder)
     tokens, metrics = folder / "data/tokens", read_json(folder / "reports/metrics.json")
     mine, theirs = (TokenDataset.open(place / "test.arrow", 0) for place in (tokens / "student", tokens))
     assert len(mine) > len(theirs)
