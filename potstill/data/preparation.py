@@ -14,10 +14,13 @@ from potstill.config import Table as TableParams
 from potstill.data.annotated import annotated_rows
 from potstill.data.augmentation import augment
 from potstill.data.cleaning import clean, comparable
-from potstill.data.labels import Value, read_labels
+from potstill.data.label_cells import read_labels
+from potstill.data.labels import Value
 from potstill.data.pairing import order_label, partners
-from potstill.data.splitting import draw, given_splits
-from potstill.data.tables import Table, read_tables
+from potstill.data.split_names import given_splits
+from potstill.data.splitting import draw
+from potstill.data.tables import read_tables
+from potstill.data.tabular import Table
 from potstill.data.targets import TARGETS, Target, check_varied, names_of
 from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError
 
