@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,60 +12,18 @@ from potstill.config import GENERATOR, OF_PLACES, SPLITS, Augment, LabelOrder, M
 from potstill.config import Table as TableParams
 from potstill.data.annotated import annotated_rows
 from potstill.data.augmentation import augment
-from potstill.data.cleaning import clean, comparable
+from potstill.data.cleaning import clean
 from potstill.data.labels import Value, read_labels
 from potstill.data.pairing import order_label, partners
-from potstill.data.splitting import draw, given_splits
+from potstill.data.rows import Row, divide, without_copies, without_near_copies
+from potstill.data.splitting import given_splits
+from potstill.data.stratifying import check_classes
 from potstill.data.tables import Table, read_tables
-from potstill.data.targets import TARGETS, Target, check_varied, names_of
+from potstill.data.targets import TARGETS, check_varied, names_of
 from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-# A text that is in two splits stays in the first of these.
-PRIORITY = ("test", "dev", "train", "transfer")
-# Between the texts of a pair in its key; cleaning leaves no such character in a text.
-_BETWEEN = "\x1f"
-
-
-@dataclass
-class Row:
-    """One text, or pair of texts.
-
-    Attributes:
-        text: cleaned.
-        text_pair: the second text, cleaned; None where the data has single texts.
-        label: as `potstill.data.labels` reads it; None on transfer rows.
-        split: train, dev, test or transfer (before `draw` also auto).
-        together: whether all rows of its second text have to be in one split.
-        key: the form in which two rows are copies.
-    """
-
-    text: str
-    text_pair: str | None
-    label: Value | None
-    split: str
-    together: bool = False
-    key: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.key = comparable(_BETWEEN.join(self.texts))
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """What a model reads: one text or two."""
-        return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
-
-    @property
-    def place(self) -> str:
-        """By which its split is drawn: of a question its context, whose questions all go to one split."""
-        return self.key if not self.together else comparable(self.texts[-1])
-
-    @property
-    def id(self) -> str:
-        """Hash of the cleaned text: 32 hex digits."""
-        return hashlib.blake2b(_BETWEEN.join(self.texts).encode(), digest_size=16).hexdigest()
 
 
 @dataclass
@@ -106,28 +63,21 @@ def prepare(raw: Path, params: Prepare, *, device: str = "auto") -> Prepared:
         PotstillError: a file, column, label, class or split does not allow it; see the class of each in
             potstill/errors.py, codes 20 to 30.
     """
-    rows, report = _read(raw, params)
+    rows, report = read_rows(raw, params)
     target = TARGETS[params.task]
     labelled = [row for row in rows if row.label is not None]
     _check_labelled(labelled, params.task)
     labels = names_of([row.label for row in labelled], params)
     given_test = any(row.split == "test" for row in labelled)
-    for row, split in zip(
-        rows, draw([row.place for row in rows], [row.split for row in rows], params.split), strict=True
-    ):
-        row.split = split
-    removed: Counter[str] = Counter()
-    splits = _without_contradictions(rows, target, removed)
-    leaked = _without_copies(splits, removed)
-    if params.near_duplicate is not None:
-        leaked |= _without_near_copies(splits, params.near_duplicate, removed)
+    divided = divide(rows, params)
+    splits = divided.splits
+    if given_test:
+        _check_leakage(len(divided.leaked), len(splits["test"]), params.max_leakage, report)
+    check_classes(rows, splits, labels, params)
     if params.augment is not None:
         texts = _augmented([row.text for row in splits["train"]], params.augment, raw / GENERATOR, device)
         report["augmented"] = _add(splits, texts, params.near_duplicate)
-    if given_test:
-        _check_leakage(len(leaked), len(splits["test"]), params.max_leakage, report)
-    target.check({split: [row.label for row in splits[split]] for split in PRIORITY[:3]}, labels)
-    report["removed"] = report["removed"] | dict(removed)
+    report["removed"] = report["removed"] | dict(divided.removed)
     report["splits"] = {
         split: {"rows": len(splits[split])} | target.counts([row.label for row in splits[split]], labels)
         for split in SPLITS
@@ -135,7 +85,8 @@ def prepare(raw: Path, params: Prepare, *, device: str = "auto") -> Prepared:
     return Prepared(params.task, splits, labels, params.pair, report)
 
 
-def _read(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
+def read_rows(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
+    """All rows with a text, in the splits that the data gives, and what was read. See `prepare`."""
     rows: list[Row] = []
     tables: list[dict[str, Any]] = []
     empty = unclear = 0
@@ -229,72 +180,6 @@ def _paired(rows: Sequence[Row], label: LabelOrder, seed: int) -> list[Row]:
     return found
 
 
-def _without_contradictions(rows: Sequence[Row], target: Target, removed: Counter[str]) -> dict[str, list[Row]]:
-    """Rows by split; of copies within a split one stays, none if no one knows which of their labels is right."""
-    groups: dict[str, dict[str, list[Row]]] = {split: {} for split in SPLITS}
-    for row in rows:
-        groups[row.split].setdefault(row.key, []).append(row)
-    splits: dict[str, list[Row]] = {}
-    for split, texts in groups.items():
-        agreeing = [group for group in texts.values() if _settled(group, target)]
-        contradicting = sum(len(group) for group in texts.values()) - sum(len(group) for group in agreeing)
-        removed["contradicting labels"] += contradicting
-        removed["copies"] += sum(len(group) - 1 for group in agreeing)
-        splits[split] = [group[0] for group in agreeing]
-    return splits
-
-
-def _settled(copies: Sequence[Row], target: Target) -> bool:
-    """Whether copies have one label, or none; the first gets it."""
-    given = [row.label for row in copies if row.label is not None]
-    if len(copies) == 1 or not given:
-        return True
-    copies[0].label = target.settle(given) if len(given) == len(copies) else None
-    return copies[0].label is not None
-
-
-def _without_copies(splits: dict[str, list[Row]], removed: Counter[str]) -> set[str]:
-    """Remove copies of rows of a split earlier in PRIORITY, in place; return the test keys that were in train."""
-    owner: dict[str, str] = {}
-    leaked: set[str] = set()
-    for split in PRIORITY:
-        kept = []
-        for row in splits[split]:
-            first = owner.setdefault(row.key, split)
-            if first == split:
-                kept.append(row)
-                continue
-            removed[f"{split}: copies of {first}"] += 1
-            if (split, first) == ("train", "test"):
-                leaked.add(row.key)
-        splits[split] = kept
-    return leaked
-
-
-def _without_near_copies(splits: dict[str, list[Row]], threshold: float, removed: Counter[str]) -> set[str]:
-    """Remove near copies of test and dev from the splits after them, in place; return the test keys close to train."""
-    from potstill.data.near import NearIndex
-
-    index = NearIndex(threshold)
-    held_out: list[Row] = []
-    leaked: set[str] = set()
-    for split in PRIORITY:
-        kept = []
-        for row, found in zip(splits[split], index.matches(row.texts for row in splits[split]), strict=True):
-            if not found:
-                kept.append(row)
-                continue
-            originals = [held_out[number] for number in found]
-            removed[f"{split}: near copies of {originals[0].split}"] += 1
-            if split == "train":
-                leaked |= {original.key for original in originals if original.split == "test"}
-        splits[split] = kept
-        if split in ("test", "dev"):
-            index.add(row.texts for row in kept)
-            held_out += kept
-    return leaked
-
-
 def _augmented(texts: Sequence[str], params: Augment, generator: Path, device: str) -> list[str]:
     made = augment(texts, params)
     if params.replacements:
@@ -309,9 +194,9 @@ def _add(splits: dict[str, list[Row]], texts: Sequence[str], near: float | None)
     rows = {row.key: row for row in (Row(text, None, None, "transfer") for text in texts)}
     beside = splits | {"transfer": [*splits["transfer"], *rows.values()]}
     removed: Counter[str] = Counter()
-    _without_copies(beside, removed)
+    without_copies(beside, removed)
     if near is not None:
-        _without_near_copies(beside, near, removed)
+        without_near_copies(beside, near, removed)
     added = len(beside["transfer"]) - len(splits["transfer"])
     splits["transfer"] = beside["transfer"]
     return {"rows": added, "removed": dict(removed)}

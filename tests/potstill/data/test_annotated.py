@@ -117,7 +117,7 @@ def test_class_names_of_a_saved_dataset_are_tags(tmp_path: Path) -> None:
         (
             [{"tokens": [w], "tags": ["B-X" if w == "a" else "O"]} for w in "abcdefghijkl"],
             SmallClassError,
-            "the class 'X' has 1 row and none of them in",
+            r"the class 'X' \(1 row, none in",
         ),
     ],
 )
