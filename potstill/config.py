@@ -308,6 +308,9 @@ class Split(Strict):
     dev: Annotated[float, Field(gt=0, lt=1)] = 0.1
     test: Annotated[float, Field(gt=0, lt=1)] = 0.2
     seed: Annotated[int, Field(ge=0)] = 0
+    # Class -> seed of its rows, where `seed` leaves a split without it. Of several labels a row has that of the first
+    # class here that it carries.
+    class_seeds: dict[str | int, Annotated[int, Field(ge=0)]] = {}
 
     @model_validator(mode="after")
     def _leave_train(self) -> Self:
@@ -385,6 +388,8 @@ class Prepare(Strict):
             raise ValueError(f"labels is given, but label.kind {self.label.kind} names its labels itself; leave it out")
         if isinstance(self.label, LabelColumn) and self.label.separator is not None and self.task != "multi_label":
             raise ValueError("label.separator takes several labels apart; set task to multi_label or leave it out")
+        if self.split.class_seeds and self.task in ("regression", "question_answering"):
+            raise ValueError(f"split.class_seeds is given, but a {self.task} task has no classes; leave it out")
         if isinstance(self.label, LabelOrder) and not isinstance(self.text, str):
             raise ValueError("label.kind order makes pairs of single texts; name one column under text")
         return self

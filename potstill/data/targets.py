@@ -29,13 +29,15 @@ class Target:
 
     Attributes:
         settle: the label of copies of a text, from theirs, all given; None: no one knows which is right.
-        check: raises SmallClassError where train, dev or test lacks something to learn from or to judge by.
+        classes: of a label, those that train, dev and test all have to have; none of a number.
+        class_names: all such classes, from the names of the model's outputs.
         counts: of report.json, for the labels of a split.
         column: labels, or None where there is none, as the column `label` of `data/prepared`.
     """
 
     settle: Callable[[Sequence[Value]], Value | None]
-    check: Callable[[Mapping[str, Sequence[Any]], Labels], None]
+    classes: Callable[[Any], tuple[str, ...]]
+    class_names: Callable[[Labels], Labels]
     counts: Callable[[Sequence[Any], Labels], dict[str, Any]]
     column: Callable[[Sequence[Any], Labels], pa.Array]
 
@@ -79,22 +81,12 @@ def _agreed(values: Sequence[Value]) -> Value | None:
     return values[0] if len(set(values)) == 1 else None
 
 
-def _check_classes(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
-    _check_counts({split: Counter(values) for split, values in splits.items()}, labels)
+def _class(value: Any) -> tuple[str, ...]:
+    return (value,)
 
 
-def _check_counts(counts: Mapping[str, Mapping[str, int]], labels: Labels) -> None:
-    """Every class in every labelled split."""
-    for label in labels:
-        per_split = {split: counts[split].get(normal_label(label), 0) for split in ("train", "dev", "test")}
-        if all(per_split.values()):
-            continue
-        missing = next(split for split, count in per_split.items() if not count)
-        total = sum(per_split.values())
-        raise SmallClassError(
-            f"the class {label!r} has {total} row{'' if total == 1 else 's'} and none of them in {missing}; "
-            "give it more rows, leave it out, or change the shares or the seed of prepare.split"
-        )
+def _all_names(labels: Labels) -> Labels:
+    return labels
 
 
 def _count_classes(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
@@ -117,8 +109,8 @@ def _flat(values: Sequence[Any]) -> list[str]:
     return [key for keys in values for key in keys or ()]
 
 
-def _check_labels(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
-    _check_counts({split: Counter(_flat(values)) for split, values in splits.items()}, labels)
+def _labels(value: Any) -> tuple[str, ...]:
+    return tuple(value)
 
 
 def _count_labels(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
@@ -137,13 +129,27 @@ def _flags_column(values: Sequence[Any], labels: Labels) -> pa.Array:
 # --- a number ---------------------------------------------------------------------------------------------------------
 
 
-def _check_numbers(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
-    for split in ("train", "dev", "test"):
-        if len(set(splits[split])) < 2:
-            raise SmallClassError(
-                f"{split} has {len(splits[split])} rows and no two different numbers among them; give more rows, or "
-                "change the shares or the seed of prepare.split"
-            )
+def check_numbers(splits: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse splits without different numbers.
+
+    Raises:
+        SmallClassError: train, dev or test has none to tell apart.
+    """
+    poor = [split for split in ("train", "dev", "test") if len(set(splits[split])) < 2]
+    if poor:
+        counts = ", ".join(f"{split} ({len(splits[split])} rows)" for split in poor)
+        raise SmallClassError(
+            f"no two different numbers are in {counts}; give more rows: 20 are enough for most draws, "
+            "and another prepare.split.seed may do with fewer"
+        )
+
+
+def _no_classes(value: Any) -> tuple[str, ...]:
+    return ()
+
+
+def _no_names(labels: Labels) -> Labels:
+    return []
 
 
 def _count_numbers(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
@@ -182,8 +188,8 @@ def _tag_names(values: Iterable[Any], declared: Labels | None) -> list[str]:
     return tag_set(known or sorted(found))
 
 
-def _check_entities(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
-    _check_counts({split: Counter(_types(values)) for split, values in splits.items()}, types_named(labels))
+def _entity_types(value: Any) -> tuple[str, ...]:
+    return tuple(sorted(_types([value])))
 
 
 def _count_entities(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
@@ -204,9 +210,12 @@ def _units_column(values: Sequence[Any], labels: Labels) -> pa.Array:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def _check_answers(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
-    counts = {split: Counter({ANSWER: sum(map(bool, values))}) for split, values in splits.items()}
-    _check_counts(counts, [ANSWER])
+def _answer(value: Any) -> tuple[str, ...]:
+    return (ANSWER,) if value else ()
+
+
+def _answer_name(labels: Labels) -> Labels:
+    return [ANSWER]
 
 
 def _count_answers(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
@@ -223,10 +232,10 @@ def _spans_column(values: Sequence[Any], labels: Labels) -> pa.Array:
 
 
 TARGETS: dict[TaskKind, Target] = {
-    "single_label": Target(_agreed, _check_classes, _count_classes, _class_column),
-    "multi_label": Target(_agreed, _check_labels, _count_labels, _flags_column),
+    "single_label": Target(_agreed, _class, _all_names, _count_classes, _class_column),
+    "multi_label": Target(_agreed, _labels, _all_names, _count_labels, _flags_column),
     # Raters of one text differ; their mean is the best guess.
-    "regression": Target(fmean, _check_numbers, _count_numbers, _number_column),  # type: ignore[arg-type]
-    "token_classification": Target(_agreed, _check_entities, _count_entities, _units_column),
-    "question_answering": Target(_agreed, _check_answers, _count_answers, _spans_column),
+    "regression": Target(fmean, _no_classes, _no_names, _count_numbers, _number_column),  # type: ignore[arg-type]
+    "token_classification": Target(_agreed, _entity_types, types_named, _count_entities, _units_column),
+    "question_answering": Target(_agreed, _answer, _answer_name, _count_answers, _spans_column),
 }
