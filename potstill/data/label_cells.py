@@ -187,11 +187,7 @@ class _Classes:
         """Refuse a row without a label, where it is asked for."""
         if not self._ask:
             return
-        shown = (
-            ""
-            if value is None or not is_missing_word(value)
-            else f" ({_shown(value)}; if that is a name, list it in prepare.labels)"
-        )
+        shown = f" ({_shown(value)}; if that is a name, list it in prepare.labels)" if is_missing_word(value) else ""
         raise LabelError(
             f"{self._table.place(row)} has no label in column {self._column!r}{shown}; label it, remove it, give its "
             "file `split: transfer` in prepare.tables, or set prepare.unlabelled to transfer or leave_out"

@@ -349,9 +349,7 @@ def test_nested_texts_are_addressed_or_refused(tmp_path: Path) -> None:
     assert run(tmp_path, text="ticket.body", label=label).labels == ["negative", "positive"]
     with pytest.raises(FormatError, match=r"holds objects, not texts; name what is in them: ticket.body, ticket.meta"):
         run(tmp_path, text="ticket", label=label)
-    with pytest.raises(
-        LabelError, match=r"is an object, not a label; name what is in it with a dotted path: ticket.body"
-    ):
+    with pytest.raises(LabelError, match=r"is an object, not a label; name what is in it .*: ticket.body"):
         run(tmp_path, text="ticket.body", label={"kind": "column", "column": "ticket"})
     with pytest.raises(PotstillError, match=r"no column 'ticket.text'.*'ticket.body'"):
         run(tmp_path, text="ticket.text", label=label)
