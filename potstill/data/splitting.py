@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 
 from potstill.config import Split
-from potstill.data.labels import label_key
+from potstill.data.labels import normal_label
 from potstill.data.tables import Table
 from potstill.errors import FormatError
 
@@ -94,7 +94,7 @@ def drawn_split(place: float, test: float, dev: float, first_of_dev: float) -> s
 
 def _row_seeds(keys: Sequence[str], classes: Sequence[tuple[str, ...]], params: Split) -> list[int]:
     """The seed of each row. Copies whose classes differ have the common one: they are removed together."""
-    by_class = {label_key(name): seed for name, seed in params.class_seeds.items()}
+    by_class = {normal_label(name): seed for name, seed in params.class_seeds.items()}
     first: dict[str, tuple[str, ...]] = {}
     differing = {key for key, names in zip(keys, classes, strict=True) if first.setdefault(key, names) != names}
     return [

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from potstill.config import Prepare, Split
-from potstill.data.labels import label_key
+from potstill.data.labels import normal_label
 from potstill.data.rows import Divided, Row, divide
 from potstill.data.splitting import AUTO, drawn_shares, drawn_split, position, row_seed
 from potstill.data.targets import TARGETS, Labels, check_numbers
@@ -50,13 +50,13 @@ def class_seeds(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[d
     A class that the common seed leaves out of a split gets a seed of its own: the least with which no split has less
     than half of its share. The rows of all other classes stay where they are.
     """
-    named = {label_key(label): label for label in TARGETS[params.task].class_names(labels)}
+    named = {normal_label(label): label for label in TARGETS[params.task].class_names(labels)}
     search = _Search(rows, params)
     for turn in range(_ROUNDS):
         divided = divide(rows, params)
-        seeds = {label_key(name): seed for name, seed in params.split.class_seeds.items()}
+        seeds = {normal_label(name): seed for name, seed in params.split.class_seeds.items()}
         missing = missing_classes(divided.splits, labels, params)
-        hopeful = [label_key(name) for name, counts in missing.items() if search.hopeful(label_key(name), counts)]
+        hopeful = [normal_label(name) for name, counts in missing.items() if search.hopeful(normal_label(name), counts)]
         if turn == _ROUNDS - 1 or params.task == "question_answering" or not search.improve(seeds, hopeful):
             break
         params = with_seeds(params, {named[name]: seed for name, seed in seeds.items() if name in named})
@@ -73,7 +73,7 @@ def missing_classes(
         for split in LABELLED
     }
     classes = target.class_names(labels)
-    rows = {label: {split: counts[split][label_key(label)] for split in LABELLED} for label in classes}
+    rows = {label: {split: counts[split][normal_label(label)] for split in LABELLED} for label in classes}
     return {label: per_split for label, per_split in rows.items() if not all(per_split.values())}
 
 

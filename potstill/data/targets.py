@@ -9,7 +9,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from potstill.config import LabelColumns, LabelRanges, Prepare, TaskKind
-from potstill.data.labels import Value, label_key, label_set
+from potstill.data.labels import Value, label_set, normal_label
 from potstill.data.tags import entities_of, split_tag, tag_set, types_named
 from potstill.errors import LabelError, OneClassError, SmallClassError
 
@@ -91,14 +91,14 @@ def _all_names(labels: Labels) -> Labels:
 
 def _count_classes(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
     counts = Counter(values)
-    classes = {str(label): counts[label_key(label)] for label in labels}
+    classes = {str(label): counts[normal_label(label)] for label in labels}
     return {"classes": classes if any(classes.values()) else {}}
 
 
 def _class_column(values: Sequence[Any], labels: Labels) -> pa.Array:
     import pyarrow as pa
 
-    index = {label_key(label): at for at, label in enumerate(labels)}
+    index = {normal_label(label): at for at, label in enumerate(labels)}
     return pa.array([None if value is None else index[value] for value in values], pa.int64())
 
 
@@ -120,7 +120,7 @@ def _count_labels(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
 def _flags_column(values: Sequence[Any], labels: Labels) -> pa.Array:
     import pyarrow as pa
 
-    keys = [label_key(label) for label in labels]
+    keys = [normal_label(label) for label in labels]
     rows = [None if value is None else [int(key in value) for key in keys] for value in values]
     # Of no fixed size: Parquet cannot read those back where there are nulls.
     return pa.array(rows, pa.list_(pa.int8()))
