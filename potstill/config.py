@@ -139,16 +139,25 @@ class Table(Strict):
     source: str
     files: str = "*"
     # lines: each line of a file is one text.
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "saved", "lines"] = "auto"
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll", "saved", "lines"] = "auto"
+    # Of CSV files the sign between cells; null: comma, semicolon, tab or pipe, whichever divides the rows.
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     # Names for files without a header row; of `lines` one name, `text` if it is not given.
     columns: list[str] | None = None
     # Columns that have one value in all rows of these files, such as the label where each class has a file.
     constants: dict[str, str | int] = {}
     # Overrides of prepare.text for this table; `transfer` tables need no label.
     text: str | list[str] | None = None
-    split: Literal["auto", "train", "dev", "test", "transfer"] = "auto"
+    # auto: as a column, the data set or the names of the files say, else drawn; draw: put together and drawn anew.
+    split: Literal["auto", "draw", "train", "dev", "test", "transfer"] = "auto"
     # A column that holds train/dev/validation/test for each row; wins over `split`.
     split_column: str | None = None
+
+    @model_validator(mode="after")
+    def _separate_cells(self) -> Self:
+        if self.separator is not None and self.format not in ("auto", "csv", "tsv"):
+            raise ValueError(f"separator is of CSV files, but format is {self.format}; leave one of them out")
+        return self
 
 
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -168,6 +177,8 @@ class LabelColumn(Strict):
     kind: Literal["column"]
     column: str
     separator: Annotated[str, Field(min_length=1)] | None = None
+    # Values that stand for "no label", such as -1; their rows go unlabelled to the transfer set.
+    missing: list[str | int] = []
 
 
 class LabelColumns(Strict):
@@ -234,8 +245,11 @@ class LabelTags(Strict):
 
     kind: Literal["tags"]
     column: str
-    # BIO1: B only where an entity follows another of its type.
-    scheme: Literal["BIO2", "BIO1"] = "BIO2"
+    # auto: as the tags look. BIO1: B only where an entity follows another of its type. BIOES (also BMES) and BILOU mark
+    # ends and single words. IO: types alone, with or without I-.
+    scheme: Literal["auto", "BIO2", "BIO1", "BIOES", "BILOU", "IO"] = "auto"
+    # Of integer tags the names, in the order of the integers: [O, B-PER, I-PER]; null: those of the data's own schema.
+    names: Annotated[list[str], Field(min_length=2)] | None = None
     # Between words in the text; empty where the words are characters, or the script has no spaces.
     between: Literal[" ", ""] = " "
 
@@ -335,6 +349,9 @@ class Prepare(Strict):
     # token_classification: the types of entities.
     labels: Annotated[list[str | int], Field(min_length=1)] | None = None
     split: Split = Split()
+    # What becomes of a row that needs a label and has none, or that an annotation tool calls rejected, ignored or not
+    # agreed on. ask: it is refused; transfer: its text is learnt from without a label; leave_out: it is dropped.
+    unlabelled: Literal["ask", "transfer", "leave_out"] = "ask"
     # Jaccard similarity of word 3-grams from which two texts are near copies; null: exact copies only.
     near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.8
     # Given splits: the share of test rows found in train above which the data is refused (below: removed, counted).

@@ -13,12 +13,14 @@ from potstill.config import Table as TableParams
 from potstill.data.annotated import annotated_rows
 from potstill.data.augmentation import augment
 from potstill.data.cleaning import clean
-from potstill.data.labels import Value, read_labels
+from potstill.data.label_cells import read_labels
+from potstill.data.labels import Value
 from potstill.data.pairing import order_label, partners
 from potstill.data.rows import Row, divide, without_copies, without_near_copies
-from potstill.data.splitting import given_splits
+from potstill.data.split_names import given_splits
 from potstill.data.stratifying import check_classes
-from potstill.data.tables import Table, read_tables
+from potstill.data.tables import read_tables
+from potstill.data.tabular import Table
 from potstill.data.targets import TARGETS, check_varied, names_of
 from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError
 

@@ -7,46 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from potstill.config import Split
 from potstill.data.labels import normal_label
-from potstill.data.tables import Table
-from potstill.errors import FormatError
-
-# What split columns and saved datasets call the splits, in lower case.
-NAMES = {
-    "train": "train",
-    "training": "train",
-    "dev": "dev",
-    "validation": "dev",
-    "valid": "dev",
-    "val": "dev",
-    "test": "test",
-    "transfer": "transfer",
-    "unlabelled": "transfer",
-    "unlabeled": "transfer",
-    "unsupervised": "transfer",
-}
-# A labelled row for which the data names no split.
-AUTO = "auto"
-
-
-def given_splits(table: Table, split: str, column: str | None) -> list[str]:
-    """The split that each row of a table is given: by its column, else by params, else by the file itself, else AUTO.
-
-    Raises:
-        MissingColumnError: no such column.
-        FormatError: a value that names no split.
-    """
-    if column is None:
-        named = NAMES.get((table.split or "").lower(), AUTO) if split == AUTO else split
-        return [named] * len(table)
-    result = []
-    for row, value in enumerate(table.column(column)):
-        name = NAMES.get(str(value).strip().lower())
-        if name is None:
-            raise FormatError(
-                f"{table.place(row)}: {value!r} in the split column {column!r} names no split; use {', '.join(NAMES)}"
-            )
-        result.append(name)
-    return result
+from potstill.data.split_names import AUTO
 
 
 def position(key: str, seed: int) -> float:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from potstill.config import Prepare, Split
 from potstill.data.labels import normal_label
 from potstill.data.rows import Divided, Row, divide
-from potstill.data.splitting import AUTO, drawn_shares, drawn_split, position, row_seed
+from potstill.data.split_names import AUTO
+from potstill.data.splitting import drawn_shares, drawn_split, position, row_seed
 from potstill.data.targets import TARGETS, Labels, check_numbers
 from potstill.errors import SmallClassError
 

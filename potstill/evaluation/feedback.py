@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from potstill.config import TaskKind, Watch
-from potstill.data.tables import SUFFIXES, Table, read_file
+from potstill.data.tables import read_file
+from potstill.data.tabular import Table
 from potstill.errors import EmptyDataError, FetchError, FormatError, LabelError, MissingColumnError
 from potstill.evaluation.drift import CONFIDENCE, Estimate, estimate
 from potstill.evaluation.statistics import wilson_interval

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from potstill.config import LabelColumn, LabelSign
-from potstill.data.labels import LabelNames, label_set, normal_label, read_labels
-from potstill.data.tables import Table
+from potstill.data.label_cells import read_labels
+from potstill.data.labels import LabelNames, label_set, normal_label
+from potstill.data.tabular import Table
 from potstill.errors import LabelError
 
 COLUMN = LabelColumn(kind="column", column="y")
