@@ -20,8 +20,9 @@ def read_json(text: str, where: str, form: str) -> Table:
     Raises:
         FormatError: no JSON, or no objects in it.
     """
-    first = text.lstrip()[:1]
-    if first == "[" or (first == "{" and not _is_object(text.lstrip().split("\n", 1)[0])):
+    lines = text.strip().split("\n", 1)
+    is_document = lines[0][:1] == "[" or (lines[0][:1] == "{" and not _is_object(lines[0]))
+    if is_document or (len(lines) == 1 and _holds_rows(lines[0])):
         return _read_document(text, where, form)
     return _read_lines(text, where, form)
 
@@ -116,6 +117,16 @@ def _records(document: Any, where: str) -> list[Any]:
             "array of objects"
         )
     return list(arrays[name])
+
+
+def _holds_rows(line: str) -> bool:
+    """Whether a file of one line is not one row, but an object with an array of them."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    arrays = [value[key] for key in _KEYS if isinstance(value.get(key), list)] if isinstance(value, dict) else []
+    return any(array and isinstance(array[0], dict) for array in arrays)
 
 
 def _is_object(line: str) -> bool:

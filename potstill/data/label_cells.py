@@ -93,7 +93,7 @@ class _Classes:
             return None
         raise LabelError(
             f"{self._table.place(row)}: {_shown(value)} in {self._column!r} looks like several labels; to read them, "
-            f"set prepare.task to multi_label (prepare.label stays {{kind: column, column: {self._column}}}), or leave one"
+            f"set prepare.task to multi_label and prepare.label to {{kind: column, column: {self._column}}}"
         )
 
     def several(self, row: int, value: Any, *, mixed: bool) -> tuple[str, ...] | None:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from potstill.config import Prepare
-from potstill.data.preparation import Prepared, prepare, read_rows
+from potstill.data.preparation import Prepared, prepare
+from potstill.data.reading import read_rows
 from potstill.data.rows import Row
 from potstill.data.stratifying import class_seeds, with_seeds
 from potstill.data.targets import names_of

@@ -83,7 +83,12 @@ def test_saved_dataset_splits_names_and_shuffled_rows(tmp_path: Path) -> None:
         ("a.csv", "text,label\nx,1\n".encode("utf-16"), EncodingError, "is UTF-16"),
         ("a.csv", "text,label\nx,1\n".encode("utf-32"), EncodingError, "is UTF-32"),
         ("a.csv", b"text,label\na\0b,1\n", NulByteError, r"byte 12 \(line 2\)"),
-        ("a.csv", "text,label\nx,1\n".encode("utf-16-le"), NulByteError, "UTF-16LE without a mark; convert it: iconv -f UTF-16LE"),
+        (
+            "a.csv",
+            "text,label\nx,1\n".encode("utf-16-le"),
+            NulByteError,
+            "iconv -f UTF-16LE -t UTF-8",
+        ),
         ("a.csv", b'text,label\n"open,1\nx,2\n', FormatError, "line 2: .*check the quotes"),
         ("a.csv", b"text,label\nx,1\na,b,1\n", FormatError, r"line 3 has 3 cells where 2"),
         ("a.tsv", b"text\tlabel\nx\n", FormatError, "read without quoting"),

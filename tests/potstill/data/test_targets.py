@@ -101,7 +101,7 @@ def test_pairs_ordered_by_a_number(tmp_path: Path) -> None:
     ("rows", "params", "error", "words"),
     [
         ([{"y": "a"}], several("a"), LabelError, "'a' in 'y' is no list of labels; give a list, or set"),
-        ([{"y": None}], several("a"), LabelError, "is no list of labels"),
+        ([{"y": None}], several("a"), LabelError, "has no label in column 'y'"),
         ([{"y": ["d"]}], several("a") | {"labels": ["a", "b"]}, LabelError, "'d' is not one of prepare.labels"),
         (
             [{"a": 2, "b": 0}],
