@@ -35,6 +35,7 @@ from potstill.errors import ModelError
 from potstill.models.families import tells_texts_apart
 from potstill.models.members import MEMBERS
 from potstill.models.vocabulary import dropped_words, trim_tokenizer
+from potstill.progress import say
 from tasks.stage import Result, Stage, main
 
 Info = dict[str, Any]
@@ -137,7 +138,10 @@ def _write_trimmed(
 ) -> tuple[Info, list[str]]:
     """A tokenizer with what the texts to learn from use most, and every split as its tokens; the words to spell."""
     splits = {split: TokenDataset.open(source / f"{split}.arrow", info["pad_token_id"]) for split in SPLITS}
-    counts = TokenDataset.concatenate([splits[split] for split in LEARNED]).token_counts()
+    learned = TokenDataset.concatenate([splits[split] for split in LEARNED])
+    counts = learned.token_counts()
+    whole = load_tokenizer(source / "tokenizer", info["max_length"])
+    say(f"tokenize: trimming a vocabulary of {whole.get_vocab_size():,} tokens")
     new = trim_tokenizer(
         source / "tokenizer",
         target / "tokenizer",
@@ -148,8 +152,9 @@ def _write_trimmed(
     kept = np.array(list(new), dtype=np.int64)
     np.save(target / KEPT, kept, allow_pickle=False)
     changed = {split: rows.share_beyond(kept) for split, rows in splits.items()}
-    whole = load_tokenizer(source / "tokenizer", info["max_length"])
-    words = dropped_words(whole, new) if plan.spell and not info["pair"] else []
+    # Not more words than texts: of a vocabulary for a hundred languages they would be most of what is learned.
+    words = dropped_words(whole, new, most=len(learned)) if plan.spell and not info["pair"] else []
+    say(f"tokenize: {len(new):,} tokens stay; {len(words):,} of the dropped words join transfer")
     trimmed = info | {
         # Any token serves where the model has none.
         "pad_token_id": new.get(info["pad_token_id"], 0),

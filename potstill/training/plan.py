@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 # Below that many optimiser steps a stage has hardly moved from where it started.
-FEW_STEPS = 100
+FEW_STEPS = 90
 
 StageName = Literal["pretrain", "teacher", "distill", "finetune", "control"]
 
