@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from potstill.data.columns import Column, listed
-from potstill.errors import MissingColumnError, ParamsError
+from potstill.data.columns import different, is_long_text, listed
+from potstill.data.look import ColumnLook
+from potstill.errors import ParamsError
+
+Columns = Mapping[str, ColumnLook]
 
 # In the order in which they are taken.
 _PAIRS = (
@@ -24,52 +27,44 @@ _OTHER_LABELS = (
     "class", "category", "categories", "target", "sentiment", "intent", "topic", "emotion", "tag", "gold_label",
     "stars", "rating", "score", "y",
 )  # fmt: skip
-# Words on average from which a column is a text rather than a name.
-_WORDS = 3
 
 
-def choose_text(columns: Mapping[str, Column], wanted: Sequence[str], where: str, taken: Collection[str]) -> list[str]:
+def choose_text(columns: Columns, where: str, taken: Collection[str]) -> list[str]:
     """The column of texts, or both of a pair.
 
     Args:
         columns: all there are.
-        wanted: the names that the user gives, which have to exist; empty: none.
         where: the data, for messages.
         taken: columns that are something else.
 
     Raises:
-        MissingColumnError: there is no such column.
-        ParamsError: none is named, and it is not clear which it is.
+        ParamsError: it is not clear which it is; the message has the columns.
     """
-    if wanted:
-        return list(wanted)
-    readable = {name: at for name, at in columns.items() if at.kind in ("texts", "lists") and name not in taken}
+    readable = {name: at for name, at in columns.items() if at.kind in ("text", "words") and name not in taken}
     named = {name.strip().lower(): name for name in readable}
     for pair in _PAIRS:
-        if all(name in named and columns[named[name]].kind == "texts" for name in pair):
+        if all(name in named and columns[named[name]].kind == "text" for name in pair):
             return [named[name] for name in pair]
     for name in _TEXTS:
         if name in named:
             return [named[name]]
-    known = [named[name] for name in _OTHER_TEXTS if name in named and columns[named[name]].kind == "texts"]
-    long = [name for name, at in readable.items() if at.kind == "texts" and at.words >= _WORDS]
+    known = [named[name] for name in _OTHER_TEXTS if name in named]
+    long = [name for name, at in readable.items() if is_long_text(at)]
     candidates = known if len(known) == 1 and long in ([], known) else long
     if len(candidates) == 1:
         return candidates
     raise _unclear("text", "--text", columns, where, candidates)
 
 
-def choose_label(columns: Mapping[str, Column], wanted: Sequence[str], where: str, taken: Collection[str]) -> list[str]:
+def choose_label(columns: Columns, where: str, taken: Collection[str]) -> list[str]:
     """The column of labels, or all columns of 0 and 1 that are one label each; see `choose_text`."""
-    if wanted:
-        return list(wanted)
-    left = {name: at for name, at in columns.items() if name not in taken and at.kind not in ("empty", "objects")}
+    left = {name: at for name, at in columns.items() if name not in taken and at.kind not in ("empty", "object")}
     named = {name.strip().lower(): name for name in left}
     for names in (_LABELS, _OTHER_LABELS):
         known = [named[name] for name in names if name in named]
         if known and (names is _LABELS or len(known) == 1):
             return known[:1]
-    flags = [name for name, at in left.items() if at.kind == "numbers" and at.integers and at.distinct <= 2]
+    flags = [name for name, at in left.items() if at.kind == "integer" and set(at.values or "?") <= {"0", "1"}]
     if len(flags) > 1:
         return flags
     few = [name for name, at in left.items() if _names_classes(at)]
@@ -78,31 +73,13 @@ def choose_label(columns: Mapping[str, Column], wanted: Sequence[str], where: st
     raise _unclear("label", "--label", columns, where, few)
 
 
-def check_columns(columns: Mapping[str, Column], names: Sequence[str], exists: Collection[str], where: str) -> None:
-    """Refuse a name that no file has.
-
-    Raises:
-        MissingColumnError: it is so.
-    """
-    import difflib
-
-    for name in names:
-        if name in exists:
-            continue
-        near = difflib.get_close_matches(name, exists, n=1, cutoff=0.5)
-        guess = f"did you mean {near[0]!r}? It" if near else "it"
-        raise MissingColumnError(f"{where} has no column {name!r}; {guess} has {listed(columns.values())}")
-
-
-def _names_classes(column: Column) -> bool:
+def _names_classes(column: ColumnLook) -> bool:
     """Whether a column may hold names of classes: each several times."""
-    if column.kind == "lists":
+    if column.kind in ("labels", "tags", "spans", "answers"):
         return True
-    return column.kind in ("texts", "numbers") and 1 < column.distinct <= (column.rows - column.gaps) / 3
+    return 1 < different(column) <= column.rows / 3 and not is_long_text(column)
 
 
-def _unclear(
-    what: str, option: str, columns: Mapping[str, Column], where: str, candidates: Sequence[str]
-) -> ParamsError:
+def _unclear(what: str, option: str, columns: Columns, where: str, candidates: Sequence[str]) -> ParamsError:
     reason = f"{' and '.join(map(repr, candidates[:5]))} may each be it" if candidates else "no column looks like it"
     return ParamsError(f"{where}: name the {what} with {option}, as {reason}; it has {listed(columns.values())}")

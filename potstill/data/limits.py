@@ -60,5 +60,5 @@ def _damaged_share(rows: Sequence[Row]) -> float:
 
 def _rounded(value: float) -> int:
     """Up to two digits: 12,345 becomes 13,000."""
-    unit = 10 ** max(0, len(str(int(value))) - 2)
+    unit = int(10 ** max(0, len(str(int(value))) - 2))
     return math.ceil(value / unit) * unit

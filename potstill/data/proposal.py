@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from potstill.config import TaskKind
-from potstill.data.choosing import check_columns, choose_label, choose_text
-from potstill.data.columns import Column, is_gap, is_number, labels_of, look_at, look_at_columns, values_of
-from potstill.data.split_names import given_splits, split_column
+from potstill.data.cells import MISSING_WORDS
+from potstill.data.choosing import choose_label, choose_text
+from potstill.data.columns import different, in_words, is_long_text, merge, merge_columns, values_of
+from potstill.data.look import ColumnLook, TableLook
+from potstill.data.split_names import given_splits
 from potstill.data.tabular import Table
 from potstill.errors import LabelError, ParamsError
 
@@ -33,6 +35,8 @@ _SEPARATORS = ("|", ";", ",", "/")
 _SEPARATED = 0.02
 # What stands for no class among integers that count from 0.
 _NO_CLASS = -1
+# Kinds of columns in which a word such as `nan` may stand for a label.
+_OF_NAMES = ("text", "integer", "number", "labels")
 
 
 @dataclass(frozen=True)
@@ -73,58 +77,74 @@ class Proposal:
     task: TaskKind
     section: dict[str, Any]
     why: str
-    columns: dict[str, Column]
+    columns: dict[str, ColumnLook]
     notes: list[str] = field(default_factory=list)
 
 
-def propose(tables: Sequence[Table], wishes: Wishes, where: str) -> Proposal:
-    """Look at the tables and say what `prepare` is to do with them.
+def propose(looks: Sequence[TableLook], wishes: Wishes, where: str) -> Proposal:
+    """Say what `prepare` is to do with the files that were looked at.
 
     Args:
-        tables: all files.
+        looks: at all files.
         wishes: what the user says.
         where: the data, for messages.
 
     Raises:
         ParamsError: it is not clear which columns or which task are meant, or the wishes contradict the data.
-        MissingColumnError: no file has a column that is named.
+        MissingColumnError: a file lacks a column that is named.
         LabelError: rows without a label, and nothing says what becomes of them.
     """
-    columns = look_at_columns(tables)
     _check_task(wishes.task)
-    exists = {*columns, *(name for table in tables for name in table.names())}
-    for names in (wishes.text, wishes.label, [wishes.split] if wishes.split not in (None, "draw") else []):
-        check_columns(columns, [str(name) for name in names], exists, where)
-    split = wishes.split if wishes.split != "draw" else None
-    by_column = split or (split_column(tables[0]) if wishes.split is None else None)
-    text = choose_text(columns, wishes.text, where, [*wishes.label, *filter(None, [by_column])])
-    label = choose_label(columns, wishes.label, where, [*text, *filter(None, [by_column])])
-    for name in [*text, *label]:
-        if name not in columns:
-            columns[name] = look_at(name, values_of(tables, name))
-    reading = _Reading(tables, columns, text, label, wishes, where)
+    columns = merge_columns(looks)
+    by_column = [name for name in [_split_column(looks, wishes)] if name is not None]
+    for name in (*wishes.text, *wishes.label, *by_column):
+        _add_path(columns, looks, name)
+    text = list(wishes.text) or choose_text(columns, where, [*wishes.label, *by_column])
+    label = list(wishes.label) or choose_label(columns, where, [*text, *by_column])
+    reading = _Reading(looks, columns, text, label, wishes, where)
     task, section, why = reading.task_section()
     unlabelled = reading.unlabelled(task)
-    if unlabelled is not None:
-        section["unlabelled"] = unlabelled
+    section = {
+        "task": task,
+        "tables": [_table(wishes)],
+        "text": text[0] if len(text) == 1 else text,
+        **section,
+        **({} if unlabelled is None else {"unlabelled": unlabelled}),
+    }
+    notes = [*reading.notes, *_left_out(columns, {*text, *label, *by_column})]
+    return Proposal(task, section, why, columns, notes)
+
+
+def split_counts(looks: Sequence[TableLook], wishes: Wishes) -> tuple[Counter[str], str]:
+    """Rows of each split that the data gives, `auto` for those without, and what gives it."""
+    column = _split_column(looks, wishes)
+    mode = "draw" if wishes.split == "draw" else "auto"
+    counts = Counter(split for look in looks for split in given_splits(look.table, mode, column))
+    by_name = mode == "auto" and any(look.table.split for look in looks)
+    return counts, f"the column {column!r}" if column else "their names" if by_name else ""
+
+
+def _split_column(looks: Sequence[TableLook], wishes: Wishes) -> str | None:
+    if wishes.split is not None:
+        return None if wishes.split == "draw" else wishes.split
+    return next((look.split_column for look in looks if look.split_column is not None), None)
+
+
+def _add_path(columns: dict[str, ColumnLook], looks: Sequence[TableLook], name: str) -> None:
+    """Look at what a user names in every file: a column, or a dotted path into one."""
+    found = [look.column(name) for look in looks]
+    columns[name] = found[0]
+    for other in found[1:]:
+        columns[name] = merge(columns[name], other)
+
+
+def _table(wishes: Wishes) -> dict[str, Any]:
     table: dict[str, Any] = {"source": "data"}
     if wishes.separator is not None:
         table["separator"] = wishes.separator
     if wishes.split is not None:
         table |= {"split": "draw"} if wishes.split == "draw" else {"split_column": wishes.split}
-    section = {"task": task, "tables": [table], "text": text[0] if len(text) == 1 else text, **section}
-    used = {*text, *label, *filter(None, [by_column])}
-    return Proposal(task, section, why, columns, [*reading.notes, *_left_out(columns, used, wishes)])
-
-
-def split_counts(tables: Sequence[Table], wishes: Wishes) -> tuple[Counter[str], str]:
-    """Rows of each split that the data gives, `auto` for those without, and what gives it."""
-    column = None if wishes.split == "draw" else wishes.split
-    mode = "draw" if wishes.split == "draw" else "auto"
-    counts = Counter(split for table in tables for split in given_splits(table, mode, column))
-    by_column = column or (split_column(tables[0]) if mode == "auto" else None)
-    by_name = any(table.split for table in tables)
-    return counts, f"the column {by_column!r}" if by_column else "their names" if by_name else ""
+    return table
 
 
 def _check_task(task: str | None) -> None:
@@ -132,15 +152,10 @@ def _check_task(task: str | None) -> None:
         raise ParamsError(f"--task {task!r} is no task; use {', '.join((*TASK_NAMES, 'pairs'))}")
 
 
-def _left_out(columns: Mapping[str, Column], used: set[str], wishes: Wishes) -> list[str]:
-    heads = {name.split(".")[0] for name in used}
-    left = [name for name in columns if name not in used and name not in heads]
-    said = []
-    if not wishes.text or not wishes.label:
-        said.append("text and label were not both named: look whether these are the right columns")
-    if left:
-        said.append(f"not read: {', '.join(map(repr, left))}")
-    return said
+def _left_out(columns: Mapping[str, ColumnLook], used: set[str]) -> list[str]:
+    """Columns that nothing reads."""
+    left = [name for name, column in columns.items() if name not in used and column.kind != "empty"]
+    return [f"not read: {', '.join(map(repr, left))}"] if left else []
 
 
 class _Reading:
@@ -148,18 +163,17 @@ class _Reading:
 
     def __init__(
         self,
-        tables: Sequence[Table],
-        columns: Mapping[str, Column],
+        looks: Sequence[TableLook],
+        columns: Mapping[str, ColumnLook],
         text: Sequence[str],
         label: Sequence[str],
         wishes: Wishes,
         where: str,
     ) -> None:
-        self._tables, self._columns, self._text, self._wishes, self._where = tables, columns, text, wishes, where
+        self._tables: list[Table] = [look.table for look in looks]
+        self._columns, self._text, self._wishes, self._where = columns, text, wishes, where
         self._labels = label
         self._label = columns[label[0]]
-        values = values_of(tables, label[0])
-        self._values = [value for value in values if not is_gap(value)]
         self.notes: list[str] = []
 
     def task_section(self) -> tuple[TaskKind, dict[str, Any], str]:
@@ -183,100 +197,85 @@ class _Reading:
     def _likely(self) -> tuple[TaskKind, str]:
         label, name = self._label, self._label.name
         if len(self._labels) > 1:
-            return "multi_label", f"{len(self._labels)} columns of labels are named"
+            return "multi_label", f"{len(self._labels)} columns of 0 and 1 are the labels"
         if label.kind == "answers":
             return "question_answering", f"{name!r} holds answers with their places in a context"
-        if label.kind == "marks":
+        if label.kind == "spans":
             return "token_classification", f"{name!r} holds places in the text"
-        if label.kind == "lists":
-            return self._likely_of_lists()
-        if label.kind == "numbers" and not label.class_names:
-            return self._likely_of_numbers()
-        if label.kind == "texts" and self._separator() is not None:
-            return "multi_label", f"cells of {name!r} hold several names with {self._separator()!r} between them"
-        kind = "named classes" if label.class_names else "different names"
-        return "single_label", f"{name!r} has {len(label.class_names) or label.distinct:,} {kind}"
-
-    def _likely_of_lists(self) -> tuple[TaskKind, str]:
-        name = self._label.name
-        if self._columns[self._text[0]].kind == "lists":
+        if self._columns[self._text[0]].kind == "words":
             return "token_classification", f"{self._text[0]!r} holds lists of words and {name!r} a tag for each"
-        several = sum(len(self._names(value)) != 1 for value in self._values)
-        if several:
-            return "multi_label", f"{several:,} of {len(self._values):,} cells of {name!r} hold several labels or none"
-        return "single_label", f"every list in {name!r} holds one label"
+        if label.several:
+            return "multi_label", f"{label.several:,} cells of {name!r} hold several labels"
+        if label.kind in ("integer", "number") and not label.class_names:
+            return self._likely_of_numbers()
+        separator = self._separator() if label.kind == "text" else None
+        if separator is not None:
+            return "multi_label", f"cells of {name!r} hold several names with {separator!r} between them"
+        if label.kind == "labels":
+            return "single_label", f"every list in {name!r} holds one label"
+        return "single_label", f"{name!r} has {different(label):,} different names"
 
     def _likely_of_numbers(self) -> tuple[TaskKind, str]:
-        label = self._label
-        most = _MOST_CLASSES if label.integers else _MOST_FRACTIONS
-        if label.distinct > most:
-            return (
-                "regression",
-                f"{label.name!r} has {label.distinct:,} different numbers (classes: --task single_label)",
-            )
-        if label.distinct > 2:
-            return "single_label", (
-                f"{label.name!r} has {label.distinct} different numbers, taken for classes without an order "
-                "(if they are grades, and near misses count for something: --task regression)"
-            )
-        return "single_label", f"{label.name!r} has {label.distinct} different numbers"
+        label, count = self._label, different(self._label)
+        if count > (_MOST_CLASSES if label.kind == "integer" else _MOST_FRACTIONS):
+            return "regression", f"{label.name!r} has many different numbers (classes: --task single_label)"
+        why = f"{label.name!r} has {count} different numbers"
+        if count > 2:
+            why += " taken for classes without an order (if near misses count for something: --task regression)"
+        return "single_label", why
 
     # --- the section of each task ---
 
     def _single(self) -> dict[str, Any]:
         self._one_label_column("single_label")
-        if self._label.kind == "texts" and self._label.distinct > max(2, len(self._values) // 2):
+        label = self._label
+        if label.kind in ("spans", "answers", "object", "tags"):
+            raise ParamsError(f"{self._where}: {in_words(label)} has no names of classes; name another with --label")
+        if label.kind == "text" and (is_long_text(label) or different(label) > max(2, label.rows / 2)):
             raise ParamsError(
-                f"{self._where}: {self._label.name!r} has {self._label.distinct:,} different values in "
-                f"{len(self._values):,} rows, which look like texts, not classes; name the label's column with --label"
+                f"{self._where}: {in_words(label)} of {label.rows:,} rows looks like texts, not like names of classes; "
+                "name the label's column with --label"
             )
-        if self._label.kind == "lists" and self._columns[self._text[0]].kind == "lists":
-            raise ParamsError(f"{self._where}: texts and labels are lists; use --task token_classification")
         return {"label": self._column(), "labels": self._label_set()}
 
     def _several(self) -> dict[str, Any]:
         if len(self._labels) > 1:
             return {"label": {"kind": "columns", "columns": list(self._labels)}, "labels": None}
         label = self._column()
-        if self._label.kind == "texts":
-            separator = self._separator()
-            if separator is None:
-                raise ParamsError(
-                    f"{self._where}: no cell of {self._label.name!r} holds several labels: it is no list, and no sign "
-                    f"of {' '.join(_SEPARATORS)} divides it; take --task single_label"
-                )
-            label["separator"] = separator
-        elif self._label.kind == "numbers":
-            raise ParamsError(f"{self._where}: {self._label.name!r} holds numbers, not several labels")
+        if self._label.kind == "text":
+            label["separator"] = self._separator()
+        if self._label.kind not in ("text", "labels") or label.get("separator", "") is None:
+            raise ParamsError(
+                f"{self._where}: no cell of {in_words(self._label)} holds several labels: it is no list, and none of "
+                f"{' '.join(_SEPARATORS)} divides it; take --task single_label"
+            )
         return {"label": label, "labels": self._label_set()}
 
     def _number(self) -> dict[str, Any]:
         self._one_label_column("regression")
-        odd = next((value for value in self._values if not is_number(value)), None)
-        if odd is not None:
-            raise LabelError(f"{self._where}: {str(odd)[:60]!r} in {self._label.name!r} is no number")
+        if self._label.kind not in ("integer", "number"):
+            raise ParamsError(f"{self._where}: {in_words(self._label)} holds no numbers; take another --task")
         return {"label": {"kind": "number", "column": self._label.name}, "labels": None}
 
     def _entities(self) -> dict[str, Any]:
         self._one_label_column("token_classification")
-        if self._label.kind == "marks":
+        if self._label.kind == "spans":
             return {"label": {"kind": "spans", "column": self._label.name}, "labels": None}
         words = self._columns[self._text[0]]
-        if words.kind != "lists" or self._label.kind != "lists":
+        if words.kind != "words" or self._label.kind not in ("tags", "words", "labels"):
             raise ParamsError(
-                f"{self._where}: entities need a column of lists of words with one of lists of tags, or places in the "
-                f"text; {words} and {self._label} are neither"
+                f"{self._where}: entities need lists of words with lists of tags, or places in the text; "
+                f"{in_words(words)} and {in_words(self._label)} are neither"
             )
         label: dict[str, Any] = {"kind": "tags", "column": self._label.name}
-        tags = {tag for value in self._values for tag in self._names(value)}
-        if tags and all(map(is_number, tags)) and not self._label.class_names:
-            label["names"] = self._tag_names(tags)
+        tags = self._label.values or {}
+        if tags and all(tag.isdecimal() for tag in tags) and not self._label.class_names:
+            label["names"] = self._tag_names(max(map(int, tags)) + 1)
         if self._without_spaces():
             label["between"] = ""
         return {"label": label, "labels": None}
 
-    def _tag_names(self, tags: set[Any]) -> list[str]:
-        count = max(int(tag) for tag in tags) + 1
+    def _tag_names(self, count: int) -> list[str]:
         if len(self._wishes.labels) < count:
             raise LabelError(
                 f"{self._where}: the tags of {self._label.name!r} are integers up to {count - 1}, and the data does "
@@ -291,7 +290,7 @@ class _Reading:
         if self._label.kind != "answers":
             raise ParamsError(
                 f'{self._where}: answers have SQuAD\'s form, {{"text": ["Paris"], "answer_start": [17]}}; '
-                f"{self._label} has not"
+                f"{in_words(self._label)} has not"
             )
         return {"label": {"kind": "answers", "column": self._label.name}, "labels": None}
 
@@ -302,72 +301,78 @@ class _Reading:
             raise ParamsError(f"{self._where}: {task} has one column of labels; name one with --label")
 
     def _column(self) -> dict[str, Any]:
-        return {"kind": "column", "column": self._label.name}
+        missing = {"missing": [_NO_CLASS]} if self._counts_from_minus_one() else {}
+        return {"kind": "column", "column": self._label.name, **missing}
 
     def _label_set(self) -> list[str | int] | None:
-        if not self._wishes.labels:
+        names = self._wishes.labels
+        if not names:
             return None
-        if self._label.kind == "numbers" and all(map(is_number, self._wishes.labels)):
-            return [int(name) for name in self._wishes.labels]
-        return list(self._wishes.labels)
-
-    def _names(self, value: Any) -> list[Any]:
-        try:
-            return labels_of(value)
-        except ValueError as error:
-            raise LabelError(f"{self._where}: {str(value)[:60]!r} in {self._label.name!r} {error}") from None
+        return [int(name) for name in names] if self._label.kind == "integer" else list(names)
 
     def _separator(self) -> str | None:
-        """The sign between several labels: parts of cells have to come again in others."""
-        values = [str(value) for value in self._values]
+        """The sign between several labels: each part of a cell has to come again in another."""
+        whole = self._label.values or {}
+        rows = sum(whole.values())
         for sign in _SEPARATORS:
-            several = [value for value in values if sign in value]
-            parts = Counter(part.strip() for value in values for part in value.split(sign) if part.strip())
-            whole = len(set(values))
-            again = all(parts[part.strip()] > 1 for value in several for part in value.split(sign) if part.strip())
-            if len(several) >= max(2, _SEPARATED * len(values)) and again and len(parts) < whole:
+            parts: Counter[str] = Counter()
+            for value, count in whole.items():
+                parts.update({part.strip(): count for part in value.split(sign) if part.strip()})
+            several = [value for value in whole if sign in value]
+            again = all(parts[part.strip()] > whole[value] for value in several for part in value.split(sign) if part)
+            enough = sum(whole[value] for value in several) >= max(2, _SEPARATED * rows)
+            if enough and again and len(parts) < len(whole):
                 return sign
         return None
 
     def _without_spaces(self) -> bool:
         """Whether the words are characters of a script without spaces."""
-        words = [str(word) for value in values_of(self._tables, self._text[0])[:200] for word in self._names(value)]
+        texts = values_of(self._tables, self._text[0])[:200]
+        words = [str(word) for text in texts if isinstance(text, list) for word in text]
         return bool(words) and sum(len(word) == 1 and ord(word) > 0x2E80 for word in words) > len(words) / 2
 
     def unlabelled(self, task: TaskKind) -> str | None:
-        """What becomes of rows without a label, where there are some; of classes of a schema they learn unlabelled.
+        """What becomes of rows without a label, where there are some.
 
         Raises:
             LabelError: there are such rows, and nothing says what becomes of them.
         """
-        undecided = Counter(reason for table in self._tables for reason in table.undecided.values())
-        if self._label.class_names:
-            unknown = sum(value == _NO_CLASS for value in self._values)
-            if unknown:
-                self.notes.append(f"{unknown:,} rows with the class -1 have no label: they go to transfer")
-        elif task == "single_label" and self._label.integers and not self._wishes.labels:
-            self._refuse_minus_one()
-        gaps = sum(self._columns[name].gaps for name in self._labels)
-        if task == "multi_label" and self._label.kind == "texts":  # an empty cell there says that no label holds
-            gaps = sum(value is None for value in values_of(self._tables, self._label.name))
-        found = [f"{count:,} marked {reason!r}" for reason, count in undecided.items()]
-        found = [f"{gaps:,} without a label", *found] if gaps else found
-        if not found:
+        without = self._without_label(task)
+        if not without:
             return None
         if self._wishes.unlabelled is None:
             raise LabelError(
-                f"{self._where} has rows that no label is to be learned from: {', '.join(found)}; say what becomes of "
+                f"{self._where} has rows that no label can be learned from: {', '.join(without)}; say what becomes of "
                 "them: --unlabelled transfer (the student learns what the teacher answers there) or leave_out"
             )
         become = "go to transfer" if self._wishes.unlabelled == "transfer" else "are left out"
-        self.notes.append(f"rows {', '.join(found)} {become}")
+        self.notes.append(f"rows that {become}: {', '.join(without)}")
         return self._wishes.unlabelled
 
-    def _refuse_minus_one(self) -> None:
-        numbers = Counter(int(float(value)) for value in self._values if is_number(value))
-        if numbers[_NO_CLASS] and min(numbers) == _NO_CLASS and 0 in numbers:
-            names = ",".join(map(str, sorted(numbers)))
-            raise LabelError(
-                f"{self._where}: {numbers[_NO_CLASS]:,} rows have the label -1, which mostly stands for no label; if "
-                f"it is a class, say --labels={names}, else replace it by an empty cell"
-            )
+    def _without_label(self, task: TaskKind) -> list[str]:
+        """Rows that need a label and have none, by the reason."""
+        found = []
+        gaps = sum(self._columns[name].missing for name in self._labels)
+        if task == "multi_label" and self._label.kind == "text":  # an empty cell there says that no label holds
+            gaps = sum(value is None for value in values_of(self._tables, self._label.name))
+        if gaps:
+            found.append(f"{gaps:,} with an empty label")
+        words = self._label.missing_words if self._label.kind in _OF_NAMES else 0
+        if words and not MISSING_WORDS & set(self._wishes.labels):
+            found.append(f"{words:,} with a word such as nan (if it is a class, list all with --labels)")
+        if self._label.class_names and self._no_class_rows():
+            self.notes.append(f"{self._no_class_rows():,} rows with the class -1 have no label: they go to transfer")
+        elif task == "single_label" and self._counts_from_minus_one():
+            names = ",".join(sorted(self._label.values or (), key=int))
+            found.append(f"{self._no_class_rows():,} with the label -1 (if it is a class: --labels={names})")
+        undecided = Counter(reason for table in self._tables for reason in table.undecided.values())
+        return found + [f"{count:,} with {reason!r}" for reason, count in undecided.items()]
+
+    def _no_class_rows(self) -> int:
+        return (self._label.values or {}).get(str(_NO_CLASS), 0)
+
+    def _counts_from_minus_one(self) -> bool:
+        """Whether integer labels without names begin with -1 and 0, and nobody says that -1 is a class."""
+        if self._label.kind != "integer" or self._wishes.labels or not self._no_class_rows():
+            return False
+        return sorted(map(int, self._label.values or {}))[:2] == [_NO_CLASS, 0]
