@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from potstill.data.labels import LabelNames
 from potstill.errors import LabelCountError
 
 LabelMap = Mapping[str | int, str | int]
@@ -43,12 +43,15 @@ def output_names(config: Mapping[str, Any], where: str, outputs: int | None = No
     by_index = _by_index(_mapping(config, "id2label", where), where)
     by_name = _by_name(_mapping(config, "label2id", where), where)
     chosen = by_index if by_index and not unnamed(by_index) else by_name or by_index
-    if not chosen:
-        count = outputs or int(config.get("num_labels") or 2)
+    if unnamed(chosen):
+        count = outputs or len(chosen) or int(config.get("num_labels") or 2)
         return OutputNames(tuple(_UNNAMED.format(index) for index in range(count)))
     _check_names(chosen, where)
-    if unnamed(chosen):
-        return OutputNames(tuple(chosen))
+    if outputs is not None and outputs != len(chosen):
+        raise LabelCountError(
+            f"config.json of {where} names {len(chosen)} labels ({', '.join(chosen[:8])}), but its output layer has "
+            f"{outputs} rows; name each of them in id2label"
+        )
     if by_index and by_name and not unnamed(by_index) and not unnamed(by_name) and not _same(by_index, by_name):
         raise LabelCountError(
             f"id2label ({', '.join(by_index[:8])}) and label2id ({', '.join(by_name[:8])}) in config.json of {where} "
@@ -109,21 +112,13 @@ def as_yaml(value: Any) -> str:
     return text.strip().removesuffix("...").strip()
 
 
-def normal_form(name: str) -> str:
-    """A name in NFC, without blanks at its ends, and without letter case."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
-
-
 def _matched(names: Sequence[str], labels: Sequence[str]) -> list[int | None]:
-    """For each label the index of its name; None: it has none, or several names or labels are alike."""
-    forms, keys = [normal_form(name) for name in names], [normal_form(label) for label in labels]
+    """For each label the index of its name; None: it has none, or shares it with a label that is more like it."""
+    known, places = LabelNames(names), {name: index for index, name in enumerate(names)}
+    found = [known.find(label) for label in labels]
     return [
-        names.index(label)
-        if label in names
-        else forms.index(key)
-        if forms.count(key) == 1 and keys.count(key) == 1
-        else None
-        for label, key in zip(labels, keys, strict=True)
+        places[str(name)] if name is not None and (name == label or found.count(name) == 1) else None
+        for name, label in zip(found, labels, strict=True)
     ]
 
 
@@ -183,11 +178,7 @@ def _in_order(pairs: Sequence[tuple[Any, str]], key: str, where: str) -> list[st
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
-    if unnamed(names):
-        return
-    nameless = [
-        index for index, name in enumerate(names) if not name.strip() or name == _UNNAMED.format(index)
-    ]
+    nameless = [index for index, name in enumerate(names) if not name.strip() or name == _UNNAMED.format(index)]
     if nameless:
         raise LabelCountError(
             f"config.json of {where} names some of its labels and leaves others without a name "
@@ -202,4 +193,4 @@ def _check_names(names: Sequence[str], where: str) -> None:
 
 
 def _same(first: Sequence[str], second: Sequence[str]) -> bool:
-    return [normal_form(name) for name in first] == [normal_form(name) for name in second]
+    return len(first) == len(second) and _matched(first, second) == [*range(len(first))]
