@@ -96,6 +96,7 @@ def propose(looks: Sequence[TableLook], wishes: Wishes, where: str) -> Proposal:
     """
     _check_task(wishes.task)
     columns = merge_columns(looks)
+    _add_answers(columns, looks)
     by_column = [name for name in [_split_column(looks, wishes)] if name is not None]
     for name in (*wishes.text, *wishes.label, *by_column):
         _add_path(columns, looks, name)
@@ -136,6 +137,16 @@ def _add_path(columns: dict[str, ColumnLook], looks: Sequence[TableLook], name: 
     columns[name] = found[0]
     for other in found[1:]:
         columns[name] = merge(columns[name], other)
+
+
+def _add_answers(columns: dict[str, ColumnLook], looks: Sequence[TableLook]) -> None:
+    """SQuAD's answers as one column, where the looks have the paths into them."""
+    for name in dict.fromkeys(name for look in looks for name in look.table.columns):
+        if name in columns or name not in looks[0].table.columns or looks[0].column(name).kind != "answers":
+            continue
+        for path in [path for path in columns if path.startswith(f"{name}.")]:
+            del columns[path]
+        _add_path(columns, looks, name)
 
 
 def _table(wishes: Wishes) -> dict[str, Any]:
