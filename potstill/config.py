@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
@@ -1435,8 +1436,7 @@ def parse_params(value: Mapping[str, Any], *, where: str = "params.yaml") -> Par
     try:
         return Params.model_validate(dict(value))
     except ValidationError as error:
-        lines = [_explain(value, dict(item)) for item in error.errors()]
-        raise ParamsError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from error
+        raise ParamsError(f"{where}: " + _misfits(value, [dict(item) for item in error.errors()])) from error
 
 
 def parse_distill(values: Mapping[str, Any]) -> Distill:
@@ -1450,11 +1450,42 @@ def parse_section(name: str, kind: type[Section], values: Mapping[str, Any]) -> 
         return kind.model_validate(dict(values))
     except ValidationError as error:
         items = [dict(item) | {"loc": (name, *item["loc"])} for item in error.errors()]
-        raise ParamsError("; ".join(dict.fromkeys(_explain(values, item) for item in items))) from error
+        raise ParamsError(_misfits(values, items)) from error
 
 
 def _fields(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _misfits(params: Mapping[str, Any], items: Sequence[dict[str, Any]]) -> str:
+    """All misfits, each in one clause; of names that YAML reads as something else one clause for each key."""
+    strings = {_outer(item["loc"]) for item in items if item["type"] == "string_type"}
+    misread: dict[str, list[Any]] = {}
+    clauses: list[str] = []
+    for item in items:
+        place = _outer(item["loc"])
+        if place not in strings or not isinstance(item["input"], (bool, float, date)):
+            clauses.append(_explain(params, item))
+            continue
+        parts = _walk([str(part) for part in place])[0]
+        misread.setdefault(".".join(parts[:-1] if isinstance(place[-1], int) else parts), []).append(item["input"])
+    clauses += [_explain_names(key, list(dict.fromkeys(values))) for key, values in misread.items()]
+    return "; ".join(dict.fromkeys(clauses))
+
+
+def _outer(place: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The place of a value, without the type that pydantic adds where several are allowed."""
+    return place[:-1] if place[-1:] in (("str",), ("int",)) else place
+
+
+def _explain_names(key: str, values: Sequence[Any]) -> str:
+    """Names that YAML has read as truth values, numbers or dates."""
+    words = {True: "yes", False: "no"}
+    written = [words[value] if isinstance(value, bool) else str(value) for value in values]
+    kinds = [str(value).lower() if isinstance(value, bool) else f"a {type(value).__name__}" for value in values]
+    read = " and ".join(f"{word} as {kind}" for word, kind in zip(written, kinds, strict=True))
+    quoted = ", ".join(f'"{word}"' for word in written)
+    return f"{key}: YAML reads {read}; quote {'it' if len(written) == 1 else 'them'}: {quoted}"
 
 
 def _explain(params: Mapping[str, Any], item: dict[str, Any]) -> str:

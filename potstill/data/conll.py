@@ -98,16 +98,15 @@ def _is_comment(word: _Word, width: int) -> bool:
 
 
 def _names(width: int, sentences: Sequence[Sequence[_Word]]) -> list[str]:
-    numbered = width > 2 and all(
-        [word.cells[0] for word in words] == [str(number) for number in range(1, len(words) + 1)]
-        for words in sentences
-        if all(len(word.cells) == width for word in words)
+    whole = [words for words in sentences if words and all(len(word.cells) == width for word in words)]
+    numbered = bool(whole) and all(
+        [word.cells[0] for word in words] == [str(number) for number in range(1, len(words) + 1)] for words in whole
     )
     first = ["id", TOKENS] if numbered else [TOKENS]
     if width == 4 and not numbered:
         return [TOKENS, "pos_tags", "chunk_tags", TAGS]
     if width <= len(first):
-        return first[:width]
+        return [TOKENS, TAGS][:width]
     return [*first, *(f"column_{at + 1}" for at in range(len(first), width - 1)), TAGS]
 
 

@@ -131,7 +131,7 @@ def _advice(data: bytes, name: str) -> str:
     text = data.decode("utf-8", "replace")
     damaged = text.count("\ufffd")
     if damaged and sum(not character.isascii() for character in text) >= 5 * damaged:
-        return f"the rest of it is: {damaged} places are damaged; correct them, or export the file again as UTF-8"
+        return f"the rest of it is, so {damaged} characters are damaged; correct them, or export it again as UTF-8"
     names = guess_encodings(data)
     if not names:
         return "export it again as UTF-8, or find its encoding and convert it with iconv"

@@ -115,12 +115,18 @@ def look_at(path: Path, separator: str | None = None, *, mixed: bool = False) ->
 
 def look_at_table(table: Table) -> TableLook:
     """What is in a table; of columns with objects, what is at each path into them."""
-    names = table.names()
-    columns = [_column(name, table.column(name), table.class_names.get(name, ())) for name in names]
+    columns = [column for name in table.columns for column in _with_paths(table, name)]
     tags = next((column.name for column in columns if column.kind == "tags"), None)
     if tags is not None:
         columns = [replace(at, kind="words") if _goes_with(table, at, tags) else at for at in columns]
     return TableLook(table, columns, split_column(table))
+
+
+def _with_paths(table: Table, name: str) -> list[ColumnLook]:
+    """A look at a column; of one with objects, at each path into it."""
+    column = _column(name, table.columns[name], table.class_names.get(name, ()))
+    paths = [path for path in table.names() if path.startswith(f"{name}.")] if column.kind == "object" else []
+    return [_column(path, table.column(path), ()) for path in paths] or [column]
 
 
 def _goes_with(table: Table, column: ColumnLook, tags: str) -> bool:

@@ -94,7 +94,7 @@ def propose(looks: Sequence[TableLook], wishes: Wishes, where: str) -> Proposal:
         MissingColumnError: a file lacks a column that is named.
         LabelError: rows without a label, and nothing says what becomes of them.
     """
-    _check_task(wishes.task)
+    _check(wishes)
     columns = merge_columns(looks)
     _add_answers(columns, looks)
     by_column = [name for name in [_split_column(looks, wishes)] if name is not None]
@@ -158,9 +158,16 @@ def _table(wishes: Wishes) -> dict[str, Any]:
     return table
 
 
-def _check_task(task: str | None) -> None:
-    if task is not None and task not in (*TASK_NAMES, "pairs"):
-        raise ParamsError(f"--task {task!r} is no task; use {', '.join((*TASK_NAMES, 'pairs'))}")
+def _check(wishes: Wishes) -> None:
+    """Refuse words that are none of those known."""
+    for option, value, known in (
+        ("--task", wishes.task, (*TASK_NAMES, "pairs")),
+        ("--unlabelled", wishes.unlabelled, ("transfer", "leave_out")),
+    ):
+        if value is not None and value not in known:
+            raise ParamsError(f"{option} {value!r} is not known; use {', '.join(known)}")
+    if len(wishes.text) > 2:
+        raise ParamsError(f"--text names {len(wishes.text)} columns; a text is one, a pair is two")
 
 
 def _left_out(columns: Mapping[str, ColumnLook], used: set[str]) -> list[str]:

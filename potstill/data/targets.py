@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
@@ -54,9 +54,20 @@ def names_of(values: Iterable[Any], params: Prepare) -> list[str | int]:
         return list(params.label.columns)
     if isinstance(params.label, LabelRanges):
         return list(params.label.ranges)
-    if params.task == "multi_label":
-        return label_set((key for keys in values for key in keys), params.labels)
-    return label_set(values, params.labels)
+    keys = set(values) if params.task == "single_label" else {key for held in values for key in held}
+    if params.labels is None:
+        _ask_about_minus_one(keys)
+    return label_set(keys, params.labels)
+
+
+def _ask_about_minus_one(keys: Collection[str]) -> None:
+    """Refuse -1 among classes from 0 on, where it mostly stands for "no label", until params say what it is."""
+    others = sorted(set(keys) - {"-1"})
+    if "-1" in keys and all(key.isdecimal() for key in others) and others != ["1"]:
+        raise LabelError(
+            f"the label -1 stands next to {', '.join(others[:5])}, and often means that a row has none; set "
+            f"prepare.label.missing to [-1], or prepare.labels to [-1, {', '.join(others[:5])}] if it is a class"
+        )
 
 
 def check_varied(values: Sequence[Any]) -> None:
