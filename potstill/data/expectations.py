@@ -22,19 +22,13 @@ from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
 from potstill.config import TaskKind, Validate
-from potstill.data.cleaning import comparable
+from potstill.data.cleaning import DAMAGE, comparable
 from potstill.data.docs import settle
 from potstill.data.profiles import drift
 from potstill.data.tags import types_named
 from potstill.data.targets import ANSWER, NO_ANSWER
 
 LABELLED = ("train", "dev", "test")
-# U+FFFD, and what UTF-8 becomes when it is read as Windows-1252: "é" as "Ã©", "’" as "â€™", emoji as "ðŸ...".
-DAMAGE = (
-    "\ufffd|[\u00c2\u00c3][\u00a1-\u00bf]|"
-    "\u00c3[\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]|"
-    "\u00e2\u20ac|\u00f0\u0178|\u00ef\u00bb\u00bf|\u00ef\u00bf\u00bd"
-)
 # Beyond any number of data/prepared, which are fp32.
 FINITE = 3.4e38
 # Docs carry a run's time; equal data has to give equal bytes.

@@ -60,7 +60,7 @@ def prepare(raw: Path, params: Prepare, *, device: str = "auto") -> Prepared:
     rows, report = read_rows(raw, params)
     target = TARGETS[params.task]
     labelled = [row for row in rows if row.label is not None]
-    _check_labelled(labelled, params.task)
+    check_labelled(labelled, params.task)
     labels = names_of([row.label for row in labelled], params)
     given_test = any(row.split == "test" for row in labelled)
     divided = divide(rows, params)
@@ -79,8 +79,12 @@ def prepare(raw: Path, params: Prepare, *, device: str = "auto") -> Prepared:
     return Prepared(params.task, splits, labels, params.pair, report)
 
 
-def _check_labelled(rows: Sequence[Row], task: TaskKind) -> None:
-    """What makes a labelled set useless before anything is split."""
+def check_labelled(rows: Sequence[Row], task: TaskKind) -> None:
+    """Refuse what makes a labelled set useless before anything is split.
+
+    Raises:
+        EmptyDataError, DuplicateRowsError, OneClassError: no rows, copies of one text, or one label.
+    """
     if not rows:
         raise EmptyDataError(
             "no labelled row with a text is left after cleaning; check prepare.text, prepare.label and the data"

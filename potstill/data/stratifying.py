@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from potstill.config import Prepare, Split
+from potstill.config import Prepare, Split, TaskKind
 from potstill.data.labels import normal_label
 from potstill.data.rows import Divided, Row, divide
 from potstill.data.split_names import AUTO
 from potstill.data.splitting import drawn_shares, drawn_split, position, row_seed
-from potstill.data.targets import TARGETS, Labels, check_numbers
+from potstill.data.targets import TARGETS, Labels
 from potstill.errors import SmallClassError
 
 LABELLED = ("train", "dev", "test")
@@ -21,8 +21,9 @@ _SEEDS = 2_000
 # Draws of all rows until no class is left out; the first does where no two classes share rows or near copies.
 _ROUNDS = 8
 
-# Split -> rows of each class in it.
-Counts = Mapping[str, Mapping[str, int]]
+# The same of tasks that have none, where the common seed is another.
+_DRAWS = 40
+_WITHOUT_CLASSES: tuple[TaskKind, ...] = ("regression", "question_answering")
 
 
 def check_classes(rows: Sequence[Row], splits: Mapping[str, Sequence[Row]], labels: Labels, params: Prepare) -> None:
@@ -38,11 +39,40 @@ def check_classes(rows: Sequence[Row], splits: Mapping[str, Sequence[Row]], labe
         SmallClassError: it names every class that is missing somewhere, its rows, and what puts it right.
     """
     if params.task == "regression":
-        check_numbers({split: [row.label for row in splits[split]] for split in LABELLED})
+        poor = _without_numbers(splits)
+        if poor:
+            raise SmallClassError(_sentence_of_numbers(rows, poor, labels, params))
         return
     missing = missing_classes(splits, labels, params)
     if missing:
         raise SmallClassError(_sentence(rows, missing, labels, params))
+
+
+def fitting_split(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[Split, Divided]:
+    """The section `split` with which every class is in every split, as far as the rows allow it, and these splits."""
+    if params.task in _WITHOUT_CLASSES:
+        return _fitting_seed(rows, labels, params)
+    seeds, divided = class_seeds(rows, labels, params)
+    return params.split.model_copy(update={"class_seeds": seeds}), divided
+
+
+def _fitting_seed(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[Split, Divided]:
+    """Where there are no classes, the least seed of the draw that does."""
+    first: tuple[Split, Divided] | None = None
+    for seed in (params.split.seed, *range(_DRAWS)):
+        split = params.split.model_copy(update={"seed": seed})
+        divided = divide(rows, params.model_copy(update={"split": split}))
+        first = first or (split, divided)
+        poor = _without_numbers(divided.splits) if params.task == "regression" else []
+        if not poor and not missing_classes(divided.splits, labels, params):
+            return split, divided
+    assert first is not None
+    return first
+
+
+def _without_numbers(splits: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Splits without two numbers that differ."""
+    return [split for split in LABELLED if len({row.label for row in splits[split]}) < 2]
 
 
 def class_seeds(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[dict[str | int, int], Divided]:
@@ -58,7 +88,7 @@ def class_seeds(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[d
         seeds = {normal_label(name): seed for name, seed in params.split.class_seeds.items()}
         missing = missing_classes(divided.splits, labels, params)
         hopeful = [normal_label(name) for name, counts in missing.items() if search.hopeful(normal_label(name), counts)]
-        if turn == _ROUNDS - 1 or params.task == "question_answering" or not search.improve(seeds, hopeful):
+        if turn == _ROUNDS - 1 or not search.improve(seeds, hopeful):
             break
         params = with_seeds(params, {named[name]: seed for name, seed in seeds.items() if name in named})
     return dict(params.split.class_seeds), divided
@@ -152,7 +182,7 @@ def _sentence(
     rows: Sequence[Row], missing: Mapping[str | int, Mapping[str, int]], labels: Labels, params: Prepare
 ) -> str:
     """Names every class that a split lacks."""
-    seeds, divided = class_seeds(rows, labels, params)
+    split, divided = fitting_split(rows, labels, params)
     still = missing_classes(divided.splits, labels, params)
     totals = {label: sum(counts.values()) for label, counts in missing.items()}
     few = [label for label in missing if label in still and totals[label] < FEWEST_ROWS]
@@ -170,11 +200,23 @@ def _sentence(
         )
     drawn = [label for label in missing if label not in still]
     if drawn:
-        clauses.append(
-            f"the draw leaves out {_classes(drawn, missing)}; set prepare.split.class_seeds to {_yaml(seeds)}, "
-            "which moves the rows of these classes alone"
+        remedy = (
+            f"prepare.split.seed to {split.seed}"
+            if params.task in _WITHOUT_CLASSES
+            else f"prepare.split.class_seeds to {_yaml(split.class_seeds)}, which moves the rows of these classes alone"
         )
+        clauses.append(f"the draw leaves out {_classes(drawn, missing)}; set {remedy}")
     return "; ".join(clauses)
+
+
+def _sentence_of_numbers(rows: Sequence[Row], poor: Sequence[str], labels: Labels, params: Prepare) -> str:
+    """Names every split without two different numbers."""
+    split, divided = _fitting_seed(rows, labels, params)
+    remedy = f"; set prepare.split.seed to {split.seed}"
+    if _without_numbers(divided.splits):
+        fewest = 2 * len(LABELLED)
+        remedy = f": each split needs two, so give {fewest} different rows at least, better 20"
+    return f"no two different numbers are in {', '.join(poor)}{remedy}"
 
 
 def _classes(labels: Sequence[str | int], missing: Mapping[str | int, Mapping[str, int]]) -> str:

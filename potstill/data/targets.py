@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.config import LabelColumns, LabelRanges, Prepare, TaskKind
 from potstill.data.labels import Value, label_set, normal_label
 from potstill.data.tags import entities_of, split_tag, tag_set, types_named
-from potstill.errors import LabelError, OneClassError, SmallClassError
+from potstill.errors import LabelError, OneClassError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,21 +138,6 @@ def _flags_column(values: Sequence[Any], labels: Labels) -> pa.Array:
 
 
 # --- a number ---------------------------------------------------------------------------------------------------------
-
-
-def check_numbers(splits: Mapping[str, Sequence[Any]]) -> None:
-    """Refuse splits without different numbers.
-
-    Raises:
-        SmallClassError: train, dev or test has none to tell apart.
-    """
-    poor = [split for split in ("train", "dev", "test") if len(set(splits[split])) < 2]
-    if poor:
-        counts = ", ".join(f"{split} ({len(splits[split])} rows)" for split in poor)
-        raise SmallClassError(
-            f"no two different numbers are in {counts}; give more rows: 20 are enough for most draws, "
-            "and another prepare.split.seed may do with fewer"
-        )
 
 
 def _no_classes(value: Any) -> tuple[str, ...]:

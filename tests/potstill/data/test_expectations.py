@@ -10,7 +10,8 @@ import pytest
 
 from potstill.artifacts import file_sums
 from potstill.config import Validate
-from potstill.data.expectations import DAMAGE, build_suites, label_names, lengths, run_suites
+from potstill.data.cleaning import DAMAGE
+from potstill.data.expectations import build_suites, label_names, lengths, run_suites
 from potstill.data.profiles import build_profile
 from tests.conftest import generate_rows
 
