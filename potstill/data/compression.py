@@ -60,7 +60,11 @@ class Contents:
 
 
 def inner_name(path: Path) -> str:
-    """A file's name without the suffix of a compression."""
+    """A file's name without the suffix of a compression; of a zip file of one the name of that."""
+    if path.suffix.lower() == ".zip" and path.is_file() and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = _members(archive)
+        return PurePosixPath(names[0].filename).name if len(names) == 1 else path.stem
     return path.name.removesuffix(path.suffix) if path.suffix.lower() in SUFFIXES else path.name
 
 
@@ -119,7 +123,7 @@ def _refuse_document(path: Path, start: bytes) -> None:
 def _from_zip(path: Path, handle: IO[bytes]) -> Contents:
     where = path.as_posix()
     with zipfile.ZipFile(handle) as archive:
-        items = [item for item in archive.infolist() if not item.is_dir() and not _is_systems(item.filename)]
+        items = _members(archive)
         names = [item.filename for item in items]
         if "[Content_Types].xml" in names or names[:1] == ["mimetype"]:
             raise FormatError(f"{where} is a workbook or another Office file, whatever its name says; {_WORKBOOK}")
@@ -130,6 +134,11 @@ def _from_zip(path: Path, handle: IO[bytes]) -> Contents:
             raise FormatError(f"{where} is encrypted with a password; unpack it, and name the file")
         with archive.open(items[0]) as stream:
             return Contents(_bounded(stream, path), PurePosixPath(names[0]).name, "zip")
+
+
+def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The files of an archive, without those that systems add."""
+    return [item for item in archive.infolist() if not item.is_dir() and not _is_systems(item.filename)]
 
 
 def _is_systems(name: str) -> bool:

@@ -18,8 +18,7 @@ from potstill.data.tabular import Table
 from potstill.errors import FetchError
 
 # What a column's values are. words and tags: lists of texts, the latter of BIO tags or integers; labels: lists of
-# names, or objects such as Label Studio's choices; spans: marked places of the text; answers: SQuAD's; chosen and
-# rejected by a tool are in `Table.undecided`.
+# names, or objects such as Label Studio's choices; spans: marked places of the text; answers: SQuAD's.
 Kind = Literal["text", "integer", "number", "labels", "words", "tags", "spans", "answers", "object", "empty"]
 # Values from which a column's kind is told.
 _LOOKED_AT = 2000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePath
 
 from potstill.data.cells import is_nested
@@ -131,8 +131,3 @@ def given_splits(table: Table, split: str, column: str | None) -> list[str]:
 
 def _told(value: object) -> str | None:
     return NAMES.get(str(value).strip().lower())
-
-
-def counted(splits: Mapping[str, int]) -> str:
-    """Splits and their rows, for messages."""
-    return ", ".join(f"{split} {count:,}" for split, count in splits.items())

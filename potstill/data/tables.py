@@ -129,9 +129,6 @@ def form_of(path: Path) -> str | None:
     suffix = Path(inner_name(path)).suffix.lower()
     if suffix in SUFFIXES and path.suffix.lower() != ".tsv":
         return SUFFIXES[suffix]
-    if path.suffix.lower() == ".zip":
-        inner = Path(read_contents(path).name).suffix.lower()
-        return SUFFIXES.get(inner)
     if suffix not in (".txt", ".tsv", ".data", "") or path.name.startswith("."):
         return None
     with path.open("rb") as handle:
