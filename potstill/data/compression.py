@@ -64,7 +64,8 @@ def inner_name(path: Path) -> str:
     if path.suffix.lower() == ".zip" and path.is_file() and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = _members(archive)
-        return PurePosixPath(names[0].filename).name if len(names) == 1 else path.stem
+        name = PurePosixPath(names[0].filename).name if len(names) == 1 else ""
+        return name if PurePosixPath(name).suffix else path.stem
     return path.name.removesuffix(path.suffix) if path.suffix.lower() in SUFFIXES else path.name
 
 

@@ -117,6 +117,8 @@ def _require_known(paths: Sequence[Path], form: str) -> None:
     for path in paths:
         compression.refuse_foreign(path)
     if form == "auto" and form_of(paths[0]) is None:
+        if paths[0].suffix.lower() == ".zip":
+            read_contents(paths[0])  # says what is wrong with the archive itself
         raise FormatError(
             f"{', '.join(path.name for path in paths[:3])}: the suffix names no known format ({', '.join(SUFFIXES)}, "
             f"each also with {', '.join(compression.SUFFIXES)}); set `format` of this table in prepare.tables (`lines` "

@@ -271,9 +271,10 @@ def test_a_zip_file_of_one(tmp_path: Path) -> None:
     assert len(labels_of(run(tmp_path))) == 2
 
 
-def test_a_zip_file_of_two_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.csv.zip", "a.zip"])
+def test_a_zip_file_of_two_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "s").mkdir()
-    with zipfile.ZipFile(tmp_path / "s" / "a.csv.zip", "w") as archive:
+    with zipfile.ZipFile(tmp_path / "s" / name, "w") as archive:
         for name in ("a.csv", "b.csv"):
             archive.writestr(name, table())
     with pytest.raises(FormatError, match=r"holds 2 files \(a.csv, b.csv ...\), not one; unpack it"):
