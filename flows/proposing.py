@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from flows.changes import dump_params, edit_params
-from potstill.config import GATE_TASKS, OF_PLACES, FileSource, Params, Pretrain, Tokenize, parse_params
+from potstill.config import GATE_TASKS, OF_PLACES, FileSource, Params, Pretrain, Tokenize, load_yaml, parse_params
 from potstill.errors import ParamsError, TokenizationError
 
 if TYPE_CHECKING:
@@ -115,9 +113,7 @@ def propose_params(defaults: Path, name: str, data: Path, survey: Survey, teache
     for stage, plan in plans.items():
         document[stage].update(plan.params())
     text = dump_params(document)
-    return Proposed(
-        text, parse_params(yaml.safe_load(text), where=f"params.yaml for {data}"), plans, coverage, estimated
-    )
+    return Proposed(text, parse_params(load_yaml(text), where=f"params.yaml for {data}"), plans, coverage, estimated)
 
 
 def _cover(survey: Survey, teacher: Given) -> tuple[Coverage | None, bool]:

@@ -10,7 +10,8 @@ import yaml
 
 from flows.doctor import findings
 from flows.graph import Graph
-from flows.workspace import create, strided_layers
+from flows.proposing import strided_layers
+from flows.workspace import create
 from potstill.config import load_params
 from potstill.data.sources import local_fingerprint
 from potstill.errors import EmptyDataError, FetchError, MissingColumnError, ModelError, ParamsError, PotstillError
