@@ -106,6 +106,8 @@ def refuse_foreign(path: Path) -> None:
 
 def _refuse_document(path: Path, start: bytes) -> None:
     where = path.as_posix()
+    if start.startswith(b"version https://git-lfs"):
+        raise FormatError(f"{where} is a pointer of Git LFS, not the file itself; fetch it: git lfs pull")
     if start.startswith(b"\xd0\xcf\x11\xe0"):
         raise FormatError(f"{where} is an old Office file, whatever its name says; {_WORKBOOK}")
     if start.startswith(b"%PDF"):

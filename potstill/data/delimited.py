@@ -94,7 +94,7 @@ def read_delimited(
     if named and form == "csv":
         text, shift = text[named.end() :], 1
         separator = separator or named[1]
-        notes.append(f"the first line says {named[0].strip()!r}")
+        notes.append(f"the first line says {'sep=' + named[1]!r}")
     dialect = _dialect(text, form, columns, separator)
     if separator is None and form == "csv" and dialect.separator != ",":
         notes.append(f"the cells are separated by {_named(dialect.separator)}")

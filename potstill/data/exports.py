@@ -63,7 +63,11 @@ def _prodigy(table: Table) -> Table:
     undecided = {row: f"answer: {answer}" for row, answer in enumerate(answers) if answer in ("reject", "ignore")}
     counts = Counter(str(answer) for answer in answers)
     note = "Prodigy: " + ", ".join(f"{count:,} with answer {answer}" for answer, count in sorted(counts.items()))
-    return replace(table, tool="Prodigy", undecided=undecided).noted(note)
+    columns = dict(table.columns)
+    if "spans" in columns:  # who accepts a text without a span says that there is none
+        pairs = zip(columns["spans"], answers, strict=True)
+        columns["spans"] = [[] if spans is None and answer == "accept" else spans for spans, answer in pairs]
+    return replace(table, columns=columns, tool="Prodigy", undecided=undecided).noted(note)
 
 
 # --- doccano ----------------------------------------------------------------------------------------------------------

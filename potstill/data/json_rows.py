@@ -27,6 +27,16 @@ def read_json(text: str, where: str, form: str) -> Table:
     return _read_lines(text, where, form)
 
 
+def _pandas_rows(document: Any) -> list[dict[str, Any]] | None:
+    """The rows of an object with a column for each key and in it a value for each number, as pandas writes frames."""
+    if not isinstance(document, dict) or len(document) < 2 or not all(isinstance(at, dict) for at in document.values()):
+        return None
+    first, *others = document.values()
+    if not first or not all(key.isdecimal() for key in first) or any(list(first) != list(other) for other in others):
+        return None
+    return [{name: values[key] for name, values in document.items()} for key in first]
+
+
 def rows_table(rows: Sequence[dict[str, Any]], where: str, places: Sequence[int], unit: str, form: str) -> Table:
     """A table of objects; a key that a row lacks is None there."""
     names = dict.fromkeys(str(name) for row in rows for name in row)
@@ -88,7 +98,7 @@ def _read_document(text: str, where: str, form: str) -> Table:
     if (questions := squad_rows(document)) is not None:
         table = rows_table(questions, where, range(1, len(questions) + 1), "question", form)
         return _squad(table)
-    rows = _records(document, where)
+    rows = _pandas_rows(document) or _records(document, where)
     wrong = next((at for at, row in enumerate(rows) if not isinstance(row, dict)), None)
     if wrong is not None:
         raise FormatError(
@@ -114,7 +124,7 @@ def _records(document: Any, where: str) -> list[Any]:
         holds = ", ".join(map(repr, list(document)[:8]))
         raise FormatError(
             f"{where} is one object with {holds or 'nothing'}, not an array of rows; write one object a line, or an "
-            "array of objects"
+            'array of objects (with pandas: to_json(orient="records", lines=True))'
         )
     return list(arrays[name])
 
@@ -125,6 +135,8 @@ def _holds_rows(line: str) -> bool:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return False
+    if _pandas_rows(value) is not None:
+        return True
     arrays = [value[key] for key in _KEYS if isinstance(value.get(key), list)] if isinstance(value, dict) else []
     return any(array and isinstance(array[0], dict) for array in arrays)
 

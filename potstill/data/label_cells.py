@@ -17,7 +17,7 @@ from potstill.config import (
     TaskKind,
     ValueLabel,
 )
-from potstill.data.cells import is_absent, is_bracketed, is_missing_word, is_nested, parsed
+from potstill.data.cells import is_absent, is_bracketed, is_missing_word, is_nested, parsed, paths_of
 from potstill.data.labels import normal_label
 from potstill.data.tabular import Table
 from potstill.errors import LabelError
@@ -26,6 +26,7 @@ from potstill.errors import LabelError
 _NO_CLASS = -1
 # Under which of these an object has its label or labels.
 _LABEL_KEYS = ("choices", "labels", "label", "value", "name")
+_OBJECT = "is an object, not a label; name what is in it with a dotted path: "
 _SPANS = (
     "looks like marked places in the text; for entities set prepare.task to token_classification and prepare.label to "
     "{kind: spans, column: ...}"
@@ -115,6 +116,14 @@ class _Classes:
             f"{self._table.place(row)}: {_shown(value)} in {self._column!r} is no list of labels; {advice}"
         )
 
+    def _refuse_flags(self, row: int, value: Any, keys: Sequence[str]) -> None:
+        """Refuse a list of zeros and ones, which says for each label whether it holds."""
+        if len(set(keys)) < len(keys) and set(keys) <= {"0", "1"}:
+            raise LabelError(
+                f"{self._table.place(row)}: {_shown(value)} in {self._column!r} looks like a flag for each label; "
+                "write lists of names, or a column of 0 and 1 for each label (prepare.label of kind columns)"
+            )
+
     def _keys(self, row: int, value: Any) -> tuple[str, ...] | None:
         """The names in a cell; None where it stands for no label."""
         if isinstance(value, str) and value in self._plain:
@@ -123,6 +132,8 @@ class _Classes:
             if value == _NO_CLASS and normal_label(value) not in (self._known or ()):
                 return None
             value = self._name(row, value)
+        if isinstance(value, bytes):
+            raise LabelError(f"{self._table.place(row)}: column {self._column!r} holds bytes; store it as strings")
         if is_absent(value):
             self._without(row, None)
             return None
@@ -135,7 +146,9 @@ class _Classes:
             return None
         value = parsed(value)
         if is_nested(value):
-            return tuple(key for item in self._items(row, value) for key in self._keys(row, item) or ())
+            keys = tuple(key for item in self._items(row, value) for key in self._keys(row, item) or ())
+            self._refuse_flags(row, value, keys)
+            return keys
         if is_missing_word(value):
             self._without(row, value)
             return None
@@ -154,7 +167,10 @@ class _Classes:
         try:
             return labels_in(value)
         except ValueError as error:
-            raise LabelError(f"{self._table.place(row)}: {_shown(value)} in {self._column!r} {error}") from None
+            paths = ", ".join(dict.fromkeys(paths_of(value, self._column)))
+            raise LabelError(
+                f"{self._table.place(row)}: {_shown(value)} in {self._column!r} {str(error) or _OBJECT + paths[:300]}"
+            ) from None
 
     def _name(self, row: int, value: int) -> str | int:
         """The name that the data's schema gives to a class."""
@@ -171,7 +187,7 @@ class _Classes:
         """Refuse a row without a label, where it is asked for."""
         if not self._ask:
             return
-        shown = "" if value is None else f" ({_shown(value)}; if that is a name, list it in prepare.labels)"
+        shown = f" ({_shown(value)}; if that is a name, list it in prepare.labels)" if is_missing_word(value) else ""
         raise LabelError(
             f"{self._table.place(row)} has no label in column {self._column!r}{shown}; label it, remove it, give its "
             "file `split: transfer` in prepare.tables, or set prepare.unlabelled to transfer or leave_out"
@@ -194,7 +210,7 @@ def labels_in(value: Any) -> list[Any]:
     """The names in a list or an object of a cell: Label Studio's choices, spaCy's cats, `{"label": "a"}`, plain lists.
 
     Raises:
-        ValueError: it holds something else; the message goes on from what it is.
+        ValueError: it holds something else; without a message where it is an object that says nothing of labels.
     """
     if isinstance(value, Mapping):
         return _labels_of_object(value)
@@ -217,7 +233,7 @@ def _labels_of_object(value: Mapping[str, Any]) -> list[Any]:
         return [name for name, flag in value.items() if flag]
     name = next((name for name in _LABEL_KEYS if name in value), None)
     if name is None:
-        raise ValueError(f"is an object, not a label; name what is in it with a dotted path: {', '.join(value)}"[:300])
+        raise ValueError
     inner = value[name]
     return labels_in(inner) if is_nested(inner) else [inner]
 

@@ -120,7 +120,8 @@ def _settled(read: _Read, rows: Sequence[Row], params: Prepare) -> _Read:
     unlabelled = read.counts[_UNLABELLED]
     leave_out = params.unlabelled == "leave_out"
     if unlabelled:
-        read.notes.append(f"{unlabelled:,} rows without a label {'were left out' if leave_out else 'go to transfer'}")
+        done = "left out" if leave_out else "taken for transfer"
+        read.notes.append(f"without a label and {done}: {unlabelled:,} of {len(rows):,} rows")
     read.rows = [row for row in rows if not (leave_out and row.split == _UNLABELLED)]
     for row in read.rows:
         row.split = "transfer" if row.split in (_UNCLEAR, _UNLABELLED) else row.split
@@ -138,10 +139,11 @@ def _undecided(table: Table, splits: Sequence[str], params: Prepare) -> set[int]
     rows = [row for row in table.undecided if splits[row] != "transfer"]
     if rows and params.unlabelled == "ask":
         reasons = Counter(table.undecided[row] for row in rows)
+        verdict = "; or name 'answer' as the label, if that is to be learnt" if table.tool == "Prodigy" else ""
         told = ", ".join(f"{count:,} with {reason!r}" for reason, count in reasons.most_common())
         raise LabelError(
             f"{table.place(rows[0])} and others have no valid label in {table.tool}'s export ({told}); set "
-            "prepare.unlabelled to leave_out, or to transfer to learn from their texts without a label"
+            f"prepare.unlabelled to leave_out, or to transfer to learn from their texts without a label{verdict}"
         )
     return set(rows)
 
@@ -177,7 +179,7 @@ def _texts(table: Table, column: str, notes: list[str]) -> list[str]:
     values = table.texts(column)
     words = sum(map(is_missing_text, values))
     if words:
-        notes.append(f"{words:,} cells of {column!r} hold nan, None or null alone, which is no text")
+        notes.append(f"nan, None or null alone in {column!r}, which is no text: {words:,} of {len(values):,} rows")
     return ["" if is_absent(value) or is_missing_text(value) else clean(value) for value in values]
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
+from potstill.data.cells import is_nested
 from potstill.data.tabular import Table
 from potstill.errors import FormatError
 
@@ -95,11 +96,11 @@ def check_split_names(names: Sequence[str], where: str) -> None:
 
 
 def split_column(table: Table) -> str | None:
-    """The column whose values name the split of each row, two at least; None where there is none."""
+    """The column whose values name splits, two different ones at least; None where there is none."""
     for name, values in table.columns.items():
-        if name.strip().lower() in _COLUMNS:
+        if name.strip().lower() in _COLUMNS and not any(map(is_nested, values)):
             told = {_told(value) for value in values}
-            if len(told) > 1 and None not in told:
+            if len(told) > 1 and told != {None}:
                 return name
     return None
 
@@ -121,7 +122,8 @@ def given_splits(table: Table, split: str, column: str | None) -> list[str]:
         name = _told(value)
         if name is None:
             raise FormatError(
-                f"{table.place(row)}: {value!r} in the split column {column!r} names no split; use {', '.join(NAMES)}"
+                f"{table.place(row)}: {value!r} in the split column {column!r} names no split; use "
+                f"{', '.join(NAMES)}, or set `split: draw` of this table to draw all its splits anew"
             )
         result.append(name)
     return result

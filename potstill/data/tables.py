@@ -36,6 +36,20 @@ SUFFIXES = {
 }
 
 
+# JSON files that describe a data set, a model or a project, and hold no rows.
+_DESCRIPTIONS = frozenset(
+    {
+        "config.json",
+        "dataset_dict.json",
+        "dataset_info.json",
+        "dataset_infos.json",
+        "manifest.json",
+        "package.json",
+        "state.json",
+    }
+)
+
+
 def read_tables(
     folder: Path,
     files: str,
@@ -89,10 +103,14 @@ def matching_files(folder: Path, files: str, form: str) -> list[Path]:
     if not matching:
         there = ", ".join(path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
         raise FetchError(f"prepare.tables: no file of {folder} matches {files!r}; it has {there[:300] or 'none'}")
-    known = [path for path in matching if form != "auto" or form_of(path) is not None]
+    known = [path for path in matching if form != "auto" or _is_data(path)]
     if not known:
         _require_known(matching, form)
     return known
+
+
+def _is_data(path: Path) -> bool:
+    return path.name not in _DESCRIPTIONS and form_of(path) is not None
 
 
 def _require_known(paths: Sequence[Path], form: str) -> None:

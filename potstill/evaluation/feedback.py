@@ -189,6 +189,8 @@ def measure(
         hint = " (texts are only found with watch.hash_texts)" if isinstance(next(iter(labels), ""), str) else ""
         raise EmptyDataError(f"none of the {len(labels):,} labels is of an answer that was kept{hint}")
     task = profile.task
+    if task == "multi_label":
+        labels = _as_answered(labels, list(found.values()))
     pairs = [(_comparable(answer[LABEL], task), labels[key]) for key, answer in found.items()]
     if task == "regression":
         return _errors(np.array([abs(a - b) for a, b in pairs]), len(labels))
@@ -224,6 +226,12 @@ def _models_labels(labels: Mapping[Key, Any], profile: Profile) -> dict[Key, Any
         told = ", ".join(f"{name!r} ({count:,} times{_guess(names, name)})" for name, count in unknown.most_common(5))
         raise LabelError(f"the model does not have the label {told}; it has {', '.join(known[:20])}: correct the file")
     return result
+
+
+def _as_answered(labels: Mapping[Key, Any], answers: Sequence[Mapping[str, Any]]) -> dict[Key, Any]:
+    """Several labels each by the names in the answers, letter case aside where that is one of them."""
+    names = LabelNames(sorted({normal_label(name) for answer in answers for name in answer[LABEL]}))
+    return {key: frozenset(str(names.find(name) or name) for name in held) for key, held in labels.items()}
 
 
 def _guess(names: LabelNames, name: str) -> str:
