@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from flows.changes import dump_params, edit_params
+from flows.inspecting import source_of
 from potstill.artifacts import write_json, write_text
-from potstill.config import FileSource, Pretrain, parse_params
+from potstill.config import HubSource, Pretrain, parse_params
 from potstill.errors import EmptyDataError, FetchError, ParamsError, ToolError
 from tasks.codefile import CODE_FILE, write_code_file
 from tasks.stage import CODE
@@ -162,18 +163,13 @@ def _use_teacher(document: Any, teacher: str) -> None:
         document["ingest"]["teacher"] = {"kind": "scratch"}
         document["distill"]["layers"] = strided_layers(Pretrain().layers)
         return
-    if folder.is_dir():
-        document["ingest"]["teacher"] = {"kind": "file", "path": str(folder.resolve())}
-        look = inspect_source(FileSource(kind="file", path=str(folder.resolve())))
-        document["distill"]["layers"] = strided_layers(look.layers)
-        document["teacher"]["fine_tuned"] = look.has_head_of(document["prepare"].get("task", "single_label"))
+    source = source_of(teacher, "--teacher")
+    document["ingest"]["teacher"] = source.model_dump(exclude_defaults=True)
+    if isinstance(source, HubSource):
         return
-    name, at, revision = teacher.partition("@")
-    if not at or not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise ParamsError(
-            f"--teacher {teacher}: there is no such folder, and a hub id needs its commit, 40 hex digits: id@commit"
-        )
-    document["ingest"]["teacher"] = {"kind": "hub", "id": name, "revision": revision}
+    look = inspect_source(source)
+    document["distill"]["layers"] = strided_layers(look.layers)
+    document["teacher"]["fine_tuned"] = look.has_head_of(document["prepare"].get("task", "single_label"))
 
 
 def strided_layers(layers: int) -> list[int]:
