@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.changes import dump_params, edit_params
-from potstill.config import GATE_TASKS, OF_PLACES, FileSource, Params, Pretrain, Tokenize, load_yaml, parse_params
-from potstill.errors import ParamsError, TokenizationError
+from flows.inspecting import source_of
+from potstill.config import GATE_TASKS, OF_PLACES, HubSource, Params, Pretrain, Tokenize, load_yaml, parse_params
+from potstill.errors import TokenizationError
 
 if TYPE_CHECKING:
     from potstill.data.coverage import Coverage
@@ -65,19 +65,13 @@ def look_at_teacher(teacher: str | None) -> Given:
 
     if teacher is None:
         return Given(None, None, None)
-    folder = Path(teacher)
-    if folder.is_dir():
-        source = {"kind": "file", "path": str(folder.resolve())}
-        look = inspect_source(FileSource(kind="file", path=str(folder.resolve())))
-        return Given(source, look, strided_layers(look.layers))
-    if teacher == SCRATCH:
+    if teacher == SCRATCH and not Path(teacher).is_dir():
         return Given({"kind": SCRATCH}, None, strided_layers(Pretrain().layers))
-    name, at, revision = teacher.partition("@")
-    if not at or not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise ParamsError(
-            f"--teacher {teacher}: there is no such folder, and a hub id needs its commit, 40 hex digits: id@commit"
-        )
-    return Given({"kind": "hub", "id": name, "revision": revision}, None, None)
+    source = source_of(teacher, "--teacher")
+    if isinstance(source, HubSource):
+        return Given(source.model_dump(exclude_defaults=True), None, None)
+    look = inspect_source(source)
+    return Given(source.model_dump(exclude_defaults=True), look, strided_layers(look.layers))
 
 
 def strided_layers(layers: int) -> list[int]:
