@@ -53,6 +53,11 @@ def test_pairs_are_read_and_so_is_a_script_without_blanks() -> None:
     assert (fitted.logits(chinese[200:]).argmax(axis=1) == CLASSES[200:]).all()
 
 
+def test_texts_of_signs_alone_are_told_apart_by_them() -> None:
+    signs = [(":-)" if label else ":-(") for label in CLASSES]
+    assert (fit_baseline(signs, CLASSES, "single_label", 2).logits(signs).argmax(axis=1) == CLASSES).all()
+
+
 def test_of_too_many_texts_a_fixed_sample_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potstill.evaluation.baseline.MOST_ROWS", 50)
     texts, kept = _affordable(TEXTS)
