@@ -1464,11 +1464,12 @@ def _misfits(params: Mapping[str, Any], items: Sequence[dict[str, Any]]) -> str:
     clauses: list[str] = []
     for item in items:
         place = _outer(item["loc"])
-        if place not in strings or not isinstance(item["input"], (bool, float, date)):
+        null_name = item["input"] is None and place != item["loc"]
+        if place not in strings or not (null_name or isinstance(item["input"], (bool, float, date))):
             clauses.append(_explain(params, item))
             continue
-        parts = _walk([str(part) for part in place])[0]
-        misread.setdefault(".".join(parts[:-1] if isinstance(place[-1], int) else parts), []).append(item["input"])
+        keys = place[:-2] if place[-1] == "[key]" else place[: -1 if isinstance(place[-1], int) else None]
+        misread.setdefault(".".join(_walk([str(key) for key in keys])[0]), []).append(item["input"])
     clauses += [_explain_names(key, list(dict.fromkeys(values))) for key, values in misread.items()]
     return "; ".join(dict.fromkeys(clauses))
 
@@ -1480,10 +1481,10 @@ def _outer(place: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _explain_names(key: str, values: Sequence[Any]) -> str:
     """Names that YAML has read as truth values, numbers or dates."""
-    words = {True: "yes", False: "no"}
-    written = [words[value] if isinstance(value, bool) else str(value) for value in values]
-    kinds = [str(value).lower() if isinstance(value, bool) else f"a {type(value).__name__}" for value in values]
-    read = " and ".join(f"{word} as {kind}" for word, kind in zip(written, kinds, strict=True))
+    known = {"True": ("yes", "true"), "False": ("no", "false"), "None": ("null", "nothing")}
+    words = [known.get(str(value), (str(value), f"a {type(value).__name__}")) for value in values]
+    written = [word for word, _ in words]
+    read = " and ".join(f"{word} as {kind}" for word, kind in words)
     quoted = ", ".join(f'"{word}"' for word in written)
     return f"{key}: YAML reads {read}; quote {'it' if len(written) == 1 else 'them'}: {quoted}"
 

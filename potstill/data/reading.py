@@ -20,7 +20,7 @@ from potstill.data.rows import Row
 from potstill.data.split_names import AUTO, given_splits, split_column, splits_of_files
 from potstill.data.tables import matching_files, read_tables
 from potstill.data.tabular import Table
-from potstill.errors import LabelError
+from potstill.errors import LabelError, MissingColumnError
 
 # Rows whose labels tell nothing: a number too near to zero, or no label at all.
 _UNCLEAR, _UNLABELLED = "unclear", "unlabelled"
@@ -164,6 +164,7 @@ def _labelled(
     labels: list[Any] = [None] * len(table)
     needed = [row for row, split in enumerate(splits) if split != "transfer" and texts[row] and row not in without]
     if needed:
+        _require_labels(table, params)
         ask = params.unlabelled == "ask"
         values = read_labels(table, needed, params.label, params.labels, params.task, ask=ask)
         for row, label in zip(needed, values, strict=True):
@@ -172,6 +173,17 @@ def _labelled(
     without = {*without, *(row for row in needed if labels[row] is None)}
     splits = [nothing if row in without else split for row, split in enumerate(splits)]
     return _Read([Row(*row) for row in zip(texts, pairs, labels, splits, strict=True)], notes)
+
+
+def _require_labels(table: Table, params: Prepare) -> None:
+    """Refuse a file without the column of labels, with what to do if nobody has labelled it."""
+    try:
+        for column in [params.label.column] if hasattr(params.label, "column") else []:
+            table.column(column)
+    except MissingColumnError as error:
+        raise MissingColumnError(
+            f"{error}; if nobody has labelled its rows, set `split: transfer` for this file in prepare.tables"
+        ) from None
 
 
 def _texts(table: Table, column: str, notes: list[str]) -> list[str]:

@@ -127,16 +127,16 @@ def _require_known(paths: Sequence[Path], form: str) -> None:
 def form_of(path: Path) -> str | None:
     """The form of a file by its suffix, that of a compression aside, or by its look; None where neither tells."""
     suffix = Path(inner_name(path)).suffix.lower()
-    if suffix in SUFFIXES:
+    if suffix in SUFFIXES and path.suffix.lower() != ".tsv":
         return SUFFIXES[suffix]
     if path.suffix.lower() == ".zip":
         inner = Path(read_contents(path).name).suffix.lower()
         return SUFFIXES.get(inner)
-    if suffix in (".txt", ".data", "") and not path.name.startswith("."):
-        with path.open("rb") as handle:
-            start = handle.read(100_000)
-        return "conll" if looks_like_conll(start.decode("utf-8-sig", "replace")) else None
-    return None
+    if suffix not in (".txt", ".tsv", ".data", "") or path.name.startswith("."):
+        return None
+    with path.open("rb") as handle:
+        start = handle.read(100_000)
+    return "conll" if looks_like_conll(start.decode("utf-8-sig", "replace")) else SUFFIXES.get(suffix)
 
 
 def read_file(

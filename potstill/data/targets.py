@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Labels = Sequence[str | int]
 # The one output of a regression.
 SCORE = "score"
+# Signs that people put between several labels in one cell.
+_BETWEEN = ("|", ";", ",", "#", "/", "+", "&")
 # What a report counts of questions.
 ANSWER, NO_ANSWER = "answer", "no answer"
 
@@ -57,10 +59,11 @@ def names_of(values: Iterable[Any], params: Prepare) -> list[str | int]:
     keys = set(values) if params.task == "single_label" else {key for held in values for key in held}
     if params.labels is None:
         _ask_about_minus_one(keys)
+        _ask_about_several(keys)
     return label_set(keys, params.labels)
 
 
-def _ask_about_minus_one(keys: Collection[str]) -> None:
+def _ask_about_minus_one(keys: Set[str]) -> None:
     """Refuse -1 among classes from 0 on, where it mostly stands for "no label", until params say what it is."""
     others = sorted(set(keys) - {"-1"})
     if "-1" in keys and all(key.isdecimal() for key in others) and others != ["1"]:
@@ -68,6 +71,18 @@ def _ask_about_minus_one(keys: Collection[str]) -> None:
             f"the label -1 stands next to {', '.join(others[:5])}, and often means that a row has none; set "
             f"prepare.label.missing to [-1], or prepare.labels to [-1, {', '.join(others[:5])}] if it is a class"
         )
+
+
+def _ask_about_several(keys: Set[str]) -> None:
+    """Refuse a name that is put together of others, as several labels in one cell are, until params say what it is."""
+    for key in sorted(keys):
+        for sign in _BETWEEN:
+            parts = [part.strip() for part in key.split(sign)]
+            if len(parts) > 1 and keys >= {*parts}:
+                raise LabelError(
+                    f"the label {key!r} looks like several of the others; set prepare.task to multi_label and "
+                    f"prepare.label.separator to {sign!r}, or list it in prepare.labels if it is one name"
+                )
 
 
 def check_varied(values: Sequence[Any]) -> None:

@@ -377,3 +377,77 @@ def test_composed_and_decomposed_names_are_one_class(tmp_path: Path) -> None:
         out.writerow(["text", "label"])
         out.writerows([text, names[label][row % 3]] for row, (text, label) in enumerate(rows))
     assert run(tmp_path).labels == ["café", "thé"]
+
+
+def test_a_name_put_together_of_others_is_asked_about(tmp_path: Path) -> None:
+    lines = [f"{text},{('a', 'b', 'a|b')[row % 3]}" for row, (text, _) in enumerate(generate_rows(90))]
+    write(tmp_path, "a.csv", "\n".join(["text,label", *lines]))
+    with pytest.raises(LabelError, match=r"'a\|b' looks like several.*multi_label and prepare.label.separator to '\|'"):
+        run(tmp_path)
+    assert run(tmp_path, labels=["a", "b", "a|b"]).labels == ["a", "b", "a|b"]
+    several = {"kind": "column", "column": "label", "separator": "|"}
+    assert run(tmp_path, task="multi_label", label=several).labels == ["a", "b"]
+
+
+def test_a_test_file_that_nobody_labelled(tmp_path: Path) -> None:
+    write(tmp_path, "train.csv", table())
+    write(tmp_path, "test.csv", "text\n" + "\n".join(text for text, _ in generate_rows(20, seed=3)))
+    with pytest.raises(PotstillError, match=r"test.csv has no column 'label'.*set `split: transfer` for this file"):
+        run(tmp_path)
+    tables = [{"source": "s", "files": "train.csv"}, {"source": "s", "files": "test.csv", "split": "transfer"}]
+    assert len(run(tmp_path, tables=tables).splits["transfer"]) == 20
+
+
+def test_sentences_of_words_in_a_tsv_file(tmp_path: Path) -> None:
+    words = "\n\n".join(f"Ann{row}\tB-PER\nsings\tO\nin\tO\nBath{row}\tB-LOC" for row in range(60))
+    write(tmp_path, "a.tsv", words)
+    assert run(tmp_path, **ENTITIES).labels == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+
+
+@pytest.mark.parametrize(("name", "said"), [("a.xlsx", "is a spreadsheet; save the sheet as CSV UTF-8"),
+                                            ("a.docx", "is a document; export its texts"),
+                                            ("a.tar.gz", "is an archive; unpack it")])  # fmt: skip
+def test_other_kinds_of_files_get_advice_that_fits(tmp_path: Path, name: str, said: str) -> None:
+    write(tmp_path, name, b"PK\x03\x04")
+    with pytest.raises(FormatError, match=said):
+        run(tmp_path)
+
+
+def test_a_file_that_unpacks_to_more_than_a_table_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.data import compression
+
+    monkeypatch.setattr(compression, "_ALWAYS", 100_000)
+    write(tmp_path, "a.csv.gz", gzip.compress(b"text,label\n" + b"x" * 10_000_000))
+    with pytest.raises(FormatError, match=r"unpacks to more than \d+ MB, of 0.0; if that is right, unpack it"):
+        run(tmp_path)
+
+
+def test_flags_for_each_label_are_not_taken_for_names(tmp_path: Path) -> None:
+    rows = [{"text": text, "label": [1, 0, 0]} for text, _ in generate_rows(60)]
+    write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    for task in ("single_label", "multi_label"):
+        with pytest.raises(LabelError, match="looks like a flag for each label"):
+            run(tmp_path, task=task)
+
+
+def test_backslashes_before_quotes(tmp_path: Path) -> None:
+    lines = [f'"he said \\"{text}\\", so",{label}' for text, label in generate_rows(60)]
+    write(tmp_path, "a.csv", "\n".join(["text,label", *lines]))
+    result = run(tmp_path)
+    assert all(row.text.startswith('he said "') for row in result.splits["train"])
+    assert "escaped with a backslash" in " ".join(reading_notes(result.report))
+    write(tmp_path, "a.csv", "\n".join(["text,label", *lines, '"a \\"b\\" c,d",e,f']))
+    with pytest.raises(FormatError, match=r'a quote within a cell twice \(""\), not with a backslash'):
+        run(tmp_path)
+
+
+def test_labels_as_prodigys_spans(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"Ann{row} sings", "spans": [{"start": 0, "end": 4, "label": "PER"}] if row % 3 else None,
+         "answer": "reject" if row == 4 else "accept"}
+        for row in range(10, 70)
+    ]  # fmt: skip
+    write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    result = run(tmp_path, task="token_classification", label={"kind": "spans", "column": "spans"})
+    assert result.labels == ["O", "B-PER", "I-PER"]
+    assert result.report["read"] == 60
