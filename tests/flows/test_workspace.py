@@ -66,9 +66,9 @@ def test_a_workspace_is_whole(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert names["params"]
 
 
-def test_inside_another_repository(data: Path, tmp_path: Path) -> None:
+def test_inside_another_repository(data: Path, tmp_path: Path, tiny_base: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    create(Path("inner"), data, COLUMNS, None)
+    create(Path("inner"), data, COLUMNS, str(tiny_base))
     assert not (tmp_path / "inner" / ".git").exists()
     assert Graph(tmp_path / "inner").order
 
