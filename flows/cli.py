@@ -236,6 +236,16 @@ def init(
 
 
 @app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="Folder of a model, or a hub id with its commit: id@commit.")],
+) -> None:
+    """Show what a model is, and whether it can be a teacher."""
+    from flows.inspecting import show
+
+    show(model)
+
+
+@app.command()
 def doctor() -> None:
     """Check this machine and workspace; say what to do where something is missing."""
     from flows.doctor import examine

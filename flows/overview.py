@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.proposing import Proposed, file_megabytes
+from potstill.errors import PotstillError
+
 if TYPE_CHECKING:
-    from flows.proposing import Proposed
     from potstill.data.survey import Survey
 
 # Classes that are named one by one.
 _SHOWN = 6
 
 
-def overview(survey: Survey, proposed: Proposed) -> Iterator[tuple[str, str]]:
-    """Lines of (what, value)."""
+def overview(survey: Survey, proposed: Proposed, workspace: Path) -> Iterator[tuple[str, str]]:
+    """Lines of (what, value). The machine's speed is measured, and kept in the workspace for the stages."""
     yield "data", "; ".join(_files(survey))
     yield "columns", _columns(survey)
-    for note in _notes(survey):
+    for note in (*_notes(survey), *_teacher_note(survey, proposed)):
         yield "note", note
     proposal = survey.proposal
     text = survey.section["text"]
@@ -29,7 +32,7 @@ def overview(survey: Survey, proposed: Proposed) -> Iterator[tuple[str, str]]:
         yield "classes", _classes(survey)
     yield "characters", _characters(survey)
     yield from _tokens(survey, proposed)
-    yield "steps", ", ".join(f"{stage} {plan.steps:,}" for stage, plan in proposed.plans.items())
+    yield from _run(proposed, workspace)
 
 
 def _files(survey: Survey) -> Iterator[str]:
@@ -54,7 +57,8 @@ def _columns(survey: Survey) -> str:
 
 def _notes(survey: Survey) -> Iterator[str]:
     seen = dict.fromkeys(note for table in survey.report["tables"] for note in table["notes"])
-    yield from seen
+    # What gives the splits has a line of its own.
+    yield from (note for note in seen if "gives the split" not in note)
     yield from survey.proposal.notes
     removed = {why: count for why, count in survey.report["removed"].items() if count}
     if removed:
@@ -64,8 +68,8 @@ def _notes(survey: Survey) -> Iterator[str]:
     seeds = survey.section["split"].get("class_seeds", {})
     if seeds:
         yield (
-            f"{len(seeds)} classes are drawn by a seed of their own (prepare.split.class_seeds), as the common one "
-            "leaves a split without them"
+            f"classes that the common draw leaves out of a split have seeds of their own: {len(seeds)} "
+            "(prepare.split.class_seeds)"
         )
     for key, usual in (("characters", [1, 5_000]), ("max_class_share", 0.95), ("max_damaged_share", 0.001)):
         if survey.limits[key] not in (usual, None):
@@ -111,3 +115,38 @@ def _tokens(survey: Survey, proposed: Proposed) -> Iterator[tuple[str, str]]:
         f"longest {coverage.quantile(1.0):,}; {cut:.1%} are longer than tokenize.max_length = {length}",
     )
     yield "unknown", f"{coverage.unknown_share:.1%} of the tokens"
+
+
+def _run(proposed: Proposed, workspace: Path) -> Iterator[tuple[str, str]]:
+    """The file that will ship, and steps and minutes of each stage that trains or asks the teacher."""
+    from potstill.training.forecast import forecast, measure_speed
+
+    config = proposed.config
+    if config is None:
+        yield "training", "is planned by rows and classes; its minutes are not known before the teacher was fetched"
+        return
+    megabytes = file_megabytes(proposed)
+    if megabytes is not None:
+        yield (
+            "ships",
+            f"an INT8 file of about {megabytes:.1f} MB (gate.max_file_mb = {proposed.params.gate.max_file_mb:g})",
+        )
+    speed = measure_speed(proposed.params, config, workspace / ".work" / "precision.json")
+    stages = forecast(proposed.params, proposed.size, config, speed)
+    for stage, expected in stages.items():
+        steps = f"{expected.steps:,} steps, " if expected.steps else ""
+        yield stage, f"{steps}about {expected.minutes:.1f} minutes"
+    yield "altogether", f"about {sum(stage.minutes for stage in stages.values()):.0f} minutes on this machine"
+
+
+def _teacher_note(survey: Survey, proposed: Proposed) -> Iterator[str]:
+    """What a fine-tuned teacher's labels lack."""
+    from potstill.models.loading import check_labels
+
+    teacher = proposed.teacher.source
+    if teacher is None or not proposed.params.teacher.fine_tuned:
+        return
+    try:
+        check_labels(Path(teacher["path"]), [str(label) for label in survey.labels], survey.proposal.task)
+    except PotstillError as error:
+        yield f"before a run: {error}"

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from flows.changes import dump_params, edit_params
-from potstill.config import GATE_TASKS, OF_PLACES, FileSource, Params, Pretrain, Tokenize, parse_params
-from potstill.errors import ParamsError, TokenizationError
+from flows.inspecting import source_of
+from potstill.config import GATE_TASKS, OF_PLACES, HubSource, Params, Pretrain, Tokenize, load_yaml, parse_params
+from potstill.errors import TokenizationError
 
 if TYPE_CHECKING:
     from potstill.data.coverage import Coverage
     from potstill.data.survey import Survey
     from potstill.models.inspection import Inspection
-    from potstill.training.plan import StagePlan
+    from potstill.training.plan import DataSize
 
 SCRATCH = "scratch"
 # Longer sequences than that are only proposed where more than half of the texts would be cut.
@@ -51,9 +50,23 @@ class Proposed:
 
     text: str
     params: Params
-    plans: Mapping[str, StagePlan]
+    teacher: Given
+    size: DataSize
     coverage: Coverage | None
     estimated: bool
+
+    @property
+    def config(self) -> Mapping[str, Any] | None:
+        """config.json of the teacher, as far as a forecast needs it; None where it is fetched later."""
+        from potstill.data.english import CONFIG
+        from potstill.training.forecast import scratch_config
+
+        config: Mapping[str, Any] | None = CONFIG if self.teacher.source is None else None
+        if self.teacher.look is not None:
+            config = self.teacher.look.saved.config
+        elif self.teacher.scratch:
+            config = scratch_config(self.params)
+        return config
 
 
 def look_at_teacher(teacher: str | None) -> Given:
@@ -67,19 +80,13 @@ def look_at_teacher(teacher: str | None) -> Given:
 
     if teacher is None:
         return Given(None, None, None)
-    folder = Path(teacher)
-    if folder.is_dir():
-        source = {"kind": "file", "path": str(folder.resolve())}
-        look = inspect_source(FileSource(kind="file", path=str(folder.resolve())))
-        return Given(source, look, strided_layers(look.layers))
-    if teacher == SCRATCH:
+    if teacher == SCRATCH and not Path(teacher).is_dir():
         return Given({"kind": SCRATCH}, None, strided_layers(Pretrain().layers))
-    name, at, revision = teacher.partition("@")
-    if not at or not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise ParamsError(
-            f"--teacher {teacher}: there is no such folder, and a hub id needs its commit, 40 hex digits: id@commit"
-        )
-    return Given({"kind": "hub", "id": name, "revision": revision}, None, None)
+    source = source_of(teacher, "--teacher")
+    if isinstance(source, HubSource):
+        return Given(source.model_dump(exclude_defaults=True), None, None)
+    look = inspect_source(source)
+    return Given(source.model_dump(exclude_defaults=True), look, strided_layers(look.layers))
 
 
 def strided_layers(layers: int) -> list[int]:
@@ -101,6 +108,8 @@ def propose_params(defaults: Path, name: str, data: Path, survey: Survey, teache
     Raises:
         TokenizationError: the teacher's tokenizer does not know much of the texts.
     """
+    from potstill.training.plan import plan_training
+
     coverage, estimated = _cover(survey, teacher)
     document = edit_params(defaults)
     document["project"]["name"] = name
@@ -111,13 +120,35 @@ def propose_params(defaults: Path, name: str, data: Path, survey: Survey, teache
     if coverage is not None:
         _set_length(document["tokenize"], survey, teacher, coverage)
     _set_gate(document["gate"], survey, teacher)
-    plans = _plans(survey, teacher, document, coverage)
-    for stage, plan in plans.items():
-        document[stage].update(plan.params())
+    size = _size(survey, teacher, document, coverage)
+    for stage, plan in plan_training(size).items():
+        if not (stage == "teacher" and document["teacher"]["fine_tuned"]):
+            document[stage].update(plan.params())
+    proposed = _checked(document, data, teacher, size, coverage, estimated)
+    megabytes, limit = file_megabytes(proposed), proposed.params.gate.max_file_mb
+    if megabytes is not None and limit is not None and megabytes > limit:
+        document["gate"]["max_file_mb"] = float(math.ceil(megabytes * 1.1))
+        proposed = _checked(document, data, teacher, size, coverage, estimated)
+    return proposed
+
+
+def _checked(
+    document: Any, data: Path, teacher: Given, size: DataSize, coverage: Coverage | None, estimated: bool
+) -> Proposed:
     text = dump_params(document)
-    return Proposed(
-        text, parse_params(yaml.safe_load(text), where=f"params.yaml for {data}"), plans, coverage, estimated
-    )
+    params = parse_params(load_yaml(text), where=f"params.yaml for {data}")
+    return Proposed(text, params, teacher, size, coverage, estimated)
+
+
+def file_megabytes(proposed: Proposed) -> float | None:
+    """The INT8 file that will ship; None where the teacher is fetched later."""
+    from potstill.export.size import student_shape
+
+    config, params = proposed.config, proposed.params
+    if config is None:
+        return None
+    shape = student_shape(config, params.distill, labels=proposed.size.outputs)
+    return None if shape is None else shape.file_bytes(params.export.embedding_bits) / 1e6
 
 
 def _cover(survey: Survey, teacher: Given) -> tuple[Coverage | None, bool]:
@@ -190,13 +221,14 @@ def _set_gate(gate: Any, survey: Survey, teacher: Given) -> None:
         gate["min_speedup"] = None  # the teacher is small itself
 
 
-def _plans(survey: Survey, teacher: Given, document: Any, coverage: Coverage | None) -> Mapping[str, StagePlan]:
-    from potstill.training.plan import DataSize, plan_training
+def _size(survey: Survey, teacher: Given, document: Any, coverage: Coverage | None) -> DataSize:
+    """What the plans follow from."""
+    from potstill.training.plan import DataSize
 
     rows = len(survey.splits["train"])
     cuts = document["prepare"]["augment"] or {}
     length = document["tokenize"]["max_length"]
-    size = DataSize(
+    return DataSize(
         rows=rows,
         tokens=coverage.mean(length) if coverage is not None else length / 2,
         outputs=len(survey.labels),
@@ -204,6 +236,3 @@ def _plans(survey: Survey, teacher: Given, document: Any, coverage: Coverage | N
         scratch=teacher.scratch,
         **({"width": teacher.look.width} if teacher.look is not None else {}),
     )
-    plans = plan_training(size)
-    tuned = bool(document["teacher"]["fine_tuned"])
-    return {stage: plan for stage, plan in plans.items() if not (tuned and stage == "teacher")}

@@ -79,7 +79,8 @@ def create(folder: Path, data: Path, wishes: Wishes, teacher: str | None) -> Non
             write_json(folder / "data" / name, {})
         write_text(folder / ".gitignore", "\n".join(_IGNORED) + "\n")
         write_text(folder / "README.md", _README.format(name=_name(folder)))
-    for what, value in overview(read, proposed):
+        lines = list(overview(read, proposed, folder))
+    for what, value in lines:
         print(f"{what + ':':<12} {value}")
     print(f"{folder} is ready: look through {folder / 'params.yaml'}, then `cd {folder} && potstill run`")
 

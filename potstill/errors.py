@@ -150,6 +150,10 @@ class LabelCountError(PotstillError):
     exit_code = 41
 
 
+class LabelNamesError(LabelCountError):
+    """A fine-tuned teacher has as many labels as the data, but calls them otherwise."""
+
+
 class SequenceLengthError(PotstillError):
     """`tokenize.max_length` is beyond the model's positions."""
 

@@ -45,7 +45,7 @@ from potstill.evaluation.summary import Answers, Gold, compare, score
 from potstill.evaluation.texts import read_texts, readable
 from potstill.evaluation.truncation import cut_rows, truncation
 from potstill.models.loading import load_classifier
-from potstill.progress import Bar, progress
+from potstill.progress import Bar, progress, say
 from potstill.serving.profile import answer_all
 from potstill.serving.runtime import ModelCard, Prediction, Student, Text, logits_of, read_card
 from potstill.training.precision import choose_device
@@ -144,7 +144,9 @@ def _baseline(stage: Stage, card: ModelCard) -> Baseline | None:
         return None
     with stage.work("training"):
         texts, labels = read_texts(stage.deps["prepared"] / TRAIN)
-        return fit_baseline(texts, labels, card.kind, max(len(card.labels), 1))
+        baseline = fit_baseline(texts, labels, card.kind, len(card.labels))
+    say(f"evaluate: TF-IDF with a linear model, fitted on {baseline.rows:,} of {baseline.of:,} rows of train")
+    return baseline
 
 
 def _baseline_answers(baseline: Baseline, texts: Sequence[Text], task: TaskKind) -> Answers:

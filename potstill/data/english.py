@@ -28,6 +28,16 @@ _BEYOND_ASCII = (
     "西見訁語谷貝貴車軍辶道郎郡部都里野金鈴镇長門間阝阿陳陽雄青面風食香馬高龍龸ﬁﬂ！（），－．／：？～"
 )  # fmt: skip
 ALPHABET = frozenset(chr(code) for code in range(33, 127) if not chr(code).isupper()) | frozenset(_BEYOND_ASCII)
+# Its config.json, as far as a forecast needs it.
+CONFIG = {
+    "model_type": "bert",
+    "vocab_size": 30_522,
+    "hidden_size": 384,
+    "intermediate_size": 1_536,
+    "num_hidden_layers": 6,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+}
 # Tokens of an English word, as measured on 140,000 words: one, and a tenth for each letter after the fourth.
 _WHOLE, _PER_LETTER = 4, 0.1
 # [CLS] and [SEP].

@@ -31,7 +31,7 @@ TASK_NAMES: Mapping[str, TaskKind] = {
 # Different numbers up to which integers are taken for classes, and others.
 _MOST_CLASSES, _MOST_FRACTIONS = 20, 5
 # Signs between several labels in one cell, and the share of cells with one from which it is taken for that.
-_SEPARATORS = ("|", ";", ",", "/")
+_SEPARATORS = ("|", ";", ",")
 _SEPARATED = 0.02
 # What stands for no class among integers that count from 0.
 _NO_CLASS = -1
@@ -329,17 +329,13 @@ class _Reading:
         return [int(name) for name in names] if self._label.kind == "integer" else list(names)
 
     def _separator(self) -> str | None:
-        """The sign between several labels: each part of a cell has to come again in another."""
+        """The sign between several labels: most names between such signs come again next to others."""
         whole = self._label.values or {}
-        rows = sum(whole.values())
         for sign in _SEPARATORS:
-            parts: Counter[str] = Counter()
-            for value, count in whole.items():
-                parts.update({part.strip(): count for part in value.split(sign) if part.strip()})
-            several = [value for value in whole if sign in value]
-            again = all(parts[part.strip()] > whole[value] for value in several for part in value.split(sign) if part)
-            enough = sum(whole[value] for value in several) >= max(2, _SEPARATED * rows)
-            if enough and again and len(parts) < len(whole):
+            parts = Counter(part for value in whole for part in {part.strip() for part in value.split(sign)} - {""})
+            several = sum(count for value, count in whole.items() if sign in value)
+            again = sum(cells > 1 for cells in parts.values())
+            if several >= max(2, _SEPARATED * sum(whole.values())) and again >= len(parts) / 2:
                 return sign
         return None
 

@@ -5,6 +5,7 @@ A student that does not beat it is not worth its megabytes. Fitting is determini
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,9 +30,12 @@ MOST_ROWS = 200_000
 _MOST_CHARACTERS, _FEW_CHARACTERS = 40_000_000, 2_000_000
 # A script that is written without blanks has fewer of them than that, and needs n-grams of characters at any size.
 _BLANKS = 0.02
+# Of more texts, what only one has is left out.
+_FEW_TEXTS = 1_000
 # Inverse strength of the regularisation: texts are short, so their weights may be large.
 _STRENGTH = 4.0
 _NEVER = -20.0
+_WORD = re.compile(r"\b\w+\b")
 
 
 @dataclass(frozen=True)
@@ -139,11 +143,14 @@ def _features(texts: list[str]) -> FeatureUnion:
     blanks = sum(text.count(" ") for text in texts) / max(characters, 1)
     shared: dict[str, Any] = {
         "sublinear_tf": True,
-        "min_df": 1 if len(texts) < 1_000 else 2,
+        "min_df": 1 if len(texts) < _FEW_TEXTS else 2,
         "dtype": np.float32,
     }
-    sets = [("words", TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **shared))]
-    if characters <= _FEW_CHARACTERS or blanks < _BLANKS:
+    sets = []
+    # Texts of nothing but signs have no words.
+    if any(map(_WORD.search, texts)):
+        sets.append(("words", TfidfVectorizer(ngram_range=(1, 2), token_pattern=_WORD.pattern, **shared)))
+    if not sets or characters <= _FEW_CHARACTERS or blanks < _BLANKS:
         sets.append(("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), **shared)))
     return FeatureUnion(sets)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from potstill.data.labels import LabelNames
-from potstill.errors import LabelCountError
+from potstill.errors import LabelCountError, LabelNamesError
 
 LabelMap = Mapping[str | int, str | int]
 # What transformers calls an output that was given no name.
@@ -66,7 +67,11 @@ def unnamed(names: Sequence[str]) -> bool:
 
 
 def match_labels(
-    names: Sequence[str], labels: Sequence[str | int], where: str, label_map: LabelMap | None = None
+    names: Sequence[str],
+    labels: Sequence[str | int],
+    where: str,
+    label_map: LabelMap | None = None,
+    key: str = "teacher",
 ) -> list[int]:
     """For each of our labels its index among a teacher's names.
 
@@ -77,9 +82,11 @@ def match_labels(
         labels: of the data.
         where: what a sentence calls the teacher.
         label_map: the data's label for a teacher's name; for entities also of a type, as PERSON: PER.
+        key: of params that describes the teacher.
 
     Raises:
-        LabelCountError: the counts differ, or the names are real names and differ.
+        LabelNamesError: the names are real names and differ.
+        LabelCountError: the counts differ, or the map has a name that neither side has.
     """
     wanted = [str(label) for label in labels]
     if len(names) != len(wanted):
@@ -88,22 +95,26 @@ def match_labels(
             f"({', '.join(wanted[:8])}); give a teacher of the same task or set teacher.fine_tuned to false"
         )
     if label_map:
-        names = _mapped(names, wanted, where, label_map)
+        names = _mapped(names, wanted, where, label_map, key)
     elif unnamed(names):
         return list(range(len(names)))  # prepare.labels gives the order
     order = _matched(names, wanted)
     missing = [label for label, index in zip(wanted, order, strict=True) if index is None]
     if missing:
-        raise LabelCountError(
+        raise LabelNamesError(
             f"the teacher in {where} does not know the label {missing[0]!r}; its labels are {', '.join(names[:8])}, "
-            f"the data's {', '.join(wanted[:8])}; teacher.label_map says which is which"
+            f"the data's {', '.join(wanted[:8])}; say in {key}.label_map which is which"
         )
-    found = [index for index in order if index is not None]
-    if len(set(found)) != len(found):
-        raise LabelCountError(
-            f"teacher.label_map gives two labels of the teacher in {where} to one of the data's; map each to another"
-        )
-    return found
+    return [index for index in order if index is not None]
+
+
+def order_by_words(names: Sequence[str], labels: Sequence[str | int]) -> list[int] | None:
+    """For each name the index of the label that is a word of it, as 1 is of "1 star"; None: not each has one."""
+    words = [re.findall(r"\w+", name.casefold()) for name in names]
+    keys = [str(label).strip().casefold() for label in labels]
+    order = [[place for place, key in enumerate(keys) if key in own] for own in words]
+    found = [places[0] for places in order if len(places) == 1]
+    return found if len(set(found)) == len(labels) == len(names) else None
 
 
 def as_yaml(value: Any) -> str:
@@ -122,21 +133,21 @@ def _matched(names: Sequence[str], labels: Sequence[str]) -> list[int | None]:
     ]
 
 
-def _mapped(names: Sequence[str], labels: Sequence[str], where: str, label_map: LabelMap) -> list[str]:
+def _mapped(names: Sequence[str], labels: Sequence[str], where: str, label_map: LabelMap, key: str) -> list[str]:
     """The teacher's names as the data's labels; a name that is not mapped stays as it is."""
     given = {str(name): str(label) for name, label in label_map.items()}
     types = [name.partition("-")[2] for name in names]
     unknown = next((name for name in given if name not in names and name not in types), None)
     if unknown is not None:
         raise LabelCountError(
-            f"teacher.label_map names {unknown!r}, which the teacher in {where} does not have; its labels are "
+            f"{key}.label_map names {unknown!r}, which the teacher in {where} does not have; its labels are "
             f"{', '.join(names[:8])}"
         )
     mapped = [given.get(name, _with_type(name, given)) for name in names]
     strange = next((label for label in mapped if label not in labels and label in given.values()), None)
     if strange is not None:
         raise LabelCountError(
-            f"teacher.label_map leads to {strange!r}, which is no label of the data; it has {', '.join(labels[:8])}"
+            f"{key}.label_map leads to {strange!r}, which is no label of the data; it has {', '.join(labels[:8])}"
         )
     return mapped
 

@@ -123,7 +123,11 @@ def _weights(folder: Path, where: str) -> dict[str, Any]:
 
 
 def check_labels(
-    folder: Path, labels: Sequence[str], task: TaskKind = "single_label", label_map: LabelMap | None = None
+    folder: Path,
+    labels: Sequence[str],
+    task: TaskKind = "single_label",
+    label_map: LabelMap | None = None,
+    key: str = "teacher",
 ) -> list[int]:
     """Verify a fine-tuned teacher's label set and return, for each of our labels, its index in the teacher.
 
@@ -132,9 +136,11 @@ def check_labels(
         labels: of the data, in their order.
         task: of the data.
         label_map: the data's label for a teacher's name; see `match_labels`.
+        key: of params that describes the teacher.
 
     Raises:
-        LabelCountError: another task, the counts differ, or the names are real names and differ.
+        LabelNamesError: the names are real names and differ.
+        LabelCountError: another task, or the counts differ.
     """
     saved = read_saved(folder)
     if not saved.architecture.endswith(HEADS[task].suffix):
@@ -151,7 +157,7 @@ def check_labels(
         )
     if task == "regression":
         return [0]  # one output, whatever it is called
-    return match_labels(saved.names.names, labels, str(folder), label_map)
+    return match_labels(saved.names.names, labels, str(folder), label_map, key)
 
 
 def _one_output(saved: Saved, labels: Sequence[str]) -> str:
@@ -159,8 +165,8 @@ def _one_output(saved: Saved, labels: Sequence[str]) -> str:
     return (
         f"the teacher in {saved.where} has one output ({', '.join(saved.names.names)}), which is a number, but the "
         f"data has {len(labels)} classes ({', '.join(map(str, labels[:8]))}), each of which needs an output of its "
-        "own; set teacher.fine_tuned to false to give its encoder a new head, or save it with two outputs, the first with "
-        "weights of 0, or take prepare.task regression with labels that are numbers"
+        "own; set teacher.fine_tuned to false to give its encoder a new head, or save it with two outputs, the first "
+        "with weights of 0, or take prepare.task regression with labels that are numbers"
     )
 
 

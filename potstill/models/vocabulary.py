@@ -91,7 +91,7 @@ def kept_ids(
     if most < 0:
         raise ModelError(
             f"max_tokens of the vocabulary is {max_tokens:,}, but special tokens and single characters alone are "
-            f"{len(kept(0)):,}; set it higher"
+            f"{len(kept(0)):,}; set it to at least that"
         )
     return kept(most)
 

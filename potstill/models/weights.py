@@ -187,7 +187,7 @@ def compare(config: PreTrainedConfig, auto: str, tensors: Mapping[str, Tensor]) 
     import torch
 
     empty = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
-    _, fit = load_state(config, auto, empty, device_map="meta")
+    _, fit = load_state(config, auto, empty, device_map="meta", ignore_mismatched_sizes=True)
     return fit
 
 
@@ -218,7 +218,6 @@ def load_state(
                 config=config,
                 state_dict={renamed.get(name, name): value for name, value in state.items()},
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,
                 **options,
             )
     except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:

@@ -19,6 +19,8 @@ StageName = Literal["pretrain", "teacher", "distill", "finetune", "control"]
 # Rows of a batch, from few rows to many: a small set needs the steps, a large one the speed.
 _BATCH_ROWS = ((1_000, 16), (4_000, 32), (math.inf, 64))
 _BATCH_TOKENS = (256, 16_384)
+# Tokens of a transfer row, most of which are cuts of train texts, for one of a train row.
+_TRANSFER_LENGTH = 0.8
 # Rows of a batch have nearly the same length; what remains is padding.
 _PADDING = 1.06
 # The rate at which the default teacher, of that width, learns in batches of 2,048 tokens; wider encoders take less.
@@ -44,6 +46,11 @@ class DataSize:
     transfer: int = 0
     width: int = _WIDTH
     scratch: bool = False
+
+    @property
+    def learned(self) -> float:
+        """Rows of train and transfer together, in rows of the average length."""
+        return self.rows + _TRANSFER_LENGTH * self.transfer
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ def augmentation(rows: int) -> dict[str, int] | None:
     return {"crops": each, "splices": each}
 
 
-def steps_per_epoch(rows: int, tokens: float, batch_tokens: int, accumulate: int = 1) -> int:
+def steps_per_epoch(rows: float, tokens: float, batch_tokens: int, accumulate: int = 1) -> int:
     """Optimiser steps of an epoch over rows of that many tokens on average."""
     batches = math.ceil(rows * max(tokens, 1.0) * _PADDING / batch_tokens)
     return max(1, math.ceil(batches / accumulate))
@@ -129,7 +136,7 @@ def few_steps(stage: str, steps: int, rows: int) -> str | None:
 
 def _stage_plan(stage: StageName, size: DataSize) -> StagePlan:
     need = _NEEDS[stage]
-    rows = size.rows + (size.transfer if stage in ("distill", "pretrain") else 0)
+    rows = size.learned if stage in ("distill", "pretrain") else size.rows
     batch_tokens = _batch_tokens(size.rows, size.tokens)
     per_epoch = steps_per_epoch(rows, size.tokens, batch_tokens)
     wanted = need.steps + need.steps_per_output * size.outputs
