@@ -201,18 +201,48 @@ def key(
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="The new workspace; it must be empty or not exist.")],
-    data: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet file, or a folder of them.")],
-    text: Annotated[str, typer.Option(help="Column with the text; two columns of a pair as `first,second`.")],
-    label: Annotated[str, typer.Option(help="Column with the label.")],
+    data: Annotated[Path, typer.Option(help="A file (CSV, TSV, JSON, JSONL, Parquet, CoNLL), or a folder of them.")],
+    text: Annotated[
+        str | None, typer.Option(help="Column with the text; two columns of a pair as `first,second`.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column with the label; several columns of 0 and 1 as `first,second,third`.")
+    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(help="Folder of the teacher, a hub id with its commit (id@commit), or scratch: train one."),
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="single_label, multi_label, regression, entities, answers or pairs.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Column that names each row's split; draw: put given splits together, draw anew.")
+    ] = None,
+    sep: Annotated[str | None, typer.Option(help="Sign between the cells of a CSV file; \\t is a tab.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="All labels, as `first,second`: names of integer tags in order, or the set.")
+    ] = None,
+    unlabelled: Annotated[
+        str | None, typer.Option(help="What becomes of rows without a label: transfer or leave_out.")
+    ] = None,
 ) -> None:
-    """Make a workspace for data of your own."""
+    """Make a workspace for data of your own: what is not said is read from the data, and shown."""
     from flows.workspace import create
+    from potstill.data.proposal import Wishes
 
-    create(folder, data, text, label, teacher)
+    separator = None if sep is None else sep.replace("\\t", "\t")
+    names = [tuple(value.split(",")) if value else () for value in (text, label, labels)]
+    create(folder, data, Wishes(names[0], names[1], task, split, separator, names[2], unlabelled), teacher)
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="Folder of a model, or a hub id with its commit: id@commit.")],
+) -> None:
+    """Show what a model is, and whether it can be a teacher."""
+    from flows.inspecting import show
+
+    show(model)
 
 
 @app.command()

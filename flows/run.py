@@ -65,7 +65,9 @@ class Run:
             say(f"{name}: {CURRENT}")
             return CURRENT
         from flows.reproduce import reproduce
+        from tasks.early import check_early
 
+        check_early(self.params, self.workspace, self.graph.order[: self.graph.order.index(name)])
         failure = self.workspace / FAILURE
         failure.unlink(missing_ok=True)
         timing = self.workspace / WORK / "timings" / f"{name}.json"

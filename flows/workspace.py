@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import yaml
 
-from flows.changes import dump_params, edit_params
+from flows.overview import overview
+from flows.proposing import look_at_teacher, propose_params
 from potstill.artifacts import write_json, write_text
-from potstill.config import Pretrain, parse_params
-from potstill.errors import EmptyDataError, FetchError, ParamsError, ToolError
+from potstill.errors import ParamsError, ToolError
 from tasks.codefile import CODE_FILE, write_code_file
 from tasks.stage import CODE
+
+if TYPE_CHECKING:
+    from potstill.data.proposal import Wishes
 
 CODE_ROOMS = ("potstill", "tasks", "flows", "requirements.lock")
 _IGNORED = [".work/", "/mlflow.db*", "/mlartifacts/", "/mlruns/", "/reports/", "/watch/"]
@@ -44,30 +47,59 @@ def default_file(name: str) -> Path:
     raise ToolError(f"this installation of Potstill lacks {name}; install it again")
 
 
-def create(folder: Path, data: Path, text: str, label: str, teacher: str | None) -> None:
+def create(folder: Path, data: Path, wishes: Wishes, teacher: str | None) -> None:
     """Make a workspace; see `potstill init --help`.
+
+    Args:
+        folder: a new one.
+        data: a file or a folder of files.
+        wishes: what the user says of the data.
+        teacher: a folder, `id@commit`, `scratch`, or None for the default one.
 
     Raises:
         ParamsError: the folder is not empty, or teacher or columns cannot be used.
-        MissingColumnError, EmptyDataError, EncodingError, ...: the data cannot be read as asked.
+        PotstillError: data or teacher cannot be used; see docs/errors.md.
         ToolError: git or DVC is missing.
     """
+    from potstill.data.survey import survey
+
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ParamsError(f"{folder} is not empty; name a new folder")
-    columns = text.split(",") if "," in text else text
-    params = _params(_name(folder), data, columns, label, teacher)
-    folder.mkdir(parents=True, exist_ok=True)
-    _version_control(folder)
-    write_text(folder / "params.yaml", params)
-    write_text(folder / "dvc.yaml", _graph())
-    write_code_file(folder)
-    for name in ("bentofile.yaml", "prefect.yaml"):
-        write_text(folder / name, default_file(name).read_text(encoding="utf-8"))
-    for name in ("accepted.json", "sources.json"):
-        write_json(folder / "data" / name, {})
-    write_text(folder / ".gitignore", "\n".join(_IGNORED) + "\n")
-    write_text(folder / "README.md", _README.format(name=_name(folder)))
+    given = look_at_teacher(teacher)
+    read = survey(data, wishes)
+    proposed = propose_params(default_file("params.yaml"), _name(folder), data, read, given)
+    with _whole(folder):
+        _version_control(folder)
+        write_text(folder / "params.yaml", proposed.text)
+        write_text(folder / "dvc.yaml", _graph())
+        write_code_file(folder)
+        for name in ("bentofile.yaml", "prefect.yaml"):
+            write_text(folder / name, default_file(name).read_text(encoding="utf-8"))
+        for name in ("accepted.json", "sources.json"):
+            write_json(folder / "data" / name, {})
+        write_text(folder / ".gitignore", "\n".join(_IGNORED) + "\n")
+        write_text(folder / "README.md", _README.format(name=_name(folder)))
+        lines = list(overview(read, proposed, folder))
+    for what, value in lines:
+        print(f"{what + ':':<12} {value}")
     print(f"{folder} is ready: look through {folder / 'params.yaml'}, then `cd {folder} && potstill run`")
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """A new folder, which an error takes away again, or empties where it was there."""
+    existed = folder.exists()
+    first = next((parent for parent in reversed([folder, *folder.parents]) if not parent.exists()), folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            shutil.rmtree(first, ignore_errors=True)
+        else:
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        raise
 
 
 def _name(folder: Path) -> str:
@@ -103,84 +135,3 @@ def _graph() -> str:
         stage["params"] = [*stage["params"], {CODE_FILE.as_posix(): ["potstill", "tree"]}]
     head = "# The only stage graph and the only cache between runs; code.yaml stands for the installed Potstill.\n"
     return head + yaml.safe_dump(graph, sort_keys=False, width=120)
-
-
-# --- params -----------------------------------------------------------------------------------------------------------
-
-
-def _params(name: str, data: Path, text: str | list[str], label: str, teacher: str | None) -> str:
-    """The default params.yaml, comments kept, with data, teacher and what depends on their size replaced."""
-    labels = _count_labels(data, text, label)
-    document = edit_params(default_file("params.yaml"))
-    document["project"]["name"] = name
-    document["ingest"]["data"] = {"data": {"kind": "file", "path": str(data.resolve())}}
-    document["prepare"].update({"tables": [{"source": "data"}], "text": text})
-    document["prepare"].update({"label": {"kind": "column", "column": label}, "labels": None})
-    if not isinstance(text, str):
-        document["prepare"]["augment"] = None  # it cuts single texts
-    document["validate"].update(_minimums(labels, document["prepare"]["split"]))
-    # What a good score is, nobody knows yet; the limits against teacher and control stay.
-    document["gate"].update({"min_accuracy": None, "min_macro_f1": None})
-    if teacher is not None:
-        _use_teacher(document, teacher)
-    result = dump_params(document)
-    parse_params(yaml.safe_load(result), where=f"params.yaml for {data}")
-    return result
-
-
-def _count_labels(data: Path, text: str | list[str], label: str) -> Counter[str]:
-    from potstill.data.labels import label_key
-    from potstill.data.tables import read_tables
-
-    if not data.exists():
-        raise FetchError(f"{data} does not exist; --data names a file, or a folder of files, of this machine")
-    folder, files = (data.parent, data.name) if data.is_file() else (data, "*")
-    counts: Counter[str] = Counter()
-    for table in read_tables(folder, files, "auto", None, sys.maxsize):
-        for column in [text] if isinstance(text, str) else text:
-            table.column(column)
-        counts.update(label_key(value) for value in table.column(label) if value is not None)
-    if not counts:
-        raise EmptyDataError(f"{data} has no labelled rows; it needs some with {label!r} filled in")
-    return counts
-
-
-def _minimums(labels: Mapping[str, int], split: Mapping[str, float]) -> dict[str, Any]:
-    """Half of what a seeded draw gives on average: low enough for cleaning, high enough to notice missing data."""
-    rows, smallest = sum(labels.values()), min(labels.values())
-    shares = {"train": 1 - split["dev"] - split["test"], "dev": split["dev"], "test": split["test"]}
-    minimums = {name: max(1, int(rows * share / 2)) for name, share in shares.items()}
-    per_class = max(1, int(smallest * min(shares.values()) / 4))
-    return {"min_rows": {**minimums, "transfer": 0}, "min_per_class": per_class, "max_class_share": 0.95}
-
-
-def _use_teacher(document: Any, teacher: str) -> None:
-    folder = Path(teacher)
-    document["ingest"].ca.items.pop("teacher", None)  # the comment is about the default one
-    if teacher == "scratch" and not folder.is_dir():
-        document["ingest"]["teacher"] = {"kind": "scratch"}
-        document["distill"]["layers"] = strided_layers(Pretrain().layers)
-        return
-    if folder.is_dir():
-        document["ingest"]["teacher"] = {"kind": "file", "path": str(folder.resolve())}
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            layers = int(config["num_hidden_layers"])
-        except (OSError, ValueError, KeyError) as error:
-            raise ParamsError(f"{folder} is no model folder: it has no config.json with num_hidden_layers") from error
-        document["distill"]["layers"] = strided_layers(layers)
-        tuned = any("SequenceClassification" in name for name in config.get("architectures") or [])
-        document["teacher"]["fine_tuned"] = tuned
-        return
-    name, at, revision = teacher.partition("@")
-    if not at or not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise ParamsError(
-            f"--teacher {teacher}: there is no such folder, and a hub id needs its commit, 40 hex digits: id@commit"
-        )
-    document["ingest"]["teacher"] = {"kind": "hub", "id": name, "revision": revision}
-
-
-def strided_layers(layers: int) -> list[int]:
-    """Half of a teacher's layers, from the first to the last in even strides: these beat its upper ones."""
-    count = max(1, layers // 2)
-    return [0] if count == 1 else [round(index * (layers - 1) / (count - 1)) for index in range(count)]

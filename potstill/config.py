@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
@@ -139,16 +140,25 @@ class Table(Strict):
     source: str
     files: str = "*"
     # lines: each line of a file is one text.
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "saved", "lines"] = "auto"
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll", "saved", "lines"] = "auto"
+    # Of CSV files the sign between cells; null: comma, semicolon, tab or pipe, whichever divides the rows.
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     # Names for files without a header row; of `lines` one name, `text` if it is not given.
     columns: list[str] | None = None
     # Columns that have one value in all rows of these files, such as the label where each class has a file.
     constants: dict[str, str | int] = {}
     # Overrides of prepare.text for this table; `transfer` tables need no label.
     text: str | list[str] | None = None
-    split: Literal["auto", "train", "dev", "test", "transfer"] = "auto"
+    # auto: as a column, the data set or the names of the files say, else drawn; draw: put together and drawn anew.
+    split: Literal["auto", "draw", "train", "dev", "test", "transfer"] = "auto"
     # A column that holds train/dev/validation/test for each row; wins over `split`.
     split_column: str | None = None
+
+    @model_validator(mode="after")
+    def _separate_cells(self) -> Self:
+        if self.separator is not None and self.format not in ("auto", "csv", "tsv"):
+            raise ValueError(f"separator is of CSV files, but format is {self.format}; leave one of them out")
+        return self
 
 
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -168,6 +178,8 @@ class LabelColumn(Strict):
     kind: Literal["column"]
     column: str
     separator: Annotated[str, Field(min_length=1)] | None = None
+    # Values that stand for "no label", such as -1; their rows go unlabelled to the transfer set.
+    missing: list[str | int] = []
 
 
 class LabelColumns(Strict):
@@ -234,8 +246,11 @@ class LabelTags(Strict):
 
     kind: Literal["tags"]
     column: str
-    # BIO1: B only where an entity follows another of its type.
-    scheme: Literal["BIO2", "BIO1"] = "BIO2"
+    # auto: as the tags look. BIO1: B only where an entity follows another of its type. BIOES (also BMES) and BILOU mark
+    # ends and single words. IO: types alone, with or without I-.
+    scheme: Literal["auto", "BIO2", "BIO1", "BIOES", "BILOU", "IO"] = "auto"
+    # Of integer tags the names, in the order of the integers: [O, B-PER, I-PER]; null: those of the data's own schema.
+    names: Annotated[list[str], Field(min_length=2)] | None = None
     # Between words in the text; empty where the words are characters, or the script has no spaces.
     between: Literal[" ", ""] = " "
 
@@ -294,6 +309,9 @@ class Split(Strict):
     dev: Annotated[float, Field(gt=0, lt=1)] = 0.1
     test: Annotated[float, Field(gt=0, lt=1)] = 0.2
     seed: Annotated[int, Field(ge=0)] = 0
+    # Class -> seed of its rows, where `seed` leaves a split without it. Of several labels a row has that of the first
+    # class here that it carries.
+    class_seeds: dict[str | int, Annotated[int, Field(ge=0)]] = {}
 
     @model_validator(mode="after")
     def _leave_train(self) -> Self:
@@ -332,6 +350,9 @@ class Prepare(Strict):
     # token_classification: the types of entities.
     labels: Annotated[list[str | int], Field(min_length=1)] | None = None
     split: Split = Split()
+    # What becomes of a row that needs a label and has none, or that an annotation tool calls rejected, ignored or not
+    # agreed on. ask: it is refused; transfer: its text is learnt from without a label; leave_out: it is dropped.
+    unlabelled: Literal["ask", "transfer", "leave_out"] = "ask"
     # Jaccard similarity of word 3-grams from which two texts are near copies; null: exact copies only.
     near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.8
     # Given splits: the share of test rows found in train above which the data is refused (below: removed, counted).
@@ -368,6 +389,8 @@ class Prepare(Strict):
             raise ValueError(f"labels is given, but label.kind {self.label.kind} names its labels itself; leave it out")
         if isinstance(self.label, LabelColumn) and self.label.separator is not None and self.task != "multi_label":
             raise ValueError("label.separator takes several labels apart; set task to multi_label or leave it out")
+        if self.split.class_seeds and self.task in ("regression", "question_answering"):
+            raise ValueError(f"split.class_seeds is given, but a {self.task} task has no classes; leave it out")
         if isinstance(self.label, LabelOrder) and not isinstance(self.text, str):
             raise ValueError("label.kind order makes pairs of single texts; name one column under text")
         return self
@@ -424,6 +447,10 @@ class Tokenize(Strict):
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
     # Trims the student's and its control's token embeddings; null: the teacher's vocabulary. The teacher keeps its own.
     vocabulary: Vocabulary | None = None
+    # Of the tokens in train, those that the vocabulary does not have; a tokenizer for another language has more.
+    max_unknown_share: Share | None = 0.1
+    # Of the train texts, those that are cut. Entities and answers read a long text in windows: nothing is cut.
+    max_cut_share: Share | None = 0.5
     # Of entities and answers: tokens that neighbouring windows of a long text share; null: a quarter of a window.
     stride: Annotated[int, Field(ge=0)] | None = None
 
@@ -542,6 +569,10 @@ class Pretrain(Training):
         return self
 
 
+# A teacher's name for a label, or its type of entity -> the data's.
+LabelMap = Annotated[dict[str | int, str | int], Field(min_length=1)]
+
+
 class Member(Strict):
     """A further teacher of `ingest.teachers`: as it is, or fine-tuned under the teacher's plan."""
 
@@ -550,6 +581,26 @@ class Member(Strict):
     weight: Annotated[float, Field(gt=0)] = 1.0
     # Of a multi_label task, those that it answers; null: all.
     labels: Annotated[list[str], Field(min_length=1)] | None = None
+    # Of one that is fine-tuned already: which of the data's labels its own are, where their names differ.
+    label_map: LabelMap | None = None
+
+    @model_validator(mode="after")
+    def _map_names_that_it_has(self) -> Self:
+        _check_label_map(self.label_map, fine_tuned=self.fine_tuned)
+        return self
+
+
+def _check_label_map(label_map: Mapping[str | int, str | int] | None, *, fine_tuned: bool) -> None:
+    if label_map is None:
+        return
+    if not fine_tuned:
+        raise ValueError(
+            "label_map is of a teacher that is fine-tuned already, fine_tuned is false; set label_map to null"
+        )
+    values = [str(label) for label in label_map.values()]
+    twice = next((label for label in values if values.count(label) > 1), None)
+    if twice is not None:
+        raise ValueError(f"label_map gives two labels of the teacher to {twice!r}; map each to another")
 
 
 class Teacher(Training):
@@ -564,8 +615,15 @@ class Teacher(Training):
     # Of `ingest.teacher`, shared by its seeds; the labels of a multi_label task that it answers, null: all.
     weight: Annotated[float, Field(gt=0)] = 1.0
     labels: Annotated[list[str], Field(min_length=1)] | None = None
+    # Which of the data's labels its own are, where their names differ: {"1 star": 1, "2 stars": 2}.
+    label_map: LabelMap | None = None
     # By their names in `ingest.teachers`.
     members: dict[str, Member] = {}
+
+    @model_validator(mode="after")
+    def _map_names_that_it_has(self) -> Self:
+        _check_label_map(self.label_map, fine_tuned=self.fine_tuned)
+        return self
 
     @model_validator(mode="after")
     def _train_more_than_one_seed(self) -> Self:
@@ -1264,6 +1322,9 @@ class Params(Strict):
                 f"{place}.labels says which of several labels a teacher answers, prepare.task is {self.prepare.task}; "
                 "set it to null"
             )
+        place = next((place for place, one in named.items() if one.label_map is not None), None)
+        if place is not None and self.prepare.task in ("regression", "question_answering"):
+            raise ValueError(f"{place}.label_map is of labels, a {self.prepare.task} has none; set it to null")
         if self.distill.mixup is not None and (self.teacher.members or self.teacher.seeds > 1):
             raise ValueError(
                 "distill.mixup asks one live teacher about blends of rows, but there are several; set it to null, or "
@@ -1375,8 +1436,7 @@ def parse_params(value: Mapping[str, Any], *, where: str = "params.yaml") -> Par
     try:
         return Params.model_validate(dict(value))
     except ValidationError as error:
-        lines = [_explain(value, dict(item)) for item in error.errors()]
-        raise ParamsError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from error
+        raise ParamsError(f"{where}: " + _misfits(value, [dict(item) for item in error.errors()])) from error
 
 
 def parse_distill(values: Mapping[str, Any]) -> Distill:
@@ -1390,11 +1450,43 @@ def parse_section(name: str, kind: type[Section], values: Mapping[str, Any]) -> 
         return kind.model_validate(dict(values))
     except ValidationError as error:
         items = [dict(item) | {"loc": (name, *item["loc"])} for item in error.errors()]
-        raise ParamsError("; ".join(dict.fromkeys(_explain(values, item) for item in items))) from error
+        raise ParamsError(_misfits(values, items)) from error
 
 
 def _fields(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _misfits(params: Mapping[str, Any], items: Sequence[dict[str, Any]]) -> str:
+    """All misfits, each in one clause; of names that YAML reads as something else one clause for each key."""
+    strings = {_outer(item["loc"]) for item in items if item["type"] == "string_type"}
+    misread: dict[str, list[Any]] = {}
+    clauses: list[str] = []
+    for item in items:
+        place = _outer(item["loc"])
+        null_name = item["input"] is None and place != item["loc"]
+        if place not in strings or not (null_name or isinstance(item["input"], (bool, float, date))):
+            clauses.append(_explain(params, item))
+            continue
+        keys = place[:-2] if place[-1] == "[key]" else place[: -1 if isinstance(place[-1], int) else None]
+        misread.setdefault(".".join(_walk([str(key) for key in keys])[0]), []).append(item["input"])
+    clauses += [_explain_names(key, list(dict.fromkeys(values))) for key, values in misread.items()]
+    return "; ".join(dict.fromkeys(clauses))
+
+
+def _outer(place: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The place of a value, without the type that pydantic adds where several are allowed."""
+    return place[:-1] if place[-1:] in (("str",), ("int",)) else place
+
+
+def _explain_names(key: str, values: Sequence[Any]) -> str:
+    """Names that YAML has read as truth values, numbers or dates."""
+    known = {"True": ("yes", "true"), "False": ("no", "false"), "None": ("null", "nothing")}
+    words = [known.get(str(value), (str(value), f"a {type(value).__name__}")) for value in values]
+    written = [word for word, _ in words]
+    read = " and ".join(f"{word} as {kind}" for word, kind in words)
+    quoted = ", ".join(f'"{word}"' for word in written)
+    return f"{key}: YAML reads {read}; quote {'it' if len(written) == 1 else 'them'}: {quoted}"
 
 
 def _explain(params: Mapping[str, Any], item: dict[str, Any]) -> str:

@@ -150,6 +150,10 @@ class LabelCountError(PotstillError):
     exit_code = 41
 
 
+class LabelNamesError(LabelCountError):
+    """A fine-tuned teacher has as many labels as the data, but calls them otherwise."""
+
+
 class SequenceLengthError(PotstillError):
     """`tokenize.max_length` is beyond the model's positions."""
 
@@ -172,6 +176,12 @@ class ParityError(PotstillError):
     """The exported model does not answer as the trained one does."""
 
     exit_code = 45
+
+
+class TokenizationError(PotstillError):
+    """A tokenizer or a sequence limit that does not fit the texts: many unknown tokens, or many texts cut."""
+
+    exit_code = 46
 
 
 class RegistryError(PotstillError):

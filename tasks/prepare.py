@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 from potstill.artifacts import sha256_file, whole_folder, write_json, write_manifest
 from potstill.config import SPLITS, Prepare
 from potstill.data.preparation import prepare
+from potstill.data.reading import reading_notes
+from potstill.progress import say
 from tasks.stage import Result, Stage, main
 
 
@@ -21,6 +23,8 @@ def run(stage: Stage) -> Result:
         write_json(folder / "labels.json", {"task": task, "labels": prepared.labels, "pair": prepared.pair})
         write_json(folder / "report.json", prepared.report)
         write_manifest(folder, {"rows": {split: len(prepared.splits[split]) for split in SPLITS}})
+    for note in reading_notes(prepared.report):
+        say(f"prepare: {note}")
     rows = {split: len(prepared.splits[split]) for split in SPLITS}
     gone = sum(prepared.report["removed"].values())
     made = prepared.report.get("augmented", {"rows": 0})["rows"]

@@ -6,6 +6,7 @@ Those of a multi_label task may answer some of the labels alone; in the folder e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +15,16 @@ import numpy as np
 import torch
 
 from potstill.artifacts import whole_folder, write_json, write_manifest
-from potstill.config import Teacher
+from potstill.config import LabelMap, Teacher
 from potstill.data.batches import TokenDataset
 from potstill.distillation.ensembles import pooled
 from potstill.distillation.objective import Supervised
-from potstill.errors import LabelCountError
+from potstill.errors import LabelCountError, LabelNamesError
 from potstill.evaluation.calibration import calibrated
+from potstill.evaluation.teaching import Verdict, fitting_order, judge
 from potstill.models.heads import HEADS
+from potstill.models.inspection import read_saved
+from potstill.models.labels import as_yaml, order_by_words, unnamed
 from potstill.models.loading import check_labels, label_order, load_classifier, reorder_labels
 from potstill.models.members import MEMBERS, Member, Weight, shares_by_label, write_members
 from potstill.progress import say
@@ -54,20 +58,22 @@ class Plan:
     labels: list[str]
     tokens: str = "."
     seed: int = 0
+    # Of params, where the model is described.
+    key: str = "teacher"
+    label_map: LabelMap | None = None
 
 
 def run(stage: Stage) -> Result:
     """Make `data/teacher/`."""
     plans, task, scoring = _plans(stage), task_kind(stage), scoring_of(stage)
-    for plan in plans:
-        if plan.fine_tuned:
-            check_labels(plan.base, plan.labels, task)
     folders = [stage.checkpoints / "finished" / str(number) for number in range(len(plans))]
-    outcomes = []
-    for number, plan in enumerate(plans):
+    made = {}
+    # First those that are fine-tuned already: one that does not fit is refused before anything is trained.
+    for number, plan in sorted(enumerate(plans), key=lambda item: not item[1].fine_tuned):
         if len(plans) > 1:
             say(f"teacher: {plan.name}, {number + 1} of {len(plans)}, {_counts(plan)}")
-        outcomes.append(kept(folders[number]) or _made(stage, plan, number, folders[number]))
+        made[number] = kept(folders[number]) or _made(stage, plan, number, folders[number])
+    outcomes = [made[number] for number in range(len(plans))]
     weights, dev = [plan.weight for plan in plans], open_split(stage, "dev")
     logits = pooled([signals(folder) for folder in folders], weights, task)
     temperature = calibrated(task, logits, dev.labels)
@@ -77,7 +83,7 @@ def run(stage: Stage) -> Result:
         write_members(out, members)
         if temperature is not None:
             write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
-        write_manifest(out, {scoring.dev_key: score})
+        write_manifest(out, {scoring.dev_key: score, "steps": {"teacher": outcomes[0].steps}})
     alone = [outcome.score for outcome in outcomes]
     together = f" of {len(plans)} models together ({min(alone):.4f} to {max(alone):.4f} alone)"
     summary = f"dev {scoring.words} {score:.4f}{together if len(plans) > 1 else ''}"
@@ -94,13 +100,15 @@ def _plans(stage: Stage) -> list[Plan]:
     labels, counts = tokens_info(stage)["labels"], [teacher.weight / teacher.seeds] * teacher.seeds
     own = _answered(teacher.labels, labels, "teacher.labels")
     plans = [
-        Plan(f"seed {seed}", base, teacher.fine_tuned, 1.0, own, seed=seed)
+        Plan(f"seed {seed}", base, teacher.fine_tuned, 1.0, own, seed=seed, label_map=teacher.label_map)
         for seed in range(first, first + teacher.seeds)
     ]
     for name, member in teacher.members.items():
         tokens = f"{MEMBERS}/{name}" if (stage.deps["tokens"] / MEMBERS / name).exists() else "."
-        own = _answered(member.labels, labels, f"teacher.members.{name}.labels")
-        plans.append(Plan(name, base / MEMBERS / name, member.fine_tuned, 1.0, own, tokens, first))
+        key = f"teacher.members.{name}"
+        own = _answered(member.labels, labels, f"{key}.labels")
+        folder = base / MEMBERS / name
+        plans.append(Plan(name, folder, member.fine_tuned, 1.0, own, tokens, first, key, member.label_map))
         counts.append(member.weight)
     weights = shares_by_label(counts, [plan.labels for plan in plans], labels)
     return [replace(plan, weight=weight) for plan, weight in zip(plans, weights, strict=True)]
@@ -130,6 +138,7 @@ def _made(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
         logits = predict_logits(model, dev)
     if plan.fine_tuned:
         outcome.score = scoring_of(stage).score(logits, dev.whole_labels)
+        _refuse_unfit(stage, plan, judge(task_kind(stage), logits, dev.whole_labels))
     labels = tokens_info(stage)["labels"]
     if plan.labels != labels:
         order = label_order(plan.labels, labels)
@@ -161,11 +170,61 @@ def _rows(stage: Stage, split: str, plan: Plan) -> TokenDataset:
 
 def _verified(stage: Stage, plan: Plan) -> tuple[PreTrainedModel, Outcome]:
     task = task_kind(stage)
-    order = check_labels(plan.base, plan.labels, task)
+    try:
+        order = check_labels(plan.base, plan.labels, task, plan.label_map, plan.key)
+    except LabelNamesError as error:
+        raise LabelNamesError(f"{error}{_fitting_map(stage, plan)}") from error
     model = load_classifier(plan.base)
     reorder_labels(model, order, plan.labels)
     model.config.problem_type = HEADS[task].problem_type or model.config.problem_type
     return model, Outcome()
+
+
+def _fitting_map(stage: Stage, plan: Plan) -> str:
+    """The map of a teacher's names that dev speaks for, as the end of a sentence."""
+    dev, names = _rows(stage, "dev", plan), read_saved(plan.base).names.names
+    with stage.work("inference"):
+        logits = predict_logits(load_classifier(plan.base), dev)
+    fitting = fitting_order(task_kind(stage), logits, dev.whole_labels, order_by_words(names, plan.labels))
+    if fitting is None:
+        return "; on dev no map is better than chance, so it may be a teacher of something else"
+    order, share = fitting
+    label_map = {name: plan.labels[place] for name, place in zip(names, order, strict=True)}
+    return f": {as_yaml(label_map)} fits dev, right on {share:.1%}"
+
+
+def _refuse_unfit(stage: Stage, plan: Plan, verdict: Verdict | None) -> None:
+    """Refuse a fine-tuned teacher that dev says is none of this data, or whose labels are in another order.
+
+    Raises:
+        LabelCountError: it is not above chance, or better under another order of its labels.
+    """
+    if verdict is None:
+        return
+    place = f"the teacher in {plan.base} is {verdict.words}"
+    if verdict.order is not None:
+        raise LabelCountError(
+            f"{place}, but with its labels in another order {verdict.better}; {_reorder(stage, plan, verdict.order)}"
+        )
+    if verdict.above_chance is False:
+        raise LabelCountError(
+            f"{place}, which is not above chance ({verdict.chance}); it is a teacher of something else or was never "
+            f"trained: give another, or set {plan.key}.fine_tuned to false to fine-tune it"
+        )
+    if verdict.weak:
+        labels = ", ".join(str(plan.labels[label]) for label in verdict.weak)
+        say(f"teacher: on dev the answers of {plan.base} to {labels} are not above chance")
+
+
+def _reorder(stage: Stage, plan: Plan, order: Sequence[int]) -> str:
+    """What puts a teacher's labels into an order that is given for its outputs in ours."""
+    names, task = read_saved(plan.base).names.names, task_kind(stage)
+    labels = [plan.labels[place] for place in order]
+    if unnamed(names) and task == "single_label" and plan.key == "teacher" and plan.label_map is None:
+        return f"they have no names, so set prepare.labels to its order: {as_yaml(labels)}"
+    places = check_labels(plan.base, plan.labels, task, plan.label_map, plan.key)
+    fitting = {names[place]: label for place, label in zip(places, labels, strict=True)}
+    return f"set {plan.key}.label_map to {as_yaml(fitting)}"
 
 
 def _placed(stage: Stage, out: Path, plan: Plan, number: int, folder: Path) -> Member:
@@ -182,7 +241,8 @@ def _joined(outcomes: list[Outcome], score: float) -> Outcome:
         for number, outcome in enumerate(outcomes)
         for step, name, value in outcome.history
     ]
-    return Outcome(score=score, history=history, rows=sum(outcome.rows for outcome in outcomes))
+    rows = sum(outcome.rows for outcome in outcomes)
+    return Outcome(score=score, history=history, rows=rows, steps=outcomes[0].steps)
 
 
 def _alone(scores: list[float], key: str) -> dict[str, float]:

@@ -32,12 +32,12 @@ def run(stage: Stage) -> Result:
     with tempfile.TemporaryDirectory(prefix="potstill-") as scratch:
         docs = Path(scratch) / "docs"
         verdict = run_suites(suites, docs, run_name=sha256_file(prepared / MANIFEST)[:16])
-        with whole_folder(FAILED if verdict.failure else out) as folder:
+        with whole_folder(FAILED if verdict.failures else out) as folder:
             shutil.copytree(docs, folder / "docs")
             write_json(folder / "result.json", verdict.result)
             write_json(folder / "profile.json", profile)
             write_manifest(folder, {"prepared": sha256_file(prepared / MANIFEST), "compared": bool(accepted)})
-    if verdict.failure:
+    if verdict.failures:
         raise ExpectationError(_failure(verdict))
     change = "compared with the last accepted data" if accepted else (
         "change was not checked, as no data has been accepted yet (`potstill accept` accepts this)"
@@ -49,10 +49,10 @@ def run(stage: Stage) -> Result:
 
 
 def _failure(verdict: Verdict) -> str:
-    more = verdict.result["failed"] - 1
-    others = f", and {more} more expectation{'s' if more > 1 else ''} failed" if more else ""
-    page = FAILED / "docs" / "index.html"
-    return f"{verdict.failure}{others}; see {page}, then correct the data or `validate` in params.yaml"
+    """All failures in one line: each limit that is met alone costs another run."""
+    count = len(verdict.failures)
+    before = f"{count} expectations failed: " if count > 1 else ""
+    return f"{before}{'; '.join(verdict.failures)}; see {FAILED / 'docs' / 'index.html'}"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.config import LabelAnswers, LabelSpans, LabelTags, LabelWords, MarkLabel
+from potstill.data.cells import parsed
 from potstill.data.cleaning import clean
-from potstill.data.tables import Table
+from potstill.data.schemes import Scheme, scheme_of
+from potstill.data.tabular import Table
 from potstill.data.tagged import Tagged, from_spans, from_tagged_words, from_text, from_words, rebuilt
 from potstill.data.tags import TaggedUnit, Unit, units_of
 from potstill.errors import LabelError, MissingColumnError
@@ -32,8 +34,8 @@ class Annotated:
 
 def annotated_rows(
     table: Table, first: str, second: str | None, label: MarkLabel, marked: Sequence[bool]
-) -> list[Annotated]:
-    """The rows of a table.
+) -> tuple[list[Annotated], list[str]]:
+    """The rows of a table, and notes on how its marks were read.
 
     Args:
         table: the table.
@@ -46,17 +48,22 @@ def annotated_rows(
         MissingColumnError: no such column.
         LabelError: marks of another form, or that are not where they are said to be.
     """
-    if isinstance(label, LabelTags | LabelSpans | LabelWords):
-        return [_with_tags(row) for row in _tagged_rows(table, first, label, marked)]
+    if isinstance(label, LabelTags):
+        return _words_with_tags(table, first, label, marked)
+    if isinstance(label, LabelSpans | LabelWords):
+        return [_with_tags(row) for row in _tagged_rows(table, first, label, marked)], []
     assert isinstance(label, LabelAnswers)
     if second is None:
         raise MissingColumnError(f"{table.where}: its `text` in prepare.tables is one column; name [question, context]")
-    questions, contexts = table.column(first), table.column(second)
+    questions, contexts = table.texts(first), table.texts(second)
     answers = table.column(label.column) if any(marked) else [None] * len(table)
-    return [
-        asked(questions[row], contexts[row], answers[row] if marked[row] else None, table.place(row), marked[row])
+    rows = [
+        asked(
+            questions[row], contexts[row], parsed(answers[row]) if marked[row] else None, table.place(row), marked[row]
+        )
         for row in range(len(table))
     ]
+    return rows, []
 
 
 # --- entities ---------------------------------------------------------------------------------------------------------
@@ -70,51 +77,67 @@ def _with_tags(row: Tagged) -> Annotated:
     )
 
 
-def _tagged_rows(
-    table: Table, column: str, label: LabelTags | LabelSpans | LabelWords, marked: Sequence[bool]
-) -> list[Tagged]:
-    texts = table.column(column)
+def _tagged_rows(table: Table, column: str, label: LabelSpans | LabelWords, marked: Sequence[bool]) -> list[Tagged]:
+    texts = table.texts(column)
     if isinstance(label, LabelWords):
         return [
             from_tagged_words(text, label, table.place(row)) if marked[row] else from_text(text)
             for row, text in enumerate(texts)
         ]
-    if isinstance(label, LabelSpans):
-        spans = table.column(label.column) if any(marked) else [None] * len(table)
-        return [
-            from_spans(text, spans[row], table.place(row)) if marked[row] else from_text(text)
-            for row, text in enumerate(texts)
-        ]
-    tags = _tags(table, label) if any(marked) else [None] * len(table)
-    return [_of_words(text, tags[row], label, table.place(row), marked[row]) for row, text in enumerate(texts)]
-
-
-def _tags(table: Table, label: LabelTags) -> list[Any]:
-    """The column of tags, with names in place of the integers of a `datasets` ClassLabel."""
-    values, names = table.column(label.column), table.class_names.get(label.column)
-    if not names:
-        return values
+    spans = table.column(label.column) if any(marked) else [None] * len(table)
     return [
-        [names[tag] if isinstance(tag, int) and 0 <= tag < len(names) else tag for tag in tags]
-        if isinstance(tags, (list, tuple))
-        else tags
-        for tags in values
+        from_spans(text, parsed(spans[row]), table.place(row)) if marked[row] else from_text(text)
+        for row, text in enumerate(texts)
     ]
 
 
-def _of_words(words: Any, tags: Any, label: LabelTags, where: str, marked: bool) -> Tagged:
+def _words_with_tags(
+    table: Table, column: str, label: LabelTags, marked: Sequence[bool]
+) -> tuple[list[Annotated], list[str]]:
+    words = table.column(column)
+    tags = _tags(table, label) if any(marked) else [None] * len(table)
+    scheme = label.scheme
+    if scheme == "auto":
+        known = [row for row, use in zip(tags, marked, strict=True) if use and isinstance(row, list)]
+        scheme = scheme_of([[tag for tag in row if isinstance(tag, str)] for row in known])
+    rows = [
+        _with_tags(_of_words(words[row], tags[row], label, scheme, table.place(row), marked[row]))
+        for row in range(len(table))
+    ]
+    return rows, [] if scheme == "BIO2" else [f"the tags are {scheme}; they were converted to BIO2"]
+
+
+def _listed(value: Any) -> Any:
+    """A cell with words or tags: a list, a text of one, or a text with white space between them."""
+    value = parsed(value)
+    return value.split() if isinstance(value, str) else value
+
+
+def _tags(table: Table, label: LabelTags) -> list[Any]:
+    """The column of tags, with the names of integers that params or the data's own schema give."""
+    names = label.names or table.class_names.get(label.column) or []
+    by_number = {key: name for number, name in enumerate(names) for key in (number, str(number))}
+    return [
+        [by_number.get(tag, tag if isinstance(tag, str) else str(tag)) for tag in tags]
+        if isinstance(tags, (list, tuple))
+        else tags
+        for tags in map(_listed, table.column(label.column))
+    ]
+
+
+def _of_words(words: Any, tags: Any, label: LabelTags, scheme: Scheme, where: str, marked: bool) -> Tagged:
     if not marked:
-        return from_text(words) if isinstance(words, str) or words is None else _untagged(words, label, where)
+        return (
+            from_text(words)
+            if isinstance(words, str) or words is None
+            else from_words(words, None, scheme, label.between, where)
+        )
     if tags is None:
         raise LabelError(
-            f"{where} has no tags in column {label.column!r}; tag it, remove it, or give its file `split: transfer` in "
-            "prepare.tables"
+            f"{where} has no tags in column {label.column!r}; tag it, remove it, give its file `split: transfer` in "
+            "prepare.tables, or set prepare.unlabelled"
         )
-    return from_words(words, tags, label.scheme, label.between, where)
-
-
-def _untagged(words: Any, label: LabelTags, where: str) -> Tagged:
-    return from_words(words, None, label.scheme, label.between, where)
+    return from_words(_listed(words), tags, scheme, label.between, where)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -136,6 +159,8 @@ def asked(question: Any, context: Any, answers: Any, where: str, marked: bool) -
 
 def _spans(context: str, answers: Any, where: str) -> list[Unit]:
     """Characters of each answer."""
+    if isinstance(answers, list) and all(isinstance(answer, Mapping) for answer in answers):
+        answers = {key: [answer.get(key) for answer in answers] for key in ("text", "answer_start")}
     if not isinstance(answers, Mapping) or not all(
         isinstance(answers.get(key), (list, tuple)) for key in ("text", "answer_start")
     ):

@@ -11,6 +11,12 @@ from typing import Any
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")
 # Half of a surrogate pair, as broken JSON escapes give; it has no UTF-8 form.
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# U+FFFD, and what UTF-8 becomes when it is read as Windows-1252: "é" as "Ã©", "’" as "â€™", emoji as "ðŸ...".
+DAMAGE = (
+    "\ufffd|[\u00c2\u00c3][\u00a1-\u00bf]|"
+    "\u00c3[\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]|"
+    "\u00e2\u20ac|\u00f0\u0178|\u00ef\u00bb\u00bf|\u00ef\u00bf\u00bd"
+)
 
 
 def clean(value: Any) -> str:

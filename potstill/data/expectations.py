@@ -22,45 +22,48 @@ from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
 from potstill.config import TaskKind, Validate
-from potstill.data.cleaning import comparable
+from potstill.data.cleaning import DAMAGE, comparable
 from potstill.data.docs import settle
 from potstill.data.profiles import drift
 from potstill.data.tags import types_named
 from potstill.data.targets import ANSWER, NO_ANSWER
 
 LABELLED = ("train", "dev", "test")
-# U+FFFD, and what UTF-8 becomes when it is read as Windows-1252: "é" as "Ã©", "’" as "â€™", emoji as "ðŸ...".
-DAMAGE = (
-    "\ufffd|[\u00c2\u00c3][\u00a1-\u00bf]|"
-    "\u00c3[\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]|"
-    "\u00e2\u20ac|\u00f0\u0178|\u00ef\u00bb\u00bf|\u00ef\u00bf\u00bd"
-)
 # Beyond any number of data/prepared, which are fp32.
 FINITE = 3.4e38
 # Docs carry a run's time; equal data has to give equal bytes.
 _NO_TIME = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
+@dataclass(frozen=True)
+class Check:
+    """An expectation, what it asks for in words, and what to do where it fails: the key of its limit is named there."""
+
+    what: str
+    expectation: gxe.Expectation
+    remedy: str
+
+
 @dataclass
 class Suite:
-    """Expectations on one frame: what each asks for, in words, and the expectation."""
+    """Expectations on one frame."""
 
     name: str
     frame: pd.DataFrame
-    checks: list[tuple[str, gxe.Expectation]] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
 
-    def ask(self, what: str, expectation: gxe.Expectation) -> None:
+    def ask(self, what: str, expectation: gxe.Expectation, remedy: str = "correct these rows") -> None:
         """Add an expectation."""
         expectation.notes = what
-        self.checks.append((what, expectation))
+        self.checks.append(Check(what, expectation, remedy))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the suites said: `result` as result.json holds it, and the first failure in words (None: all passed)."""
+    """What the suites said: `result` as result.json holds it, and every failure in words."""
 
     result: dict[str, Any]
-    failure: str | None
+    failures: tuple[str, ...]
     expectations: int
 
 
@@ -137,7 +140,11 @@ def _texts(frame: pd.DataFrame) -> list[tuple[str, ...]]:
 
 def _split_suite(name: str, frame: pd.DataFrame, keys: list[str], params: Validate) -> Suite:
     suite = Suite(name, frame.assign(normalized=keys))
-    suite.ask("enough rows", gxe.ExpectTableRowCountToBeBetween(min_value=params.min_rows.get(name, 0)))  # type: ignore[call-overload]
+    suite.ask(
+        "enough rows",
+        gxe.ExpectTableRowCountToBeBetween(min_value=params.min_rows.get(name, 0)),  # type: ignore[call-overload]
+        f"give more rows, or lower validate.min_rows.{name}",
+    )
     suite.ask("an id in every row", gxe.ExpectColumnValuesToNotBeNull(column="id"))
     low, high = params.characters
     for column in ("text", "text_pair"):
@@ -146,10 +153,12 @@ def _split_suite(name: str, frame: pd.DataFrame, keys: list[str], params: Valida
             suite.ask(
                 f"characters of a {column}",
                 gxe.ExpectColumnValueLengthsToBeBetween(column=column, min_value=low, max_value=high),
+                "correct these texts, or widen validate.characters: texts beyond tokenize.max_length are only cut",
             )
             suite.ask(
                 f"undamaged encoding of {column} (no U+FFFD, no mojibake)",
                 gxe.ExpectColumnValuesToNotMatchRegex(column=column, regex=DAMAGE, mostly=1 - params.max_damaged_share),
+                "export the texts again in UTF-8, or raise validate.max_damaged_share",
             )
     suite.ask("distinct ids", gxe.ExpectColumnValuesToBeUnique(column="id"))
     suite.ask("distinct texts", gxe.ExpectColumnValuesToBeUnique(column="normalized"))
@@ -204,8 +213,13 @@ def _ask_places(suite: Suite, labels: Sequence[str], task: TaskKind) -> None:
 def _ask_numbers(suite: Suite, params: Validate) -> None:
     low, high = params.target or (-FINITE, FINITE)
     within = "finite numbers" if params.target is None else "numbers within validate.target"
-    suite.ask(within, gxe.ExpectColumnValuesToBeBetween(column="label", min_value=low, max_value=high))
-    suite.ask("different numbers", gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2))
+    suite.ask(
+        within,
+        gxe.ExpectColumnValuesToBeBetween(column="label", min_value=low, max_value=high),
+        "correct these rows, or widen validate.target",
+    )
+    different = gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2)
+    suite.ask("different numbers", different, "give rows of other numbers")
 
 
 def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: Validate, task: TaskKind) -> Suite:
@@ -223,13 +237,22 @@ def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: 
         suite.ask(
             f"rows of the smallest class, {smallest!r}",
             gxe.ExpectColumnMinToBeBetween(column="rows", min_value=params.min_per_class),
+            f"{_below(classes, params.min_per_class)}: give more rows, or lower validate.min_per_class",
         )
     if params.max_class_share is not None and len(labels) > 1:
         suite.ask(
             f"share of the largest class, {largest!r}",
             gxe.ExpectColumnMaxToBeBetween(column="share", max_value=params.max_class_share),
+            "give more rows of the others, or raise validate.max_class_share",
         )
     return suite
+
+
+def _below(classes: pd.DataFrame, limit: int) -> str:
+    """Every class with fewer rows than the limit."""
+    few = classes[classes["rows"] < limit]
+    shown = ", ".join(f"{label!r} {rows}" for label, rows in zip(few["label"], few["rows"], strict=True))
+    return f"below it {'is' if len(few) == 1 else 'are'} {shown}"
 
 
 def _leakage_suite(keys: Mapping[str, Sequence[str]]) -> Suite:
@@ -237,7 +260,8 @@ def _leakage_suite(keys: Mapping[str, Sequence[str]]) -> Suite:
     pairs = {f"{a} and {b}": len(sets[a] & sets[b]) for a, b in combinations(sets, 2)}
     suite = Suite("leakage", pd.DataFrame([pairs]))
     for pair in pairs:
-        suite.ask(f"texts in both {pair}", gxe.ExpectColumnMaxToBeBetween(column=pair, max_value=0))
+        both = gxe.ExpectColumnMaxToBeBetween(column=pair, max_value=0)
+        suite.ask(f"texts in both {pair}", both, "remove them from one of the two")
     return suite
 
 
@@ -247,6 +271,7 @@ def _drift_suite(distances: Mapping[str, float], params: Validate) -> Suite:
         suite.ask(
             f"population stability index of {name} against the last accepted data",
             gxe.ExpectColumnMaxToBeBetween(column=name, max_value=params.max_psi),
+            "look at the new data; `potstill accept` compares with it from now on, validate.max_psi is the limit",
         )
     return suite
 
@@ -270,21 +295,27 @@ def run_suites(suites: Sequence[Suite], docs: Path | None, run_name: str) -> Ver
     failures: list[str] = []
     for suite in suites:
         batch = source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("all")
-        asked = context.suites.add(gx.ExpectationSuite(suite.name, expectations=[item for _, item in suite.checks]))
+        asked = context.suites.add(
+            gx.ExpectationSuite(suite.name, expectations=[check.expectation for check in suite.checks])
+        )
         definition = context.validation_definitions.add(
             gx.ValidationDefinition(name=suite.name, data=batch, suite=asked)
         )
         found = definition.run(batch_parameters={"dataframe": suite.frame}, run_id=run, result_format="SUMMARY")
         # The results come in an order of their own; the notes say which expectation each is of.
         by_what = {item["expectation_config"]["notes"]: item for item in found.to_json_dict()["results"]}
-        outcomes = [_outcome(what, by_what[what]) for what, _ in suite.checks]
-        failures += [f"{suite.name}: {_sentence(item)}" for item in outcomes if not item["success"]]
+        outcomes = [_outcome(check.what, by_what[check.what]) for check in suite.checks]
+        failures += [
+            f"{suite.name}: {_sentence(item, check.remedy)}"
+            for item, check in zip(outcomes, suite.checks, strict=True)
+            if not item["success"]
+        ]
         result[suite.name] = outcomes
     if docs is not None:
         _write_docs(context, docs)
     total = sum(len(suite.checks) for suite in suites)
     summary = {"success": not failures, "expectations": total, "failed": len(failures), "suites": result}
-    return Verdict(summary, failures[0] if failures else None, total)
+    return Verdict(summary, tuple(failures), total)
 
 
 def _write_docs(context: Any, docs: Path) -> None:
@@ -317,8 +348,8 @@ def _outcome(what: str, item: Mapping[str, Any]) -> dict[str, Any]:
     return outcome | ({"error": error} if error else {})
 
 
-def _sentence(outcome: Mapping[str, Any]) -> str:
-    """What was asked, seen and wanted, in one clause."""
+def _sentence(outcome: Mapping[str, Any], remedy: str) -> str:
+    """What was asked, seen and wanted, and what to do, in one clause."""
     found, wanted = outcome["result"], outcome["kwargs"]
     if "error" in outcome:
         seen = f"could not be computed ({' '.join(str(outcome['error']).split())[:200]})"
@@ -339,7 +370,7 @@ def _sentence(outcome: Mapping[str, Any]) -> str:
         if wanted.get(key) is not None
     ]
     limits = limits or [f"at most {1 - wanted.get('mostly', 1.0):.2%} of rows"]
-    return f"{outcome['what']}: {seen}, wanted {' and '.join(limits)} ({outcome['type']})"
+    return f"{outcome['what']}: {seen}, wanted {' and '.join(limits)} ({remedy})"
 
 
 def _short(value: Any) -> str:

@@ -3,49 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from potstill.config import Split
-from potstill.data.tables import Table
-from potstill.errors import FormatError
-
-# What split columns and saved datasets call the splits, in lower case.
-NAMES = {
-    "train": "train",
-    "training": "train",
-    "dev": "dev",
-    "validation": "dev",
-    "valid": "dev",
-    "val": "dev",
-    "test": "test",
-    "transfer": "transfer",
-    "unlabelled": "transfer",
-    "unlabeled": "transfer",
-    "unsupervised": "transfer",
-}
-# A labelled row for which the data names no split.
-AUTO = "auto"
-
-
-def given_splits(table: Table, split: str, column: str | None) -> list[str]:
-    """The split that each row of a table is given: by its column, else by params, else by the file itself, else AUTO.
-
-    Raises:
-        MissingColumnError: no such column.
-        FormatError: a value that names no split.
-    """
-    if column is None:
-        named = NAMES.get((table.split or "").lower(), AUTO) if split == AUTO else split
-        return [named] * len(table)
-    result = []
-    for row, value in enumerate(table.column(column)):
-        name = NAMES.get(str(value).strip().lower())
-        if name is None:
-            raise FormatError(
-                f"{table.place(row)}: {value!r} in the split column {column!r} names no split; use {', '.join(NAMES)}"
-            )
-        result.append(name)
-    return result
+from potstill.data.labels import normal_label
+from potstill.data.split_names import AUTO
 
 
 def position(key: str, seed: int) -> float:
@@ -54,25 +16,57 @@ def position(key: str, seed: int) -> float:
     return int.from_bytes(digest, "little") / 2**64
 
 
-def draw(keys: Sequence[str], given: Sequence[str], params: Split) -> list[str]:
-    """Each row's split. A row's place depends on its text alone, so rows that are added move none.
+def draw(
+    keys: Sequence[str], given: Sequence[str], params: Split, classes: Sequence[tuple[str, ...]] | None = None
+) -> list[str]:
+    """Each row's split. A row's place depends on its text and label alone, so rows that are added move none.
 
     Held-out splits that the data gives are kept as they are; of those it lacks, the shares in params are drawn from
-    its train and unassigned rows. Over many rows the shares hold in every class (the hash knows no labels).
+    its train and unassigned rows. Over many rows the shares hold in every class; a class of few rows that the common
+    seed leaves out of a split has a seed of its own in `params.class_seeds`. No draw could do without such a memory:
+    a row whose split is the same whatever rows are added has it from itself alone.
 
     Args:
         keys: comparable texts; copies share a place.
         given: per row train, dev, test, transfer or AUTO.
-        params: shares and seed.
+        params: shares and seeds.
+        classes: of each row; None: none.
     """
-    test = 0.0 if "test" in given else params.test
-    dev = 0.0 if "dev" in given else params.dev
+    test, dev = drawn_shares(given, params)
+    seeds = _row_seeds(keys, classes, params) if classes and params.class_seeds else [params.seed] * len(keys)
     result = []
-    for key, name in zip(keys, given, strict=True):
-        place = position(key, params.seed) if name in (AUTO, "train") else 1.0
-        if place < test:
-            name = "test"
-        elif params.test <= place < params.test + dev:
-            name = "dev"
-        result.append("train" if name == AUTO else name)
+    for key, name, seed in zip(keys, given, seeds, strict=True):
+        drawn = drawn_split(position(key, seed), test, dev, params.test) if name in (AUTO, "train") else name
+        result.append(drawn)
     return result
+
+
+def drawn_shares(given: Sequence[str], params: Split) -> tuple[float, float]:
+    """Shares of test and dev to draw: 0 where the data gives that split."""
+    return 0.0 if "test" in given else params.test, 0.0 if "dev" in given else params.dev
+
+
+def drawn_split(place: float, test: float, dev: float, first_of_dev: float) -> str:
+    """The split at a place in [0, 1). Dev begins where a drawn test split ends, drawn or not."""
+    if place < test:
+        return "test"
+    return "dev" if first_of_dev <= place < first_of_dev + dev else "train"
+
+
+def _row_seeds(keys: Sequence[str], classes: Sequence[tuple[str, ...]], params: Split) -> list[int]:
+    """The seed of each row. Copies whose classes differ have the common one: they are removed together."""
+    by_class = {normal_label(name): seed for name, seed in params.class_seeds.items()}
+    first: dict[str, tuple[str, ...]] = {}
+    differing = {key for key, names in zip(keys, classes, strict=True) if first.setdefault(key, names) != names}
+    return [
+        params.seed if key in differing else row_seed(names, by_class, params.seed)
+        for key, names in zip(keys, classes, strict=True)
+    ]
+
+
+def row_seed(names: Collection[str], by_class: Mapping[str, int], common: int) -> int:
+    """The seed of the first class of `by_class` that a row carries, else the common one."""
+    if len(names) == 1:
+        (name,) = names
+        return by_class.get(name, common)
+    return next((seed for name, seed in by_class.items() if name in names), common)

@@ -9,11 +9,13 @@ from typing import Any
 
 from potstill.config import LabelWords
 from potstill.data.cleaning import clean
-from potstill.data.tags import OUTSIDE, Entity, Scheme, Unit, as_bio2, inside, tags_of, units_of
+from potstill.data.schemes import Scheme, as_bio2
+from potstill.data.tags import OUTSIDE, Entity, Unit, inside, tags_of, units_of
 from potstill.errors import LabelError
 
 # What a record of a span may call its end points and its type.
-_STARTS, _ENDS, _TYPES = ("start", "begin"), ("end",), ("label", "type", "entity", "entity_type")
+_STARTS, _ENDS = ("start", "begin", "start_offset"), ("end", "end_offset")
+_TYPES = ("label", "labels", "type", "entity", "entity_type", "entity_group")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def from_words(words: Any, tags: Any, scheme: Scheme, between: str, where: str) 
 
     Args:
         words: list of strings.
-        tags: list of as many BIO tags; None: the row has none.
+        tags: list of as many tags; None: the row has none.
         scheme: of the tags.
         between: what stands between words in the text; empty where words are characters or a script has no spaces.
         where: the row's place, for messages.
@@ -92,7 +94,7 @@ def from_spans(text: Any, spans: Any, where: str) -> Tagged:
     raw = "" if text is None else str(text)
     if not isinstance(spans, (list, tuple)):
         raise LabelError(f"{where}: the spans are {str(spans)[:60]!r}, not a list; write [] where there is no entity")
-    marked = sorted((_span(span, raw, where) for span in spans), key=lambda entity: entity.start)
+    marked = sorted({_span(span, raw, where) for span in spans}, key=lambda entity: entity.start)
     for before, after in itertools.pairwise(marked):
         if after.start < before.end:
             raise LabelError(
@@ -140,6 +142,8 @@ def _span(span: Any, text: str, where: str) -> Entity:
     else:
         values = list(span) if isinstance(span, (list, tuple)) else []
     start, end, kind = values if len(values) == 3 else (None, None, None)
+    if isinstance(kind, (list, tuple)) and len(kind) == 1:
+        kind = kind[0]
     if not isinstance(start, int) or not isinstance(end, int) or not isinstance(kind, str) or not kind:
         raise LabelError(
             f'{where}: {str(span)[:80]!r} is no span; write {{"start": 0, "end": 5, "label": "LOC"}} or [0, 5, "LOC"]'

@@ -11,13 +11,9 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Literal, NamedTuple
-
-from potstill.errors import LabelError
+from typing import NamedTuple
 
 OUTSIDE = "O"
-# BIO2: every entity begins with B. BIO1: B only where an entity follows another of its type.
-Scheme = Literal["BIO2", "BIO1"]
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 
 
@@ -86,38 +82,6 @@ def split_tag(tag: str) -> tuple[str, str]:
     if prefix not in ("B", "I") or not dash or not kind:
         raise ValueError(tag)
     return prefix, kind
-
-
-def as_bio2(tags: Sequence[str], scheme: Scheme, where: str) -> list[str]:
-    """Checked tags of a row in BIO2.
-
-    Args:
-        tags: of the words of a row.
-        scheme: how they are written.
-        where: the row's place, for messages.
-
-    Raises:
-        LabelError: a value that is no tag, or (BIO2) an I tag that continues nothing.
-    """
-    result: list[str] = []
-    before = ""
-    for position, tag in enumerate(tags, start=1):
-        try:
-            prefix, kind = split_tag(tag)
-        except ValueError as error:
-            raise LabelError(
-                f"{where}: {tag[:60]!r} (word {position}) is not a BIO tag; write O, B-TYPE or I-TYPE"
-            ) from error
-        if prefix == "I" and kind != before:
-            if scheme == "BIO2":
-                raise LabelError(
-                    f"{where}: {tag!r} (word {position}) continues no {kind} entity; in BIO2 an entity begins with "
-                    f"B-{kind} (correct the row, or set prepare.label.scheme to BIO1)"
-                )
-            prefix = "B"
-        before = kind
-        result.append(tag if prefix == OUTSIDE else f"{prefix}-{kind}")
-    return result
 
 
 def entities_of(tags: Sequence[str]) -> list[Entity]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from potstill.config import LabelColumns, LabelRanges, Prepare, TaskKind
-from potstill.data.labels import Value, label_key, label_set
+from potstill.data.labels import Value, label_set, normal_label
 from potstill.data.tags import entities_of, split_tag, tag_set, types_named
-from potstill.errors import LabelError, OneClassError, SmallClassError
+from potstill.errors import LabelError, OneClassError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Labels = Sequence[str | int]
 # The one output of a regression.
 SCORE = "score"
+# Signs that people put between several labels in one cell.
+_BETWEEN = ("|", ";", ",", "#", "/", "+", "&")
 # What a report counts of questions.
 ANSWER, NO_ANSWER = "answer", "no answer"
 
@@ -29,13 +31,15 @@ class Target:
 
     Attributes:
         settle: the label of copies of a text, from theirs, all given; None: no one knows which is right.
-        check: raises SmallClassError where train, dev or test lacks something to learn from or to judge by.
+        classes: of a label, those that train, dev and test all have to have; none of a number.
+        class_names: all such classes, from the names of the model's outputs.
         counts: of report.json, for the labels of a split.
         column: labels, or None where there is none, as the column `label` of `data/prepared`.
     """
 
     settle: Callable[[Sequence[Value]], Value | None]
-    check: Callable[[Mapping[str, Sequence[Any]], Labels], None]
+    classes: Callable[[Any], tuple[str, ...]]
+    class_names: Callable[[Labels], Labels]
     counts: Callable[[Sequence[Any], Labels], dict[str, Any]]
     column: Callable[[Sequence[Any], Labels], pa.Array]
 
@@ -52,9 +56,33 @@ def names_of(values: Iterable[Any], params: Prepare) -> list[str | int]:
         return list(params.label.columns)
     if isinstance(params.label, LabelRanges):
         return list(params.label.ranges)
-    if params.task == "multi_label":
-        return label_set((key for keys in values for key in keys), params.labels)
-    return label_set(values, params.labels)
+    keys = set(values) if params.task == "single_label" else {key for held in values for key in held}
+    if params.labels is None:
+        _ask_about_minus_one(keys)
+        _ask_about_several(keys)
+    return label_set(keys, params.labels)
+
+
+def _ask_about_minus_one(keys: Set[str]) -> None:
+    """Refuse -1 among classes from 0 on, where it mostly stands for "no label", until params say what it is."""
+    others = sorted(set(keys) - {"-1"})
+    if "-1" in keys and all(key.isdecimal() for key in others) and others != ["1"]:
+        raise LabelError(
+            f"the label -1 stands next to {', '.join(others[:5])}, and often means that a row has none; set "
+            f"prepare.label.missing to [-1], or prepare.labels to [-1, {', '.join(others[:5])}] if it is a class"
+        )
+
+
+def _ask_about_several(keys: Set[str]) -> None:
+    """Refuse a name that is put together of others, as several labels in one cell are, until params say what it is."""
+    for key in sorted(keys):
+        for sign in _BETWEEN:
+            parts = [part.strip() for part in key.split(sign)]
+            if len(parts) > 1 and keys >= {*parts}:
+                raise LabelError(
+                    f"the label {key!r} looks like several of the others; set prepare.task to multi_label and "
+                    f"prepare.label.separator to {sign!r}, or list it in prepare.labels if it is one name"
+                )
 
 
 def check_varied(values: Sequence[Any]) -> None:
@@ -79,34 +107,24 @@ def _agreed(values: Sequence[Value]) -> Value | None:
     return values[0] if len(set(values)) == 1 else None
 
 
-def _check_classes(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
-    _check_counts({split: Counter(values) for split, values in splits.items()}, labels)
+def _class(value: Any) -> tuple[str, ...]:
+    return (value,)
 
 
-def _check_counts(counts: Mapping[str, Mapping[str, int]], labels: Labels) -> None:
-    """Every class in every labelled split."""
-    for label in labels:
-        per_split = {split: counts[split].get(label_key(label), 0) for split in ("train", "dev", "test")}
-        if all(per_split.values()):
-            continue
-        missing = next(split for split, count in per_split.items() if not count)
-        total = sum(per_split.values())
-        raise SmallClassError(
-            f"the class {label!r} has {total} row{'' if total == 1 else 's'} and none of them in {missing}; "
-            "give it more rows, leave it out, or change the shares or the seed of prepare.split"
-        )
+def _all_names(labels: Labels) -> Labels:
+    return labels
 
 
 def _count_classes(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
     counts = Counter(values)
-    classes = {str(label): counts[label_key(label)] for label in labels}
+    classes = {str(label): counts[normal_label(label)] for label in labels}
     return {"classes": classes if any(classes.values()) else {}}
 
 
 def _class_column(values: Sequence[Any], labels: Labels) -> pa.Array:
     import pyarrow as pa
 
-    index = {label_key(label): at for at, label in enumerate(labels)}
+    index = {normal_label(label): at for at, label in enumerate(labels)}
     return pa.array([None if value is None else index[value] for value in values], pa.int64())
 
 
@@ -117,8 +135,8 @@ def _flat(values: Sequence[Any]) -> list[str]:
     return [key for keys in values for key in keys or ()]
 
 
-def _check_labels(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
-    _check_counts({split: Counter(_flat(values)) for split, values in splits.items()}, labels)
+def _labels(value: Any) -> tuple[str, ...]:
+    return tuple(value)
 
 
 def _count_labels(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
@@ -128,7 +146,7 @@ def _count_labels(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
 def _flags_column(values: Sequence[Any], labels: Labels) -> pa.Array:
     import pyarrow as pa
 
-    keys = [label_key(label) for label in labels]
+    keys = [normal_label(label) for label in labels]
     rows = [None if value is None else [int(key in value) for key in keys] for value in values]
     # Of no fixed size: Parquet cannot read those back where there are nulls.
     return pa.array(rows, pa.list_(pa.int8()))
@@ -137,13 +155,12 @@ def _flags_column(values: Sequence[Any], labels: Labels) -> pa.Array:
 # --- a number ---------------------------------------------------------------------------------------------------------
 
 
-def _check_numbers(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
-    for split in ("train", "dev", "test"):
-        if len(set(splits[split])) < 2:
-            raise SmallClassError(
-                f"{split} has {len(splits[split])} rows and no two different numbers among them; give more rows, or "
-                "change the shares or the seed of prepare.split"
-            )
+def _no_classes(value: Any) -> tuple[str, ...]:
+    return ()
+
+
+def _no_names(labels: Labels) -> Labels:
+    return []
 
 
 def _count_numbers(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
@@ -182,8 +199,8 @@ def _tag_names(values: Iterable[Any], declared: Labels | None) -> list[str]:
     return tag_set(known or sorted(found))
 
 
-def _check_entities(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
-    _check_counts({split: Counter(_types(values)) for split, values in splits.items()}, types_named(labels))
+def _entity_types(value: Any) -> tuple[str, ...]:
+    return tuple(sorted(_types([value])))
 
 
 def _count_entities(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
@@ -204,9 +221,12 @@ def _units_column(values: Sequence[Any], labels: Labels) -> pa.Array:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def _check_answers(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
-    counts = {split: Counter({ANSWER: sum(map(bool, values))}) for split, values in splits.items()}
-    _check_counts(counts, [ANSWER])
+def _answer(value: Any) -> tuple[str, ...]:
+    return (ANSWER,) if value else ()
+
+
+def _answer_name(labels: Labels) -> Labels:
+    return [ANSWER]
 
 
 def _count_answers(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
@@ -223,10 +243,10 @@ def _spans_column(values: Sequence[Any], labels: Labels) -> pa.Array:
 
 
 TARGETS: dict[TaskKind, Target] = {
-    "single_label": Target(_agreed, _check_classes, _count_classes, _class_column),
-    "multi_label": Target(_agreed, _check_labels, _count_labels, _flags_column),
+    "single_label": Target(_agreed, _class, _all_names, _count_classes, _class_column),
+    "multi_label": Target(_agreed, _labels, _all_names, _count_labels, _flags_column),
     # Raters of one text differ; their mean is the best guess.
-    "regression": Target(fmean, _check_numbers, _count_numbers, _number_column),  # type: ignore[arg-type]
-    "token_classification": Target(_agreed, _check_entities, _count_entities, _units_column),
-    "question_answering": Target(_agreed, _check_answers, _count_answers, _spans_column),
+    "regression": Target(fmean, _no_classes, _no_names, _count_numbers, _number_column),  # type: ignore[arg-type]
+    "token_classification": Target(_agreed, _entity_types, types_named, _count_entities, _units_column),
+    "question_answering": Target(_agreed, _answer, _answer_name, _count_answers, _spans_column),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
@@ -13,7 +14,11 @@ from typing import Any
 import numpy as np
 
 from potstill.config import TaskKind, Watch
-from potstill.data.tables import SUFFIXES, Table, read_file
+from potstill.data.cells import is_absent, is_nested, parsed
+from potstill.data.label_cells import labels_in
+from potstill.data.labels import LabelNames, normal_label
+from potstill.data.tables import read_file
+from potstill.data.tabular import Table
 from potstill.errors import EmptyDataError, FetchError, FormatError, LabelError, MissingColumnError
 from potstill.evaluation.drift import CONFIDENCE, Estimate, estimate
 from potstill.evaluation.statistics import wilson_interval
@@ -23,6 +28,8 @@ from potstill.serving.watcher import ANSWERS, text_sum
 
 # What a label belongs to: a request and the place of the text in it, or the sum of the text.
 Key = tuple[str, int] | str
+# Tasks of which a profile has the names of the labels.
+_NAMED = ("single_label", "token_classification")
 REQUEST, POSITION, SUM, LABEL = "request_id", "position", "text_sha256", "label"
 
 
@@ -58,7 +65,7 @@ class Measured:
 
 
 def read_labels(path: Path, task: TaskKind) -> dict[Key, Any]:
-    """The labels of a CSV, TSV, JSONL or Parquet file.
+    """The labels of a table in any form that `prepare` reads.
 
     Its columns: `label`, and either `request_id` (with `position` of the text in the request, 0 without),
     `text_sha256`, or `text` (of pairs also `text_pair`). The last of several labels for one answer counts.
@@ -70,9 +77,7 @@ def read_labels(path: Path, task: TaskKind) -> dict[Key, Any]:
     """
     if not path.is_file():
         raise FetchError(f"{path} does not exist; name a CSV, TSV, JSONL or Parquet file with labels")
-    if path.suffix.lower() not in SUFFIXES:
-        raise FormatError(f"{path.name}: the suffix names no known format ({', '.join(SUFFIXES)})")
-    table = read_file(path, SUFFIXES[path.suffix.lower()])
+    table = read_file(path)
     if LABEL not in table.columns:
         raise MissingColumnError(f"{path} has no column {LABEL!r}; it has {', '.join(map(repr, table.columns))}")
     keys = _keys(table)
@@ -101,27 +106,41 @@ def _keys(table: Table) -> list[Key]:
 
 def _label(value: Any, task: TaskKind, place: str) -> Any:
     """A label as the service writes it (`potstill.serving.watcher.said`), in a form that can be compared."""
+    if is_absent(value) and task in ("single_label", "regression"):
+        raise LabelError(f"{place} has no label; leave such rows out")
     try:
-        if task == "single_label" and value not in (None, ""):
-            return str(value)
+        if task == "single_label":
+            return _single(value)
         if task == "regression":
             return float(value)
-        if task != "single_label":
-            return _comparable(json.loads(value) if isinstance(value, str) else value, task)
+        return _comparable(_listed(value), task)
     except (TypeError, ValueError) as error:
         raise LabelError(f"{place}: {value!r:.100} is no label of {task} ({error})") from error
-    raise LabelError(f"{place} has no label; leave such rows out")
+
+
+def _single(value: Any) -> str:
+    """The name of a class; of a list of one, that one."""
+    names = labels_in(parsed(value)) if is_nested(parsed(value)) else [value]
+    if len(names) != 1:
+        raise ValueError(f"{len(names)} labels")
+    return normal_label(names[0])
+
+
+def _listed(value: Any) -> Any:
+    """What a cell of text holds: JSON, or a list or an object as Python writes it."""
+    value = parsed(value)
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def _comparable(value: Any, task: TaskKind) -> Any:
     if task == "single_label":
-        return str(value)
+        return normal_label(value)
     if task == "regression":
         return float(value)
     if task == "multi_label":
-        return frozenset(str(label) for label in value)
+        return frozenset(normal_label(label) for label in labels_in(value))
     if task == "token_classification":
-        return frozenset((str(kind), int(start), int(end)) for kind, start, end in value)
+        return frozenset((normal_label(kind), int(start), int(end)) for kind, start, end in value)
     if value is None:
         return None
     start, end = value
@@ -159,7 +178,9 @@ def measure(
 
     Raises:
         EmptyDataError: there is an answer for none of the labels.
+        LabelError: the model has no such label.
     """
+    labels = _models_labels(labels, profile)
     found: dict[Key, dict[str, Any]] = {}
     for answer in answers:
         keys: tuple[Key, Key] = (answer[REQUEST], answer[POSITION]), answer.get(SUM, "")
@@ -168,10 +189,54 @@ def measure(
         hint = " (texts are only found with watch.hash_texts)" if isinstance(next(iter(labels), ""), str) else ""
         raise EmptyDataError(f"none of the {len(labels):,} labels is of an answer that was kept{hint}")
     task = profile.task
+    if task == "multi_label":
+        labels = _as_answered(labels, list(found.values()))
     pairs = [(_comparable(answer[LABEL], task), labels[key]) for key, answer in found.items()]
     if task == "regression":
         return _errors(np.array([abs(a - b) for a, b in pairs]), len(labels))
     return _shares([a == b for a, b in pairs], list(found.values()), len(labels), profile, settings)
+
+
+def _models_labels(labels: Mapping[Key, Any], profile: Profile) -> dict[Key, Any]:
+    """Labels by the names that the model has for them, letter case aside where that is one of its labels.
+
+    Of several labels a profile does not have the names, so those are only compared.
+
+    Raises:
+        LabelError: the model has no such label; each is named.
+    """
+    known = profile.features["label"].names if profile.task in _NAMED else []
+    if not known:
+        return dict(labels)
+    names = LabelNames(known)
+    unknown: Counter[str] = Counter()
+
+    def named(name: str) -> str:
+        label = names.find(name)
+        unknown.update([name] if label is None else [])
+        return normal_label(label)
+
+    result: dict[Key, Any] = {
+        key: named(value)
+        if profile.task == "single_label"
+        else frozenset((named(kind), start, end) for kind, start, end in value)
+        for key, value in labels.items()
+    }
+    if unknown:
+        told = ", ".join(f"{name!r} ({count:,} times{_guess(names, name)})" for name, count in unknown.most_common(5))
+        raise LabelError(f"the model does not have the label {told}; it has {', '.join(known[:20])}: correct the file")
+    return result
+
+
+def _as_answered(labels: Mapping[Key, Any], answers: Sequence[Mapping[str, Any]]) -> dict[Key, Any]:
+    """Several labels each by the names in the answers, letter case aside where that is one of them."""
+    names = LabelNames(sorted({normal_label(name) for answer in answers for name in answer[LABEL]}))
+    return {key: frozenset(str(names.find(name) or name) for name in held) for key, held in labels.items()}
+
+
+def _guess(names: LabelNames, name: str) -> str:
+    near = names.near(name)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def _shares(

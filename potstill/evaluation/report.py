@@ -10,6 +10,7 @@ import numpy as np
 
 from potstill.data.alignment import unit_classes
 from potstill.evaluation import table
+from potstill.evaluation.baseline import beaten
 from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.metrics import Doubles, Floats, Labels
 from potstill.evaluation.naming import MODELS, candidate_of
@@ -153,7 +154,7 @@ def render_report(
         candidate=MODELS[candidate],
         model=metrics["models"][candidate],
         comparison=comparison,
-        verdicts=[_verdict(name, metrics, scoring) for name in metrics["proof"]["verdicts"]],
+        verdicts=[*(_verdict(name, metrics, scoring) for name in metrics["proof"]["verdicts"]), *_baseline(metrics)],
         proof=_proof_rows(metrics["proof"]),
         proof_titles=["", "training seed", *_proof_titles(metrics["proof"])],
         score=[f"{100 * metrics['models'][candidate][scoring.key + end]:.1f}" for end in ("", "_low", "_high")],
@@ -207,6 +208,12 @@ def _verdict(control: str, metrics: Mapping[str, Any], scoring: Scoring) -> str:
         f"The student {words} the {control} control: {points[0]} points of {scoring.words} on the same test texts, "
         f"{100 * metrics['confidence']:g}% interval {points[1]} to {points[2]} (paired bootstrap {over})."
     )
+
+
+def _baseline(metrics: Mapping[str, Any]) -> list[str]:
+    """The comparison with TF-IDF, where the task has one."""
+    sentence = beaten(metrics)
+    return [] if sentence is None else [f"{sentence}."]
 
 
 # Key of a model's numbers in the proof -> its title, and how it is written.

@@ -62,7 +62,15 @@ def check_plan(params: Distill, teacher: PreTrainedModel) -> None:
         ModelError: see `check_layers`; also a class that is not known.
     """
     available = getattr(teacher.config, family_of(teacher.config).layers_key)
-    where = teacher.config.name_or_path or "memory"
+    check_available(params, available, teacher.config.name_or_path or "memory")
+
+
+def check_available(params: Distill, available: int, where: str) -> None:
+    """Refuse a `distill` section that names layers beyond those of a teacher, known by their number alone.
+
+    Raises:
+        ModelError: see `check_layers`.
+    """
     check_layers(params.layers, available, where)
     for layers in params.assistants:
         check_layers(layers, available, where, "distill.assistants")

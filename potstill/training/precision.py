@@ -54,13 +54,13 @@ def choose_precision(
     """
     if wanted != "auto":
         return wanted, "set in params"  # type: ignore[return-value]
-    fp32, bf16 = here().from_first(lambda: _rates(device, hidden, intermediate, remembered))
+    fp32, bf16 = here().from_first(lambda: measured_rates(device, hidden, intermediate, remembered))
     chosen: Precision = "bf16" if bf16 >= WORTH * fp32 else "fp32"
     return chosen, f"measured {fp32:.0f} GFLOP/s in fp32, {bf16:.0f} in bf16"
 
 
-def _rates(device: torch.device, hidden: int, intermediate: int, remembered: Path) -> list[float]:
-    """What `_rate` gave, now or the first time."""
+def measured_rates(device: torch.device, hidden: int, intermediate: int, remembered: Path) -> list[float]:
+    """GFLOP/s of the model's largest product in fp32 and in bf16, measured now or the first time."""
     key = machine(device) + f", {hidden} x {intermediate}"
     known: dict[str, list[float]] = read_json(remembered) if remembered.exists() else {}
     if key not in known:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -117,6 +120,13 @@ def pickled_weights() -> None:
     refuse_unsafe(Path("base"))
 
 
+def spreadsheet() -> None:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("[Content_Types].xml", "")
+    prepare_rows(data.getvalue())
+
+
 def model_folder(**config: Any) -> Path:
     folder = Path("data/base")
     folder.mkdir(parents=True)
@@ -137,6 +147,7 @@ BAD: dict[str, Callable[[], object]] = {
     "a path that does not exist": partial(ingest, "rows.csv"),
     "a file whose sum differs": wrong_sum,
     "pickled weights": pickled_weights,
+    "a name that YAML reads as a truth value": partial(set_params, "prepare", labels=[False, True]),
     "a missing column": partial(prepare_rows, csv(ROWS, header="Text,label")),
     "an empty file": partial(prepare_rows, ""),
     "a header only": partial(prepare_rows, "text,label\n"),
@@ -144,15 +155,19 @@ BAD: dict[str, Callable[[], object]] = {
         prepare_rows, csv([("a new one", "maybe"), *ROWS]), labels=["no", "yes"]
     ),
     "a row without a label": partial(prepare_rows, csv([("a new one", ""), *ROWS])),
+    "several labels in a cell": partial(prepare_rows, csv([("a new one", '"[""no"", ""yes""]"'), *ROWS])),
     "one class": partial(prepare_rows, csv([(text, "yes") for text, _ in ROWS])),
     "a class with one row": partial(prepare_rows, csv([*ROWS, ("a new one", "maybe")])),
     "Latin-1": partial(prepare_rows, csv([("café", "yes"), *ROWS]).encode("latin-1")),
+    "GB18030": partial(prepare_rows, csv([("很好用的手机", "yes"), *ROWS]).encode("gb18030")),
     "UTF-16": partial(prepare_rows, csv(ROWS).encode("utf-16")),
     "a NUL byte": partial(prepare_rows, csv([("a\0b", "yes"), *ROWS])),
     "a cell of 10 MB": partial(prepare_rows, csv([("x" * 10_000_000, "yes"), *ROWS])),
     "all rows duplicates": partial(prepare_rows, csv([("the same", label) for _, label in ROWS])),
     "test texts in train": given_test_in_train,
     "a line with too many cells": partial(prepare_rows, csv([("one, two", "yes"), *ROWS])),
+    "a damaged archive": partial(prepare_rows, gzip.compress(csv(ROWS).encode())[:100]),
+    "a spreadsheet": spreadsheet,
     "layers the teacher lacks": partial(check_layers, [0, 7], 4, "data/teacher"),
     "another number of labels in the teacher": other_labels,
     "more tokens than positions": lambda: check_length(model_folder(max_position_embeddings=64), 512),

@@ -10,13 +10,26 @@ import yaml
 
 from flows.doctor import findings
 from flows.graph import Graph
-from flows.workspace import create, strided_layers
+from flows.proposing import strided_layers
+from flows.workspace import create
 from potstill.config import load_params
+from potstill.data.proposal import Wishes
 from potstill.data.sources import local_fingerprint
-from potstill.errors import EmptyDataError, FetchError, MissingColumnError, ParamsError, PotstillError
+from potstill.errors import (
+    EmptyDataError,
+    FetchError,
+    MissingColumnError,
+    ModelError,
+    ParamsError,
+    PotstillError,
+    TokenizationError,
+    ToolError,
+)
 from tasks.codefile import check_code_file
 from tests.conftest import generate_rows, write_csv
 
+CASES = Path(__file__).parents[1] / "cases"
+COLUMNS = Wishes(("text",), ("label",))
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # DVC's own, in pygtrie
 
 
@@ -28,11 +41,11 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_workspace_is_whole(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    create(Path("My Reviews"), data, "text", "label", None)
+    create(Path("My Reviews"), data, COLUMNS, None)
     folder = tmp_path / "My Reviews"
     params = load_params(folder / "params.yaml")
     assert params.project.name == "my-reviews"
-    assert params.validate_.min_rows == {"train": 70, "dev": 10, "test": 20, "transfer": 0}
+    assert params.validate_.min_rows == {"train": 73, "dev": 9, "test": 17, "transfer": 0}
     assert params.prepare.labels is None
     assert "# Everything a run depends on" in (folder / "params.yaml").read_text(encoding="utf-8")
     monkeypatch.chdir(folder)
@@ -53,9 +66,9 @@ def test_a_workspace_is_whole(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert names["params"]
 
 
-def test_inside_another_repository(data: Path, tmp_path: Path) -> None:
+def test_inside_another_repository(data: Path, tmp_path: Path, tiny_base: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    create(Path("inner"), data, "text", "label", None)
+    create(Path("inner"), data, COLUMNS, str(tiny_base))
     assert not (tmp_path / "inner" / ".git").exists()
     assert Graph(tmp_path / "inner").order
 
@@ -65,20 +78,20 @@ def test_a_pair_of_columns_and_integer_labels(tmp_path: Path) -> None:
         writer = csv.writer(handle)
         writer.writerow(["question", "answer", "relevant"])
         writer.writerows([[f"q {number}", f"a {number}", number % 2] for number in range(60)])
-    create(tmp_path / "pairs", tmp_path / "pairs.csv", "question,answer", "relevant", None)
+    create(tmp_path / "pairs", tmp_path / "pairs.csv", Wishes(("question", "answer"), ("relevant",)), None)
     assert load_params(tmp_path / "pairs/params.yaml").prepare.text == ["question", "answer"]
 
 
 def test_a_teacher_of_ones_own(data: Path, tmp_path: Path, tiny_base: Path) -> None:
-    create(tmp_path / "own", data, "text", "label", str(tiny_base))
+    create(tmp_path / "own", data, COLUMNS, str(tiny_base))
     params = load_params(tmp_path / "own/params.yaml")
     assert params.ingest.teacher.kind == "file"
     assert params.distill.layers == [0, 3]
     assert not params.teacher.fine_tuned
     assert "all-MiniLM" not in (tmp_path / "own/params.yaml").read_text(encoding="utf-8")
-    create(tmp_path / "hub", data, "text", "label", "some/model@" + "a" * 40)
+    create(tmp_path / "hub", data, COLUMNS, "some/model@" + "a" * 40)
     assert load_params(tmp_path / "hub/params.yaml").ingest.teacher.kind == "hub"
-    create(tmp_path / "none", data, "text", "label", "scratch")
+    create(tmp_path / "none", data, COLUMNS, "scratch")
     params = load_params(tmp_path / "none/params.yaml")
     assert (params.ingest.teacher.kind, params.distill.layers) == ("scratch", [0, 3])
 
@@ -100,7 +113,7 @@ def test_strided_layers(layers: int, taken: list[int]) -> None:
         ({"data": "empty.csv"}, EmptyDataError, "empty.csv"),
         ({"teacher": "some/model"}, ParamsError, "id@commit"),
         ({"teacher": "some/model@main"}, ParamsError, "40 hex digits"),
-        ({"teacher": "."}, ParamsError, "is no model folder"),
+        ({"teacher": "."}, ModelError, "is no model folder"),
     ],
 )
 def test_what_cannot_be_used_leaves_nothing(
@@ -110,12 +123,93 @@ def test_what_cannot_be_used_leaves_nothing(
     before = sorted(tmp_path.iterdir())
     given = {"folder": "new", "data": "rows.csv", "text": "text", "label": "label", "teacher": None, **change}
     with pytest.raises(kind) as error:
-        create(
-            Path(str(given["folder"])),
-            Path(str(given["data"])),
-            str(given["text"]),
-            str(given["label"]),
-            given["teacher"],
-        )
+        wishes = Wishes((str(given["text"]),), (str(given["label"]),))
+        create(Path(str(given["folder"])), Path(str(given["data"])), wishes, given["teacher"])
     assert words in str(error.value)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_error_half_way_takes_the_folder_away_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git").write_text("#!/bin/sh\necho half > half-made; exit 1\n", encoding="utf-8")
+    (tmp_path / "bin" / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    for folder in ("empty", "deep/new"):
+        with pytest.raises(ToolError, match="git init"):
+            create(Path(folder), data, COLUMNS, None)
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert not (tmp_path / "deep").exists()
+
+
+def test_what_was_seen_and_what_to_expect_is_shown(
+    tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through the command line, with nothing said but the data."""
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+
+    result = CliRunner().invoke(
+        app, ["init", str(tmp_path / "w"), "--data", str(CASES / "d07"), "--teacher", str(tiny_base)]
+    )
+    assert result.exit_code == 0, result.output
+    for words in (
+        "420 rows of 3 files; csv with ',' between cells", "'label' (text, 2 different)",
+        "task:        single_label of 'text': 'label' has 2 different names",
+        "train 300, dev 60, test 60, transfer 0: train, dev, test given by their names", "classes:     2: ",
+        "longer than tokenize.max_length = 64", "unknown:", "steps:       teacher ", "is ready: look through",
+    ):  # fmt: skip
+        assert words in result.output, words
+    params = load_params(tmp_path / "w" / "params.yaml")
+    assert params.tokenize.max_length == 64
+    assert params.teacher.epochs > 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "value"),
+    [
+        (["d23/train.conll"], "prepare.task", "token_classification"),
+        (["d24c/train-v2.0.json"], "prepare.text", ["question", "context"]),
+        (["d04/multi.csv"], "prepare.task", "multi_label"),
+        (["teachers/five.csv", "--task", "regression"], "gate.max_ece", None),
+        (["d03e/prodigy.jsonl", "--unlabelled", "transfer"], "prepare.unlabelled", "transfer"),
+        (["d07", "--split", "draw"], "prepare.tables.0.split", "draw"),
+        (["d02b/umfrage.csv", "--sep", ";"], "prepare.tables.0.separator", ";"),
+        (["d23c/ints.jsonl", "--labels", "O,B-P,I-P,B-L"], "prepare.label.names", ["O", "B-P", "I-P", "B-L"]),
+        (["d11b/banking.csv"], "prepare.split.class_seeds", {"topic 14": 1, "topic 4": 1}),
+    ],
+)
+def test_params_of_every_task_fit(tmp_path: Path, arguments: list[str], key: str, value: object) -> None:
+    from functools import reduce
+
+    from flows.proposing import look_at_teacher, propose_params
+    from flows.workspace import default_file
+    from potstill.data.survey import survey
+
+    name, *options = arguments
+    said = dict(zip(options[::2], options[1::2], strict=True))
+    labels = tuple(said["--labels"].split(",")) if "--labels" in said else ()
+    wishes = Wishes(
+        (), (), said.get("--task"), said.get("--split"), said.get("--sep"), labels, said.get("--unlabelled")
+    )
+    read = survey(CASES / name, wishes)
+    proposed = propose_params(default_file("params.yaml"), "w", CASES / name, read, look_at_teacher(None))
+    whole = proposed.params.model_dump(by_alias=True)
+    assert reduce(lambda at, part: at[int(part) if part.isdecimal() else part], key.split("."), whole) == value
+
+
+def test_texts_that_the_teacher_cannot_read_are_refused(tmp_path: Path) -> None:
+    good = ["这家酒店的服务非常好", "质量很好我很喜欢", "物流很快包装完整", "下次还会再来购买"]
+    bad = ["价格太贵了不值得", "屏幕碎了不能使用", "客服态度非常差劲", "电池很快就没电了"]
+    rows = [
+        (f"{text}{other}", label) for label, texts in (("好", good), ("坏", bad)) for text in texts for other in texts
+    ]
+    data = write_csv(tmp_path / "chinese.csv", rows)
+    with pytest.raises(TokenizationError, match=r"does not know \d\d\.\d% of the tokens.*--teacher scratch trains one"):
+        create(tmp_path / "w", data, COLUMNS, None)
+    assert not (tmp_path / "w").exists()
+    create(tmp_path / "w", data, COLUMNS, "scratch")
+    assert load_params(tmp_path / "w" / "params.yaml").pretrain.epochs

@@ -8,6 +8,7 @@ import pytest
 
 from potstill.config import load_params, parse_distill, parse_params, read_params
 from potstill.errors import ParamsError
+from tests.conftest import REPOSITORY
 
 DEFAULT = Path(__file__).resolve().parents[2] / "params.yaml"
 
@@ -274,3 +275,24 @@ def test_the_generator_has_a_place_of_its_own() -> None:
     value["ingest"]["data"]["generator"] = model
     with pytest.raises(ParamsError, match="data has a source generator, which is where the generator goes"):
         parse_params(value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": [False, True]}, 'prepare.labels: YAML reads no as false and yes as true; quote them: "no", "yes"'),
+        ({"labels": ["maybe", False]}, 'prepare.labels: YAML reads no as false; quote it: "no"'),
+        ({"labels": [1.5, 2]}, 'prepare.labels: YAML reads 1.5 as a float; quote it: "1.5"'),
+        ({"labels": [None, "x"]}, 'prepare.labels: YAML reads null as nothing; quote it: "null"'),
+        (
+            {"label": {"kind": "column", "column": "y", "missing": [False]}},
+            'prepare.label.missing: YAML reads no as false; quote it: "no"',
+        ),
+    ],
+)
+def test_names_that_yaml_reads_as_something_else_are_one_clause(changes: dict[str, Any], said: str) -> None:
+    raw = read_params(REPOSITORY / "params.yaml")
+    raw["prepare"] |= changes
+    with pytest.raises(ParamsError) as caught:
+        parse_params(raw)
+    assert str(caught.value) == f"params.yaml: {said}"

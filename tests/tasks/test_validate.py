@@ -37,8 +37,8 @@ def test_failing_data_stops_with_docs_and_without_outs(
     limits = {"min_rows": {"train": 1000, "dev": 1, "test": 1, "transfer": 7}}
     folder = make_workspace(tmp_path / "w", tiny_rows, tiny_base, validate=limits)
     words = (
-        r"train: enough rows: observed \d+, wanted at least 1,000 .* "
-        r"and 1 more expectation failed; see \.work/validation-failed/docs/index\.html"
+        r"2 expectations failed: train: enough rows: observed \d+, wanted at least 1,000 .*min_rows.train\); "
+        r"transfer: enough rows: observed 0, .*; see \.work/validation-failed/docs/index\.html"
     )
     with pytest.raises(ExpectationError, match=words):
         run_stages("ingest", "prepare", "validate", monkeypatch=monkeypatch, folder=folder)

@@ -110,14 +110,18 @@ def test_class_names_of_a_saved_dataset_are_tags(tmp_path: Path) -> None:
     ("rows", "error", "said"),
     [
         ([{"tokens": ["a", "b"], "tags": ["O"]}], LabelError, r"rows.jsonl, line 1 has 2 words and 1 tags"),
-        ([{"tokens": ["a"], "tags": ["I-X"]}], LabelError, r"rows.jsonl, line 1: 'I-X' \(word 1\) continues no X"),
+        (
+            [{"tokens": ["a", "b", "c"], "tags": ["I-X", "O", "B-X"]}],
+            LabelError,
+            r"rows.jsonl, line 1: 'I-X' \(word 1\) continues no X",
+        ),
         ([{"tokens": ["a"]}, {"tokens": ["b"], "tags": ["O"]}], LabelError, r"line 1 has no tags in column 'tags'"),
         ([{"tokens": ["a"], "tag": ["O"]}], MissingColumnError, "no column 'tags'; did you mean 'tag'"),
         ([{"tokens": [w], "tags": ["O"]} for w in "ab"], OneClassError, "none of the labelled rows has an entity"),
         (
             [{"tokens": [w], "tags": ["B-X" if w == "a" else "O"]} for w in "abcdefghijkl"],
             SmallClassError,
-            "the class 'X' has 1 row and none of them in",
+            r"the class 'X' \(1 row, none in",
         ),
     ],
 )

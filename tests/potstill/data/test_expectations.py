@@ -10,7 +10,8 @@ import pytest
 
 from potstill.artifacts import file_sums
 from potstill.config import Validate
-from potstill.data.expectations import DAMAGE, build_suites, label_names, lengths, run_suites
+from potstill.data.cleaning import DAMAGE
+from potstill.data.expectations import build_suites, label_names, lengths, run_suites
 from potstill.data.profiles import build_profile
 from tests.conftest import generate_rows
 
@@ -38,13 +39,13 @@ def frame(rows: list[tuple[str, str]], name: str) -> pd.DataFrame:
     )
 
 
-def verdict(splits: Splits, accepted: dict[str, Any] | None = None) -> str | None:
-    return run_suites(build_suites(splits, LABELS, PARAMS, accepted or {}), None, "data").failure
+def failures(splits: Splits, accepted: dict[str, Any] | None = None) -> tuple[str, ...]:
+    return run_suites(build_suites(splits, LABELS, PARAMS, accepted or {}), None, "data").failures
 
 
 def test_good_data_passes_and_gives_the_same_bytes_again(tmp_path: Path) -> None:
     results = [run_suites(build_suites(good_splits(), LABELS, PARAMS, {}), tmp_path / name, "data") for name in "ab"]
-    assert results[0].failure is None
+    assert results[0].failures == ()
     assert results[0] == results[1]
     assert file_sums(tmp_path / "a") == file_sums(tmp_path / "b")
     assert {"train", "dev-classes", "leakage"} <= results[0].result["suites"].keys()
@@ -119,16 +120,27 @@ def labelled_transfer(splits: Splits) -> None:
 def test_failing_expectation_is_one_sentence(spoil: Callable[[Splits], None], words: str) -> None:
     splits = good_splits()
     spoil(splits)
-    assert re.match(words, str(verdict(splits)))
+    assert re.match(words, failures(splits)[0])
+
+
+def test_all_failures_are_named_at_once_each_with_its_key() -> None:
+    splits = good_splits()
+    for spoil in (empty, long_text, damage, unbalanced):
+        spoil(splits)
+    said = failures(splits)
+    keys = ("min_rows.dev", "characters", "max_damaged_share", "max_class_share", "min_per_class")
+    for key in keys:
+        assert any(f"validate.{key}" in sentence for sentence in said), key
+    assert any("below it are 'negative' 0, 'positive' 0: give more rows" in sentence for sentence in said)
 
 
 def test_change_against_the_accepted_profile() -> None:
     splits = good_splits()
     profile = build_profile(lengths(splits), label_names(splits, LABELS))
-    assert verdict(splits, profile) is None
+    assert failures(splits, profile) == ()
     splits["train"]["text"] += " and then some more words of it again and again"
-    failure = verdict(splits, profile)
-    assert str(failure).startswith("change: population stability index of train length against the last accepted data")
+    (failure,) = failures(splits, profile)
+    assert failure.startswith("change: population stability index of train length against the last accepted data")
 
 
 @pytest.mark.parametrize("text", ["cafÃ©", "itâ€™s", "\ufffd", "ðŸ˜€", "Â£5", "ï»¿x"])

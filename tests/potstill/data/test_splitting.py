@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 
 from potstill.config import Split
-from potstill.data.splitting import AUTO, draw, given_splits
-from potstill.data.tables import Table
+from potstill.data.split_names import AUTO, given_splits
+from potstill.data.splitting import draw
+from potstill.data.tabular import Table
 from potstill.errors import FormatError
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from potstill.data.tables import Table, read_file, read_tables
+from potstill.data.tables import read_file, read_tables
+from potstill.data.tabular import Table
 from potstill.errors import (
     CellSizeError,
     EmptyDataError,
@@ -82,13 +83,18 @@ def test_saved_dataset_splits_names_and_shuffled_rows(tmp_path: Path) -> None:
         ("a.csv", "text,label\nx,1\n".encode("utf-16"), EncodingError, "is UTF-16"),
         ("a.csv", "text,label\nx,1\n".encode("utf-32"), EncodingError, "is UTF-32"),
         ("a.csv", b"text,label\na\0b,1\n", NulByteError, r"byte 12 \(line 2\)"),
-        ("a.csv", "text,label\nx,1\n".encode("utf-16-le"), NulByteError, "UTF-16 without a mark"),
+        (
+            "a.csv",
+            "text,label\nx,1\n".encode("utf-16-le"),
+            NulByteError,
+            "iconv -f UTF-16LE -t UTF-8",
+        ),
         ("a.csv", b'text,label\n"open,1\nx,2\n', FormatError, "line 2: .*check the quotes"),
         ("a.csv", b"text,label\nx,1\na,b,1\n", FormatError, r"line 3 has 3 cells where 2"),
         ("a.tsv", b"text\tlabel\nx\n", FormatError, "read without quoting"),
         ("a.csv", b"text,text\nx,1\n", FormatError, "'text' twice"),
         ("a.jsonl", b'{"text": 1}\n{"text"\n', FormatError, "line 2 is not JSON"),
-        ("a.jsonl", b"[1]\n", FormatError, "line 1 is list"),
+        ("a.jsonl", b"[1]\n", FormatError, "row 1 is int, not an object"),
         ("a.parquet", b"PAR1 not really", FormatError, "not a readable Parquet file"),
     ],
 )

@@ -5,9 +5,9 @@ import random
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
+from potstill.data.schemes import as_bio2
 from potstill.data.tags import (
     Entity,
-    as_bio2,
     entities_of,
     inside,
     split_tag,

@@ -101,7 +101,7 @@ def test_pairs_ordered_by_a_number(tmp_path: Path) -> None:
     ("rows", "params", "error", "words"),
     [
         ([{"y": "a"}], several("a"), LabelError, "'a' in 'y' is no list of labels; give a list, or set"),
-        ([{"y": None}], several("a"), LabelError, "is no list of labels"),
+        ([{"y": None}], several("a"), LabelError, "has no label in column 'y'"),
         ([{"y": ["d"]}], several("a") | {"labels": ["a", "b"]}, LabelError, "'d' is not one of prepare.labels"),
         (
             [{"a": 2, "b": 0}],
@@ -115,7 +115,7 @@ def test_pairs_ordered_by_a_number(tmp_path: Path) -> None:
         ([{"y": 1}, {"y": 1}], NUMBER, OneClassError, "carry the label 1.0"),
         ([{"y": 1}, {"y": 2}], NUMBER, SmallClassError, "no two different numbers"),
         ([{"y": ["a"]}, {"y": ["a"]}], several("a"), OneClassError, "carry the label 'a'"),
-        ([{"y": ["a"]}, {"y": ["b"]}], several("a"), SmallClassError, "the class 'a' has 1 row and none of them in"),
+        ([{"y": ["a"]}, {"y": ["b"]}], several("a"), SmallClassError, r"2 classes: 'a' \(1 row, none in"),
     ],
 )
 def test_labels_that_do_not_fit(

@@ -13,6 +13,7 @@ from potstill.evaluation.feedback import measure, read_answers, read_labels
 from potstill.serving.profile import Profile
 from potstill.serving.store import FolderStore
 from potstill.serving.watcher import ANSWERS, text_sum
+from tests.conftest import REPOSITORY
 from tests.potstill.serving.test_profile import TASKS, model_card, prediction, profile_of, seen
 
 
@@ -50,6 +51,55 @@ def test_the_accuracy_on_labels_that_arrived(tmp_path: Path) -> None:
     assert not measure(found, iter(answers), profile(), Watch(max_accuracy_drop=None)).drifts
 
 
+NAMES = ["100%", "a/b, c", "billing: refund", "😀 happy"]
+
+
+def named_profile(*names: str) -> Profile:
+    share = 1 / len(names)
+    return profile_of(seen(*[prediction(name, *[share] * len(names)) for name in names] * 9), model_card(labels=names))
+
+
+@pytest.mark.parametrize("case", ["ok", "space", "case"])
+def test_names_are_normalised_as_those_of_training_data(case: str) -> None:
+    folder = REPOSITORY / "tests" / "cases" / "feedback"
+    right = read_labels(folder / "fb-ok.csv", "single_label")
+    answers = [answer(request, label, position) for (request, position), label in right.items()]  # type: ignore[misc]
+    found = read_labels(folder / f"fb-{case}.csv", "single_label")
+    assert measure(found, iter(answers), named_profile(*NAMES), Watch()).value == 1
+
+
+def test_a_label_that_the_model_does_not_have_is_refused_and_named() -> None:
+    found = read_labels(REPOSITORY / "tests" / "cases" / "feedback" / "fb-typo.csv", "single_label")
+    words = r"does not have the label 'bilings' \(\d+ times; did you mean 'billing'\?\); it has billing, right: correct"
+    with pytest.raises(LabelError, match=words):
+        measure(found, iter([]), named_profile("billing", "right"), Watch())
+
+
+def test_letter_case_decides_where_two_labels_differ_in_it_alone() -> None:
+    about = named_profile("right", "Right")
+    answers = [answer("a", "Right"), answer("b", "right")]
+    assert measure({("a", 0): "Right", ("b", 0): "Right"}, iter(answers), about, Watch()).value == 0.5
+    with pytest.raises(LabelError, match="'RIGHT'"):
+        measure({("a", 0): "RIGHT"}, iter(answers), about, Watch())
+
+
+def test_an_entity_type_that_the_model_does_not_have_is_refused() -> None:
+    about = profile("token_classification")
+    types = about.features["label"].names
+    said = [[types[0], 0, 3]]
+    answers = [answer("a", said)]
+    assert measure({("a", 0): frozenset({(types[0].lower(), 0, 3)})}, iter(answers), about, Watch()).value == 1
+    with pytest.raises(LabelError, match="does not have the label 'NEVER'"):
+        measure({("a", 0): frozenset({("NEVER", 0, 3)})}, iter(answers), about, Watch())
+
+
+def test_a_list_of_one_is_its_element(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", "request_id,label\na,\"['yes']\"\nb,[no]\n")
+    assert read_labels(path, "single_label")[("a", 0)] == "yes"
+    with pytest.raises(LabelError, match="no label of single_label"):
+        read_labels(write(path, "request_id,label\na,\"['yes', 'no']\"\n"), "single_label")
+
+
 def test_labels_can_be_of_texts(tmp_path: Path) -> None:
     path = write(tmp_path / "labels.jsonl", '{"text": "good", "label": "yes"}\n{"text": "bad", "label": "no"}\n')
     found = read_labels(path, "single_label")
@@ -66,6 +116,7 @@ def test_labels_can_be_of_texts(tmp_path: Path) -> None:
     ("task", "said", "right", "wrong"),
     [
         ("multi_label", ["a", "b"], ["b", "a"], ["a"]),
+        ("multi_label", ["a", "b"], ["B ", "a"], ["a", "c"]),
         ("token_classification", [["LOC", 2, 5], ["PER", 7, 9]], [["PER", 7, 9], ["LOC", 2, 5]], [["LOC", 2, 4]]),
         ("question_answering", [3, 8], [3, 8], None),
         ("question_answering", None, None, [3, 8]),

@@ -57,6 +57,16 @@ def weights(found: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in found.state_dict().items()}
 
 
+@pytest.mark.parametrize(("epochs", "warned"), [(1, True), (6, False)])
+def test_a_plan_of_few_steps_is_told_before_it_starts(
+    tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str], epochs: int, warned: bool
+) -> None:
+    few = setting(tmp_path, epochs=epochs, batch_tokens=200, checkpoint_seconds=1e6)
+    outcome = train(model(tiny_base), TRAIN, Supervised(), score, few)
+    said = f"distill makes only {outcome.steps} optimiser steps of 400 rows"
+    assert (said in capsys.readouterr().out) is warned
+
+
 def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, tiny_base: Path) -> None:
     student = model(tiny_base)
     outcome = train(student, TRAIN, Supervised(), score, setting(tmp_path))

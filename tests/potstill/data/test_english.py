@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from potstill.data.coverage import cover
+from potstill.data.english import ALPHABET, CONFIG, estimate
+
+
+def test_alphabet_and_config_are_the_default_teachers(default_base: Path) -> None:
+    vocabulary = json.loads((default_base / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    assert {token for token in vocabulary if len(token) == 1} == ALPHABET
+    assert {token[2:] for token in vocabulary if token.startswith("##") and len(token) == 3} == ALPHABET
+    assert json.loads((default_base / "config.json").read_text(encoding="utf-8")).items() >= CONFIG.items()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["这家酒店的服务非常好，我很喜欢", "The waiter was friendly, and the soup was hot.", "ดีมากครับ อร่อย", "😀 fine"],
+)
+def test_unknown_tokens_are_those_of_the_default_teacher(text: str, default_base: Path) -> None:
+    assert estimate([text]).unknown_share == pytest.approx(cover(default_base, [text]).unknown_share)
+
+
+def test_lengths_are_about_those_of_the_default_teacher(default_base: Path) -> None:
+    texts = ["Unfortunately the refrigerator stopped working after seventeen days, and nobody answered my letters."] * 5
+    assert estimate(texts).quantile(0.5) == pytest.approx(cover(default_base, texts).quantile(0.5), rel=0.2)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill.data.look import look_at
+from tests.conftest import REPOSITORY
+
+CASES = REPOSITORY / "tests" / "cases"
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("d01/spam.csv", {"v1": "text", "v2": "text"}),
+        ("d03/doccano.jsonl", {"id": "integer", "text": "text", "label": "labels"}),
+        ("d03e/prodigy.jsonl", {"text": "text", "accept": "labels", "answer": "text"}),
+        ("d04/multi.csv", {"text": "text", "label": "labels"}),
+        ("d23/train.conll", {"tokens": "words", "pos_tags": "words", "chunk_tags": "tags", "ner_tags": "tags"}),
+        ("d23c/ints.jsonl", {"tokens": "words", "ner_tags": "tags"}),
+        ("d26/num.csv", {"text": "text", "label": "number"}),
+        (
+            "d24c/train-v2.0.json",
+            {"id": "integer", "title": "text", "question": "text", "context": "text", "answers": "answers"},
+        ),
+    ],
+)
+def test_kinds_of_columns(name: str, kinds: dict[str, str]) -> None:
+    (look,) = look_at(CASES / name)
+    assert {column.name: column.kind for column in look.columns} == kinds
+
+
+def test_what_is_counted_of_labels_in_cells() -> None:
+    (look,) = look_at(CASES / "d03c" / "ls.csv")
+    sentiment = look.column("sentiment")
+    assert (sentiment.kind, sentiment.as_text, sentiment.several) == ("labels", True, 45)
+    assert sentiment.values == {"spam": 230, "ham": 215}
+
+
+def test_paths_into_objects_and_gaps(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"ticket": {"body": "a text", "stars": 3}},
+        {"ticket": {"stars": "nan"}},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (look,) = look_at(tmp_path / "a.jsonl")
+    body, stars = look.columns
+    assert (body.name, body.rows, body.missing, body.longest) == ("ticket.body", 1, 1, 6)
+    assert (stars.name, stars.rows, stars.missing_words) == ("ticket.stars", 2, 1)
+
+
+def test_splits_by_the_names_of_files() -> None:
+    looks = look_at(CASES / "d07")
+    assert {look.table.split: look.rows for look in looks} == {"test": 60, "train": 300, "dev": 60}
+    assert {look.table.split for look in look_at(CASES / "d07", mixed=True)} == {None}

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForSequenceClassification, BertConfig, ElectraConfig, PreTrainedConfig
+
+from potstill.config import Params
+from potstill.errors import ParamsError
+from potstill.export.onnx_model import export_onnx
+from potstill.export.quantize import quantize_int8
+from potstill.export.size import TOLERANCE, check_file_size, student_shape
+
+BERT = BertConfig(vocab_size=8000, hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512)
+ELECTRA = ElectraConfig(
+    vocab_size=8000, embedding_size=64, hidden_size=128, num_hidden_layers=1, num_attention_heads=2,
+    intermediate_size=512,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [BERT, ELECTRA], ids=["bert", "electra"])
+def test_the_estimate_is_that_of_the_exported_file(
+    config: PreTrainedConfig, default_params: Params, tmp_path: Path
+) -> None:
+    config.num_labels = 5
+    model = AutoModelForSequenceClassification.from_config(config)
+    export_onnx(model, tmp_path / "fp32.onnx", pair=False)
+    distill = default_params.distill.model_copy(update={"layers": list(range(config.num_hidden_layers))})
+    shape = student_shape(config.to_dict(), distill, labels=5)
+    assert shape is not None
+    for bits in (8, 4):
+        quantize_int8(tmp_path / "fp32.onnx", tmp_path / f"{bits}.onnx", embedding_bits=bits)
+        assert shape.file_bytes(bits) == pytest.approx((tmp_path / f"{bits}.onnx").stat().st_size, rel=TOLERANCE)
+
+
+def test_the_default_student_is_of_the_size_that_was_measured(default_params: Params) -> None:
+    """17,493,465 bytes, and 13,281,429 with embeddings in 4 bits."""
+    shape = student_shape(_minilm(30_522), default_params.distill, labels=2)
+    assert shape is not None
+    assert shape.file_bytes(8) == pytest.approx(17_493_465, rel=0.01)
+    assert shape.file_bytes(4) == pytest.approx(13_281_429, rel=0.01)
+    check_file_size(default_params, shape)
+
+
+def test_a_large_vocabulary_is_refused_with_what_makes_the_file_smaller(default_params: Params) -> None:
+    shape = student_shape(_minilm(250_037), default_params.distill, labels=2)
+    assert shape is not None
+    with pytest.raises(ParamsError) as refused:
+        check_file_size(default_params, shape)
+    message = str(refused.value)
+    assert "about 102." in message
+    assert "96.0 MB of it are 250,037 token embeddings of 384" in message
+    for key in ("tokenize.vocabulary", "export.embedding_bits", "distill.layers", "gate.max_file_mb"):
+        assert key in message
+    tokens = int(message.split("max_tokens: ")[1].split("}")[0])
+    trimmed = student_shape(_minilm(250_037), default_params.distill, labels=2, vocabulary=tokens)
+    assert trimmed is not None
+    check_file_size(default_params, trimmed)
+
+
+def test_no_limit_and_an_unknown_class_are_not_judged(default_params: Params) -> None:
+    shape = student_shape(_minilm(250_037), default_params.distill, labels=2)
+    assert shape is not None
+    gate = default_params.gate.model_copy(update={"max_file_mb": None})
+    check_file_size(default_params.model_copy(update={"gate": gate}), shape)
+    assert student_shape(_minilm(100) | {"model_type": "gpt2"}, default_params.distill, labels=2) is None
+
+
+def test_a_factorized_table_a_narrower_and_a_static_student_are_smaller(default_params: Params) -> None:
+    distill = default_params.distill
+    whole = student_shape(_minilm(30_522), distill, labels=2)
+    ranked = student_shape(_minilm(30_522), distill, labels=2, rank=152)
+    small = {"kind": "config", "hidden_size": 128, "heads": 2, "intermediate_size": 256}
+    narrow = student_shape(
+        _minilm(30_522), type(distill).model_validate(distill.model_dump() | {"student": small}), labels=2
+    )
+    static = {"kind": "static", "dimensions": 64}
+    vectors = student_shape(
+        _minilm(30_522), type(distill).model_validate(distill.model_dump() | {"student": static}), labels=2
+    )
+    sizes = [shape.file_bytes() for shape in (whole, ranked, narrow, vectors) if shape is not None]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) == 4
+
+
+def _minilm(vocabulary: int) -> dict[str, Any]:
+    return BertConfig(
+        vocab_size=vocabulary, hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+    ).to_dict()

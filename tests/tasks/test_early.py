@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill.artifacts import write_json
+from potstill.config import Params
+from potstill.errors import ModelError, ParamsError
+from tasks.early import check_early
+
+CONFIG: dict[str, Any] = {
+    "model_type": "bert", "vocab_size": 250_037, "hidden_size": 384, "intermediate_size": 1536,
+    "num_hidden_layers": 12, "max_position_embeddings": 512, "type_vocab_size": 2,
+}  # fmt: skip
+INGESTED = ("ingest", "prepare", "validate", "pretrain")
+
+
+def _with(params: Params, section: str, **values: Any) -> Params:
+    return params.model_copy(update={section: getattr(params, section).model_copy(update=values)})
+
+
+def test_a_file_over_the_limit_is_refused_once_the_teacher_is_there(default_params: Params, tmp_path: Path) -> None:
+    check_early(default_params, tmp_path)
+    write_json(tmp_path / "data/given/config.json", CONFIG)
+    check_early(default_params, tmp_path)  # of an earlier run, as far as anyone knows
+    with pytest.raises(ParamsError, match=r"over gate\.max_file_mb = 20"):
+        check_early(default_params, tmp_path, ("ingest",))
+
+
+def test_a_local_teacher_is_looked_at_before_anything_runs(default_params: Params, tmp_path: Path) -> None:
+    write_json(tmp_path / "teacher/config.json", CONFIG)
+    source = {"kind": "file", "path": str(tmp_path / "teacher")}
+    ingest = default_params.ingest.model_validate(default_params.ingest.model_dump() | {"teacher": source})
+    with pytest.raises(ParamsError, match="250,037 token embeddings"):
+        check_early(default_params.model_copy(update={"ingest": ingest}), tmp_path)
+
+
+def test_layers_that_the_teacher_lacks_are_refused(default_params: Params, tmp_path: Path) -> None:
+    write_json(tmp_path / "data/base/config.json", CONFIG | {"num_hidden_layers": 4, "vocab_size": 100})
+    with pytest.raises(ModelError, match=r"distill\.layers names layer 4, but the teacher in .* has 4 layers"):
+        check_early(default_params, tmp_path, INGESTED)
+
+
+def test_a_trimmed_vocabulary_counts_as_soon_as_it_is_known(default_params: Params, tmp_path: Path) -> None:
+    write_json(tmp_path / "data/base/config.json", CONFIG)
+    params = _with(default_params, "tokenize", vocabulary={"max_tokens": 16_000})
+    params = default_params.model_copy(
+        update={"tokenize": default_params.tokenize.model_validate(params.tokenize.model_dump())}
+    )
+    info = tmp_path / "data/tokens/student/info.json"
+    write_json(info, {"vocabulary": {"tokens": 90_000}})
+    check_early(params, tmp_path, INGESTED)
+    with pytest.raises(ParamsError, match="90,000 token embeddings"):
+        check_early(params, tmp_path, (*INGESTED, "tokenize"))
+    write_json(info, {"vocabulary": {"tokens": 16_000}})
+    check_early(params, tmp_path, (*INGESTED, "tokenize"))
