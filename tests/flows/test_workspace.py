@@ -160,7 +160,8 @@ def test_what_was_seen_and_what_to_expect_is_shown(
         "420 rows of 3 files; csv with ',' between cells", "'label' (text, 2 different)",
         "task:        single_label of 'text': 'label' has 2 different names",
         "train 300, dev 60, test 60, transfer 0: train, dev, test given by their names", "classes:     2: ",
-        "longer than tokenize.max_length = 64", "unknown:", "steps:       teacher ", "is ready: look through",
+        "longer than tokenize.max_length = 64", "unknown:", "ships:       an INT8 file", "teacher:     ",
+        "on this machine", "is ready: look through",
     ):  # fmt: skip
         assert words in result.output, words
     params = load_params(tmp_path / "w" / "params.yaml")
