@@ -385,13 +385,15 @@ def test_teachers_of_places_have_one_tokenizer_and_bio_labels(
     folder = markers["token_classification"][0]
     other = AutoTokenizer.from_pretrained(folder)
     other.add_tokens(["anotherword"])
-    save_model(load_classifier(folder), tmp_path, folder)
+    wider = load_classifier(folder)
+    wider.resize_token_embeddings(len(other))
+    save_model(wider, tmp_path, folder)
     other.save_pretrained(tmp_path)
     with pytest.raises(PotstillError, match="the teachers have several tokenizers"):
         distill([folder, tmp_path], SENTENCES, ENTITIES, **QUICK)
     unnamed = load_classifier(tiny_base, ["LABEL_0", "LABEL_1", "LABEL_2"], "token_classification")
     with pytest.raises(PotstillError, match="labels are LABEL_0, LABEL_1, LABEL_2, not O and for each type B-TYPE"):
-        distill(unnamed, SENTENCES, tokenizer=other, **QUICK)
+        distill(unnamed, SENTENCES, tokenizer=AutoTokenizer.from_pretrained(folder), **QUICK)
 
 
 # --- a student from another encoder -----------------------------------------------------------------------------------
