@@ -325,7 +325,7 @@ def _params(
 
 
 def _check_answers(teacher: PreTrainedModel, verdict: Verdict | None) -> None:
-    """Refuse a teacher whose labels are in another order by the gold labels of dev; say where it is not above chance."""
+    """Refuse a teacher whose labels are in another order, by dev's gold labels; say where it is not above chance."""
     if verdict is None:
         return
     place = f"the teacher in {teacher.config.name_or_path or 'memory'} is {verdict.words}"

@@ -41,9 +41,10 @@ def test_a_rare_class_that_is_known_is_above_chance_though_the_majority_alone_sc
     verdict = judge("single_label", logits_for(answers, 2), gold)
     assert verdict is not None
     assert verdict.above_chance
-    constant = judge("single_label", logits_for(np.zeros_like(gold), 2), gold)
-    assert constant is not None
-    assert constant.above_chance is False
+    for answer in (0, 1):
+        constant = judge("single_label", logits_for(np.full_like(gold, answer), 2), gold)
+        assert constant is not None
+        assert (constant.above_chance, constant.order) == (False, None)
 
 
 @pytest.mark.parametrize("classes", [2, 5, 30])
