@@ -18,7 +18,7 @@ from potstill.config import OF_PLACES, Distill, TaskKind, parse_distill
 from potstill.data.alignment import IGNORED
 from potstill.data.batches import SPAN, Labels, TokenDataset, labelled
 from potstill.data.given import GivenRows, Label, Text, backend_of, by_all_labels, by_tag_set, given_rows
-from potstill.errors import ModelError, SequenceLengthError
+from potstill.errors import LabelCountError, ModelError, SequenceLengthError
 from potstill.evaluation.scoring import SCORINGS, best_tokens
 from potstill.models.heads import HEADS, task_of
 from potstill.models.members import Weight, shares_by_label
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from potstill.distillation.objective import Objective
+    from potstill.evaluation.teaching import Verdict
     from potstill.models.checkpoint import Checkpoint
     from potstill.training.precision import Precision
 
@@ -323,6 +324,22 @@ def _params(
     return params
 
 
+def _check_answers(teacher: PreTrainedModel, verdict: Verdict | None) -> None:
+    """Refuse a teacher whose labels are in another order, by dev's gold labels; say where it is not above chance."""
+    if verdict is None:
+        return
+    place = f"the teacher in {teacher.config.name_or_path or 'memory'} is {verdict.words}"
+    if verdict.order is not None:
+        names = [str(teacher.config.id2label[output]) for output in range(teacher.config.num_labels)]
+        fitting = {output: names[label] for output, label in enumerate(verdict.order)}
+        raise LabelCountError(
+            f"{place}, but with its labels in another order {verdict.better}; name them so in its config: "
+            f"id2label = {fitting}"
+        )
+    if verdict.above_chance is False:
+        say(f"distill: {place}, which is not above chance ({verdict.chance}): it may be a teacher of something else")
+
+
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
@@ -333,6 +350,7 @@ def _distilled(
     from potstill.distillation.ensembles import average, ordered, side_by_side
     from potstill.distillation.places import across, places_of
     from potstill.distillation.signals import StoredSignals
+    from potstill.evaluation.teaching import judge
     from potstill.training.assistants import Teaching, through_assistants
     from potstill.training.loop import Setting
     from potstill.training.precision import choose_device, choose_precision, product_size
@@ -353,6 +371,8 @@ def _distilled(
     places = None if own is None else places_of(task, own.files, first.given.files)
     answers = _answers_on_dev(teachers, own, chosen)
     labels = dev.whole_labels
+    if labelled(labels).any():
+        _check_answers(first.model, judge(task, answers, labels))
     gold = labels if labelled(labels).any() else _answered(task, answers, labels)
 
     def score(model: PreTrainedModel) -> float:

@@ -145,13 +145,9 @@ class ModelError(PotstillError):
 
 
 class LabelCountError(PotstillError):
-    """A fine-tuned teacher's labels are not the data's labels."""
+    """A fine-tuned teacher's labels are not the data's labels, or its answers are not about them."""
 
     exit_code = 41
-
-
-class LabelNamesError(LabelCountError):
-    """A fine-tuned teacher has as many labels as the data, but calls them otherwise."""
 
 
 class SequenceLengthError(PotstillError):

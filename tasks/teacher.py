@@ -19,12 +19,12 @@ from potstill.config import LabelMap, Teacher
 from potstill.data.batches import TokenDataset
 from potstill.distillation.ensembles import pooled
 from potstill.distillation.objective import Supervised
-from potstill.errors import LabelCountError, LabelNamesError
+from potstill.errors import LabelCountError
 from potstill.evaluation.calibration import calibrated
 from potstill.evaluation.teaching import Verdict, fitting_order, judge
 from potstill.models.heads import HEADS
 from potstill.models.inspection import read_saved
-from potstill.models.labels import as_yaml, order_by_words, unnamed
+from potstill.models.labels import LabelNamesError, as_yaml, order_by_words, unnamed
 from potstill.models.loading import check_labels, label_order, load_classifier, reorder_labels
 from potstill.models.members import MEMBERS, Member, Weight, shares_by_label, write_members
 from potstill.progress import say

@@ -117,6 +117,14 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def trained_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fine-tuned teacher of tests/cases/teachers/ok.csv; see `tests.teachers`."""
+    from tests.teachers import write_teacher
+
+    return write_teacher(tmp_path_factory.mktemp("trained_teacher") / "bert")
+
+
+@pytest.fixture(scope="session")
 def other_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another encoder: half as wide, three layers, a tokenizer that splits nearly every word."""
     import torch

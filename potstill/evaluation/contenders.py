@@ -11,6 +11,8 @@ from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.config import TaskKind
 from potstill.data.windows import Windower
 from potstill.evaluation.latency import BATCH
+from potstill.models.families import tells_texts_apart
+from potstill.models.inspection import load_words
 from potstill.models.loading import load_classifier
 from potstill.serving.runtime import CARD, MODEL, TOKENIZER, Student, Text
 
@@ -26,19 +28,22 @@ def teacher_pipeline(
         task: what it answers.
         stride: of entities and questions, tokens that windows share.
     """
-    from transformers import AutoTokenizer, pipeline
+    from transformers import pipeline
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model, tokenizer = load_classifier(folder), load_words(folder)
+    if not tells_texts_apart(model.config.to_dict()):  # some tokenizers give ids that such a model cannot take
+        names = tokenizer.model_input_names
+        tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
     if task == "question_answering":
-        return _question_teacher(folder, tokenizer, max_length, stride)
+        return _question_teacher(model, tokenizer, max_length, stride)
     if task == "token_classification":
         tokenizer.model_max_length = max_length
         tag = pipeline(
-            "token-classification", model=load_classifier(folder), tokenizer=tokenizer, device="cpu",
+            "token-classification", model=model, tokenizer=tokenizer, device="cpu",
             aggregation_strategy="simple", stride=stride,
         )  # fmt: skip
         return lambda texts: tag(texts[0]) if len(texts) == 1 else tag(texts, batch_size=BATCH)
-    classify = pipeline("text-classification", model=load_classifier(folder), tokenizer=tokenizer, device="cpu")
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
 
     def call(texts: list[Text]) -> object:
         inputs = [text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]} for text in texts]
@@ -49,13 +54,12 @@ def teacher_pipeline(
     return call
 
 
-def _question_teacher(folder: Path, tokenizer: Any, max_length: int, stride: int) -> Callable[[list[Any]], object]:
+def _question_teacher(model: Any, tokenizer: Any, max_length: int, stride: int) -> Callable[[list[Any]], object]:
     """transformers has no pipeline of questions any more; what that one did: windows, a batch at a time, best span."""
     import torch
 
     from potstill.serving.runtime import reply
 
-    model = load_classifier(folder)
     windower = Windower(tokenizer.backend_tokenizer, max_length, stride)
 
     def call(questions: list[tuple[str, str]]) -> object:
@@ -64,7 +68,9 @@ def _question_teacher(folder: Path, tokenizer: Any, max_length: int, stride: int
         logits: list[Any] = []
         for start in range(0, len(windows), BATCH):
             part = windows[start : start + BATCH]
-            encoded = {"input_ids": [window.ids for window in part], "token_type_ids": [w.type_ids for w in part]}
+            encoded = {"input_ids": [window.ids for window in part]}
+            if tells_texts_apart(model.config.to_dict()):
+                encoded["token_type_ids"] = [window.type_ids for window in part]
             inputs = tokenizer.pad(encoded, return_tensors="pt")
             with torch.inference_mode():
                 output = model(**inputs)

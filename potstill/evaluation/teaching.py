@@ -137,7 +137,8 @@ def _judge_classes(gold: Ints, answers: Ints, classes: int, what: str) -> Verdic
     held_out = _held_out(gold, answers, classes)
     won, lost = int(((held_out == gold) & (answers != gold)).sum()), int(((held_out != gold) & (answers == gold)).sum())
     order = best_order(gold, answers, classes)
-    better = (won - lost) / max(won + lost, 1) ** 0.5 > _BETTER
+    # One that always says the same is right more often as the largest class, and no better for it.
+    better = (won - lost) / max(won + lost, 1) ** 0.5 > _BETTER and _above(gold, held_out, classes) > _ABOVE
     return Verdict(
         f"right on {right} of the {rows} {what} of dev ({right / rows:.1%})",
         f"{chance:.1%}",

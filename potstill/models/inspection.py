@@ -146,7 +146,7 @@ def read_saved(folder: Path, where: str | None = None) -> Saved:
     refuse_adapter(folder, where)
     if not (folder / "config.json").exists():
         raise ModelError(
-            f"{where} is no model folder: it has no config.json; give a folder written by model.save_pretrained"
+            f"{where} has no config.json and is no model folder; give a folder written by model.save_pretrained"
         )
     config = read_object(folder / "config.json", where)
     if "quantization_config" in config:

@@ -10,11 +10,15 @@ from typing import Any
 import yaml
 
 from potstill.data.labels import LabelNames
-from potstill.errors import LabelCountError, LabelNamesError
+from potstill.errors import LabelCountError
 
 LabelMap = Mapping[str | int, str | int]
 # What transformers calls an output that was given no name.
 _UNNAMED = "LABEL_{}"
+
+
+class LabelNamesError(LabelCountError):
+    """A fine-tuned teacher has as many labels as the data, but calls them otherwise."""
 
 
 @dataclass(frozen=True)

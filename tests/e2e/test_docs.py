@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import BaseModel
+from safetensors.numpy import save_file
 
 from potstill import environment, errors
 from potstill.config import FileSource, Ingest, Params, parse_params, read_params
@@ -24,6 +25,7 @@ from potstill.data.safety import refuse_unsafe
 from potstill.data.sources import ingest_all
 from potstill.data.tokenization import check_length
 from potstill.errors import PotstillError
+from potstill.models.inspection import inspect_model
 from potstill.models.loading import check_labels
 from potstill.models.student import check_layers
 from tests.conftest import REPOSITORY, generate_rows
@@ -131,7 +133,7 @@ def model_folder(**config: Any) -> Path:
     folder = Path("data/base")
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors").write_bytes(b"")
+    save_file({}, folder / "model.safetensors")
     return folder
 
 
@@ -139,6 +141,12 @@ def other_labels() -> None:
     names = {"0": "a", "1": "b", "2": "c"}
     folder = model_folder(architectures=["BertForSequenceClassification"], id2label=names)
     check_labels(folder, ["no", "yes"])
+
+
+def adapter() -> None:
+    folder = model_folder()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "x/base"}))
+    inspect_model(folder)
 
 
 BAD: dict[str, Callable[[], object]] = {
@@ -169,6 +177,8 @@ BAD: dict[str, Callable[[], object]] = {
     "a damaged archive": partial(prepare_rows, gzip.compress(csv(ROWS).encode())[:100]),
     "a spreadsheet": spreadsheet,
     "layers the teacher lacks": partial(check_layers, [0, 7], 4, "data/teacher"),
+    "an adapter instead of a model": adapter,
+    "a model of a family that is not known": lambda: inspect_model(model_folder(model_type="albert")),
     "another number of labels in the teacher": other_labels,
     "more tokens than positions": lambda: check_length(model_folder(max_position_embeddings=64), 512),
 }

@@ -8,9 +8,12 @@ import torch
 
 from potstill.distill import distill
 from potstill.errors import PotstillError
+from potstill.models.inspection import inspect_model, load_words
 from potstill.models.loading import load_classifier, save_model
 from tests.conftest import BAD, GOOD, NEUTRAL, generate_rows
+from tests.potstill.models.tiny import make
 from tests.tasks.test_teacher import save_other
+from tests.teachers import change_config, change_weights, copy_of, read_rows
 
 ROWS = generate_rows(120)
 TEXTS, LABELS = [text for text, _ in ROWS], [label for _, label in ROWS]
@@ -385,13 +388,15 @@ def test_teachers_of_places_have_one_tokenizer_and_bio_labels(
     folder = markers["token_classification"][0]
     other = AutoTokenizer.from_pretrained(folder)
     other.add_tokens(["anotherword"])
-    save_model(load_classifier(folder), tmp_path, folder)
+    wider = load_classifier(folder)
+    wider.resize_token_embeddings(len(other))
+    save_model(wider, tmp_path, folder)
     other.save_pretrained(tmp_path)
     with pytest.raises(PotstillError, match="the teachers have several tokenizers"):
         distill([folder, tmp_path], SENTENCES, ENTITIES, **QUICK)
     unnamed = load_classifier(tiny_base, ["LABEL_0", "LABEL_1", "LABEL_2"], "token_classification")
     with pytest.raises(PotstillError, match="labels are LABEL_0, LABEL_1, LABEL_2, not O and for each type B-TYPE"):
-        distill(unnamed, SENTENCES, tokenizer=other, **QUICK)
+        distill(unnamed, SENTENCES, tokenizer=AutoTokenizer.from_pretrained(folder), **QUICK)
 
 
 # --- a student from another encoder -----------------------------------------------------------------------------------
@@ -454,3 +459,33 @@ def test_a_checkpoint_that_does_not_fit(
     monkeypatch.setattr("potstill.training.together.train", lambda *_: pytest.fail("it trained"))
     with pytest.raises(PotstillError, match=message):
         distill(teacher, TEXTS, LABELS, **({"student": checkpoint(other_base)} | QUICK | changes))
+
+
+# --- a teacher that is looked at first --------------------------------------------------------------------------------
+
+
+def test_positions_that_count_from_the_pad_token_are_no_tokens(tiny_base: Path) -> None:
+    model, words = make("roberta", vocab_size=300, num_labels=2), load_words(tiny_base)
+    with pytest.raises(PotstillError, match="max_length is 39; set it from 3 to the teacher's 38 positions"):
+        distill(model, TEXTS, tokenizer=words, **QUICK | {"max_length": 39})
+
+
+def test_a_folder_is_refused_as_the_stage_ingest_does(trained_teacher: Path, tmp_path: Path) -> None:
+    folder = copy_of(trained_teacher, tmp_path / "saved")
+    change_weights(folder, lambda own: {name: value for name, value in own.items() if "classifier" not in name})
+    with pytest.raises(PotstillError) as look:
+        inspect_model(folder)
+    with pytest.raises(PotstillError) as here:
+        distill(folder, TEXTS, **QUICK)
+    assert str(here.value) == str(look.value)
+
+
+def test_labels_in_another_order_are_refused(
+    trained_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potstill.training.together.train", lambda *_: pytest.fail("it trained"))
+    folder = copy_of(trained_teacher, tmp_path / "saved")
+    change_config(folder, id2label={0: "spam", 1: "ham"}, label2id=None)
+    texts, labels = (list(column) for column in zip(*read_rows(), strict=True))
+    with pytest.raises(PotstillError, match=r"in another order 100.0%; .* id2label = .0: 'ham', 1: 'spam'."):
+        distill(folder, texts, labels, **QUICK)
