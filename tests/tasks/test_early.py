@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from potstill.artifacts import write_json
-from potstill.config import Params
+from potstill.config import Params, Vocabulary
 from potstill.errors import ModelError, ParamsError
 from tasks.early import check_early
 
@@ -15,10 +15,6 @@ CONFIG: dict[str, Any] = {
     "num_hidden_layers": 12, "max_position_embeddings": 512, "type_vocab_size": 2,
 }  # fmt: skip
 INGESTED = ("ingest", "prepare", "validate", "pretrain")
-
-
-def _with(params: Params, section: str, **values: Any) -> Params:
-    return params.model_copy(update={section: getattr(params, section).model_copy(update=values)})
 
 
 def test_a_file_over_the_limit_is_refused_once_the_teacher_is_there(default_params: Params, tmp_path: Path) -> None:
@@ -45,10 +41,8 @@ def test_layers_that_the_teacher_lacks_are_refused(default_params: Params, tmp_p
 
 def test_a_trimmed_vocabulary_counts_as_soon_as_it_is_known(default_params: Params, tmp_path: Path) -> None:
     write_json(tmp_path / "data/base/config.json", CONFIG)
-    params = _with(default_params, "tokenize", vocabulary={"max_tokens": 16_000})
-    params = default_params.model_copy(
-        update={"tokenize": default_params.tokenize.model_validate(params.tokenize.model_dump())}
-    )
+    tokenize = default_params.tokenize.model_copy(update={"vocabulary": Vocabulary(max_tokens=16_000)})
+    params = default_params.model_copy(update={"tokenize": tokenize})
     info = tmp_path / "data/tokens/student/info.json"
     write_json(info, {"vocabulary": {"tokens": 90_000}})
     check_early(params, tmp_path, INGESTED)

@@ -49,7 +49,7 @@ def test_a_large_vocabulary_is_refused_with_what_makes_the_file_smaller(default_
     with pytest.raises(ParamsError) as refused:
         check_file_size(default_params, shape)
     message = str(refused.value)
-    assert "about 102." in message
+    assert "about 101.8 MB" in message
     assert "96.0 MB of it are 250,037 token embeddings of 384" in message
     for key in ("tokenize.vocabulary", "export.embedding_bits", "distill.layers", "gate.max_file_mb"):
         assert key in message

@@ -41,8 +41,9 @@ def test_a_faster_machine_and_a_finished_teacher_take_less(default_params: Param
 
 def test_the_speed_is_measured_once_and_kept_for_the_stages(default_params: Params, tmp_path: Path) -> None:
     remembered = tmp_path / "precision.json"
-    first = measure_speed(default_params, scratch_config(default_params), remembered)
+    config = scratch_config(default_params) | {"hidden_size": 64, "intermediate_size": 256}
+    first = measure_speed(default_params, config, remembered)
     kept = read_json(remembered)
     assert first.gflops > 0
-    assert measure_speed(default_params, scratch_config(default_params), remembered) == first
+    assert measure_speed(default_params, config, remembered) == first
     assert read_json(remembered) == kept
