@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import yaml
 
 from flows.changes import dump_params, edit_params
 from potstill.artifacts import write_json, write_text
-from potstill.config import Pretrain, parse_params
+from potstill.config import FileSource, Pretrain, parse_params
 from potstill.errors import EmptyDataError, FetchError, ParamsError, ToolError
 from tasks.codefile import CODE_FILE, write_code_file
 from tasks.stage import CODE
@@ -129,7 +128,7 @@ def _params(name: str, data: Path, text: str | list[str], label: str, teacher: s
 
 
 def _count_labels(data: Path, text: str | list[str], label: str) -> Counter[str]:
-    from potstill.data.labels import label_key
+    from potstill.data.labels import normal_label
     from potstill.data.tables import read_tables
 
     if not data.exists():
@@ -139,7 +138,7 @@ def _count_labels(data: Path, text: str | list[str], label: str) -> Counter[str]
     for table in read_tables(folder, files, "auto", None, sys.maxsize):
         for column in [text] if isinstance(text, str) else text:
             table.column(column)
-        counts.update(label_key(value) for value in table.column(label) if value is not None)
+        counts.update(normal_label(value) for value in table.column(label) if value is not None)
     if not counts:
         raise EmptyDataError(f"{data} has no labelled rows; it needs some with {label!r} filled in")
     return counts
@@ -155,6 +154,8 @@ def _minimums(labels: Mapping[str, int], split: Mapping[str, float]) -> dict[str
 
 
 def _use_teacher(document: Any, teacher: str) -> None:
+    from potstill.data.sources import inspect_source
+
     folder = Path(teacher)
     document["ingest"].ca.items.pop("teacher", None)  # the comment is about the default one
     if teacher == "scratch" and not folder.is_dir():
@@ -163,14 +164,9 @@ def _use_teacher(document: Any, teacher: str) -> None:
         return
     if folder.is_dir():
         document["ingest"]["teacher"] = {"kind": "file", "path": str(folder.resolve())}
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            layers = int(config["num_hidden_layers"])
-        except (OSError, ValueError, KeyError) as error:
-            raise ParamsError(f"{folder} is no model folder: it has no config.json with num_hidden_layers") from error
-        document["distill"]["layers"] = strided_layers(layers)
-        tuned = any("SequenceClassification" in name for name in config.get("architectures") or [])
-        document["teacher"]["fine_tuned"] = tuned
+        look = inspect_source(FileSource(kind="file", path=str(folder.resolve())))
+        document["distill"]["layers"] = strided_layers(look.layers)
+        document["teacher"]["fine_tuned"] = look.has_head_of(document["prepare"].get("task", "single_label"))
         return
     name, at, revision = teacher.partition("@")
     if not at or not re.fullmatch(r"[0-9a-f]{40}", revision):

@@ -227,8 +227,8 @@ def test_further_teachers_lie_below_the_first(tmp_path: Path, tiny_rows: Path, t
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("tokenizer.json", r"ingest.teachers.large has no tokenizer.json"),
-        ("model.safetensors", "members/large has no .safetensors weights"),
+        ("tokenizer.json", "/other has no tokenizer.json"),
+        ("model.safetensors", "/other has no .safetensors weights"),
     ],
 )
 def test_a_further_teacher_that_lacks_a_part_is_refused(
