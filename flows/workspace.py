@@ -14,7 +14,7 @@ import yaml
 
 from flows.changes import dump_params, edit_params
 from potstill.artifacts import write_json, write_text
-from potstill.config import FileSource, Pretrain, parse_params
+from potstill.config import FileSource, HubSource, Pretrain, parse_params
 from potstill.errors import EmptyDataError, FetchError, ParamsError, ToolError
 from tasks.codefile import CODE_FILE, write_code_file
 from tasks.stage import CODE
@@ -162,18 +162,20 @@ def _use_teacher(document: Any, teacher: str) -> None:
         document["ingest"]["teacher"] = {"kind": "scratch"}
         document["distill"]["layers"] = strided_layers(Pretrain().layers)
         return
-    if folder.is_dir():
-        document["ingest"]["teacher"] = {"kind": "file", "path": str(folder.resolve())}
-        look = inspect_source(FileSource(kind="file", path=str(folder.resolve())))
-        document["distill"]["layers"] = strided_layers(look.layers)
-        document["teacher"]["fine_tuned"] = look.has_head_of(document["prepare"].get("task", "single_label"))
-        return
+    source = FileSource(kind="file", path=str(folder.resolve())) if folder.is_dir() else _hub_source(teacher)
+    look = inspect_source(source)
+    document["ingest"]["teacher"] = source.model_dump(mode="json", include={"kind", "path", "id", "revision"})
+    document["distill"]["layers"] = strided_layers(look.layers)
+    document["teacher"]["fine_tuned"] = look.has_head_of(document["prepare"].get("task", "single_label"))
+
+
+def _hub_source(teacher: str) -> HubSource:
     name, at, revision = teacher.partition("@")
     if not at or not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise ParamsError(
             f"--teacher {teacher}: there is no such folder, and a hub id needs its commit, 40 hex digits: id@commit"
         )
-    document["ingest"]["teacher"] = {"kind": "hub", "id": name, "revision": revision}
+    return HubSource(kind="hub", id=name, revision=revision)
 
 
 def strided_layers(layers: int) -> list[int]:

@@ -163,7 +163,7 @@ def _run(name: str, function: Callable[[Stage], Result], *, shared: bool) -> Non
     start = time.monotonic()
     params = load_params(Path("params.yaml"))
     stage = load_stage(name, params)
-    environment.prepare(online=is_online(params))
+    environment.prepare()
     if shared and torchrun.inside() and not torchrun.first():
         return _help(stage, function)
     if shared and not torchrun.inside() and params.project.processes > 1:
@@ -223,14 +223,6 @@ def _check_code() -> None:
     from tasks.codefile import check_code_file  # it needs `code_sum` of this module
 
     check_code_file(Path())
-
-
-def is_online(params: Params) -> bool:
-    """Whether params name a hub id: the only case in which something leaves the machine and the package index."""
-    ingest = params.ingest
-    others = (ingest.student, ingest.generator, *ingest.teachers.values())
-    models = [model for model in (ingest.teacher, *others) if model is not None]
-    return any(source.kind == "hub" for source in [*ingest.data.values(), *models])
 
 
 def _path(item: str | dict[str, Any]) -> str:
