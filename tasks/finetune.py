@@ -22,7 +22,8 @@ from tasks.students import save_student
 # Left where a user of the folder looks; the temperature is known only when the exported file has been calibrated.
 README = """The student as `save_pretrained` writes it. Its logits are not calibrated.
 
-`transformers.pipeline` gives their softmax. The service divides them by `temperature` of `data/serving/model.json` first.
+`transformers.pipeline` gives their softmax.
+The service divides them by `temperature` of `data/serving/model.json` first.
 The most probable label is the same.
 """
 

@@ -53,10 +53,10 @@ class Patience:
 
 
 # With the imports before it and the sentence after it, a command ends within 15 s of the store's silence.
-COMMAND = Patience(seconds=10, request_seconds=5, retries=False)
+COMMAND = Patience(seconds=8, request_seconds=4, retries=False)
 RUN = Patience(seconds=300, request_seconds=60, retries=True)
 # Making the tables of a new database takes seconds, on a busy machine many.
-_MAKING = Patience(seconds=300, request_seconds=5, retries=False)
+_MAKING = Patience(seconds=300, request_seconds=4, retries=False)
 # Calls that move files take as long as the files are large; each request of theirs is bounded.
 _MOVING = Patience(seconds=float("inf"), request_seconds=60, retries=False)
 _NOTICE_SECONDS = 10.0

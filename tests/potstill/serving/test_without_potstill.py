@@ -17,7 +17,7 @@ from tests.potstill.serving.folders import MAX_LENGTH, write_serving
 
 
 def padded(base: Path, folder: Path) -> Path:
-    """The tiny base with a tokenizer that pads every text to 128 tokens and cuts it elsewhere, as sentence encoders do."""
+    """The tiny base with a tokenizer that pads every text to 128 tokens and cuts elsewhere, as sentence encoders do."""
     folder.mkdir()
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     tokenizer.enable_padding(length=128)
