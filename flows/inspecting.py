@@ -33,14 +33,9 @@ def show(model: str) -> None:
         ParamsError: it is neither a folder nor an id with its commit.
         PotstillError: it would be refused; see `inspect_source`.
     """
-    source = source_of(model, "inspect")
-    if isinstance(source, HubSource):
-        from potstill import environment
-
-        environment.prepare(online=True)
     from potstill.data.sources import inspect_source
 
-    lines = inspect_source(source).lines()
+    lines = inspect_source(source_of(model, "inspect")).lines()
     widest = max(len(what) for what, _ in lines)
     for what, value in lines:
         print(f"{what:<{widest}}  {value}")

@@ -104,9 +104,6 @@ def _characters(survey: Survey) -> str:
 
 def _tokens(survey: Survey, proposed: Proposed) -> Iterator[tuple[str, str]]:
     coverage, length = proposed.coverage, proposed.params.tokenize.max_length
-    if coverage is None:
-        yield "tokens", "are counted by the stage tokenize, when the teacher was fetched"
-        return
     about = "about " if proposed.estimated else ""
     cut = coverage.cut_share(length)
     yield (
@@ -122,9 +119,6 @@ def _run(proposed: Proposed, workspace: Path) -> Iterator[tuple[str, str]]:
     from potstill.training.forecast import forecast, measure_speed
 
     config = proposed.config
-    if config is None:
-        yield "training", "is planned by rows and classes; its minutes are not known before the teacher was fetched"
-        return
     megabytes = file_megabytes(proposed)
     if megabytes is not None:
         yield (
@@ -143,10 +137,10 @@ def _teacher_note(survey: Survey, proposed: Proposed) -> Iterator[str]:
     """What a fine-tuned teacher's labels lack."""
     from potstill.models.loading import check_labels
 
-    teacher = proposed.teacher.source
-    if teacher is None or not proposed.params.teacher.fine_tuned:
+    folder = proposed.teacher.folder
+    if folder is None or not proposed.params.teacher.fine_tuned:
         return
     try:
-        check_labels(Path(teacher["path"]), [str(label) for label in survey.labels], survey.proposal.task)
+        check_labels(folder, [str(label) for label in survey.labels], survey.proposal.task)
     except PotstillError as error:
         yield f"before a run: {error}"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.changes import dump_params, edit_params
 from flows.inspecting import source_of
-from potstill.config import GATE_TASKS, OF_PLACES, HubSource, Params, Pretrain, Tokenize, load_yaml, parse_params
+from potstill.config import GATE_TASKS, OF_PLACES, Params, Pretrain, Tokenize, load_yaml, parse_params
 from potstill.errors import TokenizationError
 
 if TYPE_CHECKING:
@@ -30,13 +31,15 @@ class Given:
 
     Attributes:
         source: for `ingest.teacher`; None: the default one.
-        look: at its folder; None where it is fetched or made later.
+        look: at its folder; None for the default one and for one that is trained.
         layers: of the student; None: as in the default params.
+        folder: with its tokenizer, as long as it is open; None where there is no look.
     """
 
     source: dict[str, Any] | None
     look: Inspection | None
     layers: list[int] | None
+    folder: Path | None = None
 
     @property
     def scratch(self) -> bool:
@@ -52,16 +55,16 @@ class Proposed:
     params: Params
     teacher: Given
     size: DataSize
-    coverage: Coverage | None
+    coverage: Coverage
     estimated: bool
 
     @property
-    def config(self) -> Mapping[str, Any] | None:
-        """config.json of the teacher, as far as a forecast needs it; None where it is fetched later."""
+    def config(self) -> Mapping[str, Any]:
+        """config.json of the teacher, as far as a forecast needs it."""
         from potstill.data.english import CONFIG
         from potstill.training.forecast import scratch_config
 
-        config: Mapping[str, Any] | None = CONFIG if self.teacher.source is None else None
+        config: Mapping[str, Any] = CONFIG
         if self.teacher.look is not None:
             config = self.teacher.look.saved.config
         elif self.teacher.scratch:
@@ -69,24 +72,27 @@ class Proposed:
         return config
 
 
-def look_at_teacher(teacher: str | None) -> Given:
-    """What `--teacher` names.
+@contextmanager
+def open_teacher(teacher: str | None) -> Iterator[Given]:
+    """Yield what `--teacher` names; of a hub model what a look needs is fetched for as long as it is open.
 
     Raises:
         ParamsError: neither a folder, a hub id with its commit, nor `scratch`.
-        UnsafeFileError, ModelError, LabelCountError: a folder that cannot be used.
+        FetchError: the hub did not give it.
+        UnsafeFileError, ModelError, LabelCountError: a model that cannot be used.
     """
-    from potstill.data.sources import inspect_source
+    from potstill.data.sources import open_for_inspection, source_name
+    from potstill.models.inspection import inspect_model
 
     if teacher is None:
-        return Given(None, None, None)
-    if teacher == SCRATCH and not Path(teacher).is_dir():
-        return Given({"kind": SCRATCH}, None, strided_layers(Pretrain().layers))
-    source = source_of(teacher, "--teacher")
-    if isinstance(source, HubSource):
-        return Given(source.model_dump(exclude_defaults=True), None, None)
-    look = inspect_source(source)
-    return Given(source.model_dump(exclude_defaults=True), look, strided_layers(look.layers))
+        yield Given(None, None, None)
+    elif teacher == SCRATCH and not Path(teacher).is_dir():
+        yield Given({"kind": SCRATCH}, None, strided_layers(Pretrain().layers))
+    else:
+        source = source_of(teacher, "--teacher")
+        with open_for_inspection(source) as folder:
+            look = inspect_model(folder, where=source_name(source))
+            yield Given(source.model_dump(exclude_defaults=True), look, strided_layers(look.layers), folder)
 
 
 def strided_layers(layers: int) -> list[int]:
@@ -103,7 +109,7 @@ def propose_params(defaults: Path, name: str, data: Path, survey: Survey, teache
         name: of the project.
         data: the file or folder.
         survey: of the data.
-        teacher: see `look_at_teacher`.
+        teacher: see `open_teacher`.
 
     Raises:
         TokenizationError: the teacher's tokenizer does not know much of the texts.
@@ -117,8 +123,7 @@ def propose_params(defaults: Path, name: str, data: Path, survey: Survey, teache
     _set_teacher(document, survey, teacher)
     _set_prepare(document["prepare"], survey)
     document["validate"].update(survey.limits)
-    if coverage is not None:
-        _set_length(document["tokenize"], survey, teacher, coverage)
+    _set_length(document["tokenize"], survey, teacher, coverage)
     _set_gate(document["gate"], survey, teacher)
     size = _size(survey, teacher, document, coverage)
     for stage, plan in plan_training(size).items():
@@ -133,7 +138,7 @@ def propose_params(defaults: Path, name: str, data: Path, survey: Survey, teache
 
 
 def _checked(
-    document: Any, data: Path, teacher: Given, size: DataSize, coverage: Coverage | None, estimated: bool
+    document: Any, data: Path, teacher: Given, size: DataSize, coverage: Coverage, estimated: bool
 ) -> Proposed:
     text = dump_params(document)
     params = parse_params(load_yaml(text), where=f"params.yaml for {data}")
@@ -141,28 +146,24 @@ def _checked(
 
 
 def file_megabytes(proposed: Proposed) -> float | None:
-    """The INT8 file that will ship; None where the teacher is fetched later."""
+    """The INT8 file that will ship; None where the student's shape is not known before a run."""
     from potstill.export.size import student_shape
 
-    config, params = proposed.config, proposed.params
-    if config is None:
-        return None
-    shape = student_shape(config, params.distill, labels=proposed.size.outputs)
+    params = proposed.params
+    shape = student_shape(proposed.config, params.distill, labels=proposed.size.outputs)
     return None if shape is None else shape.file_bytes(params.export.embedding_bits) / 1e6
 
 
-def _cover(survey: Survey, teacher: Given) -> tuple[Coverage | None, bool]:
-    """What the teacher's tokenizer makes of the texts, and whether that is an estimate; None where it is not there."""
+def _cover(survey: Survey, teacher: Given) -> tuple[Coverage, bool]:
+    """What the teacher's tokenizer makes of the texts, and whether that is an estimate."""
     from potstill.data.coverage import check_unknown, cover
     from potstill.data.english import estimate
 
     texts = survey.texts()
-    if teacher.look is not None and teacher.source is not None:
-        coverage, estimated = cover(Path(teacher.source["path"]), texts), False
-    elif teacher.source is None or teacher.scratch:
-        coverage, estimated = estimate(texts), True
+    if teacher.folder is not None:
+        coverage, estimated = cover(teacher.folder, texts), False
     else:
-        return None, False
+        coverage, estimated = estimate(texts), True
     if not teacher.scratch:
         try:
             check_unknown(coverage.unknown_share, Tokenize().max_unknown_share)
@@ -221,7 +222,7 @@ def _set_gate(gate: Any, survey: Survey, teacher: Given) -> None:
         gate["min_speedup"] = None  # the teacher is small itself
 
 
-def _size(survey: Survey, teacher: Given, document: Any, coverage: Coverage | None) -> DataSize:
+def _size(survey: Survey, teacher: Given, document: Any, coverage: Coverage) -> DataSize:
     """What the plans follow from."""
     from potstill.training.plan import DataSize
 
@@ -230,7 +231,7 @@ def _size(survey: Survey, teacher: Given, document: Any, coverage: Coverage | No
     length = document["tokenize"]["max_length"]
     return DataSize(
         rows=rows,
-        tokens=coverage.mean(length) if coverage is not None else length / 2,
+        tokens=coverage.mean(length),
         outputs=len(survey.labels),
         transfer=len(survey.splits["transfer"]) + rows * (cuts.get("crops", 0) + cuts.get("splices", 0)),
         scratch=teacher.scratch,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from flows.overview import overview
-from flows.proposing import look_at_teacher, propose_params
+from flows.proposing import open_teacher, propose_params
 from potstill.artifacts import write_json, write_text
 from potstill.errors import ParamsError, ToolError
 from tasks.codefile import CODE_FILE, write_code_file
@@ -65,24 +65,28 @@ def create(folder: Path, data: Path, wishes: Wishes, teacher: str | None) -> Non
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ParamsError(f"{folder} is not empty; name a new folder")
-    given = look_at_teacher(teacher)
-    read = survey(data, wishes)
-    proposed = propose_params(default_file("params.yaml"), _name(folder), data, read, given)
-    with _whole(folder):
-        _version_control(folder)
-        write_text(folder / "params.yaml", proposed.text)
-        write_text(folder / "dvc.yaml", _graph())
-        write_code_file(folder)
-        for name in ("bentofile.yaml", "prefect.yaml"):
-            write_text(folder / name, default_file(name).read_text(encoding="utf-8"))
-        for name in ("accepted.json", "sources.json"):
-            write_json(folder / "data" / name, {})
-        write_text(folder / ".gitignore", "\n".join(_IGNORED) + "\n")
-        write_text(folder / "README.md", _README.format(name=_name(folder)))
-        lines = list(overview(read, proposed, folder))
+    with open_teacher(teacher) as given:
+        read = survey(data, wishes)
+        proposed = propose_params(default_file("params.yaml"), _name(folder), data, read, given)
+        with _whole(folder):
+            _write_workspace(folder, proposed.text)
+            lines = list(overview(read, proposed, folder))
     for what, value in lines:
         print(f"{what + ':':<12} {value}")
     print(f"{folder} is ready: look through {folder / 'params.yaml'}, then `cd {folder} && potstill run`")
+
+
+def _write_workspace(folder: Path, params: str) -> None:
+    _version_control(folder)
+    write_text(folder / "params.yaml", params)
+    write_text(folder / "dvc.yaml", _graph())
+    write_code_file(folder)
+    for name in ("bentofile.yaml", "prefect.yaml"):
+        write_text(folder / name, default_file(name).read_text(encoding="utf-8"))
+    for name in ("accepted.json", "sources.json"):
+        write_json(folder / "data" / name, {})
+    write_text(folder / ".gitignore", "\n".join(_IGNORED) + "\n")
+    write_text(folder / "README.md", _README.format(name=_name(folder)))
 
 
 @contextmanager

