@@ -20,6 +20,7 @@ from potstill.errors import ApprovalPendingError, GateRefusedError, PotstillErro
 from potstill.processes import hold
 from potstill.progress import say
 from potstill.registry import tracking
+from potstill.registry.store import patient
 from potstill.registry.stored import clean_scratch
 from tasks.codefile import refresh_code_file
 from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK, WORK, is_online, load_stage
@@ -177,7 +178,7 @@ def open_run(workspace: Path) -> Iterator[Run]:
         return
     params = load_params(workspace / "params.yaml")
     environment.prepare(online=is_online(params))
-    with hold(workspace / RUN_LOCK, what="a run"):
+    with hold(workspace / RUN_LOCK, what="a run"), patient():
         _write_sources(workspace, params)
         if (changed := refresh_code_file(workspace)) is not None:
             say(changed)

@@ -273,6 +273,7 @@ def _stamp(path: Path) -> list[tuple[str, int, int]]:
 
 
 def _log(stage: Stage, result: Result, seconds: float) -> None:
+    from potstill.registry.store import patient
     from potstill.registry.tracking import log_stage
 
     params = {
@@ -280,13 +281,14 @@ def _log(stage: Stage, result: Result, seconds: float) -> None:
         for section, values in stage.sections.items()
         for key, value in values.model_dump(mode="json").items()
     }
-    log_stage(
-        project=stage.project.name,
-        stage=stage.name,
-        parent=os.environ.get(PARENT_RUN),
-        params=params,
-        metrics={**result.metrics, "seconds": seconds, **{f"seconds_{k}": v for k, v in stage._clock.items()}},
-        history=result.history,
-        datasets=result.datasets,
-        outs={name: _sums(path) for name, path in stage.outs.items() if path.is_dir()},
-    )
+    with patient():
+        log_stage(
+            project=stage.project.name,
+            stage=stage.name,
+            parent=os.environ.get(PARENT_RUN),
+            params=params,
+            metrics={**result.metrics, "seconds": seconds, **{f"seconds_{k}": v for k, v in stage._clock.items()}},
+            history=result.history,
+            datasets=result.datasets,
+            outs={name: _sums(path) for name, path in stage.outs.items() if path.is_dir()},
+        )

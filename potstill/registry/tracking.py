@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import logging
 import os
 import subprocess
 import time
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from potstill import environment
 from potstill.artifacts import sha256_value, write_text
 from potstill.registry.identity import read_identity, this_process
+from potstill.registry.store import connect
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -156,18 +156,20 @@ def has_store(workspace: Path) -> bool:
 
 
 def client(workspace: Path) -> MlflowClient:
-    """The MLflow client of a workspace. The first call in a new workspace creates the store (seconds)."""
+    """The MLflow client of a workspace. The first call in a new workspace creates the store (seconds).
+
+    Its calls are bounded, and what goes wrong is raised as `potstill.registry.store.bounded` says.
+
+    Raises:
+        StoreError: the store is away.
+    """
     return _client(tracking_uri(workspace))
 
 
 @functools.lru_cache(maxsize=8)
 def _client(uri: str) -> MlflowClient:
     environment.prepare()
-    from mlflow.tracking import MlflowClient
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+    return connect(uri, os.environ.get("MLFLOW_REGISTRY_URI") or uri)
 
 
 def experiment_id(workspace: Path, name: str) -> str:
