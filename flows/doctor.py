@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from potstill import environment
+from potstill.processes import usable_cores
 
 DISK_GB = 5.0
 
@@ -91,7 +92,7 @@ def _torch(workspace: Path) -> Finding:
     elif torch.backends.mps.is_available():
         device = "mps"
     else:
-        device = f"cpu, {len(os.sched_getaffinity(0))} cores, bf16 measured at the start of a stage"
+        device = f"cpu, {usable_cores()} cores, bf16 measured at the start of a stage"
     return Finding("torch", True, f"{torch.__version__} on {device}")
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from flows.champions import find_champion
-from flows.watching import watch_service
+from flows.watching import shadow_service, watch_service
 from potstill.config import Params, load_params
 from potstill.errors import PackageError
 from potstill.serving.launch import bento_path, serve_command
@@ -30,6 +30,7 @@ def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) 
     tag = tag or champion(workspace, params)[1]
     present(tag)
     watch_service(workspace, params)
+    shadow_service(workspace, params)
     command = serve_command(tag, host or params.serve.host, params.serve.port if port is None else port)
     sys.stdout.flush()
     os.execv(command[0], command)

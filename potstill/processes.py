@@ -95,6 +95,16 @@ def run(
             stop(process)
 
 
+def usable_cores() -> int:
+    """The number of CPU cores that this process may run on; all of the machine where the system does not say (macOS).
+
+    The one owner of that number: thread pools, `torchrun` and `potstill doctor` ask here. At least 1.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
 def free_port() -> int:
     """A loopback port nobody listens on now."""
     with socket.socket() as probe:
