@@ -225,7 +225,7 @@ def test_a_promotion_cut_off_is_undone_where_it_may_not_be_finished(
     shutil.rmtree(source(registry, "2"))
     shutil.rmtree(workspace / ".work")
     assert "undone" in registry.reconcile()[0]
-    assert aliases(registry) == {CHAMPION: "1", CHALLENGER: "2", PREVIOUS: None}
+    assert aliases(registry) == {CHAMPION: "1", CHALLENGER: None, PREVIOUS: None}
     assert not registry.history().open
 
 
