@@ -83,6 +83,7 @@ class Run:
         finally:
             work = sum(read_json(timing)["work"].values()) if timing.exists() else 0.0
             self.times[name] = Times(time.monotonic() - start, work)
+            self.graph.forget()
             self.recorder.collect()
         return "run" if timing.exists() else "taken from the cache"
 
