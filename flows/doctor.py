@@ -55,8 +55,8 @@ def _python(workspace: Path) -> Finding:
 
 def _versions(workspace: Path) -> Finding:
     """Installed packages against the lock; those a platform's marker leaves out are not asked for."""
-    from flows.workspace import default_file
     from potstill.errors import ToolError
+    from tasks.stage import default_file
 
     try:
         lock = default_file("requirements.lock").read_text(encoding="utf-8")
