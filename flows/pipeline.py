@@ -51,6 +51,10 @@ def candidate(run: Run) -> None:
     for sentence in registry.reconcile():
         say(sentence)
     champion = registry.champion()
+    held_back = run.held_back()
+    if held_back is not None:
+        say(held_back)
+        return
     known = run.settled(champion)
     if known is None:
         known = _new_version(run, champion)
@@ -82,6 +86,7 @@ def _new_version(run: Run, champion: Version | None) -> Version:
     with run.timed("register"):
         parent = run.recorder.parent()
         version = _in_task("register", lambda: register(run.params, place, verdict, packaged, parent, champion))
+    run.registered = True
     say(f"register: version {version.version} of {run.params.project.name}, Bento {version.bento}")
     return version
 

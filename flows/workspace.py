@@ -117,7 +117,7 @@ def _params(name: str, data: Path, text: str | list[str], label: str, teacher: s
 
 
 def _count_labels(data: Path, text: str | list[str], label: str) -> Counter[str]:
-    from potstill.data.labels import label_key
+    from potstill.data.labels import normal_label
     from potstill.data.tables import read_tables
 
     if not data.exists():
@@ -127,7 +127,7 @@ def _count_labels(data: Path, text: str | list[str], label: str) -> Counter[str]
     for table in read_tables(folder, files, "auto", None, sys.maxsize):
         for column in [text] if isinstance(text, str) else text:
             table.column(column)
-        counts.update(label_key(value) for value in table.column(label) if value is not None)
+        counts.update(normal_label(value) for value in table.column(label) if value is not None)
     if not counts:
         raise EmptyDataError(f"{data} has no labelled rows; it needs some with {label!r} filled in")
     return counts

@@ -192,6 +192,12 @@ class SmokeError(PotstillError):
     exit_code = 52
 
 
+class StoreError(PotstillError):
+    """MLflow's store is away, does not answer, or refuses the user."""
+
+    exit_code = 53
+
+
 class DriftError(PotstillError):
     """The texts or answers of the service are no longer those the model was evaluated on, or it is right less often."""
 

@@ -19,6 +19,7 @@ from potstill.config import Params, load_params
 from potstill.errors import ChecksumError, PackageError, PotstillError
 from potstill.processes import run
 from potstill.progress import say
+from potstill.registry.stored import scratch_folder
 from potstill.registry.tracking import git_tags
 from potstill.serving.launch import bento_path, own_variables
 from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, seal, verify_seal
@@ -64,10 +65,36 @@ def package(params: Params, workspace: Path) -> Packaged:
     path = bento_path(tag)
     if not _intact(path):
         shutil.rmtree(path, ignore_errors=True)
-        _build(staged, version, workspace / WORK / "logs" / "package.txt")
+        _build(staged, version, workspace)
         seal(path)
         verify_seal(path)
     return Packaged(tag, path, candidate)
+
+
+def fetch(params: Params, workspace: Path, version: str) -> Packaged:
+    """Bring a version's Bento into BentoML's store from the registry, byte for byte the one that was packaged.
+
+    Nothing is registered or promoted. A Bento that is in the store, whole, is left as it is.
+
+    Args:
+        params: the whole of params.yaml.
+        workspace: the workspace.
+        version: number or alias.
+
+    Raises:
+        RegistryError: there is no such version, or its Bento is not with the registry.
+        ChecksumError: the registry's bytes are not those that were registered.
+    """
+    from potstill.registry.promotion import Registry
+
+    registry = Registry(workspace, params.project.name)
+    wanted = registry.get(version)
+    tag = registry.bento_of(wanted)
+    path = bento_path(tag)
+    if not _intact(path):
+        registry.fetch_bento(wanted, path)
+        verify_seal(path)
+    return Packaged(tag, path, wanted.candidate)
 
 
 def included(workspace: Path) -> Iterator[tuple[str, dict[str, Path]]]:
@@ -118,18 +145,21 @@ def _intact(bento: Path) -> bool:
     try:
         verify_seal(bento)
     except ChecksumError:
-        say(f"package: {bento} is incomplete or altered and is built anew")
+        say(f"package: {bento} is incomplete or altered and is made anew")
         return False
     return True
 
 
-def _build(staged: Path, version: str, log: Path) -> None:
+def _build(staged: Path, version: str, workspace: Path) -> None:
+    log = workspace / WORK / "logs" / "package.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     # Named by -f, or BentoML refuses it: it looks for a bentofile in no folder below a hidden one.
     command = [sys.executable, "-m", "bentoml", "build", "-f", BENTOFILE, "--version", version, "."]
-    with log.open("wb") as output:
+    # What a build that is killed leaves in its temporary folder, the next run removes.
+    with log.open("wb") as output, scratch_folder(workspace) as scratch:
+        variables = {**own_variables(), "TMPDIR": str(scratch.resolve())}
         status = run(
-            command, cwd=staged, environment=own_variables(), limit_seconds=BUILD_SECONDS, stdout=output, stderr=output
+            command, cwd=staged, environment=variables, limit_seconds=BUILD_SECONDS, stdout=output, stderr=output
         )
     if status != 0:
         lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]

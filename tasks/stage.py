@@ -328,6 +328,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 
 def _log(stage: Stage, result: Result, seconds: float) -> None:
+    from potstill.registry.store import patient
     from potstill.registry.tracking import log_stage
 
     params = {
@@ -335,13 +336,14 @@ def _log(stage: Stage, result: Result, seconds: float) -> None:
         for section, values in stage.sections.items()
         for key, value in values.model_dump(mode="json").items()
     }
-    log_stage(
-        project=stage.project.name,
-        stage=stage.name,
-        parent=os.environ.get(PARENT_RUN),
-        params=params,
-        metrics={**result.metrics, "seconds": seconds, **{f"seconds_{k}": v for k, v in stage._clock.items()}},
-        history=result.history,
-        datasets=result.datasets,
-        outs={name: _sums(path) for name, path in stage.outs.items() if path.is_dir()},
-    )
+    with patient():
+        log_stage(
+            project=stage.project.name,
+            stage=stage.name,
+            parent=os.environ.get(PARENT_RUN),
+            params=params,
+            metrics={**result.metrics, "seconds": seconds, **{f"seconds_{k}": v for k, v in stage._clock.items()}},
+            history=result.history,
+            datasets=result.datasets,
+            outs={name: _sums(path) for name, path in stage.outs.items() if path.is_dir()},
+        )

@@ -9,7 +9,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from potstill.config import LabelColumns, LabelRanges, Prepare, TaskKind
-from potstill.data.labels import Value, label_key, label_set
+from potstill.data.labels import Value, label_set, normal_label
 from potstill.data.tags import entities_of, split_tag, tag_set, types_named
 from potstill.errors import LabelError, OneClassError, SmallClassError
 
@@ -86,7 +86,7 @@ def _check_classes(splits: Mapping[str, Sequence[Any]], labels: Labels) -> None:
 def _check_counts(counts: Mapping[str, Mapping[str, int]], labels: Labels) -> None:
     """Every class in every labelled split."""
     for label in labels:
-        per_split = {split: counts[split].get(label_key(label), 0) for split in ("train", "dev", "test")}
+        per_split = {split: counts[split].get(normal_label(label), 0) for split in ("train", "dev", "test")}
         if all(per_split.values()):
             continue
         missing = next(split for split, count in per_split.items() if not count)
@@ -99,14 +99,14 @@ def _check_counts(counts: Mapping[str, Mapping[str, int]], labels: Labels) -> No
 
 def _count_classes(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
     counts = Counter(values)
-    classes = {str(label): counts[label_key(label)] for label in labels}
+    classes = {str(label): counts[normal_label(label)] for label in labels}
     return {"classes": classes if any(classes.values()) else {}}
 
 
 def _class_column(values: Sequence[Any], labels: Labels) -> pa.Array:
     import pyarrow as pa
 
-    index = {label_key(label): at for at, label in enumerate(labels)}
+    index = {normal_label(label): at for at, label in enumerate(labels)}
     return pa.array([None if value is None else index[value] for value in values], pa.int64())
 
 
@@ -128,7 +128,7 @@ def _count_labels(values: Sequence[Any], labels: Labels) -> dict[str, Any]:
 def _flags_column(values: Sequence[Any], labels: Labels) -> pa.Array:
     import pyarrow as pa
 
-    keys = [label_key(label) for label in labels]
+    keys = [normal_label(label) for label in labels]
     rows = [None if value is None else [int(key in value) for key in keys] for value in values]
     # Of no fixed size: Parquet cannot read those back where there are nulls.
     return pa.array(rows, pa.list_(pa.int8()))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from potstill.config import LabelColumn, LabelSign
-from potstill.data.labels import label_key, label_set, read_labels
+from potstill.data.labels import LabelNames, label_set, normal_label, read_labels
 from potstill.data.tables import Table
 from potstill.errors import LabelError
 
@@ -23,7 +23,27 @@ def read(values: list[Any], labels: list[str | int] | None = None, names: list[s
 @pytest.mark.parametrize(("value", "key"), [(1, "1"), ("1", "1"), (1.0, "1"), ("1.0", "1"), (" -2 ", "-2"), (True, "1"),
                                             ("01", "01"), ("-0", "-0"), ("1.5", "1.5"), ("yes ", "yes")])  # fmt: skip
 def test_label_key(value: object, key: str) -> None:
-    assert label_key(value) == key
+    assert normal_label(value) == key
+
+
+@pytest.mark.parametrize("name", ["cafe\u0301", " café\u00a0", "\ufeffcafé", "café\u3000", "café\n"])
+def test_names_are_compared_in_nfc_without_blanks_around_them(name: str) -> None:
+    assert normal_label(name) == "café"
+    assert LabelNames(["café", "thé"]).find(name) == "café"
+
+
+def test_letter_case_aside_only_where_that_is_one_label() -> None:
+    names = LabelNames(["Billing", "right", "Right", 1])
+    assert [names.find(name) for name in ("BILLING", "right", "Right", " Right", "RIGHT", "1.0", True, "bilings")] == [
+        "Billing", "right", "Right", "Right", None, 1, 1, None,
+    ]  # fmt: skip
+    assert names.near("bilings") == "Billing"
+    assert names.near("xyz") is None
+
+
+def test_an_exact_name_wins_over_its_normal_form() -> None:
+    assert LabelNames(["a ", "a"]).find("a ") == "a "
+    assert LabelNames(["a ", "a"]).find("a\n") is None
 
 
 def test_integers_of_a_csv_are_the_declared_integers() -> None:
