@@ -38,6 +38,7 @@ def serve_schedule(workspace: Path, interval_seconds: float | None = None) -> No
     params = load_params(workspace / "params.yaml")
     due = _due(params.schedule, interval_seconds)
     with _server() as api:
+        from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.types.entrypoint import EntrypointType
 
         from flows.pipeline import potstill
@@ -53,6 +54,9 @@ def serve_schedule(workspace: Path, interval_seconds: float | None = None) -> No
             entrypoint_type=EntrypointType.MODULE_PATH,
             print_starting_message=False,
             limit=1,
+            # `limit` is about this process; this is about every scheduler of the deployment. Whoever comes too late is
+            # cancelled: the run that goes on does its work.
+            global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
         )
 
 
