@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +12,8 @@ from zoneinfo import ZoneInfo
 from flows import server
 from potstill.config import Schedule as When
 from potstill.config import load_params
-from potstill.errors import ParamsError, ToolError
-from potstill.processes import stop
+from potstill.errors import ParamsError
+from potstill.processes import listen, stop
 from potstill.progress import say
 
 if TYPE_CHECKING:
@@ -96,11 +95,5 @@ def _server() -> Iterator[server.Api]:
 
 
 def _refuse_taken_port() -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", PORT))
-        except OSError:
-            raise ToolError(
-                f"port {PORT} is taken; if that is a Prefect server, set PREFECT_API_URL=http://127.0.0.1:{PORT}/api"
-            ) from None
+    advice = f"if that is a Prefect server, set PREFECT_API_URL=http://127.0.0.1:{PORT}/api"
+    listen("127.0.0.1", PORT, advice=advice).close()
