@@ -133,7 +133,9 @@ def probe(
 def serve(
     tag: Annotated[str | None, typer.Option(help="A Bento's tag; the champion's if it is not given.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind; serve.host of params.yaml by default.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to bind; serve.port of params.yaml by default.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to bind; serve.port of params.yaml by default.")
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Go over to each new champion, without losing a request.")
     ] = False,

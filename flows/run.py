@@ -20,6 +20,7 @@ from potstill.errors import ApprovalPendingError, GateRefusedError, PotstillErro
 from potstill.processes import hold
 from potstill.progress import say
 from potstill.registry import tracking
+from potstill.registry.steps import VetoedError
 from potstill.registry.store import patient
 from potstill.registry.stored import clean_scratch
 from tasks.codefile import refresh_code_file
@@ -87,6 +88,7 @@ class Run:
         finally:
             work = sum(read_json(timing)["work"].values()) if timing.exists() else 0.0
             self.times[name] = Times(time.monotonic() - start, work)
+            self.graph.forget()
             self.recorder.collect()
         return "run" if timing.exists() else "taken from the cache"
 
@@ -135,6 +137,12 @@ class Run:
         from tasks.register import settled
 
         return settled(self.params, self.workspace, champion)
+
+    def champion_sentence(self) -> str:
+        """Which version is champion."""
+        champion = self.registry().champion()
+        name = self.params.project.name
+        return f"version {champion.version} of {name} is the champion" if champion else f"{name} has no champion"
 
     def held_back(self) -> str | None:
         """Why the candidate is not promoted although it passed, in a sentence: a person took it back."""
@@ -191,7 +199,7 @@ def open_run(workspace: Path) -> Iterator[Run]:
             recorder.catch_up()
             yield run
             status = "FINISHED"
-        except (GateRefusedError, ApprovalPendingError):
+        except (GateRefusedError, ApprovalPendingError, VetoedError):
             status = "FINISHED"
             raise
         except Exception:

@@ -10,7 +10,11 @@ from flows.champions import find_champion
 from flows.watching import shadow_service, watch_service
 from potstill.config import Params, load_params
 from potstill.errors import PackageError
+from potstill.processes import listen
 from potstill.serving.launch import bento_path, serve_command
+
+# What to do where a service cannot listen on its port.
+TAKEN = "end what uses it, or give --port"
 
 
 def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) -> None:
@@ -25,13 +29,16 @@ def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) 
     Raises:
         RegistryError: there is no champion.
         PackageError: the Bento is not in BentoML's store.
+        ToolError: the port is taken.
     """
     params = load_params(workspace / "params.yaml")
     tag = tag or champion(workspace, params)[1]
     present(tag)
     watch_service(workspace, params)
     shadow_service(workspace, params)
-    command = serve_command(tag, host or params.serve.host, params.serve.port if port is None else port)
+    address = (host or params.serve.host, params.serve.port if port is None else port)
+    listen(*address, advice=TAKEN).close()  # BentoML would end with the tracebacks of all its processes
+    command = serve_command(tag, *address)
     sys.stdout.flush()
     os.execv(command[0], command)
 
@@ -44,7 +51,10 @@ def present(tag: str) -> Path:
     """
     path = bento_path(tag)
     if not path.exists():
-        raise PackageError(f"Bento {tag} is not in the store ({path}); `potstill fetch` brings the champion's")
+        raise PackageError(
+            f"Bento {tag} is not in the store ({path}); `potstill fetch` brings the champion's, `bentoml list` shows "
+            "those there are"
+        )
     return path
 
 

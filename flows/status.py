@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,13 @@ def show(workspace: Path, *, as_json: bool) -> None:
 def collect(workspace: Path) -> dict[str, Any]:
     """The facts as plain values."""
     params = load_params(workspace / "params.yaml")
-    graph = Graph(workspace)
-    stale = set(graph.stale())
+    # Most of the time goes into loading DVC and MLflow, so each loads in a process of its own.
+    with ProcessPoolExecutor(max_workers=1) as registry:
+        reading = registry.submit(_versions, workspace, params)
+        graph = Graph(workspace)
+        stale = set(graph.stale())
+        versions = reading.result()
     verdict = read_json(workspace / GATE) if (workspace / GATE).exists() else None
-    versions = _versions(workspace, params)
     return {
         "project": params.project.name,
         "stages": {name: "stale" if name in stale else "current" for name in graph.order},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,25 +97,39 @@ def fetch(params: Params, workspace: Path, version: str) -> Packaged:
     return Packaged(tag, path, wanted.candidate)
 
 
-def _stage(workspace: Path, folder: Path) -> None:
-    """Copy what bentofile.yaml names; the code from where Potstill is installed: a workspace need not hold it."""
+def included(workspace: Path) -> Iterator[tuple[str, dict[str, Path]]]:
+    """Each pattern of bentofile.yaml with the files that it names now: path in the Bento -> file.
+
+    Code is taken from where Potstill is installed: a workspace need not hold it. What packaging writes itself is left
+    out.
+
+    Raises:
+        PackageError: bentofile.yaml is missing or cannot be read.
+    """
     bentofile = workspace / BENTOFILE
     try:
         patterns = [str(pattern).lstrip("/") for pattern in yaml.safe_load(bentofile.read_bytes())["include"]]
     except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         raise PackageError(f"{bentofile} is missing or has no `include` list; take it from `potstill init`") from error
-    shutil.copyfile(bentofile, folder / BENTOFILE)
     for pattern in patterns:
-        if pattern in (SETTINGS, "params.yaml"):  # this file takes the place of params.yaml
+        if pattern in (SETTINGS, "params.yaml"):  # the settings take the place of params.yaml
             continue
         root = CODE if pattern.startswith("potstill/") else workspace
-        found = [path for path in sorted(root.glob(pattern)) if path.is_file()]
-        if not found:
-            raise PackageError(f"{bentofile} includes {pattern!r}, but there is no such file in {root}")
-        for path in found:
-            target = folder / path.relative_to(root)
+        files = [path for path in sorted(root.glob(pattern)) if path.is_file()]
+        yield pattern, {path.relative_to(root).as_posix(): path for path in files}
+
+
+def _stage(workspace: Path, folder: Path) -> None:
+    """Copy what bentofile.yaml names."""
+    for pattern, files in included(workspace):
+        if not files:
+            root = CODE if pattern.startswith("potstill/") else workspace
+            raise PackageError(f"{BENTOFILE} includes {pattern!r}, but there is no such file in {root}")
+        for name, path in files.items():
+            target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+    shutil.copyfile(workspace / BENTOFILE, folder / BENTOFILE)
 
 
 def _version(staged: Path, settings: Settings) -> str:

@@ -17,6 +17,7 @@ from potstill.registry import promotion, tracking
 from potstill.registry.promotion import Registry, Version, candidate_sum
 from potstill.registry.steps import refuse_vetoed
 from potstill.registry.stored import pack_bento, scratch_folder
+from tasks.package import BENTOFILE, included
 
 if TYPE_CHECKING:
     from potstill.evaluation.gates import Verdict
@@ -32,13 +33,15 @@ DATASETS = ("data/raw", "data/prepared", "data/tokens")
 
 def settled_sum(params: Params, workspace: Path) -> str:
     """Everything that decided about the candidate and went into its Bento: the same sum, the same outcome."""
-    service = sorted((Path(promotion.__file__).parent.parent / "serving").rglob("*.py"))
+    packed = {name: path for _, files in included(workspace) for name, path in files.items()}
     return sha256_value(
         {
-            "candidate": candidate_sum(workspace / SERVING),
+            "candidate": candidate_sum(workspace / SERVING),  # stands for the files of the model
             "metrics": sha256_file(workspace / METRICS),
-            "bentofile": sha256_file(workspace / "bentofile.yaml"),
-            "service": [sha256_file(path) for path in service],
+            "bentofile": sha256_file(workspace / BENTOFILE),
+            "packed": {
+                name: sha256_file(path) for name, path in packed.items() if not path.is_relative_to(workspace / SERVING)
+            },
             **{name: params.section(name).model_dump(mode="json") for name in ("gate", "serve", "smoke", "watch")},
         }
     )

@@ -34,6 +34,10 @@ from potstill.registry.versions import (
 )  # fmt: skip
 
 
+class VetoedError(RegistryError):
+    """A person has vetoed this version, so it is not registered or promoted again."""
+
+
 class Steps:
     """What the holder of the lease does.
 
@@ -226,11 +230,11 @@ def changing(versions: Versions, ledger: Ledger, action: str) -> Iterator[Steps]
 
 
 def refuse_vetoed(version: Version, name: str, history: History) -> None:
-    """Raises RegistryError where a person has vetoed the version."""
+    """Raises VetoedError where a person has vetoed the version."""
     line = history.vetoed.get(version.version)
     reason = version.tags.get(VETO) if line is None else line.facts["reason"]
     if reason is not None:
-        raise RegistryError(f"version {version.version} of {name} was vetoed ({reason}); it stays out")
+        raise VetoedError(f"version {version.version} of {name} was vetoed ({reason}); it stays out")
 
 
 def refuse_unjudged(version: Version, name: str, history: History) -> None:

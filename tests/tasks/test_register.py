@@ -10,7 +10,8 @@ from potstill.errors import ChecksumError
 from potstill.registry import promotion, tracking
 from potstill.registry.promotion import CHALLENGER, Registry
 from tasks.promote import promote
-from tasks.register import data_hashes, log_evidence, settled
+from tasks.register import data_hashes, log_evidence, settled, settled_sum
+from tasks.stage import CODE
 from tests.registries import BENTO_TAG, register_candidate
 
 
@@ -69,6 +70,22 @@ def test_a_verdict_against_another_champion_does_not_count(default_params: Param
     # Its Bento is with the registry: `potstill serve` fetches it.
     shutil.rmtree(Path(candidate.parent / "bentoml"))
     assert settled(default_params, candidate, None) == first
+
+
+@pytest.mark.parametrize("file", ["potstill/serving/page.html", "potstill/errors.py", "data/evaluation/profile.json"])
+def test_an_edit_of_anything_that_goes_into_the_bento_unsettles_its_champion(
+    default_params: Params, candidate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    code = tmp_path / "code"
+    shutil.copytree(CODE / "potstill", code / "potstill", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("tasks.package.CODE", code)
+    before = settled_sum(default_params, candidate)
+    (code / "potstill/training/loop.py").write_text("edited", encoding="utf-8")  # does not go in
+    assert settled_sum(default_params, candidate) == before
+    edited = (code if file.startswith("potstill") else candidate) / file
+    edited.parent.mkdir(parents=True, exist_ok=True)
+    edited.write_text("edited", encoding="utf-8")
+    assert settled_sum(default_params, candidate) != before
 
 
 def test_an_altered_serving_folder_is_not_registered(default_params: Params, candidate: Path) -> None:
