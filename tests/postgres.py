@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,14 +29,18 @@ def need_postgres() -> None:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """Run a cluster in an empty folder; yields the URI of its database."""
+def postgres() -> Iterator[str]:
+    """Run a cluster; yields the URI of its database."""
+    # Not below pytest's folder, which no other user may enter.
+    with tempfile.TemporaryDirectory(prefix="potstill-postgres-") as folder:
+        yield from _run(Path(folder))
+
+
+def _run(folder: Path) -> Iterator[str]:
     port, owner = free_port(), None
     if os.getuid() == 0:  # PostgreSQL does not run as root
         owner = pwd.getpwnam("postgres")
         shutil.chown(folder, owner.pw_uid, owner.pw_gid)
-        for parent in folder.parents[:-2]:
-            parent.chmod(parent.stat().st_mode | 0o011)
 
     def call(program: str, *arguments: str) -> None:
         subprocess.run(

@@ -40,7 +40,7 @@ class Round:
         return self.sentences.count("")
 
 
-def race(uri: str, folder: Path, *, promoters: int, rounds: int) -> list[Round]:
+def race(uri: str, folder: Path, *, promoters: int, rounds: int, project: str = PROJECT) -> list[Round]:
     """Let promoters in two clones race for the champion.
 
     Args:
@@ -48,12 +48,13 @@ def race(uri: str, folder: Path, *, promoters: int, rounds: int) -> list[Round]:
         folder: where the clones are made.
         promoters: how many, half of them in each clone.
         rounds: each promoter tries another version in each.
+        project: whose registry it is.
     """
     os.environ["MLFLOW_TRACKING_URI"] = uri
     clones = [folder / "one", folder / "two"]
     for clone in clones:
         clone.mkdir()
-    registry = Registry(clones[0], PROJECT)
+    registry = Registry(clones[0], project)
     versions = [add_version(registry, f"candidate {number}").version for number in range(promoters + 1)]
     registry.promote(versions[-1], expected=None)
     context = multiprocessing.get_context("forkserver")
@@ -61,7 +62,7 @@ def race(uri: str, folder: Path, *, promoters: int, rounds: int) -> list[Round]:
     barrier, told = context.Barrier(promoters), context.Queue()
     orders = [context.Queue() for _ in range(promoters)]
     workers = [
-        context.Process(target=_promote, args=(clones[number % 2], orders[number], told, barrier), daemon=True)
+        context.Process(target=_promote, args=(clones[number % 2], project, orders[number], told, barrier), daemon=True)
         for number in range(promoters)
     ]
     for worker in workers:
@@ -82,9 +83,9 @@ def race(uri: str, folder: Path, *, promoters: int, rounds: int) -> list[Round]:
     return results
 
 
-def check_history(workspace: Path, rounds: int) -> None:
+def check_history(workspace: Path, rounds: int, project: str = PROJECT) -> None:
     """The ledger has each promotion once, each against the champion before, and the aliases are where it says."""
-    registry = Registry(workspace, PROJECT)
+    registry = Registry(workspace, project)
     lines = registry.ledger.lines()
     moves = [line.facts for line in lines if line.action == "promote" and line.state == "done"]
     assert len(moves) == rounds + 1
@@ -95,8 +96,8 @@ def check_history(workspace: Path, rounds: int) -> None:
     assert aliases == {CHAMPION: moves[-1]["version"], PREVIOUS: moves[-2]["version"]}
 
 
-def _promote(workspace: Path, orders: Any, told: Any, barrier: Barrier) -> None:
-    registry = Registry(workspace, PROJECT)
+def _promote(workspace: Path, project: str, orders: Any, told: Any, barrier: Barrier) -> None:
+    registry = Registry(workspace, project)
     registry.champion()
     while (order := orders.get()) is not None:
         version, expected = order
@@ -140,8 +141,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         uri = f"sqlite:///{folder}/mlflow.db"
         if arguments.store != "sqlite":
-            (folder / "postgres").mkdir()
-            uri = stack.enter_context(postgres(folder / "postgres"))
+            uri = stack.enter_context(postgres())
         if arguments.store == "server":
             uri = stack.enter_context(mlflow_server(uri, folder))
         results = race(uri, folder, promoters=arguments.promoters, rounds=arguments.rounds)
