@@ -36,7 +36,9 @@ def main() -> None:
         # A stage has said its sentence itself.
         _end("" if isinstance(error, StageError) else str(error), error.exit_code)
     except Exception as error:
-        _end(_unexpected(error), 1)
+        from potstill.causes import unexpected
+
+        _end(*unexpected(error, Path(".work/logs/potstill.txt")))
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -48,16 +50,6 @@ def _end(message: str, code: int) -> NoReturn:
     if message:
         print(f"potstill: {message}", file=sys.stderr, flush=True)
     sys.exit(code)
-
-
-def _unexpected(error: Exception) -> str:
-    import traceback
-
-    log = Path(".work/logs/potstill.txt")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    said = " ".join(str(error).split())[:300]
-    return f"unexpected {type(error).__name__}: {said} (traceback in {log}; this is a bug of Potstill)"
 
 
 def _show_version(value: bool) -> None:

@@ -11,3 +11,6 @@ class StageError(PotstillError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[type[StageError], tuple[str, int]]:
+        return type(self), (str(self), self.exit_code)

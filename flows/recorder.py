@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from potstill.errors import DiskFullError, StoreError
+from potstill.progress import say
 from potstill.registry import tracking
+from potstill.registry.store import COMMAND, RUN, patience
 
 RECORDS = Path(".work/records")
 
@@ -22,7 +26,8 @@ class Recorder:
         self._workspace, self._project, self._params = workspace, project, params
         self._folder = workspace / RECORDS
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-        self._work: list[Future[None]] = []
+        self._work: list[tuple[Callable[[], None], Future[None]]] = []
+        self._lost = False
         self._parent: str | None = None
         self._runs: dict[str, str] = {}
 
@@ -36,12 +41,12 @@ class Recorder:
         # Listed here and not in the thread: while that imports MLflow, this run's first stage may leave its own.
         left = sorted(self._folder.glob("*.json"))
         if left or tracking.has_store(self._workspace):
-            self._work.append(self._thread.submit(self._clean, left))
+            self._begin(functools.partial(self._clean, left))
 
     def collect(self) -> None:
         """Take up what the stage that just ended has left."""
         for path in sorted(self._folder.glob("*.json")):
-            self._work.append(self._thread.submit(self._write, path))
+            self._begin(functools.partial(self._write, path))
 
     def parent(self) -> str:
         """The id of the pipeline's run, which is made now if nothing has happened yet."""
@@ -49,13 +54,32 @@ class Recorder:
         return self._thread.submit(self._ensure_parent).result()
 
     def wait(self) -> None:
-        """Wait until everything is written.
+        """Wait until everything is written; what failed while the store was away is tried once more.
 
         Raises:
-            StoreError: MLflow did not take it.
+            StoreError: MLflow did not take it. The next run writes what is left.
         """
         while self._work:
-            self._work.pop(0).result()
+            function, future = self._work.pop(0)
+            try:
+                future.result()
+            except StoreError:
+                self._try_again(function)
+
+    def _try_again(self, function: Callable[[], None]) -> None:
+        for _, waiting in self._work:
+            waiting.cancel()
+        later = [function, *(other for other, _ in self._work)]
+        self._work.clear()
+        try:
+            for again in later:
+                self._thread.submit(again).result()
+        except StoreError:
+            self._lost = True
+            raise
+
+    def _begin(self, function: Callable[[], None]) -> None:
+        self._work.append((function, self._thread.submit(function)))
 
     @property
     def parent_id(self) -> str | None:
@@ -73,12 +97,19 @@ class Recorder:
             outs: stage -> hash of its outs: each is tagged with the run that made it.
             tags: further tags.
         """
+        finished = status == "FINISHED"
         try:
-            self.wait()
-            if self._parent is not None:
-                self._thread.submit(self._end, status, metrics, outs, tags).result()
+            # A run that was stopped is not held up by a store that is away.
+            with patience(RUN if finished else COMMAND):
+                self.wait()
+                if self._parent is not None and not self._lost:
+                    self._thread.submit(self._end, status, metrics, outs, tags).result()
+        except (StoreError, DiskFullError) as error:
+            if finished:
+                raise
+            say(f"the run's record is not complete: {error}")
         finally:
-            self._thread.shutdown()
+            self._thread.shutdown(cancel_futures=True)
 
     # --- in the thread ---
 

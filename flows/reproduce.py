@@ -21,7 +21,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from potstill.errors import PotstillError, TimeLimitError
+from flows.errors import StageError
+from potstill.causes import causes, full_disk
+from potstill.errors import DiskFullError, PotstillError, TimeLimitError
 from potstill.processes import die_with_parent
 from potstill.standby import ADDRESS, SLOW_MODULES, stand_by
 
@@ -74,11 +76,11 @@ def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit
 
 def _answer(stage: str, receiver: Connection, exitcode: int | None) -> bool:
     try:
-        done, message = receiver.recv()
+        done, failure = receiver.recv()
     except EOFError:
         raise PotstillError(f"stage {stage} ended without an answer (status {exitcode}); run again") from None
-    if message is not None:
-        raise PotstillError(f"stage {stage}: {message}")
+    if failure is not None:
+        raise failure
     return bool(done)
 
 
@@ -93,14 +95,13 @@ def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: C
         threading.Thread(target=_end_with_run, daemon=True).start()
         # DVC outlives a SIGTERM to the group: the command has its grace time before the group is killed.
         signal.signal(signal.SIGTERM, lambda *_: None)
-        from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
         logging.getLogger("dvc").setLevel(logging.CRITICAL)
         try:
             sender.send((bool(Repo().reproduce(stage, single_item=True)), None))
-        except DvcException as error:
-            sender.send((False, _cause(error)))
+        except Exception as error:
+            sender.send((False, _failure(stage, error)))
     sys.stdout.flush()
 
 
@@ -128,11 +129,15 @@ def _end_with_run() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost of a chain of DVC errors: what happened, without what that made impossible."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())
+def _failure(stage: str, error: Exception) -> PotstillError:
+    """What DVC's error is about: the innermost of its chain, without what that made impossible."""
+    if (disk := full_disk(error)) is not None:
+        return disk
+    innermost = list(causes(error))[-1]
+    message = f"stage {stage}: {' '.join(str(innermost).split())}"
+    if message.endswith(f"exited with {DiskFullError.exit_code}"):
+        return StageError(message, DiskFullError.exit_code)  # it could not leave its sentence in a file
+    return PotstillError(message)
 
 
 def _end(process: ForkServerProcess) -> None:

@@ -21,10 +21,10 @@ from potstill.processes import hold
 from potstill.progress import say
 from potstill.registry import tracking
 from potstill.registry.steps import VetoedError
-from potstill.registry.store import patient
+from potstill.registry.store import RUN, patience
 from potstill.registry.stored import clean_scratch
 from tasks.codefile import refresh_code_file
-from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK, WORK, is_online, load_stage
+from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK, WORK, load_stage
 
 if TYPE_CHECKING:
     from potstill.registry.promotion import Registry, Version
@@ -185,8 +185,8 @@ def open_run(workspace: Path) -> Iterator[Run]:
         yield _open
         return
     params = load_params(workspace / "params.yaml")
-    environment.prepare(online=is_online(params))
-    with hold(workspace / RUN_LOCK, what="a run"), patient():
+    environment.prepare()
+    with hold(workspace / RUN_LOCK, what="a run"), patience(RUN):
         _write_sources(workspace, params)
         if (changed := refresh_code_file(workspace)) is not None:
             say(changed)

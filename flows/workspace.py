@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import yaml
 
 from flows.changes import dump_params, edit_params
 from potstill.artifacts import write_json, write_text
-from potstill.config import Pretrain, parse_params
+from potstill.config import FileSource, HubSource, Pretrain, parse_params
 from potstill.errors import EmptyDataError, FetchError, ParamsError, ToolError
 from tasks.codefile import CODE_FILE, write_code_file
 from tasks.stage import default_file
@@ -143,29 +142,28 @@ def _minimums(labels: Mapping[str, int], split: Mapping[str, float]) -> dict[str
 
 
 def _use_teacher(document: Any, teacher: str) -> None:
+    from potstill.data.sources import inspect_source
+
     folder = Path(teacher)
     document["ingest"].ca.items.pop("teacher", None)  # the comment is about the default one
     if teacher == "scratch" and not folder.is_dir():
         document["ingest"]["teacher"] = {"kind": "scratch"}
         document["distill"]["layers"] = strided_layers(Pretrain().layers)
         return
-    if folder.is_dir():
-        document["ingest"]["teacher"] = {"kind": "file", "path": str(folder.resolve())}
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            layers = int(config["num_hidden_layers"])
-        except (OSError, ValueError, KeyError) as error:
-            raise ParamsError(f"{folder} is no model folder: it has no config.json with num_hidden_layers") from error
-        document["distill"]["layers"] = strided_layers(layers)
-        tuned = any("SequenceClassification" in name for name in config.get("architectures") or [])
-        document["teacher"]["fine_tuned"] = tuned
-        return
+    source = FileSource(kind="file", path=str(folder.resolve())) if folder.is_dir() else _hub_source(teacher)
+    look = inspect_source(source)
+    document["ingest"]["teacher"] = source.model_dump(mode="json", include={"kind", "path", "id", "revision"})
+    document["distill"]["layers"] = strided_layers(look.layers)
+    document["teacher"]["fine_tuned"] = look.has_head_of(document["prepare"].get("task", "single_label"))
+
+
+def _hub_source(teacher: str) -> HubSource:
     name, at, revision = teacher.partition("@")
     if not at or not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise ParamsError(
             f"--teacher {teacher}: there is no such folder, and a hub id needs its commit, 40 hex digits: id@commit"
         )
-    document["ingest"]["teacher"] = {"kind": "hub", "id": name, "revision": revision}
+    return HubSource(kind="hub", id=name, revision=revision)
 
 
 def strided_layers(layers: int) -> list[int]:

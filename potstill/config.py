@@ -542,6 +542,10 @@ class Pretrain(Training):
         return self
 
 
+# A teacher's name for a label, or its type of entity -> the data's.
+LabelMap = Annotated[dict[str | int, str | int], Field(min_length=1)]
+
+
 class Member(Strict):
     """A further teacher of `ingest.teachers`: as it is, or fine-tuned under the teacher's plan."""
 
@@ -550,6 +554,26 @@ class Member(Strict):
     weight: Annotated[float, Field(gt=0)] = 1.0
     # Of a multi_label task, those that it answers; null: all.
     labels: Annotated[list[str], Field(min_length=1)] | None = None
+    # Of one that is fine-tuned already: which of the data's labels its own are, where their names differ.
+    label_map: LabelMap | None = None
+
+    @model_validator(mode="after")
+    def _map_names_that_it_has(self) -> Self:
+        _check_label_map(self.label_map, fine_tuned=self.fine_tuned)
+        return self
+
+
+def _check_label_map(label_map: Mapping[str | int, str | int] | None, *, fine_tuned: bool) -> None:
+    if label_map is None:
+        return
+    if not fine_tuned:
+        raise ValueError(
+            "label_map is of a teacher that is fine-tuned already, fine_tuned is false; set label_map to null"
+        )
+    values = [str(label) for label in label_map.values()]
+    twice = next((label for label in values if values.count(label) > 1), None)
+    if twice is not None:
+        raise ValueError(f"label_map gives two labels of the teacher to {twice!r}; map each to another")
 
 
 class Teacher(Training):
@@ -564,8 +588,15 @@ class Teacher(Training):
     # Of `ingest.teacher`, shared by its seeds; the labels of a multi_label task that it answers, null: all.
     weight: Annotated[float, Field(gt=0)] = 1.0
     labels: Annotated[list[str], Field(min_length=1)] | None = None
+    # Which of the data's labels its own are, where their names differ: {"1 star": 1, "2 stars": 2}.
+    label_map: LabelMap | None = None
     # By their names in `ingest.teachers`.
     members: dict[str, Member] = {}
+
+    @model_validator(mode="after")
+    def _map_names_that_it_has(self) -> Self:
+        _check_label_map(self.label_map, fine_tuned=self.fine_tuned)
+        return self
 
     @model_validator(mode="after")
     def _train_more_than_one_seed(self) -> Self:
@@ -1264,6 +1295,9 @@ class Params(Strict):
                 f"{place}.labels says which of several labels a teacher answers, prepare.task is {self.prepare.task}; "
                 "set it to null"
             )
+        place = next((place for place, one in named.items() if one.label_map is not None), None)
+        if place is not None and self.prepare.task in ("regression", "question_answering"):
+            raise ValueError(f"{place}.label_map is of labels, a {self.prepare.task} has none; set it to null")
         if self.distill.mixup is not None and (self.teacher.members or self.teacher.seeds > 1):
             raise ValueError(
                 "distill.mixup asks one live teacher about blends of rows, but there are several; set it to null, or "

@@ -194,18 +194,24 @@ def _teacher(
     teacher: Path | str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The fine-tuned model and its tokenizer, read from the folder where they are not given."""
-    from potstill.models.loading import check_folder, load_classifier, load_words
+    from potstill.models.families import family_of
+    from potstill.models.inspection import check_tokens, inspect_model, load_words
+    from potstill.models.loading import load_classifier
 
     if not isinstance(teacher, (str, Path)):
         if tokenizer is None:
             raise ModelError("the teacher is a loaded model; give its tokenizer too: distill(..., tokenizer=...)")
         _check_head(type(teacher).__name__)
-        return teacher, tokenizer
-    folder = Path(teacher)
-    known = check_folder(folder)
-    model = load_classifier(folder)
-    _check_head((known.get("architectures") or [f"model without a head ({folder})"])[0])
-    return model, load_words(folder) if tokenizer is None else tokenizer
+        family_of(teacher.config)
+        model, words = teacher, tokenizer
+    else:
+        folder = Path(teacher)
+        known = inspect_model(folder).saved.architecture
+        _check_head(known or f"model without a head ({folder})")
+        model, words = load_classifier(folder), load_words(folder) if tokenizer is None else tokenizer
+    rows = len(model.get_input_embeddings().weight)
+    check_tokens(1 + max(_vocabulary(words).values()), rows, model.config.name_or_path or "memory")
+    return model, words
 
 
 def _counts(weights: Sequence[float] | None, teachers: int) -> list[float]:
@@ -232,7 +238,7 @@ def _with_all_labels(
 
 def _orders(models: Sequence[PreTrainedModel]) -> list[list[int]]:
     """For each class of the first teacher its index in each of them."""
-    from potstill.models.loading import match_labels
+    from potstill.models.labels import match_labels
 
     names = [[str(name) for _, name in sorted(model.config.id2label.items())] for model in models]
     wheres = [model.config.name_or_path or "memory" for model in models]
@@ -267,7 +273,9 @@ def _vocabulary(words: PreTrainedTokenizerBase) -> dict[str, int]:
 
 
 def _check_length(model: PreTrainedModel, max_length: int, whose: str = "teacher") -> None:
-    positions = getattr(model.config, "max_position_embeddings", None)
+    from potstill.models.families import positions_of
+
+    positions = positions_of(model.config.to_dict())
     if max_length < 3 or (positions is not None and max_length > positions):
         raise SequenceLengthError(f"max_length is {max_length}; set it from 3 to the {whose}'s {positions} positions")
 

@@ -10,6 +10,7 @@ import numpy as np
 from potstill.artifacts import whole_folder, write_json, write_manifest
 from potstill.config import OF_PLACES, Export
 from potstill.data.batches import TokenDataset
+from potstill.data.tokenization import write_served_tokenizer
 from potstill.errors import ParityError
 from potstill.evaluation.calibration import calibrated
 from potstill.evaluation.scoring import Scoring
@@ -17,7 +18,7 @@ from potstill.export.onnx_model import export_onnx, gives_embedding, input_names
 from potstill.export.parity import Logits, Parity, compare, flat, onnx_logits
 from potstill.export.quantize import most_sensitive, quantize_int8
 from potstill.models.loading import load_classifier
-from potstill.serving.runtime import KINDS
+from potstill.serving.runtime import KINDS, TOKENIZER
 from potstill.training.predict import predict_logits
 from tasks.learning import factorize_embeddings, open_split, scoring_of, task_kind, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
@@ -120,7 +121,7 @@ def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset
         model |= {"no_answer": train["questions"] > train["answers"]}
     with whole_folder(stage.outs["serving"]) as folder:
         shutil.copyfile(stage.outs["export"] / f"student.{variant}.onnx", folder / "model.onnx")
-        shutil.copyfile(tokenizer_folder(stage, student=True) / "tokenizer.json", folder / "tokenizer.json")
+        write_served_tokenizer(tokenizer_folder(stage, student=True), info["max_length"], folder / TOKENIZER)
         write_json(folder / "model.json", model)
         write_manifest(folder)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from potstill.artifacts import whole_folder, write_manifest
+from potstill.artifacts import whole_folder, write_manifest, write_text
 from potstill.config import Finetune
 from potstill.distillation.objective import Supervised
 from potstill.models.heads import task_of
@@ -19,6 +19,13 @@ from tasks.learning import (
 from tasks.stage import Result, Stage, main
 from tasks.students import save_student
 
+# Left where a user of the folder looks; the temperature is known only when the exported file has been calibrated.
+README = """The student as `save_pretrained` writes it. Its logits are not calibrated.
+
+`transformers.pipeline` gives their softmax. The service divides them by `temperature` of `data/serving/model.json` first.
+The most probable label is the same.
+"""
+
 
 def run(stage: Stage) -> Result:
     """Make `data/student/`."""
@@ -32,6 +39,7 @@ def run(stage: Stage) -> Result:
     kept = outcome.score <= before
     with whole_folder(stage.outs["student"]) as folder:
         save_student(stage, student, folder)
+        write_text(folder / "README.md", README)
         write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": kept})
     after = max(outcome.scores[1:])
     summary = (

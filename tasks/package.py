@@ -21,11 +21,13 @@ from potstill.processes import run
 from potstill.progress import say
 from potstill.registry.stored import scratch_folder
 from potstill.registry.tracking import git_tags
+from potstill.serving.core import closure
 from potstill.serving.launch import bento_path, own_variables
 from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, seal, verify_seal
 from tasks.stage import CODE, WORK
 
 BENTOFILE = "bentofile.yaml"
+SERVICE = ("potstill.serving.service", "potstill.serving.worker")
 BUILD_SECONDS = 300
 
 
@@ -111,6 +113,8 @@ def included(workspace: Path) -> Iterator[tuple[str, dict[str, Path]]]:
         patterns = [str(pattern).lstrip("/") for pattern in yaml.safe_load(bentofile.read_bytes())["include"]]
     except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         raise PackageError(f"{bentofile} is missing or has no `include` list; take it from `potstill init`") from error
+    # An older workspace's list lacks modules that are needed by now.
+    patterns += [f"potstill/{path.as_posix()}" for path in closure(SERVICE)]
     for pattern in patterns:
         if pattern in (SETTINGS, "params.yaml"):  # the settings take the place of params.yaml
             continue

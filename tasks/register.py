@@ -6,6 +6,7 @@ import importlib
 import json
 import time
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from potstill.registry import promotion, tracking
 from potstill.registry.promotion import Registry, Version, candidate_sum
 from potstill.registry.steps import refuse_vetoed
 from potstill.registry.stored import pack_bento, scratch_folder
+from potstill.serving.core import write_core
 from tasks.package import BENTOFILE, included
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ METRICS = Path("reports/metrics.json")
 GATE = Path("reports/gate.json")
 # Kept with the pipeline's run; params.yaml and dvc.lock are there already.
 EVIDENCE = (METRICS, GATE, Path("reports/report.html"))
+# What a registered model needs to answer, Potstill not among it: the code travels with it.
+MODEL_REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pydantic", "pyyaml", "tokenizers")
 DATASETS = ("data/raw", "data/prepared", "data/tokens")
 
 
@@ -141,29 +145,31 @@ def data_hashes(workspace: Path) -> dict[str, str]:
 
 
 def _save_model(serving: Path, target: Path) -> None:
-    """The serving folder in MLflow's model format: `mlflow.pyfunc.load_model("models:/<project>@champion")` answers."""
-    import numpy
-    import onnxruntime
-    import tokenizers
+    """The serving folder in MLflow's model format, with the code that answers: Potstill need not be installed.
+
+    `mlflow.pyfunc.load_model("models:/<project>@champion")` answers.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
     about: dict[str, Any] = read_json(serving / "model.json")
     columns = ["text", "text_pair"] if about["pair"] else ["text"]
     answers = _columns_of_answers(about)
-    used = {"numpy": numpy, "onnxruntime": onnxruntime, "tokenizers": tokenizers}
+    code = target.parent / "code"
     with warnings.catch_warnings():
         # It warns of type hints of its own at import, and of a missing example for a signature that is given.
         warnings.simplefilter("ignore")
+        loader = write_core(code, "potstill.registry.pyfunc")
         pyfunc = importlib.import_module("mlflow.pyfunc")
         pyfunc.save_model(
             path=str(target),
-            loader_module="potstill.registry.pyfunc",
+            loader_module=loader,
+            code_paths=[str(code / loader.partition(".")[0])],
             data_path=str(serving),
             signature=ModelSignature(
                 inputs=Schema([ColSpec(DataType.string, column) for column in columns]), outputs=Schema(answers)
             ),
-            pip_requirements=[f"{name}=={module.__version__}" for name, module in used.items()],
+            pip_requirements=[f"{name}=={metadata.version(name)}" for name in MODEL_REQUIREMENTS],
             metadata={"manifest": sha256_file(serving / MANIFEST), "variant": about["variant"]},
         )
 

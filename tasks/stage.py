@@ -14,9 +14,8 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,8 +25,9 @@ import yaml
 
 from potstill import environment
 from potstill.artifacts import MANIFEST, disk_errors, file_sums, sha256_file, sha256_value, verify, write_json
+from potstill.causes import unexpected
 from potstill.config import Params, Project, Strict, load_params
-from potstill.errors import INTERRUPTED, ChecksumError, ParamsError, PotstillError, ToolError
+from potstill.errors import INTERRUPTED, ChecksumError, DiskFullError, ParamsError, PotstillError, ToolError
 from potstill.processes import die_with_parent, hold
 from potstill.progress import say
 from tasks import torchrun
@@ -180,15 +180,8 @@ def main(function: Callable[[Stage], Result], *, shared: bool = False) -> None:
     except KeyboardInterrupt:
         _fail(name, INTERRUPTED, "interrupted; run again to go on where it stopped")
     except Exception as error:
-        log = WORK / "logs" / f"{name}.txt"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(traceback.format_exc(), encoding="utf-8")
-        kind = type(error).__name__
-        _fail(
-            name,
-            1,
-            f"unexpected {kind}: {' '.join(str(error).split())[:300]} (traceback in {log}; this is a bug of Potstill)",
-        )
+        message, code = unexpected(error, WORK / "logs" / f"{name}.txt")
+        _fail(name, code, message)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -199,8 +192,9 @@ def _fail(name: str, code: int, message: str) -> None:
     if torchrun.inside() and FAILURE.exists():  # another one has failed and said why; this one lost touch with it
         os._exit(code)
     print(f"{name}: {message}", file=sys.stderr, flush=True)
-    WORK.mkdir(exist_ok=True)
-    write_json(FAILURE, {"stage": name, "exit_code": code, "message": message})
+    with suppress(OSError, DiskFullError):  # on a full disk the exit code alone tells the run
+        WORK.mkdir(exist_ok=True)
+        write_json(FAILURE, {"stage": name, "exit_code": code, "message": message})
     # Threads of a library must not hold up the end or print behind the sentence.
     sys.stdout.flush()
     os._exit(code)
@@ -210,7 +204,7 @@ def _run(name: str, function: Callable[[Stage], Result], *, shared: bool) -> Non
     start = time.monotonic()
     params = load_params(Path("params.yaml"))
     stage = load_stage(name, params)
-    environment.prepare(online=is_online(params))
+    environment.prepare()
     if shared and torchrun.inside() and not torchrun.first():
         return _help(stage, function)
     if shared and not torchrun.inside() and params.project.processes > 1:
@@ -270,14 +264,6 @@ def _check_code() -> None:
     check_code_file(Path())
 
 
-def is_online(params: Params) -> bool:
-    """Whether params name a hub id: the only case in which something leaves the machine and the package index."""
-    ingest = params.ingest
-    others = (ingest.student, ingest.generator, *ingest.teachers.values())
-    models = [model for model in (ingest.teacher, *others) if model is not None]
-    return any(source.kind == "hub" for source in [*ingest.data.values(), *models])
-
-
 def _path(item: str | dict[str, Any]) -> str:
     return item if isinstance(item, str) else next(iter(item))
 
@@ -328,7 +314,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 
 def _log(stage: Stage, result: Result, seconds: float) -> None:
-    from potstill.registry.store import patient
+    from potstill.registry.store import RUN, patience
     from potstill.registry.tracking import log_stage
 
     params = {
@@ -336,7 +322,7 @@ def _log(stage: Stage, result: Result, seconds: float) -> None:
         for section, values in stage.sections.items()
         for key, value in values.model_dump(mode="json").items()
     }
-    with patient():
+    with patience(RUN):
         log_stage(
             project=stage.project.name,
             stage=stage.name,

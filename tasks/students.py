@@ -14,8 +14,9 @@ from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import KEPT, load_tokenizer, student_base
 from potstill.distillation.objective import Objective
 from potstill.distillation.pruning import pruned
+from potstill.models.inspection import STATIC
 from potstill.models.kinds import start_student
-from potstill.models.loading import STATIC, load_classifier, save_model
+from potstill.models.loading import load_classifier, save_model
 from potstill.models.narrowing import Ints
 from potstill.models.start import start_from_general
 from potstill.models.vocabulary import trim_embeddings

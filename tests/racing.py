@@ -22,7 +22,7 @@ from potstill.errors import PotstillError
 from potstill.processes import free_port, start, stop
 from potstill.registry.history import read_history
 from potstill.registry.promotion import CHAMPION, PREVIOUS, Registry
-from potstill.registry.store import patient
+from potstill.registry.store import RUN, patience
 from tests.flows.conftest import answers, until
 from tests.postgres import postgres
 from tests.registries import PROJECT, add_version
@@ -98,7 +98,7 @@ def check_history(workspace: Path, rounds: int, project: str = PROJECT) -> None:
 
 
 def _promote(workspace: Path, project: str, orders: Any, told: Any, barrier: Barrier) -> None:
-    with patient():  # a machine that has much to do is no reason to be refused
+    with patience(RUN):  # a machine that has much to do is no reason to be refused
         registry = Registry(workspace, project)
         registry.champion()
     while (order := orders.get()) is not None:

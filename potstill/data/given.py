@@ -144,7 +144,8 @@ def by_all_labels(models: Sequence[PreTrainedModel]) -> tuple[list[PreTrainedMod
         labels, the first one's first. Of other tasks, where all have the same and where some have no names, the models
         as they are.
     """
-    from potstill.models.loading import label_order, reorder_labels, unnamed
+    from potstill.models.labels import unnamed
+    from potstill.models.loading import label_order, reorder_labels
 
     names = [[str(name) for _, name in sorted(model.config.id2label.items())] for model in models]
     spelled: dict[str, str] = {}

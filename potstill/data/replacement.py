@@ -22,7 +22,8 @@ from potstill.config import Augment
 from potstill.data.augmentation import draws_for
 from potstill.data.batches import Ints, sorted_batches
 from potstill.errors import ModelError
-from potstill.models.loading import check_folder
+from potstill.models.inspection import GENERATOR_ADVICE, load_words
+from potstill.models.loading import load_masked_lm
 from potstill.progress import progress
 from potstill.training.precision import choose_device
 
@@ -96,27 +97,10 @@ def replace_words(texts: Sequence[str], params: Augment, folder: Path, device: s
 
 def _generator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A masked language model in evaluation mode and its tokenizer."""
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    check_folder(folder)
-    asked = "name a masked language model with a fast tokenizer as ingest.generator"
-    try:
-        model, found = AutoModelForMaskedLM.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32, local_files_only=True, trust_remote_code=False,
-            output_loading_info=True,
-        )  # fmt: skip
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        raise ModelError(
-            f"{folder} cannot be loaded as a masked language model: {' '.join(str(error).split())[:200]}; {asked}"
-        ) from error
-    if found["missing_keys"]:
-        raise ModelError(f"the model in {folder} has no head for masked language modelling, an encoder alone; {asked}")
+    model, tokenizer = load_masked_lm(folder, GENERATOR_ADVICE), load_words(folder)
     if tokenizer.mask_token_id is None or not tokenizer.is_fast:
-        raise ModelError(f"the tokenizer in {folder} has no mask token, or is a slow one; {asked}")
-    return model.eval(), tokenizer
+        raise ModelError(f"the tokenizer in {folder} has no mask token, or is a slow one; {GENERATOR_ADVICE}")
+    return model, tokenizer
 
 
 def _masked(texts: Sequence[str], params: Augment, tokenizer: PreTrainedTokenizerBase, longest: int) -> Iterator[Copy]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from potstill.errors import UnsafeFileError
-from potstill.models.loading import UNSAFE_SUFFIXES
+from potstill.models.files import UNSAFE_SUFFIXES, unsafe_sentence
 
 # The second byte of a pickle is its protocol; protocols 0 and 1 have no mark and are caught by their suffix only.
 _PICKLE_MARKS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -17,12 +18,19 @@ def refuse_unsafe(folder: Path) -> None:
     Raises:
         UnsafeFileError: a pickle by suffix or by its first bytes, or a NumPy file of Python objects.
     """
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and _is_unsafe(path):
-            raise UnsafeFileError(
-                f"{path.relative_to(folder).as_posix()} is (or holds) a pickle, which can run code when it is opened; "
-                "save weights as safetensors and tables as CSV, JSONL or Parquet, and remove that file"
-            )
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    refuse_unsafe_files((path.relative_to(folder).as_posix(), path) for path in paths)
+
+
+def refuse_unsafe_files(files: Iterable[tuple[str, Path]]) -> None:
+    """Refuse a file, given with what a sentence calls it, that can run code when it is opened.
+
+    Raises:
+        UnsafeFileError: see `refuse_unsafe`.
+    """
+    for name, path in files:
+        if _is_unsafe(path):
+            raise UnsafeFileError(unsafe_sentence(name))
 
 
 def safe_name(name: str, archive: str) -> PurePosixPath:

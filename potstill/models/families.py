@@ -158,11 +158,35 @@ def family_of(config: PreTrainedConfig) -> Family:
     """
     kind = config.model_type
     if kind not in FAMILIES:
-        raise ModelError(
-            f"{kind} models are not supported: it is not known where this class keeps its layers, attention "
-            f"projections and embeddings; take a model of a known class ({', '.join(FAMILIES)})"
-        )
+        raise ModelError(unsupported(kind))
     return FAMILIES[kind]
+
+
+def unsupported(kind: str) -> str:
+    """What is said of a `model_type` that has no entry."""
+    return (
+        f"{kind} models are not supported: it is not known where this class keeps its layers, attention "
+        f"projections and embeddings; take a model of a known class ({', '.join(FAMILIES)})"
+    )
+
+
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    """How many tokens a text of a model can have, by its config.json; None: it says nothing.
+
+    Classes whose positions count from `pad_token_id + 1` have that many fewer than rows for them.
+    """
+    rows = config.get("max_position_embeddings")
+    if rows is None:
+        return None
+    return int(rows) - position_offset(config)
+
+
+def position_offset(config: Mapping[str, Any]) -> int:
+    """The first position of a text among the rows of positions, by a model's config.json."""
+    family = FAMILIES.get(str(config.get("model_type")))
+    from_pad = family is not None and family.positions_from_pad
+    pad = config.get("pad_token_id")
+    return (1 if pad is None else int(pad)) + 1 if from_pad else 0
 
 
 def tells_texts_apart(config: Mapping[str, Any]) -> bool:

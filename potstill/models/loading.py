@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.config import TaskKind
-from potstill.errors import LabelCountError, ModelError, UnsafeFileError
+from potstill.errors import LabelCountError, ModelError
+from potstill.models.files import TOKENIZER_FILES
 from potstill.models.heads import HEADS, task_named
+from potstill.models.inspection import STATIC, Saved, check_masked_lm, head_settings, label_settings, read_saved
+from potstill.models.labels import LabelMap, match_labels, output_names
+from potstill.models.weights import Fit, fit_of, load_state, one_line, quiet, refuse_misfit, unwrapped, weight_files
+from potstill.progress import say
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
-# Formats that can run code when they are opened.
-UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt"}
-# `model_type` of our own class.
-STATIC = "potstill-static"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-)
-
-
-def check_folder(folder: Path) -> dict[str, Any]:
-    """Refuse a model folder that is unsafe or incomplete; return its config.json.
-
-    Raises:
-        UnsafeFileError: it carries pickled weights.
-        ModelError: config.json or the safetensors weights are missing.
-    """
-    unsafe = sorted(path.name for path in folder.rglob("*") if path.suffix.lower() in UNSAFE_SUFFIXES)
-    if unsafe:
-        raise UnsafeFileError(
-            f"{folder} holds {unsafe[0]}, a pickle that can run code when it is opened; "
-            "save the model as safetensors (model.save_pretrained) and remove that file"
-        )
-    if not (folder / "config.json").exists():
-        raise ModelError(f"{folder} has no config.json; give a folder written by save_pretrained")
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"{folder} has no .safetensors weights; save the model with model.save_pretrained")
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return config
+_GENERAL_ADVICE = "take a base that was saved with that head (...ForMaskedLM), or set general.masked_lm to null"
 
 
 def load_classifier(
@@ -65,155 +34,134 @@ def load_classifier(
         task: of a new head; a folder's own head says itself what it is.
 
     Raises:
-        UnsafeFileError, ModelError: see `check_folder`; also a class transformers does not know.
+        UnsafeFileError, ModelError: see `read_saved`; also a class transformers does not know, and weights that are
+            missing or another model's.
+        LabelCountError: the folder's own names for its outputs are incomplete or contradict each other.
     """
-    import torch
-    import transformers
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # it knows no setting in the environment
-    config = check_folder(folder)
-    if config.get("model_type") == STATIC:
+    saved = read_saved(folder)
+    if saved.family == STATIC:
         import potstill.models.static  # noqa: F401 - makes the class known to transformers
-    kind = HEADS[task if labels is not None else saved_task(config) or task]
-    head: dict[str, Any] = {}
+    own = saved.task if labels is None else None
+    kind = HEADS[own or task]
+    head = head_settings(saved, own)
     if labels is not None:
-        names = {index: str(label) for index, label in enumerate(labels)}
-        head = {
-            "num_labels": len(labels),
-            "id2label": names,
-            "label2id": {name: index for index, name in names.items()},
-        }
+        head = label_settings(labels)
         head |= {} if kind.problem_type is None else {"problem_type": kind.problem_type}
-    try:
-        model = getattr(transformers, kind.auto).from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **head
-        )
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        raise ModelError(f"{folder} cannot be loaded as a {kind.name}: {' '.join(str(error).split())[:300]}") from error
-    loaded: PreTrainedModel = model.eval()
-    return loaded
-
-
-def load_words(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that lies beside a model.
-
-    Raises:
-        ModelError: there is none, or it cannot be loaded.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"{folder} has no tokenizer that can be loaded; save it there or give one: {reason}"
-        ) from error
-    loaded: PreTrainedTokenizerBase = found
-    return loaded
+    model, fit = _load(saved, folder, kind.auto, f"a {kind.name}", head)
+    refuse_misfit(fit, saved.where, new_head=labels is not None)
+    return model
 
 
 def saved_task(config: Mapping[str, Any]) -> TaskKind | None:
     """The task of a saved model, by its config.json; None: a model without a head."""
-    labels = len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))
+    labels = len(output_names(config, "the model").names)
     return task_named((config.get("architectures") or [""])[0], config.get("problem_type"), labels)
 
 
-def load_masked_lm(folder: Path) -> PreTrainedModel:
+def load_masked_lm(folder: Path, advice: str = _GENERAL_ADVICE) -> PreTrainedModel:
     """A masked language model in evaluation mode, fp32.
 
+    Args:
+        folder: a `save_pretrained` folder.
+        advice: what to do where it has no head for masked tokens.
+
     Raises:
-        UnsafeFileError, ModelError: see `check_folder`; also one saved without its head for masked tokens, which
+        UnsafeFileError, ModelError: see `read_saved`; also one saved without its head for masked tokens, which
             transformers would make up.
     """
-    from transformers import AutoModelForMaskedLM
-
-    known = (check_folder(folder).get("architectures") or ["model without a head"])[0]
-    if not known.endswith("ForMaskedLM"):
-        raise ModelError(
-            f"{folder} is a {known}, which answers nothing behind a mask; take a base that was saved with that head "
-            "(...ForMaskedLM), or set general.masked_lm to null"
-        )
-    return _load(AutoModelForMaskedLM, folder, "a masked language model")
+    saved = read_saved(folder)
+    model, fit = _load(saved, folder, "AutoModelForMaskedLM", "a masked language model")
+    check_masked_lm(saved, fit, advice)
+    refuse_misfit(fit, saved.where, new_head=False)
+    return model
 
 
 def load_encoder(folder: Path) -> PreTrainedModel:
     """A model without its head, in evaluation mode, fp32.
 
     Raises:
-        UnsafeFileError, ModelError: see `check_folder`.
+        UnsafeFileError, ModelError: see `read_saved`; also encoder weights that are missing or another model's.
     """
-    from transformers import AutoModel
+    saved = read_saved(folder)
+    model, fit = _load(saved, folder, "AutoModel", "an encoder")
+    refuse_misfit(fit, saved.where, new_head=True)
+    return model
 
-    check_folder(folder)
-    return _load(AutoModel, folder, "an encoder")
 
-
-def _load(kind: Any, folder: Path, what: str) -> PreTrainedModel:
+def _load(
+    saved: Saved, folder: Path, auto: str, what: str, head: Mapping[str, Any] | None = None
+) -> tuple[PreTrainedModel, Fit]:
+    """Load a folder into the class that an Auto class of transformers names: the one place that does."""
     import torch
-    from transformers.utils import logging
+    import transformers
 
-    logging.disable_progress_bar()
-    options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    options: dict[str, Any] = {"dtype": torch.float32, "ignore_mismatched_sizes": True}
     try:
-        model: PreTrainedModel = kind.from_pretrained(folder, dtype=torch.float32, **options)
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        raise ModelError(f"{folder} cannot be loaded as {what}: {' '.join(str(error).split())[:300]}") from error
-    return model.eval()
+        config = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **(head or {})
+        )
+        with quiet():
+            model, info = getattr(transformers, auto).from_pretrained(
+                folder, config=config, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+                output_loading_info=True, **options,
+            )  # fmt: skip
+    except (ValueError, KeyError, OSError, RuntimeError, TypeError, AttributeError) as error:
+        raise ModelError(f"{saved.where} cannot be loaded as {what}: {one_line(error)}") from error
+    fit = fit_of(model, info)
+    _, wrappers = unwrapped(saved.tensors, model.base_model_prefix)
+    if wrappers:
+        say(f"the weights of {saved.where} are loaded without {', '.join(wrappers)} in front of their names")
+        model, fit = load_state(config, auto, _weights(folder, saved.where), **options)
+    loaded: PreTrainedModel = model.eval()
+    return loaded, fit
 
 
-def check_labels(folder: Path, labels: Sequence[str], task: TaskKind = "single_label") -> list[int]:
+def _weights(folder: Path, where: str) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return {name: value for path in weight_files(folder, where) for name, value in load_file(path).items()}
+
+
+def check_labels(
+    folder: Path, labels: Sequence[str], task: TaskKind = "single_label", label_map: LabelMap | None = None
+) -> list[int]:
     """Verify a fine-tuned teacher's label set and return, for each of our labels, its index in the teacher.
+
+    Args:
+        folder: of the teacher.
+        labels: of the data, in their order.
+        task: of the data.
+        label_map: the data's label for a teacher's name; see `match_labels`.
 
     Raises:
         LabelCountError: another task, the counts differ, or the names are real names and differ.
     """
-    config = check_folder(folder)
-    architecture = (config.get("architectures") or [""])[0]
-    if not architecture.endswith(HEADS[task].suffix):
+    saved = read_saved(folder)
+    if not saved.architecture.endswith(HEADS[task].suffix):
         raise LabelCountError(
-            f"{folder} is a {architecture or 'model without a head'}, not a fine-tuned {HEADS[task].name}; "
+            f"{folder} is a {saved.architecture or 'model without a head'}, not a fine-tuned {HEADS[task].name}; "
             "set teacher.fine_tuned to false to fine-tune it"
         )
-    if saved_task(config) != task:
+    if saved.task == "regression" and task == "single_label":
+        raise LabelCountError(_one_output(saved, labels))
+    if saved.task != task:
         raise LabelCountError(
-            f"the teacher in {folder} was fine-tuned for {saved_task(config)} (its problem_type and labels say so), "
+            f"the teacher in {folder} was fine-tuned for {saved.task} (its problem_type and labels say so), "
             f"the data is for {task}; give a teacher of the same task or set teacher.fine_tuned to false"
         )
     if task == "regression":
         return [0]  # one output, whatever it is called
-    names = [str(name) for _, name in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))]
-    names = names or [f"LABEL_{index}" for index in range(int(config.get("num_labels", 2)))]
-    return match_labels(names, labels, str(folder))
+    return match_labels(saved.names.names, labels, str(folder), label_map)
 
 
-def match_labels(names: Sequence[str], labels: Sequence[str], where: str) -> list[int]:
-    """For each of our labels its index among a teacher's names, letter case aside.
-
-    Raises:
-        LabelCountError: the counts differ, or the names are real names and differ.
-    """
-    wanted = [str(label) for label in labels]
-    if len(names) != len(wanted):
-        raise LabelCountError(
-            f"the teacher in {where} has {len(names)} labels ({', '.join(names[:8])}), the data has {len(wanted)} "
-            f"({', '.join(wanted[:8])}); give a teacher of the same task or set teacher.fine_tuned to false"
-        )
-    if unnamed(names):
-        return list(range(len(names)))  # prepare.labels gives the order
-    lower = [name.lower() for name in names]
-    missing = [label for label in wanted if label.lower() not in lower]
-    if missing:
-        raise LabelCountError(
-            f"the teacher in {where} does not know the label {missing[0]!r}; its labels are {', '.join(names[:8])}"
-        )
-    return [lower.index(label.lower()) for label in wanted]
-
-
-def unnamed(names: Sequence[str]) -> bool:
-    """Whether a teacher's labels never had names: those that transformers counts are none."""
-    return all(name == f"LABEL_{index}" for index, name in enumerate(names))
+def _one_output(saved: Saved, labels: Sequence[str]) -> str:
+    """What is said of a teacher with one output for data of classes."""
+    return (
+        f"the teacher in {saved.where} has one output ({', '.join(saved.names.names)}), which is a number, but the "
+        f"data has {len(labels)} classes ({', '.join(map(str, labels[:8]))}), each of which needs an output of its "
+        "own; set teacher.fine_tuned to false to give its encoder a new head, or save it with two outputs, the first with "
+        "weights of 0, or take prepare.task regression with labels that are numbers"
+    )
 
 
 def label_order(answered: Sequence[str], labels: Sequence[str]) -> list[int]:

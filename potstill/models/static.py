@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from potstill.models.loading import STATIC
+from potstill.models.inspection import STATIC
 from potstill.progress import progress
 
 if TYPE_CHECKING:

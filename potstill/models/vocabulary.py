@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.artifacts import read_json, write_text
 from potstill.errors import ModelError
 from potstill.models.families import family_of
-from potstill.models.loading import TOKENIZER_FILES
+from potstill.models.files import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

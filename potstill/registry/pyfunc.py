@@ -1,10 +1,12 @@
-"""The student behind MLflow's own interface: `mlflow.pyfunc.load_model("models:/<project>@champion").predict(frame)`.
+"""The student by MLflow's own interface: `mlflow.pyfunc.load_model("models:/<project>@champion").predict(frame)`.
 
-The loader module that a registered version names; its data is the serving folder, verified when it is loaded.
+The loader module that a registered version names. It travels with the version, with all that it imports
+(`potstill.serving.core`); its data is the serving folder, verified when it is loaded.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +66,7 @@ def _named(label: object) -> str | list[str]:
 
 def _load_pyfunc(data_path: str) -> Classifier:
     """What MLflow calls with the path of the serving folder."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     from potstill.serving.runtime import Student
 
     return Classifier(Student(Path(data_path)))

@@ -15,10 +15,11 @@ import logging
 import os
 import re
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -54,11 +55,12 @@ class Patience:
 # With the imports before it and the sentence after it, a command ends within 15 s of the store's silence.
 COMMAND = Patience(seconds=10, request_seconds=5, retries=False)
 RUN = Patience(seconds=300, request_seconds=60, retries=True)
-# Tables of a new database: its migrations take seconds, on a busy machine many.
-_TABLES_SECONDS = 300.0
+# Making the tables of a new database takes seconds, on a busy machine many.
+_MAKING = Patience(seconds=300, request_seconds=5, retries=False)
+# Calls that move files take as long as the files are large; each request of theirs is bounded.
+_MOVING = Patience(seconds=float("inf"), request_seconds=60, retries=False)
 _NOTICE_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
-# Calls that move files take as long as the files are large; each request of theirs is bounded.
 _TRANSFERS = frozenset({"log_artifact", "log_artifacts", "log_model_artifacts", "download_artifacts"})
 _REQUEST_SECONDS = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "PGCONNECT_TIMEOUT": "5"}
@@ -67,10 +69,13 @@ _patience = COMMAND
 
 
 @contextmanager
-def patient() -> Iterator[None]:
-    """Wait for the store as long as `RUN` says: hours of training are not lost to a server that restarts."""
+def patience(chosen: Patience) -> Iterator[None]:
+    """Wait for the store as long as chosen, calls that other threads have begun included.
+
+    `RUN` is for a run: hours of training are not lost to a server that restarts.
+    """
     global _patience
-    before, _patience = _patience, RUN
+    before, _patience = _patience, chosen
     try:
         yield
     finally:
@@ -78,10 +83,11 @@ def patient() -> Iterator[None]:
 
 
 def connect(uri: str, registry_uri: str) -> MlflowClient:
-    """An MLflow client whose calls are bounded. The tables of a new database are made here.
+    """An MLflow client whose calls are bounded. A database that does not exist is made, whole or not at all.
 
     Raises:
         StoreError: the store is away, or is none that MLflow can use.
+        DiskFullError: there is no space for a new database.
     """
     _limit_http()
     from mlflow.tracking import MlflowClient
@@ -90,10 +96,13 @@ def connect(uri: str, registry_uri: str) -> MlflowClient:
     levels = {"mlflow": "WARNING", "alembic": "WARNING", "mlflow.store": "CRITICAL", "urllib3": "ERROR"}
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        _attempt(uri, functools.partial(_make_database, path), _MAKING, answers=frozenset())
     if _is_database(uri):
         bounded(uri, functools.partial(_probe, uri))
     made = functools.partial(MlflowClient, tracking_uri=uri, registry_uri=registry_uri)
-    client: MlflowClient = _attempt(uri, made, _TABLES_SECONDS, answers=frozenset())
+    client: MlflowClient = _attempt(uri, made, _MAKING, answers=frozenset())
     return cast("MlflowClient", _Bounded(client, uri))  # it has the client's methods, by `__getattr__`
 
 
@@ -118,7 +127,7 @@ class _Bounded:
 def bounded(uri: str, function: Callable[[], T], *, transfer: bool = False) -> T:
     """Call the store, wait for it no longer than patience lasts, and translate what goes wrong.
 
-    Inside `patient()` a store that is away is asked again, so a call whose answer was lost may be made twice.
+    With the patience of a run a store that is away is asked again, so a call whose answer was lost may be made twice.
 
     Args:
         uri: of the store, for the sentence.
@@ -132,19 +141,26 @@ def bounded(uri: str, function: Callable[[], T], *, transfer: bool = False) -> T
         MlflowException: an answer about the request (`ANSWERS`).
     """
     _limit_http()
-    end = time.monotonic() + _patience.seconds
+    begin = time.monotonic()
     while True:
         try:
-            return _attempt(uri, function, None if transfer else max(end - time.monotonic(), 0.1))
+            return _attempt(uri, function, _MOVING if transfer else None, begin)
         except _AwayError as error:
-            if not _patience.retries or time.monotonic() + _RETRY_SECONDS > end:
+            left = begin + _patience.seconds - time.monotonic()
+            if not _patience.retries or left < _RETRY_SECONDS:
                 raise
-            say(f"{error.message}; asking again for up to {(end - time.monotonic()) / 60:.0f} more minutes")
+            say(f"{error.message}; asking again for up to {left / 60:.0f} more minutes")
             time.sleep(_RETRY_SECONDS)
 
 
-def _attempt(uri: str, function: Callable[[], T], limit_seconds: float | None, answers: frozenset[str] = ANSWERS) -> T:
-    """One try in a thread of its own, which is left to itself where it outlasts the limit."""
+def _attempt(
+    uri: str,
+    function: Callable[[], T],
+    own_patience: Patience | None,
+    begin: float | None = None,
+    answers: frozenset[str] = ANSWERS,
+) -> T:
+    """One try in a thread of its own, which is left to itself where it outlasts the patience."""
     outcome: list[T] = []
     failure: list[Exception] = []
     context = contextvars.copy_context()
@@ -157,23 +173,29 @@ def _attempt(uri: str, function: Callable[[], T], limit_seconds: float | None, a
 
     thread = threading.Thread(target=work, name="mlflow-call", daemon=True)
     thread.start()
-    _join(thread, uri, limit_seconds)
+    _join(thread, uri, own_patience, time.monotonic() if begin is None else begin)
     if outcome:
         return outcome[0]
     if not failure:
-        raise _AwayError(_hanging(uri, limit_seconds or 0))
+        raise _AwayError(_hanging(uri))
     if (error := translate(failure[0], uri, answers)) is not None:
         raise error from failure[0]
     raise failure[0]
 
 
-def _join(thread: threading.Thread, uri: str, limit_seconds: float | None) -> None:
+def _join(thread: threading.Thread, uri: str, own_patience: Patience | None, begin: float) -> None:
     """Wait for a call; in a run, say after a while what is waited for."""
-    quiet = limit_seconds if not _patience.retries else _NOTICE_SECONDS
-    thread.join(quiet)
-    if thread.is_alive() and _patience.retries:
-        say(f"waiting for MLflow at {shown(uri)}")
-        thread.join(None if limit_seconds is None else max(limit_seconds - _NOTICE_SECONDS, 0))
+    said = own_patience is not None
+    thread.join(0.5)
+    while thread.is_alive():
+        # Asked each time: a run that is interrupted has less of it.
+        waited, current = time.monotonic() - begin, own_patience or _patience
+        if waited > current.seconds:
+            return
+        if waited > _NOTICE_SECONDS and not said:
+            say(f"waiting for MLflow at {shown(uri)}")
+            said = True
+        thread.join(min(0.5, current.seconds - waited))
 
 
 class _AwayError(StoreError):
@@ -195,7 +217,7 @@ def translate(error: Exception, uri: str, answers: frozenset[str] = ANSWERS) -> 
 
     if isinstance(error, PotstillError):
         return error
-    if (disk := full_disk(error)) is not None:
+    if (disk := full_disk(error, shown(uri))) is not None:
         return disk
     if not isinstance(error, (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError)):
         return None
@@ -246,10 +268,10 @@ def _reason(error: Exception, text: str, uri: str) -> str:
     return text.replace(uri, shown(uri))[:300]
 
 
-def _hanging(uri: str, seconds: float) -> str:
+def _hanging(uri: str) -> str:
     if uri.startswith("sqlite"):
         return f"MLflow at {shown(uri)} is locked by another process"
-    return f"MLflow at {shown(uri)} does not answer (nothing came in {seconds:.0f} s)"
+    return f"MLflow at {shown(uri)} does not answer (nothing came in {_patience.seconds:.0f} s)"
 
 
 def shown(uri: str) -> str:
@@ -281,11 +303,23 @@ def _probe(uri: str) -> None:
     """See whether a database is there: MLflow tries ten times, for minutes."""
     import sqlalchemy
 
-    path = uri.removeprefix("sqlite:///")
-    if path != uri and not Path(path).exists():
-        return  # MLflow makes the file
     engine = sqlalchemy.create_engine(uri)
     try:
         sqlalchemy.inspect(engine).get_table_names()
     finally:
         engine.dispose()
+
+
+def _make_database(path: Path) -> None:
+    """Make MLflow's SQLite database. A process that is killed, or a full disk, leaves no half of its tables."""
+    from mlflow.tracking import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+        new = Path(scratch) / path.name
+        uri = f"sqlite:///{new}"
+        MlflowClient(tracking_uri=uri, registry_uri=uri)
+        with suppress(OSError):  # another process was faster, and its database is as good; or there are no links here
+            path.hardlink_to(new)
+        if not path.exists():
+            new.replace(path)

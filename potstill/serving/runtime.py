@@ -255,7 +255,8 @@ class Student:
                 self._directions = directions(shapes[EMBEDDING][1])
         except Exception as error:  # both libraries raise their own bare kinds
             raise ModelError(f"{folder} cannot be loaded ({_first(error)}); run the export stage again") from error
-        self._tokenizer.enable_truncation(self.card.max_length)
+        side = (self._tokenizer.truncation or {}).get("direction", "right")
+        self._tokenizer.enable_truncation(self.card.max_length, direction=side)
         self._tokenizer.no_padding()
         cuts = (self._tokenizer, self.card.max_length, self.card.stride)
         if self.card.kind == "question_answering":

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from potstill.artifacts import MANIFEST, verify, whole_folder, write_manifest
 from potstill.data.batches import ragged
 from potstill.errors import ChecksumError
-from potstill.models.loading import copy_tokenizer_files
+from potstill.models.loading import copy_tokenizer_files, load_classifier
+from potstill.models.weights import quiet
 from potstill.progress import say
 from potstill.training.distributed import here
 from potstill.training.loop import Outcome
@@ -35,8 +36,7 @@ def keep(folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.ND
     about = {"score": outcome.score, "scores": outcome.scores, "history": outcome.history, "rows": outcome.rows}
 
     def write() -> None:
-        _be_quiet()
-        with whole_folder(folder) as out:
+        with whole_folder(folder) as out, quiet():
             model.save_pretrained(out)
             numbers = signals
             if signals.dtype.kind == "O":
@@ -73,19 +73,7 @@ def copy_model(folder: Path, to: Path, tokenizer: Path) -> None:
 
 def load(folder: Path) -> PreTrainedModel:
     """A kept model, of the class that it was kept as, in evaluation mode and fp32."""
-    import torch
-    import transformers
-
-    _be_quiet()
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    cls = getattr(transformers, config.architectures[0])
-    return cls.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, local_files_only=True).eval()
-
-
-def _be_quiet() -> None:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # it knows no setting in the environment
+    return load_classifier(folder)
 
 
 def signals(folder: Path) -> npt.NDArray[Any]:

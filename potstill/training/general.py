@@ -17,6 +17,7 @@ from potstill.distillation.composition import Distillation, make_terms
 from potstill.distillation.masked_teacher import MaskedBlend, MaskedDistillation, MaskedTeacher
 from potstill.distillation.teachers import LiveTeacher
 from potstill.errors import ModelError
+from potstill.models.inspection import load_words
 from potstill.models.loading import load_classifier, load_masked_lm
 from potstill.models.start import is_pooler
 from potstill.models.student import student_from_layers
@@ -110,9 +111,7 @@ def _freeze_unused(student: PreTrainedModel) -> None:
 
 
 def _masking(tokenizer: Path, vocabulary: int, params: MaskedTerm, seed: int) -> Masking:
-    from transformers import AutoTokenizer
-
-    words = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True, trust_remote_code=False)
+    words = load_words(tokenizer)
     if words.mask_token_id is None:
         raise ModelError("the base's tokenizer has no mask token, which general.masked_lm needs; set that to null")
     return Masking(words.mask_token_id, sorted(words.all_special_ids), vocabulary, params.masked, seed)

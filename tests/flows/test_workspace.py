@@ -13,7 +13,7 @@ from flows.graph import Graph
 from flows.workspace import create, strided_layers
 from potstill.config import load_params
 from potstill.data.sources import local_fingerprint
-from potstill.errors import EmptyDataError, FetchError, MissingColumnError, ParamsError, PotstillError
+from potstill.errors import EmptyDataError, FetchError, MissingColumnError, ModelError, ParamsError, PotstillError
 from tasks.codefile import check_code_file
 from tests.conftest import generate_rows, write_csv
 
@@ -100,7 +100,7 @@ def test_strided_layers(layers: int, taken: list[int]) -> None:
         ({"data": "empty.csv"}, EmptyDataError, "empty.csv"),
         ({"teacher": "some/model"}, ParamsError, "id@commit"),
         ({"teacher": "some/model@main"}, ParamsError, "40 hex digits"),
-        ({"teacher": "."}, ParamsError, "is no model folder"),
+        ({"teacher": "."}, ModelError, "is no model folder"),
     ],
 )
 def test_what_cannot_be_used_leaves_nothing(

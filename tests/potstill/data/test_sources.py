@@ -1,20 +1,21 @@
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from potstill import environment
 from potstill.artifacts import file_sums, read_json, sha256_file, verify
-from potstill.config import Ingest, Params
-from potstill.data.sources import ingest_all, local_fingerprint
+from potstill.config import HubSource, Ingest, Params
+from potstill.data.sources import fetch_for_inspection, ingest_all, inspect_source, local_fingerprint
 from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError, PotstillError, UnsafeFileError
-from tests.potstill.data.hub import LocalHub
+from potstill.processes import free_port
+from tests.potstill.data.hub import REVISION, LocalHub
 
 
 def ingest_of(data: dict[str, Any], teacher: dict[str, Any] | Path) -> Ingest:
@@ -155,58 +156,93 @@ def test_package_that_is_not_there_is_named(tmp_path: Path, tiny_base: Path, mon
 
 # --- the hub ----------------------------------------------------------------------------------------------------------
 
-REVISION = "0123456789abcdef0123456789abcdef01234567"
-FETCH = """
-import sys
-from pathlib import Path
-from potstill import environment
-environment.prepare(online=True)
-from potstill.config import Ingest
-from potstill.data.sources import ingest_all
-from potstill.errors import PotstillError
-try:
-    ingest_all(Ingest.model_validate_json(sys.argv[1]), Path("raw"), Path("base"))
-except PotstillError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
+LEFT_OUT = {
+    "pytorch_model.bin": b"pickle", "model.onnx": b"x", "model.fp16.safetensors": b"x", "README.md": b"# x",
+    ".gitattributes": b"x", "picture.png": b"x", "onnx/model.onnx": b"x", "checkpoint-7/model.safetensors": b"x",
+}  # fmt: skip
+ROWS = {"sst/train.csv": b"text,label\nx,1\n", "other/train.csv": b"no\n", "README.md": b"# x\n"}
+TEACHER = {"kind": "hub", "id": "me/teacher", "revision": REVISION}
 
 
-def fetch_from(hub: LocalHub, folder: Path, ingest: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    parsed = Ingest.model_validate(ingest).model_dump_json()
-    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    command = [sys.executable, "-c", FETCH, parsed]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=100
-    )
+@pytest.fixture
+def hub(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """A hub with a model and a data set, for this process as Potstill sets it up: offline."""
+    model = {path.name: path.read_bytes() for path in tiny_base.iterdir()} | LEFT_OUT
+    environment.prepare()
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    with LocalHub({("datasets", "me/rows"): ROWS, ("models", "me/teacher"): model}) as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.address)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield served
 
 
-def test_hub_data_and_model_at_a_pinned_revision(tmp_path: Path, tiny_base: Path) -> None:
-    model = {path.name: path.read_bytes() for path in tiny_base.iterdir()} | {
-        "pytorch_model.bin": b"pickle",
-        "model.onnx": b"x",
-    }
-    data = {"sst/train.csv": b"text,label\nx,1\n", "other/train.csv": b"no\n", "README.md": b"# x\n"}
-    with LocalHub({("datasets", "me/rows"): data, ("models", "me/teacher"): model}, REVISION) as hub:
-        sources = {
-            "data": {"rows": {"kind": "hub", "id": "me/rows", "revision": REVISION, "subset": "sst"}},
-            "teacher": {"kind": "hub", "id": "me/teacher", "revision": REVISION},
-        }
-        done = fetch_from(hub, tmp_path, sources)
-        assert done.returncode == 0, done.stderr
-        assert set(read_json(tmp_path / "raw" / "manifest.json")["files"]) == {"rows/sst/train.csv"}
-        assert verify(tmp_path / "base")["revision"] == REVISION
-        weights = tmp_path / "base" / "model.safetensors"
-        assert hashlib.sha256(model["model.safetensors"]).hexdigest() == sha256_file(weights)
-        assert not (tmp_path / "base" / "pytorch_model.bin").exists()
-        assert not (tmp_path / "base" / ".cache").exists()
+def of_the_hub(rows: Path | None = None, **teacher: str) -> Ingest:
+    local = {"kind": "file", "path": str(rows)}
+    remote = {"kind": "hub", "id": "me/rows", "revision": REVISION, "subset": "sst"}
+    return ingest_of({"rows": local if rows else remote}, TEACHER | teacher)
 
-        sources["teacher"]["id"] = "me/nothing"
-        shutil.rmtree(tmp_path / "base")
-        failed = fetch_from(hub, tmp_path, sources)
-        assert failed.returncode == 1
-        assert "FetchError: the hub gave no me/nothing at revision" in failed.stderr
-        assert not (tmp_path / "base").exists()
+
+def test_hub_data_and_model_at_a_pinned_revision(hub: LocalHub, tmp_path: Path, tiny_base: Path) -> None:
+    ingest_all(of_the_hub(), tmp_path / "raw", tmp_path / "base")
+    assert set(read_json(tmp_path / "raw" / "manifest.json")["files"]) == {"rows/sst/train.csv"}
+    assert verify(tmp_path / "base")["revision"] == REVISION
+    given = {name: total for name, total in file_sums(tmp_path / "base").items() if name != "manifest.json"}
+    assert given == file_sums(tiny_base)
+    assert {name for name, _ in hub.manners.sent} == {"sst/train.csv", *given}
+
+
+def test_a_look_at_a_hub_model_brings_no_weights(hub: LocalHub, tiny_base: Path) -> None:
+    look = inspect_source(HubSource.model_validate(TEACHER))
+    assert (look.layers, look.width, look.saved.where) == (4, 32, f"me/teacher@{REVISION}")
+    weights = [sent for name, sent in hub.manners.sent if name == "model.safetensors"]
+    assert 0 < sum(weights) < 101_000
+    with fetch_for_inspection(HubSource.model_validate(TEACHER)) as folder:
+        assert (folder / "tokenizer.json").read_bytes() == (tiny_base / "tokenizer.json").read_bytes()
+        assert (folder / "model.safetensors").stat().st_blocks * 512 < 65536
+
+
+@pytest.mark.parametrize(
+    ("manners", "teacher", "sentence"),
+    [
+        ({}, {"id": "me/nothing"}, "gave no me/nothing at revision 0123.* it is private and HF_TOKEN is not"),
+        ({}, {"revision": "f" * 40}, "the hub has me/teacher, but no commit fff.*; correct ingest.teacher.revision"),
+        ({"token": "secret"}, {}, "it is private and HF_TOKEN is not the token of someone who may read it"),
+        ({"gated": True}, {}, "does not let you have me/teacher .*: ask for access on its page, then set HF_TOKEN"),
+        ({"altered": "config.json"}, {}, "config.json of me/teacher arrived with another sum than the hub names"),
+    ],
+)
+def test_a_hub_that_does_not_give_a_source_is_one_sentence(
+    hub: LocalHub, tmp_path: Path, tiny_rows: Path, manners: dict[str, Any], teacher: dict[str, str], sentence: str
+) -> None:
+    vars(hub.manners).update(manners)
+    message = refused(of_the_hub(tiny_rows, **teacher), tmp_path, FetchError)
+    assert re.search(sentence, message), message
+    assert "secret" not in message
+
+
+def test_a_private_model_comes_with_the_token_and_a_transfer_that_is_cut_off_is_tried_again(
+    hub: LocalHub, tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.manners.token = "secret"
+    hub.manners.cut = {"model.safetensors": 1}
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    ingest_all(of_the_hub(tiny_rows), tmp_path / "raw", tmp_path / "base")
+    assert [name for name, _ in hub.manners.sent].count("model.safetensors") == 2
+    assert sha256_file(tmp_path / "base" / "model.safetensors") == sha256_file(tiny_base / "model.safetensors")
+    assert "secret" not in (tmp_path / "base" / "manifest.json").read_text(encoding="utf-8")
+
+
+def test_a_transfer_that_never_ends_leaves_nothing(hub: LocalHub, tmp_path: Path, tiny_rows: Path) -> None:
+    hub.manners.cut = {"model.safetensors": 99}
+    message = refused(of_the_hub(tiny_rows), tmp_path, FetchError)
+    assert "me/teacher at revision 0123456789abcdef0123456789abcdef01234567 ended in the middle" in message
+
+
+def test_a_hub_that_is_away_is_one_sentence(tmp_path: Path, tiny_rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    message = refused(of_the_hub(tiny_rows), tmp_path, FetchError)
+    assert "check the network and ingest.teacher, then run again" in message
 
 
 def several(rows: Path, base: Path, other: Path) -> Ingest:
@@ -227,8 +263,8 @@ def test_further_teachers_lie_below_the_first(tmp_path: Path, tiny_rows: Path, t
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("tokenizer.json", r"ingest.teachers.large has no tokenizer.json"),
-        ("model.safetensors", "members/large has no .safetensors weights"),
+        ("tokenizer.json", "/other has no tokenizer.json"),
+        ("model.safetensors", "/other has no .safetensors weights"),
     ],
 )
 def test_a_further_teacher_that_lacks_a_part_is_refused(

@@ -146,6 +146,17 @@ def test_a_locked_database_is_given_up(registry: Registry, monkeypatch: pytest.M
     assert registry.by_alias("challenger") is not None
 
 
+def test_a_new_database_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(**uris: str) -> None:
+        Path(uris["tracking_uri"].removeprefix("sqlite:///")).write_bytes(b"half of the tables")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mlflow.tracking.MlflowClient", crash)
+    with pytest.raises(DiskFullError, match="no space left while writing sqlite:///"):
+        tracking.client(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_answer_about_the_request_stays_the_callers(registry: Registry) -> None:
     with pytest.raises(MlflowException, match="not found"):
         tracking.client(registry.workspace).get_model_version("nobody", "1")

@@ -10,6 +10,7 @@ import psutil
 
 from potstill.artifacts import MANIFEST, sha256_file, sha256_value, write_json, write_manifest
 from potstill.config import OF_PLACES
+from potstill.data.tokenization import write_served_tokenizer
 from potstill.serving.profile import FILE, answer_all
 from potstill.serving.runtime import Student, Text
 from tests.conftest import generate_rows
@@ -49,7 +50,7 @@ def write_serving(base: Path, folder: Path, *, variant: str = "int8", pair: bool
         quantize_int8(exported / "fp32.onnx", exported / "int8.onnx")
     folder.mkdir(parents=True)
     shutil.copyfile(exported / f"{variant}.onnx", folder / "model.onnx")
-    shutil.copyfile(base / "tokenizer.json", folder / "tokenizer.json")
+    write_served_tokenizer(base, MAX_LENGTH, folder / "tokenizer.json")
     write_json(folder / "model.json", card(variant=variant, pair=pair))
     write_manifest(folder)
     return folder
@@ -71,7 +72,7 @@ def write_places(base: Path, folder: Path, task: str, variant: str = "fp32") -> 
     folder.mkdir(parents=True)
     pair = task == "question_answering"
     export_onnx(model, folder / "model.onnx", pair=pair)
-    (folder / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
+    write_served_tokenizer(base, 16, folder / "tokenizer.json")
     about = card(task=task, variant=variant, labels=labels, pair=pair, max_length=16, temperature=1.0, stride=4)
     write_json(folder / "model.json", about)
     write_manifest(folder)

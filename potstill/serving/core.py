@@ -1,0 +1,75 @@
+"""The code that travels with a model: the modules that answer need, found by their imports.
+
+A Bento carries them under their own names; an MLflow model carries them as a package whose name has their sum, so that
+in one process the models of several versions of Potstill and an installed one never take each other's place.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from potstill.artifacts import sha256_file, sha256_value
+
+PACKAGE = "potstill"
+ROOT = Path(__file__).resolve().parents[1]
+_IMPORT = re.compile(rf"^(\s*)(from|import) {PACKAGE}(?=[.\s])", re.MULTILINE)
+
+
+def closure(modules: Iterable[str]) -> list[Path]:
+    """Modules and all of this package that they import, inside functions too, as sorted paths relative to its root.
+
+    Args:
+        modules: names such as `potstill.serving.runtime`.
+    """
+    waiting = [PACKAGE, *modules]
+    files: set[Path] = set()
+    while waiting:
+        path = _file(waiting.pop())
+        if path is None or path in files:
+            continue
+        files.add(path)
+        waiting += _imported(ast.parse((ROOT / path).read_text(encoding="utf-8")).body)
+        waiting += [".".join((PACKAGE, *parent.parts)) for parent in path.parents]
+    return sorted(files)
+
+
+def write_core(folder: Path, module: str) -> str:
+    """Write a module and what it imports below `folder`, as a package of its own.
+
+    Returns:
+        The module's name in it.
+    """
+    files = closure([module])
+    total = sha256_value({path.as_posix(): sha256_file(ROOT / path) for path in files})
+    package = f"{PACKAGE}_{total[:12]}"
+    for path in files:
+        target = folder / package / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = (ROOT / path).read_text(encoding="utf-8")
+        target.write_text(_IMPORT.sub(rf"\1\2 {package}", text), encoding="utf-8")
+    return package + module.removeprefix(PACKAGE)
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module of this package, relative to its root; None for a name inside a module."""
+    path = Path(*module.split(".")[1:])
+    for candidate in (path.with_suffix(".py") if path.parts else path, path / "__init__.py"):
+        if (ROOT / candidate).is_file():
+            return candidate
+    return None
+
+
+def _imported(body: Iterable[ast.stmt]) -> Iterator[str]:
+    """Names of this package that statements import, those for type checkers alone left out."""
+    for statement in body:
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").split(".")[0] == PACKAGE:
+            yield str(statement.module)
+            yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names if alias.name.split(".")[0] == PACKAGE)
+        yield from _imported(child for child in ast.iter_child_nodes(statement) if isinstance(child, ast.stmt))

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import errno
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from potstill.causes import full_disk, unexpected
+from potstill.errors import DiskFullError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# Runs in a folder of 64 kB: each library writes more, and says so in its own way.
+WRITERS = """
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sqlalchemy
+import torch
+from safetensors.numpy import save_file
+
+from potstill.causes import unexpected
+
+large = np.random.default_rng(0).random(100_000)
+
+def sql():
+    engine = sqlalchemy.create_engine("sqlite:///x.db")
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("CREATE TABLE x AS SELECT zeroblob(1000000)"))
+
+for write in [
+    lambda: Path("text").write_text("x" * 100_000),
+    lambda: np.save("x.npy", large),
+    lambda: pq.write_table(pa.table({"x": large}), "x.parquet"),
+    lambda: save_file({"x": large}, "x.safetensors"),
+    lambda: torch.save(torch.from_numpy(large), "x.pt"),
+    sql,
+]:
+    try:
+        write()
+    except Exception as error:
+        print(type(error).__name__, *unexpected(error, Path("log"))[::-1])
+    for path in Path().glob("*"):
+        if path.is_file() and path.name not in ("writers.py", "filler"):
+            path.unlink()
+"""
+
+SMALL = """
+set -e
+mount -t tmpfs -o size=64k tmpfs {folder}
+cd {folder}
+{commands}
+"""
+
+
+def on_a_small_disk(folder: Path, commands: str) -> subprocess.CompletedProcess[str]:
+    """Run shell commands in a folder of 64 kB; skips where no process may mount one."""
+    unshare = ["unshare", "-rm", "sh", "-c"]
+    if subprocess.run([*unshare, f"mount -t tmpfs tmpfs {folder}"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets no process mount a file system of its own")
+    return subprocess.run(
+        [*unshare, SMALL.format(folder=folder, commands=commands)], capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+
+
+def test_a_full_disk_is_recognised_whichever_library_meets_it(tmp_path: Path) -> None:
+    script = tmp_path / "writers.py"
+    script.write_text(WRITERS, encoding="utf-8")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = on_a_small_disk(folder, f"{sys.executable} {script}")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 6, done.stderr
+    assert all(line.split()[1] == "5" and "no space left" in line for line in lines), done.stdout
+
+
+def test_a_full_disk_is_recognised_where_only_its_words_are_left() -> None:
+    from mlflow.exceptions import MlflowException
+
+    with sqlite3.connect(":memory:") as database:
+        database.execute("PRAGMA max_page_count = 2")
+        database.execute("CREATE TABLE x (y BLOB)")
+        with pytest.raises(sqlite3.OperationalError) as raised:
+            database.execute("INSERT INTO x VALUES (zeroblob(1000000))")
+    assert isinstance(full_disk(MlflowException(f"could not log: {raised.value}"), "x"), DiskFullError)
+    assert full_disk(MlflowException("no such version")) is None
+
+
+def test_a_stage_on_a_full_disk_ends_with_one_sentence(tmp_path: Path) -> None:
+    commands = f"""
+        cp -r {REPOSITORY}/tests/flows/toy . && cd toy && mv graph.yaml dvc.yaml && cp {REPOSITORY}/params.yaml .
+        head -c 65536 /dev/zero > filler 2> /dev/null || true
+        exec {sys.executable} prepare.py
+    """
+    done = on_a_small_disk(tmp_path, commands)
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.startswith("prepare: no space left")
+    assert "Traceback" not in done.stderr
+
+
+def test_only_a_bug_is_called_one(tmp_path: Path) -> None:
+    from dvc.exceptions import DvcException
+
+    log = tmp_path / "log.txt"
+    for error, words in [
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "a connection failed with Conn"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "this machine failed with PermissionError"),
+        (MemoryError(), "this machine failed with MemoryError"),
+        (DvcException("no cache"), "DVC failed with DvcException: no cache"),
+    ]:
+        sentence, code = unexpected(error, log)
+        assert (code, words in sentence, "this is a bug" in sentence) == (1, True, False), sentence
+    assert "this is a bug of Potstill" in unexpected(KeyError("x"), log)[0]
+    assert log.exists()
+
+
+def test_a_traceback_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file", encoding="utf-8")
+    assert unexpected(KeyError("x"), tmp_path / "logs" / "log.txt")[0].endswith("'x' (this is a bug of Potstill)")
