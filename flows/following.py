@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -12,21 +13,22 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from flows.serving import champion, present
-from flows.watching import watch_service
+from flows.serving import TAKEN, champion, present
+from flows.watching import challenger_folder, challenger_version, watch_service
 from potstill import environment
 from potstill.config import Params, load_params
-from potstill.errors import PackageError, PotstillError, SmokeError, ToolError
-from potstill.processes import die_with_parent
+from potstill.errors import PackageError, PotstillError, SmokeError
+from potstill.processes import die_with_parent, listen
 from potstill.progress import say
-from potstill.registry.ledger import LEDGER
 from potstill.serving.keys import FILE_VARIABLE, VARIABLE, entry, new_key
+from potstill.serving.launch import SHADOW_FOLDER
 from tasks.smoke import HOST, compare_bento, is_ready
 
 T = TypeVar("T")
@@ -37,6 +39,8 @@ BACKLOG = 2048
 TICK_SECONDS = 0.2
 # A worker that still answers after this is ended: what takes so long is no answer to a text.
 DRAIN_SECONDS = 60.0
+# After which a Bento that could not be served is tried once more: what kept it may have passed.
+RETRY_SECONDS = 300.0
 
 
 def follow(workspace: Path, host: str | None, port: int | None, every_seconds: float) -> None:
@@ -52,28 +56,84 @@ def follow(workspace: Path, host: str | None, port: int | None, every_seconds: f
         RegistryError: there is no champion.
         PackageError: its Bento is not in BentoML's store, or of a version that could not be followed.
         SmokeError: the first Bento did not start or did not answer as it should, or a dead one could not be replaced.
-        ChecksumError: see `watch_service`.
         ToolError: the port is taken.
     """
     params = load_params(workspace / "params.yaml")
     watch_service(workspace, params)
     address = (host or params.serve.host, params.serve.port if port is None else port)
-    version, tag = _apart(champion, workspace, params)
     ending = Ending()
-    with _listening(address) as listener:
-        follower = Follower(workspace, params, listener, ending)
+    with Looker() as looker:
+        roles = looker.ask(roles_of, workspace, params)
+        with listen(*address, advice=TAKEN, backlog=BACKLOG) as listener:
+            follower = Follower(workspace, params, listener, ending, looker)
+            try:
+                follower.go_over(roles)
+                served = f"http://{address[0]}:{listener.getsockname()[1]}"
+                say(f"serve: {roles.tag} answers at {served}; new champions are followed")
+                follower.keep_on(Watch(workspace, params, roles, every_seconds, looker))
+                say("serve: stopping; requests that have begun are answered")
+            except SmokeError:
+                if not ending.asked:
+                    raise
+            finally:
+                # First no more connections are taken here, or they would wait in vain until the last answer is out.
+                listener.close()
+                follower.stop()
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the registry says is to answer.
+
+    Attributes:
+        version: the champion's number.
+        tag: of its Bento.
+        challenger: number of the version that rides along; None where there is none, or `watch.shadow` is 0.
+    """
+
+    version: str
+    tag: str
+    challenger: str | None
+
+
+def roles_of(workspace: Path, params: Params) -> Roles:
+    """Ask the registry who is champion and who challenges it: two or three cheap calls.
+
+    Raises:
+        RegistryError: there is no champion, or it has no Bento.
+    """
+    return Roles(*champion(workspace, params), challenger_version(workspace, params))
+
+
+class Looker:
+    """A process that asks the registry, so that what MLflow does can neither block nor end this one.
+
+    It stays between looks: starting it anew takes seconds of CPU, for MLflow's import.
+    """
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Looker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def ask(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function there and give what it returns or raises; a process that died is started anew first."""
+        if self._pool is None:
+            self._pool = _spawning()
         try:
-            follower.go_over(tag)
-            say(f"serve: {tag} answers at http://{address[0]}:{listener.getsockname()[1]}; new champions are followed")
-            follower.keep_on(Watch(workspace, params, version, every_seconds))
-            say("serve: stopping; requests that have begun are answered")
-        except SmokeError:
-            if not ending.asked:
-                raise
-        finally:
-            # First no more connections are taken here, or they would wait in vain until the last answer is out.
-            listener.close()
-            follower.stop()
+            return self._pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            self._end()
+            raise
+
+    def _end(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._pool = None
 
 
 class Ending:
@@ -92,22 +152,25 @@ class Ending:
 class Follower:
     """The supervisor: it holds the public listening socket and one worker that accepts from it."""
 
-    def __init__(self, workspace: Path, params: Params, listener: socket.socket, ending: Ending) -> None:
-        self._workspace, self._params, self._listener, self._ending = workspace, params, listener, ending
+    def __init__(
+        self, workspace: Path, params: Params, listener: socket.socket, ending: Ending, looker: Looker
+    ) -> None:
+        self._workspace, self._params, self._listener = workspace, params, listener
+        self._ending, self._looker = ending, looker
         self._worker: Worker | None = None
 
-    def go_over(self, tag: str, *, tried: bool = False) -> None:
-        """Start a Bento beside the present one, try it, let it take the connections, and drain the present one.
+    def go_over(self, roles: Roles, *, tried: bool = False) -> None:
+        """Start a Bento next to the present one, try it, let it take the connections, and drain the present one.
 
         Args:
-            tag: of the Bento.
+            roles: whose Bento it is, and whether a challenger rides along.
             tried: whether it has shown its answers before; its files it verifies at every start.
 
         Raises:
             PotstillError: the Bento is not usable; the present one goes on as before.
         """
-        path = present(tag)
-        new = Worker.start(tag, path)
+        path = present(roles.tag)
+        new = Worker.start(roles, path, self._shadow(roles))
         try:
             new.wait_until_ready(self._params.smoke.start_seconds, self._ending)
             if not tried:
@@ -119,6 +182,16 @@ class Follower:
         old, self._worker = self._worker, new
         if old is not None:
             old.stop(DRAIN_SECONDS)
+
+    def _shadow(self, roles: Roles) -> Path | None:
+        """The challenger's folder, looked up for each worker: yesterday's challenger may be today's champion."""
+        if roles.challenger is None:
+            return None
+        try:
+            return self._looker.ask(challenger_folder, self._workspace, self._params)
+        except BrokenProcessPool:
+            say("serve: the challenger is left out: the process that fetched it ended")
+            return None
 
     def keep_on(self, registry: Watch) -> None:
         """Watch worker and registry until the command is told to end.
@@ -132,65 +205,68 @@ class Follower:
             assert worker is not None
             if worker.process.poll() is not None:
                 say(f"serve: the process of {worker.tag} ended ({worker.ending()}) and is started again")
-                self.go_over(worker.tag, tried=True)
-            elif (tag := registry.news(worker.tag)) is not None:
-                self._try(tag, worker.tag)
+                self.go_over(worker.roles, tried=True)
+            elif (roles := registry.news(worker.roles)) is not None:
+                self._try(roles, worker)
 
     def stop(self) -> None:
         """Let the worker answer what it has begun, and end it."""
         if self._worker is not None:
             self._worker.stop(DRAIN_SECONDS)
 
-    def _try(self, tag: str, present_tag: str) -> None:
+    def _try(self, roles: Roles, present_worker: Worker) -> None:
         begin = time.monotonic()
         try:
-            self.go_over(tag)
+            self.go_over(roles, tried=roles.tag == present_worker.tag)
         except Exception as error:  # whatever it is, the present one goes on
-            say(f"serve: {present_tag} stays; {tag} is not served: {_sentence(error)}")
+            say(f"serve: {present_worker.tag} stays; {roles.tag} is not served: {_sentence(error)}")
+            return
+        seconds = time.monotonic() - begin
+        if roles.tag != present_worker.tag:
+            say(f"serve: {roles.tag} answers now, {present_worker.tag} is drained and ended ({seconds:.1f} s)")
         else:
-            say(f"serve: {tag} answers now, {present_tag} is drained and ended ({time.monotonic() - begin:.1f} s)")
+            beside = "no challenger" if roles.challenger is None else f"version {roles.challenger} as its challenger"
+            say(f"serve: {roles.tag} answers with {beside} now ({seconds:.1f} s)")
 
 
 class Watch:
-    """The registry, looked at no more than needed: a champion changes with a line of the ledger, on a server unseen."""
+    """The registry's word on who is to answer, asked every so often."""
 
-    def __init__(self, workspace: Path, params: Params, version: str, every_seconds: float) -> None:
-        self._workspace, self._params, self._every = workspace, params, every_seconds
-        self._version = version
+    def __init__(self, workspace: Path, params: Params, roles: Roles, every_seconds: float, looker: Looker) -> None:
+        self._workspace, self._params, self._every, self._looker = workspace, params, every_seconds, looker
         self._next = 0.0
-        self._seen: object = None
+        # What was given out last, and until when it is not given out again.
+        self._given, self._until = roles, math.inf
         self._said: str | None = None
 
-    def news(self, serving: str) -> str | None:
-        """The tag of a new champion's Bento, once, if it is another than the one served."""
+    def news(self, serving: Roles) -> Roles | None:
+        """What the registry says where that is not what is served.
+
+        Given out once, so that a Bento that cannot be served is not tried all the time, and again `RETRY_SECONDS`
+        later. A look that failed leaves nothing behind: the next one asks the same.
+        """
         if time.monotonic() < self._next:
             return None
-        state, found = self._state(), None
-        if state != self._seen or "MLFLOW_TRACKING_URI" in os.environ:
-            found = self._champion(serving)
-        self._seen, self._next = state, time.monotonic() + self._every
-        if found is None or found[0] == self._version:
+        roles = self._look(serving.tag)
+        now = time.monotonic()
+        self._next = now + self._every
+        if roles is None or (roles.tag, roles.challenger) == (serving.tag, serving.challenger):
             return None
-        self._version = found[0]
-        return found[1] if found[1] != serving else None
+        if roles == self._given and now < self._until:
+            return None
+        self._given, self._until = roles, now + RETRY_SECONDS
+        return roles
 
-    def _champion(self, serving: str) -> tuple[str, str] | None:
+    def _look(self, serving: str) -> Roles | None:
         try:
-            found = _apart(champion, self._workspace, self._params)
+            roles = self._looker.ask(roles_of, self._workspace, self._params)
         except Exception as error:  # such as a database that is locked for a moment
             if (said := _sentence(error)) != self._said:
                 say(f"serve: {serving} stays: {said}")
             self._said = said
             return None
         self._said = None
-        return found
-
-    def _state(self) -> object:
-        try:
-            found = (self._workspace / LEDGER).stat()
-        except FileNotFoundError:
-            return None
-        return found.st_mtime_ns, found.st_size
+        return roles
 
 
 @dataclass
@@ -198,25 +274,36 @@ class Worker:
     """A process that serves one Bento: at `address` from the start, on the public socket once it is given to it.
 
     Attributes:
+        roles: what it serves.
         key: what this process may ask with, where the service has keys: of those it knows the sums alone.
     """
 
-    tag: str
+    roles: Roles
     process: subprocess.Popen[bytes]
     address: str
     key: str
     control: socket.socket
     metrics: Path
 
+    @property
+    def tag(self) -> str:
+        """The tag of the Bento it serves."""
+        return self.roles.tag
+
     @classmethod
-    def start(cls, tag: str, path: Path) -> Worker:
+    def start(cls, roles: Roles, path: Path, shadow: Path | None) -> Worker:
         """Start one on a loopback port of its own.
+
+        Args:
+            roles: what it serves.
+            path: of the Bento.
+            shadow: serving folder of the challenger that rides along.
 
         Raises:
             PackageError: the Bento is of a version that could not be followed.
         """
         if not (path / "src" / WORKER).exists():
-            raise PackageError(f"{tag} was packaged before --follow was there; `potstill run` packages it anew")
+            raise PackageError(f"{roles.tag} was packaged before --follow was there; `potstill run` packages it anew")
         with ExitStack() as stack:
             own = stack.enter_context(socket.create_server((HOST, 0)))
             control, theirs = socket.socketpair()
@@ -226,13 +313,13 @@ class Worker:
             process = subprocess.Popen(
                 [sys.executable, "-m", ".".join(WORKER.with_suffix("").parts), *_options(*descriptors)],
                 cwd=path / "src",
-                env=_variables(metrics, key),
+                env=_variables(metrics, key, shadow),
                 stdin=subprocess.DEVNULL,
                 pass_fds=descriptors,
                 process_group=0,  # Ctrl-C is for the supervisor, which drains
                 preexec_fn=die_with_parent,
             )
-            return cls(tag, process, f"http://{HOST}:{own.getsockname()[1]}", key, control, metrics)
+            return cls(roles, process, f"http://{HOST}:{own.getsockname()[1]}", key, control, metrics)
 
     def wait_until_ready(self, limit_seconds: float, ending: Ending) -> None:
         """Wait for `/readyz`.
@@ -290,8 +377,10 @@ def _options(own: int, control: int) -> list[str]:
     return ["--own", str(own), "--control", str(control)]
 
 
-def _variables(metrics: Path, key: str) -> dict[str, str]:
+def _variables(metrics: Path, key: str, shadow: Path | None) -> dict[str, str]:
     variables = dict(os.environ)
+    if shadow is not None:
+        variables.setdefault(SHADOW_FOLDER, str(shadow))
     environment.prepare(variables)
     # The Bento's own code is what runs, whatever a shell has put before it.
     for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
@@ -302,20 +391,14 @@ def _variables(metrics: Path, key: str) -> dict[str, str]:
     return variables | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
 
 
-def _listening(address: tuple[str, int]) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    try:
-        return socket.create_server(address, family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise ToolError(
-            f"cannot listen on {address[0]} port {address[1]} ({error.strerror}); end what uses it, or give --port"
-        ) from error
-
-
 def _apart(function: Callable[..., T], *arguments: object) -> T:
-    """A call in a process of its own, so that MLflow and numpy do not stay in memory for as long as this one serves."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_attend) as pool:
+    """A call in a process of its own, so that numpy and what else it imports does not stay in memory."""
+    with _spawning() as pool:
         return pool.submit(function, *arguments).result()
+
+
+def _spawning() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_attend)
 
 
 def _attend() -> None:

@@ -66,11 +66,14 @@ def feedback(workspace: Path, file: Path, place: str | None) -> None:
         DriftError: it is right less often than `watch.max_accuracy_drop` tolerates.
         PotstillError: labels or answers cannot be read, or do not meet.
     """
+    from potstill.evaluation.drift import stored_profile
     from potstill.evaluation.feedback import measure, read_answers, read_labels
 
     start, params = time.time(), load_params(workspace / "params.yaml")
     store, candidate = _store(workspace, params, place)
-    profile = _windows(store, candidate, 1).profile
+    profile = stored_profile(store)
+    if profile is None:
+        raise _nothing_written(store, candidate)
     measured = measure(read_labels(file, profile.task), read_answers(store), profile, params.watch)
     write_json(workspace / FEEDBACK, {**measured.to_json(), "candidate": profile.candidate})
     metrics = {"value": measured.value, "low": measured.low, "high": measured.high, "matched": measured.matched}
@@ -92,20 +95,51 @@ def _store(workspace: Path, params: Params, place: str | None) -> tuple[Store, s
 
 
 def watch_service(workspace: Path, params: Params) -> None:
-    """Have the services that this process starts write to `watch.folder`, and take the challenger along if asked to.
+    """Have the services that this process starts write to `watch.folder`.
 
     What the environment says already stays.
-
-    Raises:
-        RegistryError: the challenger's files are gone.
-        ChecksumError: they are not those it was registered with.
     """
     place = _place(workspace, params)
     if place is not None:
         os.environ.setdefault(WATCH_FOLDER, place)
-    beside = _challenger(workspace, params) if params.watch.shadow else None
-    if beside is not None:
-        os.environ.setdefault(SHADOW_FOLDER, str(beside))
+
+
+def shadow_service(workspace: Path, params: Params) -> None:
+    """Have the service that this process starts take the challenger along, where there is one and `watch.shadow` asks.
+
+    What the environment says already stays. A challenger that cannot ride is said and left out.
+    """
+    folder = challenger_folder(workspace, params)
+    if folder is not None:
+        os.environ.setdefault(SHADOW_FOLDER, str(folder))
+
+
+def challenger_version(workspace: Path, params: Params) -> str | None:
+    """The version that is to ride along; None where `watch.shadow` is 0 or nothing challenges the champion."""
+    from potstill.registry import tracking
+    from potstill.registry.promotion import CHALLENGER, Registry
+
+    if not params.watch.shadow or not tracking.has_store(workspace):
+        return None
+    challenger = Registry(workspace, params.project.name).by_alias(CHALLENGER)
+    return None if challenger is None else challenger.version
+
+
+def challenger_folder(workspace: Path, params: Params) -> Path | None:
+    """Bring the challenger's serving folder here, verified.
+
+    Returns:
+        Its path; None where there is no challenger to take along. Whatever is wrong with one is said and never raised:
+        a challenger must not keep the champion from starting.
+    """
+    from potstill.registry.promotion import Registry
+
+    try:
+        version = challenger_version(workspace, params)
+        return None if version is None else Registry(workspace, params.project.name).fetch(version).resolve()
+    except Exception as error:
+        say(f"serve: the challenger is left out: {' '.join(str(error).split())}")
+        return None
 
 
 def _place(workspace: Path, params: Params) -> str | None:
@@ -114,27 +148,20 @@ def _place(workspace: Path, params: Params) -> str | None:
     return folder if folder is None or "://" in folder else str(workspace.resolve() / folder)
 
 
-def _challenger(workspace: Path, params: Params) -> Path | None:
-    """The verified serving folder of the challenger; None where there is none."""
-    from potstill.registry import tracking
-    from potstill.registry.promotion import CHALLENGER, Registry
-
-    if not tracking.has_store(workspace):
-        return None
-    registry = Registry(workspace, params.project.name)
-    return None if registry.by_alias(CHALLENGER) is None else registry.fetch(CHALLENGER).resolve()
-
-
 def _windows(store: Store, candidate: str, newest: int) -> Windows:
     from potstill.evaluation.drift import read_windows
 
     found = read_windows(store, newest)
     if found is None:
-        raise RegistryError(
-            f"no service of the champion ({candidate[:12]}) has written to {store} yet; `potstill serve` writes there, "
-            "any other service where POTSTILL_WATCH_FOLDER says"
-        )
+        raise _nothing_written(store, candidate)
     return found
+
+
+def _nothing_written(store: Store, candidate: str) -> RegistryError:
+    return RegistryError(
+        f"no service of the champion ({candidate[:12]}) has written to {store} yet; `potstill serve` writes there, "
+        "any other service where POTSTILL_WATCH_FOLDER says"
+    )
 
 
 def _log_drift(params: Params, verdict: Drift, seconds: float) -> None:
@@ -170,6 +197,8 @@ def _show(verdict: Drift) -> None:
     say("")
     if verdict.left_out:
         say(f"{verdict.left_out} of the newest windows count in the bins of another profile and are left out")
+    for name in verdict.damaged:
+        say(f"{name} is no window of counts and is left out; remove it")
     say(verdict.sentence)
     say(f"report    {PAGE}")
 

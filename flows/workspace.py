@@ -18,7 +18,7 @@ from flows.proposing import open_teacher, propose_params
 from potstill.artifacts import write_json, write_text
 from potstill.errors import ParamsError, ToolError
 from tasks.codefile import CODE_FILE, write_code_file
-from tasks.stage import CODE
+from tasks.stage import default_file
 
 if TYPE_CHECKING:
     from potstill.data.proposal import Wishes
@@ -33,18 +33,6 @@ A Potstill workspace: `params.yaml` says what is distilled from what, `dvc.yaml`
     potstill status    # stages, champion, challenger
     potstill serve     # the champion
 """
-
-
-def default_file(name: str) -> Path:
-    """A file that comes with Potstill: beside the code, or where an installed package has it.
-
-    Raises:
-        ToolError: the installation lacks it.
-    """
-    for place in (CODE, Path(sys.prefix) / "share" / "potstill"):
-        if (place / name).exists():
-            return place / name
-    raise ToolError(f"this installation of Potstill lacks {name}; install it again")
 
 
 def create(folder: Path, data: Path, wishes: Wishes, teacher: str | None) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from potstill.errors import BusyError, TimeLimitError
+from potstill.errors import BusyError, TimeLimitError, ToolError
 
 _PR_SET_PDEATHSIG = 1
 
@@ -95,11 +95,34 @@ def run(
             stop(process)
 
 
+def usable_cores() -> int:
+    """The number of CPU cores that this process may run on; all of the machine where the system does not say (macOS).
+
+    The one owner of that number: thread pools, `torchrun` and `potstill doctor` ask here. At least 1.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
 def free_port() -> int:
     """A loopback port nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listen(host: str, port: int, *, advice: str, backlog: int = 1) -> socket.socket:
+    """A socket that listens there; port 0: on a free one.
+
+    Raises:
+        ToolError: another process listens there, or it is no address of this machine; the sentence ends with `advice`.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=backlog)
+    except OSError as error:
+        raise ToolError(f"cannot listen on {host} port {port} ({error.strerror}); {advice}") from error
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -38,8 +38,7 @@ def run(module: str, count: int, log: Path) -> int:
     the launcher reports a failure there at length.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = {"OMP_NUM_THREADS": str(max(cores // count, 1))}
+    threads = {"OMP_NUM_THREADS": str(max(processes.usable_cores() // count, 1))}
     command = [sys.executable, "-m", "tasks.torchrun", "--standalone", f"--nproc-per-node={count}"]
     with log.open("wb") as errors:
         return processes.run([*command, "-m", module], environment=threads | dict(os.environ), stderr=errors)

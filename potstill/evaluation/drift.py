@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import sqrt
 from statistics import NormalDist
 from typing import Any, Literal
 
 from potstill.config import Watch
 from potstill.data.divergence import ks_by_chance, ks_of_counts, psi_by_chance, psi_of_counts
-from potstill.errors import FormatError
 from potstill.serving.profile import Counts, Feature, Moments, Profile, parse_profile
 from potstill.serving.store import Store
 from potstill.serving.watcher import COUNTS, PROFILE
@@ -77,7 +76,8 @@ class Estimate:
 class Drift:
     """The verdict over some windows.
 
-    `history` has, window by window, its end (seconds since 1970), texts, and PSI of each feature.
+    `history` has, window by window, its end (seconds since 1970), texts, and PSI of each feature; `damaged` the names
+    of files among the newest that are no window.
     """
 
     verdict: Verdict
@@ -87,6 +87,7 @@ class Drift:
     truncated: int
     windows: int
     left_out: int
+    damaged: list[str]
     start: float | None
     end: float | None
     findings: list[Finding]
@@ -102,61 +103,86 @@ class Drift:
 class Windows:
     """Windows of one model, oldest first, with the profile in whose bins they count.
 
-    `left_out` of the newest ones have another profile's.
+    Attributes:
+        profile: of the test texts.
+        windows: as the service wrote them.
+        left_out: how many of the newest ones count in another profile's bins.
+        damaged: names of newer files that are no window of counts.
     """
 
     profile: Profile
     windows: list[dict[str, Any]]
     left_out: int
+    damaged: list[str] = field(default_factory=list)
 
 
 def read_windows(store: Store, newest: int) -> Windows | None:
-    """The newest windows that a service has written; None where none has written there.
+    """Read the newest windows that a service has written, and no older ones.
+
+    A file that is no window is left out, and the next older one read instead.
+
+    Args:
+        store: where the service writes.
+        newest: how many windows to read.
+
+    Returns:
+        The windows; None where no service has written there.
 
     Raises:
         ModelError: the profile cannot be used.
-        FormatError: a file is not a window of counts.
     """
-    names = store.names()
-    if PROFILE not in names:
+    profile = stored_profile(store)
+    if profile is None:
         return None
-    profile = parse_profile(store.read(PROFILE).encode(), f"{store}/{PROFILE}")
-    found = [_window(store, name) for name in names if name.endswith(COUNTS)][-newest:]
-    kept = [window for window in found if window["profile"] == profile.sum]
-    return Windows(profile, kept, len(found) - len(kept))
+    windows: list[dict[str, Any]] = []
+    damaged = []
+    for name in reversed([name for name in store.names() if name.endswith(COUNTS)]):
+        if len(windows) == newest:
+            break
+        window = _window(store, name, profile)
+        if window is None:
+            damaged.append(name)
+        else:
+            windows.append(window)
+    kept = [window for window in reversed(windows) if window["profile"] == profile.sum]
+    return Windows(profile, kept, len(windows) - len(kept), damaged)
 
 
-def _window(store: Store, name: str) -> dict[str, Any]:
+def stored_profile(store: Store) -> Profile | None:
+    """Read the profile that a service has written; None where none has written there.
+
+    Raises:
+        ModelError: it cannot be used.
+    """
+    if PROFILE not in store.names():
+        return None
+    return parse_profile(store.read(PROFILE).encode(), f"{store}/{PROFILE}")
+
+
+def _window(store: Store, name: str, profile: Profile) -> dict[str, Any] | None:
+    """Read one window; None where the file is none, or does not fit the profile that it names."""
     try:
         window: dict[str, Any] = json.loads(store.read(name))
         if window["format"] != 1 or not isinstance(window["profile"], str):
-            raise ValueError(f"format {window['format']}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{store}/{name} is no window of counts ({error}); remove it") from error
+            return None
+        if window["profile"] == profile.sum:
+            Counts(profile).join(window)
+            _ = float(window["start"]), float(window["end"]), dict(window["psi"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
     return window
 
 
 def pool(found: Windows) -> Counts:
-    """All windows together.
-
-    Raises:
-        FormatError: one does not hold counts in the profile's bins.
-    """
+    """Add up all windows."""
     counts = Counts(found.profile)
     for window in found.windows:
-        try:
-            counts.join(window)
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"a window of {window.get('bento')} does not fit its profile: {error}") from error
+        counts.join(window)
     return counts
 
 
 def judge(found: Windows, settings: Watch) -> Drift:
-    """The verdict over windows, together.
-
-    Raises:
-        FormatError: see `pool`.
-    """
+    """The verdict over windows, together."""
     profile, counts = found.profile, pool(found)
     certainty = 1 - (1 - CERTAINTY) / sum(len(feature.bins) for feature in profile.features.values())
     findings = [
@@ -174,6 +200,7 @@ def judge(found: Windows, settings: Watch) -> Drift:
         truncated=counts.truncated,
         windows=len(found.windows),
         left_out=found.left_out,
+        damaged=found.damaged,
         start=min((window["start"] for window in found.windows), default=None),
         end=max((window["end"] for window in found.windows), default=None),
         findings=findings,

@@ -22,6 +22,7 @@ from potstill.data.tabular import Table
 from potstill.errors import EmptyDataError, FetchError, FormatError, LabelError, MissingColumnError
 from potstill.evaluation.drift import CONFIDENCE, Estimate, estimate
 from potstill.evaluation.statistics import wilson_interval
+from potstill.progress import say
 from potstill.serving.profile import Moments, Profile
 from potstill.serving.store import Store
 from potstill.serving.watcher import ANSWERS, text_sum
@@ -76,7 +77,8 @@ def read_labels(path: Path, task: TaskKind) -> dict[Key, Any]:
         LabelError: a label is none of that task.
     """
     if not path.is_file():
-        raise FetchError(f"{path} does not exist; name a CSV, TSV, JSONL or Parquet file with labels")
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise FetchError(f"{path} {state}; name a CSV, TSV, JSONL or Parquet file with labels")
     table = read_file(path)
     if LABEL not in table.columns:
         raise MissingColumnError(f"{path} has no column {LABEL!r}; it has {', '.join(map(repr, table.columns))}")
@@ -148,21 +150,35 @@ def _comparable(value: Any, task: TaskKind) -> Any:
 
 
 def read_answers(store: Store) -> Iterator[dict[str, Any]]:
-    """All answers that a service has written, oldest first.
+    """Read all answers that a service has written, oldest first.
 
-    Raises:
-        FormatError: a line is none.
+    Damaged lines are left out and said, once for each file: they must not keep the others from being judged.
     """
     for name in store.names():
         if not name.endswith(ANSWERS):
             continue
-        for number, line in enumerate(store.read(name).splitlines(), start=1):
-            try:
-                answer = json.loads(line)
-                _ = answer[REQUEST], answer[POSITION], answer[LABEL]
-            except (ValueError, KeyError, TypeError) as error:
-                raise FormatError(f"{store}/{name}, line {number} is no answer ({error}); remove it") from error
-            yield answer
+        try:
+            answers, damaged = _answers(store, name)
+        except (OSError, UnicodeDecodeError) as error:
+            say(f"{store}/{name} cannot be read ({error}) and is left out")
+            continue
+        if damaged:
+            say(f"{store}/{name}: {len(damaged)} lines are no answer and are left out, the first is {damaged[0]}")
+        yield from answers
+
+
+def _answers(store: Store, name: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """The answers of a file, and the numbers of its lines that are none."""
+    answers, damaged = [], []
+    for number, line in enumerate(store.read(name).splitlines(), start=1):
+        try:
+            answer = json.loads(line)
+            _ = answer[REQUEST], answer[POSITION], answer[LABEL]
+        except (ValueError, KeyError, TypeError):
+            damaged.append(number)
+        else:
+            answers.append(answer)
+    return answers, damaged
 
 
 def measure(

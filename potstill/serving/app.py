@@ -121,9 +121,13 @@ def start(app: Starlette, release: Release, student: Student) -> None:
     batcher = Batcher(student, serve.max_queue, serve.max_queue_seconds, metrics)
     batcher.start()
     metrics.watch(lambda: batcher.waiting)
-    observers = watcher_of(release, metrics.registry), shadow_of(release, metrics.registry)
-    app.state.observers = [observer for observer in observers if observer is not None]
-    app.state.batcher = batcher  # last: from here on it answers
+    watcher = watcher_of(release, metrics.registry)
+    app.state.observers = [] if watcher is None else [watcher]
+    app.state.batcher = batcher  # from here on it answers
+    # After that, so that a challenger that is slow to load or broken keeps no request waiting.
+    shadow = shadow_of(release, metrics.registry)
+    if shadow is not None:
+        app.state.observers.append(shadow)
 
 
 @asynccontextmanager

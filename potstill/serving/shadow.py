@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
-from potstill.errors import ModelError, PotstillError
+from potstill.artifacts import MANIFEST, sha256_file
+from potstill.errors import ModelError
 from potstill.serving.launch import SHADOW_FOLDER
 from potstill.serving.profile import answer_all
 from potstill.serving.runtime import Prediction, Student, characters
@@ -223,19 +224,31 @@ def _difference(champion: Any, challenger: Any, labels: Sequence[Any]) -> float 
 def shadow_of(release: Release, registry: CollectorRegistry) -> Shadow | None:
     """The challenger that the environment names, riding along; None where there is none.
 
-    One that cannot ride is said in the log: it must not keep the champion from answering.
+    Whatever keeps it from riding is said in the log and never raised: it must not decide about the champion.
     """
     watch, named = release.settings.watch, os.environ.get(SHADOW_FOLDER)
     if not named or not watch.shadow:
         return None
     try:
-        student = Student(Path(named), threads=1)
-        ours, theirs = release.card, student.card
-        if (ours.kind, ours.pair, set(ours.labels)) != (theirs.kind, theirs.pair, set(theirs.labels)):
-            raise ModelError(f"{named} answers another question than the champion; name a model of its task and labels")
-    except PotstillError as error:
-        log.error("shadow: off: %s", error)
+        student = _challenger(Path(named), release)
+    except Exception as error:  # whatever is wrong with the folder
+        log.error("shadow: off, the challenger is left out: %s", " ".join(str(error).split()))
         return None
     shadow = Shadow(student, watch.shadow, watch.shadow_max_slowdown, registry, Path(named).name)
     shadow.start()
     return shadow
+
+
+def _challenger(folder: Path, release: Release) -> Student:
+    """Load a challenger that answers the champion's question.
+
+    Raises:
+        PotstillError: its files are not whole, it is the champion itself, or its task or labels are others.
+    """
+    student = Student(folder, threads=1)
+    if sha256_file(folder / MANIFEST) == release.candidate:
+        raise ModelError(f"{folder} holds the champion itself, so there is nothing to compare")
+    ours, theirs = release.card, student.card
+    if (ours.kind, ours.pair, set(ours.labels)) != (theirs.kind, theirs.pair, set(theirs.labels)):
+        raise ModelError(f"{folder} answers another question than the champion; name a model of its task and labels")
+    return student

@@ -16,6 +16,7 @@ from torch import nn
 from potstill.artifacts import read_json, write_json
 from potstill.config import Switch
 from potstill.errors import ModelError, ToolError
+from potstill.training.distributed import here
 from potstill.training.precision import machine, wait
 
 # A run of fewer steps does not win back what compiling takes, which is about a minute.
@@ -54,7 +55,8 @@ def choose_compiled(
         return model
     if wanted is True and hindrance is not None:
         raise ModelError(f"compile is true, but {hindrance}; set compile to auto or false")
-    missing = _missing_tool(device)
+    # The same for all processes of a run: what one of them waits for, the others have to do.
+    missing = next(filter(None, here().gather(_missing_tool(device))), None)
     if missing is not None:
         if wanted is True:
             raise ToolError(f"compile is true, but this machine has no {missing}; install one, or set compile to auto")
@@ -63,7 +65,8 @@ def choose_compiled(
     if wanted is True:
         return compiled
     sizes = {name: getattr(model.config, name, None) for name in ("model_type", "hidden_size", "num_hidden_layers")}
-    return compiled if pays(model, compiled, device, steps, try_out, remembered, str(sizes)) else model
+    worth = here().from_first(lambda: pays(model, compiled, device, steps, try_out, remembered, str(sizes)))
+    return compiled if worth else model
 
 
 def _missing_tool(device: torch.device) -> str | None:
@@ -85,8 +88,8 @@ def pays(
 ) -> bool:
     """Whether that many steps take less time with compiling than without.
 
-    Measured once for a machine and a model: a stage that is run again or goes on after a kill has to end with the same
-    weights.
+    Measured once for a machine and a model, by the first of several processes: a stage that is run again or goes on
+    after a kill has to end with the same weights.
 
     Args:
         plain: what `try_out` is called with for the one time,

@@ -24,6 +24,7 @@ from potstill.training.adversarial import caught_embeddings, moved_embeddings
 from potstill.training.average import Average
 from potstill.training.compiling import choose_compiled
 from potstill.training.distributed import World, here
+from potstill.training.dropout import set_dropout
 from potstill.training.failures import keep_failure
 from potstill.training.hotpath import keep_freed_memory, training_attention
 from potstill.training.lora import low_rank
@@ -164,8 +165,7 @@ class _Run:
 
     def go(self) -> Outcome:
         found = checkpoints.newest(self.setting.checkpoints)
-        # One of another number of processes lacks random states, or has too many.
-        if found is not None and found[1]["processes"] == self.world.size:
+        if found is not None and self._continues(found[1]):
             self._restore(*found)
         elif self.setting.keep_start:
             self._evaluate()
@@ -178,6 +178,21 @@ class _Run:
         self.model.load_state_dict(self.best)
         self.model.eval()
         return self.outcome
+
+    def _continues(self, state: dict[str, Any]) -> bool:
+        """Whether a run of this setting that goes on from a checkpoint ends as one that was never interrupted.
+
+        One of another number of processes lacks random states, or has too many. One of another precision took its steps
+        with other products: `auto` may choose otherwise on another machine.
+        """
+        wanted = {"processes": self.world.size, "precision": self.setting.precision}
+        other = next((name for name in wanted if state[name] != wanted[name]), None)
+        if other is not None:
+            say(
+                f"{self.setting.name}: the checkpoint of step {state['step']} is of another run ({other} "
+                f"{state[other]}, now {wanted[other]}); training starts from the beginning"
+            )
+        return other is None
 
     def _choose_runner(self, windows: list[list[Ints]]) -> torch.nn.Module:
         """The model or a compiled form, as params and a measurement on the first batch say."""
@@ -414,11 +429,8 @@ class _Run:
 def _adapt(model: PreTrainedModel, plan: Training) -> None:
     """Dropout and frozen embeddings, for training alone: what is saved with the model stays as it was."""
     model.get_input_embeddings().requires_grad_(not plan.freeze_embeddings)
-    if plan.dropout is None:
-        return
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = plan.dropout
+    if plan.dropout is not None:
+        set_dropout(model, plan.dropout)
 
 
 def _norm(parameters: Iterable[Tensor]) -> Tensor:

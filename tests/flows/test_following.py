@@ -16,22 +16,26 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flows.following import Worker
+from flows.following import Looker, Roles, Watch, Worker
+from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.config import Params, load_params
 from potstill.errors import PackageError
 from potstill.processes import free_port
-from potstill.registry.promotion import Registry
+from potstill.registry import tracking
+from potstill.registry.promotion import BENTO, GATE, SERVING, Registry, Version, candidate_sum
 from potstill.serving.keys import entry
 from potstill.serving.launch import bento_path
+from potstill.serving.release import verify_seal
 from tasks.package import package
 from tests.conftest import generate_rows
 from tests.flows.conftest import REPOSITORY, until
 from tests.potstill.serving.folders import flip_byte, processes_with, write_workspace
 from tests.potstill.serving.load import load
-from tests.registries import PROJECT, add_version, new_store
+from tests.registries import PASSED, PROJECT, add_version, new_store
 
 TEXTS = [text for text, _ in generate_rows(6)]
 BODY = {"texts": TEXTS[:2]}
@@ -45,8 +49,13 @@ class Place:
     tags: list[str]
 
 
-def other_limits(params: Params) -> Params:
-    return params.model_copy(update={"serve": params.serve.model_copy(update={"max_texts": 3})})
+def with_shadow(params: Params) -> Params:
+    """Other limits, so that it makes another Bento, whose service takes a challenger along where there is one."""
+    changes = {
+        "serve": params.serve.model_copy(update={"max_texts": 3}),
+        "watch": params.watch.model_copy(update={"shadow": 1.0}),
+    }
+    return params.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +64,7 @@ def packaged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Place
     params = load_params(folder / "params.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(folder.parent / "bentoml"))
-        return Place(folder, [package(params, folder).tag, package(other_limits(params), folder).tag])
+        return Place(folder, [package(params, folder).tag, package(with_shadow(params), folder).tag])
 
 
 @pytest.fixture
@@ -96,6 +105,10 @@ class Following:
     def bento(self) -> str:
         with urllib.request.urlopen(f"{self.address}/info", timeout=20) as response:
             return str(json.load(response)["bento"])
+
+    def text(self, path: str) -> str:
+        with urllib.request.urlopen(f"{self.address}{path}", timeout=20) as response:
+            return str(response.read().decode())
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -158,9 +171,10 @@ def test_a_bento_that_is_not_whole_is_not_served_and_the_old_one_stays(place: Pl
     assert "model.onnx is altered" in following.said()
     assert seen.failures == []
     assert set(seen.seen()) == {old}
-    # One that is not in the store at all.
-    promote(place, "three", "potstill-movie-reviews:missing")
-    following.wait("potstill-movie-reviews:missing is not served: Bento potstill-movie-reviews:missing is not in")
+    # One that is not in the store at all is fetched from the registry; this one no service can be made of.
+    promote(place, "three", "potstill-movie-reviews:other")
+    following.wait("potstill-movie-reviews:other is not served: potstill-movie-reviews:other was packaged before")
+    assert verify_seal(bento_path("potstill-movie-reviews:other")) is None
     assert following.said().count(f"{new} is not served") == 1  # it is not tried again for nothing
     assert following.bento() == old
     assert following.stop() == 0
@@ -224,6 +238,73 @@ def test_a_service_with_keys_is_tried_with_one_of_its_own(place: Place, monkeypa
         server.end()
 
 
+def challenge(place: Place, temperature: float) -> Version:
+    """Register the workspace's student with another temperature, and the Bento that takes a challenger along."""
+    model, registry = place.folder / "model", Registry(place.folder, PROJECT)
+    serving = Path(shutil.copytree(place.folder / SERVING, model / SERVING))
+    write_json(serving / "model.json", read_json(serving / "model.json") | {"temperature": temperature})
+    write_manifest(serving)
+    run = tracking.start_parent(place.folder, PROJECT, {}, [])
+    version = registry.register(
+        candidate=candidate_sum(serving), model=model, experiment=tracking.experiment_id(place.folder, PROJECT),
+        run_id=run, tags={GATE: PASSED, BENTO: place.tags[1]}, description="",
+    )  # fmt: skip
+    shutil.rmtree(model)
+    return version
+
+
+def test_a_challenger_comes_and_goes_and_a_broken_one_never_stops_the_champion(place: Place) -> None:
+    tag = place.tags[1]
+    promote(place, "one", tag)
+    params = place.folder / "params.yaml"
+    params.write_text(re.sub(r"^( +shadow): \S+", r"\1: 1.0", params.read_text(), flags=re.MULTILINE))
+    champion = Registry(place.folder, PROJECT).get("champion").version
+    challenge(place, 3.0)
+    flip_byte(max((place.folder / tracking.ARTIFACTS).rglob("model.onnx"), key=lambda path: path.stat().st_mtime))
+    server = Following(place)
+    try:
+        server.wait(f"{tag} answers at")
+        assert re.search(r"the challenger is left out: .*model\.onnx", server.said())
+        assert "Traceback" not in server.said()
+        assert json.loads(server.text("/info"))["bento"] == tag
+        assert server.text("/readyz") == ""
+        assert "potstill_shadow" not in server.text("/metrics")
+        whole = challenge(place, 2.0)
+        server.wait(f"{tag} answers with version {whole.version} as its challenger now")
+        assert re.search(r"potstill_shadow_riding\{model=.*\} 1\.0", server.text("/metrics"))
+        Registry(place.folder, PROJECT).promote(whole.version, expected=champion)
+        server.wait(f"{tag} answers with no challenger now")  # the new champion is not its own challenger
+        assert "potstill_shadow" not in server.text("/metrics")
+        assert server.stop() == 0
+    finally:
+        server.end()
+
+
+class FailsOnce(Looker):
+    """Asks the registry where there was one look that failed before."""
+
+    def __init__(self, answer: Roles) -> None:
+        super().__init__()
+        self.answers: list[Roles | Exception] = [OSError("database is locked"), *[answer] * 3]
+
+    def ask(self, *_: object) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_a_look_that_fails_misses_no_champion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = Roles("1", "n:a", None), Roles("2", "n:b", None)
+    watch = Watch(tmp_path, Params.model_construct(), old, 0.0, FailsOnce(new))
+    assert watch.news(old) is None
+    assert "n:a stays: OSError: database is locked" in capsys.readouterr().out
+    assert watch.news(old) == new
+    assert watch.news(old) is None  # it was tried, and is tried again only later
+    watch._until = 0.0
+    assert watch.news(old) == new
+
+
 def test_what_stops_it_before_it_serves_is_one_sentence(place: Place) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -251,4 +332,4 @@ def test_what_stops_it_before_it_serves_is_one_sentence(place: Place) -> None:
 
 def test_a_bento_of_an_older_version_is_not_started(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="a:b was packaged before --follow was there"):
-        Worker.start("a:b", tmp_path)
+        Worker.start(Roles("1", "a:b", None), tmp_path, None)

@@ -22,7 +22,7 @@ from potstill.serving.runtime import Student, Text
 from potstill.serving.store import below, open_store
 from potstill.serving.watcher import Item, Watcher
 from tests.conftest import generate_rows
-from tests.potstill.serving.folders import write_profile, write_workspace
+from tests.potstill.serving.folders import flip_byte, write_profile, write_workspace
 from tests.registries import PASSED, PROJECT, add_version, new_store
 
 TEXTS: list[Text] = [text for text, _ in generate_rows(200)]
@@ -147,10 +147,33 @@ def test_services_are_told_where_to_write(workspace: Path, monkeypatch: pytest.M
     watching.watch_service(workspace, params_with(workspace, monkeypatch, folder="/elsewhere"))
     assert os.environ[WATCH_FOLDER] == str(workspace / "watch")
     monkeypatch.delenv(WATCH_FOLDER)
-    watching.watch_service(workspace, params_with(workspace, monkeypatch, folder=None, shadow=0.5))
+    watching.watch_service(workspace, params_with(workspace, monkeypatch, folder=None))
     assert WATCH_FOLDER not in os.environ
+
+
+def test_a_service_takes_the_challenger_along(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watching.shadow_service(workspace, params_with(workspace, monkeypatch, shadow=0.5))
     assert SHADOW_FOLDER not in os.environ  # there is no challenger
     added = add_version(Registry(workspace, PROJECT), "another")
-    watching.watch_service(workspace, params_with(workspace, monkeypatch, folder=None, shadow=0.5))
+    watching.shadow_service(workspace, params_with(workspace, monkeypatch))
+    assert SHADOW_FOLDER not in os.environ  # nobody asked for one
+    watching.shadow_service(workspace, params_with(workspace, monkeypatch, shadow=0.5))
     assert candidate_sum(Path(os.environ[SHADOW_FOLDER])) == added.candidate
     monkeypatch.delenv(SHADOW_FOLDER)
+
+
+@pytest.mark.parametrize("damage", ["a flipped byte", "no artifacts", "no store"])
+def test_a_challenger_that_is_not_whole_is_left_out_and_said(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    add_version(Registry(workspace, PROJECT), "another")
+    artifacts = workspace / tracking.ARTIFACTS
+    if damage == "a flipped byte":
+        flip_byte(next(artifacts.rglob("model.onnx")))
+    elif damage == "no artifacts":
+        shutil.rmtree(artifacts)
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "gopher://nowhere")
+    watching.shadow_service(workspace, params_with(workspace, monkeypatch, shadow=0.5))
+    assert SHADOW_FOLDER not in os.environ
+    assert "serve: the challenger is left out: " in capsys.readouterr().out

@@ -187,7 +187,7 @@ def test_params_of_every_task_fit(tmp_path: Path, arguments: list[str], key: str
     from functools import reduce
 
     from flows.proposing import Given, propose_params
-    from flows.workspace import default_file
+    from tasks.stage import default_file
     from potstill.data.survey import survey
 
     name, *options = arguments

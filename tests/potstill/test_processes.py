@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from potstill.errors import BusyError, TimeLimitError
-from potstill.processes import hold, run, start, stop
+from potstill.processes import hold, run, start, stop, usable_cores
 
 # A child that starts a grandchild, says both pids, and sleeps; the grandchild does not listen to SIGTERM.
 FAMILY = """
@@ -99,3 +99,13 @@ def test_a_dead_holder_holds_nothing(tmp_path: Path) -> None:
     holder.wait()
     with hold(lock, what="a run", wait_seconds=2):
         pass
+
+
+def test_usable_cores_are_those_of_the_process_or_the_machines_where_the_system_does_not_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert usable_cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert usable_cores() == os.cpu_count()
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1

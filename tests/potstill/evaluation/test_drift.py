@@ -11,7 +11,7 @@ import pytest
 
 from potstill.artifacts import canonical_json
 from potstill.config import Watch
-from potstill.errors import FormatError, ModelError
+from potstill.errors import ModelError
 from potstill.evaluation.drift import Drift, Windows, estimate, judge, pool, read_windows
 from potstill.evaluation.drift_page import render_drift
 from potstill.serving.profile import Counts, Moments, Profile, Right, Seen
@@ -168,19 +168,43 @@ def test_windows_are_read_newest_last_and_those_of_another_profile_left_out(prof
     assert judge(found, Watch()).left_out == 1
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": 2, "profile": "x"}', "{}"])
-def test_a_file_that_is_no_window_is_named(profile: Profile, tmp_path: Path, content: str) -> None:
-    store = FolderStore(tmp_path / "w")
+class Counted(FolderStore):
+    """A folder that remembers what was read of it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.asked: list[str] = []
+
+    def read(self, name: str) -> str:
+        self.asked.append(name)
+        return super().read(name)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 2, "profile": "x"}', "{}", "bad counts", "no psi", "bytes"])
+def test_a_damaged_file_is_left_out_and_older_windows_are_not_read(
+    profile: Profile, tmp_path: Path, content: str
+) -> None:
+    store = Counted(tmp_path / "w")
     store.write(PROFILE, canonical_json(profile.model_dump(mode="json")))
-    store.write(f"a{COUNTS}", content)
-    with pytest.raises(FormatError, match=r"a\.counts\.json is no window of counts"):
-        read_windows(store, 3)
+    held = [window(profile, texts(10, at), float(at)) for at in range(5)]
+    for at, whole in enumerate(held):
+        store.write(f"2026-{at}{COUNTS}", json.dumps(whole))
+    broken = {
+        "bad counts": json.dumps(held[3] | {"counts": {}}),
+        "no psi": json.dumps({key: value for key, value in held[3].items() if key != "psi"}),
+    }
+    store.write(f"2026-0{COUNTS}", "an old one that is damaged too")
+    store.write(f"2026-3{COUNTS}", broken.get(content, content))
+    if content == "bytes":
+        (tmp_path / f"w/2026-3{COUNTS}").write_bytes(b"\xff\xfe")
+    found = read_windows(store, 2)
+    assert found is not None
+    assert [part["start"] for part in found.windows] == [2.0, 4.0]
+    assert store.asked == [PROFILE, *(f"2026-{at}{COUNTS}" for at in (4, 3, 2))]
+    assert judge(found, Watch()).to_json()["damaged"] == [f"2026-3{COUNTS}"]
 
 
-def test_damaged_counts_and_profiles_are_refused(profile: Profile, tmp_path: Path) -> None:
-    held = window(profile, texts(10, 0)) | {"counts": {}}
-    with pytest.raises(FormatError, match="does not fit its profile"):
-        judge(Windows(profile, [held], 0), Watch())
+def test_a_profile_that_is_none_is_refused(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "w")
     store.write(PROFILE, "{}")
     with pytest.raises(ModelError, match=r"profile\.json is no profile"):

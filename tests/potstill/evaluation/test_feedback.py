@@ -179,12 +179,18 @@ def test_labels_of_nothing_that_was_answered() -> None:
         measure({text_sum("a"): "yes"}, iter([answer("b", "yes")]), profile(), Watch())
 
 
-def test_answers_are_read_in_order_and_a_damaged_line_is_named(tmp_path: Path) -> None:
+def test_answers_are_read_in_order_and_damaged_lines_are_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = FolderStore(tmp_path)
     store.write(f"2{ANSWERS}", json.dumps(answer("b", "x")) + "\n")
     store.write(f"1{ANSWERS}", json.dumps(answer("a", "x")) + "\n")
     store.write("1.texts.jsonl", "{}\n")
     assert [line["request_id"] for line in read_answers(store)] == ["a", "b"]
-    store.write(f"3{ANSWERS}", '{"request_id": "c"}\n')
-    with pytest.raises(FormatError, match=r"3\.answers\.jsonl, line 1 is no answer"):
-        list(read_answers(store))
+    assert capsys.readouterr().out == ""
+    store.write(f"3{ANSWERS}", '{"request_id": "c"}\n{\n' + json.dumps(answer("d", "x")) + "\n")
+    (tmp_path / f"0{ANSWERS}").write_bytes(b"\xff\xfe")
+    assert [line["request_id"] for line in read_answers(store)] == ["a", "b", "d"]
+    said = capsys.readouterr().out
+    assert "3.answers.jsonl: 2 lines are no answer and are left out, the first is 1" in said
+    assert "0.answers.jsonl cannot be read" in said

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from potstill.serving.shadow import Shadow, shadow_of
 from potstill.serving.telemetry import Metrics
 from potstill.serving.watcher import Item
 from tests.conftest import generate_rows
-from tests.potstill.serving.folders import LABELS, write_profile, write_serving
+from tests.potstill.serving.folders import LABELS, flip_byte, write_profile, write_serving
 from tests.potstill.serving.test_watcher import FILE, release
 
 SENT: list[Text] = [text for text, _ in generate_rows(12)]
@@ -202,24 +203,51 @@ def test_one_that_fails_is_dropped(workspace: Path, challenger: Path, caplog: py
 
 
 @pytest.mark.parametrize(
-    ("card", "said"),
-    [({"labels": ["no", "yes"]}, "answers another question"), (None, "has no readable manifest")],
+    ("damage", "said"),
+    [
+        (lambda folder: change(folder, labels=["no", "yes"]), "answers another question"),
+        (lambda folder: (folder / "manifest.json").unlink(), "has no readable manifest"),
+        (lambda folder: flip_byte(folder / "model.onnx"), "altered"),
+        (lambda folder: shutil.rmtree(folder), "challenger"),
+    ],
 )
 def test_one_that_cannot_ride_leaves_the_champion_alone(
     workspace: Path,
     challenger: Path,
-    card: dict[str, Any] | None,
+    damage: Callable[[Path], object],
     said: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if card is None:
-        (challenger / "manifest.json").unlink()
-    else:
-        change(challenger, **card)
+    damage(challenger)
     monkeypatch.setenv(SHADOW_FOLDER, str(challenger))
     assert shadow_of(release(workspace, shadow=0.5), CollectorRegistry()) is None
     assert said in caplog.text
     caplog.clear()
     assert shadow_of(release(workspace), CollectorRegistry()) is None
     assert not caplog.text
+
+
+def test_the_champion_does_not_shadow_itself(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(SHADOW_FOLDER, str(workspace / "data/serving"))
+    assert shadow_of(release(workspace, shadow=0.5), CollectorRegistry()) is None
+    assert "holds the champion itself" in caplog.text
+
+
+def test_a_challenger_fails_in_no_way_that_keeps_the_champion_from_answering(
+    workspace: Path, challenger: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError("no room for a second model")
+
+    about, metrics = release(workspace, shadow=1.0), Metrics()
+    student, app = Student(about.folder, 1), create_app(about, metrics)
+    monkeypatch.setenv(SHADOW_FOLDER, str(challenger))
+    monkeypatch.setattr(module, "Student", fail)
+    start(app, about, student)
+    with TestClient(front(app, about, Keys({}), metrics)) as client:
+        assert client.post("/v1/classify", json={"texts": SENT}).status_code == 200
+    assert "the challenger is left out: no room for a second model" in caplog.text
+    assert b"potstill_shadow" not in metrics.exposition()

@@ -10,7 +10,9 @@ from torch import nn
 
 from potstill.artifacts import read_json
 from potstill.errors import ModelError, ToolError
+from potstill.training import compiling
 from potstill.training.compiling import FEWEST_STEPS, choose_compiled, pays
+from potstill.training.distributed import World
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -74,3 +76,34 @@ def test_it_pays_where_the_steps_win_back_the_compiling(tmp_path: Path) -> None:
     assert len(read_json(remembered)) == 1
     assert not pays(Timed(1), Timed(2), CPU, 10**9, Timed.step, remembered, "one that gets slower")
     assert len(read_json(remembered)) == 2
+
+
+class Second(World):
+    """The second of two processes, which hears what the first has decided."""
+
+    decided: Any = False
+
+    def from_first(self, function: Any) -> Any:
+        return self.decided
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, value]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method.:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("decided", [True, False])
+def test_of_several_processes_the_first_alone_measures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, decided: bool
+) -> None:
+    from transformers import BertConfig
+
+    class Sized(nn.Linear):
+        config = BertConfig()
+
+    Second.decided = decided
+    monkeypatch.setattr(compiling, "here", lambda: Second(1, 2))
+    monkeypatch.setattr(compiling, "_missing_tool", lambda _: None)
+    model, remembered = Sized(2, 2), tmp_path / "compile.json"
+    found = choose_compiled("auto", model, CUDA, hindrance=None, steps=10**6, try_out=never, remembered=remembered)
+    assert (found is not model) is decided
+    assert not remembered.exists()

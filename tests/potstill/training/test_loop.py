@@ -115,6 +115,20 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     assert all(torch.equal(value, other[name]) for name, value in weights(resumed).items())
 
 
+def test_a_checkpoint_of_another_precision_is_not_gone_on_from(
+    tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = setting(tmp_path, epochs=1)
+    train(model(tiny_base), TRAIN, Supervised(), score, replace(plan, precision="bf16"))
+    straight, found = model(tiny_base), model(tiny_base)
+    train(straight, TRAIN, Supervised(), score, setting(tmp_path / "straight", epochs=1))
+    outcome = train(found, TRAIN, Supervised(), score, plan)
+    assert outcome.resumed_at == 0
+    assert "is of another run (precision bf16, now fp32)" in capsys.readouterr().out
+    wanted = weights(straight)
+    assert all(torch.equal(value, wanted[name]) for name, value in weights(found).items())
+
+
 def test_a_damaged_checkpoint_is_passed_over(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
