@@ -10,6 +10,7 @@ over, so no two clocks are compared. A holder on the contender's own machine tha
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 import time
@@ -86,13 +87,19 @@ class Lease:
                 self._renew()
 
     def _renew(self) -> None:
+        from mlflow.exceptions import MlflowException
+
         with self._mutex:
             begin = time.monotonic()
             self._beats += 1
-            self._leases.store.set_experiment_tag(self._experiment, _BEAT, str(self._beats))
+            try:
+                self._leases.store.set_experiment_tag(self._experiment, _BEAT, str(self._beats))
+            except MlflowException:  # an answer of the store: who took over has deleted it
+                self._confirmed = -math.inf
+                return
             newest = self._leases.newest()
-            if newest is not None and newest.experiment_id == self._experiment and newest.lifecycle_stage == "active":
-                self._confirmed = begin
+            mine = newest is not None and newest.experiment_id == self._experiment
+            self._confirmed = begin if mine else -math.inf
 
 
 @contextmanager

@@ -77,6 +77,7 @@ class Ledger:
     def __init__(self, workspace: Path, project: str) -> None:
         self._workspace = workspace
         self.name = f"{project}.ledger"
+        self._experiment: str | None = None
 
     def lines(self) -> list[Line]:
         """All lines, oldest first, with their sums checked.
@@ -85,7 +86,11 @@ class Ledger:
             RegistryError: a line was edited or taken away.
         """
         experiment = client(self._workspace).get_experiment_by_name(self.name)
-        stored = [] if experiment is None else [_read(key, value) for key, value in experiment.tags.items()]
+        if experiment is None:
+            return []
+        if experiment.lifecycle_stage == "active":
+            self._experiment = str(experiment.experiment_id)
+        stored = [_read(key, value) for key, value in experiment.tags.items()]
         return self._chain([line for line in stored if line is not None])
 
     def append(self, lines: list[Line], lease: Lease, line: dict[str, Any]) -> Line:
@@ -112,7 +117,9 @@ class Ledger:
         value = json.dumps(content, ensure_ascii=False, sort_keys=True, allow_nan=False)
         made = Line(**content, digest=_sum(value))
         lease.check()
-        experiment = experiment_id(self._workspace, self.name)
+        if self._experiment is None:
+            self._experiment = experiment_id(self._workspace, self.name)
+        experiment = self._experiment
         store = client(self._workspace)
         store.set_experiment_tag(experiment, f"potstill.ledger.{number:08d}.{made.digest[:16]}", value)
         lines.append(made)

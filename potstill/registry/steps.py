@@ -86,13 +86,10 @@ class Steps:
 
     def point(self, alias: str, version: str | None) -> None:
         """Have an alias point at a version, or at none."""
-        held = self._versions.by_alias(alias)
-        if (held.version if held else None) == version:
-            return
-        if version is None:
-            self.write(self._store.delete_registered_model_alias, self._versions.name, alias)
-        else:
+        if version is not None:
             self.write(self._store.set_registered_model_alias, self._versions.name, alias, version)
+        elif self._versions.by_alias(alias) is not None:
+            self.write(self._store.delete_registered_model_alias, self._versions.name, alias)
 
     def tag(self, version: str, tags: dict[str, str]) -> None:
         """Set tags of a version."""
@@ -209,7 +206,7 @@ class Steps:
         """Take an alias away from these versions."""
         held = self._versions.by_alias(alias)
         if held is not None and held.version in versions:
-            self.point(alias, None)
+            self.write(self._store.delete_registered_model_alias, self._versions.name, alias)
 
     def _before_champion(self, line: Line | None) -> str | None:
         """The version that was champion before the present one, once `line` is done."""

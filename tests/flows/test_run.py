@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -145,6 +147,20 @@ def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothin
     state = registry(toy)
     versions = {alias: state.get(alias).version for alias in (CHAMPION, PREVIOUS)}
     assert versions == {CHAMPION: "2", PREVIOUS: "1"}
+
+    # What a person took back stays back, whoever runs next with nothing changed: a person here, or the schedule.
+    back = toy.run("rollback", "--reason", "it shouts")
+    assert (back.code, registry(toy).get(CHAMPION).version) == (0, "1"), back
+    before = counts(toy)
+    unchanged = toy.run("run")
+    assert unchanged.code == 0, unchanged
+    assert "version 2 of movie-reviews was rolled back by" in unchanged.out
+    for _ in range(2):
+        scheduled = [sys.executable, "-c", "from flows.pipeline import potstill; potstill()"]
+        subprocess.run(scheduled, cwd=toy.folder, env=toy.variables, check=True, capture_output=True)
+    assert flow_runs(toy)[-1].state.name == "HeldBack"
+    assert (registry(toy).get(CHAMPION).version, counts(toy)) == ("1", before)
+    assert toy.run("approve", "2").code == 0
 
     refused = toy.run("run", "--set", "gate.min_speedup=100", "--set", "finetune.learning_rate=0.7")
     assert refused.code == 7

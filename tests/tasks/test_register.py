@@ -10,7 +10,7 @@ from potstill.errors import ChecksumError
 from potstill.registry import promotion, tracking
 from potstill.registry.promotion import CHALLENGER, Registry
 from tasks.promote import promote
-from tasks.register import data_hashes, log_evidence, settled, settled_sum
+from tasks.register import data_hashes, settled, settled_sum
 from tasks.stage import CODE
 from tests.registries import BENTO_TAG, register_candidate
 
@@ -24,10 +24,14 @@ def test_a_version_carries_model_evidence_and_lineage(default_params: Params, ca
     assert data_hashes(candidate)["data/serving"] in version.tags["potstill.data"]
     fetched = Registry(candidate, "movie-reviews").fetch(version.version)
     assert (fetched / "model.onnx").read_bytes() == (candidate / "data/serving/model.onnx").read_bytes()
-    log_evidence(candidate, version.run_id)
+    # Cut off here, the run has what it judged by, and is no failed one.
+    assert tracking.end_stale_runs(candidate, "movie-reviews") == [version.run_id]
     run = tracking.client(candidate).get_run(version.run_id)
     assert run.data.tags["potstill.version"] == version.version
+    assert run.info.status == "FINISHED"
     assert run.data.metrics["int8.accuracy"] == 1.0
+    evidence = {item.path for item in tracking.client(candidate).list_artifacts(version.run_id, "evidence")}
+    assert {"evidence/metrics.json", "evidence/gate.json"} <= evidence
     digests = {item.dataset.name: item.dataset.digest for item in run.inputs.dataset_inputs}
     assert digests == {"data/prepared": data_hashes(candidate)["data/prepared"]}
 
