@@ -255,10 +255,12 @@ def test_a_challenger_comes_and_goes_and_a_broken_one_never_stops_the_champion(p
     tag = place.tags[1]
     promote(place, "one", tag)
     params = place.folder / "params.yaml"
-    params.write_text(re.sub(r"^( +shadow): \S+", r"\1: 1.0", params.read_text(), flags=re.MULTILINE))
+    params.write_text(re.sub(r"^watch:.*$", "watch:\n  shadow: 1.0", params.read_text(), flags=re.MULTILINE))
     champion = Registry(place.folder, PROJECT).get("champion").version
+    artifacts = place.folder / tracking.ARTIFACTS
+    before = set(artifacts.rglob("model.onnx"))
     challenge(place, 3.0)
-    flip_byte(max((place.folder / tracking.ARTIFACTS).rglob("model.onnx"), key=lambda path: path.stat().st_mtime))
+    flip_byte(*set(artifacts.rglob("model.onnx")) - before)
     server = Following(place)
     try:
         server.wait(f"{tag} answers at")

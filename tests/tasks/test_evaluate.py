@@ -21,7 +21,6 @@ from potstill.config import SPLITS, Params, load_params
 from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import copy_tokenizer, load_tokenizer, write_tokens
 from potstill.errors import ChecksumError, ModelError
-from potstill.evaluation.metrics import softmax
 from potstill.evaluation.proof import write_answers
 from potstill.evaluation.summary import Answers
 from potstill.evaluation.table import render_table
@@ -30,6 +29,7 @@ from potstill.export.quantize import quantize_int8
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.members import Member, write_members
 from potstill.models.student import student_from_layers
+from potstill.serving.probabilities import softmax
 from potstill.serving.runtime import Student
 from potstill.training.predict import predict_logits
 from tasks.evaluate import run

@@ -10,6 +10,7 @@ import pytest
 
 from potstill.evaluation import metrics, plots
 from potstill.evaluation.naming import MODELS
+from potstill.serving.probabilities import softmax
 
 random = np.random.default_rng(0)
 SCORES = {
@@ -21,7 +22,7 @@ SCORES = {
 
 def _figures(classes: int) -> dict[str, str]:
     labels, logits = random.integers(0, classes, 200), random.normal(size=(200, classes))
-    bins = metrics.reliability(labels, metrics.softmax(logits), 15)
+    bins = metrics.reliability(labels, softmax(logits), 15)
     counts = metrics.confusion_matrix(labels, logits.argmax(axis=1), classes)
     return {
         "reliability": plots.reliability_diagram(dict.fromkeys(MODELS, bins), classes),
