@@ -47,7 +47,7 @@ def run(stage: Stage) -> Result:
     for name in STARTS:
         with whole_folder(stage.outs[name]) as folder:
             shutil.copytree(_finished(stage, name) / "model", folder, dirs_exist_ok=True)
-            write_manifest(folder, {scoring.dev_key: found[name].score})
+            write_manifest(folder, {scoring.dev_key: found[name].score, "steps": {"control": found[name].steps}})
     plan, scores = stage.params(Control), {name: outcome.score for name, outcome in found.items()}
     summary = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
     history = [(step, _named(name, key), value) for name in STARTS for step, key, value in found[name].history]

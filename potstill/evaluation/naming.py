@@ -13,6 +13,9 @@ MODELS = {
     "control": "Control",
     "initialised": "Initialised",
 }
+# No encoder: what TF-IDF with a linear model makes of the same rows (`evaluation/baseline.py`).
+BASELINE = "tfidf"
+TITLES = {**MODELS, BASELINE: "TF-IDF"}
 # `variant` of data/serving/model.json and `shipped` of metrics.json -> the model that was evaluated.
 SHIPPED = {"int8": "int8", "fp32": "student"}
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from potstill.evaluation.metrics import Counts, Doubles, Floats, Reliability
-from potstill.evaluation.naming import MODELS
+from potstill.evaluation.naming import BASELINE, MODELS, TITLES
 from potstill.evaluation.scoring import SCORINGS, Scoring
 
 COLOURS = {
@@ -25,6 +25,7 @@ COLOURS = {
     "int8": "#dd7a0c",
     "control": "#8a8f98",
     "initialised": "#9a6fb0",
+    BASELINE: "#c2556b",
 }
 # Of the models of a search.
 KINDS = {"teacher": COLOURS["teacher"], "layers": COLOURS["int8"], "static": COLOURS["student"]}
@@ -103,7 +104,7 @@ def accuracy_against(
             score, low, high = (100 * model[part] for part in _with_bounds(scoring.key))
             axes.errorbar(
                 model[key], score, yerr=[[score - low], [high - score]],
-                fmt="o", markersize=6, capsize=3, linewidth=1.4, color=COLOURS[name], label=MODELS[name],
+                fmt="o", markersize=6, capsize=3, linewidth=1.4, color=COLOURS[name], label=TITLES[name],
                 transform=axes.transData + aside,
             )  # fmt: skip
         axes.set(xscale="log", xlabel=words, ylabel=scoring.axis)

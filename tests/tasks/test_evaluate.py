@@ -168,7 +168,7 @@ def _logits(root: Path, name: str) -> np.ndarray:
 def test_metrics_have_the_documented_form(metrics: Mapping[str, Any]) -> None:
     assert metrics["shipped"] == "int8"
     assert metrics["rows"] == ROWS["test"]
-    assert list(metrics["models"]) == ["control", "initialised", "int8", "student", "teacher"]
+    assert list(metrics["models"]) == ["control", "initialised", "int8", "student", "teacher", "tfidf"]
     scores = {"accuracy", "accuracy_low", "accuracy_high", "macro_f1", "ece", "temperature", "parameters", "megabytes"}
     speeds = {"p50_ms", "p99_ms", "texts_per_second"}
     for name, model in metrics["models"].items():
@@ -187,7 +187,7 @@ def test_metrics_name_the_bytes_they_are_about(workspace: Path, metrics: Mapping
 def test_the_scores_follow_from_the_saved_predictions(workspace: Path, metrics: Mapping[str, Any]) -> None:
     table = pq.read_table(workspace / "data/evaluation/predictions.parquet")
     test = pq.read_table(workspace / "data/prepared/test.parquet")
-    assert table.column_names == ["id", "label", "teacher", "student", "int8", "control", "initialised"]
+    assert table.column_names == ["id", "label", "teacher", "student", "int8", "control", "initialised", "tfidf"]
     assert table.column("id").equals(test.column("id"))
     labels = table.column("label").to_numpy()
     for name, model in metrics["models"].items():
@@ -201,7 +201,7 @@ def test_the_scores_follow_from_the_saved_predictions(workspace: Path, metrics: 
 def test_each_model_has_its_own_temperature_size_and_parameters(workspace: Path, metrics: Mapping[str, Any]) -> None:
     models = metrics["models"]
     assert {name: model["temperature"] for name, model in models.items()} == {
-        "teacher": 1.5, "student": 2.0, "int8": 2.0, "control": 1.0, "initialised": 1.0,
+        "teacher": 1.5, "student": 2.0, "int8": 2.0, "control": 1.0, "initialised": 1.0, "tfidf": 1.0,
     }  # fmt: skip
     assert models["teacher"]["parameters"] > models["student"]["parameters"] == models["int8"]["parameters"]
     files = {
