@@ -29,7 +29,7 @@ environment.prepare()
 from results import machine, replace_section, spread, today, versions  # noqa: E402
 from serving_turns import HERE, LOADS, Server, Turn, generator, in_process, under_load, up  # noqa: E402
 
-from flows.serving import champion_tag  # noqa: E402
+from flows.serving import champion  # noqa: E402
 from potstill.config import load_params  # noqa: E402
 from potstill.evaluation.texts import read_texts  # noqa: E402
 from potstill.serving.launch import serve_command  # noqa: E402
@@ -208,7 +208,7 @@ def _machine() -> str:
 
 
 def _tag(given: str | None) -> str:
-    return given or champion_tag(Path.cwd(), load_params(Path("params.yaml")))
+    return given or champion(Path.cwd(), load_params(Path("params.yaml")))[1]
 
 
 def _beside_peers(tag: str, arguments: argparse.Namespace) -> list[str]:

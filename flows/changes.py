@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +30,7 @@ def change_params(path: Path, sections: Path | None, settings: list[str]) -> lis
     before = read_params(path)
     document = edit_params(path)
     if sections is not None:
-        for name, value in read_params(sections).items():
-            document[name] = value
+        document.update(_read_sections(sections))
     for setting in settings:
         _set(document, setting)
     text = dump_params(document)
@@ -40,6 +40,30 @@ def change_params(path: Path, sections: Path | None, settings: list[str]) -> lis
     if changed:
         write_text(path, text)
     return changed
+
+
+def _read_sections(path: Path) -> dict[str, Any]:
+    """The sections of a file that `--params` names.
+
+    Raises:
+        ParamsError: there is no such file, or it is not one of sections.
+    """
+    what = "a YAML file whose top-level sections replace those of params.yaml"
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.y*ml")], n=1)
+        meant = f" (did you mean {path.with_name(near[0])}?)" if near else ""
+        raise ParamsError(f"--params {path} does not exist{meant}; name {what}")
+    if path.is_dir():
+        raise ParamsError(f"--params {path} is a folder; name {what}")
+    try:
+        path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        why = "is not text" if isinstance(error, UnicodeDecodeError) else f"cannot be read ({error.strerror})"
+        raise ParamsError(f"--params {path} {why}; name {what}") from error
+    try:
+        return read_params(path)
+    except ParamsError as error:
+        raise ParamsError(f"--params {error}; name {what}") from error
 
 
 def edit_params(path: Path) -> Any:

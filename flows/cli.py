@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -134,7 +133,9 @@ def probe(
 def serve(
     tag: Annotated[str | None, typer.Option(help="A Bento's tag; the champion's if it is not given.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind; serve.host of params.yaml by default.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to bind; serve.port of params.yaml by default.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to bind; serve.port of params.yaml by default.")
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Go over to each new champion, without losing a request.")
     ] = False,
@@ -234,7 +235,9 @@ def schedule() -> None:
 @app.command()
 def approve(version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")]) -> None:
     """Make a version that passed its gates the champion."""
-    _decide(lambda: _approve(version))
+    from flows.deciding import approve
+
+    print(approve(Path.cwd(), version))
 
 
 @app.command()
@@ -242,8 +245,55 @@ def veto(
     version: Annotated[str, typer.Argument(help="Number of a registered version.")],
     reason: Annotated[str, typer.Option(help="Why; kept with the version.")],
 ) -> None:
-    """Refuse a version for good; if it is the champion, the previous one takes its place."""
-    _decide(lambda: _veto(version, reason))
+    """Refuse a version for good; if it is the champion, an older one takes its place."""
+    from flows.deciding import veto
+
+    print(veto(Path.cwd(), version, reason))
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
+    version: Annotated[str | None, typer.Argument(help="Number or alias; the champion before by default.")] = None,
+) -> None:
+    """Return to an older version; what came after it stays back until somebody approves it."""
+    from flows.deciding import roll_back
+
+    print(roll_back(Path.cwd(), version, reason))
+
+
+@app.command()
+def freeze(reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")]) -> None:
+    """Let no version become champion by itself, until `potstill unfreeze`."""
+    from flows.deciding import freeze
+
+    print(freeze(Path.cwd(), reason))
+
+
+@app.command()
+def unfreeze(reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")] = "") -> None:
+    """Let candidates that pass become champion by themselves again."""
+    from flows.deciding import unfreeze
+
+    print(unfreeze(Path.cwd(), reason))
+
+
+@app.command()
+def history(lines: Annotated[int, typer.Option(min=1, help="How many of the newest lines.")] = 20) -> None:
+    """Show the registry's ledger: what was registered, promoted and decided, when and by whom."""
+    from flows.deciding import history
+
+    print(history(Path.cwd(), lines))
+
+
+@app.command()
+def fetch(
+    version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")] = "champion",
+) -> None:
+    """Bring a version's Bento here from the registry; register and promote nothing."""
+    from flows.deciding import fetch
+
+    print(fetch(Path.cwd(), version))
 
 
 @app.command()
@@ -252,32 +302,6 @@ def accept() -> None:
     from flows.status import accept_data
 
     print(accept_data(Path.cwd()))
-
-
-def _decide(decision: Callable[[], str]) -> None:
-    from potstill.processes import hold
-    from tasks.stage import RUN_LOCK
-
-    with hold(Path.cwd() / RUN_LOCK, what="a run"):
-        print(decision())
-
-
-def _approve(version: str) -> str:
-    from potstill.config import load_params
-    from tasks.promote import approve
-
-    params = load_params(Path("params.yaml"))
-    champion = approve(params, Path.cwd(), version)
-    return f"version {champion.version} of {params.project.name} is champion; `potstill serve` serves {champion.bento}"
-
-
-def _veto(version: str, reason: str) -> str:
-    from potstill.config import load_params
-    from potstill.registry.promotion import Registry
-
-    params = load_params(Path("params.yaml"))
-    now = Registry(Path.cwd(), params.project.name).veto(version, reason)
-    return f"version {version} of {params.project.name} is vetoed; champion: {f'version {now}' if now else 'none'}"
 
 
 if __name__ == "__main__":

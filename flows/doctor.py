@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 
 from potstill import environment
-from potstill.processes import usable_cores
+from potstill.errors import ToolError
+from potstill.processes import listen, usable_cores
 
 DISK_GB = 5.0
 
@@ -55,8 +55,8 @@ def _python(workspace: Path) -> Finding:
 
 def _versions(workspace: Path) -> Finding:
     """Installed packages against the lock; those a platform's marker leaves out are not asked for."""
-    from flows.workspace import default_file
     from potstill.errors import ToolError
+    from tasks.stage import default_file
 
     try:
         lock = default_file("requirements.lock").read_text(encoding="utf-8")
@@ -140,13 +140,10 @@ def _port(workspace: Path) -> Finding:
         serve = load_params(workspace / "params.yaml").serve
     except ParamsError:
         return Finding("port", False, "not known", "correct params.yaml")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((serve.host, serve.port))
-        except OSError as error:
-            advice = "free it, change serve.port, or use `potstill serve --port`"
-            return Finding("port", False, f"{serve.host}:{serve.port}: {error.strerror}", advice)
+    try:
+        listen(serve.host, serve.port, advice="end what uses it").close()
+    except ToolError as error:
+        return Finding("port", False, str(error), "or change serve.port, or use `potstill serve --port`")
     return Finding("port", True, f"{serve.host}:{serve.port} is free")
 
 

@@ -20,12 +20,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from flows.serving import champion, present
+from flows.serving import TAKEN, champion, present
 from flows.watching import challenger_folder, challenger_version, watch_service
 from potstill import environment
 from potstill.config import Params, load_params
-from potstill.errors import PackageError, PotstillError, SmokeError, ToolError
-from potstill.processes import die_with_parent
+from potstill.errors import PackageError, PotstillError, SmokeError
+from potstill.processes import die_with_parent, listen
 from potstill.progress import say
 from potstill.serving.keys import FILE_VARIABLE, VARIABLE, entry, new_key
 from potstill.serving.launch import SHADOW_FOLDER
@@ -64,7 +64,7 @@ def follow(workspace: Path, host: str | None, port: int | None, every_seconds: f
     ending = Ending()
     with Looker() as looker:
         roles = looker.ask(roles_of, workspace, params)
-        with _listening(address) as listener:
+        with listen(*address, advice=TAKEN, backlog=BACKLOG) as listener:
             follower = Follower(workspace, params, listener, ending, looker)
             try:
                 follower.go_over(roles)
@@ -389,16 +389,6 @@ def _variables(metrics: Path, key: str, shadow: Path | None) -> dict[str, str]:
         variables[VARIABLE] = ",".join(filter(None, [variables.get(VARIABLE), entry(KEY_NAME, key)]))
     # BentoML's default is one folder for all servers of a user, emptied by each that starts.
     return variables | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
-
-
-def _listening(address: tuple[str, int]) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    try:
-        return socket.create_server(address, family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise ToolError(
-            f"cannot listen on {address[0]} port {address[1]} ({error.strerror}); end what uses it, or give --port"
-        ) from error
 
 
 def _apart(function: Callable[..., T], *arguments: object) -> T:

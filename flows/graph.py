@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -15,34 +17,61 @@ from potstill.errors import BusyError, ToolError
 class Graph:
     """The stages of a workspace's dvc.yaml.
 
+    DVC's files are parsed once, and all stages are compared in one pass; after a stage has run, call `forget`.
+
+    Attributes:
+        order: every stage after those it depends on; in the order of dvc.yaml where the graph leaves a choice.
+
     Raises:
         ToolError: the folder is no workspace, or DVC cannot read it.
     """
 
     def __init__(self, workspace: Path) -> None:
         environment.prepare()
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-
-        logging.getLogger("dvc").setLevel(logging.CRITICAL)
         if not (workspace / "dvc.yaml").exists():
             raise ToolError(f"{workspace} is no workspace: it has no dvc.yaml; `potstill init DIR` makes one")
-        try:
-            self._workspace = workspace.resolve()
+        self._workspace = workspace.resolve()
+        with self._dvc_errors():
+            from dvc.repo import Repo
+
+            logging.getLogger("dvc").setLevel(logging.CRITICAL)
             self._repo: Any = Repo(str(workspace))
-            self.order = self._order()
+            self._stages: dict[str, Any] = {}
+            self._read()
+        self.order = self._order()
+        # Those that differ from dvc.lock; None: to be compared.
+        self._changed: set[str] | None = None
+
+    @contextmanager
+    def _dvc_errors(self) -> Iterator[None]:
+        """Turn what DVC raises into the project's own errors."""
+        from dvc.exceptions import DvcException
+        from dvc.lock import LockError
+
+        try:
+            yield
+        except LockError as error:
+            held = _flat(error).partition(" If there are no processes")[0]
+            raise BusyError(f"DVC is at work in this workspace: {held}; wait for it, then run again") from error
         except DvcException as error:
             raise ToolError(
-                f"DVC cannot use {workspace}: {_flat(error)}; `potstill doctor` says what is missing"
+                f"DVC cannot use {self._workspace}: {_flat(error)}; `potstill doctor` says what is missing"
             ) from error
 
+    def _read(self) -> None:
+        """Parse dvc.yaml and dvc.lock of the workspace; a repository may hold other graphs further down."""
+        from dvc.repo.index import Index
+
+        index = Index.from_file(self._repo, str(self._workspace / "dvc.yaml"))
+        self._stages = {stage.name: stage for stage in index.stages}
+        self._dependencies = {
+            name: [other.name for other in index.graph.successors(stage)] for name, stage in self._stages.items()
+        }
+
     def _order(self) -> list[str]:
-        """Every stage after those it depends on; in the order of dvc.yaml where the graph leaves a choice."""
-        root = str(self._workspace / "dvc.yaml")  # a repository may hold other graphs further down
-        stages = [stage for stage in self._repo.index.stages if not stage.is_data_source and stage.path == root]
-        names = [stage.addressing for stage in stages]
+        names = list(self._stages)
         ordered: list[str] = []
-        sorter = TopologicalSorter({name: self.dependencies(name) for name in names})
+        sorter = TopologicalSorter(self._dependencies)
         sorter.prepare()
         ready = set(sorter.get_ready())
         while ready:
@@ -54,9 +83,7 @@ class Graph:
 
     def dependencies(self, name: str) -> list[str]:
         """The stages whose outs this one uses, by DVC's own reading of dvc.yaml."""
-        graph = self._repo.index.graph
-        stage = next(stage for stage in graph if stage.addressing == name)
-        return [other.addressing for other in graph.successors(stage) if other.path == stage.path]
+        return self._dependencies[name]
 
     def is_stale(self, name: str) -> bool:
         """Whether a stage's deps, params, command or outs differ from dvc.lock.
@@ -64,21 +91,38 @@ class Graph:
         Raises:
             BusyError: a DVC command is at work on the stage's files.
         """
-        from dvc.lock import LockError
-
-        try:
-            return bool(self._repo.status(targets=[name]))
-        except LockError as error:
-            held = _flat(error).partition(" If there are no processes")[0]
-            raise BusyError(f"DVC is at work in this workspace: {held}; wait for it, then run again") from error
+        if self._changed is not None:
+            return name in self._changed
+        with self._dvc_errors():
+            return bool(self._differing([name]))
 
     def stale(self) -> list[str]:
-        """All stages that a run would look at: the stale ones and everything behind them, in order."""
-        found: list[str] = []
+        """All stages that a run would look at: the stale ones and everything that depends on them, in order.
+
+        Raises:
+            BusyError: a DVC command is at work in the workspace.
+        """
+        if self._changed is None:
+            with self._dvc_errors():
+                self._changed = self._differing(self.order)
+        stale: list[str] = []
         for name in self.order:
-            if set(self.dependencies(name)) & set(found) or self.is_stale(name):
-                found.append(name)
-        return found
+            if name in self._changed or set(self._dependencies[name]) & set(stale):
+                stale.append(name)
+        return stale
+
+    def forget(self) -> None:
+        """Parse and compare again at the next question: a stage has run, so dvc.lock and outs are others now."""
+        self._changed = None
+        self._stages = {}
+
+    def _differing(self, names: list[str]) -> set[str]:
+        from dvc.repo import lock_repo
+
+        with lock_repo(self._repo):
+            if not self._stages:
+                self._read()
+            return {name for name in names if self._stages[name].status()}
 
 
 def free_dead_locks(workspace: Path) -> None:

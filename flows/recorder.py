@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from potstill.errors import RegistryError
 from potstill.registry import tracking
 
 RECORDS = Path(".work/records")
@@ -53,16 +52,10 @@ class Recorder:
         """Wait until everything is written.
 
         Raises:
-            RegistryError: MLflow did not take it.
+            StoreError: MLflow did not take it.
         """
         while self._work:
-            try:
-                self._work.pop(0).result()
-            except Exception as error:
-                if not type(error).__module__.startswith("mlflow"):
-                    raise
-                place = tracking.tracking_uri(self._workspace)
-                raise RegistryError(f"MLflow at {place} did not take a run: {' '.join(str(error).split())}") from error
+            self._work.pop(0).result()
 
     @property
     def parent_id(self) -> str | None:

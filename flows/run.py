@@ -20,6 +20,9 @@ from potstill.errors import ApprovalPendingError, GateRefusedError, PotstillErro
 from potstill.processes import hold
 from potstill.progress import say
 from potstill.registry import tracking
+from potstill.registry.steps import VetoedError
+from potstill.registry.store import patient
+from potstill.registry.stored import clean_scratch
 from tasks.codefile import refresh_code_file
 from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK, WORK, is_online, load_stage
 
@@ -48,6 +51,8 @@ class Run:
     recorder: Recorder
     times: dict[str, Times] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    # Whether this run has registered a version, for which its evidence was logged.
+    registered: bool = False
 
     # --- stages ---
 
@@ -83,6 +88,7 @@ class Run:
         finally:
             work = sum(read_json(timing)["work"].values()) if timing.exists() else 0.0
             self.times[name] = Times(time.monotonic() - start, work)
+            self.graph.forget()
             self.recorder.collect()
         return "run" if timing.exists() else "taken from the cache"
 
@@ -94,6 +100,10 @@ class Run:
         for sentence in registry.reconcile():
             say(sentence)
         champion = registry.champion()
+        held_back = self.held_back()
+        if held_back is not None:
+            say(held_back)
+            return True
         return champion is not None and self.settled(champion) == champion
 
     def outs(self) -> dict[str, str]:
@@ -128,15 +138,32 @@ class Run:
 
         return settled(self.params, self.workspace, champion)
 
+    def champion_sentence(self) -> str:
+        """Which version is champion."""
+        champion = self.registry().champion()
+        name = self.params.project.name
+        return f"version {champion.version} of {name} is the champion" if champion else f"{name} has no champion"
+
+    def held_back(self) -> str | None:
+        """Why the candidate is not promoted although it passed, in a sentence: a person took it back."""
+        from tasks.register import held_back
+
+        return held_back(self.params, self.workspace)
+
     def close(self, status: str) -> None:
-        """End the pipeline's MLflow run, if anything was done, with its evidence."""
+        """End the pipeline's MLflow run, if anything was done, with its evidence.
+
+        A run that has registered a version has done what it was for, however it ends.
+        """
         from tasks.register import METRICS, log_evidence
 
         metrics = {f"seconds.{name}": times.wall for name, times in self.times.items()}
         parent = self.recorder.parent_id
         if parent is not None:
             self.recorder.wait()
-            if status == "FINISHED" and (self.workspace / METRICS).exists():
+            if self.registered:
+                status = "FINISHED"
+            elif status == "FINISHED" and (self.workspace / METRICS).exists():
                 log_evidence(self.workspace, parent)
         self.recorder.close(status, metrics, self.outs() if parent is not None else {}, self.facts)
 
@@ -159,11 +186,12 @@ def open_run(workspace: Path) -> Iterator[Run]:
         return
     params = load_params(workspace / "params.yaml")
     environment.prepare(online=is_online(params))
-    with hold(workspace / RUN_LOCK, what="a run"):
+    with hold(workspace / RUN_LOCK, what="a run"), patient():
         _write_sources(workspace, params)
         if (changed := refresh_code_file(workspace)) is not None:
             say(changed)
         free_dead_locks(workspace)
+        clean_scratch(workspace)
         recorder = Recorder(workspace, params.project.name, _flat(params))
         run = _open = Run(workspace, params, Graph(workspace), recorder)
         status = "KILLED"
@@ -171,7 +199,7 @@ def open_run(workspace: Path) -> Iterator[Run]:
             recorder.catch_up()
             yield run
             status = "FINISHED"
-        except (GateRefusedError, ApprovalPendingError):
+        except (GateRefusedError, ApprovalPendingError, VetoedError):
             status = "FINISHED"
             raise
         except Exception:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import server
 from potstill.artifacts import read_json
-from potstill.errors import ApprovalPendingError, GateRefusedError
+from potstill.errors import BusyError, PotstillError
 from potstill.progress import say
 from tasks.stage import RUN_LOCK
 
@@ -40,18 +40,18 @@ def execute(workspace: Path, params_file: Path | None, settings: list[str]) -> N
     from flows.run import open_run
 
     with open_run(workspace) as run:
-        verdict = None
+        decision = None
         if run.is_current():
             _say_current(run)
         else:
-            verdict = _flow()
+            decision = _flow()
         _report(run, time.time() - started)
-    if verdict is not None:
-        raise verdict
+    if decision is not None:
+        raise decision
 
 
-def _flow() -> GateRefusedError | ApprovalPendingError | None:
-    """Run the flow; a decision about the candidate is an outcome to report like any other."""
+def _flow() -> PotstillError | None:
+    """Run the flow; gives the decision about the candidate that ended it, an outcome to report like any other."""
     from flows.reproduce import load_ahead
 
     load_ahead()
@@ -59,11 +59,10 @@ def _flow() -> GateRefusedError | ApprovalPendingError | None:
         from flows.pipeline import potstill
 
         api.wait_ready()
-        try:
-            potstill()
-        except (GateRefusedError, ApprovalPendingError) as decision:
-            return decision
-    return None
+        decision: PotstillError | None = potstill()  # type: ignore[assignment]  # a returned state's data
+    if isinstance(decision, BusyError):  # nothing was decided
+        raise decision
+    return decision
 
 
 def _say_current(run: Run) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +12,8 @@ from zoneinfo import ZoneInfo
 from flows import server
 from potstill.config import Schedule as When
 from potstill.config import load_params
-from potstill.errors import ParamsError, ToolError
-from potstill.processes import stop
+from potstill.errors import ParamsError
+from potstill.processes import listen, stop
 from potstill.progress import say
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ def serve_schedule(workspace: Path, interval_seconds: float | None = None) -> No
     params = load_params(workspace / "params.yaml")
     due = _due(params.schedule, interval_seconds)
     with _server() as api:
+        from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.types.entrypoint import EntrypointType
 
         from flows.pipeline import potstill
@@ -53,6 +53,9 @@ def serve_schedule(workspace: Path, interval_seconds: float | None = None) -> No
             entrypoint_type=EntrypointType.MODULE_PATH,
             print_starting_message=False,
             limit=1,
+            # `limit` is about this process; this is about every scheduler of the deployment. Whoever comes too late is
+            # cancelled: the run that goes on does its work.
+            global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
         )
 
 
@@ -92,11 +95,5 @@ def _server() -> Iterator[server.Api]:
 
 
 def _refuse_taken_port() -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", PORT))
-        except OSError:
-            raise ToolError(
-                f"port {PORT} is taken; if that is a Prefect server, set PREFECT_API_URL=http://127.0.0.1:{PORT}/api"
-            ) from None
+    advice = f"if that is a Prefect server, set PREFECT_API_URL=http://127.0.0.1:{PORT}/api"
+    listen("127.0.0.1", PORT, advice=advice).close()

@@ -6,11 +6,15 @@ import os
 import sys
 from pathlib import Path
 
-from flows.champions import find_champion, no_champion
+from flows.champions import find_champion
 from flows.watching import shadow_service, watch_service
 from potstill.config import Params, load_params
 from potstill.errors import PackageError
+from potstill.processes import listen
 from potstill.serving.launch import bento_path, serve_command
+
+# What to do where a service cannot listen on its port.
+TAKEN = "end what uses it, or give --port"
 
 
 def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) -> None:
@@ -25,13 +29,16 @@ def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) 
     Raises:
         RegistryError: there is no champion.
         PackageError: the Bento is not in BentoML's store.
+        ToolError: the port is taken.
     """
     params = load_params(workspace / "params.yaml")
-    tag = tag or champion_tag(workspace, params)
+    tag = tag or champion(workspace, params)[1]
     present(tag)
     watch_service(workspace, params)
     shadow_service(workspace, params)
-    command = serve_command(tag, host or params.serve.host, params.serve.port if port is None else port)
+    address = (host or params.serve.host, params.serve.port if port is None else port)
+    listen(*address, advice=TAKEN).close()  # BentoML would end with the tracebacks of all its processes
+    command = serve_command(tag, *address)
     sys.stdout.flush()
     os.execv(command[0], command)
 
@@ -44,22 +51,25 @@ def present(tag: str) -> Path:
     """
     path = bento_path(tag)
     if not path.exists():
-        raise PackageError(f"Bento {tag} is not in the store ({path}); `potstill run` builds the champion's")
+        raise PackageError(
+            f"Bento {tag} is not in the store ({path}); `potstill fetch` brings the champion's, `bentoml list` shows "
+            "those there are"
+        )
     return path
 
 
-def champion_tag(workspace: Path, params: Params) -> str:
-    """The tag of the champion's Bento; see `champion`."""
-    return champion(workspace, params)[1]
-
-
 def champion(workspace: Path, params: Params) -> tuple[str, str]:
-    """The champion's version and the tag of its Bento.
+    """The champion's version and the tag of its Bento, which is fetched from the registry if it is not here.
 
     Raises:
-        RegistryError: there is no champion, or it has no Bento.
+        RegistryError: there is no champion, or its Bento is not with the registry.
+        ChecksumError: the registry's bytes are not those that were registered.
     """
-    found = find_champion(workspace, params)
-    if found.bento is None:
-        raise no_champion(params)
-    return found.version, found.bento
+    from potstill.registry.promotion import Registry
+    from tasks.package import fetch
+
+    version = find_champion(workspace, params)
+    tag = Registry(workspace, params.project.name).bento_of(version)
+    if not bento_path(tag).exists():
+        fetch(params, workspace, version.version)
+    return version.version, tag

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def show(workspace: Path, *, as_json: bool) -> None:
     for alias in ALIASES:
         version = facts["versions"][alias]
         print(f"{alias:<11} {'version ' + version['version'] + ', Bento ' + version['bento'] if version else 'none'}")
+    if facts["frozen"]:
+        print(f"{'frozen':<11} {facts['frozen']}")
     print(f"{'gate':<11} {facts['gate'] or 'not judged yet'}")
     print(f"{'report':<11} {facts['report'] or 'none yet'}")
 
@@ -34,29 +37,35 @@ def show(workspace: Path, *, as_json: bool) -> None:
 def collect(workspace: Path) -> dict[str, Any]:
     """The facts as plain values."""
     params = load_params(workspace / "params.yaml")
-    graph = Graph(workspace)
-    stale = set(graph.stale())
+    # Most of the time goes into loading DVC and MLflow, so each loads in a process of its own.
+    with ProcessPoolExecutor(max_workers=1) as registry:
+        reading = registry.submit(_versions, workspace, params)
+        graph = Graph(workspace)
+        stale = set(graph.stale())
+        versions, frozen = reading.result()
     verdict = read_json(workspace / GATE) if (workspace / GATE).exists() else None
-    versions = _versions(workspace, params)
     return {
         "project": params.project.name,
         "stages": {name: "stale" if name in stale else "current" for name in graph.order},
         "versions": versions,
+        "frozen": frozen,
         "bento": versions["champion"]["bento"] if versions["champion"] else None,
         "gate": verdict["sentence"] if verdict else None,
         "report": str(REPORT) if (workspace / REPORT).exists() else None,
     }
 
 
-def _versions(workspace: Path, params: Params) -> dict[str, dict[str, Any] | None]:
+def _versions(workspace: Path, params: Params) -> tuple[dict[str, dict[str, Any] | None], str | None]:
+    """The version of each alias, and the line of the ledger that froze promotion, if it is frozen."""
     from potstill.registry import tracking
 
     if not tracking.has_store(workspace):
-        return dict.fromkeys(ALIASES)
+        return dict.fromkeys(ALIASES), None
     from potstill.registry.promotion import Registry, facts_of
 
     registry = Registry(workspace, params.project.name)
-    return {alias: facts_of(registry.by_alias(alias)) for alias in ALIASES}
+    frozen = registry.history().frozen
+    return {alias: facts_of(registry.by_alias(alias)) for alias in ALIASES}, frozen.sentence if frozen else None
 
 
 def accept_data(workspace: Path) -> str:

@@ -18,7 +18,7 @@ from potstill.artifacts import write_json, write_text
 from potstill.config import Pretrain, parse_params
 from potstill.errors import EmptyDataError, FetchError, ParamsError, ToolError
 from tasks.codefile import CODE_FILE, write_code_file
-from tasks.stage import CODE
+from tasks.stage import default_file
 
 CODE_ROOMS = ("potstill", "tasks", "flows", "requirements.lock")
 _IGNORED = [".work/", "/mlflow.db*", "/mlartifacts/", "/mlruns/", "/reports/", "/watch/"]
@@ -30,18 +30,6 @@ A Potstill workspace: `params.yaml` says what is distilled from what, `dvc.yaml`
     potstill status    # stages, champion, challenger
     potstill serve     # the champion
 """
-
-
-def default_file(name: str) -> Path:
-    """A file that comes with Potstill: beside the code, or where an installed package has it.
-
-    Raises:
-        ToolError: the installation lacks it.
-    """
-    for place in (CODE, Path(sys.prefix) / "share" / "potstill"):
-        if (place / name).exists():
-            return place / name
-    raise ToolError(f"this installation of Potstill lacks {name}; install it again")
 
 
 def create(folder: Path, data: Path, text: str, label: str, teacher: str | None) -> None:

@@ -6,7 +6,6 @@ DVC, MLflow and BentoML do not notice a flipped bit; the manifests do. A manifes
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -16,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from potstill.errors import ChecksumError, DiskFullError
+from potstill.causes import full_disk
+from potstill.errors import ChecksumError
 
 MANIFEST = "manifest.json"
 
@@ -102,16 +102,17 @@ def verify(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space left" into one sentence."""
+    """Turn "no space left", whichever library says it, into one sentence.
+
+    Raises:
+        DiskFullError: the disk is full or a quota is used up.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if (full := full_disk(error, path)) is None:
             raise
-        raise DiskFullError(
-            f"no space left while writing {path}; free some space on that disk and run again, "
-            "what was finished before is kept"
-        ) from error
+        raise full from error
 
 
 @contextmanager

@@ -1369,6 +1369,8 @@ def read_params(path: Path) -> dict[str, Any]:
         raise ParamsError(f"{path} does not exist; make one with `potstill init`") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:  # a folder, or no permission
+        raise ParamsError(f"{path} cannot be read ({error.strerror}); it has to be a YAML file") from error
     if not isinstance(value, dict):
         raise ParamsError(f"{path} must be a mapping of sections ({', '.join(_fields(Params))})")
     return value

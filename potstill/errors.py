@@ -19,7 +19,7 @@ class ParamsError(PotstillError):
 
 
 class BusyError(PotstillError):
-    """Another run holds the workspace."""
+    """Another run holds the workspace, or another process changes the registry."""
 
     exit_code = 4
 
@@ -43,7 +43,7 @@ class GateRefusedError(PotstillError):
 
 
 class ApprovalPendingError(PotstillError):
-    """The candidate passed and is registered as challenger; a person has to approve it."""
+    """The candidate passed and is registered; a person has to approve it, or has frozen promotion."""
 
     exit_code = 8
 
@@ -196,6 +196,12 @@ class SmokeError(PotstillError):
     """The built Bento did not start or did not answer as evaluated."""
 
     exit_code = 52
+
+
+class StoreError(PotstillError):
+    """MLflow's store is away, does not answer, or refuses the user."""
+
+    exit_code = 53
 
 
 class DriftError(PotstillError):

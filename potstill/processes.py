@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from potstill.errors import BusyError, TimeLimitError
+from potstill.errors import BusyError, TimeLimitError, ToolError
 
 _PR_SET_PDEATHSIG = 1
 
@@ -110,6 +110,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listen(host: str, port: int, *, advice: str, backlog: int = 1) -> socket.socket:
+    """A socket that listens there; port 0: on a free one.
+
+    Raises:
+        ToolError: another process listens there, or it is no address of this machine; the sentence ends with `advice`.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=backlog)
+    except OSError as error:
+        raise ToolError(f"cannot listen on {host} port {port} ({error.strerror}); {advice}") from error
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from potstill.config import Params, load_params
 from potstill.errors import ChecksumError, PackageError, PotstillError
 from potstill.processes import run
 from potstill.progress import say
+from potstill.registry.stored import scratch_folder
 from potstill.registry.tracking import git_tags
 from potstill.serving.launch import bento_path, own_variables
 from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, seal, verify_seal
@@ -63,31 +65,71 @@ def package(params: Params, workspace: Path) -> Packaged:
     path = bento_path(tag)
     if not _intact(path):
         shutil.rmtree(path, ignore_errors=True)
-        _build(staged, version, workspace / WORK / "logs" / "package.txt")
+        _build(staged, version, workspace)
         seal(path)
         verify_seal(path)
     return Packaged(tag, path, candidate)
 
 
-def _stage(workspace: Path, folder: Path) -> None:
-    """Copy what bentofile.yaml names; the code from where Potstill is installed: a workspace need not hold it."""
+def fetch(params: Params, workspace: Path, version: str) -> Packaged:
+    """Bring a version's Bento into BentoML's store from the registry, byte for byte the one that was packaged.
+
+    Nothing is registered or promoted. A Bento that is in the store, whole, is left as it is.
+
+    Args:
+        params: the whole of params.yaml.
+        workspace: the workspace.
+        version: number or alias.
+
+    Raises:
+        RegistryError: there is no such version, or its Bento is not with the registry.
+        ChecksumError: the registry's bytes are not those that were registered.
+    """
+    from potstill.registry.promotion import Registry
+
+    registry = Registry(workspace, params.project.name)
+    wanted = registry.get(version)
+    tag = registry.bento_of(wanted)
+    path = bento_path(tag)
+    if not _intact(path):
+        registry.fetch_bento(wanted, path)
+        verify_seal(path)
+    return Packaged(tag, path, wanted.candidate)
+
+
+def included(workspace: Path) -> Iterator[tuple[str, dict[str, Path]]]:
+    """Each pattern of bentofile.yaml with the files that it names now: path in the Bento -> file.
+
+    Code is taken from where Potstill is installed: a workspace need not hold it. What packaging writes itself is left
+    out.
+
+    Raises:
+        PackageError: bentofile.yaml is missing or cannot be read.
+    """
     bentofile = workspace / BENTOFILE
     try:
         patterns = [str(pattern).lstrip("/") for pattern in yaml.safe_load(bentofile.read_bytes())["include"]]
     except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         raise PackageError(f"{bentofile} is missing or has no `include` list; take it from `potstill init`") from error
-    shutil.copyfile(bentofile, folder / BENTOFILE)
     for pattern in patterns:
-        if pattern in (SETTINGS, "params.yaml"):  # this file takes the place of params.yaml
+        if pattern in (SETTINGS, "params.yaml"):  # the settings take the place of params.yaml
             continue
         root = CODE if pattern.startswith("potstill/") else workspace
-        found = [path for path in sorted(root.glob(pattern)) if path.is_file()]
-        if not found:
-            raise PackageError(f"{bentofile} includes {pattern!r}, but there is no such file in {root}")
-        for path in found:
-            target = folder / path.relative_to(root)
+        files = [path for path in sorted(root.glob(pattern)) if path.is_file()]
+        yield pattern, {path.relative_to(root).as_posix(): path for path in files}
+
+
+def _stage(workspace: Path, folder: Path) -> None:
+    """Copy what bentofile.yaml names."""
+    for pattern, files in included(workspace):
+        if not files:
+            root = CODE if pattern.startswith("potstill/") else workspace
+            raise PackageError(f"{BENTOFILE} includes {pattern!r}, but there is no such file in {root}")
+        for name, path in files.items():
+            target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+    shutil.copyfile(workspace / BENTOFILE, folder / BENTOFILE)
 
 
 def _version(staged: Path, settings: Settings) -> str:
@@ -103,18 +145,21 @@ def _intact(bento: Path) -> bool:
     try:
         verify_seal(bento)
     except ChecksumError:
-        say(f"package: {bento} is incomplete or altered and is built anew")
+        say(f"package: {bento} is incomplete or altered and is made anew")
         return False
     return True
 
 
-def _build(staged: Path, version: str, log: Path) -> None:
+def _build(staged: Path, version: str, workspace: Path) -> None:
+    log = workspace / WORK / "logs" / "package.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     # Named by -f, or BentoML refuses it: it looks for a bentofile in no folder below a hidden one.
     command = [sys.executable, "-m", "bentoml", "build", "-f", BENTOFILE, "--version", version, "."]
-    with log.open("wb") as output:
+    # What a build that is killed leaves in its temporary folder, the next run removes.
+    with log.open("wb") as output, scratch_folder(workspace) as scratch:
+        variables = {**own_variables(), "TMPDIR": str(scratch.resolve())}
         status = run(
-            command, cwd=staged, environment=own_variables(), limit_seconds=BUILD_SECONDS, stdout=output, stderr=output
+            command, cwd=staged, environment=variables, limit_seconds=BUILD_SECONDS, stdout=output, stderr=output
         )
     if status != 0:
         lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]

@@ -19,7 +19,7 @@ def promote(params: Params, workspace: Path, version: str, *, expected: str | No
         expected: number of the champion its gate compared it with; None for none.
 
     Raises:
-        ApprovalPendingError: the policy is `person`; the version waits as challenger.
+        ApprovalPendingError: the policy is `person`, or a person froze promotion or took the version back.
         RegistryError: the champion has changed meanwhile, or the version may not become one.
         ChecksumError: the version's bytes are not those it was registered with.
     """
@@ -37,10 +37,8 @@ def approve(params: Params, workspace: Path, version: str) -> Version:
     """A person's decision: make a version that passed its gates the champion.
 
     Raises:
-        RegistryError: there is no such version, it was vetoed, or the evidence it carries is not a passed gate.
+        RegistryError: there is no such version, it was vetoed, the evidence it carries is not a passed gate or not what
+            was judged, or it cannot be served.
         ChecksumError: its bytes are not those it was registered with.
     """
-    registry = Registry(workspace, params.project.name)
-    number = registry.get(version).version
-    champion = registry.by_alias(CHAMPION)
-    return registry.promote(number, expected=champion.version if champion else None)
+    return Registry(workspace, params.project.name).approve(version)

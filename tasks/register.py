@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -16,7 +15,9 @@ from potstill.artifacts import MANIFEST, canonical_json, read_json, sha256_file,
 from potstill.config import Params
 from potstill.registry import promotion, tracking
 from potstill.registry.promotion import Registry, Version, candidate_sum
-from potstill.serving.launch import bento_path
+from potstill.registry.steps import refuse_vetoed
+from potstill.registry.stored import pack_bento, scratch_folder
+from tasks.package import BENTOFILE, included
 
 if TYPE_CHECKING:
     from potstill.evaluation.gates import Verdict
@@ -32,13 +33,15 @@ DATASETS = ("data/raw", "data/prepared", "data/tokens")
 
 def settled_sum(params: Params, workspace: Path) -> str:
     """Everything that decided about the candidate and went into its Bento: the same sum, the same outcome."""
-    service = sorted((Path(promotion.__file__).parent.parent / "serving").rglob("*.py"))
+    packed = {name: path for _, files in included(workspace) for name, path in files.items()}
     return sha256_value(
         {
-            "candidate": candidate_sum(workspace / SERVING),
+            "candidate": candidate_sum(workspace / SERVING),  # stands for the files of the model
             "metrics": sha256_file(workspace / METRICS),
-            "bentofile": sha256_file(workspace / "bentofile.yaml"),
-            "service": [sha256_file(path) for path in service],
+            "bentofile": sha256_file(workspace / BENTOFILE),
+            "packed": {
+                name: sha256_file(path) for name, path in packed.items() if not path.is_relative_to(workspace / SERVING)
+            },
             **{name: params.section(name).model_dump(mode="json") for name in ("gate", "serve", "smoke", "watch")},
         }
     )
@@ -55,14 +58,21 @@ def settled(params: Params, workspace: Path, champion: Version | None) -> Versio
     Raises:
         RegistryError: the candidate was vetoed.
     """
-    known = Registry(workspace, params.project.name).by_candidate(candidate_sum(workspace / SERVING))
+    registry = Registry(workspace, params.project.name)
+    known = registry.by_candidate(candidate_sum(workspace / SERVING))
     if known is None:
         return None
-    promotion.refuse_vetoed(known, params.project.name)
-    judged = known == champion or known.tags.get(promotion.AGAINST) == against(champion)
-    same = known.tags.get(promotion.SETTLED) == settled_sum(params, workspace)
-    there = _verdict_is_of_candidate(workspace) and known.bento is not None and bento_path(known.bento).exists()
-    return known if judged and same and there else None
+    history = registry.history()
+    refuse_vetoed(known, params.project.name, history)
+    facts = history.registered.get(known.version, {})
+    judged = known == champion or facts.get("against") == against(champion)
+    same = facts.get("settled") == settled_sum(params, workspace)
+    return known if judged and same and facts.get("seal") and _verdict_is_of_candidate(workspace) else None
+
+
+def held_back(params: Params, workspace: Path) -> str | None:
+    """Why the candidate in `data/serving` is not promoted although it passed: a person took it back. Else None."""
+    return Registry(workspace, params.project.name).held_back(candidate_sum(workspace / SERVING))
 
 
 def _verdict_is_of_candidate(workspace: Path) -> bool:
@@ -81,6 +91,8 @@ def register(
 ) -> Version:
     """Register the candidate in `data/serving` as `challenger`; one that is registered already is not registered twice.
 
+    The run's evidence is logged first: no version is without it, whenever a run is cut off.
+
     Args:
         params: the whole of params.yaml.
         workspace: the workspace.
@@ -95,12 +107,15 @@ def register(
         BusyError: another process is changing the registry.
     """
     verify(workspace / SERVING)
-    with tempfile.TemporaryDirectory() as scratch:
-        model = Path(scratch) / "model"
+    log_evidence(workspace, run_id)
+    with scratch_folder(workspace) as scratch:
+        model, extras = scratch / "model", scratch / "extras"
         _save_model(workspace / SERVING, model)
         version = Registry(workspace, params.project.name).register(
             candidate=candidate_sum(workspace / SERVING),
             model=model,
+            extras=extras,
+            seal=pack_bento(packaged.path, extras),
             experiment=tracking.experiment_id(workspace, params.project.name),
             run_id=run_id,
             tags={

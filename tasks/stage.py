@@ -6,6 +6,7 @@ the inputs, holds the workspace's lock, turns every user error into one sentence
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import os
@@ -26,7 +27,7 @@ import yaml
 from potstill import environment
 from potstill.artifacts import MANIFEST, disk_errors, file_sums, sha256_file, sha256_value, verify, write_json
 from potstill.config import Params, Project, Strict, load_params
-from potstill.errors import INTERRUPTED, ChecksumError, ParamsError, PotstillError
+from potstill.errors import INTERRUPTED, ChecksumError, ParamsError, PotstillError, ToolError
 from potstill.processes import die_with_parent, hold
 from potstill.progress import say
 from tasks import torchrun
@@ -35,6 +36,9 @@ CODE = Path(__file__).resolve().parent.parent
 WORK = Path(".work")
 RUN_LOCK = WORK / "run.lock"
 FAILURE = WORK / "failure.json"
+IN_PARAMS = "in params.yaml"
+# Changed inputs that a message names.
+SHOWN = 5
 # Set by the flow for the stages it runs; its value is the pid that holds the run lock.
 INSIDE_RUN = "POTSTILL_RUN"
 PARENT_RUN = "POTSTILL_MLFLOW_PARENT"
@@ -65,6 +69,8 @@ class Stage:
     _clock: dict[str, float] = field(default_factory=dict)
     # Told every dev score of a training run in the stage (`potstill search`).
     watch: Callable[[float], None] | None = None
+    # The modules it imports, as dvc.yaml lists them; none where `code.yaml` stands for the installed ones.
+    code: tuple[str, ...] = ()
 
     @property
     def project(self) -> Project:
@@ -77,12 +83,17 @@ class Stage:
 
     @cached_property
     def key(self) -> str:
-        """Hash of deps, params, lock file and code tree: names the stage's checkpoints."""
+        """Hash of deps, params, lock file and the stage's own code: names the stage's checkpoints."""
         deps = {name: _sums(path) for name, path in self.deps.items()}
         params = {name: section.model_dump(mode="json") for name, section in self.sections.items()}
         lock = CODE / "requirements.lock"
         lock_sum = sha256_file(lock) if lock.exists() else None
-        return sha256_value({"deps": deps, "params": params, "lock": lock_sum, "code": code_sum()})[:32]
+        return sha256_value({"deps": deps, "params": params, "lock": lock_sum, "code": self.code_sums()})[:32]
+
+    def code_sums(self) -> dict[str, str | None]:
+        """Module -> hash, of the modules that the stage imports, lazily or not; None for one that is missing now."""
+        modules = self.code or _installed_code(self.name)
+        return {module: _file_sum(CODE / module) or _file_sum(Path(module)) for module in modules}
 
     @property
     def checkpoints(self) -> Path:
@@ -108,14 +119,44 @@ def code_sum() -> str:
 def load_stage(name: str, params: Params) -> Stage:
     """The stage as dvc.yaml declares it. Keys of `deps` and `outs` are the paths' last parts without suffix."""
     declared = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
-    data = [
-        path
-        for path in map(_path, declared.get("deps", []))
-        if not path.endswith(".py") and path.split("/")[0] != "potstill"
-    ]
+    deps = [_path(item) for item in declared.get("deps", [])]
+    data = [path for path in deps if not _is_code(path)]
     outs = [_path(item) for kind in ("outs", "metrics", "plots") for item in declared.get(kind, [])]
     sections = {section: params.section(section) for section in declared["params"] if isinstance(section, str)}
-    return Stage(name, sections, {Path(p).stem: Path(p) for p in data}, {Path(p).stem: Path(p) for p in outs})
+    return Stage(
+        name,
+        sections,
+        {Path(path).stem: Path(path) for path in data},
+        {Path(path).stem: Path(path) for path in outs},
+        code=tuple(path for path in deps if _is_code(path)),
+    )
+
+
+def _is_code(path: str) -> bool:
+    return path.endswith(".py") or path.split("/")[0] == "potstill"
+
+
+@functools.cache
+def _installed_code(name: str) -> tuple[str, ...]:
+    """The modules of a stage by the graph that comes with the installed Potstill."""
+    stages = yaml.safe_load(default_file("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return tuple(path for path in map(_path, stages.get(name, {}).get("deps", [])) if _is_code(path))
+
+
+def _file_sum(path: Path) -> str | None:
+    return sha256_file(path) if path.is_file() else None
+
+
+def default_file(name: str) -> Path:
+    """A file that comes with Potstill: next to the code, or where an installed package has it.
+
+    Raises:
+        ToolError: the installation lacks it.
+    """
+    for folder in (CODE, Path(sys.prefix) / "share" / "potstill"):
+        if (folder / name).exists():
+            return folder / name
+    raise ToolError(f"this installation of Potstill lacks {name}; install it again")
 
 
 def main(function: Callable[[Stage], Result], *, shared: bool = False) -> None:
@@ -185,12 +226,10 @@ def _run(name: str, function: Callable[[Stage], Result], *, shared: bool) -> Non
         before = _inputs(stage)
         with disk_errors(Path.cwd()):
             result = function(stage)
-            if _inputs(stage) != before:
+            if changed := _differences(before, _inputs(stage)):
                 for out in stage.outs.values():
                     shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
-                raise ChecksumError(
-                    f"code, params or data of {name} changed while it ran, so its outs were removed; run again"
-                )
+                raise ChecksumError(f"{changed} changed while {name} ran, so its outs were removed; run again")
             seconds = time.monotonic() - start
             _log(stage, result, seconds)
             timing = {"seconds": time.monotonic() - start, "work": stage._clock}
@@ -257,22 +296,39 @@ def _sums(path: Path) -> Any:
     return sha256_file(path)
 
 
-def _inputs(stage: Stage) -> Any:
+def _inputs(stage: Stage) -> dict[str, Any]:
+    """What the stage's outs follow from: key of params.yaml, module or file -> its value, hash or stamp."""
     try:
         params = load_params(Path("params.yaml"))
-        sections = {name: params.section(name).model_dump(mode="json") for name in stage.sections}
-    except ParamsError:
-        sections = {}
-    return sections, code_sum(), {name: _stamp(path) for name, path in stage.deps.items()}
+        inputs: dict[str, Any] = {
+            f"{section}.{key} {IN_PARAMS}": value
+            for section in stage.sections
+            for key, value in params.section(section).model_dump(mode="json").items()
+        }
+    except ParamsError as error:
+        inputs = {"params.yaml": str(error)}
+    inputs |= stage.code_sums()
+    for dep in stage.deps.values():
+        inputs |= _stamps(dep)
+    return inputs
 
 
-def _stamp(path: Path) -> list[tuple[str, int, int]]:
-    """Size and change time of each file: cheap, and enough to see an edit within one run."""
+def _stamps(path: Path) -> dict[str, tuple[int, int]]:
+    """File -> size and change time: cheap, and enough to see an edit within one run."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()}
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The inputs that are not what they were, in words; empty where all are."""
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if "params.yaml" in names:  # which cannot be read now, so none of its keys is known
+        names = [name for name in names if not name.endswith(IN_PARAMS)]
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _log(stage: Stage, result: Result, seconds: float) -> None:
+    from potstill.registry.store import patient
     from potstill.registry.tracking import log_stage
 
     params = {
@@ -280,13 +336,14 @@ def _log(stage: Stage, result: Result, seconds: float) -> None:
         for section, values in stage.sections.items()
         for key, value in values.model_dump(mode="json").items()
     }
-    log_stage(
-        project=stage.project.name,
-        stage=stage.name,
-        parent=os.environ.get(PARENT_RUN),
-        params=params,
-        metrics={**result.metrics, "seconds": seconds, **{f"seconds_{k}": v for k, v in stage._clock.items()}},
-        history=result.history,
-        datasets=result.datasets,
-        outs={name: _sums(path) for name, path in stage.outs.items() if path.is_dir()},
-    )
+    with patient():
+        log_stage(
+            project=stage.project.name,
+            stage=stage.name,
+            parent=os.environ.get(PARENT_RUN),
+            params=params,
+            metrics={**result.metrics, "seconds": seconds, **{f"seconds_{k}": v for k, v in stage._clock.items()}},
+            history=result.history,
+            datasets=result.datasets,
+            outs={name: _sums(path) for name, path in stage.outs.items() if path.is_dir()},
+        )

@@ -13,6 +13,8 @@ from potstill.evaluation.gates import Check, Verdict
 from potstill.processes import hold
 from potstill.registry import tracking
 from potstill.registry.promotion import CANDIDATE, GATE, SERVING, Registry, Version, candidate_sum
+from potstill.registry.stored import pack_bento
+from potstill.serving.launch import bento_path
 from tasks.package import Packaged
 from tasks.register import register
 from tests.conftest import CACHE
@@ -47,17 +49,27 @@ def model_folder(folder: Path, content: str) -> Path:
     return folder
 
 
+def write_bento(folder: Path, serving: Path) -> Path:
+    """What stands for a sealed Bento of a serving folder, where no test serves it."""
+    shutil.copytree(serving, folder / "src/data/serving")
+    (folder / "bento.yaml").write_text(f"name: toy\nversion: {folder.name}\n", encoding="utf-8")
+    write_manifest(folder)
+    return folder
+
+
 def add_version(registry: Registry, content: str, *, evidence: str = PASSED, bento: str = "potstill-x:1") -> Version:
     """Register a candidate with these bytes."""
     model = model_folder(registry.workspace / "models" / content, content)
     experiment = tracking.experiment_id(registry.workspace, registry.name)
     run = tracking.start_parent(registry.workspace, registry.name, {}, [])
+    packed = write_bento(registry.workspace / "models/bentos" / bento.partition(":")[2], model / SERVING)
     version = registry.register(
-        candidate=candidate_sum(model / SERVING), model=model, experiment=experiment, run_id=run,
+        candidate=candidate_sum(model / SERVING), model=model, extras=registry.workspace / "models/extras",
+        seal=pack_bento(packed, registry.workspace / "models/extras"), experiment=experiment, run_id=run,
         tags={GATE: evidence, "potstill.bento": bento}, description="",
     )  # fmt: skip
     tracking.end_parent(registry.workspace, run, "FINISHED", metrics={}, tags={})
-    shutil.rmtree(model)
+    shutil.rmtree(registry.workspace / "models")
     assert version.tags[CANDIDATE] == version.candidate
     return version
 
@@ -66,4 +78,4 @@ def register_candidate(params: Params, workspace: Path) -> Version:
     """Register the candidate of a toy workspace as one that passed its gates."""
     verdict = Verdict((Check("scored", 0.9, None, True, "the candidate was scored"),))
     run = tracking.start_parent(workspace, params.project.name, {}, [])
-    return register(params, workspace, verdict, Packaged(BENTO_TAG, workspace, "c"), run, None)
+    return register(params, workspace, verdict, Packaged(BENTO_TAG, bento_path(BENTO_TAG), "c"), run, None)

@@ -70,7 +70,8 @@ def read_labels(path: Path, task: TaskKind) -> dict[Key, Any]:
         LabelError: a label is none of that task.
     """
     if not path.is_file():
-        raise FetchError(f"{path} does not exist; name a CSV, TSV, JSONL or Parquet file with labels")
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise FetchError(f"{path} {state}; name a CSV, TSV, JSONL or Parquet file with labels")
     if path.suffix.lower() not in SUFFIXES:
         raise FormatError(f"{path.name}: the suffix names no known format ({', '.join(SUFFIXES)})")
     table = read_file(path, SUFFIXES[path.suffix.lower()])

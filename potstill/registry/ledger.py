@@ -1,113 +1,181 @@
 """The promotion ledger: every step towards the champion is written down before it is taken.
 
-`mlartifacts/ledger.jsonl`, beside the registry's artifacts: append-only JSON lines, each flushed to the disk before the
-step it announces. An intent opens with `state: open` and closes with `done` or `undone`; one that is open at the next
-start was cut off by a crash, and `potstill.registry.promotion.reconcile` finishes or undoes it.
+It lives with the registry, as the experiment `<project>.ledger` of MLflow's store, so that all machines read one
+history. A line is a tag of that experiment: its key names the line's number and the sum of its content, its value is
+JSON with the sum of the line before. Lines are only ever added, and the sums detect one that was edited or taken away.
+A holder of the lease that was silent for too long can leave a second line of a number: the later holder's counts.
+
+An intent opens with `state: open` and closes with `done` or `undone`. Only the lease's holder writes, so an intent that
+is open when the next holder comes was cut off, and that holder finishes or undoes it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
+import re
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from potstill.errors import RegistryError
-from potstill.processes import hold
-from potstill.registry.tracking import ARTIFACTS
+from potstill.registry.identity import this_process
+from potstill.registry.tracking import client, experiment_id
 
-LEDGER = ARTIFACTS / "ledger.jsonl"
-LOCK = ARTIFACTS / ".lock"
+if TYPE_CHECKING:
+    from potstill.registry.lease import Lease
+
+START = "0" * 64
+# A tag of an experiment takes 5,000 characters; the rest is for the line's own fields.
+_REASON_CHARACTERS = 1000
+
+_KEY = re.compile(r"potstill\.ledger\.(\d{8})\.([0-9a-f]{16})")
+_NOTE = "mlflow.note.content"
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Intent:
-    """A step that has been announced."""
+class Line:
+    """One line of the ledger.
 
-    id: str
+    Attributes:
+        number: from 1, without gaps.
+        previous: sum of the line before.
+        fence: number of the lease under which it was written.
+        intent: number of the line that announced the step; its own for that line.
+        state: `open`, `done` or `undone`.
+        action: such as `promote`.
+        time: when, in UTC.
+        by: who, as `user@host`.
+        facts: what the step is about.
+        digest: sha256 of the line as it is stored.
+    """
+
+    number: int
+    previous: str
+    fence: int
+    intent: int
+    state: str
     action: str
+    time: str
+    by: str
     facts: dict[str, Any]
+    digest: str
+
+    @property
+    def sentence(self) -> str:
+        """The line for people, on one line."""
+        facts = ", ".join(f"{key} {value}" for key, value in self.facts.items() if isinstance(value, (str, int)))
+        return f"{self.number:>5}  {self.time}  {self.by}  {self.action} {self.state}: {facts}"
 
 
 class Ledger:
-    """The append-only ledger of a workspace. Writers hold `locked()`."""
+    """The ledger of a project; writers hold its lease."""
 
-    def __init__(self, workspace: Path) -> None:
-        self._path = workspace / LEDGER
-        self._lock = workspace / LOCK
+    def __init__(self, workspace: Path, project: str) -> None:
+        self._workspace = workspace
+        self.name = f"{project}.ledger"
+        self._experiment: str | None = None
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """One writer of ledger and aliases at a time (flock): MLflow lets two writers of an alias both succeed.
-
-        Raises:
-            BusyError: another process has been writing for more than 30 s.
-        """
-        with hold(self._lock, what="a change of the registry", wait_seconds=30):
-            yield
-
-    def open(self, action: str, **facts: Any) -> Intent:
-        """Announce a step; returns once the line is on the disk."""
-        intent = Intent(uuid.uuid4().hex, action, facts)
-        self._append({"intent": intent.id, "state": "open", "action": action, **facts})
-        return intent
-
-    def close(self, intent: Intent, state: str, **facts: Any) -> None:
-        """Note that a step is `done` or `undone`."""
-        self._append({"intent": intent.id, "state": state, "action": intent.action, **facts})
-
-    def note(self, action: str, **facts: Any) -> None:
-        """A fact without steps, such as a veto."""
-        self._append({"intent": uuid.uuid4().hex, "state": "done", "action": action, **facts})
-
-    def lines(self) -> list[dict[str, Any]]:
-        """All whole lines, oldest first; the torn end that a crash can leave is not one.
+    def lines(self) -> list[Line]:
+        """All lines, oldest first, with their sums checked.
 
         Raises:
-            RegistryError: a line before the end is not JSON: the file was edited.
+            RegistryError: a line was edited or taken away.
         """
-        if not self._path.exists():
+        experiment = client(self._workspace).get_experiment_by_name(self.name)
+        if experiment is None:
             return []
-        whole = self._path.read_bytes().rpartition(b"\n")[0]
-        try:
-            return [json.loads(line) for line in whole.splitlines()]
-        except ValueError as error:
-            raise RegistryError(f"{self._path} is damaged: {error}; restore it from a backup") from error
+        if experiment.lifecycle_stage == "active":
+            self._experiment = str(experiment.experiment_id)
+        stored = [_read(key, value) for key, value in experiment.tags.items()]
+        return self._chain([line for line in stored if line is not None])
 
-    def pending(self) -> list[Intent]:
-        """Intents that were opened and never closed."""
-        left: dict[str, Intent] = {}
-        for line in self.lines():
-            if line["state"] == "open":
-                facts = {key: value for key, value in line.items() if key not in {"intent", "state", "action", "time"}}
-                left[line["intent"]] = Intent(line["intent"], line["action"], facts)
-            else:
-                left.pop(line["intent"], None)
-        return list(left.values())
+    def append(self, lines: list[Line], lease: Lease, line: dict[str, Any]) -> Line:
+        """Add a line after `lines`, which are those that `lines()` gave under this lease, and return it.
 
-    def last_champion(self) -> str | None:
-        """The version the ledger says is champion: the last one promoted and not vetoed since."""
-        champion: str | None = None
-        for line in self.lines():
-            if line["action"] == "promote" and line["state"] == "done":
-                champion = line["version"]
-            elif line["action"] == "veto" and line["state"] == "done" and line["version"] == champion:
-                champion = line.get("restored")
-        return champion
+        Args:
+            lines: the ledger so far; the new line is added to the list too.
+            lease: which the writer holds; it is checked first.
+            line: `state`, `action`, `facts`, and `intent` where the line closes one.
 
-    def _append(self, line: dict[str, Any]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        with os.fdopen(descriptor, "r+b") as handle:
-            whole = handle.read().rfind(b"\n") + 1
-            handle.truncate(whole)
-            handle.seek(whole)
-            handle.write(json.dumps({"time": stamp, **line}, ensure_ascii=False, sort_keys=True).encode() + b"\n")
-            handle.flush()
-            os.fsync(handle.fileno())
+        Raises:
+            BusyError: the lease was lost.
+        """
+        number = len(lines) + 1
+        content = {
+            "number": number,
+            "previous": lines[-1].digest if lines else START,
+            "fence": lease.number,
+            "intent": number,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "by": this_process().name,
+            **line,
+        }
+        value = json.dumps(content, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        made = Line(**content, digest=_sum(value))
+        lease.check()
+        if self._experiment is None:
+            self._experiment = experiment_id(self._workspace, self.name)
+        experiment = self._experiment
+        store = client(self._workspace)
+        store.set_experiment_tag(experiment, f"potstill.ledger.{number:08d}.{made.digest[:16]}", value)
+        lines.append(made)
+        if made.state != "open":
+            with suppress(Exception):  # for people alone
+                store.set_experiment_tag(experiment, _NOTE, _page(lines))
+        return made
+
+    def _chain(self, stored: list[Line]) -> list[Line]:
+        """The lines that follow from each other up to the newest of the latest holder."""
+        by_digest = {line.digest: line for line in stored}
+        line = max(stored, key=lambda line: (line.number, line.fence), default=None)
+        chain: list[Line] = []
+        while line is not None:
+            chain.append(line)
+            if line.number == 1 and line.previous == START:
+                break
+            before = by_digest.get(line.previous)
+            if before is None or before.number != line.number - 1:
+                raise RegistryError(
+                    f"line {line.number - 1} of the ledger (MLflow's experiment {self.name}) was taken away or edited; "
+                    "restore MLflow's store from a backup"
+                )
+            line = before
+        return chain[::-1]
+
+
+def clean_reason(reason: str) -> str:
+    """A reason as the ledger and MLflow's tags take it: on one line, not too long, without bytes that are no text."""
+    text = " ".join(reason.encode("utf-8", "replace").decode().replace("\0", " ").split())
+    return text[:_REASON_CHARACTERS]
+
+
+def _read(key: str, value: str) -> Line | None:
+    """A stored tag as a line; None for a tag that is none."""
+    match = _KEY.fullmatch(key)
+    if match is None:
+        return None
+    digest = _sum(value)
+    try:
+        line = Line(**json.loads(value), digest=digest)
+    except (ValueError, TypeError):
+        line = None
+    if line is None or digest[:16] != match[2] or line.number != int(match[1]):
+        raise RegistryError(
+            f"line {int(match[1])} of the ledger was edited (tag {key} of its experiment in MLflow); restore MLflow's "
+            "store from a backup"
+        )
+    return line
+
+
+def _sum(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+def _page(lines: list[Line]) -> str:
+    """What MLflow's page of the experiment shows: the newest lines."""
+    shown = "\n".join(line.sentence[:200] for line in lines[: -_SHOWN - 1 : -1])
+    return f"The newest lines of Potstill's ledger; `potstill history` shows all.\n\n```\n{shown}\n```"

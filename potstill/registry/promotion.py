@@ -1,136 +1,91 @@
-"""Model versions and the aliases `challenger`, `champion` and `previous`.
+"""Decisions about the versions of a model: register, promote, approve, roll back, veto, freeze.
 
-MLflow keeps versions and aliases; what it does not do is done here: an alias is moved by compare-and-swap under a lock
-and read back, a version's bytes are verified before anyone uses them (a version whose source is missing is READY, a
-corrupt artifact downloads without a word), a champion deleted by hand is noticed (its alias vanishes silently), and a
-step cut off by a crash is finished or undone at the next start.
+MLflow keeps versions and aliases; what it does not do is done here. An alias is moved by compare-and-swap under a lease
+that all machines see, and read back. What persons decide is in the ledger, and no later run undoes it.
+A champion deleted by hand is noticed (its alias vanishes silently), and a step cut off by a crash is finished or undone
+by whoever changes the registry next.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from potstill.artifacts import MANIFEST, sha256_file, verify, whole_folder
-from potstill.errors import ChecksumError, RegistryError
-from potstill.registry.ledger import Intent, Ledger
-from potstill.registry.tracking import ARTIFACTS, client, tracking_uri
+from potstill.artifacts import verify
+from potstill.errors import ApprovalPendingError, ChecksumError, RegistryError
+from potstill.registry import stored
+from potstill.registry.history import History, read_history
+from potstill.registry.ledger import Ledger, Line, clean_reason
+from potstill.registry.steps import changing, judged_facts, refuse_vetoed
+from potstill.registry.stored import SERVING
+from potstill.registry.versions import (
+    AGAINST,
+    BENTO,
+    CANDIDATE,
+    CHALLENGER,
+    CHAMPION,
+    GATE,
+    MODEL_ID,
+    PREVIOUS,
+    SETTLED,
+    VETO,
+    Version,
+    Versions,
+    candidate_sum,
+    facts_of,
+)  # fmt: skip
 
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
-# MLflow tells `Champion` from `champion`; these three are the only ones anyone here reads or writes.
-CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
-
-CANDIDATE = "potstill.candidate"
-BENTO = "potstill.bento"
-SETTLED = "potstill.settled"
-AGAINST = "potstill.judged_against"
-# The whole verdict as JSON: the evidence that is checked again before anything becomes champion.
-GATE = "potstill.gate"
-VETO = "potstill.veto"
-
-
-# Where the serving folder lies in a version's artifacts (MLflow's form of a model with a loader module and data).
-SERVING = "data/serving"
-
-
-@dataclass(frozen=True)
-class Version:
-    """One registered model version."""
-
-    version: str
-    run_id: str
-    source: str
-    tags: dict[str, str]
-
-    @property
-    def candidate(self) -> str:
-        """sha256 of the manifest of its serving folder."""
-        return self.tags.get(CANDIDATE, "")
-
-    @property
-    def bento(self) -> str | None:
-        """The fixed tag of its Bento."""
-        return self.tags.get(BENTO)
+__all__ = [
+    "AGAINST", "BENTO", "CANDIDATE", "CHALLENGER", "CHAMPION", "GATE", "PREVIOUS", "SERVING", "SETTLED", "VETO",
+    "Registry", "Version", "candidate_sum", "facts_of",
+]  # fmt: skip
 
 
-def candidate_sum(serving: Path) -> str:
-    """What names a candidate: the sha256 of its serving folder's manifest."""
-    return sha256_file(serving / MANIFEST)
-
-
-class Registry:
+class Registry(Versions):
     """The registered model of one project."""
 
     def __init__(self, workspace: Path, name: str) -> None:
-        self.workspace = workspace
-        self.name = name
-        self.ledger = Ledger(workspace)
-        self._client = client(workspace)
+        super().__init__(workspace, name)
+        self.ledger = Ledger(workspace, name)
 
     # --- reading ---
 
-    def by_alias(self, alias: str) -> Version | None:
-        """The version an alias points at, None if there is none."""
-        from mlflow.exceptions import MlflowException
+    def history(self) -> History:
+        """The state that the ledger tells of.
 
-        try:
-            return _version(self._client.get_model_version_by_alias(self.name, alias))
-        except MlflowException as error:
-            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-                return None
-            raise
+        Raises:
+            RegistryError: the ledger was edited.
+        """
+        return read_history(self.ledger.lines())
 
     def champion(self) -> Version | None:
         """The champion, None if none was ever promoted.
 
         Raises:
-            RegistryError: the ledger promoted one, and alias and version are gone: someone deleted it by hand.
+            RegistryError: the alias is not where the ledger says: someone deleted the version or moved it by hand.
         """
-        found, known = self.by_alias(CHAMPION), self.ledger.last_champion()
-        if found is None and known is not None:
+        for _ in range(3):
+            history, champion = self.history(), self.by_alias(CHAMPION)
+            number = champion.version if champion else None
+            if history.open or not history.known or number == history.champion:
+                return champion
+            # A change between the two looks is no fault; one that stays is.
+        if champion is None:
             raise RegistryError(
-                f"the registry has no champion of {self.name}, though version {known} was promoted last: it was "
-                "deleted or its alias was taken away by hand; `potstill approve VERSION` makes another version the "
-                f"champion, `potstill veto {known} --reason ...` goes on without it"
+                f"the registry has no champion of {self.name}, though version {history.champion} was promoted last: it "
+                "was deleted or its alias was taken away by hand; `potstill approve VERSION` makes another version the "
+                f"champion, `potstill veto {history.champion} --reason ...` goes on without it"
             )
-        return found
+        raise RegistryError(
+            f"alias {CHAMPION} of {self.name} points at version {number}, which the ledger does not know of (it has "
+            f"{history.champion or 'none'}): it was moved by hand; `potstill approve VERSION` settles which it is"
+        )
 
-    def get(self, version: str) -> Version:
-        """A version by its number or by an alias.
-
-        Raises:
-            RegistryError: there is no such version.
-        """
-        from mlflow.exceptions import MlflowException
-
-        found = None
-        if version.isdecimal():
-            try:
-                found = _version(self._client.get_model_version(self.name, version))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-        else:
-            found = self.by_alias(version)
-        if found is None:
-            raise RegistryError(f"{self.name} has no version {version!r}; `potstill status` shows those there are")
-        return found
-
-    def versions(self) -> list[Version]:
-        """All versions, newest first."""
-        found = self._client.search_model_versions(f"name = '{self.name}'")
-        return sorted((_version(item) for item in found), key=lambda item: -int(item.version))
-
-    def by_candidate(self, candidate: str) -> Version | None:
-        """The newest version of that candidate."""
-        return next((version for version in self.versions() if version.candidate == candidate), None)
+    def held_back(self, candidate: str) -> str | None:
+        """The sentence that says why a candidate is not promoted although it passed: a person took it back."""
+        return self._held_back(candidate, self.history())
 
     def fetch(self, version: str) -> Path:
         """Bring a version's serving folder here, verified, and return it.
@@ -142,19 +97,41 @@ class Registry:
             RegistryError: no such version, or its artifacts are gone.
             ChecksumError: its bytes are not those it was registered with.
         """
-        found = self.get(version)
-        folder = self.workspace / ".work" / "registry" / f"{self.name}-{found.version}-{found.candidate[:12]}"
-        if not _is_whole(folder, found.candidate):
-            _download(found, folder, tracking_uri(self.workspace))
+        wanted = self.get(version)
+        folder = self.workspace / ".work" / "registry" / f"{self.name}-{wanted.version}-{wanted.candidate[:12]}"
+        if not _is_whole(folder, wanted.candidate):
+            stored.copy_serving(wanted, folder, self.workspace)
         return folder
 
-    # --- writing ---
+    def bento_of(self, version: Version) -> str:
+        """The tag of the Bento that was registered with a version.
+
+        Raises:
+            RegistryError: the ledger has none.
+        """
+        tag: str | None = self._registered(version).get("bento")
+        if tag is None:
+            raise RegistryError(f"version {version.version} of {self.name} has no Bento; `potstill run` packages one")
+        return tag
+
+    def fetch_bento(self, version: Version, folder: Path) -> None:
+        """Make `folder` the Bento that was registered with a version, byte for byte.
+
+        Raises:
+            RegistryError: its artifacts are gone, or the ledger has no Bento of it.
+            ChecksumError: its bytes are not those it was registered with.
+        """
+        stored.copy_bento(version, self._registered(version), folder, self.workspace)
+
+    # --- decisions ---
 
     def register(
         self,
         *,
         candidate: str,
         model: Path,
+        extras: Path | None,
+        seal: str | None,
         experiment: str,
         run_id: str,
         tags: Mapping[str, str],
@@ -162,102 +139,186 @@ class Registry:
     ) -> Version:
         """Register a candidate as `challenger`; one that is registered already is only given the new tags.
 
+        Files are uploaded before the registry is held, so that nobody waits for them.
+
         Args:
             candidate: from `candidate_sum`.
             model: a folder in MLflow's model format; the serving folder lies in it at `SERVING`.
+            extras: a folder of further artifacts, with the Bento as `stored.pack_bento` leaves it.
+            seal: the Bento's, from `stored.pack_bento`.
             experiment: id of the experiment it belongs to.
             run_id: the run that made it.
             tags: evidence kept with the version.
             description: shown in MLflow's page.
 
         Raises:
+            RegistryError: a person has vetoed it.
             BusyError: another process is changing the registry.
         """
-        with self.ledger.locked():
-            known = self.by_candidate(candidate)
-            if known is not None:
-                refuse_vetoed(known, self.name)
-                for key, value in tags.items():
-                    self._client.set_model_version_tag(self.name, known.version, key, value)
-                return self._challenge(known.version)
-            intent = self.ledger.open("register", candidate=candidate, run_id=run_id)
-            self._ensure_model()
-            logged = self._client.create_logged_model(experiment, name=self.name, source_run_id=run_id)
-            self._client.log_model_artifacts(logged.model_id, str(model))
-            self._client.finalize_logged_model(logged.model_id, "READY")
-            made = self._client.create_model_version(
-                self.name,
-                logged.artifact_location,
-                run_id=run_id,
-                tags={CANDIDATE: candidate, **tags},
-                description=description,
-                model_id=logged.model_id,
-            )
-            version = self._challenge(str(made.version))
-            self.ledger.close(intent, "done", version=version.version)
-            return version
+        known = self.by_candidate(candidate)
+        if known is not None:
+            return self._register_again(known, extras, seal, dict(tags))
+        logged = self._client.create_logged_model(experiment, name=self.name, source_run_id=run_id)
+        for folder in filter(None, (model, extras)):
+            self._client.log_model_artifacts(logged.model_id, str(folder))
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        all_tags = {CANDIDATE: candidate, MODEL_ID: logged.model_id, **tags}
+        with changing(self, self.ledger, "register") as steps:
+            if self.by_candidate(candidate) is None:
+                intent = steps.announce("register", run_id=run_id, seal=seal, **judged_facts(all_tags))
+                self._ensure_model()
+                steps.write(
+                    self._client.create_model_version,
+                    self.name,
+                    logged.artifact_location,
+                    run_id=run_id,
+                    tags=all_tags,
+                    description=description,
+                    model_id=logged.model_id,
+                )
+                steps.finish(intent)
+                return self._of_candidate(candidate)
+        # Another machine registered the same candidate meanwhile.
+        self._client.delete_logged_model(logged.model_id)
+        return self._register_again(self._of_candidate(candidate), extras, seal, dict(tags))
 
-    def promote(self, version: str, *, expected: str | None) -> Version:
+    def promote(self, version: str, *, expected: str | None, person: bool = False) -> Version:
         """Make a version the champion if the champion still is `expected`, and keep the old one as `previous`.
 
         Args:
             version: number of the version.
             expected: number of the champion the decision was made against; None for none.
+            person: whether a person decides, who is not held up by what persons decided before.
 
         Raises:
+            ApprovalPendingError: a person has frozen promotion or taken this version back.
             RegistryError: it was vetoed or did not pass its gates, the champion has changed meanwhile, or the alias
                 does not read back.
             ChecksumError: its bytes are not those it was registered with.
             BusyError: another process is changing the registry.
         """
-        with self.ledger.locked():
-            self._check(version)
-            current = self.by_alias(CHAMPION)
-            if (current.version if current else None) != expected:
-                raise RegistryError(
-                    f"the champion of {self.name} is version {current.version if current else 'none'} now, not "
-                    f"{expected or 'none'} as when version {version} was judged; run again"
-                )
-            if current is not None and current.version == version:
+        self._expect(version, expected)
+        with changing(self, self.ledger, f"promote {version}") as steps:
+            current = self._expect(version, expected)
+            history = steps.history
+            if current is not None and current.version == version and history.champion == version:
                 return current
-            intent = self.ledger.open("promote", version=version, expected=expected)
-            return self._move(intent, version, expected)
+            judged = steps.examine(version)
+            if not person:
+                self._refuse_held(judged, history)
+            if person and history.goes_back(version, expected):
+                intent = steps.announce("rollback", version=version, expected=expected, reason="approved")
+            else:
+                intent = steps.announce("promote", version=version, expected=expected, person=person)
+            steps.finish(intent)
+            return self.get(version)
+
+    def approve(self, version: str) -> Version:
+        """A person's decision: make a version that passed its gates the champion.
+
+        Going back to an older version takes back those that came after it, as `roll_back` does.
+
+        Args:
+            version: number or alias.
+
+        Raises:
+            RegistryError, ChecksumError, BusyError: see `promote`.
+        """
+        champion = self.by_alias(CHAMPION)
+        return self.promote(self.get(version).version, expected=champion.version if champion else None, person=True)
+
+    def roll_back(self, version: str | None, reason: str) -> Version:
+        """A person's decision: return to an older version. Those that came after it stay back.
+
+        Args:
+            version: number or alias; None for the one that was champion before.
+            reason: why; kept in the ledger.
+
+        Raises:
+            RegistryError: there is nothing to return to, or the version may not be champion.
+            ChecksumError: its bytes are not those it was registered with.
+            BusyError: another process is changing the registry.
+        """
+        with changing(self, self.ledger, "roll back") as steps:
+            history = steps.history
+            champion = self.by_alias(CHAMPION)
+            number = self._target(version, history)
+            if champion is not None and number == champion.version and history.champion == number:
+                raise RegistryError(f"version {number} of {self.name} is the champion already")
+            steps.examine(number)
+            intent = steps.announce(
+                "rollback",
+                version=number,
+                expected=champion.version if champion else None,
+                reason=clean_reason(reason),
+            )
+            steps.finish(intent)
+            return self.get(number)
 
     def veto(self, version: str, reason: str) -> str | None:
-        """Forbid a version for good; if it is the champion, `previous` takes its place.
+        """Forbid a version for good; if it is the champion, an older one that may be takes its place.
 
         Returns:
             The version that is champion now.
 
         Raises:
             RegistryError: no such version, and the ledger does not know it either.
+            BusyError: another process is changing the registry.
         """
-        with self.ledger.locked():
-            known = {item.version for item in self.versions()}
-            if version not in known and version != self.ledger.last_champion():
+        with changing(self, self.ledger, f"veto {version}") as steps:
+            history, current = steps.history, self.by_alias(CHAMPION)
+            if not version.isdecimal():
+                version = self.get(version).version
+            if version != history.champion and version not in {item.version for item in self.versions()}:
                 raise RegistryError(f"{self.name} has no version {version!r}; `potstill status` shows those there are")
-            current, previous = self.by_alias(CHAMPION), self.by_alias(PREVIOUS)
-            restored = previous.version if previous and previous.version != version else None
-            is_champion = self.ledger.last_champion() == version or (current is not None and current.version == version)
-            intent = self.ledger.open(
-                "veto", version=version, reason=reason, restored=restored if is_champion else None
+            was_champion = history.champion == version or (current is not None and current.version == version)
+            restored = steps.fallback(version) if was_champion else None
+            intent = steps.announce(
+                "veto", version=version, reason=clean_reason(reason), restored=restored, was_champion=was_champion
             )
-            self._veto(intent)
+            steps.finish(intent)
             now = self.by_alias(CHAMPION)
             return now.version if now else None
 
+    def freeze(self, reason: str) -> None:
+        """A person's decision: nothing becomes champion by itself until `unfreeze`."""
+        with changing(self, self.ledger, "freeze") as steps:
+            steps.note("freeze", reason=clean_reason(reason))
+
+    def unfreeze(self, reason: str) -> bool:
+        """Let candidates become champion by themselves again. Returns whether promotion was frozen."""
+        with changing(self, self.ledger, "unfreeze") as steps:
+            if steps.history.frozen is None:
+                return False
+            steps.note("unfreeze", reason=clean_reason(reason))
+            return True
+
     def reconcile(self) -> list[str]:
         """Finish or undo what a crash cut off. Returns one sentence for each step; call it at the start of a run."""
-        if not self.ledger.pending():
+        if not self.history().open:
             return []
-        done = []
-        with self.ledger.locked():
-            for intent in self.ledger.pending():
-                finish = {"register": self._finish_register, "promote": self._finish_promote, "veto": self._veto}
-                done.append(f"{intent.action} was cut off: {finish[intent.action](intent)}")
-        return done
+        with changing(self, self.ledger, "reconcile") as steps:
+            return steps.settled
 
-    # --- steps ---
+    # --- parts of decisions ---
+
+    def _register_again(self, known: Version, extras: Path | None, seal: str | None, tags: dict[str, str]) -> Version:
+        """Give a registered candidate new evidence, and a Bento if the new one is another."""
+        history = self.history()
+        refuse_vetoed(known, self.name, history)
+        facts = history.registered.get(known.version, {})
+        if facts.get("seal") and facts["bento"] == tags.get(BENTO):
+            seal = facts["seal"]
+        elif extras is not None:
+            self._client.log_model_artifacts(_model_id(known), str(extras))
+        with changing(self, self.ledger, f"register {known.version}") as steps:
+            refuse_vetoed(known, self.name, steps.history)
+            now = {"run_id": known.run_id, "seal": seal, **judged_facts({**known.tags, **tags})}
+            if {**facts, **now} != facts or judged_facts(known.tags) != judged_facts({**known.tags, **tags}):
+                intent = steps.announce("register", **now)
+                steps.tag(known.version, tags)
+                steps.finish(intent)
+            return steps.challenge(known.version)
 
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -268,100 +329,74 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _challenge(self, version: str) -> Version:
-        champion = self.by_alias(CHAMPION)
-        if champion is None or champion.version != version:
-            self._client.set_registered_model_alias(self.name, CHALLENGER, version)
-        return self.get(version)
+    def _of_candidate(self, candidate: str) -> Version:
+        version = self.by_candidate(candidate)
+        if version is None:
+            raise RegistryError(f"the version of {self.name} that was registered just now is gone; run again")
+        return version
 
-    def _check(self, version: str) -> None:
-        """A version may become champion: judged and passed, not vetoed, its bytes whole."""
-        found = self.get(version)
-        refuse_vetoed(found, self.name)
-        if not _passed(found.tags.get(GATE, "")):
-            raise RegistryError(
-                f"version {version} of {self.name} carries no passed gate, so it cannot become champion; "
-                "`potstill run` judges and registers a candidate"
-            )
-        self.fetch(version)
-
-    def _move(self, intent: Intent, version: str, expected: str | None) -> Version:
-        if expected is not None:
-            self._client.set_registered_model_alias(self.name, PREVIOUS, expected)
-        self._client.set_registered_model_alias(self.name, CHAMPION, version)
-        back = self.by_alias(CHAMPION)
-        if back is None or back.version != version:
-            raise RegistryError(
-                f"alias {CHAMPION} of {self.name} reads back as {back.version if back else 'none'}, not {version}: "
-                "someone else writes to this registry; run again"
-            )
-        challenger = self.by_alias(CHALLENGER)
-        if challenger is not None and challenger.version == version:
-            self._client.delete_registered_model_alias(self.name, CHALLENGER)
-        self.ledger.close(intent, "done", version=version)
-        return back
-
-    def _finish_register(self, intent: Intent) -> str:
-        found = self.by_candidate(intent.facts["candidate"])
-        if found is None:
-            self.ledger.close(intent, "undone", candidate=intent.facts["candidate"])
-            return "no version was made, so there was nothing to undo"
-        self._challenge(found.version)
-        self.ledger.close(intent, "done", version=found.version)
-        return f"finished, version {found.version} is registered"
-
-    def _finish_promote(self, intent: Intent) -> str:
-        version, expected = intent.facts["version"], intent.facts["expected"]
+    def _expect(self, version: str, expected: str | None) -> Version | None:
+        """The champion, if it is the expected one."""
         current = self.by_alias(CHAMPION)
-        try:
-            if (current.version if current else None) not in {version, expected}:
-                raise RegistryError("someone else has moved the champion meanwhile")
-            self._check(version)
-        except (RegistryError, ChecksumError) as error:
-            if current is not None and current.version == version and expected is not None:
-                self._client.set_registered_model_alias(self.name, CHAMPION, expected)
-            elif current is not None and current.version == version:
-                self._client.delete_registered_model_alias(self.name, CHAMPION)
-            self.ledger.close(intent, "undone", version=version, reason=str(error))
-            return f"undone, since {error}"
-        self._move(intent, version, expected)
-        return f"finished, version {version} is champion"
+        if (current.version if current else None) != expected:
+            raise RegistryError(
+                f"the champion of {self.name} is version {current.version if current else 'none'} now, not "
+                f"{expected or 'none'} as when version {version} was judged; run again"
+            )
+        return current
 
-    def _veto(self, intent: Intent) -> str:
-        version, restored = intent.facts["version"], intent.facts["restored"]
-        if any(item.version == version for item in self.versions()):
-            self._client.set_model_version_tag(self.name, version, VETO, intent.facts["reason"])
-        current = self.by_alias(CHAMPION)
-        if restored is not None:
-            self._client.set_registered_model_alias(self.name, CHAMPION, restored)
-        elif current is not None and current.version == version:
-            self._client.delete_registered_model_alias(self.name, CHAMPION)
-        for alias in (CHALLENGER, PREVIOUS):
-            held = self.by_alias(alias)
-            if held is not None and held.version in {version, restored}:
-                self._client.delete_registered_model_alias(self.name, alias)
-        self.ledger.close(intent, "done", **intent.facts)
-        return f"finished, version {version} is vetoed"
+    def _refuse_held(self, version: Version, history: History) -> None:
+        held = self._held_back(version.candidate, history)
+        if held is not None:
+            raise ApprovalPendingError(held)
+        if history.frozen is not None:
+            raise ApprovalPendingError(
+                f"version {version.version} of {self.name} passed its gates and waits as {CHALLENGER}: promotion is "
+                f"frozen {_by(history.frozen)}; `potstill approve {version.version}` makes it the {CHAMPION}, "
+                "`potstill unfreeze` lets the next run do it"
+            )
+
+    def _held_back(self, candidate: str, history: History) -> str | None:
+        line = history.taken_back.get(candidate)
+        if line is None:
+            return None
+        number = history.of_candidate(candidate)
+        return (
+            f"version {number} of {self.name} was rolled back {_by(line)} and stays back; "
+            f"`potstill approve {number}` makes it the {CHAMPION} again"
+        )
+
+    def _target(self, version: str | None, history: History) -> str:
+        if version is not None:
+            return self.get(version).version
+        before = [each for each in history.lineup if each != history.champion]
+        if not before:
+            raise RegistryError(f"{self.name} has no version that was champion before; name one")
+        return before[-1]
+
+    def _registered(self, version: Version) -> dict[str, Any]:
+        facts = self.history().registered.get(version.version)
+        if facts is None:
+            raise RegistryError(
+                f"version {version.version} of {self.name} is not in the registry's ledger; `potstill run` judges, "
+                "packages and registers a candidate"
+            )
+        return facts
 
 
-def _version(item: ModelVersion) -> Version:
-    return Version(str(item.version), str(item.run_id or ""), str(item.source), dict(item.tags))
+def _by(line: Line) -> str:
+    """By whom, when and why, as part of a sentence."""
+    return f"by {line.by} on {line.time[:10]} ({line.facts['reason']})"
 
 
-def refuse_vetoed(version: Version, name: str) -> None:
-    """Raises RegistryError where a person has vetoed the version."""
-    if VETO in version.tags:
-        raise RegistryError(f"version {version.version} of {name} was vetoed ({version.tags[VETO]}); it stays out")
-
-
-def _passed(evidence: str) -> bool:
-    """Fail-closed: only a verdict that says so, with checks that all do."""
-    try:
-        verdict = json.loads(evidence)
-        checks = [check["passed"] is True for check in verdict["checks"]]
-        return verdict["passed"] is True and bool(checks) and all(checks)
-    except (ValueError, TypeError, KeyError):
-        return False
+def _model_id(version: Version) -> str:
+    """The logged model of a version; one that was registered before its tag was kept names it in its source."""
+    named = version.tags.get(MODEL_ID) or next(iter(re.findall(r"/models/(m-[^/]+)", version.source)), None)
+    if named is None:
+        raise RegistryError(
+            f"version {version.version} has no logged model to add its Bento to; delete it and run again"
+        )
+    return named
 
 
 def _is_whole(folder: Path, candidate: str) -> bool:
@@ -370,39 +405,3 @@ def _is_whole(folder: Path, candidate: str) -> bool:
     except ChecksumError:
         return False
     return candidate_sum(folder) == candidate
-
-
-def _download(version: Version, folder: Path, uri: str) -> None:
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
-    source = f"{version.source.rstrip('/')}/{SERVING}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        try:
-            found = Path(download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=uri))
-        except (MlflowException, OSError) as error:
-            raise RegistryError(
-                f"the artifacts of version {version.version} at {version.source} are gone; restore {ARTIFACTS} from a "
-                f"backup, or delete the version"
-            ) from error
-        verify(found)
-        if candidate_sum(found) != version.candidate:
-            raise ChecksumError(
-                f"version {version.version} at {version.source} does not hold the bytes it was registered with; "
-                "delete the version and run again"
-            )
-        with whole_folder(folder) as beside:
-            shutil.copytree(found, beside, dirs_exist_ok=True)
-
-
-def facts_of(version: Version | None) -> dict[str, Any] | None:
-    """A version in plain values, for `potstill status --json`."""
-    if version is None:
-        return None
-    return {
-        "version": version.version,
-        "bento": version.bento,
-        "candidate": version.candidate,
-        "run_id": version.run_id,
-    }

@@ -9,8 +9,8 @@ own logs itself.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
-import logging
 import os
 import subprocess
 import time
@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from potstill import environment
 from potstill.artifacts import sha256_value, write_text
+from potstill.registry.identity import read_identity, this_process
+from potstill.registry.store import connect
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 # Set by a pipeline run: the folder in which its stages leave their facts.
 RECORDS = "POTSTILL_RECORDS"
 ARTIFACTS = Path("mlartifacts")
+# The workspace's own store, where no server is named.
+STORE = Path("mlflow.db")
 
 # MLflow's own names, so that its pages show parent, commit and source in their places.
 _PARENT = "mlflow.parentRunId"
@@ -37,6 +41,10 @@ _COMMIT = "mlflow.source.git.commit"
 STAGE = "potstill.stage"
 OUTS = "potstill.outs"
 WORKSPACE = "potstill.workspace"
+# The sum of the workspace's path, which a filter takes whatever signs are in the path.
+PLACE = "potstill.place"
+# The process that goes on with a run: paths repeat between machines and containers.
+PROCESS = "potstill.process"
 
 # What one call of the store takes (mlflow.utils.validation).
 _METRICS_PER_CALL = 1000
@@ -139,44 +147,61 @@ def _git(workspace: Path, *arguments: str) -> str | None:
 
 def tracking_uri(workspace: Path) -> str:
     """`MLFLOW_TRACKING_URI`, else the workspace's own SQLite file, which plain `mlflow ui` shows there."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.resolve()}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.resolve() / STORE}"
 
 
 def has_store(workspace: Path) -> bool:
     """Whether there is a store to look at, so that looking makes none."""
-    return "MLFLOW_TRACKING_URI" in os.environ or (workspace / "mlflow.db").exists()
+    return "MLFLOW_TRACKING_URI" in os.environ or (workspace / STORE).exists()
 
 
 def client(workspace: Path) -> MlflowClient:
-    """The MLflow client of a workspace. The first call in a new workspace creates the store (seconds)."""
+    """The MLflow client of a workspace. The first call in a new workspace creates the store (seconds).
+
+    Its calls are bounded, and what goes wrong is raised as `potstill.registry.store.bounded` says.
+
+    Raises:
+        StoreError: the store is away.
+    """
     return _client(tracking_uri(workspace))
 
 
 @functools.lru_cache(maxsize=8)
 def _client(uri: str) -> MlflowClient:
     environment.prepare()
-    from mlflow.tracking import MlflowClient
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+    return connect(uri, os.environ.get("MLFLOW_REGISTRY_URI") or uri)
 
 
-def experiment_id(workspace: Path, project: str) -> str:
-    """The project's experiment, made at its first use.
+def experiment_id(workspace: Path, name: str) -> str:
+    """The experiment of that name (the project's has the project's name), made at its first use."""
+    from mlflow.exceptions import MlflowException
+
+    store = client(workspace)
+    experiment = store.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return create_experiment(workspace, name, {})
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return experiment_id(workspace, name)  # another process made it meanwhile
+    if experiment.lifecycle_stage == "deleted":
+        store.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
+
+
+def create_experiment(workspace: Path, name: str, tags: Mapping[str, str]) -> str:
+    """Create an experiment and return its id; MLflow refuses a name that was ever taken.
 
     A tracking server chooses where artifacts go; with a database of our own they go to the workspace's `mlartifacts`,
     by an absolute path as MLflow wants it (its default would make an `mlruns` folder).
+
+    Raises:
+        MlflowException: RESOURCE_ALREADY_EXISTS, where the name is taken.
     """
-    store = client(workspace)
-    found = store.get_experiment_by_name(project)
-    if found is None:
-        served = tracking_uri(workspace).startswith(("http:", "https:", "databricks"))
-        place = None if served else (workspace.resolve() / ARTIFACTS / project).as_uri()
-        return str(store.create_experiment(project, artifact_location=place))
-    if found.lifecycle_stage == "deleted":
-        store.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
+    served = tracking_uri(workspace).startswith(("http:", "https:", "databricks"))
+    place = None if served else (workspace.resolve() / ARTIFACTS / name).as_uri()
+    return str(client(workspace).create_experiment(name, artifact_location=place, tags=dict(tags)))
 
 
 def write_stage_run(workspace: Path, record: StageRecord, parent: str | None) -> str:
@@ -185,7 +210,7 @@ def write_stage_run(workspace: Path, record: StageRecord, parent: str | None) ->
 
     store = client(workspace)
     start, end = (round(1000 * seconds) for seconds in (record.start, record.end))
-    tags = {STAGE: record.stage, OUTS: record.outs, WORKSPACE: str(workspace.resolve()), **record.tags}
+    tags = {STAGE: record.stage, OUTS: record.outs, **_place_tags(workspace), **record.tags}
     tags |= {_PARENT: parent} if parent else {}
     experiment = experiment_id(workspace, record.project)
     run_id: str = store.create_run(experiment, start_time=start, tags=tags, run_name=record.stage).info.run_id
@@ -242,7 +267,7 @@ def start_parent(workspace: Path, project: str, params: Mapping[str, Any], artif
     from mlflow.entities import Param, RunTag
 
     store = client(workspace)
-    tags = {WORKSPACE: str(workspace.resolve()), "potstill.pid": str(os.getpid()), **git_tags(workspace)}
+    tags = {**_place_tags(workspace), **git_tags(workspace)}
     run_id: str = store.create_run(experiment_id(workspace, project), tags=tags, run_name="pipeline").info.run_id
     flat = [Param(key, str(value)[:_VALUE_CHARACTERS]) for key, value in params.items()]
     for first in range(0, len(flat), _PARAMS_PER_CALL):
@@ -301,12 +326,42 @@ def find_stage_run(workspace: Path, project: str, stage: str, outs: str) -> str 
 
 
 def end_stale_runs(workspace: Path, project: str) -> list[str]:
-    """End this workspace's runs that a kill left RUNNING, as KILLED, and return their ids. Hold the run lock."""
+    """End this workspace's runs that a kill left RUNNING, and return their ids. Hold the run lock.
+
+    They end as KILLED, and as FINISHED where the run had registered a version: that is done last, with its evidence
+    logged before. Runs whose process may go on, here or on another machine, are left alone.
+    """
     store = client(workspace)
-    stale: Sequence[Run] = store.search_runs(
+    running: Sequence[Run] = store.search_runs(
         [experiment_id(workspace, project)],
-        filter_string=f"attributes.status = 'RUNNING' and tags.`{WORKSPACE}` = '{workspace.resolve()}'",
+        filter_string=f"attributes.status = 'RUNNING' and tags.`{PLACE}` = '{_place(workspace)}'",
     )
-    for run in stale:
-        store.set_terminated(run.info.run_id, "KILLED")
-    return [str(run.info.run_id) for run in stale]
+    ended = []
+    for run in running:
+        if _goes_on(run):
+            continue
+        registered = store.search_model_versions(f"run_id = '{run.info.run_id}'", max_results=1)
+        store.set_terminated(run.info.run_id, "FINISHED" if registered else "KILLED")
+        ended.append(str(run.info.run_id))
+    return ended
+
+
+def _goes_on(run: Run) -> bool:
+    """Whether the process of a run may be alive; this one, which holds the run lock, goes on with no other run."""
+    try:
+        process = read_identity(json.loads(run.data.tags.get(PROCESS, "")))
+    except ValueError:
+        return False  # of a Potstill that did not name it
+    return process is None or (process != this_process() and not process.has_ended())
+
+
+def _place(workspace: Path) -> str:
+    return hashlib.sha256(str(workspace.resolve()).encode()).hexdigest()[:32]
+
+
+def _place_tags(workspace: Path) -> dict[str, str]:
+    return {
+        WORKSPACE: str(workspace.resolve()),
+        PLACE: _place(workspace),
+        PROCESS: json.dumps(this_process().to_json()),
+    }

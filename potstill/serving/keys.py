@@ -50,7 +50,10 @@ def add_to_file(path: Path, made: str) -> None:
             _entries(str(path), both)
             file.write(both[len(text) :])
     except (OSError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} cannot take the key: {error}") from error
+        why = "it is not text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise ParamsError(
+            f"{path} cannot take the key ({why}); name a file of keys, or one that does not exist yet"
+        ) from error
 
 
 @dataclass(frozen=True)

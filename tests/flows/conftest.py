@@ -147,7 +147,7 @@ def prefect_server(variables: dict[str, str], tmp_path_factory: pytest.TempPathF
     with log.open("wb") as output:
         server = start(command, environment=variables, stdout=output, stderr=output)
         try:
-            assert until(lambda: answers(f"http://127.0.0.1:{port}/api/health"), 100), log.read_text()
+            assert until(lambda: answers(f"http://127.0.0.1:{port}/api/health"), 200), log.read_text()
             yield f"http://127.0.0.1:{port}/api"
         finally:
             stop(server)

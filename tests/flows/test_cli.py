@@ -40,6 +40,11 @@ def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
         "schedule",
         "approve",
         "veto",
+        "rollback",
+        "freeze",
+        "unfreeze",
+        "history",
+        "fetch",
         "accept",
         "drift",
         "feedback",
@@ -83,6 +88,7 @@ def test_version(tmp_path: Path) -> None:
         (["drift"], 3, "params.yaml does not exist"),
         (["feedback", "labels.csv"], 3, "params.yaml does not exist"),
         (["approve", "1"], 3, "params.yaml does not exist"),
+        (["rollback", "--reason", "x"], 3, "params.yaml does not exist"),
         (["accept"], 10, "data/validation"),
         (["rnu"], 2, "No such command 'rnu'"),
         (["run", "--port", "1"], 2, "No such option"),
@@ -113,6 +119,9 @@ def test_serving_without_a_champion_or_its_bento(tmp_path: Path) -> None:
     assert (done.returncode, "has no champion yet" in done.stderr) == (50, True)
     done = potstill("serve", "--tag", "nothing:here", cwd=tmp_path)
     assert (done.returncode, "is not in the store" in done.stderr) == (51, True)
+    for command in (["fetch"], ["approve", "1"], ["rollback", "--reason", "x"], ["history"]):
+        done = potstill(*command, cwd=tmp_path)
+        assert (done.returncode, "has no champion yet" in done.stderr) == (50, True)
     assert not (tmp_path / "mlflow.db").exists()
 
 

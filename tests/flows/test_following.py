@@ -29,6 +29,7 @@ from potstill.registry import tracking
 from potstill.registry.promotion import BENTO, GATE, SERVING, Registry, Version, candidate_sum
 from potstill.serving.keys import entry
 from potstill.serving.launch import bento_path
+from potstill.serving.release import verify_seal
 from tasks.package import package
 from tests.conftest import generate_rows
 from tests.flows.conftest import REPOSITORY, until
@@ -170,9 +171,10 @@ def test_a_bento_that_is_not_whole_is_not_served_and_the_old_one_stays(place: Pl
     assert "model.onnx is altered" in following.said()
     assert seen.failures == []
     assert set(seen.seen()) == {old}
-    # One that is not in the store at all.
-    promote(place, "three", "potstill-movie-reviews:missing")
-    following.wait("potstill-movie-reviews:missing is not served: Bento potstill-movie-reviews:missing is not in")
+    # One that is not in the store at all is fetched from the registry; this one no service can be made of.
+    promote(place, "three", "potstill-movie-reviews:other")
+    following.wait("potstill-movie-reviews:other is not served: potstill-movie-reviews:other was packaged before")
+    assert verify_seal(bento_path("potstill-movie-reviews:other")) is None
     assert following.said().count(f"{new} is not served") == 1  # it is not tried again for nothing
     assert following.bento() == old
     assert following.stop() == 0

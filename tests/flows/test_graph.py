@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.graph import free_dead_locks
+from flows.graph import Graph, free_dead_locks
+from potstill.errors import ToolError
 from tests.flows.conftest import Toy
 
 
@@ -47,3 +48,39 @@ def test_what_a_living_process_holds_stays_held(offline_toy: Toy) -> None:
     assert busy.code == 4
     assert "DVC is at work in this workspace" in busy.err
     assert f"(PID {parent})" in busy.err
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC's own trie
+def test_all_stages_are_compared_in_one_reading_of_dvcs_files(
+    offline_toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc.dvcfile import Lockfile
+    from dvc.repo.index import Index
+
+    parsed = {"dvc.lock": 0, "the whole repository": 0}
+
+    def count(owner: type, name: str, what: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: object, **kwargs: object) -> object:
+            parsed[what] += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(Lockfile, "_load", "dvc.lock")
+    count(Index, "from_repo", "the whole repository")
+    (offline_toy.folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n", encoding="utf-8")
+    graph = Graph(offline_toy.folder)
+    assert graph.stale() == ["prepare", "export", "evaluate"]
+    assert [graph.is_stale(name) for name in graph.order] == [True] * 3
+    assert parsed == {"dvc.lock": 1, "the whole repository": 0}
+    graph.forget()
+    assert graph.is_stale("prepare")
+    assert parsed == {"dvc.lock": 2, "the whole repository": 0}
+
+
+def test_a_dvc_yaml_that_cannot_be_read_is_one_sentence(offline_toy: Toy) -> None:
+    (offline_toy.folder / "dvc.yaml").write_text("stages: [", encoding="utf-8")
+    with pytest.raises(ToolError, match=r"DVC cannot use .*dvc\.yaml"):
+        Graph(offline_toy.folder)

@@ -3,6 +3,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -37,34 +41,63 @@ def counts(toy: Toy) -> tuple[int, int, int]:
     return len(runs(toy)), len(registry(toy).versions()), len(os.listdir(bentos)) if os.path.isdir(bentos) else 0
 
 
-def flow_runs(toy: Toy) -> list[Any]:
-    """Prefect's runs of the workspace that have started, oldest first."""
-    from prefect.client.orchestration import get_client
+def flow_runs(toy: Toy, *, started: bool = True) -> list[Any]:
+    """Prefect's runs of the workspace, those that have started alone by default, oldest first."""
     from prefect.client.schemas.filters import FlowRunFilter
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.server import workspace_tag
 
     mine = FlowRunFilter.model_validate({"tags": {"all_": [workspace_tag(toy.folder)]}})
+    with client_of(toy) as client:
+        runs = list(client.read_flow_runs(flow_run_filter=mine))
+    return sorted((run for run in runs if run.start_time), key=lambda run: run.start_time) if started else runs
+
+
+@contextmanager
+def client_of(toy: Toy) -> Iterator[Any]:
+    """A client of the toy's Prefect server."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
     with (
         temporary_settings({PREFECT_API_URL: toy.variables["PREFECT_API_URL"]}),
         get_client(sync_client=True) as client,
     ):
-        found = [run for run in client.read_flow_runs(flow_run_filter=mine) if run.start_time is not None]
-    return sorted(found, key=lambda run: run.start_time)
+        yield client
 
 
 def task_names(toy: Toy, flow_run: Any) -> set[str]:
-    from prefect.client.orchestration import get_client
+    return {run.name for run in task_runs(toy, flow_run)}
+
+
+def task_states(toy: Toy) -> dict[str, str]:
+    """Name of a task -> name of its state, of the newest run."""
+    return {run.name: run.state.name for run in task_runs(toy, flow_runs(toy)[-1])}
+
+
+def task_runs(toy: Toy, flow_run: Any) -> list[Any]:
     from prefect.client.schemas.filters import FlowRunFilter
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     one = FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
-    with (
-        temporary_settings({PREFECT_API_URL: toy.variables["PREFECT_API_URL"]}),
-        get_client(sync_client=True) as client,
-    ):
-        return {run.name for run in client.read_task_runs(flow_run_filter=one)}
+    with client_of(toy) as client:
+        return list(client.read_task_runs(flow_run_filter=one))
+
+
+def log_lines(toy: Toy, flow_run: Any) -> list[str]:
+    """What Prefect's page shows as the run's log."""
+    from prefect.client.schemas.filters import LogFilter
+
+    one = LogFilter.model_validate({"flow_run_id": {"any_": [flow_run.id]}})
+    with client_of(toy) as client:
+        return [line.message for line in client.read_logs(log_filter=one)]
+
+
+def assert_state(toy: Toy, name: str, kind: str, printed: str) -> None:
+    """Prefect shows the newest run under that name and type, with the sentence that was printed, and no traceback."""
+    run = flow_runs(toy)[-1]
+    assert (run.state.name, run.state.type.value) == (name, kind)
+    assert f"potstill: {run.state.message}\n" == printed
+    assert not [line for line in log_lines(toy, run) if "Traceback" in line]
 
 
 def test_a_run_promotes_and_a_second_one_does_nothing(toy: Toy) -> None:
@@ -115,11 +148,27 @@ def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothin
     versions = {alias: state.get(alias).version for alias in (CHAMPION, PREVIOUS)}
     assert versions == {CHAMPION: "2", PREVIOUS: "1"}
 
+    # What a person took back stays back, whoever runs next with nothing changed: a person here, or the schedule.
+    back = toy.run("rollback", "--reason", "it shouts")
+    assert (back.code, registry(toy).get(CHAMPION).version) == (0, "1"), back
+    before = counts(toy)
+    unchanged = toy.run("run")
+    assert unchanged.code == 0, unchanged
+    assert "version 2 of movie-reviews was rolled back by" in unchanged.out
+    for _ in range(2):
+        scheduled = [sys.executable, "-c", "from flows.pipeline import potstill; potstill()"]
+        subprocess.run(scheduled, cwd=toy.folder, env=toy.variables, check=True, capture_output=True)
+    assert flow_runs(toy)[-1].state.name == "HeldBack"
+    assert (registry(toy).get(CHAMPION).version, counts(toy)) == ("1", before)
+    assert toy.run("approve", "2").code == 0
+
     refused = toy.run("run", "--set", "gate.min_speedup=100", "--set", "finetune.learning_rate=0.7")
     assert refused.code == 7
     assert "is 94x below its minimum of 100x (gate.min_speedup)" in refused.err
     assert "version 2 stays the champion" in refused.err
     assert "Traceback" not in refused.out + refused.err
+    assert_state(toy, "Refused", "COMPLETED", refused.err)
+    assert task_states(toy)["gate"] == "Refused"
     assert registry(toy).get(CHAMPION).version == "2"
     before = counts(toy)
     again = toy.run("run")
@@ -135,6 +184,7 @@ def test_a_person_approves_or_vetoes(toy: Toy) -> None:
     waiting = toy.run("run", "--set", "promote.policy=person")
     assert waiting.code == 8, waiting
     assert "potstill approve 1" in waiting.err
+    assert_state(toy, "ApprovalPending", "COMPLETED", waiting.err)
     assert registry(toy).champion() is None
     assert registry(toy).get(CHALLENGER).version == "1"
     before = counts(toy)
@@ -158,7 +208,8 @@ def test_a_failing_stage_ends_the_run_with_its_code_and_one_sentence(toy: Toy) -
     assert failed.code == 22
     assert failed.err == "export: row 7 has the label 'maybe'; allowed are negative, positive\n"
     assert "Traceback" not in failed.out
-    assert flow_runs(toy)[-1].state.is_failed()
+    assert_state(toy, "Failed", "FAILED", failed.err.replace("export: ", "potstill: ", 1))
+    assert task_states(toy)["export"] == "Failed"
     assert [run.info.status for run in parents(toy)] == ["FAILED"]
     assert toy.run("run").code == 0
 

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from flows.changes import change_params
 from potstill.config import Params
 from potstill.processes import free_port, start, stop
 from tests.flows.conftest import REPOSITORY, Toy, answers, until
-from tests.flows.test_run import flow_runs
+from tests.flows.test_run import flow_runs, task_names
 
 # Servers and a whole run: minutes where the machine has other things to do.
 pytestmark = pytest.mark.timeout(300)
@@ -39,22 +41,32 @@ def test_mlflow_starts_and_shows_the_workspace(offline_toy: Toy) -> None:
     assert not (offline_toy.folder / "mlruns").exists()
 
 
-def test_a_scheduled_run_fires(toy: Toy) -> None:
-    code = "from pathlib import Path; from flows.scheduling import serve_schedule; serve_schedule(Path.cwd(), 10)"
+def test_of_two_schedulers_one_run_goes_on_at_a_time_and_an_unchanged_tick_is_nothing_new(toy: Toy) -> None:
+    code = "from pathlib import Path; from flows.scheduling import serve_schedule; serve_schedule(Path.cwd(), 5)"
     log = toy.folder / "log.txt"
-    with log.open("wb") as output:
-        scheduler = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=toy.folder, env=toy.variables, stdout=output, stderr=output,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
-        try:
-            fired = until(lambda: any(run.state.is_completed() for run in flow_runs(toy)), 200)
-        finally:
-            scheduler.send_signal(signal.SIGINT)
-            scheduler.wait(30)
-    assert fired, log.read_text()
-    assert all(run.auto_scheduled for run in flow_runs(toy))
+    with log.open("wb") as output, ExitStack() as ending:
+        for _ in range(2):
+            scheduler = subprocess.Popen(
+                [sys.executable, "-c", code], cwd=toy.folder, env=toy.variables, stdout=output, stderr=output,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )  # fmt: skip
+            ending.callback(scheduler.wait, 30)
+            ending.callback(scheduler.send_signal, signal.SIGINT)
+        assert until(lambda: {"Completed", "NothingNew", "Cancelled"} <= state_names(toy), 200), log.read_text()
+    started = flow_runs(toy)
+    assert all(run.auto_scheduled for run in started)
+    assert {run.state.type.value for run in started if run.state.is_final()} == {"COMPLETED"}, log.read_text()
+    ended = [run for run in started if run.end_time is not None]
+    assert all(before.end_time <= after.start_time for before, after in pairwise(ended))
+    nothing = next(run for run in started if run.state.name == "NothingNew")
+    assert nothing.state.message == "version 1 of movie-reviews is the champion"
+    assert not task_names(toy, nothing)
+    assert "Traceback" not in log.read_text()
     assert toy.nothing_runs(), toy.processes()
+
+
+def state_names(toy: Toy) -> set[str]:
+    return {run.state.name for run in flow_runs(toy, started=False)}
 
 
 def test_prefects_own_deploy_takes_the_deployment(toy: Toy, default_params: Params) -> None:

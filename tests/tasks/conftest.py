@@ -13,7 +13,7 @@ import pytest
 from potstill.artifacts import sha256_file, write_json
 from potstill.registry import tracking
 from tests.flows import conftest as flows
-from tests.registries import BENTO_TAG, new_store
+from tests.registries import BENTO_TAG, new_store, write_bento
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def candidate(finished_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(folder)
     bento = tmp_path / "bentoml"
     monkeypatch.setenv("BENTOML_HOME", str(bento))
-    (bento / "bentos" / BENTO_TAG.replace(":", "/")).mkdir(parents=True)
+    write_bento(bento / "bentos" / BENTO_TAG.replace(":", "/"), folder / "data/serving")
     verdict = {"serving_sha256": sha256_file(folder / "data/serving/manifest.json")}
     write_json(folder / "reports/gate.json", verdict)
     return new_store(folder)

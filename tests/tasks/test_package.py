@@ -22,7 +22,7 @@ from tests.potstill.serving.folders import REPOSITORY, flip_byte, write_workspac
 
 TRAINING = ("torch", "transformers", "mlflow", "dvc", "prefect", "pandas", "datasets", "scikit-learn", "pyarrow")
 # All that a Bento holds of Potstill: its code, the model, the limits.
-CODE = {"__init__", "artifacts", "config", "environment", "errors", "processes"}
+CODE = {"__init__", "artifacts", "causes", "config", "environment", "errors", "processes"}
 READING = ("__init__.py", "alignment.py", "divergence.py", "tags.py", "windows.py")
 
 

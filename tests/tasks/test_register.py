@@ -10,7 +10,8 @@ from potstill.errors import ChecksumError
 from potstill.registry import promotion, tracking
 from potstill.registry.promotion import CHALLENGER, Registry
 from tasks.promote import promote
-from tasks.register import data_hashes, log_evidence, settled
+from tasks.register import data_hashes, settled, settled_sum
+from tasks.stage import CODE
 from tests.registries import BENTO_TAG, register_candidate
 
 
@@ -23,10 +24,14 @@ def test_a_version_carries_model_evidence_and_lineage(default_params: Params, ca
     assert data_hashes(candidate)["data/serving"] in version.tags["potstill.data"]
     fetched = Registry(candidate, "movie-reviews").fetch(version.version)
     assert (fetched / "model.onnx").read_bytes() == (candidate / "data/serving/model.onnx").read_bytes()
-    log_evidence(candidate, version.run_id)
+    # Cut off here, the run has what it judged by, and is no failed one.
+    assert tracking.end_stale_runs(candidate, "movie-reviews") == [version.run_id]
     run = tracking.client(candidate).get_run(version.run_id)
     assert run.data.tags["potstill.version"] == version.version
+    assert run.info.status == "FINISHED"
     assert run.data.metrics["int8.accuracy"] == 1.0
+    evidence = {item.path for item in tracking.client(candidate).list_artifacts(version.run_id, "evidence")}
+    assert {"evidence/metrics.json", "evidence/gate.json"} <= evidence
     digests = {item.dataset.name: item.dataset.digest for item in run.inputs.dataset_inputs}
     assert digests == {"data/prepared": data_hashes(candidate)["data/prepared"]}
 
@@ -62,15 +67,29 @@ def test_the_same_candidate_is_one_version_and_settled(default_params: Params, c
     assert len(registry.versions()) == 1
 
 
-def test_a_verdict_against_another_champion_or_without_its_bento_does_not_count(
-    default_params: Params, candidate: Path
-) -> None:
+def test_a_verdict_against_another_champion_does_not_count(default_params: Params, candidate: Path) -> None:
     first = register_candidate(default_params, candidate)
     other = promotion.Version("7", "", "", {})
     assert settled(default_params, candidate, other) is None
+    # Its Bento is with the registry: `potstill serve` fetches it.
     shutil.rmtree(Path(candidate.parent / "bentoml"))
-    assert settled(default_params, candidate, None) is None
-    assert first.version == "1"
+    assert settled(default_params, candidate, None) == first
+
+
+@pytest.mark.parametrize("file", ["potstill/serving/page.html", "potstill/errors.py", "data/evaluation/profile.json"])
+def test_an_edit_of_anything_that_goes_into_the_bento_unsettles_its_champion(
+    default_params: Params, candidate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    code = tmp_path / "code"
+    shutil.copytree(CODE / "potstill", code / "potstill", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("tasks.package.CODE", code)
+    before = settled_sum(default_params, candidate)
+    (code / "potstill/training/loop.py").write_text("edited", encoding="utf-8")  # does not go in
+    assert settled_sum(default_params, candidate) == before
+    edited = (code if file.startswith("potstill") else candidate) / file
+    edited.parent.mkdir(parents=True, exist_ok=True)
+    edited.write_text("edited", encoding="utf-8")
+    assert settled_sum(default_params, candidate) != before
 
 
 def test_an_altered_serving_folder_is_not_registered(default_params: Params, candidate: Path) -> None:

@@ -1,74 +1,158 @@
 from __future__ import annotations
 
-import multiprocessing
+import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from potstill.errors import RegistryError
-from potstill.registry.ledger import LEDGER, Ledger
+from potstill.registry import tracking
+from potstill.registry.history import History, read_history
+from potstill.registry.lease import Lease, hold_lease
+from potstill.registry.ledger import START, Ledger, Line, clean_reason
+from tests.registries import PROJECT
+
+PROMOTE: dict[str, Any] = {"expected": None, "person": False}
 
 
-def test_an_intent_is_pending_until_it_is_closed(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    intent = ledger.open("promote", version="3", expected=None)
-    assert Ledger(tmp_path).pending() == [intent]
-    ledger.close(intent, "done", version="3")
-    assert ledger.pending() == []
-    assert ledger.last_champion() == "3"
+def write(workspace: Path, *lines: dict[str, Any]) -> list[Line]:
+    ledger = Ledger(workspace, PROJECT)
+    known = ledger.lines()
+    with hold_lease(workspace, PROJECT, "a test") as lease:
+        for line in lines:
+            ledger.append(known, lease, {"state": "done", "action": "freeze", "facts": {"reason": "x"}, **line})
+    return ledger.lines()
 
 
-def test_lines_are_only_ever_added(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    intent = ledger.open("promote", version="1", expected=None)
-    before = (tmp_path / LEDGER).read_bytes()
-    ledger.close(intent, "undone", version="1")
-    assert (tmp_path / LEDGER).read_bytes().startswith(before)
-    assert ledger.last_champion() is None
+def stored(workspace: Path) -> tuple[str, dict[str, str]]:
+    experiment = tracking.client(workspace).get_experiment_by_name(f"{PROJECT}.ledger")
+    assert experiment is not None
+    return experiment.experiment_id, {key: value for key, value in experiment.tags.items() if "ledger" in key}
 
 
-def test_the_torn_line_of_a_crash_is_no_line_and_does_not_spoil_the_next(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    first = ledger.open("promote", version="1", expected=None)
-    with (tmp_path / LEDGER).open("ab") as handle:
-        handle.write(b'{"intent": "x", "sta')
-    assert ledger.pending() == [first]
-    second = ledger.open("register", candidate="c")
-    assert ledger.pending() == [first, second]
+def test_lines_are_chained_and_name_who_and_when(workspace: Path) -> None:
+    lines = write(workspace, {}, {"facts": {"reason": "Gr\u00fc\u00dfe \u4f60\u597d"}})
+    assert [line.number for line in lines] == [1, 2]
+    assert [line.previous for line in lines] == [START, lines[0].digest]
+    assert "@" in lines[0].by
+    assert lines[1].facts["reason"] == "Gr\u00fc\u00dfe \u4f60\u597d"
+    page = tracking.client(workspace).get_experiment(stored(workspace)[0]).tags["mlflow.note.content"]
+    assert "freeze done" in page
 
 
-def test_an_edited_ledger_is_refused(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    ledger.note("veto", version="1")
-    path = tmp_path / LEDGER
-    path.write_bytes(b"not json\n" + path.read_bytes())
-    with pytest.raises(RegistryError, match="damaged"):
-        ledger.lines()
+def test_an_edited_line_is_noticed(workspace: Path) -> None:
+    write(workspace, {}, {}, {})
+    experiment, tags = stored(workspace)
+    key = next(key for key in tags if ".00000002." in key)
+    edited = json.dumps({**json.loads(tags[key]), "action": "unfreeze"}, sort_keys=True)
+    tracking.client(workspace).set_experiment_tag(experiment, key, edited)
+    with pytest.raises(RegistryError, match="line 2 of the ledger was edited"):
+        Ledger(workspace, PROJECT).lines()
 
 
-def test_a_veto_of_the_champion_brings_back_the_one_before(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    ledger.note("promote", version="1")
-    ledger.note("promote", version="2")
-    ledger.note("veto", version="1", restored=None)
-    assert ledger.last_champion() == "2"
-    ledger.note("veto", version="2", restored="1")
-    assert ledger.last_champion() == "1"
+def test_a_line_that_is_gone_is_noticed(workspace: Path) -> None:
+    lines = write(workspace, {}, {}, {})
+    with pytest.raises(RegistryError, match=r"line 2 of the ledger .* was taken away"):
+        Ledger(workspace, PROJECT)._chain([lines[0], lines[2]])
 
 
-def _write(folder: str, count: int) -> None:
-    ledger = Ledger(Path(folder))
-    for number in range(count):
-        with ledger.locked():
-            ledger.note("promote", version=str(number))
+def test_the_line_of_a_holder_that_was_silent_for_too_long_does_not_count(workspace: Path) -> None:
+    ledger = Ledger(workspace, PROJECT)
+    write(workspace, {})
+    with hold_lease(workspace, PROJECT, "the first") as silent:
+        before = ledger.lines()
+    write(workspace, {"facts": {"reason": "the second"}})
+    late = Late(silent.number)
+    ledger.append(before, late, {"state": "done", "action": "freeze", "facts": {"reason": "late"}})
+    assert [line.facts["reason"] for line in ledger.lines()] == ["x", "the second"]
 
 
-def test_two_writers_lose_no_line(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write, args=(str(tmp_path), 25)) for _ in range(2)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-    assert [writer.exitcode for writer in writers] == [0, 0]
-    assert len(Ledger(tmp_path).lines()) == 50
+class Late(Lease):
+    """A lease that has not noticed that it was lost."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def check(self) -> None:
+        """Notices nothing."""
+
+
+def line(number: int, action: str, state: str = "done", intent: int | None = None, **facts: Any) -> Line:
+    return Line(number, "", 1, intent or number, state, action, "2026-01-01T00:00:00Z", "me@here", facts, str(number))
+
+
+def history(*lines: Line) -> History:
+    registered = [line(number, "register", version=str(number), candidate=f"c{number}") for number in range(1, 5)]
+    return read_history([*registered, *lines])
+
+
+def test_an_intent_is_open_until_it_is_closed() -> None:
+    announced = line(9, "promote", "open", version="3", **PROMOTE)
+    assert list(history(announced).open.values()) == [announced]
+    after = history(announced, line(10, "promote", intent=9, version="3", **PROMOTE))
+    assert (after.open, after.champion) == ({}, "3")
+    undone = history(announced, line(10, "promote", "undone", intent=9, version="3", **PROMOTE))
+    assert (undone.open, undone.champion) == ({}, None)
+
+
+def test_a_veto_of_the_champion_brings_back_an_older_one() -> None:
+    moves = [line(9, "promote", version="1", **PROMOTE), line(10, "promote", version="2", expected="1", person=False)]
+    other = history(*moves, line(11, "veto", version="1", restored=None, was_champion=False, reason="x"))
+    assert (other.champion, other.lineup) == ("2", ["2"])
+    own = history(*moves, line(11, "veto", version="2", restored="1", was_champion=True, reason="x"))
+    assert (own.champion, own.lineup, list(own.vetoed)) == ("1", ["1"], ["2"])
+
+
+def test_the_champion_of_a_store_without_a_ledger_can_be_taken_back() -> None:
+    after = history(line(9, "rollback", version="1", expected="2", reason="x"))
+    assert (after.champion, after.lineup, list(after.taken_back)) == ("1", ["1"], ["c2"])
+
+
+def test_a_line_of_a_newer_potstill_is_refused() -> None:
+    with pytest.raises(RegistryError, match="too old"):
+        history(line(9, "transmute"))
+
+
+def test_a_reason_is_one_short_line() -> None:
+    assert clean_reason("a\n b\0\udcffc") == "a b ?c"
+    assert len(clean_reason("\u4f60" * 9000)) == 1000
+
+
+def test_a_thousand_lines_are_read_in_well_under_a_second(workspace: Path) -> None:
+    from mlflow.entities import ExperimentTag
+    from mlflow.store.tracking.dbmodels.models import SqlExperimentTag
+
+    write(workspace, {})
+    experiment, _ = stored(workspace)
+    store = tracking.client(workspace)._client._tracking_client.store  # type: ignore[attr-defined]
+    keep = Keep()
+    known = Ledger(workspace, PROJECT).lines()
+    ledger = Ledger(workspace, PROJECT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("potstill.registry.ledger.client", lambda _: keep)
+        patch.setattr("potstill.registry.ledger.experiment_id", lambda *_: experiment)
+        for _ in range(999):
+            facts = {"version": "17", "candidate": "c" * 64, "gate": "g" * 64, "seal": "s" * 64, "settled": "t" * 64}
+            ledger.append(known, Late(1), {"state": "open", "action": "register", "facts": facts})
+    with store.ManagedSessionMaker(read_only=False) as session:
+        session.add_all(
+            [SqlExperimentTag(experiment_id=int(experiment), key=tag.key, value=tag.value) for tag in keep.tags]
+        )
+    assert ExperimentTag
+    begin = time.process_time()
+    assert len(ledger.lines()) == 1000
+    assert time.process_time() - begin < 0.6
+
+
+class Keep:
+    """Stands for MLflow's client where a thousand single writes would take minutes."""
+
+    def __init__(self) -> None:
+        self.tags: list[Any] = []
+
+    def set_experiment_tag(self, _: str, key: str, value: str) -> None:
+        from mlflow.entities import ExperimentTag
+
+        self.tags.append(ExperimentTag(key, value))

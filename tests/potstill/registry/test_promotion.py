@@ -8,10 +8,12 @@ from urllib.parse import urlparse
 
 import pytest
 
-from potstill.errors import BusyError, ChecksumError, RegistryError
+from potstill.artifacts import file_sums, verify
+from potstill.errors import ApprovalPendingError, ChecksumError, RegistryError
 from potstill.registry import tracking
-from potstill.registry.promotion import CHALLENGER, CHAMPION, PREVIOUS, Registry
-from tests.registries import PROJECT, REFUSED, add_version, new_store
+from potstill.registry.promotion import CHALLENGER, CHAMPION, GATE, PREVIOUS, Registry
+from potstill.registry.steps import Steps
+from tests.registries import PASSED, PROJECT, REFUSED, add_version, new_store
 
 
 def source(registry: Registry, version: str) -> Path:
@@ -32,7 +34,7 @@ def test_from_candidate_to_champion(registry: Registry) -> None:
     second = add_version(registry, "two")
     registry.promote(second.version, expected="1")
     assert aliases(registry) == {CHAMPION: "2", CHALLENGER: None, PREVIOUS: "1"}
-    assert registry.ledger.pending() == []
+    assert not registry.history().open
 
 
 def test_a_candidate_is_not_registered_twice(registry: Registry) -> None:
@@ -50,18 +52,6 @@ def test_the_second_of_two_writers_fails_where_mlflow_lets_both_succeed(registry
     with pytest.raises(RegistryError, match="is version 2 now, not 1"):
         registry.promote("3", expected="1")
     assert aliases(registry)[CHAMPION] == "2"
-
-
-def test_a_writer_waits_for_the_lock_and_then_gives_up(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    from potstill.processes import hold
-    from potstill.registry import ledger
-
-    add_version(registry, "one")
-    monkeypatch.setattr(
-        ledger, "hold", lambda path, *, what, wait_seconds: hold(path, what=what, wait_seconds=min(wait_seconds, 0.2))
-    )
-    with hold(registry.workspace / ledger.LOCK, what="a test"), pytest.raises(BusyError):
-        registry.promote("1", expected=None)
 
 
 def test_a_capitalised_alias_is_not_the_champion(registry: Registry) -> None:
@@ -99,7 +89,7 @@ def test_a_version_without_its_files_is_ready_for_mlflow_but_not_promoted(regist
     with pytest.raises(RegistryError, match="are gone"):
         registry.promote(version.version, expected=None)
     assert registry.champion() is None
-    assert registry.ledger.pending() == []
+    assert not registry.history().open
 
 
 def test_a_flipped_bit_downloads_without_a_word_and_is_found(registry: Registry) -> None:
@@ -176,7 +166,10 @@ def test_a_registration_cut_off_before_the_version_leaves_nothing_open(
         with pytest.raises(SystemExit):
             add_version(registry, "one")
     shutil.rmtree(workspace / "models")
-    assert "nothing to undo" in registry.reconcile()[0]
+    # Files are uploaded before anything is announced.
+    told = registry.reconcile()
+    assert len(told) == (1 if call == "create_model_version" else 0)
+    assert all("nothing to undo" in sentence for sentence in told)
     assert registry.reconcile() == []
     assert add_version(registry, "one").version == "1"
 
@@ -225,15 +218,145 @@ def test_a_promotion_cut_off_is_undone_where_it_may_not_be_finished(
         add_version(registry, content)
     registry.promote("1", expected=None)
     with monkeypatch.context() as patch:
-        patch.setattr(registry.ledger, "close", crash)
+        patch.setattr(Steps, "close", crash)
         with pytest.raises(SystemExit):
             registry.promote("2", expected="1")
     assert aliases(registry)[CHAMPION] == "2"
     shutil.rmtree(source(registry, "2"))
     shutil.rmtree(workspace / ".work")
     assert "undone" in registry.reconcile()[0]
-    assert aliases(registry)[CHAMPION] == "1"
-    assert registry.ledger.pending() == []
+    assert aliases(registry) == {CHAMPION: "1", CHALLENGER: None, PREVIOUS: None}
+    assert not registry.history().open
+
+
+def promote_all(registry: Registry, *contents: str) -> None:
+    champion = None
+    for content in contents:
+        version = add_version(registry, content).version
+        registry.promote(version, expected=champion)
+        champion = version
+
+
+def champion(registry: Registry) -> str | None:
+    version = registry.champion()
+    return version.version if version else None
+
+
+@pytest.mark.parametrize("by", ["roll_back", "approve"])
+def test_what_a_person_took_back_stays_back(registry: Registry, by: str) -> None:
+    promote_all(registry, "one", "two", "three")
+    back = registry.roll_back("1", "it shouts") if by == "roll_back" else registry.approve("1")
+    assert back.version == champion(registry) == "1"
+    assert aliases(registry)[PREVIOUS] is None
+    for version in ("2", "3"):  # what became champion after it is back too
+        with pytest.raises(
+            ApprovalPendingError, match=f"version {version} .* was rolled back by .*@.*approve {version}"
+        ):
+            registry.promote(version, expected="1")
+    # Another candidate says otherwise, and so does a person.
+    registry.promote(add_version(registry, "four").version, expected="1")
+    assert (champion(registry), aliases(registry)[PREVIOUS]) == ("4", "1")
+    with pytest.raises(ApprovalPendingError):
+        registry.promote("3", expected="4")
+    assert registry.approve("3").version == "3"  # older than 4, which is now taken back itself
+    assert registry.held_back(registry.get("4").candidate) is not None
+    assert registry.held_back(registry.get("3").candidate) is None
+
+
+def test_without_a_version_a_rollback_returns_to_the_one_before_and_further(registry: Registry) -> None:
+    promote_all(registry, "one", "two", "three")
+    assert registry.roll_back(None, "a").version == "2"
+    assert registry.roll_back(None, "b").version == "1"
+    with pytest.raises(RegistryError, match="no version that was champion before"):
+        registry.roll_back(None, "c")
+    with pytest.raises(RegistryError, match="is the champion already"):
+        registry.roll_back("1", "d")
+
+
+def test_a_frozen_registry_waits_for_a_person(registry: Registry) -> None:
+    promote_all(registry, "one")
+    add_version(registry, "two")
+    registry.freeze("a fair is on")
+    with pytest.raises(ApprovalPendingError, match=r"frozen by .* \(a fair is on\); `potstill approve 2`"):
+        registry.promote("2", expected="1")
+    assert champion(registry) == "1"
+    assert registry.approve("2").version == "2"
+    add_version(registry, "three")
+    assert registry.unfreeze("it is over")
+    assert not registry.unfreeze("it is over")
+    assert registry.promote("3", expected="2").version == "3"
+
+
+def test_vetoing_twice_falls_back_to_what_is_whole(registry: Registry) -> None:
+    promote_all(registry, "one", "two", "three", "four")
+    (source(registry, "3") / "data/serving/model.onnx").write_bytes(b"rot")
+    registry.fetch("2")
+    assert registry.veto("4", "a") == "2"  # 3 does not verify
+    assert aliases(registry)[PREVIOUS] == "1"
+    assert registry.veto("2", "b") == "1"
+    assert registry.veto("1", "c") is None
+
+
+def test_a_copy_here_does_not_hide_what_was_altered_with_the_registry(registry: Registry) -> None:
+    add_version(registry, "one")
+    registry.fetch("1")
+    path = source(registry, "1") / "data/serving/model.onnx"
+    path.write_bytes(b"other")
+    with pytest.raises(ChecksumError) as refused:
+        registry.approve("1")
+    assert str(path) in str(refused.value)
+    assert ".work" not in str(refused.value)
+
+
+def test_a_version_whose_bento_is_not_with_the_registry_is_not_approved(registry: Registry) -> None:
+    version = add_version(registry, "one")
+    place = source(registry, "1") / "bento" / str(version.bento).partition(":")[2]
+    (place / "bento.yaml").write_text("altered", encoding="utf-8")
+    with pytest.raises(ChecksumError, match=r"bento.yaml is altered"):
+        registry.approve("1")
+    shutil.rmtree(place)
+    with pytest.raises(RegistryError, match="are gone"):
+        registry.approve("1")
+
+
+@pytest.mark.parametrize("tag", [GATE, "potstill.bento", "potstill.candidate"])
+def test_an_edited_tag_is_not_what_was_judged(registry: Registry, tag: str) -> None:
+    add_version(registry, "one", evidence=REFUSED)
+    registry.ledger.lines()
+    tracking.client(registry.workspace).set_model_version_tag(PROJECT, "1", GATE, PASSED)
+    with pytest.raises(RegistryError, match=r"potstill\.gate .* is not what was judged"):
+        registry.approve("1")
+    add_version(registry, "two")
+    tracking.client(registry.workspace).set_model_version_tag(PROJECT, "2", tag, PASSED + " ")
+    with pytest.raises(RegistryError, match=f"tag {tag} of version 2 .* is not what was judged"):
+        registry.approve("2")
+
+
+def test_an_alias_that_was_moved_by_hand_is_not_the_champion(registry: Registry) -> None:
+    promote_all(registry, "one", "two")
+    add_version(registry, "three")
+    tracking.client(registry.workspace).set_registered_model_alias(PROJECT, CHAMPION, "3")
+    with pytest.raises(RegistryError, match=r"points at version 3, .* moved by hand"):
+        registry.champion()
+    registry.approve("2")
+    assert champion(registry) == "2"
+
+
+def test_a_second_clone_sees_the_same_history_and_fetches_the_champions_bento(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote_all(registry, "one", "two", "three")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.tracking_uri(registry.workspace))
+    clone = Registry(tmp_path / "clone", PROJECT)
+    assert clone.history() == registry.history()
+    assert clone.veto("1", "not the champion") == "3"
+    version = clone.champion()
+    assert version is not None
+    clone.fetch_bento(version, tmp_path / "bentoml/bento")
+    files = file_sums(tmp_path / "bentoml/bento")
+    assert verify(tmp_path / "bentoml/bento") == {}
+    assert files["src/data/serving/manifest.json"] == version.candidate
+    assert len(clone.versions()) == 3
 
 
 def test_two_projects_share_a_store(tmp_path: Path) -> None:

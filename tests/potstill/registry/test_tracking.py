@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from potstill.registry import tracking
-from tests.registries import PROJECT
+from potstill.registry.identity import this_process
+from potstill.registry.promotion import Registry
+from tests.registries import PROJECT, add_version, new_store
 
 
 def log(parent: str | None = None, **changes: object) -> None:
@@ -74,6 +77,35 @@ def test_runs_that_a_kill_left_running_are_ended_but_only_those_of_this_workspac
     assert store.get_run(mine).info.status == "KILLED"
     assert store.get_run(other).info.status == "RUNNING"
     assert tracking.end_stale_runs(workspace, PROJECT) == []
+
+
+@pytest.mark.parametrize("change", [{"host": "other", "machine": "other"}, {"namespace": "pid:[1]"}])
+def test_a_live_run_of_another_machine_or_container_with_an_equal_path_goes_on(
+    workspace: Path, change: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "this_process", lambda: dataclasses.replace(this_process(), pid=1, **change))
+        theirs = tracking.start_parent(workspace, PROJECT, {}, [])
+    assert tracking.end_stale_runs(workspace, PROJECT) == []
+    assert tracking.client(workspace).get_run(theirs).info.status == "RUNNING"
+
+
+def test_a_killed_run_that_had_registered_a_version_is_finished(workspace: Path, tmp_path: Path) -> None:
+    run = tracking.start_parent(workspace, PROJECT, {}, [])
+    store = tracking.client(workspace)
+    store.create_registered_model(PROJECT)
+    store.create_model_version(PROJECT, str(tmp_path), run_id=run)
+    assert tracking.end_stale_runs(workspace, PROJECT) == [run]
+    assert store.get_run(run).info.status == "FINISHED"
+
+
+def test_any_path_can_be_a_workspace(tmp_path: Path) -> None:
+    workspace = new_store(tmp_path / 'it\'s "my" 100%_folder; `x` é')
+    run = tracking.start_parent(workspace, PROJECT, {}, [])
+    assert tracking.end_stale_runs(workspace, PROJECT) == [run]
+    registry = Registry(workspace, PROJECT)
+    registry.promote(add_version(registry, "one").version, expected=None)
+    assert registry.fetch("champion").is_dir()
 
 
 def test_a_deleted_experiment_is_used_again(workspace: Path) -> None:

@@ -1,0 +1,142 @@
+"""The versions of a project's registered model, as MLflow's registry has them, and what their tags say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.artifacts import MANIFEST, sha256_file
+from potstill.errors import RegistryError
+from potstill.registry.tracking import client
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+# MLflow tells `Champion` from `champion`; these three are the only ones anyone here reads or writes.
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+
+CANDIDATE = "potstill.candidate"
+BENTO = "potstill.bento"
+SETTLED = "potstill.settled"
+AGAINST = "potstill.judged_against"
+# The whole verdict as JSON: the evidence that is checked again before anything becomes champion.
+GATE = "potstill.gate"
+VETO = "potstill.veto"
+# The logged model whose artifacts the version's are; MLflow's own field for it is empty on most stores.
+MODEL_ID = "potstill.model_id"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered model version.
+
+    Attributes:
+        version: its number.
+        run_id: the MLflow run that made it.
+        source: where its artifacts are.
+        tags: its tags.
+    """
+
+    version: str
+    run_id: str
+    source: str
+    tags: dict[str, str]
+
+    @property
+    def candidate(self) -> str:
+        """sha256 of the manifest of its serving folder."""
+        return self.tags.get(CANDIDATE, "")
+
+    @property
+    def bento(self) -> str | None:
+        """The fixed tag of its Bento."""
+        return self.tags.get(BENTO)
+
+
+def candidate_sum(serving: Path) -> str:
+    """What names a candidate: the sha256 of its serving folder's manifest."""
+    return sha256_file(serving / MANIFEST)
+
+
+class Versions:
+    """The versions of one registered model."""
+
+    def __init__(self, workspace: Path, name: str) -> None:
+        self.workspace = workspace
+        self.name = name
+        self._client = client(workspace)
+
+    def by_alias(self, alias: str) -> Version | None:
+        """The version an alias points at, None if there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _version(self._client.get_model_version_by_alias(self.name, alias))
+        except MlflowException as error:
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise
+
+    def get(self, version: str) -> Version:
+        """A version by its number or by an alias.
+
+        Raises:
+            RegistryError: there is no such version.
+        """
+        from mlflow.exceptions import MlflowException
+
+        found = None
+        if version.isdecimal():
+            try:
+                found = _version(self._client.get_model_version(self.name, version))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        else:
+            found = self.by_alias(version)
+        if found is None:
+            raise RegistryError(f"{self.name} has no version {version!r}; `potstill status` shows those there are")
+        return found
+
+    def versions(self) -> list[Version]:
+        """All versions, newest first."""
+        found: list[Version] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_model_versions(f"name = '{self.name}'", page_token=token)
+            found += [_version(item) for item in page]
+            token = page.token
+            if not token:
+                return sorted(found, key=lambda item: -int(item.version))
+
+    def by_candidate(self, candidate: str) -> Version | None:
+        """The newest version of that candidate."""
+        return next((version for version in self.versions() if version.candidate == candidate), None)
+
+
+def passed(evidence: str) -> bool:
+    """Whether a verdict's JSON says that the candidate passed, and each of its checks too; fail-closed."""
+    try:
+        verdict = json.loads(evidence)
+        checks = [check["passed"] is True for check in verdict["checks"]]
+        return verdict["passed"] is True and bool(checks) and all(checks)
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+def facts_of(version: Version | None) -> dict[str, Any] | None:
+    """A version in plain values, for `potstill status --json`."""
+    if version is None:
+        return None
+    return {
+        "version": version.version,
+        "bento": version.bento,
+        "candidate": version.candidate,
+        "run_id": version.run_id,
+    }
+
+
+def _version(item: ModelVersion) -> Version:
+    return Version(str(item.version), str(item.run_id or ""), str(item.source), dict(item.tags))

@@ -1,0 +1,55 @@
+"""Promoters in two clones of a project, on real stores; `python -m tests.racing` is the long form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from potstill.errors import ApprovalPendingError
+from potstill.registry.promotion import Registry
+from tests.postgres import need_postgres, postgres
+from tests.racing import check_history, mlflow_server, race
+from tests.registries import new_store
+
+PROMOTERS, ROUNDS = 4, 2
+
+
+def check_race(uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch, project: str) -> Registry:
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # `race` sets it too; so it is taken away again
+    for result in race(uri, folder, promoters=PROMOTERS, rounds=ROUNDS, project=project):
+        assert result.winners == 1
+        for sentence in filter(None, result.sentences):
+            assert sentence.startswith((f"RegistryError: the champion of {project} is version", "BusyError: "))
+    for clone in ("one", "two"):
+        check_history(folder / clone, ROUNDS, project)
+    return Registry(folder / "two", project)
+
+
+def check_rollback(registry: Registry) -> None:
+    """What one clone takes back stays back in the other, however often its schedule fires."""
+    champion = registry.champion()
+    assert champion is not None
+    back = registry.roll_back(None, "it shouts")
+    clone = Registry(registry.workspace.parent / "one", registry.name)
+    for _ in range(2):
+        assert clone.held_back(champion.candidate) is not None
+        with pytest.raises(ApprovalPendingError, match="was rolled back"):
+            clone.promote(champion.version, expected=back.version)
+    assert clone.champion() == back
+
+
+def test_one_promoter_wins_on_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_store(tmp_path)
+    check_rollback(check_race(f"sqlite:///{tmp_path}/mlflow.db", tmp_path, monkeypatch, "sqlite"))
+
+
+def test_one_promoter_wins_on_postgresql_directly_and_through_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_postgres()
+    with postgres() as uri:
+        check_rollback(check_race(uri, tmp_path / "direct", monkeypatch, "direct"))
+        with mlflow_server(uri, tmp_path) as address:
+            check_rollback(check_race(address, tmp_path / "served", monkeypatch, "served"))

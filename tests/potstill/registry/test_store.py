@@ -1,0 +1,182 @@
+"""MLflow servers and databases that are away, hang, refuse or fail, each on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from potstill.errors import DiskFullError, RegistryError, StoreError
+from potstill.processes import free_port
+from potstill.registry import store, tracking
+from potstill.registry.promotion import Registry
+from tests.registries import PROJECT, add_version
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers every request alike."""
+
+    status = 200
+    body = b"{}"
+    asked = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    do_POST = do_GET  # noqa: N815  # the names are http.server's
+
+    def log_message(self, *arguments: object) -> None:
+        """Keep quiet."""
+
+
+@contextlib.contextmanager
+def server(status: int, body: bytes) -> Iterator[str]:
+    """The address of a server with one answer."""
+    kind = type("Kind", (Answering,), {"status": status, "body": body})
+    with HTTPServer(("127.0.0.1", 0), kind) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def quick(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
+    """Shorten the waits."""
+    facts = {"seconds": 1.0, "request_seconds": 5, "retries": False} | changes
+    monkeypatch.setattr(store, "_patience", store.Patience(**facts))  # type: ignore[arg-type]
+
+
+def champion_at(uri: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    Registry(workspace, PROJECT).by_alias("champion")
+
+
+def test_a_server_that_never_answers_is_given_up(silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick(monkeypatch)
+    begin = time.monotonic()
+    with pytest.raises(StoreError, match=r"MLflow at http://127.* does not answer \(nothing came in 1 s\); see that"):
+        champion_at(silent, tmp_path, monkeypatch)
+    assert time.monotonic() - begin < 5
+    assert store.COMMAND.seconds + 5 <= 15
+
+
+@pytest.mark.parametrize(
+    ("uri", "sentence"),
+    [
+        ("http://127.0.0.1:{port}", "connection refused"),
+        ("http://me:secret@127.0.0.1:{port}", "MLflow at http://127"),
+        ("http://nowhere.invalid", "the host's name is not known"),
+        ("postgresql://me:secret@127.0.0.1:{port}/x", "(?i)MLflow at postgresql://127.*connection refused"),
+        ("file:///tmp/x", "maintenance mode"),
+    ],
+)
+def test_a_store_that_is_not_there(uri: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StoreError, match=sentence) as raised:
+        champion_at(uri.format(port=free_port()), tmp_path, monkeypatch)
+    assert "secret" not in str(raised.value)
+    assert raised.value.exit_code == 53
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (200, b"<html>welcome</html>", "is no MLflow server"),
+        (404, b"<html>not here</html>", "is no MLflow server"),
+        (503, b"<html>busy</html>", "it answers with status 503"),
+        (500, b"{}", "it answers with status 500"),
+        (401, b"<html>who?</html>", "refuses this user"),
+        (403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}', "refuses this user"),
+    ],
+)
+def test_a_server_that_answers_something_else(
+    status: int, body: bytes, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server(status, body) as address, pytest.raises(StoreError, match=sentence):
+        champion_at(address, tmp_path, monkeypatch)
+
+
+def test_a_run_waits_for_a_server_that_restarts_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick(monkeypatch, seconds=20.0, retries=True)
+    monkeypatch.setattr(store, "_RETRY_SECONDS", 0.2)
+    port = free_port()
+
+    def come_back() -> None:
+        time.sleep(1)
+        kind = type("Kind", (Answering,), {"body": b'{"model_version": {"name": "x", "version": "7"}}'})
+        with HTTPServer(("127.0.0.1", port), kind) as listening:
+            listening.handle_request()
+
+    threading.Thread(target=come_back, daemon=True).start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    champion = Registry(tmp_path, PROJECT).by_alias("champion")
+    assert champion is not None
+    assert champion.version == "7"
+    assert "connection refused); asking again for up to" in capsys.readouterr().out
+
+
+def test_a_locked_database_is_given_up(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_version(registry, "one")
+    quick(monkeypatch)
+    with contextlib.closing(sqlite3.connect(registry.workspace / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="is locked by another process"):
+            registry.by_alias("challenger")
+        other.rollback()
+    assert registry.by_alias("challenger") is not None
+
+
+def test_an_answer_about_the_request_stays_the_callers(registry: Registry) -> None:
+    with pytest.raises(MlflowException, match="not found"):
+        tracking.client(registry.workspace).get_model_version("nobody", "1")
+
+
+def test_who_loses_a_race_is_told_so(registry: Registry) -> None:
+    from sqlalchemy import text
+
+    add_version(registry, "one")
+    inner = tracking.client(registry.workspace)._get_registry_client().store
+
+    def twice() -> None:
+        with inner.ManagedSessionMaker(read_only=False) as session:
+            session.execute(text("INSERT INTO registered_models (workspace, name) VALUES ('default', 'x')"))
+            session.execute(text("INSERT INTO registered_models (workspace, name) VALUES ('default', 'x')"))
+
+    with pytest.raises(RegistryError, match=r"at the same moment and was first; run again"):
+        store.bounded("sqlite:///x", twice)
+
+
+def test_a_full_disk_is_one_whoever_wraps_it() -> None:
+    def write() -> None:
+        try:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded", "x.db")
+        except OSError as error:
+            raise MlflowException("could not write") from error
+
+    with pytest.raises(DiskFullError, match=r"no space left while writing x\.db"):
+        store.bounded("sqlite:///x", write)
+
+
+def test_an_error_of_potstills_own_is_not_blamed_on_the_store() -> None:
+    with pytest.raises(ZeroDivisionError):
+        store.bounded("sqlite:///x", lambda: 1 // 0)
