@@ -424,6 +424,10 @@ class Tokenize(Strict):
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
     # Trims the student's and its control's token embeddings; null: the teacher's vocabulary. The teacher keeps its own.
     vocabulary: Vocabulary | None = None
+    # Of the tokens in train, those that the vocabulary does not have; a tokenizer for another language has more.
+    max_unknown_share: Share | None = 0.1
+    # Of the train texts, those that are cut. Entities and answers read a long text in windows: nothing is cut.
+    max_cut_share: Share | None = 0.5
     # Of entities and answers: tokens that neighbouring windows of a long text share; null: a quarter of a window.
     stride: Annotated[int, Field(ge=0)] | None = None
 

@@ -174,6 +174,12 @@ class ParityError(PotstillError):
     exit_code = 45
 
 
+class TokenizationError(PotstillError):
+    """A tokenizer or a sequence limit that does not fit the texts: many unknown tokens, or many texts cut."""
+
+    exit_code = 46
+
+
 class RegistryError(PotstillError):
     """The registry's state does not allow the step."""
 

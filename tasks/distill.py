@@ -116,11 +116,13 @@ def _write(stage: Stage, distill: Distill, student: PreTrainedModel, best: Best,
     alone |= {f"student_{number}": score for number, score in enumerate(best.scores, start=1)}
     with whole_folder(stage.outs["distilled"]) as folder:
         save_student(stage, student, folder)
-        write_manifest(folder, {scoring.dev_key: outcome.score} | ({"others": alone} if alone else {}))
+        about = {scoring.dev_key: outcome.score, "steps": {"distill": outcome.steps}}
+        write_manifest(folder, about | ({"others": alone} if alone else {}))
     beside = ", ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in alone.items())
     summary = f"dev {scoring.words} {outcome.score:.4f} with {_start(distill, best.place)}"
     rows = outcome.rows + sum(found.rows for found in teaching.outcomes)
-    joined = Outcome(outcome.score, outcome.scores, [*teaching.history, *outcome.history], rows)
+    history = [*teaching.history, *outcome.history]
+    joined = Outcome(outcome.score, outcome.scores, history, rows, steps=outcome.steps)
     scores = {f"{scoring.dev_key}_{name}": score for name, score in alone.items()}
     return training_result(joined, scoring, summary + (f" ({beside})" if beside else ""), scores)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,19 +18,24 @@ from potstill.config import SPLITS, Evaluate, TaskKind
 from potstill.data.alignment import IGNORED, flat_labels
 from potstill.data.batches import TokenDataset, label_column
 from potstill.data.tags import types_named
+from potstill.data.tokenization import load_tokenizer
 from potstill.errors import ChecksumError
+from potstill.evaluation.baseline import TASKS as BASELINE_TASKS
+from potstill.evaluation.baseline import Baseline, fit_baseline
 from potstill.evaluation.contenders import served_student, teacher_pipeline
+from potstill.evaluation.figures import Figures, confusions, label_bars
 from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.metrics import Labels, confusion_matrix, require_finite
-from potstill.evaluation.naming import MODELS, SHIPPED
+from potstill.evaluation.naming import BASELINE, MODELS, SHIPPED, TITLES
+from potstill.evaluation.notes import notes
 from potstill.evaluation.plots import (
+    MOST_NAMES,
     accuracy_against,
     answers_against_gold,
-    confusion_matrices,
-    label_scores,
-    reliability_diagram,
+    confusion_maps,
+    reliability_diagrams,
 )
 from potstill.evaluation.proof import Seed, flatten, prove, read_seeds
 from potstill.evaluation.reference import reference_profile
@@ -38,7 +43,8 @@ from potstill.evaluation.report import differing_marks, disagreements, render_re
 from potstill.evaluation.scoring import scoring_of
 from potstill.evaluation.several import label_f1
 from potstill.evaluation.summary import Answers, Gold, compare, score
-from potstill.evaluation.texts import readable
+from potstill.evaluation.texts import read_texts, readable
+from potstill.evaluation.truncation import cut_rows, truncation
 from potstill.evaluation.verdict_page import with_verdict
 from potstill.models.loading import load_classifier
 from potstill.progress import Bar, progress
@@ -46,14 +52,14 @@ from potstill.serving.profile import answer_all
 from potstill.serving.runtime import ModelCard, Prediction, Student, Text, logits_of, read_card
 from potstill.training.precision import choose_device
 from potstill.training.predict import predict_logits
-from tasks.learning import open_split, teacher_logits, teacher_members, tokens_info
+from tasks.learning import open_split, teacher_logits, teacher_members, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
 from tasks.views import teachers_view
 
 EXAMPLES = 20
 # Texts between two steps of the progress bar.
 STEP = 256
-FROZEN = "test.parquet"
+FROZEN, TRAIN = "test.parquet", "train.parquet"
 PROFILE = "profile.json"
 # The column `served` of predictions.parquet.
 _PLACE = [("start", pa.int32()), ("end", pa.int32())]
@@ -68,12 +74,17 @@ def run(stage: Stage) -> Result:
         students = _students(stage, Path(temporary))
     texts, gold = _gold(stage, test, students["student"])
     answers, said = _answers(stage, test, texts, gold, students["int8"], card)
+    baseline = _baseline(stage, card)
+    if baseline is not None:
+        answers[BASELINE] = _baseline_answers(baseline, texts, card.kind)
     metrics = _metrics(stage, gold, answers, card)
+    if not isinstance(gold, GoldTags | GoldAnswers):
+        metrics["truncation"] = _truncation(stage, test, texts, gold, answers)
     figures = _figures(stage, gold, answers, metrics, card)
     metrics["proof"] = _proof(stage, test, gold, answers, card)
     _write_evaluation(stage, texts, gold, answers, said, metrics, figures, students[SHIPPED[card.variant]])
     metrics["evaluation_sha256"] = sha256_file(stage.outs["evaluation"] / MANIFEST)
-    _add_speeds(metrics, _speeds(stage, texts, students, card), SHIPPED[card.variant])
+    _add_speeds(metrics, _speeds(stage, texts, students, card, baseline), SHIPPED[card.variant])
     _write_report(stage, texts, gold, answers, metrics, figures, card)
     write_json(stage.outs["metrics"], metrics)
     return _result(metrics, SHIPPED[card.variant])
@@ -129,6 +140,19 @@ def _answers(
     return found, said
 
 
+def _baseline(stage: Stage, card: ModelCard) -> Baseline | None:
+    """TF-IDF with a linear model of the train rows; None for a task of places in a text."""
+    if card.kind not in BASELINE_TASKS:
+        return None
+    with stage.work("training"):
+        texts, labels = read_texts(stage.deps["prepared"] / TRAIN)
+        return fit_baseline(texts, labels, card.kind, max(len(card.labels), 1))
+
+
+def _baseline_answers(baseline: Baseline, texts: Sequence[Text], task: TaskKind) -> Answers:
+    return Answers(baseline.logits(texts), 1.0, baseline.parameters, baseline.file_bytes, task)
+
+
 def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, bar: Bar) -> Answers:
     """A model's answers; of a teacher of several models, all of theirs, with the weights and the file of the first."""
     folder, members = stage.deps[name], 1
@@ -151,6 +175,22 @@ def read_temperature(folder: Path) -> float:
     return float(read_json(path)["temperature"]) if path.exists() else 1.0
 
 
+def _truncation(
+    stage: Stage, test: TokenDataset, texts: Sequence[Text], gold: Labels, answers: Mapping[str, Answers]
+) -> dict[str, Any]:
+    limit = tokens_info(stage, student=True)["max_length"]
+    cut = cut_rows(texts, test.lengths, load_tokenizer(tokenizer_folder(stage, student=True), limit))
+    return {"max_length": limit} | truncation(gold, answers, cut)
+
+
+def _steps(stage: Stage) -> dict[str, int]:
+    """Optimiser steps of the stages that trained, by what their manifests say."""
+    said: dict[str, int] = {}
+    for out in ("teacher", "student", "control"):
+        said |= read_json(stage.deps[out] / MANIFEST)["about"].get("steps", {})
+    return said
+
+
 def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
     """The content of metrics.json without speeds."""
     settings = stage.params(Evaluate)
@@ -163,7 +203,8 @@ def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: Mod
         "serving_sha256": sha256_file(stage.deps["serving"] / MANIFEST),
         "confidence": settings.confidence,
         "calibration_bins": settings.calibration_bins,
-        "models": {name: score(gold, answers[name], settings) for name in MODELS},
+        "steps": _steps(stage),
+        "models": {name: score(gold, answers[name], settings) for name in TITLES if name in answers},
         "comparison": compare(gold, answers, SHIPPED[card.variant], settings, seed=stage.project.seed),
     }
 
@@ -180,44 +221,47 @@ def _proof(
 
 def _figures(
     stage: Stage, gold: Gold, answers: Mapping[str, Answers], metrics: Mapping[str, Any], card: ModelCard
-) -> dict[str, str]:
+) -> Figures:
     size = accuracy_against(metrics["models"], "megabytes", "MB on disk (log scale)", scoring_of(metrics))
     names = [str(label) for label in card.labels]
-    return {"size": size} | _FIGURES[card.kind](
+    parts = _FIGURES[card.kind](
         gold, {name: answers[name] for name in MODELS}, names, stage.params(Evaluate).calibration_bins
     )
+    return Figures(size, **parts)
 
 
-def _class_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
+def _class_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
     reliabilities = {name: found.reliability(labels, bins) for name, found in answers.items()}
     counts = {name: confusion_matrix(labels, found.predictions, len(names)) for name, found in answers.items()}
+    many = len(names) > MOST_NAMES
     return {
-        "reliability": reliability_diagram(reliabilities, len(names)),
-        "confusion": confusion_matrices(counts, names),
+        "reliability": reliability_diagrams(reliabilities, len(names)),
+        "maps": confusion_maps(counts) if many else {},
+        "confusions": [] if many else confusions(counts, names),
     }
 
 
-def _label_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
+def _label_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
     reliabilities = {name: found.reliability(labels, bins) for name, found in answers.items()}
     scores = {name: label_f1(labels, found.flags) for name, found in answers.items()}
-    return {"reliability": reliability_diagram(reliabilities, 2), "labels": label_scores(scores, names)}
+    return {"reliability": reliability_diagrams(reliabilities, 2), "labels": label_bars(scores, names)}
 
 
-def _number_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
+def _number_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
     return {"answers": answers_against_gold({name: found.numbers for name, found in answers.items()}, labels)}
 
 
-def _entity_figures(gold: GoldTags, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
+def _entity_figures(gold: GoldTags, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
     reliabilities = {name: found.reliability(gold, bins) for name, found in answers.items()}
     scores = {name: found.view(gold).counts(found.logits.argmax(axis=1)).types() for name, found in answers.items()}
     return {
-        "reliability": reliability_diagram(reliabilities, len(names)),
-        "labels": label_scores(scores, types_named(names)),
+        "reliability": reliability_diagrams(reliabilities, len(names)),
+        "labels": label_bars(scores, types_named(names)),
     }
 
 
-# Figures of a task, from gold labels, answers, names of the labels, and bins of the reliability diagram.
-_FIGURES: dict[TaskKind, Callable[[Any, Mapping[str, Answers], Sequence[str], int], dict[str, str]]] = {
+# Parts of `Figures` that a task has, from gold labels, answers, names of the labels, and bins of the diagrams.
+_FIGURES: dict[TaskKind, Callable[[Any, Mapping[str, Answers], Sequence[str], int], dict[str, Any]]] = {
     "token_classification": _entity_figures,
     "question_answering": lambda *_: {},
     "single_label": _class_figures,
@@ -233,19 +277,19 @@ def _write_evaluation(
     answers: Mapping[str, Answers],
     said: list[Prediction],
     metrics: Mapping[str, Any],
-    figures: Mapping[str, str],
+    figures: Figures,
     shipped: Student,
 ) -> None:
     """`data/evaluation/`: nothing in it depends on time, so that the same models give the same bytes."""
     ids = pq.read_table(stage.deps["prepared"] / FROZEN, columns=["id"]).column("id")
     with stage.work("inference"):
         served: list[Any] = [*said] if said and shipped.card.variant == "int8" else answer_all(shipped, texts)
-    columns = _predictions(gold, {name: answers[name] for name in MODELS}, served)
+    columns = _predictions(gold, {name: answers[name] for name in TITLES if name in answers}, served)
     profile = reference_profile(shipped, texts, served, gold, metrics["serving_sha256"])
     with whole_folder(stage.outs["evaluation"]) as folder:
         pq.write_table(pa.table({"id": ids, **columns}), folder / "predictions.parquet")
         write_json(folder / PROFILE, profile.model_dump(mode="json"))
-        for name, svg in figures.items():
+        for name, svg in figures.files().items():
             write_text(folder / "plots" / f"{name}.svg", svg)
         write_manifest(folder, {name: metrics[name] for name in ("shipped", "test_sha256", "serving_sha256")})
 
@@ -270,13 +314,18 @@ def _predictions(gold: Gold, answers: Mapping[str, Answers], served: Sequence[An
     return {"label": label_column(gold), **logits}
 
 
-def _speeds(stage: Stage, texts: Sequence[Text], students: Mapping[str, Student], card: ModelCard) -> dict[str, Speed]:
+def _speeds(
+    stage: Stage, texts: Sequence[Text], students: Mapping[str, Student], card: ModelCard, baseline: Baseline | None
+) -> dict[str, Speed]:
     """Raw texts in, probabilities out."""
     settings = stage.params(Evaluate)
     teacher = teacher_pipeline(stage.deps["teacher"], card.max_length, card.kind, card.stride)
+    calls: dict[str, Callable[[list[Text]], object]] = {"teacher": teacher}
+    calls |= {name: partial(answer_all, student) for name, student in students.items()}
+    calls |= {} if baseline is None else {BASELINE: baseline.logits}
     with stage.work("inference"):
         return measure_side_by_side(
-            {"teacher": teacher} | {name: partial(answer_all, student) for name, student in students.items()},
+            calls,
             texts,
             latency_texts=settings.latency_texts,
             throughput_texts=settings.throughput_texts,
@@ -296,7 +345,7 @@ def _write_report(
     gold: Gold,
     answers: Mapping[str, Answers],
     metrics: Mapping[str, Any],
-    figures: Mapping[str, str],
+    figures: Figures,
     card: ModelCard,
 ) -> None:
     candidate, names = answers[SHIPPED[card.variant]], [str(label) for label in card.labels]
@@ -310,7 +359,7 @@ def _write_report(
     page = render_report(
         project=stage.project.name,
         metrics=metrics,
-        figures={**figures, "latency": latency},
+        figures=replace(figures, latency=latency),
         examples=examples,
         splits={split: tokens_info(stage)["splits"][split] for split in SPLITS},
         lineage={path.as_posix(): sha256_file(path / MANIFEST) for path in stage.deps.values()},
@@ -325,13 +374,17 @@ def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
     numbers = {f"{name}_{key}": float(value) for name, model in models.items() for key, value in model.items()}
     numbers |= {key: float(value) for key, value in comparison.items() if not isinstance(value, dict)}
     numbers |= flatten(metrics["proof"])
+    numbers |= {f"steps_{stage}": float(steps) for stage, steps in metrics["steps"].items()}
+    if "truncation" in metrics:
+        numbers |= {"cut_share": metrics["truncation"]["share"]}
     verdicts = ", ".join(f"{one['outcome']} {control}" for control, one in metrics["proof"]["verdicts"].items())
     summary = (
         f"{MODELS[candidate]} {models[candidate][scored]:.4f}, teacher {models['teacher'][scored]:.4f}, "
-        f"control {models['control'][scored]:.4f}, initialised {models['initialised'][scored]:.4f} "
+        f"pretrained control {models['control'][scored]:.4f}, initialised control {models['initialised'][scored]:.4f} "
         f"({verdicts}), "
         f"{comparison['speedup']:.1f}x the teacher's texts/s"
     )
+    summary = "; ".join([summary, *notes(metrics)])
     test = {"digest": metrics["test_sha256"][:32], "source": f"data/prepared/{FROZEN}", "rows": metrics["rows"]}
     return Result(summary, numbers, datasets={"test": test})
 

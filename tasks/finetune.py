@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from potstill.artifacts import whole_folder, write_manifest
+from potstill.artifacts import MANIFEST, read_json, whole_folder, write_manifest
 from potstill.config import Finetune
 from potstill.distillation.objective import Supervised
 from potstill.models.heads import task_of
@@ -32,7 +32,8 @@ def run(stage: Stage) -> Result:
     kept = outcome.score <= before
     with whole_folder(stage.outs["student"]) as folder:
         save_student(stage, student, folder)
-        write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": kept})
+        steps = read_json(stage.deps["distilled"] / MANIFEST)["about"].get("steps", {}) | {"finetune": outcome.steps}
+        write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": kept, "steps": steps})
     after = max(outcome.scores[1:])
     summary = (
         f"dev {scoring.words} {after:.4f} is not above {before:.4f}: the distilled weights stay"

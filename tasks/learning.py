@@ -107,7 +107,9 @@ def training_result(
     outcome: Outcome, scoring: Scoring, summary: str, metrics: dict[str, float] | None = None
 ) -> Result:
     """A training run as MLflow sees it."""
-    found = {scoring.dev_key: outcome.score, "rows_seen": float(outcome.rows)} | (metrics or {})
+    found = {scoring.dev_key: outcome.score, "rows_seen": float(outcome.rows), "steps": float(outcome.steps)} | (
+        metrics or {}
+    )
     return Result(summary, found, outcome.history)
 
 

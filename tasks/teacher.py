@@ -77,7 +77,7 @@ def run(stage: Stage) -> Result:
         write_members(out, members)
         if temperature is not None:
             write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
-        write_manifest(out, {scoring.dev_key: score})
+        write_manifest(out, {scoring.dev_key: score, "steps": {"teacher": outcomes[0].steps}})
     alone = [outcome.score for outcome in outcomes]
     together = f" of {len(plans)} models together ({min(alone):.4f} to {max(alone):.4f} alone)"
     summary = f"dev {scoring.words} {score:.4f}{together if len(plans) > 1 else ''}"
@@ -182,7 +182,8 @@ def _joined(outcomes: list[Outcome], score: float) -> Outcome:
         for number, outcome in enumerate(outcomes)
         for step, name, value in outcome.history
     ]
-    return Outcome(score=score, history=history, rows=sum(outcome.rows for outcome in outcomes))
+    rows = sum(outcome.rows for outcome in outcomes)
+    return Outcome(score=score, history=history, rows=rows, steps=outcomes[0].steps)
 
 
 def _alone(scores: list[float], key: str) -> dict[str, float]:

@@ -20,6 +20,7 @@ from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, w
 from potstill.config import OF_PLACES, SPLITS, Tokenize, Vocabulary
 from potstill.data.batches import TokenDataset, label_type
 from potstill.data.corpus import LEARNED
+from potstill.data.coverage import check_cut, check_unknown, cover, share_of, unknown
 from potstill.data.tokenization import (
     KEPT,
     STUDENT,
@@ -28,6 +29,7 @@ from potstill.data.tokenization import (
     load_tokenizer,
     name_token_types,
     student_base,
+    token_inputs,
     window_stride,
     write_tokens,
 )
@@ -35,6 +37,7 @@ from potstill.errors import ModelError
 from potstill.models.families import tells_texts_apart
 from potstill.models.members import MEMBERS
 from potstill.models.vocabulary import dropped_words, trim_tokenizer
+from potstill.progress import say
 from tasks.stage import Result, Stage, main
 
 Info = dict[str, Any]
@@ -51,7 +54,10 @@ def run(stage: Stage) -> Result:
         if about["task"] in OF_PLACES:
             shared["stride"] = window_stride(plan.max_length, plan.stride)
         info = _write_whole(base, folder, tables, shared)
+        _check_fit(folder, info, tables, plan)
         student, words = _write_student(base, folder, tables, info, plan.vocabulary)
+        if student is not None:
+            check_unknown(_unknown_share(student), plan.max_unknown_share, "student")
         if words:
             tables |= _with_words(tables, words)
             info["splits"] |= _write_splits(folder, {"transfer": tables["transfer"]}, info)
@@ -79,19 +85,30 @@ def _write_splits(folder: Path, tables: Mapping[str, pa.Table], info: Info) -> d
     """Every split as tokens of the tokenizer in the folder, and what was written."""
     tokenizer = load_tokenizer(folder / "tokenizer", info["max_length"])
     label = label_type(info["task"], len(info["labels"]))
-    return {
-        split: asdict(
-            write_tokens(
-                table,
-                tokenizer,
-                folder / f"{split}.arrow",
-                label,
-                token_types=info["token_types"],
-                stride=info.get("stride"),
-            )
-        )
-        for split, table in tables.items()
-    }
+    written = {}
+    for split, table in tables.items():
+        path = folder / f"{split}.arrow"
+        counts = write_tokens(table, tokenizer, path, label, token_types=info["token_types"], stride=info.get("stride"))
+        tokens = TokenDataset.open(path, info["pad_token_id"]).token_counts()
+        missing, plain = unknown(tokens, tokenizer)
+        written[split] = asdict(counts) | {"unknown": missing, "text_tokens": plain}
+    return written
+
+
+def _check_fit(folder: Path, info: Info, tables: Mapping[str, pa.Table], plan: Tokenize) -> None:
+    """Refuse texts that the teacher hardly reads: in another script, or mostly cut."""
+    check_unknown(_unknown_share(info), plan.max_unknown_share)
+    train = info["splits"]["train"]
+    share = share_of(train["truncated"], train["rows"])
+    if info["task"] in OF_PLACES or plan.max_cut_share is None or share <= plan.max_cut_share:
+        return
+    texts = token_inputs(tables["train"], pair=bool(info["pair"]))
+    check_cut(share, plan.max_length, plan.max_cut_share, cover(folder / "tokenizer", texts))
+
+
+def _unknown_share(info: Info) -> float:
+    train = info["splits"]["train"]
+    return share_of(train["unknown"], train["text_tokens"])
 
 
 def _write_member(base: Path, folder: Path, tables: Mapping[str, pa.Table], info: Info) -> None:
@@ -137,7 +154,10 @@ def _write_trimmed(
 ) -> tuple[Info, list[str]]:
     """A tokenizer with what the texts to learn from use most, and every split as its tokens; the words to spell."""
     splits = {split: TokenDataset.open(source / f"{split}.arrow", info["pad_token_id"]) for split in SPLITS}
-    counts = TokenDataset.concatenate([splits[split] for split in LEARNED]).token_counts()
+    learned = TokenDataset.concatenate([splits[split] for split in LEARNED])
+    counts = learned.token_counts()
+    whole = load_tokenizer(source / "tokenizer", info["max_length"])
+    say(f"tokenize: trimming a vocabulary of {whole.get_vocab_size():,} tokens")
     new = trim_tokenizer(
         source / "tokenizer",
         target / "tokenizer",
@@ -148,8 +168,9 @@ def _write_trimmed(
     kept = np.array(list(new), dtype=np.int64)
     np.save(target / KEPT, kept, allow_pickle=False)
     changed = {split: rows.share_beyond(kept) for split, rows in splits.items()}
-    whole = load_tokenizer(source / "tokenizer", info["max_length"])
-    words = dropped_words(whole, new) if plan.spell and not info["pair"] else []
+    # Not more words than texts: of a vocabulary for a hundred languages they would be most of what is learned.
+    words = dropped_words(whole, new, most=len(learned)) if plan.spell and not info["pair"] else []
+    say(f"tokenize: {len(new):,} tokens stay; {len(words):,} of the dropped words join transfer")
     trimmed = info | {
         # Any token serves where the model has none.
         "pad_token_id": new.get(info["pad_token_id"], 0),
@@ -183,7 +204,8 @@ def _result(info: Info, student: Info | None) -> Result:
     else:
         share = f"{cut:,} ({cut / max(rows, 1):.2%})"
         summary = f"{tokens:,} tokens of {rows:,} texts; {share} were cut at {info['max_length']}"
-    metrics = {"tokens": float(tokens), "truncated": float(cut)}
+    metrics = {"tokens": float(tokens), "truncated": float(cut), "unknown_share": _unknown_share(info)}
+    summary += f"; {_unknown_share(info):.2%} of train's tokens are unknown"
     if student is None:
         return Result(summary, metrics)
     summary += f"; the student has a tokenizer of its own, {_tokens(student):,} tokens"

@@ -185,7 +185,7 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     for start in range(0, table.num_rows, _ROWS_AT_ONCE):
         rows = table.slice(start, _ROWS_AT_ONCE)
-        encodings = tokenizer.encode_batch_fast(_inputs(rows, pair=pair))
+        encodings = tokenizer.encode_batch_fast(token_inputs(rows, pair=pair))
         ids = [encoding.ids for encoding in encodings]
         counts.rows += len(ids)
         counts.tokens += sum(map(len, ids))
@@ -197,6 +197,7 @@ def _batches(
         yield pa.record_batch(columns, schema=names)
 
 
-def _inputs(rows: pa.Table, *, pair: bool) -> Sequence[str] | Sequence[tuple[str, str]]:
+def token_inputs(rows: pa.Table, *, pair: bool) -> Sequence[str] | Sequence[tuple[str, str]]:
+    """The texts of a prepared split, or its pairs, as a tokenizer takes them."""
     texts: list[str] = rows.column("text").to_pylist()
     return list(zip(texts, rows.column("text_pair").to_pylist(), strict=True)) if pair else texts

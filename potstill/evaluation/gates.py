@@ -101,9 +101,9 @@ def _limits(scoring: Scoring) -> dict[str, _Limit]:
         "min_pearson": _own("pearson", "Pearson correlation"),
         "min_spearman": _own("spearman", "Spearman correlation"),
         "min_teacher_ratio": _of_pair("teacher_ratio", f"share of the teacher's {scoring.words}"),
-        "min_gain_over_control": _of_pair("gain_over_control", "gain over the no-distillation control"),
+        "min_gain_over_control": _of_pair("gain_over_control", "gain over the pretrained control"),
         "min_gain_over_control_upper": _Limit(
-            "upper bound of the gain over the no-distillation control",
+            "upper bound of the gain over the pretrained control",
             "minimum",
             lambda _, pair: _mapping(pair.get("control")).get("high"),
         ),

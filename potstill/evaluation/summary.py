@@ -15,8 +15,10 @@ from potstill.data.alignment import OWN
 from potstill.evaluation import metrics, numbers, several
 from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.metrics import Doubles, Floats, Ints, Labels, Reliability
+from potstill.evaluation.naming import BASELINE
 from potstill.evaluation.scoring import SCORINGS
 from potstill.evaluation.statistics import Comparison, Moments, compare_scores, paired_bootstrap, wilson_interval
+from potstill.serving.probabilities import sigmoid
 
 # Gold labels [rows, ...] in the task's form, or what places in texts are judged by.
 Gold = Labels | GoldTags | GoldAnswers
@@ -66,7 +68,7 @@ class Answers:
     def probabilities(self) -> Doubles:
         """[rows, labels] after calibration; of several labels, each by itself."""
         if self.task == "multi_label":
-            return metrics.sigmoid(self.logits, self.temperature)
+            return sigmoid(self.logits, self.temperature)
         return np.exp(self.log_probabilities)
 
     @property
@@ -145,21 +147,23 @@ def _scores(moments: Moments, settings: Evaluate) -> dict[str, float | int]:
 def compare(
     labels: Gold, models: Mapping[str, Answers], candidate: str, settings: Evaluate, *, seed: int
 ) -> dict[str, Any]:
-    """`comparison` of metrics.json, without the speed-up: the candidate against teacher and control.
+    """`comparison` of metrics.json, without the speed-up: the candidate against teacher, control and baseline.
 
     Args:
         labels: [rows, ...] gold labels in the task's form.
-        models: name -> answers; holds `teacher`, `control` and the candidate.
+        models: name -> answers; holds `teacher`, `control`, the candidate and, where the task has one, the baseline.
         candidate: name of the model that ships.
         settings: level of the interval and resamples of the bootstrap.
         seed: of the bootstrap.
     """
     ours, teacher, control = models[candidate], models["teacher"], models["control"]
-    against = _against_control(labels, ours, control, settings, seed)
+    against = _against(labels, ours, control, settings, seed)
     found: dict[str, Any] = likeness(teacher, ours, labels=labels) | {
         "gain_over_control": against.difference,
         "control": against.to_json(),
     }
+    if BASELINE in models:
+        found[BASELINE] = _against(labels, ours, models[BASELINE], settings, seed).to_json()
     taught = score_value(labels, teacher)
     if taught > 0:  # a ratio to nothing is absent, and a missing number fails its gate
         found["teacher_ratio"] = score_value(labels, ours) / taught
@@ -174,11 +178,11 @@ def score_value(labels: Gold, answers: Answers) -> float:
     return scoring.score(answers.logits, labels)
 
 
-def _against_control(labels: Gold, ours: Answers, control: Answers, settings: Evaluate, seed: int) -> Comparison:
+def _against(labels: Gold, ours: Answers, theirs: Answers, settings: Evaluate, seed: int) -> Comparison:
     options: dict[str, Any] = {"replicates": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
     if not isinstance(labels, GoldTags | GoldAnswers) and ours.task == "single_label":
-        return paired_bootstrap(labels, ours.predictions, control.predictions, **options)
-    return compare_scores([ours.moments(labels)], [control.moments(labels)], SCORINGS[ours.task].key, **options)
+        return paired_bootstrap(labels, ours.predictions, theirs.predictions, **options)
+    return compare_scores([ours.moments(labels)], [theirs.moments(labels)], SCORINGS[ours.task].key, **options)
 
 
 def likeness(teacher: Answers, ours: Answers, *, labels: Gold | None = None) -> dict[str, float]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from potstill.config import TaskKind
-from potstill.evaluation.naming import MODELS, candidate_of
+from potstill.evaluation.naming import MODELS, TITLES, candidate_of
+from potstill.evaluation.notes import notes
 from potstill.evaluation.scoring import SCORINGS, scoring_of
 
 if TYPE_CHECKING:
@@ -46,17 +47,14 @@ def _task(metrics: Mapping[str, Any]) -> TaskKind:
 
 
 def rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """One row of strings for each model in metrics.json, in the order of `MODELS`; what it lacks is a dash."""
+    """One row of strings for each model in metrics.json, in the order of `TITLES`; what it lacks is a dash."""
     models = metrics["models"]
-    return [_row(MODELS[name], models[name], _task(metrics)) for name in MODELS if name in models]
+    return [_row(title, models[name], _task(metrics)) for name, title in TITLES.items() if name in models]
 
 
 def note(metrics: Mapping[str, Any]) -> str | None:
-    """What the rows do not say: that a teacher is scored as an ensemble and timed as one model."""
-    members = metrics["models"].get("teacher", {}).get("members", 1)
-    if members == 1:
-        return None
-    return f"{MODELS['teacher']}: scores of {members} models together; size and speed of the first alone"
+    """What the rows do not say (`notes.notes`); None where that is nothing."""
+    return ". ".join(notes(metrics)) or None
 
 
 def render_table(metrics: Mapping[str, Any]) -> Table:

@@ -35,6 +35,8 @@ KINDS = ("WordPiece", "BPE", "Unigram")
 # Binary twins of tokenizer.json with the whole vocabulary; transformers would prefer them to it.
 _DROPPED = {"spiece.model", "sentencepiece.bpe.model"}
 
+_WORDS_AT_ONCE = 10_000
+
 # The parsed tokenizer.json, as the current release of `tokenizers` writes it.
 TokenizerJson = Mapping[str, Any]
 
@@ -94,12 +96,14 @@ def kept_ids(
     return kept(most)
 
 
-def dropped_words(tokenizer: Tokenizer, kept: Collection[int]) -> list[str]:
+def dropped_words(tokenizer: Tokenizer, kept: Collection[int], most: int | None = None) -> list[str]:
     """Texts that are one dropped token each: what a student with the trimmed vocabulary has to spell.
 
     Args:
         tokenizer: the whole one.
         kept: ids that the trimmed one keeps.
+        most: how many to return at most. Tokenizers are trained to give frequent tokens low ids, so that the first
+            are those that texts are most likely to have; None: all.
 
     Returns:
         In the order of the ids, without doubles; tokens that no text becomes by itself, as the inside of a word, are
@@ -110,9 +114,17 @@ def dropped_words(tokenizer: Tokenizer, kept: Collection[int]) -> list[str]:
     lost = sorted(index for token, index in vocabulary.items() if index not in known and token not in unheard)
     # A decoder takes the mark of a word's end away, where the tokenizer has one.
     end = getattr(tokenizer.model, "end_of_word_suffix", None) or ""
-    texts = dict.fromkeys(tokenizer.decode([index]).removesuffix(end).strip() for index in lost)
-    whole = (text for text in texts if text)
-    return [text for text in whole if _is_one_token(tokenizer.encode(text, add_special_tokens=False).ids, known)]
+    decoded = tokenizer.decode_batch([[index] for index in lost])
+    texts = list(filter(None, dict.fromkeys(text.removesuffix(end).strip() for text in decoded)))
+    words: list[str] = []
+    for start in range(0, len(texts), _WORDS_AT_ONCE):
+        part = texts[start : start + _WORDS_AT_ONCE]
+        encodings = tokenizer.encode_batch_fast(part, add_special_tokens=False)
+        pairs = zip(part, encodings, strict=True)
+        words += [text for text, encoding in pairs if _is_one_token(encoding.ids, known)]
+        if most is not None and len(words) >= most:
+            return words[:most]
+    return words
 
 
 def _is_one_token(ids: Sequence[int], kept: Collection[int]) -> bool:
@@ -171,7 +183,8 @@ def trim_tokenizer(
     tokenizer = _read(source / "tokenizer.json")
     kept = kept_ids(tokenizer, counts, min_count=min_count, max_tokens=max_tokens, names=_named(source))
     trimmed = trimmed_tokenizer(tokenizer, kept)
-    _check_ids(trimmed, [_tokens(tokenizer)[index] for index in kept], source)
+    tokens = _tokens(tokenizer)
+    _check_ids(trimmed, [tokens[index] for index in kept], source)
     new = {old: index for index, old in enumerate(kept)}
     write_text(target / "tokenizer.json", _json(trimmed))
     for name in TOKENIZER_FILES:

@@ -33,6 +33,7 @@ def keep(folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.ND
     others wait for it.
     """
     about = {"score": outcome.score, "scores": outcome.scores, "history": outcome.history, "rows": outcome.rows}
+    about |= {"steps": outcome.steps}
 
     def write() -> None:
         _be_quiet()
@@ -62,7 +63,7 @@ def _kept(folder: Path) -> Outcome | None:
         say(f"finished model passed over: {error}")
         return None
     history = [(int(step), str(name), float(value)) for step, name, value in about["history"]]
-    return Outcome(about["score"], about["scores"], history, about["rows"])
+    return Outcome(about["score"], about["scores"], history, about["rows"], steps=about.get("steps", 0))
 
 
 def copy_model(folder: Path, to: Path, tokenizer: Path) -> None:

@@ -31,6 +31,7 @@ from potstill.training.lora import low_rank
 from potstill.training.memory import TokenBudget
 from potstill.training.mixup import mix, mixed_embeddings
 from potstill.training.packing import choose_packing, packed
+from potstill.training.plan import few_steps
 from potstill.training.precision import Precision, autocast
 from potstill.training.selection import Score, Selection
 
@@ -57,6 +58,7 @@ class Outcome:
         history: (step, name, value) of the loss and its terms at every step, and of scores.
         rows: training rows seen, repeats counted.
         resumed_at: the step an interrupted run went on from, 0 for a fresh one.
+        steps: optimiser steps of the whole plan; 0 where nothing was to be trained.
     """
 
     score: float = -math.inf
@@ -64,6 +66,7 @@ class Outcome:
     history: list[tuple[int, str, float]] = field(default_factory=list)
     rows: int = 0
     resumed_at: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class _Run:
         self.budget = TokenBudget(plan.batch_tokens, f"{setting.name}.batch_tokens")
         self.selection = Selection(plan.patience, plan.patience_window)
         self.step, self.epoch = 0, 0
-        self.outcome = Outcome(scores=self.selection.scores)
+        self.outcome = Outcome(scores=self.selection.scores, steps=self.steps)
         self.best: dict[str, Tensor] = {}
         # What runs on a batch: the model, or a compiled form of it.
         self.runner: Any = self._choose_runner(epochs[0])
@@ -166,6 +169,8 @@ class _Run:
             self._restore(*found)
         elif self.setting.keep_start:
             self._evaluate()
+        if (warning := few_steps(self.setting.name, self.steps, len(self.dataset))) is not None:
+            say(warning)
         # No checkpoint is removed while another process reads it.
         self.world.gather(None)
         with progress(self.setting.name, self.total_rows, "rows", done=self.outcome.rows) as bar:
@@ -417,7 +422,7 @@ class _Run:
         self.scaler.load_state_dict(state["scaler"])
         history = [(int(step), str(name), float(value)) for step, name, value in state["history"]]
         score = -math.inf if self.selection.best is None else self.selection.best[0]
-        self.outcome = Outcome(score, self.selection.scores, history, state["rows"], resumed_at=self.step)
+        self.outcome = Outcome(score, self.selection.scores, history, state["rows"], self.step, self.steps)
         checkpoints.set_random_state(tensors[f"random-{self.world.rank}"], self.setting.device)
 
 

@@ -21,7 +21,7 @@ from potstill.config import SPLITS, Params, load_params
 from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import copy_tokenizer, load_tokenizer, write_tokens
 from potstill.errors import ChecksumError, ModelError
-from potstill.evaluation.metrics import softmax
+from potstill.evaluation.naming import MODELS
 from potstill.evaluation.proof import write_answers
 from potstill.evaluation.summary import Answers
 from potstill.evaluation.table import render_table
@@ -30,6 +30,7 @@ from potstill.export.quantize import quantize_int8
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.members import Member, write_members
 from potstill.models.student import student_from_layers
+from potstill.serving.probabilities import softmax
 from potstill.serving.runtime import Student
 from potstill.training.predict import predict_logits
 from tasks.evaluate import run
@@ -168,7 +169,7 @@ def _logits(root: Path, name: str) -> np.ndarray:
 def test_metrics_have_the_documented_form(metrics: Mapping[str, Any]) -> None:
     assert metrics["shipped"] == "int8"
     assert metrics["rows"] == ROWS["test"]
-    assert list(metrics["models"]) == ["control", "initialised", "int8", "student", "teacher"]
+    assert list(metrics["models"]) == ["control", "initialised", "int8", "student", "teacher", "tfidf"]
     scores = {"accuracy", "accuracy_low", "accuracy_high", "macro_f1", "ece", "temperature", "parameters", "megabytes"}
     speeds = {"p50_ms", "p99_ms", "texts_per_second"}
     for name, model in metrics["models"].items():
@@ -187,7 +188,7 @@ def test_metrics_name_the_bytes_they_are_about(workspace: Path, metrics: Mapping
 def test_the_scores_follow_from_the_saved_predictions(workspace: Path, metrics: Mapping[str, Any]) -> None:
     table = pq.read_table(workspace / "data/evaluation/predictions.parquet")
     test = pq.read_table(workspace / "data/prepared/test.parquet")
-    assert table.column_names == ["id", "label", "teacher", "student", "int8", "control", "initialised"]
+    assert table.column_names == ["id", "label", "teacher", "student", "int8", "control", "initialised", "tfidf"]
     assert table.column("id").equals(test.column("id"))
     labels = table.column("label").to_numpy()
     for name, model in metrics["models"].items():
@@ -201,7 +202,7 @@ def test_the_scores_follow_from_the_saved_predictions(workspace: Path, metrics: 
 def test_each_model_has_its_own_temperature_size_and_parameters(workspace: Path, metrics: Mapping[str, Any]) -> None:
     models = metrics["models"]
     assert {name: model["temperature"] for name, model in models.items()} == {
-        "teacher": 1.5, "student": 2.0, "int8": 2.0, "control": 1.0, "initialised": 1.0,
+        "teacher": 1.5, "student": 2.0, "int8": 2.0, "control": 1.0, "initialised": 1.0, "tfidf": 1.0,
     }  # fmt: skip
     assert models["teacher"]["parameters"] > models["student"]["parameters"] == models["int8"]["parameters"]
     files = {
@@ -228,10 +229,11 @@ def test_the_student_in_torch_is_the_exported_one(workspace: Path) -> None:
 
 def test_the_report_is_one_page_with_every_figure(workspace: Path) -> None:
     page = (workspace / "reports/report.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 7  # size, latency, and a reliability diagram for each model
+    assert page.count('class="grid"') == 5
     assert "data/prepared" in page
     assert sorted(path.name for path in (workspace / "data/evaluation/plots").iterdir()) == [
-        "confusion.svg", "reliability.svg", "size.svg",
+        *(f"reliability-{model}.svg" for model in sorted(MODELS)), "size.svg",
     ]  # fmt: skip
 
 
@@ -252,7 +254,7 @@ def test_the_table_shows_every_model(metrics: Mapping[str, Any]) -> None:
     console = Console(width=80)
     with console.capture() as captured:
         console.print(render_table(metrics))
-    for name in ("Teacher", "Student fp32", "Student INT8", "Control", "Initialised"):
+    for name in ("Teacher", "Student fp32", "Student INT8", "Pretrained", "Initialised"):
         assert name in captured.get()
 
 

@@ -20,7 +20,7 @@ def test_outs_have_the_documented_form_and_the_same_bytes_again(
     assert {key: info[key] for key in ("max_length", "pad_token_id", "task", "pair", "labels")} == {
         "max_length": 16, "pad_token_id": 0, "task": "single_label", "pair": False, "labels": ["negative", "positive"],
     }  # fmt: skip
-    assert info["splits"]["transfer"] == {"rows": 0, "tokens": 0, "truncated": 0}
+    assert info["splits"]["transfer"] == {"rows": 0, "tokens": 0, "truncated": 0, "unknown": 0, "text_tokens": 0}
     assert sum(split["rows"] for split in info["splits"].values()) == 200
     truncated = sum(split["truncated"] for split in info["splits"].values())
     assert 0 < truncated < 200

@@ -1,0 +1,51 @@
+"""What the rows of the table do not say: sentences for the end of a run and for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from potstill.evaluation.baseline import beaten, is_beaten
+from potstill.evaluation.naming import TITLES, candidate_of
+from potstill.evaluation.scoring import scoring_of
+from potstill.training.plan import FEW_STEPS
+
+# A share of cut texts below that is not worth a sentence.
+_FEW_CUT = 0.01
+
+
+def notes(metrics: Mapping[str, Any]) -> list[str]:
+    """Sentences about metrics.json, without a full stop; none where there is nothing to add."""
+    sentences = [_members(metrics), _steps(metrics), _truncation(metrics)]
+    if not is_beaten(metrics):
+        sentences.append(beaten(metrics))
+    return [sentence for sentence in sentences if sentence is not None]
+
+
+def _members(metrics: Mapping[str, Any]) -> str | None:
+    """That a teacher is scored as an ensemble and timed as one model."""
+    members = metrics["models"].get("teacher", {}).get("members", 1)
+    if members == 1:
+        return None
+    return f"{TITLES['teacher']}: scores of {members} models together; size and speed of the first alone"
+
+
+def _steps(metrics: Mapping[str, Any]) -> str | None:
+    """Which stages made too few optimiser steps."""
+    few = [f"{stage} ({steps})" for stage, steps in metrics.get("steps", {}).items() if 0 < steps < FEW_STEPS]
+    if not few:
+        return None
+    return f"Fewer than {FEW_STEPS} optimiser steps: {', '.join(few)}; more epochs or smaller batches teach more"
+
+
+def _truncation(metrics: Mapping[str, Any]) -> str | None:
+    """How many texts are cut, and what that costs the model that ships."""
+    result = metrics.get("truncation")
+    if result is None or result["share"] < _FEW_CUT:
+        return None
+    start = f"{result['share']:.1%} of the test texts are cut at {result['max_length']} tokens"
+    name = candidate_of(metrics)
+    if name is None or "cut" not in result:
+        return start
+    cut, whole = (f"{100 * result[part][name]:.1f}%" for part in ("cut", "whole"))
+    return f"{start}: {TITLES[name]} has {cut} {scoring_of(metrics).words} on those and {whole} on the others"

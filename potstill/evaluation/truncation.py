@@ -1,0 +1,61 @@
+"""What the sequence limit costs: how many test texts are cut, and how well a model answers those against whole ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from potstill.evaluation.metrics import Ints, Labels
+from potstill.evaluation.summary import Answers, score_value
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Flags = npt.NDArray[np.bool_]
+# Of fewer texts a score says nothing.
+_FEW = 10
+
+
+def cut_rows(texts: Sequence[Any], lengths: Ints, tokenizer: Tokenizer) -> Flags:
+    """[rows] whether the tokenizer cuts a text, or a text of a pair.
+
+    Args:
+        texts: [rows] as users send them.
+        lengths: [rows] tokens that were kept of each.
+        tokenizer: cuts at its own limit (`tokenization.load_tokenizer`).
+    """
+    flags = np.zeros(len(texts), dtype=bool)
+    # Only a text that fills the limit can have been cut.
+    full = np.flatnonzero(lengths == lengths.max(initial=0))
+    encodings = tokenizer.encode_batch_fast([texts[row] for row in full.tolist()])
+    flags[full] = [bool(encoding.overflowing) for encoding in encodings]
+    return flags
+
+
+def truncation(labels: Labels, models: Mapping[str, Answers], cut: Flags) -> dict[str, Any]:
+    """`truncation` of metrics.json: rows that are cut, their share, and each model's score on them and on whole texts.
+
+    Scores are left out where there are too few rows of either kind to say anything.
+
+    Args:
+        labels: [rows, ...] gold labels in the task's form.
+        models: name -> answers to those rows.
+        cut: [rows], of `cut_rows`.
+    """
+    count = int(cut.sum())
+    result: dict[str, Any] = {"rows": count, "share": count / max(len(cut), 1)}
+    if min(count, len(cut) - count) < _FEW:
+        return result
+    parts = {"cut": cut, "whole": ~cut}
+    return result | {
+        part: {name: _score(labels[rows], answers, rows) for name, answers in models.items()}
+        for part, rows in parts.items()
+    }
+
+
+def _score(labels: Labels, answers: Answers, rows: Flags) -> float:
+    return score_value(labels, replace(answers, logits=answers.logits[rows]))
