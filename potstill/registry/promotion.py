@@ -207,7 +207,9 @@ class Registry(Versions):
             if not person:
                 self._refuse_held(judged, history)
             if person and history.goes_back(version, expected):
-                intent = steps.announce("rollback", version=version, expected=expected, reason="approved")
+                intent = steps.announce(
+                    "rollback", version=version, expected=expected, reason=f"approved version {version}"
+                )
             else:
                 intent = steps.announce("promote", version=version, expected=expected, person=person)
             steps.finish(intent)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, whole_folder
+from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, sha256_value, whole_folder
 from potstill.errors import ChecksumError, RegistryError
 from potstill.registry.identity import has_process
 from potstill.registry.tracking import tracking_uri
@@ -27,6 +27,7 @@ SERVING = "data/serving"
 BENTOS = "bento"
 # Where a Bento has the serving folder.
 _INSIDE = f"src/{SERVING}"
+_IMAGE = "env/docker/"
 _SCRATCH = Path(".work/tmp")
 
 
@@ -38,15 +39,15 @@ def pack_bento(bento: Path, folder: Path) -> str:
         folder: where `BENTOS/<version>` is made.
 
     Returns:
-        The Bento's seal: the sha256 of its manifest.
+        The sum of all of it, which the ledger keeps.
     """
     named = read_json(bento / MANIFEST)["files"]
     target = folder / BENTOS / bento.name
-    for path in [MANIFEST, *named]:
+    for path in [MANIFEST, *named, *_image_files(bento)]:
         if not path.startswith(f"{_INSIDE}/"):
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bento / path, target / path)
-    return sha256_file(bento / MANIFEST)
+    return _seal(bento)
 
 
 def prove(version: Version, facts: Mapping[str, Any], workspace: Path) -> None:
@@ -176,14 +177,23 @@ def _prove_serving(version: Version, serving: Path) -> None:
 def _prove_bento(version: Version, facts: Mapping[str, Any], serving: Path, bento: Path) -> None:
     place = _bento_folder(facts)
     named = _files_named(version, bento)
-    if sha256_file(bento / MANIFEST) != facts.get("seal"):
+    if _seal(bento) != facts.get("seal"):
         raise ChecksumError(
             f"the Bento of version {version.version} at {version.source}/{place} is not the one that was registered; "
             "restore the artifacts from a backup, or run again"
         )
-    found = file_sums(bento)
+    found = {path: value for path, value in file_sums(bento).items() if not path.startswith(_IMAGE)}
     found |= {f"{_INSIDE}/{path}": value for path, value in file_sums(serving).items()}
     _compare(version, place, found, {**named, MANIFEST: found[MANIFEST]})
+
+
+def _seal(bento: Path) -> str:
+    return sha256_value({"manifest": sha256_file(bento / MANIFEST), "image": _image_files(bento)})
+
+
+def _image_files(bento: Path) -> dict[str, str]:
+    """The recipe of the image with its sums: a Bento's manifest leaves it out, since it may be written anew."""
+    return {path: value for path, value in file_sums(bento).items() if path.startswith(_IMAGE)}
 
 
 def _files_named(version: Version, folder: Path) -> dict[str, Any]:

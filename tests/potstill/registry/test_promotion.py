@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -11,6 +12,7 @@ import pytest
 from potstill.artifacts import file_sums, verify
 from potstill.errors import ApprovalPendingError, ChecksumError, RegistryError
 from potstill.registry import tracking
+from potstill.registry.lease import Lease
 from potstill.registry.promotion import CHALLENGER, CHAMPION, GATE, PREVIOUS, Registry
 from potstill.registry.steps import Steps
 from tests.registries import PASSED, PROJECT, REFUSED, add_version, new_store
@@ -229,6 +231,54 @@ def test_a_promotion_cut_off_is_undone_where_it_may_not_be_finished(
     assert not registry.history().open
 
 
+DECISIONS: dict[str, Callable[[Registry], object]] = {
+    "promote": lambda registry: registry.promote("3", expected="2"),
+    "rollback": lambda registry: registry.roll_back(None, "it shouts"),
+    "veto": lambda registry: registry.veto("2", "it shouts"),
+}
+
+
+@pytest.mark.parametrize("action", list(DECISIONS))
+def test_cut_off_before_any_of_its_writes_a_decision_is_whole_or_has_not_begun(
+    registry: Registry, tmp_path: Path, action: str
+) -> None:
+    promote_all(registry, "one", "two")
+    add_version(registry, "three")
+    outcomes = []
+    for writes in range(20):
+        copy = tmp_path / str(writes)
+        copy.mkdir()
+        shutil.copyfile(registry.workspace / "mlflow.db", copy / "mlflow.db")
+        clone = Registry(copy, PROJECT)
+        finished = _decide_and_die(clone, DECISIONS[action], writes)
+        told = clone.reconcile()
+        assert len(told) == (0 if finished or writes == 0 else 1)
+        outcomes.append((champion(clone), aliases(clone)[PREVIOUS], len(clone.history().taken_back)))
+        if finished:
+            break
+    assert outcomes[0] == ("2", "1", 0)  # before its announcement nothing has begun
+    assert len(outcomes) > 3
+    assert len(set(outcomes[1:])) == 1
+    assert outcomes[1] != outcomes[0]
+
+
+def _decide_and_die(registry: Registry, decision: Callable[[Registry], object], writes: int) -> bool:
+    """Decide, and be killed before the write after so many. Returns whether it came to its end."""
+    left = iter(range(writes))
+
+    def check(_: Lease) -> None:
+        if next(left, None) is None:
+            crash()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lease, "check", check)
+        try:
+            decision(registry)
+        except SystemExit:
+            return False
+    return True
+
+
 def promote_all(registry: Registry, *contents: str) -> None:
     champion = None
     for content in contents:
@@ -312,7 +362,7 @@ def test_a_version_whose_bento_is_not_with_the_registry_is_not_approved(registry
     version = add_version(registry, "one")
     place = source(registry, "1") / "bento" / str(version.bento).partition(":")[2]
     (place / "bento.yaml").write_text("altered", encoding="utf-8")
-    with pytest.raises(ChecksumError, match=r"bento.yaml is altered"):
+    with pytest.raises(ChecksumError, match=r"bento\.yaml is altered"):
         registry.approve("1")
     shutil.rmtree(place)
     with pytest.raises(RegistryError, match="are gone"):

@@ -12,6 +12,8 @@ from tests.postgres import need_postgres, postgres
 from tests.racing import check_history, mlflow_server, race
 from tests.registries import new_store
 
+# Processes that import MLflow: minutes where the machine has other things to do.
+pytestmark = pytest.mark.timeout(500)
 PROMOTERS, ROUNDS = 4, 2
 
 
