@@ -45,6 +45,7 @@ from potstill.evaluation.several import label_f1
 from potstill.evaluation.summary import Answers, Gold, compare, score
 from potstill.evaluation.texts import read_texts, readable
 from potstill.evaluation.truncation import cut_rows, truncation
+from potstill.evaluation.verdict_page import with_verdict
 from potstill.models.loading import load_classifier
 from potstill.progress import Bar, progress
 from potstill.serving.profile import answer_all
@@ -67,7 +68,7 @@ REPLY = pa.struct([("answer", pa.string()), *_PLACE, ("score", pa.float64()), ("
 
 
 def run(stage: Stage) -> Result:
-    """Make `data/evaluation/`, `reports/metrics.json` and `reports/report.html`."""
+    """Make `data/evaluation/`, `reports/metrics.json` and `reports/student.html`, the report without a verdict."""
     test, card = open_split(stage, "test", student=True), read_card(stage.deps["serving"])
     with TemporaryDirectory(prefix="potstill-") as temporary:
         students = _students(stage, Path(temporary))
@@ -363,7 +364,9 @@ def _write_report(
         splits={split: tokens_info(stage)["splits"][split] for split in SPLITS},
         lineage={path.as_posix(): sha256_file(path / MANIFEST) for path in stage.deps.values()},
     )
-    write_text(stage.outs["report"], page)
+    write_text(stage.outs["student"], page)
+    # Not an out: the gate, which is no stage, writes it again with its verdict. Until then nobody reads an older one.
+    write_text(stage.outs["student"].with_name("report.html"), with_verdict(page, None))
 
 
 def _result(metrics: Mapping[str, Any], candidate: str) -> Result:

@@ -2,6 +2,7 @@
 """The report's template, as code so that it travels with the package as every module does."""
 
 from potstill.evaluation.sheet import HEAD, NARROW
+from potstill.evaluation.verdict_page import PLACE
 
 TEMPLATE = (
     HEAD
@@ -25,6 +26,8 @@ h1 { font-size: 1.9rem; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 
 h2 { font-size: 1.15rem; letter-spacing: -0.005em; margin: 3.2rem 0 .6rem; }
 p { margin: 0 0 1rem; max-width: 44rem; }
 .soft { color: var(--soft); }
+.verdict { border-left: 3px solid var(--accent); padding: .1rem 0 .1rem 1rem; margin: 1.2rem 0; }
+.verdict p, .verdict ul { margin: .2rem 0; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); gap: 1px; margin: 2rem 0;
   background: var(--line); border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
 .facts div { background: var(--paper); padding: 1rem 1.1rem; }
@@ -39,7 +42,7 @@ td { text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
 tr.ships td { font-weight: 600; }
-tr.ships td:first-child::after { content: "ships"; margin-left: .5rem; padding: .05rem .4rem; border-radius: 99px;
+tr.ships td:first-child::after { content: "candidate"; margin-left: .5rem; padding: .05rem .4rem; border-radius: 99px;
   font-size: .72rem; font-weight: 500; color: var(--accent); border: 1px solid currentColor; }
 .prose td, .prose th { text-align: left; vertical-align: top; white-space: normal; }
 .prose td:first-child { min-width: 20rem; overflow-wrap: anywhere; white-space: pre-line; }
@@ -96,7 +99,10 @@ code { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; ove
 {% endmacro %}
 <main>
 <h1>{{ project }}: evaluation of the student</h1>
-<p class="soft">{{ "{:,}".format(metrics.rows) }} test texts that neither training nor any choice has seen. What ships is {{ candidate }}.</p>
+<p class="soft">{{ "{:,}".format(metrics.rows) }} test texts that neither training nor any choice has seen. The candidate to ship is {{ candidate }}.</p>
+"""
+    + PLACE
+    + """
 
 <section class="facts">
 <div><strong>{{ score[0] }}%</strong><span>{{ scoring.words }} ({{ score[1] }} to {{ score[2] }})</span></div>

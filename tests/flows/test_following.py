@@ -308,9 +308,9 @@ def test_a_look_that_fails_misses_no_champion(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_what_stops_it_before_it_serves_is_one_sentence(place: Place) -> None:
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, follow: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "flows.cli", "serve", "--follow", *words],
+            [sys.executable, "-m", "flows.cli", "serve", *(["--follow"] if follow else []), *words],
             cwd=place.folder,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             capture_output=True,
@@ -327,9 +327,10 @@ def test_what_stops_it_before_it_serves_is_one_sentence(place: Place) -> None:
     registry = Registry(place.folder, PROJECT)
     registry.promote(add_version(registry, "one", bento=place.tags[0]).version, expected=None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        busy = run("--port", str(taken.getsockname()[1]))
-    assert (busy.returncode, busy.stderr.count("\n")) == (60, 1)
-    assert "cannot listen on 127.0.0.1 port" in busy.stderr
+        busy = [run("--port", str(taken.getsockname()[1]), follow=follow) for follow in (True, False)]
+    assert "cannot listen on 127.0.0.1 port" in busy[0].stderr
+    assert [(end.returncode, end.stderr) for end in busy] == [(60, busy[0].stderr)] * 2
+    assert busy[0].stderr.count("\n") == 1
 
 
 def test_a_bento_of_an_older_version_is_not_started(tmp_path: Path) -> None:

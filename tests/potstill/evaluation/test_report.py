@@ -13,11 +13,13 @@ import pytest
 from potstill.config import Evaluate
 from potstill.evaluation import plots
 from potstill.evaluation.figures import Figures, confusions, label_bars
+from potstill.evaluation.gates import Check, Verdict
 from potstill.evaluation.metrics import confusion_matrix
 from potstill.evaluation.naming import MODELS
 from potstill.evaluation.proof import Seed, prove
 from potstill.evaluation.report import disagreements, render_report
 from potstill.evaluation.summary import Answers, compare, score
+from potstill.evaluation.verdict_page import PLACE, with_verdict
 
 ATTACK = "<script>alert('1')</script> & \"quotes\" {{ 7 * 7 }}"
 NAMES = ["<b>bad</b>", "正面评价的标签名称很长很长很长"]
@@ -109,6 +111,26 @@ def test_the_page_is_balanced_self_contained_and_escaped() -> None:
         "6.0×",
     ):
         assert expected in page
+
+
+@pytest.mark.parametrize(
+    ("checks", "expected"),
+    [
+        (None, "The gate has not judged this candidate yet."),
+        ([True, True], "The gate passed this candidate: all 2 checks hold.</strong> BEATS the pretrained control."),
+        ([True, False], "The gate refused this candidate, so it does not ship: 1 of 2 checks failed."),
+    ],
+)
+def test_the_page_says_what_the_gate_said(checks: list[bool] | None, expected: str) -> None:
+    page = _page({name: _answers(seed) for seed, name in enumerate(MODELS)})
+    made = [Check("max_ece", 0.2, 0.1, passed, "0.2 is <above> 0.1") for passed in checks or []]
+    shown = with_verdict(page, None if checks is None else Verdict(tuple(made), "BEATS the pretrained control"))
+    assert expected in shown
+    assert shown.count("<li>0.2 is &lt;above&gt; 0.1</li>") == (checks or []).count(False)
+    assert PLACE not in shown
+    tags = _Tags()
+    tags.feed(shown)
+    assert not tags.open
 
 
 def test_models_that_agree_everywhere_have_no_examples() -> None:
