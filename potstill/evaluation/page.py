@@ -46,7 +46,7 @@ tr.ships td:first-child::after { content: "candidate"; margin-left: .5rem; paddi
   font-size: .72rem; font-weight: 500; color: var(--accent); border: 1px solid currentColor; }
 .prose td, .prose th { text-align: left; vertical-align: top; white-space: normal; }
 .prose td:first-child { min-width: 20rem; overflow-wrap: anywhere; white-space: pre-line; }
-.prose td:not(:first-child) { min-width: 6rem; overflow-wrap: anywhere; }
+.prose td:not(:first-child) { min-width: 6rem; overflow-wrap: break-word; }
 .wrong { color: var(--accent); }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, var(--panel, 20rem)), 1fr)); gap: 1rem 1.5rem; align-items: start; }
 .panels > * { min-width: 0; }
