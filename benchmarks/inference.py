@@ -20,7 +20,7 @@ from results import machine, replace_section, spread, today  # noqa: E402
 
 from potstill.artifacts import read_json  # noqa: E402
 from potstill.evaluation.contenders import served_student, teacher_pipeline  # noqa: E402
-from potstill.evaluation.latency import BATCH, measure_latency, measure_throughput  # noqa: E402
+from potstill.evaluation.latency import BATCH, measure_side_by_side  # noqa: E402
 from potstill.evaluation.texts import read_texts  # noqa: E402
 
 MARK = "<!-- inference -->"
@@ -38,9 +38,9 @@ def measure(rounds: int, texts_per_round: int) -> dict[str, list[tuple[float, fl
             calls[f"student {variant} in the serving runtime"] = student.predict
         for turn in range(rounds):
             chosen = [texts[(turn * texts_per_round + i) % len(texts)] for i in range(texts_per_round)]
-            for name, call in calls.items():
-                rate = measure_throughput(call, chosen)
-                found.setdefault(name, []).append((rate, measure_latency(call, chosen[:50])[0]))
+            speeds = measure_side_by_side(calls, chosen, latency_texts=50, throughput_texts=texts_per_round, rounds=1)
+            for name, speed in speeds.items():
+                found.setdefault(name, []).append((speed.texts_per_second, speed.p50_ms))
     return found
 
 

@@ -34,13 +34,14 @@ from potstill.data.batches import Ints, TokenDataset, shuffled_batches  # noqa: 
 from potstill.distillation.composition import Blend, Distillation  # noqa: E402
 from potstill.distillation.signals import StoredSignals, extract  # noqa: E402
 from potstill.distillation.teachers import LiveTeacher  # noqa: E402
+from potstill.evaluation.metrics import accuracy  # noqa: E402
 from potstill.models.loading import load_classifier  # noqa: E402
 from potstill.models.student import student_from_layers  # noqa: E402
 from potstill.training.distributed import here  # noqa: E402
 from potstill.training.hotpath import keep_freed_memory, training_attention  # noqa: E402
 from potstill.training.loop import Setting, _groups, _Run, train  # noqa: E402
 from potstill.training.precision import Precision  # noqa: E402
-from potstill.training.predict import accuracy, model_inputs, predict_logits  # noqa: E402
+from potstill.training.predict import model_inputs, predict_logits  # noqa: E402
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -185,7 +186,7 @@ class Workspace:
         dev = self.split("dev")
 
         def score(model: PreTrainedModel) -> float:
-            return accuracy(predict_logits(model, dev, precision=precision), dev.labels)
+            return accuracy(dev.labels, predict_logits(model, dev, precision=precision).argmax(axis=1))
 
         return score
 

@@ -93,13 +93,14 @@ def _report(run: Run, seconds: float) -> None:
         console.print(render_table(metrics))
     say("")
     gate = _read(run.workspace / "reports" / "gate.json")
+    report = Path("reports") / "report.html"
     champion = run.registry().by_alias(CHAMPION)
     lines = {
         "gate": gate.get("sentence") if gate else None,
         "champion": f"version {champion.version} of {run.params.project.name}" if champion else "none",
         "Bento": champion.bento if champion else None,
         "serve": "potstill serve" if champion else None,
-        "report": "reports/report.html",
+        "report": report.as_posix() if (run.workspace / report).exists() else None,
     }
     for name, line in lines.items():
         if line:

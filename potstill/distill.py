@@ -17,7 +17,7 @@ import numpy.typing as npt
 from potstill.config import OF_PLACES, Distill, TaskKind, parse_distill
 from potstill.data.alignment import IGNORED
 from potstill.data.batches import SPAN, Labels, TokenDataset, labelled
-from potstill.data.given import GivenRows, Label, Text, backend_of, by_all_labels, by_tag_set, given_rows
+from potstill.data.given import GivenRows, Label, Text, backend_of, by_all_labels, by_tag_set, given_rows, listed
 from potstill.errors import LabelCountError, ModelError, SequenceLengthError
 from potstill.evaluation.scoring import SCORINGS, best_tokens
 from potstill.models.heads import HEADS, task_of
@@ -83,10 +83,12 @@ def distill(
             them, of the same labels: the mean of their softened probabilities teaches, and the student starts from the
             first one's layers and has its tokenizer. Teachers of several labels (multi_label) may name different ones:
             the student learns all, each label from those that name it.
-        texts: training texts, or pairs of texts; for answers pairs of a question and its context.
-        labels: their gold labels, as the teacher names or counts them (several labels: a list of those that hold, for
-            each text; numbers: the number; entities: a list of [start, end, type] in characters; answers: SQuAD's
-            {"text": [...], "answer_start": [...]}); None: the teacher alone teaches.
+        texts: training texts, or pairs of texts; for answers pairs of a question and its context. A list, an array or
+            a column of a table (pandas, whatever its index).
+        labels: their gold labels, as the teacher names them, or as it counts them where its names are no numbers
+            (several labels: a list of those that hold, for each text; numbers: the number; entities: a list of
+            [start, end, type] in characters; answers: SQuAD's {"text": [...], "answer_start": [...]}). Each text has
+            one. None: the teacher alone teaches.
         weights: of several teachers, relative to each other; None: all the same.
         tokenizer: with a loaded teacher; loaded ones among several share it.
         layers: teacher layers the student starts from, counted from 0; None: every second one from the first. Of a
@@ -104,6 +106,8 @@ def distill(
     Raises:
         PotstillError: a value, text, label, layer or term that does not fit, before anything is trained.
     """
+    texts, labels, transfer = listed("texts", texts), _listed_labels("texts", labels), listed("transfer", transfer)
+    dev = None if dev is None else (listed("dev", dev[0]), _listed_labels("dev", dev[1]))
     given = [teacher] if isinstance(teacher, (str, Path)) or not isinstance(teacher, Sequence) else list(teacher)
     found = [_teacher(one, tokenizer) for one in given]
     counts = _counts(weights, len(found))
@@ -186,6 +190,11 @@ class _Student:
             return student
         batch_tokens = self.params.batch_tokens
         return pruned(student, self.params.prune, rows, objective, batch_tokens=batch_tokens, seed=seed, name="distill")
+
+
+def _listed_labels(name: str, labels: Sequence[Label] | None) -> list[Label] | None:
+    """The labels of a group of texts as a list; None where there are none."""
+    return None if labels is None else listed(f"the labels of {name}", labels)
 
 
 # --- what is checked first --------------------------------------------------------------------------------------------

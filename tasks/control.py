@@ -21,6 +21,7 @@ from potstill.config import Control
 from potstill.distillation.objective import Supervised
 from potstill.errors import ChecksumError
 from potstill.evaluation.calibration import calibrated
+from potstill.evaluation.naming import MODELS
 from potstill.models.loading import load_classifier
 from potstill.progress import say
 from potstill.training.loop import Outcome, train
@@ -49,7 +50,7 @@ def run(stage: Stage) -> Result:
             shutil.copytree(_finished(stage, name) / "model", folder, dirs_exist_ok=True)
             write_manifest(folder, {scoring.dev_key: found[name].score, "steps": {"control": found[name].steps}})
     plan, scores = stage.params(Control), {name: outcome.score for name, outcome in found.items()}
-    summary = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
+    summary = ", ".join(f"{MODELS[name].lower()} {score:.4f}" for name, score in scores.items())
     history = [(step, _named(name, key), value) for name in STARTS for step, key, value in found[name].history]
     return Result(
         f"dev {scoring.words} after {plan.epochs} epochs of gold labels: {summary}",
@@ -93,9 +94,9 @@ def _trained(stage: Stage, name: str, start: Callable[[Stage], PreTrainedModel])
     finished = _finished(stage, name)
     try:
         verify(finished)
-        say(f"control: {name} was finished before the interruption")
+        say(f"control: {MODELS[name].lower()} was finished before the interruption")
     except ChecksumError:
-        say(f"control: {name}")
+        say(f"control: {MODELS[name].lower()}")
         _train(stage, name, start(stage), finished)
     known = read_json(finished / "outcome.json")
     return Outcome(**known | {"history": [(step, key, value) for step, key, value in known["history"]]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from potstill.errors import ChecksumError
 from potstill.evaluation.baseline import TASKS as BASELINE_TASKS
 from potstill.evaluation.baseline import Baseline, fit_baseline
 from potstill.evaluation.contenders import served_student, teacher_pipeline
+from potstill.evaluation.figures import Figures, confusions, label_bars
 from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.marks import GoldAnswers, GoldTags
@@ -30,11 +31,11 @@ from potstill.evaluation.metrics import Labels, confusion_matrix, require_finite
 from potstill.evaluation.naming import BASELINE, MODELS, SHIPPED, TITLES
 from potstill.evaluation.notes import notes
 from potstill.evaluation.plots import (
+    MOST_NAMES,
     accuracy_against,
     answers_against_gold,
-    confusion_matrices,
-    label_scores,
-    reliability_diagram,
+    confusion_maps,
+    reliability_diagrams,
 )
 from potstill.evaluation.proof import Seed, flatten, prove, read_seeds
 from potstill.evaluation.reference import reference_profile
@@ -44,6 +45,7 @@ from potstill.evaluation.several import label_f1
 from potstill.evaluation.summary import Answers, Gold, compare, score
 from potstill.evaluation.texts import read_texts, readable
 from potstill.evaluation.truncation import cut_rows, truncation
+from potstill.evaluation.verdict_page import with_verdict
 from potstill.models.loading import load_classifier
 from potstill.progress import Bar, progress, say
 from potstill.serving.profile import answer_all
@@ -66,7 +68,7 @@ REPLY = pa.struct([("answer", pa.string()), *_PLACE, ("score", pa.float64()), ("
 
 
 def run(stage: Stage) -> Result:
-    """Make `data/evaluation/`, `reports/metrics.json` and `reports/report.html`."""
+    """Make `data/evaluation/`, `reports/metrics.json` and `reports/student.html`, the report without a verdict."""
     test, card = open_split(stage, "test", student=True), read_card(stage.deps["serving"])
     with TemporaryDirectory(prefix="potstill-") as temporary:
         students = _students(stage, Path(temporary))
@@ -221,44 +223,47 @@ def _proof(
 
 def _figures(
     stage: Stage, gold: Gold, answers: Mapping[str, Answers], metrics: Mapping[str, Any], card: ModelCard
-) -> dict[str, str]:
+) -> Figures:
     size = accuracy_against(metrics["models"], "megabytes", "MB on disk (log scale)", scoring_of(metrics))
     names = [str(label) for label in card.labels]
-    return {"size": size} | _FIGURES[card.kind](
+    parts = _FIGURES[card.kind](
         gold, {name: answers[name] for name in MODELS}, names, stage.params(Evaluate).calibration_bins
     )
+    return Figures(size, **parts)
 
 
-def _class_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
+def _class_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
     reliabilities = {name: found.reliability(labels, bins) for name, found in answers.items()}
     counts = {name: confusion_matrix(labels, found.predictions, len(names)) for name, found in answers.items()}
+    many = len(names) > MOST_NAMES
     return {
-        "reliability": reliability_diagram(reliabilities, len(names)),
-        "confusion": confusion_matrices(counts, names),
+        "reliability": reliability_diagrams(reliabilities, len(names)),
+        "maps": confusion_maps(counts) if many else {},
+        "confusions": [] if many else confusions(counts, names),
     }
 
 
-def _label_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
+def _label_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
     reliabilities = {name: found.reliability(labels, bins) for name, found in answers.items()}
     scores = {name: label_f1(labels, found.flags) for name, found in answers.items()}
-    return {"reliability": reliability_diagram(reliabilities, 2), "labels": label_scores(scores, names)}
+    return {"reliability": reliability_diagrams(reliabilities, 2), "labels": label_bars(scores, names)}
 
 
-def _number_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
+def _number_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
     return {"answers": answers_against_gold({name: found.numbers for name, found in answers.items()}, labels)}
 
 
-def _entity_figures(gold: GoldTags, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, str]:
+def _entity_figures(gold: GoldTags, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
     reliabilities = {name: found.reliability(gold, bins) for name, found in answers.items()}
     scores = {name: found.view(gold).counts(found.logits.argmax(axis=1)).types() for name, found in answers.items()}
     return {
-        "reliability": reliability_diagram(reliabilities, len(names)),
-        "labels": label_scores(scores, types_named(names)),
+        "reliability": reliability_diagrams(reliabilities, len(names)),
+        "labels": label_bars(scores, types_named(names)),
     }
 
 
-# Figures of a task, from gold labels, answers, names of the labels, and bins of the reliability diagram.
-_FIGURES: dict[TaskKind, Callable[[Any, Mapping[str, Answers], Sequence[str], int], dict[str, str]]] = {
+# Parts of `Figures` that a task has, from gold labels, answers, names of the labels, and bins of the diagrams.
+_FIGURES: dict[TaskKind, Callable[[Any, Mapping[str, Answers], Sequence[str], int], dict[str, Any]]] = {
     "token_classification": _entity_figures,
     "question_answering": lambda *_: {},
     "single_label": _class_figures,
@@ -274,7 +279,7 @@ def _write_evaluation(
     answers: Mapping[str, Answers],
     said: list[Prediction],
     metrics: Mapping[str, Any],
-    figures: Mapping[str, str],
+    figures: Figures,
     shipped: Student,
 ) -> None:
     """`data/evaluation/`: nothing in it depends on time, so that the same models give the same bytes."""
@@ -286,7 +291,7 @@ def _write_evaluation(
     with whole_folder(stage.outs["evaluation"]) as folder:
         pq.write_table(pa.table({"id": ids, **columns}), folder / "predictions.parquet")
         write_json(folder / PROFILE, profile.model_dump(mode="json"))
-        for name, svg in figures.items():
+        for name, svg in figures.files().items():
             write_text(folder / "plots" / f"{name}.svg", svg)
         write_manifest(folder, {name: metrics[name] for name in ("shipped", "test_sha256", "serving_sha256")})
 
@@ -342,7 +347,7 @@ def _write_report(
     gold: Gold,
     answers: Mapping[str, Answers],
     metrics: Mapping[str, Any],
-    figures: Mapping[str, str],
+    figures: Figures,
     card: ModelCard,
 ) -> None:
     candidate, names = answers[SHIPPED[card.variant]], [str(label) for label in card.labels]
@@ -356,12 +361,14 @@ def _write_report(
     page = render_report(
         project=stage.project.name,
         metrics=metrics,
-        figures={**figures, "latency": latency},
+        figures=replace(figures, latency=latency),
         examples=examples,
         splits={split: tokens_info(stage)["splits"][split] for split in SPLITS},
         lineage={path.as_posix(): sha256_file(path / MANIFEST) for path in stage.deps.values()},
     )
-    write_text(stage.outs["report"], page)
+    write_text(stage.outs["student"], page)
+    # Not an out: the gate, which is no stage, writes it again with its verdict. Until then nobody reads an older one.
+    write_text(stage.outs["student"].with_name("report.html"), with_verdict(page, None))
 
 
 def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
@@ -375,7 +382,7 @@ def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
     verdicts = ", ".join(f"{one['outcome']} {control}" for control, one in metrics["proof"]["verdicts"].items())
     summary = (
         f"{MODELS[candidate]} {models[candidate][scored]:.4f}, teacher {models['teacher'][scored]:.4f}, "
-        f"control {models['control'][scored]:.4f}, initialised {models['initialised'][scored]:.4f} "
+        f"pretrained control {models['control'][scored]:.4f}, initialised control {models['initialised'][scored]:.4f} "
         f"({verdicts}), "
         f"{comparison['speedup']:.1f}x the teacher's texts/s"
     )

@@ -10,25 +10,30 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.artifacts import MANIFEST, read_json, sha256_file, verify, write_json
+from potstill.artifacts import MANIFEST, read_json, sha256_file, verify, write_json, write_text
 from potstill.config import Params
 from potstill.errors import PotstillError
-from potstill.evaluation.gates import Check, Verdict, failed, judge
+from potstill.evaluation.gates import Check, Verdict, failed, judge, proof_in_words
 from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.metrics import require_finite
 from potstill.evaluation.scoring import SCORINGS
 from potstill.evaluation.summary import Answers, score_value
+from potstill.evaluation.verdict_page import with_verdict
 
 if TYPE_CHECKING:
     from potstill.serving.runtime import ModelCard, Student
 
 METRICS = Path("reports/metrics.json")
-REPORT = Path("reports/gate.json")
+VERDICT = Path("reports/gate.json")
+# What evaluate says of the candidate, and the same page with the verdict.
+PAGE, REPORT = Path("reports/student.html"), Path("reports/report.html")
 TEST = Path("data/prepared/test.parquet")
 
 
 def gate(params: Params, workspace: Path, champion: Path | None) -> Verdict:
-    """Judge the candidate and write `reports/gate.json`. Never raises for what is wrong with candidate or champion.
+    """Judge the candidate, and write `reports/gate.json` and the verdict into `reports/report.html`.
+
+    Never raises for what is wrong with candidate or champion.
 
     Args:
         params: `gate` holds the limits.
@@ -44,11 +49,19 @@ def gate(params: Params, workspace: Path, champion: Path | None) -> Verdict:
         if unreadable
         else [*_belongs(metrics, workspace), *judge(metrics, params.gate, rival, params.prepare.task).checks]
     )
-    verdict = Verdict(tuple(checks))
+    verdict = Verdict(tuple(checks), proof_in_words(metrics))
     about = {name: metrics.get(name) for name in ("evaluation_sha256", "serving_sha256", "test_sha256")}
     sums = {name: value for name, value in about.items() if isinstance(value, str)}
-    write_json(workspace / REPORT, {**verdict.to_json(), **sums, "champion": rival})
+    write_json(workspace / VERDICT, {**verdict.to_json(), **sums, "champion": rival})
+    _write_report(workspace, verdict)
     return verdict
+
+
+def _write_report(workspace: Path, verdict: Verdict) -> None:
+    """The page that evaluate made, with the verdict; there is none to write where it made none."""
+    page = workspace / PAGE
+    if page.exists():
+        write_text(workspace / REPORT, with_verdict(page.read_text(encoding="utf-8"), verdict))
 
 
 def _read_metrics(path: Path) -> tuple[Mapping[str, Any], Check | None]:

@@ -19,6 +19,7 @@ from potstill.registry.promotion import Registry, Version, candidate_sum
 from potstill.registry.steps import refuse_vetoed
 from potstill.registry.stored import pack_bento, scratch_folder
 from potstill.serving.core import write_core
+from tasks.gate import PAGE, REPORT
 from tasks.package import BENTOFILE, included
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SERVING = Path("data/serving")
 METRICS = Path("reports/metrics.json")
 GATE = Path("reports/gate.json")
 # Kept with the pipeline's run; params.yaml and dvc.lock are there already.
-EVIDENCE = (METRICS, GATE, Path("reports/report.html"))
+EVIDENCE = (METRICS, GATE, REPORT)
 # What a registered model needs to answer, Potstill not among it: the code travels with it.
 MODEL_REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pydantic", "pyyaml", "tokenizers")
 DATASETS = ("data/raw", "data/prepared", "data/tokens")
@@ -82,6 +83,8 @@ def held_back(params: Params, workspace: Path) -> str | None:
 def _verdict_is_of_candidate(workspace: Path) -> bool:
     """Whether `reports/gate.json` is about what is in `data/serving`, and not about a candidate in between."""
     gate = workspace / GATE
+    if (workspace / PAGE).exists() and not (workspace / REPORT).exists():
+        return False  # the gate writes the report
     return gate.exists() and read_json(gate).get("serving_sha256") == candidate_sum(workspace / SERVING)
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from potstill.config import OF_PLACES
 from potstill.data.annotated import asked
 from potstill.data.batches import Ints, Labels, TokenDataset
+from potstill.data.labels import LabelNames, normal_label
 from potstill.data.marking import ANSWERS, UNIT_LABELS
 from potstill.data.tagged import Tagged, from_spans, from_text
 from potstill.data.tags import OUTSIDE, split_tag, tag_set
@@ -85,27 +86,87 @@ def given_rows(
     if task_of(model) in OF_PLACES and len(texts) and pair != (task_of(model) == "question_answering"):
         wanted = "single texts" if pair else "pairs of a question and its context"
         raise FormatError(f"texts[0] is {texts[0]!r:.80}; a {task_of(model)} teacher takes {wanted}")
+    given = {}
     for name, (group, gold) in groups.items():
         _check_texts(name, group, pair=pair)
         if name != "transfer" and len(group) < (2 if dev is None else 1):
             raise EmptyDataError(f"{name} has {len(group)} texts; give some more")
-        if gold is not None and len(gold) != len(group):
-            raise LabelError(f"{name} has {len(group)} texts and {len(gold)} labels; give one label for each text")
+        given[name] = _Group.of(model, name, group, gold)
     folder.mkdir(parents=True)
     cut = _Cut(words, model, max_length, folder)
-    found = {name: cut(name, name, group, gold) for name, (group, gold) in groups.items() if name != "texts"}
+    found = {name: cut(name, group) for name, group in given.items() if name != "texts"}
     chosen = np.arange(len(texts))
     if dev is None:
         order = np.random.default_rng(seed).permutation(len(texts))
         held = max(round(DEV_SHARE * len(texts)), 1)
         chosen = np.sort(order[held:])
-        found["dev"] = cut("dev", "texts", *_some(texts, labels, np.sort(order[:held])))
-    found["train"] = cut("train", "texts", *_some(texts, labels, chosen))
+        found["dev"] = cut("dev", given["texts"].some(np.sort(order[:held])))
+    found["train"] = cut("train", given["texts"].some(chosen))
     learned = ["train", *(["transfer"] if transfer else [])]
     rows = TokenDataset.concatenate([found[name] for name in learned])
     if task_of(model) not in OF_PLACES:
         return GivenRows(rows, found["dev"])
     return GivenRows(rows, found["dev"], [cut.file(name) for name in learned], [cut.file("dev")])
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Texts that a caller gave, with their gold labels.
+
+    Attributes:
+        name: what a sentence calls the texts.
+        texts: [rows].
+        gold: [rows, ...] in the form of the teacher's task; of answers that are places in a text as they were given,
+            None where there are none.
+        numbers: [rows] the place of each in the caller's list, for sentences.
+    """
+
+    name: str
+    texts: Sequence[Text]
+    gold: Any
+    numbers: Ints
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, name: str, texts: Sequence[Text], labels: Sequence[Label] | None) -> _Group:
+        """Check the labels of all texts.
+
+        Raises:
+            LabelError: labels that are not of these texts, or not the teacher's.
+        """
+        if labels is not None and len(labels) != len(texts):
+            raise LabelError(f"{name} has {len(texts)} texts and {len(labels)} labels; give one label for each text")
+        gold = labels if task_of(model) in OF_PLACES else _gold(model, name, labels, len(texts))
+        return cls(name, texts, gold, np.arange(len(texts)))
+
+    def some(self, rows: Ints) -> _Group:
+        """The texts with these row numbers."""
+        texts = [self.texts[row] for row in rows.tolist()]
+        gold = [self.gold[row] for row in rows.tolist()] if isinstance(self.gold, list) else self.gold
+        return _Group(self.name, texts, gold[rows] if isinstance(gold, np.ndarray) else gold, self.numbers[rows])
+
+    def place(self, row: int) -> str:
+        """Where a row is in what the caller gave, as `texts[3]`."""
+        return f"{self.name}[{self.numbers[row]}]"
+
+
+def listed(name: str, values: Any) -> list[Any]:
+    """What a caller gave in a row, as a list: lists, tuples, arrays, and columns of pandas and others by their order.
+
+    Args:
+        name: what a sentence calls them.
+        values: iterable.
+
+    Raises:
+        FormatError: it is one string, a table, or nothing to go through.
+    """
+    if isinstance(values, str):
+        raise FormatError(f"{name} is one string; give a list")
+    if isinstance(values, Mapping) or hasattr(values, "columns"):
+        raise FormatError(f"{name} is a {type(values).__name__}; give one column of it")
+    try:
+        return list(values)
+    except TypeError as error:
+        raise FormatError(f"{name} is {values!r:.80}; give a list") from error
 
 
 def by_tag_set(model: PreTrainedModel) -> PreTrainedModel:
@@ -161,14 +222,7 @@ def by_all_labels(models: Sequence[PreTrainedModel]) -> tuple[list[PreTrainedMod
     return found, [*own_labels], labels
 
 
-def _some(texts: Sequence[Text], labels: Sequence[Label] | None, rows: Ints) -> tuple[list[Text], list[Label] | None]:
-    chosen = rows.tolist()
-    return [texts[row] for row in chosen], None if labels is None else [labels[row] for row in chosen]
-
-
 def _check_texts(name: str, texts: Sequence[Text], *, pair: bool) -> None:
-    if isinstance(texts, str):
-        raise FormatError(f"{name} is one string; give a list of texts")
     for row, text in enumerate(texts):
         parts = text if pair and isinstance(text, (tuple, list)) else (text,)
         if len(parts) != (2 if pair else 1) or not all(isinstance(part, str) for part in parts):
@@ -180,40 +234,79 @@ def _gold(model: PreTrainedModel, name: str, labels: Sequence[Label] | None, row
     """[rows, ...] gold labels in the form of the teacher's task; -1 or NaN where there are none."""
     task = task_of(model)
     if task == "regression":
-        return _numbers(name, [np.nan] * rows if labels is None else labels)
+        return np.full(rows, np.nan, dtype=np.float32) if labels is None else _numbers(name, labels)
     if task == "multi_label":
         return _flags(model, name, labels, rows)
     return np.full(rows, -1, dtype=np.int64) if labels is None else _indices(model, name, labels)
 
 
 def _numbers(name: str, labels: Sequence[Any]) -> Labels:
-    try:
-        found = np.array(labels, dtype=np.float32)
-    except (TypeError, ValueError):
-        found = np.empty(0, dtype=np.float32)
-    if found.shape != (len(labels),):
-        raise LabelError(f"the teacher gives a number for each text, but the labels of {name} are not all numbers")
+    """[rows] finite numbers in float32."""
+    found = np.empty(len(labels), dtype=np.float32)
+    for row, label in enumerate(labels):
+        try:
+            found[row] = _present(name, row, label)
+        except (TypeError, ValueError):
+            found[row] = np.nan
+        if not np.isfinite(found[row]):
+            raise LabelError(
+                f"the label of {name}[{row}] is {label!r:.60}, but the teacher gives a number for each text; correct "
+                "or remove the row"
+            )
     return found
 
 
 def _flags(model: PreTrainedModel, name: str, labels: Sequence[Any] | None, rows: int) -> Labels:
+    """[rows, labels] 1 where a label holds."""
     found = np.full((rows, model.config.num_labels), -1 if labels is None else 0, dtype=np.int64)
+    known = _known(model)
     for row, held in enumerate(labels or ()):
         if isinstance(held, str) or not isinstance(held, (Sequence, np.ndarray, set, frozenset)):
-            raise LabelError(f"{name} has the label {held!r} for text {row}; give a list of those that hold")
-        found[row, _indices(model, name, list(held))] = 1
+            raise LabelError(f"{name}[{row}] has the label {held!r}; give a list of those that hold")
+        classes = [_index(known, name, row, label) for label in held]
+        if len(set(classes)) < len(classes):
+            raise LabelError(
+                f"{name}[{row}] names a label twice ({held!r:.80}); give a list of the labels that hold, each once, "
+                "and no flags of 0 and 1"
+            )
+        found[row, classes] = 1
     return found
 
 
 def _indices(model: PreTrainedModel, name: str, labels: Sequence[Any]) -> Ints:
-    """Labels as the indices of the teacher's outputs."""
-    names = {str(label): index for label, index in model.config.label2id.items()}
-    known: dict[str | int, int] = names | {index: index for index in range(model.config.num_labels)}
-    values = [label if isinstance(label, str) else int(label) for label in labels]
-    unknown = next((value for value in values if value not in known), None)
-    if unknown is not None:
-        raise LabelError(f"the teacher does not know the label {unknown!r} of {name}; it knows {', '.join(names)}")
-    return np.array([known[value] for value in values], dtype=np.int64)
+    """[rows] labels as the indices of the teacher's outputs."""
+    known = _known(model)
+    return np.array([_index(known, name, row, label) for row, label in enumerate(labels)], dtype=np.int64)
+
+
+def _known(model: PreTrainedModel) -> LabelNames:
+    """The teacher's labels in the order of its outputs."""
+    return LabelNames(str(label) for _, label in sorted(model.config.id2label.items()))
+
+
+def _index(known: LabelNames, name: str, row: int, label: Any) -> int:
+    """The class that a label means: by its name, or where names are no numbers by its number.
+
+    Raises:
+        LabelError: there is no label, or the teacher does not know it.
+    """
+    found = known.find(_present(name, row, label))
+    if found is not None:
+        return known.labels.index(found)
+    key = normal_label(label)
+    counted = not isinstance(label, str) and key.isdecimal() and int(key) < len(known.labels)
+    if counted and not any(normal_label(one).isdecimal() for one in known.labels):
+        return int(key)
+    names = ", ".join(map(str, known.labels))
+    raise LabelError(f"the teacher does not know the label {label!r:.60} of {name}[{row}]; it knows {names}")
+
+
+def _present(name: str, row: int, label: Any) -> Any:
+    """The label; raises LabelError where there is none (None, NaN and their like of pandas, or nothing but blanks)."""
+    missing = not isinstance(label, str) and str(label) in ("None", "nan", "<NA>", "NaT")
+    if missing or (isinstance(label, str) and not label.strip()):
+        raise LabelError(f"{name}[{row}] has no label ({label!r}); label it, remove it, or give its text as transfer")
+    return label
 
 
 @dataclass(frozen=True)
@@ -229,21 +322,15 @@ class _Cut:
         """The file of a split, where answers are places in a text."""
         return self.folder / f"{split}.arrow"
 
-    def __call__(self, split: str, name: str, texts: Sequence[Text], labels: Sequence[Label] | None) -> TokenDataset:
-        """Rows of token ids; `name` is what a sentence calls the texts."""
+    def __call__(self, split: str, group: _Group) -> TokenDataset:
+        """Rows of token ids."""
         if task_of(self.model) not in OF_PLACES:
-            return _tokenized(self.words, self.model, name, texts, labels, self.max_length)
-        table = _table(self.model, name, texts, labels)
-        return _marked(self.words, self.model, table, self.max_length, self.file(split))
+            return _tokenized(self.words, self.model, group.texts, group.gold, self.max_length)
+        return _marked(self.words, self.model, _table(self.model, group), self.max_length, self.file(split))
 
 
 def _tokenized(
-    words: PreTrainedTokenizerBase,
-    model: PreTrainedModel,
-    name: str,
-    texts: Sequence[Text],
-    labels: Sequence[Label] | None,
-    max_length: int,
+    words: PreTrainedTokenizerBase, model: PreTrainedModel, texts: Sequence[Text], gold: Labels, max_length: int
 ) -> TokenDataset:
     """Rows of token ids, with segment ids for pairs where the model's class has them."""
     from potstill.models.families import tells_texts_apart
@@ -260,7 +347,7 @@ def _tokenized(
         _flat(encoded["input_ids"]).astype(np.int32),
         lengths,
         _flat(encoded["token_type_ids"]).astype(np.int8) if types else None,
-        _gold(model, name, labels, len(texts)),
+        gold,
         words.pad_token_id or 0,
     )
 
@@ -272,11 +359,13 @@ def _flat(rows: Sequence[Sequence[int]]) -> Ints:
 # --- answers that are places in a text --------------------------------------------------------------------------------
 
 
-def _table(model: PreTrainedModel, name: str, texts: Sequence[Any], labels: Sequence[Label] | None) -> pa.Table:
+def _table(model: PreTrainedModel, group: _Group) -> pa.Table:
     """Cleaned texts and their marks in the form of `data/prepared`."""
+    texts: Sequence[Any] = group.texts
+    labels = group.gold
     if task_of(model) == "question_answering":
         rows = [
-            asked(text[0], text[1], None if labels is None else labels[row], f"{name}[{row}]", labels is not None)
+            asked(text[0], text[1], None if labels is None else labels[row], group.place(row), labels is not None)
             for row, text in enumerate(texts)
         ]
         marks = [None if row.label is None else [[unit[0], unit[1]] for unit in row.label] for row in rows]
@@ -285,11 +374,11 @@ def _table(model: PreTrainedModel, name: str, texts: Sequence[Any], labels: Sequ
     else:
         known = {str(tag): index for tag, index in model.config.label2id.items()}
         found = [
-            from_text(text) if labels is None else from_spans(text, labels[row], f"{name}[{row}]")
+            from_text(text) if labels is None else from_spans(text, labels[row], group.place(row))
             for row, text in enumerate(texts)
         ]
         columns, form = {"text": [row.text for row in found]}, UNIT_LABELS
-        marks = [None if row.tags is None else _classes(row, known, f"{name}[{at}]") for at, row in enumerate(found)]
+        marks = [None if row.tags is None else _classes(row, known, group.place(at)) for at, row in enumerate(found)]
     ids = pa.array([str(row) for row in range(len(texts))], pa.string())
     return pa.table({"id": ids, **{key: pa.array(values, pa.string()) for key, values in columns.items()},
                      "label": pa.array(marks, form)})  # fmt: skip

@@ -59,7 +59,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Balancer:
-    """The weighted sum of named terms, each with a schedule of its own.
+    """The weights of named terms, each with a schedule of its own.
 
     Attributes:
         schedules: term name -> schedule.
@@ -81,8 +81,8 @@ class Balancer:
         """The weight of each term at a step; what weighs 0 need not be computed."""
         return {name: schedule.at(step, total) for name, schedule in self.schedules.items()}
 
-    def __call__(self, terms: Mapping[str, Tensor], step: int, total: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weigh and add the terms of a step.
+    def __call__(self, terms: Mapping[str, Tensor], step: int, total: int) -> dict[str, Tensor]:
+        """Weigh the terms of a step; their sum is the loss.
 
         A term that weighs 0 is not touched: not even a NaN in it reaches the sum.
 
@@ -92,7 +92,7 @@ class Balancer:
             total: optimizer steps of the whole run, at least 1.
 
         Returns:
-            The sum, a scalar in fp32, and each given term as weighted in it.
+            Each given term times its weight, in fp32.
 
         Raises:
             ParamsError: a term has no schedule, or a schedule with a weight has no term (a name was misspelt), or a
@@ -115,4 +115,4 @@ class Balancer:
             if term.dim():
                 raise ParamsError(f"the loss term {name} is {list(term.shape)}, not a scalar; take its mean first")
             weighted[name] = term.float() * weights[name] if weights[name] > 0 else torch.zeros((), device=term.device)
-        return torch.stack(list(weighted.values())).sum(), weighted
+        return weighted

@@ -127,7 +127,7 @@ class Distillation(Objective):
         both = Both(student, teacher, ids, mask, labels, window)
         found = {} if self._blend is None else self._blend(both)
         found |= {name: term(both) for name, term in active.items()}
-        return self._balancer(found, window.step, window.total)[1]
+        return self._balancer(found, window.step, window.total)
 
     def describe(self) -> list[str]:
         """One line for the blend and one for each term."""

@@ -1,9 +1,8 @@
 """Losses on hidden states: pure functions, for each row the SUM over its real tokens, in fp32.
 
 Shapes: states [batch, sequence, width]; mask [batch, sequence], 0 on padding. Padding counts nowhere, whatever its
-states hold. The loss of a batch is the mean over its real tokens, `per_token(sums, mask)`. With gradient accumulation
-divide the sums by the real tokens of the whole optimizer step instead, once: micro-batches then add up to exactly the
-loss of the whole. No gradient flows to a teacher.
+states hold. The loss is the sums divided by the real tokens of the whole optimizer step, once: micro-batches then add
+up to exactly the loss of the whole. No gradient flows to a teacher.
 """
 
 from __future__ import annotations
@@ -18,19 +17,6 @@ from potstill.errors import ModelError
 
 # (student's hidden state, teacher's hidden state) by index: 0 is the embeddings' output, n the n-th layer's.
 Pair = tuple[int, int]
-
-
-def per_token(sums: Tensor, mask: Tensor) -> Tensor:
-    """The mean over the real tokens of a batch.
-
-    Args:
-        sums: [batch] sums over each row's real tokens.
-        mask: [batch, sequence].
-
-    Returns:
-        A scalar; 0 for a batch without a real token.
-    """
-    return sums.sum() / (mask != 0).sum().clamp(min=1)
 
 
 def hidden_cosine(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

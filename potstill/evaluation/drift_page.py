@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from potstill.evaluation.drift import Drift
-from potstill.evaluation.sheet import HEAD, SHEET
+from potstill.evaluation.sheet import HEAD, NARROW, SHEET
 from potstill.serving.profile import Bins, Counts, Feature, Profile
 
 TEMPLATE = (
@@ -24,11 +24,14 @@ TEMPLATE = (
 th, td { padding: .5rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 tr.drifts td { font-weight: 600; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 2rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: 2rem; }
 figure { margin: 0; }
 figcaption { font-size: .9rem; margin-bottom: .4rem; }
 svg { display: block; width: 100%; height: 7rem; }
 .then { fill: var(--then); } .now { fill: var(--accent); }
+"""
+    + NARROW
+    + """\
 </style>
 </head>
 <body>
@@ -37,14 +40,18 @@ svg { display: block; width: 100%; height: 7rem; }
 <p>{{ drift.sentence }}</p>
 <p class="soft">{{ "{:,}".format(drift.texts) }} served texts in {{ drift.windows }} windows{% if span %}, {{ span }}{% endif %}; {{ "{:,}".format(profile.texts) }} test texts. Model {{ drift.candidate[:12] }}.</p>
 
+{% if drift.damaged %}
+<p>Left out, since they are no windows of counts: {{ drift.damaged | join(", ") }}.</p>
+{% endif %}
+
 <h2>Features</h2>
 <div class="wide">
-<table>
+<table class="stack">
 <thead><tr><th scope="col"></th><th scope="col">PSI</th><th scope="col">by chance under</th><th scope="col">KS</th><th scope="col">by chance under</th></tr></thead>
 <tbody>
 {% for one in drift.findings %}
-<tr{% if one.drifts %} class="drifts"{% endif %}><td>{{ one.feature }}{% if one.drifts %} drifts{% endif %}</td><td>{{ "%.3f" % one.psi }}</td><td>{{ "%.3f" % one.psi_by_chance }}</td>
-<td>{% if one.ks is not none %}{{ "%.3f" % one.ks }}{% endif %}</td><td>{% if one.ks is not none %}{{ "%.3f" % one.ks_by_chance }}{% endif %}</td></tr>
+<tr{% if one.drifts %} class="drifts"{% endif %}><td>{{ one.feature }}{% if one.drifts %} drifts{% endif %}</td><td data-title="PSI">{{ "%.3f" % one.psi }}</td><td data-title="by chance under">{{ "%.3f" % one.psi_by_chance }}</td>
+<td data-title="KS">{% if one.ks is not none %}{{ "%.3f" % one.ks }}{% endif %}</td><td data-title="by chance under">{% if one.ks is not none %}{{ "%.3f" % one.ks_by_chance }}{% endif %}</td></tr>
 {% endfor %}
 </tbody>
 </table>

@@ -36,9 +36,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks of one candidate. No check at all is not a pass."""
+    """All checks of one candidate. No check at all is not a pass.
+
+    Attributes:
+        checks: in the order in which they were made.
+        proof: the comparison with the controls in words, from `proof_in_words`; no check by itself.
+    """
 
     checks: tuple[Check, ...]
+    proof: str = ""
 
     @property
     def passed(self) -> bool:
@@ -51,7 +57,7 @@ class Verdict:
         failed = [check.sentence for check in self.checks if not check.passed]
         if failed or not self.checks:
             return f"refused: {'; '.join(failed) or 'nothing was checked'}"
-        return f"passed: all {len(self.checks)} gates"
+        return f"passed: all {len(self.checks)} gates" + (f"; {self.proof}" if self.proof else "")
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as plain values, none of them NaN."""
@@ -95,9 +101,9 @@ def _limits(scoring: Scoring) -> dict[str, _Limit]:
         "min_pearson": _own("pearson", "Pearson correlation"),
         "min_spearman": _own("spearman", "Spearman correlation"),
         "min_teacher_ratio": _of_pair("teacher_ratio", f"share of the teacher's {scoring.words}"),
-        "min_gain_over_control": _of_pair("gain_over_control", "gain over the no-distillation control"),
+        "min_gain_over_control": _of_pair("gain_over_control", "gain over the pretrained control"),
         "min_gain_over_control_upper": _Limit(
-            "upper bound of the gain over the no-distillation control",
+            "upper bound of the gain over the pretrained control",
             "minimum",
             lambda _, pair: _mapping(pair.get("control")).get("high"),
         ),
@@ -135,7 +141,22 @@ def judge(
     checks += [_beats(control, _mapping(metrics.get("proof"))) for control in gate.must_beat]
     if champion is not None and gate.max_loss_to_champion is not None:
         checks.append(_against(candidate, champion, gate.max_loss_to_champion, scoring))
-    return Verdict(tuple(checks))
+    return Verdict(tuple(checks), proof_in_words(metrics))
+
+
+def proof_in_words(metrics: Mapping[str, Any]) -> str:
+    """The proof's verdicts, such as `NO DIFFERENCE to the pretrained control (-0.4 to +1.1 points)`.
+
+    Empty where metrics.json has none.
+    """
+    sentences = []
+    for control, verdict in _mapping(_mapping(metrics.get("proof")).get("verdicts")).items():
+        outcome, low, high = (_mapping(verdict).get(part) for part in ("outcome", "low", "high"))
+        low, high = _finite(low), _finite(high)
+        if isinstance(outcome, str) and low is not None and high is not None:
+            to = " to" if outcome == "NO DIFFERENCE" else ""
+            sentences.append(f"{outcome}{to} the {control} control ({100 * low:+.1f} to {100 * high:+.1f} points)")
+    return ", ".join(sentences)
 
 
 def _scored(candidate: Mapping[str, Any], scoring: Scoring) -> Check:

@@ -30,12 +30,6 @@ class Speed:
     texts_per_second: float
 
 
-def measure_latency(call: Call[T], texts: Sequence[T]) -> tuple[float, float]:
-    """Median and 99th percentile, in milliseconds, of answering one text at a time; warmed up first."""
-    times = np.array(_single(call, texts))
-    return float(np.quantile(times, 0.5)), float(np.quantile(times, 0.99))
-
-
 def measure_throughput(call: Call[T], texts: Sequence[T]) -> float:
     """Texts per second in batches of `BATCH`; warmed up with the first batch."""
     batches = [list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]

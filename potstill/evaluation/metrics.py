@@ -26,19 +26,6 @@ def log_softmax(logits: Floats, temperature: float = 1.0) -> Doubles:
     return found
 
 
-def sigmoid(logits: Floats, temperature: float = 1.0) -> Doubles:
-    """Probabilities of yes [rows, labels], each label by itself, of logits divided by a temperature."""
-    scaled = logits.astype(np.float64) / temperature
-    powers = np.exp(-np.abs(scaled))  # by size, so that none overflows
-    found: Doubles = np.where(scaled >= 0, 1, powers) / (1 + powers)
-    return found
-
-
-def softmax(logits: Floats, temperature: float = 1.0) -> Doubles:
-    """Probabilities [rows, labels] of logits [rows, labels] divided by a temperature."""
-    return np.exp(log_softmax(logits, temperature))
-
-
 def require_finite(logits: npt.NDArray[Any], who: str) -> None:
     """Refuse a model that answers NaN or infinity, which every mean and every comparison would hide or spread.
 

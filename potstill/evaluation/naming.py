@@ -10,9 +10,11 @@ MODELS = {
     "teacher": "Teacher",
     "student": "Student fp32",
     "int8": "Student INT8",
-    "control": "Control",
+    "control": "Pretrained",
     "initialised": "Initialised",
 }
+# The models of a proof (`proof.MODELS`): what ships, and the two controls by the names they have everywhere.
+PROVEN = {"student": "Student", "pretrained": MODELS["control"], "initialised": MODELS["initialised"]}
 # No encoder: what TF-IDF with a linear model makes of the same rows (`evaluation/baseline.py`).
 BASELINE = "tfidf"
 TITLES = {**MODELS, BASELINE: "TF-IDF"}

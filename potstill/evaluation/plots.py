@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from potstill.evaluation.metrics import Counts, Doubles, Floats, Reliability
-from potstill.evaluation.naming import BASELINE, MODELS, TITLES
+from potstill.evaluation.metrics import Counts, Floats, Reliability
+from potstill.evaluation.naming import BASELINE, TITLES
 from potstill.evaluation.scoring import SCORINGS, Scoring
 
 COLOURS = {
@@ -46,42 +46,41 @@ STYLE = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
 }
-# Beyond these, cell numbers and class names would be unreadable, and vector cells too many.
-MOST_NUMBERS, MOST_NAMES = 12, 30
+# Beyond these, class names would be unreadable and vector cells too many.
+MOST_NAMES = 30
 
 
-def reliability_diagram(models: Mapping[str, Reliability], classes: int) -> str:
-    """Accuracy against confidence, a panel each model; on the diagonal confidence is what it claims to be."""
-    with _figure(len(models), 2.4, 2.5, "reliability") as (figure, svg):
-        panels = _panels(figure, 1, len(models))
-        for axes, (name, bins) in zip(panels, models.items(), strict=True):
-            edges = np.linspace(0, 1, len(bins.rows) + 1)
-            filled = bins.rows > 0
-            axes.bar(
-                edges[:-1][filled], bins.accuracy[filled], width=1 / len(bins.rows), align="edge",
-                color=COLOURS[name], alpha=0.75, linewidth=0.5, edgecolor=INK,
-            )  # fmt: skip
-            axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-            # The most probable of n classes has at least 1/n.
-            axes.set(xlim=(1 / classes, 1), ylim=(0, 1), xlabel="confidence", title=MODELS[name])
-            axes.text(0.06, 0.93, f"ECE {bins.ece:.3f}", transform=axes.transAxes, va="top")
-        panels[0].set_ylabel("accuracy")
+def reliability_diagrams(models: Mapping[str, Reliability], classes: int) -> dict[str, str]:
+    """Accuracy against confidence, a figure for each model; on the diagonal confidence is what it claims to be.
+
+    Args:
+        models: name -> its bins.
+        classes: how many there are: the most probable of n has at least 1/n.
+    """
+    return {name: _reliability_diagram(name, bins, classes) for name, bins in models.items()}
+
+
+def _reliability_diagram(name: str, bins: Reliability, classes: int) -> str:
+    with _figure(1, 2.9, 2.6, f"reliability-{name}") as (figure, svg):
+        axes = _panels(figure, 1, 1)[0]
+        edges = np.linspace(0, 1, len(bins.rows) + 1)
+        filled = bins.rows > 0
+        axes.bar(
+            edges[:-1][filled], bins.accuracy[filled], width=1 / len(bins.rows), align="edge",
+            color=COLOURS[name], alpha=0.75, linewidth=0.5, edgecolor=INK,
+        )  # fmt: skip
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        title = f"{TITLES[name]}, ECE {bins.ece:.3f}"
+        axes.set(xlim=(1 / classes, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", title=title)
     return svg()
 
 
-def confusion_matrices(models: Mapping[str, Counts], labels: Sequence[str]) -> str:
-    """Gold classes (down) against predicted ones (across), a panel each model; shade is the share of the gold class."""
-    few = len(labels) <= 4
-    rows, columns = (1, len(models)) if few else (-(-len(models) // 2), 2)
-    side = 2.4 if few else 4.8
-    with _figure(columns, side, rows * side, "confusion") as (figure, svg):
-        panels = _panels(figure, rows, columns)
-        for axes, (name, counts) in zip(panels, models.items(), strict=False):
-            _confusion(axes, counts, labels, COLOURS[name], small=few)
-            axes.set_title(MODELS[name])
-        for axes in panels[len(models) :]:
-            axes.set_visible(False)
-    return svg()
+def confusion_maps(models: Mapping[str, Counts]) -> dict[str, str]:
+    """Gold classes (down) against predicted ones (across) of more than `MOST_NAMES` classes, a figure for each model.
+
+    The shade is the share of the gold class; fewer classes are tables of the page (`grids.confusions`).
+    """
+    return {name: _confusion_map(name, counts) for name, counts in models.items()}
 
 
 def accuracy_against(
@@ -96,7 +95,7 @@ def accuracy_against(
         scoring: of the task.
     """
     shown = {name: model for name, model in models.items() if model.get(key)}
-    with _figure(1, 4.6, 2.9, f"accuracy-{key}") as (figure, svg):
+    with _figure(1, 4.2, 3.0, f"accuracy-{key}") as (figure, svg):
         axes = _panels(figure, 1, 1)[0]
         for place, (name, model) in enumerate(shown.items()):
             # Two points aside from each other: models of one architecture cost the same.
@@ -123,42 +122,21 @@ def _with_bounds(key: str) -> tuple[str, str, str]:
     return key, f"{key}_low", f"{key}_high"
 
 
-def label_scores(models: Mapping[str, Doubles], labels: Sequence[str]) -> str:
-    """F1 of each of several labels, a bar each model."""
-    height = 0.9 + 0.2 * len(models) * len(labels)
-    with _figure(1, 6.0, height, "labels") as (figure, svg):
+def answers_against_gold(models: Mapping[str, Floats], gold: Floats) -> dict[str, str]:
+    """Answers over gold numbers, a figure for each model; on the diagonal they are equal."""
+    low = min(float(values.min()) for values in (gold, *models.values()))
+    high = max(float(values.max()) for values in (gold, *models.values()))
+    return {name: _answers_against_gold(name, values, gold, low, high) for name, values in models.items()}
+
+
+def _answers_against_gold(name: str, values: Floats, gold: Floats, low: float, high: float) -> str:
+    with _figure(1, 2.9, 2.7, f"answers-{name}") as (figure, svg):
         axes = _panels(figure, 1, 1)[0]
-        for place, (name, values) in enumerate(models.items()):
-            middles = np.arange(len(labels)) + 0.8 * (place + 0.5) / len(models) - 0.4
-            axes.barh(middles, values, height=0.7 / len(models), color=COLOURS[name], label=MODELS[name])
-        axes.set_yticks(range(len(labels)), [_short(label) for label in labels])
-        axes.invert_yaxis()
-        axes.set(xlim=(0, 1), xlabel="F1")
-        axes.tick_params(axis="y", length=0)
-        axes.legend(frameon=False, ncols=len(models), loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1)
+        # As a picture inside: a vector mark for each of many rows would make a page of megabytes.
+        axes.scatter(gold, values, s=4, alpha=0.35, color=COLOURS[name], linewidths=0, rasterized=True)
+        axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.set(xlim=(low, high), ylim=(low, high), xlabel="gold", ylabel="answer", title=TITLES[name])
     return svg()
-
-
-def answers_against_gold(models: Mapping[str, Floats], gold: Floats) -> str:
-    """Answers over gold numbers, a panel each model; on the diagonal they are equal."""
-    ends = (
-        [float(values.min()) for values in (gold, *models.values())],
-        [float(values.max()) for values in (gold, *models.values())],
-    )
-    low, high = min(ends[0]), max(ends[1])
-    with _figure(len(models), 2.4, 2.5, "answers") as (figure, svg):
-        panels = _panels(figure, 1, len(models))
-        for axes, (name, values) in zip(panels, models.items(), strict=True):
-            # As a picture inside: a vector mark for each of many rows would make a page of megabytes.
-            axes.scatter(gold, values, s=4, alpha=0.35, color=COLOURS[name], linewidths=0, rasterized=True)
-            axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-            axes.set(xlim=(low, high), ylim=(low, high), xlabel="gold", title=MODELS[name])
-        panels[0].set_ylabel("answer")
-    return svg()
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 14 else f"{label[:13]}…"
 
 
 @dataclass(frozen=True)
@@ -173,6 +151,10 @@ class Cost:
     front: bool
 
 
+# What a search weighs the score against: title of the axis, and the field of `Cost`.
+_WEIGHED = (("ms for one text", "milliseconds"), ("MB of the file", "megabytes"))
+
+
 def pareto(models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], scoring: Scoring) -> tuple[str, bytes]:
     """The score over milliseconds and over megabytes, as SVG text and as PNG on white.
 
@@ -183,14 +165,30 @@ def pareto(models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], s
     """
     buffer = io.BytesIO()
     with _figure(2, 4.6, 3.6, "pareto") as (figure, svg):
-        panels = _panels(figure, 1, 2)
-        for place, (axes, words) in enumerate(zip(panels, ("ms for one text", "MB of the file"), strict=True)):
-            _costs(axes, [(one, (one.milliseconds, one.megabytes)[place]) for one in models])
-            axes.scatter([dot[place] for dot in dots], [100 * dot[2] for dot in dots], s=7, color=INK, alpha=0.35)
-            axes.set(xlabel=f"{words} (log scale)")
-        panels[0].set_ylabel(f"{scoring.words} on dev, %")
+        for place, axes in enumerate(_panels(figure, 1, 2)):
+            _pareto_panel(axes, models, dots, place)
+        figure.axes[0].set_ylabel(f"{scoring.words} on dev, %")
         figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
     return svg(), buffer.getvalue()
+
+
+def pareto_panels(models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], scoring: Scoring) -> list[str]:
+    """The two panels of `pareto` as an SVG each, so that a narrow page shows one below the other."""
+    found = []
+    for place, (words, _) in enumerate(_WEIGHED):
+        with _figure(1, 4.6, 3.6, f"pareto-{words}") as (figure, svg):
+            axes = _panels(figure, 1, 1)[0]
+            _pareto_panel(axes, models, dots, place)
+            axes.set_ylabel(f"{scoring.words} on dev, %")
+        found.append(svg())
+    return found
+
+
+def _pareto_panel(axes: Axes, models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], place: int) -> None:
+    words, cost = _WEIGHED[place]
+    _costs(axes, [(model, getattr(model, cost)) for model in models])
+    axes.scatter([dot[place] for dot in dots], [100 * dot[2] for dot in dots], s=7, color=INK, alpha=0.35)
+    axes.set(xlabel=f"{words} (log scale)")
 
 
 def _costs(axes: Axes, models: Sequence[tuple[Cost, float]]) -> None:
@@ -209,32 +207,17 @@ def _costs(axes: Axes, models: Sequence[tuple[Cost, float]]) -> None:
     axes.grid(axis="y", linewidth=0.4, alpha=0.25, color=INK)
 
 
-def _confusion(axes: Axes, counts: Counts, labels: Sequence[str], colour: str, *, small: bool) -> None:
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    tint = np.broadcast_to(mpl.colors.to_rgb(colour), (*shares.shape, 3))
-    # Opacity, not lightness, so that the shades hold on a light and on a dark page.
-    shades = np.concatenate([tint, 0.08 + 0.82 * shares[..., None]], axis=-1)
-    places = range(len(labels))
-    axes.pcolormesh(shades, rasterized=len(labels) > MOST_NAMES)
-    axes.set(aspect="equal", xlabel="predicted")
-    axes.set_ylabel("gold")
-    axes.invert_yaxis()
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    if len(labels) > MOST_NAMES:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return
-    names = [_short(label) for label in labels]
-    middles = [place + 0.5 for place in places]
-    axes.set_xticks(
-        middles, names, rotation=0 if small and max(map(len, names)) < 10 else 40, ha="center" if small else "right"
-    )
-    axes.set_yticks(middles, names, rotation=90 if small else 0, va="center")
-    if len(labels) <= MOST_NUMBERS:
-        for row in places:
-            for column in places:
-                axes.text(column + 0.5, row + 0.5, f"{counts[row, column]:,}", ha="center", va="center")
+def _confusion_map(name: str, counts: Counts) -> str:
+    with _figure(1, 4.2, 4.2, f"confusion-{name}") as (figure, svg):
+        axes = _panels(figure, 1, 1)[0]
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        tint = np.broadcast_to(mpl.colors.to_rgb(COLOURS[name]), (*shares.shape, 3))
+        # Opacity, not lightness, so that the shades hold on a light and on a dark page.
+        axes.pcolormesh(np.concatenate([tint, 0.08 + 0.82 * shares[..., None]], axis=-1), rasterized=True)
+        axes.set(aspect="equal", xlabel="predicted", ylabel="gold", title=TITLES[name], xticks=[], yticks=[])
+        axes.invert_yaxis()
+        axes.spines[:].set_visible(False)
+    return svg()
 
 
 def _ticks(low: float, high: float) -> list[float]:

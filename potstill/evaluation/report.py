@@ -11,9 +11,10 @@ import numpy as np
 from potstill.data.alignment import unit_classes
 from potstill.evaluation import table
 from potstill.evaluation.baseline import beaten
+from potstill.evaluation.figures import Figures
 from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.metrics import Doubles, Floats, Labels
-from potstill.evaluation.naming import MODELS, candidate_of
+from potstill.evaluation.naming import MODELS, PROVEN, candidate_of
 from potstill.evaluation.page import TEMPLATE
 from potstill.evaluation.scoring import Scoring, scoring_of
 from potstill.evaluation.summary import Answers
@@ -126,7 +127,7 @@ def render_report(
     *,
     project: str,
     metrics: Mapping[str, Any],
-    figures: Mapping[str, str],
+    figures: Figures,
     examples: Sequence[Disagreement],
     splits: Mapping[str, Mapping[str, int]],
     lineage: Mapping[str, str],
@@ -136,8 +137,7 @@ def render_report(
     Args:
         project: its name, for the title.
         metrics: the content of reports/metrics.json.
-        figures: name -> SVG text of `potstill.evaluation.plots`: `size`, `latency`, and those that the task has:
-            `reliability`, `confusion`, `labels`, `answers`.
+        figures: of the task.
         examples: texts on which teacher and student disagree; their text is escaped.
         splits: split -> `rows`, `tokens`, `truncated`.
         lineage: path of an input -> its sha256.
@@ -146,6 +146,7 @@ def render_report(
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["svg"] = Markup
     candidate = candidate_of(metrics) or ""
     comparison, scoring = metrics["comparison"], scoring_of(metrics)
     return environment.from_string(TEMPLATE).render(
@@ -157,18 +158,26 @@ def render_report(
         verdicts=[*(_verdict(name, metrics, scoring) for name in metrics["proof"]["verdicts"]), *_baseline(metrics)],
         proof=_proof_rows(metrics["proof"]),
         proof_titles=["", "training seed", *_proof_titles(metrics["proof"])],
+        controls=[PROVEN[name] for name in metrics["proof"]["verdicts"]],
         score=[f"{100 * metrics['models'][candidate][scoring.key + end]:.1f}" for end in ("", "_low", "_high")],
         scoring=scoring,
         details=_details(metrics["models"][candidate], metrics.get("task", "single_label")),
         task=metrics.get("task", "single_label"),
-        headers=table.headers(metrics),
+        headers=[_one_line(title) for title in table.headers(metrics)],
         rows=table.rows(metrics),
         note=table.note(metrics),
-        figures={name: Markup(svg) for name, svg in figures.items()},
+        figures=figures,
         examples=examples,
-        splits=splits,
+        split_rows=[
+            [name, *(f"{split[key]:,}" for key in ("rows", "tokens", "truncated"))] for name, split in splits.items()
+        ],
         lineage=lineage,
     )
+
+
+def _one_line(title: str) -> str:
+    """A title of the terminal's table, which breaks words to be narrow, as the page has it."""
+    return title.replace("-\n", "").replace("\n", " ").strip()
 
 
 # What a reader calls the scores of a task that has several; the table has room for some of them.
@@ -186,10 +195,11 @@ _NAMES: dict[str, dict[str, str]] = {
 }
 
 
-def _details(model: Mapping[str, Any], task: str) -> list[tuple[str, float, float, float]]:
+def _details(model: Mapping[str, Any], task: str) -> list[list[str]]:
     """Name, value and interval of every score of the candidate."""
     return [
-        (words, model[key], model[f"{key}_low"], model[f"{key}_high"]) for key, words in _NAMES.get(task, {}).items()
+        [words, f"{model[key]:.4f}", f"{model[f'{key}_low']:.4f} to {model[f'{key}_high']:.4f}"]
+        for key, words in _NAMES.get(task, {}).items()
     ]
 
 
@@ -205,8 +215,8 @@ def _verdict(control: str, metrics: Mapping[str, Any], scoring: Scoring) -> str:
         else "over the rows; of one training seed, so the noise of training is not in it"
     )
     return (
-        f"The student {words} the {control} control: {points[0]} points of {scoring.words} on the same test texts, "
-        f"{100 * metrics['confidence']:g}% interval {points[1]} to {points[2]} (paired bootstrap {over})."
+        f"The student {words} the {PROVEN[control].lower()} control: {points[0]} points of {scoring.words} on the same "
+        f"test texts, {100 * metrics['confidence']:g}% interval {points[1]} to {points[2]} (paired bootstrap {over})."
     )
 
 
@@ -247,7 +257,7 @@ def _proof_rows(proof: Mapping[str, Any]) -> list[list[str]]:
         if len(found) > 1:
             found["mean"] = tuple(float(np.mean(column)) for column in columns)
         rows += [
-            [name, seed, *(_PROOF[key][1](value) for key, value in zip(keys, values, strict=True))]
+            [PROVEN[name], seed, *(_PROOF[key][1](value) for key, value in zip(keys, values, strict=True))]
             for seed, values in found.items()
         ]
     return rows

@@ -24,3 +24,21 @@ p { max-width: 46rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th { font-weight: 500; color: var(--soft); text-align: right; vertical-align: bottom; }
 """
+
+# Of every page: a table whose rows become lists where a screen is narrow, so that no column is out of sight. Its cells
+# name their column in `data-title`.
+NARROW = """\
+@media (max-width: 40rem) {
+  main { padding: 1.75rem 1rem 3rem; }
+  h1 { font-size: 1.5rem; }
+  table.stack, table.stack tbody, table.stack tr { display: block; width: 100%; }
+  table.stack thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  table.stack tr { padding: .6rem 0; border-bottom: 1px solid var(--line); }
+  table.stack td { display: flex; justify-content: space-between; gap: 1.25rem; padding: .12rem 0; border: 0;
+    white-space: normal; overflow-wrap: anywhere; text-align: right; }
+  table.stack td::before { content: attr(data-title); flex: none; max-width: 55%; text-align: left; color: var(--soft);
+    font-weight: 400; }
+  table.stack td:first-child { display: block; text-align: left; font-weight: 600; }
+  table.stack td:first-child::before, table.stack td:empty { display: none; }
+}
+"""

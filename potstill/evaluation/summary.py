@@ -18,6 +18,7 @@ from potstill.evaluation.metrics import Doubles, Floats, Ints, Labels, Reliabili
 from potstill.evaluation.naming import BASELINE
 from potstill.evaluation.scoring import SCORINGS
 from potstill.evaluation.statistics import Comparison, Moments, compare_scores, paired_bootstrap, wilson_interval
+from potstill.serving.probabilities import sigmoid
 
 # Gold labels [rows, ...] in the task's form, or what places in texts are judged by.
 Gold = Labels | GoldTags | GoldAnswers
@@ -67,7 +68,7 @@ class Answers:
     def probabilities(self) -> Doubles:
         """[rows, labels] after calibration; of several labels, each by itself."""
         if self.task == "multi_label":
-            return metrics.sigmoid(self.logits, self.temperature)
+            return sigmoid(self.logits, self.temperature)
         return np.exp(self.log_probabilities)
 
     @property

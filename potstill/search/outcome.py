@@ -60,11 +60,12 @@ def write_outcome(found: Found, params: Params, folder: Path) -> None:
     models = [
         Cost(one.name, one.kind, one.score, one.milliseconds, one.megabytes, one.name in front) for one in found.points
     ]
-    svg, png = plots.pareto(models, trial_dots(found), SCORINGS[params.prepare.task])
+    drawn = models, trial_dots(found), SCORINGS[params.prepare.task]
+    svg, png = plots.pareto(*drawn)
     write_json(folder / FACTS, facts(found, params))
     write_text(folder / "pareto.svg", svg)
     (folder / "pareto.png").write_bytes(png)
-    write_text(folder / PAGE, _page(found, params, svg))
+    write_text(folder / PAGE, _page(found, params, plots.pareto_panels(*drawn)))
     _write_cheapest(found, folder)
 
 
@@ -117,7 +118,7 @@ def _write_cheapest(found: Found, folder: Path) -> None:
     write_text(sections, f"# {best.name}: potstill run --params {sections.as_posix()}\n{text}")
 
 
-def _page(found: Found, params: Params, svg: str) -> str:
+def _page(found: Found, params: Params, figures: Sequence[str]) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -126,7 +127,7 @@ def _page(found: Found, params: Params, svg: str) -> str:
         project=params.project.name,
         axis=SCORINGS[params.prepare.task].axis,
         facts=facts(found, params),
-        figure=Markup(svg),
+        figures=[Markup(svg) for svg in figures],
         trials=_by_score(found.trials, params),
     )
 

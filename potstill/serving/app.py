@@ -37,13 +37,15 @@ from potstill.serving.schemas import (
     ClassifyPairs,
     ClassifyTexts,
     Entity,
-    Explain,
+    ExplainPair,
     ExplainResponse,
+    ExplainText,
     Info,
     LabelsAnswer,
     ModelVersion,
     NumberAnswer,
-    PredictRequest,
+    PredictPairs,
+    PredictTexts,
     Reply,
     Score,
     Tagged,
@@ -205,8 +207,12 @@ class Endpoints:
 
     async def predict(self, request: Request) -> Response:
         """`POST /predict`."""
-        body = await self._read(request, PredictRequest)
-        texts, single = self._texts(body)
+        body: PredictPairs | PredictTexts
+        if self._release.card.pair:
+            body = await self._read(request, PredictPairs)
+        else:
+            body = await self._read(request, PredictTexts)
+        texts, single = _texts(body)
         predictions = await self._predict(request, texts)
         for position, prediction in enumerate(predictions):
             if prediction.truncated and not body.truncate and body.parameters is None:
@@ -227,9 +233,11 @@ class Endpoints:
 
     async def explain(self, request: Request) -> Response:
         """`POST /v1/explain`: as many texts in one request as `max_texts` allows, the text itself among them."""
-        body = await self._read(request, Explain)
-        if isinstance(body.text, str) is self._release.card.pair:
-            raise RefusedError(422, "Validation", f"text: this model classifies {self._what()}")
+        body: ExplainPair | ExplainText
+        if self._release.card.pair:
+            body = await self._read(request, ExplainPair)
+        else:
+            body = await self._read(request, ExplainText)
         if body.label is not None and (body.label not in self._names or self._release.card.kind == "regression"):
             raise RefusedError(422, "Validation", "label: /info names the labels of this model")
         self._check([body.text])
@@ -289,22 +297,6 @@ class Endpoints:
         except ValidationError as error:
             raise _misfit(error) from error
 
-    def _texts(self, body: PredictRequest) -> tuple[list[Text], bool]:
-        """The texts of a `/predict` body, and whether it asked about one text alone."""
-        inputs, pair = body.inputs, self._release.card.pair
-        if isinstance(inputs, str):
-            rows, single = [[inputs]], True
-        elif isinstance(inputs[0], str):
-            rows, single = ([inputs], True) if pair else ([[text] for text in inputs], False)
-        else:
-            rows, single = inputs, False
-        if any(len(row) != 1 + pair for row in rows):
-            raise RefusedError(422, "Validation", f"inputs: this model classifies {self._what()}")
-        return [(row[0], row[1]) if pair else row[0] for row in rows], single
-
-    def _what(self) -> str:
-        return "pairs of texts" if self._release.card.pair else "single texts"
-
     async def _predict(self, request: Request, texts: Sequence[Text]) -> list[Prediction]:
         return await self._run(request, texts, lambda student: student.predicting(texts))
 
@@ -344,6 +336,14 @@ class Endpoints:
             if length > self._limits.max_characters:
                 limit = self._limits.max_characters
                 raise RefusedError(413, "TextTooLong", f"{what} {position} has {length} characters; at most {limit}")
+
+
+def _texts(body: PredictTexts | PredictPairs) -> tuple[list[Text], bool]:
+    """The texts of a `/predict` body, and whether it asked about one text (or pair) alone."""
+    inputs = body.inputs
+    if isinstance(inputs, (str, tuple)):
+        return [inputs], True
+    return [row[0] if isinstance(row, list) else row for row in inputs], False
 
 
 async def _while_wanted(request: Request, work: Coroutine[Any, Any, A]) -> A:
@@ -423,7 +423,10 @@ def _misfit(error: ValidationError) -> RefusedError:
     if item["type"] == "json_invalid":
         return RefusedError(400, "MalformedJson", f"the body is not JSON: {item['msg'].removeprefix('Invalid JSON: ')}")
     if item["loc"][:1] == ("inputs",):
-        message = "inputs must be a text, a list of texts, or a batch [[text], ...] (pairs: [[text, text], ...])"
+        message = (
+            "inputs must be a text, a list of texts, or a batch [[text], ...]; of a model of pairs [text, text] or "
+            "[[text, text], ...]"
+        )
         return RefusedError(422, "Validation", message)
     where = ".".join(map(str, item["loc"]))
     return RefusedError(422, "Validation", f"{where}: {item['msg']}" if where else item["msg"])

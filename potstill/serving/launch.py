@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from potstill import environment
+from potstill.processes import free_port
 from potstill.serving.keys import FILE_VARIABLE, VARIABLE
 from potstill.serving.tracing import ENDPOINTS
 
@@ -32,9 +33,9 @@ def serve_command(tag: str, host: str, port: int) -> list[str]:
     Args:
         tag: `name:version`; never `latest`, so that what answers is what was promoted.
         host: address to bind; BentoML's own default would be every interface.
-        port: TCP port.
+        port: TCP port; 0 for any free one, which is chosen here, so that BentoML can say which.
     """
-    return [sys.executable, "-m", "bentoml", "serve", tag, "--host", host, "--port", str(port)]
+    return [sys.executable, "-m", "bentoml", "serve", tag, "--host", host, "--port", str(port or free_port())]
 
 
 def own_variables() -> dict[str, str]:

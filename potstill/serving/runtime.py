@@ -6,7 +6,6 @@ what was evaluated is what is served.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ from potstill.data.alignment import UNSEEN, own_token, sight, unit_classes
 from potstill.data.tags import Unit, entities_of, units_of
 from potstill.data.windows import TextWindow, TextWindower, Window, Windower, best_spans
 from potstill.errors import ModelError
+from potstill.processes import usable_cores
+from potstill.serving.probabilities import sigmoid, softmax
 from potstill.serving.sketch import directions
 
 A = TypeVar("A")
@@ -195,20 +196,6 @@ def read_card(folder: Path) -> ModelCard:
         ) from error
 
 
-def softmax(logits: npt.ArrayLike, temperature: float) -> npt.NDArray[np.float64]:
-    """[..., labels] probabilities of logits softened by `temperature`."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
-def sigmoid(logits: npt.ArrayLike, temperature: float) -> npt.NDArray[np.float64]:
-    """[..., labels] probabilities of logits softened by `temperature`, each label by itself."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    powers = np.exp(-np.abs(scaled))  # by size, so that none overflows
-    return np.asarray(np.where(scaled >= 0, 1, powers) / (1 + powers))
-
-
 def probabilities(logits: npt.NDArray[np.floating], card: ModelCard) -> npt.NDArray[np.float64]:
     """[rows, labels] probabilities of a model's logits [rows, labels]; [rows, 0] of numbers."""
     if card.kind == "regression":
@@ -244,7 +231,7 @@ class Student:
         """
         verify(folder)
         self.card = read_card(folder)
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or usable_cores()
         try:
             self._session = onnxruntime.InferenceSession(
                 str(folder / MODEL), _session_options(), providers=["CPUExecutionProvider"]

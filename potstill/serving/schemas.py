@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from potstill.config import TaskKind
 
-# Shapes of pydantic's JSON: an array of two strings is a pair.
-Pair = tuple[str, str]
-OneOrPair = Annotated[list[str], Field(min_length=1, max_length=2)]
+# A pair is an array of two strings, and is described as just that: generated clients know no tuples.
+Pair = Annotated[
+    tuple[str, str],
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}),
+]
+Single = Annotated[list[str], Field(min_length=1, max_length=1)]
 
 
 class Body(BaseModel):
@@ -109,13 +112,23 @@ class NumberAnswer(Body):
 
 
 class Explain(Body):
-    """`POST /v1/explain`: a text (or the two of a pair), and the label whose probability is explained; without one the
-    most probable.
-    """
+    """`POST /v1/explain`: what every model takes. Without a label the most probable one is explained."""
+
+    label: str | None = None
+
+
+class ExplainText(Explain):
+    """`POST /v1/explain` of a model of single texts: a text, and the label whose probability is explained."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"text": "a warm and witty film"}]})
-    text: str | Pair
-    label: str | None = None
+    text: str
+
+
+class ExplainPair(Explain):
+    """`POST /v1/explain` of a model of pairs: two texts, and the label whose probability is explained."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": ["It rains.", "It is dry."]}]})
+    text: Pair
 
 
 class Weight(Body):
@@ -198,26 +211,47 @@ RESPONSES: dict[
 }
 
 
+def _integer(value: Any) -> Any:
+    """1.0 as 1: in JSON, and in what a JSON schema calls an integer, they are the same."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Parameters(Body):
     """The `parameters` of Hugging Face's inference clients. Without a function, the one of the model's task."""
 
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
-    top_k: Annotated[int, Field(gt=0)] | None = None
+    top_k: Annotated[int, Field(gt=0), BeforeValidator(_integer)] | None = None
 
 
-class PredictRequest(Body):
-    """`POST /predict` in the form of Text Embeddings Inference.
+# Text Embeddings Inference writes it with a capital. That form alone is described, since client generators would make
+# one name of both.
+Right = Annotated[Literal["right", "Right"], WithJsonSchema({"type": "string", "const": "Right"})]
 
-    `inputs`: a text, a list of texts, or a batch `[["text"], ...]`; for a model of pairs `["a", "b"]` or a batch
-    `[["a", "b"], ...]`. With `parameters` the answer is nested as Hugging Face's inference clients expect it.
+
+class Predict(Body):
+    """`POST /predict` in the form of Text Embeddings Inference: what every model takes.
+
+    With `parameters` the answer is nested as Hugging Face's inference clients expect it.
     """
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "a warm and witty film"}]})
-    inputs: str | Annotated[list[str], Field(min_length=1)] | Annotated[list[OneOrPair], Field(min_length=1)]
     raw_scores: bool = False
     truncate: bool = False
-    truncation_direction: Literal["right", "Right"] = "Right"
+    truncation_direction: Right = "Right"
     parameters: Parameters | None = None
+
+
+class PredictTexts(Predict):
+    """`POST /predict` of a model of single texts: a text, a list of texts, or a batch `[["text"], ...]`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "a warm and witty film"}]})
+    inputs: str | Annotated[list[str], Field(min_length=1)] | Annotated[list[Single], Field(min_length=1)]
+
+
+class PredictPairs(Predict):
+    """`POST /predict` of a model of pairs: a pair `["a", "b"]`, or a batch `[["a", "b"], ...]`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["It rains.", "It is dry."]}]})
+    inputs: Pair | Annotated[list[Pair], Field(min_length=1)]
 
 
 class Score(Body):

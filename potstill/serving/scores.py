@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 from potstill.config import TaskKind
-from potstill.serving.runtime import Prediction, softmax
-from potstill.serving.schemas import PredictRequest
+from potstill.serving.probabilities import sigmoid, softmax
+from potstill.serving.runtime import Prediction
+from potstill.serving.schemas import Predict
 
 # What makes scores of the logits of a task.
 _OWN: dict[TaskKind, str] = {"single_label": "softmax", "multi_label": "sigmoid", "regression": "none"}
 
 
-def scored(prediction: Prediction, request: PredictRequest, task: TaskKind = "single_label") -> list[tuple[int, float]]:
+def scored(prediction: Prediction, request: Predict, task: TaskKind = "single_label") -> list[tuple[int, float]]:
     """(label index, score) of one text, best first: as many as asked for.
 
     The scores are those of the model's task unless a function is asked for: calibrated probabilities, or the number.
@@ -24,14 +23,8 @@ def scored(prediction: Prediction, request: PredictRequest, task: TaskKind = "si
     elif function == _OWN[task]:
         scores = prediction.probabilities
     elif function == "sigmoid":
-        scores = [_sigmoid(logit) for logit in prediction.logits]
+        scores = sigmoid(prediction.logits).tolist()
     else:
-        scores = softmax(prediction.logits, 1.0).tolist()
+        scores = softmax(prediction.logits).tolist()
     best = sorted(enumerate(scores), key=lambda item: item[1], reverse=True)
     return best[: asked.top_k if asked else None]
-
-
-def _sigmoid(value: float) -> float:
-    # By sign, so that no power overflows.
-    power = math.exp(-abs(value))
-    return 1 / (1 + power) if value >= 0 else power / (1 + power)

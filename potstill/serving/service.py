@@ -29,6 +29,7 @@ from potstill.serving.respawn import end_with_supervisor, name_supervisor, respa
 end_with_supervisor()
 
 from potstill.errors import PotstillError  # noqa: E402
+from potstill.processes import free_port  # noqa: E402
 from potstill.serving.app import create_app, start  # noqa: E402
 from potstill.serving.connections import bound_connections  # noqa: E402
 from potstill.serving.front import Shortcut, front  # noqa: E402
@@ -58,6 +59,7 @@ def _load() -> tuple[Release, Keys, dict[str, Any]]:
 
 release, keys, traces = _load()
 metrics = Metrics()
+port = {"port": release.settings.serve.port} if release.settings.serve.port else {}
 app = create_app(release, metrics)
 
 
@@ -69,6 +71,12 @@ class DescribedService(Service):  # type: ignore[misc]
     def schema(self) -> dict[str, Any]:
         """BentoML's description of the service."""
         return {**super().schema(), "routes": bento_routes(release)}
+
+    def inject_config(self) -> None:
+        """Configure BentoML for this service; port 0 is any free one, which BentoML's own form of a port excludes."""
+        super().inject_config()
+        if release.settings.serve.port == 0:
+            BentoMLContainer.http.port.set(free_port())
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """BentoML's application behind the front.
@@ -90,7 +98,7 @@ def _traced() -> bool:
     name=release.settings.name,
     service_class=DescribedService,
     workers=1,
-    http={"host": release.settings.serve.host, "port": release.settings.serve.port or 3000},
+    http={"host": release.settings.serve.host, **port},
     # The front counts and logs.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},

@@ -118,8 +118,3 @@ def _answers(
             output = logits_of(model(**model_inputs(batch, device)))
         yield batch, output.float().cpu().numpy()
     model.train(was_training)
-
-
-def accuracy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-    """Share of rows whose largest logit is the gold label's."""
-    return float((logits.argmax(axis=1) == labels).mean())

@@ -39,7 +39,7 @@ def test_the_run_says_what_it_did_in_plain_lines(finished: Finished) -> None:
         "Teacher",
         "Student fp32",
         "Student INT8",
-        "Control",
+        "Pretrained",
         "gate      passed",
         "champion  version 1 of reviews",
     ):

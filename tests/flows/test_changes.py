@@ -85,3 +85,38 @@ def test_a_file_replaces_the_sections_it_names(params: Path, tmp_path: Path) -> 
     assert "# Everything a run depends on" in params.read_text(encoding="utf-8")
     with pytest.raises(ParamsError, match="does not exist"):
         change_params(params, tmp_path / "missing.yaml", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("smal.yaml", "does not exist (did you mean"),
+        ("nothing-like-it", "does not exist; name a YAML file"),
+        ("folder", "is a folder; name a YAML file"),
+        ("sheet.xlsx", "is not text; name a YAML file"),
+        ("rows.csv", "must be a mapping of sections"),
+        ("broken.yaml", "is not valid YAML"),
+    ],
+)
+def test_what_is_no_file_of_sections_is_said_with_what_one_is(
+    params: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    monkeypatch.chdir(params.parent)
+    Path("folder").mkdir()
+    Path("sheet.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
+    Path("rows.csv").write_text("text,label\n", encoding="utf-8")
+    Path("broken.yaml").write_text("gate: [", encoding="utf-8")
+    Path("small.yaml").write_text("gate: {}\n", encoding="utf-8")
+    before = params.read_bytes()
+    with pytest.raises(ParamsError) as raised:
+        change_params(params, Path(name), [])
+    assert str(raised.value).startswith(f"--params {name} ")
+    assert words in str(raised.value)
+    assert "whose top-level sections replace those of params.yaml" in str(raised.value)
+    assert "potstill init" not in str(raised.value)
+    assert params.read_bytes() == before
+
+
+def test_a_folder_in_place_of_params_yaml_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="cannot be read"):
+        load_params(tmp_path)

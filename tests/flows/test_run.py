@@ -44,12 +44,14 @@ def counts(toy: Toy) -> tuple[int, int, int]:
 def flow_runs(toy: Toy, *, started: bool = True) -> list[Any]:
     """Prefect's runs of the workspace, those that have started alone by default, oldest first."""
     from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.sorting import FlowRunSort
 
     from flows.server import workspace_tag
 
     mine = FlowRunFilter.model_validate({"tags": {"all_": [workspace_tag(toy.folder)]}})
     with client_of(toy) as client:
-        runs = list(client.read_flow_runs(flow_run_filter=mine))
+        # The server gives 200 at most, and plans a hundred ahead.
+        runs = list(client.read_flow_runs(flow_run_filter=mine, sort=FlowRunSort.EXPECTED_START_TIME_ASC))
     return sorted((run for run in runs if run.start_time), key=lambda run: run.start_time) if started else runs
 
 

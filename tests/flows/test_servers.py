@@ -53,7 +53,7 @@ def test_of_two_schedulers_one_run_goes_on_at_a_time_and_an_unchanged_tick_is_no
             ending.callback(scheduler.wait, 30)
             ending.callback(scheduler.send_signal, signal.SIGINT)
         assert until(lambda: {"Completed", "NothingNew", "Cancelled"} <= state_names(toy), 200), log.read_text()
-    started = flow_runs(toy)
+    started = [run for run in flow_runs(toy) if not run.state.is_cancelled()]  # Prefect starts those when it ends them
     assert all(run.auto_scheduled for run in started)
     assert {run.state.type.value for run in started if run.state.is_final()} == {"COMPLETED"}, log.read_text()
     ended = [run for run in started if run.end_time is not None]

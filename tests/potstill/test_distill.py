@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from potstill.data.given import given_rows, listed
 from potstill.distill import distill
-from potstill.errors import PotstillError
+from potstill.errors import LabelError, PotstillError
 from potstill.models.inspection import inspect_model, load_words
 from potstill.models.loading import load_classifier, save_model
 from tests.conftest import BAD, GOOD, NEUTRAL, generate_rows
@@ -60,9 +63,17 @@ def test_the_same_seed_gives_the_same_student(teacher: Path) -> None:
     ("changes", "message"),
     [
         ({"labels": LABELS[:3]}, "texts has 120 texts and 3 labels"),
-        ({"labels": ["maybe"] * 120}, "does not know the label 'maybe' of texts; it knows negative, positive"),
-        ({"labels": [2] * 120}, "does not know the label 2 of texts"),
-        ({"texts": "a text"}, "texts is one string; give a list of texts"),
+        ({"labels": ["maybe"] * 120}, r"does not know the label 'maybe' of texts\[0\]; it knows negative, positive"),
+        ({"labels": [2] * 120}, r"does not know the label 2 of texts\[0\]"),
+        ({"labels": [*LABELS[:7], 0.6, *LABELS[8:]]}, r"does not know the label 0\.6 of texts\[7\]"),
+        ({"labels": [*LABELS[:7], None, *LABELS[8:]]}, r"texts\[7\] has no label \(None\); label it, remove it"),
+        ({"labels": [*LABELS[:7], float("nan"), *LABELS[8:]]}, r"texts\[7\] has no label \(nan\)"),
+        ({"labels": [*LABELS[:7], pd.NA, *LABELS[8:]]}, r"texts\[7\] has no label \(<NA>\)"),
+        ({"labels": [*LABELS[:7], " ", *LABELS[8:]]}, r"texts\[7\] has no label \(' '\)"),
+        ({"dev": (TEXTS[:2], ["positive", None])}, r"dev\[1\] has no label"),
+        ({"texts": pd.DataFrame({"text": TEXTS})}, "texts is a DataFrame; give one column of it"),
+        ({"texts": pd.Series([*TEXTS[:3], None]), "labels": None}, r"texts\[3\] is (None|nan)"),
+        ({"texts": "a text"}, "texts is one string; give a list"),
         ({"texts": ["a text", None], "labels": None}, r"texts\[1\] is None; it has to be a string"),
         ({"texts": [("a", "b"), "c"], "labels": None}, r"texts\[1\] is 'c'; it has to be a pair of strings"),
         ({"texts": [], "labels": []}, "texts has 0 texts"),
@@ -78,6 +89,40 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(
     monkeypatch.setattr("potstill.training.together.train", lambda *_: pytest.fail("it trained"))
     with pytest.raises(PotstillError, match=message):
         distill(**({"teacher": teacher, "texts": TEXTS, "labels": LABELS} | QUICK | changes))
+
+
+def test_columns_of_a_table_are_read_by_their_order_whatever_their_index(teacher: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    frame = pd.DataFrame({"text": TEXTS, "label": [f" {label.upper()} " for label in LABELS]})
+    frame = frame[frame.index % 3 != 0]
+    kept = [row for row in range(len(TEXTS)) if row % 3 != 0]
+    model, words = load_classifier(teacher), AutoTokenizer.from_pretrained(teacher)
+    texts, labels = listed("texts", frame["text"]), listed("labels", frame["label"])
+    found = given_rows(words, model, texts, labels, [], None, 32, 17, tmp_path / "a")
+    wanted = given_rows(
+        words, model, [TEXTS[row] for row in kept], [LABELS[row] for row in kept], [], None, 32, 17, tmp_path / "b"
+    )
+    assert found.rows.labels.tolist() == wanted.rows.labels.tolist()
+    assert found.rows.lengths.tolist() == wanted.rows.lengths.tolist()
+    assert distill(teacher, frame["text"], frame["label"], **QUICK).report["dev_rows"] == 8
+
+
+def test_labels_that_are_numbers_are_names_first(tiny_base: Path, tmp_path: Path) -> None:
+    """A teacher of 1 to 5 stars counts from 0: its label 1 is its output 0, and 1.0 of pandas the same."""
+    from transformers import AutoTokenizer
+
+    words = AutoTokenizer.from_pretrained(tiny_base)
+    model = load_classifier(tiny_base, [1, 2, 3, 4, 5])
+    rows = given_rows(
+        words, model, TEXTS[:5], [1, 2.0, "3", np.int64(4), 5], [], (TEXTS[:5], None), 32, 17, tmp_path / "a"
+    )
+    assert rows.rows.labels.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(LabelError, match=r"does not know the label 0 of texts\[1\]; it knows 1, 2, 3, 4, 5"):
+        given_rows(words, model, TEXTS[:2], [1, 0], [], (TEXTS[:5], None), 32, 17, tmp_path / "b")
+    named = load_classifier(tiny_base, ["negative", "positive"])
+    rows = given_rows(words, named, TEXTS[:3], [1, 0.0, True], [], (TEXTS[:5], None), 32, 17, tmp_path / "c")
+    assert rows.rows.labels.tolist() == [1, 0, 1]
 
 
 def test_a_teacher_without_a_head_or_a_tokenizer(tiny_base: Path, teacher: Path) -> None:
@@ -237,9 +282,14 @@ def test_teachers_of_different_labels_make_one_student_of_all(
 @pytest.mark.parametrize(
     ("task", "names", "labels", "message"),
     [
-        ("multi_label", ["good", "bad"], ["good"] * 120, "has the label 'good' for text 0; give a list of those"),
+        ("multi_label", ["good", "bad"], ["good"] * 120, r"texts\[0\] has the label 'good'; give a list"),
+        ("multi_label", ["good", "bad"], [[1, 1]] * 120, r"texts\[0\] names a label twice \(\[1, 1\]\)"),
+        ("multi_label", ["good", "bad"], [["good", None]] * 120, r"texts\[0\] has no label"),
         ("multi_label", ["good", "bad"], [["fine"]] * 120, "does not know the label 'fine'"),
-        ("regression", ["score"], ["much"] * 120, "are not all numbers"),
+        ("regression", ["score"], ["much"] * 120, r"the label of texts\[0\] is 'much', but the teacher gives a number"),
+        ("regression", ["score"], [*[1.0] * 119, float("nan")], r"texts\[119\] has no label"),
+        ("regression", ["score"], [*[1.0] * 119, None], r"texts\[119\] has no label"),
+        ("regression", ["score"], [*[1.0] * 119, float("inf")], r"the label of texts\[119\] is inf"),
         ("regression", ["score"], [1.0] * 3, "texts has 120 texts and 3 labels"),
     ],
 )
@@ -361,12 +411,14 @@ def test_a_student_of_all_layers_that_learns_nothing_answers_as_the_teacher(mark
         (
             "token_classification",
             {"labels": [[[0, 3, "ORG"]]] * 30},
-            r"the type 'ORG' of texts\[0\]; it knows LOC, PER",
+            r"the type 'ORG' of texts\[\d+\]; it knows LOC, PER",
         ),
-        ("token_classification", {"labels": [[[0, 999, "LOC"]]] * 30}, r"texts\[0\]: the span 0-999 is not within"),
+        ("token_classification", {"labels": [*[[]] * 29, None]}, r"texts\[29\]"),
+        ("question_answering", {"labels": [None] * 30}, r"texts\[\d+\]"),
+        ("token_classification", {"labels": [[[0, 999, "LOC"]]] * 30}, r"texts\[\d+\]: the span 0-999 is not within"),
         ("token_classification", {"texts": QUESTIONS, "labels": None}, "a token_classification teacher takes single"),
         ("question_answering", {"texts": SENTENCES, "labels": None}, "takes pairs of a question and its context"),
-        ("question_answering", {"labels": ["here"] * 30}, r"texts\[0\]: the answers are 'here'; write"),
+        ("question_answering", {"labels": ["here"] * 30}, r"texts\[\d+\]: the answers are 'here'; write"),
         ("question_answering", {"terms": [{"kind": "dist"}]}, "dist is of classes, and answers are spans"),
         ("token_classification", {"student": {"kind": "static"}}, "a static student answers about whole texts"),
     ],

@@ -21,7 +21,7 @@ from potstill.config import SPLITS, Params, load_params
 from potstill.data.batches import TokenDataset
 from potstill.data.tokenization import copy_tokenizer, load_tokenizer, write_tokens
 from potstill.errors import ChecksumError, ModelError
-from potstill.evaluation.metrics import softmax
+from potstill.evaluation.naming import MODELS
 from potstill.evaluation.proof import write_answers
 from potstill.evaluation.summary import Answers
 from potstill.evaluation.table import render_table
@@ -30,6 +30,7 @@ from potstill.export.quantize import quantize_int8
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.members import Member, write_members
 from potstill.models.student import student_from_layers
+from potstill.serving.probabilities import softmax
 from potstill.serving.runtime import Student
 from potstill.training.predict import predict_logits
 from tasks.evaluate import run
@@ -228,10 +229,11 @@ def test_the_student_in_torch_is_the_exported_one(workspace: Path) -> None:
 
 def test_the_report_is_one_page_with_every_figure(workspace: Path) -> None:
     page = (workspace / "reports/report.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 7  # size, latency, and a reliability diagram for each model
+    assert page.count('class="grid"') == 5
     assert "data/prepared" in page
     assert sorted(path.name for path in (workspace / "data/evaluation/plots").iterdir()) == [
-        "confusion.svg", "reliability.svg", "size.svg",
+        *(f"reliability-{model}.svg" for model in sorted(MODELS)), "size.svg",
     ]  # fmt: skip
 
 
@@ -252,7 +254,7 @@ def test_the_table_shows_every_model(metrics: Mapping[str, Any]) -> None:
     console = Console(width=80)
     with console.capture() as captured:
         console.print(render_table(metrics))
-    for name in ("Teacher", "Student fp32", "Student INT8", "Control", "Initialised"):
+    for name in ("Teacher", "Student fp32", "Student INT8", "Pretrained", "Initialised"):
         assert name in captured.get()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from hypothesis import strategies as some
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from potstill.artifacts import MANIFEST, read_json, sha256_file, write_json, write_manifest
+from potstill.artifacts import MANIFEST, read_json, sha256_file, write_json, write_manifest, write_text
 from potstill.config import Gate, Params, load_params
 from potstill.evaluation.gates import Verdict
+from potstill.evaluation.verdict_page import PLACE
 from tasks.gate import gate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -105,6 +107,19 @@ def test_a_first_candidate_needs_no_champion(params: Params, workspace: Path) ->
     assert report["champion"] is None
     assert report["serving_sha256"] == sha256_file(workspace / "data/serving" / MANIFEST)
     assert [check["name"] for check in report["checks"]] == [check.name for check in verdict.checks]
+
+
+def test_the_report_says_what_the_gate_said_of_its_latest_candidate(params: Params, workspace: Path) -> None:
+    write_text(workspace / "reports/student.html", f"<h1>accuracy 0.875</h1>{PLACE}")
+    gate(params, workspace, None)
+    passed = (workspace / "reports/report.html").read_text(encoding="utf-8")
+    assert "accuracy 0.875" in passed
+    assert "The gate passed this candidate" in passed
+    strict = params.model_copy(update={"gate": Gate(min_accuracy=0.9)})
+    verdict = gate(strict, workspace, None)
+    refused = (workspace / "reports/report.html").read_text(encoding="utf-8")
+    assert "The gate refused this candidate, so it does not ship" in refused
+    assert verdict.sentence == f"refused: {re.findall('<li>(.*)</li>', refused)[0]}"
 
 
 def test_the_champion_is_scored_on_the_same_texts_with_its_own_tokenizer(

@@ -18,9 +18,10 @@ from potstill.errors import LabelCountError, ModelError
 from potstill.evaluation.calibration import fit_temperature
 from potstill.models.loading import load_classifier
 from potstill.models.members import read_members
-from potstill.training.predict import accuracy, predict_logits
+from potstill.training.predict import predict_logits
 from tasks import teacher as stage_module
 from tests.conftest import BAD, GLUE, GOOD, NEUTRAL, generate_rows
+from tests.scores import accuracy
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 from tests.teachers import teach
 

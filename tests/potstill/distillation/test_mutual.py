@@ -20,10 +20,11 @@ from potstill.errors import ModelError
 from potstill.models.cohort import Cohort
 from potstill.models.student import student_from_layers
 from potstill.training.loop import Setting
-from potstill.training.predict import accuracy, model_inputs, predict_logits
+from potstill.training.predict import model_inputs, predict_logits
 from potstill.training.together import Best, train_students
 from tests.potstill.distillation.test_composition import config
 from tests.potstill.models.tiny import make
+from tests.scores import accuracy
 
 CPU = torch.device("cpu")
 LAYERS = [[0, 2], [1, 3], [0, 1, 3]]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.distillation.attention import attention_kl, attention_mse
-from potstill.distillation.hidden import Projections, hidden_cosine, hidden_mse, per_token
+from potstill.distillation.hidden import Projections, hidden_cosine, hidden_mse
 from potstill.distillation.outputs import SelfAttention
 from potstill.distillation.relations import self_attention_relation, self_attention_relations
 from potstill.errors import ModelError, SignalError
@@ -28,6 +28,11 @@ MASK = torch.tensor([[int(column < length) for column in range(SEQUENCE)] for le
 
 def tensor(values: Array) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)
+
+
+def per_token(sums: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean over the real tokens of a batch."""
+    return sums.sum() / (mask != 0).sum().clamp(min=1)
 
 
 def softmax(values: Array) -> Array:

@@ -65,6 +65,20 @@ def test_a_good_candidate_passes_every_limit() -> None:
     assert verdict.sentence == "passed: all 11 gates"
 
 
+def test_what_passed_says_how_it_stands_to_the_controls() -> None:
+    verdicts = {
+        "pretrained": {"outcome": "NO DIFFERENCE", "difference": 0.003, "low": -0.004, "high": 0.011},
+        "initialised": {"outcome": "BEATS", "difference": 0.02, "low": 0.012, "high": 0.03},
+    }
+    sentence = judge({**METRICS, "proof": {"verdicts": verdicts}}, GATE, None).sentence
+    assert sentence == (
+        "passed: all 10 gates; NO DIFFERENCE to the pretrained control (-0.4 to +1.1 points), "
+        "BEATS the initialised control (+1.2 to +3.0 points)"
+    )
+    for odd in (None, 7, {"verdicts": 7}, {"verdicts": {"pretrained": None}}):
+        assert judge({**METRICS, "proof": odd}, GATE, None).sentence == "passed: all 10 gates"
+
+
 @pytest.mark.parametrize("name", PLACES)
 def test_each_limit_fails_alone_and_says_by_how_much(name: str) -> None:
     bound = getattr(GATE, name)

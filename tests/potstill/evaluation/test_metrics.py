@@ -8,20 +8,21 @@ import pytest
 
 from potstill.errors import ModelError
 from potstill.evaluation import metrics
+from potstill.serving.probabilities import softmax
 
 random = np.random.default_rng(0)
 
 
 def test_softmax_of_large_logits_is_finite_and_sums_to_one() -> None:
     logits = np.array([[1000.0, 0.0, -1000.0], [0.0, 0.0, 0.0]], dtype=np.float32)
-    probabilities = metrics.softmax(logits)
+    probabilities = softmax(logits)
     np.testing.assert_allclose(probabilities, [[1, 0, 0], [1 / 3] * 3], atol=1e-12)
     np.testing.assert_allclose(np.exp(metrics.log_softmax(logits)), probabilities)
 
 
 def test_softmax_divides_by_the_temperature() -> None:
     logits = np.array([[np.log(4.0) * 2, 0.0]])
-    np.testing.assert_allclose(metrics.softmax(logits, 2.0), [[0.8, 0.2]])
+    np.testing.assert_allclose(softmax(logits, 2.0), [[0.8, 0.2]])
 
 
 def test_accuracy_and_confusion_by_hand() -> None:

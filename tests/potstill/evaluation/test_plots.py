@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from potstill.evaluation import metrics, plots
+from potstill.evaluation.figures import Figures
 from potstill.evaluation.naming import MODELS
+from potstill.serving.probabilities import softmax
 
 random = np.random.default_rng(0)
 SCORES = {
@@ -21,17 +23,17 @@ SCORES = {
 
 def _figures(classes: int) -> dict[str, str]:
     labels, logits = random.integers(0, classes, 200), random.normal(size=(200, classes))
-    bins = metrics.reliability(labels, metrics.softmax(logits), 15)
+    bins = metrics.reliability(labels, softmax(logits), 15)
     counts = metrics.confusion_matrix(labels, logits.argmax(axis=1), classes)
-    return {
-        "reliability": plots.reliability_diagram(dict.fromkeys(MODELS, bins), classes),
-        "confusion": plots.confusion_matrices(dict.fromkeys(MODELS, counts), [f"<{i}>" for i in range(classes)]),
-        "size": plots.accuracy_against(SCORES, "megabytes", "MB"),
-    }
+    size = plots.accuracy_against(SCORES, "megabytes", "MB")
+    models = dict.fromkeys(MODELS, bins)
+    maps = plots.confusion_maps(dict.fromkeys(MODELS, counts))
+    return Figures(size, reliability=plots.reliability_diagrams(models, classes), maps=maps).files()
 
 
 @pytest.mark.parametrize("classes", [2, 7, 40])
 def test_figures_are_well_formed_svg_that_loads_nothing(classes: int) -> None:
+    assert len(_figures(classes)) == 1 + 2 * len(MODELS)
     for svg in _figures(classes).values():
         assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
         assert svg.startswith("<svg")
@@ -61,5 +63,5 @@ def test_a_users_matplotlib_settings_change_nothing() -> None:
 def test_the_axis_shows_the_accuracies_and_leaves_out_a_model_without_the_cost() -> None:
     svg = plots.accuracy_against(SCORES, "p50_ms", "ms")
     assert "Teacher" in svg
-    assert "Control" not in svg
+    assert MODELS["control"] not in svg
     assert re.search(r">86</text>", svg)

@@ -1,20 +1,29 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from potstill.config import Evaluate
 from potstill.evaluation import plots
+from potstill.evaluation.figures import Figures, confusions, label_bars
+from potstill.evaluation.gates import Check, Verdict
+from potstill.evaluation.metrics import confusion_matrix
 from potstill.evaluation.naming import MODELS
 from potstill.evaluation.proof import Seed, prove
 from potstill.evaluation.report import disagreements, render_report
 from potstill.evaluation.summary import Answers, compare, score
+from potstill.evaluation.verdict_page import PLACE, with_verdict
 
 ATTACK = "<script>alert('1')</script> & \"quotes\" {{ 7 * 7 }}"
-NAMES = ["<b>bad</b>", "good"]
+NAMES = ["<b>bad</b>", "正面评价的标签名称很长很长很长"]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def _answers(seed: int) -> Answers:
@@ -38,10 +47,17 @@ def _page(models: dict[str, Answers], **more: Any) -> str:
     for name in ("teacher", "student", "int8"):
         metrics["models"][name] |= {"p50_ms": 1.0, "p99_ms": 2.0, "texts_per_second": 100.0}
     figure = plots.accuracy_against(metrics["models"], "megabytes", "MB")
+    counts = {name: confusion_matrix(labels, models[name].predictions, 2) for name in MODELS}
     return render_report(
         project="tiny",
         metrics=metrics,
-        figures=dict.fromkeys(("size", "latency", "reliability", "confusion"), figure),
+        figures=Figures(
+            figure,
+            figure,
+            dict.fromkeys(MODELS, figure),
+            confusions=confusions(counts, NAMES),
+            labels=label_bars(dict.fromkeys(MODELS, np.array([0.25, 1.0])), NAMES),
+        ),
         examples=disagreements([ATTACK] * 60, labels, models["teacher"], models["int8"], NAMES, 5),
         splits={"train": {"rows": 1234, "tokens": 5, "truncated": 0}},
         lineage={"data/prepared": "ab" * 32},
@@ -78,7 +94,8 @@ def test_the_page_is_balanced_self_contained_and_escaped() -> None:
     tags = _Tags()
     tags.feed(page)
     assert not tags.open
-    assert not tags.seen & {"script", "link", "img", "iframe", "b"}
+    assert not tags.seen & {"script", "link", "img", "iframe"}
+    assert "<b>bad" not in page
     assert "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; &#34;quotes&#34; {{ 7 * 7 }}" in page
     assert "&lt;b&gt;bad&lt;/b&gt;" in page
     assert set(re.findall(r"https?://[^\"' ]+", page)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
@@ -87,12 +104,33 @@ def test_the_page_is_balanced_self_contained_and_escaped() -> None:
         "ab" * 32,
         "the pretrained control:",
         "the initialised control:",
+        "正面评价的标签名称很长很长很长",
         "2 training seeds",
         "95% interval",
         "ships",
         "6.0×",
     ):
         assert expected in page
+
+
+@pytest.mark.parametrize(
+    ("checks", "expected"),
+    [
+        (None, "The gate has not judged this candidate yet."),
+        ([True, True], "The gate passed this candidate: all 2 checks hold.</strong> BEATS the pretrained control."),
+        ([True, False], "The gate refused this candidate, so it does not ship: 1 of 2 checks failed."),
+    ],
+)
+def test_the_page_says_what_the_gate_said(checks: list[bool] | None, expected: str) -> None:
+    page = _page({name: _answers(seed) for seed, name in enumerate(MODELS)})
+    made = [Check("max_ece", 0.2, 0.1, passed, "0.2 is <above> 0.1") for passed in checks or []]
+    shown = with_verdict(page, None if checks is None else Verdict(tuple(made), "BEATS the pretrained control"))
+    assert expected in shown
+    assert shown.count("<li>0.2 is &lt;above&gt; 0.1</li>") == (checks or []).count(False)
+    assert PLACE not in shown
+    tags = _Tags()
+    tags.feed(shown)
+    assert not tags.open
 
 
 def test_models_that_agree_everywhere_have_no_examples() -> None:
@@ -108,3 +146,69 @@ def test_the_surest_disagreements_come_first() -> None:
     assert [example.text for example in found] == ["sure", "half sure"]
     assert (found[0].gold, found[0].teacher, found[0].student) == ("yes", "no", "yes")
     assert found[0].teacher_probability == found[0].student_probability > 0.98
+
+
+def test_a_model_has_one_name_in_every_table() -> None:
+    page = _page({name: _answers(seed) for seed, name in enumerate(MODELS)})
+    cells = set(re.findall(r"<td[^>]*>([^<]*)</td>", page)) | set(re.findall(r"<h3>([^<]*)</h3>", page))
+    assert {*MODELS.values(), "Student"} <= cells
+    assert not {"Control", "control", "pretrained", "initialised", "student"} & cells
+
+
+class _Columns(HTMLParser):
+    """The tables that become lists on a narrow screen: what their cells say of themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.titles: list[str] = []
+        self.rows: list[list[str | None]] = []
+        self.stacked = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self.stacked = "stack" in str(dict(attrs).get("class"))
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag == "td" and self.stacked:
+            self.rows[-1].append(dict(attrs).get("data-title"))
+
+
+def test_on_a_narrow_screen_every_cell_names_its_column() -> None:
+    columns = _Columns()
+    columns.feed(_page({name: _answers(seed) for seed, name in enumerate(MODELS)}))
+    rows = [row for row in columns.rows if row]
+    assert [
+        "",
+        "accuracy, % (95% interval)",
+        "macro F1",
+        "ECE",
+        "parameters",
+        "MB",
+        "p50 ms",
+        "p99 ms",
+        "texts/s",
+    ] in rows
+    assert all(title for row in rows for title in row[1:])
+
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [400, 1280])
+def test_nothing_of_the_page_is_wider_than_the_screen(tmp_path: Path, width: int) -> None:
+    """Measured in a browser: what its layout says, in a frame of that width."""
+    script = "document.title = [...document.querySelectorAll('main *')].filter(element => !element.closest('.wide') && "
+    script += "element.getBoundingClientRect().right > innerWidth + 1).map(element => element.outerHTML.slice(0, 80))"
+    page = _page({name: _answers(seed) for seed, name in enumerate(MODELS)})
+    assert "正面" in page
+    (tmp_path / "page.html").write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    (tmp_path / "frame.html").write_text(
+        f"<iframe src='page.html' style='width:{width}px;height:900px' onload=\"document.title = "
+        "'wide: ' + this.contentDocument.title\"></iframe>",
+        encoding="utf-8",
+    )
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    command += [f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=3000", "--dump-dom"]
+    done = subprocess.run([*command, f"file://{tmp_path}/frame.html"], capture_output=True, text=True, timeout=60)
+    assert "<title>wide: </title>" in done.stdout, done.stdout[:2000]

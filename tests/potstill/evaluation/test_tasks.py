@@ -14,12 +14,13 @@ from potstill.config import Evaluate, Gate, TaskKind
 from potstill.evaluation import numbers, plots, several, table
 from potstill.evaluation.calibration import calibrated
 from potstill.evaluation.gates import judge
-from potstill.evaluation.metrics import micro_f1, r_squared, sigmoid
+from potstill.evaluation.metrics import micro_f1, r_squared
 from potstill.evaluation.proof import Seed, flatten, prove
 from potstill.evaluation.report import disagreements
 from potstill.evaluation.scoring import SCORINGS
 from potstill.evaluation.statistics import compare_scores
 from potstill.evaluation.summary import Answers, compare, score
+from potstill.serving.probabilities import sigmoid
 
 random = np.random.default_rng(4)
 SETTINGS = Evaluate(bootstrap=400)

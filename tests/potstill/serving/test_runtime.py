@@ -11,7 +11,8 @@ import pytest
 
 from potstill.artifacts import write_json, write_manifest
 from potstill.errors import ChecksumError, ModelError
-from potstill.serving.runtime import Student, Text, softmax
+from potstill.serving.probabilities import softmax
+from potstill.serving.runtime import Student, Text
 from potstill.serving.sketch import directions
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import LABELS, MAX_LENGTH, TEMPERATURE, card, classifier, flip_byte, write_serving

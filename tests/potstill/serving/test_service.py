@@ -37,6 +37,7 @@ from potstill.serving.watcher import ANSWERS, COUNTS
 from tasks.package import Packaged, package
 from tasks.smoke import served
 from tests.conftest import generate_rows
+from tests.potstill.serving.clients import generate_client
 from tests.potstill.serving.folders import LABELS, MAX_LENGTH, flip_byte, processes_with, write_profile, write_workspace
 
 TEXTS = [text for text, _ in generate_rows(20)]
@@ -326,10 +327,38 @@ def test_openapi_describes_every_endpoint(server: Server) -> None:
     schemas = described["components"]["schemas"]
     for example in schemas["ClassifyTexts"]["examples"]:
         assert len(server.ask("/v1/classify", **example)["predictions"]) == 2
-    for example in schemas["PredictRequest"]["examples"]:
+    for example in schemas["PredictTexts"]["examples"]:
         assert server.ask("/predict", **example)
-    for example in schemas["Explain"]["examples"]:
+    for example in schemas["ExplainText"]["examples"]:
         assert len(server.ask("/v1/explain", **example)["weights"]) == 5
+
+
+def test_a_generated_client_asks_every_endpoint(server: Server, tmp_path: Path) -> None:
+    (expected,) = server.student.predict([TEXTS[0]])
+    generate_client(server.get("/openapi.json"), tmp_path / "made")
+    classified, predicted, explained, refused, bento = in_another_process(
+        f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from made import Client
+from made.api.default import classify, explain, info, predict
+from made.models import ClassifyTexts, ExplainText, PredictTexts
+with Client(base_url={server.address!r}, raise_on_unexpected_status=True) as client:
+    found = [
+        classify.sync(client=client, body=ClassifyTexts(texts=[{TEXTS[0]!r}])).to_dict(),
+        [score.to_dict() for score in predict.sync(client=client, body=PredictTexts(inputs={TEXTS[0]!r}))],
+        explain.sync(client=client, body=ExplainText(text={TEXTS[0]!r}, label="positive")).to_dict(),
+        classify.sync_detailed(client=client, body=ClassifyTexts(texts=["a"] * 9)).parsed.to_dict(),
+        info.sync(client=client).bento,
+    ]
+"""
+    )
+    scores = dict(zip(LABELS, expected.probabilities, strict=True))
+    assert classified["predictions"][0] == {"label": expected.label, "probabilities": scores, "truncated": False}
+    assert {score["label"]: score["score"] for score in predicted} == scores
+    assert explained["label"] == "positive"
+    assert refused["error_type"] == "TooManyTexts"
+    assert bento == server.packaged.tag
 
 
 @pytest.mark.parametrize("path", ["/v1/classify", "/predict"])
@@ -435,6 +464,26 @@ def test_a_service_that_cannot_write_where_it_should_does_not_start(packaged: Pa
     assert done.returncode != 0
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("port", "free"), [(0, True), (3456, False)])
+def test_port_0_is_any_free_port(packaged: Packaged, tmp_path: Path, port: int, free: bool) -> None:
+    """Asked of BentoML's configuration, as `bentoml serve` reads it."""
+    shutil.copytree(packaged.path / "src", tmp_path / "src")
+    settings = read_json(tmp_path / "src/service.json")
+    settings["serve"]["port"] = port
+    write_json(tmp_path / "src/service.json", settings)
+    code = """
+from bentoml._internal.configuration.containers import BentoMLContainer
+from potstill.serving.service import Classifier
+Classifier.inject_config()
+print(BentoMLContainer.http.port.get())
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path / "src", capture_output=True, text=True, timeout=120, check=True)
+    chosen = int(done.stdout.split()[-1])
+    assert (chosen not in (0, 3000)) if free else chosen == port
+    assert serve_command("n:1", "127.0.0.1", 0)[-1] != "0"
 
 
 def another(packaged: Packaged, home: Path, edit: Callable[[Path], None]) -> Path:

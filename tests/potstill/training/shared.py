@@ -28,9 +28,10 @@ from potstill.models.student import student_from_layers
 from potstill.training.assistants import Teaching, through_assistants
 from potstill.training.distributed import here
 from potstill.training.loop import Outcome, Setting, train
-from potstill.training.predict import accuracy, predict_logits
+from potstill.training.predict import predict_logits
 from potstill.training.together import objective_for, train_students
 from tests.potstill.training.test_loop import DEV, TRAIN
+from tests.scores import accuracy
 
 CPU = torch.device("cpu")
 # Each: what differs from PLAN, and the step before which the run is cut short once.

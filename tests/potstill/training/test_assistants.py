@@ -19,8 +19,9 @@ from potstill.models.student import check_plan, student_from_layers
 from potstill.training import assistants
 from potstill.training.assistants import Teaching, places, through_assistants
 from potstill.training.loop import Setting, train
-from potstill.training.predict import accuracy, predict_logits
+from potstill.training.predict import predict_logits
 from tests.potstill.models.tiny import make
+from tests.scores import accuracy
 
 CPU = torch.device("cpu")
 

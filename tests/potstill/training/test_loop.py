@@ -20,7 +20,8 @@ from potstill.models.loading import load_classifier
 from potstill.training.checkpoints import newest
 from potstill.training.loop import Outcome, Setting, train
 from potstill.training.precision import choose_device, choose_precision
-from potstill.training.predict import accuracy, predict_logits
+from potstill.training.predict import predict_logits
+from tests.scores import accuracy
 
 CPU = torch.device("cpu")
 

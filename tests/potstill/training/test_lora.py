@@ -16,8 +16,9 @@ from potstill.errors import ModelError
 from potstill.models.cohort import Cohort
 from potstill.training.loop import Outcome, Setting, train
 from potstill.training.lora import low_rank, target_layers
-from potstill.training.predict import accuracy, predict_logits
+from potstill.training.predict import predict_logits
 from tests.potstill.models.tiny import CLASSES, batch, make
+from tests.scores import accuracy
 
 CPU = torch.device("cpu")
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}

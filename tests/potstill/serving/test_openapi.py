@@ -1,0 +1,102 @@
+"""The description of the endpoints: what client generators make of it, and that it allows what the service answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from starlette.testclient import TestClient
+
+from potstill.config import Serve
+from potstill.serving.app import create_app, start
+from potstill.serving.front import front
+from potstill.serving.keys import Keys
+from potstill.serving.openapi import describe
+from potstill.serving.release import Release, Settings
+from potstill.serving.runtime import ModelCard, Student, read_card
+from potstill.serving.telemetry import Metrics
+from tests.potstill.serving.clients import generate_client
+from tests.potstill.serving.folders import card, write_serving
+
+CARDS: dict[str, dict[str, Any]] = {
+    "single": {},
+    "pair": {"pair": True},
+    # Labels of which a generator would make one name, and signs that mean something in a pattern.
+    "alike": {"labels": ["Good", "good", "a|b", "a b", "(a", "[", "ä"]},
+    "multi": {"task": "multi_label", "labels": ["x", "y"]},
+    "number": {"task": "regression", "labels": ["score"]},
+    "entities": {"task": "token_classification", "labels": ["O", "B-A", "I-A"]},
+    "answers": {"task": "question_answering", "labels": ["start", "end"], "pair": True},
+}
+
+
+def described(**changes: Any) -> dict[str, Any]:
+    about = ModelCard.model_validate(card(**changes))
+    return describe(Release(Path(), Settings(name="n", serve=Serve()), about, "n:1", True, "ab", {}))
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_every_description_makes_a_whole_client(tmp_path: Path, name: str) -> None:
+    document = described(**CARDS[name])
+    package = generate_client(document, tmp_path / "made")
+    ids = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(set(ids)) == len(ids)
+    assert {path.stem for path in (package / "api/default").glob("[!_]*.py")} == set(ids)
+    assert all(schema["title"] for schema in document["components"]["schemas"].values())
+
+
+def test_the_ids_of_the_operations_stay_what_they_are() -> None:
+    ids = {
+        path: operation["operationId"]
+        for changes in CARDS.values()
+        for path, operations in described(**changes)["paths"].items()
+        for operation in operations.values()
+    }
+    assert ids == {
+        "/v1/classify": "classify",
+        "/v1/tag": "tag",
+        "/v1/answer": "answer",
+        "/v1/explain": "explain",
+        "/predict": "predict",
+        "/info": "info",
+    }
+
+
+def ask_of(folder: Path) -> TestClient:
+    """A service that runs."""
+    serve = Serve(max_texts=3, max_characters=20)
+    release, metrics = (
+        Release(folder, Settings(name="n", serve=serve), read_card(folder), "n:1", False, "s", {}),
+        Metrics(),
+    )
+    app = create_app(release, metrics)
+    start(app, release, Student(folder, 1))
+    return TestClient(front(app, release, Keys({}), metrics), raise_server_exceptions=False)
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_what_it_allows_is_answered_and_what_it_forbids_is_refused(tiny_base: Path, tmp_path: Path, pair: bool) -> None:
+    bodies: dict[str, list[dict[str, Any]]] = {
+        "/v1/classify": [{"texts": texts} for texts in ([], ["a"], ["a"] * 4, ["a" * 21], [["a", "b"]], [["a"]], "a")],
+        "/predict": [
+            *({"inputs": inputs} for inputs in ("a", [], ["a"], ["a", "b"], [["a"]], [["a", "b"]], [["a", "b", "c"]])),
+            *({"inputs": inputs} for inputs in ("a" * 21, ["a"] * 4, [["a"]] * 4, [["a", "b"]] * 4, [["a"], "b"])),
+            *({"inputs": "a", "parameters": {"top_k": value}} for value in (1, 1.0, 1.5, 0, None, "1")),
+            *({"inputs": "a", "truncation_direction": value} for value in ("Right", "left")),
+        ],
+        "/v1/explain": [
+            *({"text": text} for text in ("a b", "a" * 21, ["a", "b"], ["a"], None)),
+            *({"text": "a b", "label": label} for label in ("positive", "other", "", None)),
+            *({"text": ["a", "b"], "label": label} for label in ("positive", "other")),
+        ],
+    }  # fmt: skip
+    with ask_of(write_serving(tiny_base, tmp_path / "serving", pair=pair, variant="fp32")) as client:
+        document = client.get("/openapi.json").json()
+        for path, asked in bodies.items():
+            schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+            validator = Draft202012Validator(document | schema)
+            for body in asked:
+                answered = client.post(path, json=body).status_code == 200
+                assert answered is validator.is_valid(body), (path, body)
