@@ -27,6 +27,7 @@ from potstill.errors import PackageError
 from potstill.processes import free_port
 from potstill.registry import tracking
 from potstill.registry.promotion import BENTO, GATE, SERVING, Registry, Version, candidate_sum
+from potstill.registry.stored import pack_bento
 from potstill.serving.keys import entry
 from potstill.serving.launch import bento_path
 from potstill.serving.release import verify_seal
@@ -245,11 +246,14 @@ def challenge(place: Place, temperature: float) -> Version:
     write_json(serving / "model.json", read_json(serving / "model.json") | {"temperature": temperature})
     write_manifest(serving)
     run = tracking.start_parent(place.folder, PROJECT, {}, [])
+    seal = pack_bento(bento_path(place.tags[1]), place.folder / "extras")
     version = registry.register(
-        candidate=candidate_sum(serving), model=model, experiment=tracking.experiment_id(place.folder, PROJECT),
-        run_id=run, tags={GATE: PASSED, BENTO: place.tags[1]}, description="",
+        candidate=candidate_sum(serving), model=model, extras=place.folder / "extras", seal=seal,
+        experiment=tracking.experiment_id(place.folder, PROJECT), run_id=run,
+        tags={GATE: PASSED, BENTO: place.tags[1]}, description="",
     )  # fmt: skip
-    shutil.rmtree(model)
+    for folder in (model, place.folder / "extras"):
+        shutil.rmtree(folder)
     return version
 
 
