@@ -27,6 +27,7 @@ from potstill.errors import PackageError
 from potstill.processes import free_port
 from potstill.registry import tracking
 from potstill.registry.promotion import BENTO, GATE, SERVING, Registry, Version, candidate_sum
+from potstill.registry.stored import pack_bento
 from potstill.serving.keys import entry
 from potstill.serving.launch import bento_path
 from potstill.serving.release import verify_seal
@@ -245,11 +246,14 @@ def challenge(place: Place, temperature: float) -> Version:
     write_json(serving / "model.json", read_json(serving / "model.json") | {"temperature": temperature})
     write_manifest(serving)
     run = tracking.start_parent(place.folder, PROJECT, {}, [])
+    seal = pack_bento(bento_path(place.tags[1]), place.folder / "extras")
     version = registry.register(
-        candidate=candidate_sum(serving), model=model, experiment=tracking.experiment_id(place.folder, PROJECT),
-        run_id=run, tags={GATE: PASSED, BENTO: place.tags[1]}, description="",
+        candidate=candidate_sum(serving), model=model, extras=place.folder / "extras", seal=seal,
+        experiment=tracking.experiment_id(place.folder, PROJECT), run_id=run,
+        tags={GATE: PASSED, BENTO: place.tags[1]}, description="",
     )  # fmt: skip
-    shutil.rmtree(model)
+    for folder in (model, place.folder / "extras"):
+        shutil.rmtree(folder)
     return version
 
 
@@ -258,7 +262,6 @@ def test_a_challenger_comes_and_goes_and_a_broken_one_never_stops_the_champion(p
     promote(place, "one", tag)
     params = place.folder / "params.yaml"
     params.write_text(re.sub(r"^watch:.*$", "watch:\n  shadow: 1.0", params.read_text(), flags=re.MULTILINE))
-    champion = Registry(place.folder, PROJECT).get("champion").version
     artifacts = place.folder / tracking.ARTIFACTS
     before = set(artifacts.rglob("model.onnx"))
     challenge(place, 3.0)
@@ -274,8 +277,8 @@ def test_a_challenger_comes_and_goes_and_a_broken_one_never_stops_the_champion(p
         whole = challenge(place, 2.0)
         server.wait(f"{tag} answers with version {whole.version} as its challenger now")
         assert re.search(r"potstill_shadow_riding\{model=.*\} 1\.0", server.text("/metrics"))
-        Registry(place.folder, PROJECT).promote(whole.version, expected=champion)
-        server.wait(f"{tag} answers with no challenger now")  # the new champion is not its own challenger
+        Registry(place.folder, PROJECT).veto(whole.version, "no better")
+        server.wait(f"{tag} answers with no challenger now")
         assert "potstill_shadow" not in server.text("/metrics")
         assert server.stop() == 0
     finally:

@@ -13,6 +13,7 @@ from sklearn import metrics as reference
 from potstill.config import Evaluate, Gate, TaskKind
 from potstill.evaluation import numbers, plots, several, table
 from potstill.evaluation.calibration import calibrated
+from potstill.evaluation.figures import label_bars
 from potstill.evaluation.gates import judge
 from potstill.evaluation.metrics import micro_f1, r_squared
 from potstill.evaluation.proof import Seed, flatten, prove
@@ -163,10 +164,12 @@ def test_the_table_of_a_task_fits_a_terminal(task: TaskKind) -> None:
     assert all(len(row) == len(table.headers(content)) for row in table.rows(content))
 
 
-def test_figures_of_labels_and_numbers_are_svg() -> None:
+def test_figures_of_labels_are_bars_and_those_of_numbers_svg() -> None:
     flags = {name: several.label_f1(GOLD_FLAGS, answers.flags) for name, answers in models("multi_label").items()}
     values = {name: answers.numbers for name, answers in models("regression").items()}
-    for svg in (plots.label_scores(flags, ["<a>", "b", "c"]), plots.answers_against_gold(values, GOLD_NUMBERS)):
+    bars = dict(label_bars(flags, ["<a>", "b", "c"]))
+    assert [bar.value for bar in bars["b"]] == [scores[1] for scores in flags.values()]
+    for svg in plots.answers_against_gold(values, GOLD_NUMBERS).values():
         assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
         assert len(svg) < 300_000
 
