@@ -187,8 +187,8 @@ def test_params_of_every_task_fit(tmp_path: Path, arguments: list[str], key: str
     from functools import reduce
 
     from flows.proposing import Given, propose_params
-    from tasks.stage import default_file
     from potstill.data.survey import survey
+    from tasks.stage import default_file
 
     name, *options = arguments
     said = dict(zip(options[::2], options[1::2], strict=True))
