@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.export.four_bits import embedding_lookups, lookup_products, store_embeddings_in_4_bits
+from potstill.export.processor import saturates
 from potstill.export.quiet import errors_only
 
 Floats = npt.NDArray[np.float32]
@@ -22,6 +23,8 @@ OPERATORS = ["MatMul", "Gemm", "Gather"]
 
 def quantize_int8(source: Path, target: Path, keep: Sequence[str] = (), *, embedding_bits: int = 8) -> None:
     """Write `source` with signed 8-bit weights, one scale per output channel; activations are quantized at run time.
+
+    Weights take 7 of their 8 bits where this machine's products of 8-bit numbers would saturate.
 
     Args:
         source: an fp32 model.
@@ -43,6 +46,7 @@ def quantize_int8(source: Path, target: Path, keep: Sequence[str] = (), *, embed
             target,
             weight_type=QuantType.QInt8,
             per_channel=True,
+            reduce_range=saturates(),
             op_types_to_quantize=OPERATORS,
             nodes_to_exclude=[*keep, *(embedding_lookups(source) if embedding_bits == 4 else [])],
         )
