@@ -87,8 +87,18 @@ def _round_trip() -> Any:
     editor.representer.add_representer(
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
+    editor.representer.add_representer(str, _represent_text)
     editor.indent(mapping=2, sequence=4, offset=2)
     return editor
+
+
+def _represent_text(representer: Any, text: str) -> Any:
+    """A text in quotes where PyYAML, which reads params.yaml, would take it for something else: no, on, 3:30."""
+    import yaml
+
+    tag = "tag:yaml.org,2002:str"
+    is_text = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False)) == tag
+    return representer.represent_scalar(tag, text, style=None if is_text else "'")
 
 
 def _set(document: Any, setting: str) -> None:

@@ -91,7 +91,7 @@ class OneClassError(PotstillError):
 
 
 class SmallClassError(PotstillError):
-    """A class has too few rows to appear in every split."""
+    """Classes have too few rows to be in every split, or the draw leaves them out; the sentence names them all."""
 
     exit_code = 24
 
@@ -133,7 +133,7 @@ class FormatError(PotstillError):
 
 
 class ExpectationError(PotstillError):
-    """A Great Expectations suite failed."""
+    """Great Expectations failed; all that failed is named, with limit and key."""
 
     exit_code = 31
 

@@ -63,7 +63,9 @@ def race(uri: str, folder: Path, *, promoters: int, rounds: int, project: str = 
     barrier, told = context.Barrier(promoters), context.Queue()
     orders = [context.Queue() for _ in range(promoters)]
     workers = [
-        context.Process(target=_promote, args=(clones[number % 2], project, orders[number], told, barrier), daemon=True)
+        context.Process(
+            target=_promote, args=(uri, clones[number % 2], project, orders[number], told, barrier), daemon=True
+        )
         for number in range(promoters)
     ]
     for worker in workers:
@@ -97,7 +99,8 @@ def check_history(workspace: Path, rounds: int, project: str = PROJECT) -> None:
     assert aliases == {CHAMPION: moves[-1]["version"], PREVIOUS: moves[-2]["version"]}
 
 
-def _promote(workspace: Path, project: str, orders: Any, told: Any, barrier: Barrier) -> None:
+def _promote(uri: str, workspace: Path, project: str, orders: Any, told: Any, barrier: Barrier) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = uri  # the fork server has the environment of the race that started it
     with patience(RUN):  # a machine that has much to do is no reason to be refused
         registry = Registry(workspace, project)
         registry.champion()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.changes import change_params
-from potstill.config import load_params
+from flows.changes import change_params, dump_params, edit_params
+from potstill.config import load_params, load_yaml
 from potstill.errors import ParamsError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -120,3 +120,13 @@ def test_what_is_no_file_of_sections_is_said_with_what_one_is(
 def test_a_folder_in_place_of_params_yaml_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="cannot be read"):
         load_params(tmp_path)
+
+
+def test_class_names_that_yaml_reads_as_something_else_stay_names(params: Path) -> None:
+    names = ["no", "yes", "on", "null", "3:30", "1e5", "ok", "# 1", "a: b"]
+    document = edit_params(params)
+    document["prepare"]["labels"] = names
+    document["prepare"]["split"]["class_seeds"] = {"no": 1, "3:30": 2}
+    section = load_yaml(dump_params(document))["prepare"]
+    assert section["labels"] == names
+    assert section["split"]["class_seeds"] == {"no": 1, "3:30": 2}

@@ -25,5 +25,5 @@ def test_unknown_tokens_are_those_of_the_default_teacher(text: str, default_base
 
 
 def test_lengths_are_about_those_of_the_default_teacher(default_base: Path) -> None:
-    texts = ["Unfortunately the refrigerator stopped working after seventeen days, and nobody answered my letters."] * 5
+    texts = ["The machine stopped after two days, and nobody answered any of my letters or gave my money back."] * 5
     assert estimate(texts).quantile(0.5) == pytest.approx(cover(default_base, texts).quantile(0.5), rel=0.2)
