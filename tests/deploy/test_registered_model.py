@@ -23,7 +23,7 @@ from tests.deploy.conftest import TEXTS, Built
 from tests.registries import PASSED, PROJECT, new_store
 
 # The first test also pays for the environment.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 LOAD = """
 import importlib.util, json, sys

@@ -18,7 +18,7 @@ class Finished:
     home: Path
     printed: str
 
-    def run(self, *words: str, expect: int | None = 0, seconds: float = 120) -> str:
+    def run(self, *words: str, expect: int | None = 0, seconds: float = 600) -> str:
         """A command in the workspace."""
         return command(*words, cwd=self.folder, home=self.home, expect=expect, seconds=seconds)
 

@@ -25,7 +25,7 @@ from tests.e2e.workspaces import environment
 
 # Ports that the pages name; each is replaced by a free one.
 PORTS = ("3000", "3001", "4200", "5000")
-START_SECONDS = 180
+START_SECONDS = 300
 
 
 @dataclass

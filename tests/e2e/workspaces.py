@@ -53,7 +53,7 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def command(*words: str, cwd: Path, home: Path, expect: int | None = 0, seconds: float = 300) -> str:
+def command(*words: str, cwd: Path, home: Path, expect: int | None = 0, seconds: float = 600) -> str:
     """Run a command as a user would and return what it printed; a traceback is never right."""
     done = subprocess.run(
         words,

@@ -93,7 +93,7 @@ class Toy:
         return until(lambda: not self.processes(), seconds)
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 200) -> Ended:
+def ended(process: subprocess.Popen[str], seconds: float = 600) -> Ended:
     """Wait for a process and take what it printed."""
     try:
         out, err = process.communicate(timeout=seconds)
@@ -104,7 +104,7 @@ def ended(process: subprocess.Popen[str], seconds: float = 200) -> Ended:
     return Ended(process.returncode, out, err)
 
 
-def until(condition: Callable[[], object], seconds: float = 150) -> bool:
+def until(condition: Callable[[], object], seconds: float = 300) -> bool:
     """Whether the condition comes true within that time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -63,7 +63,7 @@ def test_the_champion_is_served_from_a_second_clone_without_a_promotion(
         subprocess.Popen(command, cwd=second, env=variables, stdout=log, stderr=log) as server,
     ):
         try:
-            assert until(lambda: answers(port) or server.poll() is not None, 100)
+            assert until(lambda: answers(port) or server.poll() is not None)
             assert server.poll() is None, (second / "log.txt").read_text()
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/info", timeout=20) as response:
                 assert json.load(response)["bento"] == packaged.tag

@@ -14,6 +14,7 @@ from flows.workspace import create
 from potstill.artifacts import read_json, verify, write_manifest
 from potstill.config import Ingest
 from potstill.data.sources import ingest_all
+from potstill.data.proposal import Wishes
 from potstill.errors import LabelCountError, ModelError, ParamsError, PotstillError
 from tasks import teacher as stage_module
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
@@ -186,7 +187,7 @@ def test_init_and_ingest_say_the_same(
     folder = copy_of(trained_teacher, tmp_path / "saved")
     change(folder)
     with pytest.raises(kind) as at_init:
-        create(tmp_path / "w", CASES / "ok.csv", "text", "label", str(folder))
+        create(tmp_path / "w", CASES / "ok.csv", Wishes(("text",), ("label",)), str(folder))
     sources = {"data": {"rows": {"kind": "file", "path": str(CASES / "ok.csv")}}}
     with pytest.raises(kind) as at_ingest:
         ingest_all(
@@ -204,7 +205,7 @@ def test_a_folder_that_a_training_left_comes_in_without_its_leftovers(
     for name in ("optimizer.pt", "training_args.bin", "runs/Nov28/events.out.tfevents.1", "checkpoint-9/optimizer.pt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"\x80\x04N.")
-    create(tmp_path / "w", CASES / "ok.csv", "text", "label", str(folder))
+    create(tmp_path / "w", CASES / "ok.csv", Wishes(("text",), ("label",)), str(folder))
     params = yaml.safe_load((tmp_path / "w" / "params.yaml").read_text(encoding="utf-8"))
     assert params["teacher"]["fine_tuned"] is True
     ingest_all(Ingest.model_validate(params["ingest"]), tmp_path / "raw", tmp_path / "given")

@@ -109,7 +109,7 @@ def test_an_altered_bento_is_built_anew(
     flip_byte(model)
     assert package(params, workspace) == packaged
     assert model.read_bytes() == whole
-    assert "is incomplete or altered and is built anew" in capsys.readouterr().out
+    assert "is incomplete or altered and is made anew" in capsys.readouterr().out
 
 
 def test_a_bento_of_a_killed_build_is_built_anew(packaged: Packaged, workspace: Path, params: Params) -> None:
