@@ -97,7 +97,8 @@ def _represent_text(representer: Any, text: str) -> Any:
     import yaml
 
     tag = "tag:yaml.org,2002:str"
-    is_text = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False)) == tag
+    resolver: Any = yaml.SafeLoader("")
+    is_text = resolver.resolve(yaml.ScalarNode, text, (True, False)) == tag
     return representer.represent_scalar(tag, text, style=None if is_text else "'")
 
 

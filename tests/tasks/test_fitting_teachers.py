@@ -13,8 +13,8 @@ import yaml
 from flows.workspace import create
 from potstill.artifacts import read_json, verify, write_manifest
 from potstill.config import Ingest
-from potstill.data.sources import ingest_all
 from potstill.data.proposal import Wishes
+from potstill.data.sources import ingest_all
 from potstill.errors import LabelCountError, ModelError, ParamsError, PotstillError
 from tasks import teacher as stage_module
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
