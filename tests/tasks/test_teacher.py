@@ -185,7 +185,7 @@ def test_a_teacher_of_one_has_no_list_of_members(
     files = set(file_sums(folder / "data" / "teacher"))
     assert {"calibration.json", "config.json", "manifest.json", "model.safetensors", "tokenizer.json"} <= files
     assert not [name for name in files if "member" in name]
-    assert set(result.metrics) == {"dev_accuracy", "rows_seen", "temperature"}
+    assert set(result.metrics) == {"dev_accuracy", "rows_seen", "steps", "temperature"}
     assert not (folder / "data" / "tokens" / "members").exists()
 
 
