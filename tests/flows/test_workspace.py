@@ -25,6 +25,7 @@ from potstill.errors import (
     TokenizationError,
     ToolError,
 )
+from potstill.processes import free_port
 from tasks.codefile import check_code_file
 from tests.conftest import generate_rows, write_csv
 
@@ -89,11 +90,18 @@ def test_a_teacher_of_ones_own(data: Path, tmp_path: Path, tiny_base: Path) -> N
     assert params.distill.layers == [0, 3]
     assert not params.teacher.fine_tuned
     assert "all-MiniLM" not in (tmp_path / "own/params.yaml").read_text(encoding="utf-8")
-    create(tmp_path / "hub", data, COLUMNS, "some/model@" + "a" * 40)
-    assert load_params(tmp_path / "hub/params.yaml").ingest.teacher.kind == "hub"
     create(tmp_path / "none", data, COLUMNS, "scratch")
     params = load_params(tmp_path / "none/params.yaml")
     assert (params.ingest.teacher.kind, params.distill.layers) == ("scratch", [0, 3])
+
+
+def test_a_hub_teacher_that_cannot_be_looked_at_leaves_no_workspace(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(FetchError, match="some/model"):
+        create(tmp_path / "hub", data, COLUMNS, "some/model@" + "a" * 40)
+    assert not (tmp_path / "hub").exists()
 
 
 @pytest.mark.parametrize(
