@@ -55,7 +55,6 @@ def _python(workspace: Path) -> Finding:
 
 def _versions(workspace: Path) -> Finding:
     """Installed packages against the lock; those a platform's marker leaves out are not asked for."""
-    from potstill.errors import ToolError
     from tasks.stage import default_file
 
     try:

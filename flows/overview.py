@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.proposing import Proposed, file_megabytes
+from potstill.config import LABELLED
 from potstill.errors import PotstillError
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def _columns(survey: Survey) -> str:
 
 
 def _notes(survey: Survey) -> Iterator[str]:
+    from potstill.data.limits import USUAL
+
     seen = dict.fromkeys(note for table in survey.report["tables"] for note in table["notes"])
     # What gives the splits has a line of its own.
     yield from (note for note in seen if "gives the split" not in note)
@@ -71,7 +74,7 @@ def _notes(survey: Survey) -> Iterator[str]:
             f"classes that the common draw leaves out of a split have seeds of their own: {len(seeds)} "
             "(prepare.split.class_seeds)"
         )
-    for key, usual in (("characters", [1, 5_000]), ("max_class_share", 0.95), ("max_damaged_share", 0.001)):
+    for key, usual in USUAL.items():
         if survey.limits[key] not in (usual, None):
             yield f"validate.{key} is {survey.limits[key]}, since this data has that much"
 
@@ -79,7 +82,7 @@ def _notes(survey: Survey) -> Iterator[str]:
 def _splits(survey: Survey) -> str:
     given, source = survey.given
     rows = ", ".join(f"{split} {len(group):,}" for split, group in survey.splits.items())
-    named = [split for split in ("train", "dev", "test") if given[split]]
+    named = [split for split in LABELLED if given[split]]
     drawn = [split for split in ("dev", "test") if not given[split]]
     if not source or not named:
         return f"{rows}: dev and test are drawn by a seeded hash of the texts"

@@ -83,6 +83,7 @@ def _process_start() -> float:
 def _report(run: Run, seconds: float) -> None:
     from rich.console import Console
 
+    from flows.status import GATE, REPORT
     from potstill.evaluation.table import render_table
     from potstill.registry.promotion import CHAMPION
 
@@ -92,15 +93,14 @@ def _report(run: Run, seconds: float) -> None:
         console.print()
         console.print(render_table(metrics))
     say("")
-    gate = _read(run.workspace / "reports" / "gate.json")
-    report = Path("reports") / "report.html"
+    gate = _read(run.workspace / GATE)
     champion = run.registry().by_alias(CHAMPION)
     lines = {
         "gate": gate.get("sentence") if gate else None,
         "champion": f"version {champion.version} of {run.params.project.name}" if champion else "none",
         "Bento": champion.bento if champion else None,
         "serve": "potstill serve" if champion else None,
-        "report": report.as_posix() if (run.workspace / report).exists() else None,
+        "report": REPORT.as_posix() if (run.workspace / REPORT).exists() else None,
     }
     for name, line in lines.items():
         if line:

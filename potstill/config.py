@@ -23,7 +23,9 @@ from potstill.errors import ParamsError
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-SPLITS = ("train", "dev", "test", "transfer")
+# Splits whose rows all have labels.
+LABELLED = ("train", "dev", "test")
+SPLITS = (*LABELLED, "transfer")
 # What a model is to answer: one class of several; any of several labels; a number; the entities of a text; a span of
 # a context that answers a question.
 TaskKind = Literal["single_label", "multi_label", "regression", "token_classification", "question_answering"]
@@ -416,7 +418,8 @@ class Validate(Strict):
 
     @model_validator(mode="after")
     def _name_every_labelled_split(self) -> Self:
-        missing = [split for split in ("train", "dev", "test") if self.min_rows.get(split, 0) < 1]
+        named = {split for split, rows in self.min_rows.items() if rows > 0}
+        missing = [split for split in LABELLED if split not in named]
         if missing:
             raise ValueError(f"min_rows needs at least 1 for {', '.join(missing)}")
         if self.characters[0] > self.characters[1]:
@@ -1416,6 +1419,12 @@ _Loader.add_implicit_resolver(
 def load_yaml(text: str) -> Any:
     """The value of a YAML text, with YAML 1.2's floats."""
     return yaml.load(text, Loader=_Loader)
+
+
+def as_yaml(value: Any) -> str:
+    """A value as one writes it in params.yaml, on one line."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    return text.strip().removesuffix("...").strip()
 
 
 def read_params(path: Path) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def included(workspace: Path) -> Iterator[tuple[str, dict[str, Path]]]:
         raise PackageError(f"{bentofile} is missing or has no `include` list; take it from `potstill init`") from error
     # An older workspace's list lacks modules that are needed by now.
     patterns += [f"potstill/{path.as_posix()}" for path in closure(SERVICE)]
-    for pattern in patterns:
+    for pattern in dict.fromkeys(patterns):
         if pattern in (SETTINGS, "params.yaml"):  # the settings take the place of params.yaml
             continue
         root = CODE if pattern.startswith("potstill/") else workspace

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from potstill.artifacts import whole_folder, write_json, write_manifest
-from potstill.config import LabelMap, Teacher
+from potstill.config import LabelMap, Teacher, as_yaml
 from potstill.data.batches import TokenDataset
 from potstill.distillation.ensembles import pooled
 from potstill.distillation.objective import Supervised
@@ -24,7 +24,7 @@ from potstill.evaluation.calibration import calibrated
 from potstill.evaluation.teaching import Verdict, fitting_order, judge
 from potstill.models.heads import HEADS
 from potstill.models.inspection import read_saved
-from potstill.models.labels import LabelNamesError, as_yaml, order_by_words, unnamed
+from potstill.models.labels import LabelNamesError, order_by_words, unnamed
 from potstill.models.loading import check_labels, label_order, load_classifier, reorder_labels
 from potstill.models.members import MEMBERS, Member, Weight, shares_by_label, write_members
 from potstill.progress import say

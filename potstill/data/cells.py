@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 MISSING_WORDS = frozenset({"nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "N/A", "n/a", "NA", "#N/A"})
 # Of these a column of texts has none: pandas, Python and JSON write them, people do not.
 _MISSING_TEXTS = MISSING_WORDS - {"N/A", "n/a", "NA", "#N/A"}
+# What is there for no value, as `str` writes it: None, NaN of any precision, pandas' NA and NaT.
+_ABSENT = ("None", "nan", "<NA>", "NaT")
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
 # NumPy's way to write a list: items with white space between them, perhaps inside `array(...)`.
 _ARRAY = re.compile(r"^array\((.*?)(?:,\s*dtype=[\w<>]+)?\)$", re.DOTALL)
@@ -22,8 +23,9 @@ _DEPTH = 4
 
 
 def is_absent(value: Any) -> bool:
-    """Whether a cell has no value: None, NaN or blanks."""
-    return value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip()
+    """Whether a cell has no value: None, NaN and their like of NumPy and pandas, or blanks."""
+    text = str(value).strip()
+    return not text or (not isinstance(value, str) and text in _ABSENT)
 
 
 def is_missing_word(value: Any) -> bool:

@@ -104,8 +104,9 @@ def refuse_foreign(path: Path) -> None:
     Raises:
         FormatError: it does; the sentence says what to save it as.
     """
-    if Path(inner_name(path)).suffix.lower() in _FOREIGN:
-        kind, advice = _FOREIGN[Path(inner_name(path)).suffix.lower()]
+    suffix = Path(inner_name(path)).suffix.lower()
+    if suffix in _FOREIGN:
+        kind, advice = _FOREIGN[suffix]
         raise FormatError(f"{path.as_posix()} is {kind}; {advice}")
 
 
@@ -179,7 +180,7 @@ _DAMAGE = (
     EOFError,
     ValueError,
     RuntimeError,
-    NotImplementedError,
+    NotImplementedError,  # of zipfile: a method of compression that it does not know
     zlib.error,
     lzma.LZMAError,
     zipfile.BadZipFile,

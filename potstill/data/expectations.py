@@ -21,14 +21,13 @@ import pandas as pd
 from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
-from potstill.config import TaskKind, Validate
+from potstill.config import LABELLED, TaskKind, Validate
 from potstill.data.cleaning import DAMAGE, comparable
 from potstill.data.docs import settle
 from potstill.data.profiles import drift
 from potstill.data.tags import types_named
 from potstill.data.targets import ANSWER, NO_ANSWER
 
-LABELLED = ("train", "dev", "test")
 # Beyond any number of data/prepared, which are fp32.
 FINITE = 3.4e38
 # Docs carry a run's time; equal data has to give equal bytes.

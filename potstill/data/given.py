@@ -14,6 +14,7 @@ import pyarrow as pa
 from potstill.config import OF_PLACES
 from potstill.data.annotated import asked
 from potstill.data.batches import Ints, Labels, TokenDataset
+from potstill.data.cells import is_absent
 from potstill.data.labels import LabelNames, normal_label
 from potstill.data.marking import ANSWERS, UNIT_LABELS
 from potstill.data.tagged import Tagged, from_spans, from_text
@@ -303,8 +304,7 @@ def _index(known: LabelNames, name: str, row: int, label: Any) -> int:
 
 def _present(name: str, row: int, label: Any) -> Any:
     """The label; raises LabelError where there is none (None, NaN and their like of pandas, or nothing but blanks)."""
-    missing = not isinstance(label, str) and str(label) in ("None", "nan", "<NA>", "NaT")
-    if missing or (isinstance(label, str) and not label.strip()):
+    if is_absent(label):
         raise LabelError(f"{name}[{row}] has no label ({label!r}); label it, remove it, or give its text as transfer")
     return label
 

@@ -20,9 +20,15 @@ def read_json(text: str, where: str, form: str) -> Table:
     Raises:
         FormatError: no JSON, or no objects in it.
     """
-    lines = text.strip().split("\n", 1)
-    is_document = lines[0][:1] == "[" or (lines[0][:1] == "{" and not _is_object(lines[0]))
-    if is_document or (len(lines) == 1 and _holds_rows(lines[0])):
+    first, *others = text.strip().split("\n", 1)
+    if first[:1] == "[":
+        return _read_document(text, where, form)
+    try:
+        value = json.loads(first)
+    except (ValueError, RecursionError):
+        value = None
+    is_part = first[:1] == "{" and not isinstance(value, dict)
+    if is_part or (not others and _holds_rows(value)):
         return _read_document(text, where, form)
     return _read_lines(text, where, form)
 
@@ -129,20 +135,9 @@ def _records(document: Any, where: str) -> list[Any]:
     return list(arrays[name])
 
 
-def _holds_rows(line: str) -> bool:
-    """Whether a file of one line is not one row, but an object with an array of them."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
+def _holds_rows(value: Any) -> bool:
+    """Whether what a file's one line holds is not one row, but an object with an array of them."""
     if _pandas_rows(value) is not None:
         return True
     arrays = [value[key] for key in _KEYS if isinstance(value.get(key), list)] if isinstance(value, dict) else []
     return any(array and isinstance(array[0], dict) for array in arrays)
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,23 +45,39 @@ def read_rows(raw: Path, params: Prepare) -> tuple[list[Row], dict[str, Any]]:
     Raises:
         PotstillError: a file, column, label or split does not allow it; codes 20 to 30.
     """
-    rows: list[Row] = []
-    tables: list[dict[str, Any]] = []
-    counts: Counter[str] = Counter()
     splits = _splits_by_file(raw, params.tables)
-    for wanted in params.tables:
-        for table in _tables(raw, wanted, params):
-            table = replace(table, split=splits.get(table.where, table.split))
-            read = _read(table.with_constants(wanted.constants), wanted, params)
-            rows += read.rows
-            counts += read.counts
-            tables.append({"file": table.where, "rows": len(table), "notes": [*table.notes, *read.notes]})
+    tables = (
+        (replace(table, split=splits.get(table.where, table.split)), wanted)
+        for wanted in params.tables
+        for table in _tables(raw, wanted, params)
+    )
+    return rows_of(tables, params)
+
+
+def rows_of(tables: Iterable[tuple[Table, TableParams]], params: Prepare) -> tuple[list[Row], dict[str, Any]]:
+    """All rows of tables that have been read, as `read_rows` gives them.
+
+    Args:
+        tables: each with the entry of `prepare.tables` that it belongs to.
+        params: the section.
+
+    Raises:
+        PotstillError: a column, label or split does not allow it.
+    """
+    rows: list[Row] = []
+    files: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
+    for table, wanted in tables:
+        read = _read(table.with_constants(wanted.constants), wanted, params)
+        rows += read.rows
+        counts += read.counts
+        files.append({"file": table.where, "rows": len(table), "notes": [*table.notes, *read.notes]})
     removed = {"empty": counts["empty"]}
     if params.unlabelled == "leave_out":
         removed["without a label"] = counts[_UNLABELLED]
     report = {
-        "tables": tables,
-        "read": sum(table["rows"] for table in tables),
+        "tables": files,
+        "read": sum(file["rows"] for file in files),
         "unclear": counts[_UNCLEAR],
         "unlabelled": counts[_UNLABELLED],
         "removed": removed,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from potstill.config import SPLITS, Prepare
+from potstill.config import SPLITS, Prepare, TaskKind
 from potstill.data.cleaning import comparable
 from potstill.data.labels import Value
 from potstill.data.splitting import draw
@@ -57,6 +57,12 @@ class Row:
     def id(self) -> str:
         """Hash of the cleaned text: 32 hex digits."""
         return hashlib.blake2b(_BETWEEN.join(self.texts).encode(), digest_size=16).hexdigest()
+
+
+def class_counts(rows: Iterable[Row], task: TaskKind) -> Counter[str]:
+    """Rows of each class; a row of several labels or entities counts for each of its classes."""
+    classes = TARGETS[task].classes
+    return Counter(name for row in rows if row.label is not None for name in classes(row.label))
 
 
 @dataclass(frozen=True)

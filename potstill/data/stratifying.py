@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from potstill.config import Prepare, Split, TaskKind
+from potstill.config import LABELLED, Prepare, Split, TaskKind, as_yaml
 from potstill.data.labels import normal_label
-from potstill.data.rows import Divided, Row, divide
+from potstill.data.rows import Divided, Row, class_counts, divide
 from potstill.data.split_names import AUTO
 from potstill.data.splitting import drawn_shares, drawn_split, position, row_seed
 from potstill.data.targets import TARGETS, Labels
 from potstill.errors import SmallClassError
 
-LABELLED = ("train", "dev", "test")
 # One row in each of train, dev and test.
 FEWEST_ROWS = len(LABELLED)
 # Seeds tried for a class; three rows of one class meet three splits with one seed in twelve.
@@ -98,12 +97,8 @@ def missing_classes(
     splits: Mapping[str, Sequence[Row]], labels: Labels, params: Prepare
 ) -> dict[str | int, dict[str, int]]:
     """Each class that is not in train, dev and test -> its rows in each."""
-    target = TARGETS[params.task]
-    counts = {
-        split: Counter(name for row in splits[split] if row.label is not None for name in target.classes(row.label))
-        for split in LABELLED
-    }
-    classes = target.class_names(labels)
+    counts = {split: class_counts(splits[split], params.task) for split in LABELLED}
+    classes = TARGETS[params.task].class_names(labels)
     rows = {label: {split: counts[split][normal_label(label)] for split in LABELLED} for label in classes}
     return {label: per_split for label, per_split in rows.items() if not all(per_split.values())}
 
@@ -200,10 +195,11 @@ def _sentence(
         )
     drawn = [label for label in missing if label not in still]
     if drawn:
+        seeds = as_yaml(split.class_seeds)
         remedy = (
             f"prepare.split.seed to {split.seed}"
             if params.task in _WITHOUT_CLASSES
-            else f"prepare.split.class_seeds to {_yaml(split.class_seeds)}, which moves the rows of these classes alone"
+            else f"prepare.split.class_seeds to {seeds}, which moves the rows of these classes alone"
         )
         clauses.append(f"the draw leaves out {_classes(drawn, missing)}; set {remedy}")
     return "; ".join(clauses)
@@ -229,10 +225,3 @@ def _class(label: str | int, counts: Mapping[str, int]) -> str:
     *first, last = (split for split in LABELLED if not counts[split])
     absent = f"{', '.join(first)} or {last}" if first else last
     return f"{label!r} ({rows} row{'' if rows == 1 else 's'}, none in {absent})"
-
-
-def _yaml(seeds: Mapping[str | int, int]) -> str:
-    import yaml
-
-    text = yaml.safe_dump(dict(seeds), default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)
-    return text.strip()

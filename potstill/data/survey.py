@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from potstill.config import Prepare, parse_section
+from potstill.config import LABELLED, Prepare, parse_section
 from potstill.data.limits import limits_of
 from potstill.data.look import TableLook, look_at
 from potstill.data.preparation import check_labelled
 from potstill.data.proposal import Proposal, Wishes, propose, split_counts
-from potstill.data.reading import read_rows
-from potstill.data.rows import Row
+from potstill.data.reading import rows_of
+from potstill.data.rows import Row, class_counts
 from potstill.data.stratifying import check_classes, fitting_split
-from potstill.data.targets import TARGETS, Labels, names_of
+from potstill.data.tables import checked
+from potstill.data.targets import Labels, names_of
 
 # Of more rows near copies are not looked for here: that takes a quarter of a millisecond a row.
 MOST_COMPARED = 30_000
@@ -52,9 +53,8 @@ class Survey:
 
     def classes(self, split: str | None = None) -> Counter[str]:
         """Rows of each class in one split, or in train, dev and test together."""
-        target = TARGETS[self.proposal.task]
-        rows = self.splits[split] if split else [row for name in ("train", "dev", "test") for row in self.splits[name]]
-        return Counter(name for row in rows if row.label is not None for name in target.classes(row.label))
+        splits = [split] if split else LABELLED
+        return class_counts([row for name in splits for row in self.splits[name]], self.proposal.task)
 
     def texts(self) -> list[str] | list[tuple[str, str]]:
         """What a model reads, of every split."""
@@ -79,8 +79,9 @@ def survey(data: Path, wishes: Wishes) -> Survey:
     section = dict(proposal.section)
     if longest > CELL:
         section["max_cell_characters"] = longest * 2
-    raw, params = _as_a_stage_reads(data, section)
-    rows, report = read_rows(raw, params)
+    params = parse_section("prepare", Prepare, section)
+    tables = [(checked(look.table, params.max_cell_characters), params.tables[0]) for look in looks]
+    rows, report = rows_of(tables, params)
     labelled = [row for row in rows if row.label is not None]
     check_labelled(labelled, params.task)
     labels = names_of([row.label for row in labelled], params)
@@ -91,13 +92,6 @@ def survey(data: Path, wishes: Wishes) -> Survey:
     check_classes(rows, divided.splits, labels, params.model_copy(update={"split": split}))
     section["split"] = split.model_dump(exclude_defaults=True)
     report["removed"] |= dict(divided.removed)
-    limits = limits_of(divided.splits, labels, params)
+    limits = limits_of(divided.splits, params.task)
     given = split_counts(looks, wishes)
     return Survey(looks, proposal, given, section, divided.splits, labels, report, limits, compared)
-
-
-def _as_a_stage_reads(data: Path, section: Mapping[str, Any]) -> tuple[Path, Prepare]:
-    """The folder that stands for `data/raw`, and the section that reads the files where they are."""
-    table = section["tables"][0] | {"source": ".", "files": data.name if data.is_file() else "*"}
-    raw = data.parent if data.is_file() else data
-    return raw, parse_section("prepare", Prepare, {**section, "tables": [table]})

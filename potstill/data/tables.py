@@ -80,7 +80,7 @@ def read_tables(
         tables = list(read_saved(folder, files))
         if not mixed:
             check_split_names([table.split or "" for table in tables if table.split], folder.as_posix())
-        yield from (_checked(table, limit) for table in tables)
+        yield from (checked(table, limit) for table in tables)
         return
     paths = matching_files(folder, files, form)
     splits = {} if mixed else splits_of_files([path.relative_to(folder) for path in paths], folder.as_posix())
@@ -153,7 +153,7 @@ def read_file(
     table = _read(contents, path.as_posix(), form, columns, limit, separator)
     if contents.compression is not None:
         table = replace(table, compression=contents.compression).noted(f"unpacked from {contents.compression}")
-    return _checked(table, limit)
+    return checked(table, limit)
 
 
 def _read(
@@ -173,7 +173,13 @@ def _read(
     return replace(table, notes=(*notes, *table.notes))
 
 
-def _checked(table: Table, limit: int) -> Table:
+def checked(table: Table, limit: int) -> Table:
+    """The table as it is.
+
+    Raises:
+        EmptyDataError: it has no rows.
+        CellSizeError: a cell has more characters than the limit.
+    """
     if not len(table):
         raise EmptyDataError(f"{table.where} has no rows; give a file with data")
     for name, values in table.columns.items():

@@ -78,7 +78,7 @@ def _reliability_diagram(name: str, bins: Reliability, classes: int) -> str:
 def confusion_maps(models: Mapping[str, Counts]) -> dict[str, str]:
     """Gold classes (down) against predicted ones (across) of more than `MOST_NAMES` classes, a figure for each model.
 
-    The shade is the share of the gold class; fewer classes are tables of the page (`grids.confusions`).
+    The shade is the share of the gold class; fewer classes are tables of the page (`figures.confusions`).
     """
     return {name: _confusion_map(name, counts) for name, counts in models.items()}
 

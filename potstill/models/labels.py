@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from potstill.config import as_yaml
 from potstill.data.labels import LabelNames
 from potstill.errors import LabelCountError
 
@@ -119,12 +118,6 @@ def order_by_words(names: Sequence[str], labels: Sequence[str | int]) -> list[in
     order = [[place for place, key in enumerate(keys) if key in own] for own in words]
     found = [places[0] for places in order if len(places) == 1]
     return found if len(set(found)) == len(labels) == len(names) else None
-
-
-def as_yaml(value: Any) -> str:
-    """A value as one writes it in params.yaml, on one line."""
-    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
-    return text.strip().removesuffix("...").strip()
 
 
 def _matched(names: Sequence[str], labels: Sequence[str]) -> list[int | None]:

@@ -2,9 +2,9 @@
 
 A store can be away, refuse, hang, be locked by another process, or lose a race against another writer. MLflow waits for
 minutes and then raises exceptions of its own, of SQLAlchemy's, requests' or a driver's. Every call of the client that
-`connect` gives is waited for only so long as `COMMAND` says, or `RUN` inside `patient()`, and what goes wrong is one of
-Potstill's errors. Only answers of the store about the request itself stay MLflow's exceptions (`ANSWERS`): whoever
-asks for a version has to know whether there is one.
+`connect` gives is waited for only so long as `COMMAND` says, or `RUN` inside `patience(RUN)`, and what goes wrong is
+one of Potstill's errors. Only answers of the store about the request itself stay MLflow's exceptions (`ANSWERS`):
+whoever asks for a version has to know whether there is one.
 """
 
 from __future__ import annotations
