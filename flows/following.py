@@ -225,8 +225,10 @@ class Follower:
         if roles.tag != present_worker.tag:
             say(f"serve: {roles.tag} answers now, {present_worker.tag} is drained and ended ({seconds:.1f} s)")
         else:
-            beside = "no challenger" if roles.challenger is None else f"version {roles.challenger} as its challenger"
-            say(f"serve: {roles.tag} answers with {beside} now ({seconds:.1f} s)")
+            challenger = (
+                "no challenger" if roles.challenger is None else f"version {roles.challenger} as its challenger"
+            )
+            say(f"serve: {roles.tag} answers with {challenger} now ({seconds:.1f} s)")
 
 
 class Watch:
@@ -243,7 +245,7 @@ class Watch:
         """What the registry says where that is not what is served.
 
         Given out once, so that a Bento that cannot be served is not tried all the time, and again `RETRY_SECONDS`
-        later. A look that failed leaves nothing behind: the next one asks the same.
+        later. A look that failed changes nothing: the next one asks the same.
         """
         if time.monotonic() < self._next:
             return None

@@ -62,7 +62,7 @@ def read_saved(folder: Path, files: str) -> Iterator[Table]:
         raise FetchError(f"prepare.tables: no split of {folder} matches {files!r}; it has {', '.join(map(str, parts))}")
     for name, part in matching.items():
         where = folder.as_posix() + (f" [{name}]" if name else "")
-        # Through flatten_indices: a shuffled or selected dataset has its rows behind an index.
+        # Through flatten_indices: a shuffled or selected dataset reaches its rows through an index.
         arrow = part.flatten_indices().data.table
         yield _from_arrow(arrow.replace_schema_metadata(_metadata(part.features)), where, name, "saved")
 

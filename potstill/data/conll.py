@@ -49,7 +49,7 @@ def read_conll(text: str, where: str, columns: Sequence[str] | None, universal: 
         universal: whether it is CoNLL-U, which has ids, ten columns and comments.
 
     Raises:
-        FormatError: lines of uneven length, or no column beside the words.
+        FormatError: lines of uneven length, or no column next to the words.
     """
     named = _COLUMNS.search(text[:10_000])
     if named and not columns:

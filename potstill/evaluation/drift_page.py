@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from potstill.evaluation.drift import Drift
-from potstill.evaluation.sheet import HEAD, NARROW, SHEET
+from potstill.evaluation.sheet import HEAD, NARROW, SHEET, render
 from potstill.serving.profile import Bins, Counts, Feature, Profile
 
 TEMPLATE = (
@@ -83,8 +83,6 @@ def render_drift(project: str, drift: Drift, profile: Profile, counts: Counts) -
         profile: of the test texts.
         counts: of the served ones.
     """
-    from jinja2 import Environment
-
     charts = [
         _chart(name, feature, bins, held.tolist())
         for name, feature in profile.features.items()
@@ -92,8 +90,7 @@ def render_drift(project: str, drift: Drift, profile: Profile, counts: Counts) -
         for bins, held in zip(feature.bins, counts.bins[name], strict=True)
         if sum(bins.counts) and held.sum()
     ]
-    template = Environment(autoescape=True, trim_blocks=True).from_string(TEMPLATE)
-    return template.render(project=project, drift=drift, profile=profile, charts=charts, span=_span(drift))
+    return render(TEMPLATE, project=project, drift=drift, profile=profile, charts=charts, span=_span(drift))
 
 
 def _chart(name: str, feature: Feature, bins: Bins, counts: Sequence[int]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from potstill.evaluation.metrics import Doubles, Floats, Labels
 from potstill.evaluation.naming import MODELS, PROVEN, candidate_of
 from potstill.evaluation.page import TEMPLATE
 from potstill.evaluation.scoring import Scoring, scoring_of
+from potstill.evaluation.sheet import render
 from potstill.evaluation.summary import Answers
 
 
@@ -142,14 +143,10 @@ def render_report(
         splits: split -> `rows`, `tokens`, `truncated`.
         lineage: path of an input -> its sha256.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["svg"] = Markup
     candidate = candidate_of(metrics) or ""
     comparison, scoring = metrics["comparison"], scoring_of(metrics)
-    return environment.from_string(TEMPLATE).render(
+    return render(
+        TEMPLATE,
         project=project,
         metrics=metrics,
         candidate=MODELS[candidate],

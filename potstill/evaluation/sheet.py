@@ -1,5 +1,9 @@
 """What pages have alike, as code so that it travels with the package."""
 
+from __future__ import annotations
+
+from typing import Any
+
 # Of every page, up to its title.
 HEAD = """\
 <!DOCTYPE html>
@@ -42,3 +46,18 @@ NARROW = """\
   table.stack td:first-child::before, table.stack td:empty { display: none; }
 }
 """
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of HTML: texts are escaped, the filter `svg` takes a drawing as it is, an unknown name raises.
+
+    Args:
+        template: in Jinja's language.
+        values: the names that it uses.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["svg"] = Markup
+    return environment.from_string(template).render(**values)

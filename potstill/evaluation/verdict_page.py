@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from potstill.evaluation.gates import Verdict
+from potstill.evaluation.sheet import render
 
 # Stands in the page where the verdict goes.
 PLACE = "<!-- verdict -->"
@@ -23,12 +24,9 @@ def with_verdict(page: str, verdict: Verdict | None) -> str:
         page: as `render_report` makes it.
         verdict: None where the gate has not judged yet.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     failed = [check for check in verdict.checks if not check.passed] if verdict else []
     proof = verdict.proof if verdict else ""
-    block = environment.from_string(_TEMPLATE).render(heading=_heading(verdict), proof=proof, failed=failed)
+    block = render(_TEMPLATE, heading=_heading(verdict), proof=proof, failed=failed)
     return page.replace(PLACE, block, 1)
 
 

@@ -256,7 +256,7 @@ def tokenizer_size(folder: Path, where: str) -> int:
 
 
 def load_words(folder: Path, where: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer that lies beside a model.
+    """The tokenizer that lies next to a model.
 
     Raises:
         ModelError: there is none, or it cannot be loaded.

@@ -76,8 +76,8 @@ def copy_serving(version: Version, folder: Path, workspace: Path) -> None:
     """
     with _artifacts(version, workspace, [SERVING]) as (serving,):
         _prove_serving(version, serving)
-        with whole_folder(folder) as beside:
-            shutil.copytree(serving, beside, dirs_exist_ok=True)
+        with whole_folder(folder) as copy:
+            shutil.copytree(serving, copy, dirs_exist_ok=True)
 
 
 def copy_bento(version: Version, facts: Mapping[str, Any], folder: Path, workspace: Path) -> None:
@@ -96,9 +96,9 @@ def copy_bento(version: Version, facts: Mapping[str, Any], folder: Path, workspa
     with _artifacts(version, workspace, [SERVING, _bento_folder(facts)]) as (serving, bento):
         _prove_serving(version, serving)
         _prove_bento(version, facts, serving, bento)
-        with whole_folder(folder) as beside:
-            shutil.copytree(bento, beside, dirs_exist_ok=True)
-            shutil.copytree(serving, beside / _INSIDE)
+        with whole_folder(folder) as copy:
+            shutil.copytree(bento, copy, dirs_exist_ok=True)
+            shutil.copytree(serving, copy / _INSIDE)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from potstill.config import Params
 from potstill.evaluation import plots
 from potstill.evaluation.plots import Cost
 from potstill.evaluation.scoring import SCORINGS
+from potstill.evaluation.sheet import render
 from potstill.search import pareto
 from potstill.search.page import TEMPLATE
 from potstill.search.pareto import Point
@@ -119,15 +120,12 @@ def _write_cheapest(found: Found, folder: Path) -> None:
 
 
 def _page(found: Found, params: Params, figures: Sequence[str]) -> str:
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(TEMPLATE).render(
+    return render(
+        TEMPLATE,
         project=params.project.name,
         axis=SCORINGS[params.prepare.task].axis,
         facts=facts(found, params),
-        figures=[Markup(svg) for svg in figures],
+        figures=figures,
         trials=_by_score(found.trials, params),
     )
 

@@ -38,7 +38,7 @@ code { font: .8rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; over
 Gates are judged on dev here, without those that need the controls or the champion.</p>
 <div class="panels">
 {% for figure in figures %}
-<figure role="img" aria-label="{{ axis }} against {{ ["milliseconds", "megabytes"][loop.index0] }}">{{ figure }}</figure>
+<figure role="img" aria-label="{{ axis }} against {{ ["milliseconds", "megabytes"][loop.index0] }}">{{ figure | svg }}</figure>
 {% endfor %}
 </div>
 

@@ -1,9 +1,9 @@
 """Optimiser steps and minutes of every training stage, before any of them runs.
 
-The model behind the minutes: a training step costs six operations for each weight of a layer and token, inference two
-(Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1), done at the rate that the machine's
-matrix products reach (`precision.choose_precision` measures and keeps it), and AdamW passes over every weight once a
-step. On an idle machine stages of the default run took between 0.7 and 1.4 times what is said here.
+The minutes follow from a count of operations: six for each weight of a layer and token in a training step, two in
+inference (Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1). The machine does them at the
+rate that its matrix products reach (`precision.choose_precision` measures and keeps it), and AdamW passes over every
+weight once a step. On an idle machine stages of the default run took between 0.7 and 1.4 times what is said here.
 """
 
 from __future__ import annotations
