@@ -12,7 +12,7 @@ from potstill.config import Params
 from potstill.evaluation.gates import Check, Verdict
 from potstill.processes import hold
 from potstill.registry import tracking
-from potstill.registry.promotion import CANDIDATE, GATE, SERVING, Registry, Version, candidate_sum
+from potstill.registry.promotion import BENTO, CANDIDATE, GATE, SERVING, Registry, Version, candidate_sum
 from potstill.registry.stored import pack_bento
 from potstill.serving.launch import bento_path
 from tasks.package import Packaged
@@ -57,18 +57,25 @@ def write_bento(folder: Path, serving: Path) -> Path:
     return folder
 
 
+def register_bento(registry: Registry, bento: Path, model: Path, tag: str, *, evidence: str = PASSED) -> Version:
+    """Register a model folder with its sealed Bento, from a run of its own."""
+    experiment = tracking.experiment_id(registry.workspace, registry.name)
+    run = tracking.start_parent(registry.workspace, registry.name, {}, [])
+    extras = model.with_name(f"{model.name}-extras")
+    version = registry.register(
+        candidate=candidate_sum(model / SERVING), model=model, extras=extras, seal=pack_bento(bento, extras),
+        experiment=experiment, run_id=run, tags={GATE: evidence, BENTO: tag}, description="",
+    )  # fmt: skip
+    tracking.end_parent(registry.workspace, run, "FINISHED", metrics={}, tags={})
+    shutil.rmtree(extras)
+    return version
+
+
 def add_version(registry: Registry, content: str, *, evidence: str = PASSED, bento: str = "potstill-x:1") -> Version:
     """Register a candidate with these bytes."""
     model = model_folder(registry.workspace / "models" / content, content)
-    experiment = tracking.experiment_id(registry.workspace, registry.name)
-    run = tracking.start_parent(registry.workspace, registry.name, {}, [])
     packed = write_bento(registry.workspace / "models/bentos" / bento.partition(":")[2], model / SERVING)
-    version = registry.register(
-        candidate=candidate_sum(model / SERVING), model=model, extras=registry.workspace / "models/extras",
-        seal=pack_bento(packed, registry.workspace / "models/extras"), experiment=experiment, run_id=run,
-        tags={GATE: evidence, "potstill.bento": bento}, description="",
-    )  # fmt: skip
-    tracking.end_parent(registry.workspace, run, "FINISHED", metrics={}, tags={})
+    version = register_bento(registry, packed, model, bento, evidence=evidence)
     shutil.rmtree(registry.workspace / "models")
     assert version.tags[CANDIDATE] == version.candidate
     return version

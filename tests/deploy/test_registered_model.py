@@ -20,7 +20,7 @@ from potstill.serving.core import write_core
 from potstill.serving.runtime import Student
 from tasks.register import _save_model
 from tests.deploy.conftest import TEXTS, Built
-from tests.registries import PASSED, PROJECT, new_store
+from tests.registries import PROJECT, new_store, register_bento
 
 # The first test also pays for the environment.
 pytestmark = pytest.mark.timeout(900)
@@ -41,12 +41,7 @@ def registered(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = new_store(tmp_path_factory.mktemp("registered") / "workspace")
     model = folder / "model"
     _save_model(built.packaged.path / "src/data/serving", model)
-    experiment = tracking.experiment_id(folder, PROJECT)
-    run = tracking.client(folder).create_run(experiment).info.run_id
-    Registry(folder, PROJECT).register(
-        candidate=built.packaged.candidate, model=model, experiment=experiment, run_id=run,
-        tags={"potstill.gate": PASSED}, description="",
-    )  # fmt: skip
+    register_bento(Registry(folder, PROJECT), built.packaged.path, model, built.packaged.tag)
     return folder
 
 

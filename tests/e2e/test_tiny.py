@@ -145,4 +145,4 @@ def test_metrics_name_what_ships(finished: Finished) -> None:
     metrics = read_json(finished.folder / "reports" / "metrics.json")
     card = read_json(finished.folder / "data" / "serving" / "model.json")
     assert metrics["shipped"] == card["variant"]
-    assert set(metrics["models"]) == {"teacher", "student", "int8", "control", "initialised"}
+    assert set(metrics["models"]) == {"teacher", "student", "int8", "control", "initialised", "tfidf"}

@@ -26,8 +26,7 @@ from potstill.config import Params, load_params
 from potstill.errors import PackageError
 from potstill.processes import free_port
 from potstill.registry import tracking
-from potstill.registry.promotion import BENTO, GATE, SERVING, Registry, Version, candidate_sum
-from potstill.registry.stored import pack_bento
+from potstill.registry.promotion import SERVING, Registry, Version
 from potstill.serving.keys import entry
 from potstill.serving.launch import bento_path
 from potstill.serving.release import verify_seal
@@ -36,7 +35,7 @@ from tests.conftest import generate_rows
 from tests.flows.conftest import REPOSITORY, until
 from tests.potstill.serving.folders import flip_byte, processes_with, write_workspace
 from tests.potstill.serving.load import load
-from tests.registries import PASSED, PROJECT, add_version, new_store
+from tests.registries import PROJECT, add_version, new_store, register_bento
 
 TEXTS = [text for text, _ in generate_rows(6)]
 BODY = {"texts": TEXTS[:2]}
@@ -245,15 +244,8 @@ def challenge(place: Place, temperature: float) -> Version:
     serving = Path(shutil.copytree(place.folder / SERVING, model / SERVING))
     write_json(serving / "model.json", read_json(serving / "model.json") | {"temperature": temperature})
     write_manifest(serving)
-    run = tracking.start_parent(place.folder, PROJECT, {}, [])
-    seal = pack_bento(bento_path(place.tags[1]), place.folder / "extras")
-    version = registry.register(
-        candidate=candidate_sum(serving), model=model, extras=place.folder / "extras", seal=seal,
-        experiment=tracking.experiment_id(place.folder, PROJECT), run_id=run,
-        tags={GATE: PASSED, BENTO: place.tags[1]}, description="",
-    )  # fmt: skip
-    for folder in (model, place.folder / "extras"):
-        shutil.rmtree(folder)
+    version = register_bento(registry, bento_path(place.tags[1]), model, place.tags[1])
+    shutil.rmtree(model)
     return version
 
 

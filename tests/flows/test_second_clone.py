@@ -16,28 +16,12 @@ from potstill.artifacts import file_sums
 from potstill.config import load_params
 from potstill.processes import free_port
 from potstill.registry import tracking
-from potstill.registry.promotion import Registry
-from potstill.registry.stored import pack_bento
-from potstill.registry.versions import BENTO, GATE, candidate_sum
+from potstill.registry.promotion import SERVING, Registry
 from potstill.serving.launch import bento_path
 from tasks.package import package
 from tests.flows.conftest import REPOSITORY, until
 from tests.potstill.serving.folders import flip_byte, write_workspace
-from tests.registries import PASSED, PROJECT, new_store
-
-
-def register_bento(registry: Registry, bento: Path, scratch: Path) -> str:
-    """Register a real Bento's candidate, and give its version."""
-    serving = bento / "src/data/serving"
-    model = scratch / "model"
-    shutil.copytree(serving, model / "data/serving")
-    run = tracking.start_parent(registry.workspace, PROJECT, {}, [])
-    version = registry.register(
-        candidate=candidate_sum(serving), model=model, extras=scratch / "extras",
-        seal=pack_bento(bento, scratch / "extras"), experiment=tracking.experiment_id(registry.workspace, PROJECT),
-        run_id=run, tags={GATE: PASSED, BENTO: f"{bento.parent.name}:{bento.name}"}, description="",
-    )  # fmt: skip
-    return version.version
+from tests.registries import PROJECT, new_store, register_bento
 
 
 def test_the_champion_is_served_from_a_second_clone_without_a_promotion(
@@ -47,7 +31,10 @@ def test_the_champion_is_served_from_a_second_clone_without_a_promotion(
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "first-bentos"))
     packaged = package(load_params(first / "params.yaml"), first)
     registry = Registry(first, PROJECT)
-    registry.promote(register_bento(registry, packaged.path, tmp_path / "scratch"), expected=None)
+    model = tmp_path / "model"
+    shutil.copytree(packaged.path / "src" / SERVING, model / SERVING)
+    version = register_bento(registry, packaged.path, model, packaged.tag)
+    registry.promote(version.version, expected=None)
     sums, history = file_sums(packaged.path), registry.ledger.lines()
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.tracking_uri(first))

@@ -15,7 +15,7 @@ from potstill.artifacts import read_json
 from potstill.config import Params, Watch, load_params
 from potstill.errors import DriftError, ParamsError, RegistryError
 from potstill.registry import tracking
-from potstill.registry.promotion import GATE, SERVING, Registry, candidate_sum
+from potstill.registry.promotion import SERVING, Registry, candidate_sum
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER
 from potstill.serving.profile import FILE, answer_all, read_profile
 from potstill.serving.runtime import Student, Text
@@ -23,7 +23,7 @@ from potstill.serving.store import below, open_store
 from potstill.serving.watcher import Item, Watcher
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import flip_byte, write_profile, write_workspace
-from tests.registries import PASSED, PROJECT, add_version, new_store
+from tests.registries import PROJECT, add_version, new_store, register_bento, write_bento
 
 TEXTS: list[Text] = [text for text, _ in generate_rows(200)]
 
@@ -54,11 +54,7 @@ def promote(folder: Path) -> str:
     """Make the candidate the champion; its sum."""
     registry, serving = Registry(folder, PROJECT), folder / "data/serving"
     shutil.copytree(serving, folder / "model" / SERVING)
-    run = tracking.start_parent(folder, PROJECT, {}, [])
-    version = registry.register(
-        candidate=candidate_sum(serving), model=folder / "model", experiment=tracking.experiment_id(folder, PROJECT),
-        run_id=run, tags={GATE: PASSED}, description="",
-    )  # fmt: skip
+    version = register_bento(registry, write_bento(folder / "bentos" / "1", serving), folder / "model", "potstill-x:1")
     registry.promote(version.version, expected=None)
     return version.candidate
 
