@@ -15,7 +15,7 @@ from potstill.data.labels import normal_label
 from potstill.data.split_names import split_column
 from potstill.data.tables import read_tables
 from potstill.data.tabular import Table
-from potstill.errors import FetchError
+from potstill.errors import FetchError, FormatError
 
 # What a column's values are. words and tags: lists of texts, the latter of BIO tags or integers; labels: lists of
 # names, or objects such as Label Studio's choices; spans: marked places of the text; answers: SQuAD's.
@@ -118,7 +118,22 @@ def look_at_table(table: Table) -> TableLook:
     tags = next((column.name for column in columns if column.kind == "tags"), None)
     if tags is not None:
         columns = [replace(at, kind="words") if _goes_with(table, at, tags) else at for at in columns]
+    _refuse_row_as_header(table, columns)
     return TableLook(table, columns, split_column(table))
+
+
+def _refuse_row_as_header(table: Table, columns: Sequence[ColumnLook]) -> None:
+    """Refuse a file without a header: its first row was taken for the names of the columns."""
+    if table.separator is None or list(table.columns) == [str(at) for at in range(len(table.columns))]:
+        return  # pandas numbers columns without names
+    for column in columns:
+        repeats = (column.values or {}).get(normal_label(column.name), 0)
+        if repeats and len(column.values or {}) * 3 <= column.rows:
+            raise FormatError(
+                f"{table.where}: its first line looks like a row, not like the names of the columns: {column.name!r} "
+                f"is also a value of that column in {repeats:,} rows; add a first line such as text,label, or, if it "
+                f"is a name, call that column otherwise"
+            )
 
 
 def _with_paths(table: Table, name: str) -> list[ColumnLook]:

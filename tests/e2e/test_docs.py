@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from potstill import environment, errors
 from potstill.config import FileSource, Ingest, Params, parse_params, read_params
+from potstill.data.look import look_at
 from potstill.data.preparation import prepare
 from potstill.data.safety import refuse_unsafe
 from potstill.data.sources import ingest_all
@@ -116,6 +117,11 @@ def wrong_sum() -> None:
     ingest("rows.csv", {"rows.csv": "0" * 64})
 
 
+def no_header() -> None:
+    Path("rows.csv").write_text(csv(ROWS, header="a new one,yes"))
+    look_at(Path("rows.csv"))
+
+
 def pickled_weights() -> None:
     Path("base").mkdir()
     Path("base/pytorch_model.bin").write_bytes(b"\x80\x02}q\x00.")
@@ -159,6 +165,7 @@ BAD: dict[str, Callable[[], object]] = {
     "a missing column": partial(prepare_rows, csv(ROWS, header="Text,label")),
     "an empty file": partial(prepare_rows, ""),
     "a header only": partial(prepare_rows, "text,label\n"),
+    "no header": no_header,
     "a label outside the declared set": partial(
         prepare_rows, csv([("a new one", "maybe"), *ROWS]), labels=["no", "yes"]
     ),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from potstill.data.look import look_at
+from potstill.errors import FormatError
 from tests.conftest import REPOSITORY
 
 CASES = REPOSITORY / "tests" / "cases"
@@ -56,3 +57,18 @@ def test_splits_by_the_names_of_files() -> None:
     looks = look_at(CASES / "d07")
     assert {look.table.split: look.rows for look in looks} == {"test": 60, "train": 300, "dev": 60}
     assert {look.table.split for look in look_at(CASES / "d07", mixed=True)} == {None}
+
+
+def test_a_file_without_a_header_is_refused(tmp_path: Path) -> None:
+    rows = [f"film number {at},{'negative' if at % 2 else 'positive'}" for at in range(20)]
+    (tmp_path / "a.csv").write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(FormatError, match="'positive' is also a value of that column in 9 rows; add a first line"):
+        look_at(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("header", ["0,1", "How did you like it?,positive"])
+def test_unusual_names_of_columns_are_names(header: str, tmp_path: Path) -> None:
+    rows = ["I loved this film,1", "dull and slow,0", "a joy,1", "no plot,0"] * 5
+    (tmp_path / "a.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    (look,) = look_at(tmp_path / "a.csv")
+    assert ",".join(column.name for column in look.columns) == header
