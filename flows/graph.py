@@ -11,13 +11,20 @@ from typing import Any
 
 from potstill import environment
 from potstill.artifacts import read_json, write_json
+from potstill.config import Params
 from potstill.errors import BusyError, ToolError
+from tasks.identity import write_code_file
 
 
 class Graph:
     """The stages of a workspace's dvc.yaml.
 
-    DVC's files are parsed once, and all stages are compared in one pass; after a stage has run, call `forget`.
+    DVC's files are parsed once, and all stages are compared in one pass; after a stage has run, call `forget`. Brings
+    `code.yaml` up to date, so that DVC sees what was edited.
+
+    Args:
+        workspace: folder of dvc.yaml.
+        params: what its params.yaml says.
 
     Attributes:
         order: every stage after those it depends on; in the order of dvc.yaml where the graph leaves a choice.
@@ -26,7 +33,7 @@ class Graph:
         ToolError: the folder is no workspace, or DVC cannot read it.
     """
 
-    def __init__(self, workspace: Path) -> None:
+    def __init__(self, workspace: Path, params: Params) -> None:
         environment.prepare()
         if not (workspace / "dvc.yaml").exists():
             raise ToolError(f"{workspace} is no workspace: it has no dvc.yaml; `potstill init DIR` makes one")
@@ -38,6 +45,7 @@ class Graph:
             self._repo: Any = Repo(str(workspace))
             self._stages: dict[str, Any] = {}
             self._read()
+        write_code_file(workspace, params)
         self.order = self._order()
         # Those that differ from dvc.lock; None: to be compared.
         self._changed: set[str] | None = None
@@ -63,9 +71,11 @@ class Graph:
         from dvc.repo.index import Index
 
         index = Index.from_file(self._repo, str(self._workspace / "dvc.yaml"))
-        self._stages = {stage.name: stage for stage in index.stages}
+        # The stage that always runs is for `dvc repro` alone: its file is written above.
+        self._stages = {stage.name: stage for stage in index.stages if not stage.always_changed}
         self._dependencies = {
-            name: [other.name for other in index.graph.successors(stage)] for name, stage in self._stages.items()
+            name: [other.name for other in index.graph.successors(stage) if other.name in self._stages]
+            for name, stage in self._stages.items()
         }
 
     def _order(self) -> list[str]:

@@ -23,7 +23,6 @@ from potstill.registry import tracking
 from potstill.registry.steps import VetoedError
 from potstill.registry.store import RUN, patience
 from potstill.registry.stored import clean_scratch
-from tasks.codefile import refresh_code_file
 from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK, WORK, load_stage
 
 if TYPE_CHECKING:
@@ -190,12 +189,10 @@ def open_run(workspace: Path) -> Iterator[Run]:
     environment.prepare()
     with hold(workspace / RUN_LOCK, what="a run"), patience(RUN):
         _write_sources(workspace, params)
-        if (changed := refresh_code_file(workspace)) is not None:
-            say(changed)
         free_dead_locks(workspace)
         clean_scratch(workspace)
         recorder = Recorder(workspace, params.project.name, _flat(params))
-        run = _open = Run(workspace, params, Graph(workspace), recorder)
+        run = _open = Run(workspace, params, Graph(workspace, params), recorder)
         status = "KILLED"
         try:
             recorder.catch_up()

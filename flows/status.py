@@ -40,7 +40,7 @@ def collect(workspace: Path) -> dict[str, Any]:
     # Most of the time goes into loading DVC and MLflow, so each loads in a process of its own.
     with ProcessPoolExecutor(max_workers=1) as registry:
         reading = registry.submit(_versions, workspace, params)
-        graph = Graph(workspace)
+        graph = Graph(workspace, params)
         stale = set(graph.stale())
         versions, frozen = reading.result()
     verdict = read_json(workspace / GATE) if (workspace / GATE).exists() else None

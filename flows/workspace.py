@@ -11,20 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from flows.overview import overview
 from flows.proposing import open_teacher, propose_params
 from potstill.artifacts import write_json, write_text
+from potstill.config import load_params
 from potstill.errors import ParamsError, ToolError
-from tasks.codefile import CODE_FILE, write_code_file
+from tasks.identity import write_code_file
 from tasks.stage import default_file
 
 if TYPE_CHECKING:
     from potstill.data.proposal import Wishes
 
-CODE_ROOMS = ("potstill", "tasks", "flows", "requirements.lock")
-_IGNORED = [".work/", "/mlflow.db*", "/mlartifacts/", "/mlruns/", "/reports/", "/watch/"]
+_IGNORED = [".work/", "/code.yaml", "/mlflow.db*", "/mlartifacts/", "/mlruns/", "/reports/", "/watch/"]
 _README = """# {name}
 
 A Potstill workspace: `params.yaml` says what is distilled from what, `dvc.yaml` how.
@@ -67,10 +65,9 @@ def create(folder: Path, data: Path, wishes: Wishes, teacher: str | None) -> Non
 def _write_workspace(folder: Path, params: str) -> None:
     _version_control(folder)
     write_text(folder / "params.yaml", params)
-    write_text(folder / "dvc.yaml", _graph())
-    write_code_file(folder)
-    for name in ("bentofile.yaml", "prefect.yaml"):
+    for name in ("dvc.yaml", "bentofile.yaml", "prefect.yaml"):
         write_text(folder / name, default_file(name).read_text(encoding="utf-8"))
+    write_code_file(folder, load_params(folder / "params.yaml"))
     for name in ("accepted.json", "sources.json"):
         write_json(folder / "data" / name, {})
     write_text(folder / ".gitignore", "\n".join(_IGNORED) + "\n")
@@ -114,16 +111,3 @@ def _version_control(folder: Path) -> None:
 
 def _call(command: list[str], folder: Path) -> int:
     return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode
-
-
-def _graph() -> str:
-    """dvc.yaml without the code, which is the installed package here: `code.yaml` stands for it."""
-    graph = yaml.safe_load(default_file("dvc.yaml").read_text(encoding="utf-8"))
-    for stage in graph["stages"].values():
-        if "deps" in stage:
-            stage["deps"] = [path for path in stage["deps"] if path.split("/")[0] not in CODE_ROOMS]
-            if not stage["deps"]:
-                del stage["deps"]
-        stage["params"] = [*stage["params"], {CODE_FILE.as_posix(): ["potstill", "tree"]}]
-    head = "# The only stage graph and the only cache between runs; code.yaml stands for the installed Potstill.\n"
-    return head + yaml.safe_dump(graph, sort_keys=False, width=120)

@@ -24,7 +24,8 @@ from potstill.registry.tracking import git_tags
 from potstill.serving.core import closure
 from potstill.serving.launch import bento_path, own_variables
 from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, seal, verify_seal
-from tasks.stage import CODE, WORK
+from tasks.identity import ROOT
+from tasks.stage import WORK
 
 BENTOFILE = "bentofile.yaml"
 SERVICE = ("potstill.serving.service", "potstill.serving.worker")
@@ -118,7 +119,7 @@ def included(workspace: Path) -> Iterator[tuple[str, dict[str, Path]]]:
     for pattern in dict.fromkeys(patterns):
         if pattern in (SETTINGS, "params.yaml"):  # the settings take the place of params.yaml
             continue
-        root = CODE if pattern.startswith("potstill/") else workspace
+        root = ROOT if pattern.startswith("potstill/") else workspace
         files = [path for path in sorted(root.glob(pattern)) if path.is_file()]
         yield pattern, {path.relative_to(root).as_posix(): path for path in files}
 
@@ -127,7 +128,7 @@ def _stage(workspace: Path, folder: Path) -> None:
     """Copy what bentofile.yaml names."""
     for pattern, files in included(workspace):
         if not files:
-            root = CODE if pattern.startswith("potstill/") else workspace
+            root = ROOT if pattern.startswith("potstill/") else workspace
             raise PackageError(f"{BENTOFILE} includes {pattern!r}, but there is no such file in {root}")
         for name, path in files.items():
             target = folder / name

@@ -6,7 +6,6 @@ the inputs, holds the workspace's lock, turns every user error into one sentence
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import os
@@ -31,8 +30,8 @@ from potstill.errors import INTERRUPTED, ChecksumError, DiskFullError, ParamsErr
 from potstill.processes import die_with_parent, hold
 from potstill.progress import say
 from tasks import torchrun
+from tasks.identity import CODE_CACHE, ROOT, Code, check_code_file, sections_of
 
-CODE = Path(__file__).resolve().parent.parent
 WORK = Path(".work")
 RUN_LOCK = WORK / "run.lock"
 FAILURE = WORK / "failure.json"
@@ -69,8 +68,6 @@ class Stage:
     _clock: dict[str, float] = field(default_factory=dict)
     # Told every dev score of a training run in the stage (`potstill search`).
     watch: Callable[[float], None] | None = None
-    # The modules it imports, as dvc.yaml lists them; none where `code.yaml` stands for the installed ones.
-    code: tuple[str, ...] = ()
 
     @property
     def project(self) -> Project:
@@ -83,17 +80,19 @@ class Stage:
 
     @cached_property
     def key(self) -> str:
-        """Hash of deps, params, lock file and the stage's own code: names the stage's checkpoints."""
+        """Hash of deps, params, lock file and the stage's code: names the stage's checkpoints."""
         deps = {name: _sums(path) for name, path in self.deps.items()}
         params = {name: section.model_dump(mode="json") for name, section in self.sections.items()}
-        lock = CODE / "requirements.lock"
+        lock = ROOT / "requirements.lock"
         lock_sum = sha256_file(lock) if lock.exists() else None
-        return sha256_value({"deps": deps, "params": params, "lock": lock_sum, "code": self.code_sums()})[:32]
+        return sha256_value({"deps": deps, "params": params, "lock": lock_sum, "code": self.modules()})[:32]
 
-    def code_sums(self) -> dict[str, str | None]:
-        """Module -> hash, of the modules that the stage imports, lazily or not; None for one that is missing now."""
-        modules = self.code or _installed_code(self.name)
-        return {module: _file_sum(CODE / module) or _file_sum(Path(module)) for module in modules}
+    def modules(self) -> dict[str, str]:
+        """Path -> digest of each module of Potstill that the stage imports, lazily or not, as it is now."""
+        code = Code(cache=CODE_CACHE)
+        modules = code.modules(self.name)
+        code.save()
+        return modules
 
     @property
     def checkpoints(self) -> Path:
@@ -110,41 +109,18 @@ class Stage:
             self._clock[what] = self._clock.get(what, 0.0) + time.monotonic() - start
 
 
-def code_sum() -> str:
-    """One hash over the code that stages run: `potstill/` and `tasks/`."""
-    files = [path for room in ("potstill", "tasks") for path in sorted((CODE / room).rglob("*.py"))]
-    return sha256_value({path.relative_to(CODE).as_posix(): sha256_file(path) for path in files})
-
-
 def load_stage(name: str, params: Params) -> Stage:
     """The stage as dvc.yaml declares it. Keys of `deps` and `outs` are the paths' last parts without suffix."""
     declared = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
     deps = [_path(item) for item in declared.get("deps", [])]
-    data = [path for path in deps if not _is_code(path)]
     outs = [_path(item) for kind in ("outs", "metrics", "plots") for item in declared.get(kind, [])]
-    sections = {section: params.section(section) for section in declared["params"] if isinstance(section, str)}
+    sections = {section: params.section(section) for section in sections_of(declared)}
     return Stage(
         name,
         sections,
-        {Path(path).stem: Path(path) for path in data},
+        {Path(path).stem: Path(path) for path in deps},
         {Path(path).stem: Path(path) for path in outs},
-        code=tuple(path for path in deps if _is_code(path)),
     )
-
-
-def _is_code(path: str) -> bool:
-    return path.endswith(".py") or path.split("/")[0] == "potstill"
-
-
-@functools.cache
-def _installed_code(name: str) -> tuple[str, ...]:
-    """The modules of a stage by the graph that comes with the installed Potstill."""
-    stages = yaml.safe_load(default_file("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    return tuple(path for path in map(_path, stages.get(name, {}).get("deps", [])) if _is_code(path))
-
-
-def _file_sum(path: Path) -> str | None:
-    return sha256_file(path) if path.is_file() else None
 
 
 def default_file(name: str) -> Path:
@@ -153,7 +129,7 @@ def default_file(name: str) -> Path:
     Raises:
         ToolError: the installation lacks it.
     """
-    for folder in (CODE, Path(sys.prefix) / "share" / "potstill"):
+    for folder in (ROOT, Path(sys.prefix) / "share" / "potstill"):
         if (folder / name).exists():
             return folder / name
     raise ToolError(f"this installation of Potstill lacks {name}; install it again")
@@ -209,7 +185,7 @@ def _run(name: str, function: Callable[[Stage], Result], *, shared: bool) -> Non
         return _help(stage, function)
     if shared and not torchrun.inside() and params.project.processes > 1:
         return _share(name, params.project.processes)
-    _check_code()
+    check_code_file(Path(), name, stage.modules())
     with ExitStack() as held:
         if INSIDE_RUN not in os.environ:
             held.enter_context(hold(RUN_LOCK, what="a run"))
@@ -258,12 +234,6 @@ def _help(stage: Stage, function: Callable[[Stage], Result]) -> None:
         shutil.rmtree(nowhere, ignore_errors=True)
 
 
-def _check_code() -> None:
-    from tasks.codefile import check_code_file  # it needs `code_sum` of this module
-
-    check_code_file(Path())
-
-
 def _path(item: str | dict[str, Any]) -> str:
     return item if isinstance(item, str) else next(iter(item))
 
@@ -293,7 +263,7 @@ def _inputs(stage: Stage) -> dict[str, Any]:
         }
     except ParamsError as error:
         inputs = {"params.yaml": str(error)}
-    inputs |= stage.code_sums()
+    inputs |= stage.modules()
     for dep in stage.deps.values():
         inputs |= _stamps(dep)
     return inputs

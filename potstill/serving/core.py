@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from potstill.artifacts import sha256_file, sha256_value
+from potstill.imports import imported_names
 
 PACKAGE = "potstill"
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ def closure(modules: Iterable[str]) -> list[Path]:
         if path is None or path in files:
             continue
         files.add(path)
-        waiting += _imported(ast.parse((ROOT / path).read_text(encoding="utf-8")).body)
+        waiting += imported_names(ast.parse((ROOT / path).read_text(encoding="utf-8")))
         waiting += [".".join((PACKAGE, *parent.parts)) for parent in path.parents]
     return sorted(files)
 
@@ -54,22 +55,12 @@ def write_core(folder: Path, module: str) -> str:
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module of this package, relative to its root; None for a name inside a module."""
-    path = Path(*module.split(".")[1:])
+    """The file of a module of this package, relative to its root; None for any other name."""
+    package, *names = module.split(".")
+    if package != PACKAGE:
+        return None
+    path = Path(*names)
     for candidate in (path.with_suffix(".py") if path.parts else path, path / "__init__.py"):
         if (ROOT / candidate).is_file():
             return candidate
     return None
-
-
-def _imported(body: Iterable[ast.stmt]) -> Iterator[str]:
-    """Names of this package that statements import, those for type checkers alone left out."""
-    for statement in body:
-        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
-            continue
-        if isinstance(statement, ast.ImportFrom) and (statement.module or "").split(".")[0] == PACKAGE:
-            yield str(statement.module)
-            yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
-        if isinstance(statement, ast.Import):
-            yield from (alias.name for alias in statement.names if alias.name.split(".")[0] == PACKAGE)
-        yield from _imported(child for child in ast.iter_child_nodes(statement) if isinstance(child, ast.stmt))

@@ -11,8 +11,12 @@ import psutil
 import pytest
 
 from flows.graph import Graph, free_dead_locks
+from potstill.config import load_params
 from potstill.errors import ToolError
+from tests.conftest import REPOSITORY
 from tests.flows.conftest import Toy
+
+PARAMS = load_params(REPOSITORY / "params.yaml")
 
 
 def hold(toy: Path, pid: int, path: str) -> Path:
@@ -71,7 +75,7 @@ def test_all_stages_are_compared_in_one_reading_of_dvcs_files(
     count(Lockfile, "_load", "dvc.lock")
     count(Index, "from_repo", "the whole repository")
     (offline_toy.folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n", encoding="utf-8")
-    graph = Graph(offline_toy.folder)
+    graph = Graph(offline_toy.folder, PARAMS)
     assert graph.stale() == ["prepare", "export", "evaluate"]
     assert [graph.is_stale(name) for name in graph.order] == [True] * 3
     assert parsed == {"dvc.lock": 1, "the whole repository": 0}
@@ -83,4 +87,4 @@ def test_all_stages_are_compared_in_one_reading_of_dvcs_files(
 def test_a_dvc_yaml_that_cannot_be_read_is_one_sentence(offline_toy: Toy) -> None:
     (offline_toy.folder / "dvc.yaml").write_text("stages: [", encoding="utf-8")
     with pytest.raises(ToolError, match=r"DVC cannot use .*dvc\.yaml"):
-        Graph(offline_toy.folder)
+        Graph(offline_toy.folder, PARAMS)

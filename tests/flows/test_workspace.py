@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from flows.doctor import findings
 from flows.graph import Graph
@@ -26,8 +25,8 @@ from potstill.errors import (
     ToolError,
 )
 from potstill.processes import free_port
-from tasks.codefile import check_code_file
-from tests.conftest import generate_rows, write_csv
+from tasks.identity import Code, check_code_file
+from tests.conftest import REPOSITORY, generate_rows, write_csv
 
 CASES = Path(__file__).parents[1] / "cases"
 COLUMNS = Wishes(("text",), ("label",))
@@ -51,14 +50,11 @@ def test_a_workspace_is_whole(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "# Everything a run depends on" in (folder / "params.yaml").read_text(encoding="utf-8")
     monkeypatch.chdir(folder)
     assert list(local_fingerprint(params.ingest)) == ["data.data"]
-    graph = Graph(folder)
+    graph = Graph(folder, params)
     assert graph.order[0] == "ingest"
     assert graph.stale() == graph.order
-    check_code_file(folder)
-    stages = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert {"code.yaml": ["potstill", "tree"]} in stages["teacher"]["params"]
-    listed = [dep for stage in stages.values() for dep in stage.get("deps", [])]
-    assert {dep.split("/")[0] for dep in listed} == {"data"}
+    check_code_file(folder, "teacher", Code().modules("teacher"))
+    assert (folder / "dvc.yaml").read_bytes() == (REPOSITORY / "dvc.yaml").read_bytes()
     assert json.loads((folder / "data/accepted.json").read_text(encoding="utf-8")) == {}
     status = subprocess.run(["git", "status", "--short"], cwd=folder, capture_output=True, text=True, check=True)
     assert "params.yaml" in status.stdout
@@ -71,7 +67,7 @@ def test_inside_another_repository(data: Path, tmp_path: Path, tiny_base: Path) 
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     create(Path("inner"), data, COLUMNS, str(tiny_base))
     assert not (tmp_path / "inner" / ".git").exists()
-    assert Graph(tmp_path / "inner").order
+    assert Graph(tmp_path / "inner", load_params(tmp_path / "inner/params.yaml")).order
 
 
 def test_a_pair_of_columns_and_integer_labels(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from potstill.evaluation.proof import Seed, read_seeds
 from potstill.models.loading import load_classifier
 from potstill.training.predict import predict_logits
 from tasks import control, finetune
+from tasks.identity import sections_of
 from tasks.learning import open_split
 from tasks.stage import WORK, Stage, load_stage
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
@@ -130,4 +131,5 @@ def test_it_depends_on_all_that_it_runs_again() -> None:
     seeded = [stages[name] for name in ("distill", "finetune", "control")]
     made = {out for stage in seeded for out in stage["outs"]}
     assert {dep for stage in seeded for dep in stage["deps"]} - made <= set(stages["proof"]["deps"])
-    assert {section for stage in seeded for section in stage["params"]} <= set(stages["proof"]["params"])
+    sections = {section for stage in seeded for section in sections_of(stage)}
+    assert sections <= set(sections_of(stages["proof"]))

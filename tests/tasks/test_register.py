@@ -9,9 +9,9 @@ from potstill.config import Params
 from potstill.errors import ChecksumError
 from potstill.registry import promotion, tracking
 from potstill.registry.promotion import CHALLENGER, Registry
+from tasks.identity import ROOT
 from tasks.promote import promote
 from tasks.register import data_hashes, settled, settled_sum
-from tasks.stage import CODE
 from tests.registries import BENTO_TAG, register_candidate
 
 
@@ -81,8 +81,8 @@ def test_an_edit_of_anything_that_goes_into_the_bento_unsettles_its_champion(
     default_params: Params, candidate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
     code = tmp_path / "code"
-    shutil.copytree(CODE / "potstill", code / "potstill", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr("tasks.package.CODE", code)
+    shutil.copytree(ROOT / "potstill", code / "potstill", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("tasks.package.ROOT", code)
     before = settled_sum(default_params, candidate)
     (code / "potstill/training/loop.py").write_text("edited", encoding="utf-8")  # does not go in
     assert settled_sum(default_params, candidate) == before

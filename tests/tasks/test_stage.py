@@ -14,7 +14,7 @@ import pytest
 from potstill.artifacts import read_json, verify
 from potstill.processes import hold
 from potstill.registry import tracking
-from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK, Stage
+from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK
 from tests.flows.conftest import Ended, ended, until
 from tests.registries import PROJECT, new_store
 
@@ -155,32 +155,6 @@ def test_what_is_edited_in_mid_run_makes_no_out_and_is_named(workspace: Path, mo
     """DVC records a dep's hash after the command, so the edit would be locked to outs it did not make."""
     end = run(workspace, mode, **recorded(workspace))
     assert_failed(workspace, end, 10, f"toy: {named} changed while toy ran, so its outs were removed; run again")
-
-
-def test_an_edit_of_code_that_the_stage_does_not_import_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "potstill").mkdir()
-    for name in ("used", "other"):
-        (tmp_path / f"potstill/{name}.py").write_text("x = 1\n", encoding="utf-8")
-    monkeypatch.setattr("tasks.stage.CODE", tmp_path)
-
-    def identity() -> tuple[object, str]:
-        stage = Stage("toy", {}, {}, {}, code=("potstill/used.py",))
-        return stage.code_sums(), stage.key
-
-    before = identity()
-    (tmp_path / "potstill/other.py").write_text("x = 2\n", encoding="utf-8")
-    assert identity() == before
-    (tmp_path / "potstill/used.py").write_text("x = 2\n", encoding="utf-8")
-    assert all(new != old for new, old in zip(identity(), before, strict=True))
-
-
-def test_a_workspace_without_the_code_asks_the_installed_graph_for_a_stages_modules() -> None:
-    sums = Stage("prepare", {}, {}, {}).code_sums()
-    assert sums["tasks/prepare.py"] is not None
-    assert sums["potstill/data/splitting.py"] is not None
-    assert "potstill/training/loop.py" not in sums
 
 
 def test_a_missing_dep_and_a_wrong_param_end_it_before_any_work(workspace: Path) -> None:
