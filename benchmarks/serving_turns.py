@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
-from potstill.processes import free_port, start, stop
-from potstill.serving.runtime import Student, Text
+from potstill.compute.processes import free_port, start, stop
+from potstill.inference.runtime import Student, Text
 from tasks.smoke import is_ready
 
 HERE = Path(__file__).resolve().parent

@@ -26,7 +26,7 @@ from results import machine, replace_section, today, versions  # noqa: E402
 
 from potstill.artifacts import whole_folder  # noqa: E402
 from potstill.config import Signals  # noqa: E402
-from potstill.data.batches import TokenDataset, shuffled_batches  # noqa: E402
+from potstill.data.tokens.batches import TokenDataset, shuffled_batches  # noqa: E402
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,7 +72,7 @@ def make_teacher(folder: Path) -> None:
 
 def tokens(folder: Path, rows: int) -> dict[str, float]:
     """Write the generated texts' token ids as the tokenize stage does."""
-    from potstill.data.tokenization import load_tokenizer, write_tokens
+    from potstill.data.tokens.tokenization import load_tokenizer, write_tokens
 
     counts = write_tokens(_table(rows), load_tokenizer(folder / "teacher", 32), folder / "rows.arrow")
     return {"tokens": counts.tokens}
@@ -90,8 +90,8 @@ def write(folder: Path, rows: int) -> dict[str, float]:
     """Extract and write a store."""
     import torch
 
-    from potstill.distillation.signals import extract, teacher_identity, write_store
-    from potstill.distillation.teachers import LiveTeacher
+    from potstill.distillation.teachers.providers import LiveTeacher
+    from potstill.distillation.teachers.signal_store import extract, teacher_identity, write_store
     from potstill.models.loading import load_classifier
 
     teacher = LiveTeacher(load_classifier(folder / "teacher"), torch.device("cpu"))
@@ -108,8 +108,8 @@ def write(folder: Path, rows: int) -> dict[str, float]:
 
 def read(folder: Path, rows: int) -> dict[str, float]:
     """Open the store (verify it, join it to the rows) and read an epoch of shuffled batches."""
-    from potstill.distillation.outputs import Needs
-    from potstill.distillation.signals import StoredSignals
+    from potstill.distillation.teachers.outputs import Needs
+    from potstill.distillation.teachers.signal_store import StoredSignals
 
     before, clock = _peak(), _Clock()
     dataset = TokenDataset.open(folder / "rows.arrow", 0)

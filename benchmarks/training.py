@@ -201,7 +201,7 @@ def choose_precision() -> tuple[Any, str]:
     """What `auto` takes here, and why; measured anew, so that no workspace is written to."""
     from training_peers import CPU, Workspace
 
-    from potstill.training.precision import choose_precision as choose
+    from potstill.compute.precision import choose_precision as choose
 
     config = Workspace().teacher.config
     with tempfile.TemporaryDirectory() as scratch:

@@ -29,19 +29,19 @@ import torch  # noqa: E402
 from matrices import matrix_rate, model_shapes, step_flops  # noqa: E402
 
 from potstill.artifacts import read_json  # noqa: E402
+from potstill.compute.distributed import here  # noqa: E402
+from potstill.compute.precision import Precision  # noqa: E402
 from potstill.config import Params, Training, load_params  # noqa: E402
-from potstill.data.batches import Ints, TokenDataset, shuffled_batches  # noqa: E402
-from potstill.distillation.composition import Blend, Distillation  # noqa: E402
-from potstill.distillation.signals import StoredSignals, extract  # noqa: E402
-from potstill.distillation.teachers import LiveTeacher  # noqa: E402
-from potstill.evaluation.metrics import accuracy  # noqa: E402
+from potstill.data.tokens.batches import Ints, TokenDataset, shuffled_batches  # noqa: E402
+from potstill.distillation.objective.composition import Blend, Distillation  # noqa: E402
+from potstill.distillation.teachers.predict import model_inputs, predict_logits  # noqa: E402
+from potstill.distillation.teachers.providers import LiveTeacher  # noqa: E402
+from potstill.distillation.teachers.signal_store import StoredSignals, extract  # noqa: E402
 from potstill.models.loading import load_classifier  # noqa: E402
-from potstill.models.student import student_from_layers  # noqa: E402
-from potstill.training.distributed import here  # noqa: E402
+from potstill.models.students.student import student_from_layers  # noqa: E402
+from potstill.scores.metrics import accuracy  # noqa: E402
 from potstill.training.hotpath import keep_freed_memory, training_attention  # noqa: E402
 from potstill.training.loop import Setting, _groups, _Run, train  # noqa: E402
-from potstill.training.precision import Precision  # noqa: E402
-from potstill.training.predict import model_inputs, predict_logits  # noqa: E402
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

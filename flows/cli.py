@@ -31,7 +31,7 @@ def main() -> None:
             print("potstill: interrupted; run again to go on where it stopped", file=sys.stderr)
         raise
     except PotstillError as error:
-        from flows.errors import StageError
+        from flows.engine.flow_errors import StageError
 
         # A stage has said its sentence itself.
         _end("" if isinstance(error, StageError) else str(error), error.exit_code)
@@ -76,7 +76,7 @@ def run(
     ] = None,
 ) -> None:
     """Run what is not current, from the data to the promoted, packaged champion."""
-    from flows.running import execute
+    from flows.commands.run_workspace import execute
 
     execute(Path.cwd(), params, set_ or [])
 
@@ -94,7 +94,7 @@ def search(
     ] = None,
 ) -> None:
     """Try students of many kinds on the teacher's signals, and show what accuracy costs."""
-    from flows.searching import execute
+    from flows.commands.search_students import execute
 
     execute(Path.cwd(), params, set_ or [], cheapest=cheapest)
 
@@ -102,7 +102,7 @@ def search(
 @app.command()
 def status(json_: Annotated[bool, typer.Option("--json", help="Print plain JSON.")] = False) -> None:
     """Show which stages are current, and the versions in the registry."""
-    from flows.status import show
+    from flows.commands.show_status import show
 
     show(Path.cwd(), as_json=json_)
 
@@ -116,7 +116,7 @@ def probe(
     rows: Annotated[int, typer.Option(min=1, help="Training rows for each choice.")] = 8000,
 ) -> None:
     """Try choices of a student's layers in short runs on the cached signals; change nothing."""
-    from flows.probing import show
+    from flows.commands.probe_layers import show
 
     show(Path.cwd(), layers or [], rows)
 
@@ -137,11 +137,11 @@ def serve(
     if follow:
         if tag is not None:
             raise typer.BadParameter("a fixed tag cannot be followed; leave out --tag or --follow")
-        from flows.following import follow as serve_following
+        from flows.commands.follow_champion import follow as serve_following
 
         serve_following(Path.cwd(), host, port, every)
         return
-    from flows.serving import serve
+    from flows.commands.serve_champion import serve
 
     serve(Path.cwd(), tag, host, port)
 
@@ -154,7 +154,7 @@ def drift(
     retrain: Annotated[bool, typer.Option("--retrain", help="Where it drifts, run the pipeline.")] = False,
 ) -> None:
     """Judge whether what the champion's service reads is still like the test texts; exit code 54 if not."""
-    from flows.watching import drift
+    from flows.commands.judge_answers import drift
 
     drift(Path.cwd(), folder, retrain=retrain)
 
@@ -167,7 +167,7 @@ def feedback(
     ] = None,
 ) -> None:
     """Measure how right the champion's service was, by labels that arrived later."""
-    from flows.watching import feedback
+    from flows.commands.judge_answers import feedback
 
     feedback(Path.cwd(), file, folder)
 
@@ -220,8 +220,8 @@ def init(
     ] = None,
 ) -> None:
     """Make a workspace for data of your own: what is not said is read from the data, and shown."""
-    from flows.workspace import create
-    from potstill.data.proposal import Wishes
+    from flows.commands.create_workspace import create
+    from potstill.data.proposals.proposal import Wishes
 
     separator = None if sep is None else sep.replace("\\t", "\t")
     names = [tuple(value.split(",")) if value else () for value in (text, label, labels)]
@@ -233,7 +233,7 @@ def inspect(
     model: Annotated[str, typer.Argument(help="Folder of a model, or a hub id with its commit: id@commit.")],
 ) -> None:
     """Show what a model is, and whether it can be a teacher."""
-    from flows.inspecting import show
+    from flows.commands.inspect_model import show
 
     show(model)
 
@@ -241,7 +241,7 @@ def inspect(
 @app.command()
 def doctor() -> None:
     """Check this machine and workspace; say what to do where something is missing."""
-    from flows.doctor import examine
+    from flows.commands.check_machine import examine
 
     raise typer.Exit(0 if examine(Path.cwd()) else 60)
 
@@ -249,7 +249,7 @@ def doctor() -> None:
 @app.command()
 def schedule() -> None:
     """Run on the schedule of params.yaml for as long as this command runs."""
-    from flows.scheduling import serve_schedule
+    from flows.commands.schedule_runs import serve_schedule
 
     serve_schedule(Path.cwd())
 
@@ -257,7 +257,7 @@ def schedule() -> None:
 @app.command()
 def approve(version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")]) -> None:
     """Make a version that passed its gates the champion."""
-    from flows.deciding import approve
+    from flows.commands.decide_versions import approve
 
     print(approve(Path.cwd(), version))
 
@@ -268,7 +268,7 @@ def veto(
     reason: Annotated[str, typer.Option(help="Why; kept with the version.")],
 ) -> None:
     """Refuse a version for good; if it is the champion, an older one takes its place."""
-    from flows.deciding import veto
+    from flows.commands.decide_versions import veto
 
     print(veto(Path.cwd(), version, reason))
 
@@ -279,7 +279,7 @@ def rollback(
     version: Annotated[str | None, typer.Argument(help="Number or alias; the champion before by default.")] = None,
 ) -> None:
     """Return to an older version; what came after it stays back until somebody approves it."""
-    from flows.deciding import roll_back
+    from flows.commands.decide_versions import roll_back
 
     print(roll_back(Path.cwd(), version, reason))
 
@@ -287,7 +287,7 @@ def rollback(
 @app.command()
 def freeze(reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")]) -> None:
     """Let no version become champion by itself, until `potstill unfreeze`."""
-    from flows.deciding import freeze
+    from flows.commands.decide_versions import freeze
 
     print(freeze(Path.cwd(), reason))
 
@@ -295,7 +295,7 @@ def freeze(reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")]
 @app.command()
 def unfreeze(reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")] = "") -> None:
     """Let candidates that pass become champion by themselves again."""
-    from flows.deciding import unfreeze
+    from flows.commands.decide_versions import unfreeze
 
     print(unfreeze(Path.cwd(), reason))
 
@@ -303,7 +303,7 @@ def unfreeze(reason: Annotated[str, typer.Option(help="Why; kept in the ledger."
 @app.command()
 def history(lines: Annotated[int, typer.Option(min=1, help="How many of the newest lines.")] = 20) -> None:
     """Show the registry's ledger: what was registered, promoted and decided, when and by whom."""
-    from flows.deciding import history
+    from flows.commands.decide_versions import history
 
     print(history(Path.cwd(), lines))
 
@@ -313,7 +313,7 @@ def fetch(
     version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")] = "champion",
 ) -> None:
     """Bring a version's Bento here from the registry; register and promote nothing."""
-    from flows.deciding import fetch
+    from flows.commands.decide_versions import fetch
 
     print(fetch(Path.cwd(), version))
 
@@ -321,7 +321,7 @@ def fetch(
 @app.command()
 def accept() -> None:
     """Take the present data's profile as the one that later data is compared with."""
-    from flows.status import accept_data
+    from flows.commands.show_status import accept_data
 
     print(accept_data(Path.cwd()))
 

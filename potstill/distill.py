@@ -15,22 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.config import OF_PLACES, Distill, TaskKind, parse_distill
-from potstill.data.alignment import IGNORED
-from potstill.data.batches import SPAN, Labels, TokenDataset, labelled
-from potstill.data.given import GivenRows, Label, Text, backend_of, by_all_labels, by_tag_set, given_rows, listed
+from potstill.data.tokens.batches import SPAN, Labels, TokenDataset, labelled
+from potstill.data.tokens.given import GivenRows, Label, Text, backend_of, by_all_labels, by_tag_set, given_rows, listed
+from potstill.data.tokens.offsets import IGNORED
 from potstill.errors import LabelCountError, ModelError, SequenceLengthError
-from potstill.evaluation.scoring import SCORINGS, best_tokens
-from potstill.models.heads import HEADS, task_of
-from potstill.models.members import Weight, shares_by_label
+from potstill.pretrained.heads import HEADS, task_of
+from potstill.pretrained.members import Weight, shares_by_label
 from potstill.progress import say
+from potstill.scores.scoring import SCORINGS, best_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from potstill.distillation.objective import Objective
+    from potstill.compute.precision import Precision
+    from potstill.distillation.objective.gold_labels import Objective
     from potstill.evaluation.teaching import Verdict
-    from potstill.models.checkpoint import Checkpoint
-    from potstill.training.precision import Precision
+    from potstill.models.students.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class _Student:
         import torch
 
         from potstill.distillation.pruning import pruned
-        from potstill.models.kinds import start_student
+        from potstill.models.students.kinds import start_student
 
         parent = parent.cpu() if self.checkpoint is None else self.checkpoint.model
         with torch.random.fork_rng(devices=[]):
@@ -204,9 +204,9 @@ def _teacher(
     teacher: Path | str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The fine-tuned model and its tokenizer, read from the folder where they are not given."""
-    from potstill.models.families import family_of
-    from potstill.models.inspection import check_tokens, inspect_model, load_words
     from potstill.models.loading import load_classifier
+    from potstill.pretrained.families import family_of
+    from potstill.pretrained.inspection import check_tokens, inspect_model, load_words
 
     if not isinstance(teacher, (str, Path)):
         if tokenizer is None:
@@ -248,7 +248,7 @@ def _with_all_labels(
 
 def _orders(models: Sequence[PreTrainedModel]) -> list[list[int]]:
     """For each class of the first teacher its index in each of them."""
-    from potstill.models.labels import match_labels
+    from potstill.pretrained.output_names import match_labels
 
     names = [[str(name) for _, name in sorted(model.config.id2label.items())] for model in models]
     wheres = [model.config.name_or_path or "memory" for model in models]
@@ -283,7 +283,7 @@ def _vocabulary(words: PreTrainedTokenizerBase) -> dict[str, int]:
 
 
 def _check_length(model: PreTrainedModel, max_length: int, whose: str = "teacher") -> None:
-    from potstill.models.families import positions_of
+    from potstill.pretrained.families import positions_of
 
     positions = positions_of(model.config.to_dict())
     if max_length < 3 or (positions is not None and max_length > positions):
@@ -294,7 +294,7 @@ def _checkpoint(
     settings: Mapping[str, Any], teacher: PreTrainedModel, max_length: int, seed: int
 ) -> tuple[Checkpoint | None, Mapping[str, Any]]:
     """The checkpoint that `student` names, and the settings as params have them: without its path."""
-    from potstill.models.checkpoint import Checkpoint
+    from potstill.models.students.checkpoint import Checkpoint
 
     student = settings.get("student")
     if not isinstance(student, Mapping) or student.get("kind") != "checkpoint":
@@ -313,8 +313,8 @@ def _params(
     model: PreTrainedModel, layers: Sequence[int] | None, settings: Mapping[str, Any], checkpoint: Checkpoint | None
 ) -> Distill:
     """The `distill` section that these settings make."""
-    from potstill.models.families import layers_of
-    from potstill.models.student import check_layers, check_plan
+    from potstill.models.students.student import check_layers, check_plan
+    from potstill.pretrained.families import layers_of
 
     available = len(layers_of(model if checkpoint is None else checkpoint.model))
     chosen = list(range(0, available, 1 if checkpoint is not None else 2) if layers is None else layers)
@@ -355,15 +355,16 @@ def _check_answers(teacher: PreTrainedModel, verdict: Verdict | None) -> None:
 def _distilled(
     teachers: Sequence[_Teacher], made: _Student, seed: int, device: str, precision: str, work: Path
 ) -> Distilled:
-    from potstill.distillation.composition import Blend, Distillation
-    from potstill.distillation.ensembles import average, ordered, side_by_side
-    from potstill.distillation.places import across, places_of
-    from potstill.distillation.signals import StoredSignals
+    from potstill.compute.precision import choose_device, choose_precision, product_size
+    from potstill.distillation.objective.composition import Blend, Distillation
+    from potstill.distillation.teachers.ensembles import average
+    from potstill.distillation.teachers.mean_answers import ordered, side_by_side
+    from potstill.distillation.teachers.position_mapping import across, places_of
+    from potstill.distillation.teachers.predict import predict_logits, predict_signals
+    from potstill.distillation.teachers.signal_store import StoredSignals
     from potstill.evaluation.teaching import judge
     from potstill.training.assistants import Teaching, through_assistants
     from potstill.training.loop import Setting
-    from potstill.training.precision import choose_device, choose_precision, product_size
-    from potstill.training.predict import predict_logits, predict_signals
     from potstill.training.together import objective_for, train_students
 
     first, weights, params = teachers[0], [one.weight for one in teachers], made.params
@@ -403,10 +404,11 @@ def _distilled(
 
 def _answers_on_dev(teachers: Sequence[_Teacher], own: GivenRows | None, precision: Precision) -> npt.NDArray[Any]:
     """The teachers' answers to dev, together; where they are places in a text, in the student's own tokens."""
-    from potstill.distillation.ensembles import average, ordered, pooled, side_by_side
-    from potstill.distillation.places import across, answers_across, places_of
-    from potstill.distillation.signals import StoredSignals
-    from potstill.training.predict import predict_logits, predict_signals
+    from potstill.distillation.teachers.ensembles import average
+    from potstill.distillation.teachers.mean_answers import ordered, pooled, side_by_side
+    from potstill.distillation.teachers.position_mapping import across, answers_across, places_of
+    from potstill.distillation.teachers.predict import predict_logits, predict_signals
+    from potstill.distillation.teachers.signal_store import StoredSignals
 
     first, weights = teachers[0], [one.weight for one in teachers]
     task, dev = task_of(first.model), first.given.dev

@@ -30,8 +30,8 @@ QUIET = {
 def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
     """Switch every telemetry off and keep the hub's client offline, in this process and its children.
 
-    What params name of the hub is fetched by a process of its own, which is online (`potstill.data.hub`). Idempotent.
-    What a user has set already for the quieting variables stays; the opt-outs are always set.
+    What params name of the hub is fetched by a process of its own, which is online (`potstill.data.fetching.hub`).
+    Idempotent. What a user has set already for the quieting variables stays; the opt-outs are always set.
     """
     environment.update(NO_TELEMETRY)
     for name, value in QUIET.items():

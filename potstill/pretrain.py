@@ -97,8 +97,8 @@ def distill_general(
     import torch
 
     from potstill.data.corpus import token_rows
-    from potstill.data.tokenization import check_length, load_tokenizer
-    from potstill.training.general import load_base, prepare_general
+    from potstill.data.tokens.tokenization import check_length, load_tokenizer
+    from potstill.training.general_distillation import load_base, prepare_general
 
     _check_texts(texts)
     folder = Path(encoder)
@@ -129,8 +129,8 @@ def _check_texts(texts: Sequence[str]) -> None:
 def _setting(
     name: str, params: Training, model: PreTrainedModel, seed: int, device: str, precision: str, work: Path
 ) -> Setting:
+    from potstill.compute.precision import choose_device, choose_precision, product_size
     from potstill.training.loop import Setting
-    from potstill.training.precision import choose_device, choose_precision, product_size
 
     where = choose_device(device)
     chosen, _ = choose_precision(precision, where, *product_size(model.config), work / "precision.json")
@@ -138,6 +138,6 @@ def _setting(
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    from potstill.models.inspection import load_words
+    from potstill.pretrained.inspection import load_words
 
     return load_words(folder)

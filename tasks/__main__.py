@@ -5,8 +5,8 @@ from __future__ import annotations
 import runpy
 import sys
 
-from potstill.processes import die_with_parent
-from potstill.standby import hand_over
+from potstill.compute.processes import die_with_parent
+from potstill.compute.standby import hand_over
 
 
 def main(name: str) -> None:

@@ -18,14 +18,14 @@ import torch
 
 from potstill.artifacts import read_json, verify, whole_folder, write_json, write_manifest
 from potstill.config import Control
-from potstill.distillation.objective import Supervised
+from potstill.distillation.objective.gold_labels import Supervised
+from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError
-from potstill.evaluation.calibration import calibrated
 from potstill.evaluation.naming import MODELS
 from potstill.models.loading import load_classifier
 from potstill.progress import say
+from potstill.scores.calibration import calibrated
 from potstill.training.loop import Outcome, train
-from potstill.training.predict import predict_logits
 from tasks.learning import (
     dev_score,
     open_split,

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config import OF_PLACES, Distill
-from potstill.data.batches import TokenDataset, labelled
-from potstill.distillation.columns import described
-from potstill.distillation.composition import Blend, Distillation
-from potstill.distillation.objective import Objective
-from potstill.distillation.places import Places, across, places_of
-from potstill.distillation.supervision import HEAD_LOSSES
-from potstill.models.heads import task_of
+from potstill.data.tokens.batches import TokenDataset, labelled
+from potstill.distillation.objective.composition import Blend, Distillation
+from potstill.distillation.objective.gold_labels import Objective
+from potstill.distillation.objective.supervision import HEAD_LOSSES
+from potstill.distillation.teachers.position_mapping import Places, across, places_of
+from potstill.distillation.teachers.signal_arrays import described
 from potstill.models.loading import load_classifier
-from potstill.models.student import check_plan
+from potstill.models.students.student import check_plan
+from potstill.pretrained.heads import task_of
 from potstill.progress import say
 from potstill.training.assistants import Teaching, through_assistants
 from potstill.training.loop import Outcome

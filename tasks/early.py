@@ -8,10 +8,10 @@ from typing import Any
 
 from potstill.artifacts import read_json
 from potstill.config import FileSource, Params
-from potstill.data.tokenization import STUDENT
-from potstill.export.size import check_file_size, student_shape
-from potstill.models.families import FAMILIES
-from potstill.models.student import check_available
+from potstill.data.tokens.tokenization import STUDENT
+from potstill.models.students.student import check_available
+from potstill.onnx_export.size import check_file_size, student_shape
+from potstill.pretrained.families import FAMILIES
 
 # Stage -> the folder in which it puts the teacher, the later stage first.
 _TEACHERS = {"pretrain": Path("data/base"), "ingest": Path("data/given")}

@@ -14,44 +14,44 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest, write_text
+from potstill.compute.precision import choose_device
 from potstill.config import SPLITS, Evaluate, TaskKind
-from potstill.data.alignment import IGNORED, flat_labels
-from potstill.data.batches import TokenDataset, label_column
-from potstill.data.tags import types_named
-from potstill.data.tokenization import load_tokenizer
+from potstill.data.tokens.batches import TokenDataset, label_column
+from potstill.data.tokens.offsets import IGNORED, flat_labels
+from potstill.data.tokens.tokenization import load_tokenizer
+from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError
 from potstill.evaluation.baseline import TASKS as BASELINE_TASKS
 from potstill.evaluation.baseline import Baseline, fit_baseline
 from potstill.evaluation.contenders import served_student, teacher_pipeline
-from potstill.evaluation.figures import Figures, confusions, label_bars
 from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.marks import GoldAnswers, GoldTags
-from potstill.evaluation.metrics import Labels, confusion_matrix, require_finite
 from potstill.evaluation.naming import BASELINE, MODELS, SHIPPED, TITLES
 from potstill.evaluation.notes import notes
-from potstill.evaluation.plots import (
+from potstill.evaluation.pages.figures import Figures, confusions, label_bars
+from potstill.evaluation.pages.plots import (
     MOST_NAMES,
     accuracy_against,
     answers_against_gold,
     confusion_maps,
     reliability_diagrams,
 )
-from potstill.evaluation.proof import Seed, flatten, prove, read_seeds
+from potstill.evaluation.pages.report import differing_marks, disagreements, render_report
+from potstill.evaluation.pages.verdict_page import with_verdict
 from potstill.evaluation.reference import reference_profile
-from potstill.evaluation.report import differing_marks, disagreements, render_report
-from potstill.evaluation.scoring import scoring_of
-from potstill.evaluation.several import label_f1
 from potstill.evaluation.summary import Answers, Gold, compare, score
+from potstill.evaluation.teacher_gain import Seed, flatten, prove, read_seeds
 from potstill.evaluation.texts import read_texts, readable
 from potstill.evaluation.truncation import cut_rows, truncation
-from potstill.evaluation.verdict_page import with_verdict
+from potstill.inference.profile import answer_all
+from potstill.inference.runtime import ModelCard, Prediction, Student, Text, logits_of, read_card
+from potstill.labels.tags import types_named
 from potstill.models.loading import load_classifier
 from potstill.progress import Bar, progress, say
-from potstill.serving.profile import answer_all
-from potstill.serving.runtime import ModelCard, Prediction, Student, Text, logits_of, read_card
-from potstill.training.precision import choose_device
-from potstill.training.predict import predict_logits
+from potstill.scores.metrics import Labels, confusion_matrix, require_finite
+from potstill.scores.scoring import scoring_of
+from potstill.scores.several import label_f1
 from tasks.learning import open_split, teacher_logits, teacher_members, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
 from tasks.views import teachers_view

@@ -9,17 +9,17 @@ import numpy as np
 
 from potstill.artifacts import whole_folder, write_json, write_manifest
 from potstill.config import OF_PLACES, Export
-from potstill.data.batches import TokenDataset
-from potstill.data.tokenization import write_served_tokenizer
+from potstill.data.tokens.batches import TokenDataset
+from potstill.data.tokens.tokenization import write_served_tokenizer
+from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ParityError
-from potstill.evaluation.calibration import calibrated
-from potstill.evaluation.scoring import Scoring
-from potstill.export.onnx_model import export_onnx, gives_embedding, input_names
-from potstill.export.parity import Logits, Parity, compare, flat, onnx_logits
-from potstill.export.quantize import most_sensitive, quantize_int8
+from potstill.inference.runtime import KINDS, TOKENIZER
 from potstill.models.loading import load_classifier
-from potstill.serving.runtime import KINDS, TOKENIZER
-from potstill.training.predict import predict_logits
+from potstill.onnx_export.logit_parity import Logits, Parity, compare, flat, onnx_logits
+from potstill.onnx_export.onnx_model import export_onnx, gives_embedding, input_names
+from potstill.onnx_export.quantize import most_sensitive, quantize_int8
+from potstill.scores.calibration import calibrated
+from potstill.scores.scoring import Scoring
 from tasks.learning import factorize_embeddings, open_split, scoring_of, task_kind, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
 

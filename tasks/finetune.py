@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from potstill.artifacts import MANIFEST, read_json, whole_folder, write_manifest, write_text
 from potstill.config import Finetune
-from potstill.distillation.objective import Supervised
-from potstill.models.heads import task_of
+from potstill.distillation.objective.gold_labels import Supervised
 from potstill.models.loading import load_classifier
+from potstill.pretrained.heads import task_of
 from potstill.training.loop import train
 from tasks.learning import (
     dev_score,

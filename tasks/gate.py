@@ -15,13 +15,13 @@ from potstill.config import Params
 from potstill.errors import PotstillError
 from potstill.evaluation.gates import Check, Verdict, failed, judge, proof_in_words
 from potstill.evaluation.gold import read_gold, student_logits
-from potstill.evaluation.metrics import require_finite
-from potstill.evaluation.scoring import SCORINGS
+from potstill.evaluation.pages.verdict_page import with_verdict
 from potstill.evaluation.summary import Answers, score_value
-from potstill.evaluation.verdict_page import with_verdict
+from potstill.scores.metrics import require_finite
+from potstill.scores.scoring import SCORINGS
 
 if TYPE_CHECKING:
-    from potstill.serving.runtime import ModelCard, Student
+    from potstill.inference.runtime import ModelCard, Student
 
 METRICS = Path("reports/metrics.json")
 VERDICT = Path("reports/gate.json")
@@ -101,7 +101,7 @@ def _manifest_sum(folder: Path) -> str:
 
 def _rescore(champion: Path, workspace: Path) -> dict[str, Any]:
     """The champion's score on the candidate's test split by name, or the `problem` that keeps it from being known."""
-    from potstill.serving.runtime import Student, read_card
+    from potstill.inference.runtime import Student, read_card
 
     try:
         ours, student = read_card(workspace / "data/serving"), Student(champion)

@@ -20,11 +20,11 @@ def run(stage: Stage) -> Result:
 def _distilled(stage: Stage, params: General) -> Result:
     import torch
 
-    from potstill.data.batches import TokenDataset
     from potstill.data.corpus import LEARNED
+    from potstill.data.tokens.batches import TokenDataset
     from potstill.models.loading import save_model
     from potstill.progress import say
-    from potstill.training.general import load_base, prepare_general
+    from potstill.training.general_distillation import load_base, prepare_general
     from tasks.learning import open_split, prepare_setting, tokenizer_folder
 
     torch.manual_seed(stage.project.seed)

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from potstill.artifacts import read_json
+from potstill.compute.precision import Precision, choose_device, choose_precision, product_size
 from potstill.config import TaskKind, Training
-from potstill.data.batches import TokenDataset
-from potstill.data.tokenization import STUDENT
-from potstill.distillation.ensembles import Floats, average, pooled
-from potstill.distillation.signals import StoredSignals
-from potstill.distillation.teachers import Source
-from potstill.evaluation.metrics import require_finite
-from potstill.evaluation.scoring import SCORINGS, Scoring
-from potstill.models.factorized import factorize, has_rank
+from potstill.data.tokens.batches import TokenDataset
+from potstill.data.tokens.tokenization import STUDENT
+from potstill.distillation.teachers.ensembles import average
+from potstill.distillation.teachers.mean_answers import Floats, pooled
+from potstill.distillation.teachers.predict import predict_logits
+from potstill.distillation.teachers.providers import Source
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.models.loading import load_classifier
-from potstill.models.members import Member, read_members
+from potstill.models.students.factorized import factorize, has_rank
+from potstill.pretrained.members import Member, read_members
 from potstill.progress import say
+from potstill.scores.metrics import require_finite
+from potstill.scores.scoring import SCORINGS, Scoring
 from potstill.training.loop import Outcome, Setting
-from potstill.training.precision import Precision, choose_device, choose_precision, product_size
-from potstill.training.predict import predict_logits
 from potstill.training.selection import Score
 from tasks.stage import WORK, Result, Stage
 

@@ -13,15 +13,15 @@ from potstill.evaluation.contenders import teacher_pipeline
 from potstill.evaluation.gates import Verdict, judge
 from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.latency import Speed, measure_side_by_side
-from potstill.evaluation.metrics import require_finite
 from potstill.evaluation.naming import SHIPPED
-from potstill.evaluation.scoring import SCORINGS
 from potstill.evaluation.summary import Answers, Gold, likeness, score, score_value
+from potstill.inference.profile import answer_all
+from potstill.inference.runtime import MODEL, ModelCard, Student, Text
 from potstill.models.loading import load_classifier
-from potstill.search.pareto import Point
-from potstill.search.space import Choice
-from potstill.serving.profile import answer_all
-from potstill.serving.runtime import MODEL, ModelCard, Student, Text
+from potstill.scores.metrics import require_finite
+from potstill.scores.scoring import SCORINGS
+from potstill.studies.pareto import Point
+from potstill.studies.space import Choice
 from tasks.learning import task_kind, teacher_logits, teacher_members
 from tasks.stage import Stage, load_stage
 from tasks.views import teachers_view

@@ -14,9 +14,9 @@ from random import Random
 from potstill import environment
 from potstill.config import Params, load_params
 from potstill.errors import PotstillError
+from potstill.inference.runtime import read_card
 from potstill.progress import say
 from potstill.serving.release import SERVING
-from potstill.serving.runtime import read_card
 from tasks.smoke import Golden, ask, compare, golden_texts, served
 from tasks.stage import WORK
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pyarrow.parquet as pq
 
 from potstill.artifacts import sha256_file, whole_folder, write_json, write_manifest
-from potstill.config import SPLITS, Prepare
-from potstill.data.preparation import prepare
+from potstill.config import GENERATOR, SPLITS, Prepare
+from potstill.data.preparation import Replace, prepare
 from potstill.data.reading import reading_notes
 from potstill.progress import say
 from tasks.stage import Result, Stage, main
@@ -15,8 +17,10 @@ from tasks.stage import Result, Stage, main
 def run(stage: Stage) -> Result:
     """Prepare and write the splits, their labels and the report."""
     out = stage.outs["prepared"]
-    task = stage.params(Prepare).task
-    prepared = prepare(stage.deps["raw"], stage.params(Prepare), device=stage.project.device)
+    params = stage.params(Prepare)
+    task = params.task
+    replacements = params.augment is not None and params.augment.replacements
+    prepared = prepare(stage.deps["raw"], params, replace=_replace(stage) if replacements else None)
     with whole_folder(out) as folder:
         for split in SPLITS:
             pq.write_table(prepared.table(split), folder / f"{split}.parquet", compression="zstd")
@@ -41,6 +45,13 @@ def run(stage: Stage) -> Result:
             for split, count in rows.items()
         },
     )
+
+
+def _replace(stage: Stage) -> Replace:
+    """Words replaced by the guesses of the model that `ingest` brought."""
+    from potstill.models.word_replacement import replace_words
+
+    return partial(replace_words, folder=stage.deps["raw"] / GENERATOR, device=stage.project.device)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_manifest
 from potstill.config import Pretrain
-from potstill.data.tokenization import STUDENT
-from potstill.models.members import MEMBERS
+from potstill.data.tokens.tokenization import STUDENT
+from potstill.pretrained.members import MEMBERS
 from tasks.stage import Result, Stage, main
 
 

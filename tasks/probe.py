@@ -16,16 +16,16 @@ import numpy as np
 
 from potstill.artifacts import verify
 from potstill.config import OF_PLACES, Distill, Params
-from potstill.data.batches import TokenDataset
-from potstill.distillation.composition import Blend, Distillation
-from potstill.distillation.probing import Probed, candidate_layers
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.objective.composition import Blend, Distillation
+from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError, ModelError
-from potstill.evaluation.scoring import SCORINGS
 from potstill.evaluation.summary import Answers, likeness
-from potstill.models.families import layers_of
 from potstill.models.loading import load_classifier
+from potstill.pretrained.families import layers_of
+from potstill.scores.scoring import SCORINGS
+from potstill.training.layer_probe import Probed, candidate_layers
 from potstill.training.loop import Setting, train
-from potstill.training.predict import predict_logits
 from tasks.learning import open_split, prepare_setting, stored_signals, student_tokens, task_kind, teacher_logits
 from tasks.stage import Stage, load_stage
 from tasks.students import make_student, parent_of

@@ -19,7 +19,7 @@ from tasks.elsewhere import elsewhere, is_whole
 from tasks.stage import Result, Stage, main
 
 if TYPE_CHECKING:
-    from potstill.data.batches import TokenDataset
+    from potstill.data.tokens.batches import TokenDataset
     from potstill.evaluation.summary import Answers
 
 # Out of a stage that depends on the seed -> its name in the proof.
@@ -49,7 +49,7 @@ def _kept(stage: Stage, seed: int) -> Path:
 def _answer(stage: Stage, seed: int, which: str) -> None:
     """Train a seed's models and keep their answers, unless an interrupted run has done so."""
     if not is_whole(_kept(stage, seed)):
-        from potstill.evaluation.proof import write_answers
+        from potstill.evaluation.teacher_gain import write_answers
         from tasks.learning import open_split
 
         models = stage.checkpoints / f"models-{seed}"
@@ -86,12 +86,12 @@ def seeded() -> dict[str, Callable[[Stage], Result]]:
 
 def _answers(stage: Stage, folder: Path, test: TokenDataset) -> Answers:
     """A model's answers, calibrated on dev as what is served is."""
-    from potstill.evaluation.calibration import calibrated
-    from potstill.evaluation.metrics import require_finite
+    from potstill.compute.precision import choose_device
+    from potstill.distillation.teachers.predict import predict_logits
     from potstill.evaluation.summary import Answers
     from potstill.models.loading import load_classifier
-    from potstill.training.precision import choose_device
-    from potstill.training.predict import predict_logits
+    from potstill.scores.calibration import calibrated
+    from potstill.scores.metrics import require_finite
     from tasks.learning import open_split, task_kind
 
     model, dev = load_classifier(folder).to(choose_device(stage.project.device)), open_split(stage, "dev", student=True)

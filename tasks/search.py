@@ -15,18 +15,18 @@ from pathlib import Path
 
 from potstill.artifacts import read_json, sha256_value, verify, write_json
 from potstill.config import OF_PLACES, Params, Search, parse_distill
-from potstill.data.tokenization import KEPT
-from potstill.distillation.terms import misfit
+from potstill.data.tokens.tokenization import KEPT
+from potstill.distillation.objective.terms import misfit
 from potstill.errors import ParamsError
-from potstill.evaluation.scoring import SCORINGS, Scoring
-from potstill.models.families import layers_of
 from potstill.models.loading import load_classifier
-from potstill.models.student import check_layers
+from potstill.models.students.student import check_layers
+from potstill.pretrained.families import layers_of
 from potstill.progress import say
-from potstill.search.folds import split_folds
-from potstill.search.outcome import Found, write_outcome
-from potstill.search.space import Choice, candidate_layers, distill_section, settings, static_changes, written
-from potstill.search.study import Trial, describe, run_study
+from potstill.scores.scoring import SCORINGS, Scoring
+from potstill.studies.folds import split_folds
+from potstill.studies.outcome import Found, write_outcome
+from potstill.studies.space import Choice, candidate_layers, distill_section, settings, static_changes, written
+from potstill.studies.study import Trial, describe, run_study
 from tasks import distill, export, finetune
 from tasks.elsewhere import elsewhere, is_whole
 from tasks.learning import student_tokens

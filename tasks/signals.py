@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from potstill.artifacts import whole_folder
+from potstill.compute.distributed import here
+from potstill.compute.precision import Precision
 from potstill.config import Signals
-from potstill.distillation.ensembles import AllMembers
-from potstill.distillation.signals import Extracted, extract, teacher_identity, write_store
-from potstill.distillation.teachers import LiveTeacher, OwnTokens, Source
+from potstill.distillation.teachers.ensembles import AllMembers
+from potstill.distillation.teachers.providers import LiveTeacher, OwnTokens, Source
+from potstill.distillation.teachers.signal_store import Extracted, extract, teacher_identity, write_store
 from potstill.models.loading import load_classifier
-from potstill.training.distributed import here
-from potstill.training.precision import Precision
 from tasks.learning import choose, open_splits, teacher_members
 from tasks.stage import Result, Stage, main
 

@@ -19,14 +19,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file
+from potstill.compute.processes import free_port, start, stop
 from potstill.config import OF_PLACES, Params
 from potstill.errors import SmokeError
 from potstill.evaluation.naming import SHIPPED
-from potstill.processes import free_port, start, stop
+from potstill.inference.runtime import ModelCard, Student, Text, probabilities, read_card
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER, own_variables, serve_command
 from potstill.serving.openapi import typed_endpoint
 from potstill.serving.release import SERVING, SETTINGS
-from potstill.serving.runtime import ModelCard, Student, Text, probabilities, read_card
 from tasks.stage import WORK
 
 HOST = "127.0.0.1"

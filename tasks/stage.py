@@ -25,9 +25,9 @@ import yaml
 from potstill import environment
 from potstill.artifacts import MANIFEST, disk_errors, file_sums, sha256_file, sha256_value, verify, write_json
 from potstill.causes import unexpected
+from potstill.compute.processes import die_with_parent, hold
 from potstill.config import Params, Project, Strict, load_params
 from potstill.errors import INTERRUPTED, ChecksumError, DiskFullError, ParamsError, PotstillError, ToolError
-from potstill.processes import die_with_parent, hold
 from potstill.progress import say
 from tasks import torchrun
 from tasks.identity import CODE_CACHE, ROOT, Code, check_code_file, sections_of
@@ -284,7 +284,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 
 def _log(stage: Stage, result: Result, seconds: float) -> None:
-    from potstill.registry.store import RUN, patience
+    from potstill.registry.store_calls import RUN, patience
     from potstill.registry.tracking import log_stage
 
     params = {

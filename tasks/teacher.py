@@ -16,21 +16,22 @@ import torch
 
 from potstill.artifacts import whole_folder, write_json, write_manifest
 from potstill.config import LabelMap, Teacher, as_yaml
-from potstill.data.batches import TokenDataset
-from potstill.distillation.ensembles import pooled
-from potstill.distillation.objective import Supervised
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.objective.gold_labels import Supervised
+from potstill.distillation.teachers.mean_answers import pooled
+from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import LabelCountError
-from potstill.evaluation.calibration import calibrated
 from potstill.evaluation.teaching import Verdict, fitting_order, judge
-from potstill.models.heads import HEADS
-from potstill.models.inspection import read_saved
-from potstill.models.labels import LabelNamesError, order_by_words, unnamed
-from potstill.models.loading import check_labels, label_order, load_classifier, reorder_labels
-from potstill.models.members import MEMBERS, Member, Weight, shares_by_label, write_members
+from potstill.models.loading import check_labels, load_classifier
+from potstill.pretrained.heads import HEADS
+from potstill.pretrained.inspection import read_saved
+from potstill.pretrained.members import MEMBERS, Member, Weight, shares_by_label, write_members
+from potstill.pretrained.output_layer import label_order, reorder_labels
+from potstill.pretrained.output_names import LabelNamesError, order_by_words, unnamed
 from potstill.progress import say
+from potstill.scores.calibration import calibrated
 from potstill.training.finished import copy_model, keep, kept, signals
 from potstill.training.loop import Outcome, train
-from potstill.training.predict import predict_logits
 from tasks.learning import (
     dev_score,
     open_split,

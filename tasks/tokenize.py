@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
 from potstill.config import OF_PLACES, SPLITS, Tokenize, Vocabulary
-from potstill.data.batches import TokenDataset, label_type
 from potstill.data.corpus import LEARNED
-from potstill.data.coverage import check_cut, check_unknown, cover, share_of, unknown
-from potstill.data.tokenization import (
+from potstill.data.tokens.batches import TokenDataset, label_type
+from potstill.data.tokens.coverage import check_cut, check_unknown, cover, share_of, unknown
+from potstill.data.tokens.tokenization import (
     KEPT,
     STUDENT,
     check_length,
@@ -34,9 +34,9 @@ from potstill.data.tokenization import (
     write_tokens,
 )
 from potstill.errors import ModelError
-from potstill.models.families import tells_texts_apart
-from potstill.models.members import MEMBERS
-from potstill.models.vocabulary import dropped_words, trim_tokenizer
+from potstill.models.students.vocabulary import dropped_words, trim_tokenizer
+from potstill.pretrained.families import tells_texts_apart
+from potstill.pretrained.members import MEMBERS
 from potstill.progress import say
 from tasks.stage import Result, Stage, main
 

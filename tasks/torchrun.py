@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from potstill import processes
+from potstill.compute import processes
 
 _LAUNCHER = "POTSTILL_LAUNCHER"
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
 from potstill.config import SPLITS, Validate
-from potstill.data.expectations import Verdict, build_suites, label_names, lengths, run_suites, targets
-from potstill.data.profiles import build_profile
+from potstill.data.validation.expectations import Verdict, build_suites, label_names, lengths, run_suites, targets
+from potstill.data.validation.profiles import build_profile
 from potstill.errors import ExpectationError
 from tasks.stage import WORK, Result, Stage, main
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from potstill.config import OF_PLACES
-from potstill.data.tokenization import load_tokenizer
-from potstill.data.windows import TextWindower, Windower
+from potstill.data.tokens.tokenization import load_tokenizer
+from potstill.data.tokens.windows import TextWindower, Windower
 from potstill.evaluation.marks import GoldAnswers, GoldTags, read_answers, read_tags
 from tasks.learning import student_tokens, tokenizer_folder, tokens_info
 from tasks.stage import Stage

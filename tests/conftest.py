@@ -11,9 +11,9 @@ import pytest
 
 from potstill import environment
 from potstill.artifacts import MANIFEST, verify
+from potstill.compute.processes import hold
 from potstill.config import Params, load_params
 from potstill.errors import ChecksumError
-from potstill.processes import hold
 
 environment.prepare()
 
@@ -96,7 +96,7 @@ def write_tiny_base(folder: Path) -> Path:
     """
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
 
-    from potstill.data.wordpiece import SPECIAL, train_wordpiece
+    from potstill.data.tokens.wordpiece import SPECIAL, train_wordpiece
 
     texts = [text for text, _ in generate_rows(400, seed=1)]
     tokenizer = train_wordpiece(texts, vocabulary=200, min_frequency=1, lowercase=True)
@@ -169,7 +169,7 @@ def default_base(default_params: Params) -> Path:
 
 
 def _fetched(params: Params) -> tuple[Path, Path]:
-    from potstill.data.sources import ingest_all
+    from potstill.data.fetching.ingestion import ingest_all
 
     raw, base = CACHE / "raw", CACHE / "base"
     with hold(CACHE / "lock" / "fetch.lock", what="a fetch for the tests", wait_seconds=110):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.processes import free_port
+from potstill.compute.processes import free_port
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 

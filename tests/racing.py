@@ -18,11 +18,11 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+from potstill.compute.processes import free_port, start, stop
 from potstill.errors import PotstillError
-from potstill.processes import free_port, start, stop
 from potstill.registry.history import read_history
 from potstill.registry.promotion import CHAMPION, PREVIOUS, Registry
-from potstill.registry.store import RUN, patience
+from potstill.registry.store_calls import RUN, patience
 from tests.flows.conftest import answers, until
 from tests.postgres import postgres
 from tests.registries import PROJECT, add_version

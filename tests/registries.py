@@ -8,9 +8,9 @@ from importlib import metadata
 from pathlib import Path
 
 from potstill.artifacts import write_json, write_manifest
+from potstill.compute.processes import hold
 from potstill.config import Params
 from potstill.evaluation.gates import Check, Verdict
-from potstill.processes import hold
 from potstill.registry import tracking
 from potstill.registry.promotion import BENTO, CANDIDATE, GATE, SERVING, Registry, Version, candidate_sum
 from potstill.registry.stored import pack_bento

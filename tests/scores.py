@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from potstill.evaluation.metrics import accuracy as share_right
+from potstill.scores.metrics import accuracy as share_right
 
 
 def accuracy(logits: Any, labels: Any) -> float:

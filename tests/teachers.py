@@ -51,7 +51,7 @@ def write_teacher(folder: Path) -> Path:
     import torch
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-    from potstill.data.wordpiece import SPECIAL, train_wordpiece
+    from potstill.data.tokens.wordpiece import SPECIAL, train_wordpiece
 
     rows = read_rows()
     trained = train_wordpiece([text for text, _ in rows], vocabulary=400, min_frequency=1, lowercase=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.config import LabelAnswers, LabelSpans, LabelTags, LabelWords, MarkLabel
-from potstill.data.cells import parsed
 from potstill.data.cleaning import clean
-from potstill.data.schemes import Scheme, scheme_of
-from potstill.data.tabular import Table
-from potstill.data.tagged import Tagged, from_spans, from_tagged_words, from_text, from_words, rebuilt
-from potstill.data.tags import TaggedUnit, Unit, units_of
+from potstill.data.formats.cells import parsed
+from potstill.data.formats.schemes import Scheme, scheme_of
+from potstill.data.formats.tabular import Table
+from potstill.data.formats.tagged import Tagged, from_spans, from_tagged_words, from_text, from_words, rebuilt
 from potstill.errors import LabelError, MissingColumnError
+from potstill.labels.tags import TaggedUnit, Unit, units_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from potstill.data.batches import TokenDataset
+from potstill.data.tokens.batches import TokenDataset
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,7 +36,7 @@ def token_rows(texts: Sequence[str], tokenizer: Tokenizer, pad: int) -> TokenDat
 
     Args:
         texts: in order.
-        tokenizer: one that cuts (see `potstill.data.tokenization.load_tokenizer`).
+        tokenizer: one that cuts (see `potstill.data.tokens.tokenization.load_tokenizer`).
         pad: id of the padding token.
     """
     rows = [np.array(ids, dtype=np.int32) for ids in _encoded(texts, tokenizer)]

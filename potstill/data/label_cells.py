@@ -17,10 +17,10 @@ from potstill.config import (
     TaskKind,
     ValueLabel,
 )
-from potstill.data.cells import is_absent, is_bracketed, is_missing_word, is_nested, parsed, paths_of
-from potstill.data.labels import normal_label
-from potstill.data.tabular import Table
+from potstill.data.formats.cells import is_absent, is_bracketed, is_missing_word, is_nested, parsed, paths_of
+from potstill.data.formats.tabular import Table
 from potstill.errors import LabelError
+from potstill.labels.names import normal_label
 
 # What `datasets` writes where a class is not known.
 _NO_CLASS = -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from potstill.config import LabelOrder
-from potstill.data.splitting import position
+from potstill.data.splits.splitting import position
 
 
 def partners(keys: Sequence[str], seed: int) -> list[tuple[int, int]]:

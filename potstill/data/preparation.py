@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import GENERATOR, OF_PLACES, SPLITS, Augment, Prepare, TaskKind
+from potstill.config import OF_PLACES, SPLITS, Augment, Prepare, TaskKind
 from potstill.data.augmentation import augment
 from potstill.data.reading import read_rows
 from potstill.data.rows import Row, divide, without_copies, without_near_copies
-from potstill.data.stratifying import check_classes
+from potstill.data.splits.stratifying import check_classes
 from potstill.data.targets import TARGETS, check_varied, names_of
 from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+# Originals and how their words are replaced -> copies of them with other words.
+Replace = Callable[[Sequence[str], Augment], list[str]]
 
 
 @dataclass
@@ -45,13 +48,13 @@ class Prepared:
         return pa.table(columns | {"label": labels})
 
 
-def prepare(raw: Path, params: Prepare, *, device: str = "auto") -> Prepared:
+def prepare(raw: Path, params: Prepare, *, replace: Replace | None = None) -> Prepared:
     """Read, clean, split and deduplicate.
 
     Args:
         raw: what `ingest` brought.
         params: the section.
-        device: where a model that replaces words runs: auto, cpu, cuda or mps.
+        replace: gives copies of texts with words replaced by a model's guesses, where `augment.replacements` asks.
 
     Raises:
         PotstillError: a file, column, label, class or split does not allow it; see the class of each in
@@ -69,7 +72,8 @@ def prepare(raw: Path, params: Prepare, *, device: str = "auto") -> Prepared:
         _check_leakage(len(divided.leaked), len(splits["test"]), params.max_leakage, report)
     check_classes(rows, splits, labels, params)
     if params.augment is not None:
-        texts = _augmented([row.text for row in splits["train"]], params.augment, raw / GENERATOR, device)
+        texts = [row.text for row in splits["train"]]
+        texts = [*augment(texts, params.augment), *(replace(texts, params.augment) if replace is not None else [])]
         report["augmented"] = _add(splits, texts, params.near_duplicate)
     report["removed"] = report["removed"] | dict(divided.removed)
     report["splits"] = {
@@ -96,15 +100,6 @@ def check_labelled(rows: Sequence[Row], task: TaskKind) -> None:
         )
     if task not in OF_PLACES:
         check_varied([row.label for row in rows])
-
-
-def _augmented(texts: Sequence[str], params: Augment, generator: Path, device: str) -> list[str]:
-    made = augment(texts, params)
-    if params.replacements:
-        from potstill.data.replacement import replace_words
-
-        made += replace_words(texts, params, generator, device)
-    return made
 
 
 def _add(splits: dict[str, list[Row]], texts: Sequence[str], near: float | None) -> dict[str, Any]:

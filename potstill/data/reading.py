@@ -11,15 +11,15 @@ from typing import Any
 from potstill.config import OF_PLACES, LabelOrder, LabelSign, LabelWords, MarkLabel, Prepare
 from potstill.config import Table as TableParams
 from potstill.data.annotated import annotated_rows
-from potstill.data.cells import is_absent, is_missing_text
 from potstill.data.cleaning import clean
-from potstill.data.columnar import is_saved
+from potstill.data.formats.cells import is_absent, is_missing_text
+from potstill.data.formats.columnar import is_saved
+from potstill.data.formats.tables import matching_files, read_tables
+from potstill.data.formats.tabular import Table
 from potstill.data.label_cells import read_labels
 from potstill.data.pairing import order_label, partners
 from potstill.data.rows import Row
-from potstill.data.split_names import AUTO, given_splits, split_column, splits_of_files
-from potstill.data.tables import matching_files, read_tables
-from potstill.data.tabular import Table
+from potstill.data.splits.split_names import AUTO, given_splits, split_column, splits_of_files
 from potstill.errors import LabelError, MissingColumnError
 
 # Rows whose labels tell nothing: a number too near to zero, or no label at all.

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from potstill.config import SPLITS, Prepare, TaskKind
 from potstill.data.cleaning import comparable
-from potstill.data.labels import Value
-from potstill.data.splitting import draw
+from potstill.data.splits.splitting import draw
 from potstill.data.targets import TARGETS, Target
+from potstill.labels.names import Value
 
 # A text that is in two splits stays in the first of these.
 PRIORITY = ("test", "dev", "train", "transfer")
@@ -27,7 +27,7 @@ class Row:
     Attributes:
         text: cleaned.
         text_pair: the second text, cleaned; None where the data has single texts.
-        label: as `potstill.data.labels` reads it; None on transfer rows.
+        label: as `potstill.labels.names` reads it; None on transfer rows.
         split: train, dev, test or transfer (before `draw` also auto).
         together: whether all rows of its second text have to be in one split.
         key: the form in which two rows are copies.

@@ -9,9 +9,9 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from potstill.config import LabelColumns, LabelRanges, Prepare, TaskKind
-from potstill.data.labels import Value, label_set, normal_label
-from potstill.data.tags import entities_of, split_tag, tag_set, types_named
 from potstill.errors import LabelError, OneClassError
+from potstill.labels.names import Value, label_set, normal_label
+from potstill.labels.tags import entities_of, split_tag, tag_set, types_named
 
 if TYPE_CHECKING:
     import pyarrow as pa

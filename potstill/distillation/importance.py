@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from potstill.data.batches import Ints, TokenDataset, sorted_batches
-from potstill.distillation.objective import Objective, Window
-from potstill.distillation.outputs import observe
-from potstill.models.families import family_of, layers_of
-from potstill.training.predict import model_inputs
+from potstill.data.tokens.batches import Ints, TokenDataset, sorted_batches
+from potstill.distillation.objective.gold_labels import Objective, Window
+from potstill.distillation.teachers.outputs import observe
+from potstill.distillation.teachers.predict import model_inputs
+from potstill.pretrained.families import family_of, layers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

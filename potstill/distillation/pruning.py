@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from potstill.config import Prune
-from potstill.data.batches import TokenDataset
+from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.importance import Floats, measure_importance
-from potstill.distillation.objective import Objective
+from potstill.distillation.objective.gold_labels import Objective
 from potstill.errors import ModelError
-from potstill.models.narrowing import Ints, head_size, most_important, narrow, narrow_states
+from potstill.models.students.narrowing import Ints, head_size, most_important, narrow, narrow_states
 from potstill.progress import say
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from potstill.config import TaskKind
-from potstill.evaluation.metrics import Floats, Labels
 from potstill.evaluation.naming import BASELINE, MODELS, candidate_of
-from potstill.evaluation.scoring import scoring_of
+from potstill.scores.metrics import Floats, Labels
+from potstill.scores.scoring import scoring_of
 
 if TYPE_CHECKING:
     from sklearn.pipeline import FeatureUnion

@@ -9,12 +9,12 @@ from typing import Any
 
 from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.config import TaskKind
-from potstill.data.windows import Windower
+from potstill.data.tokens.windows import Windower
 from potstill.evaluation.latency import BATCH
-from potstill.models.families import tells_texts_apart
-from potstill.models.inspection import load_words
+from potstill.inference.runtime import CARD, MODEL, TOKENIZER, Student, Text
 from potstill.models.loading import load_classifier
-from potstill.serving.runtime import CARD, MODEL, TOKENIZER, Student, Text
+from potstill.pretrained.families import tells_texts_apart
+from potstill.pretrained.inspection import load_words
 
 
 def teacher_pipeline(
@@ -58,7 +58,7 @@ def _question_teacher(model: Any, tokenizer: Any, max_length: int, stride: int) 
     """transformers has no pipeline of questions any more; what that one did: windows, a batch at a time, best span."""
     import torch
 
-    from potstill.serving.runtime import reply
+    from potstill.inference.runtime import reply
 
     windower = Windower(tokenizer.backend_tokenizer, max_length, stride)
 

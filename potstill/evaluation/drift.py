@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 from potstill.config import Watch
 from potstill.data.divergence import ks_by_chance, ks_of_counts, psi_by_chance, psi_of_counts
-from potstill.serving.profile import Counts, Feature, Moments, Profile, parse_profile
-from potstill.serving.store import Store
-from potstill.serving.watcher import COUNTS, PROFILE
+from potstill.inference.profile import Counts, Feature, Moments, Profile, parse_profile
+from potstill.inference.window_store import COUNTS, PROFILE, Store
 
 Verdict = Literal["drift", "no drift", "too few texts"]
 # A value, and what it stays under by chance.

@@ -14,18 +14,17 @@ from typing import Any
 import numpy as np
 
 from potstill.config import TaskKind, Watch
-from potstill.data.cells import is_absent, is_nested, parsed
+from potstill.data.formats.cells import is_absent, is_nested, parsed
+from potstill.data.formats.tables import read_file
+from potstill.data.formats.tabular import Table
 from potstill.data.label_cells import labels_in
-from potstill.data.labels import LabelNames, normal_label
-from potstill.data.tables import read_file
-from potstill.data.tabular import Table
 from potstill.errors import EmptyDataError, FetchError, FormatError, LabelError, MissingColumnError
 from potstill.evaluation.drift import CONFIDENCE, Estimate, estimate
-from potstill.evaluation.statistics import wilson_interval
+from potstill.inference.profile import Moments, Profile
+from potstill.inference.window_store import ANSWERS, Store, text_sum
+from potstill.labels.names import LabelNames, normal_label
 from potstill.progress import say
-from potstill.serving.profile import Moments, Profile
-from potstill.serving.store import Store
-from potstill.serving.watcher import ANSWERS, text_sum
+from potstill.scores.statistics import wilson_interval
 
 # What a label belongs to: a request and the place of the text in it, or the sum of the text.
 Key = tuple[str, int] | str

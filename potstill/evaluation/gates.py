@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from potstill.config import Gate, TaskKind
 from potstill.evaluation.naming import candidate_of
-from potstill.evaluation.scoring import SCORINGS, Scoring
+from potstill.scores.scoring import SCORINGS, Scoring
 
 # Accuracies are ratios of counts: a difference that equals its limit must not fail by the last bit of a float.
 ROUNDING = 1e-9

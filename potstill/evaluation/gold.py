@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.data.batches import ragged
+from potstill.data.tokens.batches import ragged
 from potstill.evaluation.marks import GoldAnswers, GoldTags, read_answers, read_tags, tag_logits
 from potstill.evaluation.summary import Gold
 from potstill.evaluation.texts import read_texts
 
 if TYPE_CHECKING:
-    from potstill.serving.runtime import Student, Text
+    from potstill.inference.runtime import Student, Text
 
 WHOLE = slice(None)
 

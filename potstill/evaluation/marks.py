@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from potstill.data.alignment import OWN, Ints, own_token, sight, unit_classes
-from potstill.data.marking import row_units
-from potstill.data.tags import Unit, entities_of, types_named
-from potstill.evaluation import answers
-from potstill.evaluation.entities import EntityCounts, count_entities, library_scores, tags_by_row
-from potstill.evaluation.metrics import Floats
-from potstill.evaluation.statistics import Moments
+from potstill.data.tokens.marking import row_units
+from potstill.data.tokens.offsets import OWN, Ints, own_token, sight, unit_classes
+from potstill.labels.tags import Unit, entities_of, types_named
+from potstill.scores import answers
+from potstill.scores.entities import EntityCounts, count_entities, library_scores, tags_by_row
+from potstill.scores.metrics import Floats
+from potstill.scores.statistics import Moments
 
 if TYPE_CHECKING:
-    from potstill.data.windows import TextWindow, Window
-    from potstill.serving.runtime import Student
+    from potstill.data.tokens.windows import TextWindow, Window
+    from potstill.inference.runtime import Student
 
 # Cuts texts with their units into windows.
 Cut: TypeAlias = "Callable[[Sequence[str], Sequence[Sequence[Unit]]], list[list[TextWindow]]]"
@@ -149,7 +149,7 @@ class GoldAnswers:
 
     def answers(self, logits: npt.NDArray[Any]) -> list[str]:
         """[rows] the answers of logits, [windows] objects [tokens, 2]; empty: none."""
-        from potstill.serving.runtime import reply
+        from potstill.inference.runtime import reply
 
         found, start = [], 0
         for (_, context), windows in zip(self.questions, self.windows, strict=True):

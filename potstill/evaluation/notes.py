@@ -7,7 +7,7 @@ from typing import Any
 
 from potstill.evaluation.baseline import beaten, is_beaten
 from potstill.evaluation.naming import TITLES, candidate_of
-from potstill.evaluation.scoring import scoring_of
+from potstill.scores.scoring import scoring_of
 from potstill.training.plan import FEW_STEPS
 
 # A share of cut texts below that is not worth a sentence.

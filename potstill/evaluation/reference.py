@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from potstill.config import OF_PLACES
-from potstill.data.tags import entities_of, units_of
-from potstill.evaluation.entities import tags_by_row
 from potstill.evaluation.marks import GoldAnswers, GoldTags
-from potstill.evaluation.metrics import Doubles
 from potstill.evaluation.summary import Gold
-from potstill.serving.profile import Answer, Profile, Seen, build_profile
-from potstill.serving.runtime import Student, Tagging, Text
+from potstill.inference.profile import Answer, Profile, Seen, build_profile
+from potstill.inference.runtime import Student, Tagging, Text
+from potstill.labels.tags import entities_of, units_of
+from potstill.scores.entities import tags_by_row
+from potstill.scores.metrics import Doubles
 
 
 def reference_profile(

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.config import Evaluate, TaskKind
-from potstill.data.alignment import OWN
-from potstill.evaluation import metrics, numbers, several
+from potstill.data.tokens.offsets import OWN
 from potstill.evaluation.marks import GoldAnswers, GoldTags
-from potstill.evaluation.metrics import Doubles, Floats, Ints, Labels, Reliability
 from potstill.evaluation.naming import BASELINE
-from potstill.evaluation.scoring import SCORINGS
-from potstill.evaluation.statistics import Comparison, Moments, compare_scores, paired_bootstrap, wilson_interval
-from potstill.serving.probabilities import sigmoid
+from potstill.inference.probabilities import sigmoid
+from potstill.scores import metrics, numbers, several
+from potstill.scores.metrics import Doubles, Floats, Ints, Labels, Reliability
+from potstill.scores.scoring import SCORINGS
+from potstill.scores.statistics import Comparison, Moments, compare_scores, paired_bootstrap, wilson_interval
 
 # Gold labels [rows, ...] in the task's form, or what places in texts are judged by.
 Gold = Labels | GoldTags | GoldAnswers

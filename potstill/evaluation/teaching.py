@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.config import TaskKind
-from potstill.data.alignment import IGNORED, flat_labels
+from potstill.data.tokens.offsets import IGNORED, flat_labels
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
@@ -193,7 +193,7 @@ def _told(errors: float, possible: float) -> bool | None:
 
 
 def _judge_several(logits: Floats, gold: Ints) -> Verdict:
-    from potstill.evaluation.metrics import micro_f1
+    from potstill.scores.metrics import micro_f1
 
     found, possible = _association(logits, gold), _association(gold.astype(np.float64), gold)
     own, could = found.diagonal(), possible.diagonal()
@@ -243,7 +243,7 @@ def _pooled(errors: Floats) -> float:
 
 
 def _judge_numbers(answers: Floats, gold: Floats) -> Verdict:
-    from potstill.evaluation.numbers import correlation
+    from potstill.scores.numbers import correlation
 
     spread = (gold - gold.mean()) ** 2
     gains = spread - (gold - answers) ** 2

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.data.batches import Labels, label_array
+from potstill.data.tokens.batches import Labels, label_array
 
 if TYPE_CHECKING:
-    from potstill.serving.runtime import Text
+    from potstill.inference.runtime import Text
 
 
 def read_texts(path: Path) -> tuple[list[Text], Labels]:

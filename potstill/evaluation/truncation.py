@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from potstill.evaluation.metrics import Ints, Labels
 from potstill.evaluation.summary import Answers, score_value
+from potstill.scores.metrics import Ints, Labels
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.config import TaskKind
 from potstill.errors import LabelCountError, ModelError
-from potstill.models.files import TOKENIZER_FILES
-from potstill.models.heads import HEADS, task_named
-from potstill.models.inspection import STATIC, Saved, check_masked_lm, head_settings, label_settings, read_saved
-from potstill.models.labels import LabelMap, match_labels, output_names
-from potstill.models.weights import Fit, fit_of, load_state, one_line, quiet, refuse_misfit, unwrapped, weight_files
+from potstill.pretrained.files import TOKENIZER_FILES
+from potstill.pretrained.heads import HEADS, task_named
+from potstill.pretrained.inspection import STATIC, Saved, check_masked_lm, head_settings, label_settings, read_saved
+from potstill.pretrained.output_names import LabelMap, match_labels, output_names
+from potstill.pretrained.weights import Fit, fit_of, load_state, one_line, quiet, refuse_misfit, unwrapped, weight_files
 from potstill.progress import say
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def load_classifier(
     """
     saved = read_saved(folder)
     if saved.family == STATIC:
-        import potstill.models.static  # noqa: F401 - makes the class known to transformers
+        import potstill.models.students.static  # noqa: F401 - makes the class known to transformers
     own = saved.task if labels is None else None
     kind = HEADS[own or task]
     head = head_settings(saved, own)
@@ -170,50 +170,12 @@ def _one_output(saved: Saved, labels: Sequence[str]) -> str:
     )
 
 
-def label_order(answered: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """For each of our labels its index among those that a teacher answers; -1: it does not."""
-    places = {label: index for index, label in enumerate(answered)}
-    return [places.get(label, -1) for label in labels]
-
-
-def reorder_labels(model: PreTrainedModel, order: Sequence[int], labels: Sequence[str]) -> None:
-    """Put the rows of the output layer into our label order, in place, and name them.
-
-    Args:
-        model: has such a layer.
-        order: for each of our labels its row; -1: none, its logit is 0 then.
-        labels: their names.
-    """
-    import torch
-
-    layer = output_layer(model)
-    index = torch.tensor(list(order))
-    with torch.no_grad():
-        has = index >= 0
-        layer.weight = torch.nn.Parameter(layer.weight[index] * has.unsqueeze(-1))
-        layer.bias = torch.nn.Parameter(layer.bias[index] * has)
-    layer.out_features = model.num_labels = len(labels)
-    model.config.id2label = {position: str(label) for position, label in enumerate(labels)}
-    model.config.label2id = {str(label): position for position, label in enumerate(labels)}
-
-
-def output_layer(model: PreTrainedModel) -> Any:
-    """The linear layer that gives the logits."""
-    import torch
-
-    linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    matching = [module for module in linear if module.out_features == model.config.num_labels]
-    if not matching:
-        raise ModelError(f"{type(model).__name__} has no linear output layer of {model.config.num_labels} labels")
-    return matching[-1]
-
-
 def save_model(model: PreTrainedModel, folder: Path, tokenizer: Path) -> None:
     """Write weights (safetensors), config and the tokenizer's files as a normal `save_pretrained` folder.
 
     Factorized token embeddings become one table again, in the model too.
     """
-    from potstill.models.factorized import merge
+    from potstill.models.students.factorized import merge
 
     merge(model)
     model.save_pretrained(folder)

@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.compute.processes import hold
 from potstill.errors import BusyError
-from potstill.processes import hold
-from potstill.registry.identity import Identity, read_identity, this_process
+from potstill.registry.process_identity import Identity, read_identity, this_process
 from potstill.registry.tracking import client, create_experiment
 
 if TYPE_CHECKING:

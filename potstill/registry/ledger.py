@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import RegistryError
-from potstill.registry.identity import this_process
+from potstill.registry.process_identity import this_process
 from potstill.registry.tracking import client, experiment_id
 
 if TYPE_CHECKING:

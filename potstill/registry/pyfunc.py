@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas
 
-    from potstill.serving.runtime import Student
+    from potstill.inference.runtime import Student
 
 
 class Classifier:
@@ -67,6 +67,6 @@ def _named(label: object) -> str | list[str]:
 def _load_pyfunc(data_path: str) -> Classifier:
     """What MLflow calls with the path of the serving folder."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    from potstill.serving.runtime import Student
+    from potstill.inference.runtime import Student
 
     return Classifier(Student(Path(data_path)))

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlparse
 
 from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, sha256_value, whole_folder
 from potstill.errors import ChecksumError, RegistryError
-from potstill.registry.identity import has_process
+from potstill.registry.process_identity import has_process
 from potstill.registry.tracking import tracking_uri
 from potstill.registry.versions import Version, candidate_sum
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from potstill import environment
 from potstill.artifacts import sha256_value, write_text
-from potstill.registry.identity import read_identity, this_process
-from potstill.registry.store import connect
+from potstill.registry.process_identity import read_identity, this_process
+from potstill.registry.store_calls import connect
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -158,7 +158,7 @@ def has_store(workspace: Path) -> bool:
 def client(workspace: Path) -> MlflowClient:
     """The MLflow client of a workspace. The first call in a new workspace creates the store (seconds).
 
-    Its calls are bounded, and what goes wrong is raised as `potstill.registry.store.bounded` says.
+    Its calls are bounded, and what goes wrong is raised as `potstill.registry.store_calls.bounded` says.
 
     Raises:
         StoreError: the store is away.

@@ -22,13 +22,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from potstill.inference.occlusion import parts_of, score_of, spans_of, without
+from potstill.inference.profile import Answer as Said
+from potstill.inference.runtime import Prediction, Student, Text, Work, characters
 from potstill.serving.batching import Batcher, OverloadError
 from potstill.serving.front import failure, wants_page
-from potstill.serving.occlusion import parts_of, score_of, spans_of, without
 from potstill.serving.openapi import describe, typed_endpoint
-from potstill.serving.profile import Answer as Said
+from potstill.serving.predict_scores import scored
 from potstill.serving.release import Release
-from potstill.serving.runtime import Prediction, Student, Text, Work, characters
 from potstill.serving.schemas import (
     RESPONSES,
     Answer,
@@ -53,7 +54,6 @@ from potstill.serving.schemas import (
     TagTexts,
     Weight,
 )
-from potstill.serving.scores import scored
 from potstill.serving.shadow import Shadow, shadow_of
 from potstill.serving.telemetry import TRIAL, Metrics, record_of
 from potstill.serving.watcher import Item, Watcher, watcher_of

@@ -20,7 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from potstill.serving.runtime import Floats, Student, Tokens, Work
+from potstill.inference.runtime import Floats, Student, Tokens, Work
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -23,7 +23,7 @@ def closure(modules: Iterable[str]) -> list[Path]:
     """Modules and all of this package that they import, inside functions too, as sorted paths relative to its root.
 
     Args:
-        modules: names such as `potstill.serving.runtime`.
+        modules: names such as `potstill.inference.runtime`.
     """
     waiting = [PACKAGE, *modules]
     files: set[Path] = set()

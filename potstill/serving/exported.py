@@ -9,8 +9,8 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as Count
 
-from potstill.serving.profile import Counts, Profile, Seen, confidences
-from potstill.serving.runtime import Prediction, Tagging
+from potstill.inference.profile import Counts, Profile, Seen, confidences
+from potstill.inference.runtime import Prediction, Tagging
 
 # Of confidences.
 _BUCKETS = tuple(at / 20 for at in range(1, 21))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from potstill import environment
-from potstill.processes import free_port
+from potstill.compute.processes import free_port
 from potstill.serving.keys import FILE_VARIABLE, VARIABLE
 from potstill.serving.tracing import ENDPOINTS
 

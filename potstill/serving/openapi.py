@@ -12,8 +12,8 @@ from pydantic.json_schema import models_json_schema
 
 from potstill import __version__
 from potstill.config import Serve
+from potstill.inference.runtime import ModelCard
 from potstill.serving.release import Release
-from potstill.serving.runtime import ModelCard
 from potstill.serving.schemas import (
     RESPONSES,
     AnswerQuestions,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from potstill.serving.runtime import Text
+from potstill.inference.runtime import Text
 
 
 class Redactor:

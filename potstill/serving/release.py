@@ -18,8 +18,8 @@ from pydantic import Field, ValidationError
 from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, sha256_value, verify, write_json
 from potstill.config import Serve, Strict, Watch, load_params
 from potstill.errors import ChecksumError, ModelError
-from potstill.serving.profile import FILE, Profile, read_profile
-from potstill.serving.runtime import ModelCard, read_card
+from potstill.inference.profile import FILE, Profile, read_profile
+from potstill.inference.runtime import ModelCard, read_card
 
 SERVING = "data/serving"
 SETTINGS = "service.json"

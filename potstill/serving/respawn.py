@@ -17,7 +17,7 @@ from types import FrameType
 
 from bentoml.serving import running_inside_container
 
-from potstill.processes import die_with_parent
+from potstill.compute.processes import die_with_parent
 
 # A worker that dies again so soon after one was replaced waits for circus' own look: one that cannot start must not be
 # started without a pause.

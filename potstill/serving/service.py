@@ -28,16 +28,16 @@ from potstill.serving.respawn import end_with_supervisor, name_supervisor, respa
 
 end_with_supervisor()
 
+from potstill.compute.processes import free_port  # noqa: E402
 from potstill.errors import PotstillError  # noqa: E402
-from potstill.processes import free_port  # noqa: E402
+from potstill.inference.runtime import Student, Text  # noqa: E402
+from potstill.inference.window_store import require_package  # noqa: E402
 from potstill.serving.app import create_app, start  # noqa: E402
 from potstill.serving.connections import bound_connections  # noqa: E402
 from potstill.serving.front import Shortcut, front  # noqa: E402
 from potstill.serving.keys import Keys  # noqa: E402
 from potstill.serving.openapi import bento_routes  # noqa: E402
 from potstill.serving.release import Release, load_release  # noqa: E402
-from potstill.serving.runtime import Student, Text  # noqa: E402
-from potstill.serving.store import require_package  # noqa: E402
 from potstill.serving.telemetry import Metrics  # noqa: E402
 from potstill.serving.tracing import send_last, tracing  # noqa: E402
 from potstill.serving.watcher import watch_place  # noqa: E402

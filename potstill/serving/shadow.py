@@ -25,9 +25,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summ
 
 from potstill.artifacts import MANIFEST, sha256_file
 from potstill.errors import ModelError
+from potstill.inference.profile import answer_all
+from potstill.inference.runtime import Prediction, Student, characters
 from potstill.serving.launch import SHADOW_FOLDER
-from potstill.serving.profile import answer_all
-from potstill.serving.runtime import Prediction, Student, characters
 from potstill.serving.watcher import Item, said
 
 if TYPE_CHECKING:

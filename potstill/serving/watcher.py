@@ -6,7 +6,6 @@ counts, and writes each window that is full: its counts, and a line an answer wi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -26,19 +25,18 @@ from prometheus_client import CollectorRegistry
 from potstill.artifacts import canonical_json
 from potstill.config import Watch
 from potstill.errors import ToolError
+from potstill.inference.profile import FILE, Answer, Counts, Profile, Seen, confidences
+from potstill.inference.runtime import ModelCard, Prediction, Tagging, Text, Tokens
+from potstill.inference.window_store import ANSWERS, COUNTS, PROFILE, TEXTS, Store, below, open_store, text_sum
 from potstill.serving.exported import Exported
 from potstill.serving.launch import WATCH_FOLDER
-from potstill.serving.profile import FILE, Answer, Counts, Profile, Seen, confidences
 from potstill.serving.redaction import Redactor
-from potstill.serving.runtime import ModelCard, Prediction, Tagging, Text, Tokens
-from potstill.serving.store import Store, below, open_store
 
 if TYPE_CHECKING:
     from potstill.serving.release import Release
 
 log = logging.getLogger("potstill.watch")
 
-PROFILE, COUNTS, ANSWERS, TEXTS = "profile.json", ".counts.json", ".answers.jsonl", ".texts.jsonl"
 # Seconds between two looks at the queue.
 PAUSE = 0.5
 # Texts that may wait: what a thread that is held up for long leaves uncounted rather than held.
@@ -289,8 +287,3 @@ def said(answer: Answer) -> Any:
     if isinstance(answer, Tagging):
         return [[entity.type, entity.start, entity.end] for entity in answer.entities]
     return None if answer.answer is None else [answer.start, answer.end]
-
-
-def text_sum(text: Text) -> str:
-    """The sha256 by which a text is found again; of a pair, over both with a NUL between."""
-    return hashlib.sha256((text if isinstance(text, str) else "\0".join(text)).encode()).hexdigest()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from potstill.data.batches import Batch
+from potstill.data.tokens.batches import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

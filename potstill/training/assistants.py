@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from potstill.config import Distill
-from potstill.data.batches import TokenDataset
-from potstill.distillation.composition import Distillation, distillation
-from potstill.distillation.places import Places
-from potstill.distillation.signals import StoredSignals
-from potstill.distillation.teachers import Source
-from potstill.evaluation.scoring import SCORINGS
-from potstill.models.heads import task_of
-from potstill.models.student import student_from_layers
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.objective.composition import Distillation, distillation
+from potstill.distillation.teachers.position_mapping import Places
+from potstill.distillation.teachers.predict import predict_signals
+from potstill.distillation.teachers.providers import Source
+from potstill.distillation.teachers.signal_store import StoredSignals
+from potstill.models.students.student import student_from_layers
+from potstill.pretrained.heads import task_of
 from potstill.progress import say
+from potstill.scores.scoring import SCORINGS
 from potstill.training import finished
 from potstill.training.loop import Outcome, Setting, train
-from potstill.training.predict import predict_signals
 from potstill.training.selection import Score
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from potstill.artifacts import whole_folder, write_json, write_manifest
-from potstill.data.batches import Batch
-from potstill.distillation.objective import Objective
+from potstill.data.tokens.batches import Batch
+from potstill.distillation.objective.gold_labels import Objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.artifacts import MANIFEST, verify, whole_folder, write_manifest
-from potstill.data.batches import ragged
+from potstill.compute.distributed import here
+from potstill.data.tokens.batches import ragged
 from potstill.errors import ChecksumError
 from potstill.models.loading import copy_tokenizer_files, load_classifier
-from potstill.models.weights import quiet
+from potstill.pretrained.weights import quiet
 from potstill.progress import say
-from potstill.training.distributed import here
 from potstill.training.loop import Outcome
 
 if TYPE_CHECKING:

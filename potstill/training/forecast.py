@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.config import Params, ScratchSource, Training
-from potstill.models.families import FAMILIES
+from potstill.pretrained.families import FAMILIES
 from potstill.training.plan import DataSize, steps_per_epoch
 
 # A model's layers against one large product of the same width: in 16 bits what surrounds the products weighs more.
@@ -54,7 +54,7 @@ def measure_speed(params: Params, config: Mapping[str, Any], remembered: Path) -
     Raises:
         ToolError: the device is not there.
     """
-    from potstill.training.precision import choose_device, choose_precision, measured_rates
+    from potstill.compute.precision import choose_device, choose_precision, measured_rates
 
     family = FAMILIES[str(config["model_type"])]
     hidden = int(config[family.hidden_key])

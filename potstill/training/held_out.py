@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from potstill.data.batches import TokenDataset, sorted_batches
-from potstill.data.splitting import position
-from potstill.distillation.objective import Objective, Window
+from potstill.compute.precision import Precision, autocast
+from potstill.data.splits.splitting import position
+from potstill.data.tokens.batches import TokenDataset, sorted_batches
+from potstill.distillation.objective.gold_labels import Objective, Window
 from potstill.errors import EmptyDataError
-from potstill.training.precision import Precision, autocast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -13,26 +13,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from potstill.compute.compiling import choose_compiled
+from potstill.compute.distributed import World, here
+from potstill.compute.precision import Precision, autocast
 from potstill.config import Distill, Training
-from potstill.data.batches import Batch, Ints, TokenDataset, shuffled_batches
-from potstill.distillation.objective import Objective, Terms, Window
+from potstill.data.tokens.batches import Batch, Ints, TokenDataset, shuffled_batches
+from potstill.data.tokens.token_budget import TokenBudget
+from potstill.distillation.objective.gold_labels import Objective, Terms, Window
+from potstill.distillation.objective.mixup import mix, mixed_embeddings
 from potstill.errors import TrainingError
 from potstill.models.cohort import Cohort
 from potstill.progress import Bar, progress, say
 from potstill.training import checkpoints
 from potstill.training.adversarial import caught_embeddings, moved_embeddings
 from potstill.training.average import Average
-from potstill.training.compiling import choose_compiled
-from potstill.training.distributed import World, here
 from potstill.training.dropout import set_dropout
 from potstill.training.failures import keep_failure
 from potstill.training.hotpath import keep_freed_memory, training_attention
 from potstill.training.lora import low_rank
-from potstill.training.memory import TokenBudget
-from potstill.training.mixup import mix, mixed_embeddings
 from potstill.training.packing import choose_packing, packed
 from potstill.training.plan import few_steps
-from potstill.training.precision import Precision, autocast
 from potstill.training.selection import Score, Selection
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.config import Lora
 from potstill.errors import ModelError
 from potstill.models.cohort import each_model
-from potstill.models.families import Family, family_of, layers_of, layers_path
+from potstill.pretrained.families import Family, family_of, layers_of, layers_path
 
 if TYPE_CHECKING:
     from torch import nn

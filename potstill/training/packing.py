@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from potstill.compute.precision import Precision
 from potstill.config import Switch, Training
-from potstill.data.batches import Batch
+from potstill.data.tokens.batches import Batch
 from potstill.errors import ModelError
 from potstill.models.cohort import Cohort
-from potstill.models.families import FAMILIES, family_of, layers_of
-from potstill.training.precision import Precision
+from potstill.pretrained.families import FAMILIES, family_of, layers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.config import Pretrain
-from potstill.data.batches import TokenDataset
 from potstill.data.corpus import token_rows
-from potstill.data.masking import Masking
-from potstill.data.tokenization import load_tokenizer
-from potstill.data.wordpiece import SPECIAL, save_tokenizer, train_wordpiece
-from potstill.distillation.masked import MaskedLanguage
+from potstill.data.tokens.batches import TokenDataset
+from potstill.data.tokens.masking import Masking
+from potstill.data.tokens.tokenization import load_tokenizer
+from potstill.data.tokens.wordpiece import SPECIAL, save_tokenizer, train_wordpiece
+from potstill.distillation.losses.masked_tokens import MaskedLanguage
 from potstill.errors import EmptyDataError
-from potstill.models.scratch import new_bert
+from potstill.models.students.scratch import new_bert
 from potstill.progress import say
 from potstill.training.held_out import hold_out, negative_loss
 from potstill.training.loop import Outcome, Setting, train

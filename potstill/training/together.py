@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from potstill.compute.distributed import here
 from potstill.config import Distill
-from potstill.data.batches import TokenDataset
-from potstill.distillation.mutual import MutualLearning
-from potstill.distillation.objective import Objective, Supervised
-from potstill.distillation.places import Places
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.objective.gold_labels import Objective, Supervised
+from potstill.distillation.objective.mutual import MutualLearning
+from potstill.distillation.teachers.position_mapping import Places
 from potstill.models.cohort import Cohort
-from potstill.models.heads import task_of
+from potstill.pretrained.heads import task_of
 from potstill.training.assistants import Teaching
-from potstill.training.distributed import here
 from potstill.training.loop import Outcome, Setting, train
 from potstill.training.selection import Score
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from potstill.processes import free_port, start, stop
+from potstill.compute.processes import free_port, start, stop
 from tasks.smoke import is_ready
 from tests.deploy.conftest import TEXTS, Built
 from tests.tasks.test_package import TRAINING

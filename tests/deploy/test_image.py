@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from potstill.processes import free_port, stop
+from potstill.compute.processes import free_port, stop
 from tasks.smoke import is_ready
 from tests.conftest import REPOSITORY
 from tests.deploy.conftest import TEXTS, Built

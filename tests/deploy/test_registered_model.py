@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from potstill.processes import free_port, start, stop
+from potstill.compute.processes import free_port, start, stop
+from potstill.inference.runtime import Student
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.serving.core import write_core
-from potstill.serving.runtime import Student
 from tasks.register import _save_model
 from tests.deploy.conftest import TEXTS, Built
 from tests.registries import PROJECT, new_store, register_bento
@@ -132,6 +132,6 @@ import {module}, potstill.config, {package}.config
 assert {package}.config.__file__.startswith({str(tmp_path)!r})
 assert not any(name.partition(".")[0] == "potstill" and "runtime" in name for name in sys.modules)
 import {package}.serving.runtime
-assert "potstill.serving.runtime" not in sys.modules
+assert "potstill.inference.runtime" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows import cli
-from flows.following import DRAIN_SECONDS
+from flows.commands.follow_champion import DRAIN_SECONDS
 from tests.conftest import REPOSITORY
 
 UNIT = REPOSITORY / "deploy/potstill.service"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from potstill.processes import free_port, start, stop
+from potstill.compute.processes import free_port, start, stop
 from tests.e2e.workspaces import environment
 
 # Ports that the pages name; each is replaced by a free one.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.changes import change_params
+from flows.commands.params_changes import change_params
 from tests.conftest import generate_rows, write_csv
 from tests.e2e.workspaces import TINY, command, make_workspace
 

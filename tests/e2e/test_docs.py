@@ -20,15 +20,15 @@ from safetensors.numpy import save_file
 
 from potstill import environment, errors
 from potstill.config import FileSource, Ingest, Params, parse_params, read_params
-from potstill.data.look import look_at
+from potstill.data.fetching.ingestion import ingest_all
+from potstill.data.fetching.safety import refuse_unsafe
 from potstill.data.preparation import prepare
-from potstill.data.safety import refuse_unsafe
-from potstill.data.sources import ingest_all
-from potstill.data.tokenization import check_length
+from potstill.data.proposals.look import look_at
+from potstill.data.tokens.tokenization import check_length
 from potstill.errors import PotstillError
-from potstill.models.inspection import inspect_model
 from potstill.models.loading import check_labels
-from potstill.models.student import check_layers
+from potstill.models.students.student import check_layers
+from potstill.pretrained.inspection import inspect_model
 from tests.conftest import REPOSITORY, generate_rows
 from tests.e2e.conftest import Finished
 from tests.e2e.pages import Block, Shell, blocks

@@ -71,7 +71,7 @@ def served(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
 def test_entities(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import pipeline
 
-    from potstill.serving.runtime import Student
+    from potstill.inference.runtime import Student
     from tasks.smoke import served as start
 
     rows = tagged_rows(300)
@@ -123,7 +123,7 @@ def test_entities(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_questions(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoModelForQuestionAnswering
 
-    from potstill.serving.runtime import Student
+    from potstill.inference.runtime import Student
     from tasks.smoke import served as start
 
     rows = question_rows(400)

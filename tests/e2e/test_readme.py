@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.changes import change_params
+from flows.commands.params_changes import change_params
 from potstill.artifacts import read_json
 from tests.conftest import REPOSITORY, write_csv
 from tests.e2e.pages import Shell, blocks

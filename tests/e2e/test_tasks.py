@@ -128,7 +128,7 @@ def test_a_task_from_rows_to_a_service(
 def _check_scores(folder: Path, case: Case, results: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from potstill.evaluation.table import render_table
+    from potstill.evaluation.pages.table import render_table
 
     metrics = read_json(folder / "reports/metrics.json")
     for model in metrics["models"].values():
@@ -146,7 +146,7 @@ def _check_pipeline(folder: Path, case: Case) -> None:
     """The saved student is a normal folder of transformers and answers as the exported one."""
     from transformers import pipeline
 
-    from potstill.serving.runtime import Student
+    from potstill.inference.runtime import Student
 
     ask = case.text if isinstance(case.text, str) else {"text": case.text[0], "text_pair": case.text[1]}
     classify = pipeline("text-classification", model=str(folder / "data/student"), device="cpu", top_k=None)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, verify
-from potstill.processes import free_port, start, stop
+from potstill.compute.processes import free_port, start, stop
 from tests.e2e.conftest import Finished
 from tests.e2e.workspaces import environment, processes_in, status
 

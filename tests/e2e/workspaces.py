@@ -75,7 +75,7 @@ def make_workspace(folder: Path, data: Path, teacher: Path, home: Path, settings
     """`potstill init`, then settings written as `--set` writes them, without a run."""
     words = ["potstill", "init", str(folder), "--data", str(data), "--text", "text", "--label", "label"]
     command(*words, "--teacher", str(teacher), cwd=folder.parent, home=home)
-    from flows.changes import change_params
+    from flows.commands.params_changes import change_params
 
     change_params(folder / "params.yaml", None, settings)
     command("git", "add", "-A", cwd=folder, home=home)

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from potstill import environment
-from potstill.processes import free_port, start, stop
+from potstill.compute.processes import free_port, start, stop
 from potstill.registry import tracking
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.changes import change_params, dump_params, edit_params
+from flows.commands.params_changes import change_params, dump_params, edit_params
 from potstill.config import load_params, load_yaml
 from potstill.errors import ParamsError
 

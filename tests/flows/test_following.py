@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 
-from flows.following import Looker, Roles, Watch, Worker
+from flows.commands.follow_champion import Looker, Roles, Watch, Worker
 from potstill.artifacts import read_json, write_json, write_manifest
+from potstill.compute.processes import free_port
 from potstill.config import Params, load_params
 from potstill.errors import PackageError
-from potstill.processes import free_port
 from potstill.registry import tracking
 from potstill.registry.promotion import SERVING, Registry, Version
 from potstill.serving.keys import entry

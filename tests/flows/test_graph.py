@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.graph import Graph, free_dead_locks
+from flows.engine.dvc_graph import Graph, free_dead_locks
 from potstill.config import load_params
 from potstill.errors import ToolError
 from tests.conftest import REPOSITORY

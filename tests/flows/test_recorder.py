@@ -5,7 +5,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.recorder import RECORDS, Recorder
+from flows.engine.mlflow_recorder import RECORDS, Recorder
 from potstill.registry import tracking
 
 

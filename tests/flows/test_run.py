@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows.run import CURRENT
+from flows.engine.pipeline_run import CURRENT
 from potstill.registry import tracking
 from potstill.registry.promotion import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from tests.flows.conftest import Toy, ended, until
@@ -46,7 +46,7 @@ def flow_runs(toy: Toy, *, started: bool = True) -> list[Any]:
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.client.schemas.sorting import FlowRunSort
 
-    from flows.server import workspace_tag
+    from flows.engine.prefect_server import workspace_tag
 
     mine = FlowRunFilter.model_validate({"tags": {"all_": [workspace_tag(toy.folder)]}})
     with client_of(toy) as client:
@@ -158,7 +158,7 @@ def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothin
     assert unchanged.code == 0, unchanged
     assert "version 2 of movie-reviews was rolled back by" in unchanged.out
     for _ in range(2):
-        scheduled = [sys.executable, "-c", "from flows.pipeline import potstill; potstill()"]
+        scheduled = [sys.executable, "-c", "from flows.engine.prefect_flow import potstill; potstill()"]
         subprocess.run(scheduled, cwd=toy.folder, env=toy.variables, check=True, capture_output=True)
     assert flow_runs(toy)[-1].state.name == "HeldBack"
     assert (registry(toy).get(CHAMPION).version, counts(toy)) == ("1", before)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.changes import change_params
+from flows.commands.params_changes import change_params
+from potstill.compute.processes import free_port, start, stop
 from potstill.config import Params
-from potstill.processes import free_port, start, stop
 from tests.flows.conftest import REPOSITORY, Toy, answers, until
 from tests.flows.test_run import flow_runs, task_names
 
@@ -42,7 +42,7 @@ def test_mlflow_starts_and_shows_the_workspace(offline_toy: Toy) -> None:
 
 
 def test_of_two_schedulers_one_run_goes_on_at_a_time_and_an_unchanged_tick_is_nothing_new(toy: Toy) -> None:
-    code = "from pathlib import Path; from flows.scheduling import serve_schedule; serve_schedule(Path.cwd(), 5)"
+    code = "import pathlib, flows.commands.schedule_runs as runs; runs.serve_schedule(pathlib.Path.cwd(), 5)"
     log = toy.folder / "log.txt"
     with log.open("wb") as output, ExitStack() as ending:
         for _ in range(2):

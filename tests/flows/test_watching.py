@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from flows import watching
+from flows.commands import judge_answers as watching
 from potstill.artifacts import read_json
 from potstill.config import Params, Watch, load_params
 from potstill.errors import DriftError, ParamsError, RegistryError
+from potstill.inference.profile import FILE, answer_all, read_profile
+from potstill.inference.runtime import Student, Text
+from potstill.inference.window_store import below, open_store
 from potstill.registry import tracking
 from potstill.registry.promotion import SERVING, Registry, candidate_sum
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER
-from potstill.serving.profile import FILE, answer_all, read_profile
-from potstill.serving.runtime import Student, Text
-from potstill.serving.store import below, open_store
 from potstill.serving.watcher import Item, Watcher
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import flip_byte, write_profile, write_workspace
@@ -111,7 +111,7 @@ def test_the_verdict_is_said_written_logged_and_told_by_an_error(
         watching.drift(workspace, place, retrain=False)
     assert last_run(workspace, "drift").metrics["drift"] == 1
     started: list[Path] = []
-    monkeypatch.setattr("flows.running.execute", lambda folder, file, settings: started.append(folder))
+    monkeypatch.setattr("flows.commands.run_workspace.execute", lambda folder, file, settings: started.append(folder))
     watching.drift(workspace, place, retrain=True)
     assert started == [workspace]
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.doctor import findings
-from flows.graph import Graph
-from flows.proposing import strided_layers
-from flows.workspace import create
+from flows.commands.check_machine import findings
+from flows.commands.create_workspace import create
+from flows.commands.propose_params import strided_layers
+from flows.engine.dvc_graph import Graph
+from potstill.compute.processes import free_port
 from potstill.config import load_params
-from potstill.data.proposal import Wishes
-from potstill.data.sources import local_fingerprint
+from potstill.data.fetching.ingestion import local_fingerprint
+from potstill.data.proposals.proposal import Wishes
 from potstill.errors import (
     EmptyDataError,
     FetchError,
@@ -24,7 +25,6 @@ from potstill.errors import (
     TokenizationError,
     ToolError,
 )
-from potstill.processes import free_port
 from tasks.identity import Code, check_code_file
 from tests.conftest import REPOSITORY, generate_rows, write_csv
 
@@ -190,8 +190,8 @@ def test_what_was_seen_and_what_to_expect_is_shown(
 def test_params_of_every_task_fit(tmp_path: Path, arguments: list[str], key: str, value: object) -> None:
     from functools import reduce
 
-    from flows.proposing import Given, propose_params
-    from potstill.data.survey import survey
+    from flows.commands.propose_params import Given, propose_params
+    from potstill.data.proposals.survey import survey
     from tasks.stage import default_file
 
     name, *options = arguments

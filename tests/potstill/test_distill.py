@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from potstill.data.given import given_rows, listed
+from potstill.data.tokens.given import given_rows, listed
 from potstill.distill import distill
 from potstill.errors import LabelError, PotstillError
-from potstill.models.inspection import inspect_model, load_words
 from potstill.models.loading import load_classifier, save_model
+from potstill.pretrained.inspection import inspect_model, load_words
 from tests.conftest import BAD, GOOD, NEUTRAL, generate_rows
 from tests.potstill.models.tiny import make
 from tests.tasks.test_teacher import save_other

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from potstill.compute.processes import hold, run, start, stop, usable_cores
 from potstill.errors import BusyError, TimeLimitError
-from potstill.processes import hold, run, start, stop, usable_cores
 
 # A child that starts a grandchild, says both pids, and sleeps; the grandchild does not listen to SIGTERM.
 FAMILY = """
@@ -62,7 +62,7 @@ def test_stop_ends_the_whole_group(tmp_path: Path) -> None:
 
 def test_a_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
     code = (
-        "import sys; from potstill.processes import start\n"
+        "import sys; from potstill.compute.processes import start\n"
         "child = start([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "open(sys.argv[1], 'w').write(f'{child.pid} 0'); child.wait()"
     )
@@ -88,7 +88,7 @@ def test_a_lock_refuses_a_second_holder_and_names_the_first(tmp_path: Path) -> N
 def test_a_dead_holder_holds_nothing(tmp_path: Path) -> None:
     lock = tmp_path / ".work" / "run.lock"
     code = (
-        "import sys, time; from pathlib import Path; from potstill.processes import hold\n"
+        "import sys, time; from pathlib import Path; from potstill.compute.processes import hold\n"
         "with hold(Path(sys.argv[1]), what='a run'):\n    open(sys.argv[2], 'w').write('1 1'); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(lock), str(tmp_path / "ready")])

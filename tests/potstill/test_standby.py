@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.standby import ADDRESS
+from potstill.compute.standby import ADDRESS
 from tests.potstill.test_processes import alive, wait_until
 
 SOCKET = "standby.sock"
@@ -17,14 +17,14 @@ SOCKET = "standby.sock"
 HOLDER = """
 import sys, time
 from pathlib import Path
-from potstill.standby import stand_by
+from potstill.compute.standby import stand_by
 import colorsys
 print(stand_by(Path(sys.argv[1])), flush=True)
 time.sleep(60)
 """
 COMMAND = """
 import signal, sys
-from potstill import standby
+from potstill.compute import standby
 standby._CODE = sys.argv[2] if len(sys.argv) > 2 else standby._CODE
 status = standby.hand_over(sys.argv[1])
 if status is None and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from potstill.artifacts import read_json
 from potstill.models.loading import load_classifier
-from potstill.models.student import student_from_layers
+from potstill.models.students.student import student_from_layers
 from tasks import control
 from tasks.stage import WORK, Stage
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages

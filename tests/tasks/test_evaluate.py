@@ -18,21 +18,21 @@ from safetensors.numpy import load_file, save_file
 
 from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, verify, write_json, write_manifest
 from potstill.config import SPLITS, Params, load_params
-from potstill.data.batches import TokenDataset
-from potstill.data.tokenization import copy_tokenizer, load_tokenizer, write_tokens
+from potstill.data.tokens.batches import TokenDataset
+from potstill.data.tokens.tokenization import copy_tokenizer, load_tokenizer, write_tokens
+from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError, ModelError
 from potstill.evaluation.naming import MODELS
-from potstill.evaluation.proof import write_answers
+from potstill.evaluation.pages.table import render_table
 from potstill.evaluation.summary import Answers
-from potstill.evaluation.table import render_table
-from potstill.export.onnx_model import export_onnx, input_names
-from potstill.export.quantize import quantize_int8
+from potstill.evaluation.teacher_gain import write_answers
+from potstill.inference.probabilities import softmax
+from potstill.inference.runtime import Student
 from potstill.models.loading import load_classifier, save_model
-from potstill.models.members import Member, write_members
-from potstill.models.student import student_from_layers
-from potstill.serving.probabilities import softmax
-from potstill.serving.runtime import Student
-from potstill.training.predict import predict_logits
+from potstill.models.students.student import student_from_layers
+from potstill.onnx_export.onnx_model import export_onnx, input_names
+from potstill.onnx_export.quantize import quantize_int8
+from potstill.pretrained.members import Member, write_members
 from tasks.evaluate import run
 from tasks.stage import Stage, load_stage
 from tests.conftest import generate_rows

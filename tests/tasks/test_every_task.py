@@ -14,12 +14,12 @@ import yaml
 
 from potstill.artifacts import read_json, verify
 from potstill.config import load_params
-from potstill.data.batches import TokenDataset
-from potstill.distillation.probing import Probed
-from potstill.distillation.signals import StoredSignals
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError, ParamsError
-from potstill.evaluation.scoring import SCORINGS
 from potstill.models.loading import load_classifier
+from potstill.scores.scoring import SCORINGS
+from potstill.training.layer_probe import Probed
 from tasks.probe import probe
 from tasks.search import search
 from tests.marked import question_rows, tagged_rows, write_jsonl

@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from flows.workspace import create
+from flows.commands.create_workspace import create
 from potstill.artifacts import read_json, verify, write_manifest
 from potstill.config import Ingest
-from potstill.data.proposal import Wishes
-from potstill.data.sources import ingest_all
+from potstill.data.fetching.ingestion import ingest_all
+from potstill.data.proposals.proposal import Wishes
 from potstill.errors import LabelCountError, ModelError, ParamsError, PotstillError
 from tasks import teacher as stage_module
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from potstill.artifacts import MANIFEST, read_json, sha256_file, write_json, write_manifest, write_text
 from potstill.config import Gate, Params, load_params
 from potstill.evaluation.gates import Verdict
-from potstill.evaluation.verdict_page import PLACE
+from potstill.evaluation.pages.verdict_page import PLACE
 from tasks.gate import gate
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.graph import Graph
+from flows.engine.dvc_graph import Graph
 from potstill.config import Params, load_params
 from tasks.stage import load_stage
 

@@ -66,7 +66,7 @@ def test_an_edit_of_any_module_makes_those_stages_stale_that_import_it(
 
 def test_comments_docstrings_and_layout_are_no_code(copy: Path) -> None:
     before = digests(copy)
-    for path in ("potstill/config.py", "potstill/distillation/losses.py", "tasks/distill.py"):
+    for path in ("potstill/config.py", "potstill/distillation/losses/logits.py", "tasks/distill.py"):
         text = (copy / path).read_text(encoding="utf-8")
         text = re.sub(r'^( *)"""(?=[A-Z])', r'\1"""Edited. ', text, flags=re.MULTILINE)
         (copy / path).write_text("# A comment.\n" + text.replace("\n\n", "\n\n\n"), encoding="utf-8")
@@ -75,10 +75,10 @@ def test_comments_docstrings_and_layout_are_no_code(copy: Path) -> None:
 
 def test_a_loss_is_no_code_of_the_stages_before_it(copy: Path, importers: dict[str, set[str]]) -> None:
     before = digests(copy)
-    path = copy / "potstill/distillation/losses.py"
+    path = copy / "potstill/distillation/losses/logits.py"
     path.write_text(path.read_text(encoding="utf-8").replace("temperature**2", "temperature**3"), encoding="utf-8")
     stale = changed(before, digests(copy))
-    assert stale == importers["potstill/distillation/losses.py"]
+    assert stale == importers["potstill/distillation/losses/logits.py"]
     assert not stale & {"ingest", "prepare", "validate", "tokenize"}
 
 
@@ -129,7 +129,7 @@ def test_dvc_alone_notices_an_edit(copy: Path) -> None:
     assert "Running stage 'code'" in dvc("repro", "code")
     dvc("commit", "-q", "-f", "code")
     first = (copy / CODE_FILE).read_text(encoding="utf-8")
-    path = copy / "potstill/distillation/losses.py"
+    path = copy / "potstill/distillation/losses/logits.py"
     path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
     dvc("repro", "code")
     second = yaml.safe_load((copy / CODE_FILE).read_text(encoding="utf-8"))

@@ -12,14 +12,14 @@ import torch
 import yaml
 
 from potstill.artifacts import read_json
-from potstill.data.batches import TokenDataset
-from potstill.distillation.signals import StoredSignals
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.teachers.predict import predict_logits
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import LabelCountError
-from potstill.evaluation.scoring import SCORINGS
-from potstill.models.inspection import load_words
 from potstill.models.loading import load_classifier, save_model
-from potstill.models.members import read_members
-from potstill.training.predict import predict_logits
+from potstill.pretrained.inspection import load_words
+from potstill.pretrained.members import read_members
+from potstill.scores.scoring import SCORINGS
 from tests.conftest import BAD, GOOD, NEUTRAL
 from tests.marked import write_jsonl
 from tests.tasks.data_workspace import make_workspace, run_stages

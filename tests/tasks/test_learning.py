@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from potstill.artifacts import write_json
-from potstill.training.predict import predict_logits
+from potstill.distillation.teachers.predict import predict_logits
 from tasks.learning import dev_score
 from tasks.stage import Stage
 from tests.potstill.training.test_loop import DEV, model, setting

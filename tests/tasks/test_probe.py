@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.probing import show
+from flows.commands.probe_layers import show
 from potstill.artifacts import file_sums
 from potstill.config import Params, load_params
-from potstill.distillation.probing import Probed
 from potstill.errors import ChecksumError, ModelError, ParamsError
+from potstill.training.layer_probe import Probed
 from tasks.probe import probe
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 

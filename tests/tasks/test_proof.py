@@ -11,10 +11,10 @@ import yaml
 
 from potstill.artifacts import MANIFEST, file_sums, verify
 from potstill.config import load_params
+from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError
-from potstill.evaluation.proof import Seed, read_seeds
+from potstill.evaluation.teacher_gain import Seed, read_seeds
 from potstill.models.loading import load_classifier
-from potstill.training.predict import predict_logits
 from tasks import control, finetune
 from tasks.identity import sections_of
 from tasks.learning import open_split

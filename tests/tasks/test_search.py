@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.changes import change_params
+from flows.commands.params_changes import change_params
 from potstill.artifacts import MANIFEST, read_json, sha256_file, verify
 from potstill.config import Params, load_params, parse_distill
 from potstill.errors import ModelError, ParamsError, TrainingError
-from potstill.search.outcome import Found
-from potstill.serving.runtime import Student
+from potstill.inference.runtime import Student
+from potstill.studies.outcome import Found
 from tasks import distill
 from tasks.search import search
 from tasks.stage import WORK, Stage

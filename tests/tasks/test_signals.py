@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from potstill.artifacts import file_sums, read_json
-from potstill.distillation.outputs import Outputs
-from potstill.distillation.teachers import LiveTeacher
+from potstill.distillation.teachers.outputs import Outputs
+from potstill.distillation.teachers.providers import LiveTeacher
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
 

@@ -17,9 +17,9 @@ import pytest
 
 from potstill.config import Params, Serve, load_params
 from potstill.errors import SmokeError
+from potstill.inference.runtime import Student, read_card
 from potstill.serving.launch import WATCH_FOLDER
 from potstill.serving.openapi import typed_endpoint
-from potstill.serving.runtime import Student, read_card
 from tasks.package import Packaged, package
 from tasks.smoke import Golden, ask, body_of, compare, golden_texts, own_answers, served, smoke
 from tests.conftest import generate_rows

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from potstill.artifacts import read_json, verify
-from potstill.processes import hold
+from potstill.compute.processes import hold
 from potstill.registry import tracking
 from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK
 from tests.flows.conftest import Ended, ended, until

@@ -19,13 +19,13 @@ from transformers import AutoTokenizer
 
 from potstill.artifacts import file_sums, read_json
 from potstill.config import read_params
-from potstill.data.batches import TokenDataset
-from potstill.distillation.signals import StoredSignals
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.teachers.predict import predict_logits
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError
+from potstill.inference.runtime import Student
 from potstill.models.loading import load_classifier
-from potstill.models.vocabulary import dropped_words
-from potstill.serving.runtime import Student
-from potstill.training.predict import predict_logits
+from potstill.models.students.vocabulary import dropped_words
 from tests.conftest import generate_rows
 from tests.marked import write_jsonl
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from potstill.artifacts import file_sums, read_json, verify
-from potstill.data.batches import TokenDataset
-from potstill.distillation.ensembles import pooled
-from potstill.distillation.signals import StoredSignals
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.teachers.mean_answers import pooled
+from potstill.distillation.teachers.predict import predict_logits
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import LabelCountError, ModelError
-from potstill.evaluation.calibration import fit_temperature
 from potstill.models.loading import load_classifier
-from potstill.models.members import read_members
-from potstill.training.predict import predict_logits
+from potstill.pretrained.members import read_members
+from potstill.scores.calibration import fit_temperature
 from tasks import teacher as stage_module
 from tests.conftest import BAD, GLUE, GOOD, NEUTRAL, generate_rows
 from tests.scores import accuracy

@@ -7,7 +7,7 @@ import yaml
 
 from potstill.artifacts import file_sums, read_json, verify, write_json
 from potstill.config import read_params
-from potstill.data.profiles import accept_profile
+from potstill.data.validation.profiles import accept_profile
 from potstill.errors import ExpectationError
 from tests.conftest import REPOSITORY
 from tests.tasks.data_workspace import make_workspace, run_stages

@@ -7,8 +7,8 @@ from common import trouble
 
 from potstill.artifacts import MANIFEST, sha256_file, whole_folder, write_json, write_manifest
 from potstill.evaluation.reference import reference_profile
-from potstill.serving.profile import answer_all
-from potstill.serving.runtime import Student
+from potstill.inference.profile import answer_all
+from potstill.inference.runtime import Student
 from tasks.stage import Result, Stage, main
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.data.alignment import IGNORED, UNSEEN, own_token, sight, speakers, token_labels, unit_classes
-from potstill.data.tags import tag_set, units_of
+from potstill.data.tokens.offsets import IGNORED, UNSEEN, own_token, sight, speakers, token_labels, unit_classes
+from potstill.labels.tags import tag_set, units_of
 
 TEXTS = ["He lives in New York, U.S. since 1998.", "naïve Zoë met 江泽民 in 北京 today", "the unbelievable river"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]

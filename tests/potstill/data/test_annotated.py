@@ -7,8 +7,8 @@ import pytest
 
 from potstill.config import Prepare
 from potstill.data.preparation import Prepared, prepare
-from potstill.data.tags import entities_of
 from potstill.errors import LabelError, MissingColumnError, OneClassError, ParamsError, PotstillError, SmallClassError
+from potstill.labels.tags import entities_of
 from tests.marked import question_rows, tagged_rows, write_jsonl
 
 TAGS = {"task": "token_classification", "text": "tokens", "label": {"kind": "tags", "column": "tags"}}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from potstill.data.archives import extract
-from potstill.data.safety import refuse_unsafe
+from potstill.data.fetching.archives import extract
+from potstill.data.fetching.safety import refuse_unsafe
 from potstill.errors import FetchError, UnsafeFileError
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.data.batches import TokenDataset, shuffled_batches, sorted_batches
+from potstill.data.tokens.batches import TokenDataset, shuffled_batches, sorted_batches
 from potstill.errors import FormatError
 
 ROWS = [[2, 7, 3], [2, 7, 8, 9, 3], [2, 3], [2, 7, 3]]
@@ -53,7 +53,7 @@ def test_segments_select_and_concatenate(tmp_path: Path) -> None:
 
 
 def test_tokens_are_counted_and_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("potstill.data.batches.ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("potstill.data.tokens.batches.ROWS_AT_ONCE", 3)
     dataset = TokenDataset.open(write(tmp_path / "a.arrow", ROWS), pad_token_id=0)
     assert dataset.token_counts().tolist() == [0, 0, 4, 4, 0, 0, 0, 3, 1, 1]
     assert dataset.share_beyond(np.array([2, 3, 7])) == (2 / 13, 1 / 4)

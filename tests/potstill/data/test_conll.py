@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.data.tables import read_file, read_tables
+from potstill.data.formats.tables import read_file, read_tables
 from potstill.errors import FormatError
 
 TWO = "EU\tB-ORG\nrejects\tO\n\nPeter\tB-PER\nBlackburn\tI-PER\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from potstill.data.coverage import check_cut, check_unknown, cover, fitting_length
+from potstill.data.tokens.coverage import check_cut, check_unknown, cover, fitting_length
 from potstill.errors import TokenizationError
 
 CHINESE = ["这部电影的故事很感人，演员的表演也十分出色。", "剧情拖沓，毫无新意，看得我昏昏欲睡。"] * 10

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from potstill.data.encodings import decode, guess_encodings
+from potstill.data.formats.encodings import decode, guess_encodings
 from potstill.errors import EncodingError, NulByteError
 
 CHINESE = "text,label\n这个手机很好用，我们都喜欢,正面\n物流太慢了，不会再买,负面\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from potstill.data.coverage import cover
-from potstill.data.english import ALPHABET, CONFIG, estimate
+from potstill.data.proposals.english import ALPHABET, CONFIG, estimate
+from potstill.data.tokens.coverage import cover
 
 
 def test_alphabet_and_config_are_the_default_teachers(default_base: Path) -> None:

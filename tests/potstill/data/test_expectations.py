@@ -11,8 +11,8 @@ import pytest
 from potstill.artifacts import file_sums
 from potstill.config import Validate
 from potstill.data.cleaning import DAMAGE
-from potstill.data.expectations import build_suites, label_names, lengths, run_suites
-from potstill.data.profiles import build_profile
+from potstill.data.validation.expectations import build_suites, label_names, lengths, run_suites
+from potstill.data.validation.profiles import build_profile
 from tests.conftest import generate_rows
 
 LABELS = ["negative", "positive"]

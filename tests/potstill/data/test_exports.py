@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from potstill.data.tables import read_file
-from potstill.data.tabular import Table
+from potstill.data.formats.tables import read_file
+from potstill.data.formats.tabular import Table
 
 
 def table(tmp_path: Path, rows: Any, name: str = "a.json") -> Table:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from potstill.config import LabelColumn, LabelSign
+from potstill.data.formats.tabular import Table
 from potstill.data.label_cells import read_labels
-from potstill.data.labels import LabelNames, label_set, normal_label
-from potstill.data.tabular import Table
 from potstill.errors import LabelError
+from potstill.labels.names import LabelNames, label_set, normal_label
 
 COLUMN = LabelColumn(kind="column", column="y")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from potstill.data.look import look_at
+from potstill.data.proposals.look import look_at
 from potstill.errors import FormatError
 from tests.conftest import REPOSITORY
 

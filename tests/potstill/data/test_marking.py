@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from potstill.data.alignment import IGNORED, UNANSWERED
-from potstill.data.batches import SPAN, TokenDataset, labelled
-from potstill.data.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts
-from potstill.data.tokenization import load_tokenizer, write_tokens
-from potstill.evaluation.scoring import entity_f1
+from potstill.data.tokens.batches import SPAN, TokenDataset, labelled
+from potstill.data.tokens.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts
+from potstill.data.tokens.offsets import IGNORED, UNANSWERED
+from potstill.data.tokens.tokenization import load_tokenizer, write_tokens
+from potstill.scores.scoring import entity_f1
 
 TEXT = "the doctor and the village story"
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from potstill.data.batches import Batch, TokenDataset
-from potstill.data.masking import Masking
+from potstill.data.tokens.batches import Batch, TokenDataset
+from potstill.data.tokens.masking import Masking
 
 MASK, SPECIAL, VOCABULARY = 4, (0, 1, 2, 3, 4), 60
 WORDS = Masking(MASK, SPECIAL, VOCABULARY, 0.15, seed=11)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from potstill.artifacts import write_json, write_manifest
-from potstill.data.profiles import accept_profile, build_profile, drift, psi
+from potstill.data.validation.profiles import accept_profile, build_profile, drift, psi
 from potstill.errors import ChecksumError, FormatError
 
 LENGTHS = {"train": list(range(1, 501)), "transfer": []}

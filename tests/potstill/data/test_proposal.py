@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from potstill.data.look import look_at
-from potstill.data.proposal import Proposal, Wishes, propose
+from potstill.data.proposals.look import look_at
+from potstill.data.proposals.proposal import Proposal, Wishes, propose
 from potstill.errors import MissingColumnError, PotstillError
 
 TEXT = "a text that is long enough to be seen as one, number "

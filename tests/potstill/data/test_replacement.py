@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from potstill.config import Augment
-from potstill.data.replacement import GUESSES, _drawn, replace_words
 from potstill.errors import ModelError
+from potstill.models.word_replacement import GUESSES, _drawn, replace_words
 from tests.conftest import BAD, GOOD, NEUTRAL, generate_rows
 
 TEXTS = [text for text, _ in generate_rows(30)]

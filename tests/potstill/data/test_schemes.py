@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from potstill.data.schemes import Scheme, as_bio2, scheme_of
+from potstill.data.formats.schemes import Scheme, as_bio2, scheme_of
 from potstill.errors import LabelError
 
 BIO2 = ["B-PER", "I-PER", "O", "B-LOC", "B-LOC", "O", "B-PER"]

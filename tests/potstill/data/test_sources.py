@@ -11,10 +11,10 @@ import pytest
 
 from potstill import environment
 from potstill.artifacts import file_sums, read_json, sha256_file, verify
+from potstill.compute.processes import free_port
 from potstill.config import HubSource, Ingest, Params
-from potstill.data.sources import ingest_all, inspect_source, local_fingerprint, open_for_inspection
+from potstill.data.fetching.ingestion import ingest_all, inspect_source, local_fingerprint, open_for_inspection
 from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError, PotstillError, UnsafeFileError
-from potstill.processes import free_port
 from tests.potstill.data.hub import REVISION, LocalHub
 
 

@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from potstill.config import Split
-from potstill.data.split_names import AUTO, given_splits
-from potstill.data.splitting import draw
-from potstill.data.tabular import Table
+from potstill.data.formats.tabular import Table
+from potstill.data.splits.split_names import AUTO, given_splits
+from potstill.data.splits.splitting import draw
 from potstill.errors import FormatError
 
 

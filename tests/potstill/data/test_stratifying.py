@@ -13,7 +13,7 @@ from potstill.config import Prepare
 from potstill.data.preparation import Prepared, prepare
 from potstill.data.reading import read_rows
 from potstill.data.rows import Row
-from potstill.data.stratifying import class_seeds, with_seeds
+from potstill.data.splits.stratifying import class_seeds, with_seeds
 from potstill.data.targets import names_of
 from potstill.errors import SmallClassError
 

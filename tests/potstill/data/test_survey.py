@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from potstill.config import Prepare, Validate, parse_section
-from potstill.data.expectations import build_suites, run_suites
 from potstill.data.preparation import prepare
-from potstill.data.proposal import Wishes
-from potstill.data.survey import Survey, survey
+from potstill.data.proposals.proposal import Wishes
+from potstill.data.proposals.survey import Survey, survey
+from potstill.data.validation.expectations import build_suites, run_suites
 from potstill.errors import PotstillError, SmallClassError
 from tests.conftest import generate_rows, write_csv
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from potstill.data.tables import read_file, read_tables
-from potstill.data.tabular import Table
+from potstill.data.formats.tables import read_file, read_tables
+from potstill.data.formats.tabular import Table
 from potstill.errors import (
     CellSizeError,
     EmptyDataError,

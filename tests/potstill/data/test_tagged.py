@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from potstill.config import LabelWords
-from potstill.data.tagged import Tagged, from_spans, from_tagged_words, from_text, from_words
-from potstill.data.tags import entities_of
+from potstill.data.formats.tagged import Tagged, from_spans, from_tagged_words, from_text, from_words
 from potstill.errors import LabelError
+from potstill.labels.tags import entities_of
 
 
 def entities(row: Tagged) -> list[tuple[str, str]]:

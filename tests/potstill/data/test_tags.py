@@ -5,8 +5,9 @@ import random
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from potstill.data.schemes import as_bio2
-from potstill.data.tags import (
+from potstill.data.formats.schemes import as_bio2
+from potstill.errors import LabelError
+from potstill.labels.tags import (
     Entity,
     entities_of,
     inside,
@@ -16,7 +17,6 @@ from potstill.data.tags import (
     types_named,
     units_of,
 )
-from potstill.errors import LabelError
 
 
 def pieces(text: str, cuts: tuple[int, ...] = ()) -> list[str]:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from potstill.config import Prepare, TaskKind
-from potstill.data.batches import fill_labels, label_array, label_column, label_type
 from potstill.data.preparation import Prepared, prepare
+from potstill.data.tokens.batches import fill_labels, label_array, label_column, label_type
 from potstill.errors import LabelError, OneClassError, ParamsError, SmallClassError
 from tests.conftest import generate_rows
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from potstill.artifacts import sha256_file
-from potstill.data.tokenization import check_length, copy_tokenizer, load_tokenizer, write_tokens
+from potstill.data.tokens.tokenization import check_length, copy_tokenizer, load_tokenizer, write_tokens
 from potstill.errors import ModelError, SequenceLengthError
 from tests.conftest import generate_rows
 

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.data.alignment import UNSEEN, speakers
-from potstill.data.tags import units_of
-from potstill.data.windows import (
+from potstill.data.tokens.offsets import UNSEEN, speakers
+from potstill.data.tokens.windows import (
     NONE,
     NOWHERE,
     Span,
@@ -19,6 +18,7 @@ from potstill.data.windows import (
     answer_tokens,
     best_spans,
 )
+from potstill.labels.tags import units_of
 from tests.potstill.data.test_alignment import tokenizer
 
 MAX_LENGTH, STRIDE = 32, 6

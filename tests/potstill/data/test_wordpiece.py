@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from potstill.data.wordpiece import SPECIAL, save_tokenizer, train_wordpiece
+from potstill.data.tokens.wordpiece import SPECIAL, save_tokenizer, train_wordpiece
 from potstill.errors import EmptyDataError, ParamsError
 from tests.conftest import REPOSITORY, generate_rows
 
@@ -37,7 +37,7 @@ def test_sizes_are_kept() -> None:
 
 SCRIPT = """
 import hashlib, json, sys
-from potstill.data.wordpiece import train_wordpiece
+from potstill.data.tokens.wordpiece import train_wordpiece
 texts = json.load(sys.stdin)
 print(hashlib.sha256(train_wordpiece(texts, 200, 2, lowercase=True).to_str().encode()).hexdigest())
 """

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from potstill.artifacts import write_json
-from potstill.training.distributed import here
+from potstill.compute.distributed import here
 from tests.potstill.distillation.test_signals import MANY, Counted, store
 
 

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pytest
 import torch
 
-from potstill.data.alignment import CUT, OWN, SHARED
-from potstill.data.batches import Batch, TokenDataset
-from potstill.data.marking import UNIT_LABELS
-from potstill.data.tags import units_of
-from potstill.data.tokenization import write_tokens
-from potstill.distillation.alignment import NEVER, AcrossUnits, UnitPlaces, unit_places
-from potstill.distillation.ensembles import Averaged
-from potstill.distillation.outputs import LOGITS, Needs, Outputs
+from potstill.data.tokens.batches import Batch, TokenDataset
+from potstill.data.tokens.marking import UNIT_LABELS
+from potstill.data.tokens.offsets import CUT, OWN, SHARED
+from potstill.data.tokens.tokenization import write_tokens
+from potstill.distillation.teachers.ensembles import Averaged
+from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
+from potstill.distillation.teachers.token_mapping import NEVER, AcrossUnits, UnitPlaces, unit_places
 from potstill.errors import SignalError
+from potstill.labels.tags import units_of
 from tests.potstill.data.test_alignment import tokenizer
 
 WORDS = "river,house,unbelievable,Zoë,naïve,New York,since,1998,lives,today,北京,江泽民,a.b".split(",")  # noqa: SIM905

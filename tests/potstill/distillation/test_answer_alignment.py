@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from potstill.data.batches import Batch, TokenDataset
-from potstill.data.marking import ANSWERS
-from potstill.data.tokenization import write_tokens
-from potstill.distillation.alignment import NEVER
-from potstill.distillation.answer_alignment import AcrossWindows, AnswerPlaces, answer_places
-from potstill.distillation.ensembles import Averaged
-from potstill.distillation.outputs import LOGITS, Needs, Outputs
+from potstill.data.tokens.batches import Batch, TokenDataset
+from potstill.data.tokens.marking import ANSWERS
+from potstill.data.tokens.tokenization import write_tokens
+from potstill.distillation.teachers.answer_mapping import AcrossWindows, AnswerPlaces, answer_places
+from potstill.distillation.teachers.ensembles import Averaged
+from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
+from potstill.distillation.teachers.token_mapping import NEVER
 from potstill.errors import SignalError
 from tests.potstill.data.test_alignment import tokenizer
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from potstill.distillation.balancing import Balancer, Schedule
+from potstill.distillation.objective.balancing import Balancer, Schedule
 from potstill.errors import ParamsError
 
 

@@ -12,18 +12,18 @@ from torch import Tensor
 from potstill.artifacts import whole_folder
 from potstill.config import BY_TOKEN, Distill, Signals, Training, parse_distill
 from potstill.config import Term as TermConfig
-from potstill.data.batches import TokenDataset
-from potstill.distillation.attention import attention_probabilities, attention_scores
-from potstill.distillation.composition import Blend, Distillation, distillation, make_terms, teacher_needs
-from potstill.distillation.objective import Objective, Terms, Window
-from potstill.distillation.outputs import Needs, Outputs, observe
-from potstill.distillation.signals import StoredSignals, extract, teacher_identity, write_store
-from potstill.distillation.teachers import FirstAble, LiveTeacher
-from potstill.distillation.terms import Both
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.losses.attention import attention_probabilities, attention_scores
+from potstill.distillation.objective.composition import Blend, Distillation, distillation, make_terms, teacher_needs
+from potstill.distillation.objective.gold_labels import Objective, Terms, Window
+from potstill.distillation.objective.terms import Both
+from potstill.distillation.teachers.outputs import Needs, Outputs, observe
+from potstill.distillation.teachers.predict import model_inputs, predict_logits
+from potstill.distillation.teachers.providers import FirstAble, LiveTeacher
+from potstill.distillation.teachers.signal_store import StoredSignals, extract, teacher_identity, write_store
 from potstill.errors import ModelError, ParamsError, SignalError
-from potstill.models.student import student_from_layers
+from potstill.models.students.student import student_from_layers
 from potstill.training.loop import Setting, train
-from potstill.training.predict import model_inputs, predict_logits
 from tests.potstill.models.tiny import CLASSES, batch, make
 
 CPU = torch.device("cpu")

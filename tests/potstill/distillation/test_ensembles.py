@@ -8,25 +8,18 @@ import torch
 from torch import Tensor
 
 from potstill.config import Distill
-from potstill.data.batches import TokenDataset
-from potstill.distillation.composition import Blend, Distillation, distillation
-from potstill.distillation.ensembles import (
-    AllMembers,
-    Averaged,
-    average,
-    ensemble_answers,
-    ensemble_logits,
-    mean_logits,
-    pooled,
-)
-from potstill.distillation.losses import kl_divergence
-from potstill.distillation.objective import Window
-from potstill.distillation.outputs import Needs, observe
-from potstill.distillation.signals import StoredSignals
-from potstill.distillation.teachers import LiveTeacher, OwnTokens
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.losses.logits import kl_divergence
+from potstill.distillation.objective.composition import Blend, Distillation, distillation
+from potstill.distillation.objective.gold_labels import Window
+from potstill.distillation.teachers.ensembles import AllMembers, Averaged, average
+from potstill.distillation.teachers.mean_answers import ensemble_answers, ensemble_logits, mean_logits, pooled
+from potstill.distillation.teachers.outputs import Needs, observe
+from potstill.distillation.teachers.predict import model_inputs, predict_logits
+from potstill.distillation.teachers.providers import LiveTeacher, OwnTokens
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import SignalError
-from potstill.models.student import student_from_layers
-from potstill.training.predict import model_inputs, predict_logits
+from potstill.models.students.student import student_from_layers
 from tests.potstill.models.tiny import make
 
 CPU = torch.device("cpu")

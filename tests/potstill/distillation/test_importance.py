@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.data.batches import TokenDataset
-from potstill.distillation.composition import Blend, Distillation
+from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.importance import measure_importance
-from potstill.distillation.objective import Objective, Supervised, Window
-from potstill.distillation.outputs import observe
-from potstill.distillation.signals import StoredSignals
-from potstill.models.families import family_of, layers_of
-from potstill.training.predict import model_inputs, predict_logits
+from potstill.distillation.objective.composition import Blend, Distillation
+from potstill.distillation.objective.gold_labels import Objective, Supervised, Window
+from potstill.distillation.teachers.outputs import observe
+from potstill.distillation.teachers.predict import model_inputs, predict_logits
+from potstill.distillation.teachers.signal_store import StoredSignals
+from potstill.pretrained.families import family_of, layers_of
 from tests.potstill.distillation.test_composition import rows
 from tests.potstill.models.tiny import make
 

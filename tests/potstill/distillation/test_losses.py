@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.data.batches import Batch
-from potstill.distillation.composition import Blend, Distillation
-from potstill.distillation.losses import cross_entropy, kl_divergence
-from potstill.distillation.objective import Supervised, Terms, Window
-from potstill.distillation.outputs import Outputs
-from potstill.distillation.signals import StoredSignals
+from potstill.data.tokens.batches import Batch
+from potstill.distillation.losses.logits import cross_entropy, kl_divergence
+from potstill.distillation.objective.composition import Blend, Distillation
+from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
+from potstill.distillation.teachers.outputs import Outputs
+from potstill.distillation.teachers.signal_store import StoredSignals
 
 
 def softmax(values: list[float]) -> list[float]:

@@ -8,12 +8,12 @@ import torch
 from torch.nn import functional
 
 from potstill.config import HiddenTerm, MaskedTerm
-from potstill.data.batches import TokenDataset
-from potstill.data.masking import Masking
-from potstill.distillation.composition import make_terms
-from potstill.distillation.masked import MaskedLanguage, predicting, targets
-from potstill.distillation.masked_teacher import MaskedBlend, MaskedDistillation, MaskedTeacher
-from potstill.distillation.objective import Objective, Terms, Window
+from potstill.data.tokens.batches import TokenDataset
+from potstill.data.tokens.masking import Masking
+from potstill.distillation.losses.masked_tokens import MaskedLanguage, predicting, targets
+from potstill.distillation.objective.composition import make_terms
+from potstill.distillation.objective.gold_labels import Objective, Terms, Window
+from potstill.distillation.teachers.masked_teacher import MaskedBlend, MaskedDistillation, MaskedTeacher
 from potstill.errors import ModelError
 from tests.potstill.models.tiny import CLASSES, batch, make
 

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from potstill.config import Training
-from potstill.data.batches import Batch, TokenDataset
-from potstill.distillation.composition import Blend, Distillation, make_terms
-from potstill.distillation.mutual import MutualLearning
-from potstill.distillation.objective import Supervised, Terms, Window
-from potstill.distillation.outputs import Outputs
-from potstill.distillation.signals import StoredSignals
-from potstill.distillation.teachers import LiveTeacher
+from potstill.data.tokens.batches import Batch, TokenDataset
+from potstill.distillation.objective.composition import Blend, Distillation, make_terms
+from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
+from potstill.distillation.objective.mutual import MutualLearning
+from potstill.distillation.teachers.outputs import Outputs
+from potstill.distillation.teachers.predict import model_inputs, predict_logits
+from potstill.distillation.teachers.providers import LiveTeacher
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError
 from potstill.models.cohort import Cohort
-from potstill.models.student import student_from_layers
+from potstill.models.students.student import student_from_layers
 from potstill.training.loop import Setting
-from potstill.training.predict import model_inputs, predict_logits
 from potstill.training.together import Best, train_students
 from tests.potstill.distillation.test_composition import config
 from tests.potstill.models.tiny import make

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from potstill.distillation.probing import Probed, candidate_layers, ranked
 from potstill.errors import ModelError
+from potstill.training.layer_probe import Probed, candidate_layers, ranked
 
 
 def test_the_usual_choices() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from potstill.distillation.sentences import contrastive, mean_vectors, patient, rkd_angle, rkd_distance
+from potstill.distillation.losses.sentences import contrastive, mean_vectors, patient, rkd_angle, rkd_distance
 from potstill.errors import ModelError, SignalError
 
 Array = npt.NDArray[np.float64]

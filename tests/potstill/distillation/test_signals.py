@@ -14,14 +14,14 @@ import torch
 
 from potstill.artifacts import file_sums, read_json, whole_folder, write_manifest
 from potstill.config import Signals
-from potstill.data.batches import Batch, TokenDataset
-from potstill.distillation import shards
-from potstill.distillation.outputs import LOGITS, Needs, Outputs
-from potstill.distillation.signals import Extracted, StoredSignals, extract, teacher_identity, write_store
-from potstill.distillation.teachers import LiveTeacher
+from potstill.data.tokens.batches import Batch, TokenDataset
+from potstill.distillation.teachers import shards
+from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
+from potstill.distillation.teachers.predict import predict_logits
+from potstill.distillation.teachers.providers import LiveTeacher
+from potstill.distillation.teachers.signal_store import Extracted, StoredSignals, extract, teacher_identity, write_store
 from potstill.errors import ChecksumError, EmptyDataError, SignalError, TrainingError
 from potstill.models.loading import load_classifier, save_model
-from potstill.training.predict import predict_logits
 from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")

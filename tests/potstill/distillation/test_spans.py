@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from potstill.distillation.spans import span_cross_entropy, span_kl
+from potstill.distillation.losses.spans import span_cross_entropy, span_kl
 from potstill.errors import SignalError
 
 LENGTHS = [7, 3, 5]

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from potstill.config import TaskKind
-from potstill.data.batches import Batch
-from potstill.distillation.composition import Blend, Distillation, make_terms
-from potstill.distillation.objective import Supervised, Window
-from potstill.distillation.outputs import Outputs
-from potstill.distillation.signals import StoredSignals
-from potstill.distillation.supervision import gold_rows
-from potstill.distillation.terms import Term
+from potstill.data.tokens.batches import Batch
+from potstill.distillation.objective.composition import Blend, Distillation, make_terms
+from potstill.distillation.objective.gold_labels import Supervised, Window
+from potstill.distillation.objective.supervision import gold_rows
+from potstill.distillation.objective.terms import Term
+from potstill.distillation.teachers.outputs import Outputs
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError
 from tests.potstill.models.tiny import make
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from potstill.config import parse_distill
-from potstill.data.batches import SPAN, Batch, TokenDataset
-from potstill.distillation.composition import Blend, Distillation
-from potstill.distillation.ensembles import average
-from potstill.distillation.mutual import MutualLearning, Together
-from potstill.distillation.objective import Supervised, Window
-from potstill.distillation.outputs import LOGITS, Needs, Outputs
-from potstill.evaluation.scoring import best_tokens, entity_f1, token_span_f1
+from potstill.data.tokens.batches import SPAN, Batch, TokenDataset
+from potstill.distillation.objective.composition import Blend, Distillation
+from potstill.distillation.objective.gold_labels import Supervised, Window
+from potstill.distillation.objective.mutual import MutualLearning, Together
+from potstill.distillation.teachers.ensembles import average
+from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
+from potstill.scores.scoring import best_tokens, entity_f1, token_span_f1
 
 LENGTHS = np.array([5, 3, 7])
 CLASSES = 3

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from potstill.distillation.attention import attention_kl, attention_mse
-from potstill.distillation.hidden import Projections, hidden_cosine, hidden_mse
-from potstill.distillation.outputs import SelfAttention
-from potstill.distillation.relations import self_attention_relation, self_attention_relations
+from potstill.distillation.losses.attention import attention_kl, attention_mse
+from potstill.distillation.losses.hidden import Projections, hidden_cosine, hidden_mse
+from potstill.distillation.losses.relations import self_attention_relation, self_attention_relations
+from potstill.distillation.teachers.outputs import SelfAttention
 from potstill.errors import ModelError, SignalError
 
 Array = npt.NDArray[np.float64]

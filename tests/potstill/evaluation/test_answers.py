@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from potstill.evaluation.answers import (
+from potstill.scores.answers import (
     exact_match,
     moments,
     normalise,

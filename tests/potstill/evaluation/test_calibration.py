@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from potstill.evaluation.calibration import HIGHEST, LOWEST, fit_temperature
-from potstill.evaluation.metrics import log_softmax
+from potstill.scores.calibration import HIGHEST, LOWEST, fit_temperature
+from potstill.scores.metrics import log_softmax
 
 
 def _drawn(temperature: float, rows: int = 4000, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,8 @@ from seqeval.metrics import f1_score
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 from seqeval.scheme import IOB2
 
-from potstill.evaluation.entities import EntityCounts, count_entities, library_scores, tags_by_row
-from potstill.evaluation.statistics import compare_scores
+from potstill.scores.entities import EntityCounts, count_entities, library_scores, tags_by_row
+from potstill.scores.statistics import compare_scores
 
 NAMES = ["O", "B-a", "I-a", "B-b", "I-b"]
 

@@ -10,9 +10,8 @@ import pytest
 from potstill.config import Watch
 from potstill.errors import EmptyDataError, FetchError, FormatError, LabelError, MissingColumnError, PotstillError
 from potstill.evaluation.feedback import measure, read_answers, read_labels
-from potstill.serving.profile import Profile
-from potstill.serving.store import FolderStore
-from potstill.serving.watcher import ANSWERS, text_sum
+from potstill.inference.profile import Profile
+from potstill.inference.window_store import ANSWERS, FolderStore, text_sum
 from tests.conftest import REPOSITORY
 from tests.potstill.serving.test_profile import TASKS, model_card, prediction, profile_of, seen
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from potstill.errors import ModelError
-from potstill.evaluation import metrics
-from potstill.serving.probabilities import softmax
+from potstill.inference.probabilities import softmax
+from potstill.scores import metrics
 
 random = np.random.default_rng(0)
 
@@ -88,8 +88,8 @@ def test_logits_that_are_not_finite_are_refused_with_their_row(bad: float) -> No
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys, potstill.evaluation.metrics, potstill.evaluation.calibration, potstill.evaluation.statistics, "
-        "potstill.evaluation.gates, potstill.evaluation.table, potstill.evaluation.latency;"
+        "import sys, potstill.scores.metrics, potstill.scores.calibration, potstill.scores.statistics, "
+        "potstill.evaluation.gates, potstill.evaluation.pages.table, potstill.evaluation.latency;"
         "sys.exit(' '.join({'sklearn', 'scipy', 'torch', 'matplotlib', 'rich', 'jinja2'} & set(sys.modules)) or None)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

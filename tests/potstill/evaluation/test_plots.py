@@ -8,10 +8,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from potstill.evaluation import metrics, plots
-from potstill.evaluation.figures import Figures
 from potstill.evaluation.naming import MODELS
-from potstill.serving.probabilities import softmax
+from potstill.evaluation.pages import plots
+from potstill.evaluation.pages.figures import Figures
+from potstill.inference.probabilities import softmax
+from potstill.scores import metrics
 
 random = np.random.default_rng(0)
 SCORES = {

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from potstill.config import Evaluate
-from potstill.data.batches import SPAN
+from potstill.data.tokens.batches import SPAN
 from potstill.errors import ChecksumError
-from potstill.evaluation.proof import MODELS, Seed, flatten, prove, read_seeds, write_answers
-from potstill.evaluation.statistics import paired_bootstrap
 from potstill.evaluation.summary import Answers
+from potstill.evaluation.teacher_gain import MODELS, Seed, flatten, prove, read_seeds, write_answers
+from potstill.scores.statistics import paired_bootstrap
 
 SETTINGS = Evaluate(bootstrap=500)
 ROWS = 400

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from potstill.artifacts import MANIFEST, sha256_file
-from potstill.data.marking import UNIT_LABELS
-from potstill.data.tags import units_of
+from potstill.data.tokens.marking import UNIT_LABELS
 from potstill.evaluation.marks import read_tags
 from potstill.evaluation.reference import gold_entities, reference_profile, right_shares
-from potstill.serving.profile import answer_all
-from potstill.serving.runtime import Found, Prediction, Student, Tagging, Text
+from potstill.inference.profile import answer_all
+from potstill.inference.runtime import Found, Prediction, Student, Tagging, Text
+from potstill.labels.tags import units_of
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import LABELS, TAGS, write_places, write_serving
 

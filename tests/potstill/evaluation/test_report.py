@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from potstill.config import Evaluate
-from potstill.evaluation import plots
-from potstill.evaluation.figures import Figures, confusions, label_bars
 from potstill.evaluation.gates import Check, Verdict
-from potstill.evaluation.metrics import confusion_matrix
 from potstill.evaluation.naming import MODELS
-from potstill.evaluation.proof import Seed, prove
-from potstill.evaluation.report import disagreements, render_report
+from potstill.evaluation.pages import plots
+from potstill.evaluation.pages.figures import Figures, confusions, label_bars
+from potstill.evaluation.pages.report import disagreements, render_report
+from potstill.evaluation.pages.verdict_page import PLACE, with_verdict
 from potstill.evaluation.summary import Answers, compare, score
-from potstill.evaluation.verdict_page import PLACE, with_verdict
+from potstill.evaluation.teacher_gain import Seed, prove
+from potstill.scores.metrics import confusion_matrix
 
 ATTACK = "<script>alert('1')</script> & \"quotes\" {{ 7 * 7 }}"
 NAMES = ["<b>bad</b>", "正面评价的标签名称很长很长很长"]

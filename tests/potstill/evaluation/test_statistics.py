@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from potstill.evaluation.statistics import bootstrap, paired_bootstrap, wilson_interval
+from potstill.scores.statistics import bootstrap, paired_bootstrap, wilson_interval
 
 
 def test_wilson_by_hand() -> None:

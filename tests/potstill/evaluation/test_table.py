@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-from potstill.evaluation.table import render_table, rows
+from potstill.evaluation.pages.table import render_table, rows
 
 METRICS: dict[str, Any] = {
     "shipped": "int8",

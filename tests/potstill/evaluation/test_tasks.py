@@ -11,17 +11,18 @@ import pytest
 from sklearn import metrics as reference
 
 from potstill.config import Evaluate, Gate, TaskKind
-from potstill.evaluation import numbers, plots, several, table
-from potstill.evaluation.calibration import calibrated
-from potstill.evaluation.figures import label_bars
 from potstill.evaluation.gates import judge
-from potstill.evaluation.metrics import micro_f1, r_squared
-from potstill.evaluation.proof import Seed, flatten, prove
-from potstill.evaluation.report import disagreements
-from potstill.evaluation.scoring import SCORINGS
-from potstill.evaluation.statistics import compare_scores
+from potstill.evaluation.pages import plots, table
+from potstill.evaluation.pages.figures import label_bars
+from potstill.evaluation.pages.report import disagreements
 from potstill.evaluation.summary import Answers, compare, score
-from potstill.serving.probabilities import sigmoid
+from potstill.evaluation.teacher_gain import Seed, flatten, prove
+from potstill.inference.probabilities import sigmoid
+from potstill.scores import numbers, several
+from potstill.scores.calibration import calibrated
+from potstill.scores.metrics import micro_f1, r_squared
+from potstill.scores.scoring import SCORINGS
+from potstill.scores.statistics import compare_scores
 
 random = np.random.default_rng(4)
 SETTINGS = Evaluate(bootstrap=400)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from potstill.data.alignment import IGNORED
-from potstill.data.batches import ragged
+from potstill.data.tokens.batches import ragged
+from potstill.data.tokens.offsets import IGNORED
 from potstill.evaluation.teaching import fitting_order, judge
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.data.tokenization import load_tokenizer
+from potstill.data.tokens.tokenization import load_tokenizer
 from potstill.evaluation.notes import notes
 from potstill.evaluation.summary import Answers
 from potstill.evaluation.truncation import cut_rows, truncation

@@ -11,17 +11,17 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import BertConfig, BertForSequenceClassification
 
-from potstill.data.batches import TokenDataset
+from potstill.compute.processor import saturates
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ModelError, ParityError
-from potstill.export.four_bits import embedding_lookups, lookup_products, quantized
-from potstill.export.onnx_model import export_onnx, gives_embedding
-from potstill.export.parity import compare, onnx_logits
-from potstill.export.processor import saturates
-from potstill.export.quantize import OPERATORS, most_sensitive, narrowing_products, quantize_int8
-from potstill.models.factorized import factorize
 from potstill.models.loading import load_classifier
-from potstill.models.student import student_from_layers
-from potstill.training.predict import predict_logits
+from potstill.models.students.factorized import factorize
+from potstill.models.students.student import student_from_layers
+from potstill.onnx_export.four_bits import embedding_lookups, lookup_products, quantized
+from potstill.onnx_export.logit_parity import compare, onnx_logits
+from potstill.onnx_export.onnx_model import export_onnx, gives_embedding
+from potstill.onnx_export.quantize import OPERATORS, most_sensitive, narrowing_products, quantize_int8
 
 
 def dataset(count: int, *, pair: bool) -> TokenDataset:

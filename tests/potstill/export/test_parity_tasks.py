@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from potstill.export.parity import compare
+from potstill.onnx_export.logit_parity import compare
 
 
 def test_several_labels() -> None:

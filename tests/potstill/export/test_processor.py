@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from potstill.export import processor
-from potstill.export.quantize import quantize_int8
+from potstill.compute import processor
+from potstill.onnx_export.quantize import quantize_int8
 
 
 @pytest.fixture(autouse=True)

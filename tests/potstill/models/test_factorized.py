@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from potstill.errors import ModelError
-from potstill.models.factorized import FactorizedEmbedding, factorize, has_rank, merge
+from potstill.models.students.factorized import FactorizedEmbedding, factorize, has_rank, merge
 from tests.potstill.models.tiny import CLASSES, batch, make
 
 

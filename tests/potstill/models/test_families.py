@@ -8,8 +8,8 @@ import transformers
 from torch import nn
 
 from potstill.errors import ModelError
-from potstill.models.families import FAMILIES, family_of, layers_of, layers_path
-from potstill.models.loading import output_layer
+from potstill.pretrained.families import FAMILIES, family_of, layers_of, layers_path
+from potstill.pretrained.output_layer import output_layer
 from tests.potstill.models.tiny import CLASSES, SIZES, batch, make
 
 KINDS = sorted(FAMILIES)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from potstill.errors import LabelCountError
-from potstill.models.heads import task_named, task_of
 from potstill.models.loading import check_labels, load_classifier, save_model, saved_task
+from potstill.pretrained.heads import task_named, task_of
 
 SEQUENCE = "BertForSequenceClassification"
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from potstill.errors import LabelCountError, ModelError, PotstillError, UnsafeFileError
-from potstill.models.files import opened_files
-from potstill.models.inspection import inspect_model
 from potstill.models.loading import check_labels, load_classifier, load_encoder, load_masked_lm
-from potstill.models.weights import unwrapped
+from potstill.pretrained.files import opened_files
+from potstill.pretrained.inspection import inspect_model
+from potstill.pretrained.weights import unwrapped
 from tests.potstill.models.tiny import CLASSES, make
 from tests.teachers import change_config, change_weights, copy_of
 

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from potstill.errors import ModelError
-from potstill.models.families import family_of, layers_of
-from potstill.models.narrowing import most_important, narrow, narrow_states
+from potstill.models.students.narrowing import most_important, narrow, narrow_states
+from potstill.pretrained.families import family_of, layers_of
 from tests.potstill.models.tiny import CLASSES, batch, make
 
 UNITS = [[0, 3, 5, 47], [1, 2, 30, 31], [7, 8, 9, 10], [0, 1, 2, 46]]

@@ -7,8 +7,8 @@ import torch
 
 from potstill.artifacts import write_manifest
 from potstill.errors import ModelError
-from potstill.models.start import is_pooler, start_from_general
-from potstill.models.student import student_from_layers
+from potstill.models.students.start import is_pooler, start_from_general
+from potstill.models.students.student import student_from_layers
 from tests.potstill.models.tiny import CLASSES, make
 
 

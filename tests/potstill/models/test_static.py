@@ -11,11 +11,9 @@ from model2vec import StaticModel
 from tokenizers import Tokenizer
 
 from potstill.config import TaskKind
-from potstill.data.tokenization import load_tokenizer
-from potstill.export.onnx_model import export_onnx
-from potstill.models.heads import task_of
+from potstill.data.tokens.tokenization import load_tokenizer
 from potstill.models.loading import load_classifier
-from potstill.models.static import (
+from potstill.models.students.static import (
     StaticForSequenceClassification,
     save_static,
     silent_tokens,
@@ -23,6 +21,8 @@ from potstill.models.static import (
     token_vectors,
     zipf_weights,
 )
+from potstill.onnx_export.onnx_model import export_onnx
+from potstill.pretrained.heads import task_of
 
 TEXTS = ["a superb movie", "the dull and stale plot with qqqq", "superb superb superb", ""]
 

@@ -9,11 +9,12 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification
 
-from potstill.distillation.outputs import logits_of
+from potstill.distillation.teachers.outputs import logits_of
 from potstill.errors import LabelCountError, ModelError, UnsafeFileError
-from potstill.models.families import FAMILIES, family_of, layers_of, layers_path
-from potstill.models.loading import check_labels, load_classifier, output_layer, reorder_labels, save_model
-from potstill.models.student import distilbert_from_bert, student_at_random, student_from_layers
+from potstill.models.loading import check_labels, load_classifier, save_model
+from potstill.models.students.student import distilbert_from_bert, student_at_random, student_from_layers
+from potstill.pretrained.families import FAMILIES, family_of, layers_of, layers_path
+from potstill.pretrained.output_layer import output_layer, reorder_labels
 from tests.potstill.models.tiny import batch, make
 
 KINDS = sorted(FAMILIES)

@@ -17,10 +17,16 @@ from hypothesis import strategies as some
 from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from potstill.data.tokenization import load_tokenizer
+from potstill.data.tokens.tokenization import load_tokenizer
 from potstill.errors import ModelError
-from potstill.models.families import FAMILIES
-from potstill.models.vocabulary import dropped_words, kept_ids, trim_embeddings, trim_tokenizer, trimmed_tokenizer
+from potstill.models.students.vocabulary import (
+    dropped_words,
+    kept_ids,
+    trim_embeddings,
+    trim_tokenizer,
+    trimmed_tokenizer,
+)
+from potstill.pretrained.families import FAMILIES
 from tests.conftest import BAD, GLUE, GOOD, NEUTRAL, generate_rows
 from tests.potstill.models.tiny import batch, make
 

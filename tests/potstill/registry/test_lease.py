@@ -15,8 +15,8 @@ import pytest
 from potstill.errors import BusyError
 from potstill.registry import lease as leases
 from potstill.registry import tracking
-from potstill.registry.identity import Identity, read_identity, this_process
 from potstill.registry.lease import hold_lease
+from potstill.registry.process_identity import Identity, read_identity, this_process
 from tests.conftest import REPOSITORY
 from tests.registries import PROJECT
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
+from potstill.compute.processes import free_port
 from potstill.errors import DiskFullError, RegistryError, StoreError
-from potstill.processes import free_port
-from potstill.registry import store, tracking
+from potstill.registry import store_calls as store
+from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from tests.registries import PROJECT, add_version
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from potstill.registry import tracking
-from potstill.registry.identity import this_process
+from potstill.registry.process_identity import this_process
 from potstill.registry.promotion import Registry
 from tests.registries import PROJECT, add_version, new_store
 

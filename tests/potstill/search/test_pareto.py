@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from potstill.evaluation.gates import Check, Verdict
-from potstill.evaluation.plots import Cost, pareto
-from potstill.evaluation.scoring import SCORINGS
-from potstill.search.pareto import Point, cheapest, dominates, front
+from potstill.evaluation.pages.plots import Cost, pareto
+from potstill.scores.scoring import SCORINGS
+from potstill.studies.pareto import Point, cheapest, dominates, front
 
 
 def _point(name: str, score: float, ms: float, mb: float, *, passed: bool | None = True) -> Point:

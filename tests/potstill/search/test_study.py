@@ -9,8 +9,8 @@ import pytest
 
 from potstill.config import Search
 from potstill.errors import TrainingError
-from potstill.search.space import Choice, candidate_layers, combinations, distill_section, settings
-from potstill.search.study import Trial, run_study
+from potstill.studies.space import Choice, candidate_layers, combinations, distill_section, settings
+from potstill.studies.study import Trial, run_study
 
 LAYERS = [[0, 2, 4], [0, 3], [0]]
 Watch = Callable[[float], None]
@@ -175,7 +175,7 @@ def test_layers_of_a_teacher_evenly_spaced(available: int, expected: list[list[i
 def test_a_choice_is_a_section_and_its_settings_say_the_same(tmp_path: Path) -> None:
     import yaml
 
-    from flows.changes import change_params
+    from flows.commands.params_changes import change_params
     from potstill.config import load_params
     from tests.conftest import REPOSITORY
 

@@ -10,9 +10,9 @@ import psutil
 
 from potstill.artifacts import MANIFEST, sha256_file, sha256_value, write_json, write_manifest
 from potstill.config import OF_PLACES
-from potstill.data.tokenization import write_served_tokenizer
-from potstill.serving.profile import FILE, answer_all
-from potstill.serving.runtime import Student, Text
+from potstill.data.tokens.tokenization import write_served_tokenizer
+from potstill.inference.profile import FILE, answer_all
+from potstill.inference.runtime import Student, Text
 from tests.conftest import generate_rows
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -42,8 +42,8 @@ def write_serving(base: Path, folder: Path, *, variant: str = "int8", pair: bool
     """A folder as the export stage leaves it; the ONNX files are made once a session."""
     exported = base.parent / f"{base.name}-onnx-{'pair' if pair else 'single'}"
     if not exported.exists():
-        from potstill.export.onnx_model import export_onnx
-        from potstill.export.quantize import quantize_int8
+        from potstill.onnx_export.onnx_model import export_onnx
+        from potstill.onnx_export.quantize import quantize_int8
 
         exported.mkdir()
         export_onnx(classifier(base), exported / "fp32.onnx", pair=pair)
@@ -60,8 +60,8 @@ def write_places(base: Path, folder: Path, task: str, variant: str = "fp32") -> 
     """A serving folder of a random model whose answers are places in a text; `torch` beside it has the model."""
     import torch
 
-    from potstill.export.onnx_model import export_onnx
     from potstill.models.loading import load_classifier
+    from potstill.onnx_export.onnx_model import export_onnx
 
     torch.manual_seed(4)
     labels = TAGS if task == "token_classification" else ["start", "end"]

@@ -14,11 +14,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from potstill.config import Serve
+from potstill.inference.runtime import Floats, Student, read_card
 from potstill.serving.app import create_app, start
 from potstill.serving.front import App, front
 from potstill.serving.keys import Keys
 from potstill.serving.release import Release, Settings
-from potstill.serving.runtime import Floats, Student, read_card
 from potstill.serving.telemetry import Metrics
 from tests.potstill.serving.folders import write_serving
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from potstill.inference.runtime import BATCH_TOKENS, Floats, Prediction, Student
 from potstill.serving.batching import AT_ONCE_CHARACTERS, Answered, Batcher, OverloadError
-from potstill.serving.runtime import BATCH_TOKENS, Floats, Prediction, Student
 from tests.potstill.serving.folders import write_serving
 
 TEXTS = [f"text {'word ' * (number % 7)}{number}" for number in range(40)]

@@ -15,10 +15,10 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from potstill.config import Serve
+from potstill.inference.runtime import ModelCard
 from potstill.serving.front import Shortcut, front, wants_page
 from potstill.serving.keys import VARIABLE, Keys, entry, new_key
 from potstill.serving.release import Release, Settings
-from potstill.serving.runtime import ModelCard
 from potstill.serving.telemetry import Metrics, record_of
 from tests.potstill.serving.folders import card
 

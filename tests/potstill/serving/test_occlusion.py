@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.serving.occlusion import Span, parts_of, spans_of, without
-from potstill.serving.runtime import Text
+from potstill.inference.occlusion import Span, parts_of, spans_of, without
+from potstill.inference.runtime import Text
 
 TEXTS = st.text(alphabet=st.characters(codec="utf-8"), max_size=200)
 

@@ -10,12 +10,12 @@ from jsonschema import Draft202012Validator
 from starlette.testclient import TestClient
 
 from potstill.config import Serve
+from potstill.inference.runtime import ModelCard, Student, read_card
 from potstill.serving.app import create_app, start
 from potstill.serving.front import front
 from potstill.serving.keys import Keys
 from potstill.serving.openapi import describe
 from potstill.serving.release import Release, Settings
-from potstill.serving.runtime import ModelCard, Student, read_card
 from potstill.serving.telemetry import Metrics
 from tests.potstill.serving.clients import generate_client
 from tests.potstill.serving.folders import card, write_serving

@@ -20,12 +20,12 @@ import pytest
 import uvicorn
 
 from potstill.config import Serve
+from potstill.inference.occlusion import spans_of
+from potstill.inference.runtime import Student, read_card
 from potstill.serving.app import PAGE, create_app, start
 from potstill.serving.front import front
 from potstill.serving.keys import VARIABLE, Keys, entry, new_key
-from potstill.serving.occlusion import spans_of
 from potstill.serving.release import Release, Settings
-from potstill.serving.runtime import Student, read_card
 from potstill.serving.telemetry import Metrics
 from tests.potstill.serving.folders import write_places, write_serving
 

@@ -11,14 +11,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from potstill.config import Serve
-from potstill.data.alignment import own_token
-from potstill.data.tags import units_of
+from potstill.data.tokens.offsets import own_token
+from potstill.inference.runtime import Student, read_card
+from potstill.labels.tags import units_of
 from potstill.serving.app import create_app, start
 from potstill.serving.front import front
 from potstill.serving.keys import Keys
 from potstill.serving.openapi import bento_routes
 from potstill.serving.release import Release, Settings
-from potstill.serving.runtime import Student, read_card
 from potstill.serving.telemetry import Metrics
 from tests.potstill.serving.folders import write_places
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 
 from potstill.artifacts import write_json
 from potstill.errors import ModelError
-from potstill.serving.profile import (
+from potstill.inference.profile import (
     Answer,
     Counts,
     Moments,
@@ -23,7 +23,7 @@ from potstill.serving.profile import (
     readings,
     vocabulary_of,
 )
-from potstill.serving.runtime import Found, ModelCard, Prediction, Reply, Tagging
+from potstill.inference.runtime import Found, ModelCard, Prediction, Reply, Tagging
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import card
 

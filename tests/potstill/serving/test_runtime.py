@@ -11,9 +11,9 @@ import pytest
 
 from potstill.artifacts import write_json, write_manifest
 from potstill.errors import ChecksumError, ModelError
-from potstill.serving.probabilities import softmax
-from potstill.serving.runtime import Student, Text
-from potstill.serving.sketch import directions
+from potstill.inference.probabilities import softmax
+from potstill.inference.runtime import Student, Text
+from potstill.inference.sketch import directions
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import LABELS, MAX_LENGTH, TEMPERATURE, card, classifier, flip_byte, write_serving
 
@@ -140,7 +140,7 @@ def test_callers_in_many_threads_get_their_own_answers(int8: Student) -> None:
 
 def test_a_list_longer_than_the_window(int8: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = int8.predict(TEXTS)
-    monkeypatch.setattr("potstill.serving.runtime.WINDOW", 7)
+    monkeypatch.setattr("potstill.inference.runtime.WINDOW", 7)
     assert int8.predict(TEXTS) == expected
 
 
@@ -180,7 +180,7 @@ def test_a_file_that_is_no_model_is_one_sentence(tiny_base: Path, tmp_path: Path
 def test_serving_imports_no_training_tool() -> None:
     forbidden = ["torch", "transformers", "mlflow", "dvc", "prefect", "pandas", "datasets", "sklearn", "pyarrow"]
     code = (
-        "import sys, potstill.serving.app, potstill.serving.launch, potstill.serving.runtime; "
+        "import sys, potstill.serving.app, potstill.serving.launch, potstill.inference.runtime; "
         f"print([name for name in {forbidden!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

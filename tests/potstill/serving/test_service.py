@@ -25,15 +25,15 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from potstill.artifacts import read_json, write_json, write_manifest
+from potstill.compute.processes import free_port, start, stop
 from potstill.config import load_params
 from potstill.errors import SmokeError
-from potstill.processes import free_port, start, stop
+from potstill.inference.profile import FILE
+from potstill.inference.runtime import Student, Text
+from potstill.inference.window_store import ANSWERS, COUNTS
 from potstill.serving.keys import FILE_VARIABLE, add_to_file, entry, new_key
 from potstill.serving.launch import WATCH_FOLDER, serve_command
-from potstill.serving.profile import FILE
 from potstill.serving.release import seal
-from potstill.serving.runtime import Student, Text
-from potstill.serving.watcher import ANSWERS, COUNTS
 from tasks.package import Packaged, package
 from tasks.smoke import served
 from tests.conftest import generate_rows
@@ -606,7 +606,7 @@ def test_a_worker_does_not_outlive_who_started_it_however_early_that_dies(packag
     ("name", "change", "said"),
     [
         ("src/data/serving/model.onnx", "flip", "altered"),
-        ("src/potstill/serving/scores.py", "flip", "altered"),
+        ("src/potstill/serving/predict_scores.py", "flip", "altered"),
         ("env/python/requirements.txt", "flip", "altered"),
         ("src/data/serving/extra.txt", "add", "not in the manifest"),
         ("manifest.json", "remove", "no readable manifest"),

@@ -12,12 +12,12 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from potstill.artifacts import read_json, write_json, write_manifest
+from potstill.inference.runtime import Student, Text
 from potstill.serving import shadow as module
 from potstill.serving.app import create_app, start
 from potstill.serving.front import front
 from potstill.serving.keys import Keys
 from potstill.serving.launch import SHADOW_FOLDER
-from potstill.serving.runtime import Student, Text
 from potstill.serving.shadow import Shadow, shadow_of
 from potstill.serving.telemetry import Metrics
 from potstill.serving.watcher import Item

@@ -8,7 +8,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
 from potstill.errors import ToolError
-from potstill.serving.store import below, open_store
+from potstill.inference.window_store import below, open_store
 
 
 @pytest.mark.parametrize("kind", ["folder", "memory", "file"])

@@ -16,19 +16,19 @@ from starlette.testclient import TestClient
 
 from potstill.artifacts import MANIFEST, sha256_file
 from potstill.config import Serve, Watch
-from potstill.data.windows import TextWindow
+from potstill.data.tokens.windows import TextWindow
 from potstill.errors import ToolError
+from potstill.inference.profile import FILE, Counts, read_profile
+from potstill.inference.runtime import Found, Prediction, Reply, Student, Tagging, Text, read_card
+from potstill.inference.window_store import ANSWERS, COUNTS, TEXTS, FolderStore, Store, below, text_sum
 from potstill.serving import watcher as module
 from potstill.serving.app import create_app, start
 from potstill.serving.front import front
 from potstill.serving.keys import Keys
 from potstill.serving.launch import WATCH_FOLDER
-from potstill.serving.profile import FILE, Counts, read_profile
 from potstill.serving.release import Release, Settings
-from potstill.serving.runtime import Found, Prediction, Reply, Student, Tagging, Text, read_card
-from potstill.serving.store import FolderStore, Store, below
 from potstill.serving.telemetry import Metrics
-from potstill.serving.watcher import ANSWERS, COUNTS, TEXTS, Item, Watcher, said, text_sum, watch_place
+from potstill.serving.watcher import Item, Watcher, said, watch_place
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import write_profile, write_serving
 

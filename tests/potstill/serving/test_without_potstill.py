@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from potstill.data.tokenization import write_served_tokenizer
-from potstill.serving.runtime import Student
+from potstill.data.tokens.tokenization import write_served_tokenizer
+from potstill.inference.runtime import Student
 from tests.conftest import REPOSITORY, generate_rows
 from tests.e2e.pages import blocks
 from tests.potstill.serving.folders import MAX_LENGTH, write_serving

@@ -15,20 +15,20 @@ from pydantic import TypeAdapter
 from safetensors.torch import save_file
 
 from potstill.artifacts import write_json
+from potstill.compute.distributed import here
 from potstill.config import Term, Training, parse_distill
-from potstill.data.batches import Batch
-from potstill.distillation.composition import Blend, Distillation, make_terms
-from potstill.distillation.objective import Supervised, Terms, Window
-from potstill.distillation.outputs import Outputs
-from potstill.distillation.signals import StoredSignals
-from potstill.distillation.teachers import LiveTeacher
+from potstill.data.tokens.batches import Batch
+from potstill.distillation.objective.composition import Blend, Distillation, make_terms
+from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
+from potstill.distillation.teachers.outputs import Outputs
+from potstill.distillation.teachers.predict import predict_logits
+from potstill.distillation.teachers.providers import LiveTeacher
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import TrainingError
 from potstill.models.loading import load_classifier
-from potstill.models.student import student_from_layers
+from potstill.models.students.student import student_from_layers
 from potstill.training.assistants import Teaching, through_assistants
-from potstill.training.distributed import here
 from potstill.training.loop import Outcome, Setting, train
-from potstill.training.predict import predict_logits
 from potstill.training.together import objective_for, train_students
 from tests.potstill.training.test_loop import DEV, TRAIN
 from tests.scores import accuracy

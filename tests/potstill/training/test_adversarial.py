@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from potstill.config import Adversarial, Training
-from potstill.data.batches import Batch, TokenDataset
-from potstill.distillation.composition import Blend, Distillation
-from potstill.distillation.objective import Supervised, Terms, Window
-from potstill.distillation.outputs import Outputs
-from potstill.distillation.signals import StoredSignals
+from potstill.data.tokens.batches import Batch, TokenDataset
+from potstill.distillation.objective.composition import Blend, Distillation
+from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
+from potstill.distillation.teachers.outputs import Outputs
+from potstill.distillation.teachers.predict import model_inputs
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.training.adversarial import caught_embeddings, moved_embeddings, steepest
 from potstill.training.loop import Setting, train
-from potstill.training.predict import model_inputs
 from tests.potstill.models.tiny import CLASSES, make
 
 CPU = torch.device("cpu")

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from potstill.config import Distill, parse_distill
-from potstill.data.batches import TokenDataset
-from potstill.distillation import composition
-from potstill.distillation.composition import Blend, distillation
-from potstill.distillation.signals import StoredSignals
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.objective.composition import Blend, distillation
+from potstill.distillation.objective.gold_labels import composition
+from potstill.distillation.teachers.predict import predict_logits
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError
-from potstill.models.student import check_plan, student_from_layers
+from potstill.models.students.student import check_plan, student_from_layers
 from potstill.training import assistants
 from potstill.training.assistants import Teaching, places, through_assistants
 from potstill.training.loop import Setting, train
-from potstill.training.predict import predict_logits
 from tests.potstill.models.tiny import make
 from tests.scores import accuracy
 

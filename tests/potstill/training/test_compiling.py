@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from potstill.artifacts import read_json
+from potstill.compute import compiling
+from potstill.compute.compiling import FEWEST_STEPS, choose_compiled, pays
+from potstill.compute.distributed import World
 from potstill.errors import ModelError, ToolError
-from potstill.training import compiling
-from potstill.training.compiling import FEWEST_STEPS, choose_compiled, pays
-from potstill.training.distributed import World
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

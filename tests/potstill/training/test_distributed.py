@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from potstill.artifacts import read_json, verify
-from potstill.training.distributed import World, here, local_device
+from potstill.compute.distributed import World, here, local_device
 from tests.conftest import REPOSITORY
 from tests.potstill.training import shared
 

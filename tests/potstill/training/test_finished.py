@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from potstill.config import parse_distill
-from potstill.data.batches import SPAN, TokenDataset
-from potstill.distillation.signals import StoredSignals
-from potstill.distillation.teachers import LiveTeacher
+from potstill.data.tokens.batches import SPAN, TokenDataset
+from potstill.distillation.teachers.predict import predict_signals
+from potstill.distillation.teachers.providers import LiveTeacher
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.training.assistants import Teaching, through_assistants
 from potstill.training.finished import copy_model, keep, kept, signals
 from potstill.training.loop import Outcome, Setting
-from potstill.training.predict import predict_signals
 from tests.potstill.models.tiny import make
 
 CPU = torch.device("cpu")

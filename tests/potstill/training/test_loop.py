@@ -11,16 +11,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from potstill.artifacts import read_json, verify, write_json
+from potstill.compute.precision import choose_device, choose_precision
 from potstill.config import Training
-from potstill.data.batches import Batch, TokenDataset
-from potstill.distillation.objective import Supervised, Terms, Window
-from potstill.distillation.outputs import Outputs
+from potstill.data.tokens.batches import Batch, TokenDataset
+from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
+from potstill.distillation.teachers.outputs import Outputs
+from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import TrainingError
 from potstill.models.loading import load_classifier
 from potstill.training.checkpoints import newest
 from potstill.training.loop import Outcome, Setting, train
-from potstill.training.precision import choose_device, choose_precision
-from potstill.training.predict import predict_logits
 from tests.scores import accuracy
 
 CPU = torch.device("cpu")

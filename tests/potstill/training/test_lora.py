@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from potstill.config import Lora, Training
-from potstill.data.batches import Batch, TokenDataset
-from potstill.distillation.objective import Supervised, Terms, Window
-from potstill.distillation.outputs import Outputs
+from potstill.data.tokens.batches import Batch, TokenDataset
+from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
+from potstill.distillation.teachers.outputs import Outputs
+from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ModelError
 from potstill.models.cohort import Cohort
 from potstill.training.loop import Outcome, Setting, train
 from potstill.training.lora import low_rank, target_layers
-from potstill.training.predict import predict_logits
 from tests.potstill.models.tiny import CLASSES, batch, make
 from tests.scores import accuracy
 

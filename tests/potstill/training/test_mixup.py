@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from potstill.config import Distill, Mixup
-from potstill.data.batches import SPAN, Batch, TokenDataset, ragged
-from potstill.distillation.composition import distillation
-from potstill.distillation.outputs import LOGITS, Needs, Outputs
-from potstill.distillation.signals import StoredSignals
-from potstill.distillation.teachers import LiveTeacher
+from potstill.data.tokens.batches import SPAN, Batch, TokenDataset, ragged
+from potstill.distillation.objective.composition import distillation
+from potstill.distillation.objective.mixup import MixedBatch, mix, mixed_embeddings
+from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
+from potstill.distillation.teachers.predict import model_inputs, predict_logits, predict_signals
+from potstill.distillation.teachers.providers import LiveTeacher
+from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError, SignalError
-from potstill.models.student import student_from_layers
+from potstill.models.students.student import student_from_layers
 from potstill.training.loop import Setting, train
-from potstill.training.mixup import MixedBatch, mix, mixed_embeddings
-from potstill.training.predict import model_inputs, predict_logits, predict_signals
 from tests.potstill.models.tiny import make
 from tests.potstill.training.test_adversarial import rows
 
@@ -109,7 +109,7 @@ def test_teacher_and_student_see_the_same_blend_and_its_loss_is_added(
     student = student_from_layers(teacher, plan.layers)
     stored = StoredSignals(predict_signals(teacher, data), np.arange(len(data)))
     Watched.calls = []
-    monkeypatch.setattr("potstill.distillation.composition.LiveTeacher", Watched)
+    monkeypatch.setattr("potstill.distillation.objective.composition.LiveTeacher", Watched)
     goal = distillation(plan, student, teacher, stored, device=CPU, precision="fp32", seed=1)
     outcome = train(student, data, goal, lambda _: 0.0, Setting("distill", plan, 3, CPU, "fp32", tmp_path))
     # The student is all of the teacher: on the same blends it says the same, and other blends would tell.

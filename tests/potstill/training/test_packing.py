@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from potstill.config import Training
-from potstill.data.batches import TokenDataset
-from potstill.distillation.objective import Supervised, Window
-from potstill.distillation.outputs import observe
+from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.objective.gold_labels import Supervised, Window
+from potstill.distillation.teachers.outputs import observe
+from potstill.distillation.teachers.predict import model_inputs, predict_logits
 from potstill.errors import ModelError
 from potstill.training.hotpath import training_attention
 from potstill.training.loop import Setting, train
 from potstill.training.packing import ATTENTION, Packed, choose_packing, packed
-from potstill.training.predict import model_inputs, predict_logits
 from tests.potstill.models.tiny import make
 from tests.potstill.training.test_adversarial import rows
 
@@ -86,8 +86,8 @@ def test_outside_of_the_block_rows_are_padded_as_ever() -> None:
 
 @pytest.mark.parametrize("terms", [False, True])
 def test_a_run_ends_with_the_same_weights(tmp_path: Path, terms: bool) -> None:
-    from potstill.distillation.composition import Blend, Distillation, make_terms
-    from potstill.distillation.teachers import LiveTeacher
+    from potstill.distillation.objective.composition import Blend, Distillation, make_terms
+    from potstill.distillation.teachers.providers import LiveTeacher
     from tests.potstill.distillation.test_composition import config
 
     teacher, ended = make("bert"), []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from potstill.config import Control, Distill, Finetune, Pretrain, Teacher, Training
-from potstill.data.batches import shuffled_batches
+from potstill.data.tokens.batches import shuffled_batches
 from potstill.training.plan import FEW_STEPS, DataSize, augmentation, few_steps, plan_training, steps_per_epoch
 
 SECTIONS: dict[str, type[Training]] = {

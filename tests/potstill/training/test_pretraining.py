@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from potstill.config import General, Pretrain
-from potstill.data.batches import Batch, TokenDataset
-from potstill.distillation.masked import MaskedLanguage
-from potstill.distillation.objective import Terms, Window
-from potstill.distillation.outputs import Outputs
+from potstill.data.tokens.batches import Batch, TokenDataset
+from potstill.distillation.losses.masked_tokens import MaskedLanguage
+from potstill.distillation.objective.gold_labels import Terms, Window
+from potstill.distillation.teachers.outputs import Outputs
 from potstill.errors import EmptyDataError, ModelError
 from potstill.models.loading import load_classifier, load_encoder
 from potstill.training import pretraining
-from potstill.training.general import load_base, prepare_general
+from potstill.training.general_distillation import load_base, prepare_general
 from potstill.training.held_out import hold_out
 from potstill.training.loop import Setting
 from potstill.training.pretraining import Pretraining, prepare_pretraining

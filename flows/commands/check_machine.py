@@ -1,0 +1,151 @@
+"""`potstill doctor`: what this machine and workspace have, and what to do where something is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from potstill import environment
+from potstill.compute.processes import listen, usable_cores
+from potstill.errors import ToolError
+
+DISK_GB = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: whether it is in order, what was found, and what to do if it is not."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def examine(workspace: Path) -> bool:
+    """Print every finding; returns whether all are in order."""
+    fine = True
+    for finding in findings(workspace):
+        fine &= finding.ok
+        advice = "" if finding.ok else f" - {finding.advice}"
+        print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.name:<10} {finding.found}{advice}", flush=True)
+    return fine
+
+
+def findings(workspace: Path) -> Iterator[Finding]:
+    """Look at one thing after the other."""
+    checks: list[Callable[[Path], Finding]] = [
+        _python, _versions, _torch, _memory, _disk, _git, _workspace, _params, _port, _telemetry,
+    ]  # fmt: skip
+    for check in checks:
+        yield check(workspace)
+
+
+def _python(workspace: Path) -> Finding:
+    found = f"{sys.version.split()[0]} at {sys.executable}"
+    return Finding("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer and set up again")
+
+
+def _versions(workspace: Path) -> Finding:
+    """Installed packages against the lock; those a platform's marker leaves out are not asked for."""
+    from tasks.stage import default_file
+
+    try:
+        lock = default_file("requirements.lock").read_text(encoding="utf-8")
+    except ToolError as error:
+        return Finding("packages", False, "no requirements.lock", str(error))
+    wrong = [f"{name} {there or 'missing'}, locked {wanted}" for name, wanted, there in _differences(lock)]
+    found = "as requirements.lock names them" if not wrong else "; ".join(wrong[:5]) + (" ..." if wrong[5:] else "")
+    return Finding("packages", not wrong, found, "install the locked versions again: `make setup`")
+
+
+def _differences(lock: str) -> Iterator[tuple[str, str, str | None]]:
+    from packaging.markers import Marker
+
+    for line in lock.splitlines():
+        match = re.match(r"^([A-Za-z0-9._-]+)==(\S+)\s*(?:;\s*(.+))?$", line)
+        if match is None or (match[3] and not Marker(match[3]).evaluate()):
+            continue
+        try:
+            there: str | None = metadata.version(match[1])
+        except metadata.PackageNotFoundError:
+            there = None
+        if there is None or there.split("+")[0] != match[2]:
+            yield match[1], match[2], there
+
+
+def _torch(workspace: Path) -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("torch", False, str(error), "install torch: `make setup`")
+    if torch.cuda.is_available():
+        device = f"cuda ({torch.cuda.get_device_name(0)}), bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
+    elif torch.backends.mps.is_available():
+        device = "mps"
+    else:
+        device = f"cpu, {usable_cores()} cores, bf16 measured at the start of a stage"
+    return Finding("torch", True, f"{torch.__version__} on {device}")
+
+
+def _memory(workspace: Path) -> Finding:
+    import psutil
+
+    free = psutil.virtual_memory().available / 1e9
+    return Finding("memory", free >= 3, f"{free:.1f} GB free", "close something: a stage takes up to 3 GB")
+
+
+def _disk(workspace: Path) -> Finding:
+    free = shutil.disk_usage(workspace).free / 1e9
+    return Finding("disk", free >= DISK_GB, f"{free:.1f} GB free", f"free some space: a run takes up to {DISK_GB:g} GB")
+
+
+def _git(workspace: Path) -> Finding:
+    if shutil.which("git") is None:
+        return Finding("git", False, "not installed", "install git: DVC needs it")
+    inside = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workspace, capture_output=True, text=True, check=False)
+    commit = inside.stdout.strip()[:12] if inside.returncode == 0 else "no commit yet"
+    return Finding("git", True, commit)
+
+
+def _workspace(workspace: Path) -> Finding:
+    there = (workspace / "dvc.yaml").exists() and (workspace / ".dvc").is_dir()
+    return Finding("dvc", there, "workspace" if there else "no workspace here", "make one: `potstill init DIR ...`")
+
+
+def _params(workspace: Path) -> Finding:
+    from potstill.config import load_params
+    from potstill.errors import ParamsError
+
+    try:
+        params = load_params(workspace / "params.yaml")
+    except ParamsError as error:
+        return Finding("params", False, str(error), "correct params.yaml")
+    return Finding("params", True, f"project {params.project.name}")
+
+
+def _port(workspace: Path) -> Finding:
+    from potstill.config import load_params
+    from potstill.errors import ParamsError
+
+    try:
+        serve = load_params(workspace / "params.yaml").serve
+    except ParamsError:
+        return Finding("port", False, "not known", "correct params.yaml")
+    try:
+        listen(serve.host, serve.port, advice="end what uses it").close()
+    except ToolError as error:
+        return Finding("port", False, str(error), "or change serve.port, or use `potstill serve --port`")
+    return Finding("port", True, f"{serve.host}:{serve.port} is free")
+
+
+def _telemetry(workspace: Path) -> Finding:
+    on = [name for name, value in environment.NO_TELEMETRY.items() if os.environ.get(name) != value]
+    return Finding("telemetry", not on, "off" if not on else f"on: {', '.join(on)}", "start it as `potstill doctor`")

@@ -1,0 +1,113 @@
+"""`potstill init`: a workspace for data of one's own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.commands.data_overview import overview
+from flows.commands.propose_params import open_teacher, propose_params
+from potstill.artifacts import write_json, write_text
+from potstill.config import load_params
+from potstill.errors import ParamsError, ToolError
+from tasks.identity import write_code_file
+from tasks.stage import default_file
+
+if TYPE_CHECKING:
+    from potstill.data.proposals.proposal import Wishes
+
+_IGNORED = [".work/", "/code.yaml", "/mlflow.db*", "/mlartifacts/", "/mlruns/", "/reports/", "/watch/"]
+_README = """# {name}
+
+A Potstill workspace: `params.yaml` says what is distilled from what, `dvc.yaml` how.
+
+    potstill run       # what is not current, from the data to the promoted, packaged student
+    potstill status    # stages, champion, challenger
+    potstill serve     # the champion
+"""
+
+
+def create(folder: Path, data: Path, wishes: Wishes, teacher: str | None) -> None:
+    """Make a workspace; see `potstill init --help`.
+
+    Args:
+        folder: a new one.
+        data: a file or a folder of files.
+        wishes: what the user says of the data.
+        teacher: a folder, `id@commit`, `scratch`, or None for the default one.
+
+    Raises:
+        ParamsError: the folder is not empty, or teacher or columns cannot be used.
+        PotstillError: data or teacher cannot be used; see docs/errors.md.
+        ToolError: git or DVC is missing.
+    """
+    from potstill.data.proposals.survey import survey
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ParamsError(f"{folder} is not empty; name a new folder")
+    with open_teacher(teacher) as given:
+        read = survey(data, wishes)
+        proposed = propose_params(default_file("params.yaml"), _name(folder), data, read, given)
+        with _whole(folder):
+            _write_workspace(folder, proposed.text)
+            lines = list(overview(read, proposed, folder))
+    for what, value in lines:
+        print(f"{what + ':':<12} {value}")
+    print(f"{folder} is ready: look through {folder / 'params.yaml'}, then `cd {folder} && potstill run`")
+
+
+def _write_workspace(folder: Path, params: str) -> None:
+    _version_control(folder)
+    write_text(folder / "params.yaml", params)
+    for name in ("dvc.yaml", "bentofile.yaml", "prefect.yaml"):
+        write_text(folder / name, default_file(name).read_text(encoding="utf-8"))
+    write_code_file(folder, load_params(folder / "params.yaml"))
+    for name in ("accepted.json", "sources.json"):
+        write_json(folder / "data" / name, {})
+    write_text(folder / ".gitignore", "\n".join(_IGNORED) + "\n")
+    write_text(folder / "README.md", _README.format(name=_name(folder)))
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """A new folder, which an error takes away again, or empties where it was there."""
+    existed = folder.exists()
+    first = next((parent for parent in reversed([folder, *folder.parents]) if not parent.exists()), folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            shutil.rmtree(first, ignore_errors=True)
+        else:
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        raise
+
+
+def _name(folder: Path) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
+    return slug[:40] or "project"
+
+
+def _version_control(folder: Path) -> None:
+    try:
+        inside = _call(["git", "rev-parse", "--is-inside-work-tree"], folder) == 0
+        if not inside and _call(["git", "init", "-q"], folder) != 0:
+            raise ToolError(f"`git init` failed in {folder}; `potstill doctor` says what is missing")
+    except FileNotFoundError:
+        raise ToolError("git is not installed; install it, DVC needs it") from None
+    subdir = ["--subdir"] if inside else []
+    if _call([sys.executable, "-m", "dvc", "init", "-q", *subdir], folder) != 0:
+        raise ToolError(f"`dvc init` failed in {folder}; run it there by hand to see why")
+    write_text(folder / ".dvc" / "config", "[core]\n    analytics = false\n    check_update = false\n")
+
+
+def _call(command: list[str], folder: Path) -> int:
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode

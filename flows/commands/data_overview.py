@@ -1,0 +1,149 @@
+"""What `potstill init` says at the end: what it saw of the data, and what to expect of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.commands.propose_params import Proposed, file_megabytes
+from potstill.config import LABELLED
+from potstill.errors import PotstillError
+
+if TYPE_CHECKING:
+    from potstill.data.proposals.survey import Survey
+
+# Classes that are named one by one.
+_SHOWN = 6
+
+
+def overview(survey: Survey, proposed: Proposed, workspace: Path) -> Iterator[tuple[str, str]]:
+    """Lines of (what, value). The machine's speed is measured, and kept in the workspace for the stages."""
+    yield "data", "; ".join(_files(survey))
+    yield "columns", _columns(survey)
+    for note in (*_notes(survey), *_teacher_note(survey, proposed)):
+        yield "note", note
+    proposal = survey.proposal
+    text = survey.section["text"]
+    shown = repr(text) if isinstance(text, str) else " and ".join(map(repr, text))
+    yield "task", f"{proposal.task} of {'pairs: ' if not isinstance(text, str) else ''}{shown}: {proposal.why}"
+    yield "splits", _splits(survey)
+    if survey.classes():
+        yield "classes", _classes(survey)
+    yield "characters", _characters(survey)
+    yield from _tokens(survey, proposed)
+    yield from _run(proposed, workspace)
+
+
+def _files(survey: Survey) -> Iterator[str]:
+    rows = sum(look.rows for look in survey.looks)
+    tables = [look.table for look in survey.looks]
+    yield f"{rows:,} rows of {len(tables)} files" if len(tables) > 1 else f"{rows:,} rows"
+    forms = sorted({table.format for table in tables if table.format})
+    yield " and ".join(forms) + "".join(
+        f" with {separator!r} between cells"
+        for separator in sorted({table.separator for table in tables if table.separator})
+    )
+    tools = sorted({table.tool for table in tables if table.tool})
+    if tools:
+        yield f"an export of {' and '.join(tools)}"
+
+
+def _columns(survey: Survey) -> str:
+    from potstill.data.proposals.column_looks import listed
+
+    return listed(survey.proposal.columns.values())
+
+
+def _notes(survey: Survey) -> Iterator[str]:
+    from potstill.data.proposals.limits import USUAL
+
+    seen = dict.fromkeys(note for table in survey.report["tables"] for note in table["notes"])
+    # What gives the splits has a line of its own.
+    yield from (note for note in seen if "gives the split" not in note)
+    yield from survey.proposal.notes
+    removed = {why: count for why, count in survey.report["removed"].items() if count}
+    if removed:
+        yield "rows removed: " + ", ".join(f"{count:,} {why}" for why, count in removed.items())
+    if not survey.compared:
+        yield "of so many rows near copies are not looked for here; prepare removes them"
+    seeds = survey.section["split"].get("class_seeds", {})
+    if seeds:
+        yield (
+            f"classes that the common draw leaves out of a split have seeds of their own: {len(seeds)} "
+            "(prepare.split.class_seeds)"
+        )
+    for key, usual in USUAL.items():
+        if survey.limits[key] not in (usual, None):
+            yield f"validate.{key} is {survey.limits[key]}, since this data has that much"
+
+
+def _splits(survey: Survey) -> str:
+    given, source = survey.given
+    rows = ", ".join(f"{split} {len(group):,}" for split, group in survey.splits.items())
+    named = [split for split in LABELLED if given[split]]
+    drawn = [split for split in ("dev", "test") if not given[split]]
+    if not source or not named:
+        return f"{rows}: dev and test are drawn by a seeded hash of the texts"
+    more = f"; {' and '.join(drawn)} drawn from train" if drawn else ""
+    return f"{rows}: {', '.join(named)} given by {source}{more} (other: --split draw or a column)"
+
+
+def _classes(survey: Survey) -> str:
+    counts: Counter[str] = survey.classes()
+    named = ", ".join(f"{name} {rows:,}" for name, rows in counts.most_common(_SHOWN))
+    if len(counts) <= _SHOWN:
+        return f"{len(counts)}: {named}"
+    name, rows = min(counts.items(), key=lambda item: item[1])
+    return f"{len(counts)}: {named}, ... {name} {rows:,}"
+
+
+def _characters(survey: Survey) -> str:
+    lengths = sorted(sum(map(len, row.texts)) for group in survey.splits.values() for row in group)
+    half, most = lengths[len(lengths) // 2], lengths[min(len(lengths) - 1, int(len(lengths) * 0.95))]
+    return f"half of the texts have at most {half:,}, 95% at most {most:,}, the longest {lengths[-1]:,}"
+
+
+def _tokens(survey: Survey, proposed: Proposed) -> Iterator[tuple[str, str]]:
+    coverage, length = proposed.coverage, proposed.params.tokenize.max_length
+    about = "about " if proposed.estimated else ""
+    cut = coverage.cut_share(length)
+    yield (
+        "tokens",
+        f"half of the texts have at most {about}{coverage.quantile(0.5):,}, 95% {coverage.quantile(0.95):,}, the "
+        f"longest {coverage.quantile(1.0):,}; {cut:.1%} are longer than tokenize.max_length = {length}",
+    )
+    yield "unknown", f"{coverage.unknown_share:.1%} of the tokens"
+
+
+def _run(proposed: Proposed, workspace: Path) -> Iterator[tuple[str, str]]:
+    """The file that will ship, and steps and minutes of each stage that trains or asks the teacher."""
+    from potstill.training.forecast import forecast, measure_speed
+
+    config = proposed.config
+    megabytes = file_megabytes(proposed)
+    if megabytes is not None:
+        yield (
+            "ships",
+            f"an INT8 file of about {megabytes:.1f} MB (gate.max_file_mb = {proposed.params.gate.max_file_mb:g})",
+        )
+    speed = measure_speed(proposed.params, config, workspace / ".work" / "precision.json")
+    stages = forecast(proposed.params, proposed.size, config, speed)
+    for stage, expected in stages.items():
+        steps = f"{expected.steps:,} steps, " if expected.steps else ""
+        yield stage, f"{steps}about {expected.minutes:.1f} minutes"
+    yield "altogether", f"about {sum(stage.minutes for stage in stages.values()):.0f} minutes on this machine"
+
+
+def _teacher_note(survey: Survey, proposed: Proposed) -> Iterator[str]:
+    """What a fine-tuned teacher's labels lack."""
+    from potstill.models.loading import check_labels
+
+    folder = proposed.teacher.folder
+    if folder is None or not proposed.params.teacher.fine_tuned:
+        return
+    try:
+        check_labels(folder, [str(label) for label in survey.labels], survey.proposal.task)
+    except PotstillError as error:
+        yield f"before a run: {error}"

@@ -1,0 +1,76 @@
+"""What persons decide about the versions of a workspace's registry, each by one command.
+
+A decision takes the registry's lease and not the run lock: nobody waits for a training to put on a brake.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.engine.champions import no_champion
+from potstill.config import Params, load_params
+from potstill.registry import tracking
+from potstill.registry.promotion import Registry, Version
+from tasks import package, promote
+
+
+def approve(workspace: Path, version: str) -> str:
+    """Make a version that passed its gates the champion; gives the sentence to print."""
+    params, _ = _open(workspace)
+    return _is_champion(params, promote.approve(params, workspace, version))
+
+
+def roll_back(workspace: Path, version: str | None, reason: str) -> str:
+    """Return to an older version, the one before by default; gives the sentence to print."""
+    params, registry = _open(workspace)
+    return _is_champion(params, registry.roll_back(version, reason))
+
+
+def veto(workspace: Path, version: str, reason: str) -> str:
+    """Refuse a version for good; gives the sentence to print."""
+    params, registry = _open(workspace)
+    champion = registry.veto(version, reason)
+    return f"version {version} of {params.project.name} is vetoed; champion: {_named(champion)}"
+
+
+def freeze(workspace: Path, reason: str) -> str:
+    """Stop automatic promotion; gives the sentence to print."""
+    params, registry = _open(workspace)
+    registry.freeze(reason)
+    return f"promotion of {params.project.name} is frozen; candidates that pass wait until `potstill unfreeze`"
+
+
+def unfreeze(workspace: Path, reason: str) -> str:
+    """Allow automatic promotion again; gives the sentence to print."""
+    params, registry = _open(workspace)
+    was_frozen = registry.unfreeze(reason)
+    state = "is not frozen any more" if was_frozen else "was not frozen"
+    return f"promotion of {params.project.name} {state}"
+
+
+def history(workspace: Path, lines: int) -> str:
+    """The newest lines of the ledger, oldest first."""
+    _, registry = _open(workspace)
+    return "\n".join(line.sentence for line in registry.ledger.lines()[-lines:]) or "the ledger has no lines yet"
+
+
+def fetch(workspace: Path, version: str) -> str:
+    """Bring a version's Bento here; gives the sentence to print."""
+    params, _ = _open(workspace)
+    packaged = package.fetch(params, workspace, version)
+    return f"{packaged.tag} is in {packaged.path}; `potstill serve --tag {packaged.tag}` serves it"
+
+
+def _open(workspace: Path) -> tuple[Params, Registry]:
+    params = load_params(workspace / "params.yaml")
+    if not tracking.has_store(workspace):
+        raise no_champion(params)
+    return params, Registry(workspace, params.project.name)
+
+
+def _is_champion(params: Params, champion: Version) -> str:
+    return f"version {champion.version} of {params.project.name} is champion; `potstill serve` serves {champion.bento}"
+
+
+def _named(version: str | None) -> str:
+    return "none" if version is None else f"version {version}"

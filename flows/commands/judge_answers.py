@@ -1,0 +1,217 @@
+"""What services of a workspace write, and `potstill drift` and `potstill feedback`, which judge it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.engine.champions import find_champion
+from potstill.artifacts import write_json, write_text
+from potstill.config import Params, load_params
+from potstill.errors import DriftError, ParamsError, RegistryError
+from potstill.progress import say
+from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from potstill.evaluation.drift import Drift, Windows
+    from potstill.inference.window_store import Store
+
+REPORT, PAGE, FEEDBACK = Path("reports/drift.json"), Path("reports/drift.html"), Path("reports/feedback.json")
+
+
+def drift(workspace: Path, place: str | None, *, retrain: bool) -> None:
+    """Judge the newest windows of the champion's service, and write and log the verdict.
+
+    Args:
+        workspace: the current folder.
+        place: where services write; `watch.folder` when None.
+        retrain: whether to run the pipeline where they drift.
+
+    Raises:
+        DriftError: they drift, and no run was asked for.
+        PotstillError: they cannot be judged.
+    """
+    from potstill.evaluation.drift import judge, pool
+    from potstill.evaluation.pages.drift_page import render_drift
+
+    start, params = time.time(), load_params(workspace / "params.yaml")
+    found = _windows(*_store(workspace, params, place), params.watch.judged_windows)
+    verdict = judge(found, params.watch)
+    write_json(workspace / REPORT, verdict.to_json())
+    write_text(workspace / PAGE, render_drift(params.project.name, verdict, found.profile, pool(found)))
+    _log_drift(params, verdict, time.time() - start)
+    _show(verdict)
+    if verdict.verdict != "drift":
+        return
+    if not retrain:
+        raise DriftError(f"{verdict.sentence}; `potstill run` trains on what the sources hold now")
+    from flows.commands.run_workspace import execute
+
+    execute(workspace, None, [])
+
+
+def feedback(workspace: Path, file: Path, place: str | None) -> None:
+    """Measure how right the champion's service was, with labels from a file.
+
+    Args:
+        workspace: the current folder.
+        file: labels; see `potstill.evaluation.feedback.read_labels`.
+        place: where services write; `watch.folder` when None.
+
+    Raises:
+        DriftError: it is right less often than `watch.max_accuracy_drop` tolerates.
+        PotstillError: labels or answers cannot be read, or do not meet.
+    """
+    from potstill.evaluation.drift import stored_profile
+    from potstill.evaluation.feedback import measure, read_answers, read_labels
+
+    start, params = time.time(), load_params(workspace / "params.yaml")
+    store, candidate = _store(workspace, params, place)
+    profile = stored_profile(store)
+    if profile is None:
+        raise _nothing_written(store, candidate)
+    measured = measure(read_labels(file, profile.task), read_answers(store), profile, params.watch)
+    write_json(workspace / FEEDBACK, {**measured.to_json(), "candidate": profile.candidate})
+    metrics = {"value": measured.value, "low": measured.low, "high": measured.high, "matched": measured.matched}
+    _log("feedback", params, {"measure": measured.measure}, metrics, time.time() - start)
+    if measured.drifts:
+        raise DriftError(f"the model is right less often: {measured.sentence}")
+    say(measured.sentence)
+
+
+def _store(workspace: Path, params: Params, place: str | None) -> tuple[Store, str]:
+    """Where services of the champion write, and which model that is."""
+    from potstill.inference.window_store import below, open_store
+
+    place = _place(workspace, params) if place is None else place
+    if place is None:
+        raise ParamsError("watch.folder is null, so no service writes anywhere; set it, or name a place with --folder")
+    candidate = find_champion(workspace, params).candidate
+    return open_store(below(place, candidate)), candidate
+
+
+def watch_service(workspace: Path, params: Params) -> None:
+    """Have the services that this process starts write to `watch.folder`.
+
+    What the environment says already stays.
+    """
+    place = _place(workspace, params)
+    if place is not None:
+        os.environ.setdefault(WATCH_FOLDER, place)
+
+
+def shadow_service(workspace: Path, params: Params) -> None:
+    """Have the service that this process starts take the challenger along, where there is one and `watch.shadow` asks.
+
+    What the environment says already stays. A challenger that cannot ride is said and left out.
+    """
+    folder = challenger_folder(workspace, params)
+    if folder is not None:
+        os.environ.setdefault(SHADOW_FOLDER, str(folder))
+
+
+def challenger_version(workspace: Path, params: Params) -> str | None:
+    """The version that is to ride along; None where `watch.shadow` is 0 or nothing challenges the champion."""
+    from potstill.registry import tracking
+    from potstill.registry.promotion import CHALLENGER, Registry
+
+    if not params.watch.shadow or not tracking.has_store(workspace):
+        return None
+    challenger = Registry(workspace, params.project.name).by_alias(CHALLENGER)
+    return None if challenger is None else challenger.version
+
+
+def challenger_folder(workspace: Path, params: Params) -> Path | None:
+    """Bring the challenger's serving folder here, verified.
+
+    Returns:
+        Its path; None where there is no challenger to take along. Whatever is wrong with one is said and never raised:
+        a challenger must not keep the champion from starting.
+    """
+    from potstill.registry.promotion import Registry
+
+    try:
+        version = challenger_version(workspace, params)
+        return None if version is None else Registry(workspace, params.project.name).fetch(version).resolve()
+    except Exception as error:
+        say(f"serve: the challenger is left out: {' '.join(str(error).split())}")
+        return None
+
+
+def _place(workspace: Path, params: Params) -> str | None:
+    """`watch.folder`, seen from a workspace: an absolute path or a URL."""
+    folder = params.watch.folder
+    return folder if folder is None or "://" in folder else str(workspace.resolve() / folder)
+
+
+def _windows(store: Store, candidate: str, newest: int) -> Windows:
+    from potstill.evaluation.drift import read_windows
+
+    found = read_windows(store, newest)
+    if found is None:
+        raise _nothing_written(store, candidate)
+    return found
+
+
+def _nothing_written(store: Store, candidate: str) -> RegistryError:
+    return RegistryError(
+        f"no service of the champion ({candidate[:12]}) has written to {store} yet; `potstill serve` writes there, "
+        "any other service where POTSTILL_WATCH_FOLDER says"
+    )
+
+
+def _log_drift(params: Params, verdict: Drift, seconds: float) -> None:
+    metrics = {"drift": float(verdict.verdict == "drift"), "texts": float(verdict.texts)}
+    metrics |= {f"psi.{one.feature}": one.psi for one in verdict.findings}
+    metrics |= {f"ks.{one.feature}": one.ks for one in verdict.findings if one.ks is not None}
+    if verdict.estimate is not None:
+        metrics["estimated_accuracy"] = verdict.estimate.accuracy
+    _log("drift", params, {"verdict": verdict.verdict, "candidate": verdict.candidate}, metrics, seconds)
+
+
+def _log(name: str, params: Params, facts: dict[str, str], metrics: dict[str, float], seconds: float) -> None:
+    from potstill.registry.tracking import log_stage
+
+    watch = {f"watch.{key}": value for key, value in params.watch.model_dump(mode="json").items()}
+    log_stage(
+        project=params.project.name,
+        stage=name,
+        parent=None,
+        params=watch | facts,
+        metrics={**metrics, "seconds": seconds},
+        history=[],
+        datasets={},
+        outs={},
+    )
+
+
+def _show(verdict: Drift) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=False)
+    console.print(_table(verdict))
+    say("")
+    if verdict.left_out:
+        say(f"{verdict.left_out} of the newest windows count in the bins of another profile and are left out")
+    for name in verdict.damaged:
+        say(f"{name} is no window of counts and is left out; remove it")
+    say(verdict.sentence)
+    say(f"report    {PAGE}")
+
+
+def _table(verdict: Drift) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for title in ("", "PSI", "by chance", "KS", "by chance", ""):
+        table.add_column(title, justify="right" if title else "left")
+    for one in verdict.findings:
+        ks = ["", ""] if one.ks is None or one.ks_by_chance is None else [f"{one.ks:.3f}", f"{one.ks_by_chance:.3f}"]
+        mark = "drifts" if one.drifts else ""
+        table.add_row(one.feature, f"{one.psi:.3f}", f"{one.psi_by_chance:.3f}", *ks, mark)
+    return table

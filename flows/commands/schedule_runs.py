@@ -1,0 +1,99 @@
+"""`potstill schedule`: runs of a workspace by the cron of its params."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from flows.engine import prefect_server as server
+from potstill.compute.processes import listen, stop
+from potstill.config import Schedule as When
+from potstill.config import load_params
+from potstill.errors import ParamsError
+from potstill.progress import say
+
+if TYPE_CHECKING:
+    from prefect.schedules import Schedule
+
+DEPLOYMENT = "scheduled"
+PORT = 4200
+
+
+def serve_schedule(workspace: Path, interval_seconds: float | None = None) -> None:
+    """Register the deployment and run it when it is due, until the command is ended.
+
+    Args:
+        workspace: the current folder.
+        interval_seconds: run every so many seconds instead of by `schedule.cron`.
+
+    Raises:
+        ParamsError: params.yaml does not fit, or its cron or time zone do not exist.
+        ToolError: no Prefect server answers.
+    """
+    params = load_params(workspace / "params.yaml")
+    due = _due(params.schedule, interval_seconds)
+    with _server() as api:
+        from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+        from prefect.types.entrypoint import EntrypointType
+
+        from flows.engine.prefect_flow import potstill
+
+        api.wait_ready()
+        when = f"every {interval_seconds:g} s" if interval_seconds else params.schedule.cron
+        say(f"schedule: {when} ({params.schedule.timezone}); Ctrl-C ends it")
+        potstill.serve(
+            name=DEPLOYMENT,
+            schedule=due,
+            parameters={"workspace": str(workspace)},
+            tags=[server.workspace_tag(workspace)],
+            entrypoint_type=EntrypointType.MODULE_PATH,
+            print_starting_message=False,
+            limit=1,
+            # `limit` is about this process; this is about every scheduler of the deployment. Whoever comes too late is
+            # cancelled: the run that goes on does its work.
+            global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        )
+
+
+def _due(when: When, interval_seconds: float | None) -> Schedule:
+    from prefect.schedules import Cron, Interval
+
+    try:
+        ZoneInfo(when.timezone)
+        return Interval(interval_seconds) if interval_seconds else Cron(when.cron, timezone=when.timezone)
+    except (ValueError, KeyError) as error:
+        raise ParamsError(
+            f"schedule.cron {when.cron!r} with schedule.timezone {when.timezone!r} is no schedule; "
+            "five fields of cron and a name such as Europe/Berlin are"
+        ) from error
+
+
+@contextmanager
+def _server() -> Iterator[server.Api]:
+    """The configured Prefect server, else a whole one for as long as the command runs: schedules need its services."""
+    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+    if get_current_settings().api.url is not None:
+        yield server.Api(None)
+        return
+    _refuse_taken_port()
+    url = f"http://127.0.0.1:{PORT}/api"
+    command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(PORT)]
+    process = server.start_server(command, {"PREFECT_API_URL": url})
+    try:
+        # The runs that come due are processes of their own.
+        os.environ["PREFECT_API_URL"] = url
+        with temporary_settings({PREFECT_API_URL: url}):
+            say(f"schedule: the runs are at http://127.0.0.1:{PORT}")
+            yield server.Api(process)
+    finally:
+        stop(process)
+
+
+def _refuse_taken_port() -> None:
+    advice = f"if that is a Prefect server, set PREFECT_API_URL=http://127.0.0.1:{PORT}/api"
+    listen("127.0.0.1", PORT, advice=advice).close()

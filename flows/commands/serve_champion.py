@@ -1,0 +1,75 @@
+"""`potstill serve`: the champion's Bento, by its fixed tag."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from flows.commands.judge_answers import shadow_service, watch_service
+from flows.engine.champions import find_champion
+from potstill.compute.processes import listen
+from potstill.config import Params, load_params
+from potstill.errors import PackageError
+from potstill.serving.launch import bento_path, serve_command
+
+# What to do where a service cannot listen on its port.
+TAKEN = "end what uses it, or give --port"
+
+
+def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) -> None:
+    """Become the server of a Bento; returns only by an error.
+
+    Args:
+        workspace: the current folder.
+        tag: `name:version`; the champion's when None.
+        host: address to bind; `serve.host` when None.
+        port: port to bind; `serve.port` when None.
+
+    Raises:
+        RegistryError: there is no champion.
+        PackageError: the Bento is not in BentoML's store.
+        ToolError: the port is taken.
+    """
+    params = load_params(workspace / "params.yaml")
+    tag = tag or champion(workspace, params)[1]
+    present(tag)
+    watch_service(workspace, params)
+    shadow_service(workspace, params)
+    address = (host or params.serve.host, params.serve.port if port is None else port)
+    listen(*address, advice=TAKEN).close()  # BentoML would end with the tracebacks of all its processes
+    command = serve_command(tag, *address)
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def present(tag: str) -> Path:
+    """Where a Bento is.
+
+    Raises:
+        PackageError: it is not in BentoML's store.
+    """
+    path = bento_path(tag)
+    if not path.exists():
+        raise PackageError(
+            f"Bento {tag} is not in the store ({path}); `potstill fetch` brings the champion's, `bentoml list` shows "
+            "those there are"
+        )
+    return path
+
+
+def champion(workspace: Path, params: Params) -> tuple[str, str]:
+    """The champion's version and the tag of its Bento, which is fetched from the registry if it is not here.
+
+    Raises:
+        RegistryError: there is no champion, or its Bento is not with the registry.
+        ChecksumError: the registry's bytes are not those that were registered.
+    """
+    from potstill.registry.promotion import Registry
+    from tasks.package import fetch
+
+    version = find_champion(workspace, params)
+    tag = Registry(workspace, params.project.name).bento_of(version)
+    if not bento_path(tag).exists():
+        fetch(params, workspace, version.version)
+    return version.version, tag

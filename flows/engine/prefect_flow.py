@@ -1,0 +1,154 @@
+"""The Prefect flow: DVC's stages in DVC's order, then what depends on the registry's state.
+
+Prefect says when and shows what happened; it caches nothing, keeps no result, and is handed names and ids only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.engine.pipeline_run import CURRENT, Run, open_run
+from flows.engine.prefect_server import crash_stale_runs
+from flows.engine.prefect_states import Outcome, log_sentences, state_of
+from potstill.errors import GateRefusedError, PotstillError
+from potstill.progress import say
+from potstill.registry.promotion import Version
+
+if TYPE_CHECKING:
+    from potstill.evaluation.gates import Verdict
+
+Answer = TypeVar("Answer")
+# After DVC's stages: they depend on the registry's state, not on files alone.
+CANDIDATE_STEPS = ("gate", "package", "smoke", "register", "promote")
+
+
+@flow(name="potstill", persist_result=False, validate_parameters=True)
+def potstill(workspace: str | None = None) -> State[PotstillError | None]:
+    """One run of a workspace, from its data to the champion.
+
+    Args:
+        workspace: folder of dvc.yaml and params.yaml; the current one if it is not given.
+
+    Returns:
+        The state that Prefect shows, see `flows/engine/prefect_states.py`. A caller gets its data: the decision that
+        ended the run, None where there was none.
+
+    Raises:
+        PotstillError: whatever stopped it; the message is one sentence.
+    """
+    log_sentences()
+    if workspace is not None:
+        os.chdir(workspace)
+    try:
+        with open_run(Path.cwd()) as run:
+            crash_stale_runs(run.workspace, _own_id())
+            outcome = _run(run)
+    except PotstillError as error:
+        return state_of(error)
+    return outcome.state
+
+
+def _run(run: Run) -> Outcome:
+    if run.is_current():
+        held_back = run.held_back()
+        return Outcome("HeldBack", held_back) if held_back else Outcome("NothingNew", run.champion_sentence())
+    for name in run.graph.order:
+        _in_task(name, lambda name=name: run.stage(name))  # type: ignore[misc]
+    return candidate(run)
+
+
+def candidate(run: Run) -> Outcome:
+    """Judge, package, try, register and promote what the stages made; nothing where that has been done."""
+    registry = run.registry()
+    for sentence in registry.reconcile():
+        say(sentence)
+    champion = registry.champion()
+    held_back = run.held_back()
+    if held_back is not None:
+        say(held_back)
+        return Outcome("HeldBack", held_back)
+    known = run.settled(champion)
+    if known is None:
+        known = _new_version(run, champion)
+    else:
+        for name in CANDIDATE_STEPS[:-1]:
+            _in_task(name, lambda: CURRENT)
+    _in_task("promote", lambda: _promote(run, known, champion))
+    return Outcome("Completed", run.champion_sentence())
+
+
+def _new_version(run: Run, champion: Version | None) -> Version:
+    from tasks.package import package
+    from tasks.register import register
+    from tasks.smoke import smoke
+
+    place = run.workspace
+    with run.timed("gate"):
+        verdict = _in_task("gate", lambda: _judge(run, champion))
+    say(f"gate: {verdict.sentence}")
+    with run.timed("package"):
+        packaged = _in_task("package", lambda: package(run.params, place))
+    with run.timed("smoke"):
+        _in_task("smoke", lambda: smoke(run.params, place, packaged.tag))
+    with run.timed("register"):
+        parent = run.recorder.parent()
+        version = _in_task("register", lambda: register(run.params, place, verdict, packaged, parent, champion))
+    run.registered = True
+    say(f"register: version {version.version} of {run.params.project.name}, Bento {version.bento}")
+    return version
+
+
+def _judge(run: Run, champion: Version | None) -> Verdict:
+    from tasks.gate import gate
+
+    folder = run.registry().fetch(champion.version) if champion else None
+    verdict = gate(run.params, run.workspace, folder)
+    run.facts["potstill.verdict"] = verdict.sentence
+    if not verdict.passed:
+        kept = f"version {champion.version} stays the champion" if champion else "there is no champion yet"
+        raise GateRefusedError(f"the candidate is {verdict.sentence}; {kept}")
+    return verdict
+
+
+def _promote(run: Run, version: Version, champion: Version | None) -> str:
+    from tasks.promote import promote
+
+    if champion is not None and champion.version == version.version:
+        return CURRENT
+    with run.timed("promote"):
+        promote(run.params, run.workspace, version.version, expected=champion.version if champion else None)
+    say(f"promote: version {version.version} is champion")
+    return version.version
+
+
+def _in_task(name: str, function: Callable[[], Answer]) -> Answer:
+    """Run a step as a Prefect task of that name, in this thread; an error of ours is its state, without a traceback."""
+    errors: list[PotstillError] = []
+
+    def step() -> Any:
+        try:
+            answer = function()
+        except PotstillError as error:
+            errors.append(error)
+            return state_of(error)
+        return Completed(name="Current", message="nothing changed") if answer == CURRENT else answer
+
+    answer: Any = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(step)()
+    if errors:
+        raise errors[0]
+    return answer  # type: ignore[no-any-return]
+
+
+def _own_id() -> Any:
+    from uuid import UUID
+
+    return UUID(flow_run.id) if flow_run.id else None

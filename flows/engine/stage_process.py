@@ -1,0 +1,162 @@
+"""One DVC stage as a child process, forked from a server that has loaded DVC and what the stage's command will load.
+
+The child leads a process group of its own, dies with its parent, and is ended as a group past its limit or when the
+run is interrupted. DVC starts the stage's own command in that group, which hands the stage over to a process that the
+child has forked for it (`potstill/compute/standby.py`): some seconds of imports less for each stage.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from flows.engine.flow_errors import StageError
+from potstill.causes import causes, full_disk
+from potstill.compute.processes import die_with_parent
+from potstill.compute.standby import ADDRESS, SLOW_MODULES, stand_by
+from potstill.errors import DiskFullError, PotstillError, TimeLimitError
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload([__name__, "dvc.repo", *SLOW_MODULES])
+_SOCKET = Path(".work") / "standby.sock"
+GRACE_SECONDS = 5.0
+
+
+def load_ahead() -> None:
+    """Start the server beside what else a run starts with, so that the first stage does not wait for its imports."""
+    forkserver.ensure_running()
+
+
+def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit_seconds: float) -> bool:
+    """Have DVC bring one stage up to date, and only it (`dvc repro --single-item`).
+
+    Args:
+        stage: its name in dvc.yaml.
+        workspace: folder of dvc.yaml.
+        environment: variables for the stage's command, beside this process's own.
+        limit_seconds: after this time it is ended with everything it has started.
+
+    Returns:
+        Whether DVC did anything: it ran the command, or took the outs from its cache.
+
+    Raises:
+        TimeLimitError: it ran past its limit.
+        PotstillError: DVC or the command failed; the message is DVC's.
+    """
+    receiver, sender = _context.Pipe(duplex=False)
+    path = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}
+    variables = {**os.environ, **path, **environment}
+    process = _context.Process(target=_child, args=(stage, str(workspace), variables, sender), name=stage)
+    process.start()
+    sender.close()
+    try:
+        process.join(limit_seconds)
+        if process.is_alive():
+            raise TimeLimitError(
+                f"stage {stage} ran past its limit of {limit_seconds / 60:g} minutes and was ended with all it had "
+                "started; raise schedule.stage_minutes in params.yaml if it needs longer"
+            )
+        return _answer(stage, receiver, process.exitcode)
+    finally:
+        if process.is_alive():
+            _end(process)
+        receiver.close()
+
+
+def _answer(stage: str, receiver: Connection, exitcode: int | None) -> bool:
+    try:
+        done, failure = receiver.recv()
+    except EOFError:
+        raise PotstillError(f"stage {stage} ended without an answer (status {exitcode}); run again") from None
+    if failure is not None:
+        raise failure
+    return bool(done)
+
+
+def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: Connection) -> None:
+    os.setpgid(0, 0)
+    die_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(workspace)
+    with _process_for_the_command():
+        # Its parent is the fork server, which ends only after its children; so the run itself is watched.
+        threading.Thread(target=_end_with_run, daemon=True).start()
+        # DVC outlives a SIGTERM to the group: the command has its grace time before the group is killed.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        from dvc.repo import Repo
+
+        logging.getLogger("dvc").setLevel(logging.CRITICAL)
+        try:
+            sender.send((bool(Repo().reproduce(stage, single_item=True)), None))
+        except Exception as error:
+            sender.send((False, _failure(stage, error)))
+    sys.stdout.flush()
+
+
+@contextmanager
+def _process_for_the_command() -> Iterator[None]:
+    """One that stands by for it, where a fork of loaded libraries is safe."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    os.environ[ADDRESS] = str(_SOCKET)
+    waiting = stand_by(_SOCKET)
+    try:
+        yield
+    finally:  # DVC may have had no need of it
+        os.kill(waiting, signal.SIGKILL)
+        os.waitpid(waiting, 0)
+        _SOCKET.unlink(missing_ok=True)
+
+
+def _end_with_run() -> None:
+    """Kill this process's whole group when the process that asked for it has died, kill -9 included."""
+    run = multiprocessing.parent_process()
+    if run is not None:
+        wait([run.sentinel])
+    os.killpg(0, signal.SIGKILL)
+
+
+def _failure(stage: str, error: Exception) -> PotstillError:
+    """What DVC's error is about: the innermost of its chain, without what that made impossible."""
+    if (disk := full_disk(error)) is not None:
+        return disk
+    innermost = list(causes(error))[-1]
+    message = f"stage {stage}: {' '.join(str(innermost).split())}"
+    if message.endswith(f"exited with {DiskFullError.exit_code}"):
+        return StageError(message, DiskFullError.exit_code)  # it could not leave its sentence in a file
+    return PotstillError(message)
+
+
+def _end(process: ForkServerProcess) -> None:
+    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 30.0)):
+        with suppress(ProcessLookupError):  # it has ended already, or not made its group yet
+            os.killpg(process.pid or 0, number)
+        process.join(seconds)
+        if not process.is_alive():
+            break
+    else:
+        process.kill()
+    _kill_rest(process.pid or 0)
+
+
+def _kill_rest(group: int) -> None:
+    """What the stage's command had started may outlive it by a moment."""
+    end = time.monotonic() + GRACE_SECONDS
+    with suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < end:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)

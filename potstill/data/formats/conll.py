@@ -1,0 +1,134 @@
+"""Files of one word a line, with a blank line after each sentence: CoNLL-2003 and its kin, CoNLL-U, CoNLL-U Plus."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from potstill.data.formats.tabular import Table
+from potstill.errors import FormatError
+
+SUFFIXES = (".conll", ".conllu", ".conllup", ".conll2003", ".iob", ".iob2", ".bio", ".bioes", ".bilou", ".ner")
+TOKENS, TAGS = "tokens", "ner_tags"
+_UNIVERSAL = ("id", TOKENS, "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+_DOCUMENT = "-DOCSTART-"
+_COLUMNS = re.compile(r"#\s*global\.columns\s*=\s*(.+)")
+# In the last column of CoNLL-U, some write a word's entity as `NER=B-LOC`.
+_MISC_TAG = re.compile(r"(?:^|\|)(?:NER|ner|NE|ne)=([^|]+)")
+_TAG = re.compile(r"(?:O|[BIESLUM]-\S+)$")
+# Lines that tell whether a text is of this form.
+_LOOKED_AT = 400
+
+
+@dataclass(frozen=True)
+class _Word:
+    line: int
+    cells: list[str]
+
+
+def looks_like_conll(text: str) -> bool:
+    """Whether a text is words with tags: lines of as many columns, the last a BIO tag, blank ones between sentences."""
+    lines = text[:100_000].split("\n")[:_LOOKED_AT]
+    filled = [line for line in lines if line.strip() and not line.startswith((_DOCUMENT, "#"))]
+    if len(filled) < 3 or len(filled) == len(lines):
+        return False
+    cells = [_cells(line) for line in filled]
+    widths = {len(row) for row in cells[: len(cells) - 1] or cells}
+    return len(widths) == 1 and widths.pop() >= 2 and all(_TAG.match(row[-1]) for row in cells[:-1])
+
+
+def read_conll(text: str, where: str, columns: Sequence[str] | None, universal: bool) -> Table:
+    """Read sentences as rows, with a column of lists for each column of words.
+
+    Args:
+        text: of the file.
+        where: its path, for messages.
+        columns: names of the columns; None: `tokens` first, `ner_tags` last, as CoNLL-2003 has them.
+        universal: whether it is CoNLL-U, which has ids, ten columns and comments.
+
+    Raises:
+        FormatError: lines of uneven length, or no column next to the words.
+    """
+    named = _COLUMNS.search(text[:10_000])
+    if named and not columns:
+        columns = [_plain_name(name) for name in named[1].split()]
+    sentences = _sentences(text)
+    width = _width(sentences)
+    sentences = [kept for words in sentences if (kept := [word for word in words if not _is_comment(word, width)])]
+    names = list(columns) if columns else list(_UNIVERSAL) if universal and width == 10 else _names(width, sentences)
+    if len(names) < 2:
+        raise FormatError(f"{where} has no tags: its lines have one column; give words and tags, or set `format`")
+    for words in sentences:
+        for word in words:
+            if len(word.cells) != len(names):
+                raise FormatError(
+                    f"{where}, line {word.line} has {len(word.cells)} columns where {len(names)} ({', '.join(names)}) "
+                    "are expected; correct that line, or name the columns with `columns` in prepare.tables"
+                )
+    if names[0] == "id":  # a word that covers others (1-2), and one that is not in the text (1.1)
+        sentences = [[word for word in words if word.cells[0].isdecimal()] for words in sentences]
+    table = _table(where, names, [words for words in sentences if words])
+    return _with_misc(table) if TAGS not in names and "misc" in names else table
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("\r\n").split("\t")] if "\t" in line.strip() else line.split()
+
+
+def _sentences(text: str) -> list[list[_Word]]:
+    sentences: list[list[_Word]] = [[]]
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip() or line.startswith(_DOCUMENT):
+            sentences.append([])
+        else:
+            sentences[-1].append(_Word(number, _cells(line)))
+    return sentences
+
+
+def _width(sentences: Sequence[Sequence[_Word]]) -> int:
+    counts = Counter(len(word.cells) for words in sentences for word in words if not word.cells[0].startswith("#"))
+    return counts.most_common(1)[0][0] if counts else 0
+
+
+def _is_comment(word: _Word, width: int) -> bool:
+    """Whether a line is a comment, and not the word `#`."""
+    return word.cells[0].startswith("#") and (len(word.cells) != width or word.cells[0] != "#")
+
+
+def _names(width: int, sentences: Sequence[Sequence[_Word]]) -> list[str]:
+    whole = [words for words in sentences if words and all(len(word.cells) == width for word in words)]
+    numbered = bool(whole) and all(
+        [word.cells[0] for word in words] == [str(number) for number in range(1, len(words) + 1)] for words in whole
+    )
+    first = ["id", TOKENS] if numbered else [TOKENS]
+    if width == 4 and not numbered:
+        return [TOKENS, "pos_tags", "chunk_tags", TAGS]
+    if width <= len(first):
+        return [TOKENS, TAGS][:width]
+    return [*first, *(f"column_{at + 1}" for at in range(len(first), width - 1)), TAGS]
+
+
+def _plain_name(name: str) -> str:
+    """A column of CoNLL-U Plus by the name that it has here."""
+    known = {"FORM": TOKENS, "NER": TAGS, "NE": TAGS, "PARSEME:NE": TAGS}
+    return known.get(name, name.lower().removeprefix("conll:"))
+
+
+def _table(where: str, names: Sequence[str], sentences: Sequence[Sequence[_Word]]) -> Table:
+    columns = {name: [[word.cells[at] for word in words] for words in sentences] for at, name in enumerate(names)}
+    words = sum(map(len, sentences))
+    tags = f"; {TAGS!r} is the last of {len(names)} columns" if len(names) > 2 and names[-1] == TAGS else ""
+    note = f"CoNLL: {len(sentences):,} sentences of {words:,} words in {TOKENS!r}{tags}"
+    places = [sentence[0].line for sentence in sentences]
+    return Table(where, columns, places, notes=(note,), format="conll", tool="CoNLL")
+
+
+def _with_misc(table: Table) -> Table:
+    tags = [
+        [match[1] if (match := _MISC_TAG.search(cell)) else "O" for cell in cells] for cells in table.columns["misc"]
+    ]
+    if not any(tag != "O" for row in tags for tag in row):
+        return table
+    return replace(table, columns=table.columns | {TAGS: tags}).noted(f"{TAGS!r} is what `misc` has as NER=")

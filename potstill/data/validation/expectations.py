@@ -1,0 +1,376 @@
+"""Great Expectations suites over the prepared splits, and their verdict.
+
+An empty frame passes every column expectation, so each split's row count is asked for first. What no column of a split
+can tell (class balance, leakage between splits, change since the last accepted data) is computed into small frames with
+suites of their own: everything the data is asked for stands in one place, the Data Docs.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import great_expectations as gx
+import great_expectations.expectations as gxe
+import pandas as pd
+from great_expectations.core.run_identifier import RunIdentifier
+from great_expectations.data_context.types.base import ProgressBarsConfig
+
+from potstill.config import LABELLED, TaskKind, Validate
+from potstill.data.cleaning import DAMAGE, comparable
+from potstill.data.targets import ANSWER, NO_ANSWER
+from potstill.data.validation.data_docs import settle
+from potstill.data.validation.profiles import drift
+from potstill.labels.tags import types_named
+
+# Beyond any number of data/prepared, which are fp32.
+FINITE = 3.4e38
+# Docs carry a run's time; equal data has to give equal bytes.
+_NO_TIME = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclass(frozen=True)
+class Check:
+    """An expectation, what it asks for in words, and what to do where it fails: the key of its limit is named there."""
+
+    what: str
+    expectation: gxe.Expectation
+    remedy: str
+
+
+@dataclass
+class Suite:
+    """Expectations on one frame."""
+
+    name: str
+    frame: pd.DataFrame
+    checks: list[Check] = field(default_factory=list)
+
+    def ask(self, what: str, expectation: gxe.Expectation, remedy: str = "correct these rows") -> None:
+        """Add an expectation."""
+        expectation.notes = what
+        self.checks.append(Check(what, expectation, remedy))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the suites said: `result` as result.json holds it, and every failure in words."""
+
+    result: dict[str, Any]
+    failures: tuple[str, ...]
+    expectations: int
+
+
+def build_suites(
+    splits: Mapping[str, pd.DataFrame],
+    labels: Sequence[str],
+    params: Validate,
+    accepted: Mapping[str, Any],
+    task: TaskKind = "single_label",
+) -> list[Suite]:
+    """All suites, in the order in which a failure is reported.
+
+    Args:
+        splits: train, dev, test, transfer as in `data/prepared`.
+        labels: names in class-index order.
+        params: the limits.
+        accepted: the last accepted profile; empty: none yet.
+        task: decides what is asked of the labels.
+    """
+    keys = {split: [comparable("\x1f".join(texts)) for texts in _texts(frame)] for split, frame in splits.items()}
+    suites = [_split_suite(name, frame, keys[name], params) for name, frame in splits.items()]
+    for name, suite in zip(splits, suites, strict=True):
+        _ask_labels(suite, name in LABELLED, labels, params, task)
+    if task not in ("regression", "question_answering"):
+        suites += [_class_suite(name, splits[name], labels, params, task) for name in LABELLED]
+    suites.append(_leakage_suite(keys))
+    if accepted:
+        now = label_names(splits, labels, task), targets(splits, task)
+        suites.append(_drift_suite(drift(accepted, lengths(splits), *now), params))
+    return suites
+
+
+def lengths(splits: Mapping[str, pd.DataFrame]) -> dict[str, list[int]]:
+    """Split -> characters of each row."""
+    return {name: [sum(map(len, texts)) for texts in _texts(frame)] for name, frame in splits.items()}
+
+
+def label_names(
+    splits: Mapping[str, pd.DataFrame], labels: Sequence[str], task: TaskKind = "single_label"
+) -> dict[str, list[str]]:
+    """Labelled split -> label of each row that has one of the set; of several labels, each that holds."""
+    return {name: _names(splits[name], labels, task) for name in LABELLED}
+
+
+def _names(frame: pd.DataFrame, labels: Sequence[str], task: TaskKind) -> list[str]:
+    known = frame["label"].dropna()
+    if task == "regression":
+        return []
+    if task == "token_classification":  # each type that a row has
+        return [kind for row in known for kind in _types(row, labels)]
+    if task == "question_answering":
+        return [ANSWER if len(row) else NO_ANSWER for row in known]
+    if task == "multi_label":
+        return [label for row in known for label, flag in zip(labels, row, strict=False) if flag == 1]
+    return [labels[int(at)] for at in known if 0 <= at < len(labels)]
+
+
+def _types(row: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
+    kinds = types_named(labels)
+    return sorted({kinds[(int(tag) - 1) // 2] for _, _, tag in row if 0 < tag <= 2 * len(kinds)})
+
+
+def targets(splits: Mapping[str, pd.DataFrame], task: TaskKind) -> dict[str, list[float]]:
+    """Labelled split -> the number of each row; nothing for a task without."""
+    if task != "regression":
+        return {}
+    return {name: splits[name]["label"].dropna().tolist() for name in LABELLED}
+
+
+def _texts(frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    columns = [name for name in ("text", "text_pair") if name in frame]
+    return list(zip(*(frame[name].fillna("") for name in columns), strict=True))
+
+
+def _split_suite(name: str, frame: pd.DataFrame, keys: list[str], params: Validate) -> Suite:
+    suite = Suite(name, frame.assign(normalized=keys))
+    suite.ask(
+        "enough rows",
+        gxe.ExpectTableRowCountToBeBetween(min_value=params.min_rows.get(name, 0)),  # type: ignore[call-overload]
+        f"give more rows, or lower validate.min_rows.{name}",
+    )
+    suite.ask("an id in every row", gxe.ExpectColumnValuesToNotBeNull(column="id"))
+    low, high = params.characters
+    for column in ("text", "text_pair"):
+        if column in frame:
+            suite.ask(f"a {column} in every row", gxe.ExpectColumnValuesToNotBeNull(column=column))
+            suite.ask(
+                f"characters of a {column}",
+                gxe.ExpectColumnValueLengthsToBeBetween(column=column, min_value=low, max_value=high),
+                "correct these texts, or widen validate.characters: texts beyond tokenize.max_length are only cut",
+            )
+            suite.ask(
+                f"undamaged encoding of {column} (no U+FFFD, no mojibake)",
+                gxe.ExpectColumnValuesToNotMatchRegex(column=column, regex=DAMAGE, mostly=1 - params.max_damaged_share),
+                "export the texts again in UTF-8, or raise validate.max_damaged_share",
+            )
+    suite.ask("distinct ids", gxe.ExpectColumnValuesToBeUnique(column="id"))
+    suite.ask("distinct texts", gxe.ExpectColumnValuesToBeUnique(column="normalized"))
+    return suite
+
+
+def _ask_labels(suite: Suite, labelled: bool, labels: Sequence[str], params: Validate, task: TaskKind) -> None:
+    """What the task asks of a split's labels."""
+    if not labelled:
+        suite.ask("no labels", gxe.ExpectColumnValuesToBeNull(column="label"))
+    elif task == "multi_label":
+        _ask_flags(suite, labels)
+    elif task in ("token_classification", "question_answering"):
+        _ask_places(suite, labels, task)
+    else:
+        suite.ask("a label in every row", gxe.ExpectColumnValuesToNotBeNull(column="label"))
+        if task == "single_label":
+            known = list(range(len(labels)))
+            suite.ask("labels of the set", gxe.ExpectColumnValuesToBeInSet(column="label", value_set=known))
+        else:
+            _ask_numbers(suite, params)
+
+
+def _ask_flags(suite: Suite, labels: Sequence[str]) -> None:
+    """One column a label in place of the lists, which no expectation compares."""
+    rows = [[None] * len(labels) if row is None else list(row) for row in suite.frame["label"]]
+    columns = [f"label {name}" for name in labels]
+    flags = pd.DataFrame(rows, columns=columns, index=suite.frame.index)
+    suite.frame = pd.concat([suite.frame.drop(columns="label"), flags], axis=1)
+    for column in columns:
+        suite.ask(f"a value in every row of {column}", gxe.ExpectColumnValuesToNotBeNull(column=column))
+        suite.ask(f"0 or 1 in {column}", gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[0, 1]))
+
+
+def _ask_places(suite: Suite, labels: Sequence[str], task: TaskKind) -> None:
+    """Numbers in place of the lists of places, which no expectation compares."""
+    frame, entities = suite.frame, task == "token_classification"
+    texts = frame["text" if entities else "text_pair"].fillna("")
+    known = [[] if row is None else [list(map(int, place)) for place in row] for row in frame["label"]]
+    suite.frame = frame.assign(
+        label=pd.Series([None if row is None else len(row) for row in frame["label"]], frame.index, dtype="Int64"),
+        beyond=[sum(p[1] > len(text) or p[0] >= p[1] for p in row) for row, text in zip(known, texts, strict=True)],
+        unknown=[sum(not 0 <= p[2] < len(labels) for p in row) if entities else 0 for row in known],
+    )
+    suite.ask("a label in every row", gxe.ExpectColumnValuesToNotBeNull(column="label"))
+    suite.ask("places within the text", gxe.ExpectColumnMaxToBeBetween(column="beyond", max_value=0))
+    if entities:
+        suite.ask("words in every row", gxe.ExpectColumnMinToBeBetween(column="label", min_value=1))
+        suite.ask("tags of the set", gxe.ExpectColumnMaxToBeBetween(column="unknown", max_value=0))
+
+
+def _ask_numbers(suite: Suite, params: Validate) -> None:
+    low, high = params.target or (-FINITE, FINITE)
+    within = "finite numbers" if params.target is None else "numbers within validate.target"
+    suite.ask(
+        within,
+        gxe.ExpectColumnValuesToBeBetween(column="label", min_value=low, max_value=high),
+        "correct these rows, or widen validate.target",
+    )
+    different = gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2)
+    suite.ask("different numbers", different, "give rows of other numbers")
+
+
+def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: Validate, task: TaskKind) -> Suite:
+    counts = Counter(_names(frame, labels, task))
+    if task == "token_classification":
+        labels = types_named(labels)
+    rows = [counts[label] for label in labels]
+    # Of entities: of all rows' types, since nearly every row may have one.
+    whole = max(1, sum(rows) if task == "token_classification" else len(frame))
+    classes = pd.DataFrame({"label": list(labels), "rows": rows, "share": [count / whole for count in rows]})
+    smallest, largest = labels[rows.index(min(rows))], labels[rows.index(max(rows))]
+    suite = Suite(f"{name}-classes", classes)
+    suite.ask("classes", gxe.ExpectTableRowCountToEqual(value=len(labels)))
+    if params.min_per_class is not None:
+        suite.ask(
+            f"rows of the smallest class, {smallest!r}",
+            gxe.ExpectColumnMinToBeBetween(column="rows", min_value=params.min_per_class),
+            f"{_below(classes, params.min_per_class)}: give more rows, or lower validate.min_per_class",
+        )
+    if params.max_class_share is not None and len(labels) > 1:
+        suite.ask(
+            f"share of the largest class, {largest!r}",
+            gxe.ExpectColumnMaxToBeBetween(column="share", max_value=params.max_class_share),
+            "give more rows of the others, or raise validate.max_class_share",
+        )
+    return suite
+
+
+def _below(classes: pd.DataFrame, limit: int) -> str:
+    """Every class with fewer rows than the limit."""
+    few = classes[classes["rows"] < limit]
+    shown = ", ".join(f"{label!r} {rows}" for label, rows in zip(few["label"], few["rows"], strict=True))
+    return f"below it {'is' if len(few) == 1 else 'are'} {shown}"
+
+
+def _leakage_suite(keys: Mapping[str, Sequence[str]]) -> Suite:
+    sets = {name: set(values) for name, values in keys.items()}
+    pairs = {f"{a} and {b}": len(sets[a] & sets[b]) for a, b in combinations(sets, 2)}
+    suite = Suite("leakage", pd.DataFrame([pairs]))
+    for pair in pairs:
+        both = gxe.ExpectColumnMaxToBeBetween(column=pair, max_value=0)
+        suite.ask(f"texts in both {pair}", both, "remove them from one of the two")
+    return suite
+
+
+def _drift_suite(distances: Mapping[str, float], params: Validate) -> Suite:
+    suite = Suite("change", pd.DataFrame([distances]))
+    for name in distances:
+        suite.ask(
+            f"population stability index of {name} against the last accepted data",
+            gxe.ExpectColumnMaxToBeBetween(column=name, max_value=params.max_psi),
+            "look at the new data; `potstill accept` compares with it from now on, validate.max_psi is the limit",
+        )
+    return suite
+
+
+# --- run ------------------------------------------------------------------------------------------------------------
+
+
+def run_suites(suites: Sequence[Suite], docs: Path | None, run_name: str) -> Verdict:
+    """Run all suites and, if asked, write the Data Docs.
+
+    Args:
+        suites: what to ask.
+        docs: folder of the site, whose first page is `index.html`; None: none.
+        run_name: the data's identity; the docs show it instead of a time.
+    """
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    source = context.data_sources.add_pandas("prepared")
+    run = RunIdentifier(run_name=run_name, run_time=_NO_TIME)
+    result: dict[str, Any] = {}
+    failures: list[str] = []
+    for suite in suites:
+        batch = source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("all")
+        asked = context.suites.add(
+            gx.ExpectationSuite(suite.name, expectations=[check.expectation for check in suite.checks])
+        )
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(name=suite.name, data=batch, suite=asked)
+        )
+        found = definition.run(batch_parameters={"dataframe": suite.frame}, run_id=run, result_format="SUMMARY")
+        # The results come in an order of their own; the notes say which expectation each is of.
+        by_what = {item["expectation_config"]["notes"]: item for item in found.to_json_dict()["results"]}
+        outcomes = [_outcome(check.what, by_what[check.what]) for check in suite.checks]
+        failures += [
+            f"{suite.name}: {_sentence(item, check.remedy)}"
+            for item, check in zip(outcomes, suite.checks, strict=True)
+            if not item["success"]
+        ]
+        result[suite.name] = outcomes
+    if docs is not None:
+        _write_docs(context, docs)
+    total = sum(len(suite.checks) for suite in suites)
+    summary = {"success": not failures, "expectations": total, "failed": len(failures), "suites": result}
+    return Verdict(summary, tuple(failures), total)
+
+
+def _write_docs(context: Any, docs: Path) -> None:
+    context.delete_data_docs_site("local_site")  # the default one, in the temporary folder
+    context.add_data_docs_site(
+        "potstill",
+        {
+            "class_name": "SiteBuilder",
+            "show_how_to_buttons": False,
+            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.absolute())},
+            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        },
+    )
+    context.build_data_docs(site_names=["potstill"])
+    settle(docs)
+
+
+def _outcome(what: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    """One expectation's result without what differs from run to run (identifiers)."""
+    config = item["expectation_config"]
+    kwargs = {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
+    error = (item.get("exception_info") or {}).get("exception_message")
+    outcome = {
+        "what": what,
+        "type": config["type"],
+        "kwargs": kwargs,
+        "success": item["success"],
+        "result": item["result"],
+    }
+    return outcome | ({"error": error} if error else {})
+
+
+def _sentence(outcome: Mapping[str, Any], remedy: str) -> str:
+    """What was asked, seen and wanted, and what to do, in one clause."""
+    found, wanted = outcome["result"], outcome["kwargs"]
+    if "error" in outcome:
+        seen = f"could not be computed ({' '.join(str(outcome['error']).split())[:200]})"
+    elif found.get("observed_value") is not None:
+        seen = f"observed {_short(found['observed_value'])}"
+    else:
+        examples = ", ".join(repr(str(value)[:60]) for value in (found.get("partial_unexpected_list") or [])[:2])
+        seen = f"observed {found.get('unexpected_count', 0):,} of {found.get('element_count', 0):,} rows that fail"
+        seen += f", such as {examples}" if examples else ""
+    limits = [
+        f"{words} {_short(wanted[key])}"
+        for key, words in (
+            ("min_value", "at least"),
+            ("max_value", "at most"),
+            ("value_set", "one of"),
+            ("value", "exactly"),
+        )
+        if wanted.get(key) is not None
+    ]
+    limits = limits or [f"at most {1 - wanted.get('mostly', 1.0):.2%} of rows"]
+    return f"{outcome['what']}: {seen}, wanted {' and '.join(limits)} ({remedy})"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)[:120]

@@ -1,0 +1,109 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from potstill.config import TaskKind
+from potstill.evaluation.naming import MODELS, TITLES, candidate_of
+from potstill.evaluation.notes import notes
+from potstill.scores.scoring import SCORINGS, scoring_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ABSENT = "–"
+
+
+# Task -> title and key of each score after the first, which comes with its interval. More would not fit 80 columns.
+_SCORES: dict[TaskKind, tuple[tuple[str, str], ...]] = {
+    "single_label": (("macro\nF1", "macro_f1"), ("\nECE", "ece")),
+    "multi_label": (("macro\nF1", "macro_f1"), ("sub-\nset", "subset_accuracy")),
+    "token_classification": (("pre-\ncision", "precision"), ("re-\ncall", "recall")),
+    "question_answering": (("exact\nmatch", "exact_match"),),
+    "regression": (("\nMSE", "mse"), ("Spear-\nman", "spearman")),
+}
+
+
+def headers(metrics: Mapping[str, Any]) -> list[str]:
+    """Column titles, the interval's level included. Two lines each where that keeps the table within 80 columns."""
+    level = f"{100 * metrics.get('confidence', 0.95):g}%"
+    return [
+        "",
+        f"{scoring_of(metrics).axis}\n({level} interval)",
+        *(title for title, _ in _SCORES[_task(metrics)]),
+        "para-\nmeters",
+        "\nMB",
+        "p50\nms",
+        "p99\nms",
+        "\ntexts/s",
+    ]
+
+
+def _task(metrics: Mapping[str, Any]) -> TaskKind:
+    task: TaskKind = metrics.get("task", "single_label")
+    return task
+
+
+def rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """One row of strings for each model in metrics.json, in the order of `TITLES`; what it lacks is a dash."""
+    models = metrics["models"]
+    return [_row(title, models[name], _task(metrics)) for name, title in TITLES.items() if name in models]
+
+
+def note(metrics: Mapping[str, Any]) -> str | None:
+    """What the rows do not say (`notes.notes`); None where that is nothing."""
+    return ". ".join(notes(metrics)) or None
+
+
+def render_table(metrics: Mapping[str, Any]) -> Table:
+    """The content of reports/metrics.json as a table for a terminal; the model that ships is bold."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption=note(metrics), caption_justify="left")
+    for index, title in enumerate(headers(metrics)):
+        # Folded where the terminal is narrow: a number is never cut.
+        table.add_column(title, justify="left" if index == 0 else "right", overflow="fold")
+    ships = MODELS.get(candidate_of(metrics) or "")
+    for row in rows(metrics):
+        table.add_row(*row, style="bold" if row[0] == ships else None)
+    return table
+
+
+def _row(title: str, model: Mapping[str, Any], task: TaskKind) -> list[str]:
+    key = SCORINGS[task].key
+    score = _percent(model.get(key))
+    low, high = model.get(f"{key}_low"), model.get(f"{key}_high")
+    if low is not None and high is not None:
+        score += f" ({_percent(low)}–{_percent(high)})"
+    return [
+        title,
+        score,
+        *(_fixed(model.get(name), 3) for _, name in _SCORES[task]),
+        _parameters(model.get("parameters")),
+        _fixed(model.get("megabytes"), 1),
+        _milliseconds(model.get("p50_ms")),
+        _milliseconds(model.get("p99_ms")),
+        _fixed(model.get("texts_per_second"), 0),
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return ABSENT if share is None else f"{100 * share:.1f}"
+
+
+def _fixed(value: float | None, decimals: int) -> str:
+    return ABSENT if value is None else f"{value:,.{decimals}f}"
+
+
+def _milliseconds(value: float | None) -> str:
+    """Three significant digits, since a teacher and a student differ by an order of magnitude."""
+    return _fixed(value, 2 if value is not None and value < 10 else 1 if value is not None and value < 100 else 0)
+
+
+def _parameters(count: int | None) -> str:
+    if count is None:
+        return ABSENT
+    return f"{count / 1e6:.1f}M" if count >= 100_000 else f"{count:,}"

@@ -1,0 +1,39 @@
+"""The gate's verdict on the report's page: evaluate makes the page before the gate has judged."""
+
+from __future__ import annotations
+
+from potstill.evaluation.gates import Verdict
+from potstill.evaluation.pages.sheet import render
+
+# Stands in the page where the verdict goes.
+PLACE = "<!-- verdict -->"
+_TEMPLATE = """\
+<section class="verdict">
+<p><strong>{{ heading }}</strong>{% if proof %} {{ proof }}.{% endif %}</p>
+{% if failed %}
+<ul>{% for check in failed %}<li>{{ check.sentence }}</li>{% endfor %}</ul>
+{% endif %}
+</section>
+"""
+
+
+def with_verdict(page: str, verdict: Verdict | None) -> str:
+    """The page with the verdict in its place.
+
+    Args:
+        page: as `render_report` makes it.
+        verdict: None where the gate has not judged yet.
+    """
+    failed = [check for check in verdict.checks if not check.passed] if verdict else []
+    proof = verdict.proof if verdict else ""
+    block = render(_TEMPLATE, heading=_heading(verdict), proof=proof, failed=failed)
+    return page.replace(PLACE, block, 1)
+
+
+def _heading(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "The gate has not judged this candidate yet."
+    if verdict.passed:
+        return f"The gate passed this candidate: all {len(verdict.checks)} checks hold."
+    count = sum(not check.passed for check in verdict.checks)
+    return f"The gate refused this candidate, so it does not ship: {count} of {len(verdict.checks)} checks failed."

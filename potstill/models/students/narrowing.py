@@ -1,0 +1,159 @@
+"""Models made narrower: feed-forward units of every layer removed, or whole attention heads and with them states.
+
+Both as many in each layer, so that the class stays the same. In the classes of transformers the size of a head is the
+hidden size divided by the number of heads; so heads go only together with as many states, those that all layers share.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from potstill.errors import ModelError
+from potstill.pretrained.families import Family, family_of, layers_of, layers_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+Ints = npt.NDArray[np.int64]
+Parts = Sequence[int] | Ints
+
+
+def most_important(importance: npt.NDArray[np.floating], count: int, what: str) -> Ints:
+    """The `count` parts of highest importance, ascending; of equals the first.
+
+    Args:
+        importance: [parts].
+        count: of these.
+        what: the parts and the key that asks for them, for the message.
+
+    Raises:
+        ModelError: there are fewer.
+    """
+    if count > len(importance):
+        raise ModelError(f"{count} {what} were to stay, but the student has {len(importance)}; set fewer")
+    return np.sort(np.argsort(-importance, kind="stable")[:count]).astype(np.int64)
+
+
+def head_size(model: PreTrainedModel) -> int:
+    """States of one attention head."""
+    family = family_of(model.config)
+    return int(getattr(model.config, family.hidden_key) // getattr(model.config, family.heads_key))
+
+
+def narrow(model: PreTrainedModel, units: Sequence[Parts]) -> PreTrainedModel:
+    """A copy of a model with only the given feed-forward units of each layer; the others count as 0.
+
+    Args:
+        model: of a class in `families.FAMILIES`, with or without a head.
+        units: for each layer the units to keep, from 0; equally many in each.
+
+    Raises:
+        ModelError: the class is not known, or a unit does not exist.
+    """
+    import torch
+
+    family = family_of(model.config)
+    available = getattr(model.config, family.intermediate_key)
+    kept = _even(model, units, available, "feed-forward unit")
+    path = layers_path(model)
+    index: dict[tuple[str, int], Tensor] = {}
+    for number, layer in enumerate(kept):
+        rows = torch.tensor(layer)
+        # Gated: the inputs of the activation, then as many gates.
+        incoming = torch.cat([rows, rows + available]) if family.gated else rows
+        index[f"{path}.{number}.{family.ffn_in}.weight", 0] = incoming
+        index[f"{path}.{number}.{family.ffn_in}.bias", 0] = incoming
+        index[f"{path}.{number}.{family.ffn_out}.weight", 1] = rows
+    return _selected(model, {family.intermediate_key: len(kept[0])}, index, None)
+
+
+def narrow_states(model: PreTrainedModel, states: Parts, heads: Sequence[Parts]) -> PreTrainedModel:
+    """A copy of a model with only the given states, and of each layer only the given heads.
+
+    What the layers compute from them stays; the norms then see fewer states, so the result is a start to learn from and
+    not the model with zeros (as in Xia et al. 2022, "Structured Pruning Learns Compact and Accurate Models").
+
+    Args:
+        model: of a class in `families.FAMILIES` whose attention is plain, with or without a head.
+        states: to keep, from 0: as many as the heads that stay have together.
+        heads: for each layer the heads to keep, from 0; equally many in each.
+
+    Raises:
+        ModelError: the class is not known or its attention is not plain, or states and heads do not fit.
+    """
+    import torch
+
+    family = family_of(model.config)
+    if not family.plain_attention:
+        raise ModelError(
+            f"a {model.config.model_type} student cannot lose states: its attention has more than queries and keys; "
+            "leave out distill.prune.width"
+        )
+    size, width = head_size(model), getattr(model.config, family.hidden_key)
+    kept = _even(model, heads, width // size, "attention head")
+    chosen = [int(state) for state in states]
+    if len(set(chosen)) != len(kept[0]) * size or not all(0 <= state < width for state in chosen):
+        raise ModelError(f"{len(kept[0])} heads of {size} states each need as many different states of the {width}")
+    path = layers_path(model)
+    index: dict[tuple[str, int], Tensor] = {}
+    for number, layer in enumerate(kept):
+        inner = torch.cat([torch.arange(head * size, (head + 1) * size) for head in layer])
+        for name in (family.query, family.key, family.value):
+            index[f"{path}.{number}.{name}.weight", 0] = inner
+            index[f"{path}.{number}.{name}.bias", 0] = inner
+        index[f"{path}.{number}.{family.attention_out}.weight", 1] = inner
+    return _selected(model, _sizes(model, family, len(chosen), len(kept[0])), index, torch.tensor(chosen))
+
+
+def _sizes(model: PreTrainedModel, family: Family, width: int, heads: int) -> dict[str, int]:
+    """The keys of a config that name the hidden size, and the number of heads."""
+    before, embedded = getattr(model.config, family.hidden_key), getattr(model.config, "embedding_size", None)
+    if embedded == width != before:
+        raise ModelError(
+            f"the student's embeddings of {width} are projected to its {before} states, and a class of {width} states "
+            "has no such projection; set another distill.prune.width"
+        )
+    sizes = {key: width for key in (family.hidden_key, *family.hidden_copies)} | {family.heads_key: heads}
+    # ELECTRA's embeddings have no projection while they are as wide as the states.
+    return sizes | ({"embedding_size": width} if embedded == before else {})
+
+
+def _even(model: PreTrainedModel, parts: Sequence[Parts], available: int, what: str) -> list[list[int]]:
+    """The parts of each layer, ascending."""
+    kept = [sorted({int(part) for part in layer}) for layer in parts]
+    sizes = {len(layer) for layer in kept}
+    if len(kept) != len(layers_of(model)) or len(sizes) != 1 or 0 in sizes:
+        raise ModelError(f"give equally many {what}s, at least one, for each layer of the model")
+    beyond = [part for layer in kept for part in layer if not 0 <= part < available]
+    if beyond:
+        raise ModelError(f"{what} {beyond[0]} does not exist: a layer has {available}")
+    return kept
+
+
+def _selected(
+    model: PreTrainedModel, sizes: dict[str, int], index: dict[tuple[str, int], Tensor], states: Tensor | None
+) -> PreTrainedModel:
+    """A copy of other sizes: of each tensor what `index` names of its dimensions, else the states where it is wider."""
+    import torch
+
+    config: Any = copy.deepcopy(model.config)
+    for key, size in sizes.items():
+        setattr(config, key, size)
+    with torch.random.fork_rng(devices=[]):
+        narrowed = type(model)(config)
+    state = dict(model.state_dict())
+    for key, wanted in narrowed.state_dict().items():
+        for dimension, size in enumerate(wanted.shape):
+            rows = index.get((key, dimension))
+            if rows is None and states is not None and state[key].shape[dimension] != size:
+                rows = states
+            if rows is not None:
+                state[key] = state[key].index_select(dimension, rows.to(state[key].device))
+    narrowed.load_state_dict(state)
+    return narrowed.eval()

@@ -1,0 +1,77 @@
+"""Temperature scaling: one number that makes a classifier's probabilities match how often it is right."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from potstill.config import TaskKind
+from potstill.data.tokens.offsets import IGNORED, flat_labels
+from potstill.scores.metrics import Floats, Ints, Labels
+
+# Beyond these the logits say nothing more: on separable rows the likelihood rises for ever as T falls, and on rows
+# that are worse than chance as it grows.
+LOWEST, HIGHEST = 0.05, 20.0
+# Halvings of the interval; leaves T exact to float64.
+STEPS = 60
+
+
+def calibrated(task: TaskKind, logits: Floats, labels: Labels) -> float | None:
+    """The temperature of a task's model, fitted on rows that it was not trained on; None for a number, which has none.
+
+    Args:
+        task: one class of several: of softmax(logits / T). Several labels: of sigmoid(logits / T), one T for all.
+        logits: [rows, outputs].
+        labels: [rows, ...] gold labels in the task's form.
+
+    Raises:
+        ValueError: see `fit_temperature`.
+    """
+    if task in ("regression", "question_answering"):
+        return None
+    if task == "token_classification":  # each token that is asked is a row
+        flat = flat_labels(labels)
+        labels = flat[flat != IGNORED]
+    if task == "multi_label":  # each answer is a class of two, whose margin is the logit
+        margins = logits.reshape(-1)
+        return fit_temperature(np.stack([np.zeros_like(margins), margins], axis=1), labels.astype(np.int64).reshape(-1))
+    return fit_temperature(logits, labels.astype(np.int64))
+
+
+def fit_temperature(logits: Floats, labels: Ints) -> float:
+    """The temperature T that minimises the negative log likelihood of softmax(logits / T).
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks". The likelihood is convex in 1/T, so its slope changes
+    sign once at most and bisection finds the minimum; where there is none within [`LOWEST`, `HIGHEST`], as with
+    perfectly separated rows, the nearer bound is returned. Never changes which class is predicted.
+
+    Args:
+        logits: [rows, labels] of rows that the model was not trained on.
+        labels: [rows] gold classes.
+
+    Raises:
+        ValueError: no rows, shapes that do not match, a label out of range, or logits that are not finite.
+    """
+    if logits.ndim != 2 or not len(logits) or labels.shape != logits.shape[:1]:
+        raise ValueError(f"logits {logits.shape} and labels {labels.shape} are not [rows, labels] and [rows]")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(f"labels lie in [{labels.min()}, {labels.max()}], the logits have {logits.shape[1]} classes")
+    if not np.isfinite(logits).all():
+        raise ValueError("logits are not finite")
+    # Relative to the gold class: the loss of a row is then log(sum(exp(margins / T))).
+    margins = logits.astype(np.float64)
+    margins -= margins[np.arange(len(labels)), labels][:, None]
+    low, high = np.log(1 / HIGHEST), np.log(1 / LOWEST)
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        if _slope(margins, float(np.exp(middle))) > 0:
+            high = middle
+        else:
+            low = middle
+    return float(np.clip(np.exp(-(low + high) / 2), LOWEST, HIGHEST))
+
+
+def _slope(margins: Floats, inverse: float) -> float:
+    """Derivative of the mean loss by 1/T at `inverse`."""
+    scaled = margins * inverse
+    weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return float(np.mean((weights * margins).sum(axis=1) / weights.sum(axis=1)))

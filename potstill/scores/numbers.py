@@ -1,0 +1,59 @@
+"""Scores of answers that are numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from potstill.scores.metrics import Doubles, Floats
+from potstill.scores.statistics import Moments
+
+
+def moments(values: Floats, answers: Floats) -> Moments:
+    """`r2`, `mse`, `mae`, `pearson` and `spearman` of answers [rows] to gold values [rows].
+
+    Spearman's interval keeps each row's rank among all rows: exact for the estimate, close to it for a resample.
+    """
+    gold = values.astype(np.float64)
+    centre = gold.mean()  # sums of squares about 0 would lose digits far from it
+    y, a = gold - centre, answers.astype(np.float64) - centre
+    s, t = _ranks(y), _ranks(a)
+    parts = [(y - a) ** 2, np.abs(y - a), y, a, y * y, a * a, y * a, s, t, s * s, t * t, s * t]
+
+    def r2(sums: Doubles, rows: int) -> Doubles:
+        total = sums[..., 4] - sums[..., 2] ** 2 / rows
+        found: Doubles = np.where(total > 0, 1 - sums[..., 0] / np.where(total > 0, total, 1), 0.0)
+        return found
+
+    return Moments(
+        np.stack(parts, axis=1),
+        {
+            "r2": r2,
+            "mse": lambda sums, rows: sums[..., 0] / rows,
+            "mae": lambda sums, rows: sums[..., 1] / rows,
+            "pearson": lambda sums, rows: _correlation(sums[..., 2:7], rows),
+            "spearman": lambda sums, rows: _correlation(sums[..., 7:12], rows),
+        },
+    )
+
+
+def correlation(first: Floats, second: Floats) -> float:
+    """Pearson's correlation of two models' answers [rows]; 0 where either is constant."""
+    x, y = (side.astype(np.float64) - float(side.mean()) for side in (first, second))
+    norm = float(np.sqrt((x * x).sum() * (y * y).sum()))
+    return float((x * y).sum()) / norm if norm else 0.0
+
+
+def _correlation(sums: Doubles, rows: int) -> Doubles:
+    """Pearson's correlation from the sums of x, y, x^2, y^2 and xy."""
+    x, y, xx, yy, xy = (sums[..., at] for at in range(5))
+    spread = np.maximum(xx - x * x / rows, 0) * np.maximum(yy - y * y / rows, 0)
+    found: Doubles = np.where(spread > 0, (xy - x * y / rows) / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
+    return found
+
+
+def _ranks(values: Doubles) -> Doubles:
+    """[rows] ranks about 0, the mean of their places where values are equal."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    middle: Doubles = ends - (counts + 1) / 2 - (len(values) - 1) / 2
+    return middle[places]
