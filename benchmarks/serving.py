@@ -30,7 +30,7 @@ from results import machine, replace_section, spread, today, versions  # noqa: E
 from serving_turns import HERE, LOADS, Server, Turn, generator, in_process, under_load, up  # noqa: E402
 
 from flows.commands.serve_champion import champion  # noqa: E402
-from potstill.config import load_params  # noqa: E402
+from potstill.config.params_file import load_params  # noqa: E402
 from potstill.evaluation.texts import read_texts  # noqa: E402
 from potstill.inference.runtime import Student  # noqa: E402
 from potstill.serving.launch import serve_command  # noqa: E402

@@ -24,7 +24,8 @@ from results import spread
 from serving_turns import LOADS, Server, Turn, generator, under_load, up
 
 from potstill.artifacts import write_manifest
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.evaluation.texts import read_texts
 from potstill.serving.launch import SHADOW_FOLDER, serve_command
 from tasks.package import package

@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 from results import machine, replace_section, today, versions  # noqa: E402
 
 from potstill.artifacts import whole_folder  # noqa: E402
-from potstill.config import Signals  # noqa: E402
+from potstill.config.teacher_params import Signals  # noqa: E402
 from potstill.data.tokens.batches import TokenDataset, shuffled_batches  # noqa: E402
 
 if TYPE_CHECKING:

@@ -31,7 +31,9 @@ from matrices import matrix_rate, model_shapes, step_flops  # noqa: E402
 from potstill.artifacts import read_json  # noqa: E402
 from potstill.compute.distributed import here  # noqa: E402
 from potstill.compute.precision import Precision  # noqa: E402
-from potstill.config import Params, Training, load_params  # noqa: E402
+from potstill.config.params import Params  # noqa: E402
+from potstill.config.params_file import load_params  # noqa: E402
+from potstill.config.training_params import Training  # noqa: E402
 from potstill.data.tokens.batches import Ints, TokenDataset, shuffled_batches  # noqa: E402
 from potstill.distillation.objective.composition import Blend, Distillation  # noqa: E402
 from potstill.distillation.teachers.predict import model_inputs, predict_logits  # noqa: E402

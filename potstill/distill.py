@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from potstill.config import OF_PLACES, Distill, TaskKind, parse_distill
+from potstill.config.base import OF_PLACES, TaskKind
+from potstill.config.distill_params import Distill
+from potstill.config.params_file import parse_distill
 from potstill.data.tokens.batches import SPAN, Labels, TokenDataset, labelled
 from potstill.data.tokens.given import GivenRows, Label, Text, backend_of, by_all_labels, by_tag_set, given_rows, listed
 from potstill.data.tokens.offsets import IGNORED

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import General, Pretrain, Training, parse_section
+from potstill.config.distill_params import General
+from potstill.config.teacher_params import Pretrain
+from potstill.config.training_params import Training
+from potstill.config.yaml_file import parse_section
 from potstill.errors import FormatError
 from potstill.progress import say
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from potstill.errors import PotstillError
 from tasks.identity import write_code_file
 

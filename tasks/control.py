@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from potstill.artifacts import read_json, verify, whole_folder, write_json, write_manifest
-from potstill.config import Control
+from potstill.config.distill_params import Control
 from potstill.distillation.objective.gold_labels import Supervised
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError
@@ -35,7 +35,7 @@ from tasks.learning import (
     tokens_info,
 )
 from tasks.stage import Result, Stage, main
-from tasks.students import make_student, save_student
+from tasks.student_building import make_student, save_student
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

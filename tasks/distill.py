@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from potstill.artifacts import whole_folder, write_manifest
-from potstill.config import OF_PLACES, Distill
+from potstill.config.base import OF_PLACES
+from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset, labelled
 from potstill.distillation.objective.composition import Blend, Distillation
 from potstill.distillation.objective.gold_labels import Objective
@@ -37,7 +38,7 @@ from tasks.learning import (
     training_result,
 )
 from tasks.stage import Result, Stage, main
-from tasks.students import make_student, save_student
+from tasks.student_building import make_student, save_student
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill.artifacts import read_json
-from potstill.config import FileSource, Params
+from potstill.config.ingest_params import FileSource
+from potstill.config.params import Params
 from potstill.data.tokens.tokenization import STUDENT
 from potstill.models.students.student import check_available
 from potstill.onnx_export.size import check_file_size, student_shape

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from potstill.artifacts import verify
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.errors import ChecksumError
 from tasks.stage import Stage, load_stage
 

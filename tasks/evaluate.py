@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest, write_text
 from potstill.compute.precision import choose_device
-from potstill.config import SPLITS, Evaluate, TaskKind
+from potstill.config.base import SPLITS, TaskKind
+from potstill.config.evaluation_params import Evaluate
 from potstill.data.tokens.batches import TokenDataset, label_column
 from potstill.data.tokens.offsets import IGNORED, flat_labels
 from potstill.data.tokens.tokenization import load_tokenizer

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from potstill.artifacts import whole_folder, write_json, write_manifest
-from potstill.config import OF_PLACES, Export
+from potstill.config.base import OF_PLACES
+from potstill.config.evaluation_params import Export
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.tokenization import write_served_tokenizer
 from potstill.distillation.teachers.predict import predict_logits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from potstill.artifacts import MANIFEST, read_json, whole_folder, write_manifest, write_text
-from potstill.config import Finetune
+from potstill.config.distill_params import Finetune
 from potstill.distillation.objective.gold_labels import Supervised
 from potstill.models.loading import load_classifier
 from potstill.pretrained.heads import task_of
@@ -17,7 +17,7 @@ from tasks.learning import (
     training_result,
 )
 from tasks.stage import Result, Stage, main
-from tasks.students import save_student
+from tasks.student_building import save_student
 
 # Left where a user of the folder looks; the temperature is known only when the exported file has been calibrated.
 README = """The student as `save_pretrained` writes it. Its logits are not calibrated.

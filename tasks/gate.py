@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, verify, write_json, write_text
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.errors import PotstillError
 from potstill.evaluation.gates import Check, Verdict, failed, judge, proof_in_words
 from potstill.evaluation.gold import read_gold, student_logits

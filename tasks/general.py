@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from potstill.artifacts import whole_folder, write_manifest
-from potstill.config import General
+from potstill.config.distill_params import General
 from tasks.stage import Result, Stage, main
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from potstill.artifacts import disk_errors, sha256_value, write_json, write_text
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.errors import ToolError
 from potstill.imports import imported_names, statements
 

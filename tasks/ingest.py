@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file
-from potstill.config import Ingest
+from potstill.config.ingest_params import Ingest
 from potstill.data.fetching.ingestion import TEACHERS, ingest_all, is_model
 from tasks.stage import Result, Stage, main
 

@@ -10,7 +10,8 @@ import torch
 
 from potstill.artifacts import read_json
 from potstill.compute.precision import Precision, choose_device, choose_precision, product_size
-from potstill.config import TaskKind, Training
+from potstill.config.base import TaskKind
+from potstill.config.training_params import Training
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.tokenization import STUDENT
 from potstill.distillation.teachers.ensembles import average

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.evaluation.contenders import teacher_pipeline
 from potstill.evaluation.gates import Verdict, judge
 from potstill.evaluation.gold import read_gold, student_logits

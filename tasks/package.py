@@ -16,7 +16,8 @@ import yaml
 from potstill import environment
 from potstill.artifacts import MANIFEST, file_sums, sha256_file, sha256_value, verify, whole_folder, write_json
 from potstill.compute.processes import run
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, PackageError, PotstillError
 from potstill.progress import say
 from potstill.registry.stored import scratch_folder

@@ -12,7 +12,8 @@ from pathlib import Path
 from random import Random
 
 from potstill import environment
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.errors import PotstillError
 from potstill.inference.runtime import read_card
 from potstill.progress import say

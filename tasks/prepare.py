@@ -7,7 +7,8 @@ from functools import partial
 import pyarrow.parquet as pq
 
 from potstill.artifacts import sha256_file, whole_folder, write_json, write_manifest
-from potstill.config import GENERATOR, SPLITS, Prepare
+from potstill.config.base import GENERATOR, SPLITS
+from potstill.config.prepare_params import Prepare
 from potstill.data.preparation import Replace, prepare
 from potstill.data.reading import reading_notes
 from potstill.progress import say

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_manifest
-from potstill.config import Pretrain
+from potstill.config.teacher_params import Pretrain
 from potstill.data.tokens.tokenization import STUDENT
 from potstill.pretrained.members import MEMBERS
 from tasks.stage import Result, Stage, main

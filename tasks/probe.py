@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from potstill.artifacts import verify
-from potstill.config import OF_PLACES, Distill, Params
+from potstill.config.base import OF_PLACES
+from potstill.config.distill_params import Distill
+from potstill.config.params import Params
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.composition import Blend, Distillation
 from potstill.distillation.teachers.predict import predict_logits
@@ -28,7 +30,7 @@ from potstill.training.layer_probe import Probed, candidate_layers
 from potstill.training.loop import Setting, train
 from tasks.learning import open_split, prepare_setting, stored_signals, student_tokens, task_kind, teacher_logits
 from tasks.stage import Stage, load_stage
-from tasks.students import make_student, parent_of
+from tasks.student_building import make_student, parent_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

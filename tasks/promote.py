@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.errors import ApprovalPendingError
 from potstill.registry.promotion import CHALLENGER, CHAMPION, Registry, Version
 

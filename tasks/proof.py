@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.artifacts import whole_folder, write_manifest
-from potstill.config import Proof, load_params
+from potstill.config.distill_params import Proof
+from potstill.config.params_file import load_params
 from potstill.progress import say
 from tasks.elsewhere import elsewhere, is_whole
 from tasks.stage import Result, Stage, main

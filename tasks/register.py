@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from potstill.artifacts import MANIFEST, canonical_json, read_json, sha256_file, sha256_value, verify
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.registry import promotion, tracking
 from potstill.registry.promotion import Registry, Version, candidate_sum
 from potstill.registry.steps import refuse_vetoed

@@ -14,7 +14,10 @@ from functools import cached_property
 from pathlib import Path
 
 from potstill.artifacts import read_json, sha256_value, verify, write_json
-from potstill.config import OF_PLACES, Params, Search, parse_distill
+from potstill.config.base import OF_PLACES
+from potstill.config.params import Params
+from potstill.config.params_file import parse_distill
+from potstill.config.search_params import Search
 from potstill.data.tokens.tokenization import KEPT
 from potstill.distillation.objective.terms import misfit
 from potstill.errors import ParamsError
@@ -32,7 +35,7 @@ from tasks.elsewhere import elsewhere, is_whole
 from tasks.learning import student_tokens
 from tasks.measuring import Made, measure
 from tasks.stage import WORK, Stage, load_stage
-from tasks.students import parent_of
+from tasks.student_building import parent_of
 
 STUDIES = WORK / "search"
 DATABASE = STUDIES / "studies.db"

@@ -7,7 +7,7 @@ import torch
 from potstill.artifacts import whole_folder
 from potstill.compute.distributed import here
 from potstill.compute.precision import Precision
-from potstill.config import Signals
+from potstill.config.teacher_params import Signals
 from potstill.distillation.teachers.ensembles import AllMembers
 from potstill.distillation.teachers.providers import LiveTeacher, OwnTokens, Source
 from potstill.distillation.teachers.signal_store import Extracted, extract, teacher_identity, write_store

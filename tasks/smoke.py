@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file
 from potstill.compute.processes import free_port, start, stop
-from potstill.config import OF_PLACES, Params
+from potstill.config.base import OF_PLACES
+from potstill.config.params import Params
 from potstill.errors import SmokeError
 from potstill.evaluation.naming import SHIPPED
 from potstill.inference.runtime import ModelCard, Student, Text, probabilities, read_card

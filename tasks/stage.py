@@ -26,7 +26,9 @@ from potstill import environment
 from potstill.artifacts import MANIFEST, disk_errors, file_sums, sha256_file, sha256_value, verify, write_json
 from potstill.causes import unexpected
 from potstill.compute.processes import die_with_parent, hold
-from potstill.config import Params, Project, Strict, load_params
+from potstill.config.base import Project, Strict
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.errors import INTERRUPTED, ChecksumError, DiskFullError, ParamsError, PotstillError, ToolError
 from potstill.progress import say
 from tasks import torchrun

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from potstill.config import CheckpointStudent, Distill
+from potstill.config.distill_params import Distill
+from potstill.config.student_params import CheckpointStudent
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.tokenization import KEPT, load_tokenizer, student_base
 from potstill.distillation.objective.gold_labels import Objective

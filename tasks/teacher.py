@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from potstill.artifacts import whole_folder, write_json, write_manifest
-from potstill.config import LabelMap, Teacher, as_yaml
+from potstill.config.teacher_params import LabelMap, Teacher
+from potstill.config.yaml_file import as_yaml
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.gold_labels import Supervised
 from potstill.distillation.teachers.mean_answers import pooled

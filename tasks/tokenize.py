@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
-from potstill.config import OF_PLACES, SPLITS, Tokenize, Vocabulary
+from potstill.config.base import OF_PLACES, SPLITS
+from potstill.config.tokenize_params import Tokenize, Vocabulary
 from potstill.data.corpus import LEARNED
 from potstill.data.tokens.batches import TokenDataset, label_type
 from potstill.data.tokens.coverage import check_cut, check_unknown, cover, share_of, unknown

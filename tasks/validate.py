@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
-from potstill.config import SPLITS, Validate
+from potstill.config.base import SPLITS
+from potstill.config.validate_params import Validate
 from potstill.data.validation.expectations import Verdict, build_suites, label_names, lengths, run_suites, targets
 from potstill.data.validation.profiles import build_profile
 from potstill.errors import ExpectationError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from potstill.config import OF_PLACES
+from potstill.config.base import OF_PLACES
 from potstill.data.tokens.tokenization import load_tokenizer
 from potstill.data.tokens.windows import TextWindower, Windower
 from potstill.evaluation.marks import GoldAnswers, GoldTags, read_answers, read_tags

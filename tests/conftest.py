@@ -12,7 +12,8 @@ import pytest
 from potstill import environment
 from potstill.artifacts import MANIFEST, verify
 from potstill.compute.processes import hold
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError
 
 environment.prepare()

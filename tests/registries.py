@@ -9,7 +9,7 @@ from pathlib import Path
 
 from potstill.artifacts import write_json, write_manifest
 from potstill.compute.processes import hold
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.evaluation.gates import Check, Verdict
 from potstill.registry import tracking
 from potstill.registry.promotion import BENTO, CANDIDATE, GATE, SERVING, Registry, Version, candidate_sum

@@ -121,7 +121,7 @@ def _workspace(workspace: Path) -> Finding:
 
 
 def _params(workspace: Path) -> Finding:
-    from potstill.config import load_params
+    from potstill.config.params_file import load_params
     from potstill.errors import ParamsError
 
     try:
@@ -132,7 +132,7 @@ def _params(workspace: Path) -> Finding:
 
 
 def _port(workspace: Path) -> Finding:
-    from potstill.config import load_params
+    from potstill.config.params_file import load_params
     from potstill.errors import ParamsError
 
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from flows.commands.data_overview import overview
 from flows.commands.propose_params import open_teacher, propose_params
 from potstill.artifacts import write_json, write_text
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from potstill.errors import ParamsError, ToolError
 from tasks.identity import write_code_file
 from tasks.stage import default_file

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands.propose_params import Proposed, file_megabytes
-from potstill.config import LABELLED
+from potstill.config.base import LABELLED
 from potstill.errors import PotstillError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.engine.champions import no_champion
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry, Version
 from tasks import package, promote

@@ -24,7 +24,8 @@ from flows.commands.judge_answers import challenger_folder, challenger_version, 
 from flows.commands.serve_champion import TAKEN, champion, present
 from potstill import environment
 from potstill.compute.processes import die_with_parent, listen
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.errors import PackageError, PotstillError, SmokeError
 from potstill.progress import say
 from potstill.serving.keys import FILE_VARIABLE, VARIABLE, entry, new_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from potstill.config import FileSource, HubSource
+from potstill.config.ingest_params import FileSource, HubSource
 from potstill.errors import ParamsError
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from flows.engine.champions import find_champion
 from potstill.artifacts import write_json, write_text
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.errors import DriftError, ParamsError, RegistryError
 from potstill.progress import say
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER

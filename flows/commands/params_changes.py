@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill.artifacts import write_text
-from potstill.config import load_yaml, parse_params, read_params
+from potstill.config.params_file import parse_params
+from potstill.config.yaml_file import load_yaml, read_params
 from potstill.errors import ParamsError
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.compute.processes import hold
-from potstill.config import load_params, load_yaml
+from potstill.config.params_file import load_params
+from potstill.config.yaml_file import load_yaml
 from potstill.errors import ParamsError
 from potstill.progress import say
 from potstill.scores.scoring import SCORINGS

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from flows.commands.inspect_model import source_of
 from flows.commands.params_changes import dump_params, edit_params
-from potstill.config import GATE_TASKS, OF_PLACES, Params, Pretrain, Tokenize, load_yaml, parse_params
+from potstill.config.base import OF_PLACES
+from potstill.config.params import Params
+from potstill.config.params_file import parse_params
+from potstill.config.promotion_params import GATE_TASKS
+from potstill.config.teacher_params import Pretrain
+from potstill.config.tokenize_params import Tokenize
+from potstill.config.yaml_file import load_yaml
 from potstill.errors import TokenizationError
 
 if TYPE_CHECKING:

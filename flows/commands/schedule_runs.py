@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 from flows.engine import prefect_server as server
 from potstill.compute.processes import listen, stop
-from potstill.config import Schedule as When
-from potstill.config import load_params
+from potstill.config.params_file import load_params
+from potstill.config.promotion_params import Schedule as When
 from potstill.errors import ParamsError
 from potstill.progress import say
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from flows.commands.judge_answers import shadow_service, watch_service
 from flows.engine.champions import find_champion
 from potstill.compute.processes import listen
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.errors import PackageError
 from potstill.serving.launch import bento_path, serve_command
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from flows.engine.dvc_graph import Graph
 from potstill.artifacts import read_json, write_json
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 
 REPORT = Path("reports/report.html")
 GATE = Path("reports/gate.json")

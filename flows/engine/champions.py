@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.errors import RegistryError
 
 if TYPE_CHECKING:

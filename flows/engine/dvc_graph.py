@@ -11,7 +11,7 @@ from typing import Any
 
 from potstill import environment
 from potstill.artifacts import read_json, write_json
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.errors import BusyError, ToolError
 from tasks.identity import write_code_file
 

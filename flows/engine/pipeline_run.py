@@ -16,7 +16,8 @@ from flows.engine.mlflow_recorder import Recorder
 from potstill import environment
 from potstill.artifacts import MANIFEST, canonical_json, file_sums, read_json, sha256_file, write_json
 from potstill.compute.processes import hold
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.errors import ApprovalPendingError, GateRefusedError, PotstillError, TimeLimitError
 from potstill.progress import say
 from potstill.registry import tracking

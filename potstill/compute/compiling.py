@@ -16,7 +16,7 @@ from torch import nn
 from potstill.artifacts import read_json, write_json
 from potstill.compute.distributed import here
 from potstill.compute.precision import machine, wait
-from potstill.config import Switch
+from potstill.config.base import Switch
 from potstill.errors import ModelError, ToolError
 
 # A run of fewer steps does not win back what compiling takes, which is about a minute.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.config import LabelAnswers, LabelSpans, LabelTags, LabelWords, MarkLabel
+from potstill.config.prepare_params import LabelAnswers, LabelSpans, LabelTags, LabelWords, MarkLabel
 from potstill.data.cleaning import clean
 from potstill.data.formats.cells import parsed
 from potstill.data.formats.schemes import Scheme, scheme_of

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from potstill.config import Augment
+from potstill.config.prepare_params import Augment
 
 # Share of a text's words that a cut keeps, drawn evenly between these; and the fewest words it keeps.
 _SHARE = (0.3, 0.7)

@@ -7,14 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from potstill.config import (
+from potstill.config.base import TaskKind
+from potstill.config.prepare_params import (
     LabelColumn,
     LabelColumns,
     LabelNumber,
     LabelOrder,
     LabelRanges,
     LabelSign,
-    TaskKind,
     ValueLabel,
 )
 from potstill.data.formats.cells import is_absent, is_bracketed, is_missing_word, is_nested, parsed, paths_of

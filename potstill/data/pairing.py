@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from potstill.config import LabelOrder
+from potstill.config.prepare_params import LabelOrder
 from potstill.data.splits.splitting import position
 
 

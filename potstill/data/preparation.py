@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import OF_PLACES, SPLITS, Augment, Prepare, TaskKind
+from potstill.config.base import OF_PLACES, SPLITS, TaskKind
+from potstill.config.prepare_params import Augment, Prepare
 from potstill.data.augmentation import augment
 from potstill.data.reading import read_rows
 from potstill.data.rows import Row, divide, without_copies, without_near_copies

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from potstill.config import OF_PLACES, LabelOrder, LabelSign, LabelWords, MarkLabel, Prepare
-from potstill.config import Table as TableParams
+from potstill.config.base import OF_PLACES
+from potstill.config.prepare_params import LabelOrder, LabelSign, LabelWords, MarkLabel, Prepare
+from potstill.config.prepare_params import Table as TableParams
 from potstill.data.annotated import annotated_rows
 from potstill.data.cleaning import clean
 from potstill.data.formats.cells import is_absent, is_missing_text

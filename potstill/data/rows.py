@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from potstill.config import SPLITS, Prepare, TaskKind
+from potstill.config.base import SPLITS, TaskKind
+from potstill.config.prepare_params import Prepare
 from potstill.data.cleaning import comparable
 from potstill.data.splits.splitting import draw
 from potstill.data.targets import TARGETS, Target

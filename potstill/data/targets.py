@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import LabelColumns, LabelRanges, Prepare, TaskKind
+from potstill.config.base import TaskKind
+from potstill.config.prepare_params import LabelColumns, LabelRanges, Prepare
 from potstill.errors import LabelError, OneClassError
 from potstill.labels.names import Value, label_set, normal_label
 from potstill.labels.tags import entities_of, split_tag, tag_set, types_named

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from potstill.config import Prune
+from potstill.config.student_params import Prune
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.importance import Floats, measure_importance
 from potstill.distillation.objective.gold_labels import Objective

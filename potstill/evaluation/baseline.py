@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.evaluation.naming import BASELINE, MODELS, candidate_of
 from potstill.scores.metrics import Floats, Labels
 from potstill.scores.scoring import scoring_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.artifacts import read_json, write_json, write_manifest
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.tokens.windows import Windower
 from potstill.evaluation.latency import BATCH
 from potstill.inference.runtime import CARD, MODEL, TOKENIZER, Student, Text

@@ -13,7 +13,7 @@ from math import sqrt
 from statistics import NormalDist
 from typing import Any, Literal
 
-from potstill.config import Watch
+from potstill.config.serving_params import Watch
 from potstill.data.divergence import ks_by_chance, ks_of_counts, psi_by_chance, psi_of_counts
 from potstill.inference.profile import Counts, Feature, Moments, Profile, parse_profile
 from potstill.inference.window_store import COUNTS, PROFILE, Store

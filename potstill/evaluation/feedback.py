@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from potstill.config import TaskKind, Watch
+from potstill.config.base import TaskKind
+from potstill.config.serving_params import Watch
 from potstill.data.formats.cells import is_absent, is_nested, parsed
 from potstill.data.formats.tables import read_file
 from potstill.data.formats.tabular import Table

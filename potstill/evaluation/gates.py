@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from potstill.config import Gate, TaskKind
+from potstill.config.base import TaskKind
+from potstill.config.promotion_params import Gate
 from potstill.evaluation.naming import candidate_of
 from potstill.scores.scoring import SCORINGS, Scoring
 

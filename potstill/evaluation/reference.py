@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.config import OF_PLACES
+from potstill.config.base import OF_PLACES
 from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.summary import Gold
 from potstill.inference.profile import Answer, Profile, Seen, build_profile

@@ -10,7 +10,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from potstill.config import Evaluate, TaskKind
+from potstill.config.base import TaskKind
+from potstill.config.evaluation_params import Evaluate
 from potstill.data.tokens.offsets import OWN
 from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.naming import BASELINE

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.artifacts import read_json, write_json
-from potstill.config import Evaluate
+from potstill.config.evaluation_params import Evaluate
 from potstill.data.tokens.batches import SPAN, label_column, ragged
 from potstill.data.tokens.offsets import IGNORED, flat_labels
 from potstill.errors import ChecksumError

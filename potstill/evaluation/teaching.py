@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.tokens.offsets import IGNORED, flat_labels
 
 Floats = npt.NDArray[np.floating[Any]]

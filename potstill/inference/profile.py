@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 from tokenizers import Tokenizer
 
 from potstill.artifacts import sha256_value
-from potstill.config import Strict, TaskKind
+from potstill.config.base import Strict, TaskKind
 from potstill.data.divergence import ks_of_counts, psi_of_counts
 from potstill.errors import ModelError
 from potstill.inference.runtime import ModelCard, Prediction, Reply, Student, Tagging, Text, characters

@@ -21,7 +21,7 @@ from tokenizers import Encoding, Tokenizer
 
 from potstill.artifacts import verify
 from potstill.compute.processes import usable_cores
-from potstill.config import OF_PLACES, Strict, TaskKind
+from potstill.config.base import OF_PLACES, Strict, TaskKind
 from potstill.data.tokens.offsets import UNSEEN, own_token, sight, unit_classes
 from potstill.data.tokens.windows import TextWindow, TextWindower, Window, Windower, best_spans
 from potstill.errors import ModelError

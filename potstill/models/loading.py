@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.errors import LabelCountError, ModelError
 from potstill.pretrained.files import TOKENIZER_FILES
 from potstill.pretrained.heads import HEADS, task_named

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from potstill.compute.precision import choose_device
-from potstill.config import Augment
+from potstill.config.prepare_params import Augment
 from potstill.data.augmentation import draws_for
 from potstill.data.tokens.batches import Ints, sorted_batches
 from potstill.errors import ModelError

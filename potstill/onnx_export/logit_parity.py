@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Batch, Labels, TokenDataset, sorted_batches
 from potstill.distillation.teachers.predict import Collected
 from potstill.errors import ParityError

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.config import Distill, Params
+from potstill.config.distill_params import Distill
+from potstill.config.params import Params
 from potstill.errors import ParamsError
 from potstill.pretrained.families import FAMILIES
 

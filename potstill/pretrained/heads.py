@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.errors import ModelError
 from potstill.pretrained.families import FAMILIES, Family, position_offset, positions_of, unsupported
 from potstill.pretrained.files import VOCABULARIES, read_object, refuse_adapter, refuse_pickled_weights

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.config import as_yaml
+from potstill.config.yaml_file import as_yaml
 from potstill.errors import LabelCountError
 from potstill.labels.names import LabelNames
 

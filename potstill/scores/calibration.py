@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.tokens.offsets import IGNORED, flat_labels
 from potstill.scores.metrics import Floats, Ints, Labels
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.tokens.offsets import IGNORED, flat_labels
 from potstill.scores import metrics, numbers
 from potstill.scores.entities import count_entities

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from potstill import __version__
-from potstill.config import Serve
+from potstill.config.serving_params import Serve
 from potstill.inference.runtime import ModelCard
 from potstill.serving.release import Release
 from potstill.serving.schemas import (

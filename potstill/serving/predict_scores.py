@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.inference.probabilities import sigmoid, softmax
 from potstill.inference.runtime import Prediction
 from potstill.serving.schemas import Predict

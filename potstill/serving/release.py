@@ -16,7 +16,9 @@ import yaml
 from pydantic import Field, ValidationError
 
 from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, sha256_value, verify, write_json
-from potstill.config import Serve, Strict, Watch, load_params
+from potstill.config.base import Project, Strict
+from potstill.config.serving_params import Serve, Watch
+from potstill.config.yaml_file import parse_section, read_params
 from potstill.errors import ChecksumError, ModelError
 from potstill.inference.profile import FILE, Profile, read_profile
 from potstill.inference.runtime import ModelCard, read_card
@@ -145,8 +147,11 @@ def _packaged_settings(path: Path) -> Settings:
 
 
 def _workspace_settings(root: Path) -> Settings:
-    params = load_params(root / "params.yaml")
-    return Settings(name=bento_name(params.project.name), serve=params.serve, watch=params.watch)
+    params = read_params(root / "params.yaml")
+    project = parse_section("project", Project, params.get("project") or {})
+    serve = parse_section("serve", Serve, params.get("serve") or {})
+    watch = parse_section("watch", Watch, params.get("watch") or {})
+    return Settings(name=bento_name(project.name), serve=serve, watch=watch)
 
 
 def _tag(bento: Path) -> str:

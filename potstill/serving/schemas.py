@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 
 # A pair is an array of two strings, and is described as just that: generated clients know no tuples.
 Pair = Annotated[

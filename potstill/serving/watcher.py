@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prometheus_client import CollectorRegistry
 
 from potstill.artifacts import canonical_json
-from potstill.config import Watch
+from potstill.config.serving_params import Watch
 from potstill.errors import ToolError
 from potstill.inference.profile import FILE, Answer, Counts, Profile, Seen, confidences
 from potstill.inference.runtime import ModelCard, Prediction, Tagging, Text, Tokens

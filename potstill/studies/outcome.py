@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from potstill.artifacts import write_json, write_text
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.evaluation.pages import plots
 from potstill.evaluation.pages.plots import Cost
 from potstill.evaluation.pages.sheet import render

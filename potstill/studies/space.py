@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from potstill.artifacts import sha256_value
-from potstill.config import Distill, Params, Search, parse_distill
+from potstill.config.distill_params import Distill
+from potstill.config.params import Params
+from potstill.config.params_file import parse_distill
+from potstill.config.search_params import Search
 
 if TYPE_CHECKING:
     from optuna import Trial

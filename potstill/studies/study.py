@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from potstill.config import Search
+from potstill.config.search_params import Search
 from potstill.errors import TrainingError
 from potstill.progress import say
 from potstill.studies.space import Choice, choice_of, combinations, grid, suggest

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from potstill.config import Distill
+from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.composition import Distillation, distillation
 from potstill.distillation.teachers.position_mapping import Places

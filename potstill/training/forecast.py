@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from potstill.config import Params, ScratchSource, Training
+from potstill.config.ingest_params import ScratchSource
+from potstill.config.params import Params
+from potstill.config.training_params import Training
 from potstill.pretrained.families import FAMILIES
 from potstill.training.plan import DataSize, steps_per_epoch
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.config import General, MaskedTerm
+from potstill.config.distill_params import General, MaskedTerm
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.masking import Masking
 from potstill.distillation.objective.composition import Distillation, make_terms

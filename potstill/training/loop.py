@@ -16,7 +16,8 @@ from torch import Tensor
 from potstill.compute.compiling import choose_compiled
 from potstill.compute.distributed import World, here
 from potstill.compute.precision import Precision, autocast
-from potstill.config import Distill, Training
+from potstill.config.distill_params import Distill
+from potstill.config.training_params import Training
 from potstill.data.tokens.batches import Batch, Ints, TokenDataset, shuffled_batches
 from potstill.data.tokens.token_budget import TokenBudget
 from potstill.distillation.objective.gold_labels import Objective, Terms, Window

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import Lora
+from potstill.config.training_params import Lora
 from potstill.errors import ModelError
 from potstill.models.cohort import each_model
 from potstill.pretrained.families import Family, family_of, layers_of, layers_path

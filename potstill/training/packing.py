@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from potstill.compute.precision import Precision
-from potstill.config import Switch, Training
+from potstill.config.base import Switch
+from potstill.config.training_params import Training
 from potstill.data.tokens.batches import Batch
 from potstill.errors import ModelError
 from potstill.models.cohort import Cohort

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.config import Pretrain
+from potstill.config.teacher_params import Pretrain
 from potstill.data.corpus import token_rows
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.masking import Masking

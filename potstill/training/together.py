@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from potstill.compute.distributed import here
-from potstill.config import Distill
+from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.gold_labels import Objective, Supervised
 from potstill.distillation.objective.mutual import MutualLearning

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from tasks.package import Packaged, package
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import write_workspace

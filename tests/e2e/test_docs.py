@@ -19,7 +19,10 @@ from pydantic import BaseModel
 from safetensors.numpy import save_file
 
 from potstill import environment, errors
-from potstill.config import FileSource, Ingest, Params, parse_params, read_params
+from potstill.config.ingest_params import FileSource, Ingest
+from potstill.config.params import Params
+from potstill.config.params_file import parse_params
+from potstill.config.yaml_file import read_params
 from potstill.data.fetching.ingestion import ingest_all
 from potstill.data.fetching.safety import refuse_unsafe
 from potstill.data.preparation import prepare

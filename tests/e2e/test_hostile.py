@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from potstill.serving.app import ARRIVING_BYTES
 from tasks.package import package
 from tasks.smoke import served

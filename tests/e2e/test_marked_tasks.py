@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from potstill.artifacts import read_json
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from tests.conftest import REPOSITORY
 from tests.e2e.test_tasks import COMMON, GATE
 from tests.marked import PEOPLE, PLACES, question_rows, tagged_rows, write_jsonl

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from potstill.config import Serve, load_params
+from potstill.config.params_file import load_params
+from potstill.config.serving_params import Serve
 from tasks.package import package
 from tasks.smoke import served
 from tests.conftest import generate_rows

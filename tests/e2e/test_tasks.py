@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from potstill.artifacts import read_json
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from tests.conftest import BAD, GOOD, NEUTRAL
 from tests.e2e.test_tiny import STAGES
 from tests.tasks.data_workspace import make_workspace, run_stages

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from tasks.package import package
 from tasks.smoke import is_ready, served
 from tests.conftest import generate_rows

@@ -14,7 +14,7 @@ import pytest
 
 from potstill.artifacts import file_sums
 from potstill.compute.processes import free_port
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from potstill.registry import tracking
 from potstill.registry.promotion import SERVING, Registry
 from potstill.serving.launch import bento_path

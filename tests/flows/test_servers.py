@@ -15,9 +15,9 @@ import yaml
 
 from flows.commands.params_changes import change_params
 from potstill.compute.processes import free_port, start, stop
-from potstill.config import Params
+from potstill.config.params import Params
 from tests.flows.conftest import REPOSITORY, Toy, answers, until
-from tests.flows.test_run import flow_runs, task_names
+from tests.flows.test_pipeline_run import flow_runs, task_names
 
 # Servers and a whole run: minutes where the machine has other things to do.
 pytestmark = pytest.mark.timeout(900)

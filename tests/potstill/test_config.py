@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from potstill.config import load_params, parse_distill, parse_params, read_params
+from potstill.config.params_file import load_params, parse_distill, parse_params
+from potstill.config.yaml_file import read_params
 from potstill.errors import ParamsError
 from tests.conftest import REPOSITORY
 

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from potstill.artifacts import verify
-from potstill.config import load_params, read_params
+from potstill.config.params_file import load_params
+from potstill.config.yaml_file import read_params
 from tasks.stage import Result, Stage, load_stage
 from tests.conftest import REPOSITORY
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from potstill.artifacts import file_sums, verify
-from potstill.config import read_params
+from potstill.config.yaml_file import read_params
 from potstill.errors import ModelError
 from potstill.models.loading import load_classifier
 from tasks.stage import Result

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from potstill.artifacts import write_json
-from potstill.config import Params, Vocabulary
+from potstill.config.params import Params
+from potstill.config.tokenize_params import Vocabulary
 from potstill.errors import ModelError, ParamsError
 from tasks.early import check_early
 

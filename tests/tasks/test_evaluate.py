@@ -17,7 +17,9 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, verify, write_json, write_manifest
-from potstill.config import SPLITS, Params, load_params
+from potstill.config.base import SPLITS
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.tokenization import copy_tokenizer, load_tokenizer, write_tokens
 from potstill.distillation.teachers.predict import predict_logits

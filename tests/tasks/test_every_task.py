@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from potstill.artifacts import read_json, verify
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError, ParamsError

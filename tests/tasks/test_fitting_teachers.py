@@ -12,7 +12,7 @@ import yaml
 
 from flows.commands.create_workspace import create
 from potstill.artifacts import read_json, verify, write_manifest
-from potstill.config import Ingest
+from potstill.config.ingest_params import Ingest
 from potstill.data.fetching.ingestion import ingest_all
 from potstill.data.proposals.proposal import Wishes
 from potstill.errors import LabelCountError, ModelError, ParamsError, PotstillError

@@ -16,7 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, write_json, write_manifest, write_text
-from potstill.config import Gate, Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
+from potstill.config.promotion_params import Gate
 from potstill.evaluation.gates import Verdict
 from potstill.evaluation.pages.verdict_page import PLACE
 from tasks.gate import gate

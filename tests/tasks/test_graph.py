@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from flows.engine.dvc_graph import Graph
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from tasks.stage import load_stage
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import grimp
 import pytest
 import yaml
 
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from potstill.errors import ToolError
 from tasks.identity import CODE_FILE, Code, check_code_file, identities, write_code_file
 from tests.conftest import REPOSITORY
@@ -66,7 +66,7 @@ def test_an_edit_of_any_module_makes_those_stages_stale_that_import_it(
 
 def test_comments_docstrings_and_layout_are_no_code(copy: Path) -> None:
     before = digests(copy)
-    for path in ("potstill/config.py", "potstill/distillation/losses/logits.py", "tasks/distill.py"):
+    for path in ("potstill/config/params.py", "potstill/distillation/losses/logits.py", "tasks/distill.py"):
         text = (copy / path).read_text(encoding="utf-8")
         text = re.sub(r'^( *)"""(?=[A-Z])', r'\1"""Edited. ', text, flags=re.MULTILINE)
         (copy / path).write_text("# A comment.\n" + text.replace("\n\n", "\n\n\n"), encoding="utf-8")
@@ -84,7 +84,7 @@ def test_a_loss_is_no_code_of_the_stages_before_it(copy: Path, importers: dict[s
 
 def test_params_count_as_resolved_values(copy: Path) -> None:
     before = digests(copy)
-    path = copy / "potstill/config.py"
+    path = copy / "potstill/config/evaluation_params.py"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("int8_max_accuracy_drop: Share = 0.005", "int8_max_accuracy_drop: Share = 0.5"))
     assert digests(copy) == before  # the schema of params is not what a stage reads

@@ -127,7 +127,7 @@ def test_labels_that_do_not_come_together_are_refused_before_anything_is_trained
 
 
 def test_labels_of_a_teacher_are_of_a_task_of_several(tmp_path: Path, tiny_base: Path, other: Path) -> None:
-    from potstill.config import load_params
+    from potstill.config.params_file import load_params
     from potstill.errors import ParamsError
 
     folder = workspace(tmp_path, tiny_base, other, None, ["bad", "long"])

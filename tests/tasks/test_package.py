@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from potstill.artifacts import MANIFEST, sha256_file
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, PackageError
 from potstill.serving.launch import bento_path
 from scripts.serving_pins import serving_pins
@@ -22,8 +23,16 @@ from tests.potstill.serving.folders import REPOSITORY, flip_byte, write_workspac
 
 TRAINING = ("torch", "transformers", "mlflow", "dvc", "prefect", "pandas", "datasets", "scikit-learn", "pyarrow")
 # All that a Bento holds of Potstill: its code, the model, the limits.
-CODE = {"__init__", "artifacts", "causes", "config", "environment", "errors", "processes"}
-READING = ("__init__.py", "alignment.py", "divergence.py", "tags.py", "windows.py")
+CODE = {"__init__", "artifacts", "causes", "environment", "errors"}
+ROOMS = {
+    "compute": {"__init__.py", "processes.py"},
+    # The schema of params but for what training reads.
+    "config": {"__init__.py", "base.py", "misfits.py", "serving_params.py", "yaml_file.py"},
+    # What reads entities and answers out of a text, and no more of the room.
+    "data": {"__init__.py", "divergence.py", "tokens"},
+    "data/tokens": {"__init__.py", "offsets.py", "windows.py"},
+    "labels": {"__init__.py", "tags.py"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +69,9 @@ def test_it_holds_what_serving_needs_and_nothing_of_training(packaged: Packaged)
     source = packaged.path / "src"
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     rooms = {path.relative_to(source / "potstill").parts[0] for path in (source / "potstill").iterdir()}
-    assert rooms == {f"{name}.py" for name in CODE} | {"serving", "data"}
-    # What reads entities and answers out of a text, and no more of the room.
-    assert {path.name for path in (source / "potstill/data").iterdir()} == set(READING)
+    assert rooms == {f"{name}.py" for name in CODE} | {"compute", "config", "data", "inference", "labels", "serving"}
+    for room, names in ROOMS.items():
+        assert {path.name for path in (source / "potstill" / room).iterdir()} == names, room
     assert not [path for path in files if not path.startswith(("potstill/", "data/"))
                 and path not in ("service.json", "bentofile.yaml")]  # fmt: skip
     assert {path for path in files if path.startswith("data/")} == {

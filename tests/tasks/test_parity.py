@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from potstill.errors import SmokeError
 from tasks.package import package
 from tasks.parity import SIZES, mixed, parity

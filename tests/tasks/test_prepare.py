@@ -9,7 +9,7 @@ import pytest
 from potstill.artifacts import file_sums, read_json
 from potstill.errors import OneClassError
 from tests.conftest import NEUTRAL, generate_rows, write_csv
-from tests.potstill.data.test_replacement import make_generator
+from tests.potstill.models.test_word_replacement import make_generator
 from tests.tasks.data_workspace import make_workspace, run_stages
 
 

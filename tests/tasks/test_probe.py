@@ -7,7 +7,8 @@ import pytest
 
 from flows.commands.probe_layers import show
 from potstill.artifacts import file_sums
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, ModelError, ParamsError
 from potstill.training.layer_probe import Probed
 from tasks.probe import probe

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.errors import ApprovalPendingError, RegistryError
 from potstill.registry import promotion, tracking
 from potstill.registry.promotion import CHALLENGER, Registry

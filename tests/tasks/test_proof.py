@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from potstill.artifacts import MANIFEST, file_sums, verify
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError
 from potstill.evaluation.teacher_gain import Seed, read_seeds

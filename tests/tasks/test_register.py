@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.errors import ChecksumError
 from potstill.registry import promotion, tracking
 from potstill.registry.promotion import CHALLENGER, Registry

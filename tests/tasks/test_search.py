@@ -10,7 +10,8 @@ import yaml
 
 from flows.commands.params_changes import change_params
 from potstill.artifacts import MANIFEST, read_json, sha256_file, verify
-from potstill.config import Params, load_params, parse_distill
+from potstill.config.params import Params
+from potstill.config.params_file import load_params, parse_distill
 from potstill.errors import ModelError, ParamsError, TrainingError
 from potstill.inference.runtime import Student
 from potstill.studies.outcome import Found

@@ -15,7 +15,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from potstill.config import Params, Serve, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
+from potstill.config.serving_params import Serve
 from potstill.errors import SmokeError
 from potstill.inference.runtime import Student, read_card
 from potstill.serving.launch import WATCH_FOLDER
@@ -23,6 +25,7 @@ from potstill.serving.openapi import typed_endpoint
 from tasks.package import Packaged, package
 from tasks.smoke import Golden, ask, body_of, compare, golden_texts, own_answers, served, smoke
 from tests.conftest import generate_rows
+from tests.potstill.inference.test_places import client
 from tests.potstill.serving.folders import (
     REPOSITORY,
     flip_byte,
@@ -31,7 +34,6 @@ from tests.potstill.serving.folders import (
     write_serving,
     write_workspace,
 )
-from tests.potstill.serving.test_places import client
 
 PREDICTIONS = Path("data/evaluation/predictions.parquet")
 TEXTS = [text for text, _ in generate_rows(60)]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from potstill.artifacts import file_sums, read_json, verify, write_json
-from potstill.config import read_params
+from potstill.config.yaml_file import read_params
 from potstill.data.validation.profiles import accept_profile
 from potstill.errors import ExpectationError
 from tests.conftest import REPOSITORY

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from potstill.artifacts import sha256_file
 from potstill.causes import causes, full_disk
 from potstill.compute import processes
-from potstill.config import HubSource
+from potstill.config.ingest_params import HubSource
 from potstill.errors import DiskFullError, FetchError
 from potstill.pretrained.files import UNSAFE_SUFFIXES, opened_files
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill.artifacts import MANIFEST, sha256_file, whole_folder, write_manifest
-from potstill.config import (
-    GENERATOR,
+from potstill.config.base import GENERATOR
+from potstill.config.ingest_params import (
     DataSource,
     FileSource,
     HubSource,

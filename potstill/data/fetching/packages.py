@@ -11,7 +11,7 @@ from pathlib import Path
 
 from potstill.artifacts import sha256_file
 from potstill.compute import processes
-from potstill.config import PackageSource
+from potstill.config.ingest_params import PackageSource
 from potstill.errors import ChecksumError, FetchError, ToolError
 
 _LOG = "pip.log"

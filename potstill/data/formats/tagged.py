@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.config import LabelWords
+from potstill.config.prepare_params import LabelWords
 from potstill.data.cleaning import clean
 from potstill.data.formats.schemes import Scheme, as_bio2
 from potstill.errors import LabelError

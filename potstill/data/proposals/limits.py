@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from potstill.config import LABELLED, TaskKind
+from potstill.config.base import LABELLED, TaskKind
 from potstill.data.cleaning import DAMAGE
 from potstill.data.rows import Row, class_counts
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.formats.cells import MISSING_WORDS
 from potstill.data.formats.tabular import Table
 from potstill.data.proposals.choosing import choose_label, choose_text

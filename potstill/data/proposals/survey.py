@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from potstill.config import LABELLED, Prepare, parse_section
+from potstill.config.base import LABELLED
+from potstill.config.prepare_params import Prepare
+from potstill.config.yaml_file import parse_section
 from potstill.data.formats.tables import checked
 from potstill.data.preparation import check_labelled
 from potstill.data.proposals.limits import limits_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 
-from potstill.config import Split
+from potstill.config.prepare_params import Split
 from potstill.data.splits.split_names import AUTO
 from potstill.labels.names import normal_label
 

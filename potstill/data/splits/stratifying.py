@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from potstill.config import LABELLED, Prepare, Split, TaskKind, as_yaml
+from potstill.config.base import LABELLED, TaskKind
+from potstill.config.prepare_params import Prepare, Split
+from potstill.config.yaml_file import as_yaml
 from potstill.data.rows import Divided, Row, class_counts, divide
 from potstill.data.splits.split_names import AUTO
 from potstill.data.splits.splitting import drawn_shares, drawn_split, position, row_seed

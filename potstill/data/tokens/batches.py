@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.tokens.offsets import IGNORED, flat_labels
 from potstill.errors import FormatError
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from potstill.config import OF_PLACES
+from potstill.config.base import OF_PLACES
 from potstill.data.annotated import asked
 from potstill.data.formats.cells import is_absent
 from potstill.data.formats.tagged import Tagged, from_spans, from_text

@@ -21,7 +21,8 @@ import pandas as pd
 from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
-from potstill.config import LABELLED, TaskKind, Validate
+from potstill.config.base import LABELLED, TaskKind
+from potstill.config.validate_params import Validate
 from potstill.data.cleaning import DAMAGE, comparable
 from potstill.data.targets import ANSWER, NO_ANSWER
 from potstill.data.validation.data_docs import settle

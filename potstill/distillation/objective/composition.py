@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import nn
 
-from potstill.config import BY_TOKEN, Distill, TaskKind, TermBase
+from potstill.config.base import TaskKind
+from potstill.config.distill_params import BY_TOKEN, Distill
+from potstill.config.term_params import TermBase
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.distillation.objective.balancing import Balancer, Schedule
 from potstill.distillation.objective.gold_labels import Objective, Terms, Window

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.objective.supervision import HEAD_LOSSES
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs, answers_of, observe

@@ -10,7 +10,8 @@ from operator import or_
 import torch
 from torch import Tensor, nn
 
-from potstill.config import Mutual, TaskKind
+from potstill.config.base import TaskKind
+from potstill.config.distill_params import Mutual
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.objective.gold_labels import Objective, Terms, Window
 from potstill.distillation.objective.supervision import HEAD_LOSSES

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.distillation.losses.logits import (
     binary_cross_entropy,
     cross_entropy,

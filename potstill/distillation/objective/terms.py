@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from potstill.config import (
+from potstill.config.base import TaskKind
+from potstill.config.term_params import (
     AttentionTerm,
     ContrastiveTerm,
     DistTerm,
     KlTerm,
     LayerTerm,
     RelationsTerm,
-    TaskKind,
     TermBase,
 )
 from potstill.distillation.losses.attention import (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from potstill.config import MaskedTerm
+from potstill.config.distill_params import MaskedTerm
 from potstill.data.tokens.batches import Batch
 from potstill.data.tokens.masking import Masking
 from potstill.distillation.losses.logits import cross_entropy, kl_divergence

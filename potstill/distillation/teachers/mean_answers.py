@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import ragged
 from potstill.errors import SignalError
 from potstill.pretrained.members import Weight

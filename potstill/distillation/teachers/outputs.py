@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.teachers.mean_answers import Ensemble
 from potstill.pretrained.families import Family, family_of, layers_of

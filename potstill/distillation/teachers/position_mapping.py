@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import TokenDataset, ragged
 from potstill.distillation.teachers.answer_mapping import AcrossWindows, AnswerPlaces, answer_places
 from potstill.distillation.teachers.outputs import answers_of

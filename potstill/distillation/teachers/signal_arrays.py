@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potstill.config import Signals
+from potstill.config.teacher_params import Signals
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.losses.sentences import vectors_of
 from potstill.distillation.teachers.outputs import Needs, Outputs, SelfAttention, SentenceVectors

@@ -14,7 +14,7 @@ import torch
 
 from potstill.artifacts import sha256_file, sha256_value, verify, write_manifest
 from potstill.compute.distributed import here
-from potstill.config import Signals
+from potstill.config.teacher_params import Signals
 from potstill.data.tokens.batches import Batch, Ints, TokenDataset, cut
 from potstill.data.tokens.token_budget import TokenBudget
 from potstill.distillation.objective.mixup import MixedBatch

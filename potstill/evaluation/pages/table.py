@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.evaluation.naming import MODELS, TITLES, candidate_of
 from potstill.evaluation.notes import notes
 from potstill.scores.scoring import SCORINGS, scoring_of

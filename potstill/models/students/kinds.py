@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from potstill.config import ConfigStudent, DistilBertStudent, StaticStudent, StudentKind
+from potstill.config.student_params import ConfigStudent, DistilBertStudent, StaticStudent, StudentKind
 from potstill.models.students.student import distilbert_from_bert, student_at_random, student_from_layers
 
 if TYPE_CHECKING:

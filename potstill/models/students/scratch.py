@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from potstill.config import Pretrain
+from potstill.config.teacher_params import Pretrain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -13,7 +13,7 @@ from potstill.pretrained.families import FAMILIES, Family, family_of, layers_pat
 if TYPE_CHECKING:
     from transformers import DistilBertConfig, PreTrainedConfig, PreTrainedModel
 
-    from potstill.config import Distill
+    from potstill.config.distill_params import Distill
 
 # The parts of a layer that BERT and DistilBERT have in common: all of them.
 _PARTS = ("query", "key", "value", "attention_out", "attention_norm", "ffn_in", "ffn_out", "ffn_norm")

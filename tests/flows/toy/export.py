@@ -3,7 +3,7 @@
 from common import trouble, write_student
 
 from potstill.artifacts import whole_folder, write_manifest
-from potstill.config import Finetune
+from potstill.config.distill_params import Finetune
 from tasks.stage import Result, Stage, main
 
 

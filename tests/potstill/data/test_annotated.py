@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from potstill.config import Prepare
+from potstill.config.prepare_params import Prepare
 from potstill.data.preparation import Prepared, prepare
 from potstill.errors import LabelError, MissingColumnError, OneClassError, ParamsError, PotstillError, SmallClassError
 from potstill.labels.tags import entities_of
@@ -174,7 +174,8 @@ def test_answers_that_cannot_be_used(tmp_path: Path, answers: Any, said: str) ->
 
 
 def test_a_static_student_has_no_places() -> None:
-    from potstill.config import parse_params, read_params
+    from potstill.config.params_file import parse_params
+    from potstill.config.yaml_file import read_params
     from tests.conftest import REPOSITORY
 
     whole = read_params(REPOSITORY / "params.yaml")
@@ -192,7 +193,8 @@ def test_a_static_student_has_no_places() -> None:
     [("tokenize", {"vocabulary": {}}), ("ingest", {"student": {"kind": "file", "path": "other"}})],
 )
 def test_questions_may_be_read_in_other_tokens_than_the_teachers(section: str, values: dict[str, Any]) -> None:
-    from potstill.config import parse_params, read_params
+    from potstill.config.params_file import parse_params
+    from potstill.config.yaml_file import read_params
     from tests.conftest import REPOSITORY
 
     whole = read_params(REPOSITORY / "params.yaml")
@@ -220,7 +222,8 @@ def test_questions_may_be_read_in_other_tokens_than_the_teachers(section: str, v
     ],
 )
 def test_params_that_do_not_fit_the_task(params: dict[str, Any], said: str) -> None:
-    from potstill.config import parse_params, read_params
+    from potstill.config.params_file import parse_params
+    from potstill.config.yaml_file import read_params
     from tests.conftest import REPOSITORY
 
     whole = read_params(REPOSITORY / "params.yaml")

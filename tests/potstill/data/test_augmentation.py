@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from potstill.config import Augment
+from potstill.config.prepare_params import Augment
 from potstill.data.augmentation import augment
 
 TEXTS = ["one two three four five six seven eight nine ten", "a b c d e f g h", "short text"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from potstill.config import Prepare
+from potstill.config.prepare_params import Prepare
 from potstill.data.preparation import Prepared, prepare
 from potstill.data.reading import reading_notes
 from potstill.errors import FormatError, LabelError, PotstillError

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from potstill.artifacts import file_sums
-from potstill.config import Validate
+from potstill.config.validate_params import Validate
 from potstill.data.cleaning import DAMAGE
 from potstill.data.validation.expectations import build_suites, label_names, lengths, run_suites
 from potstill.data.validation.profiles import build_profile

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from potstill.config import Params, Prepare
+from potstill.config.params import Params
+from potstill.config.prepare_params import Prepare
 from potstill.data.preparation import Prepared, prepare
 from potstill.errors import (
     DuplicateRowsError,

@@ -12,7 +12,8 @@ import pytest
 from potstill import environment
 from potstill.artifacts import file_sums, read_json, sha256_file, verify
 from potstill.compute.processes import free_port
-from potstill.config import HubSource, Ingest, Params
+from potstill.config.ingest_params import HubSource, Ingest
+from potstill.config.params import Params
 from potstill.data.fetching.ingestion import ingest_all, inspect_source, local_fingerprint, open_for_inspection
 from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError, PotstillError, UnsafeFileError
 from tests.potstill.data.hub import REVISION, LocalHub

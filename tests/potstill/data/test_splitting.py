@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from potstill.config import Split
+from potstill.config.prepare_params import Split
 from potstill.data.formats.tabular import Table
 from potstill.data.splits.split_names import AUTO, given_splits
 from potstill.data.splits.splitting import draw

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from potstill.config import Prepare
+from potstill.config.prepare_params import Prepare
 from potstill.data.preparation import Prepared, prepare
 from potstill.data.reading import read_rows
 from potstill.data.rows import Row

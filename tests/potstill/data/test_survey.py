@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from potstill.config import Prepare, Validate, parse_section
+from potstill.config.prepare_params import Prepare
+from potstill.config.validate_params import Validate
+from potstill.config.yaml_file import parse_section
 from potstill.data.preparation import prepare
 from potstill.data.proposals.proposal import Wishes
 from potstill.data.proposals.survey import Survey, survey

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from potstill.config import LabelWords
+from potstill.config.prepare_params import LabelWords
 from potstill.data.formats.tagged import Tagged, from_spans, from_tagged_words, from_text, from_words
 from potstill.errors import LabelError
 from potstill.labels.tags import entities_of

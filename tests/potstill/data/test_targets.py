@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from potstill.config import Prepare, TaskKind
+from potstill.config.base import TaskKind
+from potstill.config.prepare_params import Prepare
 from potstill.data.preparation import Prepared, prepare
 from potstill.data.tokens.batches import fill_labels, label_array, label_column, label_type
 from potstill.errors import LabelError, OneClassError, ParamsError, SmallClassError
@@ -146,7 +147,8 @@ def test_labels_that_do_not_fit(
     ],
 )  # fmt: skip
 def test_what_does_not_fit_the_task_is_refused_in_params(changes: dict[str, Any], words: str) -> None:
-    from potstill.config import parse_params, read_params
+    from potstill.config.params_file import parse_params
+    from potstill.config.yaml_file import read_params
     from tests.conftest import REPOSITORY
 
     params = read_params(REPOSITORY / "params.yaml")
@@ -158,7 +160,8 @@ def test_what_does_not_fit_the_task_is_refused_in_params(changes: dict[str, Any]
 
 
 def test_classes_of_a_regression_are_refused_in_validate() -> None:
-    from potstill.config import parse_params, read_params
+    from potstill.config.params_file import parse_params
+    from potstill.config.yaml_file import read_params
     from tests.conftest import REPOSITORY
 
     params = read_params(REPOSITORY / "params.yaml") | read_params(REPOSITORY / "params" / "rating.yaml")

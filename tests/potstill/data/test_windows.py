@@ -19,7 +19,7 @@ from potstill.data.tokens.windows import (
     best_spans,
 )
 from potstill.labels.tags import units_of
-from tests.potstill.data.test_alignment import tokenizer
+from tests.potstill.data.test_offsets import tokenizer
 
 MAX_LENGTH, STRIDE = 32, 6
 WORDS = "river,house,unbelievable,Zoë,naïve,New York,since,1998,lives,today,北京,江泽民".split(",")  # noqa: SIM905

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from potstill.artifacts import write_json
 from potstill.compute.distributed import here
-from tests.potstill.distillation.test_signals import MANY, Counted, store
+from tests.potstill.distillation.test_signal_store import MANY, Counted, store
 
 
 def main() -> None:

@@ -10,8 +10,11 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from potstill.artifacts import whole_folder
-from potstill.config import BY_TOKEN, Distill, Signals, Training, parse_distill
-from potstill.config import Term as TermConfig
+from potstill.config.distill_params import BY_TOKEN, Distill
+from potstill.config.params_file import parse_distill
+from potstill.config.teacher_params import Signals
+from potstill.config.term_params import Term as TermConfig
+from potstill.config.training_params import Training
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.losses.attention import attention_probabilities, attention_scores
 from potstill.distillation.objective.composition import Blend, Distillation, distillation, make_terms, teacher_needs

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from potstill.config import Distill
+from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.losses.logits import kl_divergence
 from potstill.distillation.objective.composition import Blend, Distillation, distillation

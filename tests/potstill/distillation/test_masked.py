@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from potstill.config import HiddenTerm, MaskedTerm
+from potstill.config.distill_params import MaskedTerm
+from potstill.config.term_params import HiddenTerm
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.masking import Masking
 from potstill.distillation.losses.masked_tokens import MaskedLanguage, predicting, targets

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from potstill.config import Training
+from potstill.config.training_params import Training
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.distillation.objective.composition import Blend, Distillation, make_terms
 from potstill.distillation.objective.gold_labels import Supervised, Terms, Window

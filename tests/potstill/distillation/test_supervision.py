@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.objective.composition import Blend, Distillation, make_terms
 from potstill.distillation.objective.gold_labels import Supervised, Window
@@ -91,7 +91,7 @@ def test_rows_with_a_gold_label() -> None:
 
 
 def _config(**values: Any) -> Any:
-    from potstill.config import parse_distill
+    from potstill.config.params_file import parse_distill
 
     return parse_distill({"epochs": 1, "learning_rate": 1e-3, "layers": [0], "terms": [values]}).terms[0]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from potstill.config import parse_distill
+from potstill.config.params_file import parse_distill
 from potstill.data.tokens.batches import SPAN, Batch, TokenDataset
 from potstill.distillation.objective.composition import Blend, Distillation
 from potstill.distillation.objective.gold_labels import Supervised, Window

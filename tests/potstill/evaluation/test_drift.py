@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from potstill.artifacts import canonical_json
-from potstill.config import Watch
+from potstill.config.serving_params import Watch
 from potstill.errors import ModelError
 from potstill.evaluation.drift import Drift, Windows, estimate, judge, pool, read_windows
 from potstill.evaluation.pages.drift_page import render_drift
 from potstill.inference.profile import Counts, Moments, Profile, Right, Seen
 from potstill.inference.window_store import COUNTS, PROFILE, FolderStore
-from tests.potstill.serving.test_profile import model_card, prediction, profile_of
+from tests.potstill.inference.test_profile import model_card, prediction, profile_of
 
 RIGHT = 0.9
 ABOUT = model_card()

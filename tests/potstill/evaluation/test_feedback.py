@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.config import Watch
+from potstill.config.serving_params import Watch
 from potstill.errors import EmptyDataError, FetchError, FormatError, LabelError, MissingColumnError, PotstillError
 from potstill.evaluation.feedback import measure, read_answers, read_labels
 from potstill.inference.profile import Profile
 from potstill.inference.window_store import ANSWERS, FolderStore, text_sum
 from tests.conftest import REPOSITORY
-from tests.potstill.serving.test_profile import TASKS, model_card, prediction, profile_of, seen
+from tests.potstill.inference.test_profile import TASKS, model_card, prediction, profile_of, seen
 
 
 def profile(task: str = "classification", *, tested: float = 0.9) -> Profile:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from potstill.artifacts import canonical_json
-from potstill.config import Gate
+from potstill.config.promotion_params import Gate
 from potstill.evaluation.gates import Verdict, judge
 
 METRICS: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.config import Evaluate
+from potstill.config.evaluation_params import Evaluate
 from potstill.evaluation.gates import Check, Verdict
 from potstill.evaluation.naming import MODELS
 from potstill.evaluation.pages import plots

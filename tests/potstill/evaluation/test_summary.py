@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from potstill.config import Evaluate
+from potstill.config.evaluation_params import Evaluate
 from potstill.evaluation.summary import Answers, compare, score
 
 SETTINGS = Evaluate(bootstrap=500)

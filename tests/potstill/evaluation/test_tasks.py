@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from potstill.config import Evaluate, Gate, TaskKind
+from potstill.config.base import TaskKind
+from potstill.config.evaluation_params import Evaluate
+from potstill.config.promotion_params import Gate
 from potstill.evaluation.gates import judge
 from potstill.evaluation.pages import plots, table
 from potstill.evaluation.pages.figures import label_bars

@@ -10,7 +10,7 @@ import torch
 from model2vec import StaticModel
 from tokenizers import Tokenizer
 
-from potstill.config import TaskKind
+from potstill.config.base import TaskKind
 from potstill.data.tokens.tokenization import load_tokenizer
 from potstill.models.loading import load_classifier
 from potstill.models.students.static import (

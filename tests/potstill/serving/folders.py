@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from potstill.artifacts import MANIFEST, sha256_file, sha256_value, write_json, write_manifest
-from potstill.config import OF_PLACES
+from potstill.config.base import OF_PLACES
 from potstill.data.tokens.tokenization import write_served_tokenizer
 from potstill.inference.profile import FILE, answer_all
 from potstill.inference.runtime import Student, Text

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from potstill.config import Serve
+from potstill.config.serving_params import Serve
 from potstill.inference.runtime import Floats, Student, read_card
 from potstill.serving.app import create_app, start
 from potstill.serving.front import App, front

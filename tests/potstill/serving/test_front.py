@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from potstill.config import Serve
+from potstill.config.serving_params import Serve
 from potstill.inference.runtime import ModelCard
 from potstill.serving.front import Shortcut, front, wants_page
 from potstill.serving.keys import VARIABLE, Keys, entry, new_key

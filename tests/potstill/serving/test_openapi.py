@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from starlette.testclient import TestClient
 
-from potstill.config import Serve
+from potstill.config.serving_params import Serve
 from potstill.inference.runtime import ModelCard, Student, read_card
 from potstill.serving.app import create_app, start
 from potstill.serving.front import front

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pytest
 import uvicorn
 
-from potstill.config import Serve
+from potstill.config.serving_params import Serve
 from potstill.inference.occlusion import spans_of
 from potstill.inference.runtime import Student, read_card
 from potstill.serving.app import PAGE, create_app, start

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from potstill.config import Watch
+from potstill.config.serving_params import Watch
 from potstill.serving.redaction import Redactor
 
 

@@ -26,7 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.compute.processes import free_port, start, stop
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from potstill.errors import SmokeError
 from potstill.inference.profile import FILE
 from potstill.inference.runtime import Student, Text

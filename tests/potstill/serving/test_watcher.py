@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from potstill.artifacts import MANIFEST, sha256_file
-from potstill.config import Serve, Watch
+from potstill.config.serving_params import Serve, Watch
 from potstill.data.tokens.windows import TextWindow
 from potstill.errors import ToolError
 from potstill.inference.profile import FILE, Counts, read_profile

@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 
 from potstill.artifacts import write_json
 from potstill.compute.distributed import here
-from potstill.config import Term, Training, parse_distill
+from potstill.config.params_file import parse_distill
+from potstill.config.term_params import Term
+from potstill.config.training_params import Training
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.objective.composition import Blend, Distillation, make_terms
 from potstill.distillation.objective.gold_labels import Supervised, Terms, Window

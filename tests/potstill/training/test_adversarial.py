@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.config import Adversarial, Training
+from potstill.config.training_params import Adversarial, Training
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.distillation.objective.composition import Blend, Distillation
 from potstill.distillation.objective.gold_labels import Supervised, Terms, Window

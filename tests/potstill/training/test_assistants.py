@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from potstill.config import Distill, parse_distill
+from potstill.config.distill_params import Distill
+from potstill.config.params_file import parse_distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.composition import Blend, distillation
 from potstill.distillation.objective.gold_labels import composition

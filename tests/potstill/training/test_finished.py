@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.config import parse_distill
+from potstill.config.params_file import parse_distill
 from potstill.data.tokens.batches import SPAN, TokenDataset
 from potstill.distillation.teachers.predict import predict_signals
 from potstill.distillation.teachers.providers import LiveTeacher

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from potstill.artifacts import read_json
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.training.forecast import Speed, forecast, measure_speed, scratch_config
 from potstill.training.plan import DataSize
 

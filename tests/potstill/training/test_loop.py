@@ -12,7 +12,7 @@ from torch import Tensor
 
 from potstill.artifacts import read_json, verify, write_json
 from potstill.compute.precision import choose_device, choose_precision
-from potstill.config import Training
+from potstill.config.training_params import Training
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
 from potstill.distillation.teachers.outputs import Outputs

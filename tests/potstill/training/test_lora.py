@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from potstill.config import Lora, Training
+from potstill.config.training_params import Lora, Training
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
 from potstill.distillation.teachers.outputs import Outputs

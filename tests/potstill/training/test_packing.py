@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from potstill.config import Training
+from potstill.config.training_params import Training
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.gold_labels import Supervised, Window
 from potstill.distillation.teachers.outputs import observe

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.config import Control, Distill, Finetune, Pretrain, Teacher, Training
+from potstill.config.distill_params import Control, Distill, Finetune
+from potstill.config.teacher_params import Pretrain, Teacher
+from potstill.config.training_params import Training
 from potstill.data.tokens.batches import shuffled_batches
 from potstill.training.plan import FEW_STEPS, DataSize, augmentation, few_steps, plan_training, steps_per_epoch
 

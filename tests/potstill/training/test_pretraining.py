@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.config import General, Pretrain
+from potstill.config.distill_params import General
+from potstill.config.teacher_params import Pretrain
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.distillation.losses.masked_tokens import MaskedLanguage
 from potstill.distillation.objective.gold_labels import Terms, Window

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.config import Distill, Mixup
+from potstill.config.distill_params import Distill
+from potstill.config.training_params import Mixup
 from potstill.data.tokens.batches import SPAN, Batch, TokenDataset, ragged
 from potstill.distillation.objective.composition import distillation
 from potstill.distillation.objective.mixup import MixedBatch, mix, mixed_embeddings

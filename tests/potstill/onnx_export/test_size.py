@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForSequenceClassification, BertConfig, ElectraConfig, PreTrainedConfig
 
-from potstill.config import Params
+from potstill.config.params import Params
 from potstill.errors import ParamsError
 from potstill.onnx_export.onnx_model import export_onnx
 from potstill.onnx_export.quantize import quantize_int8

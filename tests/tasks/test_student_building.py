@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from potstill.artifacts import file_sums, read_json
-from potstill.config import read_params
+from potstill.config.yaml_file import read_params
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.distillation.teachers.signal_store import StoredSignals

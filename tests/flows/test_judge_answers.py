@@ -12,7 +12,9 @@ from prometheus_client import CollectorRegistry
 
 from flows.commands import judge_answers as watching
 from potstill.artifacts import read_json
-from potstill.config import Params, Watch, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
+from potstill.config.serving_params import Watch
 from potstill.errors import DriftError, ParamsError, RegistryError
 from potstill.inference.profile import FILE, answer_all, read_profile
 from potstill.inference.runtime import Student, Text

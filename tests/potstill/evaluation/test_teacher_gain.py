@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from potstill.config import Evaluate
+from potstill.config.evaluation_params import Evaluate
 from potstill.data.tokens.batches import SPAN
 from potstill.errors import ChecksumError
 from potstill.evaluation.summary import Answers

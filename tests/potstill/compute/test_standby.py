@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from potstill.compute.standby import ADDRESS
-from tests.potstill.test_processes import alive, wait_until
+from tests.potstill.compute.test_processes import alive, wait_until
 
 SOCKET = "standby.sock"
 # A process that has loaded something and says the pid of the one that it has wait for a command.

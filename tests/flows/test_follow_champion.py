@@ -23,7 +23,8 @@ import pytest
 from flows.commands.follow_champion import Looker, Roles, Watch, Worker
 from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.compute.processes import free_port
-from potstill.config import Params, load_params
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
 from potstill.errors import PackageError
 from potstill.registry import tracking
 from potstill.registry.promotion import SERVING, Registry, Version

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from potstill.config import LabelColumn, LabelSign
+from potstill.config.prepare_params import LabelColumn, LabelSign
 from potstill.data.formats.tabular import Table
 from potstill.data.label_cells import read_labels
 from potstill.errors import LabelError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.config import Search
+from potstill.config.search_params import Search
 from potstill.errors import TrainingError
 from potstill.studies.space import Choice, candidate_layers, combinations, distill_section, settings
 from potstill.studies.study import Trial, run_study
@@ -176,7 +176,7 @@ def test_a_choice_is_a_section_and_its_settings_say_the_same(tmp_path: Path) -> 
     import yaml
 
     from flows.commands.params_changes import change_params
-    from potstill.config import load_params
+    from potstill.config.params_file import load_params
     from tests.conftest import REPOSITORY
 
     (tmp_path / "params.yaml").write_text((REPOSITORY / "params.yaml").read_text())

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from potstill.artifacts import file_sums, read_json, whole_folder, write_manifest
-from potstill.config import Signals
+from potstill.config.teacher_params import Signals
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.distillation.teachers import shards
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from potstill.config import Serve
+from potstill.config.serving_params import Serve
 from potstill.data.tokens.offsets import own_token
 from potstill.inference.runtime import Student, read_card
 from potstill.labels.tags import units_of

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from potstill.config import Augment
+from potstill.config.prepare_params import Augment
 from potstill.errors import ModelError
 from potstill.models.word_replacement import GUESSES, _drawn, replace_words
 from tests.conftest import BAD, GOOD, NEUTRAL, generate_rows

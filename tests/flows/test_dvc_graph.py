@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from flows.engine.dvc_graph import Graph, free_dead_locks
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from potstill.errors import ToolError
 from tests.conftest import REPOSITORY
 from tests.flows.conftest import Toy

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from flows.commands.params_changes import change_params, dump_params, edit_params
-from potstill.config import load_params, load_yaml
+from potstill.config.params_file import load_params
+from potstill.config.yaml_file import load_yaml
 from potstill.errors import ParamsError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

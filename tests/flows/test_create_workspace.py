@@ -12,7 +12,7 @@ from flows.commands.create_workspace import create
 from flows.commands.propose_params import strided_layers
 from flows.engine.dvc_graph import Graph
 from potstill.compute.processes import free_port
-from potstill.config import load_params
+from potstill.config.params_file import load_params
 from potstill.data.fetching.ingestion import local_fingerprint
 from potstill.data.proposals.proposal import Wishes
 from potstill.errors import (

@@ -1,0 +1,59 @@
+"""YAML as params.yaml is written in it, and one section of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from potstill.config.base import Section
+from potstill.config.misfits import misfits
+from potstill.errors import ParamsError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's floats: `1e-05`, as `dvc exp run -S` writes it, is a number, where PyYAML's 1.1 sees a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML text, with YAML 1.2's floats."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def as_yaml(value: Any) -> str:
+    """A value as one writes it in params.yaml, on one line."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    return text.strip().removesuffix("...").strip()
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """The raw mapping of a params file."""
+    try:
+        value = load_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path} does not exist; make one with `potstill init`") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:  # a folder, or no permission
+        raise ParamsError(f"{path} cannot be read ({error.strerror}); it has to be a YAML file") from error
+    if not isinstance(value, dict):
+        raise ParamsError(f"{path} must be a mapping of sections (project, ingest, ...)")
+    return value
+
+
+def parse_section(name: str, kind: type[Section], values: Mapping[str, Any]) -> Section:
+    """Check one section alone. See `params_file.load_params` for errors."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        errors = [dict(item) | {"loc": (name, *item["loc"])} for item in error.errors()]
+        raise ParamsError(misfits({name: kind}, values, errors)) from error
