@@ -1,0 +1,6 @@
+"""Scores as pure functions of labels and answers, with their intervals.
+
+One module for each kind of answer (`metrics`, `several`, `numbers`, `entities`, `answers`); `scoring` names the one
+score by which a task selects weights and judges; `statistics` says how sure a number is; `calibration` scales
+temperature. NumPy alone. Used by training, evaluation and the gates alike.
+"""

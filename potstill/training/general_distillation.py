@@ -14,7 +14,7 @@ from potstill.config.distill_params import General, MaskedTerm
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.masking import Masking
 from potstill.distillation.objective.composition import Distillation, make_terms
-from potstill.distillation.teachers.masked_teacher import MaskedBlend, MaskedDistillation, MaskedTeacher
+from potstill.distillation.objective.masked_teacher import MaskedBlend, MaskedDistillation, MaskedTeacher
 from potstill.distillation.teachers.providers import LiveTeacher
 from potstill.errors import ModelError
 from potstill.models.loading import load_classifier, load_masked_lm

@@ -21,9 +21,9 @@ from potstill.config.training_params import Training
 from potstill.data.tokens.batches import Batch, Ints, TokenDataset, shuffled_batches
 from potstill.data.tokens.token_budget import TokenBudget
 from potstill.distillation.objective.gold_labels import Objective, Terms, Window
-from potstill.distillation.objective.mixup import mix, mixed_embeddings
 from potstill.errors import TrainingError
 from potstill.models.cohort import Cohort
+from potstill.models.mixup import mix, mixed_embeddings
 from potstill.progress import Bar, progress, say
 from potstill.training import checkpoints
 from potstill.training.adversarial import caught_embeddings, moved_embeddings

@@ -13,7 +13,7 @@ from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.masking import Masking
 from potstill.data.tokens.tokenization import load_tokenizer
 from potstill.data.tokens.wordpiece import SPECIAL, save_tokenizer, train_wordpiece
-from potstill.distillation.losses.masked_tokens import MaskedLanguage
+from potstill.distillation.objective.masked_tokens import MaskedLanguage
 from potstill.errors import EmptyDataError
 from potstill.models.students.scratch import new_bert
 from potstill.progress import say

@@ -12,8 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from potstill.distillation.losses.tensors import check_same_rows, full_precision, real_tokens, without_padding
-from potstill.distillation.teachers.outputs import SelfAttention
+from potstill.distillation.losses.tensors import (
+    SelfAttention,
+    check_same_rows,
+    full_precision,
+    real_tokens,
+    without_padding,
+)
 from potstill.errors import ModelError
 
 RELATION_HEADS = 48

@@ -18,7 +18,6 @@ from potstill.distillation.losses.tensors import (
     real_tokens,
     without_padding,
 )
-from potstill.distillation.teachers.outputs import Outputs, SentenceVectors
 from potstill.errors import ModelError, SignalError
 
 
@@ -37,23 +36,6 @@ def mean_vectors(states: Tensor, mask: Tensor) -> Tensor:
     """
     real = real_tokens(mask, states)
     return without_padding(states, real).sum(dim=1) / real.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-def vectors_of(outputs: Outputs, number: int, mask: Tensor) -> SentenceVectors:
-    """The sentence vectors of one hidden state, as they were stored or of the states themselves.
-
-    Args:
-        outputs: holds that number among its vectors or its hidden states.
-        number: of the hidden state.
-        mask: [batch, sequence].
-
-    Raises:
-        SignalError: the mask is of another batch.
-    """
-    if number in outputs.vectors:
-        return outputs.vectors[number]
-    states = outputs.hidden[number]
-    return SentenceVectors(states[:, 0], mean_vectors(states, mask))
 
 
 def patient(student: Tensor, teacher: Tensor) -> Tensor:

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from potstill.errors import ModelError, SignalError
+
+
+class SelfAttention(NamedTuple):
+    """What one layer's self-attention projects its input to, all heads side by side, each [batch, sequence, width]."""
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+
+
+class SentenceVectors(NamedTuple):
+    """What one layer says of each row as a whole, each [batch, width]: its first token's state, the mean of all."""
+
+    first: Tensor
+    mean: Tensor
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:

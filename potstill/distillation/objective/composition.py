@@ -15,11 +15,12 @@ from potstill.config.base import TaskKind
 from potstill.config.distill_params import BY_TOKEN, Distill
 from potstill.config.term_params import TermBase
 from potstill.data.tokens.batches import Batch, TokenDataset
+from potstill.distillation.losses.tensors import SelfAttention, SentenceVectors
 from potstill.distillation.objective.balancing import Balancer, Schedule
 from potstill.distillation.objective.gold_labels import Objective, Terms, Window
 from potstill.distillation.objective.supervision import HEAD_LOSSES, HeadLoss, gold_rows
 from potstill.distillation.objective.terms import ON_VECTORS, Both, Term
-from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs, SelfAttention, SentenceVectors, answers_of
+from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs, answers_of
 from potstill.distillation.teachers.position_mapping import Places, across
 from potstill.distillation.teachers.providers import FirstAble, LiveTeacher, LiveWhereMixed, OwnTokens, Source
 from potstill.errors import ModelError, SignalError

@@ -38,10 +38,10 @@ from potstill.distillation.losses.logits import (
     mean_squared_error,
 )
 from potstill.distillation.losses.relations import check_heads, self_attention_relations
-from potstill.distillation.losses.sentences import contrastive, patient, rkd_angle, rkd_distance, vectors_of
+from potstill.distillation.losses.sentences import contrastive, patient, rkd_angle, rkd_distance
 from potstill.distillation.objective.balancing import Schedule
 from potstill.distillation.objective.gold_labels import Window
-from potstill.distillation.teachers.outputs import Needs, Outputs
+from potstill.distillation.teachers.outputs import Needs, Outputs, vectors_of
 from potstill.errors import ModelError
 from potstill.pretrained.families import family_of
 from potstill.pretrained.heads import task_of

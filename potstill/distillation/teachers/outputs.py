@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Batch
+from potstill.distillation.losses.sentences import mean_vectors
+from potstill.distillation.losses.tensors import SelfAttention, SentenceVectors
 from potstill.distillation.teachers.mean_answers import Ensemble
 from potstill.pretrained.families import Family, family_of, layers_of
 
@@ -23,21 +25,6 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
-
-
-class SelfAttention(NamedTuple):
-    """What one layer's self-attention projects its input to, all heads side by side, each [batch, sequence, width]."""
-
-    queries: Tensor
-    keys: Tensor
-    values: Tensor
-
-
-class SentenceVectors(NamedTuple):
-    """What one layer says of each row as a whole, each [batch, width]: its first token's state, the mean of all."""
-
-    first: Tensor
-    mean: Tensor
 
 
 @dataclass(frozen=True)
@@ -78,7 +65,7 @@ class Outputs:
         hidden: number of the hidden state -> [batch, sequence, width].
         attention: number of the layer -> its queries, keys and values.
         vectors: number of the hidden state -> its sentence vectors. A store has them without the states; a model
-            gives the states instead (`sentences.vectors_of` takes either).
+            gives the states instead (`vectors_of` takes either).
         mask: [batch, sequence] of the states, 0 on padding, where the model read other tokens than the batch's; None:
             the batch's own.
         ensemble: what each of several teachers says, where there are several: the logits are their mean, and the rest
@@ -132,6 +119,23 @@ def logits_of(output: Any) -> Tensor:
         torch.stack([output.start_logits, output.end_logits], dim=-1) if "start_logits" in output else output.logits
     )
     return logits
+
+
+def vectors_of(outputs: Outputs, number: int, mask: Tensor) -> SentenceVectors:
+    """The sentence vectors of one hidden state, as they were stored or of the states themselves.
+
+    Args:
+        outputs: holds that number among its vectors or its hidden states.
+        number: of the hidden state.
+        mask: [batch, sequence].
+
+    Raises:
+        SignalError: the mask is of another batch.
+    """
+    if number in outputs.vectors:
+        return outputs.vectors[number]
+    states = outputs.hidden[number]
+    return SentenceVectors(states[:, 0], mean_vectors(states, mask))
 
 
 def answers_of(outputs: Outputs, batch: Batch) -> Outputs:

@@ -9,9 +9,9 @@ import torch
 
 from potstill.compute.precision import Precision, autocast
 from potstill.data.tokens.batches import Batch, TokenDataset
-from potstill.distillation.objective.mixup import MixedBatch, mixed_embeddings
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs, observe
 from potstill.distillation.teachers.predict import model_inputs
+from potstill.models.mixup import MixedBatch, mixed_embeddings
 from potstill.pretrained.families import FAMILIES, layers_of
 
 if TYPE_CHECKING:

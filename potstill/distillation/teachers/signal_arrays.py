@@ -15,8 +15,8 @@ from torch import Tensor
 
 from potstill.config.teacher_params import Signals
 from potstill.data.tokens.batches import Batch
-from potstill.distillation.losses.sentences import vectors_of
-from potstill.distillation.teachers.outputs import Needs, Outputs, SelfAttention, SentenceVectors
+from potstill.distillation.losses.tensors import SelfAttention, SentenceVectors
+from potstill.distillation.teachers.outputs import Needs, Outputs, vectors_of
 from potstill.distillation.teachers.providers import Source
 from potstill.errors import SignalError
 

@@ -17,7 +17,6 @@ from potstill.compute.distributed import here
 from potstill.config.teacher_params import Signals
 from potstill.data.tokens.batches import Batch, Ints, TokenDataset, cut
 from potstill.data.tokens.token_budget import TokenBudget
-from potstill.distillation.objective.mixup import MixedBatch
 from potstill.distillation.teachers.fidelity import report
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.providers import Source
@@ -33,6 +32,7 @@ from potstill.distillation.teachers.shards import (
 )
 from potstill.distillation.teachers.signal_arrays import Column, chosen, columns_of, described, give, names_of, take
 from potstill.errors import EmptyDataError, SignalError
+from potstill.models.mixup import MixedBatch
 from potstill.pretrained.members import MEMBERS
 from potstill.progress import progress, say
 

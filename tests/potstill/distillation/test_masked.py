@@ -11,10 +11,10 @@ from potstill.config.distill_params import MaskedTerm
 from potstill.config.term_params import HiddenTerm
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.masking import Masking
-from potstill.distillation.losses.masked_tokens import MaskedLanguage, predicting, targets
 from potstill.distillation.objective.composition import make_terms
 from potstill.distillation.objective.gold_labels import Objective, Terms, Window
-from potstill.distillation.teachers.masked_teacher import MaskedBlend, MaskedDistillation, MaskedTeacher
+from potstill.distillation.objective.masked_teacher import MaskedBlend, MaskedDistillation, MaskedTeacher
+from potstill.distillation.objective.masked_tokens import MaskedLanguage, predicting, targets
 from potstill.errors import ModelError
 from tests.potstill.models.tiny import CLASSES, batch, make
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from potstill.distillation.losses.attention import attention_kl, attention_mse
 from potstill.distillation.losses.hidden import Projections, hidden_cosine, hidden_mse
 from potstill.distillation.losses.relations import self_attention_relation, self_attention_relations
-from potstill.distillation.teachers.outputs import SelfAttention
+from potstill.distillation.losses.tensors import SelfAttention
 from potstill.errors import ModelError, SignalError
 
 Array = npt.NDArray[np.float64]

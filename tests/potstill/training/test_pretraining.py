@@ -10,8 +10,8 @@ import torch
 from potstill.config.distill_params import General
 from potstill.config.teacher_params import Pretrain
 from potstill.data.tokens.batches import Batch, TokenDataset
-from potstill.distillation.losses.masked_tokens import MaskedLanguage
 from potstill.distillation.objective.gold_labels import Terms, Window
+from potstill.distillation.objective.masked_tokens import MaskedLanguage
 from potstill.distillation.teachers.outputs import Outputs
 from potstill.errors import EmptyDataError, ModelError
 from potstill.models.loading import load_classifier, load_encoder

@@ -11,9 +11,9 @@ from potstill.config.distill_params import MaskedTerm
 from potstill.data.tokens.batches import Batch
 from potstill.data.tokens.masking import Masking
 from potstill.distillation.losses.logits import cross_entropy, kl_divergence
-from potstill.distillation.losses.masked_tokens import MaskedLanguage, predicting
 from potstill.distillation.objective.composition import Distillation
 from potstill.distillation.objective.gold_labels import Terms
+from potstill.distillation.objective.masked_tokens import MaskedLanguage, predicting
 from potstill.distillation.objective.terms import Both, Term
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.providers import LiveTeacher, Source

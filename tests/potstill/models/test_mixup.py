@@ -11,12 +11,12 @@ from potstill.config.distill_params import Distill
 from potstill.config.training_params import Mixup
 from potstill.data.tokens.batches import SPAN, Batch, TokenDataset, ragged
 from potstill.distillation.objective.composition import distillation
-from potstill.distillation.objective.mixup import MixedBatch, mix, mixed_embeddings
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.predict import model_inputs, predict_logits, predict_signals
 from potstill.distillation.teachers.providers import LiveTeacher
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError, SignalError
+from potstill.models.mixup import MixedBatch, mix, mixed_embeddings
 from potstill.models.students.student import student_from_layers
 from potstill.training.loop import Setting, train
 from tests.potstill.models.tiny import make
