@@ -7,6 +7,7 @@ import random
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from potstill import environment
@@ -17,6 +18,9 @@ from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError
 
 environment.prepare()
+# A machine that others use as well takes now and then a second over what takes a millisecond.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CACHE = REPOSITORY / ".work" / "test-cache"

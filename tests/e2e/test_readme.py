@@ -1,4 +1,4 @@
-"""The README's commands in a clone, as a new user types them: the real default teacher base on 600 of the real rows."""
+"""The README's commands in a clone, as a new user types them: the real default teacher base on 320 of the real rows."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tests.e2e.workspaces import command, make_workspace
 pytestmark = pytest.mark.timeout(1200)
 
 README = REPOSITORY / "README.md"
-ROWS = 600
-# What 600 rows need in place of 7,000: more and smaller steps, and gates for so few rows.
+ROWS = 320
+# What 320 rows need in place of 7,000: more and smaller steps, and gates for so few rows.
 SETTINGS = [
     "teacher.epochs=3",
-    "teacher.batch_tokens=512",
+    "teacher.batch_tokens=256",
     "prepare.augment=null",
     "distill.epochs=3",
-    "distill.batch_tokens=512",
+    "distill.batch_tokens=256",
     "control.epochs=1",
     "tokenize.max_length=64",
     "evaluate.latency_texts=10",
     "evaluate.throughput_texts=40",
     "evaluate.rounds=1",
-    # One of 48 dev rows is 2 points.
+    # One of 25 dev rows is 4 points.
     "export.int8_min_agreement=0.8",
     "export.int8_max_accuracy_drop=0.1",
     "gate.min_accuracy=0.5",
