@@ -158,7 +158,7 @@ def _type(field: Schema, *, plural: bool = False) -> str:
         optional = len(alternatives) < len(field["anyOf"])
         return text + (", or null" if " or " in text else " or null") * optional
     contents = "".join(_type(content, plural=True) for content in _contents(field))
-    noun = field.get("type", "section")
+    noun: str = field.get("type", "section")
     if noun == "array":
         return f"list{'s' * plural} of {contents}"
     if contents:

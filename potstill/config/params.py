@@ -14,7 +14,7 @@ from potstill.config.prepare_params import LabelOrder, LabelSign, Prepare
 from potstill.config.promotion_params import GATE_TASKS, Gate, Promote, Schedule, Smoke
 from potstill.config.search_params import Search
 from potstill.config.serving_params import Serve, Watch
-from potstill.config.teacher_params import Pretrain, Signals, Teacher
+from potstill.config.teacher_params import Member, Pretrain, Signals, Teacher
 from potstill.config.tokenize_params import Tokenize
 from potstill.config.validate_params import Validate
 
@@ -104,13 +104,14 @@ class Params(Strict):
                 f"({', '.join(self.teacher.members) or 'none'}) have to name the same teachers"
             )
         task = self.prepare.task
-        members = {f"teacher.members.{name}": member for name, member in self.teacher.members.items()}
-        for key, teacher in {"teacher": self.teacher, **members}.items():
+        teachers: dict[str, Teacher | Member] = {"teacher": self.teacher}
+        teachers |= {f"teacher.members.{name}": member for name, member in self.teacher.members.items()}
+        for key, teacher in teachers.items():
             if teacher.labels is not None and task != "multi_label":
                 raise ValueError(f"{key}.labels is for multi_label tasks, but prepare.task is {task}; set it to null")
             if teacher.label_map is not None and task in ("regression", "question_answering"):
                 raise ValueError(f"{key}.label_map maps labels, but a {task} task has none; set it to null")
-        if self.distill.mixup is not None and (members or self.teacher.seeds > 1):
+        if self.distill.mixup is not None and (self.teacher.members or self.teacher.seeds > 1):
             raise ValueError(
                 "distill.mixup runs one teacher on blends of rows, but there are several teachers; set it to null, or "
                 "teacher.seeds to 1 and teacher.members to {}"
