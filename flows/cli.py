@@ -107,6 +107,18 @@ def status(json_: Annotated[bool, typer.Option("--json", help="Print plain JSON.
     show(Path.cwd(), as_json=json_)
 
 
+@app.command("params")
+def params_(
+    key: Annotated[
+        str | None, typer.Argument(help="A section or a key, as distill.temperature; all by default.")
+    ] = None,
+) -> None:
+    """Explain a section or a key of params.yaml: what it sets, its default and limits, and who receives it."""
+    from flows.commands.explain_params import show
+
+    show(Path.cwd(), key)
+
+
 @app.command()
 def probe(
     layers: Annotated[

@@ -1,28 +1,30 @@
-"""What every section of params has in common: strictness, shared types and the section `project`."""
+"""What all sections of params share: strictness, common types and the section `project`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-# Splits whose rows all have labels.
+# Splits in which every row has a label.
 LABELLED = ("train", "dev", "test")
 SPLITS = (*LABELLED, "transfer")
-# What a model is to answer: one class of several; any of several labels; a number; the entities of a text; a span of
-# a context that answers a question.
+# What a model answers: one class of several; any of several labels; a number; the entities in a text; the span of a
+# context that answers a question.
 TaskKind = Literal["single_label", "multi_label", "regression", "token_classification", "question_answering"]
-# Of these the answers are places in a text: tokens.
+# Tasks whose answers are spans of the text.
 OF_PLACES: tuple[TaskKind, ...] = ("token_classification", "question_answering")
-# Where `ingest.generator` lies in `data/raw/`.
+# The folder of `ingest.generator` in `data/raw/`.
 GENERATOR = "generator"
-# auto: where it is of use.
+# auto: on where it helps.
 Switch = Literal["auto"] | bool
-# Hidden states, counted from 0: what the first layer takes in.
-LayerNumbers = list[Annotated[int, Field(ge=0)]]
+# Numbers of hidden states, counted from 0, the input of the first layer.
+LayerNumbers = list[NonNegativeInt]
+# Layers that a student starts from.
+Layers = Annotated[LayerNumbers, Field(min_length=1)]
 
 
 class Strict(BaseModel):
@@ -32,15 +34,27 @@ class Strict(BaseModel):
 
 
 class Project(Strict):
-    """What every stage shares."""
+    """Name, seed and hardware, which every stage reads."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    # That share each step of a training stage, and the files of signals, on this machine: `torchrun` starts them, one a
-    # GPU where there are some.
-    processes: Positive = 1
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,40}$",
+        description="Name of the MLflow experiment, of the registered model and of the Bento.",
+    )
+    seed: int = Field(
+        17, ge=0, lt=2**31, description="Seed of training: of new weights, dropout and the order of rows."
+    )
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field(
+        "auto", description="Where models run. auto: CUDA if there is a GPU, else MPS, else the CPU."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="Number format of training. auto: bf16 where it is faster than fp32, measured once on a machine.",
+    )
+    processes: PositiveInt = Field(
+        1,
+        description="Processes on this machine that share each training step and the files of signals. `torchrun` "
+        "starts them, each on its own GPU if there are GPUs.",
+    )
 
 
 Section = TypeVar("Section", bound=Strict)
@@ -49,10 +63,10 @@ Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 def check_interval(interval: list[float], name: str) -> None:
-    """Refuse a lower bound above the upper one.
+    """Refuse a lower bound above the upper bound.
 
     Raises:
-        ValueError: pydantic makes a sentence of it.
+        ValueError: pydantic adds the key to its message.
     """
     if interval[0] > interval[1]:
-        raise ValueError(f"{name} {interval}: the lower bound is above the upper")
+        raise ValueError(f"{name} is {interval}; the lower bound is above the upper bound")

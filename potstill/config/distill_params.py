@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from potstill.config.base import Positive, Share, Strict
+from potstill.config.base import Layers, LearningRate, Share, Strict
 from potstill.config.student_params import LayersStudent, Prune, StudentKind
 from potstill.config.term_params import CosineTerm, LayerTerm, RelationsTerm, Temperature, Term
 from potstill.config.training_params import Mixup, Training
 
+# Losses that compare states token by token: student and teacher have to split texts into the same tokens.
+BY_TOKEN = ("cosine", "hidden", "attention", "relations")
+
 
 class MaskedTerm(Strict):
-    """The loss on a masked language model's answers where a token is masked, for a base that has such a head.
+    """The loss on the predictions of masked tokens, for a base that was saved with a masked language model's head.
 
-    `kl` * T^2 * KL(teacher || student at T) + `ce` * CE with the token that was there (DistilBERT).
+    `kl` · T² · KL(teacher || student at T) + `ce` · CE with the masked tokens (DistilBERT).
     """
 
-    kl: Annotated[float, Field(ge=0)] = 1.0
-    ce: Annotated[float, Field(ge=0)] = 0.5
-    temperature: Temperature = 2.0
-    # As in `pretrain`.
-    masked: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+    kl: NonNegativeFloat = Field(1.0, description="Weight of the KL divergence from the base's predictions.")
+    ce: NonNegativeFloat = Field(0.5, description="Weight of the cross-entropy with the masked tokens.")
+    temperature: Temperature = Field(2.0, description="Temperature T that softens the predictions.")
+    masked: float = Field(
+        0.15,
+        gt=0,
+        le=0.5,
+        description="Share of the tokens to predict. Of these 80% are masked, 10% are replaced at random, and 10% "
+        "stay.",
+    )
 
     @model_validator(mode="after")
     def _weigh_something(self) -> Self:
@@ -33,73 +41,91 @@ class MaskedTerm(Strict):
 
 
 class General(Training):
-    """General distillation, before any task: layers of the base learn its states on the texts of train and transfer.
+    """General distillation: before there is a task, layers of the base learn its states on raw texts.
 
-    No label is used, and no text of dev or test. The student of `distill` then starts from the result.
+    The texts are those of train and transfer, without labels. The student of `distill` then starts from the result.
     """
 
-    # The base's layers the student starts from, as in `distill`; null: no general distillation.
-    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
-    epochs: Positive = 3
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
-    # As `distill.terms`; those on layers, since there is no task yet.
-    terms: list[Term] = [RelationsTerm(kind="relations"), CosineTerm(kind="cosine")]
-    masked_lm: MaskedTerm | None = None
-    # Share of the texts held out to select the weights by.
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    layers: Layers | None = Field(
+        None,
+        description="The base's layers that the student starts from, equal to distill.layers. null: no general "
+        "distillation.",
+    )
+    epochs: PositiveInt = Field(3, description="Passes over the texts.")
+    learning_rate: LearningRate = Field(1e-4, description="Highest learning rate, reached at the end of the warm-up.")
+    terms: list[Term] = Field(
+        [RelationsTerm(kind="relations"), CosineTerm(kind="cosine")],
+        description="Losses to minimise, as in distill.terms. Only losses between layers, since there is no task yet.",
+    )
+    masked_lm: MaskedTerm | None = Field(
+        None, description="Add a loss on the predictions of masked tokens. null: none."
+    )
+    held_out: float = Field(0.02, gt=0, lt=1, description="Share of the texts held out to choose the best weights by.")
 
     @model_validator(mode="after")
     def _compare_layers_only(self) -> Self:
         on_logits = [term.kind for term in self.terms if not isinstance(term, LayerTerm)]
         if on_logits:
             raise ValueError(
-                f"the term {on_logits[0]} compares answers to a task, and general distillation has none; "
-                "take terms on layers, or masked_lm"
+                f"the term {on_logits[0]} compares logits of a task, but general distillation has no task; use terms "
+                "between layers, or masked_lm"
             )
         return self
 
 
-# They compare state with state, token by token: student and teacher have to split texts alike.
-BY_TOKEN = ("cosine", "hidden", "attention", "relations")
-Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-
-
 class Mutual(Strict):
-    """Students that teach each other: T^2 * KL(mean of the others || student at T) beside each one's own loss."""
+    """Students that teach each other (Zhang et al. 2018): T² · KL(mean of the others || student at T) is added.
 
-    # Teacher layers of each student; one of them is distill.layers. The best on dev is kept.
-    students: list[Layers]
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    # null: distill.temperature.
-    temperature: Temperature | None = None
-    # Whether the teacher teaches them too; else each one's own loss is the gold labels'.
-    teacher: bool = True
+    All learn on the same batches. The best one on dev is kept, and the scores of the others are reported.
+    """
+
+    students: list[Layers] = Field(
+        description="Layers of each student, in the teacher. There are at least two; one of them is distill.layers."
+    )
+    weight: PositiveFloat = Field(1.0, description="Weight of what the others teach, next to each student's own loss.")
+    temperature: Temperature | None = Field(
+        None, description="Temperature T of what the others teach. null: distill.temperature."
+    )
+    teacher: bool = Field(
+        True, description="Whether the teacher teaches them too. false: their own loss is that on gold labels."
+    )
 
     @model_validator(mode="after")
     def _take_two(self) -> Self:
         if len(self.students) < 2:
-            raise ValueError(f"students is {self.students}: it takes two students or more to teach each other")
+            raise ValueError(f"students is {self.students}, but it takes at least two to teach each other")
         return self
 
 
 class Distill(Training):
-    """Distillation: alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE on rows with a gold label, + terms."""
+    """Distillation: alpha · T² · KL(teacher || student at T) + (1 - alpha) · CE on rows with a gold label, plus terms.
 
-    # Layers the student starts from, in order, counted from 0: the teacher's, or the checkpoint's.
-    layers: Layers
-    student: StudentKind = LayersStudent(kind="layers")
-    prune: Prune | None = None
-    temperature: Temperature = 2.0
-    # Weight of the teacher; rows without a gold label always carry 1.
-    alpha: Share = 0.9
-    # Losses that are added to it; those on layers run the teacher live.
-    terms: list[Term] = []
-    transfer: bool = True
-    # A further pass on blends of the rows, which runs the teacher live; null: none.
-    mixup: Mixup | None = None
-    # Teacher layers of students in between, each distilled from the one before; the last one teaches the student.
-    assistants: list[Layers] = []
-    mutual: Mutual | None = None
+    Other tasks than single labels have losses of their own in its place.
+    """
+
+    layers: Layers = Field(
+        description="Layers that the student starts from, in order and counted from 0: the teacher's, or those of "
+        "ingest.student.",
+    )
+    student: StudentKind = Field(LayersStudent(kind="layers"), description="What the student is made of.")
+    prune: Prune | None = Field(None, description="Make the student narrower before it learns. null: keep its widths.")
+    temperature: Temperature = Field(2.0, description="Temperature T that softens the logits.")
+    alpha: Share = Field(
+        0.9, description="Weight of the teacher; gold labels have 1 - alpha. Rows without a gold label have weight 1."
+    )
+    terms: list[Term] = Field(
+        [],
+        description="Further losses, added to that on logits. Losses between layers run the teacher live, unless "
+        "signals stores what they need.",
+    )
+    transfer: bool = Field(True, description="Whether the student learns from the transfer rows too.")
+    mixup: Mixup | None = Field(None, description="Add a pass on blends of rows to each step. null: none.")
+    assistants: list[Layers] = Field(
+        [],
+        description="Layers of students in between (Mirzadeh et al. 2020), counted in the teacher. Each is distilled "
+        "from the one before, and the last one teaches the student. A list takes its layers from the list before.",
+    )
+    mutual: Mutual | None = Field(None, description="Several students that teach each other. null: one student.")
 
     @model_validator(mode="after")
     def _nest_assistants(self) -> Self:
@@ -115,8 +141,8 @@ class Distill(Training):
         self._refuse_other_students("assistants", wanted=bool(self.assistants))
         if self.assistants and any(isinstance(term, LayerTerm) and term.layers is not None for term in self.terms):
             raise ValueError(
-                "terms name layers, which are others from one assistant to the next; leave out their layers (the last "
-                "with the last) or the assistants"
+                "terms name layers, but each assistant has different ones; remove the layers of the terms (the last "
+                "layers are compared then) or the assistants"
             )
         return self
 
@@ -126,60 +152,67 @@ class Distill(Training):
             return self
         self._refuse_other_students("mutual", wanted=True)
         if self.assistants:
-            raise ValueError("assistants and mutual exclude each other; set one of them")
+            raise ValueError("assistants and mutual exclude each other; set only one of them")
         changed = [key for key in ("adversarial", "mixup") if getattr(self, key) is not None]
         changed += [key for key in ("compile", "packing") if getattr(self, key) is True]
         if changed:
             raise ValueError(
-                f"mutual runs several students on a batch, which {changed[0]} cannot; set {changed[0]} to "
+                f"mutual trains several students on a batch, which {changed[0]} does not support; set {changed[0]} to "
                 f"{'null' if changed[0] in ('adversarial', 'mixup') else 'auto'}, or mutual to null"
             )
         if self.layers not in self.mutual.students:
             raise ValueError(
-                f"mutual.students is {self.mutual.students} without layers ({self.layers}), which the control is "
-                "made of; add them or set layers to one of the students'"
+                f"mutual.students is {self.mutual.students} without layers ({self.layers}), from which the control is "
+                "made; add these to students, or set layers to those of one student"
             )
         if not self.mutual.teacher and self.terms:
-            raise ValueError("terms compare with the teacher; set mutual.teacher to true or terms to []")
+            raise ValueError(
+                "terms compare with the teacher, but mutual.teacher is false; set it to true, or terms to []"
+            )
         return self
 
     def _refuse_other_students(self, key: str, *, wanted: bool) -> None:
         if wanted and self.student.kind not in ("layers", "distilbert"):
             raise ValueError(
-                f"{key} takes students of a teacher's layers, but student is of kind {self.student.kind}; set it to "
-                "{kind: layers}"
+                f"{key} takes students made of a teacher's layers, but student.kind is {self.student.kind}; set "
+                "student to {kind: layers}"
             )
 
     @model_validator(mode="after")
     def _static_has_no_layers(self) -> Self:
         if self.student.kind != "static":
             return self
-        layered = next((f"terms ({term.kind})" for term in self.terms if isinstance(term, LayerTerm)), None)
-        asked = {"prune": self.prune, "lora": self.lora, "packing": self.packing is True or None}
-        found = layered or next((key for key, value in asked.items() if value is not None), None)
-        if found is not None:
-            raise ValueError(f"{found} is of a student's layers, but one of kind static has none; take it back")
+        needs_layers = [f"terms ({term.kind})" for term in self.terms if isinstance(term, LayerTerm)]
+        needs_layers += [key for key in ("prune", "lora") if getattr(self, key) is not None]
+        needs_layers += ["packing"] if self.packing is True else []
+        if needs_layers:
+            raise ValueError(f"{needs_layers[0]} needs a student with layers, but student.kind is static; remove it")
         return self
 
     @model_validator(mode="after")
-    def _compile_what_no_term_looks_into(self) -> Self:
+    def _compile_without_layer_terms(self) -> Self:
         layered = next((term for term in self.terms if isinstance(term, LayerTerm)), None)
         if self.compile is True and (self.mixup is not None or layered is not None):
-            other = "mixup changes" if layered is None else f"the loss term {layered.kind} looks into"
-            raise ValueError(f"compile is true, but {other} the model's passes; set compile to auto or false")
+            reason = "mixup changes" if layered is None else f"the term {layered.kind} reads layers in"
+            raise ValueError(f"compile is true, but {reason} the model's forward pass; set compile to auto or false")
         return self
 
 
 class Finetune(Training):
-    """Short fine-tuning of the distilled student on gold labels; kept only if dev improves."""
+    """Short fine-tuning of the distilled student on gold labels; the result is kept only if dev improves."""
 
 
 class Control(Training):
-    """The controls: the pretrained base's layers, and the teacher's, on gold labels for as long as that helps."""
+    """Training of both controls on gold labels alone: the pretrained base's layers, and the teacher's."""
 
 
 class Proof(Strict):
-    """Whether the teacher helps: student and controls over several training seeds, compared on the test split."""
+    """Comparison of student and controls on the test split over several training seeds: does the teacher help?"""
 
-    # The first is project.seed, whose student is served; each further one trains a student and both controls anew.
-    seeds: Annotated[int, Field(ge=1, le=100)] = 1
+    seeds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Training seeds. The first is project.seed, whose student is served; for each further one a "
+        "student and both controls are trained.",
+    )

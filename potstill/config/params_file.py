@@ -1,4 +1,4 @@
-"""Reading `params.yaml`: values in, typed sections or one sentence for each misfit out."""
+"""Reading `params.yaml` into typed sections, or a sentence about all that does not fit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load_params(path: Path) -> Params:
     """Read and check `params.yaml`.
 
     Raises:
-        ParamsError: the file is missing, is not YAML, or does not fit; the message names every misfit.
+        ParamsError: the file is missing, is not YAML, or has values that do not fit; the message names them all.
     """
     return parse_params(read_params(path), where=str(path))
 
@@ -28,7 +28,7 @@ _SECTIONS = {field.alias or name: field.annotation for name, field in Params.mod
 
 
 def parse_params(value: Mapping[str, Any], *, where: str = "params.yaml") -> Params:
-    """Check a raw mapping. See `load_params` for errors."""
+    """Check values that were read already. See `load_params` for errors."""
     try:
         return Params.model_validate(dict(value))
     except ValidationError as error:

@@ -4,64 +4,87 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from potstill.config.base import Interval, Positive, Share, Strict, TaskKind, check_interval
+from potstill.config.base import Interval, Share, Strict, TaskKind, check_interval
+
+# Copies of each training text.
+Copies = Annotated[int, Field(ge=0, le=20)]
 
 
 class Table(Strict):
-    """Files of one source that share a format and a role."""
+    """Files of one source that have the same format and the same role."""
 
-    source: str
-    files: str = "*"
-    # lines: each line of a file is one text.
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll", "saved", "lines"] = "auto"
-    # Of CSV files the sign between cells; null: comma, semicolon, tab or pipe, whichever divides the rows.
-    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    # Names for files without a header row; of `lines` one name, `text` if it is not given.
-    columns: list[str] | None = None
-    # Columns that have one value in all rows of these files, such as the label where each class has a file.
-    constants: dict[str, str | int] = {}
-    # Overrides of prepare.text for this table; `transfer` tables need no label.
-    text: str | list[str] | None = None
-    # auto: as a column, the data set or the names of the files say, else drawn; draw: put together and drawn anew.
-    split: Literal["auto", "draw", "train", "dev", "test", "transfer"] = "auto"
-    # A column that holds train/dev/validation/test for each row; wins over `split`.
-    split_column: str | None = None
+    source: str = Field(description="Name of the source in ingest.data.")
+    files: str = Field("*", description="Pattern of the file names: `*.csv`.")
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll", "saved", "lines"] = Field(
+        "auto",
+        description="Format of the files. auto: recognised by name and content; saved: `save_to_disk` of the library "
+        "datasets; lines: a text in each line.",
+    )
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
+        None,
+        description="Character between the cells of CSV files. null: comma, semicolon, tab or pipe, whichever divides "
+        "the rows.",
+    )
+    columns: list[str] | None = Field(
+        None,
+        description="Names of the columns, for files without a header row; for lines the one name of its column. null: "
+        "the header's names, and `text` for lines.",
+    )
+    constants: dict[str, str | int] = Field(
+        {}, description="Columns with one value in all rows, such as the label if each class has a file of its own."
+    )
+    text: str | list[str] | None = Field(None, description="prepare.text for these files. null: prepare.text.")
+    split: Literal["auto", "draw", "train", "dev", "test", "transfer"] = Field(
+        "auto",
+        description="Split of the rows. auto: as a column, the data set or the names of the files say, else drawn; "
+        "draw: all rows are drawn anew. Rows of transfer need no label.",
+    )
+    split_column: str | None = Field(
+        None,
+        description="Column that names each row's split: train, dev, validation or test. It overrides split. null: "
+        "none.",
+    )
 
     @model_validator(mode="after")
     def _separate_cells(self) -> Self:
         if self.separator is not None and self.format not in ("auto", "csv", "tsv"):
-            raise ValueError(f"separator is of CSV files, but format is {self.format}; leave one of them out")
+            raise ValueError(f"separator is for CSV files, but format is {self.format}; remove one of them")
         return self
 
 
 class LabelColumn(Strict):
-    """The label is the value of a column: strings or integers of any set.
+    """The label is the value of a column: a text or an integer.
 
-    Of a multi_label task it is a list of them, or a string that `separator` takes apart; an empty one has no label.
+    In a multi_label task it is a list of labels, or a text that `separator` splits; an empty one means no label.
     """
 
     kind: Literal["column"]
-    column: str
-    separator: Annotated[str, Field(min_length=1)] | None = None
-    # Values that stand for "no label", such as -1; their rows go unlabelled to the transfer set.
-    missing: list[str | int] = []
+    column: str = Field(description="Name of the column.")
+    separator: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="What separates the labels of a multi_label task in a cell. null: cells hold lists."
+    )
+    missing: list[str | int] = Field(
+        [], description="Values that mean no label, such as -1. Their rows join the transfer set."
+    )
 
 
 class LabelColumns(Strict):
     """Several labels, each a column of its name that holds 0 or 1."""
 
     kind: Literal["columns"]
-    columns: Annotated[list[str], Field(min_length=2)]
+    columns: list[str] = Field(min_length=2, description="Names of the columns, which are the labels.")
 
 
 class LabelRanges(Strict):
-    """Several labels of one number: each holds where the number is within one of its intervals, ends included."""
+    """Several labels made of one number: a label holds if the number is within one of its intervals, ends included."""
 
     kind: Literal["ranges"]
-    column: str
-    ranges: Annotated[dict[str, Annotated[list[Interval], Field(min_length=1)]], Field(min_length=2)]
+    column: str = Field(description="Name of the column with the number.")
+    ranges: dict[str, Annotated[list[Interval], Field(min_length=1)]] = Field(
+        min_length=2, description="Intervals [lowest, highest] of each label."
+    )
 
     @model_validator(mode="after")
     def _order_bounds(self) -> Self:
@@ -72,11 +95,13 @@ class LabelRanges(Strict):
 
 
 class LabelNumber(Strict):
-    """The label is a number; one outside `range` is refused."""
+    """The label is a number."""
 
     kind: Literal["number"]
-    column: str
-    range: Interval | None = None
+    column: str = Field(description="Name of the column.")
+    range: Interval | None = Field(
+        None, description="Bounds [lowest, highest]; a number outside them is refused. null: any number."
+    )
 
     @model_validator(mode="after")
     def _order_bounds(self) -> Self:
@@ -86,78 +111,94 @@ class LabelNumber(Strict):
 
 
 class LabelOrder(Strict):
-    """Rows are put together in twos; the label of such a pair says which of its texts has the higher number.
+    """Rows are joined in pairs; the label says which of a pair's two texts has the higher number.
 
-    Each row is in one pair at most. A pair whose numbers are nearer than `min_gap` goes unlabelled to the transfer set.
+    Each row is in at most one pair.
     """
 
     kind: Literal["order"]
-    column: str
-    first: str = "first"
-    second: str = "second"
-    min_gap: Annotated[float, Field(ge=0)] = 0.0
+    column: str = Field(description="Name of the column with the number.")
+    first: str = Field("first", description="Label of a pair whose first text has the higher number.")
+    second: str = Field("second", description="Label of a pair whose second text has the higher number.")
+    min_gap: NonNegativeFloat = Field(
+        0.0, description="Difference of the numbers below which a pair has no label and joins the transfer set."
+    )
 
 
 class LabelSign(Strict):
-    """The label is the sign of a number; rows nearer to zero than `unclear_below` go unlabelled to the transfer set."""
+    """The label is the sign of a number."""
 
     kind: Literal["sign"]
-    column: str
-    negative: str = "negative"
-    positive: str = "positive"
-    unclear_below: Annotated[float, Field(ge=0)] = 0.0
+    column: str = Field(description="Name of the column with the number.")
+    negative: str = Field("negative", description="Label of negative numbers.")
+    positive: str = Field("positive", description="Label of positive numbers.")
+    unclear_below: NonNegativeFloat = Field(
+        0.0, description="Distance from zero below which a row has no label and joins the transfer set."
+    )
 
 
 class LabelTags(Strict):
-    """Entities as lists: `prepare.text` names a column of words, this one their BIO tags (texts, or class names)."""
+    """Entities as lists: `prepare.text` names a column of words, and `column` one of their tags."""
 
     kind: Literal["tags"]
-    column: str
-    # auto: as the tags look. BIO1: B only where an entity follows another of its type. BIOES (also BMES) and BILOU mark
-    # ends and single words. IO: types alone, with or without I-.
-    scheme: Literal["auto", "BIO2", "BIO1", "BIOES", "BILOU", "IO"] = "auto"
-    # Of integer tags the names, in the order of the integers: [O, B-PER, I-PER]; null: those of the data's own schema.
-    names: Annotated[list[str], Field(min_length=2)] | None = None
-    # Between words in the text; empty where the words are characters, or the script has no spaces.
-    between: Literal[" ", ""] = " "
+    column: str = Field(description="Name of the column with the tags: texts, or integers.")
+    scheme: Literal["auto", "BIO2", "BIO1", "BIOES", "BILOU", "IO"] = Field(
+        "auto",
+        description="Scheme of the tags. auto: recognised by the tags. BIO1 has B only if an entity follows another of "
+        "its type; BIOES (also BMES) and BILOU mark ends and single words; IO has types alone, with or without I-.",
+    )
+    names: Annotated[list[str], Field(min_length=2)] | None = Field(
+        None,
+        description="Names of integer tags, in the order of the integers: `[O, B-PER, I-PER]`. null: those of the "
+        "data's own schema.",
+    )
+    between: Literal[" ", ""] = Field(
+        " ",
+        description="What is between two words in the text. Empty if words are characters, or the script has no "
+        "spaces.",
+    )
 
 
 class LabelSpans(Strict):
     """Entities as characters of the text: a list of {"start": 0, "end": 5, "label": "LOC"} or [0, 5, "LOC"]."""
 
     kind: Literal["spans"]
-    column: str
+    column: str = Field(description="Name of the column with the lists.")
 
 
 class LabelWords(Strict):
-    """Entities in the text itself, where each word carries a tag: `中国/ns 人民/n`; `types` says which are entities."""
+    """Entities in the text itself, in which each word carries a tag: `中国/ns 人民/n`."""
 
     kind: Literal["words"]
-    separator: Annotated[str, Field(min_length=1)] = "/"
-    # Tag of a word -> type of entity.
-    types: Annotated[dict[str, str], Field(min_length=1)]
-    # Tags of which two adjacent words are one entity, as surname and given name are.
-    joined: list[str] = []
-    between: Literal[" ", ""] = " "
+    separator: str = Field("/", min_length=1, description="What separates a word from its tag.")
+    types: dict[str, str] = Field(
+        min_length=1, description="Tags of words that are entities -> types of entities. Other tags are no entities."
+    )
+    joined: list[str] = Field(
+        [], description="Tags of which two words in a row are one entity, such as a surname and a given name."
+    )
+    between: Literal[" ", ""] = Field(
+        " ", description="What is between two words in the text. Empty for scripts without spaces."
+    )
 
     @model_validator(mode="after")
     def _join_entities_only(self) -> Self:
         if unknown := sorted(set(self.joined) - set(self.types)):
-            raise ValueError(f"joined names {unknown[0]!r}, which is not among types ({', '.join(self.types)})")
+            raise ValueError(f"joined names {unknown[0]!r}, which is not in types ({', '.join(self.types)})")
         return self
 
 
 class LabelAnswers(Strict):
-    """Answers to questions in SQuAD's form: {"text": ["Paris"], "answer_start": [17]}, empty lists where there is none.
+    """Answers to questions as in SQuAD: {"text": ["Paris"], "answer_start": [17]}, with empty lists for no answer.
 
-    `prepare.text` names the two columns, question first.
+    `prepare.text` names two columns, the question's first.
     """
 
     kind: Literal["answers"]
-    column: str = "answers"
+    column: str = Field("answers", description="Name of the column with the answers.")
 
 
-# The label is a value of the row; or it is marked in the row's text.
+# Labels that are a value of the row, and labels that mark spans of its text.
 ValueLabel = LabelColumn | LabelSign | LabelOrder | LabelColumns | LabelRanges | LabelNumber
 MarkLabel = LabelTags | LabelSpans | LabelWords | LabelAnswers
 Label = Annotated[ValueLabel | MarkLabel, Field(discriminator="kind")]
@@ -171,61 +212,85 @@ LABEL_KINDS: dict[TaskKind, tuple[str, ...]] = {
 
 
 class Split(Strict):
-    """Shares of the labelled rows that have no given split; a row's place is a seeded hash of its text."""
+    """Shares of the labelled rows without a given split. A seeded hash of its text decides a row's split."""
 
-    dev: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    seed: Annotated[int, Field(ge=0)] = 0
-    # Class -> seed of its rows, where `seed` leaves a split without it. Of several labels a row has that of the first
-    # class here that it carries.
-    class_seeds: dict[str | int, Annotated[int, Field(ge=0)]] = {}
+    dev: float = Field(0.1, gt=0, lt=1, description="Share of dev.")
+    test: float = Field(0.2, gt=0, lt=1, description="Share of test.")
+    seed: NonNegativeInt = Field(0, description="Seed of the hash.")
+    class_seeds: dict[str | int, NonNegativeInt] = Field(
+        {},
+        description="Seeds by class, for classes that `seed` leaves out of a split. With several labels, a row has the "
+        "seed of the first class here that it carries.",
+    )
 
     @model_validator(mode="after")
     def _leave_train(self) -> Self:
         if self.dev + self.test >= 1:
-            raise ValueError(f"dev + test is {self.dev + self.test}; leave a share for train, below 1")
+            raise ValueError(f"dev + test is {self.dev + self.test}; keep it below 1, so that train has a share")
         return self
 
 
 class Augment(Strict):
-    """Changed training texts as further transfer rows: they carry the teacher's signals and no gold label."""
+    """Changed copies of the training texts as further transfer rows, which the teacher answers; no gold labels.
 
-    # Of each training text: one cut alone, and a cut of it before a cut of another.
-    crops: Annotated[int, Field(ge=0, le=20)] = 1
-    splices: Annotated[int, Field(ge=0, le=20)] = 1
-    # Copies with words behind the mask token, with short spans of words in another order, and with words replaced by
-    # the guesses of `ingest.generator`, a masked language model (TinyBERT).
-    masks: Annotated[int, Field(ge=0, le=20)] = 0
-    shuffles: Annotated[int, Field(ge=0, le=20)] = 0
-    replacements: Annotated[int, Field(ge=0, le=20)] = 0
-    # Of the words that are masked or replaced.
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    # As the tokenizers of teacher and student write it.
-    mask_token: Annotated[str, Field(min_length=1)] = "[MASK]"
-    seed: Annotated[int, Field(ge=0)] = 0
+    A copy that is, or nearly is, a row of dev or test is left out.
+    """
+
+    crops: Copies = Field(1, description="Copies of each text that are a run of its words.")
+    splices: Copies = Field(1, description="Copies of each text that join a run of its words and a run of another's.")
+    masks: Copies = Field(0, description="Copies of each text with some words replaced by the mask token.")
+    shuffles: Copies = Field(0, description="Copies of each text in spans of 2 to 4 words, the spans in another order.")
+    replacements: Copies = Field(
+        0,
+        description="Copies of each text with some words replaced by predictions of ingest.generator, a masked "
+        "language model (as in TinyBERT). Words of several tokens stay.",
+    )
+    share: float = Field(0.3, gt=0, lt=1, description="Share of the words that are masked or replaced.")
+    mask_token: str = Field(
+        "[MASK]", min_length=1, description="The mask token, as the tokenizers of teacher and student write it."
+    )
+    seed: NonNegativeInt = Field(0, description="Seed of the changes.")
 
 
 class Prepare(Strict):
-    """Columns, cleaning, deduplication and splits."""
+    """Task, tables, texts, labels, splits, duplicates and leakage."""
 
-    # Decides the form of the labels, the model's head, its losses and scores, and what the service answers.
-    task: TaskKind = "single_label"
-    tables: Annotated[list[Table], Field(min_length=1)]
-    text: str | Annotated[list[str], Field(min_length=2, max_length=2)]
-    label: Label
-    # The declared label set, in the order of the class indices; null takes the sorted set found in the data. Of
-    # token_classification: the types of entities.
-    labels: Annotated[list[str | int], Field(min_length=1)] | None = None
-    split: Split = Split()
-    # What becomes of a row that needs a label and has none, or that an annotation tool calls rejected, ignored or not
-    # agreed on. ask: it is refused; transfer: its text is learnt from without a label; leave_out: it is dropped.
-    unlabelled: Literal["ask", "transfer", "leave_out"] = "ask"
-    # Jaccard similarity of word 3-grams from which two texts are near copies; null: exact copies only.
-    near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.8
-    # Given splits: the share of test rows found in train above which the data is refused (below: removed, counted).
-    max_leakage: Share = 0.05
-    max_cell_characters: Positive = 100_000
-    augment: Augment | None = None
+    task: TaskKind = Field(
+        "single_label",
+        description="What the model answers: one class; any of several labels; a number; the entities in a text; the "
+        "answer to a question in its context. It decides labels, head, losses, scores and the answers of the service.",
+    )
+    tables: list[Table] = Field(min_length=1, description="Files to read, and how.")
+    text: str | Annotated[list[str], Field(min_length=2, max_length=2)] = Field(
+        description="Column of the text, or the two columns of a pair."
+    )
+    label: Label = Field(description="Where the label of a row comes from.")
+    labels: Annotated[list[str | int], Field(min_length=1)] | None = Field(
+        None,
+        description="The set of labels in the order of the class indices; for token_classification, the types of "
+        "entities. null: those in the data, sorted.",
+    )
+    split: Split = Field(Split(), description="How rows are drawn for dev and test.")
+    unlabelled: Literal["ask", "transfer", "leave_out"] = Field(
+        "ask",
+        description="What happens to a row that needs a label and has none, or that an annotation tool marks as "
+        "rejected, ignored or disputed. ask: the data is refused; transfer: the row joins the transfer set; leave_out: "
+        "it is dropped.",
+    )
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        0.8,
+        description="Jaccard similarity of word 3-grams from which two texts are near copies, of which one stays. "
+        "null: only exact copies.",
+    )
+    max_leakage: Share = Field(
+        0.05,
+        description="Highest share of the rows of a given test split that may occur in train. Above it the data is "
+        "refused; below it the rows are removed from train and counted.",
+    )
+    max_cell_characters: PositiveInt = Field(100_000, description="Longest cell of a table in characters.")
+    augment: Augment | None = Field(
+        None, description="Changed copies of training texts for the transfer set. null: none."
+    )
 
     @property
     def pair(self) -> bool:
@@ -235,7 +300,7 @@ class Prepare(Strict):
     @model_validator(mode="after")
     def _augment_single_texts(self) -> Self:
         if self.augment is not None and self.pair:
-            raise ValueError("augment cuts single texts; set it to null for pairs")
+            raise ValueError("augment changes single texts; set it to null for pairs")
         return self
 
     @model_validator(mode="after")
@@ -243,21 +308,23 @@ class Prepare(Strict):
         kinds = LABEL_KINDS[self.task]
         if self.label.kind not in kinds:
             raise ValueError(
-                f"label.kind is {self.label.kind}, which a {self.task} task does not have; "
-                f"use {' or '.join(kinds)}, or change task"
+                f"label.kind is {self.label.kind}, which does not fit a {self.task} task; use {' or '.join(kinds)}, or "
+                "change task"
             )
         if self.labels is not None and len(self.labels) < 2 and self.task != "token_classification":
-            raise ValueError(f"labels is {self.labels}; name two at least")
+            raise ValueError(f"labels is {self.labels}; name at least two")
         if self.task == "token_classification" and not isinstance(self.text, str):
-            raise ValueError("entities are of single texts; name one column under text")
+            raise ValueError("token_classification reads single texts; name one column under text")
         if self.task == "question_answering" and isinstance(self.text, str):
-            raise ValueError("a question is about a context; name two columns under text: [question, context]")
+            raise ValueError("question_answering reads pairs; name two columns under text: [question, context]")
         if self.labels is not None and self.label.kind in ("columns", "ranges", "number", "answers"):
-            raise ValueError(f"labels is given, but label.kind {self.label.kind} names its labels itself; leave it out")
+            raise ValueError(
+                f"labels is given, but label.kind {self.label.kind} defines the labels itself; remove labels"
+            )
         if isinstance(self.label, LabelColumn) and self.label.separator is not None and self.task != "multi_label":
-            raise ValueError("label.separator takes several labels apart; set task to multi_label or leave it out")
+            raise ValueError("label.separator splits several labels; set task to multi_label or remove it")
         if self.split.class_seeds and self.task in ("regression", "question_answering"):
-            raise ValueError(f"split.class_seeds is given, but a {self.task} task has no classes; leave it out")
+            raise ValueError(f"split.class_seeds is given, but a {self.task} task has no classes; remove it")
         if isinstance(self.label, LabelOrder) and not isinstance(self.text, str):
             raise ValueError("label.kind order makes pairs of single texts; name one column under text")
         return self

@@ -4,43 +4,72 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from potstill.config.base import Share, Strict, TaskKind
 
+# From -1 to 1.
+Signed = Annotated[float, Field(ge=-1, le=1)]
+
 
 class Gate(Strict):
-    """Limits the candidate has to meet. A missing, NaN or infinite number fails; null switches a limit off."""
+    """Limits that the candidate has to meet; null switches one off. A missing, NaN or infinite number fails."""
 
-    # The task's own score: accuracy, micro F1 of several labels, R² of numbers, F1 of entities or of answers.
-    min_score: Annotated[float, Field(le=1)] | None = None
-    min_accuracy: Share | None = None
-    min_macro_f1: Share | None = None
-    min_micro_f1: Share | None = None
-    # Share of rows whose every label is right.
-    min_subset_accuracy: Share | None = None
-    # Mean squared and mean absolute error, in the numbers' own unit.
-    max_mse: Annotated[float, Field(gt=0)] | None = None
-    max_mae: Annotated[float, Field(gt=0)] | None = None
-    min_pearson: Annotated[float, Field(ge=-1, le=1)] | None = None
-    min_spearman: Annotated[float, Field(ge=-1, le=1)] | None = None
-    # Of the teacher's score on the same test split.
-    min_teacher_ratio: Annotated[float, Field(gt=0)] | None = 0.97
-    # Candidate's score minus the no-distillation control's (0.01 of accuracy is one point).
-    min_gain_over_control: Annotated[float, Field(ge=-1, le=1)] | None = None
-    # The upper bound of that gain's confidence interval: below 0 the candidate is worse than the control beyond noise.
-    min_gain_over_control_upper: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
-    # Controls against which the proof has to say BEATS.
-    must_beat: list[Literal["pretrained", "initialised"]] = []
-    max_ece: Share | None = None
-    max_file_mb: Annotated[float, Field(gt=0)] | None = 20.0
-    max_p99_ms: Annotated[float, Field(gt=0)] | None = None
-    min_speedup: Annotated[float, Field(gt=0)] | None = None
-    # Score the candidate may lose against the champion re-scored on the same test split.
-    max_loss_to_champion: Annotated[float, Field(ge=0, le=1)] | None = 0.005
+    min_score: Annotated[float, Field(le=1)] | None = Field(
+        None,
+        description="Lowest score of the task: accuracy, micro F1 of several labels, R² of numbers, F1 of entities or "
+        "of answers. null: any.",
+    )
+    min_accuracy: Share | None = Field(None, description="Lowest accuracy. null: any.")
+    min_macro_f1: Share | None = Field(None, description="Lowest mean F1 over the classes. null: any.")
+    min_micro_f1: Share | None = Field(None, description="Lowest F1 over all labels of all rows. null: any.")
+    min_subset_accuracy: Share | None = Field(
+        None, description="Lowest share of rows in which every label is right. null: any."
+    )
+    max_mse: PositiveFloat | None = Field(
+        None, description="Highest mean squared error, in the numbers' unit squared. null: any."
+    )
+    max_mae: PositiveFloat | None = Field(
+        None, description="Highest mean absolute error, in the numbers' unit. null: any."
+    )
+    min_pearson: Signed | None = Field(None, description="Lowest Pearson correlation with the gold numbers. null: any.")
+    min_spearman: Signed | None = Field(
+        None, description="Lowest Spearman correlation with the gold numbers. null: any."
+    )
+    min_teacher_ratio: PositiveFloat | None = Field(
+        0.97, description="Lowest ratio of the candidate's score to the teacher's on the test split. null: any."
+    )
+    min_gain_over_control: Signed | None = Field(
+        None,
+        description="Lowest gain: the candidate's score minus that of the pretrained control. 0.01 of accuracy is one "
+        "percentage point. null: any.",
+    )
+    min_gain_over_control_upper: Signed | None = Field(
+        0.0,
+        description="Lowest upper bound of that gain's confidence interval. Below 0 the candidate is worse than the "
+        "control beyond noise. null: any.",
+    )
+    must_beat: list[Literal["pretrained", "initialised"]] = Field(
+        [], description="Controls against which the proof has to say BEATS."
+    )
+    max_ece: Share | None = Field(None, description="Highest expected calibration error. null: any.")
+    max_file_mb: PositiveFloat | None = Field(20.0, description="Largest model file, in megabytes. null: any.")
+    max_p99_ms: PositiveFloat | None = Field(
+        None,
+        description="Highest 99th percentile of the latency of single texts, in milliseconds. It depends on the "
+        "machine. null: any.",
+    )
+    min_speedup: PositiveFloat | None = Field(
+        None, description="Lowest ratio of the candidate's throughput to the teacher's. null: any."
+    )
+    max_loss_to_champion: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        0.005,
+        description="How far the score may be below that of the champion, scored again on the same test split. null: "
+        "any.",
+    )
 
 
-# Limits that only some tasks have a number for; the others are of all.
+# Limits on a score that only these tasks have; the others apply to every task.
 GATE_TASKS: dict[str, tuple[TaskKind, ...]] = {
     "min_accuracy": ("single_label",),
     "min_macro_f1": ("single_label", "multi_label", "token_classification"),
@@ -55,22 +84,29 @@ GATE_TASKS: dict[str, tuple[TaskKind, ...]] = {
 
 
 class Promote(Strict):
-    """`auto` makes a candidate that passed the champion; `person` leaves it as challenger until someone approves."""
+    """Who makes a candidate that passed its gates the champion."""
 
-    policy: Literal["auto", "person"] = "auto"
+    policy: Literal["auto", "person"] = Field(
+        "auto",
+        description="auto: it is promoted at once; person: it stays the challenger until somebody approves it.",
+    )
 
 
 class Smoke(Strict):
-    """The built Bento's first run: golden texts, and how far a probability may be from the evaluated one."""
+    """The first run of the built Bento, which has to answer golden texts as they were evaluated."""
 
-    texts: Annotated[int, Field(ge=1)] = 32
-    tolerance: Annotated[float, Field(gt=0)] = 1e-4
-    start_seconds: Annotated[float, Field(gt=0)] = 60
+    texts: int = Field(32, ge=1, description="Golden texts to answer.")
+    tolerance: PositiveFloat = Field(
+        1e-4, description="Largest difference between an answered probability and the evaluated one."
+    )
+    start_seconds: PositiveFloat = Field(60, description="Seconds that the service may take to start.")
 
 
 class Schedule(Strict):
     """When a deployment runs, and how long a stage may take."""
 
-    cron: Annotated[str, Field(pattern=r"^\S+(\s+\S+){4}$")] = "0 3 * * 1"
-    timezone: str = "UTC"
-    stage_minutes: Annotated[float, Field(gt=0)] = 120
+    cron: str = Field(
+        "0 3 * * 1", pattern=r"^\S+(\s+\S+){4}$", description="When to run: minute, hour, day, month and weekday."
+    )
+    timezone: str = Field("UTC", description="Time zone of cron, such as Europe/Berlin.")
+    stage_minutes: PositiveFloat = Field(120, description="Minutes after which a stage is ended.")

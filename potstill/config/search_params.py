@@ -4,47 +4,65 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from potstill.config.base import Positive, Share, Strict
+from potstill.config.base import Layers, LearningRate, Share, Strict
 from potstill.config.term_params import DistTerm, Temperature, Term
 
 
 class StaticSearch(Strict):
-    """Static students (`distill.student` of kind static): their widths, and how each is trained."""
+    """Static students (`distill.student` of kind static): which widths to try, and how each student is trained."""
 
-    # Widths to try, each a student; [] for none.
-    dimensions: list[Annotated[int, Field(ge=2, le=4096)]] = [64, 256]
-    epochs: Positive = 10
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.005
-    batch_tokens: Annotated[int, Field(ge=16)] = 8192
+    dimensions: list[Annotated[int, Field(ge=2, le=4096)]] = Field(
+        [64, 256], description="Widths to try, a student each. []: no static students."
+    )
+    epochs: PositiveInt = Field(10, description="Passes over the training rows.")
+    learning_rate: LearningRate = Field(0.005, description="Highest learning rate, reached at the end of the warm-up.")
+    batch_tokens: int = Field(8192, ge=16, description="Size of a batch in padded tokens.")
 
 
 class Search(Strict):
-    """What `potstill search` tries: each trial is one distillation, on the cached signals, judged on dev."""
+    """What `potstill search` tries: each trial is one distillation from the stored signals, scored on dev."""
 
-    trials: Positive = 20
-    # tpe draws numbers between the least and the largest of a list, by what did well; grid tries all combinations.
-    sampler: Literal["tpe", "grid"] = "tpe"
-    # Ends a trial whose dev score is behind those of the others at the same point.
-    pruner: Literal["median", "hyperband", "none"] = "median"
-    # 2 and more: score by that many held-out parts of train in turn; 0: by dev.
-    folds: Annotated[int, Field(ge=0, le=20)] = 0
-    # Dev evaluations of an epoch: where the pruner looks.
-    evaluations_per_epoch: Positive = 4
-    # Lists of teacher layers; null: a half, a third and a sixth of them, evenly spaced from the first.
-    layers: (
-        Annotated[list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)] | None
-    ) = None
-    temperature: Annotated[list[Temperature], Field(min_length=1)] = [1.0, 4.0]
-    alpha: Annotated[list[Share], Field(min_length=1)] = [0.5, 1.0]
-    learning_rate: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [5e-5, 2e-4]
-    # Name -> losses beside that on logits, as distill.terms.
-    losses: Annotated[dict[str, list[Term]], Field(min_length=1)] = {"kl": [], "kl and dist": [DistTerm(kind="dist")]}
-    static: StaticSearch = StaticSearch()
+    trials: PositiveInt = Field(20, description="Trials in all. A larger number adds to a finished search.")
+    sampler: Literal["tpe", "grid"] = Field(
+        "tpe",
+        description="tpe: draws numbers between the smallest and the largest of a list, near those that did well; "
+        "grid: tries all combinations of the lists.",
+    )
+    pruner: Literal["median", "hyperband", "none"] = Field(
+        "median", description="Rule that ends a trial whose dev score is below those of the others at the same point."
+    )
+    folds: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="Parts of train that are held out in turn to score a trial, at least 2. 0: score on dev.",
+    )
+    evaluations_per_epoch: PositiveInt = Field(
+        4, description="Evaluations in each epoch, after which the pruner decides."
+    )
+    layers: Annotated[list[Layers], Field(min_length=1)] | None = Field(
+        None,
+        description="Lists of teacher layers to try. null: a half, a third and a sixth of them, evenly spaced from the "
+        "first.",
+    )
+    temperature: list[Temperature] = Field(
+        [1.0, 4.0], min_length=1, description="Values of distill.temperature to try."
+    )
+    alpha: list[Share] = Field([0.5, 1.0], min_length=1, description="Values of distill.alpha to try.")
+    learning_rate: list[LearningRate] = Field(
+        [5e-5, 2e-4], min_length=1, description="Values of distill.learning_rate to try."
+    )
+    losses: dict[str, list[Term]] = Field(
+        {"kl": [], "kl and dist": [DistTerm(kind="dist")]},
+        min_length=1,
+        description="Sets of further losses to try, by a name of your choice. A set is a list as in distill.terms.",
+    )
+    static: StaticSearch = Field(StaticSearch(), description="Static students to try.")
 
     @model_validator(mode="after")
-    def _judge_by_two_folds(self) -> Self:
+    def _hold_out_two_folds(self) -> Self:
         if self.folds == 1:
-            raise ValueError("folds is 1; set it to 2 or more, or to 0 to judge by dev")
+            raise ValueError("folds is 1; set it to 2 or more, or to 0 to score on dev")
         return self

@@ -1,86 +1,105 @@
-"""Sections `serve` and `watch`: all that a Bento carries of params."""
+"""Sections `serve` and `watch`, the only ones in a Bento."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from potstill.config.base import Positive, Share, Strict
+from potstill.config.base import Share, Strict
 
 
 class Serve(Strict):
-    """Bind address, limits and open doors of the service; they go into the Bento."""
+    """Address, limits and pages of the service; they go into the Bento."""
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 3000
-    max_texts: Positive = 32
-    max_characters: Positive = 20_000
-    # Of a request, counted while it arrives.
-    max_body_bytes: Positive = 2_000_000
-    # Texts of all requests that may wait for a core, and how long a request may.
-    max_queue: Positive = 512
-    max_queue_seconds: Annotated[float, Field(gt=0, le=60)] = 2.0
-    threads: Annotated[int, Field(ge=0)] = 0
-    # The page at /, the descriptions (/openapi.json, /schema.json), /metrics, and a line in the log for each request.
-    page: bool = True
-    docs: bool = True
-    metrics: bool = True
-    access_log: bool = False
-    # Other sites whose pages may ask, as https://example.org; none: browsers refuse them.
-    cors_origins: list[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]] = []
+    host: str = Field("127.0.0.1", description="Address to bind.")
+    port: int = Field(3000, ge=0, le=65535, description="Port to bind. 0: a free one.")
+    max_texts: PositiveInt = Field(32, description="Texts of one request.")
+    max_characters: PositiveInt = Field(20_000, description="Characters of a text, or of the two texts of a pair.")
+    max_body_bytes: PositiveInt = Field(2_000_000, description="Bytes of a request, counted while it arrives.")
+    max_queue: PositiveInt = Field(
+        512, description="Texts of all requests that may wait for a core. A request beyond that is refused at once."
+    )
+    max_queue_seconds: float = Field(
+        2.0, gt=0, le=60, description="Seconds that a request may wait for a core before it is refused."
+    )
+    threads: NonNegativeInt = Field(0, description="Texts computed at the same time. 0: one per core.")
+    page: bool = Field(True, description="Whether there is a page at `/` to try texts on.")
+    docs: bool = Field(True, description="Whether there are the descriptions `/openapi.json` and `/schema.json`.")
+    metrics: bool = Field(True, description="Whether there are Prometheus metrics at `/metrics`.")
+    access_log: bool = Field(False, description="Whether each request is a line in the log.")
+    cors_origins: list[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]] = Field(
+        [],
+        description="Other sites whose pages may call the service: `https://example.org`, or `*` for all. []: browsers "
+        "refuse such calls.",
+    )
 
     @model_validator(mode="after")
-    def _a_request_fits_into_the_queue(self) -> Self:
+    def _let_a_request_fit_into_the_queue(self) -> Self:
         if self.max_queue < self.max_texts:
             raise ValueError(
-                f"max_queue is {self.max_queue}: a request of max_texts ({self.max_texts}) would never fit; raise it"
+                f"max_queue is {self.max_queue}, but a request may have {self.max_texts} texts (max_texts) and would "
+                "never fit; raise max_queue"
             )
         return self
 
 
 class Watch(Strict):
-    """What the service counts and keeps of its traffic, and what `potstill drift` calls a change."""
+    """What the service records of its traffic, and when `potstill drift` calls a change drift."""
 
-    # Of a workspace, an absolute path, or a URL that fsspec knows; null: counts are only in /metrics.
-    folder: str | None = "watch"
-    # A window of counts ends with whichever comes first.
-    window_texts: Positive = 1000
-    window_seconds: Annotated[float, Field(ge=1)] = 600
-    # The newest ones of a model; older files are removed.
-    keep_windows: Positive = 1000
-    # With each answer, a sha256 of its text: labels can then be brought by text.
-    hash_texts: bool = False
-    # Share of the texts that are kept, masked.
-    capture: Share = 0.0
-    # Name -> regular expression; what it finds is written as [name]. In order.
-    masks: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = {
-        "email": r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+",
-        "phone": r"(?<!\w)\+?\(?\d[\d ()./-]{5,20}\d",
-        "number": r"\d+(?:[.,]\d+)*",
-    }
-    # `potstill drift` pools the newest windows, and has no verdict on fewer texts; under 100 leave bins empty, and what
-    # chance gives is then unknown.
-    judged_windows: Positive = 20
-    min_texts: Annotated[int, Field(ge=100)] = 500
-    # null switches one off.
-    max_psi: Annotated[float, Field(gt=0)] | None = 0.25
-    max_ks: Annotated[float, Field(gt=0, le=1)] | None = 0.2
-    max_accuracy_drop: Share | None = 0.05
-    # Share of the requests that a challenger answers too, and how much longer the champion may take beside it.
-    shadow: Share = 0.0
-    shadow_max_slowdown: Annotated[float, Field(gt=1)] = 1.2
+    folder: str | None = Field(
+        "watch",
+        description="Where records are: a folder in the workspace, an absolute path, or a URL that fsspec knows. null: "
+        "nowhere, so that counts are only at `/metrics`.",
+    )
+    window_texts: PositiveInt = Field(1000, description="Texts after which a window of counts ends.")
+    window_seconds: float = Field(600, ge=1, description="Seconds after which a window of counts ends.")
+    keep_windows: PositiveInt = Field(
+        1000, description="Newest windows to keep for each model. Files of older ones are removed."
+    )
+    hash_texts: bool = Field(
+        False,
+        description="Whether each answer is recorded with the sha256 of its text, so that labels can refer to texts.",
+    )
+    capture: Share = Field(0.0, description="Share of the texts that are recorded, masked.")
+    masks: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = Field(
+        {
+            "email": r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+",
+            "phone": r"(?<!\w)\+?\(?\d[\d ()./-]{5,20}\d",
+            "number": r"\d+(?:[.,]\d+)*",
+        },
+        description="Regular expressions by name, applied in order to recorded texts. A match is replaced by `[name]`.",
+    )
+    judged_windows: PositiveInt = Field(20, description="Newest windows that `potstill drift` judges together.")
+    min_texts: int = Field(
+        500,
+        ge=100,
+        description="Fewest texts that are judged. With less than 100, bins would be empty and chance not measurable.",
+    )
+    max_psi: PositiveFloat | None = Field(
+        0.25, description="Population stability index above which a change is drift. null: not judged."
+    )
+    max_ks: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        0.2, description="Kolmogorov-Smirnov distance above which a change is drift. null: not judged."
+    )
+    max_accuracy_drop: Share | None = Field(
+        0.05, description="Drop of the estimated or measured accuracy above which a change is drift. null: not judged."
+    )
+    shadow: Share = Field(0.0, description="Share of the requests that a challenger answers too.")
+    shadow_max_slowdown: float = Field(
+        1.2, gt=1, description="How many times longer the champion may take with a challenger before that is dropped."
+    )
 
     @model_validator(mode="after")
-    def _masks_are_patterns(self) -> Self:
+    def _compile_masks(self) -> Self:
         for name, pattern in self.masks.items():
             try:
                 matches_nothing = re.compile(pattern).match("") is not None
             except re.error as error:
-                raise ValueError(f"masks.{name} is {pattern!r}, no regular expression: {error}") from error
+                raise ValueError(f"masks.{name} is {pattern!r}, which is not a regular expression: {error}") from error
             if matches_nothing:
                 raise ValueError(
-                    f"masks.{name} is {pattern!r}, which finds the empty text everywhere; make it find more"
+                    f"masks.{name} is {pattern!r}, which also matches the empty text; make it match a character"
                 )
         return self

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from potstill.config.base import Positive, Strict
+from potstill.config.base import Strict
 
 
 class LayersStudent(Strict):
@@ -16,32 +16,40 @@ class LayersStudent(Strict):
 
 
 class DistilBertStudent(Strict):
-    """A DistilBERT with copies of a BERT's embeddings, `distill.layers` and head; for single texts."""
+    """A DistilBERT with copies of a BERT teacher's embeddings, `distill.layers` and head; for single texts only.
+
+    DistilBERT has no token types, so pairs are refused.
+    """
 
     kind: Literal["distilbert"]
 
 
 class CheckpointStudent(Strict):
-    """`distill.layers` of the encoder that `ingest.student` names, with its own tokenizer and a fresh head."""
+    """`distill.layers` of the encoder that `ingest.student` names, with that encoder's tokenizer and a new head."""
 
     kind: Literal["checkpoint"]
 
 
 class ConfigStudent(Strict):
-    """The teacher's class at random, with as many layers as `distill.layers` names; null: the teacher's size."""
+    """The teacher's class with random weights and as many layers as `distill.layers` names."""
 
     kind: Literal["config"]
-    hidden_size: Positive | None = None
-    heads: Positive | None = None
-    intermediate_size: Positive | None = None
+    hidden_size: PositiveInt | None = Field(None, description="Width of the hidden states. null: the teacher's.")
+    heads: PositiveInt | None = Field(None, description="Attention heads of a layer. null: as many as the teacher's.")
+    intermediate_size: PositiveInt | None = Field(
+        None, description="Feed-forward units of a layer. null: the teacher's."
+    )
 
 
 class StaticStudent(Strict):
-    """A vector for each token, made of the teacher's, their mean, one linear layer; `distill.layers` is not used."""
+    """A vector for each token, made from the teacher's output for that token alone; their mean and one linear layer.
+
+    `distill.layers` is not used. It is many times faster and ignores the order of words. It needs a learning rate and
+    epochs of its own, as `search.static` has them, and so do its controls.
+    """
 
     kind: Literal["static"]
-    # Width of the vectors; at most the teacher's.
-    dimensions: Annotated[int, Field(ge=2, le=4096)] = 256
+    dimensions: int = Field(256, ge=2, le=4096, description="Width of the vectors, at most the teacher's.")
 
 
 StudentKind = Annotated[
@@ -50,17 +58,18 @@ StudentKind = Annotated[
 
 
 class Prune(Strict):
-    """A narrower student: the parts stay whose loss would cost most, before it learns."""
+    """A narrower student: before it learns, the parts are removed whose loss costs least."""
 
-    # Feed-forward units kept in each layer; null: all.
-    ffn: Positive | None = None
-    # States kept, and of every layer as many attention heads as have that many together; null: all.
-    width: Positive | None = None
-    # Rows of the training data over which importance is measured.
-    rows: Positive = 2048
+    ffn: PositiveInt | None = Field(None, description="Feed-forward units that each layer keeps. null: all.")
+    width: PositiveInt | None = Field(
+        None,
+        description="Width of the hidden states that remains, a multiple of a head's size. Each layer keeps as many "
+        "attention heads as fit into it. null: all.",
+    )
+    rows: PositiveInt = Field(2048, description="Training rows over which importance is measured.")
 
     @model_validator(mode="after")
-    def _take_something(self) -> Self:
+    def _prune_something(self) -> Self:
         if self.ffn is None and self.width is None:
-            raise ValueError("names neither ffn nor width, so nothing would be removed; set one, or prune to null")
+            raise ValueError("sets neither ffn nor width, so nothing would be pruned; set one, or set prune to null")
         return self

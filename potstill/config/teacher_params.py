@@ -5,123 +5,173 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from potstill.config.base import LayerNumbers, Positive, Strict
+from potstill.config.base import LayerNumbers, LearningRate, Strict
 from potstill.config.training_params import Training
 
 
 class Pretrain(Training):
-    """Masked language modelling (BERT) of a new encoder, where `ingest.teacher` is `kind: scratch`.
+    """Masked language modelling (BERT) of a new encoder, if `ingest.teacher` is of kind scratch.
 
-    The texts are those of train and transfer, never of dev or test; what is beyond `max_length` makes further rows.
+    The texts are those of train and transfer, never of dev or test. What exceeds `max_length` makes further rows.
     """
 
-    epochs: Positive = 10
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
-    # WordPiece tokens at most, and how often a character or a piece has to occur to be one.
-    vocabulary: Annotated[int, Field(ge=50)] = 8000
-    min_frequency: Positive = 2
-    lowercase: bool = True
-    # The encoder: layers, width, attention heads (which divide the width), and its positions.
-    layers: Positive = 4
-    width: Positive = 256
-    heads: Positive = 4
-    max_length: Annotated[int, Field(ge=8, le=8192)] = 128
-    # Share of the tokens to predict: 80% of them are masked, 10% replaced at random, 10% left as they are.
-    masked: Annotated[float, Field(gt=0, le=0.5)] = 0.15
-    # Share of the texts held out to see how well it predicts.
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    epochs: PositiveInt = Field(10, description="Passes over the texts.")
+    learning_rate: LearningRate = Field(5e-4, description="Highest learning rate, reached at the end of the warm-up.")
+    vocabulary: int = Field(8000, ge=50, description="WordPiece tokens of the new tokenizer, at most.")
+    min_frequency: PositiveInt = Field(
+        2, description="How often a character or a word piece has to occur to become a token."
+    )
+    lowercase: bool = Field(True, description="Whether the tokenizer lowercases texts.")
+    layers: PositiveInt = Field(4, description="Layers of the encoder.")
+    width: PositiveInt = Field(256, description="Width of its hidden states.")
+    heads: PositiveInt = Field(4, description="Attention heads of a layer. The number has to divide the width.")
+    max_length: int = Field(128, ge=8, le=8192, description="Positions of the encoder: its longest sequence in tokens.")
+    masked: float = Field(
+        0.15,
+        gt=0,
+        le=0.5,
+        description="Share of the tokens to predict. Of these 80% are masked, 10% are replaced at random, and 10% "
+        "stay.",
+    )
+    held_out: float = Field(
+        0.02, gt=0, lt=1, description="Share of the texts held out to measure how well the encoder predicts."
+    )
 
     @model_validator(mode="after")
     def _divide_the_width(self) -> Self:
         if self.width % self.heads:
-            raise ValueError(f"width is {self.width} and heads {self.heads}; take a number of heads that divides it")
+            raise ValueError(f"heads is {self.heads}, which does not divide width ({self.width}); choose one that does")
         return self
 
 
-# A teacher's name for a label, or its type of entity -> the data's.
+# A teacher's name for a label, or for a type of entity -> the data's name.
 LabelMap = Annotated[dict[str | int, str | int], Field(min_length=1)]
 
 
 class Member(Strict):
-    """A further teacher of `ingest.teachers`: as it is, or fine-tuned under the teacher's plan."""
+    """A further teacher of `ingest.teachers`, taken as it is or fine-tuned with the settings of `teacher`."""
 
-    fine_tuned: bool = False
-    # Relative to the others': the probabilities that teach are the weighted mean.
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    # Of a multi_label task, those that it answers; null: all.
-    labels: Annotated[list[str], Field(min_length=1)] | None = None
-    # Of one that is fine-tuned already: which of the data's labels its own are, where their names differ.
-    label_map: LabelMap | None = None
+    fine_tuned: bool = Field(
+        False, description="Whether this model is fine-tuned already. false: it is fine-tuned here."
+    )
+    weight: PositiveFloat = Field(
+        1.0, description="Weight of its probabilities in the mean that the student learns, relative to the others'."
+    )
+    labels: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="Labels of a multi_label task that it answers. null: all."
+    )
+    label_map: LabelMap | None = Field(
+        None,
+        description="Its label names -> the data's, for a fine-tuned model whose names differ. null: the names are "
+        "equal.",
+    )
 
     @model_validator(mode="after")
-    def _map_names_that_it_has(self) -> Self:
+    def _fit_the_label_map(self) -> Self:
         _check_label_map(self.label_map, fine_tuned=self.fine_tuned)
         return self
 
 
 def _check_label_map(label_map: Mapping[str | int, str | int] | None, *, fine_tuned: bool) -> None:
+    """Refuse a map for a model that is not fine-tuned yet, and one that is not one to one."""
     if label_map is None:
         return
     if not fine_tuned:
         raise ValueError(
-            "label_map is of a teacher that is fine-tuned already, fine_tuned is false; set label_map to null"
+            "label_map is for a teacher that is fine-tuned already, but fine_tuned is false; set label_map to null"
         )
     values = [str(label) for label in label_map.values()]
-    twice = next((label for label in values if values.count(label) > 1), None)
-    if twice is not None:
-        raise ValueError(f"label_map gives two labels of the teacher to {twice!r}; map each to another")
+    repeated = next((label for label in values if values.count(label) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"label_map maps two of the teacher's labels to {repeated!r}; map each to a different one")
 
 
 class Teacher(Training):
-    """Fine-tuning of the teacher; `fine_tuned: true` takes it as it is after its labels are verified.
+    """Fine-tuning of the teacher, or the check of one that is fine-tuned already.
 
-    With `seeds` or `members` several models teach, as an ensemble; the student starts from the first one's layers.
+    With `seeds` or `members` several models teach as an ensemble. The student starts from the layers of the first one.
     """
 
-    fine_tuned: bool = False
-    # Runs of the fine-tuning, each with a seed of its own: project.seed, the next, ...
-    seeds: Positive = 1
-    # Of `ingest.teacher`, shared by its seeds; the labels of a multi_label task that it answers, null: all.
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    labels: Annotated[list[str], Field(min_length=1)] | None = None
-    # Which of the data's labels its own are, where their names differ: {"1 star": 1, "2 stars": 2}.
-    label_map: LabelMap | None = None
-    # By their names in `ingest.teachers`.
-    members: dict[str, Member] = {}
+    fine_tuned: bool = Field(
+        False,
+        description="Whether ingest.teacher is fine-tuned already: its labels are checked and nothing is trained.",
+    )
+    seeds: PositiveInt = Field(
+        1,
+        description="Runs of the fine-tuning, which teach together. Their seeds are project.seed, the next, and so on.",
+    )
+    weight: PositiveFloat = Field(
+        1.0,
+        description="Weight of ingest.teacher in the mean that the student learns, relative to that of members; its "
+        "seeds share it.",
+    )
+    labels: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="Labels of a multi_label task that ingest.teacher answers. null: all."
+    )
+    label_map: LabelMap | None = Field(
+        None,
+        description="The teacher's label names -> the data's, if it is fine-tuned and the names differ: "
+        "`{1 star: 1, 2 stars: 2}`. null: the names are equal.",
+    )
+    members: dict[str, Member] = Field({}, description="Further teachers, by their names in ingest.teachers.")
 
     @model_validator(mode="after")
-    def _map_names_that_it_has(self) -> Self:
+    def _fit_the_label_map(self) -> Self:
         _check_label_map(self.label_map, fine_tuned=self.fine_tuned)
         return self
 
     @model_validator(mode="after")
-    def _train_more_than_one_seed(self) -> Self:
+    def _train_each_seed(self) -> Self:
         if self.fine_tuned and self.seeds > 1:
             raise ValueError(
-                f"seeds is {self.seeds} of a teacher that is taken as it is; set fine_tuned to false or seeds to 1"
+                f"seeds is {self.seeds}, but fine_tuned is true and nothing is trained; set fine_tuned to false or "
+                "seeds to 1"
             )
         return self
 
 
 class Signals(Strict):
-    """The teacher's outputs over train and transfer."""
+    """The teacher's outputs over train and transfer: what is stored of them, and in which form.
 
-    dtype: Literal["float32", "float16"] = "float32"
-    batch_tokens: Annotated[int, Field(ge=16)] = 1024
-    # Of one file; an interrupted run goes on behind the files it finished.
-    shard_rows: Positive = 4096
-    # Beside logits, for losses on layers without a live teacher: hidden states of every token; queries, keys and
-    # values of a layer's attention; of hidden states the first token's and the mean alone (pkd, rkd, contrastive).
-    hidden: LayerNumbers = []
-    attention: list[Positive] = []
-    vectors: LayerNumbers = []
+    Layers are stored for losses between layers; then no teacher runs while a student learns.
+    """
+
+    dtype: Literal["float32", "float16"] = Field(
+        "float32",
+        description="Number format of the files. float16 halves them; the manifest's `about.fidelity` says what that "
+        "costs: rounding errors, KL of the stored softmax at T 1, 2 and 4, and the share of changed answers.",
+    )
+    batch_tokens: int = Field(
+        1024,
+        ge=16,
+        description="Size of a batch of the teacher in padded tokens. 1024 is twice as fast as 8192 on one core and as "
+        "fast on two; a GPU is faster with 8192 and more.",
+    )
+    shard_rows: PositiveInt = Field(
+        4096, description="Rows of one file. An interrupted run resumes after the files that are finished."
+    )
+    hidden: LayerNumbers = Field(
+        [],
+        description="Hidden states stored for every token, for the losses `hidden` and `cosine`. Their sentence "
+        "vectors serve `pkd`, `rkd` and `contrastive` too.",
+    )
+    attention: list[PositiveInt] = Field(
+        [],
+        description="Layers whose queries, keys and values are stored for every token, for `attention` and "
+        "`relations`.",
+    )
+    vectors: LayerNumbers = Field(
+        [],
+        description="Hidden states of which only the first token's and the mean are stored, for `pkd`, `rkd` and "
+        "`contrastive`.",
+    )
 
     @model_validator(mode="after")
     def _name_layers_once(self) -> Self:
         for key in ("hidden", "attention", "vectors"):
             numbers = getattr(self, key)
             if len(set(numbers)) != len(numbers):
-                raise ValueError(f"{key} {numbers} names a layer twice; remove one")
+                raise ValueError(f"{key} is {numbers}, which names a layer twice; remove one")
         return self

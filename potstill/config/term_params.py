@@ -1,52 +1,57 @@
-"""Terms that `distill.terms` adds to the loss, one class for each kind."""
+"""Terms that `distill.terms` adds to the loss, a class for each kind."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from potstill.config.base import Positive, Strict
+from potstill.config.base import Strict
 
 
 class TermBase(Strict):
-    """A loss beside that of logits: `kind` and `weight`, which a schedule lowers or raises over the run."""
+    """A term of the loss, with a weight and a schedule of that weight."""
 
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    # decay: linear to 0 over the first `fraction` of the steps; warmup: linear to the weight over it.
-    schedule: Literal["constant", "decay", "warmup"] = "constant"
-    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    weight: PositiveFloat = Field(1.0, description="Weight of the term.")
+    schedule: Literal["constant", "decay", "warmup"] = Field(
+        "constant",
+        description="How the weight changes over the run. decay: falls linearly to 0 over the first `fraction` of the "
+        "steps; warmup: rises linearly from 0 over it.",
+    )
+    fraction: float = Field(
+        1.0, gt=0, le=1, description="Share of the steps over which the schedule changes the weight."
+    )
 
     @model_validator(mode="after")
-    def _give_a_fraction_a_schedule(self) -> Self:
+    def _use_the_fraction(self) -> Self:
         if self.schedule == "constant" and self.fraction != 1:
-            raise ValueError(f"fraction is {self.fraction:g} of a constant schedule; set schedule to decay or warmup")
+            raise ValueError(
+                f"fraction is {self.fraction:g}, but schedule is constant; set schedule to decay or warmup"
+            )
         return self
 
 
 class LayerTerm(TermBase):
-    """A loss between layers, the mean over the map's pairs [student, teacher].
-
-    Hidden states are counted from 0, what the first layer takes in; n is what the n-th layer gives. Where a loss is on
-    attention, n is the n-th layer's. null: the last with the last.
-    """
+    """A loss between layers: the mean over the pairs of layers that are compared."""
 
     layers: (
-        Annotated[
-            list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]], Field(min_length=1)
-        ]
-        | None
-    ) = None
+        Annotated[list[Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]], Field(min_length=1)] | None
+    ) = Field(
+        None,
+        description="Pairs [student layer, teacher layer] to compare. Hidden states are counted from 0, the input of "
+        "the first layer; n is the output of the n-th layer. For `attention` and `relations`, n is the n-th layer. "
+        "null: the last layer of each.",
+    )
 
 
 Temperature = Annotated[float, Field(gt=0, le=100)]
 
 
 class KlTerm(TermBase):
-    """T^2 * KL(teacher || student at T), mean over the rows."""
+    """Softened logits: T² · KL(teacher || student at T), mean over the rows."""
 
     kind: Literal["kl"]
-    temperature: Temperature = 2.0
+    temperature: Temperature = Field(2.0, description="Temperature T that softens the logits.")
 
 
 class CeTerm(TermBase):
@@ -62,10 +67,10 @@ class MseTerm(TermBase):
 
 
 class DistTerm(TermBase):
-    """DIST: 1 - correlation with the teacher over the classes of a row, and over the rows of a class."""
+    """DIST: 1 - correlation with the teacher, over the classes of a row and over the rows of a class."""
 
     kind: Literal["dist"]
-    temperature: Temperature = 1.0
+    temperature: Temperature = Field(1.0, description="Temperature that softens the logits.")
 
 
 class CosineTerm(LayerTerm):
@@ -81,39 +86,45 @@ class HiddenTerm(LayerTerm):
 
 
 class AttentionTerm(LayerTerm):
-    """Difference of the attention maps, mean over real tokens and heads: mse of the scores, or KL of what they give."""
+    """Difference of the attention maps, mean over real tokens and heads."""
 
     kind: Literal["attention"]
-    loss: Literal["mse", "kl"] = "mse"
-    # For models whose head counts differ.
-    average_heads: bool = False
+    loss: Literal["mse", "kl"] = Field(
+        "mse",
+        description="mse: squared difference of the attention scores; kl: KL divergence of the attention weights.",
+    )
+    average_heads: bool = Field(
+        False, description="Whether to compare the mean over the heads, for models that differ in their number."
+    )
 
 
 class RelationsTerm(LayerTerm):
-    """MiniLMv2: how queries, keys and values are related among themselves, mean over real tokens and relation heads."""
+    """MiniLMv2: relations among queries, among keys and among values, mean over real tokens and relation heads."""
 
     kind: Literal["relations"]
-    # They divide both widths; not the models' own heads.
-    heads: Positive = 48
+    heads: PositiveInt = Field(
+        48,
+        description="Relation heads, independent of the models' attention heads. The number has to divide both widths.",
+    )
 
 
 class PkdTerm(LayerTerm):
-    """PKD: squared difference of the first token's states, each of length 1, mean over the rows."""
+    """PKD: squared difference of the first token's states, scaled to length 1, mean over the rows."""
 
     kind: Literal["pkd"]
 
 
 class RkdTerm(LayerTerm):
-    """RKD: distances between a batch's rows, and angles among them with twice the weight, mean over the rows."""
+    """RKD: distances between the rows of a batch, and with twice the weight angles between them, mean over the rows."""
 
     kind: Literal["rkd"]
 
 
 class ContrastiveTerm(LayerTerm):
-    """A row's vector nearer to the teacher's of the same row than to the batch's others, mean over the rows."""
+    """A row's vector is drawn to the teacher's of the same row, away from those of the batch's other rows (InfoNCE)."""
 
     kind: Literal["contrastive"]
-    temperature: Temperature = 0.1
+    temperature: Temperature = Field(0.1, description="Temperature of the softmax over the rows of a batch.")
 
 
 Term = Annotated[

@@ -2,45 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from potstill.config.base import Positive, Share, Strict
+from potstill.config.base import Share, Strict
 
 
 class Vocabulary(Strict):
-    """The student's own vocabulary: special tokens, single characters, and what train and transfer use most."""
+    """The student's own vocabulary: special tokens, single characters, and the tokens that the texts use most."""
 
-    # All of these together; null: no limit.
-    max_tokens: Positive | None = None
-    # A token seen less often is dropped; texts that have it are split into shorter ones.
-    min_count: Positive = 1
-    # Dropped words join the transfer texts, one each: the teacher reads them whole, the student learns to spell them.
-    # Not for pairs.
-    spell: bool = True
-    # Of the table of token embeddings, below its width: the student learns it as a product of two smaller ones, which
-    # is what the exported file holds; null: a full table.
-    rank: Positive | None = None
+    max_tokens: PositiveInt | None = Field(
+        None, description="Tokens in all, special tokens and characters included. null: no limit."
+    )
+    min_count: PositiveInt = Field(
+        1,
+        description="How often a token has to occur in train and transfer to be kept. Words with a dropped token are "
+        "split into shorter tokens.",
+    )
+    spell: bool = Field(
+        True,
+        description="Whether each dropped word becomes a transfer row of its own: the teacher reads it whole, and the "
+        "student learns the same answer from its pieces. Pairs have no such rows.",
+    )
+    rank: PositiveInt | None = Field(
+        None,
+        description="Rank of the table of token embeddings, less than its width. The student learns the table as a "
+        "product of two smaller ones, which the exported file holds. null: a full table.",
+    )
 
 
 class Tokenize(Strict):
-    """Longest sequence in tokens, special tokens included; longer texts are cut and counted."""
+    """Length of sequences, limits on what the tokenizer loses, and the student's vocabulary."""
 
-    max_length: Annotated[int, Field(ge=8, le=8192)] = 128
-    # Trims the student's and its control's token embeddings; null: the teacher's vocabulary. The teacher keeps its own.
-    vocabulary: Vocabulary | None = None
-    # Of the tokens in train, those that the vocabulary does not have; a tokenizer for another language has more.
-    max_unknown_share: Share | None = 0.1
-    # Of the train texts, those that are cut. Entities and answers read a long text in windows: nothing is cut.
-    max_cut_share: Share | None = 0.5
-    # Of entities and answers: tokens that neighbouring windows of a long text share; null: a quarter of a window.
-    stride: Annotated[int, Field(ge=0)] | None = None
+    max_length: int = Field(
+        128,
+        ge=8,
+        le=8192,
+        description="Longest sequence in tokens, special tokens included. Longer texts are cut and counted.",
+    )
+    vocabulary: Vocabulary | None = Field(
+        None,
+        description="A smaller vocabulary for the student and its controls; the teacher keeps its own. null: the "
+        "teacher's vocabulary.",
+    )
+    max_unknown_share: Share | None = Field(
+        0.1,
+        description="Highest share of the tokens of train that may be unknown to the vocabulary. A tokenizer for "
+        "another language has more. null: any share.",
+    )
+    max_cut_share: Share | None = Field(
+        0.5,
+        description="Highest share of the train texts that may be cut. Long texts of entities and answers are read in "
+        "windows and not cut. null: any share.",
+    )
+    stride: NonNegativeInt | None = Field(
+        None,
+        description="Tokens by which neighbouring windows of a long text overlap, for entities and answers; at most a "
+        "quarter of max_length. null: a quarter of max_length.",
+    )
 
     @model_validator(mode="after")
-    def _move_on(self) -> Self:
+    def _advance(self) -> Self:
         if self.stride is not None and self.stride > self.max_length // 4:
             raise ValueError(
-                f"stride is {self.stride}; windows of {self.max_length} tokens share at most {self.max_length // 4}"
+                f"stride is {self.stride}, but windows of {self.max_length} tokens overlap by at most "
+                f"{self.max_length // 4}"
             )
         return self

@@ -4,80 +4,115 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from potstill.config.base import Positive, Share, Strict, Switch
+from potstill.config.base import LearningRate, Share, Strict, Switch
 
 
 class Adversarial(Strict):
-    """FGM: each batch once more, its token embeddings moved where the loss rises fastest."""
+    """FGM (Miyato et al. 2017): a second pass on each batch, with token embeddings moved along the loss's gradient.
 
-    # Length of a row's step over all its tokens.
-    epsilon: Annotated[float, Field(gt=0)] = 1.0
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    The teacher's signals stay those of the rows. A step takes twice the time.
+    """
+
+    epsilon: PositiveFloat = Field(1.0, description="Length of the move of a row, over all its tokens.")
+    weight: PositiveFloat = Field(1.0, description="Weight of the second pass in the loss.")
 
 
 class Mixup(Strict):
-    """MixKD: each batch once more, its rows' token embeddings blended in pairs, for a live teacher to answer."""
+    """MixKD (Liang et al. 2021): a second pass on each batch, with the token embeddings of pairs of rows blended.
 
-    # Of Beta(alpha, alpha), from which a row's share of its blend is drawn.
-    alpha: Annotated[float, Field(gt=0)] = 0.4
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    The teacher runs live on each blend.
+    """
+
+    alpha: PositiveFloat = Field(
+        0.4, description="Shape of the distribution Beta(alpha, alpha) from which a row's share of its blend is drawn."
+    )
+    weight: PositiveFloat = Field(1.0, description="Weight of the second pass in the loss.")
 
 
 LoraTarget = Literal["query", "key", "value", "qkv", "attention_out", "ffn_in", "ffn_out"]
 
 
 class Lora(Strict):
-    """Low-rank adaptation: linear layers learn a product of two thin matrices, which is added to them in the end."""
+    """Low-rank adaptation (Hu et al. 2021): chosen linear layers learn a product of two thin matrices.
 
-    # Of the product, which is scaled by alpha / rank.
-    rank: Positive = 8
-    alpha: Positive = 16
-    # Of what the product takes in.
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # The linear layers of every layer; null: queries and values, or the one that makes both.
-    targets: Annotated[list[LoraTarget], Field(min_length=1)] | None = None
+    The product is added to the weights at the end.
+    """
+
+    rank: PositiveInt = Field(8, description="Rank of the product.")
+    alpha: PositiveInt = Field(16, description="Scale of the product: it is multiplied by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of the product's input.")
+    targets: Annotated[list[LoraTarget], Field(min_length=1)] | None = Field(
+        None,
+        description="Linear layers to adapt in every layer of the encoder; ModernBERT has `qkv` for `query`, `key` and "
+        "`value`. null: queries and values, or `qkv`.",
+    )
 
 
 class Training(Strict):
-    """One training run. AdamW, linear warm-up and decay, batches of similar length under a token budget."""
+    """One training run with AdamW, linear warm-up and decay, and batches of rows of similar length."""
 
-    epochs: Positive
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
-    # Padded tokens of one batch (rows x longest row).
-    batch_tokens: Annotated[int, Field(ge=16)] = 1024
-    # Such batches of one optimizer step: their gradients add up to exactly those of one large batch.
-    accumulate: Positive = 1
-    warmup: Share = 0.06
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    # Dropout of hidden states and attention; null keeps the model's own. 0 is faster, and a student that copies soft
-    # targets has less to overfit.
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    # Leave the token embeddings as they start: less to update, and rare tokens keep their pretrained meaning.
-    freeze_embeddings: bool = False
-    # Train low-rank matrices and the head instead of all weights; null: all weights.
-    lora: Lora | None = None
-    # Decay a step of the weights' moving average, which is then what dev judges and what is kept; null: no average.
-    average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    # Dev evaluations without a better score after which training stops; null: never.
-    patience: Positive | None = None
-    # Evaluations whose mean has to rise for that: above 1, a lucky or unlucky one alone decides nothing.
-    patience_window: Positive = 1
-    evaluations_per_epoch: Positive = 1
-    # Seconds between checkpoints; the newest that verifies is where an interrupted run goes on.
-    checkpoint_seconds: Annotated[float, Field(gt=0)] = 30
-    # Layers run on real tokens alone; auto: on a GPU, where its attention can.
-    packing: Switch = "auto"
-    # torch.compile; auto: on a GPU, where a measurement says that the run ends earlier for it.
-    compile: Switch = "auto"
-    # Of the loss, further passes on the same rows; null: none.
-    adversarial: Adversarial | None = None
+    epochs: PositiveInt = Field(description="Passes over the training rows.")
+    learning_rate: LearningRate = Field(description="Highest learning rate, reached at the end of the warm-up.")
+    batch_tokens: int = Field(
+        1024, ge=16, description="Size of a batch in padded tokens: rows times the tokens of the longest row."
+    )
+    accumulate: PositiveInt = Field(
+        1, description="Batches of one optimizer step. Their gradients add up to exactly those of one large batch."
+    )
+    warmup: Share = Field(0.06, description="Share of the steps over which the learning rate rises from 0.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Weight decay of AdamW.")
+    clip_norm: PositiveFloat = Field(1.0, description="Norm that gradients are clipped to.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None,
+        description="Dropout of hidden states and attention. null: the model's own. 0 is faster, and a student that "
+        "learns soft targets overfits less.",
+    )
+    freeze_embeddings: bool = Field(
+        False,
+        description="Whether token embeddings stay as they are: steps are faster, and rare tokens keep their meaning.",
+    )
+    lora: Lora | None = Field(
+        None, description="Train low-rank matrices and the head instead of all weights. null: train all weights."
+    )
+    average_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="Decay, at each step, of a moving average of the weights; dev then scores the average, and the "
+        "average is saved. 0.99 averages about the last hundred steps. null: no average.",
+    )
+    patience: PositiveInt | None = Field(
+        None,
+        description="Evaluations without a better score on dev after which training stops. The best weights are saved "
+        "in any case. null: train for all epochs.",
+    )
+    patience_window: PositiveInt = Field(
+        1,
+        description="Evaluations whose mean score patience compares, so that a single lucky or unlucky one does not "
+        "decide.",
+    )
+    evaluations_per_epoch: PositiveInt = Field(1, description="Evaluations on dev in each epoch.")
+    checkpoint_seconds: PositiveFloat = Field(
+        30, description="Seconds between checkpoints. An interrupted run resumes from the newest intact one."
+    )
+    packing: Switch = Field(
+        "auto",
+        description="Whether layers compute real tokens only, with the rows of a batch end to end and no padding. "
+        "auto: on a GPU in bf16 or fp16, without dropout, for BERT, RoBERTa, ELECTRA and DistilBERT classes. true "
+        "gives the same result elsewhere, but slowly.",
+    )
+    compile: Switch = Field(
+        "auto",
+        description="Whether to use `torch.compile`. auto: on a GPU, for a run long enough to win back the time that "
+        "compiling takes, as measured once on a machine.",
+    )
+    adversarial: Adversarial | None = Field(
+        None, description="Add a pass with adversarial token embeddings to each step. null: none."
+    )
 
     @model_validator(mode="after")
-    def _compile_what_stays(self) -> Self:
+    def _compile_an_unchanged_forward_pass(self) -> Self:
         if self.compile is True and (self.packing is True or self.adversarial is not None):
-            other = "packing is true" if self.packing is True else "adversarial steps change the model's passes"
-            raise ValueError(f"compile is true, but {other}; set compile to auto or false")
+            reason = "packing is true" if self.packing is True else "adversarial steps change the model's forward pass"
+            raise ValueError(f"compile is true, but {reason}; set compile to auto or false")
         return self

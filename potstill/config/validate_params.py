@@ -4,25 +4,42 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from potstill.config.base import LABELLED, Interval, Positive, Share, Strict, check_interval
+from potstill.config.base import LABELLED, Interval, Share, Strict, check_interval
 
 
 class Validate(Strict):
-    """Limits of the Great Expectations suites. A split's row minimum is mandatory: an empty frame passes the rest."""
+    """Limits of the Great Expectations suites."""
 
-    min_rows: dict[Literal["train", "dev", "test", "transfer"], Annotated[int, Field(ge=0)]]
-    # Of several labels: rows that a label holds for, and their share. null: not asked.
-    min_per_class: Positive | None = 20
-    max_class_share: Annotated[float, Field(gt=0, le=1)] | None = 0.95
-    # Bounds of a regression's numbers; null: any finite number.
-    target: Interval | None = None
-    characters: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [1, 20_000]
-    # Share of rows with U+FFFD or mojibake marks.
-    max_damaged_share: Share = 0.001
-    # Population stability index against the last accepted profile (data/accepted.json); PSI > 0.25 is a shift.
-    max_psi: Annotated[float, Field(gt=0)] = 0.25
+    # A minimum is mandatory, because an empty frame passes all other checks.
+    min_rows: dict[Literal["train", "dev", "test", "transfer"], NonNegativeInt] = Field(
+        description="Fewest rows by split. train, dev and test need at least 1."
+    )
+    min_per_class: PositiveInt | None = Field(
+        20,
+        description="Fewest rows of each class in a split; with several labels, rows that have the label. null: any.",
+    )
+    max_class_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        0.95, description="Highest share of a split's rows that one class or label may have. null: any."
+    )
+    target: Interval | None = Field(
+        None, description="Bounds of a regression's numbers, [lowest, highest]. null: any finite number."
+    )
+    characters: list[PositiveInt] = Field(
+        [1, 20_000],
+        min_length=2,
+        max_length=2,
+        description="Bounds of a text's length in characters, [lowest, highest].",
+    )
+    max_damaged_share: Share = Field(
+        0.001, description="Highest share of rows with damaged characters: U+FFFD, or marks of a wrong encoding."
+    )
+    max_psi: PositiveFloat = Field(
+        0.25,
+        description="Highest population stability index against the profile accepted last (data/accepted.json). Values "
+        "above 0.25 are commonly called a shift.",
+    )
 
     @model_validator(mode="after")
     def _name_every_labelled_split(self) -> Self:
@@ -30,8 +47,7 @@ class Validate(Strict):
         missing = [split for split in LABELLED if split not in named]
         if missing:
             raise ValueError(f"min_rows needs at least 1 for {', '.join(missing)}")
-        if self.characters[0] > self.characters[1]:
-            raise ValueError(f"characters {self.characters}: the lower bound is above the upper")
+        check_interval([*self.characters], "characters")
         if self.target is not None:
             check_interval(self.target, "target")
         return self

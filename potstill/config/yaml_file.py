@@ -1,4 +1,4 @@
-"""YAML as params.yaml is written in it, and one section of it."""
+"""Reading and writing the YAML of params.yaml, and checking one section of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from potstill.errors import ParamsError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats: `1e-05`, as `dvc exp run -S` writes it, is a number, where PyYAML's 1.1 sees a text."""
+    """A loader with the floats of YAML 1.2: `1e-05`, as `dvc exp run -S` writes it, is a text to PyYAML's 1.1."""
 
 
 _Loader.add_implicit_resolver(
@@ -30,13 +30,13 @@ def load_yaml(text: str) -> Any:
 
 
 def as_yaml(value: Any) -> str:
-    """A value as one writes it in params.yaml, on one line."""
+    """A value as params.yaml has it, on one line."""
     text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
     return text.strip().removesuffix("...").strip()
 
 
 def read_params(path: Path) -> dict[str, Any]:
-    """The raw mapping of a params file."""
+    """Read the values of a params file, not checked yet."""
     try:
         value = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -51,7 +51,7 @@ def read_params(path: Path) -> dict[str, Any]:
 
 
 def parse_section(name: str, kind: type[Section], values: Mapping[str, Any]) -> Section:
-    """Check one section alone. See `params_file.load_params` for errors."""
+    """Check a single section. See `params_file.load_params` for errors."""
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:

@@ -32,6 +32,7 @@ def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
     commands = (
         "run",
         "status",
+        "params",
         "probe",
         "search",
         "serve",
@@ -90,6 +91,7 @@ def test_version(tmp_path: Path) -> None:
         (["approve", "1"], 3, "params.yaml does not exist"),
         (["rollback", "--reason", "x"], 3, "params.yaml does not exist"),
         (["accept"], 10, "data/validation"),
+        (["params", "distill.temprature"], 3, "unknown key 'distill.temprature'; did you mean 'temperature'?"),
         (["rnu"], 2, "No such command 'rnu'"),
         (["run", "--port", "1"], 2, "No such option"),
     ],

@@ -26,12 +26,14 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def test_a_student_of_its_own_needs_its_model_and_the_model_its_student() -> None:
     params = changed("distill.student", {"kind": "checkpoint"})
-    with pytest.raises(ParamsError, match=r"distill\.student: kind checkpoint needs its model; .* ingest\.student"):
+    with pytest.raises(
+        ParamsError, match=r"distill\.student\.kind is checkpoint, but no model is given; .* ingest\.student"
+    ):
         parse_params(params)
     params["ingest"]["student"] = {"kind": "file", "path": "a"}
     assert parse_params(params).distill.student.kind == "checkpoint"
     params["distill"]["student"] = {"kind": "distilbert"}
-    with pytest.raises(ParamsError, match=r"ingest\.student names a model, but distill\.student is of kind distilbert"):
+    with pytest.raises(ParamsError, match=r"ingest\.student names a model, but distill\.student\.kind is distilbert"):
         parse_params(params)
     params = changed("distill.student", {"kind": "layers", "hidden_size": 3})
     with pytest.raises(ParamsError, match=r"unknown key 'distill\.student\.hidden_size'"):
@@ -86,12 +88,16 @@ def test_the_default_file_fits() -> None:
             "unknown key 'distill.terms.0.head'; did you mean 'heads'",
         ),
         ("distill.terms", [{"kind": "hidden", "layers": [[1]]}], "distill.terms.0.layers.0 = [1]"),
-        ("signals.hidden", [2, 4, 2], "signals: hidden [2, 4, 2] names a layer twice"),
+        ("signals.hidden", [2, 4, 2], "signals: hidden is [2, 4, 2], which names a layer twice"),
         ("signals.attention", [0], "signals.attention.0 = 0: input should be greater than 0"),
         ("signals.vectors", 6, "signals.vectors = 6: input should be a valid list"),
         ("signals.shard_rows", 0, "signals.shard_rows = 0"),
         ("distill.terms", [{"kind": "kl", "weight": 0}], "distill.terms.0.weight = 0: input should be greater than 0"),
-        ("distill.terms", [{"kind": "kl", "fraction": 0.5}], "distill.terms.0: fraction is 0.5 of a constant schedule"),
+        (
+            "distill.terms",
+            [{"kind": "kl", "fraction": 0.5}],
+            "distill.terms.0: fraction is 0.5, but schedule is constant",
+        ),
         ("distill.terms", [{"kind": "hiden"}], "'hiden' found using 'kind' does not match any of the expected tags"),
         ("distill.accumulate", 0, "distill.accumulate = 0: input should be greater than 0"),
         (
@@ -99,16 +105,16 @@ def test_the_default_file_fits() -> None:
             {"kind": "scratch", "width": 64},
             "unknown key 'ingest.teacher.width'; known keys: kind",
         ),
-        ("pretrain.heads", 3, "pretrain: width is 256 and heads 3; take a number of heads that divides it"),
-        ("general.layers", [0, 1], "general.layers are [0, 1] and distill.layers [0, 2, 4]; give both the same"),
-        ("general.terms", [{"kind": "ce"}], "general: the term ce compares answers to a task"),
+        ("pretrain.heads", 3, "pretrain: heads is 3, which does not divide width (256); choose one that does"),
+        ("general.layers", [0, 1], "general.layers is [0, 1], but distill.layers is [0, 2, 4]; make them equal"),
+        ("general.terms", [{"kind": "ce"}], "general: the term ce compares logits of a task"),
         ("general.masked_lm", {"kl": 0.0, "ce": 0.0}, "general.masked_lm: kl and ce are both 0"),
-        ("prepare.augment.replacements", 1, "replacements is 1, but no model makes them; name a masked"),
+        ("prepare.augment.replacements", 1, "replacements is 1, but no model predicts them; name a masked"),
         ("project.processes", 0, "project.processes = 0: input should be greater than 0"),
         ("distill.adversarial", {"epsilon": 0}, "distill.adversarial.epsilon = 0: input should be greater than 0"),
         ("schedule.cron", "daily", "schedule.cron = 'daily'"),
-        ("watch.masks", {"id": "("}, "watch: masks.id is '(', no regular expression"),
-        ("watch.masks", {"id": r"\d*"}, "which finds the empty text everywhere; make it find more"),
+        ("watch.masks", {"id": "("}, "watch: masks.id is '(', which is not a regular expression"),
+        ("watch.masks", {"id": r"\d*"}, "which also matches the empty text; make it match a character"),
         ("watch.masks", {"Id": "a"}, "watch.masks.Id"),
         ("watch.min_texts", 50, "watch.min_texts = 50: input should be greater than or equal to 100"),
         # A section that may be null.
@@ -117,8 +123,8 @@ def test_the_default_file_fits() -> None:
         ("teacher.lora", {"ranc": 4}, "unknown key 'teacher.lora.ranc'; did you mean 'rank'"),
         ("teacher.lora", {"targets": ["quary"]}, "teacher.lora.targets.0 = 'quary': input should be 'query', 'key'"),
         ("teacher.members", {"large": {}}, "ingest.teachers (none) and teacher.members (large) have to name the same"),
-        ("distill.mutual", {"students": [[0, 2, 4]]}, "it takes two students or more to teach each other"),
-        ("distill.mutual", {"students": [[0], [1]]}, "without layers ([0, 2, 4]), which the control is made of"),
+        ("distill.mutual", {"students": [[0, 2, 4]]}, "it takes at least two to teach each other"),
+        ("distill.mutual", {"students": [[0], [1]]}, "without layers ([0, 2, 4]), from which the control is made"),
         ("distill.assistants", [[0, 2, 3]], "layers names layer 4 in [0, 2, 4], but the assistant before it has only"),
         ("distill.assistants", [[0, 2, 4], [0, 2, 3, 4]], "assistants names layer 3 in [0, 2, 3, 4]"),
         (
@@ -138,8 +144,8 @@ def test_a_misfit_is_named_with_its_value_and_what_is_allowed(path: str, value: 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("teacher.fine_tuned", True, "teacher.fine_tuned is true, but ingest.teacher is made from scratch"),
-        ("tokenize.max_length", 256, "the encoder made from scratch has 128 positions; set pretrain.max_length"),
+        ("teacher.fine_tuned", True, "teacher.fine_tuned is true, but ingest.teacher is trained from scratch"),
+        ("tokenize.max_length", 256, "the encoder trained from scratch has 128 positions; set pretrain.max_length"),
     ],
 )
 def test_what_an_encoder_from_scratch_cannot_be(path: str, value: Any, message: str) -> None:
@@ -157,14 +163,18 @@ def test_every_file_of_params_fits_in_place_of_the_defaults(path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        ("teacher", {"fine_tuned": True, "seeds": 3}, "teacher: seeds is 3 of a teacher that is taken as it is"),
-        ("distill", {"prune": {"rows": 50}}, "distill.prune: names neither ffn nor width"),
+        (
+            "teacher",
+            {"fine_tuned": True, "seeds": 3},
+            "teacher: seeds is 3, but fine_tuned is true and nothing is trained",
+        ),
+        ("distill", {"prune": {"rows": 50}}, "distill.prune: sets neither ffn nor width"),
         (
             "distill",
             {"student": {"kind": "static"}, "terms": [{"kind": "pkd"}]},
-            "distill: terms (pkd) is of a student's layers, but one of kind static has none",
+            "distill: terms (pkd) needs a student with layers, but student.kind is static",
         ),
-        ("distill", {"student": {"kind": "static"}, "prune": {"ffn": 4}}, "distill: prune is of a student's layers"),
+        ("distill", {"student": {"kind": "static"}, "prune": {"ffn": 4}}, "distill: prune needs a student with layers"),
         (
             "distill",
             {"assistants": [[0, 2, 4, 5]], "mutual": {"students": [[0, 2, 4], [1]]}},
@@ -173,27 +183,27 @@ def test_every_file_of_params_fits_in_place_of_the_defaults(path: Path) -> None:
         (
             "distill",
             {"assistants": [[0, 2, 4, 5]], "terms": [{"kind": "hidden", "layers": [[3, 4]]}]},
-            "distill: terms name layers, which are others from one assistant to the next",
+            "distill: terms name layers, but each assistant has different ones",
         ),
         (
             "distill",
             {"mutual": {"students": [[0, 2, 4], [1]], "teacher": False}, "terms": [{"kind": "mse"}]},
-            "distill: terms compare with the teacher",
+            "distill: terms compare with the teacher, but mutual.teacher is false",
         ),
         (
             "distill",
             {"mutual": {"students": [[0, 2, 4], [1]]}, "student": {"kind": "config"}},
-            "distill: mutual takes students of a teacher's layers, but student is of kind config",
+            "distill: mutual takes students made of a teacher's layers, but student.kind is config",
         ),
         (
             "distill",
             {"mutual": {"students": [[0, 2, 4], [1]]}, "adversarial": {}},
-            "distill: mutual runs several students on a batch, which adversarial cannot; set adversarial to null",
+            "distill: mutual trains several students on a batch, which adversarial does not support",
         ),
         (
             "distill",
             {"mutual": {"students": [[0, 2, 4], [1]]}, "packing": True},
-            "distill: mutual runs several students on a batch, which packing cannot; set packing to auto",
+            "distill: mutual trains several students on a batch, which packing does not support; set packing to auto",
         ),
     ],
 )
@@ -211,15 +221,15 @@ def test_a_combination_that_cannot_be_is_refused(section: str, values: dict[str,
     [
         (
             {"teacher": {"seeds": 2}, "distill": {"mixup": {}}},
-            "distill.mixup asks one live teacher about blends of rows, but there are several",
+            "distill.mixup runs one teacher on blends of rows, but there are several teachers",
         ),
         (
             {"distill": {"student": {"kind": "static"}}, "tokenize": {"vocabulary": {"rank": 8}}},
-            "tokenize.vocabulary.rank is of a table that layers read, but distill.student is of kind static",
+            "tokenize.vocabulary.rank is for students with layers, but distill.student.kind is static",
         ),
         (
             {"general": {"layers": [0, 2, 4]}, "distill": {"assistants": [[0, 2, 4, 5]]}},
-            "general.layers are set, but with distill.assistants or distill.mutual students start from the layers",
+            "general.layers is set, but with distill.assistants or distill.mutual students start from the layers",
         ),
     ],
 )
@@ -257,9 +267,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"packing": True}, "compile is true, but packing is true"),
-        ({"adversarial": {}}, "compile is true, but adversarial steps change the model's passes"),
-        ({"mixup": {}}, "compile is true, but mixup changes the model's passes"),
-        ({"terms": [{"kind": "hidden"}]}, "compile is true, but the loss term hidden looks into the model's passes"),
+        ({"adversarial": {}}, "compile is true, but adversarial steps change the model's forward pass"),
+        ({"mixup": {}}, "compile is true, but mixup changes the model's forward pass"),
+        (
+            {"terms": [{"kind": "hidden"}]},
+            "compile is true, but the term hidden reads layers in the model's forward pass",
+        ),
     ],
 )
 def test_what_changes_a_models_passes_is_not_compiled(changes: dict[str, Any], message: str) -> None:
@@ -274,7 +287,9 @@ def test_the_generator_has_a_place_of_its_own() -> None:
     value = changed("ingest.generator", model)
     assert parse_params(value).ingest.generator is not None
     value["ingest"]["data"]["generator"] = model
-    with pytest.raises(ParamsError, match="data has a source generator, which is where the generator goes"):
+    with pytest.raises(
+        ParamsError, match="data names a source generator, but data/raw/generator is the folder of ingest"
+    ):
         parse_params(value)
 
 

@@ -201,7 +201,7 @@ def test_methods_of_the_distill_section_are_keywords(
         (["first", "seed"], {"weights": [1.0, 0.0]}, "give each a number above 0"),
         ([], {}, "there is no teacher"),
         (["first"], {"assistants": [[0, 2, 9]]}, "distill.assistants names layer 9"),
-        (["first"], {"mutual": {"students": [[0, 2]]}}, "two students or more"),
+        (["first"], {"mutual": {"students": [[0, 2]]}}, "at least two"),
     ],
 )
 def test_teachers_and_methods_that_do_not_fit_are_refused(

@@ -32,7 +32,7 @@ def test_an_encoder_of_ones_own_texts_and_a_student_of_it(tmp_path: Path) -> Non
 def test_what_does_not_fit_is_one_sentence(tiny_base: Path) -> None:
     with pytest.raises(ParamsError, match=r"unknown key 'pretrain\.vocabulry'; did you mean 'vocabulary'"):
         pretrain(TEXTS, vocabulry=8)
-    with pytest.raises(ParamsError, match="width is 30 and heads 4; take a number of heads that divides it"):
+    with pytest.raises(ParamsError, match=r"heads is 4, which does not divide width \(30\); choose one that does"):
         pretrain(TEXTS, width=30)
     with pytest.raises(FormatError, match="texts is one string"):
         pretrain("a text")
@@ -44,5 +44,5 @@ def test_what_does_not_fit_is_one_sentence(tiny_base: Path) -> None:
         distill_general(tiny_base, TEXTS, [9], max_length=16)
     with pytest.raises(ModelError, match="answers nothing behind a mask"):
         distill_general(tiny_base, TEXTS, [0], masked_lm={})
-    with pytest.raises(ParamsError, match="general distillation has none; take terms on layers, or masked_lm"):
+    with pytest.raises(ParamsError, match="general distillation has no task; use terms between layers, or masked_lm"):
         distill_general(tiny_base, TEXTS, [0], terms=[{"kind": "mse"}])

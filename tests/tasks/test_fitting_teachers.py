@@ -129,9 +129,9 @@ def test_a_map_names_what_both_have(case: Case, label_map: dict[str, str], messa
 
 
 def test_a_map_is_one_to_one_and_of_a_fine_tuned_teacher(case: Case) -> None:
-    with pytest.raises(ParamsError, match=r"gives two labels of the teacher to 'ham'"):
+    with pytest.raises(ParamsError, match=r"maps two of the teacher's labels to 'ham'"):
         case.run(label_map={"ham": "ham", "spam": "ham"})
-    with pytest.raises(ParamsError, match="label_map is of a teacher that is fine-tuned already"):
+    with pytest.raises(ParamsError, match="label_map is for a teacher that is fine-tuned already"):
         case.run(label_map={"ham": "ham"}, fine_tuned=False)
 
 

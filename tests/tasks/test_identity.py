@@ -73,6 +73,17 @@ def test_comments_docstrings_and_layout_are_no_code(copy: Path) -> None:
     assert digests(copy) == before
 
 
+def test_descriptions_of_params_are_no_code(copy: Path) -> None:
+    before = digests(copy)
+    edited = 0
+    for path in (copy / "potstill/config").glob("*.py"):
+        text, count = re.subn(r'description=(["\'])', r"description=\1Edited. ", path.read_text(encoding="utf-8"))
+        path.write_text(text, encoding="utf-8")
+        edited += count
+    assert edited > 200
+    assert digests(copy) == before
+
+
 def test_a_loss_is_no_code_of_the_stages_before_it(copy: Path, importers: dict[str, set[str]]) -> None:
     before = digests(copy)
     path = copy / "potstill/distillation/losses/logits.py"
@@ -86,7 +97,9 @@ def test_params_count_as_resolved_values(copy: Path) -> None:
     before = digests(copy)
     path = copy / "potstill/config/evaluation_params.py"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("int8_max_accuracy_drop: Share = 0.005", "int8_max_accuracy_drop: Share = 0.5"))
+    edited = re.sub(r"(int8_max_accuracy_drop: Share = Field\(\s*)0\.005", r"\g<1>0.5", text)
+    assert edited != text
+    path.write_text(edited, encoding="utf-8")
     assert digests(copy) == before  # the schema of params is not what a stage reads
     other = PARAMS.model_copy(update={"export": PARAMS.export.model_copy(update={"int8_max_accuracy_drop": 0.5})})
     after = identities(other, GRAPH, Code(copy))

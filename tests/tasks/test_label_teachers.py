@@ -134,5 +134,5 @@ def test_labels_of_a_teacher_are_of_a_task_of_several(tmp_path: Path, tiny_base:
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     params["prepare"] |= {"task": "single_label", "label": {"kind": "column", "column": "good"}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    with pytest.raises(ParamsError, match=r"teacher\.members\.other\.labels says which of several labels a teacher"):
+    with pytest.raises(ParamsError, match=r"teacher\.members\.other\.labels is for multi_label tasks, but prepare"):
         load_params(folder / "params.yaml")

@@ -183,7 +183,7 @@ def test_a_static_student_has_no_places() -> None:
     whole["gate"] |= {"min_accuracy": None}
     parse_params(whole)
     whole["distill"] |= {"student": {"kind": "static"}}
-    said = r"distill\.student of kind static is for tasks of whole texts, prepare.task is token_classification"
+    said = r"distill\.student\.kind static is for tasks about whole texts, but prepare\.task is token_classification"
     with pytest.raises(ParamsError, match=said):
         parse_params(whole)
 
@@ -215,7 +215,7 @@ def test_questions_may_be_read_in_other_tokens_than_the_teachers(section: str, v
     [
         ({"task": "token_classification"}, "use tags or spans or words"),
         ({"task": "single_label", "label": {"kind": "tags", "column": "tags"}}, "label.kind is tags"),
-        (TAGS | {"text": ["a", "b"]}, "entities are of single texts"),
+        (TAGS | {"text": ["a", "b"]}, "token_classification reads single texts"),
         (ANSWERS | {"text": "a"}, r"name two columns under text: \[question, context\]"),
         (ANSWERS | {"labels": ["a", "b"]}, "labels is given, but"),
         (TAGS | {"label": {"kind": "words", "types": {"nr": "PER"}, "joined": ["ns"]}}, "joined names 'ns'"),

@@ -204,7 +204,7 @@ def test_augmented_rows_have_no_label_and_nothing_held_out_in_them(tmp_path: Pat
 
 
 def test_pairs_are_not_augmented(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="augment cuts single texts"):
+    with pytest.raises(ValueError, match="augment changes single texts"):
         prepared(tmp_path, {"a.csv": ROWS}, text=["text", "text"], augment={})
 
 

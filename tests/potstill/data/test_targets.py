@@ -129,21 +129,21 @@ def test_labels_that_do_not_fit(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"prepare.task": "regression"}, "label.kind is sign, which a regression task does not have; use number"),
+        ({"prepare.task": "regression"}, "label.kind is sign, which does not fit a regression task; use number"),
         ({"prepare.task": "multi_label"}, "use column or columns or ranges"),
         ({"prepare.label": {"kind": "column", "column": "y", "separator": ","}}, "set task to multi_label"),
-        ({"prepare.label": {"kind": "order", "column": "y"}}, "augment cuts single texts; set it to null for pairs"),
+        ({"prepare.label": {"kind": "order", "column": "y"}}, "augment changes single texts; set it to null for pairs"),
         (
             {"prepare.label": {"kind": "order", "column": "y", "first": "a", "second": "a"}, "prepare.augment": None},
             "first and second are the same label",
         ),
         ({"validate.target": [0, 1]}, "validate.target bounds the numbers of a regression"),
-        ({"gate.max_mse": 1.0}, "gate.max_mse is for regression, prepare.task is single_label; set it to null"),
+        ({"gate.max_mse": 1.0}, "gate.max_mse is for regression, but prepare.task is single_label; set it to null"),
         ({"gate.min_micro_f1": 0.5}, "gate.min_micro_f1 is for multi_label"),
         ({"prepare.labels": ["a", "b"]} | {"prepare.task": "regression", "prepare.label": NUMBER["label"]},
-         "label.kind number names its labels itself; leave it out"),
+         "label.kind number defines the labels itself; remove labels"),
         ({"prepare.labels": None, "prepare.task": "regression", "prepare.label": NUMBER["label"]},
-         "gate.min_accuracy is for single_label, prepare.task is regression"),
+         "gate.min_accuracy is for single_label, but prepare.task is regression"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_the_task_is_refused_in_params(changes: dict[str, Any], words: str) -> None:
@@ -166,7 +166,7 @@ def test_classes_of_a_regression_are_refused_in_validate() -> None:
 
     params = read_params(REPOSITORY / "params.yaml") | read_params(REPOSITORY / "params" / "rating.yaml")
     params["validate"]["min_per_class"] = 5
-    with pytest.raises(ParamsError, match=r"validate\.min_per_class is of classes, a regression has none"):
+    with pytest.raises(ParamsError, match=r"validate\.min_per_class is for classes, but a regression task has none"):
         parse_params(params)
 
 
