@@ -165,7 +165,7 @@ class Endpoints:
     async def tag(self, request: Request) -> Response:
         """`POST /v1/tag`."""
         body = await self._read(request, TagTexts)
-        found = await self._run(request, body.texts, lambda student: student.tagging(body.texts))
+        found = await self._run(request, body.texts, lambda student: student.tag_work(body.texts))
         answers = [
             Tagged.model_construct(
                 entities=[Entity.model_construct(**asdict(entity)) for entity in tagging.entities],
@@ -179,7 +179,7 @@ class Endpoints:
         """`POST /v1/answer`."""
         body = await self._read(request, AnswerQuestions)
         asked = [(item.question, item.context) for item in body.questions]
-        found = await self._run(request, asked, lambda student: student.answering(asked))
+        found = await self._run(request, asked, lambda student: student.answer_work(asked))
         answers = [Reply.model_construct(**asdict(reply)) for reply in found]
         return _json(AnswerResponse.model_construct(predictions=answers, model=self._version))
 
@@ -243,7 +243,7 @@ class Endpoints:
         self._check([body.text])
         spans = spans_of(body.text, self._limits.max_texts - 1) if self._limits.max_texts > 2 else []
         texts = [body.text, *(without(body.text, span) for span in spans)]
-        whole, *others = await self._run(request, texts, lambda student: student.predicting(texts), watched=False)
+        whole, *others = await self._run(request, texts, lambda student: student.predict_work(texts), watched=False)
         index = max(range(len(self._names)), key=whole.logits.__getitem__)
         if body.label is not None:
             index = self._names.index(body.label)
@@ -298,7 +298,7 @@ class Endpoints:
             raise _misfit(error) from error
 
     async def _predict(self, request: Request, texts: Sequence[Text]) -> list[Prediction]:
-        return await self._run(request, texts, lambda student: student.predicting(texts))
+        return await self._run(request, texts, lambda student: student.predict_work(texts))
 
     async def _run(
         self, request: Request, texts: Sequence[Text], prepare: Callable[[Student], Work[A]], *, watched: bool = True

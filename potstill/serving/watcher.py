@@ -27,7 +27,16 @@ from potstill.config.serving_params import Watch
 from potstill.errors import ToolError
 from potstill.inference.profile import FILE, Answer, Counts, Profile, Seen, confidences
 from potstill.inference.runtime import ModelCard, Prediction, Tagging, Text, Tokens
-from potstill.inference.window_store import ANSWERS, COUNTS, PROFILE, TEXTS, Store, below, open_store, text_sum
+from potstill.inference.window_store import (
+    ANSWERS,
+    COUNTS,
+    PROFILE,
+    TEXTS,
+    Store,
+    candidate_location,
+    open_store,
+    text_sha256,
+)
 from potstill.serving.exported import Exported
 from potstill.serving.launch import WATCH_FOLDER
 from potstill.serving.redaction import Redactor
@@ -199,7 +208,7 @@ class Watcher:
         """A line of the answers: no text, nor a part of it."""
         about: dict[str, Any] = {"request_id": row.request, "position": row.position, "time": now}
         if self._settings.hash_texts:
-            about["text_sha256"] = text_sum(row.seen.text)
+            about["text_sha256"] = text_sha256(row.seen.text)
         about["label"] = said(row.seen.answer)
         return about | ({} if confidence != confidence else {"confidence": confidence})  # a NaN is none
 
@@ -253,7 +262,7 @@ def watcher_of(release: Release, registry: CollectorRegistry) -> Watcher | None:
         log.warning("watch: off, since there is no %s", FILE)
         return None
     place = watch_place(watch)
-    store = None if place is None else open_store(below(place, release.candidate))
+    store = None if place is None else open_store(candidate_location(place, release.candidate))
     watcher = Watcher(profile, release.card, watch, registry, bento=release.tag, store=store)
     watcher.start()
     return watcher

@@ -18,7 +18,7 @@ from potstill.config.serving_params import Watch
 from potstill.errors import DriftError, ParamsError, RegistryError
 from potstill.inference.profile import FILE, answer_all, read_profile
 from potstill.inference.runtime import Student, Text
-from potstill.inference.window_store import below, open_store
+from potstill.inference.window_store import candidate_location, open_store
 from potstill.registry import tracking
 from potstill.registry.promotion import SERVING, Registry, candidate_sum
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER
@@ -65,13 +65,13 @@ def serve(folder: Path, place: str, candidate: str, texts: list[Text], name: str
     """What a service writes that is asked about texts, ten a request."""
     student = Student(folder / "data/serving", 1)
     profile = read_profile(folder / FILE, candidate)
-    store = open_store(below(place, candidate))
+    store = open_store(candidate_location(place, candidate))
     watcher = Watcher(profile, student.card, Watch(), CollectorRegistry(), bento="n:1", store=store)
     watcher.start()
     answers = answer_all(student, texts)
     for start in range(0, len(texts), 10):
         part = slice(start, start + 10)
-        rows = student.predicting(texts[part]).rows
+        rows = student.predict_work(texts[part]).rows
         watcher.saw(Item(f"{name}-{start // 10}", texts[part], rows, answers[part], 0.0))
     watcher.close()
     return answers

@@ -56,7 +56,7 @@ def write_serving(base: Path, folder: Path, *, variant: str = "int8", pair: bool
     return folder
 
 
-def write_places(base: Path, folder: Path, task: str, variant: str = "fp32") -> Path:
+def write_span_model(base: Path, folder: Path, task: str, variant: str = "fp32") -> Path:
     """A serving folder of a random model whose answers are places in a text; `torch` beside it has the model."""
     import torch
 

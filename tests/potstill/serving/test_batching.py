@@ -41,7 +41,7 @@ class Ear:
 
 
 async def ask(batcher: Batcher, texts: Sequence[str]) -> Answered[Prediction]:
-    return await batcher.answer(len(texts), sum(map(len, texts)), lambda student: student.predicting(texts))
+    return await batcher.answer(len(texts), sum(map(len, texts)), lambda student: student.predict_work(texts))
 
 
 class Slow:

@@ -27,7 +27,7 @@ from potstill.serving.front import front
 from potstill.serving.keys import VARIABLE, Keys, entry, new_key
 from potstill.serving.release import Release, Settings
 from potstill.serving.telemetry import Metrics
-from tests.potstill.serving.folders import write_places, write_serving
+from tests.potstill.serving.folders import write_serving, write_span_model
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
@@ -140,7 +140,7 @@ def test_a_pair_has_two_fields_and_both_are_explained(tiny_base: Path, tmp_path:
 @needs_browser
 @pytest.mark.parametrize("task", ["token_classification", "question_answering"])
 def test_places_are_marked_in_the_text(tiny_base: Path, tmp_path: Path, task: str) -> None:
-    folder, text = write_places(tiny_base, tmp_path / "serving", task), "the doctor and the village story"
+    folder, text = write_span_model(tiny_base, tmp_path / "serving", task), "the doctor and the village story"
     student = Student(folder, 1)
     with service(folder) as address:
         if task == "token_classification":

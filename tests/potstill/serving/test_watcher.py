@@ -65,7 +65,7 @@ def make(workspace: Path, store: Store | None, **watch: Any) -> tuple[Watcher, C
 
 def ask(watcher: Watcher, student: Student, request: str, texts: list[str]) -> list[Prediction]:
     asked: list[Text] = list(texts)
-    work = student.predicting(asked)
+    work = student.predict_work(asked)
     answers = student.predict(asked)
     watcher.saw(Item(request, asked, work.rows, answers, 0.0))
     return answers
@@ -99,7 +99,7 @@ def test_a_window_has_its_texts_counted_and_says_how_far_they_are(
     assert {(window["candidate"], window["bento"]) for window in windows} == {(about.candidate, "n:1")}
     joined, wanted = Counts(about.profile), Counts(about.profile)
     for window in windows:
-        joined.join(window)
+        joined.merge(window)
         assert window["start"] <= window["end"]
         assert set(window["psi"]) == set(about.profile.features)
         assert set(window["psi"]) - set(window["ks"]) == {"label"}
@@ -119,7 +119,7 @@ def test_a_window_has_its_texts_counted_and_says_how_far_they_are(
 
 def _answered(student: Student, texts: list[str]) -> tuple[Any, Any]:
     asked: list[Text] = list(texts)
-    return student.predicting(asked).rows, student.predict(asked)
+    return student.predict_work(asked).rows, student.predict(asked)
 
 
 def test_answers_are_kept_without_their_texts(workspace: Path, student: Student, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_captured_texts_are_masked_before_they_are_written(workspace: Path, stud
 def test_a_share_of_the_texts_is_captured(workspace: Path, student: Student, tmp_path: Path) -> None:
     watcher, _ = make(workspace, FolderStore(tmp_path / "w"), capture=0.5, window_texts=10_000)
     watcher._random.seed(4)
-    row, answers = student.predicting(["a"]).rows[0], student.predict(["a"])
+    row, answers = student.predict_work(["a"]).rows[0], student.predict(["a"])
     watcher.saw(Item("r", ["a"] * 2000, [row] * 2000, answers * 2000, 0.0))
     watcher.close()
     assert len(lines(tmp_path / "w", TEXTS)) == pytest.approx(1000, abs=120)
