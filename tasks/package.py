@@ -20,8 +20,8 @@ from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, PackageError, PotstillError
 from potstill.progress import say
-from potstill.registry.stored import scratch_folder
 from potstill.registry.tracking import git_tags
+from potstill.registry.version_artifacts import scratch_folder
 from potstill.serving.core import closure
 from potstill.serving.launch import bento_path, own_variables
 from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, seal, verify_seal

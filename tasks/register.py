@@ -15,9 +15,10 @@ import yaml
 from potstill.artifacts import MANIFEST, canonical_json, read_json, sha256_file, sha256_value, verify
 from potstill.config.params import Params
 from potstill.registry import promotion, tracking
-from potstill.registry.promotion import Registry, Version, candidate_sum
+from potstill.registry.promotion import Registry
 from potstill.registry.steps import refuse_vetoed
-from potstill.registry.stored import pack_bento, scratch_folder
+from potstill.registry.version_artifacts import pack_bento, scratch_folder
+from potstill.registry.versions import Version, candidate_sum
 from potstill.serving.core import write_core
 from tasks.gate import PAGE, REPORT
 from tasks.package import BENTOFILE, included

@@ -118,7 +118,8 @@ def shadow_service(workspace: Path, params: Params) -> None:
 def challenger_version(workspace: Path, params: Params) -> str | None:
     """The version that is to ride along; None where `watch.shadow` is 0 or nothing challenges the champion."""
     from potstill.registry import tracking
-    from potstill.registry.promotion import CHALLENGER, Registry
+    from potstill.registry.promotion import Registry
+    from potstill.registry.versions import CHALLENGER
 
     if not params.watch.shadow or not tracking.has_store(workspace):
         return None

@@ -27,7 +27,9 @@ from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import PackageError
 from potstill.registry import tracking
-from potstill.registry.promotion import SERVING, Registry, Version
+from potstill.registry.promotion import Registry
+from potstill.registry.version_artifacts import SERVING
+from potstill.registry.versions import Version
 from potstill.serving.keys import entry
 from potstill.serving.launch import bento_path
 from potstill.serving.release import verify_seal

@@ -20,7 +20,9 @@ from potstill.inference.profile import FILE, answer_all, read_profile
 from potstill.inference.runtime import Student, Text
 from potstill.inference.window_store import candidate_location, open_store
 from potstill.registry import tracking
-from potstill.registry.promotion import SERVING, Registry, candidate_sum
+from potstill.registry.promotion import Registry
+from potstill.registry.version_artifacts import SERVING
+from potstill.registry.versions import candidate_sum
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER
 from potstill.serving.watcher import Item, Watcher
 from tests.conftest import generate_rows

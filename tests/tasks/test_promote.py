@@ -7,7 +7,8 @@ import pytest
 from potstill.config.params import Params
 from potstill.errors import ApprovalPendingError, RegistryError
 from potstill.registry import promotion, tracking
-from potstill.registry.promotion import CHALLENGER, Registry
+from potstill.registry.promotion import Registry
+from potstill.registry.versions import CHALLENGER
 from tasks.promote import approve, promote
 from tests.registries import register_candidate
 

@@ -8,7 +8,8 @@ import pytest
 from potstill.config.params import Params
 from potstill.errors import ChecksumError
 from potstill.registry import promotion, tracking
-from potstill.registry.promotion import CHALLENGER, Registry
+from potstill.registry.promotion import Registry
+from potstill.registry.versions import CHALLENGER
 from tasks.identity import ROOT
 from tasks.promote import promote
 from tasks.register import data_hashes, settled, settled_sum
