@@ -30,7 +30,7 @@ from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
 from potstill.registry.versions import Version
-from potstill.serving.keys import entry
+from potstill.serving.keys import key_entry
 from potstill.serving.launch import bento_path
 from potstill.serving.release import verify_seal
 from tasks.package import package
@@ -227,7 +227,7 @@ def test_sigterm_under_load_answers_what_was_accepted(following: Following) -> N
 def test_a_service_with_keys_is_tried_with_one_of_its_own(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry(place.folder, PROJECT)
     registry.promote(add_version(registry, "one", bento=place.tags[0]).version, expected=None)
-    monkeypatch.setenv("POTSTILL_API_KEYS", entry("me", "mine"))
+    monkeypatch.setenv("POTSTILL_API_KEYS", key_entry("me", "mine"))
     server = Following(place)
     try:
         server.wait("answers at")

@@ -24,7 +24,7 @@ from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
 from potstill.registry.versions import candidate_sum
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER
-from potstill.serving.watcher import Item, Watcher
+from potstill.serving.watcher import AnsweredRequest, Watcher
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import flip_byte, write_profile, write_workspace
 from tests.registries import PROJECT, add_version, new_store, register_bento, write_bento
@@ -74,7 +74,7 @@ def serve(folder: Path, place: str, candidate: str, texts: list[Text], name: str
     for start in range(0, len(texts), 10):
         part = slice(start, start + 10)
         rows = student.predict_work(texts[part]).rows
-        watcher.saw(Item(f"{name}-{start // 10}", texts[part], rows, answers[part], 0.0))
+        watcher.observe(AnsweredRequest(f"{name}-{start // 10}", texts[part], rows, answers[part], 0.0))
     watcher.close()
     return answers
 

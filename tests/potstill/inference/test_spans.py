@@ -15,8 +15,8 @@ from potstill.data.tokens.offsets import own_token
 from potstill.inference.runtime import Student, read_card
 from potstill.labels.tags import units_of
 from potstill.serving.app import create_app, start
-from potstill.serving.front import front
 from potstill.serving.keys import Keys
+from potstill.serving.middleware import add_middleware
 from potstill.serving.openapi import bento_routes
 from potstill.serving.release import Release, Settings
 from potstill.serving.telemetry import Metrics
@@ -41,7 +41,7 @@ def client(folder: Path, **limits: Any) -> TestClient:
     metrics = Metrics()
     app = create_app(release, metrics)
     start(app, release, Student(folder, 1))
-    return TestClient(front(app, release, Keys({}), metrics), raise_server_exceptions=False)
+    return TestClient(add_middleware(app, release, Keys({}), metrics), raise_server_exceptions=False)
 
 
 def test_entities_are_decoded_from_the_logits_of_each_units_own_token(tagger: Path) -> None:

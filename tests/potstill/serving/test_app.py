@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 from potstill.config.serving_params import Serve
 from potstill.inference.runtime import Floats, Student, read_card
 from potstill.serving.app import create_app, start
-from potstill.serving.front import App, front
 from potstill.serving.keys import Keys
+from potstill.serving.middleware import App, add_middleware
 from potstill.serving.release import Release, Settings
 from potstill.serving.telemetry import Metrics
 from tests.potstill.serving.folders import write_serving
@@ -41,7 +41,7 @@ class Service:
         self.student.run = gated  # type: ignore[method-assign]
         app = create_app(self.release, self.metrics)
         start(app, self.release, self.student)
-        self.app: App = front(app, self.release, Keys({}), self.metrics)
+        self.app: App = add_middleware(app, self.release, Keys({}), self.metrics)
 
     def count(self, line: str) -> bool:
         return line in self.metrics.exposition().decode().splitlines()
@@ -130,7 +130,7 @@ def test_a_body_that_does_not_arrive_is_given_up(folder: Path, monkeypatch: pyte
 def test_until_the_model_is_there_callers_wait_as_they_do_in_the_line(folder: Path) -> None:
     release = Service(folder, max_queue_seconds=0.2).release
     app = create_app(release, Metrics())
-    ask = TestClient(front(app, release, Keys({}), app.state.metrics))
+    ask = TestClient(add_middleware(app, release, Keys({}), app.state.metrics))
     refused = ask.post("/v1/classify", json={"texts": ["a"]})
     assert (refused.status_code, refused.json()["error_type"]) == (503, "Unavailable")
     threading.Timer(0.05, lambda: start(app, release, Student(folder, 1))).start()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from potstill.inference.runtime import BATCH_TOKENS, Floats, Prediction, Student
-from potstill.serving.batching import AT_ONCE_CHARACTERS, Answered, Batcher, OverloadError
+from potstill.serving.batching import INLINE_CHARACTERS, Batcher, OverloadError, TimedAnswers
 from tests.potstill.serving.folders import write_serving
 
 TEXTS = [f"text {'word ' * (number % 7)}{number}" for number in range(40)]
@@ -40,7 +40,7 @@ class Ear:
         assert seconds >= 0
 
 
-async def ask(batcher: Batcher, texts: Sequence[str]) -> Answered[Prediction]:
+async def ask(batcher: Batcher, texts: Sequence[str]) -> TimedAnswers[Prediction]:
     return await batcher.answer(len(texts), sum(map(len, texts)), lambda student: student.predict_work(texts))
 
 
@@ -205,7 +205,7 @@ def test_an_error_of_the_model_reaches_its_callers_and_the_threads_live_on(
 def test_long_texts_are_tokenized_beside_the_loop_and_count_in_the_line(
     student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, ear, long = threading.Event(), Ear(), ["word " * AT_ONCE_CHARACTERS]
+    gate, ear, long = threading.Event(), Ear(), ["word " * INLINE_CHARACTERS]
     predicting, tokenized = student.predicting, list[str]()
 
     def gated(texts: Sequence[Any]) -> Any:

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from potstill.serving import connections
-from potstill.serving.connections import HEAD_BYTES, Bounded
+from potstill.serving.connections import HEAD_BYTES, BoundedConnection
 
 SECONDS = 0.5
 
@@ -32,7 +32,7 @@ APP = Starlette(
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    server = uvicorn.Server(uvicorn.Config(APP, http=Bounded, log_config=None, timeout_keep_alive=60))
+    server = uvicorn.Server(uvicorn.Config(APP, http=BoundedConnection, log_config=None, timeout_keep_alive=60))
     listener = socket.create_server(("127.0.0.1", 0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connections, "SECONDS", SECONDS)

@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 from potstill.config.serving_params import Serve
 from potstill.inference.runtime import ModelCard, Student, read_card
 from potstill.serving.app import create_app, start
-from potstill.serving.front import front
 from potstill.serving.keys import Keys
+from potstill.serving.middleware import add_middleware
 from potstill.serving.openapi import describe
 from potstill.serving.release import Release, Settings
 from potstill.serving.telemetry import Metrics
@@ -73,7 +73,7 @@ def ask_of(folder: Path) -> TestClient:
     )
     app = create_app(release, metrics)
     start(app, release, Student(folder, 1))
-    return TestClient(front(app, release, Keys({}), metrics), raise_server_exceptions=False)
+    return TestClient(add_middleware(app, release, Keys({}), metrics), raise_server_exceptions=False)
 
 
 @pytest.mark.parametrize("pair", [False, True])

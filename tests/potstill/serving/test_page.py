@@ -23,8 +23,8 @@ from potstill.config.serving_params import Serve
 from potstill.inference.occlusion import spans_of
 from potstill.inference.runtime import Student, read_card
 from potstill.serving.app import PAGE, create_app, start
-from potstill.serving.front import front
-from potstill.serving.keys import VARIABLE, Keys, entry, new_key
+from potstill.serving.keys import VARIABLE, Keys, key_entry, new_key
+from potstill.serving.middleware import add_middleware
 from potstill.serving.release import Release, Settings
 from potstill.serving.telemetry import Metrics
 from tests.potstill.serving.folders import write_serving, write_span_model
@@ -40,7 +40,7 @@ def service(folder: Path, keys: Keys = Keys({}), **serve: Any) -> Iterator[str]:
     app = create_app(release, metrics)
     start(app, release, Student(folder, 1))
     config = uvicorn.Config(
-        front(app, release, keys, metrics), log_level="critical", lifespan="off", loop="asyncio", ws="none"
+        add_middleware(app, release, keys, metrics), log_level="critical", lifespan="off", loop="asyncio", ws="none"
     )
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
@@ -159,7 +159,7 @@ def test_places_are_marked_in_the_text(tiny_base: Path, tmp_path: Path, task: st
 @needs_browser
 def test_with_keys_it_asks_for_one(tiny_base: Path, tmp_path: Path) -> None:
     folder = write_serving(tiny_base, tmp_path / "serving")
-    keys = Keys.read({VARIABLE: entry("mine", new_key())})
+    keys = Keys.read({VARIABLE: key_entry("mine", new_key())})
     with service(folder, keys) as address:
         page = seen(address, tmp_path / "profile", text="a film")
     assert "hidden" not in page.attributes["key-row"]

@@ -31,9 +31,9 @@ from potstill.errors import SmokeError
 from potstill.inference.profile import FILE
 from potstill.inference.runtime import Student, Text
 from potstill.inference.window_store import ANSWERS, COUNTS
-from potstill.serving.keys import FILE_VARIABLE, add_to_file, entry, new_key
+from potstill.serving.keys import FILE_VARIABLE, add_to_file, key_entry, new_key
 from potstill.serving.launch import WATCH_FOLDER, serve_command
-from potstill.serving.release import seal
+from potstill.serving.release import write_seal
 from tasks.package import Packaged, package
 from tasks.smoke import served
 from tests.conftest import generate_rows
@@ -232,7 +232,7 @@ def test_keys_hold_at_every_door_of_the_real_service(packaged: Packaged, tmp_pat
     import httpx
 
     key, file = new_key(), tmp_path / "keys"
-    add_to_file(file, entry("mine", key))
+    add_to_file(file, key_entry("mine", key))
     mine = {"authorization": f"Bearer {key}"}
     with served(packaged.tag, tmp_path / "serve.txt", 60, {FILE_VARIABLE: str(file)}) as address:
         for path in ("/livez", "/readyz"):
@@ -494,7 +494,7 @@ def another(packaged: Packaged, home: Path, edit: Callable[[Path], None]) -> Pat
     edit(serving)
     write_manifest(serving)
     write_profile(serving, list(TEXTS[:2]), bento / "src" / FILE)
-    seal(bento)
+    write_seal(bento)
     return bento
 
 

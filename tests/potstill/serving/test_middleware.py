@@ -16,15 +16,15 @@ from starlette.testclient import TestClient
 
 from potstill.config.serving_params import Serve
 from potstill.inference.runtime import ModelCard
-from potstill.serving.front import Shortcut, front, wants_page
-from potstill.serving.keys import VARIABLE, Keys, entry, new_key
+from potstill.serving.keys import VARIABLE, Keys, key_entry, new_key
+from potstill.serving.middleware import BentoBypass, add_middleware, wants_page
 from potstill.serving.release import Release, Settings
 from potstill.serving.telemetry import Metrics, record_of
 from tests.potstill.serving.folders import card
 
 HEADERS = {"x-request-id", "server-timing", "x-model-version", "x-bento-tag", "x-lineage-sum"}
 KEY = new_key()
-KEYS = Keys.read({VARIABLE: entry("mine", KEY)})
+KEYS = Keys.read({VARIABLE: key_entry("mine", KEY)})
 MINE = {"authorization": f"Bearer {KEY}"}
 
 
@@ -55,7 +55,9 @@ INNER = Starlette(
 
 
 def client(keys: Keys = KEYS, metrics: Metrics | None = None, **serve: Any) -> TestClient:
-    return TestClient(front(INNER, release(**serve), keys, metrics or Metrics()), raise_server_exceptions=False)
+    return TestClient(
+        add_middleware(INNER, release(**serve), keys, metrics or Metrics()), raise_server_exceptions=False
+    )
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/info", "/nowhere", "/predict", "/fails"])
@@ -105,7 +107,7 @@ def test_who_has_no_key_is_refused_before_the_body_is_read() -> None:
         sent.append(message)
 
     metrics = Metrics()
-    app = front(INNER, release(), KEYS, metrics)
+    app = add_middleware(INNER, release(), KEYS, metrics)
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [(b"authorization", b"Bearer no")]}
     asyncio.run(app(scope, receive, send))
     assert sent[0]["status"] == 401
@@ -188,7 +190,7 @@ def test_bentos_own_paths_go_to_bento() -> None:
     def named(name: str) -> Starlette:
         return Starlette(routes=[Route("/{path:path}", lambda _: PlainTextResponse(name))])
 
-    ask = TestClient(Shortcut(named("ours"), named("bento")))
+    ask = TestClient(BentoBypass(named("ours"), named("bento")))
     bento = ("/livez", "/readyz", "/healthz", "/schema.json")
     assert {ask.get(path).text for path in bento} == {"bento"}
     assert {ask.get(path).text for path in ("/", "/predict", "/metrics", "/docs.json")} == {"ours"}
