@@ -120,10 +120,10 @@ def guard(rounds: int, seconds: float) -> list[str]:
         limit = 1 + (cost - 1) / 2
         with _served(params, 1.0, limit, challenger, folder) as guarded:
             begin = time.monotonic()
-            while ride(guarded).is_running and time.monotonic() - begin < GUARD_SECONDS:
+            while ride(guarded).riding and time.monotonic() - begin < GUARD_SECONDS:
                 under_load(source, guarded, asked, (1, 1), 1.0)
             end, lasted = ride(guarded), time.monotonic() - begin
-            if end.is_running:
+            if end.riding:
                 return [f"Not dropped in {lasted:.0f} s: the guard sees {end.slowdown:.2f}× (limit {limit:.2f}×)."]
             _rest(guarded)
             for _ in range(rounds):

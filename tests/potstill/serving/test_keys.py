@@ -8,7 +8,7 @@ from potstill.errors import ParamsError
 from potstill.serving.keys import FILE_VARIABLE, VARIABLE, Keys, add_to_file, key_entry, new_key
 
 
-def test_a_key_is_known_by_its_name_and_stored_as_its_sum() -> None:
+def test_a_key_is_identified_by_name_and_stored_as_sha256() -> None:
     mine, yours = new_key(), new_key()
     keys = Keys.read({VARIABLE: f"{key_entry('mine', mine)}, {key_entry('yours', yours)}"})
     assert keys.owner(f"Bearer {mine}") == "mine"
@@ -18,7 +18,7 @@ def test_a_key_is_known_by_its_name_and_stored_as_its_sum() -> None:
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", "Basic {key}", "{key}", "Bearer {key}x"])
-def test_anything_else_is_nobody(header: str | None) -> None:
+def test_other_headers_have_no_owner(header: str | None) -> None:
     key = new_key()
     keys = Keys.read({VARIABLE: key_entry("mine", key)})
     assert keys.owner(header.format(key=key) if header else header) is None
@@ -30,7 +30,7 @@ def test_keys_of_a_file_with_comments(tmp_path: Path) -> None:
     assert Keys.read({FILE_VARIABLE: str(path)}).owner(f"Bearer {key}") == "mine"
 
 
-def test_without_keys_everybody_may_ask() -> None:
+def test_without_keys_there_is_no_access_control() -> None:
     assert not Keys.read({})
 
 
@@ -42,7 +42,7 @@ def test_without_keys_everybody_may_ask() -> None:
         (",".join([key_entry("mine", "a"), key_entry("mine", "b")]), "there twice"),
     ],
 )
-def test_what_is_no_entry_is_refused(text: str, message: str) -> None:
+def test_an_invalid_entry_is_refused(text: str, message: str) -> None:
     with pytest.raises(ParamsError, match=message):
         Keys.read({VARIABLE: text})
 
@@ -55,12 +55,12 @@ def test_a_file_that_would_open_the_service_is_refused(tmp_path: Path) -> None:
         Keys.read({FILE_VARIABLE: str(tmp_path / "keys")})
 
 
-def test_a_relative_path_is_refused_because_the_service_starts_elsewhere() -> None:
+def test_a_relative_path_is_refused() -> None:
     with pytest.raises(ParamsError, match="absolute path"):
         Keys.read({FILE_VARIABLE: "keys"})
 
 
-def test_a_file_of_keys_grows_and_stays_private(tmp_path: Path) -> None:
+def test_keys_are_appended_to_a_private_file(tmp_path: Path) -> None:
     path, mine, yours = tmp_path / "keys", new_key(), new_key()
     add_to_file(path, key_entry("mine", mine))
     path.write_text(path.read_text().rstrip("\n"))
@@ -77,6 +77,6 @@ def test_a_file_of_keys_grows_and_stays_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a,b", "a:b", "x" * 65])
-def test_a_name_that_would_break_the_list_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(ParamsError, match="cannot name a key"):
         key_entry(name, new_key())
