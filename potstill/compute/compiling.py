@@ -103,19 +103,19 @@ def compiling_pays(
         model_key: names the model in the file.
     """
     key = f"{machine_key(device)}, {model_key}"
-    known: dict[str, list[float]] = {}
+    measured: dict[str, list[float]] = {}
     if measurements is not None and measurements.exists():
-        known = read_json(measurements)
-    if key not in known:
+        measured = read_json(measurements)
+    if key not in measured:
         compile_seconds = _seconds(device, trial_step, compiled)
         best = [float("inf"), float("inf")]
         for _ in range(_ROUNDS):
             for index, model in enumerate((plain, compiled)):
                 best[index] = min(best[index], _seconds(device, trial_step, model))
-        known[key] = [*best, compile_seconds]
+        measured[key] = [*best, compile_seconds]
         if measurements is not None:
-            write_json(measurements, known)
-    plain_seconds, compiled_seconds, compile_seconds = known[key]
+            write_json(measurements, measured)
+    plain_seconds, compiled_seconds, compile_seconds = measured[key]
     return (plain_seconds - compiled_seconds) * steps > compile_seconds
 
 

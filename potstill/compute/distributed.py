@@ -139,7 +139,8 @@ def _buckets(weights: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     for weight in weights:
         if bucket and size + weight.numel() > _BUCKET_WEIGHTS:
             yield bucket
-            bucket, size = [], 0
+            bucket = []
+            size = 0
         bucket.append(weight)
         size += weight.numel()
     if bucket:

@@ -63,11 +63,11 @@ def choose_precision(
 def measured_rates(device: torch.device, hidden: int, intermediate: int, measurements: Path) -> list[float]:
     """Return the GFLOP/s of the model's largest product in fp32 and in bf16, measured unless the file has them."""
     key = machine_key(device) + f", {hidden} x {intermediate}"
-    known: dict[str, list[float]] = read_json(measurements) if measurements.exists() else {}
-    if key not in known:
-        known[key] = list(_rate(device, hidden, intermediate))
-        write_json(measurements, known)
-    return known[key]
+    measured: dict[str, list[float]] = read_json(measurements) if measurements.exists() else {}
+    if key not in measured:
+        measured[key] = list(_rate(device, hidden, intermediate))
+        write_json(measurements, measured)
+    return measured[key]
 
 
 def product_size(config: Any) -> tuple[int, int]:

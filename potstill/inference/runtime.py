@@ -340,7 +340,8 @@ class Student:
         tags = [str(self.card.labels[index]) for index in classes.tolist()]
         entities = []
         for kind, first, last in entities_of(tags):
-            start, end = units[first].start, units[last - 1].end
+            start = units[first].start
+            end = units[last - 1].end
             entities.append(Entity(kind, start, end, text[start:end], float(scores[first:last].mean())))
         return Tagging(entities, len(windows))
 
@@ -414,11 +415,11 @@ class Student:
                 for index, logits in zip(batch, self.run([rows[index] for index in batch]), strict=True):
                     outputs[index] = logits
 
-        others = [self._pool.submit(work, share) for share in shares[1:]]
+        futures = [self._pool.submit(work, share) for share in shares[1:]]
         for share in shares[:1]:
             work(share)
-        for other in others:
-            other.result()
+        for future in futures:
+            future.result()
         return outputs
 
     @cached_property
@@ -458,7 +459,9 @@ def reply(context: str, windows: Sequence[Window], logits: Sequence[Floats], *, 
         logits: of each window, [tokens, 2]: start and end.
         no_answer: whether "no answer" is possible; it wins if it scores at least as much as every span.
     """
-    spans, null_score = best_spans(windows, [both[:, 0] for both in logits], [both[:, 1] for both in logits])
+    spans, null_score = best_spans(
+        windows, [window_logits[:, 0] for window_logits in logits], [window_logits[:, 1] for window_logits in logits]
+    )
     scores = [span.score for span in spans] + ([null_score] if no_answer or not spans else [])
     shares = softmax(np.array(scores), 1.0)
     if not spans or (no_answer and null_score >= spans[0].score):

@@ -92,7 +92,7 @@ def _rollback(history: History, line: Line) -> None:
     rolled_back = history.champions_after(version)
     for later in rolled_back:
         history.rolled_back[_candidate(history, later)] = line
-    history.champions = [each for each in history.champions if each not in rolled_back]
+    history.champions = [champion for champion in history.champions if champion not in rolled_back]
     _make_champion(history, version, None)
     _clear_rollback(history, version)
 
@@ -101,7 +101,7 @@ def _veto(history: History, line: Line) -> None:
     version = line.facts["version"]
     restored = line.facts["restored"]
     history.vetoed[version] = line
-    history.champions = [each for each in history.champions if each != version]
+    history.champions = [champion for champion in history.champions if champion != version]
     if not line.facts["was_champion"]:
         return
     history.champion = None
@@ -121,7 +121,7 @@ def _unfreeze(history: History, line: Line) -> None:
 
 
 def _make_champion(history: History, version: str, former: str | None) -> None:
-    history.champions = [each for each in history.champions if each != version]
+    history.champions = [champion for champion in history.champions if champion != version]
     if former is not None and former != version and former not in history.champions:
         history.champions.append(former)  # promoted before the store had a ledger
     history.champions.append(version)

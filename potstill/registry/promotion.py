@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from potstill.artifacts import verify
 from potstill.errors import ApprovalPendingError, ChecksumError, RegistryError
@@ -29,6 +29,9 @@ from potstill.registry.versions import (
     Versions,
     candidate_sum,
 )
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
 
 
 class Registry(Versions):
@@ -144,13 +147,10 @@ class Registry(Versions):
             RegistryError: a person has vetoed the candidate.
             BusyError: another process is changing the registry.
         """
-        known = self.by_candidate(candidate)
-        if known is not None:
-            return self._register_again(known, extras, seal, dict(tags))
-        logged = self._client.create_logged_model(experiment, name=self.name, source_run_id=run_id)
-        for folder in filter(None, (model, extras)):
-            self._client.log_model_artifacts(logged.model_id, str(folder))
-        self._client.finalize_logged_model(logged.model_id, "READY")
+        registered = self.by_candidate(candidate)
+        if registered is not None:
+            return self._register_again(registered, extras, seal, dict(tags))
+        logged = self._log_model(model, extras, experiment, run_id)
         all_tags = {CANDIDATE: candidate, MODEL_ID: logged.model_id, **tags}
         with hold_registry(self, self.ledger, "register") as steps:
             if self.by_candidate(candidate) is None:
@@ -294,23 +294,35 @@ class Registry(Versions):
 
     # --- parts of decisions ---
 
-    def _register_again(self, known: Version, extras: Path | None, seal: str | None, tags: dict[str, str]) -> Version:
+    def _log_model(self, model: Path, extras: Path | None, experiment: str, run_id: str) -> LoggedModel:
+        """Upload a candidate's files as a logged model."""
+        logged = self._client.create_logged_model(experiment, name=self.name, source_run_id=run_id)
+        for folder in filter(None, (model, extras)):
+            self._client.log_model_artifacts(logged.model_id, str(folder))
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        return logged
+
+    def _register_again(
+        self, registered: Version, extras: Path | None, seal: str | None, tags: dict[str, str]
+    ) -> Version:
         """Give a registered candidate new evidence, and the new Bento if it is a different one."""
         history = self.history()
-        refuse_vetoed(known, self.name, history)
-        facts = history.registered.get(known.version, {})
+        refuse_vetoed(registered, self.name, history)
+        facts = history.registered.get(registered.version, {})
         if facts.get("seal") and facts["bento"] == tags.get(BENTO):
             seal = facts["seal"]
         elif extras is not None:
-            self._client.log_model_artifacts(_model_id(known), str(extras))
-        with hold_registry(self, self.ledger, f"register {known.version}") as steps:
-            refuse_vetoed(known, self.name, steps.history)
-            new_facts = {"run_id": known.run_id, "seal": seal, **judged_facts({**known.tags, **tags})}
-            if {**facts, **new_facts} != facts or judged_facts(known.tags) != judged_facts({**known.tags, **tags}):
+            self._client.log_model_artifacts(_model_id(registered), str(extras))
+        with hold_registry(self, self.ledger, f"register {registered.version}") as steps:
+            refuse_vetoed(registered, self.name, steps.history)
+            new_facts = {"run_id": registered.run_id, "seal": seal, **judged_facts({**registered.tags, **tags})}
+            if {**facts, **new_facts} != facts or judged_facts(registered.tags) != judged_facts(
+                {**registered.tags, **tags}
+            ):
                 intent = steps.announce("register", **new_facts)
-                steps.tag(known.version, tags)
+                steps.tag(registered.version, tags)
                 steps.finish(intent)
-            return steps.set_challenger(known.version)
+            return steps.set_challenger(registered.version)
 
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -361,7 +373,7 @@ class Registry(Versions):
     def _rollback_target(self, version: str | None, history: History) -> str:
         if version is not None:
             return self.get(version).version
-        former = [each for each in history.champions if each != history.champion]
+        former = [number for number in history.champions if number != history.champion]
         if not former:
             raise RegistryError(f"{self.name} has no version that was champion before; name one")
         return former[-1]

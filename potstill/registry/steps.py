@@ -125,9 +125,9 @@ class Steps:
     def fallback(self, vetoed: str) -> str | None:
         """Find the replacement of a vetoed champion: the latest former champion, else the newest older version."""
         history = self.history
-        former = [each for each in reversed(history.champions) if each != vetoed]
-        older = [each.version for each in self._versions.versions() if int(each.version) < int(vetoed)]
-        for version in [*former, *(each for each in older if each not in former)]:
+        former = [number for number in reversed(history.champions) if number != vetoed]
+        older = [item.version for item in self._versions.versions() if int(item.version) < int(vetoed)]
+        for version in [*former, *(number for number in older if number not in former)]:
             try:
                 candidate = self.examine(version).candidate
             except (RegistryError, ChecksumError):
@@ -215,10 +215,10 @@ class Steps:
     def _previous_champion(self, line: Line | None) -> str | None:
         """Find the champion before the present one, as it is once `line` is done."""
         lines = self._lines if line is None else [*self._lines, replace(line, state="done", intent=line.number)]
-        after = read_history(lines)
-        existing = {each.version for each in self._versions.versions()}
-        former = [each for each in reversed(after.champions) if each != after.champion and each in existing]
-        return former[0] if former else None
+        history = read_history(lines)
+        existing = {item.version for item in self._versions.versions()}
+        former = (number for number in reversed(history.champions) if number != history.champion and number in existing)
+        return next(former, None)
 
 
 @contextmanager

@@ -401,37 +401,37 @@ class ArrivingBytes:
     """The bytes of all bodies that are arriving, and their limit."""
 
     limit: int
-    held: int = 0
+    size: int = 0
 
-    def take(self, size: int) -> None:
+    def add(self, size: int) -> None:
         """Count further bytes.
 
         Raises:
             OverloadError: they would exceed the limit.
         """
-        if self.held + size > self.limit:
-            raise OverloadError(f"bodies of {self.held} bytes are arriving already; try again later", 1)
-        self.held += size
+        if self.size + size > self.limit:
+            raise OverloadError(f"bodies of {self.size} bytes are arriving already; try again later", 1)
+        self.size += size
 
 
 async def _bounded_body(request: Request, limit: int, arriving: ArrivingBytes) -> bytes:
     """Read the body, and count it while it arrives, so that no more than the limit is held."""
     declared = request.headers.get("content-length", "")
-    held = bytearray()
+    body = bytearray()
     if not (declared.isdecimal() and int(declared) > limit):
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 async for chunk in request.stream():
-                    arriving.take(len(chunk))
-                    held += chunk
-                    if len(held) > limit:
+                    arriving.add(len(chunk))
+                    body += chunk
+                    if len(body) > limit:
                         break
                 else:
-                    return bytes(held)
+                    return bytes(body)
         except TimeoutError:
             raise RefusedError(408, "Timeout", f"the body did not arrive within {BODY_SECONDS:g} s") from None
         finally:
-            arriving.held -= len(held)
+            arriving.size -= len(body)
     raise RefusedError(413, "BodyTooLarge", f"the body is over {limit} bytes")
 
 

@@ -91,10 +91,10 @@ class Keys:
         All keys are compared, each in constant time, so that the time reveals nothing about them.
         """
         scheme, _, key = (authorization or "").partition(" ")
-        given = _sha256(key.strip())
+        given_digest = _sha256(key.strip())
         owner = None
         for name, digest in self.digests.items():
-            if hmac.compare_digest(given, digest) and scheme.lower() == "bearer":
+            if hmac.compare_digest(given_digest, digest) and scheme.lower() == "bearer":
                 owner = name
         return owner
 

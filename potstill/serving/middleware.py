@@ -135,8 +135,8 @@ class AccessGuard:
             return
         record = record_of(scope)
         if self._keys and not self._is_open(scope):
-            given = header(scope, b"authorization")
-            record.key = self._keys.owner(given.decode("latin-1") if given else None)
+            authorization = header(scope, b"authorization")
+            record.key = self._keys.owner(authorization.decode("latin-1") if authorization else None)
             if record.key is None:
                 self._metrics.refused("key")
                 message = "an API key is needed: send authorization: Bearer KEY"

@@ -135,11 +135,11 @@ def _label_operations(card: ModelCard) -> list[Operation]:
     if typed_endpoint(card).name != "classify":
         return []
     scores = {"type": "array", "items": _reference(Score)}
-    each = {"anyOf": [{"title": "Of one text", **scores}, {"title": "Of each", "type": "array", "items": scores}]}
+    choices = {"anyOf": [{"title": "Of one text", **scores}, {"title": "Of each", "type": "array", "items": scores}]}
     summary = "Classify texts, in the form of Text Embeddings Inference"
     predict_body, explain_body = (PredictPairs, ExplainPair) if card.pair else (PredictTexts, ExplainText)
     return [
-        Operation("predict", "/predict", summary, predict_body, {"title": "Scores", **each}),
+        Operation("predict", "/predict", summary, predict_body, {"title": "Scores", **choices}),
         Operation("explain", "/v1/explain", "Explain a label word by word", explain_body, _reference(ExplainResponse)),
     ]
 

@@ -47,9 +47,11 @@ class Record:
         return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in parts)
 
 
-def request_id(given: bytes | None) -> str:
+def request_id(header: bytes | None) -> str:
     """Return the caller's request id if it is short and plain ASCII, else a new one."""
-    return given.decode("ascii") if given is not None and _VALID_ID.fullmatch(given) else uuid.uuid4().hex
+    if header is None or not _VALID_ID.fullmatch(header):
+        return uuid.uuid4().hex
+    return header.decode("ascii")
 
 
 def record_of(scope: Mapping[str, Any]) -> Record:

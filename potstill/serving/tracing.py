@@ -75,12 +75,12 @@ def _installed(name: str) -> bool:
         return False
 
 
-def _rate(given: str) -> float:
+def _rate(value: str) -> float:
     """Parse the share of traces that is kept if the caller has not decided; the default is all."""
     try:
-        rate = float(given or 1.0)
+        rate = float(value or 1.0)
     except ValueError:
         rate = -1.0
     if not 0.0 <= rate <= 1.0:
-        raise ToolError(f"{_SAMPLED} is {given!r}; it is the share of traces that is kept, from 0 to 1")
+        raise ToolError(f"{_SAMPLED} is {value!r}; it is the share of traces that is kept, from 0 to 1")
     return rate

@@ -233,9 +233,10 @@ class Watcher:
         return record
 
     def _end_window(self) -> None:
-        window, self._window = self._window, None
-        if window is None:
+        if self._window is None:
             return
+        window = self._window
+        self._window = None
         end = time.time()
         shifts = {name: window.counts.shift(name) for name in self._profile.features}
         self._metrics.judge(window.counts, shifts)
