@@ -154,7 +154,7 @@ def test_a_new_champion_takes_over_without_a_lost_request(place: Place, followin
         time.sleep(0.5)
     assert seen.failures == []
     assert set(seen.statuses) == {200}
-    assert set(seen.seen()) == {old, new}
+    assert set(seen.by_bento()) == {old, new}
     assert {bento for moment, bento in seen.bentos if moment > handed + 0.2} == {new}
     assert not processes_with(old)
     assert following.stop() == 0
@@ -162,7 +162,7 @@ def test_a_new_champion_takes_over_without_a_lost_request(place: Place, followin
     # Every answer is in a window of the one that gave it, and what either was tried with is in none.
     windows = [json.loads(path.read_text()) for path in place.folder.glob("watch/*/*.counts.json")]
     watched = {tag: sum(window["texts"] for window in windows if window["bento"] == tag) for tag in place.tags}
-    assert watched == {tag: answers * len(BODY["texts"]) for tag, answers in seen.seen().items()}
+    assert watched == {tag: answers * len(BODY["texts"]) for tag, answers in seen.by_bento().items()}
 
 
 def test_a_bento_that_is_not_whole_is_not_served_and_the_old_one_stays(place: Place, following: Following) -> None:
@@ -173,7 +173,7 @@ def test_a_bento_that_is_not_whole_is_not_served_and_the_old_one_stays(place: Pl
         following.wait(f"{old} stays; {new} is not served: {new} did not start")
     assert "model.onnx is altered" in following.said()
     assert seen.failures == []
-    assert set(seen.seen()) == {old}
+    assert set(seen.by_bento()) == {old}
     # One that is not in the store at all is fetched from the registry; this one no service can be made of.
     promote(place, "three", "potstill-movie-reviews:other")
     following.wait("potstill-movie-reviews:other is not served: potstill-movie-reviews:other was packaged before")

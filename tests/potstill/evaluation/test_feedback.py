@@ -13,14 +13,14 @@ from potstill.evaluation.feedback import measure, read_answers, read_labels
 from potstill.inference.profile import Profile
 from potstill.inference.window_store import ANSWERS, FolderStore, text_sha256
 from tests.conftest import REPOSITORY
-from tests.potstill.inference.test_profile import TASKS, model_card, prediction, profile_of, seen
+from tests.potstill.inference.test_profile import TASKS, model_card, observe, prediction, profile_of
 
 
 def profile(task: str = "classification", *, tested: float = 0.9) -> Profile:
     about, answers, _ = TASKS[task]
     if task != "classification":
-        return profile_of(seen(*answers), about)
-    rows = seen(*[prediction("no", 0.9, 0.1)] * 100)
+        return profile_of(observe(*answers), about)
+    rows = observe(*[prediction("no", 0.9, 0.1)] * 100)
     return profile_of(rows, model_card(), (np.arange(100) < 100 * tested).astype(np.float64))
 
 
@@ -55,7 +55,9 @@ NAMES = ["100%", "a/b, c", "billing: refund", "😀 happy"]
 
 def named_profile(*names: str) -> Profile:
     share = 1 / len(names)
-    return profile_of(seen(*[prediction(name, *[share] * len(names)) for name in names] * 9), model_card(labels=names))
+    return profile_of(
+        observe(*[prediction(name, *[share] * len(names)) for name in names] * 9), model_card(labels=names)
+    )
 
 
 @pytest.mark.parametrize("case", ["ok", "space", "case"])
