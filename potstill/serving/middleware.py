@@ -107,15 +107,8 @@ class RequestTracker:
         if self._log:
             # A decoded path can contain line breaks, by which a caller could forge lines of the log.
             escaped = path.encode("unicode_escape").decode("ascii")
-            _LOG.info(
-                "%s %s %s %d %.1fms key=%s",
-                record.id,
-                scope["method"],
-                escaped,
-                status,
-                seconds * 1000,
-                record.key or "-",
-            )
+            key = record.key or "-"
+            _LOG.info("%s %s %s %d %.1fms key=%s", record.id, scope["method"], escaped, status, seconds * 1000, key)
 
 
 class AccessGuard:

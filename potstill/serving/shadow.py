@@ -259,12 +259,7 @@ def _load_challenger(folder: Path, release: Release) -> Student:
     student = Student(folder, threads=1)
     if sha256_file(folder / MANIFEST) == release.candidate:
         raise ModelError(f"{folder} holds the champion itself, so there is nothing to compare")
-    champion = release.card
-    challenger = student.card
-    if (champion.kind, champion.pair, set(champion.labels)) != (
-        challenger.kind,
-        challenger.pair,
-        set(challenger.labels),
-    ):
+    champion, challenger = ((card.kind, card.pair, set(card.labels)) for card in (release.card, student.card))
+    if champion != challenger:
         raise ModelError(f"{folder} answers another question than the champion; name a model of its task and labels")
     return student
