@@ -1,11 +1,11 @@
-"""Process-wide settings that have to be in place before the tools are imported. The one place that sets them."""
+"""Environment variables that have to be set before the tools are imported; nothing else sets them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping
 
-# Each library's own opt-out; MLflow compares DO_NOT_TRACK with the word "true".
+# The telemetry opt-out of each library. MLflow compares DO_NOT_TRACK with the word "true".
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -28,10 +28,10 @@ QUIET = {
 
 
 def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Switch every telemetry off and keep the hub's client offline, in this process and its children.
+    """Switch off all telemetry and keep the hub client offline, in this process and its children. Idempotent.
 
-    What params name of the hub is fetched by a process of its own, which is online (`potstill.data.fetching.hub`).
-    Idempotent. What a user has set already for the quieting variables stays; the opt-outs are always set.
+    A separate process that is online fetches what params name on the hub (`potstill.data.fetching.hub`). A value that
+    the user has set for one of the `QUIET` variables stays; the opt-outs are always set.
     """
     environment.update(NO_TELEMETRY)
     for name, value in QUIET.items():

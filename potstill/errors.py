@@ -1,13 +1,13 @@
-"""Every error a user can cause: one sentence that says what happened, where and what to do, and an exit code.
+"""The errors that a user can cause: each has an exit code and a one-sentence message with what happened and what to do.
 
-The codes are part of the command line's contract (docs/errors.md lists them); a code is never given a new meaning.
+The codes are part of the command line's contract (docs/errors.md lists them). A code never gets a new meaning.
 """
 
 from __future__ import annotations
 
 
 class PotstillError(Exception):
-    """A failure with a cause the user can act on. `str(error)` is the whole message, without a traceback."""
+    """A failure whose cause the user can act on. `str(error)` is the whole message; it is shown without a traceback."""
 
     exit_code = 1
 
@@ -25,13 +25,13 @@ class BusyError(PotstillError):
 
 
 class DiskFullError(PotstillError):
-    """No space left on the device."""
+    """No space is left on the device."""
 
     exit_code = 5
 
 
 class TimeLimitError(PotstillError):
-    """A stage ran past its time limit and was killed with everything it had started."""
+    """A stage ran past its time limit and was killed with all processes that it had started."""
 
     exit_code = 6
 
@@ -43,7 +43,7 @@ class GateRefusedError(PotstillError):
 
 
 class ApprovalPendingError(PotstillError):
-    """The candidate passed and is registered; a person has to approve it, or has frozen promotion."""
+    """The candidate passed and is registered, but waits: a person has to approve it, or has frozen promotion."""
 
     exit_code = 8
 
@@ -55,43 +55,43 @@ class FetchError(PotstillError):
 
 
 class ChecksumError(PotstillError):
-    """A file's bytes are not the ones its manifest or params name."""
+    """A file does not have the checksum that its manifest or params name."""
 
     exit_code = 10
 
 
 class UnsafeFileError(PotstillError):
-    """Pickled weights or another format that can run code when it is opened."""
+    """A file of pickled weights, or in another format that can run code when it is opened."""
 
     exit_code = 11
 
 
 class MissingColumnError(PotstillError):
-    """A column named in params is not in the data."""
+    """A column that params name is not in the data."""
 
     exit_code = 20
 
 
 class EmptyDataError(PotstillError):
-    """No rows: an empty file, a header only, or nothing left after cleaning."""
+    """The data has no rows: the file is empty, has only a header, or cleaning removed every row."""
 
     exit_code = 21
 
 
 class LabelError(PotstillError):
-    """Labels outside the declared set, or missing where they are needed."""
+    """Labels are outside the declared set, or missing where they are needed."""
 
     exit_code = 22
 
 
 class OneClassError(PotstillError):
-    """All rows carry the same label."""
+    """All rows have the same label."""
 
     exit_code = 23
 
 
 class SmallClassError(PotstillError):
-    """Classes have too few rows to be in every split, or the draw leaves them out; the sentence names them all."""
+    """Classes have too few rows to be in every split, or the random split leaves them out; the message names them."""
 
     exit_code = 24
 
@@ -109,19 +109,19 @@ class NulByteError(PotstillError):
 
 
 class CellSizeError(PotstillError):
-    """One cell is longer than params allow."""
+    """A cell is longer than params allow."""
 
     exit_code = 27
 
 
 class DuplicateRowsError(PotstillError):
-    """All rows are copies of each other."""
+    """All rows are identical."""
 
     exit_code = 28
 
 
 class LeakageError(PotstillError):
-    """Too many test rows of given splits are in train."""
+    """Too many test rows of predefined splits are also in train."""
 
     exit_code = 29
 
@@ -133,55 +133,55 @@ class FormatError(PotstillError):
 
 
 class ExpectationError(PotstillError):
-    """Great Expectations failed; all that failed is named, with limit and key."""
+    """Expectations about the data failed; the message names each with its limit and its key in params."""
 
     exit_code = 31
 
 
 class ModelError(PotstillError):
-    """A model folder that cannot be used as params ask: class, layers, sizes."""
+    """A model folder cannot be used as params ask: its class, layers or sizes do not fit."""
 
     exit_code = 40
 
 
 class LabelCountError(PotstillError):
-    """A fine-tuned teacher's labels are not the data's labels, or its answers are not about them."""
+    """The labels of a fine-tuned teacher are not those of the data, or its predictions do not fit them."""
 
     exit_code = 41
 
 
 class SequenceLengthError(PotstillError):
-    """`tokenize.max_length` is beyond the model's positions."""
+    """`tokenize.max_length` exceeds the model's position embeddings."""
 
     exit_code = 42
 
 
 class TrainingError(PotstillError):
-    """Training stopped: a NaN or infinite loss or gradient, or memory that does not hold a batch."""
+    """Training stopped: a loss or gradient is NaN or infinite, or a batch does not fit into memory."""
 
     exit_code = 43
 
 
 class SignalError(PotstillError):
-    """A signal store that is another teacher's or lacks rows, or a teacher that cannot give what a loss needs."""
+    """A signal store belongs to another teacher or lacks rows, or the teacher cannot provide what a loss needs."""
 
     exit_code = 44
 
 
 class ParityError(PotstillError):
-    """The exported model does not answer as the trained one does."""
+    """The exported model does not predict what the trained one does."""
 
     exit_code = 45
 
 
 class TokenizationError(PotstillError):
-    """A tokenizer or a sequence limit that does not fit the texts: many unknown tokens, or many texts cut."""
+    """The tokenizer or the sequence limit does not fit the texts: many unknown tokens, or many truncated texts."""
 
     exit_code = 46
 
 
 class RegistryError(PotstillError):
-    """The registry's state does not allow the step."""
+    """The state of the registry does not allow the step."""
 
     exit_code = 50
 
@@ -193,19 +193,19 @@ class PackageError(PotstillError):
 
 
 class SmokeError(PotstillError):
-    """The built Bento did not start or did not answer as evaluated."""
+    """The built Bento did not start, or its answers differ from those that were evaluated."""
 
     exit_code = 52
 
 
 class StoreError(PotstillError):
-    """MLflow's store is away, does not answer, or refuses the user."""
+    """MLflow's store is not reachable, does not answer, or refuses the user."""
 
     exit_code = 53
 
 
 class DriftError(PotstillError):
-    """The texts or answers of the service are no longer those the model was evaluated on, or it is right less often."""
+    """The texts or answers of the service have drifted from what was evaluated, or its accuracy has dropped."""
 
     exit_code = 54
 

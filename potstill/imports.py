@@ -1,4 +1,4 @@
-"""What a module imports, read from its syntax tree without running it."""
+"""The imports of a module, read from its syntax tree without running it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 
 def statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the statements right below a node, and what stands between: except handlers and cases."""
+    """Yield the direct child statements of a node, including except handlers and match cases."""
     for block in ("body", "orelse", "finalbody", "handlers", "cases"):
-        inside = getattr(node, block, [])
-        yield from inside if isinstance(inside, list) else []
+        children = getattr(node, block, [])
+        yield from children if isinstance(children, list) else []
 
 
 def imported_names(node: ast.AST) -> Iterator[str]:
-    """Yield the absolute names that a tree imports, inside functions too; some are names within a module.
+    """Yield the absolute names that a tree imports, inside functions too; some name an object of a module.
 
-    What only type checkers import is left out.
+    Imports under `TYPE_CHECKING` are left out.
     """
     for statement in statements(node):
         if isinstance(statement, ast.Import):

@@ -9,49 +9,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-# Plain output: at most one line in this many seconds, so that a log of hours stays readable.
+# Plain output prints at most one line in this many seconds, so that the log of a long run stays readable.
 LINE_SECONDS = 10.0
 
 
 class Bar(Protocol):
-    """What a loop reports to."""
+    """The interface that a loop reports its progress to."""
 
     def advance(self, amount: float, note: str = "") -> None:
-        """`amount` more of the total is done; `note` is the running state (loss, score), kept until the next one."""
+        """Count `amount` more as done; `note` (loss, score) is shown until the next one replaces it."""
 
 
 def say(text: str) -> None:
-    """One line to the user, in order with everything else; of several processes under `torchrun` the first speaks."""
-    if _speaks():
+    """Print one line for the user at once; under `torchrun` only the first process prints."""
+    if _is_first_process():
         print(text, flush=True)
 
 
-def _speaks() -> bool:
+def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def progress(description: str, total: float, unit: str, *, done: float = 0) -> Iterator[Bar]:
-    """Show how far a long loop is.
+    """Show the progress of a long loop.
 
     Args:
-        description: what is going on, such as "distill".
-        total: amount of work, in `unit`s.
+        description: name of the work, such as "distill".
+        total: amount of work in the unit.
         unit: "rows", "tokens", "steps".
-        done: what an earlier, interrupted run had finished.
+        done: amount that an earlier, interrupted run had finished.
     """
-    if sys.stdout.isatty() and _speaks():
+    if sys.stdout.isatty() and _is_first_process():
         with _terminal_bar(description, total, unit, done) as bar:
             yield bar
     else:
-        plain = _Lines(description, total, unit, done)
-        yield plain
-        plain.finish()
+        lines = _Lines(description, total, unit, done)
+        yield lines
+        lines.finish()
 
 
 class _Lines:
+    """Progress as plain lines."""
+
     def __init__(self, description: str, total: float, unit: str, done: float) -> None:
-        self._description, self._total, self._unit = description, total, unit
+        self._description = description
+        self._total = total
+        self._unit = unit
         self._first = self._done = done
         self._start = self._last = time.monotonic()
         self._note = ""
@@ -69,12 +73,12 @@ class _Lines:
     def _print(self) -> None:
         seconds = max(time.monotonic() - self._start, 1e-9)
         rate = (self._done - self._first) / seconds
-        left = (self._total - self._done) / rate if rate > 0 else 0.0
+        seconds_left = (self._total - self._done) / rate if rate > 0 else 0.0
         share = 100 * self._done / self._total if self._total else 100.0
         note = f"  {self._note}" if self._note else ""
         say(
             f"{self._description}: {self._done:,.0f}/{self._total:,.0f} {self._unit} ({share:.0f}%), "
-            f"{rate:,.0f} {self._unit}/s, {left:.0f} s left{note}"
+            f"{rate:,.0f} {self._unit}/s, {seconds_left:.0f} s left{note}"
         )
 
 
@@ -90,8 +94,8 @@ def _terminal_bar(description: str, total: float, unit: str, done: float) -> Ite
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns) as shown:
-        task = shown.add_task(description, total=total, completed=int(done), rate="", note="")
+    with Progress(*columns) as display:
+        task = display.add_task(description, total=total, completed=int(done), rate="", note="")
         start = time.monotonic()
 
         class Terminal:
@@ -101,6 +105,6 @@ def _terminal_bar(description: str, total: float, unit: str, done: float) -> Ite
                 self.amount += amount
                 rate = self.amount / max(time.monotonic() - start, 1e-9)
                 fields = {"rate": f"{rate:,.0f} {unit}/s"} | ({"note": note} if note else {})
-                shown.update(task, advance=amount, **fields)  # type: ignore[arg-type]
+                display.update(task, advance=amount, **fields)  # type: ignore[arg-type]
 
         yield Terminal()

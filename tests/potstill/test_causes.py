@@ -13,7 +13,7 @@ from potstill.errors import DiskFullError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# Runs in a folder of 64 kB: each library writes more, and says so in its own way.
+# Runs in a folder of 64 kB. Each library writes more than that and reports the failure in its own way.
 WRITERS = """
 import sqlite3
 from pathlib import Path
@@ -51,7 +51,7 @@ for write in [
             path.unlink()
 """
 
-SMALL = """
+SMALL_DISK = """
 set -e
 mount -t tmpfs -o size=64k tmpfs {folder}
 cd {folder}
@@ -60,17 +60,17 @@ cd {folder}
 
 
 def on_a_small_disk(folder: Path, commands: str) -> subprocess.CompletedProcess[str]:
-    """Run shell commands in a folder of 64 kB; skips where no process may mount one."""
+    """Run shell commands in a folder of 64 kB; skip the test where no process may mount a file system."""
     unshare = ["unshare", "-rm", "sh", "-c"]
     if subprocess.run([*unshare, f"mount -t tmpfs tmpfs {folder}"], capture_output=True, check=False).returncode:
-        pytest.skip("this system lets no process mount a file system of its own")
+        pytest.skip("no process may mount a file system here")
     return subprocess.run(
-        [*unshare, SMALL.format(folder=folder, commands=commands)], capture_output=True, text=True, check=False,
+        [*unshare, SMALL_DISK.format(folder=folder, commands=commands)], capture_output=True, text=True, check=False,
         env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
 
 
-def test_a_full_disk_is_recognised_whichever_library_meets_it(tmp_path: Path) -> None:
+def test_a_full_disk_is_recognised_in_the_errors_of_every_library(tmp_path: Path) -> None:
     script = tmp_path / "writers.py"
     script.write_text(WRITERS, encoding="utf-8")
     folder = tmp_path / "small"
@@ -81,7 +81,7 @@ def test_a_full_disk_is_recognised_whichever_library_meets_it(tmp_path: Path) ->
     assert all(line.split()[1] == "5" and "no space left" in line for line in lines), done.stdout
 
 
-def test_a_full_disk_is_recognised_where_only_its_words_are_left() -> None:
+def test_a_full_disk_is_recognised_by_its_message_alone() -> None:
     from mlflow.exceptions import MlflowException
 
     with sqlite3.connect(":memory:") as database:
@@ -105,18 +105,18 @@ def test_a_stage_on_a_full_disk_ends_with_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_only_a_bug_is_called_one(tmp_path: Path) -> None:
+def test_only_unexplained_errors_are_called_bugs(tmp_path: Path) -> None:
     from dvc.exceptions import DvcException
 
     log = tmp_path / "log.txt"
-    for error, words in [
+    for error, message in [
         (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "a connection failed with Conn"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), "this machine failed with PermissionError"),
         (MemoryError(), "this machine failed with MemoryError"),
         (DvcException("no cache"), "DVC failed with DvcException: no cache"),
     ]:
         sentence, code = unexpected(error, log)
-        assert (code, words in sentence, "this is a bug" in sentence) == (1, True, False), sentence
+        assert (code, message in sentence, "this is a bug" in sentence) == (1, True, False), sentence
     assert "this is a bug of Potstill" in unexpected(KeyError("x"), log)[0]
     assert log.exists()
 
