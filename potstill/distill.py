@@ -21,12 +21,11 @@ from potstill.config.params_file import parse_distill
 from potstill.config.tokenize_params import Vocabulary
 from potstill.config.yaml_file import parse_section
 from potstill.data.tokens.batches import SPAN, Ints, Labels, TokenDataset, labelled, ragged
-from potstill.data.tokens.given import GivenRows, Label, Text, backend_of, by_all_labels, by_tag_set, given_rows, listed
+from potstill.data.tokens.given import GivenRows, Label, Text, backend_of, given_rows, listed
 from potstill.data.tokens.offsets import IGNORED
-from potstill.errors import LabelCountError, ModelError, SequenceLengthError
+from potstill.errors import LabelCountError, ModelError
 from potstill.models.students.layer_choice import default_layers
-from potstill.pretrained.heads import HEADS, task_of
-from potstill.pretrained.members import Weight, shares_by_label
+from potstill.pretrained.heads import task_of
 from potstill.progress import say
 from potstill.scores.scoring import SCORINGS, best_tokens
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from potstill.compute.precision import Precision
+    from potstill.distillation.teachers.given_teachers import Teacher
     from potstill.distillation.teachers.providers import Source
     from potstill.evaluation.teaching import Verdict
     from potstill.models.students.checkpoint import Checkpoint
@@ -120,12 +120,15 @@ def distill(
     Raises:
         PotstillError: a value, text, label, layer or term that does not fit, before anything is trained.
     """
+    from potstill.distillation.teachers.given_teachers import load_teachers
+    from potstill.training.student_builder import StudentBuilder
+
     given = _Texts(
         listed("texts", texts), _listed_labels("texts", labels), listed("transfer", transfer),
         None if dev is None else (listed("dev", dev[0]), _listed_labels("dev", dev[1])), max_length, seed,
     )  # fmt: skip
     single = isinstance(teacher, (str, Path)) or not isinstance(teacher, Sequence)
-    teachers = _load_teachers([teacher] if single else list(teacher), tokenizer, weights, max_length)
+    teachers = load_teachers([teacher] if single else list(teacher), tokenizer, weights, max_length)
     checkpoint, section = _checkpoint(settings, teachers[0].model, max_length, seed)
     params = _params(teachers[0].model, layers, section, checkpoint)
     plan = None if vocabulary is None else parse_section("vocabulary", Vocabulary, vocabulary)
@@ -134,7 +137,11 @@ def distill(
         work_dir = Path(scratch)
         given, tokens = _student_tokens(given, teachers[0], checkpoint, plan, work_dir)
         rows = _Rows.cut(given, teachers, tokens, work_dir)
-        builder = _builder(params, given, teachers[0], tokens, checkpoint, _general_dir(general, work_dir))
+        builder = StudentBuilder(
+            params, seed, given.pair, lambda: backend_of(teachers[0].tokenizer, max_length),
+            checkpoint=None if checkpoint is None else lambda: checkpoint.model,
+            kept_ids=tokens.kept_ids, rank=tokens.rank, general_dir=_general_dir(general, work_dir),
+        )  # fmt: skip
         return _distilled(teachers, rows, builder, tokens, device, precision, work_dir)
 
 
@@ -164,21 +171,6 @@ class _Texts:
 
 
 @dataclass(frozen=True)
-class _Teacher:
-    """One of the teachers.
-
-    Attributes:
-        order: for each class of the first teacher its index in this one.
-        weight: the weights of all add up to 1.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    order: list[int]
-    weight: Weight
-
-
-@dataclass(frozen=True)
 class _Tokens:
     """The student's tokens.
 
@@ -205,7 +197,7 @@ class _Rows:
     student: GivenRows
 
     @classmethod
-    def cut(cls, given: _Texts, teachers: Sequence[_Teacher], tokens: _Tokens, work_dir: Path) -> _Rows:
+    def cut(cls, given: _Texts, teachers: Sequence[Teacher], tokens: _Tokens, work_dir: Path) -> _Rows:
         """Cut the texts."""
         # The gold labels are in the first teacher's terms.
         rows = [
@@ -223,101 +215,11 @@ def _listed_labels(name: str, labels: Sequence[Label] | None) -> list[Label] | N
 # --- what is checked first --------------------------------------------------------------------------------------------
 
 
-def _load_teachers(
-    sources: Sequence[Path | str | PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase | None,
-    weights: Sequence[float] | None,
-    max_length: int,
-) -> list[_Teacher]:
-    """Load the teachers, each with the labels of all of them."""
-    if not sources:
-        raise ModelError("there is no teacher; give a folder or a loaded model, or several")
-    loaded = [_load_teacher(source, tokenizer) for source in sources]
-    counts = [1.0] * len(loaded) if weights is None else list(weights)
-    if len(counts) != len(loaded) or not all(0 < weight < float("inf") for weight in counts):
-        raise ModelError(f"weights is {counts} of {len(loaded)} teachers; give each a number above 0")
-    for model, _ in loaded:
-        _check_length(model, max_length)
-    models, answered, labels = by_all_labels([by_tag_set(model) for model, _ in loaded])
-    for number, names in enumerate(answered, 1):
-        if names is not None:
-            say(f"distill: teacher {number} answers {', '.join(names)}")
-    shares = shares_by_label(counts, answered, labels)
-    tokenizers = [tokenizer for _, tokenizer in loaded]
-    teachers = [_Teacher(*parts) for parts in zip(models, tokenizers, _orders(models), shares, strict=True)]
-    _check_tokenizers(teachers)
-    return teachers
-
-
-def _load_teacher(
-    teacher: Path | str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a fine-tuned model and its tokenizer, or take those that are given."""
-    from potstill.models.loading import load_classifier
-    from potstill.pretrained.families import family_of
-    from potstill.pretrained.inspection import check_tokens, inspect_model, load_words
-
-    if not isinstance(teacher, (str, Path)):
-        if tokenizer is None:
-            raise ModelError("the teacher is a loaded model; give its tokenizer too: distill(..., tokenizer=...)")
-        _check_head(type(teacher).__name__)
-        family_of(teacher.config)
-        model, own_tokenizer = teacher, tokenizer
-    else:
-        folder = Path(teacher)
-        known = inspect_model(folder).saved.architecture
-        _check_head(known or f"model without a head ({folder})")
-        model = load_classifier(folder)
-        own_tokenizer = load_words(folder) if tokenizer is None else tokenizer
-    rows = len(model.get_input_embeddings().weight)
-    check_tokens(1 + max(own_tokenizer.get_vocab().values()), rows, model.config.name_or_path or "memory")
-    return model, own_tokenizer
-
-
-def _orders(models: Sequence[PreTrainedModel]) -> list[list[int]]:
-    """For each class of the first teacher, find its index in each of them."""
-    from potstill.pretrained.output_names import match_labels
-
-    names = [[str(name) for _, name in sorted(model.config.id2label.items())] for model in models]
-    origins = [model.config.name_or_path or "memory" for model in models]
-    task = task_of(models[0])
-    for model, origin in zip(models, origins, strict=True):
-        if task_of(model) != task:
-            raise ModelError(f"the teacher in {origin} is for {task_of(model)}, the first one for {task}")
-    if task in ("regression", "question_answering"):
-        return [list(range(models[0].config.num_labels))] * len(models)  # outputs without names
-    return [match_labels(labels, names[0], origin) for labels, origin in zip(names, origins, strict=True)]
-
-
-def _check_head(name: str) -> None:
-    if not name.endswith(tuple(head.suffix for head in HEADS.values())):
-        known = ", ".join(dict.fromkeys(head.suffix for head in HEADS.values()))
-        raise ModelError(f"the teacher is a {name}; give a fine-tuned model (...{known})")
-
-
-def _check_tokenizers(teachers: Sequence[_Teacher]) -> None:
-    """Refuse teachers of entities or answers that read other tokens than the first."""
-    first, *others = teachers
-    task, vocabulary = task_of(first.model), first.tokenizer.get_vocab()
-    if task in OF_PLACES and any(other.tokenizer.get_vocab() != vocabulary for other in others):
-        raise ModelError(
-            f"the teachers have several tokenizers, but those of a {task} task answer token by token, together; give "
-            "teachers of one tokenizer"
-        )
-
-
-def _check_length(model: PreTrainedModel, max_length: int, whose: str = "teacher") -> None:
-    from potstill.pretrained.families import positions_of
-
-    positions = positions_of(model.config.to_dict())
-    if max_length < 3 or (positions is not None and max_length > positions):
-        raise SequenceLengthError(f"max_length is {max_length}; set it from 3 to the {whose}'s {positions} positions")
-
-
 def _checkpoint(
     settings: Mapping[str, Any], teacher: PreTrainedModel, max_length: int, seed: int
 ) -> tuple[Checkpoint | None, Mapping[str, Any]]:
     """Open the checkpoint that `student` names; the settings lose its path, as params have them."""
+    from potstill.distillation.teachers.given_teachers import check_length
     from potstill.models.students.checkpoint import Checkpoint
 
     student = settings.get("student")
@@ -329,7 +231,7 @@ def _checkpoint(
             'student={"kind": "checkpoint", "path": "..."}'
         )
     checkpoint = Checkpoint.open(Path(student["path"]), teacher, seed)
-    _check_length(checkpoint.model, max_length, "checkpoint")
+    check_length(checkpoint.model, max_length, "checkpoint")
     return checkpoint, {**settings, "student": {key: value for key, value in student.items() if key != "path"}}
 
 
@@ -394,7 +296,7 @@ def _check_answers(teacher: PreTrainedModel, verdict: Verdict | None) -> None:
 
 
 def _student_tokens(
-    given: _Texts, first: _Teacher, checkpoint: Checkpoint | None, plan: Vocabulary | None, work_dir: Path
+    given: _Texts, first: Teacher, checkpoint: Checkpoint | None, plan: Vocabulary | None, work_dir: Path
 ) -> tuple[_Texts, _Tokens]:
     """Choose the student's tokens; words that a smaller vocabulary drops join the texts without labels."""
     from potstill.models.students.fitted_vocabulary import fit_vocabulary
@@ -422,31 +324,8 @@ def _general_dir(general: Path | str | PreTrainedModel | None, work_dir: Path) -
     return work_dir / "general"
 
 
-def _builder(
-    params: Distill,
-    given: _Texts,
-    first: _Teacher,
-    tokens: _Tokens,
-    checkpoint: Checkpoint | None,
-    general_dir: Path | None,
-) -> StudentBuilder:
-    """Make the builder of students."""
-    from potstill.training.student_builder import StudentBuilder
-
-    return StudentBuilder(
-        params,
-        given.seed,
-        given.pair,
-        lambda: backend_of(first.tokenizer, given.max_length),
-        checkpoint=None if checkpoint is None else lambda: checkpoint.model,
-        kept_ids=tokens.kept_ids,
-        rank=tokens.rank,
-        general_dir=general_dir,
-    )
-
-
 def _distilled(
-    teachers: Sequence[_Teacher],
+    teachers: Sequence[Teacher],
     rows: _Rows,
     builder: StudentBuilder,
     tokens: _Tokens,
@@ -477,7 +356,7 @@ def _distilled(
 
 
 def _answers(
-    teachers: Sequence[_Teacher], rows: _Rows, precision: Precision
+    teachers: Sequence[Teacher], rows: _Rows, precision: Precision
 ) -> tuple[TeacherAnswers, DistillationData, npt.NDArray[Any]]:
     """Compute the teachers' answers once, to the training rows and to dev; the latter as the student's tokens too."""
     from potstill.distillation.teachers.mean_answers import ordered, pooled
@@ -509,7 +388,7 @@ def _answers(
     return TeacherAnswers(teachers[0].model, signals, lambda: teacher_logits), data, student_logits
 
 
-def _signals(teachers: Sequence[_Teacher], rows: Sequence[TokenDataset], precision: Precision) -> Source:
+def _signals(teachers: Sequence[Teacher], rows: Sequence[TokenDataset], precision: Precision) -> Source:
     """Compute what a student learns of the teachers' heads, of all together."""
     from potstill.distillation.teachers.ensembles import average
     from potstill.distillation.teachers.mean_answers import ordered, side_by_side
