@@ -372,7 +372,8 @@ def _answers(
         for teacher, part in zip(teachers, rows.teachers, strict=True)
     ]
     teacher_logits = pooled(logits, [teacher.weight for teacher in teachers], task)
-    student_logits, positions = teacher_logits, None
+    student_logits = teacher_logits
+    positions = None
     if student is not first and task in OF_PLACES:
         positions = places_of(task, student.files, first.files)
         dev_signals = _signals(teachers, [part.dev for part in rows.teachers], precision)

@@ -195,8 +195,9 @@ class Preparation:
         return TrainedStudent(self.students[best.index], layers, outcome, scores)
 
     def _dev_score(self) -> Callable[[PreTrainedModel], Score]:
-        job, rows = self.job, self.job.data.student
-        params, logits = job.params, None
+        job = self.job
+        params, rows = job.params, job.data.student
+        logits = None
         # A single evaluation is the best in any case, and answers about other tokens cannot be compared.
         if params.epochs * params.evaluations_per_epoch > 1 and job.data.positions is None:
             with job.clock("inference"):
