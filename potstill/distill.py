@@ -127,8 +127,8 @@ def distill(
         listed("texts", texts), _listed_labels("texts", labels), listed("transfer", transfer),
         None if dev is None else (listed("dev", dev[0]), _listed_labels("dev", dev[1])), max_length, seed,
     )  # fmt: skip
-    single = isinstance(teacher, (str, Path)) or not isinstance(teacher, Sequence)
-    teachers = load_teachers([teacher] if single else list(teacher), tokenizer, weights, max_length)
+    sources = [teacher] if isinstance(teacher, (str, Path)) or not isinstance(teacher, Sequence) else list(teacher)
+    teachers = load_teachers(sources, tokenizer, weights, max_length)
     checkpoint, section = _checkpoint(settings, teachers[0].model, max_length, seed)
     params = _params(teachers[0].model, layers, section, checkpoint)
     plan = None if vocabulary is None else parse_section("vocabulary", Vocabulary, vocabulary)

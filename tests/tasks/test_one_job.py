@@ -25,7 +25,7 @@ PLAN: dict[str, Any] = {
     [
         ({"terms": [{"kind": "hidden", "weight": 0.1}], "assistants": [[0, 1, 2]]}, None, None),
         ({"mutual": {"students": [[0, 2], [1, 3]]}, "terms": [{"kind": "rkd"}]}, {"max_tokens": 90, "rank": 16}, None),
-        ({"prune": {"ffn": 20, "rows": 50}}, None, {"layers": [0, 2], "epochs": 1}),
+        ({"prune": {"ffn": 20, "rows": 50}}, None, {"layers": [0, 2], "epochs": 1, "terms": [{"kind": "cosine"}]}),
     ],
     ids=["assistant", "smaller vocabulary", "general student"],
 )
