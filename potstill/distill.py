@@ -1,6 +1,6 @@
-"""Distillation from Python: one's own teacher and texts in, a student and its scores out.
+"""Distillation from Python: your own teacher and texts in, a student and its scores out.
 
-`distill` checks everything first and is otherwise a shell over the parts that the pipeline's stages use.
+`distill` checks everything first; then it runs the same job as the pipeline's stage.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,14 @@ import numpy.typing as npt
 from potstill.config.base import OF_PLACES, TaskKind
 from potstill.config.distill_params import Distill
 from potstill.config.params_file import parse_distill
-from potstill.data.tokens.batches import SPAN, Labels, TokenDataset, labelled
-from potstill.data.tokens.given import GivenRows, Label, Text, backend_of, by_all_labels, by_tag_set, given_rows, listed
+from potstill.config.tokenize_params import Vocabulary
+from potstill.config.yaml_file import parse_section
+from potstill.data.tokens.batches import SPAN, Ints, Labels, TokenDataset, labelled, ragged
+from potstill.data.tokens.given import GivenRows, Label, Text, backend_of, given_rows, listed
 from potstill.data.tokens.offsets import IGNORED
-from potstill.errors import LabelCountError, ModelError, SequenceLengthError
-from potstill.pretrained.heads import HEADS, task_of
-from potstill.pretrained.members import Weight, shares_by_label
+from potstill.errors import LabelCountError, ModelError
+from potstill.models.students.layer_choice import default_layers
+from potstill.pretrained.heads import task_of
 from potstill.progress import say
 from potstill.scores.scoring import SCORINGS, best_tokens
 
@@ -30,18 +33,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from potstill.compute.precision import Precision
-    from potstill.distillation.objective.gold_labels import Objective
+    from potstill.distillation.teachers.given_teachers import Teacher
+    from potstill.distillation.teachers.providers import Source
     from potstill.evaluation.teaching import Verdict
     from potstill.models.students.checkpoint import Checkpoint
+    from potstill.training.distillation_job import DistillationData, TeacherAnswers
+    from potstill.training.student_builder import StudentBuilder
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """What `distill` gives back.
+    """What `distill` returns.
 
     Attributes:
         student: a model of transformers, in evaluation mode.
-        tokenizer: the teacher's, or of a checkpoint its own.
+        tokenizer: the student's: that of the teacher or of the checkpoint, or a smaller one made from it.
         report: rows, and on dev: the student's `agreement` with the teacher (share of equal answers), `kl` to it in
             nats (numbers: `correlation` and `rmse`), and with gold labels the `accuracy` of the student and the
             `teacher_accuracy` (several labels: `micro_f1`; numbers: `r2`; entities: `f1`; answers: `f1` of the tokens
@@ -68,6 +74,8 @@ def distill(
     layers: Sequence[int] | None = None,
     transfer: Sequence[Text] = (),
     dev: tuple[Sequence[Text], Sequence[Label] | None] | None = None,
+    vocabulary: Mapping[str, Any] | None = None,
+    general: Path | str | PreTrainedModel | None = None,
     max_length: int = 128,
     seed: int = 17,
     device: str = "auto",
@@ -81,10 +89,10 @@ def distill(
     whose labels are BIO tags), or answers to questions about a context (ForQuestionAnswering).
 
     Args:
-        teacher: a `save_pretrained` folder, or a loaded model; the latter's weights stay as they are. Or several of
-            them, of the same labels: the mean of their softened probabilities teaches, and the student starts from the
-            first one's layers and has its tokenizer. Teachers of several labels (multi_label) may name different ones:
-            the student learns all, each label from those that name it.
+        teacher: a `save_pretrained` folder, or a loaded model, whose weights stay as they are. Several teach together:
+            the student learns the mean of their softened probabilities, starts from the first one's layers and has its
+            tokenizer. They have the same labels. Only teachers of several labels (multi_label) may name different
+            ones: the student learns all, each label from those that name it.
         texts: training texts, or pairs of texts; for answers pairs of a question and its context. A list, an array or
             a column of a table (pandas, whatever its index).
         labels: their gold labels, as the teacher names them, or as it counts them where its names are no numbers
@@ -93,10 +101,14 @@ def distill(
             one. None: the teacher alone teaches.
         weights: of several teachers, relative to each other; None: all the same.
         tokenizer: with a loaded teacher; loaded ones among several share it.
-        layers: teacher layers the student starts from, counted from 0; None: every second one from the first. Of a
-            checkpoint its own layers; None: all.
+        layers: teacher layers the student starts from, counted from 0; None: half of them, in even strides from the
+            first. Of a checkpoint its own layers; None: all.
         transfer: further texts without labels.
         dev: (texts, labels or None) to select the weights by; None: a tenth of `texts`, drawn by the seed.
+        vocabulary: a smaller vocabulary for the student, by the keys of `tokenize.vocabulary` in params.yaml
+            (max_tokens, min_count, spell, rank); None: the teacher's.
+        general: a general student of the same layers, from which the student starts: the folder or the model that
+            `distill_general` gave.
         max_length: longest row in tokens; a longer text is cut, one with entities and a context into windows.
         seed: of everything random.
         device: auto, cpu, cuda or mps.
@@ -108,90 +120,91 @@ def distill(
     Raises:
         PotstillError: a value, text, label, layer or term that does not fit, before anything is trained.
     """
-    texts, labels, transfer = listed("texts", texts), _listed_labels("texts", labels), listed("transfer", transfer)
-    dev = None if dev is None else (listed("dev", dev[0]), _listed_labels("dev", dev[1]))
-    given = [teacher] if isinstance(teacher, (str, Path)) or not isinstance(teacher, Sequence) else list(teacher)
-    found = [_teacher(one, tokenizer) for one in given]
-    counts = _counts(weights, len(found))
-    for model, _ in found:
-        _check_length(model, max_length)
-    found, shares = _with_all_labels(found, counts)
-    checkpoint, section = _checkpoint(settings, found[0][0], max_length, seed)
-    params = _params(found[0][0], layers, section, checkpoint)
-    if params.mixup is not None and len(found) > 1:
-        raise ModelError(
-            "mixup asks one live teacher about blends of rows, but there are several; give one, or no mixup"
-        )
-    orders = _orders([model for model, _ in found])
-    _check_tokenizers(found)
-    with tempfile.TemporaryDirectory() as folder:
-        teachers = []
-        for number, (model, words) in enumerate(found):
-            # The texts' gold labels are in the first one's terms.
-            gold = (labels, dev) if number == 0 else (None, None if dev is None else (dev[0], None))
-            place = Path(folder) / f"teacher-{number}"
-            rows = given_rows(words, model, texts, gold[0], transfer, gold[1], max_length, seed, place)
-            teachers.append(_Teacher(model, rows, orders[number], shares[number]))
-        student = _Student(params, found[0][1], max_length, pair=not isinstance(texts[0], str), checkpoint=checkpoint)
-        if checkpoint is not None and not checkpoint.reads_as(*found[0]):
-            place = Path(folder) / "student"
-            own = given_rows(checkpoint.words, checkpoint.model, texts, labels, transfer, dev, max_length, seed, place)
-            student = replace(student, words=checkpoint.words, own=own)
-        return _distilled(teachers, student, seed, device, precision, Path(folder))
+    from potstill.distillation.teachers.given_teachers import load_teachers
+    from potstill.training.student_builder import StudentBuilder
+
+    given = _Texts(
+        listed("texts", texts), _listed_labels("texts", labels), listed("transfer", transfer),
+        None if dev is None else (listed("dev", dev[0]), _listed_labels("dev", dev[1])), max_length, seed,
+    )  # fmt: skip
+    sources = [teacher] if isinstance(teacher, (str, Path)) or not isinstance(teacher, Sequence) else list(teacher)
+    teachers = load_teachers(sources, tokenizer, weights, max_length)
+    checkpoint, section = _checkpoint(settings, teachers[0].model, max_length, seed)
+    params = _params(teachers[0].model, layers, section, checkpoint)
+    plan = None if vocabulary is None else parse_section("vocabulary", Vocabulary, vocabulary)
+    _check_methods(params, len(teachers), plan, general)
+    with tempfile.TemporaryDirectory() as scratch:
+        work_dir = Path(scratch)
+        given, tokens = _student_tokens(given, teachers[0], checkpoint, plan, work_dir)
+        rows = _Rows.cut(given, teachers, tokens, work_dir)
+        builder = StudentBuilder(
+            params, seed, given.pair, lambda: backend_of(teachers[0].tokenizer, max_length),
+            checkpoint=None if checkpoint is None else lambda: checkpoint.model,
+            kept_ids=tokens.kept_ids, rank=tokens.rank, general_dir=_general_dir(general, work_dir),
+        )  # fmt: skip
+        return _distilled(teachers, rows, builder, tokens, device, precision, work_dir)
 
 
 @dataclass(frozen=True)
-class _Teacher:
-    """One of the teachers, with the rows as its tokens.
+class _Texts:
+    """What the caller gave to learn from, and how it is cut."""
 
-    Attributes:
-        order: for each class of the first teacher its index in this one.
-        weight: those of all add up to 1.
-    """
-
-    model: PreTrainedModel
-    given: GivenRows
-    order: list[int]
-    weight: Weight
-
-
-@dataclass(frozen=True)
-class _Student:
-    """What is to be made, of the first teacher, of the last assistant or of a checkpoint.
-
-    Attributes:
-        words: its tokenizer.
-        checkpoint: that it starts from.
-        own: the rows as its tokens, where they are not the first teacher's.
-    """
-
-    params: Distill
-    words: PreTrainedTokenizerBase
+    texts: list[Text]
+    labels: list[Label] | None
+    transfer: list[Text]
+    dev: tuple[list[Text], list[Label] | None] | None
     max_length: int
-    pair: bool
-    checkpoint: Checkpoint | None = None
-    own: GivenRows | None = None
+    seed: int
 
-    def start(
-        self, parent: PreTrainedModel, layers: Sequence[int], rows: TokenDataset, objective: Objective, seed: int
-    ) -> PreTrainedModel:
-        """A student before it learns; the objective judges what of it stays where it is pruned."""
-        import torch
+    @property
+    def pair(self) -> bool:
+        """Whether the texts are pairs."""
+        return bool(self.texts) and not isinstance(self.texts[0], str)
 
-        from potstill.distillation.pruning import pruned
-        from potstill.models.students.kinds import start_student
+    def cut(
+        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, folder: Path, *, gold: bool = True
+    ) -> GivenRows:
+        """Cut the texts into a model's tokens; without `gold` the labels are left out, as in the model's own terms."""
+        dev = self.dev if gold or self.dev is None else (self.dev[0], None)
+        labels = self.labels if gold else None
+        return given_rows(tokenizer, model, self.texts, labels, self.transfer, dev, self.max_length, self.seed, folder)
 
-        parent = parent.cpu() if self.checkpoint is None else self.checkpoint.model
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            student = start_student(
-                self.params.student, parent, layers, pair=self.pair,
-                tokenizer=lambda: backend_of(self.words, self.max_length),
-            )  # fmt: skip
-        if self.params.prune is None:
-            return student
-        batch_tokens = self.params.batch_tokens
-        return pruned(student, self.params.prune, rows, objective, batch_tokens=batch_tokens, seed=seed, name="distill")
+
+@dataclass(frozen=True)
+class _Tokens:
+    """The student's tokens.
+
+    Attributes:
+        tokenizer: the student's.
+        model: says the labels, and whether the two texts of a pair are told apart.
+        shared: whether these are the first teacher's tokens.
+        kept_ids: the ids, in the whole vocabulary, of the tokens of a smaller one; None: all.
+        rank: of the table of token embeddings; None: a full table.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    shared: bool
+    kept_ids: Ints | None = None
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows as each teacher's tokens and as the student's."""
+
+    teachers: list[GivenRows]
+    student: GivenRows
+
+    @classmethod
+    def cut(cls, given: _Texts, teachers: Sequence[Teacher], tokens: _Tokens, work_dir: Path) -> _Rows:
+        """Cut the texts."""
+        # The gold labels are in the first teacher's terms.
+        rows = [
+            given.cut(teacher.tokenizer, teacher.model, work_dir / f"teacher-{number}", gold=number == 0)
+            for number, teacher in enumerate(teachers)
+        ]
+        return cls(rows, rows[0] if tokens.shared else given.cut(tokens.tokenizer, tokens.model, work_dir / "student"))
 
 
 def _listed_labels(name: str, labels: Sequence[Label] | None) -> list[Label] | None:
@@ -202,100 +215,11 @@ def _listed_labels(name: str, labels: Sequence[Label] | None) -> list[Label] | N
 # --- what is checked first --------------------------------------------------------------------------------------------
 
 
-def _teacher(
-    teacher: Path | str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The fine-tuned model and its tokenizer, read from the folder where they are not given."""
-    from potstill.models.loading import load_classifier
-    from potstill.pretrained.families import family_of
-    from potstill.pretrained.inspection import check_tokens, inspect_model, load_words
-
-    if not isinstance(teacher, (str, Path)):
-        if tokenizer is None:
-            raise ModelError("the teacher is a loaded model; give its tokenizer too: distill(..., tokenizer=...)")
-        _check_head(type(teacher).__name__)
-        family_of(teacher.config)
-        model, words = teacher, tokenizer
-    else:
-        folder = Path(teacher)
-        known = inspect_model(folder).saved.architecture
-        _check_head(known or f"model without a head ({folder})")
-        model, words = load_classifier(folder), load_words(folder) if tokenizer is None else tokenizer
-    rows = len(model.get_input_embeddings().weight)
-    check_tokens(1 + max(_vocabulary(words).values()), rows, model.config.name_or_path or "memory")
-    return model, words
-
-
-def _counts(weights: Sequence[float] | None, teachers: int) -> list[float]:
-    """The weights as numbers."""
-    if not teachers:
-        raise ModelError("there is no teacher; give a folder or a loaded model, or several")
-    counts = [1.0] * teachers if weights is None else list(weights)
-    if len(counts) != teachers or not all(0 < weight < float("inf") for weight in counts):
-        raise ModelError(f"weights is {counts} of {teachers} teachers; give each a number above 0")
-    return counts
-
-
-def _with_all_labels(
-    found: Sequence[tuple[PreTrainedModel, PreTrainedTokenizerBase]], counts: Sequence[float]
-) -> tuple[list[tuple[PreTrainedModel, PreTrainedTokenizerBase]], list[Weight]]:
-    """The teachers with the labels of all of them in one order, and what each one's answers weigh."""
-    models, answered, labels = by_all_labels([by_tag_set(model) for model, _ in found])
-    for number, own in enumerate(answered, 1):
-        if own is not None:
-            say(f"distill: teacher {number} answers {', '.join(own)}")
-    words = [words for _, words in found]
-    return list(zip(models, words, strict=True)), shares_by_label(counts, answered, labels)
-
-
-def _orders(models: Sequence[PreTrainedModel]) -> list[list[int]]:
-    """For each class of the first teacher its index in each of them."""
-    from potstill.pretrained.output_names import match_labels
-
-    names = [[str(name) for _, name in sorted(model.config.id2label.items())] for model in models]
-    wheres = [model.config.name_or_path or "memory" for model in models]
-    task = task_of(models[0])
-    for model, where in zip(models, wheres, strict=True):
-        if task_of(model) != task:
-            raise ModelError(f"the teacher in {where} is for {task_of(model)}, the first one for {task}")
-    if task in ("regression", "question_answering"):
-        return [list(range(models[0].config.num_labels))] * len(models)  # outputs without names
-    return [match_labels(own, names[0], where) for own, where in zip(names, wheres, strict=True)]
-
-
-def _check_head(name: str) -> None:
-    if not name.endswith(tuple(head.suffix for head in HEADS.values())):
-        known = ", ".join(dict.fromkeys(head.suffix for head in HEADS.values()))
-        raise ModelError(f"the teacher is a {name}; give a fine-tuned model (...{known})")
-
-
-def _check_tokenizers(found: Sequence[tuple[PreTrainedModel, PreTrainedTokenizerBase]]) -> None:
-    """Teachers of entities or answers speak of the same tokens."""
-    (first, words), *others = found
-    if task_of(first) in OF_PLACES and any(_vocabulary(other) != _vocabulary(words) for _, other in others):
-        raise ModelError(
-            f"the teachers have several tokenizers, but those of a {task_of(first)} task answer token by token, "
-            "together; give teachers of one tokenizer"
-        )
-
-
-def _vocabulary(words: PreTrainedTokenizerBase) -> dict[str, int]:
-    found: dict[str, int] = words.get_vocab()
-    return found
-
-
-def _check_length(model: PreTrainedModel, max_length: int, whose: str = "teacher") -> None:
-    from potstill.pretrained.families import positions_of
-
-    positions = positions_of(model.config.to_dict())
-    if max_length < 3 or (positions is not None and max_length > positions):
-        raise SequenceLengthError(f"max_length is {max_length}; set it from 3 to the {whose}'s {positions} positions")
-
-
 def _checkpoint(
     settings: Mapping[str, Any], teacher: PreTrainedModel, max_length: int, seed: int
 ) -> tuple[Checkpoint | None, Mapping[str, Any]]:
-    """The checkpoint that `student` names, and the settings as params have them: without its path."""
+    """Open the checkpoint that `student` names; the settings lose its path, as params have them."""
+    from potstill.distillation.teachers.given_teachers import check_length
     from potstill.models.students.checkpoint import Checkpoint
 
     student = settings.get("student")
@@ -306,22 +230,23 @@ def _checkpoint(
             "a student of kind checkpoint starts from another encoder; name its folder: "
             'student={"kind": "checkpoint", "path": "..."}'
         )
-    found = Checkpoint.open(Path(student["path"]), teacher, seed)
-    _check_length(found.model, max_length, "checkpoint")
-    return found, {**settings, "student": {key: value for key, value in student.items() if key != "path"}}
+    checkpoint = Checkpoint.open(Path(student["path"]), teacher, seed)
+    check_length(checkpoint.model, max_length, "checkpoint")
+    return checkpoint, {**settings, "student": {key: value for key, value in student.items() if key != "path"}}
 
 
 def _params(
     model: PreTrainedModel, layers: Sequence[int] | None, settings: Mapping[str, Any], checkpoint: Checkpoint | None
 ) -> Distill:
-    """The `distill` section that these settings make."""
+    """Check the `distill` section that these settings make."""
     from potstill.models.students.student import check_layers, check_plan
     from potstill.pretrained.families import layers_of
 
     available = len(layers_of(model if checkpoint is None else checkpoint.model))
-    chosen = list(range(0, available, 1 if checkpoint is not None else 2) if layers is None else layers)
+    if layers is None:
+        layers = default_layers(available, None if checkpoint is None else available)
     defaults = {"epochs": 3, "learning_rate": 1e-4, "checkpoint_seconds": 1e9}
-    params = parse_distill(defaults | dict(settings) | {"layers": chosen})
+    params = parse_distill(defaults | dict(settings) | {"layers": list(layers)})
     kind = params.student.kind
     if kind == "static" and task_of(model) in OF_PLACES:
         raise ModelError(
@@ -335,118 +260,175 @@ def _params(
     return params
 
 
+def _check_methods(params: Distill, teachers: int, vocabulary: Vocabulary | None, general: object) -> None:
+    """Refuse methods that exclude each other."""
+    kind = params.student.kind
+    if params.mixup is not None and teachers > 1:
+        raise ModelError(
+            "mixup asks one live teacher about blends of rows, but there are several; give one, or no mixup"
+        )
+    if vocabulary is not None and vocabulary.rank is not None and kind == "static":
+        raise ModelError(
+            "the rank of the vocabulary is of a table that layers read, but a static student has none; leave it out"
+        )
+    if general is not None and (kind != "layers" or params.assistants or params.mutual is not None):
+        other = "assistants or mutual" if kind == "layers" else f"a student of kind {kind}"
+        raise ModelError(f"with {other} students do not start from a general student; leave out one of the two")
+
+
 def _check_answers(teacher: PreTrainedModel, verdict: Verdict | None) -> None:
     """Refuse a teacher whose labels are in another order, by dev's gold labels; say where it is not above chance."""
     if verdict is None:
         return
-    place = f"the teacher in {teacher.config.name_or_path or 'memory'} is {verdict.words}"
+    finding = f"the teacher in {teacher.config.name_or_path or 'memory'} is {verdict.words}"
     if verdict.order is not None:
         names = [str(teacher.config.id2label[output]) for output in range(teacher.config.num_labels)]
         fitting = {output: names[label] for output, label in enumerate(verdict.order)}
         raise LabelCountError(
-            f"{place}, but with its labels in another order {verdict.better}; name them so in its config: "
+            f"{finding}, but with its labels in another order {verdict.better}; name them so in its config: "
             f"id2label = {fitting}"
         )
     if verdict.above_chance is False:
-        say(f"distill: {place}, which is not above chance ({verdict.chance}): it may be a teacher of something else")
+        say(f"distill: {finding}, which is not above chance ({verdict.chance}): it may be a teacher of something else")
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
+def _student_tokens(
+    given: _Texts, first: Teacher, checkpoint: Checkpoint | None, plan: Vocabulary | None, work_dir: Path
+) -> tuple[_Texts, _Tokens]:
+    """Choose the student's tokens; words that a smaller vocabulary drops join the texts without labels."""
+    from potstill.models.students.fitted_vocabulary import fit_vocabulary
+    from potstill.pretrained.inspection import load_words
+
+    tokens = _Tokens(first.tokenizer, first.model, shared=True)
+    if checkpoint is not None and not checkpoint.reads_as(first.model, first.tokenizer):
+        tokens = _Tokens(checkpoint.words, checkpoint.model, shared=False)
+    if plan is None:
+        return given, tokens
+    whole, trimmed = work_dir / "whole", work_dir / "trimmed"
+    tokens.tokenizer.save_pretrained(whole)
+    rows = given.cut(tokens.tokenizer, tokens.model, work_dir / "whole-rows").rows
+    backend = backend_of(tokens.tokenizer, given.max_length)
+    fitted = fit_vocabulary(backend, whole, trimmed, rows, plan, pair=given.pair, name="distill")
+    given = replace(given, transfer=[*given.transfer, *fitted.spelled])
+    return given, _Tokens(load_words(trimmed), tokens.model, False, fitted.kept_ids, plan.rank)
+
+
+def _general_dir(general: Path | str | PreTrainedModel | None, work_dir: Path) -> Path | None:
+    """The folder of the general student; a loaded one is written."""
+    if general is None or isinstance(general, (str, Path)):
+        return None if general is None else Path(general)
+    general.save_pretrained(work_dir / "general")
+    return work_dir / "general"
+
+
 def _distilled(
-    teachers: Sequence[_Teacher], made: _Student, seed: int, device: str, precision: str, work: Path
+    teachers: Sequence[Teacher],
+    rows: _Rows,
+    builder: StudentBuilder,
+    tokens: _Tokens,
+    device: str,
+    precision: str,
+    work_dir: Path,
 ) -> Distilled:
-    from potstill.compute.precision import choose_device, choose_precision, product_size
-    from potstill.distillation.objective.composition import Blend, Distillation
+    """Run the job and score its student."""
+    from potstill.distillation.teachers.predict import predict_logits
+    from potstill.models.students.factorized import merge
+    from potstill.training.distillation_job import DistillationJob
+    from potstill.training.settings import choose_setting
+
+    choose = partial(choose_setting, builder.name, builder.seed, device, precision, work_dir)
+    setting = choose(builder.params, teachers[0].model)
+    for teacher in teachers:
+        teacher.model.to(setting.device)
+    answers, data, dev_logits = _answers(teachers, rows, setting.precision)
+    preparation = DistillationJob(data, answers, builder, choose).prepare()
+    for line in preparation.objective.describe():
+        say(f"distill: {line}")
+    student = preparation.train().model.cpu()
+    merge(student)
+    dev = data.student.dev
+    report = {"rows": float(len(data.student.train)), "dev_rows": float(len(dev))}
+    scores = _scores(data.task, predict_logits(student, dev), dev_logits, dev.whole_labels)
+    return Distilled(student, tokens.tokenizer, report | scores)
+
+
+def _answers(
+    teachers: Sequence[Teacher], rows: _Rows, precision: Precision
+) -> tuple[TeacherAnswers, DistillationData, npt.NDArray[Any]]:
+    """Compute the teachers' answers once, to the training rows and to dev; the latter as the student's tokens too."""
+    from potstill.distillation.teachers.mean_answers import ordered, pooled
+    from potstill.distillation.teachers.position_mapping import across, answers_across, places_of
+    from potstill.distillation.teachers.predict import predict_logits
+    from potstill.evaluation.teaching import judge
+    from potstill.training.distillation_job import DistillationData, TeacherAnswers, TokenRows
+
+    first, student, task = rows.teachers[0], rows.student, task_of(teachers[0].model)
+    signals = _signals(teachers, [part.rows for part in rows.teachers], precision)
+    logits = [
+        ordered(predict_logits(teacher.model, part.dev, precision=precision), teacher.order)
+        for teacher, part in zip(teachers, rows.teachers, strict=True)
+    ]
+    teacher_logits = pooled(logits, [teacher.weight for teacher in teachers], task)
+    student_logits = teacher_logits
+    positions = None
+    if student is not first and task in OF_PLACES:
+        positions = places_of(task, student.files, first.files)
+        dev_signals = _signals(teachers, [part.dev for part in rows.teachers], precision)
+        dev_positions = places_of(task, student.dev_files, first.dev_files)
+        student_logits = answers_across(across(dev_signals, first.dev, dev_positions), student.dev, task)
+    if labelled(student.dev.whole_labels).any():
+        _check_answers(teachers[0].model, judge(task, student_logits, student.dev.whole_labels))
+    views = [
+        TokenRows(part.rows, part.dev, _dev_labels(task, answers, part.dev))
+        for part, answers in ((first, teacher_logits), (student, student_logits))
+    ]
+    data = DistillationData(task, views[0], views[0] if student is first else views[1], positions)
+    return TeacherAnswers(teachers[0].model, signals, lambda: teacher_logits), data, student_logits
+
+
+def _signals(teachers: Sequence[Teacher], rows: Sequence[TokenDataset], precision: Precision) -> Source:
+    """Compute what a student learns of the teachers' heads, of all together."""
     from potstill.distillation.teachers.ensembles import average
     from potstill.distillation.teachers.mean_answers import ordered, side_by_side
-    from potstill.distillation.teachers.position_mapping import across, places_of
-    from potstill.distillation.teachers.predict import predict_logits, predict_signals
+    from potstill.distillation.teachers.predict import predict_signals
     from potstill.distillation.teachers.signal_store import StoredSignals
-    from potstill.evaluation.teaching import judge
-    from potstill.training.assistants import Teaching, through_assistants
-    from potstill.training.loop import Setting
-    from potstill.training.together import objective_for, train_students
 
-    first, weights, params = teachers[0], [one.weight for one in teachers], made.params
-    ours, where, task = made.own or first.given, choose_device(device), task_of(first.model)
-    rows, dev = ours.rows, ours.dev
-    chosen, _ = choose_precision(precision, where, *product_size(first.model.config), work / "precision.json")
-    setting = Setting("distill", params, seed, where, chosen, work / "checkpoints")
-    # The teachers' logits are computed once; what terms need beside them is asked of the first, live.
-    learned = [
-        ordered(predict_signals(one.model.to(where), one.given.rows, precision=chosen), one.order) for one in teachers
+    signals = [
+        ordered(predict_signals(teacher.model, part, precision=precision), teacher.order)
+        for teacher, part in zip(teachers, rows, strict=True)
     ]
-    source = average(StoredSignals(side_by_side(learned), np.arange(len(first.given.rows))), weights)
-    own = made.own if task in OF_PLACES else None
-    places = None if own is None else places_of(task, own.files, first.given.files)
-    answers = _answers_on_dev(teachers, own, chosen)
+    stored = StoredSignals(side_by_side(signals), np.arange(len(rows[0])))
+    return average(stored, [teacher.weight for teacher in teachers])
+
+
+def _dev_labels(task: TaskKind, logits: npt.NDArray[Any], dev: TokenDataset) -> Labels:
+    """The gold labels of dev; where there are none, the teachers' answers in their form."""
     labels = dev.whole_labels
-    if labelled(labels).any():
-        _check_answers(first.model, judge(task, answers, labels))
-    gold = labels if labelled(labels).any() else _answered(task, answers, labels)
-
-    def score(model: PreTrainedModel) -> float:
-        return SCORINGS[task].score(predict_logits(model, dev, device=where, precision=chosen), gold)
-
-    teaching = through_assistants(params, Teaching(first.model, source, params.layers), rows, score, setting)
-    each = [teaching.layers] if params.mutual is None else params.mutual.students
-    told = teaching.source if places is None else across(teaching.source, first.given.rows, places)
-    logits_alone = Distillation(told, Blend(params.temperature, params.alpha, task))
-    students = [made.start(teaching.model, layers, rows, logits_alone, seed) for layers in each]
-    teacher_rows = None if made.own is None else first.given.rows
-    objective = objective_for(params, students, teaching, setting, teacher_rows, places)
-    for line in objective.describe():
-        say(f"distill: {line}")
-    student = students[train_students(students, objective, rows, score, setting).place]
-    report = {"rows": float(len(rows)), "dev_rows": float(len(dev))}
-    return Distilled(student.cpu(), made.words, report | _scores(task, predict_logits(student, dev), answers, labels))
-
-
-def _answers_on_dev(teachers: Sequence[_Teacher], own: GivenRows | None, precision: Precision) -> npt.NDArray[Any]:
-    """The teachers' answers to dev, together; where they are places in a text, in the student's own tokens."""
-    from potstill.distillation.teachers.ensembles import average
-    from potstill.distillation.teachers.mean_answers import ordered, pooled, side_by_side
-    from potstill.distillation.teachers.position_mapping import across, answers_across, places_of
-    from potstill.distillation.teachers.predict import predict_logits, predict_signals
-    from potstill.distillation.teachers.signal_store import StoredSignals
-
-    first, weights = teachers[0], [one.weight for one in teachers]
-    task, dev = task_of(first.model), first.given.dev
-    if own is None:
-        held = [ordered(predict_logits(one.model, one.given.dev, precision=precision), one.order) for one in teachers]
-        return pooled(held, weights, task)
-    held = [ordered(predict_signals(one.model, one.given.dev, precision=precision), one.order) for one in teachers]
-    source = average(StoredSignals(side_by_side(held), np.arange(len(dev))), weights)
-    places = places_of(task, own.dev_files, first.given.dev_files)
-    return answers_across(across(source, dev, places), own.dev, task)
+    return labels if labelled(labels).any() else _answered(task, logits, labels)
 
 
 def _answered(task: TaskKind, logits: npt.NDArray[Any], labels: Labels) -> Labels:
-    """A model's answers in the form of gold labels; `labels` are of that form."""
+    """Put a model's answers into the form of gold labels, which `labels` have."""
     if task == "regression":
         return logits[:, 0]
     if task == "question_answering":
         return np.array([best_tokens(row) for row in logits], dtype=SPAN)
     if task == "token_classification":
-        found, classes, start = labels.copy(), logits.argmax(axis=1), 0
-        for row, own in enumerate(labels):
-            asked = own != IGNORED
-            found[row] = own.copy()
-            found[row][asked] = classes[start : start + asked.sum()]
-            start += asked.sum()
-        return found
+        classes = iter(logits.argmax(axis=1))
+        return ragged([np.array([IGNORED if label == IGNORED else next(classes) for label in row]) for row in labels])
     return (logits > 0).astype(np.int64) if task == "multi_label" else logits.argmax(axis=1)
 
 
 def _scores(task: TaskKind, student: npt.NDArray[Any], teacher: npt.NDArray[Any], labels: Labels) -> dict[str, float]:
+    """Compare a student's answers on dev with its teacher's, and both with the gold labels where there are some."""
     from potstill.evaluation.summary import Answers, likeness
 
-    found = likeness(*(Answers(logits, 1.0, 0, 0, task) for logits in (teacher, student)))
+    scores = likeness(*(Answers(logits, 1.0, 0, 0, task) for logits in (teacher, student)))
     if labelled(labels).any():
         scoring = SCORINGS[task]
-        found[scoring.key], found[f"teacher_{scoring.key}"] = (
-            scoring.score(logits, labels) for logits in (student, teacher)
-        )
-    return found
+        scores[scoring.key] = scoring.score(student, labels)
+        scores[f"teacher_{scoring.key}"] = scoring.score(teacher, labels)
+    return scores

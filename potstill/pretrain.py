@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.config.distill_params import General
 from potstill.config.teacher_params import Pretrain
-from potstill.config.training_params import Training
 from potstill.config.yaml_file import parse_section
 from potstill.errors import FormatError
 from potstill.progress import say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from potstill.training.loop import Setting
 
 
 @dataclass(frozen=True)
@@ -60,13 +57,14 @@ def pretrain(
         PotstillError: a value or texts that do not fit, before anything is trained.
     """
     from potstill.training.pretraining import prepare_pretraining
+    from potstill.training.settings import choose_setting
 
     _check_texts(texts)
     params = parse_section("pretrain", Pretrain, {"checkpoint_seconds": 1e9} | settings)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         work = prepare_pretraining(texts, params, seed, folder)
-        outcome = work.train(_setting("pretrain", params, work.model, seed, device, precision, folder))
+        outcome = work.train(choose_setting("pretrain", seed, device, precision, folder, params, work.model))
         report = {"rows": float(len(work.rows)), "rows_seen": float(outcome.rows), "held_out_loss": -outcome.score}
         return Encoder(work.model.cpu(), _tokenizer(folder), report)
 
@@ -102,6 +100,7 @@ def distill_general(
     from potstill.data.corpus import token_rows
     from potstill.data.tokens.tokenization import check_length, load_tokenizer
     from potstill.training.general_distillation import load_base, prepare_general
+    from potstill.training.settings import choose_setting
 
     _check_texts(texts)
     folder = Path(encoder)
@@ -112,7 +111,7 @@ def distill_general(
     pad = int(check_length(folder, max_length).get("pad_token_id") or 0)
     rows = token_rows(texts, load_tokenizer(folder, max_length), pad)
     with tempfile.TemporaryDirectory() as scratch:
-        setting = _setting("general", params, teacher, seed, device, precision, Path(scratch))
+        setting = choose_setting("general", seed, device, precision, Path(scratch), params, teacher)
         work = prepare_general(teacher, rows, params, folder, setting)
         for line in work.objective.describe():
             say(f"general: {line}")
@@ -127,17 +126,6 @@ def _check_texts(texts: Sequence[str]) -> None:
     wrong = next((row for row, text in enumerate(texts) if not isinstance(text, str)), None)
     if wrong is not None:
         raise FormatError(f"texts[{wrong}] is {texts[wrong]!r:.80}; it has to be a string")
-
-
-def _setting(
-    name: str, params: Training, model: PreTrainedModel, seed: int, device: str, precision: str, work: Path
-) -> Setting:
-    from potstill.compute.precision import choose_device, choose_precision, product_size
-    from potstill.training.loop import Setting
-
-    where = choose_device(device)
-    chosen, _ = choose_precision(precision, where, *product_size(model.config), work / "precision.json")
-    return Setting(name, params, seed, where, chosen, work / "checkpoints")
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:

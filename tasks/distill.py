@@ -5,136 +5,99 @@ With assistants, the last of them teaches it; with mutual distillation several s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config.base import OF_PLACES
 from potstill.config.distill_params import Distill
-from potstill.data.tokens.batches import TokenDataset, labelled
-from potstill.distillation.objective.composition import Blend, Distillation
-from potstill.distillation.objective.gold_labels import Objective
+from potstill.data.tokens.batches import labelled
+from potstill.data.tokens.token_folder import TokenFolder
 from potstill.distillation.objective.supervision import HEAD_LOSSES
-from potstill.distillation.teachers.position_mapping import Places, across, places_of
+from potstill.distillation.teachers.position_mapping import places_of
 from potstill.distillation.teachers.signal_arrays import described
 from potstill.models.loading import load_classifier
-from potstill.models.students.student import check_plan
-from potstill.pretrained.heads import task_of
 from potstill.progress import say
-from potstill.training.assistants import Teaching, through_assistants
-from potstill.training.loop import Outcome
-from potstill.training.together import Best, objective_for, train_students
-from tasks.learning import (
-    dev_score,
-    open_split,
-    open_splits,
-    prepare_setting,
-    scoring_of,
-    stored_signals,
-    student_tokens,
-    task_kind,
-    teacher_logits,
-    training_result,
+from potstill.scores.scoring import SCORINGS
+from potstill.training.distillation_job import (
+    DistillationData,
+    DistillationJob,
+    Preparation,
+    TeacherAnswers,
+    TokenRows,
+    TrainedStudent,
 )
+from tasks.learning import open_tokens, prepare_setting, stored_signals, teacher_logits, training_result
 from tasks.stage import Result, Stage, main
-from tasks.student_building import make_student, save_student
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from tasks.student_building import save_student, student_builder
 
 
 def run(stage: Stage) -> Result:
     """Make `data/distilled/`."""
-    distill = stage.params(Distill)
-    teacher_rows = open_splits(stage, _splits(distill))
-    own_tokens = student_tokens(stage) != stage.deps["tokens"]
-    dataset = open_splits(stage, _splits(distill), student=True) if own_tokens else teacher_rows
-    teaching = _teaching(stage, distill, teacher_rows)
-    places = _places(stage, _splits(distill)) if own_tokens and task_of(teaching.model) in OF_PLACES else None
-    source = teaching.source if places is None else across(teaching.source, teacher_rows, places)
-    students = _students(stage, distill, replace(teaching, source=source), dataset)
-    setting = prepare_setting(stage, distill, students[0])
-    objective = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None, places)
-    _describe(objective, teaching, dataset)
-    teacher = None
-    # A single evaluation is the best in any case, and answers about other tokens cannot be compared.
-    if distill.epochs * distill.evaluations_per_epoch > 1 and places is None:
-        with stage.work("inference"):
-            teacher = teacher_logits(stage, "dev")
-    score = dev_score(stage, open_split(stage, "dev", student=True), setting, teacher)
-    with stage.work("training"):
-        best = train_students(students, objective, dataset, score, setting)
-    return _write(stage, distill, students[best.place], best, teaching)
+    distill, tokens = stage.params(Distill), open_tokens(stage)
+    preparation = distillation_job(stage, tokens, open_data(tokens, distill)).prepare()
+    _describe(preparation)
+    return _write(stage, tokens, preparation.train())
 
 
-def _splits(distill: Distill) -> list[str]:
-    """The rows to learn from."""
-    return ["train", "transfer"] if distill.transfer else ["train"]
+def open_data(tokens: TokenFolder, distill: Distill) -> DistillationData:
+    """Open the rows to learn from and dev, as tokens of the teacher and of the student."""
+    splits = ["train", "transfer"] if distill.transfer else ["train"]
+    teacher = _open_rows(tokens, splits)
+    if tokens.student is tokens:
+        return DistillationData(tokens.task, teacher, teacher)
+    positions = None
+    if tokens.task in OF_PLACES:
+        positions = places_of(tokens.task, tokens.student.files(splits), tokens.files(splits))
+    return DistillationData(tokens.task, teacher, _open_rows(tokens.student, splits), positions)
 
 
-def _places(stage: Stage, splits: Sequence[str]) -> Places:
-    """Where the teacher answers what the student's tokens are asked."""
-    folders = (student_tokens(stage), stage.deps["tokens"])
-    ours, theirs = ([folder / f"{split}.arrow" for split in splits] for folder in folders)
-    return places_of(task_kind(stage), ours, theirs)
+def distillation_job(stage: Stage, tokens: TokenFolder, data: DistillationData) -> DistillationJob:
+    """Set up the distillation that the stage's params describe."""
+    signals = stored_signals(stage, data.teacher.train)
+    teacher = TeacherAnswers(load_classifier(stage.deps["teacher"]), signals, partial(teacher_logits, stage, "dev"))
+    return DistillationJob(data, teacher, student_builder(stage, tokens), partial(prepare_setting, stage))
 
 
-def _teaching(stage: Stage, distill: Distill, rows: TokenDataset) -> Teaching:
-    """The teacher and its signals, or the last assistant and its."""
-    teacher = load_classifier(stage.deps["teacher"])
-    if distill.student.kind in ("layers", "distilbert"):
-        check_plan(distill, teacher)
-    teaching = Teaching(teacher, stored_signals(stage, rows), distill.layers)
-    if not distill.assistants:
-        return teaching
-    setting = prepare_setting(stage, distill, teacher)
-    with stage.work("training"):
-        return through_assistants(distill, teaching, rows, dev_score(stage, open_split(stage, "dev"), setting), setting)
+def _open_rows(tokens: TokenFolder, splits: list[str]) -> TokenRows:
+    dev = tokens.split("dev")
+    return TokenRows(tokens.split(*splits), dev, dev.whole_labels)
 
 
-def _students(stage: Stage, distill: Distill, teaching: Teaching, rows: TokenDataset) -> list[PreTrainedModel]:
-    """The one student, or those that teach each other."""
-    logits_alone = Distillation(teaching.source, Blend(distill.temperature, distill.alpha, task_of(teaching.model)))
-    each = [teaching.layers] if distill.mutual is None else distill.mutual.students
-    return [make_student(stage, teaching.model, rows, logits_alone, layers) for layers in each]
-
-
-def _describe(objective: Objective, teaching: Teaching, dataset: TokenDataset) -> None:
-    if not teaching.source.supports(objective.asks):
-        say(f"distill: the teacher runs for its {described(objective.asks)}, which the signals stage can store")
-    soft = HEAD_LOSSES[task_of(teaching.model)].soft_term.upper()
-    without = int((~labelled(dataset.labels)).sum())
-    unlabelled = f"{without:,} of {len(dataset):,} rows have no gold label and carry {soft} alone"
-    first, *others = objective.describe()
+def _describe(preparation: Preparation) -> None:
+    """Tell the user what is minimised, and on which rows."""
+    data, asks = preparation.job.data, preparation.objective.asks
+    if not preparation.teaching.source.supports(asks):
+        say(f"distill: the teacher runs for its {described(asks)}, which the signals stage can store")
+    labels = data.student.train.labels
+    without = int((~labelled(labels)).sum())
+    soft = HEAD_LOSSES[data.task].soft_term.upper()
+    unlabelled = f"{without:,} of {len(labels):,} rows have no gold label and carry {soft} alone"
+    first, *others = preparation.objective.describe()
     for line in (f"{first}; {unlabelled}", *others):
         say(f"distill: {line}")
 
 
-def _write(stage: Stage, distill: Distill, student: PreTrainedModel, best: Best, teaching: Teaching) -> Result:
-    outcome, scoring = best.outcome, scoring_of(stage)
-    alone = {f"assistant_{number}": found.score for number, found in enumerate(teaching.outcomes, start=1)}
-    alone |= {f"student_{number}": score for number, score in enumerate(best.scores, start=1)}
+def _write(stage: Stage, tokens: TokenFolder, student: TrainedStudent) -> Result:
+    """Write the student, and report its training."""
+    outcome, others, scoring = student.outcome, student.scores, SCORINGS[tokens.task]
     with whole_folder(stage.outs["distilled"]) as folder:
-        save_student(stage, student, folder)
-        about = {scoring.dev_key: outcome.score, "steps": {"distill": outcome.steps}}
-        write_manifest(folder, about | ({"others": alone} if alone else {}))
-    beside = ", ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in alone.items())
-    summary = f"dev {scoring.words} {outcome.score:.4f} with {_start(distill, best.place)}"
-    rows = outcome.rows + sum(found.rows for found in teaching.outcomes)
-    history = [*teaching.history, *outcome.history]
-    joined = Outcome(outcome.score, outcome.scores, history, rows, steps=outcome.steps)
-    scores = {f"{scoring.dev_key}_{name}": score for name, score in alone.items()}
-    return training_result(joined, scoring, summary + (f" ({beside})" if beside else ""), scores)
+        save_student(tokens, student.model, folder)
+        facts = {scoring.dev_key: outcome.score, "steps": {"distill": outcome.steps}}
+        write_manifest(folder, facts | ({"others": others} if others else {}))
+    summary = f"dev {scoring.words} {outcome.score:.4f} with {_start(stage.params(Distill), student.layers)}"
+    if others:
+        scores = ", ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in others.items())
+        summary += f" ({scores})"
+    metrics = {f"{scoring.dev_key}_{name}": score for name, score in others.items()}
+    return training_result(outcome, scoring, summary, metrics)
 
 
-def _start(distill: Distill, place: int) -> str:
-    """What the student started from, in words."""
+def _start(distill: Distill, layers: list[int]) -> str:
+    """Say what the student started from."""
     if distill.student.kind == "config":
-        return f"{len(distill.layers)} layers at random"
+        return f"{len(layers)} layers at random"
     if distill.student.kind == "static":
         return f"a vector of {distill.student.dimensions} for each token"
-    layers = distill.layers if distill.mutual is None else distill.mutual.students[place]
     return f"layers {layers} of the {'checkpoint' if distill.student.kind == 'checkpoint' else 'teacher'}"
 
 

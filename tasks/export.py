@@ -21,7 +21,7 @@ from potstill.onnx_export.onnx_model import export_onnx, gives_embedding, input_
 from potstill.onnx_export.quantize import most_sensitive, quantize_int8
 from potstill.scores.calibration import calibrated
 from potstill.scores.scoring import Scoring
-from tasks.learning import factorize_embeddings, open_split, scoring_of, task_kind, tokenizer_folder, tokens_info
+from tasks.learning import open_split, open_tokens, restore_rank, scoring_of, task_kind, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
 
 # Of dev: enough to tell which product costs most.
@@ -35,7 +35,7 @@ def run(stage: Stage) -> Result:
     student = load_classifier(stage.deps["student"])
     with stage.work("inference"):
         reference = predict_logits(student, dev)
-    factorize_embeddings(stage, student)
+    restore_rank(open_tokens(stage), student)
     with whole_folder(stage.outs["export"]) as folder:
         export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage, student=True)["token_types"])
         with stage.work("inference"):

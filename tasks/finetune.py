@@ -6,16 +6,10 @@ from potstill.artifacts import MANIFEST, read_json, whole_folder, write_manifest
 from potstill.config.distill_params import Finetune
 from potstill.distillation.objective.gold_labels import Supervised
 from potstill.models.loading import load_classifier
-from potstill.pretrained.heads import task_of
+from potstill.scores.scoring import SCORINGS
+from potstill.training.dev_scores import dev_score
 from potstill.training.loop import train
-from tasks.learning import (
-    dev_score,
-    factorize_embeddings,
-    open_split,
-    prepare_setting,
-    scoring_of,
-    training_result,
-)
+from tasks.learning import open_tokens, prepare_setting, restore_rank, training_result
 from tasks.stage import Result, Stage, main
 from tasks.student_building import save_student
 
@@ -30,26 +24,25 @@ The most probable label is the same.
 
 def run(stage: Stage) -> Result:
     """Make `data/student/`."""
+    tokens = open_tokens(stage)
+    task, scoring = tokens.task, SCORINGS[tokens.task]
     student = load_classifier(stage.deps["distilled"])
-    factorize_embeddings(stage, student)
+    restore_rank(tokens, student)
     setting = prepare_setting(stage, stage.params(Finetune), student, keep_start=True)
-    score, scoring = dev_score(stage, open_split(stage, "dev", student=True), setting), scoring_of(stage)
+    rows, score = tokens.student.split("train"), dev_score(task, tokens.student.split("dev"), setting)
     with stage.work("training"):
-        outcome = train(student, open_split(stage, "train", student=True), Supervised(task_of(student)), score, setting)
-    before = outcome.scores[0]
-    kept = outcome.score <= before
+        outcome = train(student, rows, Supervised(task), score, setting)
+    before, after = outcome.scores[0], max(outcome.scores[1:])
+    unchanged = outcome.score <= before
     with whole_folder(stage.outs["student"]) as folder:
-        save_student(stage, student, folder)
+        save_student(tokens, student, folder)
         write_text(folder / "README.md", README)
         steps = read_json(stage.deps["distilled"] / MANIFEST)["about"].get("steps", {}) | {"finetune": outcome.steps}
-        write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": kept, "steps": steps})
-    after = max(outcome.scores[1:])
-    summary = (
-        f"dev {scoring.words} {after:.4f} is not above {before:.4f}: the distilled weights stay"
-        if kept
-        else f"dev {scoring.words} {before:.4f} -> {outcome.score:.4f}"
-    )
-    return training_result(outcome, scoring, summary, {"kept_distilled": float(kept)})
+        write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": unchanged, "steps": steps})
+    summary = f"dev {scoring.words} {before:.4f} -> {outcome.score:.4f}"
+    if unchanged:
+        summary = f"dev {scoring.words} {after:.4f} is not above {before:.4f}: the distilled weights stay"
+    return training_result(outcome, scoring, summary, {"kept_distilled": float(unchanged)})
 
 
 if __name__ == "__main__":

@@ -18,12 +18,11 @@ from potstill.config.base import OF_PLACES
 from potstill.config.params import Params
 from potstill.config.params_file import parse_distill
 from potstill.config.search_params import Search
-from potstill.data.tokens.tokenization import KEPT
+from potstill.data.tokens.token_folder import TokenFolder
 from potstill.distillation.objective.terms import misfit
 from potstill.errors import ParamsError
 from potstill.models.loading import load_classifier
 from potstill.models.students.student import check_layers
-from potstill.pretrained.families import layers_of
 from potstill.progress import say
 from potstill.scores.scoring import SCORINGS, Scoring
 from potstill.studies.folds import split_folds
@@ -32,10 +31,10 @@ from potstill.studies.space import Choice, candidate_layers, distill_section, se
 from potstill.studies.study import Trial, describe, run_study
 from tasks import distill, export, finetune
 from tasks.elsewhere import elsewhere, is_whole
-from tasks.learning import student_tokens
+from tasks.learning import open_tokens
 from tasks.measuring import Made, measure
 from tasks.stage import WORK, Stage, load_stage
-from tasks.student_building import parent_of
+from tasks.student_building import student_builder
 
 STUDIES = WORK / "search"
 DATABASE = STUDIES / "studies.db"
@@ -106,6 +105,10 @@ class _Search:
         return load_stage("distill", self.params)
 
     @cached_property
+    def tokens(self) -> TokenFolder:
+        return open_tokens(self.stage)
+
+    @cached_property
     def name(self) -> str:
         """Of the study: another space, other data or other code make another one; more trials do not.
 
@@ -118,7 +121,7 @@ class _Search:
     @cached_property
     def layers(self) -> list[list[int]]:
         folder = self.stage.deps["teacher"]
-        available = len(layers_of(parent_of(self.stage, load_classifier(folder))))
+        available = student_builder(self.stage, self.tokens).available(load_classifier(folder))
         chosen = candidate_layers(self.space, available)
         self._check_fixed(chosen)
         for layers in chosen:
@@ -216,8 +219,8 @@ class _Search:
         if self.space.static.dimensions and self.params.prepare.task in OF_PLACES:
             say("search: no static student: it answers about whole texts, and the task is about places in them")
             return found
-        own = student_tokens(self.stage)
-        if self.space.static.dimensions and own != self.stage.deps["tokens"] and not (own / KEPT).exists():
+        student = self.tokens.student
+        if self.space.static.dimensions and student is not self.tokens and student.kept_ids is None:
             say("search: no static student: distill.student has a tokenizer of its own, whose tokens the teacher lacks")
             return found
         for width in self.space.static.dimensions:

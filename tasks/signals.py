@@ -12,7 +12,7 @@ from potstill.distillation.teachers.ensembles import AllMembers
 from potstill.distillation.teachers.providers import LiveTeacher, OwnTokens, Source
 from potstill.distillation.teachers.signal_store import Extracted, extract, teacher_identity, write_store
 from potstill.models.loading import load_classifier
-from tasks.learning import choose, open_splits, teacher_members
+from tasks.learning import choose, open_tokens, teacher_members
 from tasks.stage import Result, Stage, main
 
 SPLITS = ("train", "transfer")
@@ -24,7 +24,7 @@ def run(stage: Stage) -> Result:
     folder = stage.deps["teacher"]
     teacher = load_classifier(folder)
     device, precision = choose(stage, teacher)
-    dataset = open_splits(stage, SPLITS)
+    dataset = open_tokens(stage).split(*SPLITS)
     with stage.work("inference"):
         extracted = extract(
             _source(stage, LiveTeacher(teacher, device, precision), device, precision),
@@ -45,7 +45,7 @@ def _source(stage: Stage, first: LiveTeacher, device: torch.device, precision: P
     sources: list[Source] = [first]
     for member in teacher_members(stage)[1:]:
         live = LiveTeacher(load_classifier(member.folder), device, precision)
-        own = None if member.tokens == "." else open_splits(stage, SPLITS, member=member.tokens)
+        own = None if member.tokens == "." else open_tokens(stage).member(member.tokens).split(*SPLITS)
         sources.append(live if own is None else OwnTokens(live, own))
     return first if len(sources) == 1 else AllMembers(tuple(sources))
 

@@ -31,10 +31,10 @@ from potstill.pretrained.output_layer import label_order, reorder_labels
 from potstill.pretrained.output_names import LabelNamesError, order_by_words, unnamed
 from potstill.progress import say
 from potstill.scores.calibration import calibrated
+from potstill.training.dev_scores import dev_score
 from potstill.training.finished import copy_model, keep, kept, signals
 from potstill.training.loop import Outcome, train
 from tasks.learning import (
-    dev_score,
     open_split,
     prepare_setting,
     scoring_of,
@@ -156,7 +156,7 @@ def _fine_tuned(stage: Stage, plan: Plan, number: int) -> tuple[PreTrainedModel,
     setting = prepare_setting(stage, stage.params(Teacher), model)
     if number:
         setting = replace(setting, seed=plan.seed, checkpoints=stage.checkpoints / f"member-{number}")
-    score, gold = dev_score(stage, _rows(stage, "dev", plan), setting), Supervised(task_kind(stage))
+    score, gold = dev_score(task_kind(stage), _rows(stage, "dev", plan), setting), Supervised(task_kind(stage))
     with stage.work("training"):
         outcome = train(model, _rows(stage, "train", plan), gold, score, setting)
     return model, outcome

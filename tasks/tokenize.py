@@ -35,10 +35,9 @@ from potstill.data.tokens.tokenization import (
     write_tokens,
 )
 from potstill.errors import ModelError
-from potstill.models.students.vocabulary import dropped_words, trim_tokenizer
+from potstill.models.students.fitted_vocabulary import fit_vocabulary
 from potstill.pretrained.families import tells_texts_apart
 from potstill.pretrained.members import MEMBERS
-from potstill.progress import say
 from tasks.stage import Result, Stage, main
 
 Info = dict[str, Any]
@@ -156,25 +155,16 @@ def _write_trimmed(
     """A tokenizer with what the texts to learn from use most, and every split as its tokens; the words to spell."""
     splits = {split: TokenDataset.open(source / f"{split}.arrow", info["pad_token_id"]) for split in SPLITS}
     learned = TokenDataset.concatenate([splits[split] for split in LEARNED])
-    counts = learned.token_counts()
     whole = load_tokenizer(source / "tokenizer", info["max_length"])
-    say(f"tokenize: trimming a vocabulary of {whole.get_vocab_size():,} tokens")
-    new = trim_tokenizer(
-        source / "tokenizer",
-        target / "tokenizer",
-        {int(index): int(counts[index]) for index in np.flatnonzero(counts)},
-        min_count=plan.min_count,
-        max_tokens=plan.max_tokens,
+    fitted = fit_vocabulary(
+        whole, source / "tokenizer", target / "tokenizer", learned, plan, pair=bool(info["pair"]), name="tokenize"
     )
-    kept = np.array(list(new), dtype=np.int64)
+    kept, words = fitted.kept_ids, fitted.spelled
     np.save(target / KEPT, kept, allow_pickle=False)
     changed = {split: rows.share_beyond(kept) for split, rows in splits.items()}
-    # Not more words than texts: of a vocabulary for a hundred languages they would be most of what is learned.
-    words = dropped_words(whole, new, most=len(learned)) if plan.spell and not info["pair"] else []
-    say(f"tokenize: {len(new):,} tokens stay; {len(words):,} of the dropped words join transfer")
     trimmed = info | {
         # Any token serves where the model has none.
-        "pad_token_id": new.get(info["pad_token_id"], 0),
+        "pad_token_id": fitted.new_ids.get(info["pad_token_id"], 0),
         "splits": _write_splits(target, _with_words(tables, words), info),
         "vocabulary": {
             "tokens": len(kept),

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from potstill.config.base import OF_PLACES
-from potstill.data.tokens.tokenization import load_tokenizer
 from potstill.data.tokens.windows import TextWindower, Windower
 from potstill.evaluation.marks import GoldAnswers, GoldTags, read_answers, read_tags
-from tasks.learning import student_tokens, tokenizer_folder, tokens_info
+from tasks.learning import open_tokens
 from tasks.stage import Stage
 
 
@@ -19,10 +18,11 @@ def teachers_view(stage: Stage, path: Path) -> GoldTags | GoldAnswers | None:
         stage: receives `data/tokens`.
         path: the split.
     """
-    info = tokens_info(stage)
-    if info["task"] not in OF_PLACES or student_tokens(stage) == stage.deps["tokens"]:
+    tokens = open_tokens(stage)
+    info = tokens.info
+    if tokens.task not in OF_PLACES or tokens.student is tokens:
         return None
-    cuts = (load_tokenizer(tokenizer_folder(stage), info["max_length"]), info["max_length"], info["stride"])
+    cuts = (tokens.load_tokenizer(), info["max_length"], info["stride"])
     if info["task"] == "token_classification":
         return read_tags(path, TextWindower(*cuts), info["labels"])
     windower, train = Windower(*cuts), info["splits"]["train"]

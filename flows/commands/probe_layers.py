@@ -12,10 +12,10 @@ from potstill.config.yaml_file import load_yaml
 from potstill.errors import ParamsError
 from potstill.progress import say
 from potstill.scores.scoring import SCORINGS
-from potstill.training.layer_probe import ranked
+from potstill.studies.layer_probe import ranked
 
 if TYPE_CHECKING:
-    from potstill.training.layer_probe import Probed
+    from potstill.studies.layer_probe import Probed
 
 
 def show(workspace: Path, given: Sequence[str], rows: int) -> None:

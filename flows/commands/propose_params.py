@@ -19,6 +19,7 @@ from potstill.config.teacher_params import Pretrain
 from potstill.config.tokenize_params import Tokenize
 from potstill.config.yaml_file import load_yaml
 from potstill.errors import TokenizationError
+from potstill.models.students.layer_choice import default_layers
 
 if TYPE_CHECKING:
     from potstill.data.proposals.survey import Survey
@@ -93,18 +94,12 @@ def open_teacher(teacher: str | None) -> Iterator[Given]:
     if teacher is None:
         yield Given(None, None, None)
     elif teacher == SCRATCH and not Path(teacher).is_dir():
-        yield Given({"kind": SCRATCH}, None, strided_layers(Pretrain().layers))
+        yield Given({"kind": SCRATCH}, None, default_layers(Pretrain().layers))
     else:
         source = source_of(teacher, "--teacher")
         with open_for_inspection(source) as folder:
             look = inspect_model(folder, where=source_name(source))
-            yield Given(source.model_dump(exclude_defaults=True), look, strided_layers(look.layers), folder)
-
-
-def strided_layers(layers: int) -> list[int]:
-    """Half of a teacher's layers, from the first to the last in even strides: these beat its upper ones."""
-    count = max(1, layers // 2)
-    return [0] if count == 1 else [round(index * (layers - 1) / (count - 1)) for index in range(count)]
+            yield Given(source.model_dump(exclude_defaults=True), look, default_layers(look.layers), folder)
 
 
 def propose_params(defaults: Path, name: str, data: Path, survey: Survey, teacher: Given) -> Proposed:

@@ -13,6 +13,7 @@ from potstill.config.distill_params import Distill
 from potstill.config.params import Params
 from potstill.config.params_file import parse_distill
 from potstill.config.search_params import Search
+from potstill.models.students.layer_choice import default_layers
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -51,7 +52,7 @@ def candidate_layers(search: Search, available: int) -> list[list[int]]:
     if search.layers is not None:
         return search.layers
     sizes = sorted({max(available // share, 1) for share in SHARES}, reverse=True)
-    return [[place * available // size for place in range(size)] for size in sizes]
+    return [default_layers(available, size) for size in sizes]
 
 
 def grid(search: Search, layers: Sequence[Sequence[int]]) -> dict[str, list[Any]]:

@@ -1,7 +1,7 @@
-"""Assistants in a chain: students of falling depth, each distilled from the one before, the last of which teaches.
+"""A chain of assistants of falling depth, each distilled from the one before; the last one teaches the student.
 
-Mirzadeh et al. 2020, "Improved Knowledge Distillation via Teacher Assistant": a student learns less from a teacher far
-larger than itself than from one in between.
+Mirzadeh et al. 2020, "Improved Knowledge Distillation via Teacher Assistant": a student learns less from a teacher that
+is far larger than itself than from a model in between.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from potstill.config.base import TaskKind
 from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.composition import Distillation, distillation
@@ -49,6 +50,11 @@ class Teaching:
     outcomes: tuple[Outcome, ...] = ()
 
     @property
+    def task(self) -> TaskKind:
+        """The kind of task that the model is for."""
+        return task_of(self.model)
+
+    @property
     def history(self) -> list[tuple[int, str, float]]:
         """Losses and scores of every assistant, as `assistant_<n>_<name>` with n from 1."""
         return [
@@ -65,7 +71,7 @@ class Teaching:
         teacher_rows: TokenDataset | None = None,
         places: Places | None = None,
     ) -> Distillation:
-        """What a `distill` section has one student learn from it; see `distillation` for errors."""
+        """Compose what a `distill` section has one student learn from this teacher; see `distillation` for errors."""
         return distillation(
             params,
             student,
@@ -80,11 +86,11 @@ class Teaching:
 
 
 def places(assistants: Sequence[Sequence[int]], layers: Sequence[int]) -> list[list[int]]:
-    """Each assistant's layers and then the student's, counted in the model before it.
+    """Count each assistant's layers, and the student's last, in the model before it.
 
     Args:
-        assistants: layers of the teacher, each assistant's among those of the one before.
-        layers: the student's, of the teacher, among those of the last assistant.
+        assistants: layers of each assistant, counted in the teacher; each takes some of those of the one before.
+        layers: layers of the student, counted in the teacher; some of those of the last assistant.
     """
     chain = [*map(list, assistants), list(layers)]
     return [chain[0]] + [[before.index(layer) for layer in after] for before, after in itertools.pairwise(chain)]
@@ -99,14 +105,14 @@ def through_assistants(
 ) -> Teaching:
     """Train the assistants of `distill.assistants`, one after the other, under the section's own plan.
 
-    A finished assistant is kept beside the checkpoints with its logits, and is not trained again.
+    A finished assistant is kept next to the checkpoints with its logits, and is not trained again.
 
     Args:
-        params: assistants and layers; the objective is the student's.
+        params: names assistants and layers; the objective is the student's.
         teaching: the teacher and its outputs on the dataset.
         dataset: the rows to learn from, as the teacher's tokens.
-        score: on dev, as the teacher's tokens.
-        setting: each assistant's checkpoints lie below its.
+        score: of a model on dev, as the teacher's tokens.
+        setting: of the student; each assistant's checkpoints lie in a folder below.
 
     Raises:
         ModelError, SignalError: see `distillation`.
@@ -125,16 +131,15 @@ def _hop(
     score: Callable[[PreTrainedModel], Score],
     setting: Setting,
 ) -> Teaching:
-    """One assistant, trained or found, as the teacher of the next."""
-    # Whoever watches wants the student's scores.
-    own = replace(setting, checkpoints=setting.checkpoints / f"assistant-{number}", watch=None)
-    folder = own.checkpoints / "finished"
-    found, layers = finished.kept(folder), params.assistants[number - 1]
-    outcome = found or _train(params, teaching, dataset, score, own)
-    words = SCORINGS[task_of(teaching.model)].words
+    """Train an assistant, or load one that is finished, as the teacher of the next."""
+    # Whoever watches the training asked for the student's scores, not for the assistants'.
+    setting = replace(setting, checkpoints=setting.checkpoints / f"assistant-{number}", watch=None)
+    folder = setting.checkpoints / "finished"
+    known = finished.kept(folder)
+    outcome = known or _train(params, teaching, dataset, score, setting)
     say(
-        f"{setting.name}: assistant {number} of {len(params.assistants)}, layers {layers} of the "
-        f"teacher: dev {words} {outcome.score:.4f}{' (finished before)' if found else ''}"
+        f"{setting.name}: assistant {number} of {len(params.assistants)}, layers {params.assistants[number - 1]} of "
+        f"the teacher: dev {SCORINGS[teaching.task].words} {outcome.score:.4f}{' (finished before)' if known else ''}"
     )
     source = StoredSignals(finished.signals(folder), np.arange(len(dataset)))
     return Teaching(finished.load(folder), source, [], (*teaching.outcomes, outcome))
@@ -147,7 +152,7 @@ def _train(
     score: Callable[[PreTrainedModel], Score],
     setting: Setting,
 ) -> Outcome:
-    """Train an assistant and keep it with its logits on the rows."""
+    """Train an assistant, and keep it with its logits on the rows."""
     assistant = student_from_layers(teaching.model, teaching.layers)
     objective = teaching.objective(params, assistant, setting)
     outcome = train(assistant, dataset, objective, score, setting)

@@ -13,7 +13,6 @@ from potstill.distillation.objective.gold_labels import Objective, Supervised
 from potstill.distillation.objective.mutual import MutualLearning
 from potstill.distillation.teachers.position_mapping import Places
 from potstill.models.cohort import Cohort
-from potstill.pretrained.heads import task_of
 from potstill.training.assistants import Teaching
 from potstill.training.loop import Outcome, Setting, train
 from potstill.training.selection import Score
@@ -27,12 +26,12 @@ class Best:
     """The student that is kept.
 
     Attributes:
-        place: of it among the students, from 0.
-        outcome: of the common training.
-        scores: of several, each one's dev score at the evaluation at which one of them was best.
+        index: of it among the students.
+        outcome: of the joint training.
+        scores: of several students, the dev score of each at the evaluation at which one of them was best.
     """
 
-    place: int
+    index: int
     outcome: Outcome
     scores: list[float]
 
@@ -45,7 +44,7 @@ def objective_for(
     teacher_rows: TokenDataset | None = None,
     places: Places | None = None,
 ) -> Objective:
-    """What a `distill` section has its students learn: one from its teacher, several from each other too.
+    """Compose what a `distill` section has its students learn: from their teacher, and several from each other too.
 
     Args:
         params: the section.
@@ -57,11 +56,11 @@ def objective_for(
     Raises:
         ModelError, SignalError: see `distillation`.
     """
-    task = task_of(students[0])
-    if params.mutual is not None and not params.mutual.teacher:
-        return MutualLearning.of(params.mutual, [Supervised(task) for _ in students], params.temperature, task)
-    own = [teaching.objective(params, student, setting, teacher_rows, places) for student in students]
-    return own[0] if params.mutual is None else MutualLearning.of(params.mutual, own, params.temperature, task)
+    task, mutual = teaching.task, params.mutual
+    if mutual is not None and not mutual.teacher:
+        return MutualLearning.of(mutual, [Supervised(task) for _ in students], params.temperature, task)
+    objectives = [teaching.objective(params, student, setting, teacher_rows, places) for student in students]
+    return objectives[0] if mutual is None else MutualLearning.of(mutual, objectives, params.temperature, task)
 
 
 def train_students(
@@ -73,13 +72,13 @@ def train_students(
 ) -> Best:
     """Train one student, or several that teach each other, in place.
 
-    Of several, all are scored at every evaluation, and all keep the weights of the one at which any was best.
+    Several are all scored at every evaluation, and all keep the weights of the evaluation at which any was best.
 
     Args:
-        students: one, or a family under `MutualLearning`.
-        objective: theirs.
+        students: one, or several under `MutualLearning`.
+        objective: what they minimise.
         dataset: the rows to learn from.
-        score: of one student, on dev.
+        score: of one student on dev.
         setting: of the training.
 
     Raises:
@@ -88,8 +87,7 @@ def train_students(
     if not isinstance(objective, MutualLearning):
         (student,) = students
         return Best(0, train(student, dataset, objective, score, setting), [])
-    cohort = Cohort(students)
-    outcome = train(cohort, dataset, objective, lambda found: max(map(score, found.students)), setting)
-    found = current_world().run_on_first(lambda: [score(student) for student in students])
-    scores = [one[0] if isinstance(one, tuple) else one for one in found]
-    return Best(found.index(max(found)), outcome, scores)
+    outcome = train(Cohort(students), dataset, objective, lambda cohort: max(map(score, cohort.students)), setting)
+    final = current_world().run_on_first(lambda: [score(student) for student in students])
+    scores = [value[0] if isinstance(value, tuple) else value for value in final]
+    return Best(final.index(max(final)), outcome, scores)

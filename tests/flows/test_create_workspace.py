@@ -9,7 +9,6 @@ import pytest
 
 from flows.commands.check_machine import findings
 from flows.commands.create_workspace import create
-from flows.commands.propose_params import strided_layers
 from flows.engine.dvc_graph import Graph
 from potstill.compute.processes import free_port
 from potstill.config.params_file import load_params
@@ -83,12 +82,12 @@ def test_a_teacher_of_ones_own(data: Path, tmp_path: Path, tiny_base: Path) -> N
     create(tmp_path / "own", data, COLUMNS, str(tiny_base))
     params = load_params(tmp_path / "own/params.yaml")
     assert params.ingest.teacher.kind == "file"
-    assert params.distill.layers == [0, 3]
+    assert params.distill.layers == [0, 2]
     assert not params.teacher.fine_tuned
     assert "all-MiniLM" not in (tmp_path / "own/params.yaml").read_text(encoding="utf-8")
     create(tmp_path / "none", data, COLUMNS, "scratch")
     params = load_params(tmp_path / "none/params.yaml")
-    assert (params.ingest.teacher.kind, params.distill.layers) == ("scratch", [0, 3])
+    assert (params.ingest.teacher.kind, params.distill.layers) == ("scratch", [0, 2])
 
 
 def test_a_hub_teacher_that_cannot_be_looked_at_leaves_no_workspace(
@@ -98,13 +97,6 @@ def test_a_hub_teacher_that_cannot_be_looked_at_leaves_no_workspace(
     with pytest.raises(FetchError, match="some/model"):
         create(tmp_path / "hub", data, COLUMNS, "some/model@" + "a" * 40)
     assert not (tmp_path / "hub").exists()
-
-
-@pytest.mark.parametrize(
-    ("layers", "taken"), [(1, [0]), (2, [0]), (4, [0, 3]), (6, [0, 2, 5]), (12, [0, 2, 4, 7, 9, 11])]
-)
-def test_strided_layers(layers: int, taken: list[int]) -> None:
-    assert strided_layers(layers) == taken
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_init_looks_at_a_hub_teacher_and_run_fetches_it(
         subprocess.run(init, cwd=tmp_path, env=variables | ours, check=True)
         work = tmp_path / "work"
         params = yaml.safe_load((work / "params.yaml").read_text(encoding="utf-8"))
-        assert params["distill"]["layers"] == [0, 3]  # of the four that its config.json names
+        assert params["distill"]["layers"] == [0, 2]  # of the four that its config.json names
         # The labels are other ones, so that the run ends after ingest.
         source = {"data": {"kind": "hub", "id": "me/rows", "revision": REVISION}}
         change(work / "params.yaml", {"data": source}, {"labels": ["yes", "no"]})

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from potstill.artifacts import read_json
+from potstill.data.tokens.token_folder import TokenFolder
 from potstill.models.loading import load_classifier
 from potstill.models.students.student import student_from_layers
 from tasks import control
@@ -55,21 +56,21 @@ def test_one_starts_from_the_base_and_the_other_from_the_teacher(workspace: Path
 def test_an_interruption_in_the_second_leaves_the_first(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[str] = []
 
-    def interrupt(stage: Stage) -> None:
+    def interrupt(stage: Stage, tokens: TokenFolder) -> None:
         begun.append("initialised")
         raise KeyboardInterrupt
 
-    whole = dict(control.STARTS)
-    monkeypatch.setitem(control.STARTS, "initialised", interrupt)
+    whole = dict(control.PARENTS)
+    monkeypatch.setitem(control.PARENTS, "initialised", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_stage("control")
     assert not (workspace / "data/control").exists()
 
-    monkeypatch.setitem(control.STARTS, "control", interrupt)
-    monkeypatch.setitem(control.STARTS, "initialised", whole["initialised"])
+    monkeypatch.setitem(control.PARENTS, "control", interrupt)
+    monkeypatch.setitem(control.PARENTS, "initialised", whole["initialised"])
     resumed = run_stage("control")
     assert begun == ["initialised"]
-    monkeypatch.setitem(control.STARTS, "control", whole["control"])
+    monkeypatch.setitem(control.PARENTS, "control", whole["control"])
     shutil.rmtree(WORK / "checkpoints")
     straight = [(workspace / "data" / name / "manifest.json").read_bytes() for name in whole]
     assert run_stage("control").history == resumed.history

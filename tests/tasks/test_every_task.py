@@ -19,7 +19,7 @@ from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError, ParamsError
 from potstill.models.loading import load_classifier
 from potstill.scores.scoring import SCORINGS
-from potstill.training.layer_probe import Probed
+from potstill.studies.layer_probe import Probed
 from tasks.probe import probe
 from tasks.search import search
 from tests.marked import question_rows, tagged_rows, write_jsonl

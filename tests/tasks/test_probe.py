@@ -10,7 +10,7 @@ from potstill.artifacts import file_sums
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, ModelError, ParamsError
-from potstill.training.layer_probe import Probed
+from potstill.studies.layer_probe import Probed
 from tasks.probe import probe
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 

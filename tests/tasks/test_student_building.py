@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,20 @@ from model2vec import StaticModel
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from potstill.artifacts import file_sums, read_json
+from potstill.artifacts import file_sums, read_json, write_manifest
+from potstill.config.base import Project
+from potstill.config.params_file import parse_distill
 from potstill.config.yaml_file import read_params
 from potstill.data.tokens.batches import TokenDataset
+from potstill.data.tokens.token_folder import TokenFolder
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError
 from potstill.inference.runtime import Student
 from potstill.models.loading import load_classifier
 from potstill.models.students.vocabulary import dropped_words
+from tasks.stage import Stage
+from tasks.student_building import student_builder
 from tests.conftest import generate_rows
 from tests.marked import write_jsonl
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
@@ -388,3 +394,19 @@ def test_a_folder_of_the_teacher_in_the_place_of_the_student(
     )
     with pytest.raises(ModelError, match="brings a folder student of its own; rename it"):
         run_stages("ingest", monkeypatch=monkeypatch, folder=folder)
+
+
+# --- where it starts --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("trained", "taken"), [([0, 2], True), ([0, 1], False), (None, False)])
+def test_a_general_student_of_other_layers_or_none_is_left_alone(
+    tmp_path: Path, trained: list[int] | None, taken: bool
+) -> None:
+    write_manifest(tmp_path, {"layers": trained})
+    params = parse_distill({"layers": [0, 2], "epochs": 1, "learning_rate": 1e-3})
+    stage = Stage("distill", {"project": Project(name="p"), "distill": params}, {"general": tmp_path}, {})
+    tokens = TokenFolder(tmp_path, {"task": "single_label", "labels": ["no", "yes"], "pair": False})
+    assert student_builder(stage, tokens).general_dir == (tmp_path if taken else None)
+    controls = replace(stage, deps={})
+    assert student_builder(controls, tokens).general_dir is None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.artifacts import MANIFEST, read_json
 from potstill.errors import ModelError
 from potstill.models.loading import load_encoder
 
@@ -14,22 +12,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def start_from_general(student: PreTrainedModel, layers: Sequence[int], general: Path) -> bool:
+def start_from_general(student: PreTrainedModel, general: Path) -> None:
     """Give a student the embeddings and layers of a general student; its head stays, and so does its pooler.
 
     Args:
         student: of any task, changed in place.
-        layers: of the base that it was made of.
-        general: `data/general`.
-
-    Returns:
-        Whether there is a general student of these layers; if not, nothing was done.
+        general: a folder with a general student of the same layers.
 
     Raises:
         ModelError: its class or its shape differs.
     """
-    if read_json(general / MANIFEST)["about"]["layers"] != list(layers):
-        return False
     own = student.base_model.state_dict()
     theirs = {name: value for name, value in load_encoder(general).state_dict().items() if not is_pooler(name)}
     try:
@@ -39,7 +31,6 @@ def start_from_general(student: PreTrainedModel, layers: Sequence[int], general:
             f"the general student in {general} has not the form of distill's ({' '.join(str(error).split())[:200]}); "
             "give both the same layers and vocabulary, or set general.layers to null"
         ) from error
-    return True
 
 
 def is_pooler(name: str) -> bool:

@@ -5,20 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from potstill.artifacts import write_manifest
 from potstill.errors import ModelError
 from potstill.models.students.start import is_pooler, start_from_general
 from potstill.models.students.student import student_from_layers
 from tests.potstill.models.tiny import CLASSES, make
 
 
-def general(folder: Path, kind: str, layers: list[int] | None = None, head: str = "") -> Path:
-    """`data/general` with a student of another teacher."""
+def general(folder: Path, kind: str, head: str = "") -> Path:
+    """A general student of another teacher."""
     student = make(kind, head, num_hidden_layers=2, n_layers=2)
     for weight in student.parameters():
         torch.nn.init.constant_(weight, 0.5)
     student.save_pretrained(folder)
-    write_manifest(folder, {"layers": [0, 2] if layers is None else layers})
     return folder
 
 
@@ -29,7 +27,7 @@ def test_embeddings_and_layers_are_the_general_students_and_the_head_the_teacher
 ) -> None:
     student = student_from_layers(make(kind), [0, 2])
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    assert start_from_general(student, [0, 2], general(tmp_path, kind, head=head))
+    start_from_general(student, general(tmp_path, kind, head))
     inner = {f"{student.base_model_prefix}.{name}" for name in student.base_model.state_dict() if not is_pooler(name)}
     for name, weight in student.named_parameters():
         if name in inner:
@@ -38,16 +36,7 @@ def test_embeddings_and_layers_are_the_general_students_and_the_head_the_teacher
             assert torch.equal(weight, before[name]), name
 
 
-def test_a_general_student_of_other_layers_or_none_is_left_alone(tmp_path: Path) -> None:
-    student = student_from_layers(make("bert"), [0, 2])
-    before = {name: value.clone() for name, value in student.state_dict().items()}
-    assert not start_from_general(student, [0, 2], general(tmp_path, "bert", [0, 1]))
-    write_manifest(tmp_path, {"layers": None})
-    assert not start_from_general(student, [0, 2], tmp_path)
-    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
-
-
 def test_another_shape_is_refused(tmp_path: Path) -> None:
     student = student_from_layers(make("bert", vocab_size=60), [0, 2])
     with pytest.raises(ModelError, match="has not the form of distill's"):
-        start_from_general(student, [0, 2], general(tmp_path, "bert"))
+        start_from_general(student, general(tmp_path, "bert"))

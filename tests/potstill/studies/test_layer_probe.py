@@ -3,7 +3,19 @@ from __future__ import annotations
 import pytest
 
 from potstill.errors import ModelError
-from potstill.training.layer_probe import Probed, candidate_layers, ranked
+from potstill.models.students.layer_choice import candidate_layers, default_layers
+from potstill.studies.layer_probe import Probed, ranked
+
+
+@pytest.mark.parametrize(
+    ("available", "count", "expected"),
+    [
+        (1, None, [0]), (4, None, [0, 2]), (5, None, [0, 2]), (6, None, [0, 2, 4]), (12, None, [0, 2, 4, 6, 8, 10]),
+        (12, 4, [0, 3, 6, 9]), (7, 4, [0, 1, 3, 5]), (3, 3, [0, 1, 2]),
+    ],
+)  # fmt: skip
+def test_the_default_layers(available: int, count: int | None, expected: list[int]) -> None:
+    assert default_layers(available, count) == expected
 
 
 def test_the_usual_choices() -> None:

@@ -1,0 +1,62 @@
+"""A student's vocabulary, cut to what its training rows use as `tokenize.vocabulary` describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from potstill.config.tokenize_params import Vocabulary
+from potstill.data.tokens.batches import Ints, TokenDataset
+from potstill.models.students.vocabulary import dropped_words, trim_tokenizer
+from potstill.progress import say
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class FittedVocabulary:
+    """A smaller vocabulary.
+
+    Attributes:
+        new_ids: id in the whole vocabulary -> id in this one, ascending.
+        spelled: dropped words for the student to learn to spell, as further texts without labels.
+    """
+
+    new_ids: dict[int, int]
+    spelled: list[str]
+
+    @property
+    def kept_ids(self) -> Ints:
+        """The ids, in the whole vocabulary, of the tokens that are kept."""
+        return np.array(list(self.new_ids), dtype=np.int64)
+
+
+def fit_vocabulary(
+    whole: Tokenizer, source: Path, target: Path, rows: TokenDataset, plan: Vocabulary, *, pair: bool, name: str
+) -> FittedVocabulary:
+    """Write a tokenizer with the tokens that training rows use most.
+
+    Args:
+        whole: the whole tokenizer.
+        source: folder of its files.
+        target: folder for those of the smaller one.
+        rows: the rows to learn from, as its tokens.
+        plan: limits of the vocabulary.
+        pair: whether rows are pairs of texts, whose dropped words are not spelled.
+        name: of the stage, in messages.
+
+    Raises:
+        ModelError: see `trim_tokenizer`.
+    """
+    counts = rows.token_counts()
+    say(f"{name}: trimming a vocabulary of {whole.get_vocab_size():,} tokens")
+    seen = {int(index): int(counts[index]) for index in np.flatnonzero(counts)}
+    new_ids = trim_tokenizer(source, target, seen, min_count=plan.min_count, max_tokens=plan.max_tokens)
+    # Not more words than texts: of a vocabulary for a hundred languages they would be most of what is learned.
+    spelled = dropped_words(whole, new_ids, most=len(rows)) if plan.spell and not pair else []
+    say(f"{name}: {len(new_ids):,} tokens stay; {len(spelled):,} of the dropped words join transfer")
+    return FittedVocabulary(new_ids, spelled)
