@@ -17,8 +17,17 @@ import numpy.typing as npt
 from potstill.config.base import OF_PLACES, TaskKind
 from potstill.config.distill_params import Distill
 from potstill.config.params_file import parse_distill
-from potstill.data.tokens.batches import SPAN, Labels, TokenDataset, labelled
-from potstill.data.tokens.given import GivenRows, Label, Text, backend_of, by_all_labels, by_tag_set, given_rows, listed
+from potstill.data.tokens.batches import SPAN, Labels, TokenDataset, has_label
+from potstill.data.tokens.in_memory import (
+    InMemoryRows,
+    Label,
+    Text,
+    as_list,
+    fast_tokenizer,
+    tokenize_in_memory,
+    with_all_labels,
+    with_tag_set_order,
+)
 from potstill.data.tokens.offsets import IGNORED
 from potstill.errors import LabelCountError, ModelError, SequenceLengthError
 from potstill.pretrained.heads import HEADS, task_of
@@ -108,8 +117,8 @@ def distill(
     Raises:
         PotstillError: a value, text, label, layer or term that does not fit, before anything is trained.
     """
-    texts, labels, transfer = listed("texts", texts), _listed_labels("texts", labels), listed("transfer", transfer)
-    dev = None if dev is None else (listed("dev", dev[0]), _listed_labels("dev", dev[1]))
+    texts, labels, transfer = as_list("texts", texts), _listed_labels("texts", labels), as_list("transfer", transfer)
+    dev = None if dev is None else (as_list("dev", dev[0]), _listed_labels("dev", dev[1]))
     given = [teacher] if isinstance(teacher, (str, Path)) or not isinstance(teacher, Sequence) else list(teacher)
     found = [_teacher(one, tokenizer) for one in given]
     counts = _counts(weights, len(found))
@@ -130,12 +139,14 @@ def distill(
             # The texts' gold labels are in the first one's terms.
             gold = (labels, dev) if number == 0 else (None, None if dev is None else (dev[0], None))
             place = Path(folder) / f"teacher-{number}"
-            rows = given_rows(words, model, texts, gold[0], transfer, gold[1], max_length, seed, place)
+            rows = tokenize_in_memory(words, model, texts, gold[0], transfer, gold[1], max_length, seed, place)
             teachers.append(_Teacher(model, rows, orders[number], shares[number]))
         student = _Student(params, found[0][1], max_length, pair=not isinstance(texts[0], str), checkpoint=checkpoint)
         if checkpoint is not None and not checkpoint.reads_as(*found[0]):
             place = Path(folder) / "student"
-            own = given_rows(checkpoint.words, checkpoint.model, texts, labels, transfer, dev, max_length, seed, place)
+            own = tokenize_in_memory(
+                checkpoint.words, checkpoint.model, texts, labels, transfer, dev, max_length, seed, place
+            )
             student = replace(student, words=checkpoint.words, own=own)
         return _distilled(teachers, student, seed, device, precision, Path(folder))
 
@@ -150,7 +161,7 @@ class _Teacher:
     """
 
     model: PreTrainedModel
-    given: GivenRows
+    given: InMemoryRows
     order: list[int]
     weight: Weight
 
@@ -170,7 +181,7 @@ class _Student:
     max_length: int
     pair: bool
     checkpoint: Checkpoint | None = None
-    own: GivenRows | None = None
+    own: InMemoryRows | None = None
 
     def start(
         self, parent: PreTrainedModel, layers: Sequence[int], rows: TokenDataset, objective: Objective, seed: int
@@ -186,7 +197,7 @@ class _Student:
             torch.manual_seed(seed)
             student = start_student(
                 self.params.student, parent, layers, pair=self.pair,
-                tokenizer=lambda: backend_of(self.words, self.max_length),
+                tokenizer=lambda: fast_tokenizer(self.words, self.max_length),
             )  # fmt: skip
         if self.params.prune is None:
             return student
@@ -196,7 +207,7 @@ class _Student:
 
 def _listed_labels(name: str, labels: Sequence[Label] | None) -> list[Label] | None:
     """The labels of a group of texts as a list; None where there are none."""
-    return None if labels is None else listed(f"the labels of {name}", labels)
+    return None if labels is None else as_list(f"the labels of {name}", labels)
 
 
 # --- what is checked first --------------------------------------------------------------------------------------------
@@ -240,7 +251,7 @@ def _with_all_labels(
     found: Sequence[tuple[PreTrainedModel, PreTrainedTokenizerBase]], counts: Sequence[float]
 ) -> tuple[list[tuple[PreTrainedModel, PreTrainedTokenizerBase]], list[Weight]]:
     """The teachers with the labels of all of them in one order, and what each one's answers weigh."""
-    models, answered, labels = by_all_labels([by_tag_set(model) for model, _ in found])
+    models, answered, labels = with_all_labels([with_tag_set_order(model) for model, _ in found])
     for number, own in enumerate(answered, 1):
         if own is not None:
             say(f"distill: teacher {number} answers {', '.join(own)}")
@@ -383,9 +394,9 @@ def _distilled(
     places = None if own is None else places_of(task, own.files, first.given.files)
     answers = _answers_on_dev(teachers, own, chosen)
     labels = dev.whole_labels
-    if labelled(labels).any():
+    if has_label(labels).any():
         _check_answers(first.model, judge(task, answers, labels))
-    gold = labels if labelled(labels).any() else _answered(task, answers, labels)
+    gold = labels if has_label(labels).any() else _answered(task, answers, labels)
 
     def score(model: PreTrainedModel) -> float:
         return SCORINGS[task].score(predict_logits(model, dev, device=where, precision=chosen), gold)
@@ -404,7 +415,7 @@ def _distilled(
     return Distilled(student.cpu(), made.words, report | _scores(task, predict_logits(student, dev), answers, labels))
 
 
-def _answers_on_dev(teachers: Sequence[_Teacher], own: GivenRows | None, precision: Precision) -> npt.NDArray[Any]:
+def _answers_on_dev(teachers: Sequence[_Teacher], own: InMemoryRows | None, precision: Precision) -> npt.NDArray[Any]:
     """The teachers' answers to dev, together; where they are places in a text, in the student's own tokens."""
     from potstill.distillation.teachers.ensembles import average
     from potstill.distillation.teachers.mean_answers import ordered, pooled, side_by_side
@@ -444,7 +455,7 @@ def _scores(task: TaskKind, student: npt.NDArray[Any], teacher: npt.NDArray[Any]
     from potstill.evaluation.summary import Answers, likeness
 
     found = likeness(*(Answers(logits, 1.0, 0, 0, task) for logits in (teacher, student)))
-    if labelled(labels).any():
+    if has_label(labels).any():
         scoring = SCORINGS[task]
         found[scoring.key], found[f"teacher_{scoring.key}"] = (
             scoring.score(logits, labels) for logits in (student, teacher)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config.base import OF_PLACES
 from potstill.config.distill_params import Distill
-from potstill.data.tokens.batches import TokenDataset, labelled
+from potstill.data.tokens.batches import TokenDataset, has_label
 from potstill.distillation.objective.composition import Blend, Distillation
 from potstill.distillation.objective.gold_labels import Objective
 from potstill.distillation.objective.supervision import HEAD_LOSSES
@@ -104,7 +104,7 @@ def _describe(objective: Objective, teaching: Teaching, dataset: TokenDataset) -
     if not teaching.source.supports(objective.asks):
         say(f"distill: the teacher runs for its {described(objective.asks)}, which the signals stage can store")
     soft = HEAD_LOSSES[task_of(teaching.model)].soft_term.upper()
-    without = int((~labelled(dataset.labels)).sum())
+    without = int((~has_label(dataset.labels)).sum())
     unlabelled = f"{without:,} of {len(dataset):,} rows have no gold label and carry {soft} alone"
     first, *others = objective.describe()
     for line in (f"{first}; {unlabelled}", *others):

@@ -18,7 +18,7 @@ from potstill.config.base import OF_PLACES
 from potstill.config.params import Params
 from potstill.config.params_file import parse_distill
 from potstill.config.search_params import Search
-from potstill.data.tokens.tokenization import KEPT
+from potstill.data.tokens.tokenization import KEPT_IDS
 from potstill.distillation.objective.terms import misfit
 from potstill.errors import ParamsError
 from potstill.models.loading import load_classifier
@@ -217,7 +217,7 @@ class _Search:
             say("search: no static student: it answers about whole texts, and the task is about places in them")
             return found
         own = student_tokens(self.stage)
-        if self.space.static.dimensions and own != self.stage.deps["tokens"] and not (own / KEPT).exists():
+        if self.space.static.dimensions and own != self.stage.deps["tokens"] and not (own / KEPT_IDS).exists():
             say("search: no static student: distill.student has a tokenizer of its own, whose tokens the teacher lacks")
             return found
         for width in self.space.static.dimensions:

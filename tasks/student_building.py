@@ -12,7 +12,7 @@ import torch
 from potstill.config.distill_params import Distill
 from potstill.config.student_params import CheckpointStudent
 from potstill.data.tokens.batches import TokenDataset
-from potstill.data.tokens.tokenization import KEPT, load_tokenizer, student_base
+from potstill.data.tokens.tokenization import KEPT_IDS, load_tokenizer, student_base
 from potstill.distillation.objective.gold_labels import Objective
 from potstill.distillation.pruning import pruned
 from potstill.models.loading import load_classifier, save_model
@@ -52,7 +52,7 @@ def make_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.project.seed)
         student = _start(stage, distill, parent, distill.layers if layers is None else layers)
-    kept = student_tokens(stage) / KEPT
+    kept = student_tokens(stage) / KEPT_IDS
     if kept.exists():
         student = _trimmed(student, np.load(kept, allow_pickle=False))
     if distill.prune is not None:

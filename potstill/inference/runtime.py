@@ -22,7 +22,7 @@ from tokenizers import Encoding, Tokenizer
 from potstill.artifacts import verify
 from potstill.compute.processes import usable_cores
 from potstill.config.base import OF_PLACES, Strict, TaskKind
-from potstill.data.tokens.offsets import UNSEEN, own_token, sight, unit_classes
+from potstill.data.tokens.offsets import UNSEEN, has_own_token, unit_classes, unit_states
 from potstill.data.tokens.windows import TextWindow, TextWindower, Window, Windower, best_spans
 from potstill.errors import ModelError
 from potstill.inference.probabilities import sigmoid, softmax
@@ -327,11 +327,13 @@ class Student:
         """The entities of a text from the logits of its windows."""
         answers, sure = [], []
         for window, values in zip(windows, logits, strict=True):
-            answers.append(values[window.tokens[own_token(window.tokens)]].argmax(axis=1))
+            answers.append(values[window.tokens[has_own_token(window.tokens)]].argmax(axis=1))
             most = softmax(values, self.card.temperature).max(axis=1)
             # A unit that shares its token is as sure as that; one that has none has no say.
             sure.append(np.where(window.tokens == UNSEEN, 0.0, most[window.tokens]))
-        classes = unit_classes(np.concatenate(answers), np.concatenate([sight(window.tokens) for window in windows]))
+        classes = unit_classes(
+            np.concatenate(answers), np.concatenate([unit_states(window.tokens) for window in windows])
+        )
         shares, tags = np.concatenate(sure), [str(self.card.labels[at]) for at in classes.tolist()]
         entities = []
         for kind, first, last in entities_of(tags):

@@ -1,5 +1,6 @@
 """Token ids: exact, without padding, memory-mapped, in batches under a token budget.
 
-`tokenization` writes them, `batches` reads them, `windows` and `marking` divide long texts and carry answers to tokens
-and back, `offsets` joins units of a text and tokens by character, `coverage` measures what is cut and unknown.
+`tokenization` writes them and `batches` reads them. `windows` and `marking` divide long texts and convert answers to
+tokens and back. `offsets` aligns the units of a text with tokens by their characters. `coverage` measures truncated
+texts and unknown tokens.
 """

@@ -417,7 +417,7 @@ def test_other_kinds_of_files_get_advice_that_fits(tmp_path: Path, name: str, sa
 def test_a_file_that_unpacks_to_more_than_a_table_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from potstill.data.formats import compression
 
-    monkeypatch.setattr(compression, "_ALWAYS", 100_000)
+    monkeypatch.setattr(compression, "_SAFE_BYTES", 100_000)
     write(tmp_path, "a.csv.gz", gzip.compress(b"text,label\n" + b"x" * 10_000_000))
     with pytest.raises(FormatError, match=r"unpacks to more than \d+ MB, of 0.0; if that is right, unpack it"):
         run(tmp_path)

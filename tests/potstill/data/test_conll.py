@@ -17,7 +17,8 @@ def test_two_columns_in_a_text_file(tmp_path: Path) -> None:
         "tokens": [["EU", "rejects"], ["Peter", "Blackburn"]],
         "ner_tags": [["B-ORG", "O"], ["B-PER", "I-PER"]],
     }
-    assert [table.place(row) for row in (0, 1)] == [f"{tmp_path}/train.txt, line 1", f"{tmp_path}/train.txt, line 4"]
+    locations = [table.row_location(row) for row in (0, 1)]
+    assert locations == [f"{tmp_path}/train.txt, line 1", f"{tmp_path}/train.txt, line 4"]
 
 
 def test_a_text_file_of_sentences_is_not_taken_for_conll(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from potstill.artifacts import file_sums
 from potstill.config.validate_params import Validate
 from potstill.data.cleaning import DAMAGE
-from potstill.data.validation.expectations import build_suites, label_names, lengths, run_suites
+from potstill.data.validation.expectations import build_suites, label_names, run_suites, text_lengths
 from potstill.data.validation.profiles import build_profile
 from tests.conftest import generate_rows
 
@@ -136,7 +136,7 @@ def test_all_failures_are_named_at_once_each_with_its_key() -> None:
 
 def test_change_against_the_accepted_profile() -> None:
     splits = good_splits()
-    profile = build_profile(lengths(splits), label_names(splits, LABELS))
+    profile = build_profile(text_lengths(splits), label_names(splits, LABELS))
     assert failures(splits, profile) == ()
     splits["train"]["text"] += " and then some more words of it again and again"
     (failure,) = failures(splits, profile)

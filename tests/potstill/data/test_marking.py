@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from potstill.data.tokens.batches import SPAN, TokenDataset, labelled
+from potstill.data.tokens.batches import SPAN, TokenDataset, has_label
 from potstill.data.tokens.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts
 from potstill.data.tokens.offsets import IGNORED, UNANSWERED
 from potstill.data.tokens.tokenization import load_tokenizer, write_tokens
@@ -30,7 +30,7 @@ def test_tags_go_to_the_tokens_that_speak(tiny_base: Path, tmp_path: Path) -> No
     assert (counts.texts, counts.rows, counts.truncated, counts.units) == (2, 1 + 4, 1, 6 + 26)
     assert counts.unseen == 0
     dataset = TokenDataset.open(tmp_path / "a.arrow", 0)
-    assert labelled(dataset.labels).tolist() == [True, False, False, False, False]
+    assert has_label(dataset.labels).tolist() == [True, False, False, False, False]
     first, *others = dataset.labels
     second = others[0]
     assert first[[0, -1]].tolist() == [IGNORED, IGNORED]  # special tokens
@@ -90,7 +90,7 @@ def test_an_entity_at_the_border_of_windows_is_whole_where_it_is_scored(tiny_bas
     classes = [row[row != IGNORED].tolist() for row in dataset.whole_labels]
     assert classes == [[tag for _, _, tag in marks[0] or []], [0], [UNANSWERED] * 20]
     logits = np.eye(5)[np.concatenate(classes[:2])]
-    labelled_rows = dataset.select(np.flatnonzero(labelled(dataset.labels)))
+    labelled_rows = dataset.select(np.flatnonzero(has_label(dataset.labels)))
     assert entity_f1(logits, labelled_rows.whole_labels) == 1.0
     broken = logits.copy()
     broken[7] = np.eye(5)[0]  # the third of an entity of five: both windows have a part of it

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from potstill.data.proposals.look import look_at
-from potstill.data.proposals.proposal import Proposal, Wishes, propose
+from potstill.data.proposals.proposal import DataOptions, Proposal, propose
+from potstill.data.proposals.table_summaries import summarize_files
 from potstill.errors import MissingColumnError, PotstillError
 
 TEXT = "a text that is long enough to be seen as one, number "
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 def proposed(folder: Path, rows: Sequence[Row], **wishes: Any) -> Proposal:
     path = folder / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return propose(look_at(path), Wishes(**wishes), "rows.jsonl")
+    return propose(summarize_files(path), DataOptions(**wishes), "rows.jsonl")
 
 
 def made(count: int, row: Callable[[int], Row]) -> list[Row]:
@@ -43,8 +43,8 @@ NAMES = ["red", "green", "blue"]
         (lambda at: {"label": f"{at * 3}"}, "regression", "many different numbers"),
         (lambda at: {"label": at % 2 == 0}, "single_label", "2 different"),
         (lambda at: {"red": at % 2, "green": at % 3 % 2, "blue": 1}, "multi_label", "3 columns of 0 and 1"),
-        (lambda at: {"spans": [{"start": 0, "end": 6, "label": "X"}]}, "token_classification", "places in the text"),
-        (lambda at: {"entities": [[0, 6, "X"]]}, "token_classification", "places in the text"),
+        (lambda at: {"spans": [{"start": 0, "end": 6, "label": "X"}]}, "token_classification", "spans of the text"),
+        (lambda at: {"entities": [[0, 6, "X"]]}, "token_classification", "spans of the text"),
     ],
 )
 def test_the_task_follows_from_the_labels(tmp_path: Path, row: Callable[[int], Row], task: str, why: str) -> None:

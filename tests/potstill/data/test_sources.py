@@ -237,7 +237,7 @@ def test_a_private_model_comes_with_the_token_and_a_transfer_that_is_cut_off_is_
 def test_a_transfer_that_never_ends_leaves_nothing(hub: LocalHub, tmp_path: Path, tiny_rows: Path) -> None:
     hub.manners.cut = {"model.safetensors": 99}
     message = refused(of_the_hub(tiny_rows), tmp_path, FetchError)
-    assert "me/teacher at revision 0123456789abcdef0123456789abcdef01234567 ended in the middle" in message
+    assert "the download of me/teacher at revision 0123456789abcdef0123456789abcdef01234567 broke off" in message
 
 
 def test_a_hub_that_is_away_is_one_sentence(tmp_path: Path, tiny_rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:

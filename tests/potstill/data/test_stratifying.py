@@ -13,7 +13,7 @@ from potstill.config.prepare_params import Prepare
 from potstill.data.preparation import Prepared, prepare
 from potstill.data.reading import read_rows
 from potstill.data.rows import Row
-from potstill.data.splits.stratifying import class_seeds, with_seeds
+from potstill.data.splits.stratifying import find_class_seeds, with_seeds
 from potstill.data.targets import names_of
 from potstill.errors import SmallClassError
 
@@ -43,7 +43,7 @@ def splits(prepared: Prepared) -> dict[str, str]:
 
 
 def seeds_of(rows: Sequence[Row], wanted: Prepare) -> dict[str | int, int]:
-    return class_seeds(rows, names_of([row.label for row in rows], wanted), wanted)[0]
+    return find_class_seeds(rows, names_of([row.label for row in rows], wanted), wanted)[0]
 
 
 def random_rows(generator: random.Random, classes: int, rows: int, first: int = 0) -> list[tuple[str, str]]:
@@ -110,9 +110,9 @@ def test_only_classes_that_are_left_out_move(tmp_path: Path) -> None:
 
 
 def _drawn(rows: Sequence[Row], wanted: Prepare) -> dict[str, str]:
-    from potstill.data.rows import divide
+    from potstill.data.rows import draw_split_rows
 
-    return {row.key: split for split, group in divide(rows, wanted).splits.items() for row in group}
+    return {row.key: split for split, group in draw_split_rows(rows, wanted).splits.items() for row in group}
 
 
 def test_rare_labels_of_several_are_in_every_split(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from potstill.config.prepare_params import Prepare
 from potstill.config.validate_params import Validate
 from potstill.config.yaml_file import parse_section
 from potstill.data.preparation import prepare
-from potstill.data.proposals.proposal import Wishes
+from potstill.data.proposals.proposal import DataOptions
 from potstill.data.proposals.survey import Survey, survey
 from potstill.data.validation.expectations import build_suites, run_suites
 from potstill.errors import PotstillError, SmallClassError
@@ -61,7 +61,7 @@ def failures(folder: Path, data: Path, read: Survey) -> tuple[str, ...]:
     ],
 )
 def test_data_as_people_have_it_is_understood(name: str, wishes: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert survey(CASES / name, Wishes(**wishes)).section.items() >= expected.items()
+    assert survey(CASES / name, DataOptions(**wishes)).section.items() >= expected.items()
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_data_as_people_have_it_is_understood(name: str, wishes: dict[str, Any],
     ],
 )
 def test_data_meets_the_limits_that_follow_from_it(tmp_path: Path, name: str, wishes: dict[str, Any]) -> None:
-    read = survey(CASES / name, Wishes(**wishes))
+    read = survey(CASES / name, DataOptions(**wishes))
     assert failures(tmp_path, CASES / name, read) == ()
 
 
@@ -94,18 +94,18 @@ def test_data_meets_the_limits_that_follow_from_it(tmp_path: Path, name: str, wi
 )
 def test_what_is_not_clear_is_asked(name: str, wishes: dict[str, Any], words: str) -> None:
     with pytest.raises(PotstillError) as error:
-        survey(CASES / name, Wishes(**wishes))
+        survey(CASES / name, DataOptions(**wishes))
     assert words in str(error.value)
 
 
 def test_given_splits_stay_and_are_named() -> None:
-    read = survey(CASES / "d07", Wishes())
+    read = survey(CASES / "d07", DataOptions())
     assert {split: len(rows) for split, rows in read.splits.items()} == {
         "train": 300, "dev": 60, "test": 60, "transfer": 0
     }  # fmt: skip
-    assert read.given == ({"train": 300, "dev": 60, "test": 60}, "their names")
-    drawn = survey(CASES / "d07", Wishes(split="draw"))
-    assert drawn.given[1] == ""
+    assert read.given_splits == ({"train": 300, "dev": 60, "test": 60}, "their names")
+    drawn = survey(CASES / "d07", DataOptions(split="draw"))
+    assert drawn.given_splits[1] == ""
     assert len(drawn.splits["train"]) not in (300, 0)
 
 
@@ -114,13 +114,13 @@ def test_two_classes_98_to_2(tmp_path: Path) -> None:
     generator = random.Random(5)
     rare = set(generator.sample(range(3000), 60))
     data = write_csv(tmp_path / "d09b.csv", [(text, "bad" if at in rare else "fine") for at, text in enumerate(texts)])
-    read = survey(data, Wishes())
+    read = survey(data, DataOptions())
     assert 0.98 < read.limits["max_class_share"] < 1
     assert failures(tmp_path, data, read) == ()
 
 
 def test_long_texts_set_the_limit_that_they_meet() -> None:
-    read = survey(CASES / "d10" / "imdb.csv", Wishes())
+    read = survey(CASES / "d10" / "imdb.csv", DataOptions())
     longest = max(len(row.text) for rows in read.splits.values() for row in rows)
     assert 5_000 < longest < read.limits["characters"][1] < 2 * longest
 
@@ -128,9 +128,9 @@ def test_long_texts_set_the_limit_that_they_meet() -> None:
 def test_four_rows_are_refused_with_the_number_that_works(tmp_path: Path) -> None:
     rows = [("one text", "a"), ("another text", "b"), ("a third text", "a"), ("the fourth text", "b")]
     with pytest.raises(SmallClassError, match=r"2 classes: 'a' \(2 rows.*'b' \(2 rows.*a class needs 3 different rows"):
-        survey(write_csv(tmp_path / "four.csv", rows), Wishes())
+        survey(write_csv(tmp_path / "four.csv", rows), DataOptions())
     more = [*rows, ("a text more", "a"), ("and the sixth", "b")]
-    read = survey(write_csv(tmp_path / "six.csv", more), Wishes())
+    read = survey(write_csv(tmp_path / "six.csv", more), DataOptions())
     assert {split: len(group) for split, group in read.splits.items()}.items() >= {
         "train": 2,
         "dev": 2,
@@ -140,7 +140,7 @@ def test_four_rows_are_refused_with_the_number_that_works(tmp_path: Path) -> Non
 
 def test_a_cell_beyond_the_usual_limit_raises_it(tmp_path: Path) -> None:
     rows = [*generate_rows(200), ("word " * 30_000, "positive")]
-    read = survey(write_csv(tmp_path / "long.csv", rows), Wishes())
+    read = survey(write_csv(tmp_path / "long.csv", rows), DataOptions())
     assert read.section["max_cell_characters"] >= 150_000
 
 
@@ -148,4 +148,4 @@ def test_a_cell_beyond_the_usual_limit_raises_it(tmp_path: Path) -> None:
 def test_a_file_name_is_a_name(tmp_path: Path, name: str) -> None:
     data = write_csv(tmp_path / name, generate_rows(100))
     write_csv(tmp_path / "a 1.csv", generate_rows(20, seed=3))
-    assert sum(map(len, survey(data, Wishes()).splits.values())) == 100
+    assert sum(map(len, survey(data, DataOptions()).splits.values())) == 100

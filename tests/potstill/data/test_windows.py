@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.data.tokens.offsets import UNSEEN, speakers
+from potstill.data.tokens.offsets import UNSEEN, unit_tokens
 from potstill.data.tokens.windows import (
     NONE,
     NOWHERE,
@@ -148,11 +148,11 @@ def test_every_unit_of_a_text_is_asked_once_of_a_window_that_has_its_token(kind:
     (windows, (alone,)) = TextWindower(words, MAX_LENGTH, stride)([text, "today"], [units, units_of("today")])
     assert len(windows) > 3
     assert alone.ids == words.encode("today").ids
-    assert windows[0].asked.start == 0
-    assert all(before.asked.stop == after.asked.start for before, after in itertools.pairwise(windows))
-    assert windows[-1].asked.stop == len(units)
+    assert windows[0].unit_slice.start == 0
+    assert all(before.unit_slice.stop == after.unit_slice.start for before, after in itertools.pairwise(windows))
+    assert windows[-1].unit_slice.stop == len(units)
     whole = words.encode(text)
-    speaks = speakers(whole.offsets, whole.special_tokens_mask, units)
+    speaks = unit_tokens(whole.offsets, whole.special_tokens_mask, units)
     context = MAX_LENGTH - 2
     for number, window in enumerate(windows):
         assert len(window.ids) == len(window.type_ids) <= MAX_LENGTH
@@ -161,8 +161,8 @@ def test_every_unit_of_a_text_is_asked_once_of_a_window_that_has_its_token(kind:
         assert window.ids[1:-1] == whole.ids[1:-1][start : start + context]
         # The token that speaks for a unit in the whole text speaks for it here.
         known = window.tokens != UNSEEN
-        assert (window.tokens[known] + start == speaks[window.asked][known]).all()
-        assert (speaks[window.asked][~known] == UNSEEN).all()
+        assert (window.tokens[known] + start == speaks[window.unit_slice][known]).all()
+        assert (speaks[window.unit_slice][~known] == UNSEEN).all()
         if stride and number and known.any():  # not from the window's very edge
             assert window.tokens[known].min() > stride // 2
 
