@@ -1,4 +1,4 @@
-"""Each case of tests/cases as `potstill init` takes it: the proposal, and that its data meets the limits."""
+"""Surveys each case of tests/cases as `potstill init` does: the proposal, and data that meets its limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TAGS = ("O", "B-PER", "I-PER", "B-LOC")
 
 
 def failures(folder: Path, data: Path, read: Survey) -> tuple[str, ...]:
-    """What the stages prepare and validate say of the data under the sections that were proposed."""
+    """Run the stages prepare and validate with the proposed sections, and return the failures."""
     (folder / "raw").mkdir(parents=True)
     (folder / "raw" / "data").symlink_to(data if data.is_dir() else data.parent)
     table = read.section["tables"][0] | ({} if data.is_dir() else {"files": data.name})
@@ -39,7 +39,7 @@ def failures(folder: Path, data: Path, read: Survey) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("name", "wishes", "expected"),
+    ("name", "options", "expected"),
     [
         ("d01/spam.csv", {"text": ["v2"], "label": ["v1"]}, {"task": "single_label", "text": "v2"}),
         ("d02/umfrage.csv", {}, {"task": "single_label"}),
@@ -60,12 +60,12 @@ def failures(folder: Path, data: Path, read: Survey) -> tuple[str, ...]:
         ("teachers/five.csv", {"task": "regression"}, {"task": "regression"}),
     ],
 )
-def test_data_as_people_have_it_is_understood(name: str, wishes: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert survey(CASES / name, DataOptions(**wishes)).section.items() >= expected.items()
+def test_the_task_of_typical_files_is_detected(name: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert survey(CASES / name, DataOptions(**options)).section.items() >= expected.items()
 
 
 @pytest.mark.parametrize(
-    ("name", "wishes"),
+    ("name", "options"),
     [
         ("d04/multi.csv", {}),
         ("d10/imdb.csv", {}),
@@ -75,13 +75,13 @@ def test_data_as_people_have_it_is_understood(name: str, wishes: dict[str, Any],
         ("teachers/five.csv", {"task": "regression"}),
     ],
 )
-def test_data_meets_the_limits_that_follow_from_it(tmp_path: Path, name: str, wishes: dict[str, Any]) -> None:
-    read = survey(CASES / name, DataOptions(**wishes))
+def test_data_meets_the_limits_that_follow_from_it(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    read = survey(CASES / name, DataOptions(**options))
     assert failures(tmp_path, CASES / name, read) == ()
 
 
 @pytest.mark.parametrize(
-    ("name", "wishes", "words"),
+    ("name", "options", "words"),
     [
         ("d03e/prodigy.jsonl", {}, "80 with 'answer: ignore'; say what becomes of them: --unlabelled"),
         ("d04/multi.csv", {"task": "single_label"}, "looks like several labels"),
@@ -92,9 +92,9 @@ def test_data_meets_the_limits_that_follow_from_it(tmp_path: Path, name: str, wi
         ("d01/none.csv", {}, "does not exist"),
     ],
 )
-def test_what_is_not_clear_is_asked(name: str, wishes: dict[str, Any], words: str) -> None:
+def test_ambiguous_data_is_refused_with_a_question(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(PotstillError) as error:
-        survey(CASES / name, DataOptions(**wishes))
+        survey(CASES / name, DataOptions(**options))
     assert words in str(error.value)
 
 
@@ -113,7 +113,9 @@ def test_two_classes_98_to_2(tmp_path: Path) -> None:
     texts = [text for text, _ in generate_rows(3000, seed=5)]
     generator = random.Random(5)
     rare = set(generator.sample(range(3000), 60))
-    data = write_csv(tmp_path / "d09b.csv", [(text, "bad" if at in rare else "fine") for at, text in enumerate(texts)])
+    data = write_csv(
+        tmp_path / "d09b.csv", [(text, "bad" if index in rare else "fine") for index, text in enumerate(texts)]
+    )
     read = survey(data, DataOptions())
     assert 0.98 < read.limits["max_class_share"] < 1
     assert failures(tmp_path, data, read) == ()

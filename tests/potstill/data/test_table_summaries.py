@@ -34,7 +34,7 @@ def test_kinds_of_columns(name: str, kinds: dict[str, str]) -> None:
     assert {column.name: column.kind for column in look.columns} == kinds
 
 
-def test_what_is_counted_of_labels_in_cells() -> None:
+def test_labels_in_cells_are_counted() -> None:
     (look,) = summarize_files(CASES / "d03c" / "ls.csv")
     sentiment = look.column("sentiment")
     assert (sentiment.kind, sentiment.as_text, sentiment.several) == ("labels", True, 45)
@@ -60,7 +60,7 @@ def test_splits_by_the_names_of_files() -> None:
 
 
 def test_a_file_without_a_header_is_refused(tmp_path: Path) -> None:
-    rows = [f"film number {at},{'negative' if at % 2 else 'positive'}" for at in range(20)]
+    rows = [f"film number {index},{'negative' if index % 2 else 'positive'}" for index in range(20)]
     (tmp_path / "a.csv").write_text("\n".join(rows), encoding="utf-8")
     with pytest.raises(FormatError, match="'positive' is also a value of that column in 9 rows; add a first line"):
         summarize_files(tmp_path / "a.csv")

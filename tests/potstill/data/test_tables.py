@@ -98,7 +98,7 @@ def test_saved_dataset_splits_names_and_shuffled_rows(tmp_path: Path) -> None:
         ("a.parquet", b"PAR1 not really", FormatError, "not a readable Parquet file"),
     ],
 )
-def test_bad_file_is_refused_with_its_place(
+def test_a_bad_file_is_refused_with_the_line(
     tmp_path: Path, name: str, data: bytes, error: type[PotstillError], words: str
 ) -> None:
     write(tmp_path / name, data)
@@ -107,7 +107,7 @@ def test_bad_file_is_refused_with_its_place(
     assert name in str(caught.value)
 
 
-def test_byte_order_mark_is_skipped_and_said(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_skipped_and_noted(tmp_path: Path) -> None:
     table = read_file(write(tmp_path / "a.csv", b"\xef\xbb\xbftext,label\nx,1\n"), "csv")
     assert list(table.columns) == ["text", "label"]
     assert table.notes == ("a UTF-8 byte order mark was skipped",)

@@ -70,7 +70,7 @@ def test_a_text_without_entities() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spans", "said"),
+    ("spans", "message"),
     [
         ([[0, 3, "A"], [2, 5, "B"]], "spans 0-3 and 2-5 overlap"),
         ([[0, 99, "A"]], "span 0-99 is not within the text's 8 characters"),
@@ -81,13 +81,13 @@ def test_a_text_without_entities() -> None:
         (["x"], "is no span"),
     ],
 )
-def test_spans_that_mean_nothing_are_refused(spans: Any, said: str) -> None:
-    with pytest.raises(LabelError, match=f"^rows.jsonl, line 2: .*{said}"):
+def test_invalid_spans_are_refused(spans: Any, message: str) -> None:
+    with pytest.raises(LabelError, match=f"^rows.jsonl, line 2: .*{message}"):
         tag_spans("abc defg", spans, "rows.jsonl, line 2")
 
 
 @pytest.mark.parametrize(
-    ("words", "tags", "said"),
+    ("words", "tags", "message"),
     [
         (["a", "b"], ["O"], "has 2 words and 1 tags"),
         ("a b", ["O"], "not a list of texts"),
@@ -95,8 +95,8 @@ def test_spans_that_mean_nothing_are_refused(spans: Any, said: str) -> None:
         (["a"], "O", "not a list of BIO tags"),
     ],
 )
-def test_words_that_mean_nothing_are_refused(words: Any, tags: Any, said: str) -> None:
-    with pytest.raises(LabelError, match=said):
+def test_invalid_words_are_refused(words: Any, tags: Any, message: str) -> None:
+    with pytest.raises(LabelError, match=message):
         tag_words(words, tags, "BIO2", " ", "row")
 
 
@@ -117,5 +117,5 @@ def test_names_that_nothing_divides_are_two_words_each() -> None:
 
 @pytest.mark.parametrize("line", ["中国", "中国/", "/ns"])
 def test_a_word_without_a_tag_is_refused(line: str) -> None:
-    with pytest.raises(LabelError, match=r"row: '.*' \(word 2\) has no tag behind '/'"):
+    with pytest.raises(LabelError, match=r"row: '.*' \(word 2\) has no tag after '/'"):
         tag_slash_words(f"在/p {line}", PEOPLE, "row")
