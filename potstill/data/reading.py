@@ -119,8 +119,8 @@ def _read_table(table: Table, entry: TableParams, params: Prepare) -> _TableRows
     splits = given_splits(table, entry.split, entry.split_column)
     undecided = _undecided(table, splits, params)
     names = entry.text or params.text
-    columns = (names, None) if isinstance(names, str) else names
-    read = _label_rows(table, splits, undecided, params, columns)
+    first, second = (names, None) if isinstance(names, str) else names
+    read = _label_rows(table, splits, undecided, params, (first, second))
     column = split_column(table) if _takes_given_splits(entry) else None
     if column is not None:
         read.notes.append(f"column {column!r} gives the splits")

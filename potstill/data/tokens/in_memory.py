@@ -394,7 +394,7 @@ def _question_columns(model: PreTrainedModel, group: _LabelledTexts) -> dict[str
         read_question(question, context, labels[row] if has_labels else None, group.location(row), has_labels)
         for row, (question, context) in enumerate(texts)
     ]
-    marks = [None if row.label is None else [[unit[0], unit[1]] for unit in row.label] for row in rows]
+    marks = [[unit[:2] for unit in row.label] if isinstance(row.label, tuple) else None for row in rows]
     return {
         "text": pa.array([row.text for row in rows], pa.string()),
         "text_pair": pa.array([row.text_pair or "" for row in rows], pa.string()),

@@ -11,7 +11,7 @@ from potstill.data.tokens.batches import Ints, cut_batches
 from potstill.errors import TrainingError
 from potstill.progress import say
 
-Result = TypeVar("Found")
+Result = TypeVar("Result")
 # Messages of torch's CPU allocator, whose error has no class of its own.
 _CPU_MESSAGES = ("DefaultCPUAllocator", "not enough memory")
 
