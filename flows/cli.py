@@ -233,11 +233,11 @@ def init(
 ) -> None:
     """Make a workspace for data of your own: what is not said is read from the data, and shown."""
     from flows.commands.create_workspace import create
-    from potstill.data.proposals.proposal import Wishes
+    from potstill.data.proposals.proposal import DataOptions
 
     separator = None if sep is None else sep.replace("\\t", "\t")
     names = [tuple(value.split(",")) if value else () for value in (text, label, labels)]
-    create(folder, data, Wishes(names[0], names[1], task, split, separator, names[2], unlabelled), teacher)
+    create(folder, data, DataOptions(names[0], names[1], task, split, separator, names[2], unlabelled), teacher)
 
 
 @app.command()

@@ -20,8 +20,8 @@ from potstill.config.distill_params import Distill
 from potstill.config.params_file import parse_distill
 from potstill.config.tokenize_params import Vocabulary
 from potstill.config.yaml_file import parse_section
-from potstill.data.tokens.batches import SPAN, Ints, Labels, TokenDataset, labelled, ragged
-from potstill.data.tokens.given import GivenRows, Label, Text, backend_of, given_rows, listed
+from potstill.data.tokens.batches import SPAN, Ints, Labels, TokenDataset, has_label, ragged
+from potstill.data.tokens.in_memory import InMemoryRows, Label, Text, as_list, fast_tokenizer, tokenize_in_memory
 from potstill.data.tokens.offsets import IGNORED
 from potstill.errors import LabelCountError, ModelError
 from potstill.models.students.layer_choice import default_layers
@@ -124,8 +124,8 @@ def distill(
     from potstill.training.student_builder import StudentBuilder
 
     given = _Texts(
-        listed("texts", texts), _listed_labels("texts", labels), listed("transfer", transfer),
-        None if dev is None else (listed("dev", dev[0]), _listed_labels("dev", dev[1])), max_length, seed,
+        as_list("texts", texts), _listed_labels("texts", labels), as_list("transfer", transfer),
+        None if dev is None else (as_list("dev", dev[0]), _listed_labels("dev", dev[1])), max_length, seed,
     )  # fmt: skip
     sources = [teacher] if isinstance(teacher, (str, Path)) or not isinstance(teacher, Sequence) else list(teacher)
     teachers = load_teachers(sources, tokenizer, weights, max_length)
@@ -138,7 +138,7 @@ def distill(
         given, tokens = _student_tokens(given, teachers[0], checkpoint, plan, work_dir)
         rows = _Rows.cut(given, teachers, tokens, work_dir)
         builder = StudentBuilder(
-            params, seed, given.pair, lambda: backend_of(teachers[0].tokenizer, max_length),
+            params, seed, given.pair, lambda: fast_tokenizer(teachers[0].tokenizer, max_length),
             checkpoint=None if checkpoint is None else lambda: checkpoint.model,
             kept_ids=tokens.kept_ids, rank=tokens.rank, general_dir=_general_dir(general, work_dir),
         )  # fmt: skip
@@ -163,11 +163,13 @@ class _Texts:
 
     def cut(
         self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, folder: Path, *, gold: bool = True
-    ) -> GivenRows:
+    ) -> InMemoryRows:
         """Cut the texts into a model's tokens; without `gold` the labels are left out, as in the model's own terms."""
         dev = self.dev if gold or self.dev is None else (self.dev[0], None)
         labels = self.labels if gold else None
-        return given_rows(tokenizer, model, self.texts, labels, self.transfer, dev, self.max_length, self.seed, folder)
+        return tokenize_in_memory(
+            tokenizer, model, self.texts, labels, self.transfer, dev, self.max_length, self.seed, folder
+        )
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,8 @@ class _Tokens:
 class _Rows:
     """The rows as each teacher's tokens and as the student's."""
 
-    teachers: list[GivenRows]
-    student: GivenRows
+    teachers: list[InMemoryRows]
+    student: InMemoryRows
 
     @classmethod
     def cut(cls, given: _Texts, teachers: Sequence[Teacher], tokens: _Tokens, work_dir: Path) -> _Rows:
@@ -209,7 +211,7 @@ class _Rows:
 
 def _listed_labels(name: str, labels: Sequence[Label] | None) -> list[Label] | None:
     """The labels of a group of texts as a list; None where there are none."""
-    return None if labels is None else listed(f"the labels of {name}", labels)
+    return None if labels is None else as_list(f"the labels of {name}", labels)
 
 
 # --- what is checked first --------------------------------------------------------------------------------------------
@@ -310,7 +312,7 @@ def _student_tokens(
     whole, trimmed = work_dir / "whole", work_dir / "trimmed"
     tokens.tokenizer.save_pretrained(whole)
     rows = given.cut(tokens.tokenizer, tokens.model, work_dir / "whole-rows").rows
-    backend = backend_of(tokens.tokenizer, given.max_length)
+    backend = fast_tokenizer(tokens.tokenizer, given.max_length)
     fitted = fit_vocabulary(backend, whole, trimmed, rows, plan, pair=given.pair, name="distill")
     given = replace(given, transfer=[*given.transfer, *fitted.spelled])
     return given, _Tokens(load_words(trimmed), tokens.model, False, fitted.kept_ids, plan.rank)
@@ -379,7 +381,7 @@ def _answers(
         dev_signals = _signals(teachers, [part.dev for part in rows.teachers], precision)
         dev_positions = places_of(task, student.dev_files, first.dev_files)
         student_logits = answers_across(across(dev_signals, first.dev, dev_positions), student.dev, task)
-    if labelled(student.dev.whole_labels).any():
+    if has_label(student.dev.whole_labels).any():
         _check_answers(teachers[0].model, judge(task, student_logits, student.dev.whole_labels))
     views = [
         TokenRows(part.rows, part.dev, _dev_labels(task, answers, part.dev))
@@ -407,7 +409,7 @@ def _signals(teachers: Sequence[Teacher], rows: Sequence[TokenDataset], precisio
 def _dev_labels(task: TaskKind, logits: npt.NDArray[Any], dev: TokenDataset) -> Labels:
     """The gold labels of dev; where there are none, the teachers' answers in their form."""
     labels = dev.whole_labels
-    return labels if labelled(labels).any() else _answered(task, logits, labels)
+    return labels if has_label(labels).any() else _answered(task, logits, labels)
 
 
 def _answered(task: TaskKind, logits: npt.NDArray[Any], labels: Labels) -> Labels:
@@ -427,7 +429,7 @@ def _scores(task: TaskKind, student: npt.NDArray[Any], teacher: npt.NDArray[Any]
     from potstill.evaluation.summary import Answers, likeness
 
     scores = likeness(*(Answers(logits, 1.0, 0, 0, task) for logits in (teacher, student)))
-    if labelled(labels).any():
+    if has_label(labels).any():
         scoring = SCORINGS[task]
         scores[scoring.key] = scoring.score(student, labels)
         scores[f"teacher_{scoring.key}"] = scoring.score(teacher, labels)

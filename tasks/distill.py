@@ -1,4 +1,4 @@
-"""distill: a student made of the teacher's layers learns the teacher's signals on labelled and transfer rows.
+"""distill: a student made of the teacher's layers learns the teacher's signals on has_label and transfer rows.
 
 With assistants, the last of them teaches it; with mutual distillation several students learn, and the best is kept.
 """
@@ -10,7 +10,7 @@ from functools import partial
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config.base import OF_PLACES
 from potstill.config.distill_params import Distill
-from potstill.data.tokens.batches import labelled
+from potstill.data.tokens.batches import has_label
 from potstill.data.tokens.token_folder import TokenFolder
 from potstill.distillation.objective.supervision import HEAD_LOSSES
 from potstill.distillation.teachers.position_mapping import places_of
@@ -69,7 +69,7 @@ def _describe(preparation: Preparation) -> None:
     if not preparation.teaching.source.supports(asks):
         say(f"distill: the teacher runs for its {described(asks)}, which the signals stage can store")
     labels = data.student.train.labels
-    without = int((~labelled(labels)).sum())
+    without = int((~has_label(labels)).sum())
     soft = HEAD_LOSSES[data.task].soft_term.upper()
     unlabelled = f"{without:,} of {len(labels):,} rows have no gold label and carry {soft} alone"
     first, *others = preparation.objective.describe()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file
 from potstill.config.ingest_params import Ingest
-from potstill.data.fetching.ingestion import TEACHERS, ingest_all, is_model
+from potstill.data.fetching.ingestion import TEACHERS, ingest_all, is_model_source
 from tasks.stage import Result, Stage, main
 
 
@@ -13,7 +13,7 @@ def run(stage: Stage) -> Result:
     raw, given = stage.outs["raw"], stage.outs["given"]
     origins = ingest_all(stage.params(Ingest), raw, given)
     files = [len(read_json(folder / MANIFEST)["files"]) for folder in (raw, given)]
-    names = ", ".join(name.removeprefix("data.") for name in origins if not is_model(name))
+    names = ", ".join(name.removeprefix("data.") for name in origins if not is_model_source(name))
     models = " and the ".join(name for name in ("teacher", "student") if name in origins)
     further = sum(name.startswith(TEACHERS) for name in origins)
     models += f" and of {further} more teachers" if further else ""

@@ -39,14 +39,14 @@ def _link(source: str, target: str) -> None:
 
 
 def _from_scratch(stage: Stage) -> Result:
-    from potstill.data.corpus import read_texts
+    from potstill.data.corpus import read_corpus
     from potstill.models.loading import save_model
     from potstill.training.pretraining import prepare_pretraining
     from tasks.learning import prepare_setting
 
     params = stage.params(Pretrain)
     prepared = stage.deps["prepared"]
-    texts = read_texts(prepared)
+    texts = read_corpus(prepared)
     with TemporaryDirectory(prefix="potstill-") as tokenizer:
         work = prepare_pretraining(texts, params, stage.project.seed, Path(tokenizer))
         setting = prepare_setting(stage, params, work.model)

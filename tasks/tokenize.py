@@ -19,18 +19,17 @@ import pyarrow.parquet as pq
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
 from potstill.config.base import OF_PLACES, SPLITS
 from potstill.config.tokenize_params import Tokenize, Vocabulary
-from potstill.data.corpus import LEARNED
+from potstill.data.corpus import LEARNED, prepared_texts
 from potstill.data.tokens.batches import TokenDataset, label_type
-from potstill.data.tokens.coverage import check_cut, check_unknown, cover, share_of, unknown
+from potstill.data.tokens.coverage import check_cut, check_unknown, count_unknown, measure_coverage, share_of
 from potstill.data.tokens.tokenization import (
-    KEPT,
+    KEPT_IDS,
     STUDENT,
     check_length,
     copy_tokenizer,
     load_tokenizer,
     name_token_types,
     student_base,
-    token_inputs,
     window_stride,
     write_tokens,
 )
@@ -90,7 +89,7 @@ def _write_splits(folder: Path, tables: Mapping[str, pa.Table], info: Info) -> d
         path = folder / f"{split}.arrow"
         counts = write_tokens(table, tokenizer, path, label, token_types=info["token_types"], stride=info.get("stride"))
         tokens = TokenDataset.open(path, info["pad_token_id"]).token_counts()
-        missing, plain = unknown(tokens, tokenizer)
+        missing, plain = count_unknown(tokens, tokenizer)
         written[split] = asdict(counts) | {"unknown": missing, "text_tokens": plain}
     return written
 
@@ -102,8 +101,8 @@ def _check_fit(folder: Path, info: Info, tables: Mapping[str, pa.Table], plan: T
     share = share_of(train["truncated"], train["rows"])
     if info["task"] in OF_PLACES or plan.max_cut_share is None or share <= plan.max_cut_share:
         return
-    texts = token_inputs(tables["train"], pair=bool(info["pair"]))
-    check_cut(share, plan.max_length, plan.max_cut_share, cover(folder / "tokenizer", texts))
+    texts = prepared_texts(tables["train"])
+    check_cut(share, plan.max_length, plan.max_cut_share, measure_coverage(folder / "tokenizer", texts))
 
 
 def _unknown_share(info: Info) -> float:
@@ -160,7 +159,7 @@ def _write_trimmed(
         whole, source / "tokenizer", target / "tokenizer", learned, plan, pair=bool(info["pair"]), name="tokenize"
     )
     kept, words = fitted.kept_ids, fitted.spelled
-    np.save(target / KEPT, kept, allow_pickle=False)
+    np.save(target / KEPT_IDS, kept, allow_pickle=False)
     changed = {split: rows.share_beyond(kept) for split, rows in splits.items()}
     trimmed = info | {
         # Any token serves where the model has none.

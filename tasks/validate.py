@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
 from potstill.config.base import SPLITS
 from potstill.config.validate_params import Validate
-from potstill.data.validation.expectations import Verdict, build_suites, label_names, lengths, run_suites, targets
+from potstill.data.validation.expectations import (
+    Verdict,
+    build_suites,
+    label_names,
+    run_suites,
+    target_numbers,
+    text_lengths,
+)
 from potstill.data.validation.profiles import build_profile
 from potstill.errors import ExpectationError
 from tasks.stage import WORK, Result, Stage, main
@@ -28,7 +35,7 @@ def run(stage: Stage) -> Result:
     labels, task = [str(label) for label in about["labels"]], about["task"]
     splits = {split: pq.read_table(prepared / f"{split}.parquet").to_pandas() for split in SPLITS}
     suites = build_suites(splits, labels, stage.params(Validate), accepted, task)
-    profile = build_profile(lengths(splits), label_names(splits, labels, task), targets(splits, task))
+    profile = build_profile(text_lengths(splits), label_names(splits, labels, task), target_numbers(splits, task))
     shutil.rmtree(FAILED, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="potstill-") as scratch:
         docs = Path(scratch) / "docs"

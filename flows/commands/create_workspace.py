@@ -20,7 +20,7 @@ from tasks.identity import write_code_file
 from tasks.stage import default_file
 
 if TYPE_CHECKING:
-    from potstill.data.proposals.proposal import Wishes
+    from potstill.data.proposals.proposal import DataOptions
 
 _IGNORED = [".work/", "/code.yaml", "/mlflow.db*", "/mlartifacts/", "/mlruns/", "/reports/", "/watch/"]
 _README = """# {name}
@@ -33,7 +33,7 @@ A Potstill workspace: `params.yaml` says what is distilled from what, `dvc.yaml`
 """
 
 
-def create(folder: Path, data: Path, wishes: Wishes, teacher: str | None) -> None:
+def create(folder: Path, data: Path, wishes: DataOptions, teacher: str | None) -> None:
     """Make a workspace; see `potstill init --help`.
 
     Args:

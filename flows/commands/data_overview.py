@@ -37,8 +37,8 @@ def overview(survey: Survey, proposed: Proposed, workspace: Path) -> Iterator[tu
 
 
 def _files(survey: Survey) -> Iterator[str]:
-    rows = sum(look.rows for look in survey.looks)
-    tables = [look.table for look in survey.looks]
+    rows = sum(look.rows for look in survey.summaries)
+    tables = [look.table for look in survey.summaries]
     yield f"{rows:,} rows of {len(tables)} files" if len(tables) > 1 else f"{rows:,} rows"
     forms = sorted({table.format for table in tables if table.format})
     yield " and ".join(forms) + "".join(
@@ -51,13 +51,13 @@ def _files(survey: Survey) -> Iterator[str]:
 
 
 def _columns(survey: Survey) -> str:
-    from potstill.data.proposals.column_looks import listed
+    from potstill.data.proposals.column_summaries import describe_columns
 
-    return listed(survey.proposal.columns.values())
+    return describe_columns(survey.proposal.columns.values())
 
 
 def _notes(survey: Survey) -> Iterator[str]:
-    from potstill.data.proposals.limits import USUAL
+    from potstill.data.proposals.limits import DEFAULT_LIMITS
 
     seen = dict.fromkeys(note for table in survey.report["tables"] for note in table["notes"])
     # What gives the splits has a line of its own.
@@ -74,13 +74,13 @@ def _notes(survey: Survey) -> Iterator[str]:
             f"classes that the common draw leaves out of a split have seeds of their own: {len(seeds)} "
             "(prepare.split.class_seeds)"
         )
-    for key, usual in USUAL.items():
+    for key, usual in DEFAULT_LIMITS.items():
         if survey.limits[key] not in (usual, None):
             yield f"validate.{key} is {survey.limits[key]}, since this data has that much"
 
 
 def _splits(survey: Survey) -> str:
-    given, source = survey.given
+    given, source = survey.given_splits
     rows = ", ".join(f"{split} {len(group):,}" for split, group in survey.splits.items())
     named = [split for split in LABELLED if given[split]]
     drawn = [split for split in ("dev", "test") if not given[split]]

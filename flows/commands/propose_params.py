@@ -68,7 +68,7 @@ class Proposed:
     @property
     def config(self) -> Mapping[str, Any]:
         """config.json of the teacher, as far as a forecast needs it."""
-        from potstill.data.proposals.english import CONFIG
+        from potstill.data.proposals.english_coverage import CONFIG
         from potstill.training.forecast import scratch_config
 
         config: Mapping[str, Any] = CONFIG
@@ -157,14 +157,14 @@ def file_megabytes(proposed: Proposed) -> float | None:
 
 def _cover(survey: Survey, teacher: Given) -> tuple[Coverage, bool]:
     """What the teacher's tokenizer makes of the texts, and whether that is an estimate."""
-    from potstill.data.proposals.english import estimate
-    from potstill.data.tokens.coverage import check_unknown, cover
+    from potstill.data.proposals.english_coverage import estimate_coverage
+    from potstill.data.tokens.coverage import check_unknown, measure_coverage
 
     texts = survey.texts()
     if teacher.folder is not None:
-        coverage, estimated = cover(teacher.folder, texts), False
+        coverage, estimated = measure_coverage(teacher.folder, texts), False
     else:
-        coverage, estimated = estimate(texts), True
+        coverage, estimated = estimate_coverage(texts), True
     if not teacher.scratch:
         try:
             check_unknown(coverage.unknown_share, Tokenize().max_unknown_share)

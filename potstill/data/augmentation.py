@@ -1,4 +1,4 @@
-"""More texts of the training rows' own kind, for the teacher to answer: they carry its signals and no gold label."""
+"""Augments the training texts. The new texts carry the teacher's signals and no gold label."""
 
 from __future__ import annotations
 
@@ -9,48 +9,45 @@ import numpy as np
 
 from potstill.config.prepare_params import Augment
 
-# Share of a text's words that a cut keeps, drawn evenly between these; and the fewest words it keeps.
-_SHARE = (0.3, 0.7)
-_FEWEST = 3
-# Words of a span whose place in the text is shuffled.
-_SPAN = (2, 4)
+# A crop keeps a share of a text's words, drawn uniformly between these, but no fewer than _MIN_WORDS.
+_CROP_SHARE = (0.3, 0.7)
+_MIN_WORDS = 3
+# Shuffled spans have between this many words.
+_SPAN_WORDS = (2, 4)
 
 
 def augment(texts: Sequence[str], params: Augment) -> list[str]:
-    """Changed copies of texts, all kinds but those a model makes (`replacement.replace_words`).
+    """Make changed copies of texts, of every kind that needs no model (for the others see `word_replacement`).
 
-    A crop is a run of a text's words, a splice one such run behind another text's; a masked copy has some words
-    replaced by the mask token, a shuffled one short spans of its words in another order. What is said stays in the
-    field's own words while the label may change: the reason why such a row must not inherit the gold label (the mistake
-    of TinyBERT's augmentation). A text written without spaces is cut between characters.
+    A crop is a run of a text's words, and a splice is a run of one text's words followed by a run of another's. A
+    masked copy has some words replaced by the mask token, and a shuffled one has short spans of its words in another
+    order. The copies keep the domain's words, but the label may change. So they must not inherit the gold label, which
+    was the mistake of TinyBERT's augmentation. A text written without spaces is cut between characters.
 
     Args:
-        texts: originals; the draws for one depend on its own text, the seed and, for a splice, on the list.
-        params: how many of each kind from each text, and the seed: another one, other draws.
+        texts: originals. The draws for one depend on its text and the seed, and for a splice also on the list.
+        params: how many copies of each kind to make from each text, and the seed.
 
     Returns:
-        The new texts, those that equal an original or each other left out, in the order of the originals.
+        The new texts in the order of the originals, without those that equal an original or each other.
     """
-    made: dict[str, None] = {}
-    for text in texts:
-        for copy in _copies(text, texts, params):
-            made[copy] = None
+    copies = dict.fromkeys(copy for text in texts for copy in _copies(text, texts, params))
     originals = set(texts)
-    return [text for text in made if text not in originals]
+    return [copy for copy in copies if copy not in originals]
 
 
-def draws_for(text: str, seed: int) -> np.random.Generator:
-    """Random numbers of a text's own: they stay when other texts come or go."""
+def text_generator(text: str, seed: int) -> np.random.Generator:
+    """Seed a random generator with a text, so that its numbers stay when other texts come or go."""
     return np.random.default_rng(list(hashlib.blake2b(f"{seed}\n{text}".encode(), digest_size=16).digest()))
 
 
 def _copies(text: str, texts: Sequence[str], params: Augment) -> Iterator[str]:
-    random = draws_for(text, params.seed)
+    random = text_generator(text, params.seed)
     for _ in range(params.crops):
-        yield _cut(text, random)
+        yield _crop(text, random)
     for _ in range(params.splices):
-        partner = texts[int(random.integers(len(texts)))]
-        yield f"{_cut(text, random)}{_between(text)}{_cut(partner, random)}"
+        other_text = texts[int(random.integers(len(texts)))]
+        yield f"{_crop(text, random)}{_word_separator(text)}{_crop(other_text, random)}"
     for _ in range(params.masks):
         yield _masked(text, params, random)
     for _ in range(params.shuffles):
@@ -58,36 +55,37 @@ def _copies(text: str, texts: Sequence[str], params: Augment) -> Iterator[str]:
 
 
 def _words(text: str) -> list[str]:
-    between = _between(text)
-    return text.split(between) if between else list(text)
+    separator = _word_separator(text)
+    return text.split(separator) if separator else list(text)
 
 
-def _between(text: str) -> str:
+def _word_separator(text: str) -> str:
     return " " if " " in text else ""
 
 
-def _cut(text: str, random: np.random.Generator) -> str:
+def _crop(text: str, random: np.random.Generator) -> str:
     words = _words(text)
-    count = min(max(int(len(words) * random.uniform(*_SHARE)), _FEWEST), len(words))
+    count = min(max(int(len(words) * random.uniform(*_CROP_SHARE)), _MIN_WORDS), len(words))
     start = int(random.integers(len(words) - count + 1))
-    return _between(text).join(words[start : start + count]).strip()
+    return _word_separator(text).join(words[start : start + count]).strip()
 
 
 def _masked(text: str, params: Augment, random: np.random.Generator) -> str:
-    """A share of the words, one at least, behind the mask token."""
+    """Replace a share of the words, at least one, with the mask token."""
     words = _words(text)
     count = max(round(params.share * len(words)), 1)
-    for place in random.choice(len(words), min(count, len(words)), replace=False):
-        words[place] = params.mask_token
-    return _between(text).join(words)
+    for index in random.choice(len(words), min(count, len(words)), replace=False):
+        words[index] = params.mask_token
+    return _word_separator(text).join(words)
 
 
 def _shuffled(text: str, random: np.random.Generator) -> str:
-    """The words in spans of `_SPAN` words, the spans in another order."""
-    words, spans = _words(text), []
+    """Put the words' spans of `_SPAN_WORDS` words in another order."""
+    words = _words(text)
+    spans = []
     while words:
-        size = int(random.integers(_SPAN[0], _SPAN[1] + 1))
+        size = int(random.integers(_SPAN_WORDS[0], _SPAN_WORDS[1] + 1))
         spans.append(words[:size])
         words = words[size:]
     order = random.permutation(len(spans))
-    return _between(text).join(word for place in order for word in spans[place])
+    return _word_separator(text).join(word for index in order for word in spans[index])

@@ -1,4 +1,4 @@
-"""Texts in one form: Unicode NFC, no control characters, single spaces."""
+"""Cleans texts: Unicode NFC, no control characters, single spaces."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 import unicodedata
 from typing import Any
 
-# C0 and C1 control characters that are not white space, and the byte order mark inside a text. What only shapes
-# its neighbours (zero-width joiners in emoji and Persian, direction marks) is text and stays.
+# C0 and C1 control characters that are not white space, and the byte order mark inside a text. Characters that only
+# shape their neighbours (zero-width joiners in emoji and Persian, direction marks) are text and stay.
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")
-# Half of a surrogate pair, as broken JSON escapes give; it has no UTF-8 form.
+# Half of a surrogate pair, which broken JSON escapes give. It has no UTF-8 form.
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# U+FFFD, and what UTF-8 becomes when it is read as Windows-1252: "é" as "Ã©", "’" as "â€™", emoji as "ðŸ...".
+# U+FFFD, and mojibake of UTF-8 that was read as Windows-1252: "é" as "Ã©", "’" as "â€™", emoji as "ðŸ...".
 DAMAGE = (
     "\ufffd|[\u00c2\u00c3][\u00a1-\u00bf]|"
     "\u00c3[\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]|"
@@ -20,9 +20,9 @@ DAMAGE = (
 
 
 def clean(value: Any) -> str:
-    """A cell as text: NFC, control characters out, runs of white space (tabs and newlines too) as one space.
+    """Clean a cell: NFC, no control characters, each run of white space (tabs and newlines too) as one space.
 
-    A missing value gives an empty text, a lone surrogate U+FFFD, which `validate` counts as damage.
+    A missing value gives an empty text. A lone surrogate gives U+FFFD, which `validate` counts as damage.
     """
     if value is None:
         return ""
@@ -31,5 +31,5 @@ def clean(value: Any) -> str:
 
 
 def comparable(text: str) -> str:
-    """The form in which two cleaned texts are the same text: without case."""
+    """Fold the case of a cleaned text. Two texts are copies if these forms are equal."""
     return unicodedata.normalize("NFC", text.casefold())

@@ -1,4 +1,4 @@
-"""Raw text to learn from without labels: the texts of train and transfer, never of dev or test."""
+"""The texts of prepared splits, and raw text for pretraining: that of train and transfer, never of dev or test."""
 
 from __future__ import annotations
 
@@ -11,32 +11,39 @@ import numpy as np
 from potstill.data.tokens.batches import TokenDataset
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from tokenizers import Tokenizer
 
-# The splits whose texts a model may see before it is judged on the others.
+# The splits whose texts a model may see in training.
 LEARNED = ("train", "transfer")
-_TEXTS = ("text", "text_pair")
 _ROWS_AT_ONCE = 1000
 
 
-def read_texts(prepared: Path) -> list[str]:
-    """The texts of `data/prepared` to learn from, in the order of their rows; the texts of a pair are two."""
+def prepared_texts(rows: pa.Table) -> list[str] | list[tuple[str, str]]:
+    """List the texts of a split of `data/prepared`, or its pairs of texts, as a tokenizer takes them."""
+    texts: list[str] = rows.column("text").to_pylist()
+    if "text_pair" not in rows.column_names:
+        return texts
+    return list(zip(texts, rows.column("text_pair").to_pylist(), strict=True))
+
+
+def read_corpus(prepared: Path) -> list[str]:
+    """Read the texts of train and transfer in the order of their rows. The texts of a pair count as two."""
     import pyarrow.parquet as pq
 
-    texts: list[str] = []
+    corpus: list[str] = []
     for split in LEARNED:
-        table = pq.read_table(prepared / f"{split}.parquet")
-        columns = [table.column(name).to_pylist() for name in _TEXTS if name in table.column_names]
-        texts += [text for row in zip(*columns, strict=True) for text in row]
-    return texts
+        for text in prepared_texts(pq.read_table(prepared / f"{split}.parquet")):
+            corpus += [text] if isinstance(text, str) else text
+    return corpus
 
 
 def token_rows(texts: Sequence[str], tokenizer: Tokenizer, pad: int) -> TokenDataset:
-    """All tokens of the texts as rows without labels; what the tokenizer cuts off makes further rows.
+    """Tokenize texts into rows without labels. A text that is longer than a row continues in further rows.
 
     Args:
         texts: in order.
-        tokenizer: one that cuts (see `potstill.data.tokens.tokenization.load_tokenizer`).
+        tokenizer: one that truncates (see `potstill.data.tokens.tokenization.load_tokenizer`).
         pad: id of the padding token.
     """
     rows = [np.array(ids, dtype=np.int32) for ids in _encoded(texts, tokenizer)]
@@ -49,5 +56,5 @@ def _encoded(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[Iterable[in
     for start in range(0, len(texts), _ROWS_AT_ONCE):
         for encoding in tokenizer.encode_batch(list(texts[start : start + _ROWS_AT_ONCE])):
             yield encoding.ids
-            for rest in encoding.overflowing:
-                yield rest.ids
+            for overflow in encoding.overflowing:
+                yield overflow.ids

@@ -1,4 +1,4 @@
-"""From tables to clean splits without copies: the steps of the `prepare` stage, in order."""
+"""Prepares clean splits without copies from tables: the steps of the `prepare` stage, in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from potstill.config.base import OF_PLACES, SPLITS, TaskKind
 from potstill.config.prepare_params import Augment, Prepare
 from potstill.data.augmentation import augment
 from potstill.data.reading import read_rows
-from potstill.data.rows import Row, divide, without_copies, without_near_copies
+from potstill.data.rows import Row, draw_split_rows, without_copies, without_near_copies
 from potstill.data.splits.stratifying import check_classes
 from potstill.data.targets import TARGETS, check_varied, names_of
 from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError
@@ -20,13 +20,13 @@ from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Originals and how their words are replaced -> copies of them with other words.
+# Takes the original texts and the section, and gives copies with other words.
 Replace = Callable[[Sequence[str], Augment], list[str]]
 
 
 @dataclass
 class Prepared:
-    """Rows of each split in the order of the sources, labels in class-index order, and what was done (report.json)."""
+    """The rows of each split in the order of the sources, the labels in class-index order, and report.json."""
 
     task: TaskKind
     splits: dict[str, list[Row]]
@@ -35,7 +35,7 @@ class Prepared:
     report: dict[str, Any]
 
     def table(self, split: str) -> pa.Table:
-        """A split as `data/prepared/<split>.parquet` holds it."""
+        """Build the table of `data/prepared/<split>.parquet`."""
         import pyarrow as pa
 
         rows = self.splits[split]
@@ -53,13 +53,13 @@ def prepare(raw: Path, params: Prepare, *, replace: Replace | None = None) -> Pr
     """Read, clean, split and deduplicate.
 
     Args:
-        raw: what `ingest` brought.
+        raw: the folder that `ingest` filled.
         params: the section.
-        replace: gives copies of texts with words replaced by a model's guesses, where `augment.replacements` asks.
+        replace: copies texts with words replaced by a model's guesses, for `augment.replacements`.
 
     Raises:
-        PotstillError: a file, column, label, class or split does not allow it; see the class of each in
-            potstill/errors.py, codes 20 to 30.
+        PotstillError: a file, column, label, class or split is unusable; see the classes in potstill/errors.py,
+            codes 20 to 30.
     """
     rows, report = read_rows(raw, params)
     target = TARGETS[params.task]
@@ -67,16 +67,16 @@ def prepare(raw: Path, params: Prepare, *, replace: Replace | None = None) -> Pr
     check_labelled(labelled, params.task)
     labels = names_of([row.label for row in labelled], params)
     given_test = any(row.split == "test" for row in labelled)
-    divided = divide(rows, params)
-    splits = divided.splits
+    split_rows = draw_split_rows(rows, params)
+    splits = split_rows.splits
     if given_test:
-        _check_leakage(len(divided.leaked), len(splits["test"]), params.max_leakage, report)
+        _check_leakage(len(split_rows.leaked), len(splits["test"]), params.max_leakage, report)
     check_classes(rows, splits, labels, params)
     if params.augment is not None:
         texts = [row.text for row in splits["train"]]
         texts = [*augment(texts, params.augment), *(replace(texts, params.augment) if replace is not None else [])]
-        report["augmented"] = _add(splits, texts, params.near_duplicate)
-    report["removed"] = report["removed"] | dict(divided.removed)
+        report["augmented"] = _add_to_transfer(splits, texts, params.near_duplicate)
+    report["removed"] = report["removed"] | dict(split_rows.removed)
     report["splits"] = {
         split: {"rows": len(splits[split])} | target.counts([row.label for row in splits[split]], labels)
         for split in SPLITS
@@ -85,10 +85,12 @@ def prepare(raw: Path, params: Prepare, *, replace: Replace | None = None) -> Pr
 
 
 def check_labelled(rows: Sequence[Row], task: TaskKind) -> None:
-    """Refuse what makes a labelled set useless before anything is split.
+    """Refuse a labelled set that no model can learn from, before anything is split.
 
     Raises:
-        EmptyDataError, DuplicateRowsError, OneClassError: no rows, copies of one text, or one label.
+        EmptyDataError: there are no rows.
+        DuplicateRowsError: all rows are copies of one text.
+        OneClassError: all rows have one label.
     """
     if not rows:
         raise EmptyDataError(
@@ -103,16 +105,16 @@ def check_labelled(rows: Sequence[Row], task: TaskKind) -> None:
         check_varied([row.label for row in rows])
 
 
-def _add(splits: dict[str, list[Row]], texts: Sequence[str], near: float | None) -> dict[str, Any]:
-    """Add new texts to transfer, in place, without those that are or come close to a held-out row."""
+def _add_to_transfer(splits: dict[str, list[Row]], texts: Sequence[str], near: float | None) -> dict[str, Any]:
+    """Add new texts to transfer, in place, without copies and near copies of held-out rows."""
     rows = {row.key: row for row in (Row(text, None, None, "transfer") for text in texts)}
-    beside = splits | {"transfer": [*splits["transfer"], *rows.values()]}
+    extended = splits | {"transfer": [*splits["transfer"], *rows.values()]}
     removed: Counter[str] = Counter()
-    without_copies(beside, removed)
+    without_copies(extended, removed)
     if near is not None:
-        without_near_copies(beside, near, removed)
-    added = len(beside["transfer"]) - len(splits["transfer"])
-    splits["transfer"] = beside["transfer"]
+        without_near_copies(extended, near, removed)
+    added = len(extended["transfer"]) - len(splits["transfer"])
+    splits["transfer"] = extended["transfer"]
     return {"rows": added, "removed": dict(removed)}
 
 

@@ -1,4 +1,4 @@
-"""Rows of labelled text, and which of those that are copies of each other stay."""
+"""Rows of labelled text, and the removal of copies among them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from dataclasses import dataclass, field
 from potstill.config.base import SPLITS, TaskKind
 from potstill.config.prepare_params import Prepare
 from potstill.data.cleaning import comparable
-from potstill.data.splits.splitting import draw
+from potstill.data.splits.splitting import draw_splits
 from potstill.data.targets import TARGETS, Target
 from potstill.labels.names import Value
 
-# A text that is in two splits stays in the first of these.
+# A text that is in several splits stays in the first of these.
 PRIORITY = ("test", "dev", "train", "transfer")
-# Between the texts of a pair in its key; cleaning leaves no such character in a text.
-_BETWEEN = "\x1f"
+# Joins the texts of a pair in its key. Cleaning leaves no such character in a text.
+PAIR_SEPARATOR = "\x1f"
 
 
 @dataclass
 class Row:
-    """One text, or pair of texts.
+    """A text, or a pair of texts, with its label and split.
 
     Attributes:
-        text: cleaned.
-        text_pair: the second text, cleaned; None where the data has single texts.
-        label: as `potstill.labels.names` reads it; None on transfer rows.
-        split: train, dev, test or transfer (before `draw` also auto).
-        together: whether all rows of its second text have to be in one split.
-        key: the form in which two rows are copies.
+        text: the cleaned text.
+        text_pair: the cleaned second text; None for single texts.
+        label: as `potstill.labels.names` reads it; None for transfer rows.
+        split: train, dev, test or transfer; auto before splits are drawn.
+        together: whether all rows with this second text have to be in one split.
+        key: equal for rows that are copies of each other.
     """
 
     text: str
@@ -42,117 +42,122 @@ class Row:
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.key = comparable(_BETWEEN.join(self.texts))
+        self.key = comparable(PAIR_SEPARATOR.join(self.texts))
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What a model reads: one text or two."""
+        """The input of a model: one text or two."""
         return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
 
     @property
-    def place(self) -> str:
-        """By which its split is drawn: of a question its context, whose questions all go to one split."""
+    def split_key(self) -> str:
+        """The text whose hash draws the split. All questions about a context share it, so they go to one split."""
         return self.key if not self.together else comparable(self.texts[-1])
 
     @property
     def id(self) -> str:
-        """Hash of the cleaned text: 32 hex digits."""
-        return hashlib.blake2b(_BETWEEN.join(self.texts).encode(), digest_size=16).hexdigest()
+        """A hash of the cleaned text: 32 hex digits."""
+        return hashlib.blake2b(PAIR_SEPARATOR.join(self.texts).encode(), digest_size=16).hexdigest()
 
 
 def class_counts(rows: Iterable[Row], task: TaskKind) -> Counter[str]:
-    """Rows of each class; a row of several labels or entities counts for each of its classes."""
+    """Count the rows of each class. A row with several labels or entities counts for each of its classes."""
     classes = TARGETS[task].classes
     return Counter(name for row in rows if row.label is not None for name in classes(row.label))
 
 
 @dataclass(frozen=True)
-class Divided:
-    """Rows of each split without copies, how many of what were removed, and the test keys that were in train."""
+class SplitRows:
+    """The rows of each split without copies.
+
+    Attributes:
+        splits: the rows of each split.
+        removed: the number of removed rows by reason.
+        leaked: keys of test rows that were in train too.
+    """
 
     splits: dict[str, list[Row]]
     removed: Counter[str]
     leaked: set[str]
 
 
-def divide(rows: Sequence[Row], params: Prepare) -> Divided:
-    """Draw the splits that are not given, and remove copies and near copies. The rows stay as they are."""
+def draw_split_rows(rows: Sequence[Row], params: Prepare) -> SplitRows:
+    """Draw the splits that are not given, and remove copies and near copies. The given rows are not changed."""
     target = TARGETS[params.task]
     classes = [() if row.label is None else target.classes(row.label) for row in rows]
-    drawn = draw([row.place for row in rows], [row.split for row in rows], params.split, classes)
-    placed = []
-    for row, split in zip(rows, drawn, strict=True):
-        placed.append(copy.copy(row))
-        placed[-1].split = split
+    drawn = draw_splits([row.split_key for row in rows], [row.split for row in rows], params.split, classes)
+    copies = [copy.copy(row) for row in rows]
+    for row, split in zip(copies, drawn, strict=True):
+        row.split = split
     removed: Counter[str] = Counter()
-    splits = without_contradictions(placed, target, removed)
+    splits = without_contradictions(copies, target, removed)
     leaked = without_copies(splits, removed)
     if params.near_duplicate is not None:
         leaked |= without_near_copies(splits, params.near_duplicate, removed)
-    return Divided(splits, removed, leaked)
+    return SplitRows(splits, removed, leaked)
 
 
 def without_contradictions(rows: Sequence[Row], target: Target, removed: Counter[str]) -> dict[str, list[Row]]:
-    """Rows by split; of copies within a split one stays, none if no one knows which of their labels is right."""
+    """Group rows by split, and keep one of the copies within a split, or none if their labels cannot be reconciled."""
     groups: dict[str, dict[str, list[Row]]] = {split: {} for split in SPLITS}
     for row in rows:
         groups[row.split].setdefault(row.key, []).append(row)
     splits: dict[str, list[Row]] = {}
     for split, texts in groups.items():
-        agreeing = [group for group in texts.values() if _settled(group, target)]
-        contradicting = sum(len(group) for group in texts.values()) - sum(len(group) for group in agreeing)
+        consistent = [group for group in texts.values() if _reconcile_labels(group, target)]
+        contradicting = sum(len(group) for group in texts.values()) - sum(len(group) for group in consistent)
         removed["contradicting labels"] += contradicting
-        removed["copies"] += sum(len(group) - 1 for group in agreeing)
-        splits[split] = [group[0] for group in agreeing]
+        removed["copies"] += sum(len(group) - 1 for group in consistent)
+        splits[split] = [group[0] for group in consistent]
     return splits
 
 
-def _settled(copies: Sequence[Row], target: Target) -> bool:
-    """Whether copies have one label, or none; the first gets it."""
-    given = [row.label for row in copies if row.label is not None]
-    if len(copies) == 1 or not given:
+def _reconcile_labels(copies: Sequence[Row], target: Target) -> bool:
+    """Reconcile the labels of copies into that of the first, and say whether this worked."""
+    labels = [row.label for row in copies if row.label is not None]
+    if len(copies) == 1 or not labels:
         return True
-    copies[0].label = target.settle(given) if len(given) == len(copies) else None
+    copies[0].label = target.settle(labels) if len(labels) == len(copies) else None
     return copies[0].label is not None
 
 
 def without_copies(splits: dict[str, list[Row]], removed: Counter[str]) -> set[str]:
-    """Remove copies of rows of a split earlier in PRIORITY, in place; return the test keys that were in train."""
-    owner: dict[str, str] = {}
+    """Remove copies of rows of a split earlier in PRIORITY, in place. Returns the test keys that were in train."""
+    first_splits: dict[str, str] = {}
     leaked: set[str] = set()
     for split in PRIORITY:
-        kept = []
+        remaining = []
         for row in splits[split]:
-            first = owner.setdefault(row.key, split)
+            first = first_splits.setdefault(row.key, split)
             if first == split:
-                kept.append(row)
+                remaining.append(row)
                 continue
             removed[f"{split}: copies of {first}"] += 1
             if (split, first) == ("train", "test"):
                 leaked.add(row.key)
-        splits[split] = kept
+        splits[split] = remaining
     return leaked
 
 
 def without_near_copies(splits: dict[str, list[Row]], threshold: float, removed: Counter[str]) -> set[str]:
-    """Remove near copies of test and dev from the splits after them, in place; return the test keys close to train."""
-    from potstill.data.near import NearIndex
+    """Remove near copies of test and dev from the splits after them, in place. Returns the test keys close to train."""
+    from potstill.data.near_duplicates import NearDuplicateIndex
 
-    index = NearIndex(threshold)
+    index = NearDuplicateIndex(threshold)
     held_out: list[Row] = []
     leaked: set[str] = set()
     for split in PRIORITY:
-        kept = []
-        for row, found in zip(splits[split], index.matches(row.texts for row in splits[split]), strict=True):
-            if not found:
-                kept.append(row)
+        remaining = []
+        for row, matches in zip(splits[split], index.matches(row.texts for row in splits[split]), strict=True):
+            if not matches:
+                remaining.append(row)
                 continue
-            originals = [held_out[number] for number in found]
+            originals = [held_out[match] for match in matches]
             removed[f"{split}: near copies of {originals[0].split}"] += 1
             if split == "train":
                 leaked |= {original.key for original in originals if original.split == "test"}
-        splits[split] = kept
+        splits[split] = remaining
         if split in ("test", "dev"):
-            index.add(row.texts for row in kept)
-            held_out += kept
+            index.add(row.texts for row in remaining)
+            held_out += remaining
     return leaked

@@ -14,7 +14,7 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 from potstill.config.serving_params import Watch
-from potstill.data.divergence import ks_by_chance, ks_of_counts, psi_by_chance, psi_of_counts
+from potstill.data.divergence import critical_ks, critical_psi, ks_of_counts, psi_of_counts
 from potstill.inference.profile import Counts, Feature, Moments, Profile, parse_profile
 from potstill.inference.window_store import COUNTS, PROFILE, Store
 
@@ -213,8 +213,8 @@ def _finding(
 ) -> Finding:
     pairs = [(bins.counts, held) for bins, held in zip(feature.bins, counts, strict=True)]
     pairs = [(here, there) for here, there in pairs if sum(here) and sum(there)]
-    psi = [(psi_of_counts(*pair), psi_by_chance(*pair, certainty)) for pair in pairs]
-    ks = [(ks_of_counts(*pair), ks_by_chance(sum(pair[0]), sum(pair[1]), certainty)) for pair in pairs]
+    psi = [(psi_of_counts(*pair), critical_psi(*pair, certainty)) for pair in pairs]
+    ks = [(ks_of_counts(*pair), critical_ks(sum(pair[0]), sum(pair[1]), certainty)) for pair in pairs]
     if feature.names:
         ks = []
     index = _largest(psi, settings.max_psi) or (0.0, 0.0)

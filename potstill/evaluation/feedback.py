@@ -15,7 +15,7 @@ import numpy as np
 
 from potstill.config.base import TaskKind
 from potstill.config.serving_params import Watch
-from potstill.data.formats.cells import is_absent, is_nested, parsed
+from potstill.data.formats.cells import is_absent, is_nested, parse_nested
 from potstill.data.formats.tables import read_file
 from potstill.data.formats.tabular import Table
 from potstill.data.label_cells import labels_in
@@ -84,7 +84,7 @@ def read_labels(path: Path, task: TaskKind) -> dict[Key, Any]:
         raise MissingColumnError(f"{path} has no column {LABEL!r}; it has {', '.join(map(repr, table.columns))}")
     keys = _keys(table)
     values = zip(keys, table.columns[LABEL], strict=True)
-    return {key: _label(value, task, table.place(row)) for row, (key, value) in enumerate(values)}
+    return {key: _label(value, task, table.row_location(row)) for row, (key, value) in enumerate(values)}
 
 
 def _keys(table: Table) -> list[Key]:
@@ -94,7 +94,7 @@ def _keys(table: Table) -> list[Key]:
         try:
             return [(str(one), int(at)) for one, at in zip(columns[REQUEST], positions, strict=True)]
         except (TypeError, ValueError) as error:
-            raise FormatError(f"{table.where}: {POSITION} has to be a whole number ({error})") from error
+            raise FormatError(f"{table.location}: {POSITION} has to be a whole number ({error})") from error
     if SUM in columns:
         return [str(value) for value in columns[SUM]]
     if "text" in columns:
@@ -102,7 +102,7 @@ def _keys(table: Table) -> list[Key]:
             return [text_sha256((str(a), str(b))) for a, b in zip(columns["text"], columns["text_pair"], strict=True)]
         return [text_sha256(str(text)) for text in columns["text"]]
     raise MissingColumnError(
-        f"{table.where} does not say what its labels are of; it needs a column {REQUEST!r}, {SUM!r} or 'text'"
+        f"{table.location} does not say what its labels are of; it needs a column {REQUEST!r}, {SUM!r} or 'text'"
     )
 
 
@@ -122,7 +122,7 @@ def _label(value: Any, task: TaskKind, place: str) -> Any:
 
 def _single(value: Any) -> str:
     """The name of a class; of a list of one, that one."""
-    names = labels_in(parsed(value)) if is_nested(parsed(value)) else [value]
+    names = labels_in(parse_nested(value)) if is_nested(parse_nested(value)) else [value]
     if len(names) != 1:
         raise ValueError(f"{len(names)} labels")
     return normal_label(names[0])
@@ -130,7 +130,7 @@ def _single(value: Any) -> str:
 
 def _listed(value: Any) -> Any:
     """What a cell of text holds: JSON, or a list or an object as Python writes it."""
-    value = parsed(value)
+    value = parse_nested(value)
     return json.loads(value) if isinstance(value, str) else value
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.data.tokens.marking import row_units
-from potstill.data.tokens.offsets import OWN, Ints, own_token, sight, unit_classes
+from potstill.data.tokens.offsets import OWN, Ints, has_own_token, unit_classes, unit_states
 from potstill.labels.tags import Unit, entities_of, types_named
 from potstill.scores import answers
 from potstill.scores.entities import EntityCounts, count_entities, library_scores, tags_by_row
@@ -114,7 +114,7 @@ def read_tags(path: Path, cut: Cut, names: Sequence[str]) -> GoldTags:
         texts,
         units,
         np.concatenate([none, *(np.array(tags, dtype=np.int64) for _, tags in found)]),
-        np.concatenate([none, *(sight(window.tokens) for window in windows)]),
+        np.concatenate([none, *(unit_states(window.tokens) for window in windows)]),
         [str(name) for name in names],
     )
 
@@ -124,7 +124,7 @@ def tag_logits(student: Student, texts: Sequence[str], units: Sequence[Sequence[
     parts = [np.empty((0, len(student.card.labels)), dtype=np.float32)]
     windows = [window for row in student.text_windows(texts, units) for window in row]
     for window, logits in zip(windows, student.read_windows(windows), strict=True):
-        parts.append(logits[window.tokens[own_token(window.tokens)]])
+        parts.append(logits[window.tokens[has_own_token(window.tokens)]])
     return np.concatenate(parts)
 
 

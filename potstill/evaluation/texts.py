@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from potstill.data.corpus import prepared_texts
 from potstill.data.tokens.batches import Labels, label_array
 
 if TYPE_CHECKING:
@@ -16,10 +17,7 @@ def read_texts(path: Path) -> tuple[list[Text], Labels]:
     import pyarrow.parquet as pq
 
     rows = pq.read_table(path)
-    texts: list[Text] = rows.column("text").to_pylist()
-    if "text_pair" in rows.column_names:
-        texts = list(zip(texts, rows.column("text_pair").to_pylist(), strict=True))  # type: ignore[arg-type]
-    return texts, label_array(rows.column("label"))
+    return list(prepared_texts(rows)), label_array(rows.column("label"))
 
 
 def readable(text: Text) -> str:

@@ -22,7 +22,7 @@ from tokenizers import Encoding, Tokenizer
 from potstill.artifacts import verify
 from potstill.compute.processes import usable_cores
 from potstill.config.base import OF_PLACES, Strict, TaskKind
-from potstill.data.tokens.offsets import UNSEEN, own_token, sight, unit_classes
+from potstill.data.tokens.offsets import UNSEEN, has_own_token, unit_classes, unit_states
 from potstill.data.tokens.windows import TextWindow, TextWindower, Window, Windower, best_spans
 from potstill.errors import ModelError
 from potstill.inference.probabilities import sigmoid, softmax
@@ -330,11 +330,11 @@ class Student:
         token_classes = []
         confidences = []
         for window, values in zip(windows, logits, strict=True):
-            token_classes.append(values[window.tokens[own_token(window.tokens)]].argmax(axis=1))
+            token_classes.append(values[window.tokens[has_own_token(window.tokens)]].argmax(axis=1))
             highest = softmax(values, self.card.temperature).max(axis=1)
             # Units that share a token share its probability; a unit without a token has none.
             confidences.append(np.where(window.tokens == UNSEEN, 0.0, highest[window.tokens]))
-        sights = np.concatenate([sight(window.tokens) for window in windows])
+        sights = np.concatenate([unit_states(window.tokens) for window in windows])
         classes = unit_classes(np.concatenate(token_classes), sights)
         scores = np.concatenate(confidences)
         tags = [str(self.card.labels[index]) for index in classes.tolist()]

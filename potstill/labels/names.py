@@ -1,4 +1,4 @@
-"""The names of labels, in the form in which they are compared, and in the order of a model's classes."""
+"""Label names: their normal form for comparison, and their order as a model's classes."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from potstill.labels.tags import TaggedUnit, Unit
 # Without leading zeros: "01" is a name, not the number 1.
 _INTEGER = re.compile(r"(0|-?[1-9]\d*)(\.0+)?")
 # White space and invisible marks (zero-width characters, the byte order mark) at either end of a name.
-_AROUND = re.compile(r"^[\s\u200b\u200c\u200d\u2060\ufeff]+|[\s\u200b\u200c\u200d\u2060\ufeff]+$")
+_MARGIN = re.compile(r"^[\s\u200b\u200c\u200d\u2060\ufeff]+|[\s\u200b\u200c\u200d\u2060\ufeff]+$")
 
 
-# A class's key; the keys of the labels that hold, sorted; a number.
+# A row's label: the normal name of a class, those of several labels (sorted), a number, tagged units, or answers.
 Value = str | tuple[str, ...] | float | tuple[TaggedUnit, ...] | tuple[Unit, ...]
 
 
 def label_set(keys: Iterable[str], declared: Sequence[str | int] | None) -> list[str | int]:
-    """Labels in the order of their class indices: as declared, else sorted, as integers if all are integers."""
+    """Order labels by their class indices: as declared, else sorted, by number if all are integers."""
     if declared:
         return list(declared)
-    found = set(keys)
-    if all(_INTEGER.fullmatch(key) for key in found):
-        return sorted(int(key) for key in found)
-    return sorted(found)
+    names = set(keys)
+    if all(_INTEGER.fullmatch(name) for name in names):
+        return sorted(int(name) for name in names)
+    return sorted(names)
 
 
 def normal_label(value: Any) -> str:
-    """A label's name in the form in which names are compared, wherever they come from: data, teacher, feedback.
+    """Normalize a label's name, so that names from data, teachers and feedback can be compared.
 
-    Unicode NFC, no white space or invisible marks around it; 1, 1.0, "1", " 1.0 " (what pandas makes of integers in a
-    column with a gap) and true are one label.
+    The normal form is Unicode NFC without white space or invisible marks around it. 1, 1.0, "1", " 1.0 " and true are
+    one label; pandas writes 1.0 for integers in a column with missing values.
     """
     text = str(int(value) if isinstance(value, bool) else value)
-    text = _AROUND.sub("", unicodedata.normalize("NFC", text))
+    text = _MARGIN.sub("", unicodedata.normalize("NFC", text))
     return text.partition(".")[0] if _INTEGER.fullmatch(text) else text
 
 
 class LabelNames:
-    """The labels of a model or a data set, looked up by a name as someone wrote it."""
+    """The labels of a model or a data set, with look-up by names as people write them."""
 
     def __init__(self, labels: Iterable[str | int]) -> None:
         """Args: labels: in the order of their classes."""
@@ -52,25 +52,25 @@ class LabelNames:
         self._folded = _unique((normal_label(label).casefold(), label) for label in self.labels)
 
     def find(self, name: Any) -> str | int | None:
-        """The label that a name means; None where it means none, or more than one.
+        """Find the label of a name. None: the name fits no label, or several.
 
-        An exact name wins; then its normal form (`normal_label`); then that without letter case.
+        An exact match comes first, then one of the normal form (`normal_label`), then one regardless of letter case.
         """
         key = normal_label(name)
-        for names, written in ((self._exact, str(name)), (self._normal, key), (self._folded, key.casefold())):
-            label = names.get(written)
+        for labels, form in ((self._exact, str(name)), (self._normal, key), (self._folded, key.casefold())):
+            label = labels.get(form)
             if label is not None:
                 return label
         return None
 
     def near(self, name: Any) -> str | None:
-        """The label whose name is most like a given one, for messages; None where none is like it."""
+        """Find the label with the most similar name, for messages. None: no name is similar."""
         close = difflib.get_close_matches(normal_label(name), [str(label) for label in self.labels], n=1)
         return close[0] if close else None
 
 
 def _unique(pairs: Iterable[tuple[str, str | int]]) -> dict[str, str | int]:
-    """Key -> label, without the keys that two labels share."""
+    """Map keys to labels, without the keys that several labels share."""
     grouped: dict[str, list[str | int]] = {}
     for key, label in pairs:
         grouped.setdefault(key, []).append(label)

@@ -1,8 +1,8 @@
-"""Tags of words (BIO) and the entities they spell, independent of any tokenizer; pure Python, as the service needs it.
+"""BIO tags of words and their entities, independent of any tokenizer. Pure Python, since the service needs it.
 
-A text is cut into units by `units_of`: runs of letters and digits, each punctuation mark alone, each character of a
-script without spaces (Chinese, Japanese) alone. What users call a word may be several units (`U.S.`); data, scores and
-the service all speak of units, so that what is evaluated is what is served.
+`units_of` divides a text into units: runs of letters and digits, single punctuation marks, and single characters of
+scripts without spaces (Chinese, Japanese). A user's word may be several units (`U.S.`). Data, scores and the service
+all use units, so that evaluation and serving agree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020
 
 
 class Entity(NamedTuple):
-    """A run of units of one type, `start` to `end` (exclusive) as indices of units."""
+    """An entity: its type and its units, from index `start` to `end` (exclusive)."""
 
     type: str
     start: int
@@ -42,7 +42,7 @@ class TaggedUnit(NamedTuple):
 
 @cache
 def _pattern() -> re.Pattern[str]:
-    """A CJK character; or letters, digits and the marks that belong to them; or any other visible character."""
+    """Compile the pattern of a unit: a CJK character, or letters, digits and their marks, or any visible character."""
     marks = [code for code in range(0x300, 0x10000) if unicodedata.category(chr(code)).startswith("M")]
     ranges: list[list[int]] = []
     for code in marks:
@@ -55,26 +55,24 @@ def _pattern() -> re.Pattern[str]:
 
 
 def units_of(text: str, cuts: Iterable[int] = ()) -> list[Unit]:
-    """The units of a text.
+    """Divide a text into units.
 
     Args:
         text: any text.
-        cuts: positions at which a unit ends in any case: where words or entities that someone has marked begin or end.
+        cuts: positions that no unit crosses: the edges of words or entities that are marked.
     """
-    places = sorted(set(cuts))
-    if not places:
-        return [Unit(*match.span()) for match in _pattern().finditer(text)]
-    found: list[Unit] = []
-    for low, high in zip([0, *places], [*places, len(text)], strict=True):
-        found += [Unit(*match.span()) for match in _pattern().finditer(text, low, high)]
-    return found
+    edges = sorted(set(cuts))
+    units: list[Unit] = []
+    for start, end in zip([0, *edges], [*edges, len(text)], strict=True):
+        units += [Unit(*match.span()) for match in _pattern().finditer(text, start, end)]
+    return units
 
 
 def split_tag(tag: str) -> tuple[str, str]:
-    """Prefix and type of a tag: `B-LOC` -> (B, LOC); `O` has no type.
+    """Split a tag into prefix and type: `B-LOC` -> (B, LOC). `O` has no type.
 
     Raises:
-        ValueError: it is none of O, B-TYPE and I-TYPE.
+        ValueError: the tag is none of O, B-TYPE and I-TYPE.
     """
     if tag == OUTSIDE:
         return OUTSIDE, ""
@@ -85,24 +83,26 @@ def split_tag(tag: str) -> tuple[str, str]:
 
 
 def entities_of(tags: Sequence[str]) -> list[Entity]:
-    """The entities that tags spell, in order.
+    """List the entities of tags, in order.
 
-    A model's tags need not be valid: an I tag that continues nothing begins an entity, as conlleval reads it.
+    A model's tags need not be valid: an I tag that continues nothing starts an entity, as in conlleval.
     """
-    found: list[Entity] = []
-    start, kind = 0, ""
+    entities: list[Entity] = []
+    start = 0
+    open_type = ""
     for position, tag in enumerate([*tags, OUTSIDE]):
-        prefix, own = split_tag(tag)
-        if kind and (prefix != "I" or own != kind):
-            found.append(Entity(kind, start, position))
-            kind = ""
-        if own and not kind:
-            start, kind = position, own
-    return found
+        prefix, kind = split_tag(tag)
+        if open_type and (prefix != "I" or kind != open_type):
+            entities.append(Entity(open_type, start, position))
+            open_type = ""
+        if kind and not open_type:
+            start = position
+            open_type = kind
+    return entities
 
 
 def tags_of(entities: Iterable[Entity], units: int) -> list[str]:
-    """BIO2 tags of a row of that many units from entities that do not overlap."""
+    """Convert entities that do not overlap to BIO2 tags of that many units."""
     tags = [OUTSIDE] * units
     for kind, start, end in entities:
         tags[start:end] = [f"B-{kind}"] + [f"I-{kind}"] * (end - start - 1)
@@ -110,18 +110,18 @@ def tags_of(entities: Iterable[Entity], units: int) -> list[str]:
 
 
 def inside(tag: str) -> str:
-    """The tag of what follows within the same word: B-LOC -> I-LOC."""
+    """Convert a tag to that of a following unit of the same entity: B-LOC -> I-LOC."""
     return f"I{tag[1:]}" if tag.startswith("B-") else tag
 
 
 def tag_set(types: Iterable[str]) -> list[str]:
-    """The tags of entity types, in class-index order: O, then B and I of each type.
+    """List the tags of entity types in class-index order: O, then B and I of each type.
 
-    So a class index tells by itself what it is: 0 is O, an odd one B, an even one I.
+    The class index 0 is O, odd ones are B and other even ones I.
     """
     return [OUTSIDE, *(f"{prefix}-{kind}" for kind in dict.fromkeys(types) for prefix in ("B", "I"))]
 
 
 def types_named(tags: Sequence[str | int]) -> list[str]:
-    """The entity types of a `tag_set`, in its order."""
+    """List the entity types of a `tag_set`, in its order."""
     return [str(tag)[2:] for tag in tags[1::2]]

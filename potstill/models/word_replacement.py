@@ -20,7 +20,7 @@ from torch import Tensor
 
 from potstill.compute.precision import choose_device
 from potstill.config.prepare_params import Augment
-from potstill.data.augmentation import draws_for
+from potstill.data.augmentation import text_generator
 from potstill.data.tokens.batches import Ints, sorted_batches
 from potstill.errors import ModelError
 from potstill.models.loading import load_masked_lm
@@ -114,7 +114,7 @@ def _masked(texts: Sequence[str], params: Augment, tokenizer: PreTrainedTokenize
         able = able[~np.isin(ids[able], tokenizer.all_special_ids)]  # an unknown word is one of them
         count = max(round(params.share * len(able)), 1)
         # Not those of the other kinds: these stay when there are more or fewer of them.
-        random = draws_for(text, params.seed + 1)
+        random = text_generator(text, params.seed + 1)
         for _ in range(params.replacements if len(able) else 0):
             places = np.sort(random.choice(able, min(count, len(able)), replace=False))
             masked = ids.copy()

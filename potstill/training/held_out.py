@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from potstill.compute.precision import Precision, autocast
-from potstill.data.splits.splitting import position
+from potstill.data.splits.splitting import hash_position
 from potstill.data.tokens.batches import TokenDataset, sorted_batches
 from potstill.distillation.objective.gold_labels import Objective, Window
 from potstill.errors import EmptyDataError
@@ -30,7 +30,7 @@ def hold_out(dataset: TokenDataset, share: float, seed: int) -> tuple[TokenDatas
         EmptyDataError: there are fewer than two distinct rows.
     """
     keys = dataset.keys()
-    places = np.array([position(key.tobytes().hex(), seed) for key in keys])
+    places = np.array([hash_position(key.tobytes().hex(), seed) for key in keys])
     if len(set(places)) < 2:
         raise EmptyDataError(
             f"the texts of train and transfer are {len(set(places))} distinct text(s), but training without labels "

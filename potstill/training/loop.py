@@ -242,7 +242,7 @@ class _Run:
         """One optimiser step; the running state for the progress bar."""
         batches = [self._batch(part) for part in rows]
         window = Window.of(batches, self.step, self.steps)
-        terms = self.budget.within(lambda: self._gradients(rows, batches, window), self.optimizer.zero_grad)
+        terms = self.budget.run(lambda: self._gradients(rows, batches, window), self.optimizer.zero_grad)
         self.world.sum_gradients(self.trained.values())
         self.scaler.unscale_(self.optimizer)
         norm = _norm(self.trained.values())

@@ -26,7 +26,7 @@ from potstill.config.yaml_file import read_params
 from potstill.data.fetching.ingestion import ingest_all
 from potstill.data.fetching.safety import refuse_unsafe
 from potstill.data.preparation import prepare
-from potstill.data.proposals.look import look_at
+from potstill.data.proposals.table_summaries import summarize_files
 from potstill.data.tokens.tokenization import check_length
 from potstill.errors import PotstillError
 from potstill.models.loading import check_labels
@@ -123,7 +123,7 @@ def wrong_sum() -> None:
 
 def no_header() -> None:
     Path("rows.csv").write_text(csv(ROWS, header="a new one,yes"))
-    look_at(Path("rows.csv"))
+    summarize_files(Path("rows.csv"))
 
 
 def pickled_weights() -> None:

@@ -13,7 +13,7 @@ from flows.engine.dvc_graph import Graph
 from potstill.compute.processes import free_port
 from potstill.config.params_file import load_params
 from potstill.data.fetching.ingestion import local_fingerprint
-from potstill.data.proposals.proposal import Wishes
+from potstill.data.proposals.proposal import DataOptions
 from potstill.errors import (
     EmptyDataError,
     FetchError,
@@ -28,7 +28,7 @@ from tasks.identity import Code, check_code_file
 from tests.conftest import REPOSITORY, generate_rows, write_csv
 
 CASES = Path(__file__).parents[1] / "cases"
-COLUMNS = Wishes(("text",), ("label",))
+COLUMNS = DataOptions(("text",), ("label",))
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # DVC's own, in pygtrie
 
 
@@ -74,7 +74,7 @@ def test_a_pair_of_columns_and_integer_labels(tmp_path: Path) -> None:
         writer = csv.writer(handle)
         writer.writerow(["question", "answer", "relevant"])
         writer.writerows([[f"q {number}", f"a {number}", number % 2] for number in range(60)])
-    create(tmp_path / "pairs", tmp_path / "pairs.csv", Wishes(("question", "answer"), ("relevant",)), None)
+    create(tmp_path / "pairs", tmp_path / "pairs.csv", DataOptions(("question", "answer"), ("relevant",)), None)
     assert load_params(tmp_path / "pairs/params.yaml").prepare.text == ["question", "answer"]
 
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_used_leaves_nothing(
     before = sorted(tmp_path.iterdir())
     given = {"folder": "new", "data": "rows.csv", "text": "text", "label": "label", "teacher": None, **change}
     with pytest.raises(kind) as error:
-        wishes = Wishes((str(given["text"]),), (str(given["label"]),))
+        wishes = DataOptions((str(given["text"]),), (str(given["label"]),))
         create(Path(str(given["folder"])), Path(str(given["data"])), wishes, given["teacher"])
     assert words in str(error.value)
     assert sorted(tmp_path.iterdir()) == before
@@ -189,7 +189,7 @@ def test_params_of_every_task_fit(tmp_path: Path, arguments: list[str], key: str
     name, *options = arguments
     said = dict(zip(options[::2], options[1::2], strict=True))
     labels = tuple(said["--labels"].split(",")) if "--labels" in said else ()
-    wishes = Wishes(
+    wishes = DataOptions(
         (), (), said.get("--task"), said.get("--split"), said.get("--sep"), labels, said.get("--unlabelled")
     )
     read = survey(CASES / name, wishes)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from potstill.data.tokens.given import given_rows, listed
+from potstill.data.tokens.in_memory import as_list, tokenize_in_memory
 from potstill.distill import distill
 from potstill.errors import LabelError, PotstillError
 from potstill.models.loading import load_classifier, save_model
@@ -98,9 +98,9 @@ def test_columns_of_a_table_are_read_by_their_order_whatever_their_index(teacher
     frame = frame[frame.index % 3 != 0]
     kept = [row for row in range(len(TEXTS)) if row % 3 != 0]
     model, words = load_classifier(teacher), AutoTokenizer.from_pretrained(teacher)
-    texts, labels = listed("texts", frame["text"]), listed("labels", frame["label"])
-    found = given_rows(words, model, texts, labels, [], None, 32, 17, tmp_path / "a")
-    wanted = given_rows(
+    texts, labels = as_list("texts", frame["text"]), as_list("labels", frame["label"])
+    found = tokenize_in_memory(words, model, texts, labels, [], None, 32, 17, tmp_path / "a")
+    wanted = tokenize_in_memory(
         words, model, [TEXTS[row] for row in kept], [LABELS[row] for row in kept], [], None, 32, 17, tmp_path / "b"
     )
     assert found.rows.labels.tolist() == wanted.rows.labels.tolist()
@@ -114,14 +114,14 @@ def test_labels_that_are_numbers_are_names_first(tiny_base: Path, tmp_path: Path
 
     words = AutoTokenizer.from_pretrained(tiny_base)
     model = load_classifier(tiny_base, [1, 2, 3, 4, 5])
-    rows = given_rows(
+    rows = tokenize_in_memory(
         words, model, TEXTS[:5], [1, 2.0, "3", np.int64(4), 5], [], (TEXTS[:5], None), 32, 17, tmp_path / "a"
     )
     assert rows.rows.labels.tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(LabelError, match=r"does not know the label 0 of texts\[1\]; it knows 1, 2, 3, 4, 5"):
-        given_rows(words, model, TEXTS[:2], [1, 0], [], (TEXTS[:5], None), 32, 17, tmp_path / "b")
+        tokenize_in_memory(words, model, TEXTS[:2], [1, 0], [], (TEXTS[:5], None), 32, 17, tmp_path / "b")
     named = load_classifier(tiny_base, ["negative", "positive"])
-    rows = given_rows(words, named, TEXTS[:3], [1, 0.0, True], [], (TEXTS[:5], None), 32, 17, tmp_path / "c")
+    rows = tokenize_in_memory(words, named, TEXTS[:3], [1, 0.0, True], [], (TEXTS[:5], None), 32, 17, tmp_path / "c")
     assert rows.rows.labels.tolist() == [1, 0, 1]
 
 

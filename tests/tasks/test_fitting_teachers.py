@@ -14,7 +14,7 @@ from flows.commands.create_workspace import create
 from potstill.artifacts import read_json, verify, write_manifest
 from potstill.config.ingest_params import Ingest
 from potstill.data.fetching.ingestion import ingest_all
-from potstill.data.proposals.proposal import Wishes
+from potstill.data.proposals.proposal import DataOptions
 from potstill.errors import LabelCountError, ModelError, ParamsError, PotstillError
 from tasks import teacher as stage_module
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
@@ -187,7 +187,7 @@ def test_init_and_ingest_say_the_same(
     folder = copy_of(trained_teacher, tmp_path / "saved")
     change(folder)
     with pytest.raises(kind) as at_init:
-        create(tmp_path / "w", CASES / "ok.csv", Wishes(("text",), ("label",)), str(folder))
+        create(tmp_path / "w", CASES / "ok.csv", DataOptions(("text",), ("label",)), str(folder))
     sources = {"data": {"rows": {"kind": "file", "path": str(CASES / "ok.csv")}}}
     with pytest.raises(kind) as at_ingest:
         ingest_all(
@@ -205,11 +205,11 @@ def test_a_folder_that_a_training_left_comes_in_without_its_leftovers(
     for name in ("optimizer.pt", "training_args.bin", "runs/Nov28/events.out.tfevents.1", "checkpoint-9/optimizer.pt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"\x80\x04N.")
-    create(tmp_path / "w", CASES / "ok.csv", Wishes(("text",), ("label",)), str(folder))
+    create(tmp_path / "w", CASES / "ok.csv", DataOptions(("text",), ("label",)), str(folder))
     params = yaml.safe_load((tmp_path / "w" / "params.yaml").read_text(encoding="utf-8"))
     assert params["teacher"]["fine_tuned"] is True
     ingest_all(Ingest.model_validate(params["ingest"]), tmp_path / "raw", tmp_path / "given")
     files = read_json(tmp_path / "given" / "manifest.json")["files"]
     assert set(files) == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     said = capsys.readouterr().out
-    assert "teacher comes without what is never opened: checkpoint-9/optimizer.pt, optimizer.pt" in said
+    assert "teacher: files that are never opened are left out: checkpoint-9/optimizer.pt, optimizer.pt" in said

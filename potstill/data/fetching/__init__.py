@@ -1,5 +1,6 @@
-"""How data and models come in: packages, files, hub repositories, archives.
+"""Fetches data and models: packages, files, hub repositories, archives.
 
-Every source is named by params, checked by sha256 where there is one, and refused where it could run code (`safety`).
+Params name every source. Its sha256 is checked if params give one, and files that could run code are refused
+(`safety`).
 A new kind of source is a class in `potstill.config.ingest_params` and a branch in `ingestion`.
 """

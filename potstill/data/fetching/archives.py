@@ -1,4 +1,4 @@
-"""Named files out of zip and tar archives, and out of archives inside them."""
+"""Extracts named files from zip and tar archives, and from archives inside them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from potstill.data.fetching.safety import safe_name
 from potstill.errors import FetchError, UnsafeFileError
 
 Opener = Callable[[], IO[bytes]]
-# A nested archive above this many bytes is unpacked to the temporary folder rather than to memory.
+# A nested archive with more bytes than this is unpacked to the temporary folder rather than to memory.
 _IN_MEMORY = 64 * 2**20
 
 
 def extract(archive: Path, members: Sequence[str], folder: Path) -> None:
-    """Write members of an archive below `folder`.
+    """Write members of an archive into `folder`.
 
     Args:
-        archive: a zip (wheel) or tar file (source distribution, whose one top folder is not part of the names).
-        members: paths inside the archive. `!` enters an archive: `a/b.tar.gz!c/d.txt`. A file lands under its last
-            name; a folder (ending with `/`) gives all below it, its own structure kept.
-        folder: where the files go.
+        archive: a zip file (wheel) or a tar file. The top folder of a source distribution is not part of the names.
+        members: paths inside the archive. `!` enters an archive: `a/b.tar.gz!c/d.txt`. A file is written under its
+            last name. A folder (ending with `/`) gives all files below it, with their structure.
+        folder: the target folder.
 
     Raises:
         FetchError: not an archive, or no such member.
@@ -55,7 +55,7 @@ def _write(entries: dict[str, Opener | None], label: str, member: str, folder: P
     if member.endswith("/"):
         names = [name for name in entries if name.startswith(member)]
         if not names:
-            raise FetchError(_nothing(entries, label, member))
+            raise FetchError(_missing_member(entries, label, member))
     else:
         names = [member]
     for name in names:
@@ -70,14 +70,14 @@ def _write(entries: dict[str, Opener | None], label: str, member: str, folder: P
 
 def _find(entries: dict[str, Opener | None], label: str, name: str) -> Opener:
     if name not in entries:
-        raise FetchError(_nothing(entries, label, name))
+        raise FetchError(_missing_member(entries, label, name))
     opener = entries[name]
     if opener is None:
         raise UnsafeFileError(f"{name} in {label} is a link or device, not a file; name the file itself")
     return opener
 
 
-def _nothing(entries: dict[str, Opener | None], label: str, member: str) -> str:
+def _missing_member(entries: dict[str, Opener | None], label: str, member: str) -> str:
     import difflib
 
     near = difflib.get_close_matches(member, entries, n=3, cutoff=0.4) or sorted(entries)[:5]
@@ -85,7 +85,7 @@ def _nothing(entries: dict[str, Opener | None], label: str, member: str) -> str:
 
 
 def _entries(handle: IO[bytes], label: str) -> dict[str, Opener | None]:
-    """Name -> how to open it; None for links and devices."""
+    """Map the names of an archive's entries to their openers, or to None for links and devices."""
     if zipfile.is_zipfile(handle):
         handle.seek(0)
         archive = zipfile.ZipFile(handle)
@@ -103,10 +103,12 @@ def _entries(handle: IO[bytes], label: str) -> dict[str, Opener | None]:
 
 
 def _top_folder(items: Sequence[tarfile.TarInfo]) -> str:
-    """`name-version/` of a source distribution, known by its PKG-INFO; else nothing."""
+    """Find the folder `name-version/` of a source distribution, which has a PKG-INFO. Empty for another archive."""
     tops = {item.name.partition("/")[0] for item in items}
-    top = next(iter(tops)) + "/" if len(tops) == 1 else ""
-    return top if top and any(item.name == f"{top}PKG-INFO" for item in items) else ""
+    if len(tops) != 1:
+        return ""
+    top = f"{tops.pop()}/"
+    return top if any(item.name == f"{top}PKG-INFO" for item in items) else ""
 
 
 def _zip_opener(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> Opener:

@@ -1,8 +1,7 @@
-"""Files of a hub repository at a pinned commit, fetched by a process of its own.
+"""Fetches the files of a hub repository at a pinned commit, in a child process.
 
-All of Potstill runs with the hub's client offline (`potstill.environment`), its children too, and the client reads that
-once, when it is imported. So only this process is online: it is started for a source that params name, and its
-environment has no word about being offline.
+Potstill and its children run with the hub's client offline (`potstill.environment`). The client reads this setting only
+when it is imported. So each source that params name gets a process whose environment lacks the setting.
 """
 
 from __future__ import annotations
@@ -28,25 +27,26 @@ from potstill.pretrained.files import UNSAFE_SUFFIXES, opened_files
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
-# What is wanted of a repository: a data set, a model, or what tells which model it is (its weights' headers alone).
-Want = Literal["data", "model", "look"]
+# Which files to fetch: a data set, a model, or what describes a model (instead of its weights only their headers).
+Selection = Literal["data", "model", "headers"]
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _WEIGHTS = "model.safetensors"
 _MODEL_SUFFIXES = {".json", ".txt", ".model", ".safetensors"}
 
 
-def fetch(name: str, source: HubSource, folder: Path, want: Want) -> None:
-    """Fetch the files of a repository that are used, each of the size and sum that the hub names.
+def fetch(name: str, source: HubSource, folder: Path, selection: Selection) -> None:
+    """Fetch the files of a repository that are used, and check their sizes and sums against the hub's.
 
     Args:
-        name: of the source in params, for the sentence.
+        name: of the source in params, for messages.
         source: the repository.
-        folder: is filled; after a failure its content is of no use.
-        want: `look` brings configuration and tokenizer, and of the weights files with their headers and holes.
+        folder: the target folder. Its content is incomplete after a failure.
+        selection: `headers` fetches configuration and tokenizer, and writes sparse weights files with their headers.
 
     Raises:
-        FetchError: the hub is away, refuses, has no such repository, commit or files, or ended in the middle.
-        DiskFullError: no space left.
+        FetchError: the hub cannot be reached, refuses access, has no such repository, commit or files, or the
+            download broke off.
+        DiskFullError: no space is left.
     """
     environment = {key: value for key, value in os.environ.items() if key not in _OFFLINE}
     if not sys.stderr.isatty():
@@ -56,7 +56,7 @@ def fetch(name: str, source: HubSource, folder: Path, want: Want) -> None:
     with tempfile.TemporaryDirectory(prefix="potstill-") as scratch:
         answer = Path(scratch) / "answer.json"
         request = {"name": name, "source": source.model_dump(mode="json"), "folder": str(folder.resolve())}
-        request |= {"want": want, "answer": str(answer)}
+        request |= {"selection": selection, "answer": str(answer)}
         command = [sys.executable, "-m", "potstill.data.fetching.hub", json.dumps(request)]
         status = processes.run(command, environment=environment)
         failure = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else {"status": status}
@@ -66,14 +66,14 @@ def fetch(name: str, source: HubSource, folder: Path, want: Want) -> None:
         raise FetchError(f"fetching {source.id} of ingest.{name} was ended (status {status}); run again")
 
 
-def needed_files(names: Iterable[str], want: Want, subset: str | None) -> list[str]:
-    """Those of a repository's files that are used.
+def select_files(names: Iterable[str], selection: Selection, subset: str | None) -> list[str]:
+    """Select the files of a repository that are used. Hidden files never are.
 
-    Of a model that is its configuration, tokenizer and one form of its weights, not pictures, texts about it, pickles
-    and the same weights in other forms. Of a data set it is every file, or every one below `subset`; hidden ones never.
+    A model needs its configuration, its tokenizer and its weights in one form. Pictures, documentation, pickles and
+    other forms of the weights are left out. A data set needs all files, or all below `subset`.
     """
     visible = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    if want == "data":
+    if selection == "data":
         return [name for name in visible if subset is None or name.startswith(f"{subset}/")]
     visible = [name for name in opened_files(visible) if subset is None or name.startswith(f"{subset}/")]
     used = [name for name in visible if PurePosixPath(name).suffix in _MODEL_SUFFIXES - UNSAFE_SUFFIXES]
@@ -85,18 +85,18 @@ def needed_files(names: Iterable[str], want: Want, subset: str | None) -> list[s
 # --- in the process that is online ------------------------------------------------------------------------------------
 
 
-def _download(source: HubSource, folder: Path, want: Want) -> None:
+def _download(source: HubSource, folder: Path, selection: Selection) -> None:
     from huggingface_hub import HfApi, snapshot_download
 
-    kind = "dataset" if want == "data" else "model"
-    info = HfApi().dataset_info if want == "data" else HfApi().model_info
+    kind = "dataset" if selection == "data" else "model"
+    info = HfApi().dataset_info if selection == "data" else HfApi().model_info
     siblings = info(source.id, revision=source.revision, files_metadata=True).siblings or []
     files = {sibling.rfilename: sibling for sibling in siblings}
-    used = needed_files(files, want, source.subset)
+    used = select_files(files, selection, source.subset)
     if not used:
-        where = f" under {source.subset}/" if source.subset else ""
-        raise FetchError(f"{source.id} at {source.revision} has no files{where}")
-    whole = [name for name in used if want != "look" or not name.endswith(".safetensors")]
+        subset = f" under {source.subset}/" if source.subset else ""
+        raise FetchError(f"{source.id} at {source.revision} has no files{subset}")
+    whole = [name for name in used if selection != "headers" or not name.endswith(".safetensors")]
     if whole:
         patterns = [glob.escape(name) for name in whole]
         snapshot_download(
@@ -109,22 +109,28 @@ def _download(source: HubSource, folder: Path, want: Want) -> None:
         _write_headers(source, folder)
 
 
-def _check(source: HubSource, path: Path, wanted: RepoSibling) -> None:
-    """Raises FetchError where a file is not the one that the hub names; the client itself compares sizes at best."""
+def _check(source: HubSource, path: Path, expected: RepoSibling) -> None:
+    """Refuse a file that differs from the hub's size or sum. The client compares sizes at best.
+
+    Raises:
+        FetchError: it differs.
+    """
     if not path.is_file():
-        raise FetchError(f"{wanted.rfilename} of {source.id} did not arrive")
-    if wanted.size is not None and path.stat().st_size != wanted.size:
-        raise FetchError(f"{wanted.rfilename} of {source.id} arrived with {path.stat().st_size} of {wanted.size} bytes")
-    if wanted.lfs is not None and sha256_file(path) != wanted.lfs.sha256:
-        raise FetchError(f"{wanted.rfilename} of {source.id} arrived with another sum than the hub names")
+        raise FetchError(f"{expected.rfilename} of {source.id} did not arrive")
+    if expected.size is not None and path.stat().st_size != expected.size:
+        raise FetchError(
+            f"{expected.rfilename} of {source.id} arrived with {path.stat().st_size} of {expected.size} bytes"
+        )
+    if expected.lfs is not None and sha256_file(path) != expected.lfs.sha256:
+        raise FetchError(f"{expected.rfilename} of {source.id} arrived with another sum than the hub names")
 
 
 def _write_headers(source: HubSource, folder: Path) -> None:
-    """Write the weights' files with their headers alone: what follows them is a hole of the right size."""
+    """Write weights files that hold only their headers, followed by a hole of the right size."""
     from huggingface_hub import HfApi
 
-    found = HfApi().get_safetensors_metadata(source.id, revision=source.revision)
-    for name, file in found.files_metadata.items():
+    metadata = HfApi().get_safetensors_metadata(source.id, revision=source.revision)
+    for name, file in metadata.files_metadata.items():
         tensors: dict[str, Any] = {
             key: {"dtype": value.dtype, "shape": value.shape, "data_offsets": value.data_offsets}
             for key, value in file.tensors.items()
@@ -137,15 +143,16 @@ def _write_headers(source: HubSource, folder: Path) -> None:
 
 
 def _sentence(name: str, source: HubSource, error: Exception) -> str:
-    """What happened, and what to do."""
+    """Say what happened and what to do."""
     from huggingface_hub import errors
 
-    what, where = f"{source.id} at revision {source.revision}", f"ingest.{name}"
+    what = f"{source.id} at revision {source.revision}"
+    key = f"ingest.{name}"
     status = next(
         (cause.response.status_code for cause in causes(error) if isinstance(cause, errors.HfHubHTTPError)), None
     )
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"the hub has {source.id}, but no commit {source.revision} of it; correct {where}.revision"
+        return f"the hub has {source.id}, but no commit {source.revision} of it; correct {key}.revision"
     if isinstance(error, errors.GatedRepoError) or status == 403:
         return (
             f"the hub does not let you have {what}: ask for access on its page, then set HF_TOKEN to a token of yours"
@@ -153,14 +160,14 @@ def _sentence(name: str, source: HubSource, error: Exception) -> str:
     if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
         return (
             f"the hub gave no {what}: there is no such repository, or it is private and HF_TOKEN is not the token of "
-            f"someone who may read it; check {where}"
+            f"someone who may read it; check {key}"
         )
     if isinstance(error, FetchError):
-        return f"{error}; check {where}, or run again"
+        return f"{error}; check {key}, or run again"
     reason = f"it answers with status {status}" if status is not None else " ".join(str(error).split())[:200]
     if "onsistency check failed" in reason or "eer closed connection" in reason:
-        return f"{what} ended in the middle ({reason}); run again, nothing of it was kept"
-    return f"the hub gave no {what} ({reason}); check the network and {where}, then run again"
+        return f"the download of {what} broke off ({reason}); run again, nothing of it was kept"
+    return f"the hub gave no {what} ({reason}); check the network and {key}, then run again"
 
 
 def main() -> None:
@@ -169,7 +176,7 @@ def main() -> None:
     processes.die_with_parent()
     source = HubSource.model_validate(request["source"])
     try:
-        _download(source, Path(request["folder"]), request["want"])
+        _download(source, Path(request["folder"]), request["selection"])
     except Exception as error:
         disk = full_disk(error, request["folder"])
         message = str(disk) if disk is not None else _sentence(request["name"], source, error)

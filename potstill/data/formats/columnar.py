@@ -1,4 +1,4 @@
-"""Columnar files as tables: Parquet, and folders saved by `datasets`."""
+"""Reads columnar files: Parquet, and folders saved by `datasets`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_parquet(data: bytes, where: str) -> Table:
+def read_parquet(data: bytes, location: str) -> Table:
     """Read a Parquet file, with the class names that `datasets` writes into its metadata.
 
     Raises:
-        EmptyDataError: no bytes.
-        FormatError: no Parquet file.
+        EmptyDataError: the file is empty.
+        FormatError: it is no Parquet file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not data:
-        raise EmptyDataError(f"{where} is empty; give a file with data")
+        raise EmptyDataError(f"{location} is empty; give a file with data")
     try:
         table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError) as error:
-        raise FormatError(f"{where} is not a readable Parquet file: {' '.join(str(error).split())[:200]}") from error
-    return _from_arrow(table, where, None, "parquet")
+        raise FormatError(f"{location} is not a readable Parquet file: {' '.join(str(error).split())[:200]}") from error
+    return _from_arrow(table, location, None, "parquet")
 
 
 def is_saved(folder: Path) -> bool:
@@ -40,10 +40,10 @@ def is_saved(folder: Path) -> bool:
 
 
 def read_saved(folder: Path, files: str) -> Iterator[Table]:
-    """Read a folder that `datasets` has saved, a table for each of its splits whose name matches.
+    """Read a folder that `datasets` has saved, one table for each split whose name matches.
 
     Raises:
-        FormatError: it is none.
+        FormatError: `datasets` cannot read the folder.
         FetchError: no split matches.
     """
     from datasets import Dataset, load_from_disk
@@ -61,24 +61,26 @@ def read_saved(folder: Path, files: str) -> Iterator[Table]:
     if not matching:
         raise FetchError(f"prepare.tables: no split of {folder} matches {files!r}; it has {', '.join(map(str, parts))}")
     for name, part in matching.items():
-        where = folder.as_posix() + (f" [{name}]" if name else "")
-        # Through flatten_indices: a shuffled or selected dataset reaches its rows through an index.
+        location = folder.as_posix() + (f" [{name}]" if name else "")
+        # A shuffled or selected data set reaches its rows through an index, which flatten_indices applies.
         arrow = part.flatten_indices().data.table
-        yield _from_arrow(arrow.replace_schema_metadata(_metadata(part.features)), where, name, "saved")
+        yield _from_arrow(arrow.replace_schema_metadata(_metadata(part.features)), location, name, "saved")
 
 
 def _metadata(features: Any) -> dict[str, str]:
     return {"huggingface": json.dumps({"info": {"features": features.to_dict()}})}
 
 
-def _from_arrow(table: pa.Table, where: str, split: str | None, form: str) -> Table:
+def _from_arrow(table: pa.Table, location: str, split: str | None, file_format: str) -> Table:
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    places = range(1, table.num_rows + 1)
-    return Table(where, columns, places, "row", split, _class_names(table.schema.metadata or {}), format=form)
+    row_numbers = range(1, table.num_rows + 1)
+    return Table(
+        location, columns, row_numbers, "row", split, _class_names(table.schema.metadata or {}), format=file_format
+    )
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """Column -> names of its classes, from what `datasets` writes into a schema; of a list, those of its items."""
+    """Map columns to the names of their classes, from the metadata of `datasets`. For lists, those of the items."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         kinds = {name: _item(feature) for name, feature in features.items()}
@@ -92,7 +94,7 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
 
 
 def _item(feature: Any) -> Any:
-    """A feature, or the feature of a list's items."""
+    """Unwrap the feature of a list's items."""
     while not isinstance(feature, Mapping) or feature.get("_type") in ("Sequence", "List", "LargeList"):
         feature = feature[0] if isinstance(feature, list) else feature["feature"]
     return feature

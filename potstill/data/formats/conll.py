@@ -1,4 +1,4 @@
-"""Files of one word a line, with a blank line after each sentence: CoNLL-2003 and its kin, CoNLL-U, CoNLL-U Plus."""
+"""Reads files with a word a line and a blank line after each sentence: CoNLL-2003 and others, CoNLL-U (Plus)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from potstill.data.formats.tabular import Table
 from potstill.errors import FormatError
 
 SUFFIXES = (".conll", ".conllu", ".conllup", ".conll2003", ".iob", ".iob2", ".bio", ".bioes", ".bilou", ".ner")
-TOKENS, TAGS = "tokens", "ner_tags"
+TOKENS = "tokens"
+TAGS = "ner_tags"
 _UNIVERSAL = ("id", TOKENS, "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 _DOCUMENT = "-DOCSTART-"
 _COLUMNS = re.compile(r"#\s*global\.columns\s*=\s*(.+)")
-# In the last column of CoNLL-U, some write a word's entity as `NER=B-LOC`.
+# Some files have a word's entity in the last column of CoNLL-U, as `NER=B-LOC`.
 _MISC_TAG = re.compile(r"(?:^|\|)(?:NER|ner|NE|ne)=([^|]+)")
 _TAG = re.compile(r"(?:O|[BIESLUM]-\S+)$")
-# Lines that tell whether a text is of this form.
-_LOOKED_AT = 400
+# Lines that are checked to recognise the format.
+_SAMPLE_LINES = 400
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class _Word:
 
 
 def looks_like_conll(text: str) -> bool:
-    """Whether a text is words with tags: lines of as many columns, the last a BIO tag, blank ones between sentences."""
-    lines = text[:100_000].split("\n")[:_LOOKED_AT]
+    """Whether a text has lines of equal width that end with a BIO tag, and blank lines between sentences."""
+    lines = text[:100_000].split("\n")[:_SAMPLE_LINES]
     filled = [line for line in lines if line.strip() and not line.startswith((_DOCUMENT, "#"))]
     if len(filled) < 3 or len(filled) == len(lines):
         return False
@@ -39,38 +40,49 @@ def looks_like_conll(text: str) -> bool:
     return len(widths) == 1 and widths.pop() >= 2 and all(_TAG.match(row[-1]) for row in cells[:-1])
 
 
-def read_conll(text: str, where: str, columns: Sequence[str] | None, universal: bool) -> Table:
-    """Read sentences as rows, with a column of lists for each column of words.
+def read_conll(text: str, location: str, columns: Sequence[str] | None, universal: bool) -> Table:
+    """Read sentences as rows. Each column of the file becomes a column of lists.
 
     Args:
-        text: of the file.
-        where: its path, for messages.
-        columns: names of the columns; None: `tokens` first, `ner_tags` last, as CoNLL-2003 has them.
-        universal: whether it is CoNLL-U, which has ids, ten columns and comments.
+        text: the text of the file.
+        location: its path, for messages.
+        columns: names of the columns; None: `tokens` first and `ner_tags` last, as in CoNLL-2003.
+        universal: whether the file is CoNLL-U, which has ids, ten columns and comments.
 
     Raises:
-        FormatError: lines of uneven length, or no column next to the words.
+        FormatError: lines of uneven width, or words without tags.
     """
-    named = _COLUMNS.search(text[:10_000])
-    if named and not columns:
-        columns = [_plain_name(name) for name in named[1].split()]
     sentences = _sentences(text)
     width = _width(sentences)
-    sentences = [kept for words in sentences if (kept := [word for word in words if not _is_comment(word, width)])]
-    names = list(columns) if columns else list(_UNIVERSAL) if universal and width == 10 else _names(width, sentences)
+    sentences = [[word for word in words if not _is_comment(word, width)] for words in sentences]
+    sentences = [words for words in sentences if words]
+    names = list(columns or _declared_names(text))
+    if not names:
+        names = list(_UNIVERSAL) if universal and width == 10 else _default_names(width, sentences)
     if len(names) < 2:
-        raise FormatError(f"{where} has no tags: its lines have one column; give words and tags, or set `format`")
+        raise FormatError(f"{location} has no tags: its lines have one column; give words and tags, or set `format`")
+    _check_widths(sentences, names, location)
+    if names[0] == "id":  # Drops multiword tokens (1-2) and empty nodes (1.1).
+        sentences = [[word for word in words if word.cells[0].isdecimal()] for words in sentences]
+    table = _table(location, names, [words for words in sentences if words])
+    return _with_misc_tags(table) if TAGS not in names and "misc" in names else table
+
+
+def _declared_names(text: str) -> list[str]:
+    """Read the column names that CoNLL-U Plus declares in a comment."""
+    declaration = _COLUMNS.search(text[:10_000])
+    return [_plain_name(name) for name in declaration[1].split()] if declaration else []
+
+
+def _check_widths(sentences: Sequence[Sequence[_Word]], names: Sequence[str], location: str) -> None:
     for words in sentences:
         for word in words:
             if len(word.cells) != len(names):
                 raise FormatError(
-                    f"{where}, line {word.line} has {len(word.cells)} columns where {len(names)} ({', '.join(names)}) "
-                    "are expected; correct that line, or name the columns with `columns` in prepare.tables"
+                    f"{location}, line {word.line} has {len(word.cells)} columns where {len(names)} "
+                    f"({', '.join(names)}) are expected; correct that line, or name the columns with "
+                    "`columns` in prepare.tables"
                 )
-    if names[0] == "id":  # a word that covers others (1-2), and one that is not in the text (1.1)
-        sentences = [[word for word in words if word.cells[0].isdecimal()] for words in sentences]
-    table = _table(where, names, [words for words in sentences if words])
-    return _with_misc(table) if TAGS not in names and "misc" in names else table
 
 
 def _cells(line: str) -> list[str]:
@@ -93,42 +105,43 @@ def _width(sentences: Sequence[Sequence[_Word]]) -> int:
 
 
 def _is_comment(word: _Word, width: int) -> bool:
-    """Whether a line is a comment, and not the word `#`."""
+    """Whether a line is a comment rather than the word `#`."""
     return word.cells[0].startswith("#") and (len(word.cells) != width or word.cells[0] != "#")
 
 
-def _names(width: int, sentences: Sequence[Sequence[_Word]]) -> list[str]:
-    whole = [words for words in sentences if words and all(len(word.cells) == width for word in words)]
-    numbered = bool(whole) and all(
-        [word.cells[0] for word in words] == [str(number) for number in range(1, len(words) + 1)] for words in whole
+def _default_names(width: int, sentences: Sequence[Sequence[_Word]]) -> list[str]:
+    even = [words for words in sentences if all(len(word.cells) == width for word in words)]
+    numbered = bool(even) and all(
+        [word.cells[0] for word in words] == [str(number) for number in range(1, len(words) + 1)] for words in even
     )
     first = ["id", TOKENS] if numbered else [TOKENS]
     if width == 4 and not numbered:
         return [TOKENS, "pos_tags", "chunk_tags", TAGS]
     if width <= len(first):
         return [TOKENS, TAGS][:width]
-    return [*first, *(f"column_{at + 1}" for at in range(len(first), width - 1)), TAGS]
+    return [*first, *(f"column_{index + 1}" for index in range(len(first), width - 1)), TAGS]
 
 
 def _plain_name(name: str) -> str:
-    """A column of CoNLL-U Plus by the name that it has here."""
+    """Translate the name of a column of CoNLL-U Plus."""
     known = {"FORM": TOKENS, "NER": TAGS, "NE": TAGS, "PARSEME:NE": TAGS}
     return known.get(name, name.lower().removeprefix("conll:"))
 
 
-def _table(where: str, names: Sequence[str], sentences: Sequence[Sequence[_Word]]) -> Table:
-    columns = {name: [[word.cells[at] for word in words] for words in sentences] for at, name in enumerate(names)}
+def _table(location: str, names: Sequence[str], sentences: Sequence[Sequence[_Word]]) -> Table:
+    columns = {name: [[word.cells[index] for word in words] for words in sentences] for index, name in enumerate(names)}
     words = sum(map(len, sentences))
     tags = f"; {TAGS!r} is the last of {len(names)} columns" if len(names) > 2 and names[-1] == TAGS else ""
     note = f"CoNLL: {len(sentences):,} sentences of {words:,} words in {TOKENS!r}{tags}"
-    places = [sentence[0].line for sentence in sentences]
-    return Table(where, columns, places, notes=(note,), format="conll", tool="CoNLL")
+    row_numbers = [sentence[0].line for sentence in sentences]
+    return Table(location, columns, row_numbers, notes=(note,), format="conll", tool="CoNLL")
 
 
-def _with_misc(table: Table) -> Table:
+def _with_misc_tags(table: Table) -> Table:
+    """Add the column of tags that `misc` holds as NER=."""
     tags = [
         [match[1] if (match := _MISC_TAG.search(cell)) else "O" for cell in cells] for cells in table.columns["misc"]
     ]
     if not any(tag != "O" for row in tags for tag in row):
         return table
-    return replace(table, columns=table.columns | {TAGS: tags}).noted(f"{TAGS!r} is what `misc` has as NER=")
+    return replace(table, columns=table.columns | {TAGS: tags}).with_notes(f"{TAGS!r} is read from NER= in `misc`")

@@ -1,4 +1,4 @@
-"""Bytes of a text file as text: UTF-8 alone, and for anything else the name of what it probably is."""
+"""Decodes text files. Only UTF-8 is accepted. For another encoding the message names the likely one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from collections.abc import Callable
 from potstill.errors import EmptyDataError, EncodingError, NulByteError
 
 _MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark is its beginning
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark is a prefix of this one
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-# Bytes of the lines with other than ASCII characters that a guess looks at.
+# Bytes of non-ASCII lines that the guess of an encoding uses.
 _SAMPLE = 200_000
-# Share of a text's characters above ASCII that must be common ones of an encoding's language.
+# The share of a text's non-ASCII characters that must be common in an encoding's language.
 _PLAUSIBLE = 0.75
-# The most frequent letters of a language in an encoding of single bytes; about two thirds of a text's letters.
+# The most frequent letters of the languages of single-byte encodings. They make about two thirds of a text's letters.
 _COMMON_LETTERS = {
     "WINDOWS-1251": "оеаинтсрвлкмдпу",
     "KOI8-R": "оеаинтсрвлкмдпу",
@@ -33,51 +33,54 @@ _CENTRAL = "ąćęłńóśźżáčďéěíňřšťúůýžäôľĺŕőöűüăâ
 _RUNS = re.compile(rb"[\x80-\xff]+")
 
 
-def decode(data: bytes, where: str, name: str) -> tuple[str, tuple[str, ...]]:
-    """A UTF-8 file's text without its byte order mark, and notes on the reading.
+def decode(data: bytes, location: str, name: str) -> tuple[str, tuple[str, ...]]:
+    """Decode a UTF-8 file without its byte order mark, and say in notes how it was read.
 
     Args:
-        data: its bytes.
-        where: its path, for messages.
+        data: the bytes of the file.
+        location: its path, for messages.
         name: its name, for the command that converts it.
 
     Raises:
-        EmptyDataError: no bytes.
-        EncodingError: another encoding, with the first offending byte and what the encoding probably is.
-        NulByteError: a NUL byte, with its place.
+        EmptyDataError: the file is empty.
+        EncodingError: it has another encoding. The sentence has the first wrong byte and the likely encoding.
+        NulByteError: it has a NUL byte.
     """
     for mark, encoding in _MARKS.items():
         if data.startswith(mark):
-            raise EncodingError(f"{where} is {encoding}, not UTF-8; convert it: {_command(encoding, name)}")
-    marked = data.startswith(codecs.BOM_UTF8)
-    if not data[3 if marked else 0 :].strip():
-        raise EmptyDataError(f"{where} is empty; give a file with data")
-    if (at := data.find(b"\0")) >= 0:
-        raise NulByteError(f"{where} has a NUL byte at byte {at} (line {_line(data, at)}); {_about_nul(data, name)}")
+            raise EncodingError(f"{location} is {encoding}, not UTF-8; convert it: {_command(encoding, name)}")
+    mark_bytes = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    if not data[mark_bytes:].strip():
+        raise EmptyDataError(f"{location} is empty; give a file with data")
+    offset = data.find(b"\0")
+    if offset >= 0:
+        line = _line(data, offset)
+        raise NulByteError(f"{location} has a NUL byte at byte {offset} (line {line}); {_nul_advice(data, name)}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        at = error.start + (len(codecs.BOM_UTF8) if marked else 0)
+        offset = error.start + mark_bytes
         raise EncodingError(
-            f"{where} is not UTF-8: byte 0x{data[at]:02x} at byte {at} (line {_line(data, at)}); {_advice(data, name)}"
+            f"{location} is not UTF-8: byte 0x{data[offset]:02x} at byte {offset} (line {_line(data, offset)}); "
+            f"{_advice(data, name)}"
         ) from error
-    return text, ("a UTF-8 byte order mark was skipped",) if marked else ()
+    return text, ("a UTF-8 byte order mark was skipped",) if mark_bytes else ()
 
 
 def guess_encodings(data: bytes) -> list[str]:
-    """Names, as `iconv` has them, of the encodings in which bytes above ASCII make sense, the likeliest first."""
+    """List the likely encodings of non-ASCII bytes by the names that `iconv` uses, the likeliest first."""
     sample = b"\n".join(line for line in data.splitlines() if not line.isascii())[:_SAMPLE]
     sample = sample[: sample.rfind(b"\n")] if len(sample) == _SAMPLE and b"\n" in sample else sample
     shares = {encoding: _share(sample, codec, common) for encoding, (codec, common) in _ASIAN.items()}
     if shares["EUC-KR"] >= _PLAUSIBLE + 0.2 or max(shares["EUC-JP"], shares["SHIFT_JIS"]) >= _PLAUSIBLE - 0.25:
-        shares |= {"GB18030": 0.0, "BIG5": 0.0}  # their bytes take in what the others use
-    fitting = [encoding for encoding, share in shares.items() if share >= _LEAST[encoding]]
+        shares |= {"GB18030": 0.0, "BIG5": 0.0}  # Nearly all bytes of the others are valid in these two as well.
+    fitting = [encoding for encoding, share in shares.items() if share >= _MIN_SHARES[encoding]]
     if fitting:
         return sorted(fitting, key=lambda encoding: -shares[encoding])
-    return _single_bytes(sample)
+    return _guess_single_byte(sample)
 
 
-def _single_bytes(sample: bytes) -> list[str]:
+def _guess_single_byte(sample: bytes) -> list[str]:
     runs = _RUNS.findall(sample)
     if runs and sum(map(len, runs)) / len(runs) >= 2.5:  # words of another alphabet, not letters with accents
         shares = {name: _share(sample, name, letters.__contains__) for name, letters in _COMMON_LETTERS.items()}
@@ -89,7 +92,7 @@ def _single_bytes(sample: bytes) -> list[str]:
 
 
 def _share(sample: bytes, codec: str, common: Callable[[str], bool]) -> float:
-    """Share of the characters above ASCII that are common ones; 0 where the bytes cannot be decoded."""
+    """Compute the share of the non-ASCII characters that are common ones; 0 if the bytes cannot be decoded."""
     try:
         text = sample.decode("cp874" if codec == "WINDOWS-874" else codec)
     except UnicodeDecodeError:
@@ -99,7 +102,7 @@ def _share(sample: bytes, codec: str, common: Callable[[str], bool]) -> float:
 
 
 def _is_common_in(codec: str, low: int, high: int) -> Callable[[str], bool]:
-    """Whether a character is among the frequent ones, which a national standard puts first, or a full-width mark."""
+    """Check for a frequent character, which a national standard puts first, or a full-width mark."""
 
     def check(character: str) -> bool:
         data = character.encode(codec, "ignore")
@@ -123,8 +126,14 @@ _ASIAN: dict[str, tuple[str, Callable[[str], bool]]] = {
     "SHIFT_JIS": ("shift_jis", _is_kana),
     "EUC-JP": ("euc_jp", _is_kana),
 }
-# Traditional characters are beyond GB2312.
-_LEAST = {"GB18030": _PLAUSIBLE - 0.15, "BIG5": _PLAUSIBLE, "EUC-KR": _PLAUSIBLE + 0.2, "SHIFT_JIS": 0.5, "EUC-JP": 0.5}
+# GB18030 has a lower limit, since GB2312 lacks traditional characters.
+_MIN_SHARES = {
+    "GB18030": _PLAUSIBLE - 0.15,
+    "BIG5": _PLAUSIBLE,
+    "EUC-KR": _PLAUSIBLE + 0.2,
+    "SHIFT_JIS": 0.5,
+    "EUC-JP": 0.5,
+}
 
 
 def _advice(data: bytes, name: str) -> str:
@@ -143,10 +152,10 @@ def _advice(data: bytes, name: str) -> str:
     )
 
 
-def _about_nul(data: bytes, name: str) -> str:
-    places = {at % 2 for at in (match.start() for match in re.finditer(rb"\0", data[:_SAMPLE]))}
-    if data.count(b"\0") > 1 and len(places) == 1:
-        encoding = "UTF-16LE" if places == {1} else "UTF-16BE"
+def _nul_advice(data: bytes, name: str) -> str:
+    parities = {match.start() % 2 for match in re.finditer(rb"\0", data[:_SAMPLE])}
+    if data.count(b"\0") > 1 and len(parities) == 1:
+        encoding = "UTF-16LE" if parities == {1} else "UTF-16BE"
         return f"it looks like {encoding} without a mark; convert it: {_command(encoding, name)}"
     return "it is damaged, binary, or UTF-16 without a mark: export it again as UTF-8"
 
@@ -155,5 +164,5 @@ def _command(encoding: str, name: str) -> str:
     return f"iconv -f {encoding} -t UTF-8 {shlex.quote(name)}"
 
 
-def _line(data: bytes, at: int) -> int:
-    return data.count(b"\n", 0, at) + 1
+def _line(data: bytes, offset: int) -> int:
+    return data.count(b"\n", 0, offset) + 1

@@ -1,8 +1,8 @@
-"""Exports of annotation tools: what a table of theirs says, as plain columns.
+"""Converts exports of annotation tools to plain columns.
 
-Label Studio's JSON and Argilla's records are taken apart into a column for each question, with the answer on which
-people agree. Rows that a tool marks as rejected, skipped or not agreed on stay, with the reason in `Table.undecided`;
-params decide what becomes of them (`prepare.unlabelled`).
+Label Studio's JSON and Argilla's records become a column for each question, with the answer on which annotators agree.
+Rows that are rejected, skipped or not agreed on stay, with the reason in `Table.undecided`. Params decide what happens
+to them (`prepare.unlabelled`).
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from potstill.data.formats.cells import is_nested, parsed
+from potstill.data.formats.cells import is_nested, parse_nested
 from potstill.data.formats.tabular import Table
 
 _PRODIGY_ANSWERS = frozenset({"accept", "reject", "ignore"})
 _PRODIGY_COLUMNS = frozenset({"accept", "spans", "label", "options", "_input_hash", "_task_hash", "_view_id"})
-# What Label Studio's results of each kind hold, and how it becomes a value.
-_CHOICES, _LABELS = ("choices", "taxonomy"), ("labels", "hypertextlabels")
-_NO_ANSWER = "annotators do not agree"
+# The kinds of Label Studio's results that hold choices, and those that hold spans.
+_CHOICES = ("choices", "taxonomy")
+_SPANS = ("labels", "hypertextlabels")
+_DISAGREEMENT = "annotators do not agree"
 
 
-def recognise(table: Table) -> Table:
-    """A table, or if it is an annotation tool's export the same with that tool's answers as columns."""
+def recognise_export(table: Table) -> Table:
+    """Recognise an annotation tool's export, and add its answers as columns. Other tables are returned unchanged."""
     columns = table.columns
     if _is_label_studio(columns):
         return _label_studio(table)
@@ -36,17 +37,16 @@ def recognise(table: Table) -> Table:
     return _doccano(table)
 
 
-def agreed(answers: Iterable[Any]) -> tuple[Any, str]:
-    """The answer that all gave, and why there is none: an empty text where there is one, or where nobody answered."""
+def agreed_answer(answers: Iterable[Any]) -> tuple[Any, str]:
+    """Find the answer that all annotators gave, and the reason if there is none. Without answers both are empty."""
     given = list(answers)
-    different = {repr(_plain(answer)) for answer in given}
-    if len(different) > 1:
-        return None, _NO_ANSWER
+    if len({repr(_without_order(answer)) for answer in given}) > 1:
+        return None, _DISAGREEMENT
     return (given[0], "") if given else (None, "")
 
 
-def _plain(answer: Any) -> Any:
-    """An answer in a form in which the order of several does not matter."""
+def _without_order(answer: Any) -> Any:
+    """Sort an answer of several items, so that their order does not matter."""
     return sorted(map(repr, answer)) if isinstance(answer, list) else answer
 
 
@@ -64,17 +64,17 @@ def _prodigy(table: Table) -> Table:
     counts = Counter(str(answer) for answer in answers)
     note = "Prodigy: " + ", ".join(f"{count:,} with answer {answer}" for answer, count in sorted(counts.items()))
     columns = dict(table.columns)
-    if "spans" in columns:  # who accepts a text without a span says that there is none
+    if "spans" in columns:  # Accepting a text without a span says that there is none.
         pairs = zip(columns["spans"], answers, strict=True)
         columns["spans"] = [[] if spans is None and answer == "accept" else spans for spans, answer in pairs]
-    return replace(table, columns=columns, tool="Prodigy", undecided=undecided).noted(note)
+    return replace(table, columns=columns, tool="Prodigy", undecided=undecided).with_notes(note)
 
 
 # --- doccano ----------------------------------------------------------------------------------------------------------
 
 
 def _doccano(table: Table) -> Table:
-    """doccano's own columns can be read as they are; the table only gets its name."""
+    """Name the tool. doccano's columns can be read unchanged."""
     entities = [value for value in table.columns.get("entities", ())[:100] if isinstance(value, list) and value]
     if any(isinstance(item, Mapping) and "start_offset" in item for value in entities for item in value):
         return replace(table, tool="doccano")
@@ -103,14 +103,15 @@ def _label_studio(table: Table) -> Table:
     for row, (data, given) in enumerate(zip(table.columns["data"], answers, strict=True)):
         values: dict[str, Any] = {}
         for name in dict.fromkeys([*(name for result in given for name in result), *(spans if given else ())]):
-            # Who marks no span says that there is none; who makes no choice says nothing.
-            told = (result.get(name, [] if name in spans else None) for result in given)
-            values[name], reason = agreed(value for value in told if value is not None)
+            # Marking no span says that there is none. Making no choice says nothing.
+            annotated = (result.get(name, [] if name in spans else None) for result in given)
+            values[name], reason = agreed_answer(value for value in annotated if value is not None)
             if reason:
                 undecided[row] = reason
-        plain = dict(data) if isinstance(data, Mapping) else {}
-        rows.append(plain | {f"annotations.{name}" if name in plain else name: at for name, at in values.items()})
-    return _taken_apart(table, rows, undecided, "Label Studio")
+        fields = dict(data) if isinstance(data, Mapping) else {}
+        answers_by_column = {f"annotations.{name}" if name in fields else name: value for name, value in values.items()}
+        rows.append(fields | answers_by_column)
+    return _with_rows(table, rows, undecided, "Label Studio")
 
 
 def _is_finished(annotation: Any) -> bool:
@@ -126,13 +127,15 @@ def _is_spans(value: Any) -> bool:
 
 
 def _results(results: Sequence[Any]) -> dict[str, Any]:
-    """Question -> answer of one annotation: a list of choices, a list of spans, or a number or text."""
+    """Map the questions of an annotation to their answers: a list of choices, a list of spans, or a number."""
     values: dict[str, Any] = {}
     for result in results:
         if not isinstance(result, Mapping) or not isinstance(result.get("value"), Mapping):
             continue
-        name, kind, value = str(result.get("from_name", "label")), result.get("type"), result["value"]
-        if kind in _LABELS and "start" in value and "end" in value:
+        name = str(result.get("from_name", "label"))
+        kind = result.get("type")
+        value = result["value"]
+        if kind in _SPANS and "start" in value and "end" in value:
             kinds = value.get(kind) or ()
             span = [{"start": value["start"], "end": value["end"], "label": label} for label in kinds]
             values[name] = [*values.get(name, ()), *span]
@@ -148,22 +151,22 @@ def _results(results: Sequence[Any]) -> dict[str, Any]:
 
 
 def _argilla_records(table: Table) -> Table:
-    """Argilla's records as JSON: fields, and for each question a list of responses."""
+    """Read Argilla's records as JSON: fields, and a list of responses to each question."""
     rows: list[dict[str, Any]] = []
     undecided: dict[int, str] = {}
     for row, (fields, responses) in enumerate(zip(table.columns["fields"], table.columns["responses"], strict=True)):
         values = dict(fields) if isinstance(fields, Mapping) else {}
         for name, answers in (responses or {}).items() if isinstance(responses, Mapping) else ():
-            value, reason = agreed(_submitted(answers))
+            value, reason = agreed_answer(_submitted(answers))
             values[f"responses.{name}" if name in values else name] = value
             if reason:
                 undecided[row] = reason
         rows.append(values)
-    return _taken_apart(table, rows, undecided, "Argilla")
+    return _with_rows(table, rows, undecided, "Argilla")
 
 
 def _submitted(answers: Any) -> list[Any]:
-    """The values of responses that were sent in, neither drafts nor discarded."""
+    """List the values of submitted responses, without drafts and discarded ones."""
     items = answers if isinstance(answers, list) else []
     return [
         item["value"]
@@ -175,7 +178,7 @@ def _submitted(answers: Any) -> list[Any]:
 
 
 def _argilla_flat(table: Table) -> Table:
-    """Argilla's flattened export: `label.responses`, `label.responses.status`, `label.suggestion` and so on."""
+    """Read Argilla's flattened export: `label.responses`, `label.responses.status`, `label.suggestion` and so on."""
     questions = [name.removesuffix(".responses") for name in table.columns if name.endswith(".responses")]
     columns = dict(table.columns)
     undecided: dict[int, str] = {}
@@ -183,16 +186,16 @@ def _argilla_flat(table: Table) -> Table:
         states = table.columns.get(f"{name}.responses.status", [None] * len(table))
         values = []
         for row, (answers, status) in enumerate(zip(table.columns[f"{name}.responses"], states, strict=True)):
-            value, reason = agreed(_sent(parsed(answers), parsed(status)))
+            value, reason = agreed_answer(_submitted_values(parse_nested(answers), parse_nested(status)))
             values.append(value)
             if reason:
                 undecided[row] = reason
         columns.setdefault(name, values)
     note = f"Argilla: the answers to {', '.join(questions)}"
-    return replace(table, columns=columns, undecided=undecided, tool="Argilla").noted(note)
+    return replace(table, columns=columns, undecided=undecided, tool="Argilla").with_notes(note)
 
 
-def _sent(answers: Any, states: Any) -> list[Any]:
+def _submitted_values(answers: Any, states: Any) -> list[Any]:
     if not isinstance(answers, list):
         return [] if answers is None else [answers]
     if not isinstance(states, list) or len(states) != len(answers):
@@ -200,10 +203,10 @@ def _sent(answers: Any, states: Any) -> list[Any]:
     return [answer for answer, status in zip(answers, states, strict=True) if status == "submitted"]
 
 
-def _taken_apart(table: Table, rows: Sequence[dict[str, Any]], undecided: Mapping[int, str], tool: str) -> Table:
+def _with_rows(table: Table, rows: Sequence[dict[str, Any]], undecided: Mapping[int, str], tool: str) -> Table:
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
-    kept = {
+    other_columns = {
         name: values
         for name, values in table.columns.items()
         if name not in columns and not any(map(is_nested, values))
@@ -211,4 +214,4 @@ def _taken_apart(table: Table, rows: Sequence[dict[str, Any]], undecided: Mappin
     note = f"{tool}: columns {', '.join(names)}"
     if undecided:
         note += f"; {len(undecided):,} rows on which annotators do not agree"
-    return replace(table, columns=columns | kept, undecided=undecided, tool=tool).noted(note)
+    return replace(table, columns=columns | other_columns, undecided=undecided, tool=tool).with_notes(note)

@@ -1,4 +1,4 @@
-"""The ways in which corpora write tags of words, turned into BIO2."""
+"""Converts the tagging schemes of corpora to BIO2."""
 
 from __future__ import annotations
 
@@ -8,81 +8,85 @@ from typing import Literal
 from potstill.errors import LabelError
 from potstill.labels.tags import OUTSIDE
 
-# BIO2: every entity begins with B. BIO1: B only where an entity follows another of its type. BIOES: its last word has
-# E, a single one S; BMES writes M for I. BILOU: L and U for these. IO: adjacent words of one type are one entity.
+# BIO2: every entity starts with B. BIO1: B only for an entity that follows another of its type. BIOES: the last word
+# has E and a single one S; BMES writes M for I. BILOU: L and U for E and S. IO: adjacent words of a type are an entity.
 Scheme = Literal["BIO2", "BIO1", "BIOES", "BILOU", "IO"]
 _PREFIXES: dict[Scheme, str] = {"BIO2": "BI", "BIO1": "BI", "BIOES": "BIMES", "BILOU": "BILU", "IO": "BI"}
-# Prefixes of an entity of one word, of an entity's end, and of its first word.
-_SINGLE, _LAST, _FIRST = "SU", "SUEL", "BSU"
+# Prefixes of the last word of an entity, and of its first.
+_LAST = "SUEL"
+_FIRST = "BSU"
 
 
 def scheme_of(rows: Iterable[Sequence[str]]) -> Scheme:
-    """The scheme in which the tags of some rows are written, by their prefixes.
+    """Recognise the scheme of some rows' tags by their prefixes.
 
-    Tags of B and I are BIO1 only if some I begins an entity and no B does, but next to another of its type.
+    Tags of B and I are BIO1 if some entity starts with I and none starts with B, except after another of its type.
     """
     prefixes: set[str] = set()
-    opened = begun = False
+    starts_with_i = False
+    starts_with_b = False
     for tags in rows:
-        before = ""
+        previous = ""
         for tag in tags:
             prefix, kind = _parts(tag)
             prefixes.add(prefix)
-            opened |= prefix == "I" and kind != before
-            begun |= prefix == "B" and kind != before
-            before = kind
+            starts_with_i |= prefix == "I" and kind != previous
+            starts_with_b |= prefix == "B" and kind != previous
+            previous = kind
     if prefixes & {"L", "U"}:
         return "BILOU"
     if prefixes & {"E", "S", "M"}:
         return "BIOES"
-    return "BIO1" if opened and not begun else "BIO2"
+    return "BIO1" if starts_with_i and not starts_with_b else "BIO2"
 
 
-def as_bio2(tags: Sequence[str], scheme: Scheme, where: str) -> list[str]:
-    """Checked tags of a row in BIO2.
+def as_bio2(tags: Sequence[str], scheme: Scheme, location: str) -> list[str]:
+    """Check the tags of a row and convert them to BIO2.
 
     Args:
         tags: of the words of a row.
-        scheme: how they are written.
-        where: the row's place, for messages.
+        scheme: the scheme of the tags.
+        location: the row's location, for messages.
 
     Raises:
-        LabelError: a value that is no tag of the scheme, or one that continues an entity where there is none.
+        LabelError: a value is no tag of the scheme, or it continues an entity that did not start.
     """
-    result: list[str] = []
-    before = ""
+    bio2: list[str] = []
+    previous = ""
     for position, tag in enumerate(tags, start=1):
         if tag == OUTSIDE:
-            before = ""
-            result.append(tag)
+            previous = ""
+            bio2.append(tag)
             continue
         prefix, kind = _parts(tag)
         if scheme == "IO":
             prefix, kind = "I", kind if prefix in ("B", "I") else tag
         if prefix not in _PREFIXES[scheme] or not kind:
-            raise LabelError(f"{where}: {tag[:60]!r} (word {position}) is not a {_named(scheme)} tag; {_write(tag)}")
-        begins = prefix in _FIRST or kind != before
+            raise LabelError(
+                f"{location}: {tag[:60]!r} (word {position}) is not a {_scheme_name(scheme)} tag; {_advice(tag)}"
+            )
+        begins = prefix in _FIRST or kind != previous
         if begins and prefix not in _FIRST and scheme not in ("BIO1", "IO"):
             raise LabelError(
-                f"{where}: {tag!r} (word {position}) continues no {kind} entity; in {scheme} an entity begins with "
+                f"{location}: {tag!r} (word {position}) continues no {kind} entity; in {scheme} an entity begins with "
                 f"B-{kind} (correct the row, or set prepare.label.scheme to BIO1)"
             )
-        result.append(f"{'B' if begins else 'I'}-{kind}")
-        before = "" if prefix in _LAST else kind
-    return result
+        bio2.append(f"{'B' if begins else 'I'}-{kind}")
+        previous = "" if prefix in _LAST else kind
+    return bio2
 
 
 def _parts(tag: str) -> tuple[str, str]:
-    """Prefix and type; of a tag that has no prefix of one letter an empty prefix."""
+    """Split a tag into prefix and type. Both are empty for a tag without a prefix of one letter."""
     prefix, dash, kind = tag.partition("-")
     return (prefix, kind) if dash and len(prefix) == 1 else ("", "")
 
 
-def _named(scheme: Scheme) -> str:
+def _scheme_name(scheme: Scheme) -> str:
     return "BIO" if scheme in ("BIO1", "BIO2") else scheme
 
 
-def _write(tag: str) -> str:
+def _advice(tag: str) -> str:
     if tag.strip().lstrip("-").isdecimal():
         return "name the tags of these integers, in their order: prepare.label.names: [O, B-TYPE, I-TYPE]"
     if tag[:1].isalpha() and "-" not in tag[:2]:

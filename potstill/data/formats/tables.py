@@ -1,8 +1,7 @@
-"""Tables as files hold them: CSV and TSV, JSON, Parquet, CoNLL, plain lines, folders saved by `datasets`, compressed or
-not.
+"""Reads files as tables: CSV, TSV, JSON, Parquet, CoNLL, plain lines and folders saved by `datasets`, also compressed.
 
-Text files are read strictly: what is not UTF-8, has NUL bytes or rows of uneven length is refused with its place,
-never guessed at. A value of a text file is a string; nothing is inferred from its look.
+Text files are read strictly: a file that is not UTF-8, has NUL bytes or has rows of uneven length is refused with the
+line. A value of a text file stays a string; no types are inferred.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from potstill.data.formats.conll import SUFFIXES as CONLL
 from potstill.data.formats.conll import looks_like_conll, read_conll
 from potstill.data.formats.delimited import cell_too_long, read_delimited
 from potstill.data.formats.encodings import decode
-from potstill.data.formats.exports import recognise
+from potstill.data.formats.exports import recognise_export
 from potstill.data.formats.json_rows import read_json
 from potstill.data.formats.tabular import Table
 from potstill.data.splits.split_names import check_split_names, splits_of_files
@@ -34,8 +33,6 @@ SUFFIXES = {
     ".parquet": "parquet",
     **dict.fromkeys(CONLL, "conll"),
 }
-
-
 # JSON files that describe a data set, a model or a project, and hold no rows.
 _DESCRIPTIONS = frozenset(
     {
@@ -53,72 +50,72 @@ _DESCRIPTIONS = frozenset(
 def read_tables(
     folder: Path,
     files: str,
-    form: str,
+    file_format: str,
     columns: Sequence[str] | None,
     limit: int,
     separator: str | None = None,
     *,
-    mixed: bool = False,
+    ignore_splits: bool = False,
 ) -> Iterator[Table]:
     """Read the files of a source that match a pattern.
 
     Args:
         folder: the source's folder in `data/raw`.
-        files: a file's name, or a glob pattern within it (of a saved folder: of its splits' names); `*` means all
-            files below.
-        form: csv, tsv, json, jsonl, parquet, conll, lines, saved, or auto (by suffix; a saved folder by its files).
-        columns: names for files without a header; of lines the one name, else `text`.
-        limit: characters a cell may have.
-        separator: of a CSV file; None: it is looked for.
-        mixed: whether names that look like splits mean nothing.
+        files: a file's name, or a glob pattern for files or the splits of a saved folder; `*` means all files below.
+        file_format: csv, tsv, json, jsonl, parquet, conll, lines, saved, or auto (by suffix or by the files of a saved
+            folder).
+        columns: names for files without a header. Lines have one column, `text` by default.
+        limit: the most characters of a cell.
+        separator: of a CSV file; None: it is detected.
+        ignore_splits: whether to ignore split names in the names of files.
 
     Raises:
         FetchError: no file matches.
         FormatError, EncodingError, NulByteError, CellSizeError, EmptyDataError: see the class of each.
     """
-    if form == "saved" or (form == "auto" and is_saved(folder)):
+    if file_format == "saved" or (file_format == "auto" and is_saved(folder)):
         tables = list(read_saved(folder, files))
-        if not mixed:
+        if not ignore_splits:
             check_split_names([table.split or "" for table in tables if table.split], folder.as_posix())
-        yield from (checked(table, limit) for table in tables)
+        yield from (check_table(table, limit) for table in tables)
         return
-    paths = matching_files(folder, files, form)
-    splits = {} if mixed else splits_of_files([path.relative_to(folder) for path in paths], folder.as_posix())
+    paths = matching_files(folder, files, file_format)
+    splits = {} if ignore_splits else splits_of_files([path.relative_to(folder) for path in paths], folder.as_posix())
     for path in paths:
-        table = read_file(path, form, columns, limit, separator)
+        table = read_file(path, file_format, columns, limit, separator)
         yield replace(table, split=splits.get(path.relative_to(folder), table.split))
 
 
-def matching_files(folder: Path, files: str, form: str) -> list[Path]:
-    """The files of a source that a pattern names, sorted.
+def matching_files(folder: Path, files: str, file_format: str) -> list[Path]:
+    """List the files of a source that match a pattern, sorted.
 
     Raises:
-        FetchError: there are none.
-        FormatError: none of them is of a known form, or (named by itself) it is a document or an archive.
+        FetchError: no file matches.
+        FormatError: none of the files has a known format, or a file that is named is a document or an archive.
     """
-    if (folder / files).is_file():  # a name may have the signs of a pattern
-        _require_known([folder / files], form)
+    if (folder / files).is_file():  # A name may contain the signs of a pattern.
+        _require_known([folder / files], file_format)
         return [folder / files]
     matching = [path for path in sorted(folder.glob("**/*" if files == "*" else files)) if path.is_file()]
     if not matching:
-        there = ", ".join(path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
-        raise FetchError(f"prepare.tables: no file of {folder} matches {files!r}; it has {there[:300] or 'none'}")
-    known = [path for path in matching if form != "auto" or _is_data(path)]
+        names = ", ".join(path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+        raise FetchError(f"prepare.tables: no file of {folder} matches {files!r}; it has {names[:300] or 'none'}")
+    known = [path for path in matching if file_format != "auto" or _is_data(path)]
     if not known:
-        _require_known(matching, form)
+        _require_known(matching, file_format)
     return known
 
 
 def _is_data(path: Path) -> bool:
-    return path.name not in _DESCRIPTIONS and form_of(path) is not None
+    return path.name not in _DESCRIPTIONS and format_of(path) is not None
 
 
-def _require_known(paths: Sequence[Path], form: str) -> None:
+def _require_known(paths: Sequence[Path], file_format: str) -> None:
     for path in paths:
-        compression.refuse_foreign(path)
-    if form == "auto" and form_of(paths[0]) is None:
+        compression.refuse_unsupported(path)
+    if file_format == "auto" and format_of(paths[0]) is None:
         if paths[0].suffix.lower() == ".zip":
-            read_contents(paths[0])  # says what is wrong with the archive itself
+            read_contents(paths[0])  # Raises an error about the archive, if that is the problem.
         raise FormatError(
             f"{', '.join(path.name for path in paths[:3])}: the suffix names no known format ({', '.join(SUFFIXES)}, "
             f"each also with {', '.join(compression.SUFFIXES)}); set `format` of this table in prepare.tables (`lines` "
@@ -126,8 +123,8 @@ def _require_known(paths: Sequence[Path], form: str) -> None:
         )
 
 
-def form_of(path: Path) -> str | None:
-    """The form of a file by its suffix, that of a compression aside, or by its look; None where neither tells."""
+def format_of(path: Path) -> str | None:
+    """Detect the format of a file by its suffix, without that of a compression, or by its content. None: unknown."""
     suffix = Path(inner_name(path)).suffix.lower()
     if suffix in SUFFIXES and path.suffix.lower() != ".tsv":
         return SUFFIXES[suffix]
@@ -140,62 +137,67 @@ def form_of(path: Path) -> str | None:
 
 def read_file(
     path: Path,
-    form: str = "auto",
+    file_format: str = "auto",
     columns: Sequence[str] | None = None,
     limit: int = sys.maxsize,
     separator: str | None = None,
 ) -> Table:
     """Read one file. See `read_tables`."""
-    if form == "auto":
-        _require_known([path], form)
-        form = form_of(path) or form
+    if file_format == "auto":
+        _require_known([path], file_format)
+        file_format = format_of(path) or file_format
     contents = read_contents(path)
-    table = _read(contents, path.as_posix(), form, columns, limit, separator)
+    table = _read(contents, path.as_posix(), file_format, columns, limit, separator)
     if contents.compression is not None:
-        table = replace(table, compression=contents.compression).noted(f"unpacked from {contents.compression}")
-    return checked(table, limit)
+        table = replace(table, compression=contents.compression).with_notes(f"unpacked from {contents.compression}")
+    return check_table(table, limit)
 
 
 def _read(
-    contents: Contents, where: str, form: str, columns: Sequence[str] | None, limit: int, separator: str | None
+    contents: Contents,
+    location: str,
+    file_format: str,
+    columns: Sequence[str] | None,
+    limit: int,
+    separator: str | None,
 ) -> Table:
-    if form == "parquet":
-        return recognise(read_parquet(contents.data, where))
-    text, notes = decode(contents.data, where, contents.name)
-    if form in ("json", "jsonl"):
-        table = recognise(read_json(text, where, form))
-    elif form == "conll":
-        table = read_conll(text, where, columns, contents.name.lower().endswith((".conllu", ".conllup")))
-    elif form == "lines":
-        table = _read_lines(text, where, columns)
+    if file_format == "parquet":
+        return recognise_export(read_parquet(contents.data, location))
+    text, notes = decode(contents.data, location, contents.name)
+    if file_format in ("json", "jsonl"):
+        table = recognise_export(read_json(text, location, file_format))
+    elif file_format == "conll":
+        table = read_conll(text, location, columns, contents.name.lower().endswith((".conllu", ".conllup")))
+    elif file_format == "lines":
+        table = _read_lines(text, location, columns)
     else:
-        table = recognise(read_delimited(text, where, form, columns, limit, separator))
+        table = recognise_export(read_delimited(text, location, file_format, columns, limit, separator))
     return replace(table, notes=(*notes, *table.notes))
 
 
-def checked(table: Table, limit: int) -> Table:
-    """The table as it is.
+def check_table(table: Table, limit: int) -> Table:
+    """Check a table and return it unchanged.
 
     Raises:
         EmptyDataError: it has no rows.
         CellSizeError: a cell has more characters than the limit.
     """
     if not len(table):
-        raise EmptyDataError(f"{table.where} has no rows; give a file with data")
+        raise EmptyDataError(f"{table.location} has no rows; give a file with data")
     for name, values in table.columns.items():
         for row, value in enumerate(values):
             if isinstance(value, str) and len(value) > limit:
-                raise cell_too_long(table.place(row), name, len(value), limit)
+                raise cell_too_long(table.row_location(row), name, len(value), limit)
     return table
 
 
-def _read_lines(text: str, where: str, columns: Sequence[str] | None) -> Table:
-    """One text a line; a line without one is no row."""
+def _read_lines(text: str, location: str, columns: Sequence[str] | None) -> Table:
+    """Read one text a line. Blank lines are skipped."""
     if columns is not None and len(columns) != 1:
         raise FormatError(
-            f"{where} is read as lines, which have one column, but prepare.tables names {len(columns)} "
+            f"{location} is read as lines, which have one column, but prepare.tables names {len(columns)} "
             f"({', '.join(columns)}); name one, or set another `format`"
         )
-    rows = [(place, line) for place, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    rows = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     name = columns[0] if columns else "text"
-    return Table(where, {name: [line for _, line in rows]}, [place for place, _ in rows], format="lines")
+    return Table(location, {name: [line for _, line in rows]}, [number for number, _ in rows], format="lines")

@@ -1,4 +1,4 @@
-"""A table in memory: the columns of one file, and where each of its rows is."""
+"""A table in memory: the columns of a file, and the location of each row in it."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from potstill.data.formats.cells import at_path, is_nested, paths_of
+from potstill.data.formats.cells import is_nested, paths_of, value_at_path
 from potstill.errors import FormatError, MissingColumnError
 
-# Rows whose nested values are looked at to name the paths that exist.
-_LOOKED_AT = 100
-_NAMED = 20
+# Rows whose nested values are inspected for paths.
+_SAMPLE_ROWS = 100
+# Columns that a message lists.
+_MAX_NAMES = 20
 
 
 @dataclass(frozen=True)
 class Table:
-    """One file's columns.
+    """The columns of a file.
 
     Attributes:
-        where: its path, for messages.
-        columns: name -> one value a row; None where a row has none.
-        places: [rows] where each row is in the file, counted from 1.
-        unit: what `places` counts: "line" of a text file, "row" of another.
-        split: the split that the file itself or its name gives, else None.
+        location: its path, for messages.
+        columns: name -> one value a row; None for a missing value.
+        row_numbers: [rows] number of each row in the file, counted from 1.
+        unit: the unit of `row_numbers`: "line" in a text file, "row" in others.
+        split: the split that the file or its name gives, else None.
         class_names: column -> names of its integer classes (`datasets` ClassLabel).
-        notes: what the user should know of the reading.
+        notes: what the user should know about the reading.
         undecided: row (from 0) -> why an annotation tool gives it no valid label, such as "answer: reject".
-        format: csv, tsv, jsonl, json, parquet, lines, conll, saved; empty where the table was made otherwise.
+        format: csv, tsv, jsonl, json, parquet, lines, conll or saved; empty for a table that was not read from a file.
         separator: of a delimited file.
         compression: gz, zst, bz2, xz or zip.
-        tool: the annotation tool whose export the file is, or SQuAD.
+        tool: the annotation tool that exported the file, or SQuAD.
     """
 
-    where: str
+    location: str
     columns: dict[str, list[Any]]
-    places: Sequence[int]
+    row_numbers: Sequence[int]
     unit: str = "line"
     split: str | None = None
     class_names: dict[str, list[str]] = field(default_factory=dict)
@@ -48,18 +49,18 @@ class Table:
     tool: str | None = None
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.row_numbers)
 
-    def place(self, row: int) -> str:
-        """Where a row (from 0) is, for messages."""
-        return f"{self.where}, {self.unit} {self.places[row]}"
+    def row_location(self, row: int) -> str:
+        """Name the location of a row (from 0) for messages."""
+        return f"{self.location}, {self.unit} {self.row_numbers[row]}"
 
-    def noted(self, *notes: str) -> Table:
-        """The same table with further notes."""
+    def with_notes(self, *notes: str) -> Table:
+        """Copy the table with further notes."""
         return replace(self, notes=(*self.notes, *notes))
 
     def with_constants(self, constants: Mapping[str, str | int]) -> Table:
-        """The same rows with further columns of one value each.
+        """Copy the table with further columns, each of one constant value.
 
         Raises:
             FormatError: the file has such a column already.
@@ -67,25 +68,25 @@ class Table:
         twice = next((name for name in constants if name in self.columns), None)
         if twice is not None:
             raise FormatError(
-                f"{self.where} has a column {twice!r} of its own, which `constants` of prepare.tables names too; "
+                f"{self.location} has a column {twice!r} of its own, which `constants` of prepare.tables names too; "
                 "give the constant another name"
             )
         return replace(self, columns=self.columns | {name: [value] * len(self) for name, value in constants.items()})
 
     def names(self) -> list[str]:
-        """Names of the columns; of one with objects, the dotted paths in it."""
-        result: dict[str, None] = {}
+        """List the names of the columns. A column of objects is listed by the dotted paths into it."""
+        names: dict[str, None] = {}
         for name, values in self.columns.items():
-            objects = [value for value in values[:_LOOKED_AT] if isinstance(value, Mapping)]
+            objects = [value for value in values[:_SAMPLE_ROWS] if isinstance(value, Mapping)]
             paths = dict.fromkeys(path for value in objects for path in paths_of(value, name))
-            result |= paths or {name: None}
-        return list(result)
+            names |= paths or {name: None}
+        return list(names)
 
     def column(self, name: str) -> list[Any]:
-        """A column's values, or those at a dotted path into it (`ticket.body`, `annotations.0.label`).
+        """Return a column's values, or those at a dotted path into it (`ticket.body`, `annotations.0.label`).
 
         Raises:
-            MissingColumnError: there is none of that name; the message has those there are.
+            MissingColumnError: there is no such column. The message lists the columns.
         """
         if name in self.columns:
             return self.columns[name]
@@ -96,23 +97,25 @@ class Table:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         guess = f"did you mean {near[0]!r}? It" if near else "it"
         raise MissingColumnError(
-            f"{self.where} has no column {name!r}; {guess} has {', '.join(map(repr, names[:_NAMED]))} "
+            f"{self.location} has no column {name!r}; {guess} has {', '.join(map(repr, names[:_MAX_NAMES]))} "
             f"({self._advice()})"
         )
 
     def texts(self, name: str) -> list[Any]:
-        """A column of texts, numbers and gaps.
+        """Return a column of texts, numbers and missing values.
 
         Raises:
-            MissingColumnError: there is none of that name.
-            FormatError: it holds lists or objects; the message has the paths into them.
+            MissingColumnError: there is no such column.
+            FormatError: it holds bytes, lists or objects. The message lists the paths into objects.
         """
         values = self.column(name)
         for row, value in enumerate(values):
             if isinstance(value, bytes):
-                raise FormatError(f"{self.place(row)}: column {name!r} holds bytes, not texts; store it as strings")
+                raise FormatError(
+                    f"{self.row_location(row)}: column {name!r} holds bytes, not texts; store it as strings"
+                )
             if is_nested(value):
-                raise FormatError(f"{self.place(row)}: {_not_a_text(name, value)}")
+                raise FormatError(f"{self.row_location(row)}: {_not_a_text(name, value)}")
         return values
 
     def _nested(self, name: str) -> list[Any] | None:
@@ -120,7 +123,7 @@ class Table:
         for length in range(len(steps) - 1, 0, -1):
             head = ".".join(steps[:length])
             if head in self.columns:
-                values = [at_path(value, steps[length:]) for value in self.columns[head]]
+                values = [value_at_path(value, steps[length:]) for value in self.columns[head]]
                 return values if any(value is not None for value in values) else None
         return None
 
@@ -140,4 +143,4 @@ def _not_a_text(name: str, value: Any) -> str:
             f"column {name!r} holds lists, not texts; name another column, or, if they are words with tags, set "
             "prepare.task to token_classification"
         )
-    return f"column {name!r} holds objects, not texts; name what is in them: {', '.join(paths[:_NAMED])}"
+    return f"column {name!r} holds objects, not texts; name a path into them: {', '.join(paths[:_MAX_NAMES])}"

@@ -1,5 +1,5 @@
-"""What `potstill init` makes of data that it has never seen.
+"""Proposes params for unknown data, for `potstill init`.
 
-`look` says what is in each column, `choosing` which columns are text and label, `proposal` which task it is and why,
-`survey` puts both together with splits and limits. Where two readings are likely, a sentence asks.
+`table_summaries` summarizes each column, `column_choice` chooses the columns of text and label, and `proposal` chooses
+the task, with a reason. `survey` adds splits and limits. If two readings are likely, an error asks the user.
 """

@@ -1,4 +1,4 @@
-"""Limits of `validate` that data meets: low enough for data that comes later, high enough to notice what is missing."""
+"""Proposes limits of `validate` from data: wide enough for later data, narrow enough to notice missing data."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from potstill.data.rows import Row, class_counts
 _CHARACTERS = 5_000
 _CLASS_SHARE = 0.95
 _DAMAGED = 0.001
-# The limits of data that asks for no wider ones.
-USUAL: Mapping[str, Any] = {
+# The limits, unless the data needs wider ones.
+DEFAULT_LIMITS: Mapping[str, Any] = {
     "characters": [1, _CHARACTERS],
     "max_class_share": _CLASS_SHARE,
     "max_damaged_share": _DAMAGED,
 }
 
 
-def limits_of(splits: Mapping[str, Sequence[Row]], task: TaskKind) -> dict[str, Any]:
-    """The keys of `validate` for splits as `prepare` makes them, of which they meet every one.
+def propose_limits(splits: Mapping[str, Sequence[Row]], task: TaskKind) -> dict[str, Any]:
+    """Propose the keys of `validate` that the splits of `prepare` meet.
 
-    Rows and rows of a class may fall to half; the share of the largest class may grow by half of what is left; texts
-    may be half as long again as the longest.
+    The rows, and those of a class, may fall to half. The share of the largest class may grow by half of the rest. Texts
+    may be half as long again as the longest one.
     """
     rows = {split: max(1, len(splits[split]) // 2) for split in LABELLED}
     limits: dict[str, Any] = {"min_rows": {**rows, "transfer": len(splits["transfer"]) // 2}}
@@ -42,10 +42,11 @@ def limits_of(splits: Mapping[str, Sequence[Row]], task: TaskKind) -> dict[str, 
 def _class_limits(splits: Mapping[str, Sequence[Row]], task: TaskKind) -> dict[str, Any]:
     if task in ("regression", "question_answering"):
         return {"min_per_class": None, "max_class_share": None}
-    fewest, largest = math.inf, 0.0
+    fewest = math.inf
+    largest = 0.0
     for split in LABELLED:
         counts = class_counts(splits[split], task)
-        # As validate has it: of entities, of all rows' types.
+        # `validate` computes shares of entities over the types of all rows.
         whole = sum(counts.values()) if task == "token_classification" else len(splits[split])
         fewest = min([fewest, *(counts[name] for name in counts)]) if counts else 0
         largest = max([largest, *(count / max(1, whole) for count in counts.values())])
@@ -54,7 +55,7 @@ def _class_limits(splits: Mapping[str, Sequence[Row]], task: TaskKind) -> dict[s
 
 
 def _damaged_share(rows: Sequence[Row]) -> float:
-    """The share of texts of one column with marks of damage, the larger one of a pair."""
+    """Compute the share of damaged texts in a column, the larger one for a pair."""
     if not rows:
         return 0.0
     columns = zip(*(row.texts for row in rows), strict=True)
@@ -62,6 +63,6 @@ def _damaged_share(rows: Sequence[Row]) -> float:
 
 
 def _rounded(value: float) -> int:
-    """Up to two digits: 12,345 becomes 13,000."""
+    """Round up to two digits: 12,345 becomes 13,000."""
     unit = int(10 ** max(0, len(str(int(value))) - 2))
     return math.ceil(value / unit) * unit

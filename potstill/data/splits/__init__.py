@@ -1,5 +1,5 @@
-"""Which split a row belongs to.
+"""Assigns rows to train, dev, test and transfer.
 
-As the data says by a column or by the names of files (`split_names`), else drawn by a seeded hash of its text
-(`splitting`), so that rows added later move no old one; classes with few rows get seeds of their own (`stratifying`).
+A column of the data or the names of its files may give the splits (`split_names`). Others are drawn by a seeded hash of
+the text (`splitting`), so that new rows move no old one. Rare classes get seeds of their own (`stratifying`).
 """

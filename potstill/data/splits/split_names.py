@@ -1,4 +1,4 @@
-"""Which split a row is given: by a column, by params, by what the data calls its splits, or by the names of files."""
+"""Reads the splits that the data gives: by a column, by the names of saved splits, or by the names of files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from potstill.data.formats.cells import is_nested
 from potstill.data.formats.tabular import Table
 from potstill.errors import FormatError
 
-# What split columns, saved datasets and files call the splits, in lower case.
-NAMES = {
+# The names of splits in columns, saved data sets and files, in lower case.
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "trn": "train",
@@ -29,36 +29,36 @@ NAMES = {
     "unlabeled": "transfer",
     "unsupervised": "transfer",
 }
-# A labelled row for which the data names no split.
+# The split of a labelled row for which the data names none.
 AUTO = "auto"
-# Of params: rows whose given splits are put together and drawn anew.
+# The value in params for tables whose given splits are merged and drawn anew.
 DRAW = "draw"
-# What a column that names splits is called where params do not say.
+# The names of a column of splits where params name none.
 _COLUMNS = ("split", "splits", "subset", "partition", "set", "fold", "data_split", "split_name", "usage")
 _PARTS = re.compile(r"[^a-z]+")
-_REMEDY = "give each its `files` and `split` in prepare.tables, or set `split: draw` to put them together and draw anew"
+_REMEDY = "give each its `files` and `split` in prepare.tables, or set `split: draw` to merge them and draw new splits"
 
 
 def split_named(name: str) -> str | None:
-    """The split that a name speaks of: `train-00000-of-00002`, `data.valid`, `validation_matched`; None: none, or two.
+    """Recognise the split in a name such as `train-00000-of-00002`, `data.valid` or `validation_matched`.
 
-    Words that are joined by other signs than letters are looked at, from the last folder to the name's end.
+    The words of the name are compared, which are separated by anything but letters. None: it names no split, or two.
     """
-    if name.lower() in NAMES:
-        return NAMES[name.lower()]
-    splits = {NAMES[part] for part in _PARTS.split(name.lower()) if part in NAMES}
+    if name.lower() in SPLIT_NAMES:
+        return SPLIT_NAMES[name.lower()]
+    splits = {SPLIT_NAMES[part] for part in _PARTS.split(name.lower()) if part in SPLIT_NAMES}
     return splits.pop() if len(splits) == 1 else None
 
 
-def splits_of_files(files: Sequence[PurePath], where: str) -> dict[PurePath, str]:
-    """The split of each of several files by its name; empty where their names do not look like splits.
+def splits_of_files(files: Sequence[PurePath], location: str) -> dict[PurePath, str]:
+    """Map files to the splits in their names. The map is empty if the names do not look like splits.
 
     Args:
-        files: relative to their source.
-        where: of what they are, for messages.
+        files: paths relative to their source.
+        location: the source, for messages.
 
     Raises:
-        FormatError: some look like splits, others do not.
+        FormatError: some names look like splits, others do not.
     """
     named = {file: _of_file(file) for file in files}
     if len({split for split in named.values() if split is not None}) < 2:
@@ -67,13 +67,13 @@ def splits_of_files(files: Sequence[PurePath], where: str) -> dict[PurePath, str
     if missing:
         known = [file.as_posix() for file, split in named.items() if split is not None]
         raise FormatError(
-            f"{where}: the names of {', '.join(known[:3])} look like splits, but not that of {missing[0]}; {_REMEDY}"
+            f"{location}: the names of {', '.join(known[:3])} look like splits, but not that of {missing[0]}; {_REMEDY}"
         )
     return {file: split for file, split in named.items() if split is not None}
 
 
 def _of_file(file: PurePath) -> str | None:
-    """By the name itself, else by the folders above it, the nearest first."""
+    """Recognise the split in a file's name, else in the names of its folders, from the last one up."""
     for part in reversed(file.parts):
         split = split_named(part)
         if split is not None:
@@ -81,32 +81,32 @@ def _of_file(file: PurePath) -> str | None:
     return None
 
 
-def check_split_names(names: Sequence[str], where: str) -> None:
-    """Refuse splits of a saved data set of which some have a name that is known and others do not.
+def check_split_names(names: Sequence[str], location: str) -> None:
+    """Refuse a saved data set in which only some of the splits have a known name.
 
     Raises:
-        FormatError: it is so.
+        FormatError: a split has an unknown name next to known ones.
     """
     unknown = [name for name in names if split_named(name) is None]
     if unknown and len(unknown) < len(names):
         raise FormatError(
-            f"{where} has the split {unknown[0]!r}, whose name is not known, next to "
+            f"{location} has the split {unknown[0]!r}, whose name is not known, next to "
             f"{', '.join(name for name in names if name not in unknown)}; {_REMEDY}"
         )
 
 
 def split_column(table: Table) -> str | None:
-    """The column whose values name splits, two different ones at least; None where there is none."""
+    """Find the column of splits by its name. Its values differ, and some of them name splits."""
     for name, values in table.columns.items():
         if name.strip().lower() in _COLUMNS and not any(map(is_nested, values)):
-            told = {_told(value) for value in values}
-            if len(told) > 1 and told != {None}:
+            splits = {_split_of_value(value) for value in values}
+            if len(splits) > 1:
                 return name
     return None
 
 
 def given_splits(table: Table, split: str, column: str | None) -> list[str]:
-    """The split that each row of a table is given: by its column, else by params, else by the data itself, else AUTO.
+    """Read the split of each row of a table: from a column, else from params, else from the table's name, else AUTO.
 
     Raises:
         MissingColumnError: no such column.
@@ -115,19 +115,19 @@ def given_splits(table: Table, split: str, column: str | None) -> list[str]:
     if column is None and split == AUTO:
         column = split_column(table)
     if column is None:
-        named = split_named(table.split or "") or AUTO if split == AUTO else split
-        return [AUTO if named == DRAW else named] * len(table)
-    result = []
+        name = split_named(table.split or "") or AUTO if split == AUTO else split
+        return [AUTO if name == DRAW else name] * len(table)
+    splits = []
     for row, value in enumerate(table.column(column)):
-        name = _told(value)
-        if name is None:
+        split_name = _split_of_value(value)
+        if split_name is None:
             raise FormatError(
-                f"{table.place(row)}: {value!r} in the split column {column!r} names no split; use "
-                f"{', '.join(NAMES)}, or set `split: draw` of this table to draw all its splits anew"
+                f"{table.row_location(row)}: {value!r} in the split column {column!r} names no split; use "
+                f"{', '.join(SPLIT_NAMES)}, or set `split: draw` of this table to draw all its splits anew"
             )
-        result.append(name)
-    return result
+        splits.append(split_name)
+    return splits
 
 
-def _told(value: object) -> str | None:
-    return NAMES.get(str(value).strip().lower())
+def _split_of_value(value: object) -> str | None:
+    return SPLIT_NAMES.get(str(value).strip().lower())

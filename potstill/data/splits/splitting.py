@@ -1,4 +1,4 @@
-"""Which split a row is in: as the data says, else drawn by a seeded hash of its text."""
+"""Draws the splits that the data does not give, by a seeded hash of each row's text."""
 
 from __future__ import annotations
 
@@ -10,51 +10,53 @@ from potstill.data.splits.split_names import AUTO
 from potstill.labels.names import normal_label
 
 
-def position(key: str, seed: int) -> float:
-    """A row's place in [0, 1): uniform over texts, the same for the same text and seed wherever it is computed."""
+def hash_position(key: str, seed: int) -> float:
+    """Hash a text and a seed to a number in [0, 1), uniform over texts and the same on every machine."""
     digest = hashlib.blake2b(key.encode(), digest_size=8, salt=seed.to_bytes(8, "little")).digest()
     return int.from_bytes(digest, "little") / 2**64
 
 
-def draw(
+def draw_splits(
     keys: Sequence[str], given: Sequence[str], params: Split, classes: Sequence[tuple[str, ...]] | None = None
 ) -> list[str]:
-    """Each row's split. A row's place depends on its text and label alone, so rows that are added move none.
+    """Draw the split of each row from its text and label alone, so that new rows move no old one.
 
-    Held-out splits that the data gives are kept as they are; of those it lacks, the shares in params are drawn from
-    its train and unassigned rows. Over many rows the shares hold in every class; a class of few rows that the common
-    seed leaves out of a split has a seed of its own in `params.class_seeds`. No draw could do without such a memory:
-    a row whose split is the same whatever rows are added has it from itself alone.
+    Held-out splits that the data gives are kept. Those that it lacks are drawn from its train and unassigned rows, with
+    the shares in params. Over many rows the shares hold in every class. A rare class that the common seed leaves out of
+    a split gets a seed of its own in `params.class_seeds`. This has to be stored: a split that does not depend on other
+    rows cannot be balanced by looking at them.
 
     Args:
-        keys: comparable texts; copies share a place.
-        given: per row train, dev, test, transfer or AUTO.
+        keys: comparable texts. Copies go to the same split.
+        given: [rows] train, dev, test, transfer or AUTO.
         params: shares and seeds.
-        classes: of each row; None: none.
+        classes: [rows] the classes of each row; None for a task without classes.
     """
     test, dev = drawn_shares(given, params)
     seeds = _row_seeds(keys, classes, params) if classes and params.class_seeds else [params.seed] * len(keys)
-    result = []
+    splits = []
     for key, name, seed in zip(keys, given, seeds, strict=True):
-        drawn = drawn_split(position(key, seed), test, dev, params.test) if name in (AUTO, "train") else name
-        result.append(drawn)
-    return result
+        drawn = drawn_split(hash_position(key, seed), test, dev, params.test) if name in (AUTO, "train") else name
+        splits.append(drawn)
+    return splits
 
 
 def drawn_shares(given: Sequence[str], params: Split) -> tuple[float, float]:
-    """Shares of test and dev to draw: 0 where the data gives that split."""
-    return 0.0 if "test" in given else params.test, 0.0 if "dev" in given else params.dev
+    """Choose the shares of test and dev to draw. A split that the data gives has the share 0."""
+    test = 0.0 if "test" in given else params.test
+    dev = 0.0 if "dev" in given else params.dev
+    return test, dev
 
 
-def drawn_split(place: float, test: float, dev: float, first_of_dev: float) -> str:
-    """The split at a place in [0, 1). Dev begins where a drawn test split ends, drawn or not."""
-    if place < test:
+def drawn_split(position: float, test: float, dev: float, dev_start: float) -> str:
+    """Choose the split at a position in [0, 1). Dev starts after the share of test, even if no test split is drawn."""
+    if position < test:
         return "test"
-    return "dev" if first_of_dev <= place < first_of_dev + dev else "train"
+    return "dev" if dev_start <= position < dev_start + dev else "train"
 
 
 def _row_seeds(keys: Sequence[str], classes: Sequence[tuple[str, ...]], params: Split) -> list[int]:
-    """The seed of each row. Copies whose classes differ have the common one: they are removed together."""
+    """Choose the seed of each row. Copies whose classes differ get the common one, since they are removed together."""
     by_class = {normal_label(name): seed for name, seed in params.class_seeds.items()}
     first: dict[str, tuple[str, ...]] = {}
     differing = {key for key, names in zip(keys, classes, strict=True) if first.setdefault(key, names) != names}
@@ -65,7 +67,7 @@ def _row_seeds(keys: Sequence[str], classes: Sequence[tuple[str, ...]], params: 
 
 
 def row_seed(names: Collection[str], by_class: Mapping[str, int], common: int) -> int:
-    """The seed of the first class of `by_class` that a row carries, else the common one."""
+    """Choose the seed of the first class in `by_class` that a row has, else the common seed."""
     if len(names) == 1:
         (name,) = names
         return by_class.get(name, common)

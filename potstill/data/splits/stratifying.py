@@ -1,4 +1,4 @@
-"""Every class in every split: which classes a draw leaves out, and the seeds with which it does not."""
+"""Puts every class into every split: finds the classes that a draw leaves out, and seeds that put them in."""
 
 from __future__ import annotations
 
@@ -8,97 +8,99 @@ from collections.abc import Mapping, Sequence
 from potstill.config.base import LABELLED, TaskKind
 from potstill.config.prepare_params import Prepare, Split
 from potstill.config.yaml_file import as_yaml
-from potstill.data.rows import Divided, Row, class_counts, divide
+from potstill.data.rows import Row, SplitRows, class_counts, draw_split_rows
 from potstill.data.splits.split_names import AUTO
-from potstill.data.splits.splitting import drawn_shares, drawn_split, position, row_seed
+from potstill.data.splits.splitting import drawn_shares, drawn_split, hash_position, row_seed
 from potstill.data.targets import TARGETS, Labels
 from potstill.errors import SmallClassError
 from potstill.labels.names import normal_label
 
 # One row in each of train, dev and test.
 FEWEST_ROWS = len(LABELLED)
-# Seeds tried for a class; three rows of one class meet three splits with one seed in twelve.
-_SEEDS = 2_000
-# Draws of all rows until no class is left out; the first does where no two classes share rows or near copies.
+# Seeds tried for a class. One seed in twelve puts three rows of a class into three splits.
+_CLASS_SEEDS = 2_000
+# Draws of all rows until no class is left out. One suffices if no two classes share rows or near copies.
 _ROUNDS = 8
-
-# The same of tasks that have none, where the common seed is another.
-_DRAWS = 40
+# Common seeds tried for tasks without classes.
+_COMMON_SEEDS = 40
 _WITHOUT_CLASSES: tuple[TaskKind, ...] = ("regression", "question_answering")
 
 
 def check_classes(rows: Sequence[Row], splits: Mapping[str, Sequence[Row]], labels: Labels, params: Prepare) -> None:
-    """Refuse splits that lack a class, or numbers to tell apart.
+    """Refuse splits that lack a class or, for a regression, two different numbers.
 
     Args:
         rows: all rows with the splits that the data gives.
-        splits: what the draw made of them.
+        splits: the drawn splits.
         labels: names of the model's outputs.
         params: the section.
 
     Raises:
-        SmallClassError: it names every class that is missing somewhere, its rows, and what puts it right.
+        SmallClassError: the sentence names every class that is missing somewhere, its rows, and what to do.
     """
     if params.task == "regression":
-        poor = _without_numbers(splits)
-        if poor:
-            raise SmallClassError(_sentence_of_numbers(rows, poor, labels, params))
+        constant = _constant_splits(splits)
+        if constant:
+            raise SmallClassError(_constant_sentence(rows, constant, labels, params))
         return
     missing = missing_classes(splits, labels, params)
     if missing:
         raise SmallClassError(_sentence(rows, missing, labels, params))
 
 
-def fitting_split(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[Split, Divided]:
-    """The section `split` with which every class is in every split, as far as the rows allow it, and these splits."""
+def find_split(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[Split, SplitRows]:
+    """Find the section `split` that puts every class into every split, as far as the rows allow, and draw with it."""
     if params.task in _WITHOUT_CLASSES:
-        return _fitting_seed(rows, labels, params)
-    seeds, divided = class_seeds(rows, labels, params)
-    return params.split.model_copy(update={"class_seeds": seeds}), divided
+        return _find_common_seed(rows, labels, params)
+    seeds, split_rows = find_class_seeds(rows, labels, params)
+    return params.split.model_copy(update={"class_seeds": seeds}), split_rows
 
 
-def _fitting_seed(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[Split, Divided]:
-    """Where there are no classes, the least seed of the draw that does."""
-    first: tuple[Split, Divided] | None = None
-    for seed in (params.split.seed, *range(_DRAWS)):
+def _find_common_seed(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[Split, SplitRows]:
+    """Find the least common seed whose splits pass the checks, for a task without classes."""
+    first: tuple[Split, SplitRows] | None = None
+    for seed in (params.split.seed, *range(_COMMON_SEEDS)):
         split = params.split.model_copy(update={"seed": seed})
-        divided = divide(rows, params.model_copy(update={"split": split}))
-        first = first or (split, divided)
-        poor = _without_numbers(divided.splits) if params.task == "regression" else []
-        if not poor and not missing_classes(divided.splits, labels, params):
-            return split, divided
+        split_rows = draw_split_rows(rows, params.model_copy(update={"split": split}))
+        first = first or (split, split_rows)
+        constant = _constant_splits(split_rows.splits) if params.task == "regression" else []
+        if not constant and not missing_classes(split_rows.splits, labels, params):
+            return split, split_rows
     assert first is not None
     return first
 
 
-def _without_numbers(splits: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Splits without two numbers that differ."""
+def _constant_splits(splits: Mapping[str, Sequence[Row]]) -> list[str]:
+    """List the splits without two different numbers."""
     return [split for split in LABELLED if len({row.label for row in splits[split]}) < 2]
 
 
-def class_seeds(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[dict[str | int, int], Divided]:
-    """`prepare.split.class_seeds` with which every class that can be is in every split, and the splits they make.
+def find_class_seeds(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[dict[str | int, int], SplitRows]:
+    """Find `prepare.split.class_seeds` that put every class into every split, as far as possible, and draw with them.
 
-    A class that the common seed leaves out of a split gets a seed of its own: the least with which no split has less
-    than half of its share. The rows of all other classes stay where they are.
+    A class that the common seed leaves out of a split gets a seed of its own: the least one that gives every split at
+    least half of its share. The rows of all other classes stay where they are.
     """
-    named = {normal_label(label): label for label in TARGETS[params.task].class_names(labels)}
-    search = _Search(rows, params)
+    labels_by_name = {normal_label(label): label for label in TARGETS[params.task].class_names(labels)}
+    search = _SeedSearch(rows, params)
     for turn in range(_ROUNDS):
-        divided = divide(rows, params)
+        split_rows = draw_split_rows(rows, params)
         seeds = {normal_label(name): seed for name, seed in params.split.class_seeds.items()}
-        missing = missing_classes(divided.splits, labels, params)
-        hopeful = [normal_label(name) for name, counts in missing.items() if search.hopeful(normal_label(name), counts)]
-        if turn == _ROUNDS - 1 or not search.improve(seeds, hopeful):
+        missing = {
+            normal_label(label): counts for label, counts in missing_classes(split_rows.splits, labels, params).items()
+        }
+        solvable = [name for name, counts in missing.items() if search.is_solvable(name, counts)]
+        if turn == _ROUNDS - 1 or not search.improve(seeds, solvable):
             break
-        params = with_seeds(params, {named[name]: seed for name, seed in seeds.items() if name in named})
-    return dict(params.split.class_seeds), divided
+        known = {labels_by_name[name]: seed for name, seed in seeds.items() if name in labels_by_name}
+        params = with_seeds(params, known)
+    return dict(params.split.class_seeds), split_rows
 
 
 def missing_classes(
     splits: Mapping[str, Sequence[Row]], labels: Labels, params: Prepare
 ) -> dict[str | int, dict[str, int]]:
-    """Each class that is not in train, dev and test -> its rows in each."""
+    """Map each class that is missing in train, dev or test to its number of rows in each."""
     counts = {split: class_counts(splits[split], params.task) for split in LABELLED}
     classes = TARGETS[params.task].class_names(labels)
     rows = {label: {split: counts[split][normal_label(label)] for split in LABELLED} for label in classes}
@@ -106,18 +108,18 @@ def missing_classes(
 
 
 def with_seeds(params: Prepare, seeds: Mapping[str | int, int]) -> Prepare:
-    """The section with these seeds of classes."""
+    """Copy the section with these seeds of classes."""
     return params.model_copy(update={"split": params.split.model_copy(update={"class_seeds": dict(seeds)})})
 
 
-class _Search:
-    """Looks for the seeds of classes by the draw alone, without copies and near copies."""
+class _SeedSearch:
+    """Searches the seeds of classes. It only draws splits; it does not look for copies and near copies."""
 
     def __init__(self, rows: Sequence[Row], params: Prepare) -> None:
         target = TARGETS[params.task]
         self._split: Split = params.split
         self._test, self._dev = drawn_shares([row.split for row in rows], params.split)
-        # A text once. Copies that differ in their classes are removed, and count for none.
+        # Each text counts once. Copies whose classes differ will be removed, so they count for no class.
         texts: dict[str, tuple[str, tuple[str, ...]]] = {}
         for row in rows:
             if row.label is not None:
@@ -130,17 +132,17 @@ class _Search:
             for name in names:
                 self._by_class.setdefault(name, []).append(key)
 
-    def hopeful(self, name: str, counts: Mapping[str, int]) -> bool:
-        """Whether the splits that lack a class are drawn, and rows enough of it are drawn ones."""
+    def is_solvable(self, name: str, counts: Mapping[str, int]) -> bool:
+        """Whether all splits that lack the class are drawn, and enough of its rows are."""
         drawn = self._drawn_rows(name)
         needed = self._needed(len(drawn))
         absent = {split for split, rows in counts.items() if not rows}
         return len(needed) > 1 and absent <= needed.keys() and len(drawn) >= len(needed)
 
     def improve(self, seeds: dict[str, int], names: Sequence[str]) -> bool:
-        """Give each class the next seed with which it is in every split, in place; whether any changed."""
+        """Give each class the next seed that puts it into every split, in place, and say whether any changed."""
         before = dict(seeds)
-        # The rarest first: of several labels, it decides about the rows that it shares.
+        # The rarest class first: it decides about the rows that it shares with other classes.
         for name in sorted(names, key=lambda name: (len(self._by_class.get(name, ())), name)):
             seed = self._next_seed(name, seeds)
             if seed is not None:
@@ -151,23 +153,23 @@ class _Search:
         return [key for key in self._by_class.get(name, ()) if self._texts[key][0] in (AUTO, "train")]
 
     def _next_seed(self, name: str, seeds: Mapping[str, int]) -> int | None:
-        """The least seed after a class's present one that will do."""
+        """Find the least seed after the class's present one that puts it into every split."""
         drawn = self._drawn_rows(name)
         needed = self._needed(len(drawn))
         first = seeds.get(name, -1) + 1
-        for seed in range(first, first + _SEEDS):
-            tried = {**seeds, name: seed}
-            counts = Counter(self._drawn(key, tried) for key in drawn)
+        for seed in range(first, first + _CLASS_SEEDS):
+            tried_seeds = {**seeds, name: seed}
+            counts = Counter(self._drawn(key, tried_seeds) for key in drawn)
             if all(counts[split] >= rows for split, rows in needed.items()):
                 return seed
         return None
 
     def _drawn(self, key: str, seeds: Mapping[str, int]) -> str:
-        place = position(key, row_seed(self._texts[key][1], seeds, self._split.seed))
-        return drawn_split(place, self._test, self._dev, self._split.test)
+        position = hash_position(key, row_seed(self._texts[key][1], seeds, self._split.seed))
+        return drawn_split(position, self._test, self._dev, self._split.test)
 
     def _needed(self, rows: int) -> dict[str, int]:
-        """Half of the share of each split that is drawn, one row at least."""
+        """Count the rows that each drawn split needs: half of its share, at least one."""
         shares = {"train": 1 - self._test - self._dev, "dev": self._dev, "test": self._test}
         return {split: max(1, int(rows * share / 2)) for split, share in shares.items() if share}
 
@@ -178,12 +180,12 @@ class _Search:
 def _sentence(
     rows: Sequence[Row], missing: Mapping[str | int, Mapping[str, int]], labels: Labels, params: Prepare
 ) -> str:
-    """Names every class that a split lacks."""
-    split, divided = fitting_split(rows, labels, params)
-    still = missing_classes(divided.splits, labels, params)
+    """Name every class that a split lacks, and what to do about it."""
+    split, split_rows = find_split(rows, labels, params)
+    unsolved = missing_classes(split_rows.splits, labels, params)
     totals = {label: sum(counts.values()) for label, counts in missing.items()}
-    few = [label for label in missing if label in still and totals[label] < FEWEST_ROWS]
-    others = [label for label in missing if label in still and totals[label] >= FEWEST_ROWS]
+    few = [label for label in missing if label in unsolved and totals[label] < FEWEST_ROWS]
+    others = [label for label in missing if label in unsolved and totals[label] >= FEWEST_ROWS]
     clauses = []
     if few:
         clauses.append(
@@ -195,26 +197,26 @@ def _sentence(
             f"a split that the data gives, or the removal of near copies, leaves out {_classes(others, missing)}; "
             "give that split rows of each class, or set prepare.near_duplicate to null"
         )
-    drawn = [label for label in missing if label not in still]
-    if drawn:
+    solved = [label for label in missing if label not in unsolved]
+    if solved:
         seeds = as_yaml(split.class_seeds)
         remedy = (
             f"prepare.split.seed to {split.seed}"
             if params.task in _WITHOUT_CLASSES
             else f"prepare.split.class_seeds to {seeds}, which moves the rows of these classes alone"
         )
-        clauses.append(f"the draw leaves out {_classes(drawn, missing)}; set {remedy}")
+        clauses.append(f"the draw leaves out {_classes(solved, missing)}; set {remedy}")
     return "; ".join(clauses)
 
 
-def _sentence_of_numbers(rows: Sequence[Row], poor: Sequence[str], labels: Labels, params: Prepare) -> str:
-    """Names every split without two different numbers."""
-    split, divided = _fitting_seed(rows, labels, params)
+def _constant_sentence(rows: Sequence[Row], constant: Sequence[str], labels: Labels, params: Prepare) -> str:
+    """Name every split without two different numbers, and what to do about it."""
+    split, split_rows = _find_common_seed(rows, labels, params)
     remedy = f"; set prepare.split.seed to {split.seed}"
-    if _without_numbers(divided.splits):
+    if _constant_splits(split_rows.splits):
         fewest = 2 * len(LABELLED)
         remedy = f": each split needs two, so give {fewest} different rows at least, better 20"
-    return f"no two different numbers are in {', '.join(poor)}{remedy}"
+    return f"no two different numbers are in {', '.join(constant)}{remedy}"
 
 
 def _classes(labels: Sequence[str | int], missing: Mapping[str | int, Mapping[str, int]]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from potstill.artifacts import read_json
 from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Ints, TokenDataset
-from potstill.data.tokens.tokenization import KEPT, STUDENT, load_tokenizer
+from potstill.data.tokens.tokenization import KEPT_IDS, STUDENT, load_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -75,7 +75,7 @@ class TokenFolder:
     @cached_property
     def kept_ids(self) -> Ints | None:
         """The ids, in the whole vocabulary, of the tokens that a smaller one keeps; None: it is the whole one."""
-        path = self.path / KEPT
+        path = self.path / KEPT_IDS
         return np.load(path, allow_pickle=False) if path.exists() else None
 
     @property

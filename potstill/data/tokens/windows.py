@@ -1,9 +1,9 @@
-"""Long texts and contexts: overlapping windows of tokens, answers as tokens, and tokens back as characters.
+"""Divides long texts and contexts into overlapping windows of tokens, and converts answers to tokens and back.
 
-A window is as much of the text (of a question's context, behind the question) as fits; the next one begins `stride`
-tokens before the last one's end, so that an answer at a border is whole in one of them (Devlin et al. 2019, section
-4.2, and its SQuAD code). A unit of a text is asked of the window that sees more of its neighbours.
-Imports neither torch nor pandas: the service answers with it.
+A window holds as much of a text as fits, or a question and as much of its context. The next window starts `stride`
+tokens before the end of the previous one, so that an answer at a border is whole in one of them (Devlin et al. 2019,
+section 4.2, and its SQuAD code). The window that sees more of a unit's neighbours answers for it. This module imports
+neither torch nor pandas, since the service needs it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from potstill.data.tokens.offsets import UNSEEN, speakers
+from potstill.data.tokens.offsets import UNSEEN, unit_tokens
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
-# What a token that is not of the context has for characters.
+# The offsets of a token outside of the context.
 NOWHERE = -1
-# Start and end of "no answer here": the first token, which is [CLS].
+# Start and end of "no answer in this window": the first token, which is [CLS].
 NONE = 0
-# Share of a window that a question may take at most; a longer one is cut, so that some context is always seen.
+# The largest share of a window for a question. A longer one is truncated, so that each window has some context.
 QUESTION_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Window:
-    """One row of tokens.
+    """A row of tokens of a question and a part of its context.
 
     Attributes:
-        ids: [tokens] special ones included.
+        ids: [tokens] with special ones.
         type_ids: [tokens] segment ids.
-        offsets: [tokens, 2] characters of the context, `NOWHERE` for tokens that are not of it.
+        offsets: [tokens, 2] characters in the context, `NOWHERE` for tokens outside of it.
     """
 
     ids: list[int]
@@ -48,15 +48,15 @@ class Window:
 
 
 class Span(NamedTuple):
-    """Characters `start` to `end` (exclusive) of a context, and the sum of the two logits that speak for them."""
+    """Characters `start` to `end` (exclusive) of a context, and the sum of their start and end logits."""
 
     start: int
     end: int
     score: float
 
 
-def uncut(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy of a tokenizer that neither cuts nor pads."""
+def without_truncation(tokenizer: Tokenizer) -> Tokenizer:
+    """Copy a tokenizer without truncation and padding."""
     copy: Tokenizer = type(tokenizer).from_str(tokenizer.to_str())
     copy.no_padding()
     copy.no_truncation()
@@ -64,29 +64,30 @@ def uncut(tokenizer: Tokenizer) -> Tokenizer:
 
 
 class Windower:
-    """Cuts questions and contexts into windows. Safe to call from several threads."""
+    """Divides questions and contexts into windows. Safe to call from several threads."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, stride: int) -> None:
-        """Args: tokenizer: left as it is. max_length: tokens of a window. stride: tokens that neighbours share.
+        """Args: tokenizer: is copied. max_length: tokens of a window. stride: tokens that neighbours share.
 
         Raises:
-            ValueError: windows that share as much would not move on.
+            ValueError: the stride is more than a quarter of a window.
         """
         _check_stride(max_length, stride)
-        self._plain, self._tokenizer = uncut(tokenizer), uncut(tokenizer)
+        self._plain = without_truncation(tokenizer)
+        self._tokenizer = without_truncation(tokenizer)
         self._tokenizer.enable_truncation(max_length, stride=stride, strategy="only_second")
         self._question_tokens = int(max_length * QUESTION_SHARE) - self._plain.num_special_tokens_to_add(True)
 
     def __call__(self, questions: Sequence[str], contexts: Sequence[str]) -> list[list[Window]]:
-        """[rows] windows of each question and its context, one at least, in order."""
-        asked = [self._short(question) for question in questions]
-        encodings = self._tokenizer.encode_batch(list(zip(asked, contexts, strict=True)))
+        """Divide each question with its context into one or more windows, in order: [rows]."""
+        truncated = [self._truncate(question) for question in questions]
+        encodings = self._tokenizer.encode_batch(list(zip(truncated, contexts, strict=True)))
         return [[_window(part) for part in (encoding, *encoding.overflowing)] for encoding in encodings]
 
-    def _short(self, question: str) -> str:
+    def _truncate(self, question: str) -> str:
         offsets = self._plain.encode(question, add_special_tokens=False).offsets
-        most = self._question_tokens
-        return question if len(offsets) <= most else question[: offsets[most - 1][1]]
+        limit = self._question_tokens
+        return question if len(offsets) <= limit else question[: offsets[limit - 1][1]]
 
 
 def _window(encoding: Encoding) -> Window:
@@ -103,43 +104,43 @@ def _check_stride(max_length: int, stride: int) -> None:
 
 @dataclass(frozen=True)
 class TextWindow:
-    """One row of tokens of a text, and the units that are asked of it.
+    """A row of tokens of a text, and the units for which it answers.
 
     Attributes:
-        ids: [tokens] special ones included.
+        ids: [tokens] with special ones.
         type_ids: [tokens] segment ids.
-        units: how many units of the text come before those of this window.
-        tokens: [units of this window] the token that speaks for each, `alignment.UNSEEN` where there is none.
+        first_unit: index of the window's first unit in the text.
+        tokens: [units of this window] the token that represents each, or `offsets.UNSEEN`.
     """
 
     ids: list[int]
     type_ids: list[int]
-    units: int
+    first_unit: int
     tokens: Ints
 
     @property
-    def asked(self) -> slice:
-        """Its units among those of the text."""
-        return slice(self.units, self.units + len(self.tokens))
+    def unit_slice(self) -> slice:
+        """The window's units among those of the text."""
+        return slice(self.first_unit, self.first_unit + len(self.tokens))
 
 
 class TextWindower:
-    """Cuts texts into windows whose units follow each other without a gap. Safe to call from several threads."""
+    """Divides texts into windows whose units follow each other without a gap. Safe to call from several threads."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, stride: int) -> None:
-        """Args: tokenizer: left as it is. max_length: tokens of a window. stride: tokens that neighbours share.
+        """Args: tokenizer: is copied. max_length: tokens of a window. stride: tokens that neighbours share.
 
         Raises:
-            ValueError: windows that share as much would not move on.
+            ValueError: the stride is more than a quarter of a window.
         """
         _check_stride(max_length, stride)
-        self._tokenizer = uncut(tokenizer)
+        self._tokenizer = without_truncation(tokenizer)
         self._tokenizer.enable_truncation(max_length, stride=stride)
         self._stride = stride
         self._step = max_length - self._tokenizer.num_special_tokens_to_add(False) - stride
 
     def __call__(self, texts: Sequence[str], units: Sequence[Sequence[Unit]]) -> list[list[TextWindow]]:
-        """[rows] windows of each text with these units, one at least, in order."""
+        """Divide each text with its units into one or more windows, in order: [rows]."""
         encodings = self._tokenizer.encode_batch(list(texts))
         return [self._windows(*pair) for pair in zip(encodings, units, strict=True)]
 
@@ -147,26 +148,26 @@ class TextWindower:
         parts = [encoding, *encoding.overflowing]
         masks = [np.array(part.special_tokens_mask) == 0 for part in parts]
         offsets = [np.array(part.offsets).reshape(-1, 2)[mask] for part, mask in zip(parts, masks, strict=True)]
-        # The text's tokens, each once: windows begin a step after another.
-        whole = np.concatenate([offsets[0], *(part[self._stride :] for part in offsets[1:])])
-        tokens = speakers(whole, np.zeros(len(whole), dtype=np.int64), units)
-        # A token that two windows have is asked of the one that has more before it and behind it.
+        # Each token of the text once: a window starts with the last `stride` tokens of the previous one.
+        text_offsets = np.concatenate([offsets[0], *(part[self._stride :] for part in offsets[1:])])
+        tokens = unit_tokens(text_offsets, np.zeros(len(text_offsets), dtype=np.int64), units)
+        # Of two windows that share a token, the one with more context on both of its sides answers for it.
         borders = self._step * np.arange(1, len(parts)) + (self._stride + 1) // 2
         owners = np.searchsorted(borders, tokens, side="right")
-        # A unit without a token goes with the one before it.
+        # A unit without a token belongs to the window of the unit before it.
         owners = np.maximum.accumulate(np.where(tokens == UNSEEN, 0, owners))
-        found = []
+        windows = []
         for number, (part, mask) in enumerate(zip(parts, masks, strict=True)):
             first, last = np.searchsorted(owners, [number, number + 1])
-            own = tokens[first:last]
-            before = int(np.argmax(mask)) - number * self._step
-            own = np.where(own == UNSEEN, UNSEEN, own + before)
-            found.append(TextWindow(list(part.ids), list(part.type_ids), int(first), own))
-        return found
+            window_tokens = tokens[first:last]
+            shift = int(np.argmax(mask)) - number * self._step
+            window_tokens = np.where(window_tokens == UNSEEN, UNSEEN, window_tokens + shift)
+            windows.append(TextWindow(list(part.ids), list(part.type_ids), int(first), window_tokens))
+        return windows
 
 
 def answer_tokens(window: Window, start: int, end: int) -> tuple[int, int]:
-    """First and last token of an answer in a window; `(NONE, NONE)` where it is not wholly in it.
+    """Find the first and last token of an answer in a window; `(NONE, NONE)` unless it is whole in the window.
 
     Args:
         window: of the answer's context.
@@ -189,43 +190,44 @@ def best_spans(
     most: int = 20,
     max_tokens: int = 30,
 ) -> tuple[list[Span], float]:
-    """The best answers to one question over all windows of its context.
+    """Find the best answers to a question over all windows of its context.
 
     Args:
         windows: of one question and context.
         starts: of each window, [tokens] start logits.
         ends: of each window, [tokens] end logits.
-        most: answers to return; also how many starts and ends of a window are looked at.
+        most: how many answers to return, and how many starts and ends of a window to consider.
         max_tokens: of the longest answer.
 
     Returns:
-        Distinct spans, best first: begin and end in the context, end not before begin. None only where no window has a
-        token of the context. And the score of "no answer", the least of the windows': a context has no answer if
-        none of its windows has one.
+        Distinct spans of the context, the best first, and the score of "no answer". There are no spans only if no
+        window has a token of the context. The score of "no answer" is the lowest of the windows', since a context has
+        no answer if none of its windows has one.
     """
-    found: dict[tuple[int, int], float] = {}
-    nothing = np.inf
-    for window, begin, finish in zip(windows, starts, ends, strict=True):
-        nothing = min(nothing, float(begin[NONE] + finish[NONE]))
-        for span in _of_window(window, begin, finish, most, max_tokens):
-            place = span.start, span.end
-            found[place] = max(found.get(place, -np.inf), span.score)
-    spans = [Span(start, end, score) for (start, end), score in found.items()]
-    return sorted(spans, key=lambda span: (-span.score, span.start, span.end))[:most], float(nothing)
+    scores: dict[tuple[int, int], float] = {}
+    no_answer = np.inf
+    for window, start_logits, end_logits in zip(windows, starts, ends, strict=True):
+        no_answer = min(no_answer, float(start_logits[NONE] + end_logits[NONE]))
+        for span in _window_spans(window, start_logits, end_logits, most, max_tokens):
+            key = (span.start, span.end)
+            scores[key] = max(scores.get(key, -np.inf), span.score)
+    spans = [Span(start, end, score) for (start, end), score in scores.items()]
+    return sorted(spans, key=lambda span: (-span.score, span.start, span.end))[:most], float(no_answer)
 
 
-def _of_window(window: Window, begin: Floats, finish: Floats, most: int, max_tokens: int) -> list[Span]:
+def _window_spans(window: Window, start_logits: Floats, end_logits: Floats, most: int, max_tokens: int) -> list[Span]:
     context = np.flatnonzero((window.offsets[:, 0] != NOWHERE) & (window.offsets[:, 1] > window.offsets[:, 0]))
     if not len(context):
         return []
-    first = context[np.argsort(-begin[context], kind="stable")[:most]]
-    # The best start may have no good end behind it: each start is given the best end it can have as well.
-    last = context[np.argsort(-finish[context], kind="stable")[:most]]
+    best_starts = context[np.argsort(-start_logits[context], kind="stable")[:most]]
+    best_ends = context[np.argsort(-end_logits[context], kind="stable")[:most]]
     spans = []
-    for start in first.tolist():
-        own = context[(context >= start) & (context < start + max_tokens)]
-        ends = {int(own[np.argmax(finish[own])]), *(end for end in last.tolist() if start <= end < start + max_tokens)}
+    for start in best_starts.tolist():
+        possible = context[(context >= start) & (context < start + max_tokens)]
+        ends = {end for end in best_ends.tolist() if start <= end < start + max_tokens}
+        # None of the best ends may follow this start, so it also gets the best end that is possible for it.
+        ends.add(int(possible[np.argmax(end_logits[possible])]))
         for end in ends:
-            score = float(begin[start] + finish[end])
+            score = float(start_logits[start] + end_logits[end])
             spans.append(Span(int(window.offsets[start, 0]), int(window.offsets[end, 1]), score))
     return spans

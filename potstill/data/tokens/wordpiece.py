@@ -1,4 +1,4 @@
-"""A WordPiece tokenizer of one's own texts, made by the `tokenizers` library as BERT's was."""
+"""Trains a WordPiece tokenizer on texts, like BERT's, with the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _CONTINUES = "##"
 
 
 def train_wordpiece(texts: Sequence[str], vocabulary: int, min_frequency: int, *, lowercase: bool) -> Tokenizer:
-    """A BERT tokenizer: its normalizer (which sets every Chinese character apart), words cut into learned pieces.
+    """Train a BERT tokenizer. Its normalizer separates Chinese characters; words are divided into learned pieces.
 
-    The same texts give the same tokenizer. The library's trainer alone does not: it numbers the pieces of one
-    character as it meets them, in no fixed order, and breaks ties by number. So they are numbered here beforehand.
+    The same texts give the same tokenizer. The library's trainer does not ensure that: it numbers pieces of one
+    character in no fixed order, and breaks ties by number. So these are numbered here first.
 
     Args:
-        texts: what it is to read.
-        vocabulary: pieces at most, special tokens included.
-        min_frequency: how often a character, or two pieces side by side, have to occur to become one.
-        lowercase: take capitals and accents away, as the uncased BERT does.
+        texts: the texts to train on.
+        vocabulary: the most pieces, with special tokens.
+        min_frequency: how often a character, or two adjacent pieces, must occur to become a piece.
+        lowercase: remove capitals and accents, as the uncased BERT does.
 
     Raises:
-        EmptyDataError: no character occurs that often.
-        ParamsError: the vocabulary has no room for the characters.
+        EmptyDataError: no character occurs often enough.
+        ParamsError: the vocabulary is too small for the characters.
     """
     from tokenizers import trainers
 
@@ -67,7 +67,7 @@ def train_wordpiece(texts: Sequence[str], vocabulary: int, min_frequency: int, *
 
 
 def save_tokenizer(tokenizer: Tokenizer, max_length: int, folder: Path) -> None:
-    """Write it as a folder that `transformers.AutoTokenizer` loads."""
+    """Save a tokenizer as a folder that `transformers.AutoTokenizer` loads."""
     from transformers import PreTrainedTokenizerFast
 
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
@@ -84,7 +84,8 @@ def _tokenizer(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     if vocabulary:
         tokenizer.add_special_tokens(list(SPECIAL.values()))
-        start, end = SPECIAL["cls_token"], SPECIAL["sep_token"]
+        start = SPECIAL["cls_token"]
+        end = SPECIAL["sep_token"]
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{start} $A {end}",
             pair=f"{start} $A {end} $B:1 {end}:1",
@@ -94,7 +95,7 @@ def _tokenizer(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
 
 
 def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:
-    """How often each word occurs, as the tokenizer splits words."""
+    """Count the words as the tokenizer splits them."""
     counts: Counter[str] = Counter()
     for text in texts:
         normal = tokenizer.normalizer.normalize_str(text)
@@ -103,7 +104,7 @@ def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:
 
 
 def _characters(words: Counter[str], min_frequency: int) -> tuple[list[str], list[str]]:
-    """The characters that are frequent enough, and `##` forms of those among them that are inside a word."""
+    """List the frequent characters, and the `##` forms of those that occur inside a word."""
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for character in word:

@@ -1,5 +1,5 @@
-"""What prepared data must meet before anything is trained on it.
+"""Validates prepared data before anything is trained on it.
 
-Great Expectations suites and their verdict (`expectations`), how data has changed since it was accepted (`profiles`),
-and the offline pages (`data_docs`).
+`expectations` runs suites of Great Expectations, `profiles` measures the change since the last accepted data, and
+`data_docs` makes the pages readable offline.
 """

@@ -1,4 +1,4 @@
-"""Great Expectations' Data Docs made readable offline and equal, byte by byte, for equal data."""
+"""Reworks Great Expectations' Data Docs to be readable offline, with equal bytes for equal data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REMOTE = re.compile(
     re.IGNORECASE,
 )
 _REMOTE_STYLE = re.compile(r"""url\(["']?https?://[^)]*\)""")
-# When a frame was loaded; the run's own time is fixed (1970) and part of the pages' addresses.
+# The time at which a frame was loaded. The time of the run is fixed (1970) and part of the pages' addresses.
 _TIME = re.compile(r"\b(?!1970)\d{8}T\d{6}\.\d{6}Z\b")
 _SHEET = "static/styles/potstill.css"
 _STYLE = """\
@@ -25,19 +25,23 @@ th, td { border: 1px solid #ccc; padding: .3rem .6rem; text-align: left; vertica
 """
 
 
-def settle(site: Path) -> None:
-    """Rework a freshly built site in place.
+def make_reproducible(site: Path) -> None:
+    """Rework a site that was just built, in place.
 
-    Scripts, styles and pictures from other hosts are taken out (a page that is opened connects nowhere), a small style
-    sheet is put in, times go, random identifiers are numbered in the order they appear, and unused pictures go.
+    Scripts, styles and pictures from other hosts are removed, so that no page connects anywhere, and a small style
+    sheet is added. Times and unused pictures are removed, and random identifiers become numbers in the order of their
+    appearance.
     """
     for page in sorted(site.rglob("*.html")):
         text = _REMOTE.sub("", page.read_text(encoding="utf-8"))
         text = _TIME.sub("-", _REMOTE_STYLE.sub("none", text))
         numbers: dict[str, str] = {}
-        text = _UUID.sub(lambda match, seen=numbers: seen.setdefault(match[0], f"n{len(seen)}"), text)  # type: ignore[misc]
-        up = "../" * (len(page.relative_to(site).parts) - 1)
-        text = text.replace("</head>", f'<link rel="stylesheet" href="{up}{_SHEET}">\n</head>', 1)
+        for identifier in _UUID.findall(text):
+            numbers.setdefault(identifier, f"n{len(numbers)}")
+        for identifier, number in numbers.items():
+            text = text.replace(identifier, number)
+        to_root = "../" * (len(page.relative_to(site).parts) - 1)
+        text = text.replace("</head>", f'<link rel="stylesheet" href="{to_root}{_SHEET}">\n</head>', 1)
         page.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", encoding="utf-8")
     for sheet in site.rglob("*.css"):
         sheet.write_text(_REMOTE_STYLE.sub("none", sheet.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,8 +1,8 @@
-"""Great Expectations suites over the prepared splits, and their verdict.
+"""Runs Great Expectations suites over the prepared splits.
 
-An empty frame passes every column expectation, so each split's row count is asked for first. What no column of a split
-can tell (class balance, leakage between splits, change since the last accepted data) is computed into small frames with
-suites of their own: everything the data is asked for stands in one place, the Data Docs.
+An empty frame passes every column expectation, so the row count of each split is checked first. Class balance, leakage
+between splits and the change since the last accepted data are no properties of a column. They are computed into small
+frames with suites of their own, so that the Data Docs hold all results.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from potstill.config.base import LABELLED, TaskKind
 from potstill.config.validate_params import Validate
 from potstill.data.cleaning import DAMAGE, comparable
+from potstill.data.rows import PAIR_SEPARATOR
 from potstill.data.targets import ANSWER, NO_ANSWER
-from potstill.data.validation.data_docs import settle
+from potstill.data.validation.data_docs import make_reproducible
 from potstill.data.validation.profiles import drift
 from potstill.labels.tags import types_named
 
-# Beyond any number of data/prepared, which are fp32.
+# The limit of fp32, which is the type of numbers in data/prepared.
 FINITE = 3.4e38
-# Docs carry a run's time; equal data has to give equal bytes.
+# The docs show a run's time. It is fixed, since equal data has to give equal bytes.
 _NO_TIME = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 @dataclass(frozen=True)
 class Check:
-    """An expectation, what it asks for in words, and what to do where it fails: the key of its limit is named there."""
+    """An expectation, with a description, and the remedy if it fails, which names the key of its limit."""
 
     what: str
     expectation: gxe.Expectation
@@ -52,7 +53,7 @@ class Suite:
     frame: pd.DataFrame
     checks: list[Check] = field(default_factory=list)
 
-    def ask(self, what: str, expectation: gxe.Expectation, remedy: str = "correct these rows") -> None:
+    def expect(self, what: str, expectation: gxe.Expectation, remedy: str = "correct these rows") -> None:
         """Add an expectation."""
         expectation.notes = what
         self.checks.append(Check(what, expectation, remedy))
@@ -60,7 +61,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the suites said: `result` as result.json holds it, and every failure in words."""
+    """The result of the suites as result.json holds it, a sentence for each failure, and the count of expectations."""
 
     result: dict[str, Any]
     failures: tuple[str, ...]
@@ -74,37 +75,40 @@ def build_suites(
     accepted: Mapping[str, Any],
     task: TaskKind = "single_label",
 ) -> list[Suite]:
-    """All suites, in the order in which a failure is reported.
+    """Build all suites, in the order in which failures are reported.
 
     Args:
-        splits: train, dev, test, transfer as in `data/prepared`.
+        splits: train, dev, test and transfer as in `data/prepared`.
         labels: names in class-index order.
         params: the limits.
-        accepted: the last accepted profile; empty: none yet.
-        task: decides what is asked of the labels.
+        accepted: the last accepted profile; empty if there is none.
+        task: decides on the checks of labels.
     """
-    keys = {split: [comparable("\x1f".join(texts)) for texts in _texts(frame)] for split, frame in splits.items()}
+    keys = {
+        split: [comparable(PAIR_SEPARATOR.join(texts)) for texts in _texts(frame)] for split, frame in splits.items()
+    }
     suites = [_split_suite(name, frame, keys[name], params) for name, frame in splits.items()]
     for name, suite in zip(splits, suites, strict=True):
-        _ask_labels(suite, name in LABELLED, labels, params, task)
+        _expect_labels(suite, name in LABELLED, labels, params, task)
     if task not in ("regression", "question_answering"):
         suites += [_class_suite(name, splits[name], labels, params, task) for name in LABELLED]
     suites.append(_leakage_suite(keys))
     if accepted:
-        now = label_names(splits, labels, task), targets(splits, task)
-        suites.append(_drift_suite(drift(accepted, lengths(splits), *now), params))
+        names = label_names(splits, labels, task)
+        distances = drift(accepted, text_lengths(splits), names, target_numbers(splits, task))
+        suites.append(_drift_suite(distances, params))
     return suites
 
 
-def lengths(splits: Mapping[str, pd.DataFrame]) -> dict[str, list[int]]:
-    """Split -> characters of each row."""
+def text_lengths(splits: Mapping[str, pd.DataFrame]) -> dict[str, list[int]]:
+    """Measure the characters of each row, by split."""
     return {name: [sum(map(len, texts)) for texts in _texts(frame)] for name, frame in splits.items()}
 
 
 def label_names(
     splits: Mapping[str, pd.DataFrame], labels: Sequence[str], task: TaskKind = "single_label"
 ) -> dict[str, list[str]]:
-    """Labelled split -> label of each row that has one of the set; of several labels, each that holds."""
+    """List the known labels of the rows, by labelled split. A row with several labels gives each of them."""
     return {name: _names(splits[name], labels, task) for name in LABELLED}
 
 
@@ -112,13 +116,13 @@ def _names(frame: pd.DataFrame, labels: Sequence[str], task: TaskKind) -> list[s
     known = frame["label"].dropna()
     if task == "regression":
         return []
-    if task == "token_classification":  # each type that a row has
+    if task == "token_classification":  # Each type once a row.
         return [kind for row in known for kind in _types(row, labels)]
     if task == "question_answering":
         return [ANSWER if len(row) else NO_ANSWER for row in known]
     if task == "multi_label":
         return [label for row in known for label, flag in zip(labels, row, strict=False) if flag == 1]
-    return [labels[int(at)] for at in known if 0 <= at < len(labels)]
+    return [labels[int(index)] for index in known if 0 <= index < len(labels)]
 
 
 def _types(row: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
@@ -126,8 +130,8 @@ def _types(row: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
     return sorted({kinds[(int(tag) - 1) // 2] for _, _, tag in row if 0 < tag <= 2 * len(kinds)})
 
 
-def targets(splits: Mapping[str, pd.DataFrame], task: TaskKind) -> dict[str, list[float]]:
-    """Labelled split -> the number of each row; nothing for a task without."""
+def target_numbers(splits: Mapping[str, pd.DataFrame], task: TaskKind) -> dict[str, list[float]]:
+    """List the numbers of the rows, by labelled split. Empty for tasks without numbers."""
     if task != "regression":
         return {}
     return {name: splits[name]["label"].dropna().tolist() for name in LABELLED}
@@ -140,86 +144,90 @@ def _texts(frame: pd.DataFrame) -> list[tuple[str, ...]]:
 
 def _split_suite(name: str, frame: pd.DataFrame, keys: list[str], params: Validate) -> Suite:
     suite = Suite(name, frame.assign(normalized=keys))
-    suite.ask(
+    suite.expect(
         "enough rows",
         gxe.ExpectTableRowCountToBeBetween(min_value=params.min_rows.get(name, 0)),  # type: ignore[call-overload]
         f"give more rows, or lower validate.min_rows.{name}",
     )
-    suite.ask("an id in every row", gxe.ExpectColumnValuesToNotBeNull(column="id"))
+    suite.expect("an id in every row", gxe.ExpectColumnValuesToNotBeNull(column="id"))
     low, high = params.characters
     for column in ("text", "text_pair"):
         if column in frame:
-            suite.ask(f"a {column} in every row", gxe.ExpectColumnValuesToNotBeNull(column=column))
-            suite.ask(
+            suite.expect(f"a {column} in every row", gxe.ExpectColumnValuesToNotBeNull(column=column))
+            suite.expect(
                 f"characters of a {column}",
                 gxe.ExpectColumnValueLengthsToBeBetween(column=column, min_value=low, max_value=high),
                 "correct these texts, or widen validate.characters: texts beyond tokenize.max_length are only cut",
             )
-            suite.ask(
+            suite.expect(
                 f"undamaged encoding of {column} (no U+FFFD, no mojibake)",
                 gxe.ExpectColumnValuesToNotMatchRegex(column=column, regex=DAMAGE, mostly=1 - params.max_damaged_share),
                 "export the texts again in UTF-8, or raise validate.max_damaged_share",
             )
-    suite.ask("distinct ids", gxe.ExpectColumnValuesToBeUnique(column="id"))
-    suite.ask("distinct texts", gxe.ExpectColumnValuesToBeUnique(column="normalized"))
+    suite.expect("distinct ids", gxe.ExpectColumnValuesToBeUnique(column="id"))
+    suite.expect("distinct texts", gxe.ExpectColumnValuesToBeUnique(column="normalized"))
     return suite
 
 
-def _ask_labels(suite: Suite, labelled: bool, labels: Sequence[str], params: Validate, task: TaskKind) -> None:
-    """What the task asks of a split's labels."""
+def _expect_labels(suite: Suite, labelled: bool, labels: Sequence[str], params: Validate, task: TaskKind) -> None:
+    """Add the expectations of a split's labels."""
     if not labelled:
-        suite.ask("no labels", gxe.ExpectColumnValuesToBeNull(column="label"))
+        suite.expect("no labels", gxe.ExpectColumnValuesToBeNull(column="label"))
     elif task == "multi_label":
-        _ask_flags(suite, labels)
+        _expect_flags(suite, labels)
     elif task in ("token_classification", "question_answering"):
-        _ask_places(suite, labels, task)
+        _expect_positions(suite, labels, task)
     else:
-        suite.ask("a label in every row", gxe.ExpectColumnValuesToNotBeNull(column="label"))
+        suite.expect("a label in every row", gxe.ExpectColumnValuesToNotBeNull(column="label"))
         if task == "single_label":
             known = list(range(len(labels)))
-            suite.ask("labels of the set", gxe.ExpectColumnValuesToBeInSet(column="label", value_set=known))
+            suite.expect("labels of the set", gxe.ExpectColumnValuesToBeInSet(column="label", value_set=known))
         else:
-            _ask_numbers(suite, params)
+            _expect_numbers(suite, params)
 
 
-def _ask_flags(suite: Suite, labels: Sequence[str]) -> None:
-    """One column a label in place of the lists, which no expectation compares."""
+def _expect_flags(suite: Suite, labels: Sequence[str]) -> None:
+    """Replace the column of lists, which no expectation compares, by a column of flags for each label."""
     rows = [[None] * len(labels) if row is None else list(row) for row in suite.frame["label"]]
     columns = [f"label {name}" for name in labels]
     flags = pd.DataFrame(rows, columns=columns, index=suite.frame.index)
     suite.frame = pd.concat([suite.frame.drop(columns="label"), flags], axis=1)
     for column in columns:
-        suite.ask(f"a value in every row of {column}", gxe.ExpectColumnValuesToNotBeNull(column=column))
-        suite.ask(f"0 or 1 in {column}", gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[0, 1]))
+        suite.expect(f"a value in every row of {column}", gxe.ExpectColumnValuesToNotBeNull(column=column))
+        suite.expect(f"0 or 1 in {column}", gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[0, 1]))
 
 
-def _ask_places(suite: Suite, labels: Sequence[str], task: TaskKind) -> None:
-    """Numbers in place of the lists of places, which no expectation compares."""
-    frame, entities = suite.frame, task == "token_classification"
-    texts = frame["text" if entities else "text_pair"].fillna("")
-    known = [[] if row is None else [list(map(int, place)) for place in row] for row in frame["label"]]
+def _expect_positions(suite: Suite, labels: Sequence[str], task: TaskKind) -> None:
+    """Replace the column of lists of positions, which no expectation compares, by columns of counts."""
+    frame = suite.frame
+    is_entities = task == "token_classification"
+    texts = frame["text" if is_entities else "text_pair"].fillna("")
+    marks = [[] if row is None else [list(map(int, mark)) for mark in row] for row in frame["label"]]
     suite.frame = frame.assign(
         label=pd.Series([None if row is None else len(row) for row in frame["label"]], frame.index, dtype="Int64"),
-        beyond=[sum(p[1] > len(text) or p[0] >= p[1] for p in row) for row, text in zip(known, texts, strict=True)],
-        unknown=[sum(not 0 <= p[2] < len(labels) for p in row) if entities else 0 for row in known],
+        beyond=[
+            sum(mark[1] > len(text) or mark[0] >= mark[1] for mark in row)
+            for row, text in zip(marks, texts, strict=True)
+        ],
+        unknown=[sum(not 0 <= mark[2] < len(labels) for mark in row) if is_entities else 0 for row in marks],
     )
-    suite.ask("a label in every row", gxe.ExpectColumnValuesToNotBeNull(column="label"))
-    suite.ask("places within the text", gxe.ExpectColumnMaxToBeBetween(column="beyond", max_value=0))
-    if entities:
-        suite.ask("words in every row", gxe.ExpectColumnMinToBeBetween(column="label", min_value=1))
-        suite.ask("tags of the set", gxe.ExpectColumnMaxToBeBetween(column="unknown", max_value=0))
+    suite.expect("a label in every row", gxe.ExpectColumnValuesToNotBeNull(column="label"))
+    suite.expect("places within the text", gxe.ExpectColumnMaxToBeBetween(column="beyond", max_value=0))
+    if is_entities:
+        suite.expect("words in every row", gxe.ExpectColumnMinToBeBetween(column="label", min_value=1))
+        suite.expect("tags of the set", gxe.ExpectColumnMaxToBeBetween(column="unknown", max_value=0))
 
 
-def _ask_numbers(suite: Suite, params: Validate) -> None:
+def _expect_numbers(suite: Suite, params: Validate) -> None:
     low, high = params.target or (-FINITE, FINITE)
     within = "finite numbers" if params.target is None else "numbers within validate.target"
-    suite.ask(
+    suite.expect(
         within,
         gxe.ExpectColumnValuesToBeBetween(column="label", min_value=low, max_value=high),
         "correct these rows, or widen validate.target",
     )
     different = gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2)
-    suite.ask("different numbers", different, "give rows of other numbers")
+    suite.expect("different numbers", different, "give rows of other numbers")
 
 
 def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: Validate, task: TaskKind) -> Suite:
@@ -227,20 +235,21 @@ def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: 
     if task == "token_classification":
         labels = types_named(labels)
     rows = [counts[label] for label in labels]
-    # Of entities: of all rows' types, since nearly every row may have one.
-    whole = max(1, sum(rows) if task == "token_classification" else len(frame))
-    classes = pd.DataFrame({"label": list(labels), "rows": rows, "share": [count / whole for count in rows]})
-    smallest, largest = labels[rows.index(min(rows))], labels[rows.index(max(rows))]
+    # Shares of entities are those of the types in all rows, since nearly every row may have an entity.
+    total = max(1, sum(rows) if task == "token_classification" else len(frame))
+    classes = pd.DataFrame({"label": list(labels), "rows": rows, "share": [count / total for count in rows]})
+    smallest = labels[rows.index(min(rows))]
+    largest = labels[rows.index(max(rows))]
     suite = Suite(f"{name}-classes", classes)
-    suite.ask("classes", gxe.ExpectTableRowCountToEqual(value=len(labels)))
+    suite.expect("classes", gxe.ExpectTableRowCountToEqual(value=len(labels)))
     if params.min_per_class is not None:
-        suite.ask(
+        suite.expect(
             f"rows of the smallest class, {smallest!r}",
             gxe.ExpectColumnMinToBeBetween(column="rows", min_value=params.min_per_class),
             f"{_below(classes, params.min_per_class)}: give more rows, or lower validate.min_per_class",
         )
     if params.max_class_share is not None and len(labels) > 1:
-        suite.ask(
+        suite.expect(
             f"share of the largest class, {largest!r}",
             gxe.ExpectColumnMaxToBeBetween(column="share", max_value=params.max_class_share),
             "give more rows of the others, or raise validate.max_class_share",
@@ -249,7 +258,7 @@ def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: 
 
 
 def _below(classes: pd.DataFrame, limit: int) -> str:
-    """Every class with fewer rows than the limit."""
+    """List every class with fewer rows than the limit."""
     few = classes[classes["rows"] < limit]
     shown = ", ".join(f"{label!r} {rows}" for label, rows in zip(few["label"], few["rows"], strict=True))
     return f"below it {'is' if len(few) == 1 else 'are'} {shown}"
@@ -260,15 +269,15 @@ def _leakage_suite(keys: Mapping[str, Sequence[str]]) -> Suite:
     pairs = {f"{a} and {b}": len(sets[a] & sets[b]) for a, b in combinations(sets, 2)}
     suite = Suite("leakage", pd.DataFrame([pairs]))
     for pair in pairs:
-        both = gxe.ExpectColumnMaxToBeBetween(column=pair, max_value=0)
-        suite.ask(f"texts in both {pair}", both, "remove them from one of the two")
+        no_text = gxe.ExpectColumnMaxToBeBetween(column=pair, max_value=0)
+        suite.expect(f"texts in both {pair}", no_text, "remove them from one of the two")
     return suite
 
 
 def _drift_suite(distances: Mapping[str, float], params: Validate) -> Suite:
     suite = Suite("change", pd.DataFrame([distances]))
     for name in distances:
-        suite.ask(
+        suite.expect(
             f"population stability index of {name} against the last accepted data",
             gxe.ExpectColumnMaxToBeBetween(column=name, max_value=params.max_psi),
             "look at the new data; `potstill accept` compares with it from now on, validate.max_psi is the limit",
@@ -280,12 +289,12 @@ def _drift_suite(distances: Mapping[str, float], params: Validate) -> Suite:
 
 
 def run_suites(suites: Sequence[Suite], docs: Path | None, run_name: str) -> Verdict:
-    """Run all suites and, if asked, write the Data Docs.
+    """Run all suites and write the Data Docs.
 
     Args:
-        suites: what to ask.
-        docs: folder of the site, whose first page is `index.html`; None: none.
-        run_name: the data's identity; the docs show it instead of a time.
+        suites: the suites to run.
+        docs: folder of the site, whose first page is `index.html`; None: write no site.
+        run_name: identifies the data. The docs show it instead of a time.
     """
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
@@ -295,15 +304,13 @@ def run_suites(suites: Sequence[Suite], docs: Path | None, run_name: str) -> Ver
     failures: list[str] = []
     for suite in suites:
         batch = source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("all")
-        asked = context.suites.add(
-            gx.ExpectationSuite(suite.name, expectations=[check.expectation for check in suite.checks])
-        )
+        expectations = gx.ExpectationSuite(suite.name, expectations=[check.expectation for check in suite.checks])
         definition = context.validation_definitions.add(
-            gx.ValidationDefinition(name=suite.name, data=batch, suite=asked)
+            gx.ValidationDefinition(name=suite.name, data=batch, suite=context.suites.add(expectations))
         )
-        found = definition.run(batch_parameters={"dataframe": suite.frame}, run_id=run, result_format="SUMMARY")
-        # The results come in an order of their own; the notes say which expectation each is of.
-        by_what = {item["expectation_config"]["notes"]: item for item in found.to_json_dict()["results"]}
+        outcome = definition.run(batch_parameters={"dataframe": suite.frame}, run_id=run, result_format="SUMMARY")
+        # The order of the results differs from that of the checks. The notes identify their expectations.
+        by_what = {item["expectation_config"]["notes"]: item for item in outcome.to_json_dict()["results"]}
         outcomes = [_outcome(check.what, by_what[check.what]) for check in suite.checks]
         failures += [
             f"{suite.name}: {_sentence(item, check.remedy)}"
@@ -319,7 +326,7 @@ def run_suites(suites: Sequence[Suite], docs: Path | None, run_name: str) -> Ver
 
 
 def _write_docs(context: Any, docs: Path) -> None:
-    context.delete_data_docs_site("local_site")  # the default one, in the temporary folder
+    context.delete_data_docs_site("local_site")  # The default site, in the temporary folder.
     context.add_data_docs_site(
         "potstill",
         {
@@ -330,11 +337,11 @@ def _write_docs(context: Any, docs: Path) -> None:
         },
     )
     context.build_data_docs(site_names=["potstill"])
-    settle(docs)
+    make_reproducible(docs)
 
 
 def _outcome(what: str, item: Mapping[str, Any]) -> dict[str, Any]:
-    """One expectation's result without what differs from run to run (identifiers)."""
+    """Convert the result of an expectation, without identifiers, which differ from run to run."""
     config = item["expectation_config"]
     kwargs = {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
     error = (item.get("exception_info") or {}).get("exception_message")
@@ -349,29 +356,34 @@ def _outcome(what: str, item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(outcome: Mapping[str, Any], remedy: str) -> str:
-    """What was asked, seen and wanted, and what to do, in one clause."""
-    found, wanted = outcome["result"], outcome["kwargs"]
+    """Say what was expected and observed, and what to do."""
+    result = outcome["result"]
+    expected = outcome["kwargs"]
     if "error" in outcome:
-        seen = f"could not be computed ({' '.join(str(outcome['error']).split())[:200]})"
-    elif found.get("observed_value") is not None:
-        seen = f"observed {_short(found['observed_value'])}"
+        observed = f"could not be computed ({' '.join(str(outcome['error']).split())[:200]})"
+    elif result.get("observed_value") is not None:
+        observed = f"observed {_short(result['observed_value'])}"
     else:
-        examples = ", ".join(repr(str(value)[:60]) for value in (found.get("partial_unexpected_list") or [])[:2])
-        seen = f"observed {found.get('unexpected_count', 0):,} of {found.get('element_count', 0):,} rows that fail"
-        seen += f", such as {examples}" if examples else ""
+        examples = ", ".join(repr(str(value)[:60]) for value in (result.get("partial_unexpected_list") or [])[:2])
+        observed = (
+            f"observed {result.get('unexpected_count', 0):,} of {result.get('element_count', 0):,} rows that fail"
+        )
+        observed += f", such as {examples}" if examples else ""
     limits = [
-        f"{words} {_short(wanted[key])}"
+        f"{words} {_short(expected[key])}"
         for key, words in (
             ("min_value", "at least"),
             ("max_value", "at most"),
             ("value_set", "one of"),
             ("value", "exactly"),
         )
-        if wanted.get(key) is not None
+        if expected.get(key) is not None
     ]
-    limits = limits or [f"at most {1 - wanted.get('mostly', 1.0):.2%} of rows"]
-    return f"{outcome['what']}: {seen}, wanted {' and '.join(limits)} ({remedy})"
+    limits = limits or [f"at most {1 - expected.get('mostly', 1.0):.2%} of rows"]
+    return f"{outcome['what']}: {observed}, wanted {' and '.join(limits)} ({remedy})"
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)[:120]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)[:120]

@@ -1,4 +1,4 @@
-"""How prepared data looks, and how far new data is from what was accepted last."""
+"""Profiles prepared data, and measures its distance from the last accepted profile."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def build_profile(
     labels: Mapping[str, Sequence[str]],
     targets: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """The profile of data, as `data/validation/profile.json` holds it.
+    """Profile data, as in `data/validation/profile.json`.
 
     Args:
-        lengths: split -> characters of each text (both texts of a pair together).
-        labels: split -> label name of each row; splits without labels are left out.
-        targets: split -> number of each row, of a regression.
+        lengths: split -> characters of each text, or of both texts of a pair.
+        labels: split -> label name of each row.
+        targets: split -> number of each row, for a regression.
 
     Returns:
-        `lengths`: split -> the inner edges of its tenths and the share in each; `labels`: split -> label -> share;
-        `rows`: split -> count; of a regression `targets`, as lengths. Splits without rows are left out.
+        `lengths`: split -> the inner edges of its deciles and the share in each; `labels`: split -> label -> share;
+        `rows`: split -> count; for a regression `targets`, like lengths. Splits without rows are left out.
     """
     profile: dict[str, Any] = {
         "rows": {split: len(values) for split, values in lengths.items()},
@@ -39,12 +39,12 @@ def build_profile(
     }
     for split, values in lengths.items():
         if len(values):
-            profile["lengths"][split] = _tenths(values)
+            profile["lengths"][split] = _deciles(values)
     for split, names in labels.items():
         if len(names):
             profile["labels"][split] = {name: count / len(names) for name, count in sorted(Counter(names).items())}
     if targets:
-        profile["targets"] = {split: _tenths(values) for split, values in targets.items() if len(values)}
+        profile["targets"] = {split: _deciles(values) for split, values in targets.items() if len(values)}
     return profile
 
 
@@ -54,22 +54,23 @@ def drift(
     labels: Mapping[str, Sequence[str]],
     targets: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, float]:
-    """Population stability index of each distribution against the accepted profile: `train length`, `train label`, ...
+    """Compute the population stability index of each distribution against the accepted profile.
 
-    Below 0.1 is usually called stable, above 0.25 a shift (Siddiqi, "Credit Risk Scorecards", 2006). A split that has
-    no rows now or had none then is left out; the row counts are checked by themselves.
+    The distributions are named `train length`, `train label` and so on. An index below 0.1 is usually called stable,
+    above 0.25 a shift (Siddiqi, "Credit Risk Scorecards", 2006). Splits without rows, now or in the profile, are left
+    out, since row counts have checks of their own.
 
     Raises:
-        FormatError: not a profile.
+        FormatError: the accepted data is no profile.
     """
     result: dict[str, float] = {}
     try:
-        for split, then in accepted["lengths"].items():
+        for split, reference in accepted["lengths"].items():
             if len(lengths.get(split, ())):
-                result[f"{split} length"] = psi(then["shares"], _shares(lengths[split], then["edges"]))
-        for split, then in accepted.get("targets", {}).items():
-            if len(now := (targets or {}).get(split, ())):
-                result[f"{split} target"] = psi(then["shares"], _shares(now, then["edges"]))
+                result[f"{split} length"] = psi(reference["shares"], _shares(lengths[split], reference["edges"]))
+        for split, reference in accepted.get("targets", {}).items():
+            if len(numbers := (targets or {}).get(split, ())):
+                result[f"{split} target"] = psi(reference["shares"], _shares(numbers, reference["edges"]))
         for split, shares in accepted["labels"].items():
             counts = Counter(labels.get(split, ()))
             if total := sum(counts.values()):
@@ -83,7 +84,7 @@ def drift(
 
 
 def accept_profile(validation: Path) -> dict[str, Any]:
-    """What `data/accepted.json` holds once the data in `data/validation` is accepted: its verified profile.
+    """Read the verified profile of `data/validation`, which becomes `data/accepted.json`.
 
     Raises:
         ChecksumError: the folder is missing or was altered.
@@ -93,7 +94,7 @@ def accept_profile(validation: Path) -> dict[str, Any]:
     return profile
 
 
-def _tenths(values: Sequence[float]) -> dict[str, list[float]]:
+def _deciles(values: Sequence[float]) -> dict[str, list[float]]:
     edges = sorted({float(edge) for edge in np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1])})
     return {"edges": edges, "shares": _shares(values, edges)}
 

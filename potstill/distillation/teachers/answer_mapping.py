@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from potstill.data.tokens.batches import Batch, Flat, Ints, mapped_lists
+from potstill.data.tokens.batches import ArrayChunks, Batch, Ints, mapped_lists
 from potstill.data.tokens.windows import NONE, NOWHERE
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.token_mapping import NEVER, AcrossTokens, carried
@@ -38,8 +38,8 @@ class Characters:
     """
 
     firsts: Ints
-    starts: Flat
-    ends: Flat
+    starts: ArrayChunks
+    ends: ArrayChunks
 
     def of(self, windows: Ints) -> tuple[Ints, Ints]:
         """[windows, tokens of the longest] starts and ends, `NOWHERE` on padding too."""
@@ -113,7 +113,7 @@ def _opened(files: Sequence[Path]) -> tuple[Characters, list[tuple[int, str]]]:
     starts, ends = ([mapped_lists(table, side, np.int32) for table in tables] for side in ("starts", "ends"))
     lengths = np.concatenate([own for _, own in starts])
     firsts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    flats = [Flat([part for flat, _ in side for part in flat.parts]) for side in (starts, ends)]
+    flats = [ArrayChunks([part for flat, _ in side for part in flat.parts]) for side in (starts, ends)]
     questions = [(split, one) for split, table in enumerate(tables) for one in table.column("id").to_pylist()]
     return Characters(firsts, *flats), questions
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.config.base import OF_PLACES
-from potstill.data.tokens.given import by_all_labels, by_tag_set
+from potstill.data.tokens.in_memory import with_all_labels, with_tag_set_order
 from potstill.errors import ModelError, SequenceLengthError
 from potstill.models.loading import load_classifier
 from potstill.pretrained.families import family_of, positions_of
@@ -64,7 +64,7 @@ def load_teachers(
         raise ModelError(f"weights is {counts} of {len(loaded)} teachers; give each a number above 0")
     for model, _ in loaded:
         check_length(model, max_length)
-    models, answered, labels = by_all_labels([by_tag_set(model) for model, _ in loaded])
+    models, answered, labels = with_all_labels([with_tag_set_order(model) for model, _ in loaded])
     for number, names in enumerate(answered, 1):
         if names is not None:
             say(f"distill: teacher {number} answers {', '.join(names)}")

@@ -15,7 +15,7 @@ import torch
 from potstill.artifacts import sha256_file, sha256_value, verify, write_manifest
 from potstill.compute.distributed import current_world
 from potstill.config.teacher_params import Signals
-from potstill.data.tokens.batches import Batch, Ints, TokenDataset, cut
+from potstill.data.tokens.batches import Batch, Ints, TokenDataset, cut_batches
 from potstill.data.tokens.token_budget import TokenBudget
 from potstill.distillation.teachers.fidelity import report
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
@@ -131,7 +131,7 @@ def extract(
         "holds": {kind: sorted(getattr(needs, kind)) for kind in ("hidden", "attention", "vectors")},
     }
     of = sha256_value([facts, params.model_dump(mode="json")])
-    budget = TokenBudget(params.batch_tokens, "signals.batch_tokens", beside="")
+    budget = TokenBudget(params.batch_tokens, "signals.batch_tokens", advice="")
     job = _Job(teacher, dataset, params, needs, columns, of, budget)
     shards, sums = job.run(keys, rows, work)
     counts = [stop.stop - stop.start for stop in job.slices(rows)]
@@ -181,9 +181,9 @@ class _Job:
 
     def _answers(self, rows: Ints) -> Iterator[tuple[int, dict[str, Floats]]]:
         """Batch by batch, in the order of the rows: how many, and the arrays [rows, ...] or [tokens, ...]."""
-        for part in cut(rows, self.dataset.lengths, self.params.batch_tokens):
+        for part in cut_batches(rows, self.dataset.lengths, self.params.batch_tokens):
             # What was answered of a batch that did not fit is asked once more.
-            yield from self.budget.within(lambda part=part: self._asked(part), undo=lambda: None)  # type: ignore[misc]
+            yield from self.budget.run(lambda part=part: self._asked(part), undo=lambda: None)  # type: ignore[misc]
 
     @torch.inference_mode()
     def _asked(self, part: Ints) -> list[tuple[int, dict[str, Floats]]]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from potstill.data.tokens.given import backend_of
-from potstill.data.tokens.windows import uncut
+from potstill.data.tokens.in_memory import fast_tokenizer
+from potstill.data.tokens.windows import without_truncation
 from potstill.models.loading import load_classifier
 from potstill.pretrained.families import tells_texts_apart
 from potstill.pretrained.heads import task_of
@@ -55,7 +55,7 @@ class Checkpoint:
         Raises:
             ModelError: a tokenizer has no fast form.
         """
-        mine, theirs = (uncut(backend_of(one, 1)).to_str() for one in (self.words, words))
+        mine, theirs = (without_truncation(fast_tokenizer(one, 1)).to_str() for one in (self.words, words))
         apart, known = (tells_texts_apart(one.config.to_dict()) for one in (self.model, teacher))
         # Segment ids that it has no use for do no harm; those that it lacks would.
         return mine == theirs and known >= apart

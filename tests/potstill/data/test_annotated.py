@@ -22,29 +22,29 @@ def prepared(folder: Path, rows: list[dict[str, Any]], **params: Any) -> Prepare
 
 def entities(result: Prepared, split: str) -> dict[str, list[tuple[str, str]]]:
     """Text -> type and characters of its entities, from the column that the stage writes."""
-    found = {}
+    actual = {}
     for row in result.table(split).to_pylist():
         tags = [str(result.labels[tag]) for _, _, tag in row["label"]]
         spans = [(row["label"][a][0], row["label"][b - 1][1], kind) for kind, a, b in entities_of(tags)]
-        found[row["text"]] = [(kind, row["text"][start:end]) for start, end, kind in spans]
-    return found
+        actual[row["text"]] = [(kind, row["text"][start:end]) for start, end, kind in spans]
+    return actual
 
 
-def test_entities_are_where_the_words_are(tmp_path: Path) -> None:
+def test_entities_cover_their_words(tmp_path: Path) -> None:
     rows = tagged_rows(80)
     result = prepared(tmp_path, rows, **TAGS)
     assert result.labels == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
     assert sum(map(len, result.splits.values())) == 80
-    wanted = {}
+    expected = {}
     for row in rows:
         names = [(kind, " ".join(row["tokens"][a:b])) for kind, a, b in entities_of(row["tags"])]
-        wanted[" ".join(row["tokens"])] = names
+        expected[" ".join(row["tokens"])] = names
     for split in ("train", "dev", "test"):
-        found = entities(result, split)
-        assert found
-        assert found == {text: wanted[text] for text in found}
+        actual = entities(result, split)
+        assert actual
+        assert actual == {text: expected[text] for text in actual}
         report = result.report["splits"][split]
-        assert report["entities"]["PER"] == sum(kind == "PER" for names in found.values() for kind, _ in names)
+        assert report["entities"]["PER"] == sum(kind == "PER" for names in actual.values() for kind, _ in names)
         assert set(report["classes"]) == {"LOC", "PER"}
 
 
@@ -53,7 +53,7 @@ def test_spans_give_what_tags_give(tmp_path: Path) -> None:
     spans = []
     for row in rows:
         text = " ".join(row["tokens"])
-        starts = [len(" ".join(row["tokens"][:at])) + bool(at) for at in range(len(row["tokens"]))]
+        starts = [len(" ".join(row["tokens"][:index])) + bool(index) for index in range(len(row["tokens"]))]
         ends = [start + len(word) for start, word in zip(starts, row["tokens"], strict=True)]
         marks = [{"start": starts[a], "end": ends[b - 1], "label": kind} for kind, a, b in entities_of(row["tags"])]
         spans.append({"text": text, "spans": marks})
@@ -69,12 +69,12 @@ def test_tagged_words_and_plain_transfer_lines(tmp_path: Path) -> None:
     ]
     for row in rows:
         row["line"] = row["line"].replace("/B-PER", "/p").replace("/I-PER", "/p").replace("/B-LOC", "/l")
-    write_jsonl(tmp_path / "s" / "plain" / "more.jsonl", [{"line": f"the camera number {at}"} for at in range(5)])
+    write_jsonl(tmp_path / "s" / "plain" / "more.jsonl", [{"line": f"the camera number {index}"} for index in range(5)])
     label = {"kind": "words", "types": {"p": "PER", "l": "LOC"}, "joined": ["p"]}
     tables = [{"source": "s", "files": "*.jsonl"}, {"source": "s", "files": "plain/*", "split": "transfer"}]
     result = prepared(tmp_path, rows, task="token_classification", text="line", label=label, tables=tables,
                       near_duplicate=None)  # fmt: skip
-    assert [row.text for row in result.splits["transfer"]] == [f"the camera number {at}" for at in range(5)]
+    assert [row.text for row in result.splits["transfer"]] == [f"the camera number {index}" for index in range(5)]
     assert result.table("transfer").column("label").null_count == 5
     assert result.report["splits"]["train"]["entities"]["PER"] > 0
 
@@ -107,7 +107,7 @@ def test_class_names_of_a_saved_dataset_are_tags(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "error", "said"),
+    ("rows", "error", "message"),
     [
         ([{"tokens": ["a", "b"], "tags": ["O"]}], LabelError, r"rows.jsonl, line 1 has 2 words and 1 tags"),
         (
@@ -126,13 +126,13 @@ def test_class_names_of_a_saved_dataset_are_tags(tmp_path: Path) -> None:
     ],
 )
 def test_tags_that_cannot_be_used(
-    tmp_path: Path, rows: list[dict[str, Any]], error: type[PotstillError], said: str
+    tmp_path: Path, rows: list[dict[str, Any]], error: type[PotstillError], message: str
 ) -> None:
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         prepared(tmp_path, rows, **TAGS)
 
 
-def test_answers_are_where_they_were_and_a_context_is_in_one_split(tmp_path: Path) -> None:
+def test_answers_keep_their_text_and_a_context_is_in_one_split(tmp_path: Path) -> None:
     rows = question_rows(60)
     rows[0]["context"] = rows[0]["context"].replace(" ", "  ", 1)  # cleaning moves what comes after
     rows[0]["answers"]["answer_start"][0] += rows[0]["answers"]["answer_start"][0] > 0
@@ -140,11 +140,11 @@ def test_answers_are_where_they_were_and_a_context_is_in_one_split(tmp_path: Pat
     result = prepared(tmp_path, rows, **ANSWERS, near_duplicate=None)
     assert result.labels == ["start", "end"]
     home: dict[str, str] = {}
-    wanted = {" ".join(row["context"].split()): row["answers"]["text"][0] for row in rows}
+    expected = {" ".join(row["context"].split()): row["answers"]["text"][0] for row in rows}
     for split in ("train", "dev", "test"):
         for row in result.table(split).to_pylist():
             ((start, end),) = row["label"]
-            assert row["text_pair"][start:end] == wanted[row["text_pair"]]
+            assert row["text_pair"][start:end] == expected[row["text_pair"]]
             assert home.setdefault(row["text_pair"], split) == split
     assert len(home) == 60
     assert sum(map(len, result.splits.values())) == 90
@@ -159,21 +159,21 @@ def test_a_context_may_have_no_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "message"),
     [
         ({"text": ["island"], "answer_start": [1]}, "the answer 'island' is not at character 1 of its context, where"),
         ({"text": ["island"], "answer_start": []}, "has 1 answers and 0 starts"),
         ("island", "the answers are 'island'; write"),
-        ({"text": [" "], "answer_start": [3]}, "is no text with a place"),
+        ({"text": [" "], "answer_start": [3]}, "is no text with a start"),
     ],
 )
-def test_answers_that_cannot_be_used(tmp_path: Path, answers: Any, said: str) -> None:
+def test_answers_that_cannot_be_used(tmp_path: Path, answers: Any, message: str) -> None:
     rows = [{"question": "where", "context": "the island", "answers": answers}]
-    with pytest.raises(LabelError, match=f"rows.jsonl, line 1.*{said}"):
+    with pytest.raises(LabelError, match=f"rows.jsonl, line 1.*{message}"):
         prepared(tmp_path, rows, **ANSWERS)
 
 
-def test_a_static_student_has_no_places() -> None:
+def test_a_static_student_has_no_positions() -> None:
     from potstill.config.params_file import parse_params
     from potstill.config.yaml_file import read_params
     from tests.conftest import REPOSITORY
@@ -211,7 +211,7 @@ def test_questions_may_be_read_in_other_tokens_than_the_teachers(section: str, v
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"task": "token_classification"}, "use tags or spans or words"),
         ({"task": "single_label", "label": {"kind": "tags", "column": "tags"}}, "label.kind is tags"),
@@ -221,12 +221,12 @@ def test_questions_may_be_read_in_other_tokens_than_the_teachers(section: str, v
         (TAGS | {"label": {"kind": "words", "types": {"nr": "PER"}, "joined": ["ns"]}}, "joined names 'ns'"),
     ],
 )
-def test_params_that_do_not_fit_the_task(params: dict[str, Any], said: str) -> None:
+def test_params_that_do_not_fit_the_task(params: dict[str, Any], message: str) -> None:
     from potstill.config.params_file import parse_params
     from potstill.config.yaml_file import read_params
     from tests.conftest import REPOSITORY
 
     whole = read_params(REPOSITORY / "params.yaml")
     whole["prepare"] |= {"labels": None, "augment": None} | params
-    with pytest.raises(ParamsError, match=said):
+    with pytest.raises(ParamsError, match=message):
         parse_params(whole)

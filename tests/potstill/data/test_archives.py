@@ -39,8 +39,8 @@ def test_file_lands_under_its_name_and_folder_keeps_its_structure(tmp_path: Path
     )
     out = tmp_path / "out"
     extract(wheel, ["p/model/", "p/x.txt"], out)
-    found = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    assert found == {"config.json": b"{}", "1_Pooling/config.json": b"[]", "x.txt": b"x"}
+    actual = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert actual == {"config.json": b"{}", "1_Pooling/config.json": b"[]", "x.txt": b"x"}
 
 
 def test_archive_inside_a_source_distribution(tmp_path: Path) -> None:

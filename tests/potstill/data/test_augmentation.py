@@ -14,22 +14,22 @@ def is_run_of(part: str, text: str) -> bool:
 
 
 def test_a_crop_is_a_run_of_its_texts_words() -> None:
-    made = augment(TEXTS, Augment(crops=3, splices=0, seed=0))
-    assert made
-    for crop in made:
+    copies = augment(TEXTS, Augment(crops=3, splices=0, seed=0))
+    assert copies
+    for crop in copies:
         assert any(is_run_of(crop, text) for text in TEXTS)
         assert len(crop.split()) >= 3
-    assert not set(made) & set(TEXTS)
-    assert len(set(made)) == len(made)
+    assert not set(copies) & set(TEXTS)
+    assert len(set(copies)) == len(copies)
 
 
 def test_a_splice_is_a_cut_of_one_text_and_a_cut_of_another() -> None:
     for splice in augment(TEXTS, Augment(crops=0, splices=4, seed=1)):
         words = splice.split()
         assert any(
-            any(is_run_of(" ".join(words[:at]), text) for text in TEXTS)
-            and any(is_run_of(" ".join(words[at:]), text) for text in TEXTS)
-            for at in range(2, len(words))
+            any(is_run_of(" ".join(words[:index]), text) for text in TEXTS)
+            and any(is_run_of(" ".join(words[index:]), text) for text in TEXTS)
+            for index in range(2, len(words))
         )
 
 
@@ -48,10 +48,10 @@ def test_the_cuts_of_a_text_depend_on_it_and_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("token", ["[MASK]", "<mask>"])
-def test_a_masked_copy_has_a_share_of_its_words_behind_the_token(token: str) -> None:
-    made = augment(TEXTS, Augment(crops=0, splices=0, masks=2, share=0.3, mask_token=token))
-    assert len(made) > len(TEXTS)
-    for copy in made:
+def test_a_masked_copy_has_a_share_of_its_words_replaced_by_the_token(token: str) -> None:
+    copies = augment(TEXTS, Augment(crops=0, splices=0, masks=2, share=0.3, mask_token=token))
+    assert len(copies) > len(TEXTS)
+    for copy in copies:
         words = copy.split()
         (original,) = [text for text in TEXTS if len(text.split()) == len(words)]
         changed = [word for word, was in zip(words, original.split(), strict=True) if word != was]
@@ -59,21 +59,23 @@ def test_a_masked_copy_has_a_share_of_its_words_behind_the_token(token: str) -> 
 
 
 def test_a_shuffled_copy_has_the_same_words_in_spans() -> None:
-    made = augment(TEXTS, Augment(crops=0, splices=0, shuffles=3))
-    assert len(made) >= 3
-    for copy in made:
+    copies = augment(TEXTS, Augment(crops=0, splices=0, shuffles=3))
+    assert len(copies) >= 3
+    for copy in copies:
         (original,) = [text for text in TEXTS if sorted(text.split()) == sorted(copy.split())]
         words, was = copy.split(), original.split()
-        together = sum(was[at : at + 2] in [words[to : to + 2] for to in range(len(words))] for at in range(len(was)))
-        assert 2 <= together < len(was)  # spans of two words or more, in another order
+        neighbours = sum(
+            was[index : index + 2] in [words[to : to + 2] for to in range(len(words))] for index in range(len(was))
+        )
+        assert 2 <= neighbours < len(was)  # spans of two words or more, in another order
 
 
 def test_a_text_without_spaces_is_masked_and_shuffled_by_characters() -> None:
-    made = augment(CHINESE, Augment(crops=0, splices=0, masks=1, shuffles=1))
-    masked = [text for text in made if "[MASK]" in text]
+    copies = augment(CHINESE, Augment(crops=0, splices=0, masks=1, shuffles=1))
+    masked = [text for text in copies if "[MASK]" in text]
     assert len(masked) == 2
     assert [len(text.replace("[MASK]", "")) for text in masked] == [len(text) - 3 for text in CHINESE]
-    shuffled = [text for text in made if "[MASK]" not in text]
+    shuffled = [text for text in copies if "[MASK]" not in text]
     assert sorted(map(sorted, shuffled)) == sorted(map(sorted, CHINESE))
 
 

@@ -1,4 +1,4 @@
-"""Files as people have them, through prepare: what is read, and what is asked about."""
+"""Prepares files as users have them: what is read, and what is refused with a question."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_labels_of_a_list_as_text_of_one(tmp_path: Path) -> None:
     assert run(tmp_path).labels == ["negative", "positive"]
 
 
-def test_prodigys_rejected_rows_are_asked_about(tmp_path: Path) -> None:
+def test_prodigys_rejected_rows_need_a_decision(tmp_path: Path) -> None:
     accept = {"label": {"kind": "column", "column": "accept"}}
     with pytest.raises(LabelError, match=r"80 with 'answer: ignore'.*prepare.unlabelled"):
         read(tmp_path, "d03e/prodigy.jsonl", **accept)
@@ -167,7 +167,7 @@ def test_class_names_in_parquets_own_metadata(tmp_path: Path) -> None:
     assert run(tmp_path).labels == ["bad", "good"]
 
 
-def test_minus_one_without_a_schema_is_asked_about(tmp_path: Path) -> None:
+def test_minus_one_without_a_schema_needs_a_decision(tmp_path: Path) -> None:
     lines = [f"{text},{row % 3 - 1}" for row, (text, _) in enumerate(generate_rows(90))]
     write(tmp_path, "a.csv", "\n".join(["text,label", *lines]))
     with pytest.raises(LabelError, match=r"prepare.label.missing to \[-1\], or prepare.labels to \[-1, 0, 1\]"):
@@ -348,7 +348,7 @@ def test_nested_texts_are_addressed_or_refused(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
     label = {"kind": "column", "column": "ticket.meta.kind"}
     assert run(tmp_path, text="ticket.body", label=label).labels == ["negative", "positive"]
-    with pytest.raises(FormatError, match=r"holds objects, not texts; name what is in them: ticket.body, ticket.meta"):
+    with pytest.raises(FormatError, match=r"holds objects, not texts; name a path into them: ticket.body, ticket.meta"):
         run(tmp_path, text="ticket", label=label)
     with pytest.raises(LabelError, match=r"is an object, not a label; name what is in it .*: ticket.body"):
         run(tmp_path, text="ticket.body", label={"kind": "column", "column": "ticket"})
@@ -380,7 +380,7 @@ def test_composed_and_decomposed_names_are_one_class(tmp_path: Path) -> None:
     assert run(tmp_path).labels == ["café", "thé"]
 
 
-def test_a_name_put_together_of_others_is_asked_about(tmp_path: Path) -> None:
+def test_a_name_put_together_of_others_needs_a_decision(tmp_path: Path) -> None:
     lines = [f"{text},{('a', 'b', 'a|b')[row % 3]}" for row, (text, _) in enumerate(generate_rows(90))]
     write(tmp_path, "a.csv", "\n".join(["text,label", *lines]))
     with pytest.raises(LabelError, match=r"'a\|b' looks like several.*multi_label and prepare.label.separator to '\|'"):
@@ -405,19 +405,19 @@ def test_sentences_of_words_in_a_tsv_file(tmp_path: Path) -> None:
     assert run(tmp_path, **ENTITIES).labels == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 
 
-@pytest.mark.parametrize(("name", "said"), [("a.xlsx", "is a spreadsheet; save the sheet as CSV UTF-8"),
+@pytest.mark.parametrize(("name", "message"), [("a.xlsx", "is a spreadsheet; save the sheet as CSV UTF-8"),
                                             ("a.docx", "is a document; export its texts"),
                                             ("a.tar.gz", "is an archive; unpack it")])  # fmt: skip
-def test_other_kinds_of_files_get_advice_that_fits(tmp_path: Path, name: str, said: str) -> None:
+def test_other_kinds_of_files_get_advice_that_fits(tmp_path: Path, name: str, message: str) -> None:
     write(tmp_path, name, b"PK\x03\x04")
-    with pytest.raises(FormatError, match=said):
+    with pytest.raises(FormatError, match=message):
         run(tmp_path)
 
 
 def test_a_file_that_unpacks_to_more_than_a_table_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from potstill.data.formats import compression
 
-    monkeypatch.setattr(compression, "_ALWAYS", 100_000)
+    monkeypatch.setattr(compression, "_SAFE_BYTES", 100_000)
     write(tmp_path, "a.csv.gz", gzip.compress(b"text,label\n" + b"x" * 10_000_000))
     with pytest.raises(FormatError, match=r"unpacks to more than \d+ MB, of 0.0; if that is right, unpack it"):
         run(tmp_path)

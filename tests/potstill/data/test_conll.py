@@ -17,7 +17,8 @@ def test_two_columns_in_a_text_file(tmp_path: Path) -> None:
         "tokens": [["EU", "rejects"], ["Peter", "Blackburn"]],
         "ner_tags": [["B-ORG", "O"], ["B-PER", "I-PER"]],
     }
-    assert [table.place(row) for row in (0, 1)] == [f"{tmp_path}/train.txt, line 1", f"{tmp_path}/train.txt, line 4"]
+    locations = [table.row_location(row) for row in (0, 1)]
+    assert locations == [f"{tmp_path}/train.txt, line 1", f"{tmp_path}/train.txt, line 4"]
 
 
 def test_a_text_file_of_sentences_is_not_taken_for_conll(tmp_path: Path) -> None:
@@ -65,13 +66,13 @@ def test_conll_u_plus_names_its_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a NN O\nb O\nc NN O\n", r"a.conll, line 2 has 2 columns where 3 \(tokens, column_2, ner_tags\)"),
         ("a\nb\n", "has no tags"),
     ],
 )
-def test_what_cannot_be_read(tmp_path: Path, text: str, said: str) -> None:
+def test_what_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.conll").write_text(text)
-    with pytest.raises(FormatError, match=said):
+    with pytest.raises(FormatError, match=message):
         read_file(tmp_path / "a.conll")

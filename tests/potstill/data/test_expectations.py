@@ -11,7 +11,7 @@ import pytest
 from potstill.artifacts import file_sums
 from potstill.config.validate_params import Validate
 from potstill.data.cleaning import DAMAGE
-from potstill.data.validation.expectations import build_suites, label_names, lengths, run_suites
+from potstill.data.validation.expectations import build_suites, label_names, run_suites, text_lengths
 from potstill.data.validation.profiles import build_profile
 from tests.conftest import generate_rows
 
@@ -32,7 +32,7 @@ def good_splits() -> Splits:
 def frame(rows: list[tuple[str, str]], name: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "id": pd.Series([f"{name}{at}" for at in range(len(rows))], dtype=str),
+            "id": pd.Series([f"{name}{index}" for index in range(len(rows))], dtype=str),
             "text": pd.Series([text for text, _ in rows], dtype=str),
             "label": pd.Series([LABELS.index(label) for _, label in rows], dtype="float64" if not rows else "int64"),
         }
@@ -127,16 +127,16 @@ def test_all_failures_are_named_at_once_each_with_its_key() -> None:
     splits = good_splits()
     for spoil in (empty, long_text, damage, unbalanced):
         spoil(splits)
-    said = failures(splits)
+    message = failures(splits)
     keys = ("min_rows.dev", "characters", "max_damaged_share", "max_class_share", "min_per_class")
     for key in keys:
-        assert any(f"validate.{key}" in sentence for sentence in said), key
-    assert any("below it are 'negative' 0, 'positive' 0: give more rows" in sentence for sentence in said)
+        assert any(f"validate.{key}" in sentence for sentence in message), key
+    assert any("below it are 'negative' 0, 'positive' 0: give more rows" in sentence for sentence in message)
 
 
 def test_change_against_the_accepted_profile() -> None:
     splits = good_splits()
-    profile = build_profile(lengths(splits), label_names(splits, LABELS))
+    profile = build_profile(text_lengths(splits), label_names(splits, LABELS))
     assert failures(splits, profile) == ()
     splits["train"]["text"] += " and then some more words of it again and again"
     (failure,) = failures(splits, profile)

@@ -37,31 +37,31 @@ def mixed(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def draw(seed: int, epoch: int, row: int, purpose: int, place: int) -> float:
+def draw(seed: int, epoch: int, row: int, purpose: int, position: int) -> float:
     key = 0
     for part in (seed, epoch, row, purpose):
         key = mixed(key ^ (part % WORD))
-    return (mixed((key + place) % WORD) >> 11) / 2**53
+    return (mixed((key + position) % WORD) >> 11) / 2**53
 
 
 def reference(row: int, ids: list[int], seed: int, epoch: int, share: float) -> tuple[list[int], list[int]]:
     """A row as BERT's paper has it, token by token."""
     seen, labels = [], []
-    for place, token in enumerate(ids):
-        shown, wanted = token, -1
-        if token not in SPECIAL and draw(seed, epoch, row, 0, place) < share:
-            wanted, fate = token, draw(seed, epoch, row, 1, place)
-            if fate < 0.8:
+    for position, token in enumerate(ids):
+        shown, target = token, -1
+        if token not in SPECIAL and draw(seed, epoch, row, 0, position) < share:
+            target, action = token, draw(seed, epoch, row, 1, position)
+            if action < 0.8:
                 shown = MASK
-            elif fate < 0.9:
-                shown = 5 + int(draw(seed, epoch, row, 2, place) * (VOCABULARY - 5))
+            elif action < 0.9:
+                shown = 5 + int(draw(seed, epoch, row, 2, position) * (VOCABULARY - 5))
         seen.append(shown)
-        labels.append(wanted)
+        labels.append(target)
     return seen, labels
 
 
 @pytest.mark.parametrize("epoch", [0, 3, -1])
-def test_it_is_what_a_plain_loop_gives(epoch: int) -> None:
+def test_masking_equals_a_plain_loop(epoch: int) -> None:
     batch = whole()
     masked = WORDS(batch, epoch)
     for row in range(0, len(ROWS), 7):
@@ -94,11 +94,11 @@ def test_shares_are_those_of_the_paper_and_only_words_are_chosen() -> None:
     words = (batch.attention_mask != 0) & ~np.isin(batch.input_ids, SPECIAL)
     assert not (chosen & ~words).any()
     assert chosen.sum() / words.sum() == pytest.approx(0.15, abs=0.005)
-    hidden, kept = masked.input_ids[chosen] == MASK, masked.input_ids[chosen] == batch.input_ids[chosen]
+    hidden, unchanged = masked.input_ids[chosen] == MASK, masked.input_ids[chosen] == batch.input_ids[chosen]
     assert hidden.mean() == pytest.approx(0.8, abs=0.01)
     # A random token is the old one by chance once in 55.
-    assert kept.mean() == pytest.approx(0.1 + 0.1 / 55, abs=0.01)
-    drawn = masked.input_ids[chosen][~hidden & ~kept]
+    assert unchanged.mean() == pytest.approx(0.1 + 0.1 / 55, abs=0.01)
+    drawn = masked.input_ids[chosen][~hidden & ~unchanged]
     assert set(drawn) <= set(range(5, VOCABULARY))
     assert (masked.labels[chosen] == batch.input_ids[chosen]).all()
     assert (masked.input_ids[~chosen] == batch.input_ids[~chosen]).all()

@@ -103,7 +103,7 @@ def test_test_text_or_near_copy_stays_in_test_only(tmp_path: Path) -> None:
 
 def test_split_column_wins_and_missing_dev_is_drawn_from_train(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
-    lines = [f'"{text}",{label},{"test" if at < 50 else "train"}' for at, (text, label) in enumerate(ROWS)]
+    lines = [f'"{text}",{label},{"test" if index < 50 else "train"}' for index, (text, label) in enumerate(ROWS)]
     (tmp_path / "s" / "a.csv").write_text("\n".join(["text,label,part", *lines]))
     params = Prepare.model_validate(
         {
@@ -145,7 +145,7 @@ def test_declared_integer_labels_keep_their_order(tmp_path: Path) -> None:
     assert prepared(tmp_path, {"a.csv": rows}).labels == [0, 1]
 
 
-SMALL = [(text, "rare" if at == 0 else label) for at, (text, label) in enumerate(ROWS)]
+SMALL = [(text, "rare" if index == 0 else label) for index, (text, label) in enumerate(ROWS)]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_default_data(default_raw: Path, default_params: Params) -> None:
 def test_augmented_rows_have_no_label_and_nothing_held_out_in_them(tmp_path: Path) -> None:
     # A held-out text that is a cut of a training text: every crop that equals it or comes close has to go.
     long = "the opening scene alone is worth the price of a ticket and the rest is better still"
-    held_out = [(" ".join(long.split()[at : at + 8]), "negative") for at in range(10)]
+    held_out = [(" ".join(long.split()[index : index + 8]), "negative") for index in range(10)]
     rows = [(text, label, "train") for text, label in [*ROWS[:60], (long, "positive")]]
     rows += [(text, label, "test") for text, label in [*held_out, *ROWS[60:120]]]
     rows += [(text, label, "dev") for text, label in ROWS[120:]]
@@ -195,11 +195,13 @@ def test_augmented_rows_have_no_label_and_nothing_held_out_in_them(tmp_path: Pat
     (folder / "a.csv").write_text("text,label,part\n" + "".join(f"{t},{label},{part}\n" for t, label, part in rows))
     augmented = {"crops": 20, "splices": 1}
     result = prepared(tmp_path, {}, [{"split_column": "part"}], augment=augmented, near_duplicate=0.5)
-    made = result.splits["transfer"]
-    assert len(made) == result.report["augmented"]["rows"] > 60
-    assert {row.label for row in made} == {None}
+    augmented_rows = result.splits["transfer"]
+    assert len(augmented_rows) == result.report["augmented"]["rows"] > 60
+    assert {row.label for row in augmented_rows} == {None}
     assert any(count for why, count in result.report["augmented"]["removed"].items() if why.startswith("transfer"))
-    assert not {row.key for row in made} & {row.key for split in ("test", "dev") for row in result.splits[split]}
+    assert not {row.key for row in augmented_rows} & {
+        row.key for split in ("test", "dev") for row in result.splits[split]
+    }
     assert all(len(result.splits[split]) for split in ("train", "dev", "test"))
 
 

@@ -25,9 +25,9 @@ def test_same_data_has_not_moved_and_empty_splits_are_left_out() -> None:
 
 def test_longer_texts_and_a_new_label_are_a_shift() -> None:
     profile = build_profile(LENGTHS, LABELS)
-    found = drift(profile, {"train": list(range(250, 750))}, {"train": ["a"] * 250 + ["c"] * 250})
-    assert found["train length"] > 0.25
-    assert found["train label"] > 0.25
+    actual = drift(profile, {"train": list(range(250, 750))}, {"train": ["a"] * 250 + ["c"] * 250})
+    assert actual["train length"] > 0.25
+    assert actual["train label"] > 0.25
 
 
 def test_equal_lengths_make_a_profile_too() -> None:

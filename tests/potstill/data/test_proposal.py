@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from potstill.data.proposals.look import look_at
-from potstill.data.proposals.proposal import Proposal, Wishes, propose
+from potstill.data.proposals.proposal import DataOptions, Proposal, propose
+from potstill.data.proposals.table_summaries import summarize_files
 from potstill.errors import MissingColumnError, PotstillError
 
 TEXT = "a text that is long enough to be seen as one, number "
 Row = dict[str, Any]
 
 
-def proposed(folder: Path, rows: Sequence[Row], **wishes: Any) -> Proposal:
+def proposed(folder: Path, rows: Sequence[Row], **options: Any) -> Proposal:
     path = folder / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return propose(look_at(path), Wishes(**wishes), "rows.jsonl")
+    return propose(summarize_files(path), DataOptions(**options), "rows.jsonl")
 
 
-def made(count: int, row: Callable[[int], Row]) -> list[Row]:
+def make_rows(count: int, row: Callable[[int], Row]) -> list[Row]:
     """Rows with a text each."""
     return [{"text": f"{TEXT}{number}"} | row(number) for number in range(count)]
 
@@ -43,19 +43,19 @@ NAMES = ["red", "green", "blue"]
         (lambda at: {"label": f"{at * 3}"}, "regression", "many different numbers"),
         (lambda at: {"label": at % 2 == 0}, "single_label", "2 different"),
         (lambda at: {"red": at % 2, "green": at % 3 % 2, "blue": 1}, "multi_label", "3 columns of 0 and 1"),
-        (lambda at: {"spans": [{"start": 0, "end": 6, "label": "X"}]}, "token_classification", "places in the text"),
-        (lambda at: {"entities": [[0, 6, "X"]]}, "token_classification", "places in the text"),
+        (lambda at: {"spans": [{"start": 0, "end": 6, "label": "X"}]}, "token_classification", "spans of the text"),
+        (lambda at: {"entities": [[0, 6, "X"]]}, "token_classification", "spans of the text"),
     ],
 )
 def test_the_task_follows_from_the_labels(tmp_path: Path, row: Callable[[int], Row], task: str, why: str) -> None:
-    proposal = proposed(tmp_path, made(120, row))
+    proposal = proposed(tmp_path, make_rows(120, row))
     assert proposal.task == task
     assert why in proposal.why
 
 
 def test_names_with_commas_are_no_lists_of_names(tmp_path: Path) -> None:
     places = ["Tobago, Trinidad and", "Congo, Democratic Republic", "Korea, North", "France"]
-    proposal = proposed(tmp_path, made(100, lambda at: {"label": places[at % 4]}))
+    proposal = proposed(tmp_path, make_rows(100, lambda at: {"label": places[at % 4]}))
     assert (proposal.task, "separator" in proposal.section["label"]) == ("single_label", False)
 
 
@@ -83,7 +83,7 @@ def test_answers_are_questions_about_a_context(tmp_path: Path) -> None:
 
 
 def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
-    rows = made(60, lambda at: {"label": "ab"[at % 2], "author": "me", "nothing": None})
+    rows = make_rows(60, lambda at: {"label": "ab"[at % 2], "author": "me", "nothing": None})
     assert "not read: 'author'" in proposed(tmp_path, rows).notes
 
 
@@ -96,7 +96,7 @@ def test_a_text_inside_an_object_has_a_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "wishes", "words"),
+    ("row", "options", "words"),
     [
         (lambda at: {"label": "ab"[at % 2] if at else None}, {}, "1 with an empty label"),
         (lambda at: {"label": "ab"[at % 2] if at else "nan"}, {}, "1 with a word such as nan"),
@@ -112,21 +112,21 @@ def test_a_text_inside_an_object_has_a_path(tmp_path: Path) -> None:
         (lambda at: {"label": "ab"[at % 2]}, {"text": ["a", "b", "c"]}, "a text is one, a pair is two"),
     ],
 )
-def test_what_is_not_clear_is_asked(
-    tmp_path: Path, row: Callable[[int], Row], wishes: dict[str, Any], words: str
+def test_ambiguous_data_is_refused_with_a_question(
+    tmp_path: Path, row: Callable[[int], Row], options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(PotstillError) as error:
-        proposed(tmp_path, made(60, row), **wishes)
+        proposed(tmp_path, make_rows(60, row), **options)
     assert words in str(error.value)
 
 
 def test_minus_one_may_be_a_class_or_no_label(tmp_path: Path) -> None:
-    rows = made(60, lambda at: {"label": at % 3 - 1})
+    rows = make_rows(60, lambda at: {"label": at % 3 - 1})
     assert proposed(tmp_path, rows, labels=["-1", "0", "1"]).section["labels"] == [-1, 0, 1]
     assert proposed(tmp_path, rows, unlabelled="transfer").section["label"]["missing"] == [-1]
 
 
-def test_an_ambiguous_text_is_asked_with_the_columns(tmp_path: Path) -> None:
+def test_an_ambiguous_text_is_refused_with_the_columns(tmp_path: Path) -> None:
     rows = [{"title": f"{TEXT}{at}", "body": f"{TEXT}{at * 2}", "label": "ab"[at % 2]} for at in range(60)]
     with pytest.raises(PotstillError, match=r"name the text with --text, as 'title' and 'body' may each be it; it has"):
         proposed(tmp_path, rows)

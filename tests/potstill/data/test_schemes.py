@@ -34,7 +34,7 @@ def test_io_joins_neighbours_of_one_type(tags: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "tags", "said"),
+    ("scheme", "tags", "message"),
     [
         ("BIO2", "O I-PER", r"row: 'I-PER' \(word 2\) continues no PER entity"),
         ("BIOES", "S-PER E-PER", r"'E-PER' \(word 2\) continues no PER entity"),
@@ -43,8 +43,8 @@ def test_io_joins_neighbours_of_one_type(tags: str) -> None:
         ("BIO2", "O 3", r"prepare.label.names: \[O, B-TYPE, I-TYPE\]"),
     ],
 )
-def test_tags_that_are_not_of_the_scheme(scheme: Scheme, tags: str, said: str) -> None:
-    with pytest.raises(LabelError, match=said):
+def test_tags_that_are_not_of_the_scheme(scheme: Scheme, tags: str, message: str) -> None:
+    with pytest.raises(LabelError, match=message):
         as_bio2(tags.split(), scheme, "row")
 
 

@@ -54,7 +54,7 @@ def test_a_teacher_from_scratch_is_an_empty_folder_that_says_so(tmp_path: Path, 
     assert local_fingerprint(ingest).keys() == {"data.rows"}
 
 
-def test_folder_keeps_its_structure_and_hidden_files_stay_behind(tmp_path: Path, tiny_base: Path) -> None:
+def test_folder_keeps_its_structure_and_hidden_files_are_left_out(tmp_path: Path, tiny_base: Path) -> None:
     source = tmp_path / "source"
     (source / "deep").mkdir(parents=True)
     (source / "deep" / "a.csv").write_text("text,label\nx,1\n")
@@ -193,7 +193,7 @@ def test_hub_data_and_model_at_a_pinned_revision(hub: LocalHub, tmp_path: Path, 
     assert {name for name, _ in hub.manners.sent} == {"sst/train.csv", *given}
 
 
-def test_a_look_at_a_hub_model_brings_no_weights(hub: LocalHub, tiny_base: Path) -> None:
+def test_inspecting_a_hub_model_fetches_no_weights(hub: LocalHub, tiny_base: Path) -> None:
     look = inspect_source(HubSource.model_validate(TEACHER))
     assert (look.layers, look.width, look.saved.where) == (4, 32, f"me/teacher@{REVISION}")
     weights = [sent for name, sent in hub.manners.sent if name == "model.safetensors"]
@@ -213,7 +213,7 @@ def test_a_look_at_a_hub_model_brings_no_weights(hub: LocalHub, tiny_base: Path)
         ({"altered": "config.json"}, {}, "config.json of me/teacher arrived with another sum than the hub names"),
     ],
 )
-def test_a_hub_that_does_not_give_a_source_is_one_sentence(
+def test_a_hub_that_refuses_a_source_is_one_sentence(
     hub: LocalHub, tmp_path: Path, tiny_rows: Path, manners: dict[str, Any], teacher: dict[str, str], sentence: str
 ) -> None:
     vars(hub.manners).update(manners)
@@ -222,7 +222,7 @@ def test_a_hub_that_does_not_give_a_source_is_one_sentence(
     assert "secret" not in message
 
 
-def test_a_private_model_comes_with_the_token_and_a_transfer_that_is_cut_off_is_tried_again(
+def test_a_private_model_needs_the_token_and_a_download_that_breaks_off_is_retried(
     hub: LocalHub, tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.manners.token = "secret"
@@ -234,13 +234,13 @@ def test_a_private_model_comes_with_the_token_and_a_transfer_that_is_cut_off_is_
     assert "secret" not in (tmp_path / "base" / "manifest.json").read_text(encoding="utf-8")
 
 
-def test_a_transfer_that_never_ends_leaves_nothing(hub: LocalHub, tmp_path: Path, tiny_rows: Path) -> None:
+def test_a_download_that_always_breaks_off_leaves_nothing(hub: LocalHub, tmp_path: Path, tiny_rows: Path) -> None:
     hub.manners.cut = {"model.safetensors": 99}
     message = refused(of_the_hub(tiny_rows), tmp_path, FetchError)
-    assert "me/teacher at revision 0123456789abcdef0123456789abcdef01234567 ended in the middle" in message
+    assert "the download of me/teacher at revision 0123456789abcdef0123456789abcdef01234567 broke off" in message
 
 
-def test_a_hub_that_is_away_is_one_sentence(tmp_path: Path, tiny_rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_one_sentence(tmp_path: Path, tiny_rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     message = refused(of_the_hub(tiny_rows), tmp_path, FetchError)
     assert "check the network and ingest.teacher, then run again" in message
@@ -251,7 +251,7 @@ def several(rows: Path, base: Path, other: Path) -> Ingest:
     return Ingest.model_validate(values | {"teachers": {"large": {"kind": "file", "path": str(other)}}})
 
 
-def test_further_teachers_lie_below_the_first(tmp_path: Path, tiny_rows: Path, tiny_base: Path) -> None:
+def test_further_teachers_are_in_folders_of_the_first(tmp_path: Path, tiny_rows: Path, tiny_base: Path) -> None:
     ingest = several(tiny_rows, tiny_base, tiny_base)
     origins = ingest_all(ingest, tmp_path / "raw", tmp_path / "base")
     assert list(origins) == ["data.rows", "teacher", "teachers.large"]

@@ -7,14 +7,14 @@ import pytest
 from potstill.config.prepare_params import Split
 from potstill.data.formats.tabular import Table
 from potstill.data.splits.split_names import AUTO, given_splits
-from potstill.data.splits.splitting import draw
+from potstill.data.splits.splitting import draw_splits
 from potstill.errors import FormatError
 
 
 def test_added_rows_move_no_old_row() -> None:
     keys = [f"text {number}" for number in range(3000)]
-    before = dict(zip(keys[::2], draw(keys[::2], [AUTO] * 1500, Split()), strict=True))
-    after = dict(zip(keys, draw(keys, [AUTO] * 3000, Split()), strict=True))
+    before = dict(zip(keys[::2], draw_splits(keys[::2], [AUTO] * 1500, Split()), strict=True))
+    after = dict(zip(keys, draw_splits(keys, [AUTO] * 3000, Split()), strict=True))
     assert all(after[key] == split for key, split in before.items())
     counts = Counter(after.values())
     assert 240 < counts["dev"] < 360
@@ -23,17 +23,17 @@ def test_added_rows_move_no_old_row() -> None:
 
 def test_another_seed_draws_another_split() -> None:
     keys = [f"text {number}" for number in range(200)]
-    assert draw(keys, [AUTO] * 200, Split(seed=1)) != draw(keys, [AUTO] * 200, Split(seed=2))
+    assert draw_splits(keys, [AUTO] * 200, Split(seed=1)) != draw_splits(keys, [AUTO] * 200, Split(seed=2))
 
 
 def test_given_splits_stay_and_only_missing_ones_are_drawn() -> None:
     keys = [f"text {number}" for number in range(600)]
     given = ["train"] * 400 + ["test"] * 100 + ["transfer"] * 100
-    drawn = draw(keys, given, Split())
+    drawn = draw_splits(keys, given, Split())
     assert drawn[400:] == given[400:]
     assert set(drawn[:400]) == {"train", "dev"}
     everything = ["train", "dev", "test"] * 200
-    assert draw(keys, everything, Split()) == everything
+    assert draw_splits(keys, everything, Split()) == everything
 
 
 def test_split_column_is_case_insensitive() -> None:

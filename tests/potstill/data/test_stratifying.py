@@ -13,7 +13,7 @@ from potstill.config.prepare_params import Prepare
 from potstill.data.preparation import Prepared, prepare
 from potstill.data.reading import read_rows
 from potstill.data.rows import Row
-from potstill.data.splits.stratifying import class_seeds, with_seeds
+from potstill.data.splits.stratifying import find_class_seeds, with_seeds
 from potstill.data.targets import names_of
 from potstill.errors import SmallClassError
 
@@ -42,30 +42,30 @@ def splits(prepared: Prepared) -> dict[str, str]:
     return {row.key: split for split, rows in prepared.splits.items() for row in rows}
 
 
-def seeds_of(rows: Sequence[Row], wanted: Prepare) -> dict[str | int, int]:
-    return class_seeds(rows, names_of([row.label for row in rows], wanted), wanted)[0]
+def seeds_of(rows: Sequence[Row], prepare_params: Prepare) -> dict[str | int, int]:
+    return find_class_seeds(rows, names_of([row.label for row in rows], prepare_params), prepare_params)[0]
 
 
 def random_rows(generator: random.Random, classes: int, rows: int, first: int = 0) -> list[tuple[str, str]]:
     """Texts of many small classes, three rows of each at least, some of them twice."""
-    made = [
+    texts = [
         (f"text {first + number} {generator.random()}", f"class {number % classes}")
         for number in range(max(rows, 3 * classes))
     ]
-    return made + generator.sample(made, k=len(made) // 10)
+    return texts + generator.sample(texts, k=len(texts) // 10)
 
 
 @pytest.mark.parametrize(("case", "least"), [("d11/clinc.csv", 20), ("d11b/banking.csv", 2)])
 def test_many_small_classes_are_in_every_split(case: str, least: int) -> None:
     folder, _, name = case.partition("/")
-    wanted = params(tables=[{"source": folder, "files": name}])
+    prepare_params = params(tables=[{"source": folder, "files": name}])
     with pytest.raises(SmallClassError) as error:
-        prepare(CASES, wanted)
-    said = str(error.value)
-    seeds = yaml.safe_load(said[said.index("{") : said.index("}") + 1])
+        prepare(CASES, prepare_params)
+    message = str(error.value)
+    seeds = yaml.safe_load(message[message.index("{") : message.index("}") + 1])
     assert len(seeds) >= least
-    assert all(repr(label) in said for label in seeds)
-    result = prepare(CASES, with_seeds(wanted, seeds))
+    assert all(repr(label) in message for label in seeds)
+    result = prepare(CASES, with_seeds(prepare_params, seeds))
     classes = {row.label for row in result.splits["train"]}
     assert all({row.label for row in result.splits[split]} == classes for split in ("dev", "test"))
 
@@ -76,26 +76,26 @@ def test_every_class_is_in_every_split_and_added_rows_move_none(tmp_path: Path, 
     classes = generator.randint(2, 40)
     old = random_rows(generator, classes, generator.randint(classes, 12 * classes))
     rows, _ = read_rows(write(tmp_path / "old", old), params())
-    wanted = with_seeds(params(), seeds_of(rows, params()))
-    before = prepare(tmp_path / "old", wanted)
+    prepare_params = with_seeds(params(), seeds_of(rows, params()))
+    before = prepare(tmp_path / "old", prepare_params)
     assert all({row.label for row in before.splits[split]} == set(before.labels) for split in ("train", "dev", "test"))
     # Later: rows more, some of a class that is new, in an order that has nothing to do with the old one.
     more = [*old, *random_rows(generator, classes + 2, 20 * classes, first=10_000)]
     generator.shuffle(more)
-    later = _prepared_with_remedy(write(tmp_path / "more", more), wanted)
+    later = _prepared_with_remedy(write(tmp_path / "more", more), prepare_params)
     after = splits(later)
     assert all(after[key] == split for key, split in splits(before).items())
 
 
-def _prepared_with_remedy(folder: Path, wanted: Prepare) -> Prepared:
-    """As a user goes on whose new class is left out of a split: with the line that the message gives."""
+def _prepared_with_remedy(folder: Path, prepare_params: Prepare) -> Prepared:
+    """Prepare again with the seeds that the message proposes, as a user would."""
     try:
-        return prepare(folder, wanted)
+        return prepare(folder, prepare_params)
     except SmallClassError as error:
-        said = str(error)
-    seeds = yaml.safe_load(said[said.index("{") : said.index("}") + 1])
-    assert wanted.split.class_seeds.items() <= seeds.items()
-    return prepare(folder, with_seeds(wanted, seeds))
+        message = str(error)
+    seeds = yaml.safe_load(message[message.index("{") : message.index("}") + 1])
+    assert prepare_params.split.class_seeds.items() <= seeds.items()
+    return prepare(folder, with_seeds(prepare_params, seeds))
 
 
 def test_only_classes_that_are_left_out_move(tmp_path: Path) -> None:
@@ -109,10 +109,10 @@ def test_only_classes_that_are_left_out_move(tmp_path: Path) -> None:
     assert seeds_of(rows, with_seeds(params(), seeds)) == seeds
 
 
-def _drawn(rows: Sequence[Row], wanted: Prepare) -> dict[str, str]:
-    from potstill.data.rows import divide
+def _drawn(rows: Sequence[Row], prepare_params: Prepare) -> dict[str, str]:
+    from potstill.data.rows import draw_split_rows
 
-    return {row.key: split for split, group in divide(rows, wanted).splits.items() for row in group}
+    return {row.key: split for split, group in draw_split_rows(rows, prepare_params).splits.items() for row in group}
 
 
 def test_rare_labels_of_several_are_in_every_split(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_rare_labels_of_several_are_in_every_split(tmp_path: Path) -> None:
 
 def test_copies_whose_labels_differ_are_removed_together(tmp_path: Path) -> None:
     rows = [(f"text {number}", f"class {number % 2}") for number in range(100)]
-    rows += [(f"both {number}", f"class {at}") for number in range(20) for at in (0, 1)]
+    rows += [(f"both {number}", f"class {label_index}") for number in range(20) for label_index in (0, 1)]
     write(tmp_path, rows)
     result = prepare(tmp_path, with_seeds(params(), {"class 0": 3, "class 1": 4}))
     assert result.report["removed"]["contradicting labels"] == 40

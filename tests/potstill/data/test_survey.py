@@ -1,4 +1,4 @@
-"""Each case of tests/cases as `potstill init` takes it: the proposal, and that its data meets the limits."""
+"""Surveys each case of tests/cases as `potstill init` does: the proposal, and data that meets its limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from potstill.config.prepare_params import Prepare
 from potstill.config.validate_params import Validate
 from potstill.config.yaml_file import parse_section
 from potstill.data.preparation import prepare
-from potstill.data.proposals.proposal import Wishes
+from potstill.data.proposals.proposal import DataOptions
 from potstill.data.proposals.survey import Survey, survey
 from potstill.data.validation.expectations import build_suites, run_suites
 from potstill.errors import PotstillError, SmallClassError
@@ -23,7 +23,7 @@ TAGS = ("O", "B-PER", "I-PER", "B-LOC")
 
 
 def failures(folder: Path, data: Path, read: Survey) -> tuple[str, ...]:
-    """What the stages prepare and validate say of the data under the sections that were proposed."""
+    """Run the stages prepare and validate with the proposed sections, and return the failures."""
     (folder / "raw").mkdir(parents=True)
     (folder / "raw" / "data").symlink_to(data if data.is_dir() else data.parent)
     table = read.section["tables"][0] | ({} if data.is_dir() else {"files": data.name})
@@ -39,7 +39,7 @@ def failures(folder: Path, data: Path, read: Survey) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("name", "wishes", "expected"),
+    ("name", "options", "expected"),
     [
         ("d01/spam.csv", {"text": ["v2"], "label": ["v1"]}, {"task": "single_label", "text": "v2"}),
         ("d02/umfrage.csv", {}, {"task": "single_label"}),
@@ -60,12 +60,12 @@ def failures(folder: Path, data: Path, read: Survey) -> tuple[str, ...]:
         ("teachers/five.csv", {"task": "regression"}, {"task": "regression"}),
     ],
 )
-def test_data_as_people_have_it_is_understood(name: str, wishes: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert survey(CASES / name, Wishes(**wishes)).section.items() >= expected.items()
+def test_the_task_of_typical_files_is_detected(name: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert survey(CASES / name, DataOptions(**options)).section.items() >= expected.items()
 
 
 @pytest.mark.parametrize(
-    ("name", "wishes"),
+    ("name", "options"),
     [
         ("d04/multi.csv", {}),
         ("d10/imdb.csv", {}),
@@ -75,13 +75,13 @@ def test_data_as_people_have_it_is_understood(name: str, wishes: dict[str, Any],
         ("teachers/five.csv", {"task": "regression"}),
     ],
 )
-def test_data_meets_the_limits_that_follow_from_it(tmp_path: Path, name: str, wishes: dict[str, Any]) -> None:
-    read = survey(CASES / name, Wishes(**wishes))
+def test_data_meets_the_limits_that_follow_from_it(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    read = survey(CASES / name, DataOptions(**options))
     assert failures(tmp_path, CASES / name, read) == ()
 
 
 @pytest.mark.parametrize(
-    ("name", "wishes", "words"),
+    ("name", "options", "words"),
     [
         ("d03e/prodigy.jsonl", {}, "80 with 'answer: ignore'; say what becomes of them: --unlabelled"),
         ("d04/multi.csv", {"task": "single_label"}, "looks like several labels"),
@@ -92,20 +92,20 @@ def test_data_meets_the_limits_that_follow_from_it(tmp_path: Path, name: str, wi
         ("d01/none.csv", {}, "does not exist"),
     ],
 )
-def test_what_is_not_clear_is_asked(name: str, wishes: dict[str, Any], words: str) -> None:
+def test_ambiguous_data_is_refused_with_a_question(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(PotstillError) as error:
-        survey(CASES / name, Wishes(**wishes))
+        survey(CASES / name, DataOptions(**options))
     assert words in str(error.value)
 
 
 def test_given_splits_stay_and_are_named() -> None:
-    read = survey(CASES / "d07", Wishes())
+    read = survey(CASES / "d07", DataOptions())
     assert {split: len(rows) for split, rows in read.splits.items()} == {
         "train": 300, "dev": 60, "test": 60, "transfer": 0
     }  # fmt: skip
-    assert read.given == ({"train": 300, "dev": 60, "test": 60}, "their names")
-    drawn = survey(CASES / "d07", Wishes(split="draw"))
-    assert drawn.given[1] == ""
+    assert read.given_splits == ({"train": 300, "dev": 60, "test": 60}, "their names")
+    drawn = survey(CASES / "d07", DataOptions(split="draw"))
+    assert drawn.given_splits[1] == ""
     assert len(drawn.splits["train"]) not in (300, 0)
 
 
@@ -113,14 +113,16 @@ def test_two_classes_98_to_2(tmp_path: Path) -> None:
     texts = [text for text, _ in generate_rows(3000, seed=5)]
     generator = random.Random(5)
     rare = set(generator.sample(range(3000), 60))
-    data = write_csv(tmp_path / "d09b.csv", [(text, "bad" if at in rare else "fine") for at, text in enumerate(texts)])
-    read = survey(data, Wishes())
+    data = write_csv(
+        tmp_path / "d09b.csv", [(text, "bad" if index in rare else "fine") for index, text in enumerate(texts)]
+    )
+    read = survey(data, DataOptions())
     assert 0.98 < read.limits["max_class_share"] < 1
     assert failures(tmp_path, data, read) == ()
 
 
 def test_long_texts_set_the_limit_that_they_meet() -> None:
-    read = survey(CASES / "d10" / "imdb.csv", Wishes())
+    read = survey(CASES / "d10" / "imdb.csv", DataOptions())
     longest = max(len(row.text) for rows in read.splits.values() for row in rows)
     assert 5_000 < longest < read.limits["characters"][1] < 2 * longest
 
@@ -128,9 +130,9 @@ def test_long_texts_set_the_limit_that_they_meet() -> None:
 def test_four_rows_are_refused_with_the_number_that_works(tmp_path: Path) -> None:
     rows = [("one text", "a"), ("another text", "b"), ("a third text", "a"), ("the fourth text", "b")]
     with pytest.raises(SmallClassError, match=r"2 classes: 'a' \(2 rows.*'b' \(2 rows.*a class needs 3 different rows"):
-        survey(write_csv(tmp_path / "four.csv", rows), Wishes())
+        survey(write_csv(tmp_path / "four.csv", rows), DataOptions())
     more = [*rows, ("a text more", "a"), ("and the sixth", "b")]
-    read = survey(write_csv(tmp_path / "six.csv", more), Wishes())
+    read = survey(write_csv(tmp_path / "six.csv", more), DataOptions())
     assert {split: len(group) for split, group in read.splits.items()}.items() >= {
         "train": 2,
         "dev": 2,
@@ -140,7 +142,7 @@ def test_four_rows_are_refused_with_the_number_that_works(tmp_path: Path) -> Non
 
 def test_a_cell_beyond_the_usual_limit_raises_it(tmp_path: Path) -> None:
     rows = [*generate_rows(200), ("word " * 30_000, "positive")]
-    read = survey(write_csv(tmp_path / "long.csv", rows), Wishes())
+    read = survey(write_csv(tmp_path / "long.csv", rows), DataOptions())
     assert read.section["max_cell_characters"] >= 150_000
 
 
@@ -148,4 +150,4 @@ def test_a_cell_beyond_the_usual_limit_raises_it(tmp_path: Path) -> None:
 def test_a_file_name_is_a_name(tmp_path: Path, name: str) -> None:
     data = write_csv(tmp_path / name, generate_rows(100))
     write_csv(tmp_path / "a 1.csv", generate_rows(20, seed=3))
-    assert sum(map(len, survey(data, Wishes()).splits.values())) == 100
+    assert sum(map(len, survey(data, DataOptions()).splits.values())) == 100

@@ -27,7 +27,7 @@ def test_csv_with_quotes_newlines_and_blank_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text,label\r\n"a ""b"", c\nd",1\r\n\r\nlast,0\r\n')
     table = read_file(path, "csv")
     assert table.columns == {"text": ['a "b", c\nd', "last"], "label": ["1", "0"]}
-    assert [table.place(row) for row in (0, 1)] == [f"{path}, line 2", f"{path}, line 5"]
+    assert [table.row_location(row) for row in (0, 1)] == [f"{path}, line 2", f"{path}, line 5"]
 
 
 def test_tsv_takes_quotes_as_text(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_tsv_takes_quotes_as_text(tmp_path: Path) -> None:
 def test_jsonl_with_gaps(tmp_path: Path) -> None:
     table = read_file(write(tmp_path / "a.jsonl", '{"text": "x", "label": 1}\n\n{"text": "y\u2028z"}\n'), "jsonl")
     assert table.columns == {"text": ["x", "y\u2028z"], "label": [1, None]}
-    assert table.places == [1, 3]
+    assert table.row_numbers == [1, 3]
 
 
 def test_parquet_and_its_row_numbers(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_parquet_and_its_row_numbers(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a", None], "label": [1, 0]}), tmp_path / "a.parquet")
     table = read_file(tmp_path / "a.parquet", "parquet")
     assert table.columns == {"text": ["a", None], "label": [1, 0]}
-    assert table.place(1).endswith("a.parquet, row 2")
+    assert table.row_location(1).endswith("a.parquet, row 2")
 
 
 def test_saved_dataset_splits_names_and_shuffled_rows(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_saved_dataset_splits_names_and_shuffled_rows(tmp_path: Path) -> None:
         ("a.parquet", b"PAR1 not really", FormatError, "not a readable Parquet file"),
     ],
 )
-def test_bad_file_is_refused_with_its_place(
+def test_a_bad_file_is_refused_with_the_line(
     tmp_path: Path, name: str, data: bytes, error: type[PotstillError], words: str
 ) -> None:
     write(tmp_path / name, data)
@@ -107,7 +107,7 @@ def test_bad_file_is_refused_with_its_place(
     assert name in str(caught.value)
 
 
-def test_byte_order_mark_is_skipped_and_said(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_skipped_and_noted(tmp_path: Path) -> None:
     table = read_file(write(tmp_path / "a.csv", b"\xef\xbb\xbftext,label\nx,1\n"), "csv")
     assert list(table.columns) == ["text", "label"]
     assert table.notes == ("a UTF-8 byte order mark was skipped",)
@@ -154,7 +154,7 @@ def test_lines_are_one_text_each(tmp_path: Path) -> None:
     path.write_text('\ufefffirst, "one"\r\n\n  \nsecond\tone', encoding="utf-8")
     (table,) = read_tables(tmp_path, "*.txt", "lines", None, 100)
     assert [text.strip() for text in table.column("text")] == ['first, "one"', "second\tone"]
-    assert (list(table.places), table.place(1)) == ([1, 4], f"{path.as_posix()}, line 4")
+    assert (list(table.row_numbers), table.row_location(1)) == ([1, 4], f"{path.as_posix()}, line 4")
     assert read_file(path, "lines", ["review"]).column("review") == table.column("text")
     with pytest.raises(FormatError, match=r"one column, but prepare.tables names 2 \(a, b\)"):
         read_file(path, "lines", ["a", "b"])

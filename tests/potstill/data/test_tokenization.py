@@ -20,7 +20,10 @@ TEXTS = [
 
 
 def table(texts: list[str], pairs: list[str] | None = None, labels: list[int | None] | None = None) -> pa.Table:
-    columns = {"id": pa.array([str(at) for at in range(len(texts))], pa.string()), "text": pa.array(texts, pa.string())}
+    columns = {
+        "id": pa.array([str(index) for index in range(len(texts))], pa.string()),
+        "text": pa.array(texts, pa.string()),
+    }
     if pairs is not None:
         columns["text_pair"] = pa.array(pairs, pa.string())
     return pa.table(columns | {"label": pa.array(labels or [None] * len(texts), pa.int64())})

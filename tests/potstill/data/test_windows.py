@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.data.tokens.offsets import UNSEEN, speakers
+from potstill.data.tokens.offsets import UNSEEN, unit_tokens
 from potstill.data.tokens.windows import (
     NONE,
     NOWHERE,
@@ -29,11 +29,11 @@ def paired(kind: str) -> Any:
     """The tokenizer of `kind` for pairs."""
     from tokenizers import processors
 
-    made = tokenizer(kind)
-    made.post_processor = processors.TemplateProcessing(
+    trained = tokenizer(kind)
+    trained.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    return made
+    return trained
 
 
 def row(seed: int = 1, words: int = 40) -> tuple[str, str]:
@@ -52,8 +52,8 @@ def test_windows_cover_the_context_and_overlap(kind: str) -> None:
     for window in windows:
         places = window.offsets[window.offsets[:, 0] != NOWHERE]
         assert (window.offsets[[0, -1]] == NOWHERE).all()
-        seen |= {place for start, end in places.tolist() for place in range(start, end)}
-    assert {place for place, character in enumerate(context) if character != " "} <= seen
+        seen |= {position for start, end in places.tolist() for position in range(start, end)}
+    assert {position for position, character in enumerate(context) if character != " "} <= seen
     whole = words.encode(question, context)
     overlap = [set(map(tuple, w.offsets[w.offsets[:, 0] != NOWHERE].tolist())) for w in windows]
     for before, after in itertools.pairwise(overlap):
@@ -64,7 +64,7 @@ def test_windows_cover_the_context_and_overlap(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bytes", "unigram"])
-def test_an_answer_goes_to_tokens_and_comes_back(kind: str) -> None:
+def test_an_answer_is_converted_to_tokens_and_back(kind: str) -> None:
     """Wherever it is: a model sure of the labelled tokens answers with the marked characters."""
     question, context = row()
     (windows,) = Windower(paired(kind), MAX_LENGTH, STRIDE)([question], [context])
@@ -91,15 +91,15 @@ def test_a_window_without_the_whole_answer_says_none() -> None:
 
 def _by_hand(windows: list[Window], starts: list[Any], ends: list[Any], max_tokens: int) -> list[Span]:
     """Every valid pair of tokens."""
-    found: dict[tuple[int, int], float] = {}
+    scores: dict[tuple[int, int], float] = {}
     for window, begin, finish in zip(windows, starts, ends, strict=True):
-        context = [at for at in range(len(begin)) if window.offsets[at, 0] != NOWHERE]
+        context = [index for index in range(len(begin)) if window.offsets[index, 0] != NOWHERE]
         for a in context:
             for b in context:
                 if a <= b < a + max_tokens:
-                    place = int(window.offsets[a, 0]), int(window.offsets[b, 1])
-                    found[place] = max(found.get(place, -np.inf), float(begin[a] + finish[b]))
-    return sorted((Span(*place, score) for place, score in found.items()), key=lambda s: (-s.score, s.start, s.end))
+                    key = int(window.offsets[a, 0]), int(window.offsets[b, 1])
+                    scores[key] = max(scores.get(key, -np.inf), float(begin[a] + finish[b]))
+    return sorted((Span(*key, score) for key, score in scores.items()), key=lambda s: (-s.score, s.start, s.end))
 
 
 @pytest.mark.parametrize("max_tokens", [1, 4, 30])
@@ -109,11 +109,11 @@ def test_the_best_span_is_the_best_of_all_valid_ones(max_tokens: int) -> None:
     random_ = np.random.default_rng(3)
     for _ in range(20):
         logits = [[random_.normal(size=len(window.ids)) * 4 for window in windows] for _ in range(2)]
-        found, nothing = best_spans(windows, *logits, most=20, max_tokens=max_tokens)
-        wanted = _by_hand(windows, *logits, max_tokens)
-        assert found[0] == wanted[0]
-        assert len(found) == len({(span.start, span.end) for span in found}) <= 20
-        assert [span.score for span in found] == sorted((span.score for span in found), reverse=True)
+        actual, nothing = best_spans(windows, *logits, most=20, max_tokens=max_tokens)
+        expected = _by_hand(windows, *logits, max_tokens)
+        assert actual[0] == expected[0]
+        assert len(actual) == len({(span.start, span.end) for span in actual}) <= 20
+        assert [span.score for span in actual] == sorted((span.score for span in actual), reverse=True)
         assert nothing == min(a[0] + b[0] for a, b in zip(*logits, strict=True))
 
 
@@ -135,34 +135,34 @@ def test_an_empty_context_has_no_answer() -> None:
     assert best_spans(windows, zeros, zeros) == ([], 0.0)
 
 
-def test_windows_that_would_not_move_on_are_refused() -> None:
+def test_a_stride_that_is_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="windows of 32 tokens cannot share 9; at most 8"):
         Windower(paired("wordpiece"), 32, 9)
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bytes", "unigram"])
 @pytest.mark.parametrize("stride", [0, 3, 6])
-def test_every_unit_of_a_text_is_asked_once_of_a_window_that_has_its_token(kind: str, stride: int) -> None:
+def test_one_window_with_its_token_answers_for_every_unit(kind: str, stride: int) -> None:
     _, text = row(words=60)
     words, units = tokenizer(kind), units_of(text)
     (windows, (alone,)) = TextWindower(words, MAX_LENGTH, stride)([text, "today"], [units, units_of("today")])
     assert len(windows) > 3
     assert alone.ids == words.encode("today").ids
-    assert windows[0].asked.start == 0
-    assert all(before.asked.stop == after.asked.start for before, after in itertools.pairwise(windows))
-    assert windows[-1].asked.stop == len(units)
+    assert windows[0].unit_slice.start == 0
+    assert all(before.unit_slice.stop == after.unit_slice.start for before, after in itertools.pairwise(windows))
+    assert windows[-1].unit_slice.stop == len(units)
     whole = words.encode(text)
-    speaks = speakers(whole.offsets, whole.special_tokens_mask, units)
+    speaks = unit_tokens(whole.offsets, whole.special_tokens_mask, units)
     context = MAX_LENGTH - 2
     for number, window in enumerate(windows):
         assert len(window.ids) == len(window.type_ids) <= MAX_LENGTH
         assert (window.ids[0], window.ids[-1]) == (whole.ids[0], whole.ids[-1])
         start = number * (context - stride)
         assert window.ids[1:-1] == whole.ids[1:-1][start : start + context]
-        # The token that speaks for a unit in the whole text speaks for it here.
+        # A unit has the same token as in the whole text.
         known = window.tokens != UNSEEN
-        assert (window.tokens[known] + start == speaks[window.asked][known]).all()
-        assert (speaks[window.asked][~known] == UNSEEN).all()
+        assert (window.tokens[known] + start == speaks[window.unit_slice][known]).all()
+        assert (speaks[window.unit_slice][~known] == UNSEEN).all()
         if stride and number and known.any():  # not from the window's very edge
             assert window.tokens[known].min() > stride // 2
 

@@ -47,12 +47,12 @@ def test_the_same_texts_give_the_same_bytes_in_every_process() -> None:
     """The library's own trainer numbers and picks pieces differently from process to process."""
     variables = os.environ | {"PYTHONPATH": str(REPOSITORY), "TOKENIZERS_PARALLELISM": "true"}
     command, texts = [sys.executable, "-c", SCRIPT], json.dumps(TEXTS)
-    found = [
+    actual = [
         subprocess.run(command, env=variables, input=texts, capture_output=True, text=True, check=True).stdout
         for _ in range(3)
     ]
-    assert len(found[0]) == 65
-    assert len(set(found)) == 1
+    assert len(actual[0]) == 65
+    assert len(set(actual)) == 1
 
 
 def test_a_vocabulary_too_small_for_the_characters_is_refused() -> None:

@@ -86,7 +86,7 @@ def test_a_unit_is_answered_by_the_token_that_speaks_for_it(ours: str, theirs: s
         tokens = [token for token, label in enumerate(record["label"]) if label != -100]
         own = iter(tokens)
         spoken.setdefault(record["id"], []).extend(
-            (row, next(own)) if sight == OWN else (-1, -1) for sight in record["units"]
+            (row, next(own)) if unit_states == OWN else (-1, -1) for unit_states in record["units"]
         )
     asked: dict[str, int] = {}
     wanted: list[list[tuple[int, int]]] = []
@@ -94,7 +94,7 @@ def test_a_unit_is_answered_by_the_token_that_speaks_for_it(ours: str, theirs: s
         first = asked.get(record["id"], 0)
         asked[record["id"]] = first + len(record["units"])
         units = spoken[record["id"]][first : asked[record["id"]]]
-        wanted.append([unit for unit, sight in zip(units, record["units"], strict=True) if sight == OWN])
+        wanted.append([unit for unit, unit_states in zip(units, record["units"], strict=True) if unit_states == OWN])
     flat = [unit for row in wanted[::-1] for unit in row]
     assert len(flat) == len(answered) > 50
     for answer, (row, token) in zip(answered, flat, strict=True):

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from potstill.config.serving_params import Serve
-from potstill.data.tokens.offsets import own_token
+from potstill.data.tokens.offsets import has_own_token
 from potstill.inference.runtime import Student, read_card
 from potstill.labels.tags import units_of
 from potstill.serving.app import create_app, start
@@ -54,7 +54,7 @@ def test_entities_are_decoded_from_the_logits_of_each_units_own_token(tagger: Pa
         best = []
         for window, logits in zip(windows, student.read_windows(windows), strict=True):
             assert logits.shape == (len(window.ids), 3)
-            best += logits[window.tokens[own_token(window.tokens)]].argmax(axis=1).tolist()
+            best += logits[window.tokens[has_own_token(window.tokens)]].argmax(axis=1).tolist()
         assert len(best) == len(text_units)  # no unit is left out, however long the text is
         inside = {unit.start for unit, tag in zip(text_units, best, strict=True) if tag > 0}
         covered = {start for start, _ in text_units if any(e.start <= start < e.end for e in tagging.entities)}

@@ -24,7 +24,7 @@ def pieces(text: str, cuts: tuple[int, ...] = ()) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("He lives in the U.S., I think", ["He", "lives", "in", "the", "U", ".", "S", ".", ",", "I", "think"]),
         ("我住在北京", list("我住在北京")),
@@ -35,8 +35,8 @@ def pieces(text: str, cuts: tuple[int, ...] = ()) -> list[str]:
         ("", []),
     ],
 )
-def test_units(text: str, wanted: list[str]) -> None:
-    assert pieces(text) == wanted
+def test_units(text: str, expected: list[str]) -> None:
+    assert pieces(text) == expected
 
 
 def test_a_unit_ends_where_someone_has_marked_an_end() -> None:
@@ -47,8 +47,8 @@ def test_a_unit_ends_where_someone_has_marked_an_end() -> None:
 def test_every_visible_character_is_in_exactly_one_unit() -> None:
     generator = random.Random(1)
     text = "".join(chr(generator.choice([*range(33, 0x500), *range(0x4E00, 0x4F00), 0x1F600])) for _ in range(500))
-    covered = [place for start, end in units_of(text) for place in range(start, end)]
-    assert covered == [place for place, character in enumerate(text) if not character.isspace()]
+    covered = [position for start, end in units_of(text) for position in range(start, end)]
+    assert covered == [position for position, character in enumerate(text) if not character.isspace()]
 
 
 def test_bio1_becomes_bio2() -> None:
@@ -62,7 +62,7 @@ def test_bio1_becomes_bio2() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tags", "said"),
+    ("tags", "message"),
     [
         (
             "O I-LOC",
@@ -73,8 +73,8 @@ def test_bio1_becomes_bio2() -> None:
         ("O B-", r"'B-' \(word 2\) is not a BIO tag"),
     ],
 )
-def test_what_is_no_bio2_is_refused_with_its_place(tags: str, said: str) -> None:
-    with pytest.raises(LabelError, match=said):
+def test_invalid_bio2_is_refused_with_the_line(tags: str, message: str) -> None:
+    with pytest.raises(LabelError, match=message):
         as_bio2(tags.split(), "BIO2", "rows.jsonl, line 3")
 
 
@@ -83,8 +83,8 @@ def test_entities_are_those_of_seqeval_even_of_invalid_tags() -> None:
     names = ["O", "B-a", "I-a", "B-b", "I-b"]
     for _ in range(300):
         tags = generator.choices(names, k=generator.randint(0, 12))
-        wanted = [Entity(kind, start, end + 1) for kind, start, end in get_entities(tags)]
-        assert entities_of(tags) == wanted
+        expected = [Entity(kind, start, end + 1) for kind, start, end in get_entities(tags)]
+        assert entities_of(tags) == expected
 
 
 def test_tags_spell_the_entities_they_are_made_of() -> None:

@@ -1,7 +1,7 @@
-"""What the default teacher's tokenizer makes of texts, told without it: the teacher itself is fetched by `ingest`.
+"""Estimates how the default teacher's tokenizer covers texts, before `ingest` has fetched that teacher.
 
-An uncased English WordPiece has each of its characters alone and as the continuation of a word, so a word is unknown
-exactly if it has another character. How many pieces a known word becomes follows from its length.
+An uncased English WordPiece has a piece for each of its characters, at the start and inside of a word. So a word is
+unknown exactly if it has another character. The number of pieces of a known word is estimated from its length.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from potstill.data.tokens.coverage import Coverage, Text, share_of
 
-# Of ASCII it has every character in lower case; beyond it these.
+# The tokenizer has all ASCII characters in lower case, and these beyond ASCII.
 _BEYOND_ASCII = (
     "¡¢£¤¥¦§¨©ª«¬®°±²³´µ¶·¹º»¼½¾¿×ßæð÷øþđħıłŋœƒɐɑɒɔɕəɛɡɣɨɪɫɬɯɲɴɹɾʀʁʂʃʉʊʋʌʎʐʑʒʔʰʲʳʷʸʻʼ"
     "ʾʿˈːˡˢˣˤαβγδεζηθικλμνξοπρςστυφχψωабвгдежзиклмнопрстуфхцчшщъыьэюяђєіјљњћӏաբգդեթիլ"
@@ -28,7 +28,7 @@ _BEYOND_ASCII = (
     "西見訁語谷貝貴車軍辶道郎郡部都里野金鈴镇長門間阝阿陳陽雄青面風食香馬高龍龸ﬁﬂ！（），－．／：？～"
 )  # fmt: skip
 ALPHABET = frozenset(chr(code) for code in range(33, 127) if not chr(code).isupper()) | frozenset(_BEYOND_ASCII)
-# Its config.json, as far as a forecast needs it.
+# The keys of the teacher's config.json that a forecast needs.
 CONFIG = {
     "model_type": "bert",
     "vocab_size": 30_522,
@@ -38,37 +38,43 @@ CONFIG = {
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
 }
-# Tokens of an English word, as measured on 140,000 words: one, and a tenth for each letter after the fourth.
-_WHOLE, _PER_LETTER = 4, 0.1
+# Pieces of an English word, measured on 140,000 words: one, and a tenth for each letter after the fourth.
+_SHORT_WORD = 4
+_PIECES_PER_LETTER = 0.1
 # [CLS] and [SEP].
-_SPECIAL = 2
-_LONGEST = 100
+_SPECIAL_TOKENS = 2
+# WordPiece takes longer words for unknown ones.
+_MAX_WORD = 100
 _SAMPLE = 5_000
 
 
-def estimate(texts: Sequence[Text]) -> Coverage:
-    """The share of unknown tokens, and about how long texts become."""
+def estimate_coverage(texts: Sequence[Text]) -> Coverage:
+    """Estimate the share of unknown tokens and the lengths of texts."""
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
 
     sample = texts[:: -(-len(texts) // _SAMPLE)] if texts else texts
     normalizer, splitter = BertNormalizer(), BertPreTokenizer()
-    lengths, tokens, unknown = [], 0.0, 0
+    lengths: list[int] = []
+    tokens = 0.0
+    unknown = 0
     for text in sample:
         parts = (text,) if isinstance(text, str) else text
         words = [word for part in parts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(part))]
         pieces = sum(map(_pieces, words))
         tokens += pieces
         unknown += sum(map(_is_unknown, words))
-        lengths.append(round(pieces) + _SPECIAL + len(parts) - 1)
+        lengths.append(round(pieces) + _SPECIAL_TOKENS + len(parts) - 1)
     return Coverage(len(lengths), np.sort(np.array(lengths, dtype=np.int64)), share_of(unknown, max(round(tokens), 1)))
 
 
 def _is_unknown(word: str) -> bool:
-    return len(word) > _LONGEST or not ALPHABET.issuperset(word)
+    return len(word) > _MAX_WORD or not ALPHABET.issuperset(word)
 
 
 def _pieces(word: str) -> float:
     if _is_unknown(word):
         return 1.0
-    return 1 + _PER_LETTER * max(0, len(word) - _WHOLE) if word.isascii() else float(len(word))
+    if not word.isascii():
+        return float(len(word))
+    return 1 + _PIECES_PER_LETTER * max(0, len(word) - _SHORT_WORD)

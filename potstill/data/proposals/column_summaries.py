@@ -1,4 +1,4 @@
-"""The columns of several files together, and how a message names them."""
+"""Merges the summaries of columns over several files, and describes columns in messages."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 from potstill.data.formats.tabular import Table
-from potstill.data.proposals.look import ColumnLook, Kind, TableLook
+from potstill.data.proposals.table_summaries import ColumnSummary, Kind, TableSummary
 
-# Characters of a text on average from which it is a text rather than a name.
-LONG = 20
-# What counts as more different values than any set of labels has.
-MANY = 1_000_000
+# From this mean length on, a column holds texts rather than names.
+LONG_TEXT = 20
+# Stands for more different values than any set of labels has.
+TOO_MANY = 1_000_000
 _WORDS: Mapping[Kind, str] = {
     "labels": "lists of names",
     "words": "lists of words",
     "tags": "lists of tags",
-    "spans": "places in the text",
-    "answers": "answers with their places",
+    "spans": "spans of the text",
+    "answers": "answers with their starts",
     "object": "objects",
     "empty": "empty",
 }
@@ -27,17 +27,17 @@ _NUMBERS: tuple[Kind, ...] = ("integer", "number")
 _LISTS: tuple[Kind, ...] = ("labels", "words", "tags")
 
 
-def merge_columns(looks: Sequence[TableLook]) -> dict[str, ColumnLook]:
-    """Each column over all files, in their order."""
-    columns: dict[str, ColumnLook] = {}
-    for look in looks:
-        for column in look.columns:
-            columns[column.name] = merge(columns[column.name], column) if column.name in columns else column
+def merge_summaries(summaries: Sequence[TableSummary]) -> dict[str, ColumnSummary]:
+    """Merge the columns of all files, in their order."""
+    columns: dict[str, ColumnSummary] = {}
+    for summary in summaries:
+        for column in summary.columns:
+            columns[column.name] = merge_column(columns[column.name], column) if column.name in columns else column
     return columns
 
 
-def merge(first: ColumnLook, second: ColumnLook) -> ColumnLook:
-    """One column of two files."""
+def merge_column(first: ColumnSummary, second: ColumnSummary) -> ColumnSummary:
+    """Merge a column of two files."""
     rows = first.rows + second.rows
     values = None
     if first.values is not None and second.values is not None:
@@ -66,36 +66,36 @@ def _common_kind(first: Kind, second: Kind) -> Kind:
     return next((kind for kind in (first, second) if kind not in (*_NUMBERS, "text")), "text")
 
 
-def different(column: ColumnLook) -> int:
-    """How many different values a column has; `MANY` where nobody counted further."""
-    return MANY if column.values is None else len(column.values)
+def distinct_count(column: ColumnSummary) -> int:
+    """Count the different values of a column; `TOO_MANY` if they were not counted to the end."""
+    return TOO_MANY if column.values is None else len(column.values)
 
 
-def is_long_text(column: ColumnLook) -> bool:
+def is_long_text(column: ColumnSummary) -> bool:
     """Whether a column holds texts rather than names."""
-    return column.kind == "text" and column.mean_length >= LONG
+    return column.kind == "text" and column.mean_length >= LONG_TEXT
 
 
-def values_of(tables: Sequence[Table], name: str) -> list[Any]:
-    """A column's values in all tables, which may be at a dotted path; None in tables that lack it."""
+def column_values(tables: Sequence[Table], name: str) -> list[Any]:
+    """List the values of a column or a dotted path in all tables, with None for tables that lack it."""
     return [
         value for table in tables for value in (table.column(name) if name in table.names() else [None] * len(table))
     ]
 
 
-def in_words(column: ColumnLook) -> str:
-    """A column for a message: `'stars' (integer, 5 different)`."""
+def describe_column(column: ColumnSummary) -> str:
+    """Describe a column in a message: `'stars' (integer, 5 different)`."""
     return f"{column.name!r} ({', '.join(_facts(column))})"
 
 
-def listed(columns: Iterable[ColumnLook]) -> str:
-    """Columns for a message."""
-    return ", ".join(map(in_words, list(columns)[:20]))
+def describe_columns(columns: Iterable[ColumnSummary]) -> str:
+    """Describe columns in a message."""
+    return ", ".join(map(describe_column, list(columns)[:20]))
 
 
-def _facts(column: ColumnLook) -> list[str]:
-    count = different(column)
-    shown = "many different" if count == MANY else f"{count:,} different"
+def _facts(column: ColumnSummary) -> list[str]:
+    count = distinct_count(column)
+    shown = "many different" if count == TOO_MANY else f"{count:,} different"
     if column.kind == "text":
         facts = [f"text, {column.mean_length:.0f} characters on average" if is_long_text(column) else f"text, {shown}"]
     elif column.kind in _NUMBERS:

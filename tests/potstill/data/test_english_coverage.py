@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from potstill.data.proposals.english import ALPHABET, CONFIG, estimate
-from potstill.data.tokens.coverage import cover
+from potstill.data.proposals.english_coverage import ALPHABET, CONFIG, estimate_coverage
+from potstill.data.tokens.coverage import measure_coverage
 
 
 def test_alphabet_and_config_are_the_default_teachers(default_base: Path) -> None:
@@ -21,9 +21,13 @@ def test_alphabet_and_config_are_the_default_teachers(default_base: Path) -> Non
     ["这家酒店的服务非常好，我很喜欢", "The waiter was friendly, and the soup was hot.", "ดีมากครับ อร่อย", "😀 fine"],
 )
 def test_unknown_tokens_are_those_of_the_default_teacher(text: str, default_base: Path) -> None:
-    assert estimate([text]).unknown_share == pytest.approx(cover(default_base, [text]).unknown_share)
+    assert estimate_coverage([text]).unknown_share == pytest.approx(
+        measure_coverage(default_base, [text]).unknown_share
+    )
 
 
 def test_lengths_are_about_those_of_the_default_teacher(default_base: Path) -> None:
     texts = ["The machine stopped after two days, and nobody answered any of my letters or gave my money back."] * 5
-    assert estimate(texts).quantile(0.5) == pytest.approx(cover(default_base, texts).quantile(0.5), rel=0.2)
+    assert estimate_coverage(texts).quantile(0.5) == pytest.approx(
+        measure_coverage(default_base, texts).quantile(0.5), rel=0.2
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from potstill.data.proposals.look import look_at
+from potstill.data.proposals.table_summaries import summarize_files
 from potstill.errors import FormatError
 from tests.conftest import REPOSITORY
 
@@ -30,12 +30,12 @@ CASES = REPOSITORY / "tests" / "cases"
     ],
 )
 def test_kinds_of_columns(name: str, kinds: dict[str, str]) -> None:
-    (look,) = look_at(CASES / name)
+    (look,) = summarize_files(CASES / name)
     assert {column.name: column.kind for column in look.columns} == kinds
 
 
-def test_what_is_counted_of_labels_in_cells() -> None:
-    (look,) = look_at(CASES / "d03c" / "ls.csv")
+def test_labels_in_cells_are_counted() -> None:
+    (look,) = summarize_files(CASES / "d03c" / "ls.csv")
     sentiment = look.column("sentiment")
     assert (sentiment.kind, sentiment.as_text, sentiment.several) == ("labels", True, 45)
     assert sentiment.values == {"spam": 230, "ham": 215}
@@ -47,28 +47,28 @@ def test_paths_into_objects_and_gaps(tmp_path: Path) -> None:
         {"ticket": {"stars": "nan"}},
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (look,) = look_at(tmp_path / "a.jsonl")
+    (look,) = summarize_files(tmp_path / "a.jsonl")
     body, stars = look.columns
     assert (body.name, body.rows, body.missing, body.longest) == ("ticket.body", 1, 1, 6)
     assert (stars.name, stars.rows, stars.missing_words) == ("ticket.stars", 2, 1)
 
 
 def test_splits_by_the_names_of_files() -> None:
-    looks = look_at(CASES / "d07")
+    looks = summarize_files(CASES / "d07")
     assert {look.table.split: look.rows for look in looks} == {"test": 60, "train": 300, "dev": 60}
-    assert {look.table.split for look in look_at(CASES / "d07", mixed=True)} == {None}
+    assert {look.table.split for look in summarize_files(CASES / "d07", ignore_splits=True)} == {None}
 
 
 def test_a_file_without_a_header_is_refused(tmp_path: Path) -> None:
-    rows = [f"film number {at},{'negative' if at % 2 else 'positive'}" for at in range(20)]
+    rows = [f"film number {index},{'negative' if index % 2 else 'positive'}" for index in range(20)]
     (tmp_path / "a.csv").write_text("\n".join(rows), encoding="utf-8")
     with pytest.raises(FormatError, match="'positive' is also a value of that column in 9 rows; add a first line"):
-        look_at(tmp_path / "a.csv")
+        summarize_files(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("header", ["0,1", "How did you like it?,positive"])
 def test_unusual_names_of_columns_are_names(header: str, tmp_path: Path) -> None:
     rows = ["I loved this film,1", "dull and slow,0", "a joy,1", "no plot,0"] * 5
     (tmp_path / "a.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
-    (look,) = look_at(tmp_path / "a.csv")
+    (look,) = summarize_files(tmp_path / "a.csv")
     assert ",".join(column.name for column in look.columns) == header

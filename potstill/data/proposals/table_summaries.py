@@ -1,4 +1,4 @@
-"""A look at a data set before anything is decided: its files, their columns, and what these hold."""
+"""Summarizes an unknown data set: its files, their columns, and the kinds of values in these."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from potstill.data.formats.cells import at_path, is_absent, is_missing_word, is_nested, parsed
+from potstill.data.formats.cells import is_absent, is_missing_word, is_nested, parse_nested, value_at_path
 from potstill.data.formats.tables import read_tables
 from potstill.data.formats.tabular import Table
+from potstill.data.formats.tagged import TYPE_KEYS
 from potstill.data.splits.split_names import split_column
 from potstill.errors import FetchError, FormatError
 from potstill.labels.names import normal_label
 
-# What a column's values are. words and tags: lists of texts, the latter of BIO tags or integers; labels: lists of
-# names, or objects such as Label Studio's choices; spans: marked places of the text; answers: SQuAD's.
+# The kinds of a column's values. words: lists of texts; tags: lists of BIO tags or integers; labels: lists of names, or
+# objects such as Label Studio's choices; spans: marked spans of the text; answers: SQuAD's.
 Kind = Literal["text", "integer", "number", "labels", "words", "tags", "spans", "answers", "object", "empty"]
-# Values from which a column's kind is told.
-_LOOKED_AT = 2000
-# Different values of a column that are counted.
-_COUNTED = 2000
+# Values that are inspected to determine a column's kind.
+_SAMPLE_VALUES = 2000
+# The most different values of a column that are counted.
+_MAX_COUNTED = 2000
 # A longer list of texts is taken for words.
-_MOST_LABELS = 12
+_MAX_LABELS = 12
 _INTEGER = re.compile(r"-?\d+")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _TAG = re.compile(r"O|[BIESLUM]-\S+")
 
 
 @dataclass(frozen=True)
-class ColumnLook:
-    """A column, or what is at a dotted path into one.
+class ColumnSummary:
+    """A summary of a column, or of a dotted path into one.
 
     Attributes:
         name: as `prepare.text` and `prepare.label.column` name it.
-        kind: what most of its values are.
-        rows: rows that have a value.
-        missing: rows that have none.
-        missing_words: of the values, those that stand for none, such as `nan`.
-        values: value -> how often it occurs, most frequent first, in the form in which labels are compared; of lists
-            their items; None where there are more than 2,000 different ones.
-        class_names: names of its integer classes, from the data's own schema.
-        several: rows of `labels` that hold more than one.
+        kind: the kind of most of its values.
+        rows: number of rows with a value.
+        missing: number of rows without a value.
+        missing_words: number of values that are a word for a missing one, such as `nan`.
+        values: value -> number of occurrences, the most frequent first. Values have the normal form of labels, and
+            lists count as their items. None: there are more than 2,000 different values.
+        class_names: names of its integer classes, from the data's schema.
+        several: number of rows of kind `labels` with more than one label.
         as_text: whether lists and objects are written as text in its cells.
         longest: characters of its longest text.
-        mean_length: characters of its texts on average.
+        mean_length: mean number of characters of its texts.
     """
 
     name: str
@@ -64,118 +65,119 @@ class ColumnLook:
 
 
 @dataclass(frozen=True)
-class TableLook:
-    """A file, or a split of a saved data set.
+class TableSummary:
+    """A summary of a file, or of a split of a saved data set.
 
     Attributes:
-        table: its rows, with `where`, `format`, `separator`, `compression`, `tool`, `split` (by its name), `undecided`
-            and `notes`.
-        columns: a look at each of its columns.
+        table: its rows.
+        columns: a summary of each of its columns.
         split_column: the column that names the split of each row, if there is one.
     """
 
     table: Table
-    columns: Sequence[ColumnLook]
+    columns: Sequence[ColumnSummary]
     split_column: str | None
 
     @property
     def rows(self) -> int:
-        """Number of its rows."""
+        """The number of its rows."""
         return len(self.table)
 
-    def column(self, name: str) -> ColumnLook:
-        """The look at a column or a path.
+    def column(self, name: str) -> ColumnSummary:
+        """Summarize a column or a path.
 
         Raises:
-            MissingColumnError: there is none of that name.
+            MissingColumnError: there is no such column.
         """
         known = next((column for column in self.columns if column.name == name), None)
-        return known or _column(name, self.table.column(name), self.table.class_names.get(name, ()))
+        return known or _summarize(name, self.table.column(name), self.table.class_names.get(name, ()))
 
 
-def look_at(path: Path, separator: str | None = None, *, mixed: bool = False) -> list[TableLook]:
-    """Read a file or a folder and say what is in it.
+def summarize_files(path: Path, separator: str | None = None, *, ignore_splits: bool = False) -> list[TableSummary]:
+    """Read a file or a folder and summarize its tables.
 
     Args:
         path: a file, a folder of files, or a folder that `datasets` has saved.
-        separator: of CSV files; None: it is looked for.
-        mixed: whether names that look like splits mean nothing.
+        separator: of CSV files; None: it is detected.
+        ignore_splits: whether to ignore split names in the names of files.
 
     Raises:
-        FetchError: there is no such file.
+        FetchError: the path does not exist.
         FormatError, EncodingError, NulByteError, EmptyDataError: it cannot be read.
     """
     if not path.exists():
         raise FetchError(f"{path} does not exist; name a file, or a folder of files, of this machine")
     folder, files = (path.parent, path.name) if path.is_file() else (path, "*")
-    tables = read_tables(folder, files, "auto", None, sys.maxsize, separator, mixed=mixed)
-    return [look_at_table(table) for table in tables]
+    tables = read_tables(folder, files, "auto", None, sys.maxsize, separator, ignore_splits=ignore_splits)
+    return [summarize_table(table) for table in tables]
 
 
-def look_at_table(table: Table) -> TableLook:
-    """What is in a table; of columns with objects, what is at each path into them."""
+def summarize_table(table: Table) -> TableSummary:
+    """Summarize a table. A column of objects is summarized by the paths into it."""
     columns = [column for name in table.columns for column in _with_paths(table, name)]
     tags = next((column.name for column in columns if column.kind == "tags"), None)
     if tags is not None:
-        columns = [replace(at, kind="words") if _goes_with(table, at, tags) else at for at in columns]
+        columns = [
+            replace(column, kind="words") if _matches_tags(table, column, tags) else column for column in columns
+        ]
     _refuse_row_as_header(table, columns)
-    return TableLook(table, columns, split_column(table))
+    return TableSummary(table, columns, split_column(table))
 
 
-def _refuse_row_as_header(table: Table, columns: Sequence[ColumnLook]) -> None:
+def _refuse_row_as_header(table: Table, columns: Sequence[ColumnSummary]) -> None:
     """Refuse a file without a header: its first row was taken for the names of the columns."""
-    if table.separator is None or list(table.columns) == [str(at) for at in range(len(table.columns))]:
-        return  # pandas numbers columns without names
+    if table.separator is None or list(table.columns) == [str(index) for index in range(len(table.columns))]:
+        return  # pandas numbers columns without names.
     for column in columns:
         repeats = (column.values or {}).get(normal_label(column.name), 0)
         if repeats and len(column.values or {}) * 3 <= column.rows:
             raise FormatError(
-                f"{table.where}: its first line looks like a row, not like the names of the columns: {column.name!r} "
-                f"is also a value of that column in {repeats:,} rows; add a first line such as text,label, or, if it "
-                f"is a name, call that column otherwise"
+                f"{table.location}: its first line looks like a row, not like the names of the columns: "
+                f"{column.name!r} is also a value of that column in {repeats:,} rows; add a first line such "
+                "as text,label, or, if it is a name, call that column otherwise"
             )
 
 
-def _with_paths(table: Table, name: str) -> list[ColumnLook]:
-    """A look at a column; of one with objects, at each path into it."""
-    column = _column(name, table.columns[name], table.class_names.get(name, ()))
+def _with_paths(table: Table, name: str) -> list[ColumnSummary]:
+    """Summarize a column, or each path into a column of objects."""
+    column = _summarize(name, table.columns[name], table.class_names.get(name, ()))
     paths = [path for path in table.names() if path.startswith(f"{name}.")] if column.kind == "object" else []
-    return [_column(path, table.column(path), ()) for path in paths] or [column]
+    return [_summarize(path, table.column(path), ()) for path in paths] or [column]
 
 
-def _goes_with(table: Table, column: ColumnLook, tags: str) -> bool:
-    """Whether a column has as many items in each row as there are tags: it holds the words, or what is told of them."""
+def _matches_tags(table: Table, column: ColumnSummary, tags: str) -> bool:
+    """Whether a column has as many items in each row as there are tags: words, or another annotation of them."""
     if column.kind != "labels":
         return False
-    pairs = zip(table.column(column.name)[:_LOOKED_AT], table.column(tags), strict=False)
-    return all(_length(parsed(words)) == _length(parsed(own)) for words, own in pairs)
+    pairs = zip(table.column(column.name)[:_SAMPLE_VALUES], table.column(tags), strict=False)
+    return all(_length(parse_nested(words)) == _length(parse_nested(row_tags)) for words, row_tags in pairs)
 
 
-def _column(name: str, values: Sequence[Any], class_names: Sequence[str]) -> ColumnLook:
+def _summarize(name: str, values: Sequence[Any], class_names: Sequence[str]) -> ColumnSummary:
     filled = [value for value in values if not is_absent(value)]
-    sample = filled[:: max(1, len(filled) // _LOOKED_AT)]
-    nested = [parsed(value) for value in sample]
+    sample = filled[:: max(1, len(filled) // _SAMPLE_VALUES)]
+    nested = [parse_nested(value) for value in sample]
     as_text = any(isinstance(value, str) and is_nested(item) for value, item in zip(sample, nested, strict=True))
     kind = _kind(nested)
-    several = sum(_length(parsed(value)) > 1 for value in filled) if kind == "labels" else 0
+    several = sum(_length(parse_nested(value)) > 1 for value in filled) if kind == "labels" else 0
     lengths = [len(value) for value in filled if isinstance(value, str)] if kind == "text" else []
-    return ColumnLook(
+    return ColumnSummary(
         name,
         kind,
-        len(filled),
-        len(values) - len(filled),
-        sum(map(is_missing_word, filled)),
-        _counts(filled, kind),
-        tuple(class_names),
-        several,
-        as_text,
-        max(lengths, default=0),
-        sum(lengths) / len(lengths) if lengths else 0.0,
+        rows=len(filled),
+        missing=len(values) - len(filled),
+        missing_words=sum(map(is_missing_word, filled)),
+        values=_counts(filled, kind),
+        class_names=tuple(class_names),
+        several=several,
+        as_text=as_text,
+        longest=max(lengths, default=0),
+        mean_length=sum(lengths) / len(lengths) if lengths else 0.0,
     )
 
 
 def _kind(values: Sequence[Any]) -> Kind:
-    """What most values of a column are; a list among them decides, as empty lists and plain names go with it."""
+    """Determine the kind of a column's values. A share of lists decides, since empty cells and names may join them."""
     if not values:
         return "empty"
     nested = [value for value in values if is_nested(value)]
@@ -209,7 +211,7 @@ def _nested_kind(value: Any) -> Kind:
         return "tags"
     if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
         return "tags"
-    return "words" if len(items) > _MOST_LABELS else "labels"
+    return "words" if len(items) > _MAX_LABELS else "labels"
 
 
 def _is_flags(value: Mapping[str, Any]) -> bool:
@@ -226,16 +228,16 @@ def _counts(values: Sequence[Any], kind: Kind) -> dict[str, int] | None:
     counts: Counter[str] = Counter()
     for value in values:
         counts.update(_names(value, kind))
-        if len(counts) > _COUNTED:
+        if len(counts) > _MAX_COUNTED:
             return None
     return dict(counts.most_common())
 
 
 def _names(value: Any, kind: Kind) -> list[str]:
-    """What is counted of a value: a name, or the names in a list."""
+    """List the names that count for a value: the value itself, or the names in a list."""
     if kind in ("text", "integer", "number"):
         return [normal_label(value)]
-    value = parsed(value)
+    value = parse_nested(value)
     if isinstance(value, Mapping):
         value = value.get("choices", [name for name, flag in value.items() if flag])
     items = value if isinstance(value, (list, tuple, set)) else [value]
@@ -246,7 +248,7 @@ def _names(value: Any, kind: Kind) -> list[str]:
 
 def _span_type(span: Any) -> Any:
     if isinstance(span, Mapping):
-        names = (span.get(key) for key in ("label", "labels", "type", "entity", "entity_type", "entity_group"))
+        names = (span.get(key) for key in TYPE_KEYS)
         name = next((name for name in names if name is not None), None)
-        return at_path(name, ["0"]) if isinstance(name, list) else name
+        return value_at_path(name, ["0"]) if isinstance(name, list) else name
     return span[-1] if isinstance(span, (list, tuple)) and span else None

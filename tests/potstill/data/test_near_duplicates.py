@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from potstill.data.near import NearIndex, jaccard, shingles
+from potstill.data.near_duplicates import NearDuplicateIndex, jaccard, shingles
 from tests.conftest import generate_rows
 
 
@@ -19,8 +19,8 @@ def test_shingles_ignore_case_and_punctuation() -> None:
 def test_scripts_without_spaces_are_compared_by_characters() -> None:
     a, b = "这部电影的故事非常精彩演员表演也很出色值得一看", "这部电影的故事非常精彩演员表演也很出色值得再看"
     assert 0.6 < jaccard(shingles(a), shingles(b)) < 1
-    assert NearIndex(0.6).matches([[a]]) == [[]]
-    index = NearIndex(0.6)
+    assert NearDuplicateIndex(0.6).matches([[a]]) == [[]]
+    index = NearDuplicateIndex(0.6)
     index.add([[a]])
     assert index.matches([[b], ["完全不同的一句话没有任何相同的内容在里面"]]) == [[0], []]
 
@@ -34,7 +34,7 @@ def test_finds_what_comparing_all_pairs_finds(threshold: float) -> None:
         for _ in range(generator.randint(0, 3)):
             words[generator.randrange(len(words))] = "other"
     queries = [" ".join(words) for words in changed]
-    index = NearIndex(threshold)
+    index = NearDuplicateIndex(threshold)
     index.add([text] for text in texts[:100])
     index.add([text] for text in texts[100:])
     expected = [[] for _ in queries]  # type: ignore[var-annotated]
@@ -47,7 +47,7 @@ def test_finds_what_comparing_all_pairs_finds(threshold: float) -> None:
 
 def test_pair_is_near_only_if_both_texts_are() -> None:
     passage = " ".join(text for text, _ in generate_rows(8))
-    index = NearIndex(0.8)
+    index = NearDuplicateIndex(0.8)
     index.add([(passage, "who plays the doctor in it"), (passage, "yes")])
     assert index.matches([(passage, "where is the island market"), (passage, "Yes!"), ("yes", passage)]) == [
         [],
