@@ -133,10 +133,11 @@ def distill(
             rows = given_rows(words, model, texts, gold[0], transfer, gold[1], max_length, seed, place)
             teachers.append(_Teacher(model, rows, orders[number], shares[number]))
         student = _Student(params, found[0][1], max_length, pair=not isinstance(texts[0], str), checkpoint=checkpoint)
-        if checkpoint is not None and not checkpoint.reads_as(*found[0]):
+        if checkpoint is not None and not checkpoint.tokenizes_as(*found[0]):
             place = Path(folder) / "student"
-            own = given_rows(checkpoint.words, checkpoint.model, texts, labels, transfer, dev, max_length, seed, place)
-            student = replace(student, words=checkpoint.words, own=own)
+            words = checkpoint.tokenizer
+            own = given_rows(words, checkpoint.model, texts, labels, transfer, dev, max_length, seed, place)
+            student = replace(student, words=words, own=own)
         return _distilled(teachers, student, seed, device, precision, Path(folder))
 
 
@@ -208,7 +209,7 @@ def _teacher(
     """The fine-tuned model and its tokenizer, read from the folder where they are not given."""
     from potstill.models.loading import load_classifier
     from potstill.pretrained.families import family_of
-    from potstill.pretrained.inspection import check_tokens, inspect_model, load_words
+    from potstill.pretrained.inspection import check_tokens, inspect_model, read_tokenizer
 
     if not isinstance(teacher, (str, Path)):
         if tokenizer is None:
@@ -220,7 +221,7 @@ def _teacher(
         folder = Path(teacher)
         known = inspect_model(folder).saved.architecture
         _check_head(known or f"model without a head ({folder})")
-        model, words = load_classifier(folder), load_words(folder) if tokenizer is None else tokenizer
+        model, words = load_classifier(folder), read_tokenizer(folder) if tokenizer is None else tokenizer
     rows = len(model.get_input_embeddings().weight)
     check_tokens(1 + max(_vocabulary(words).values()), rows, model.config.name_or_path or "memory")
     return model, words
@@ -361,7 +362,7 @@ def _distilled(
     from potstill.distillation.objective.composition import Blend, Distillation
     from potstill.distillation.teachers.ensembles import average
     from potstill.distillation.teachers.mean_answers import ordered, side_by_side
-    from potstill.distillation.teachers.position_mapping import across, places_of
+    from potstill.distillation.teachers.position_mapping import map_positions, mapped_source
     from potstill.distillation.teachers.predict import predict_logits, predict_signals
     from potstill.distillation.teachers.signal_store import StoredSignals
     from potstill.evaluation.teaching import judge
@@ -380,7 +381,7 @@ def _distilled(
     ]
     source = average(StoredSignals(side_by_side(learned), np.arange(len(first.given.rows))), weights)
     own = made.own if task in OF_PLACES else None
-    places = None if own is None else places_of(task, own.files, first.given.files)
+    places = None if own is None else map_positions(task, own.files, first.given.files)
     answers = _answers_on_dev(teachers, own, chosen)
     labels = dev.whole_labels
     if labelled(labels).any():
@@ -392,7 +393,7 @@ def _distilled(
 
     teaching = through_assistants(params, Teaching(first.model, source, params.layers), rows, score, setting)
     each = [teaching.layers] if params.mutual is None else params.mutual.students
-    told = teaching.source if places is None else across(teaching.source, first.given.rows, places)
+    told = teaching.source if places is None else mapped_source(teaching.source, first.given.rows, places)
     logits_alone = Distillation(told, Blend(params.temperature, params.alpha, task))
     students = [made.start(teaching.model, layers, rows, logits_alone, seed) for layers in each]
     teacher_rows = None if made.own is None else first.given.rows
@@ -408,7 +409,7 @@ def _answers_on_dev(teachers: Sequence[_Teacher], own: GivenRows | None, precisi
     """The teachers' answers to dev, together; where they are places in a text, in the student's own tokens."""
     from potstill.distillation.teachers.ensembles import average
     from potstill.distillation.teachers.mean_answers import ordered, pooled, side_by_side
-    from potstill.distillation.teachers.position_mapping import across, answers_across, places_of
+    from potstill.distillation.teachers.position_mapping import map_positions, mapped_logits, mapped_source
     from potstill.distillation.teachers.predict import predict_logits, predict_signals
     from potstill.distillation.teachers.signal_store import StoredSignals
 
@@ -419,8 +420,8 @@ def _answers_on_dev(teachers: Sequence[_Teacher], own: GivenRows | None, precisi
         return pooled(held, weights, task)
     held = [ordered(predict_signals(one.model, one.given.dev, precision=precision), one.order) for one in teachers]
     source = average(StoredSignals(side_by_side(held), np.arange(len(dev))), weights)
-    places = places_of(task, own.dev_files, first.given.dev_files)
-    return answers_across(across(source, dev, places), own.dev, task)
+    places = map_positions(task, own.dev_files, first.given.dev_files)
+    return mapped_logits(mapped_source(source, dev, places), own.dev, task)
 
 
 def _answered(task: TaskKind, logits: npt.NDArray[Any], labels: Labels) -> Labels:

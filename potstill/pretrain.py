@@ -141,6 +141,6 @@ def _setting(
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    from potstill.pretrained.inspection import load_words
+    from potstill.pretrained.inspection import read_tokenizer
 
-    return load_words(folder)
+    return read_tokenizer(folder)

@@ -16,7 +16,7 @@ from potstill.data.tokens.batches import TokenDataset, labelled
 from potstill.distillation.objective.composition import Blend, Distillation
 from potstill.distillation.objective.gold_labels import Objective
 from potstill.distillation.objective.supervision import HEAD_LOSSES
-from potstill.distillation.teachers.position_mapping import Places, across, places_of
+from potstill.distillation.teachers.position_mapping import PositionMapping, map_positions, mapped_source
 from potstill.distillation.teachers.signal_arrays import described
 from potstill.models.loading import load_classifier
 from potstill.models.students.student import check_plan
@@ -52,7 +52,7 @@ def run(stage: Stage) -> Result:
     dataset = open_splits(stage, _splits(distill), student=True) if own_tokens else teacher_rows
     teaching = _teaching(stage, distill, teacher_rows)
     places = _places(stage, _splits(distill)) if own_tokens and task_of(teaching.model) in OF_PLACES else None
-    source = teaching.source if places is None else across(teaching.source, teacher_rows, places)
+    source = teaching.source if places is None else mapped_source(teaching.source, teacher_rows, places)
     students = _students(stage, distill, replace(teaching, source=source), dataset)
     setting = prepare_setting(stage, distill, students[0])
     objective = objective_for(distill, students, teaching, setting, teacher_rows if own_tokens else None, places)
@@ -73,11 +73,11 @@ def _splits(distill: Distill) -> list[str]:
     return ["train", "transfer"] if distill.transfer else ["train"]
 
 
-def _places(stage: Stage, splits: Sequence[str]) -> Places:
+def _places(stage: Stage, splits: Sequence[str]) -> PositionMapping:
     """Where the teacher answers what the student's tokens are asked."""
     folders = (student_tokens(stage), stage.deps["tokens"])
     ours, theirs = ([folder / f"{split}.arrow" for split in splits] for folder in folders)
-    return places_of(task_kind(stage), ours, theirs)
+    return map_positions(task_kind(stage), ours, theirs)
 
 
 def _teaching(stage: Stage, distill: Distill, rows: TokenDataset) -> Teaching:
@@ -101,8 +101,9 @@ def _students(stage: Stage, distill: Distill, teaching: Teaching, rows: TokenDat
 
 
 def _describe(objective: Objective, teaching: Teaching, dataset: TokenDataset) -> None:
-    if not teaching.source.supports(objective.asks):
-        say(f"distill: the teacher runs for its {described(objective.asks)}, which the signals stage can store")
+    if not teaching.source.supports(objective.teacher_needs):
+        needs = described(objective.teacher_needs)
+        say(f"distill: the teacher runs for its {needs}, which the signals stage can store")
     soft = HEAD_LOSSES[task_of(teaching.model)].soft_term.upper()
     without = int((~labelled(dataset.labels)).sum())
     unlabelled = f"{without:,} of {len(dataset):,} rows have no gold label and carry {soft} alone"

@@ -1,6 +1,6 @@
 """Several processes on one run, as `torchrun` starts them: who takes which rows, and how gradients meet.
 
-A step's loss is a sum over its rows divided once by the size of the whole step (`objective.Window`), so the processes'
+A step's loss is a sum over its rows divided once by the size of the whole step (`OptimizerStep`), so the processes'
 gradients are added, not averaged, and the result is that of one process, to rounding. torch's DistributedDataParallel
 averages, and wants the same calls of every process at every step; here a process may have no rows of a step and a term
 may come and go.

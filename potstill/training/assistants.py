@@ -16,7 +16,7 @@ import numpy as np
 from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.composition import Distillation, distillation
-from potstill.distillation.teachers.position_mapping import Places
+from potstill.distillation.teachers.position_mapping import PositionMapping
 from potstill.distillation.teachers.predict import predict_signals
 from potstill.distillation.teachers.providers import Source
 from potstill.distillation.teachers.signal_store import StoredSignals
@@ -63,7 +63,7 @@ class Teaching:
         student: PreTrainedModel,
         setting: Setting,
         teacher_rows: TokenDataset | None = None,
-        places: Places | None = None,
+        places: PositionMapping | None = None,
     ) -> Distillation:
         """What a `distill` section has one student learn from it; see `distillation` for errors."""
         return distillation(
@@ -75,7 +75,7 @@ class Teaching:
             precision=setting.precision,
             seed=setting.seed,
             teacher_rows=teacher_rows,
-            places=places,
+            mapping=places,
         )
 
 
@@ -129,7 +129,7 @@ def _hop(
     # Whoever watches wants the student's scores.
     own = replace(setting, checkpoints=setting.checkpoints / f"assistant-{number}", watch=None)
     folder = own.checkpoints / "finished"
-    found, layers = finished.kept(folder), params.assistants[number - 1]
+    found, layers = finished.load_outcome(folder), params.assistants[number - 1]
     outcome = found or _train(params, teaching, dataset, score, own)
     words = SCORINGS[task_of(teaching.model)].words
     say(
@@ -152,5 +152,5 @@ def _train(
     objective = teaching.objective(params, assistant, setting)
     outcome = train(assistant, dataset, objective, score, setting)
     signals = predict_signals(assistant, dataset, device=setting.device, precision=setting.precision)
-    finished.keep(setting.checkpoints / "finished", assistant.cpu(), outcome, signals)
+    finished.save(setting.checkpoints / "finished", assistant.cpu(), outcome, signals)
     return outcome

@@ -11,7 +11,7 @@ from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.gold_labels import Objective, Supervised
 from potstill.distillation.objective.mutual import MutualLearning
-from potstill.distillation.teachers.position_mapping import Places
+from potstill.distillation.teachers.position_mapping import PositionMapping
 from potstill.models.cohort import Cohort
 from potstill.pretrained.heads import task_of
 from potstill.training.assistants import Teaching
@@ -43,7 +43,7 @@ def objective_for(
     teaching: Teaching,
     setting: Setting,
     teacher_rows: TokenDataset | None = None,
-    places: Places | None = None,
+    places: PositionMapping | None = None,
 ) -> Objective:
     """What a `distill` section has its students learn: one from its teacher, several from each other too.
 

@@ -13,7 +13,7 @@ from tests.potstill.models.tiny import CLASSES, make
 
 
 def general(folder: Path, kind: str, layers: list[int] | None = None, head: str = "") -> Path:
-    """`data/general` with a student of another teacher."""
+    """Write `data/general` with a student of another teacher."""
     student = make(kind, head, num_hidden_layers=2, n_layers=2)
     for weight in student.parameters():
         torch.nn.init.constant_(weight, 0.5)
@@ -24,7 +24,7 @@ def general(folder: Path, kind: str, layers: list[int] | None = None, head: str 
 
 @pytest.mark.parametrize("head", ["", "ForMaskedLM"])
 @pytest.mark.parametrize("kind", CLASSES)
-def test_embeddings_and_layers_are_the_general_students_and_the_head_the_teachers(
+def test_embeddings_and_layers_come_from_the_general_student_and_the_head_from_the_teacher(
     tmp_path: Path, kind: str, head: str
 ) -> None:
     student = student_from_layers(make(kind), [0, 2])
@@ -38,7 +38,7 @@ def test_embeddings_and_layers_are_the_general_students_and_the_head_the_teacher
             assert torch.equal(weight, before[name]), name
 
 
-def test_a_general_student_of_other_layers_or_none_is_left_alone(tmp_path: Path) -> None:
+def test_a_general_student_of_other_layers_is_not_used(tmp_path: Path) -> None:
     student = student_from_layers(make("bert"), [0, 2])
     before = {name: value.clone() for name, value in student.state_dict().items()}
     assert not start_from_general(student, [0, 2], general(tmp_path, "bert", [0, 1]))
@@ -49,5 +49,5 @@ def test_a_general_student_of_other_layers_or_none_is_left_alone(tmp_path: Path)
 
 def test_another_shape_is_refused(tmp_path: Path) -> None:
     student = student_from_layers(make("bert", vocab_size=60), [0, 2])
-    with pytest.raises(ModelError, match="has not the form of distill's"):
+    with pytest.raises(ModelError, match="differs in shape from the student of distill"):
         start_from_general(student, [0, 2], general(tmp_path, "bert"))
