@@ -72,7 +72,7 @@ def test_other_batches_are_not_mixed() -> None:
 
 def test_a_store_refuses_mixed_rows() -> None:
     stored = StoredSignals(np.zeros((5, 3), dtype=np.float32), np.arange(5))
-    with pytest.raises(SignalError, match="blends of others"):
+    with pytest.raises(SignalError, match="mixed with others"):
         stored(mix(rows(5).batch(np.arange(5)), 1.0, 0, 0))
 
 

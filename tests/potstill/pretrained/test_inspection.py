@@ -267,7 +267,7 @@ def test_a_new_head_takes_the_place_of_one_of_another_size(trained_teacher: Path
 def test_a_generator_needs_its_head(tmp_path: Path) -> None:
     make("bert", "").save_pretrained(tmp_path)
     shutil.copyfile(tmp_path / "config.json", tmp_path / "tokenizer.json")
-    with pytest.raises(ModelError, match=r"no head for masked language modelling, .* as ingest\.generator"):
+    with pytest.raises(ModelError, match=r"no head for masked language modelling and .* as ingest\.generator"):
         inspect_model(tmp_path, "masked_lm")
 
 

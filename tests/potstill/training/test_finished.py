@@ -13,7 +13,7 @@ from potstill.distillation.teachers.predict import predict_signals
 from potstill.distillation.teachers.providers import LiveTeacher
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.training.assistants import Teaching, through_assistants
-from potstill.training.finished import copy_model, keep, kept, signals
+from potstill.training.finished import copy_model, load_outcome, save, signals
 from potstill.training.loop import Outcome, Setting
 from tests.potstill.models.tiny import make
 
@@ -38,8 +38,8 @@ def test_signals_of_a_finished_model_are_restored(tmp_path: Path) -> None:
     by_token = np.empty(2, dtype=object)
     by_token[0], by_token[1] = told, told[:1] + 7
     for number, said in enumerate((told, by_token)):
-        keep(tmp_path / str(number), model, Outcome(score=0.5), said)
-        found = kept(tmp_path / str(number))
+        save(tmp_path / str(number), model, Outcome(score=0.5), said)
+        found = load_outcome(tmp_path / str(number))
         assert found is not None
         assert found.score == 0.5
         for one, other in zip(signals(tmp_path / str(number)), said, strict=True):

@@ -16,7 +16,7 @@ from potstill.distillation.teachers.predict import model_inputs, predict_logits
 from potstill.errors import ModelError
 from potstill.training.hotpath import training_attention
 from potstill.training.loop import Setting, train
-from potstill.training.packing import ATTENTION, Packed, choose_packing, packed
+from potstill.training.packing import ATTENTION, PackedLayout, choose_packing, packed
 from tests.potstill.models.tiny import make
 from tests.potstill.training.test_adversarial import rows
 
@@ -27,8 +27,8 @@ PLAN = Training(epochs=1, learning_rate=1e-3)
 
 def test_indices_and_bounds_are_those_of_the_real_tokens() -> None:
     data = TokenDataset(np.arange(5, 12, dtype=np.int32), np.array([3, 1, 3]), None, np.zeros(3, dtype=np.int64), 0)
-    found = Packed.of(data.batch(np.array([1, 0])), CPU)
-    assert found.places.tolist() == [0, 3, 4, 5]
+    found = PackedLayout.of(data.batch(np.array([1, 0])), CPU)
+    assert found.indices.tolist() == [0, 3, 4, 5]
     assert found.bounds.tolist() == [0, 1, 4]
     assert found.bounds.dtype == torch.int32
     assert found.longest == 3
