@@ -270,7 +270,7 @@ class Potstill:
     def _endless(self) -> Iterator[list[Ints]]:
         bucketed = self._variation.batches == "bucketed"
         for epoch in itertools.count():
-            yield from self._run._windows(epoch) if bucketed else _random(self._workspace, epoch)
+            yield from self._run._epoch_steps(epoch) if bucketed else _random(self._workspace, epoch)
 
 
 class _ReachedError(Exception):

@@ -302,11 +302,11 @@ def _student_tokens(
 ) -> tuple[_Texts, _Tokens]:
     """Choose the student's tokens; words that a smaller vocabulary drops join the texts without labels."""
     from potstill.models.students.fitted_vocabulary import fit_vocabulary
-    from potstill.pretrained.inspection import load_words
+    from potstill.pretrained.inspection import read_tokenizer
 
     tokens = _Tokens(first.tokenizer, first.model, shared=True)
-    if checkpoint is not None and not checkpoint.reads_as(first.model, first.tokenizer):
-        tokens = _Tokens(checkpoint.words, checkpoint.model, shared=False)
+    if checkpoint is not None and not checkpoint.tokenizes_as(first.model, first.tokenizer):
+        tokens = _Tokens(checkpoint.tokenizer, checkpoint.model, shared=False)
     if plan is None:
         return given, tokens
     whole, trimmed = work_dir / "whole", work_dir / "trimmed"
@@ -315,7 +315,7 @@ def _student_tokens(
     backend = fast_tokenizer(tokens.tokenizer, given.max_length)
     fitted = fit_vocabulary(backend, whole, trimmed, rows, plan, pair=given.pair, name="distill")
     given = replace(given, transfer=[*given.transfer, *fitted.spelled])
-    return given, _Tokens(load_words(trimmed), tokens.model, False, fitted.kept_ids, plan.rank)
+    return given, _Tokens(read_tokenizer(trimmed), tokens.model, False, fitted.kept_ids, plan.rank)
 
 
 def _general_dir(general: Path | str | PreTrainedModel | None, work_dir: Path) -> Path | None:
@@ -362,7 +362,7 @@ def _answers(
 ) -> tuple[TeacherAnswers, DistillationData, npt.NDArray[Any]]:
     """Compute the teachers' answers once, to the training rows and to dev; the latter as the student's tokens too."""
     from potstill.distillation.teachers.mean_answers import ordered, pooled
-    from potstill.distillation.teachers.position_mapping import across, answers_across, places_of
+    from potstill.distillation.teachers.position_mapping import map_positions, mapped_logits, mapped_source
     from potstill.distillation.teachers.predict import predict_logits
     from potstill.evaluation.teaching import judge
     from potstill.training.distillation_job import DistillationData, TeacherAnswers, TokenRows
@@ -377,10 +377,10 @@ def _answers(
     student_logits = teacher_logits
     positions = None
     if student is not first and task in OF_PLACES:
-        positions = places_of(task, student.files, first.files)
+        positions = map_positions(task, student.files, first.files)
         dev_signals = _signals(teachers, [part.dev for part in rows.teachers], precision)
-        dev_positions = places_of(task, student.dev_files, first.dev_files)
-        student_logits = answers_across(across(dev_signals, first.dev, dev_positions), student.dev, task)
+        dev_positions = map_positions(task, student.dev_files, first.dev_files)
+        student_logits = mapped_logits(mapped_source(dev_signals, first.dev, dev_positions), student.dev, task)
     if has_label(student.dev.whole_labels).any():
         _check_answers(teachers[0].model, judge(task, student_logits, student.dev.whole_labels))
     views = [

@@ -129,6 +129,6 @@ def _check_texts(texts: Sequence[str]) -> None:
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    from potstill.pretrained.inspection import load_words
+    from potstill.pretrained.inspection import read_tokenizer
 
-    return load_words(folder)
+    return read_tokenizer(folder)

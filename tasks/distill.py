@@ -13,7 +13,7 @@ from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import has_label
 from potstill.data.tokens.token_folder import TokenFolder
 from potstill.distillation.objective.supervision import HEAD_LOSSES
-from potstill.distillation.teachers.position_mapping import places_of
+from potstill.distillation.teachers.position_mapping import map_positions
 from potstill.distillation.teachers.signal_arrays import described
 from potstill.models.loading import load_classifier
 from potstill.progress import say
@@ -47,7 +47,7 @@ def open_data(tokens: TokenFolder, distill: Distill) -> DistillationData:
         return DistillationData(tokens.task, teacher, teacher)
     positions = None
     if tokens.task in OF_PLACES:
-        positions = places_of(tokens.task, tokens.student.files(splits), tokens.files(splits))
+        positions = map_positions(tokens.task, tokens.student.files(splits), tokens.files(splits))
     return DistillationData(tokens.task, teacher, _open_rows(tokens.student, splits), positions)
 
 
@@ -65,7 +65,7 @@ def _open_rows(tokens: TokenFolder, splits: list[str]) -> TokenRows:
 
 def _describe(preparation: Preparation) -> None:
     """Tell the user what is minimised, and on which rows."""
-    data, asks = preparation.job.data, preparation.objective.asks
+    data, asks = preparation.job.data, preparation.objective.teacher_needs
     if not preparation.teaching.source.supports(asks):
         say(f"distill: the teacher runs for its {described(asks)}, which the signals stage can store")
     labels = data.student.train.labels

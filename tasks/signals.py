@@ -8,8 +8,8 @@ from potstill.artifacts import whole_folder
 from potstill.compute.distributed import current_world
 from potstill.compute.precision import Precision
 from potstill.config.teacher_params import Signals
-from potstill.distillation.teachers.ensembles import AllMembers
-from potstill.distillation.teachers.providers import LiveTeacher, OwnTokens, Source
+from potstill.distillation.teachers.ensembles import StackedSource
+from potstill.distillation.teachers.providers import LiveTeacher, Source, TeacherTokensSource
 from potstill.distillation.teachers.signal_store import Extracted, extract, teacher_identity, write_store
 from potstill.models.loading import load_classifier
 from tasks.learning import choose, open_tokens, teacher_members
@@ -32,7 +32,7 @@ def run(stage: Stage) -> Result:
             signals,
             identity=teacher_identity(folder),
             work=stage.checkpoints,
-            made={"device": device.type, "precision": precision},
+            environment={"device": device.type, "precision": precision},
         )
     if current_world().is_first:
         with whole_folder(stage.outs["signals"]) as out:
@@ -46,8 +46,8 @@ def _source(stage: Stage, first: LiveTeacher, device: torch.device, precision: P
     for member in teacher_members(stage)[1:]:
         live = LiveTeacher(load_classifier(member.folder), device, precision)
         own = None if member.tokens == "." else open_tokens(stage).member(member.tokens).split(*SPLITS)
-        sources.append(live if own is None else OwnTokens(live, own))
-    return first if len(sources) == 1 else AllMembers(tuple(sources))
+        sources.append(live if own is None else TeacherTokensSource(live, own))
+    return first if len(sources) == 1 else StackedSource(tuple(sources))
 
 
 def _result(extracted: Extracted) -> Result:

@@ -32,7 +32,7 @@ from potstill.pretrained.output_names import LabelNamesError, order_by_words, un
 from potstill.progress import say
 from potstill.scores.calibration import calibrated
 from potstill.training.dev_scores import dev_score
-from potstill.training.finished import copy_model, keep, kept, signals
+from potstill.training.finished import copy_model, load_outcome, save, signals
 from potstill.training.loop import Outcome, train
 from tasks.learning import (
     open_split,
@@ -74,7 +74,7 @@ def run(stage: Stage) -> Result:
     for number, plan in sorted(enumerate(plans), key=lambda item: not item[1].fine_tuned):
         if len(plans) > 1:
             say(f"teacher: {plan.name}, {number + 1} of {len(plans)}, {_counts(plan)}")
-        made[number] = kept(folders[number]) or _made(stage, plan, number, folders[number])
+        made[number] = load_outcome(folders[number]) or _made(stage, plan, number, folders[number])
     outcomes = [made[number] for number in range(len(plans))]
     weights, dev = [plan.weight for plan in plans], open_split(stage, "dev")
     logits = pooled([signals(folder) for folder in folders], weights, task)
@@ -146,7 +146,7 @@ def _made(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
         order = label_order(plan.labels, labels)
         reorder_labels(model, order, labels)
         logits = np.where(np.array(order) < 0, np.float32(0), logits[:, order])
-    keep(folder, model.cpu(), outcome, logits)
+    save(folder, model.cpu(), outcome, logits)
     return outcome
 
 

@@ -1,7 +1,7 @@
-"""What a student learns from: losses, teachers' outputs, and how both make one objective.
+"""What a student learns from: losses, a teacher's outputs, and the objectives made of both.
 
-`losses` holds pure functions of tensors, `teachers` where a teacher's outputs come from (a store or a live model),
-`objective` how terms add up on a batch. The modules here measure what may be pruned before a student learns.
+`losses` has pure functions of tensors. `teachers` provides a teacher's outputs, from a store or from a live model.
+`objective` combines loss terms on a batch. The modules here measure which parts of a student may be pruned.
 
 Not here: the loop that minimises an objective (`potstill.training`).
 """

@@ -1,4 +1,4 @@
-"""How much the parts of a model matter to a loss, before anything is removed."""
+"""Importance of a model's feed-forward units, attention heads and hidden states to a loss."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill.data.tokens.batches import Ints, TokenDataset, sorted_batches
-from potstill.distillation.objective.gold_labels import Objective, Window
+from potstill.distillation.objective.gold_labels import Objective, OptimizerStep
 from potstill.distillation.teachers.outputs import observe
 from potstill.distillation.teachers.predict import model_inputs
-from potstill.pretrained.families import family_of, layers_of
+from potstill.pretrained.families import Family, family_of, layers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,12 +27,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Importance:
-    """The importance of a model's parts.
+    """The importance of a model's parts to a loss.
 
     Attributes:
         units: for each layer, [units] of its feed-forward network.
         heads: for each layer, [heads] of its attention.
-        states: [hidden] of the states that all layers read and write, over all places where a layer reads them.
+        states: [hidden size] of the states that all layers share, summed over all norms.
     """
 
     units: list[Floats]
@@ -48,76 +48,86 @@ def measure_importance(
     batch_tokens: int,
     rows: Ints | None = None,
 ) -> Importance:
-    """The mean over rows of |sum over tokens of a * dL/da|, for each part's output a.
+    """Estimate how much the loss changes when a part of a model is set to 0.
 
-    A unit's is what it gives after the activation function, a head's all it gives, and a state's what the norms before
-    and inside a layer give. To first order it is what a row's loss changes by when the part is held at 0 (Michel et al.
-    2019, "Are Sixteen Heads Really Better than One?", equation 2; Molchanov et al. 2017, "Pruning Convolutional Neural
-    Networks for Resource Efficient Inference").
+    The importance of a part with output a is the mean over rows of |sum over tokens of a * dL/da|, which to first order
+    is the change of a row's loss (Michel et al. 2019, "Are Sixteen Heads Really Better than One?", equation 2;
+    Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference"). The output of a
+    unit is that of its activation function, and the output of a state is that of the norms before and inside a layer.
 
     Args:
-        model: of a class in `families.FAMILIES`; runs in evaluation mode, in fp32, where it is; its weights, their
-            gradients and its mode stay as they are.
-        dataset: the rows that the objective knows by their numbers.
-        objective: the loss, which needs logits alone.
-        batch_tokens: padded tokens of one batch.
-        rows: numbers of those to judge by; None: all.
+        model: a model of a class in `families.FAMILIES`. It runs in fp32 and evaluation mode on its own device; its
+            weights, gradients and mode stay the same.
+        dataset: the rows, by whose numbers the objective reads signals.
+        objective: a loss on logits.
+        batch_tokens: padded tokens of a batch.
+        rows: numbers of the rows to measure on; None takes all.
 
     Raises:
-        ModelError: the class is not known.
+        ModelError: the class is not supported.
     """
-    family, layers = family_of(model.config), layers_of(model)
+    family = family_of(model.config)
+    layers = layers_of(model)
     heads = getattr(model.config, family.heads_key)
     ffn = [layer.get_submodule(family.ffn_out) for layer in layers]
     attention = [layer.get_submodule(family.attention_out) for layer in layers]
-    norms = [model.base_model.get_submodule(family.embeddings_norm)]
-    names = (family.attention_norm, family.ffn_norm)
-    # A first layer without a norm before its attention reads what the embeddings' norm gives.
-    norms += [layer.get_submodule(name) for layer in layers for name in names]
-    norms = [norm for norm in norms if isinstance(norm, torch.nn.LayerNorm)]
+    of_attention = slice(len(ffn), len(ffn) + len(attention))
+    norms = _norms(model, family)
     sums: list[Tensor] | None = None
-    device, was_training = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
+    was_training = model.training
     model.eval()
-    judged = np.arange(len(dataset)) if rows is None else rows
-    for part in sorted_batches(dataset.lengths[judged], batch_tokens):
-        batch = dataset.batch(judged[part])
-        with _caught(takes=[*ffn, *attention], gives=norms) as activations:
+    measured = np.arange(len(dataset)) if rows is None else rows
+    for part in sorted_batches(dataset.lengths[measured], batch_tokens):
+        batch = dataset.batch(measured[part])
+        with _activations(inputs_of=[*ffn, *attention], outputs_of=norms) as activations:
             outputs = observe(model, model_inputs(batch, device))
-        loss = torch.stack(list(objective(outputs, batch, Window.of([batch])).values())).sum()
-        # The mean over a batch: times its rows, it adds up over batches of any size.
+        loss = torch.stack(list(objective(outputs, batch, OptimizerStep.of([batch])).values())).sum()
+        # The loss is a mean over the batch; times its rows, it adds up over batches of any size.
         gradients = torch.autograd.grad(loss * len(part), activations)
         changes = [(a.detach() * g).sum(dim=1).double() for a, g in zip(activations, gradients, strict=True)]
-        of_attention = slice(len(ffn), len(ffn) + len(attention))
         changes[of_attention] = [change.reshape(len(change), heads, -1).sum(dim=2) for change in changes[of_attention]]
-        found = [change.abs().sum(dim=0) for change in changes]
-        sums = found if sums is None else [total + part for total, part in zip(sums, found, strict=True)]
+        batch_sums = [change.abs().sum(dim=0) for change in changes]
+        sums = batch_sums if sums is None else [total + part for total, part in zip(sums, batch_sums, strict=True)]
     model.train(was_training)
-    means = [(total / len(judged)).cpu().numpy() for total in sums or []]
+    means = [(total / len(measured)).cpu().numpy() for total in sums or []]
     count = len(layers)
     return Importance(means[:count], means[count : 2 * count], np.sum(means[2 * count :], axis=0))
 
 
+def _norms(model: PreTrainedModel, family: Family) -> list[nn.Module]:
+    """The norms whose outputs the layers read: those of the embeddings and of each layer."""
+    norms = [model.base_model.get_submodule(family.embeddings_norm)]
+    names = (family.attention_norm, family.ffn_norm)
+    norms += [layer.get_submodule(name) for layer in layers_of(model) for name in names]
+    # A first layer without a norm before its attention has another module there, and reads the embeddings' norm.
+    return [norm for norm in norms if isinstance(norm, nn.LayerNorm)]
+
+
 @contextmanager
-def _caught(takes: list[torch.nn.Module], gives: list[torch.nn.Module]) -> Iterator[list[Tensor]]:
-    """What modules take in, then what others give, [batch, tokens, features] each, while the block runs."""
-    caught: list[Tensor | None] = [None] * (len(takes) + len(gives))
+def _activations(inputs_of: list[nn.Module], outputs_of: list[nn.Module]) -> Iterator[list[Tensor]]:
+    """Capture the inputs of some modules, then the outputs of others, each [batch, tokens, features].
+
+    The list that is yielded is filled when the block ends.
+    """
+    captured: list[Tensor | None] = [None] * (len(inputs_of) + len(outputs_of))
     handles = []
-    for place, module in enumerate(takes):
+    for index, module in enumerate(inputs_of):
 
-        def take(_: torch.nn.Module, args: tuple[Any, ...], place: int = place) -> None:
-            caught[place] = args[0]
+        def save_input(_: nn.Module, args: tuple[Any, ...], index: int = index) -> None:
+            captured[index] = args[0]
 
-        handles.append(module.register_forward_pre_hook(take))
-    for place, module in enumerate(gives, start=len(takes)):
+        handles.append(module.register_forward_pre_hook(save_input))
+    for index, module in enumerate(outputs_of, start=len(inputs_of)):
 
-        def give(_: torch.nn.Module, __: Any, output: Tensor, place: int = place) -> None:
-            caught[place] = output
+        def save_output(_: nn.Module, __: Any, output: Tensor, index: int = index) -> None:
+            captured[index] = output
 
-        handles.append(module.register_forward_hook(give))
-    found: list[Tensor] = []
+        handles.append(module.register_forward_hook(save_output))
+    activations: list[Tensor] = []
     try:
-        yield found
-        found += [activation for activation in caught if activation is not None]
+        yield activations
+        activations += [activation for activation in captured if activation is not None]
     finally:
         for handle in handles:
             handle.remove()

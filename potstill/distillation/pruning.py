@@ -1,4 +1,4 @@
-"""A student made narrower before it learns: the parts stay whose loss would cost most (`distill.prune`)."""
+"""Structured pruning of a student before it learns: keep the parts that matter most to the loss (`distill.prune`)."""
 
 from __future__ import annotations
 
@@ -29,45 +29,45 @@ def pruned(
     seed: int,
     name: str,
 ) -> PreTrainedModel:
-    """The student with the parts that matter most to the loss; what stays is said.
+    """Prune a student to the sizes in params, and print how much of the importance is kept.
 
     Args:
-        student: of a class in `families.FAMILIES`.
-        prune: how much stays, and how many rows judge it.
-        rows: the training rows, which the objective knows by their numbers.
-        objective: the loss of its logits.
-        batch_tokens: padded tokens of one batch.
-        seed: of the choice of rows.
-        name: of the stage, for what is said.
+        student: a model of a class in `families.FAMILIES`.
+        prune: the sizes to keep, and the number of rows on which importance is measured.
+        rows: the training rows, by whose numbers the objective reads signals.
+        objective: a loss on logits.
+        batch_tokens: padded tokens of a batch.
+        seed: seed of the choice of rows.
+        name: name of the stage, for messages.
 
     Raises:
-        ModelError: more is to stay than there is, or a part of an attention head.
+        ModelError: a size is larger than the student's, or no multiple of the size of an attention head.
     """
     order = np.random.default_rng(seed).permutation(len(rows))
     sample = np.sort(order[: prune.rows])
-    found = measure_importance(student, rows, objective, batch_tokens=batch_tokens, rows=sample)
+    importance = measure_importance(student, rows, objective, batch_tokens=batch_tokens, rows=sample)
 
-    def tell(what: str, kept: Sequence[Ints], of: Sequence[Floats]) -> None:
-        share = sum(float(part[chosen].sum()) for part, chosen in zip(of, kept, strict=True))
-        whole = max(sum(float(part.sum()) for part in of), 1e-30)
-        sizes = f"{len(kept[0])} of {len(of[0])} {what}"
-        say(f"{name}: {sizes} stay, with {share / whole:.1%} of their importance over {len(sample):,} rows")
+    def report(what: str, kept: Sequence[Ints], layers: Sequence[Floats]) -> None:
+        kept_sum = sum(float(layer[indices].sum()) for layer, indices in zip(layers, kept, strict=True))
+        total = max(sum(float(layer.sum()) for layer in layers), 1e-30)
+        sizes = f"{len(kept[0])} of {len(layers[0])} {what}"
+        say(f"{name}: {sizes} stay, with {kept_sum / total:.1%} of their importance over {len(sample):,} rows")
 
     if prune.ffn is not None:
         what = "feed-forward units of each layer (distill.prune.ffn)"
-        units = [most_important(layer, prune.ffn, what) for layer in found.units]
-        tell("feed-forward units of each layer", units, found.units)
+        units = [most_important(layer, prune.ffn, what) for layer in importance.units]
+        report("feed-forward units of each layer", units, importance.units)
         student = narrow(student, units)
     if prune.width is not None:
-        count, rest = divmod(prune.width, head_size(student))
-        if rest:
+        count, remainder = divmod(prune.width, head_size(student))
+        if remainder:
             raise ModelError(
                 f"distill.prune.width is {prune.width}, no multiple of the {head_size(student)} states of an "
                 "attention head; set one"
             )
-        states = most_important(found.states, prune.width, "states (distill.prune.width)")
-        heads = [most_important(layer, count, "attention heads") for layer in found.heads]
-        tell("states", [states], [found.states])
-        tell("attention heads of each layer", heads, found.heads)
+        states = most_important(importance.states, prune.width, "states (distill.prune.width)")
+        heads = [most_important(layer, count, "attention heads") for layer in importance.heads]
+        report("states", [states], [importance.states])
+        report("attention heads of each layer", heads, importance.heads)
         student = narrow_states(student, states, heads)
     return student

@@ -14,7 +14,7 @@ from potstill.evaluation.latency import BATCH
 from potstill.inference.runtime import CARD, MODEL, TOKENIZER, Student, Text
 from potstill.models.loading import load_classifier
 from potstill.pretrained.families import tells_texts_apart
-from potstill.pretrained.inspection import load_words
+from potstill.pretrained.inspection import read_tokenizer
 
 
 def teacher_pipeline(
@@ -30,7 +30,7 @@ def teacher_pipeline(
     """
     from transformers import pipeline
 
-    model, tokenizer = load_classifier(folder), load_words(folder)
+    model, tokenizer = load_classifier(folder), read_tokenizer(folder)
     if not tells_texts_apart(model.config.to_dict()):  # some tokenizers give ids that such a model cannot take
         names = tokenizer.model_input_names
         tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]

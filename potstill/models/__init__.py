@@ -1,7 +1,7 @@
-"""Models in memory: loading, saving, several as one; `students` makes small ones.
+"""Models in memory: load and save them, combine several into one module, build small ones (`students`).
 
-Here: model folders in and out (`loading`), several students as one module (`cohort`), words replaced by a masked
-language model (`word_replacement`).
+Here: model folders (`loading`), several students as one module (`cohort`), augmentation with a masked language model
+(`word_replacement`), and mixup (`mixup`).
 
-Not here: what a folder holds before it is loaded (`potstill.pretrained`), and how models learn (`potstill.training`).
+Not here: inspecting a folder before it is loaded (`potstill.pretrained`), and training (`potstill.training`).
 """

@@ -1,4 +1,4 @@
-"""Several students as one module, with the few parts of a transformers model that training asks for."""
+"""Several students as one module, with the part of a transformers model's interface that training uses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Cohort(nn.Module):
-    """Students of one task that train together; all their weights are its own.
+    """Students of one task that train together; the cohort's parameters are those of all students.
 
     Args:
-        students: of one family.
+        students: models of one family.
     """
 
     def __init__(self, students: Sequence[PreTrainedModel]) -> None:
@@ -25,24 +25,24 @@ class Cohort(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The first student's."""
+        """The config of the first student."""
         return self.students[0].config
 
     def set_attn_implementation(self, name: str) -> None:
-        """Set it in every student."""
+        """Set the attention implementation of every student."""
         for student in each_model(self):
             student.set_attn_implementation(name)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write each student to `student-<n>`, with n from 1."""
+        """Write each student to the folder `student-<n>`, where n counts from 1."""
         for number, student in enumerate(each_model(self), start=1):
             student.save_pretrained(folder / f"student-{number}")
 
     def get_input_embeddings(self) -> nn.ModuleList:
-        """Those of every student."""
+        """Return the token embeddings of every student."""
         return nn.ModuleList(student.get_input_embeddings() for student in each_model(self))
 
 
 def each_model(model: nn.Module) -> Iterator[PreTrainedModel]:
-    """The students of a cohort, or the one model that it is."""
+    """Yield the students of a cohort; of any other model, the model itself."""
     yield from cast("list[PreTrainedModel]", model.students if isinstance(model, Cohort) else [model])

@@ -1,4 +1,4 @@
-"""Model folders in and out: safetensors only, no remote code, labels checked."""
+"""Load and save model folders: safetensors only, no remote code, labels checked."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _GENERAL_ADVICE = "take a base that was saved with that head (...ForMaskedLM), o
 def load_classifier(
     folder: Path, labels: Sequence[str] | None = None, task: TaskKind = "single_label"
 ) -> PreTrainedModel:
-    """A model with a task's head, such as a sequence classifier, in evaluation mode, fp32.
+    """Load a model with a task's head, such as a sequence classifier, in fp32 and evaluation mode.
 
     Args:
         folder: a `save_pretrained` folder.
-        labels: class names in index order, for a base model that gets a new head (initialised from torch's current
-            seed); None takes the folder's own head.
-        task: of a new head; a folder's own head says itself what it is.
+        labels: class names in index order, to give an encoder a new head, initialised from torch's current seed. None
+            loads the head of the folder.
+        task: task of a new head; the task of a saved head is read from the folder.
 
     Raises:
-        UnsafeFileError, ModelError: see `read_saved`; also a class transformers does not know, and weights that are
-            missing or another model's.
-        LabelCountError: the folder's own names for its outputs are incomplete or contradict each other.
+        UnsafeFileError, ModelError: see `read_saved`; also if transformers does not know the class, or weights are
+            missing or belong to another model.
+        LabelCountError: the label names in the folder are incomplete or contradict each other.
     """
     saved = read_saved(folder)
     if saved.family == STATIC:
-        import potstill.models.students.static  # noqa: F401 - makes the class known to transformers
-    own = saved.task if labels is None else None
-    kind = HEADS[own or task]
-    head = head_settings(saved, own)
+        import potstill.models.students.static  # noqa: F401 - registers the class with transformers
+    head_task = saved.task if labels is None else None
+    kind = HEADS[head_task or task]
+    head = head_settings(saved, head_task)
     if labels is not None:
         head = label_settings(labels)
         head |= {} if kind.problem_type is None else {"problem_type": kind.problem_type}
@@ -53,21 +53,21 @@ def load_classifier(
 
 
 def saved_task(config: Mapping[str, Any]) -> TaskKind | None:
-    """The task of a saved model, by its config.json; None: a model without a head."""
+    """Read the task of a saved model from its config.json; None for a model without a head."""
     labels = len(output_names(config, "the model").names)
     return task_named((config.get("architectures") or [""])[0], config.get("problem_type"), labels)
 
 
 def load_masked_lm(folder: Path, advice: str = _GENERAL_ADVICE) -> PreTrainedModel:
-    """A masked language model in evaluation mode, fp32.
+    """Load a masked language model in fp32 and evaluation mode.
 
     Args:
         folder: a `save_pretrained` folder.
-        advice: what to do where it has no head for masked tokens.
+        advice: what the user can do if the model has no masked-language-modelling head; part of the error message.
 
     Raises:
-        UnsafeFileError, ModelError: see `read_saved`; also one saved without its head for masked tokens, which
-            transformers would make up.
+        UnsafeFileError, ModelError: see `read_saved`; also if the model was saved without that head, which
+            transformers would initialise at random.
     """
     saved = read_saved(folder)
     model, fit = _load(saved, folder, "AutoModelForMaskedLM", "a masked language model")
@@ -77,10 +77,10 @@ def load_masked_lm(folder: Path, advice: str = _GENERAL_ADVICE) -> PreTrainedMod
 
 
 def load_encoder(folder: Path) -> PreTrainedModel:
-    """A model without its head, in evaluation mode, fp32.
+    """Load a model without its head, in fp32 and evaluation mode.
 
     Raises:
-        UnsafeFileError, ModelError: see `read_saved`; also encoder weights that are missing or another model's.
+        UnsafeFileError, ModelError: see `read_saved`; also if encoder weights are missing or belong to another model.
     """
     saved = read_saved(folder)
     model, fit = _load(saved, folder, "AutoModel", "an encoder")
@@ -91,7 +91,7 @@ def load_encoder(folder: Path) -> PreTrainedModel:
 def _load(
     saved: Saved, folder: Path, auto: str, what: str, head: Mapping[str, Any] | None = None
 ) -> tuple[PreTrainedModel, Fit]:
-    """Load a folder into the class that an Auto class of transformers names: the one place that does."""
+    """Load a folder with one of transformers' Auto classes. All loading of weights goes through this function."""
     import torch
     import transformers
 
@@ -129,18 +129,21 @@ def check_labels(
     label_map: LabelMap | None = None,
     key: str = "teacher",
 ) -> list[int]:
-    """Verify a fine-tuned teacher's label set and return, for each of our labels, its index in the teacher.
+    """Match a fine-tuned teacher's labels to the labels of the data.
 
     Args:
-        folder: of the teacher.
-        labels: of the data, in their order.
-        task: of the data.
-        label_map: the data's label for a teacher's name; see `match_labels`.
-        key: of params that describes the teacher.
+        folder: folder of the teacher.
+        labels: labels of the data, in their order.
+        task: task of the data.
+        label_map: teacher's label -> label of the data; see `match_labels`.
+        key: key of params that describes the teacher, for error messages.
+
+    Returns:
+        For each label of the data its index among the teacher's outputs.
 
     Raises:
-        LabelNamesError: the names are real names and differ.
-        LabelCountError: another task, or the counts differ.
+        LabelNamesError: the teacher's labels have names, which differ from the data's.
+        LabelCountError: the tasks or the numbers of labels differ.
     """
     saved = read_saved(folder)
     if not saved.architecture.endswith(HEADS[task].suffix):
@@ -156,24 +159,24 @@ def check_labels(
             f"the data is for {task}; give a teacher of the same task or set teacher.fine_tuned to false"
         )
     if task == "regression":
-        return [0]  # one output, whatever it is called
+        return [0]  # the name of the one output does not matter
     return match_labels(saved.names.names, labels, str(folder), label_map, key)
 
 
 def _one_output(saved: Saved, labels: Sequence[str]) -> str:
-    """What is said of a teacher with one output for data of classes."""
+    """The error message for a teacher with one output when the data has classes."""
     return (
         f"the teacher in {saved.where} has one output ({', '.join(saved.names.names)}), which is a number, but the "
-        f"data has {len(labels)} classes ({', '.join(map(str, labels[:8]))}), each of which needs an output of its "
-        "own; set teacher.fine_tuned to false to give its encoder a new head, or save it with two outputs, the first "
-        "with weights of 0, or take prepare.task regression with labels that are numbers"
+        f"data has {len(labels)} classes ({', '.join(map(str, labels[:8]))}), each of which needs its own "
+        "output; set teacher.fine_tuned to false to give its encoder a new head, or save it with two outputs, the "
+        "first with weights of 0, or take prepare.task regression with labels that are numbers"
     )
 
 
 def save_model(model: PreTrainedModel, folder: Path, tokenizer: Path) -> None:
-    """Write weights (safetensors), config and the tokenizer's files as a normal `save_pretrained` folder.
+    """Write weights (safetensors), config and tokenizer files as a `save_pretrained` folder.
 
-    Factorized token embeddings become one table again, in the model too.
+    Factorized token embeddings are merged into one table first, in the model as well.
     """
     from potstill.models.students.factorized import merge
 
@@ -183,7 +186,7 @@ def save_model(model: PreTrainedModel, folder: Path, tokenizer: Path) -> None:
 
 
 def copy_tokenizer_files(tokenizer: Path, folder: Path) -> None:
-    """Put the files of a tokenizer beside a model."""
+    """Copy the files of a tokenizer into the folder of a model."""
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, folder / name)

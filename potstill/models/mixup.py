@@ -1,7 +1,7 @@
-"""Mixup: rows whose embeddings are blends of two, which teacher and student answer alike.
+"""Mixup of token embeddings: teacher and student both see rows that are interpolated between two.
 
 MixKD (Liang et al. 2021, "MixKD: Towards Efficient Distillation of Large-scale Language Models"). A row keeps its own
-tokens, mask and length; where its partner has a token at the same place, the embedding moves towards the partner's.
+tokens, mask and length. At positions where its partner has a token, its embedding moves towards the partner's.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MixedBatch(Batch):
-    """Rows that are blended with others of their batch; none has a gold label.
+    """Rows that are mixed with other rows of their batch; none has a gold label.
 
     Attributes:
-        partners: [batch] place in the batch of the row that each is blended with.
-        shares: [batch] of the row itself, from 0.5 to 1.
+        partners: [batch] index in the batch of the row that each row is mixed with.
+        shares: [batch] weight of the row itself, from 0.5 to 1.
     """
 
     partners: Ints
@@ -36,13 +36,15 @@ class MixedBatch(Batch):
 
 
 def mix(batch: Batch, alpha: float, seed: int, step: int) -> MixedBatch:
-    """Blend a batch's rows.
+    """Draw a partner and a share for each row of a batch (MixKD, Liang et al. 2021).
+
+    The draws depend on seed, step and rows alone, so that a resumed run draws the same.
 
     Args:
-        batch: the rows.
-        alpha: a row's share is drawn from Beta(alpha, alpha); of the two shares the row has the larger.
-        seed: of the run; with the step and the batch's rows it fixes the draws, so a resumed run draws the same.
-        step: of the run.
+        batch: the rows to mix.
+        alpha: parameter of Beta(alpha, alpha), from which shares are drawn; a row gets the larger of its two shares.
+        seed: seed of the run.
+        step: optimizer step, counted from 0.
     """
     random = np.random.default_rng([seed, step, int(batch.rows[0])])
     partners = random.permutation(len(batch.rows)).astype(np.int64)
@@ -55,15 +57,15 @@ def mix(batch: Batch, alpha: float, seed: int, step: int) -> MixedBatch:
 
 @contextmanager
 def mixed_embeddings(model: PreTrainedModel, batch: Batch) -> Iterator[None]:
-    """Blend the embeddings of the forward passes inside the block; those of a batch that is not mixed stay."""
+    """Mix the token embeddings of every forward pass inside the block, if the batch is a `MixedBatch`."""
     if not isinstance(batch, MixedBatch):
         yield
         return
 
     def blend(_: nn.Module, args: Any, output: Tensor) -> Tensor:
         partners = torch.from_numpy(batch.partners).to(output.device)
-        theirs = torch.from_numpy((1 - batch.shares)[:, None] * batch.attention_mask[batch.partners])
-        return output + theirs[:, :, None].to(output) * (output[partners] - output)
+        weights = torch.from_numpy((1 - batch.shares)[:, None] * batch.attention_mask[batch.partners])
+        return output + weights[:, :, None].to(output) * (output[partners] - output)
 
     handle = model.get_input_embeddings().register_forward_hook(blend)
     try:

@@ -1,5 +1,5 @@
-"""From a trained student to the file that ships.
+"""Export of a trained student to ONNX.
 
-ONNX in fp32 (`onnx_model`), INT8 (`quantize`) and 4-bit embeddings (`four_bits`); whether the exported model answers as
-the trained one (`logit_parity`); how large it will be, before anything is trained (`size`).
+`onnx_model` writes the fp32 model, `quantize` its INT8 form and `four_bits` embeddings of 4 bits. `logit_parity`
+compares exported and trained model on dev. `size` estimates the size of the file before anything is trained.
 """

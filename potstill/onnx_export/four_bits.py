@@ -1,8 +1,8 @@
-"""Token embeddings in 4 bits: half of what INT8 takes, for the table that is most of a small student.
+"""4-bit quantization of token embeddings, which are most of a small student's size.
 
-Blocks of neighbouring weights of a token share a scale and a zero point, so that the rounding follows each token's own
-range (Dettmers and Zettlemoyer 2023, "The case for 4-bit precision: k-bit Inference Scaling Laws", on small blocks).
-The operator is onnxruntime's own (com.microsoft GatherBlockQuantized).
+Blocks of neighbouring weights of a token share a scale and a zero point, so that rounding follows the range of each
+token (Dettmers and Zettlemoyer 2023, "The case for 4-bit precision: k-bit Inference Scaling Laws", on small blocks).
+The operator is onnxruntime's com.microsoft GatherBlockQuantized.
 """
 
 from __future__ import annotations
@@ -20,35 +20,36 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
-# Weights that share a scale, where the width allows; the operator takes powers of 2 from 16.
+# Sizes of a block, the preferred one first; the operator supports powers of 2 from 16.
 BLOCKS = (32, 16)
+# The largest 4-bit value.
 LARGEST = 15
-# The first version of ONNX files with 4-bit numbers.
+# The first version of the ONNX format with 4-bit numbers.
 IR_VERSION = 10
 DOMAIN = "com.microsoft"
 
 
 def embedding_lookups(path: Path) -> list[str]:
-    """Names of the nodes that look up the embeddings of `input_ids`."""
+    """List the nodes that look up the embeddings of `input_ids`."""
     import onnx
 
     return [node.name for node in onnx.load(path).graph.node if _is_lookup(node)]
 
 
 def lookup_products(path: Path) -> list[str]:
-    """Names of the products of looked-up token embeddings: the second factor of a factorized table."""
+    """List the nodes that multiply token embeddings with the second factor of a factorized table."""
     import onnx
 
     graph = onnx.load(path).graph
-    found = {output for node in graph.node if _is_lookup(node) for output in node.output}
-    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[0] in found]
+    embeddings = {output for node in graph.node if _is_lookup(node) for output in node.output}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[0] in embeddings]
 
 
 def store_embeddings_in_4_bits(path: Path) -> None:
-    """Replace the lookups of fp32 token embeddings of a file by such of 4-bit ones, in place.
+    """Quantize the token embeddings of an fp32 ONNX file to 4 bits, in place.
 
     Raises:
-        ModelError: the embeddings' width cannot be cut into blocks.
+        ModelError: the width of the embeddings is no multiple of a block size.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -78,12 +79,20 @@ def store_embeddings_in_4_bits(path: Path) -> None:
 
 
 def quantized(weights: Floats, block: int) -> tuple[Bytes, Floats, Bytes]:
-    """4-bit values [tokens, width] (one a byte), and scales and zero points [tokens, width / block].
+    """Quantize weights to 4 bits by blocks: a weight is (value - zero point) * scale.
 
-    A weight is (value - zero) * scale. The range of a block always has 0 in it.
+    The range of a block always includes 0.
+
+    Args:
+        weights: [tokens, width].
+        block: number of weights of a block, which divides the width.
+
+    Returns:
+        [tokens, width] values, one a byte; [tokens, width / block] scales; [tokens, width / block] zero points.
     """
     blocks = weights.reshape(len(weights), -1, block)
-    low, high = np.minimum(blocks.min(axis=2), 0), np.maximum(blocks.max(axis=2), 0)
+    low = np.minimum(blocks.min(axis=2), 0)
+    high = np.maximum(blocks.max(axis=2), 0)
     scales = ((high - low) / LARGEST).astype(np.float32)
     scales[scales == 0] = 1.0
     zeros = np.rint(-low / scales)
@@ -96,7 +105,7 @@ def _is_lookup(node: NodeProto) -> bool:
 
 
 def _replace(graph: GraphProto, table: TensorProto, parts: tuple[Bytes, Floats, Bytes]) -> None:
-    """Put the three parts of a table in its place."""
+    """Replace a table with its values, scales and zero points."""
     from onnx import numpy_helper
 
     values, scales, zeros = parts
@@ -111,7 +120,7 @@ def _replace(graph: GraphProto, table: TensorProto, parts: tuple[Bytes, Floats, 
 
 
 def _packed(name: str, values: Bytes) -> TensorProto:
-    """Two 4-bit values a byte, the first in the lower half."""
+    """Pack two 4-bit values into a byte, the first in the lower half."""
     from onnx import TensorProto, helper
 
     flat = values.reshape(-1)

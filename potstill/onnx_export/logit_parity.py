@@ -1,4 +1,4 @@
-"""Does the exported model answer as the trained one does?"""
+"""Parity of an exported model with the trained one: compare their logits on dev."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnxruntime
 
 from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Batch, Labels, TokenDataset, sorted_batches
-from potstill.distillation.teachers.predict import Collected
+from potstill.distillation.teachers.predict import LogitsCollector
 from potstill.errors import ParityError
 from potstill.inference.runtime import EMBEDDING
 from potstill.scores.scoring import SCORINGS
@@ -21,19 +21,19 @@ Logits = npt.NDArray[np.float32]
 
 
 def onnx_logits(path: Path, dataset: TokenDataset, *, batch_tokens: int = 2048) -> Logits:
-    """Logits of an ONNX model over a dataset, in the order and form of `predict_logits`, on all cores."""
+    """Compute the logits of an ONNX model over a dataset, in the form of `predict_logits`, on all CPU cores."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [item.name for item in session.get_inputs()]
     outputs = [item.name for item in session.get_outputs() if item.name != EMBEDDING]
-    collected: Collected | None = None
+    collector: LogitsCollector | None = None
     for rows in sorted_batches(dataset.lengths, batch_tokens):
         batch = dataset.batch(rows)
-        found = session.run(outputs, _feed(batch, names))
-        logits = found[0] if len(found) == 1 else np.stack(found, axis=-1)
-        collected = collected or Collected(dataset, logits.shape[-1])
-        collected.add(batch, logits.astype(np.float32, copy=False))
-    assert collected is not None
-    return collected.ordered()
+        arrays = session.run(outputs, _feed(batch, names))
+        logits = arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=-1)
+        collector = collector or LogitsCollector(dataset, logits.shape[-1])
+        collector.add(batch, logits.astype(np.float32, copy=False))
+    assert collector is not None
+    return collector.ordered()
 
 
 def _feed(batch: Batch, names: list[str]) -> dict[str, npt.NDArray[np.int64]]:
@@ -47,14 +47,14 @@ def _feed(batch: Batch, names: list[str]) -> dict[str, npt.NDArray[np.int64]]:
 
 @dataclass(frozen=True)
 class Parity:
-    """One exported variant against the torch student on dev.
+    """The comparison of an exported variant with the torch student on dev.
 
     Attributes:
         max_difference: largest absolute difference of a logit.
-        agreement: share of rows (of entities: tokens) with the same label; of questions, of windows with the same span;
-            of several labels, share of equal ones; of numbers, correlation.
-        accuracy_drop: torch accuracy minus the variant's, or of the task's score; negative where the variant is better.
-        key: of that score.
+        agreement: share of equal answers: rows with the same label, tokens with the same tag, windows with the same
+            span, or single labels of a multi-label task; for regression the correlation.
+        accuracy_drop: the task's score of the torch student minus that of the variant.
+        key: name of that score.
     """
 
     max_difference: float
@@ -63,7 +63,7 @@ class Parity:
     key: str = "accuracy"
 
     def as_dict(self) -> dict[str, float]:
-        """For a JSON report."""
+        """Return the numbers for a JSON report."""
         return {
             "max_difference": self.max_difference,
             "agreement": self.agreement,
@@ -72,19 +72,26 @@ class Parity:
 
 
 def compare(torch_logits: Logits, variant: Logits, labels: Labels, task: TaskKind = "single_label") -> Parity:
-    """Compare logits in the form of `predict_logits`.
+    """Compare the logits of a torch model and of an exported variant, both in the form of `predict_logits`.
+
+    Args:
+        torch_logits: logits of the torch model.
+        variant: logits of the exported variant.
+        labels: gold labels of the rows.
+        task: determines agreement and score.
 
     Raises:
-        ParityError: the variant gives NaN or infinite logits.
+        ParityError: the variant's logits are NaN or infinite.
     """
-    ours, theirs = flat(torch_logits), flat(variant)
-    if not np.isfinite(theirs).all():
+    exact = flat(torch_logits)
+    exported = flat(variant)
+    if not np.isfinite(exported).all():
         raise ParityError(
             "the exported model gives NaN or infinite logits; set project.precision to fp32 and train again"
         )
     scoring = SCORINGS[task]
     return Parity(
-        max_difference=float(np.abs(ours - theirs).max()),
+        max_difference=float(np.abs(exact - exported).max()),
         agreement=scoring.agreement(torch_logits, variant),
         accuracy_drop=scoring.score(torch_logits, labels) - scoring.score(variant, labels),
         key=scoring.key,
@@ -92,5 +99,5 @@ def compare(torch_logits: Logits, variant: Logits, labels: Labels, task: TaskKin
 
 
 def flat(logits: npt.NDArray[Any]) -> Logits:
-    """All logits as numbers [rows, outputs]; those of spans token after token."""
+    """Concatenate an array of objects to one array [tokens, outputs]; other logits are returned as they are."""
     return np.concatenate([*logits]) if logits.dtype.kind == "O" else logits

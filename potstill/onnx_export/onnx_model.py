@@ -1,4 +1,4 @@
-"""A torch classifier as ONNX: inputs and outputs named as Optimum names them, no trace of the machine in the file."""
+"""Export a torch model to ONNX, with Optimum's names of inputs and outputs and no paths of the machine in the file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ OPSET = 20
 
 
 class _Logits(torch.nn.Module):
-    """Positional inputs in, logits out: what a graph can have."""
+    """A model with positional inputs and logits as output, as the exporter needs it."""
 
     def __init__(self, model: PreTrainedModel, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        self.model = model
+        self.names = names
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         output = self.model(**dict(zip(self.names, inputs, strict=True)))
@@ -36,26 +37,31 @@ class _Logits(torch.nn.Module):
 
 
 def input_names(*, pair: bool) -> tuple[str, ...]:
-    """The graph's inputs, each int64 [batch, sequence]; segment ids only where they carry something."""
+    """Return the names of the inputs, each int64 [batch, sequence]; token types only for pairs of texts."""
     return ("input_ids", "attention_mask", "token_type_ids") if pair else ("input_ids", "attention_mask")
 
 
 def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
-    """Write the model in evaluation mode as fp32 ONNX with free batch and sequence sizes.
+    """Write a model in evaluation mode as fp32 ONNX with dynamic batch and sequence sizes.
 
-    Output: `logits`, float32 [batch, classes]; of entities [batch, sequence, tags]; of questions `start_logits` and
-    `end_logits`, each [batch, sequence]. Where a text has one answer also `sentence_embedding`, float32
-    [batch, hidden], if a linear layer makes the logits: what that reads.
+    The output is `logits`, float32 [batch, classes], or [batch, sequence, tags] for token classification; for question
+    answering `start_logits` and `end_logits`, each [batch, sequence]. If a linear layer computes logits [batch,
+    classes], its input is a further output `sentence_embedding`, float32 [batch, hidden size].
+
+    Args:
+        model: the model.
+        path: the file to write.
+        pair: whether the task is about pairs of texts.
     """
     names = input_names(pair=pair)
-    # Two rows of unequal length: with one row, or without padding, the tracer would take that for a constant.
+    # Two rows of unequal length, because the tracer turns a batch of one, or a mask without padding, into constants.
     ids = torch.full((2, 6), 2, dtype=torch.int64)
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
     example = (ids, mask, torch.zeros_like(ids))[: len(names)]
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
     with warnings.catch_warnings(), errors_only("torch.onnx"):
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        warnings.simplefilter("ignore")  # deprecations inside the exporter
         torch.onnx.export(
             _Logits(model.eval(), names),
             example,
@@ -70,17 +76,17 @@ def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
         )
     written = onnx.load(path)
     _strip(written)
-    _give_embedding(written.graph)
+    _add_embedding(written.graph)
     onnx.save(written, path)
 
 
 def gives_embedding(path: Path) -> bool:
-    """Whether an exported file also has the output `sentence_embedding`."""
+    """Whether an exported file has the output `sentence_embedding`."""
     return any(output.name == EMBEDDING for output in onnx.load(path).graph.output)
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove stack traces (they hold file paths) and inferred shapes (quantization stumbles over them)."""
+    """Remove stack traces, which contain file paths, and inferred shapes, with which quantization fails."""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
     del model.graph.value_info[:]
@@ -92,8 +98,8 @@ def _strip(model: onnx.ModelProto) -> None:
         value.doc_string = ""
 
 
-def _give_embedding(graph: onnx.GraphProto) -> None:
-    """Name what the last linear layer reads, and make it an output: nothing more is computed."""
+def _add_embedding(graph: onnx.GraphProto) -> None:
+    """Make the input of the last linear layer an output, which takes no further computation."""
     logits = graph.output[0]
     last = next(node for node in graph.node if logits.name in node.output)
     weights = {weight.name: weight for weight in graph.initializer}

@@ -17,30 +17,30 @@ Floats = npt.NDArray[np.float32]
 # Signed 8 bits, symmetric around 0.
 INT8_MAX = 127
 
-# The embedding table is half of a small student: Gather is quantized as well as the matrix products.
+# Gather is quantized too, because the embedding table is half of a small student.
 OPERATORS = ["MatMul", "Gemm", "Gather"]
 
 
 def quantize_int8(source: Path, target: Path, keep: Sequence[str] = (), *, embedding_bits: int = 8) -> None:
-    """Write `source` with signed 8-bit weights, one scale per output channel; activations are quantized at run time.
+    """Quantize a model to signed 8-bit weights, one scale per output channel; activations are quantized at run time.
 
-    Weights take 7 of their 8 bits where this machine's products of 8-bit numbers would saturate.
+    Weights use 7 of their 8 bits if products of 8-bit numbers saturate on this machine.
 
     Args:
         source: an fp32 model.
         target: the file to write.
-        keep: names of matrix products that are computed in fp32, with weights rounded to 8 bits: what costs accuracy
-            are their inputs.
-        embedding_bits: of the token embeddings: 8, or 4 with a scale and a zero point for every few of them.
+        keep: names of matrix products to compute in fp32, because quantizing their inputs costs accuracy; their weights
+            are rounded to 8 bits all the same.
+        embedding_bits: bits of the token embeddings, 8 or 4; with 4, blocks share a scale and a zero point.
 
     Raises:
-        ModelError: 4 bits for embeddings of a width that cannot be cut into blocks.
+        ModelError: with 4 bits, the width of the embeddings is no multiple of a block size.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    # What comes in there are embeddings whose columns differ in size by orders: one scale for all would lose most.
+    # Their inputs are factors of embeddings whose columns differ by orders of magnitude, too much for one scale.
     keep = [*keep, *lookup_products(source)]
-    with errors_only(None):  # it suggests a pre-processing that changes nothing here
+    with errors_only(None):  # it recommends a pre-processing that has no effect here
         quantize_dynamic(
             source,
             target,
@@ -57,9 +57,10 @@ def quantize_int8(source: Path, target: Path, keep: Sequence[str] = (), *, embed
 
 
 def _store_weights_in_int8(path: Path, names: Sequence[str]) -> None:
-    """Round the weights of these products and store them in 8 bits, in place.
+    """Round the weights of matrix products and store them in 8 bits, in place.
 
-    Cast and Mul, not DequantizeLinear: a runtime folds those two into an fp32 weight once, when it loads the model.
+    They are dequantized by Cast and Mul instead of DequantizeLinear, because a runtime folds those two into an fp32
+    weight when it loads the model.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -85,16 +86,16 @@ def _store_weights_in_int8(path: Path, names: Sequence[str]) -> None:
 
 
 def _rounded(weight: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
-    """[rows, columns] signed 8-bit values and [columns] scales: symmetric, one scale per output channel."""
+    """Quantize symmetrically: [rows, columns] signed 8-bit values, and [columns] scales of the output channels."""
     scales = (np.abs(weight).max(axis=0) / INT8_MAX).astype(np.float32)
     scales[scales == 0] = 1.0
     return np.rint(weight / scales).astype(np.int8), scales
 
 
 def narrowing_products(source: Path) -> list[str]:
-    """Names of the matrix products whose weight has more rows than columns: the outputs of feed-forward layers.
+    """List the matrix products whose weight has more rows than columns: the second layers of feed-forward networks.
 
-    Their inputs come out of the activation function with outliers that one scale for a whole row serves badly
+    Their inputs are outputs of the activation function, with outliers that make one scale for a row inaccurate
     (Bondarenko et al. 2021, "Understanding and Overcoming the Challenges of Efficient Transformer Quantization").
     """
     import onnx
@@ -111,15 +112,17 @@ def narrowing_products(source: Path) -> list[str]:
 
 
 def most_sensitive(source: Path, count: int, error: Callable[[Path], float]) -> list[str]:
-    """The narrowing products that cost most when they are quantized.
+    """Find the narrowing products whose quantization costs the most accuracy.
+
+    Each candidate is kept in fp32 in turn, and the error of the resulting file is measured.
 
     Args:
         source: an fp32 model.
-        count: how many to name.
-        error: how far a quantized file's answers are from the original's.
+        count: number of products to find.
+        error: measures the error of a quantized file.
 
     Returns:
-        Names of nodes; each is one without whose quantization the error was smallest.
+        Names of the nodes that give the smallest error when they are kept in fp32.
     """
     candidates = narrowing_products(source) if count else []
     errors: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Libraries that log advice at every call."""
+"""Silence libraries that log advice at every call."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def errors_only(logger: str | None) -> Iterator[None]:
-    """Hold back a logger's messages below errors; None is the root logger."""
-    found = logging.getLogger(logger)
-    level = found.level
-    found.setLevel(logging.ERROR)
+    """Suppress messages of a logger below the level of errors inside the block.
+
+    Args:
+        logger: name of the logger; None is the root logger.
+    """
+    silenced = logging.getLogger(logger)
+    level = silenced.level
+    silenced.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        found.setLevel(level)
+        silenced.setLevel(level)

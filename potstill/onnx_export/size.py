@@ -1,4 +1,4 @@
-"""How large the exported file will be, from the student's shape alone: before anything is trained."""
+"""Estimate the size of the exported file from the student's shape, before anything is trained."""
 
 from __future__ import annotations
 
@@ -11,44 +11,45 @@ from potstill.config.params import Params
 from potstill.errors import ParamsError
 from potstill.pretrained.families import FAMILIES
 
-# Of a weight of the file: of the whole, a scale and a zero point for each output channel and the fp32 rest.
+# Bytes of an output channel's scale and zero point.
 _SCALE_BYTES = 5
 _FP32_BYTES = 4
-# Of a weight in 4 bits, its part of a scale and a zero point for 32 of them.
-_FOUR_BITS = 0.5 + (4 + 0.5) / 32
-# The graph's nodes and names.
-_GRAPH_BYTES, _LAYER_BYTES = 20_000, 12_000
-# How far the estimate may be off: refused is only what is certainly too large.
+# Bytes of a 4-bit weight, including its share of a block's scale and zero point.
+_FOUR_BIT_BYTES = 0.5 + (4 + 0.5) / 32
+# Bytes of nodes and names: of the whole graph, and of each layer.
+_GRAPH_BYTES = 20_000
+_LAYER_BYTES = 12_000
+# Relative error of the estimate; only a student that is certainly too large is refused.
 TOLERANCE = 0.05
-# Fewer tokens than that are no vocabulary for most languages.
+# A vocabulary with fewer tokens is too small for most languages.
 _SMALLEST_VOCABULARY = 4_000
 
 
 @dataclass(frozen=True)
 class StudentShape:
-    """What decides about the size of a student's INT8 file, in weights.
+    """The numbers of weights that determine the size of a student's INT8 file.
 
     Attributes:
-        vocabulary: rows of its table of token embeddings.
-        width: columns of that table.
-        rank: of a factorized table; None: a full one.
-        layers: how many.
-        rest: weights in 8 bits outside the table of token embeddings.
-        fp32: weights that stay in fp32: biases, norms, and what the quantizer does not take.
-        channels: output channels of the quantized matrices, each with a scale.
+        vocabulary: rows of the table of token embeddings.
+        width: columns of the table.
+        rank: rank of a factorized table; None for a full one.
+        layers: number of layers.
+        other_weights: 8-bit weights outside the table.
+        fp32: weights that stay in fp32: biases, norms, and others that are not quantized.
+        channels: output channels of quantized matrices, each with a scale.
     """
 
     vocabulary: int
     width: int
     rank: int | None
     layers: int
-    rest: int
+    other_weights: int
     fp32: int
     channels: int
 
     @property
     def table(self) -> int:
-        """Weights of the table of token embeddings."""
+        """The number of weights of the table of token embeddings."""
         return self.vocabulary * self._columns
 
     @property
@@ -56,13 +57,13 @@ class StudentShape:
         return self.width if self.rank is None else self.rank
 
     def table_bytes(self, embedding_bits: int) -> float:
-        """Bytes of that table in the file."""
+        """Compute the bytes of the table in the file."""
         factor = 0 if self.rank is None else self.rank * self.width
-        return self.table * (_FOUR_BITS if embedding_bits == 4 else 1) + factor
+        return self.table * (_FOUR_BIT_BYTES if embedding_bits == 4 else 1) + factor
 
     def file_bytes(self, embedding_bits: int = 8) -> float:
-        """Bytes of the INT8 file; of real ones within `TOLERANCE`."""
-        rest = self.rest + _FP32_BYTES * self.fp32 + _SCALE_BYTES * self.channels
+        """Estimate the bytes of the INT8 file, with a relative error of at most `TOLERANCE`."""
+        rest = self.other_weights + _FP32_BYTES * self.fp32 + _SCALE_BYTES * self.channels
         return self.table_bytes(embedding_bits) + rest + _GRAPH_BYTES + _LAYER_BYTES * self.layers
 
 
@@ -74,19 +75,20 @@ def student_shape(
     vocabulary: int | None = None,
     rank: int | None = None,
 ) -> StudentShape | None:
-    """The shape of the student that `distill` makes of a model.
+    """Compute the shape of the student that `distill` builds.
 
     Args:
         config: config.json of the teacher, or of the checkpoint that the student starts from.
-        distill: the section of params.
+        distill: the section `distill` of params.
         labels: outputs of the head.
-        vocabulary: tokens of a trimmed vocabulary; None: the model's own.
+        vocabulary: tokens of a trimmed vocabulary; None for the model's own.
         rank: `tokenize.vocabulary.rank`.
 
     Returns:
-        None for a class of models that is not known.
+        The shape, or None if the model's class is not supported.
     """
-    family, student = FAMILIES.get(str(config.get("model_type"))), distill.student
+    family = FAMILIES.get(str(config.get("model_type")))
+    student = distill.student
     if family is None:
         return None
     tokens = vocabulary or int(config["vocab_size"])
@@ -98,25 +100,27 @@ def student_shape(
         hidden = student.hidden_size or hidden
         inner = student.intermediate_size or inner
     if distill.prune is not None:
-        hidden, inner = distill.prune.width or hidden, distill.prune.ffn or inner
+        hidden = distill.prune.width or hidden
+        inner = distill.prune.ffn or inner
     layers = len(distill.layers)
     width = int(config.get("embedding_size") or hidden)
-    own = (3 if family.gated else 2) * hidden * inner + 4 * hidden * hidden
-    around = _around(config, width, hidden, labels)
-    unquantized = 2 * hidden * hidden if "rel_embeddings" in around else 0
+    layer_weights = (3 if family.gated else 2) * hidden * inner + 4 * hidden * hidden
+    outside = _weights_outside_layers(config, width, hidden, labels)
+    unquantized = 2 * hidden * hidden if "rel_embeddings" in outside else 0
     channels = layers * (5 * hidden + (2 if family.gated else 1) * inner) + hidden + labels
-    fp32 = layers * (9 * hidden + inner + unquantized) + 3 * hidden + around.pop("rel_embeddings", 0)
-    rest = layers * (own - unquantized) + sum(around.values())
-    return StudentShape(tokens, width, rank, layers, rest, fp32, channels)
+    fp32 = layers * (9 * hidden + inner + unquantized) + 3 * hidden + outside.pop("rel_embeddings", 0)
+    other_weights = layers * (layer_weights - unquantized) + sum(outside.values())
+    return StudentShape(tokens, width, rank, layers, other_weights, fp32, channels)
 
 
 def check_file_size(params: Params, shape: StudentShape) -> None:
-    """Refuse a student whose file is certainly over `gate.max_file_mb`.
+    """Refuse a student whose file is certainly larger than `gate.max_file_mb`.
 
     Raises:
-        ParamsError: it is; the message names what makes it smaller, with the size that would give.
+        ParamsError: the file is too large; the message names settings that make it smaller, and the resulting size.
     """
-    limit, bits = params.gate.max_file_mb, params.export.embedding_bits
+    limit = params.gate.max_file_mb
+    bits = params.export.embedding_bits
     megabytes = shape.file_bytes(bits) / 1e6
     if limit is None or megabytes <= limit * (1 + TOLERANCE):
         return
@@ -127,37 +131,38 @@ def check_file_size(params: Params, shape: StudentShape) -> None:
     )
 
 
-def _around(config: Mapping[str, Any], width: int, hidden: int, labels: int) -> dict[str, int]:
-    """Weights outside the layers and the table of token embeddings, by what they are."""
+def _weights_outside_layers(config: Mapping[str, Any], width: int, hidden: int, labels: int) -> dict[str, int]:
+    """Count the weights outside the layers and the table of token embeddings, by their purpose."""
     family = FAMILIES[str(config["model_type"])]
-    found = {"head": hidden * hidden + hidden * labels}
+    weights = {"head": hidden * hidden + hidden * labels}
     if width != hidden:
-        found["projection"] = width * hidden
+        weights["projection"] = width * hidden
     positions = config.get("max_position_embeddings") or 0
     if family.position_embeddings is not None and config.get("position_biased_input", True):
-        found["positions"] = int(positions) * width
+        weights["positions"] = int(positions) * width
     if family.token_types is not None:
-        found["token_types"] = int(config.get("type_vocab_size") or 0) * width
+        weights["token_types"] = int(config.get("type_vocab_size") or 0) * width
     if config.get("relative_attention"):
         buckets = int(config.get("position_buckets") or -1)
-        found["rel_embeddings"] = 2 * (buckets if buckets > 0 else int(positions)) * hidden
-    return found
+        weights["rel_embeddings"] = 2 * (buckets if buckets > 0 else int(positions)) * hidden
+    return weights
 
 
 def _remedies(shape: StudentShape, limit: float, bits: int) -> list[str]:
-    """What would bring the file below the limit, or nearer to it, each with its key."""
+    """List settings that make the file smaller, with their keys."""
     columns = shape.table / shape.vocabulary
     others = shape.file_bytes(bits) - shape.table_bytes(bits)
-    fits = int((1e6 * limit - others) / (columns * (_FOUR_BITS if bits == 4 else 1)) / 1000) * 1000
-    found = []
-    if fits >= _SMALLEST_VOCABULARY:
-        found.append(f"trim the vocabulary (tokenize.vocabulary: {{max_tokens: {fits}}} fits)")
+    max_tokens = int((1e6 * limit - others) / (columns * (_FOUR_BIT_BYTES if bits == 4 else 1)) / 1000) * 1000
+    remedies = []
+    if max_tokens >= _SMALLEST_VOCABULARY:
+        remedies.append(f"trim the vocabulary (tokenize.vocabulary: {{max_tokens: {max_tokens}}} fits)")
     if bits == 8 and shape.rank is None:
-        found.append(f"set export.embedding_bits to 4 (about {shape.file_bytes(4) / 1e6:.1f} MB)")
+        remedies.append(f"set export.embedding_bits to 4 (about {shape.file_bytes(4) / 1e6:.1f} MB)")
     if shape.layers > 1:
-        found.append("name fewer distill.layers")
-    return found
+        remedies.append("name fewer distill.layers")
+    return remedies
 
 
 def _above(megabytes: float) -> int:
+    """A limit that the file certainly meets."""
     return int(megabytes * (1 + TOLERANCE)) + 1

@@ -1,7 +1,7 @@
-"""How each class of transformers names its parts: where the layers are, and what is what inside a layer.
+"""Names of the parts of each supported model type: where the layers are, and what a layer consists of.
 
-One entry a model type (`config.model_type`), read from transformers' own modeling files (release 5.23). Whoever needs
-a part of a model asks here, so that a new class is one new entry.
+There is one entry for each `config.model_type`, taken from transformers' modeling files (release 5.23). All code that
+needs a part of a model looks it up here, so that supporting a new class takes one new entry.
 """
 
 from __future__ import annotations
@@ -19,57 +19,59 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """The names of one model type. H: hidden size, I: intermediate size, E: embedding size, V: vocabulary.
+    """The names of the parts of one model type.
 
-    Paths of the first block are inside the base model (`model.base_model`), those of the second inside one layer,
-    those of the third inside the model with a head; the fourth block names keys of the config.
+    Paths in the first block start at the base model (`model.base_model`), in the second at a layer, and in the third
+    at the model with its head. The fourth block has keys of the config.
+
+    H is the hidden size, I the intermediate size, E the embedding size and V the size of the vocabulary.
     """
 
     layers: str = "encoder.layer"
     embeddings: str = "embeddings"
-    # (V, E); E is H but for ELECTRA and some DeBERTa.
+    # (V, E); E equals H except in ELECTRA and some DeBERTa models.
     word_embeddings: str = "embeddings.word_embeddings"
-    # (P, E) for P positions; None: rotary. Of a DeBERTa with position_biased_input false the module is None.
+    # (P, E) for P positions; None: rotary. The module is None in a DeBERTa without position_biased_input.
     position_embeddings: str | None = "embeddings.position_embeddings"
-    # (T, E) for T token types; None: the class has none. Of a config with type_vocab_size 0 (DeBERTa) it is None.
+    # (T, E) for T token types; None if the class has none. The module is None in a DeBERTa with type_vocab_size 0.
     token_types: str | None = "embeddings.token_type_embeddings"
     embeddings_norm: str = "embeddings.LayerNorm"
 
-    # Linear layers H -> H each, or fused: one of H -> 3H whose output is query, key, value, in thirds.
+    # Linear layers H -> H. A fused layer `qkv` is H -> 3H, and its output is query, key and value, a third each.
     query: str | None = "attention.self.query"
     key: str | None = "attention.self.key"
     value: str | None = "attention.self.value"
     qkv: str | None = None
     attention_out: str = "attention.output.dense"
     attention_norm: str = "attention.output.LayerNorm"
-    # H -> I and I -> H. Gated: H -> 2I, whose output is the input of the activation, then the gate, in halves.
+    # H -> I and I -> H. A gated `ffn_in` is H -> 2I; half of its output goes into the activation, half is the gate.
     ffn_in: str = "intermediate.dense"
     ffn_out: str = "output.dense"
     ffn_norm: str = "output.LayerNorm"
     gated: bool = False
-    # Scores are query * key / sqrt(head size) and nothing more: no rotation of both, no relative position, no window.
+    # Whether scores are query * key / sqrt(head size): no rotary or relative positions, no local attention.
     plain_attention: bool = True
 
-    # The dense layer H -> H on the pooled token before the output layer H -> labels. `pooler` tells whether it is
-    # the base model's own pooler, which other heads have as well.
+    # The dense layer H -> H on the pooled token, before the output layer H -> labels. `pooler` says whether it is the
+    # pooler of the base model, which other heads use as well.
     head: str = "classifier.dense"
     output: str = "classifier.out_proj"
     pooler: bool = False
-    # Of the masked language model: the first module behind the base model, which takes in the last states.
+    # The first module of the masked-language-modelling head; its input is the last hidden states.
     masked_lm: str = "lm_head"
 
     layers_key: str = "num_hidden_layers"
     heads_key: str = "num_attention_heads"
     hidden_key: str = "hidden_size"
     intermediate_key: str = "intermediate_size"
-    # Keys that repeat the hidden size.
+    # Further keys with the same value as the hidden size.
     hidden_copies: tuple[str, ...] = ()
-    # Lists with one item a layer. Named, not guessed by length: DeBERTa's pos_att_type of two items is no such list.
+    # Lists with one item a layer. They cannot be guessed by length: DeBERTa's pos_att_type also has two items.
     per_layer_keys: tuple[str, ...] = ()
 
-    # Position ids count from pad_token_id + 1: the pad token cannot move without the positions.
+    # Position ids count from pad_token_id + 1, so the id of the pad token cannot change.
     positions_from_pad: bool = False
-    # Layer 0 has no norm before its attention, all others have: it can only come first, and only it.
+    # Layer 0 alone has no norm before its attention, so a student has to start with it and use it once.
     bare_first_layer: bool = False
 
 
@@ -82,7 +84,7 @@ FAMILIES: dict[str, Family] = {
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
     "electra": Family(masked_lm="generator_predictions"),
-    # One relative_attention_bias for all layers, beside them in the encoder.
+    # All layers share one relative_attention_bias, which is part of the encoder and not of a layer.
     "mpnet": Family(
         token_types=None,
         query="attention.attn.q",
@@ -93,7 +95,7 @@ FAMILIES: dict[str, Family] = {
         plain_attention=False,
         positions_from_pad=True,
     ),
-    # v2 and v3; rel_embeddings, their norm and a convolution after the first layer lie beside the layers as well.
+    # v2 and v3. rel_embeddings, their norm and a convolution after the first layer are not part of a layer either.
     "deberta-v2": Family(
         query="attention.self.query_proj",
         key="attention.self.key_proj",
@@ -123,7 +125,7 @@ FAMILIES: dict[str, Family] = {
         hidden_key="dim",
         intermediate_key="hidden_dim",
     ),
-    # Norms come before their block here, and a last one, final_norm, after the layers.
+    # Norms come before attention and feed-forward network; final_norm comes after the last layer.
     "modernbert": Family(
         layers="layers",
         word_embeddings="embeddings.tok_embeddings",
@@ -151,10 +153,10 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(config: PreTrainedConfig) -> Family:
-    """The names of a model's parts, by its `config.model_type`.
+    """Look up the names of a model's parts by its `config.model_type`.
 
     Raises:
-        ModelError: the class has no entry.
+        ModelError: the model type is not supported.
     """
     kind = config.model_type
     if kind not in FAMILIES:
@@ -163,7 +165,7 @@ def family_of(config: PreTrainedConfig) -> Family:
 
 
 def unsupported(kind: str) -> str:
-    """What is said of a `model_type` that has no entry."""
+    """The error message for a `model_type` that is not supported."""
     return (
         f"{kind} models are not supported: it is not known where this class keeps its layers, attention "
         f"projections and embeddings; take a model of a known class ({', '.join(FAMILIES)})"
@@ -171,9 +173,9 @@ def unsupported(kind: str) -> str:
 
 
 def positions_of(config: Mapping[str, Any]) -> int | None:
-    """How many tokens a text of a model can have, by its config.json; None: it says nothing.
+    """The maximum number of tokens of a text, according to a model's config.json; None if it sets no limit.
 
-    Classes whose positions count from `pad_token_id + 1` have that many fewer than rows for them.
+    In classes whose positions count from `pad_token_id + 1`, the first rows of the position embeddings are not used.
     """
     rows = config.get("max_position_embeddings")
     if rows is None:
@@ -182,21 +184,22 @@ def positions_of(config: Mapping[str, Any]) -> int | None:
 
 
 def position_offset(config: Mapping[str, Any]) -> int:
-    """The first position of a text among the rows of positions, by a model's config.json."""
+    """The index of the first position of a text in the position embeddings, according to a model's config.json."""
     family = FAMILIES.get(str(config.get("model_type")))
-    from_pad = family is not None and family.positions_from_pad
+    if family is None or not family.positions_from_pad:
+        return 0
     pad = config.get("pad_token_id")
-    return (1 if pad is None else int(pad)) + 1 if from_pad else 0
+    return 1 + (1 if pad is None else int(pad))
 
 
 def tells_texts_apart(config: Mapping[str, Any]) -> bool:
-    """Whether a model, by its config.json, has token types for the two texts of a pair; one type is none."""
+    """Whether a model's config.json gives it at least two token types, one for each text of a pair."""
     family = FAMILIES.get(str(config.get("model_type")))
     return (family is None or family.token_types is not None) and config.get("type_vocab_size", 2) > 1
 
 
 def layers_path(model: PreTrainedModel) -> str:
-    """The path of the list of layers from `model`, whether or not it has a head.
+    """Return the path of the list of layers, starting at `model`, with or without a head.
 
     Raises:
         ModelError: see `family_of`.
@@ -206,7 +209,7 @@ def layers_path(model: PreTrainedModel) -> str:
 
 
 def layers_of(model: PreTrainedModel) -> Sequence[nn.Module]:
-    """The layers of a model of a known class, first to last.
+    """Return the layers of a model, first to last.
 
     Raises:
         ModelError: see `family_of`.

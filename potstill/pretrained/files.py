@@ -1,4 +1,4 @@
-"""The files of a model folder: which are opened, which never are, and which are refused."""
+"""The files of a model folder: which are opened, which are ignored, and which are refused."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
-# The tokenizer files without which there is no tokenizer.
+# Files that contain a vocabulary; a tokenizer has at least one of them.
 VOCABULARIES = [
     name for name in TOKENIZER_FILES if not name.endswith(("_config.json", "_map.json", "added_tokens.json"))
 ]
 ADAPTER = "adapter_config.json"
-# What trainings leave in a model's folder, and the same weights in the formats of other frameworks. Globs of paths
-# from the folder, whose `*` also stands for a slash.
+# Files that training leaves in a model folder, and weights in the formats of other frameworks. Globs of paths relative
+# to the folder; `*` also matches a slash.
 NEVER_OPENED = (
     *("checkpoint-*/*", "global_step*/*", "runs/*", "logs/*", "wandb/*", "mlruns/*", "lightning_logs/*"),
     *("*optimizer*", "*scheduler*", "*rng_state*", "*random_states*", "*training_args*", "*trainer_state*"),
     *("scaler.*", "sampler*", "dataloader*", "custom_checkpoint*", "*.tfevents.*"),
     *("*.onnx", "*.onnx_data", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf", "openvino/*", "coreml/*"),
 )
-# The names that libraries give to pickled weights.
+# Names that libraries give to files of pickled weights.
 _PICKLED_WEIGHTS = re.compile(r"(pytorch_model|adapter_model|model)([-_.].*)?")
 
 
 def opened_files(names: Iterable[str]) -> list[str]:
-    """Those of a model folder's files that come in.
+    """Select the files of a model folder that are read.
 
-    Pickles that are no weights are never opened and stay out, as do other leftovers of training. Pickled weights come
-    in to be refused: next to safetensors by their names, and every pickle where there are no safetensors.
+    Leftovers of training are ignored, and so are pickles that are no weights. Pickled weights are selected so that they
+    can be refused: those with the name of a weights file, and every pickle if the folder has no safetensors.
 
     Args:
         names: relative POSIX paths of all files of the folder.
     """
-    left = [name for name in names if not any(fnmatch(name, glob) for glob in NEVER_OPENED)]
-    complete = any(_is_safetensors(name) for name in left)
-    return [name for name in left if not _is_pickle(name) or not complete or _is_pickled_weights(name)]
+    candidates = [name for name in names if not any(fnmatch(name, glob) for glob in NEVER_OPENED)]
+    has_safetensors = any(_is_safetensors(name) for name in candidates)
+    return [name for name in candidates if not _is_pickle(name) or not has_safetensors or _is_pickled_weights(name)]
 
 
 def refuse_pickled_weights(folder: Path) -> None:
     """Refuse a model folder whose weights are pickles.
 
     Raises:
-        UnsafeFileError: it holds such a file.
+        UnsafeFileError: it contains such a file.
     """
     paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     names = [path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)]
@@ -69,7 +69,7 @@ def refuse_pickled_weights(folder: Path) -> None:
 
 
 def unsafe_sentence(name: str) -> str:
-    """What is said of a file that can run code."""
+    """The error message for a file that can run code when it is opened."""
     return (
         f"{name} is (or holds) a pickle, which can run code when it is opened; "
         "save weights as safetensors and tables as CSV, JSONL or Parquet, and remove that file"
@@ -77,16 +77,16 @@ def unsafe_sentence(name: str) -> str:
 
 
 def refuse_adapter(folder: Path, where: str) -> None:
-    """Refuse a folder that holds an adapter of a model instead of a model.
+    """Refuse a folder that contains an adapter instead of a whole model.
 
     Raises:
-        ModelError: it does.
+        ModelError: the folder has an adapter's config.
     """
     if not (folder / ADAPTER).exists():
         return
-    about = read_object(folder / ADAPTER, where)
-    base = about.get("base_model_name_or_path") or "its base model"
-    kind = "LoRA adapter" if str(about.get("peft_type", "")).upper() == "LORA" else "adapter"
+    config = read_object(folder / ADAPTER, where)
+    base = config.get("base_model_name_or_path") or "its base model"
+    kind = "LoRA adapter" if str(config.get("peft_type", "")).upper() == "LORA" else "adapter"
     raise ModelError(
         f"{where} is a {kind} of {base} ({ADAPTER}), not a whole model; merge it and give the merged folder: "
         "peft.AutoPeftModelForSequenceClassification.from_pretrained(ADAPTER).merge_and_unload().save_pretrained(FOLDER)"
@@ -95,10 +95,14 @@ def refuse_adapter(folder: Path, where: str) -> None:
 
 
 def read_object(path: Path, where: str) -> dict[str, Any]:
-    """The object of a JSON file of a model folder.
+    """Read a JSON file of a model folder that contains an object.
+
+    Args:
+        path: the file.
+        where: name of the model, for the error message.
 
     Raises:
-        ModelError: it is no JSON, or another value.
+        ModelError: the file is not JSON, or its value is not an object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

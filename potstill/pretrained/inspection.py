@@ -1,7 +1,7 @@
-"""What a model folder holds, looked at before anything is loaded, and what is refused of it.
+"""Inspect a model folder before anything is loaded, and refuse one that cannot be used.
 
-Every model that comes in passes here: at `potstill init` and `potstill inspect`, in the stage ingest, in the Python
-interface, and wherever a model is loaded. So the same folder gets the same sentence everywhere.
+Every model passes through this module: at `potstill init` and `potstill inspect`, in the stage ingest, in the Python
+interface, and wherever a model is loaded. The same folder therefore gets the same error message everywhere.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from potstill.pretrained.weights import Fit, Tensor, compare, one_line, read_ten
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-# What a model is wanted for: a teacher, as it was saved; an encoder whose head is made anew; a model with its head
-# for masked tokens.
+# What a model is used for: as a teacher, with its saved head; as an encoder that gets a new head; or as a masked
+# language model.
 Use = Literal["teacher", "encoder", "masked_lm"]
-# `model_type` of our own class.
+# The `model_type` of this package's static student.
 STATIC = "potstill-static"
 _MASKED_LM = "AutoModelForMaskedLM"
 GENERATOR_ADVICE = "name a masked language model with a fast tokenizer as ingest.generator"
@@ -33,13 +33,13 @@ GENERATOR_ADVICE = "name a masked language model with a fast tokenizer as ingest
 
 @dataclass(frozen=True)
 class Saved:
-    """The files of a model, as far as they say what it is without a library's help.
+    """The config and tensor headers of a model folder, read without transformers.
 
     Attributes:
-        where: what a sentence calls the model.
-        config: its config.json.
-        tensors: of its safetensors files, by name.
-        outputs: rows of the output layer, where a tensor of it is known.
+        where: name of the model for messages.
+        config: content of config.json.
+        tensors: shapes and types of its tensors, by name.
+        outputs: rows of the output layer; None if its tensor is not known.
     """
 
     where: str
@@ -49,23 +49,23 @@ class Saved:
 
     @property
     def family(self) -> str:
-        """`model_type` of config.json."""
+        """The `model_type` of config.json."""
         return str(self.config.get("model_type"))
 
     @property
     def architecture(self) -> str:
-        """The class that it was saved as; empty where config.json names none."""
+        """The class that it was saved as; empty if config.json names none."""
         names = self.config.get("architectures") or [""]
         return str(names[0])
 
     @property
     def names(self) -> OutputNames:
-        """What its outputs are called; see `output_names`."""
+        """The names of its outputs; see `output_names`."""
         return output_names(self.config, self.where, self.outputs)
 
     @property
     def task(self) -> TaskKind | None:
-        """The task of its head; None: it has none of these."""
+        """The task of its head; None if it has no supported head."""
         if not self.architecture.endswith(tuple(head.suffix for head in HEADS.values())):
             return None
         return task_named(self.architecture, self.config.get("problem_type"), len(self.names.names))
@@ -73,17 +73,17 @@ class Saved:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a model folder holds.
+    """The result of inspecting a model folder.
 
     Attributes:
-        saved: its files as they are.
-        layers: their number, by the family's own key.
+        saved: its config and tensor headers.
+        layers: number of layers.
         width: hidden size.
         heads: attention heads of a layer.
-        positions: tokens that a text can have; None: no limit is known.
+        positions: maximum number of tokens of a text; None if there is no limit.
         vocabulary: rows of the token embeddings.
-        tokens: one more than the highest id of its tokenizer.
-        fit: how the weights meet the class.
+        tokens: one more than the highest token id of its tokenizer.
+        fit: how well the weights match the class.
     """
 
     saved: Saved
@@ -97,22 +97,22 @@ class Inspection:
 
     @property
     def task(self) -> TaskKind | None:
-        """The task of its head; None: it has none of these."""
+        """The task of its head; None if it has no supported head."""
         return self.saved.task
 
     def has_head_of(self, task: TaskKind) -> bool:
-        """Whether its head is of the kind that a task has; what its outputs mean may differ."""
+        """Whether its head is of the kind that a task needs; the meaning of its outputs may differ."""
         return self.saved.architecture.endswith(HEADS[task].suffix)
 
     def lines(self) -> list[tuple[str, str]]:
-        """The look as (what, value)."""
+        """Format the inspection as (property, value) pairs."""
         saved = self.saved
         head = "none: it is fine-tuned here" if self.task is None else f"{HEADS[self.task].name}, {self.task}"
         offset = position_offset(saved.config)
         counted = f", counted from row {offset}" if offset else ""
         tensors = list(saved.tensors.values())
         dtypes = ", ".join(sorted({tensor.dtype for tensor in tensors}))
-        taken = f"; {' '.join(self.fit.wrappers)} taken from their names" if self.fit.wrappers else ""
+        removed = f"; {' '.join(self.fit.wrappers)} removed from their names" if self.fit.wrappers else ""
         rows = [
             ("model", saved.where),
             ("family", f"{saved.family} ({saved.architecture or 'no class named'})"),
@@ -124,22 +124,22 @@ class Inspection:
         if self.task is not None and self.task not in ("regression", "question_answering"):
             names = saved.names
             rows.append(("labels", f"{', '.join(names.names)} ({names.source or 'without names'})"))
-        rows.append(("weights", f"{len(tensors)} tensors of {dtypes}{taken}"))
+        rows.append(("weights", f"{len(tensors)} tensors of {dtypes}{removed}"))
         if self.fit.unused:
             rows.append(("not used", ", ".join(self.fit.unused[:8])))
         return rows
 
 
 def read_saved(folder: Path, where: str | None = None) -> Saved:
-    """Read config.json and the headers of the weights, and refuse what cannot be a model that is loaded safely.
+    """Read config.json and the headers of the weights, and refuse a folder that cannot be loaded safely.
 
     Args:
-        folder: of the model.
-        where: what a sentence calls it; None: the folder.
+        folder: folder of the model.
+        where: name of the model for messages; None: the path of the folder.
 
     Raises:
-        UnsafeFileError: its weights are pickles.
-        ModelError: it is an adapter, or lacks config.json or safetensors weights, or they cannot be read.
+        UnsafeFileError: the weights are pickles.
+        ModelError: the folder contains an adapter or quantized weights, or has no readable config.json or safetensors.
     """
     where = where or str(folder)
     refuse_pickled_weights(folder)
@@ -152,24 +152,24 @@ def read_saved(folder: Path, where: str | None = None) -> Saved:
     if "quantization_config" in config:
         raise ModelError(
             f"{where} has quantized weights (quantization_config in config.json), which cannot be trained or copied; "
-            "give the model as it was before"
+            "give the model as it was before quantization"
         )
     tensors = read_tensors(folder, where)
     return Saved(where, config, tensors, _outputs(config, tensors))
 
 
 def inspect_model(folder: Path, use: Use = "teacher", where: str | None = None) -> Inspection:
-    """Look at a model folder, and refuse one that could not be used.
+    """Inspect a model folder, and refuse a model that cannot be used.
 
     Args:
-        folder: written by `save_pretrained`, with the tokenizer.
-        use: what it is wanted for.
-        where: what a sentence calls it; None: the folder.
+        folder: folder written by `save_pretrained`, with the tokenizer.
+        use: what the model is used for.
+        where: name of the model for messages; None: the path of the folder.
 
     Raises:
-        UnsafeFileError, ModelError: see `read_saved`; also a family that is not known, weights that are missing or
-            another model's, and a tokenizer that is missing or has more tokens than there are embeddings.
-        LabelCountError: the names of its labels are incomplete or contradict each other.
+        UnsafeFileError, ModelError: see `read_saved`; also if the family is not supported, weights are missing or
+            belong to another model, or the tokenizer is missing or has more tokens than the model has embeddings.
+        LabelCountError: the label names are incomplete or contradict each other.
     """
     saved = read_saved(folder, where)
     if use != "masked_lm":
@@ -196,25 +196,30 @@ def inspect_model(folder: Path, use: Use = "teacher", where: str | None = None) 
 
 
 def check_family(saved: Saved) -> None:
-    """Refuse a model whose family is not known.
+    """Refuse a model of an unsupported family.
 
     Raises:
-        ModelError: it is not.
+        ModelError: the family is not supported.
     """
     if saved.family not in FAMILIES:
         raise ModelError(f"{saved.where}: {unsupported(saved.family)}")
 
 
 def check_masked_lm(saved: Saved, fit: Fit, advice: str) -> None:
-    """Refuse a model without a head for masked tokens, which transformers would make up.
+    """Refuse a model without a masked-language-modelling head, which transformers would initialise at random.
+
+    Args:
+        saved: the model.
+        fit: how well its weights match the class.
+        advice: what the user can do; part of the error message.
 
     Raises:
-        ModelError: it has none.
+        ModelError: the weights of the head are missing.
     """
     if fit.head.missing:
         raise ModelError(
-            f"{saved.where} is a {saved.architecture or 'model without a head'}, which answers nothing behind a mask: "
-            f"it has no head for masked language modelling, an encoder alone; {advice}"
+            f"{saved.where} is a {saved.architecture or 'model without a head'}, which has no head for masked language "
+            f"modelling and cannot predict masked tokens; {advice}"
         )
 
 
@@ -222,7 +227,7 @@ def check_tokens(tokens: int, rows: int, where: str) -> None:
     """Refuse a tokenizer with ids beyond the table of token embeddings.
 
     Raises:
-        ModelError: there are such ids.
+        ModelError: the tokenizer has more ids than there are embeddings.
     """
     if tokens > rows:
         raise ModelError(
@@ -233,21 +238,21 @@ def check_tokens(tokens: int, rows: int, where: str) -> None:
 
 
 def tokenizer_size(folder: Path, where: str) -> int:
-    """One more than the highest token id of a tokenizer, added tokens included.
+    """Return one more than the highest token id of a tokenizer, added tokens included.
 
     Raises:
-        ModelError: the folder has no tokenizer, or one that cannot be read.
+        ModelError: the folder has no tokenizer, or it cannot be read.
     """
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise ModelError(
-            f"{where} has no tokenizer.json; save the tokenizer beside the model (tokenizer.save_pretrained)"
+            f"{where} has no tokenizer.json; save the tokenizer next to the model (tokenizer.save_pretrained)"
         )
     if not (folder / "tokenizer.json").exists():
-        return 1 + max(map(int, load_words(folder, where).get_vocab().values()))
-    whole = read_object(folder / "tokenizer.json", where)
-    vocabulary = (whole.get("model") or {}).get("vocab") or {}
+        return 1 + max(map(int, read_tokenizer(folder, where).get_vocab().values()))
+    tokenizer = read_object(folder / "tokenizer.json", where)
+    vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
     ids = [len(vocabulary) - 1, *map(int, vocabulary.values() if isinstance(vocabulary, Mapping) else ())]
-    ids += [int(token["id"]) for token in whole.get("added_tokens") or []]
+    ids += [int(token["id"]) for token in tokenizer.get("added_tokens") or []]
     if (folder / "added_tokens.json").exists():
         ids += map(int, read_object(folder / "added_tokens.json", where).values())
     if (folder / "tokenizer_config.json").exists():
@@ -255,11 +260,11 @@ def tokenizer_size(folder: Path, where: str) -> int:
     return 1 + max(ids)
 
 
-def load_words(folder: Path, where: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer that lies next to a model.
+def read_tokenizer(folder: Path, where: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer in a model's folder.
 
     Raises:
-        ModelError: there is none, or it cannot be loaded.
+        ModelError: there is no tokenizer, or it cannot be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -275,7 +280,7 @@ def load_words(folder: Path, where: str | None = None) -> PreTrainedTokenizerBas
 
 
 def head_settings(saved: Saved, task: TaskKind | None) -> dict[str, Any]:
-    """The keys of a config that say what a saved head's outputs are; none where the head is made anew.
+    """Return the config keys that name a saved head's outputs; empty for a new head and for question answering.
 
     Raises:
         LabelCountError: see `output_names`.
@@ -286,7 +291,7 @@ def head_settings(saved: Saved, task: TaskKind | None) -> dict[str, Any]:
 
 
 def label_settings(labels: Sequence[str]) -> dict[str, Any]:
-    """The keys of a config that name a head's outputs."""
+    """Return the config keys that name a head's outputs."""
     names = {index: str(label) for index, label in enumerate(labels)}
     return {
         "num_labels": len(names),
@@ -296,18 +301,18 @@ def label_settings(labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _config(saved: Saved, task: TaskKind | None) -> PreTrainedConfig:
-    """The config in transformers' form, with the names of the outputs as they were read."""
+    """Build transformers' config, with the output names that were read from config.json."""
     from transformers import AutoConfig
 
     plain = {key: value for key, value in saved.config.items() if key not in ("model_type", *label_settings([]))}
     try:
         return AutoConfig.for_model(saved.family, **plain, **head_settings(saved, task))
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"config.json of {saved.where} is none that transformers knows: {one_line(error)}") from error
+        raise ModelError(f"config.json of {saved.where} is not valid for transformers: {one_line(error)}") from error
 
 
 def _outputs(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int | None:
-    """Rows of the output layer; None: its tensor is not there, or a question's, which has no labels."""
+    """Count the rows of the output layer; None if its tensor is missing or has no row for each label."""
     family = FAMILIES.get(str(config.get("model_type")), Family())
     paths = [f".{path}.weight" for path in (family.output, "classifier")]
     shapes = [tensor.shape for path in paths for name, tensor in tensors.items() if f".{name}".endswith(path)]

@@ -1,6 +1,6 @@
-"""The members of a teacher of several models, in the folder of the first of them.
+"""The members of an ensemble of teachers, which share the folder of the first member.
 
-`members.json` lists them where there are several; each but the first is a model folder of its own below `members/`.
+`members.json` lists the members of an ensemble. Each member except the first has its own model folder in `members/`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from pathlib import Path
 from potstill.artifacts import read_json, write_json
 from potstill.errors import LabelCountError
 
-# The folder of all members but the first, in `data/base`, `data/tokens` and `data/teacher` alike.
+# The folder of all members except the first; the same in `data/base`, `data/tokens` and `data/teacher`.
 MEMBERS = "members"
 _LIST = "members.json"
-# Of a member of several, or its weight for each label where members answer different ones.
+# Weight of a member, or its weight for each label if the members know different labels.
 Weight = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Member:
-    """One of a teacher's models.
+    """One model of a teacher.
 
     Attributes:
         folder: its `save_pretrained` folder.
-        weight: of its probabilities, or of those of each label; over all members they add up to 1.
-        tokens: where its own token ids lie below `data/tokens`; `.` for those that the student has.
+        weight: weight of its probabilities, or of its probability of each label; the members' weights add up to 1.
+        tokens: folder of its token ids in `data/tokens`; `.` if it has the student's token ids.
     """
 
     folder: Path
@@ -35,7 +35,7 @@ class Member:
 
 
 def read_members(teacher: Path) -> list[Member]:
-    """The members of a teacher, the first one first; a plain model is its only member."""
+    """Read the members of a teacher in order; a teacher of one model is its only member."""
     if not (teacher / _LIST).exists():
         return [Member(teacher)]
     return [
@@ -49,46 +49,48 @@ def read_members(teacher: Path) -> list[Member]:
 
 
 def write_members(teacher: Path, members: Sequence[Member]) -> None:
-    """List the members, whose folders lie in the teacher's; a teacher of one has no list."""
+    """Write the list of members, whose folders are inside the teacher's; a teacher of one model has no list."""
     if len(members) > 1:
         items = [
-            {"folder": one.folder.relative_to(teacher).as_posix(), "weight": one.weight, "tokens": one.tokens}
-            for one in members
+            {"folder": member.folder.relative_to(teacher).as_posix(), "weight": member.weight, "tokens": member.tokens}
+            for member in members
         ]
         write_json(teacher / _LIST, items)
 
 
 def shares(weights: Sequence[float]) -> list[float]:
-    """Weights made to add up to 1."""
+    """Scale weights so that they add up to 1."""
     return [weight / sum(weights) for weight in weights]
 
 
 def shares_by_label(
     weights: Sequence[float], answered: Sequence[Collection[str] | None], labels: Sequence[str]
 ) -> list[Weight]:
-    """Weights made to add up to 1, over the members that answer a label.
+    """Scale the members' weights so that they add up to 1 for each label, over the members that know the label.
 
     Args:
-        weights: of each member.
-        answered: the labels that each member answers; None: all of them.
+        weights: weight of each member.
+        answered: labels that each member knows; None: all of them.
         labels: all labels.
 
     Returns:
-        One number for each member where all answer every label, else for each member one for each label, 0 where it
-        does not answer it.
+        One number for each member if all members know every label. Otherwise one number for each member and label,
+        which is 0 if the member does not know the label.
 
     Raises:
-        LabelCountError: nobody answers a label.
+        LabelCountError: no member knows some label.
     """
-    if all(own is None or set(own) >= set(labels) for own in answered):
+    if all(known is None or set(known) >= set(labels) for known in answered):
         return [*shares(weights)]
-    columns = []
+    by_label = []
     for label in labels:
-        asked = [weight if own is None or label in own else 0.0 for weight, own in zip(weights, answered, strict=True)]
-        if not any(asked):
+        effective = [
+            weight if known is None or label in known else 0.0 for weight, known in zip(weights, answered, strict=True)
+        ]
+        if not any(effective):
             raise LabelCountError(
                 f"none of the {len(weights)} teachers answers the label {label!r}; name it in teacher.labels or in the "
                 "labels of one of teacher.members"
             )
-        columns.append(shares(asked))
-    return [tuple(own) for own in zip(*columns, strict=True)]
+        by_label.append(shares(effective))
+    return list(zip(*by_label, strict=True))

@@ -1,4 +1,4 @@
-"""The layer that gives a model's logits, and its rows in another order of labels."""
+"""The output layer of a model: find it, and reorder its rows to match the labels of the data."""
 
 from __future__ import annotations
 
@@ -12,34 +12,41 @@ if TYPE_CHECKING:
 
 
 def label_order(answered: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """For each of our labels its index among those that a teacher answers; -1: it does not."""
-    places = {label: index for index, label in enumerate(answered)}
-    return [places.get(label, -1) for label in labels]
+    """For each label of the data its index among a teacher's labels; -1 if the teacher lacks it."""
+    indices = {label: index for index, label in enumerate(answered)}
+    return [indices.get(label, -1) for label in labels]
 
 
 def reorder_labels(model: PreTrainedModel, order: Sequence[int], labels: Sequence[str]) -> None:
-    """Put the rows of the output layer into our label order, in place, and name them.
+    """Reorder the rows of a model's output layer to match the labels of the data, in place, and name them.
 
     Args:
-        model: has such a layer.
-        order: for each of our labels its row; -1: none, its logit is 0 then.
-        labels: their names.
+        model: a model with a linear output layer.
+        order: for each label the row of its output; -1 for a label without one, whose logit will be 0.
+        labels: names of the labels.
+
+    Raises:
+        ModelError: the model has no linear output layer.
     """
     import torch
 
     layer = output_layer(model)
     index = torch.tensor(list(order))
     with torch.no_grad():
-        has = index >= 0
-        layer.weight = torch.nn.Parameter(layer.weight[index] * has.unsqueeze(-1))
-        layer.bias = torch.nn.Parameter(layer.bias[index] * has)
+        has_row = index >= 0
+        layer.weight = torch.nn.Parameter(layer.weight[index] * has_row.unsqueeze(-1))
+        layer.bias = torch.nn.Parameter(layer.bias[index] * has_row)
     layer.out_features = model.num_labels = len(labels)
     model.config.id2label = {position: str(label) for position, label in enumerate(labels)}
     model.config.label2id = {str(label): position for position, label in enumerate(labels)}
 
 
 def output_layer(model: PreTrainedModel) -> Any:
-    """The linear layer that gives the logits."""
+    """Find the linear layer that computes the logits.
+
+    Raises:
+        ModelError: there is none with an output for each label.
+    """
     import torch
 
     linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]

@@ -1,4 +1,4 @@
-"""The names that a saved model gives its outputs, and how they are brought together with the data's labels."""
+"""The names of a saved model's outputs, and matching them to the labels of the data."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from potstill.errors import LabelCountError
 from potstill.labels.names import LabelNames
 
 LabelMap = Mapping[str | int, str | int]
-# What transformers calls an output that was given no name.
+# The name that transformers gives to an output without a name.
 _UNNAMED = "LABEL_{}"
 
 
 class LabelNamesError(LabelCountError):
-    """A fine-tuned teacher has as many labels as the data, but calls them otherwise."""
+    """A fine-tuned teacher has as many labels as the data, but under different names."""
 
 
 @dataclass(frozen=True)
 class OutputNames:
-    """What a model's outputs are called, in their order.
+    """The names of a model's outputs, in their order.
 
     Attributes:
-        names: one for each output; `LABEL_<n>` where config.json gives none.
-        source: the key of config.json that they are from, `id2label` or `label2id`; None: they have no names.
+        names: one name for each output; `LABEL_<n>` if config.json has none.
+        source: the key of config.json with the names, `id2label` or `label2id`; None if there are no names.
     """
 
     names: tuple[str, ...]
@@ -34,15 +34,15 @@ class OutputNames:
 
 
 def output_names(config: Mapping[str, Any], where: str, outputs: int | None = None) -> OutputNames:
-    """The names in a config.json.
+    """Read the names of a model's outputs from its config.json.
 
     Args:
-        config: id2label, label2id or neither; a key whose names are all `LABEL_<n>` names nothing.
-        where: what a sentence calls the model.
-        outputs: rows of the output layer, where they are known.
+        config: content of config.json. A key id2label or label2id whose names are all `LABEL_<n>` is ignored.
+        where: name of the model for messages.
+        outputs: rows of the output layer; None if not known.
 
     Raises:
-        LabelCountError: the names are incomplete, given twice, or the two keys contradict each other.
+        LabelCountError: the names are incomplete or given twice, or the two keys contradict each other.
     """
     by_index = _by_index(_mapping(config, "id2label", where), where)
     by_name = _by_name(_mapping(config, "label2id", where), where)
@@ -65,7 +65,7 @@ def output_names(config: Mapping[str, Any], where: str, outputs: int | None = No
 
 
 def unnamed(names: Sequence[str]) -> bool:
-    """Whether a teacher's labels never had names: those that transformers counts are none."""
+    """Whether a teacher's labels have no names, only the numbers that transformers gives them."""
     return all(name == _UNNAMED.format(index) for index, name in enumerate(names))
 
 
@@ -76,83 +76,91 @@ def match_labels(
     label_map: LabelMap | None = None,
     key: str = "teacher",
 ) -> list[int]:
-    """For each of our labels its index among a teacher's names.
+    """Match the labels of the data to the names of a teacher's outputs.
 
-    Names match as they are, else by their normal form where that belongs to one name and one label alone.
+    Names match if they are equal, or else if their normal forms are equal and belong to one name and one label only.
 
     Args:
-        names: of the teacher's outputs.
-        labels: of the data.
-        where: what a sentence calls the teacher.
-        label_map: the data's label for a teacher's name; for entities also of a type, as PERSON: PER.
-        key: of params that describes the teacher.
+        names: names of the teacher's outputs.
+        labels: labels of the data.
+        where: name of the teacher for messages.
+        label_map: teacher's name -> label of the data; for entities also type -> type, such as PERSON: PER.
+        key: key of params that describes the teacher, for messages.
+
+    Returns:
+        For each label of the data its index among the teacher's outputs.
 
     Raises:
-        LabelNamesError: the names are real names and differ.
-        LabelCountError: the counts differ, or the map has a name that neither side has.
+        LabelNamesError: the teacher's labels have names, which differ from the data's.
+        LabelCountError: the numbers of labels differ, or the map has a name that neither side has.
     """
-    wanted = [str(label) for label in labels]
-    if len(names) != len(wanted):
+    data_labels = [str(label) for label in labels]
+    if len(names) != len(data_labels):
         raise LabelCountError(
-            f"the teacher in {where} has {len(names)} labels ({', '.join(names[:8])}), the data has {len(wanted)} "
-            f"({', '.join(wanted[:8])}); give a teacher of the same task or set teacher.fine_tuned to false"
+            f"the teacher in {where} has {len(names)} labels ({', '.join(names[:8])}), the data has {len(data_labels)} "
+            f"({', '.join(data_labels[:8])}); give a teacher of the same task or set teacher.fine_tuned to false"
         )
     if label_map:
-        names = _mapped(names, wanted, where, label_map, key)
+        names = _mapped(names, data_labels, where, label_map, key)
     elif unnamed(names):
-        return list(range(len(names)))  # prepare.labels gives the order
-    order = _matched(names, wanted)
-    missing = [label for label, index in zip(wanted, order, strict=True) if index is None]
+        return list(range(len(names)))  # the order is that of prepare.labels
+    order = _matched(names, data_labels)
+    missing = [label for label, index in zip(data_labels, order, strict=True) if index is None]
     if missing:
         raise LabelNamesError(
             f"the teacher in {where} does not know the label {missing[0]!r}; its labels are {', '.join(names[:8])}, "
-            f"the data's {', '.join(wanted[:8])}; say in {key}.label_map which is which"
+            f"the data's {', '.join(data_labels[:8])}; say in {key}.label_map which is which"
         )
     return [index for index in order if index is not None]
 
 
 def order_by_words(names: Sequence[str], labels: Sequence[str | int]) -> list[int] | None:
-    """For each name the index of the label that is a word of it, as 1 is of "1 star"; None: not each has one."""
+    """Match each name to the label that is one of its words, as the label 1 is a word of "1 star".
+
+    Returns:
+        For each name the index of its label; None unless names and labels match one to one.
+    """
     words = [re.findall(r"\w+", name.casefold()) for name in names]
     keys = [str(label).strip().casefold() for label in labels]
-    order = [[place for place, key in enumerate(keys) if key in own] for own in words]
-    found = [places[0] for places in order if len(places) == 1]
-    return found if len(set(found)) == len(labels) == len(names) else None
+    candidates = [[index for index, key in enumerate(keys) if key in name_words] for name_words in words]
+    order = [indices[0] for indices in candidates if len(indices) == 1]
+    return order if len(set(order)) == len(labels) == len(names) else None
 
 
 def _matched(names: Sequence[str], labels: Sequence[str]) -> list[int | None]:
-    """For each label the index of its name; None: it has none, or shares it with a label that is more like it."""
-    known, places = LabelNames(names), {name: index for index, name in enumerate(names)}
-    found = [known.find(label) for label in labels]
+    """For each label the index of its name; None if there is none, or another label matches the name better."""
+    lookup = LabelNames(names)
+    indices = {name: index for index, name in enumerate(names)}
+    matches = [lookup.find(label) for label in labels]
     return [
-        places[str(name)] if name is not None and (name == label or found.count(name) == 1) else None
-        for name, label in zip(found, labels, strict=True)
+        indices[str(name)] if name is not None and (name == label or matches.count(name) == 1) else None
+        for name, label in zip(matches, labels, strict=True)
     ]
 
 
 def _mapped(names: Sequence[str], labels: Sequence[str], where: str, label_map: LabelMap, key: str) -> list[str]:
-    """The teacher's names as the data's labels; a name that is not mapped stays as it is."""
-    given = {str(name): str(label) for name, label in label_map.items()}
+    """Translate the teacher's names to labels of the data; a name without an entry stays the same."""
+    mapping = {str(name): str(label) for name, label in label_map.items()}
     types = [name.partition("-")[2] for name in names]
-    unknown = next((name for name in given if name not in names and name not in types), None)
+    unknown = next((name for name in mapping if name not in names and name not in types), None)
     if unknown is not None:
         raise LabelCountError(
             f"{key}.label_map names {unknown!r}, which the teacher in {where} does not have; its labels are "
             f"{', '.join(names[:8])}"
         )
-    mapped = [given.get(name, _with_type(name, given)) for name in names]
-    strange = next((label for label in mapped if label not in labels and label in given.values()), None)
-    if strange is not None:
+    mapped = [mapping.get(name, _with_type(name, mapping)) for name in names]
+    not_in_data = next((label for label in mapped if label not in labels and label in mapping.values()), None)
+    if not_in_data is not None:
         raise LabelCountError(
-            f"{key}.label_map leads to {strange!r}, which is no label of the data; it has {', '.join(labels[:8])}"
+            f"{key}.label_map leads to {not_in_data!r}, which is no label of the data; it has {', '.join(labels[:8])}"
         )
     return mapped
 
 
-def _with_type(name: str, given: Mapping[str, str]) -> str:
-    """A tag with the type that the map gives for its own."""
+def _with_type(name: str, mapping: Mapping[str, str]) -> str:
+    """Translate the type of a tag, as in B-PERSON -> B-PER."""
     mark, dash, kind = name.partition("-")
-    return f"{mark}-{given[kind]}" if dash and kind in given else name
+    return f"{mark}-{mapping[kind]}" if dash and kind in mapping else name
 
 
 def _mapping(config: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
@@ -162,41 +170,41 @@ def _mapping(config: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
     return {str(name): item for name, item in value.items()}
 
 
-def _by_index(given: Mapping[str, Any], where: str) -> list[str]:
+def _by_index(id2label: Mapping[str, Any], where: str) -> list[str]:
     """The names of id2label in order."""
-    return _in_order([(index, str(name)) for index, name in given.items()], "id2label", where)
+    return _in_order([(index, str(name)) for index, name in id2label.items()], "id2label", where)
 
 
-def _by_name(given: Mapping[str, Any], where: str) -> list[str]:
+def _by_name(label2id: Mapping[str, Any], where: str) -> list[str]:
     """The names of label2id in order."""
-    return _in_order([(index, name) for name, index in given.items()], "label2id", where)
+    return _in_order([(index, name) for name, index in label2id.items()], "label2id", where)
 
 
 def _in_order(pairs: Sequence[tuple[Any, str]], key: str, where: str) -> list[str]:
     try:
-        found = dict(sorted((int(index), name) for index, name in pairs))
+        by_index = dict(sorted((int(index), name) for index, name in pairs))
     except (TypeError, ValueError):
-        found = {}
-    if list(found) != list(range(len(pairs))):
+        by_index = {}
+    if list(by_index) != list(range(len(pairs))):
         raise LabelCountError(
             f"{key} in config.json of {where} does not number its labels from 0 to {len(pairs) - 1}, each once; "
             "correct it, or remove it to give the order by prepare.labels"
         )
-    return list(found.values())
+    return list(by_index.values())
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
-    nameless = [index for index, name in enumerate(names) if not name.strip() or name == _UNNAMED.format(index)]
-    if nameless:
+    unnamed_labels = [index for index, name in enumerate(names) if not name.strip() or name == _UNNAMED.format(index)]
+    if unnamed_labels:
         raise LabelCountError(
             f"config.json of {where} names some of its labels and leaves others without a name "
             f"({as_yaml(dict(enumerate(names)))}); name all of them in id2label, or none"
         )
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
         raise LabelCountError(
-            f"config.json of {where} gives the name {twice!r} to several labels "
-            f"({as_yaml(dict(enumerate(names)))}); give each label in id2label a name of its own"
+            f"config.json of {where} gives the name {duplicate!r} to several labels "
+            f"({as_yaml(dict(enumerate(names)))}); give each label in id2label its own name"
         )
 
 

@@ -1,4 +1,4 @@
-"""The tensors of a model folder: read from the headers of its safetensors files, and compared with its class."""
+"""The tensors of a model folder: read their headers, and compare them with the model's class."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ if TYPE_CHECKING:
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _LFS = b"version https://git-lfs"
-# Modules that torch.compile, FSDP and activation checkpointing put around a module anywhere in a model.
+# Wrappers that torch.compile, FSDP and activation checkpointing put around modules anywhere in a model.
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-# What DDP, DeepSpeed, Lightning and other training classes put in front of the whole model.
+# Attributes under which DDP, DeepSpeed, Lightning and other training classes keep the whole model.
 _FRONT = ("module", "model", "_forward_module", "net", "network", "student", "base_model")
+# How many tensors an error message names.
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as a header describes it: its shape, and its type as safetensors writes it."""
+    """The shape of a tensor and its type, as a safetensors header describes them."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
+# Name of a tensor, its shape in the folder and its shape in the class.
 Shapes = tuple[str, tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Part:
-    """How tensors meet one part of a class: its encoder, or its head.
+    """How well tensors match one part of a class: its encoder, or its head.
 
     Attributes:
         missing: names of weights that the folder lacks.
-        unexpected: names of tensors that this part does not take.
-        mismatched: (name, shape in the folder, shape in the class).
+        unexpected: names of tensors that the class does not have.
+        mismatched: tensors of another shape.
     """
 
     missing: tuple[str, ...] = ()
@@ -51,14 +53,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Fit:
-    """How a folder's tensors meet the class that they are loaded into.
+    """How well a folder's tensors match the class that they are loaded into.
 
     Attributes:
         model_class: name of the class in transformers.
         encoder: the base model without its pooler.
-        head: the rest.
-        unused: tensors of neither, such as another head.
-        wrappers: what a training put in front of their names, which was taken away.
+        head: all other weights of the class.
+        unused: tensors that belong to neither, such as those of another head.
+        wrappers: prefixes of training wrappers that were removed from the names.
     """
 
     model_class: str
@@ -69,10 +71,10 @@ class Fit:
 
 
 def weight_files(folder: Path, where: str) -> list[Path]:
-    """The safetensors files that transformers loads from a folder.
+    """List the safetensors files that transformers loads from a folder.
 
     Raises:
-        ModelError: there are none, or the index names one that is not there.
+        ModelError: there are none, or the index names a file that does not exist.
     """
     if (folder / _SINGLE).exists():
         return [folder / _SINGLE]
@@ -91,14 +93,14 @@ def weight_files(folder: Path, where: str) -> list[Path]:
 
 
 def read_tensors(folder: Path, where: str) -> dict[str, Tensor]:
-    """Name -> tensor, of all weights of a folder; no weight is read.
+    """Read the headers of all weights of a folder, by name; the weights themselves are not read.
 
     Raises:
-        ModelError: see `weight_files`; also a file that is cut off or no safetensors file.
+        ModelError: see `weight_files`; also if a file is truncated or not a safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
-    found: dict[str, Tensor] = {}
+    headers: dict[str, Tensor] = {}
     for path in weight_files(folder, where):
         with path.open("rb") as handle:
             if handle.read(len(_LFS)) == _LFS:
@@ -107,36 +109,36 @@ def read_tensors(folder: Path, where: str) -> dict[str, Tensor]:
             with safe_open(path, framework="np") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 - no mapping
                     part = tensors.get_slice(name)
-                    found[name] = Tensor(tuple(part.get_shape()), str(part.get_dtype()))
+                    headers[name] = Tensor(tuple(part.get_shape()), str(part.get_dtype()))
         except (SafetensorError, OSError) as error:
             raise ModelError(
                 f"{path.name} of {where} is cut off or is no safetensors file ({one_line(error, 120)}); copy or save "
                 "it again"
             ) from error
-    return found
+    return headers
 
 
 def unwrapped(names: Iterable[str], base: str) -> tuple[dict[str, str], list[str]]:
-    """The names of tensors without what training put around the model.
+    """Remove the prefixes of training wrappers from the names of tensors.
 
     Args:
-        names: of tensors.
-        base: what the class calls its base model (`base_model_prefix`).
+        names: names of the tensors.
+        base: attribute of the class that holds the base model (`base_model_prefix`).
 
     Returns:
-        Name -> name without it, and what was taken away; both are empty where there was nothing.
+        Name -> name without wrappers, and the prefixes that were removed; both are empty if there were none.
     """
-    given = list(names)
-    plain = {name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in given}
-    taken = [wrapper for wrapper in _WRAPPERS if any(wrapper in name.split(".") for name in given)]
+    names = list(names)
+    plain = {name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in names}
+    removed = [wrapper for wrapper in _WRAPPERS if any(wrapper in name.split(".") for name in names)]
     while prefix := _front(list(plain.values()), base):
-        plain = {name: own.removeprefix(f"{prefix}.") for name, own in plain.items()}
-        taken.append(prefix)
-    return (plain, [f"{part}." for part in taken]) if taken else ({}, [])
+        plain = {name: shortened.removeprefix(f"{prefix}.") for name, shortened in plain.items()}
+        removed.append(prefix)
+    return (plain, [f"{part}." for part in removed]) if removed else ({}, [])
 
 
 def _front(names: Sequence[str], base: str) -> str | None:
-    """A prefix of a training class that stands in front of the model; None: there is none."""
+    """Find the attribute under which a training class keeps the whole model; None if there is none."""
     heads = {name.partition(".")[0] for name in names}
     for prefix in _FRONT:
         inside = any(name.startswith(f"{prefix}.{base}.") for name in names)
@@ -146,43 +148,50 @@ def _front(names: Sequence[str], base: str) -> str | None:
 
 
 def fit_of(model: PreTrainedModel, info: Mapping[str, Any]) -> Fit:
-    """How tensors meet a class, by what transformers says of loading them.
+    """Assign the tensors that transformers reports as missing, unexpected or mismatched to parts of the class.
 
     Args:
-        model: of the class.
-        info: `output_loading_info` of `from_pretrained`.
+        model: a model of the class.
+        info: the `output_loading_info` of `from_pretrained`.
     """
     prefix = f"{model.base_model_prefix}."
     base = {name.partition(".")[0] for name in model.base_model.state_dict()} - {"pooler"}
-    own = model.state_dict()
-    heads = {name.partition(".")[0] for name in own if not name.startswith(prefix)} - base
-    heads |= {"pooler"} if any(name.removeprefix(prefix).startswith("pooler.") for name in own) else set()
+    names = model.state_dict()
+    heads = {name.partition(".")[0] for name in names if not name.startswith(prefix)} - base
+    if any(name.removeprefix(prefix).startswith("pooler.") for name in names):
+        heads.add("pooler")
 
     def part_of(name: str) -> str:
         first = name.removeprefix(prefix).partition(".")[0]
-        return "encoder" if first in base else "head" if first in heads else "unused"
+        if first in base:
+            return "encoder"
+        return "head" if first in heads else "unused"
 
-    def part(which: str) -> Part:
-        missing, unexpected = (
-            tuple(sorted(name for name in info[key] if part_of(name) == which))
-            for key in ("missing_keys", "unexpected_keys")
+    def names_in(part: str, key: str) -> tuple[str, ...]:
+        return tuple(sorted(name for name in info[key] if part_of(name) == part))
+
+    def fit_part(part: str) -> Part:
+        mismatched = tuple(
+            (name, tuple(saved), tuple(expected))
+            for name, saved, expected in sorted(info["mismatched_keys"])
+            if part_of(name) == part
         )
-        shapes = [(name, tuple(theirs), tuple(ours)) for name, theirs, ours in sorted(info["mismatched_keys"])]
-        return Part(missing, unexpected, tuple(item for item in shapes if part_of(item[0]) == which))
+        return Part(names_in(part, "missing_keys"), names_in(part, "unexpected_keys"), mismatched)
 
-    return Fit(type(model).__name__, part("encoder"), part("head"), part("unused").unexpected)
+    unused = names_in("unused", "unexpected_keys")
+    return Fit(type(model).__name__, fit_part("encoder"), fit_part("head"), unused)
 
 
 def compare(config: PreTrainedConfig, auto: str, tensors: Mapping[str, Tensor]) -> Fit:
-    """How tensors meet the class of a config, without a weight.
+    """Compare tensors with the class of a config, without loading weights.
 
     Args:
-        config: with the number of labels.
-        auto: transformers' Auto class, which says the class.
-        tensors: of the folder.
+        config: config of the model, with its number of labels.
+        auto: name of transformers' Auto class that selects the model's class.
+        tensors: headers of the folder's tensors, by name.
 
     Raises:
-        ModelError: transformers cannot make a model of the config.
+        ModelError: transformers cannot build a model from the config.
     """
     import torch
 
@@ -194,16 +203,19 @@ def compare(config: PreTrainedConfig, auto: str, tensors: Mapping[str, Tensor]) 
 def load_state(
     config: PreTrainedConfig, auto: str, state: Mapping[str, Any], **options: Any
 ) -> tuple[PreTrainedModel, Fit]:
-    """A model of a config's class with given weights, whose names are unwrapped, and how they fit.
+    """Build a model of a config's class from weights, removing training wrappers from their names.
 
     Args:
-        config: with the number of labels.
-        auto: transformers' Auto class, which says the class.
+        config: config of the model, with its number of labels.
+        auto: name of transformers' Auto class that selects the model's class.
         state: the weights by name.
-        options: further ones of `from_pretrained`.
+        options: further arguments of `from_pretrained`.
+
+    Returns:
+        The model, and how well the weights match its class.
 
     Raises:
-        ModelError: transformers cannot make a model of the config.
+        ModelError: transformers cannot build a model from the config.
     """
     import torch
     import transformers
@@ -221,17 +233,19 @@ def load_state(
                 **options,
             )
     except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
-        raise ModelError(f"transformers makes no {auto} of the model's config.json: {one_line(error)}") from error
+        raise ModelError(
+            f"transformers cannot build an {auto} from the model's config.json: {one_line(error)}"
+        ) from error
     return model, replace(fit_of(model, info), wrappers=tuple(wrappers))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' bars and its report of weights to itself: what is wrong with them is said here."""
+    """Silence transformers' progress bars and its report on weights; this module reports what does not fit."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
-    logging.disable_progress_bar()  # it knows no setting in the environment
+    logging.disable_progress_bar()  # there is no environment variable for it
     logging.set_verbosity_error()
     try:
         yield
@@ -240,20 +254,20 @@ def quiet() -> Iterator[None]:
 
 
 def one_line(error: Exception, characters: int = 300) -> str:
-    """The message of another library's error in one line."""
+    """Shorten another library's error message to one line."""
     return " ".join(str(error).split())[:characters]
 
 
 def refuse_misfit(fit: Fit, where: str, *, new_head: bool) -> None:
-    """Refuse weights that would leave a part of the model at random, or that are another model's.
+    """Refuse weights that leave a part of the model at random, or that belong to another model.
 
     Args:
-        fit: see `Fit`.
-        where: what a sentence calls the folder.
-        new_head: the head is made anew, so that only the base model's weights count.
+        fit: how well the weights match the class.
+        where: name of the model for messages.
+        new_head: whether the model gets a new head, so that only the encoder's weights matter.
 
     Raises:
-        ModelError: they do not fit.
+        ModelError: weights are missing, unexpected or of another shape.
     """
     if fit.encoder.missing:
         raise ModelError(
@@ -273,9 +287,11 @@ def refuse_misfit(fit: Fit, where: str, *, new_head: bool) -> None:
             f"{where} holds {_listed(unexpected)}, which a {fit.model_class} of its config.json does not have; its "
             "weights and its config.json are of different models, save both again with model.save_pretrained"
         )
-    for name, theirs, ours in (item for part in parts for item in part.mismatched):
+    mismatched = [shapes for part in parts for shapes in part.mismatched]
+    if mismatched:
+        name, saved, expected = mismatched[0]
         raise ModelError(
-            f"{name} of {where} is {_shape(theirs)}, by its config.json it is {_shape(ours)}; its weights and its "
+            f"{name} of {where} is {_shape(saved)}, by its config.json it is {_shape(expected)}; its weights and its "
             "config.json are of different models, save both again with model.save_pretrained"
         )
 

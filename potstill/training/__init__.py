@@ -1,9 +1,8 @@
-"""The one training loop and what belongs to it.
+"""The training loop and its parts.
 
-`loop.train` is called by every stage that learns. Checkpoints, averaging, selection, packing, LoRA, adversarial steps
-and the plan (`plan`, `forecast`) are modules of their own. `distillation_job` is a whole distillation: the stage, the
-Python interface, the probe and the search run it. Its parts are `student_builder`, `assistants`, `together` and
-`dev_scores`. `general_distillation` and `pretraining` are further trainings made of the loop.
+All stages that learn call `loop.train`. Checkpoints, weight averaging, selection, packing, LoRA, adversarial steps, and
+plans and forecasts (`plan`, `forecast`) have their own modules. `assistants`, `together`, `general_distillation`,
+`pretraining` and `layer_probe` run the loop for a purpose.
 
 Not here: what is minimised (`potstill.distillation.objective`).
 """

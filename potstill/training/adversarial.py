@@ -1,4 +1,4 @@
-"""Adversarial steps: the same rows once more, with their embeddings moved where the loss rises fastest.
+"""Adversarial training: a second pass over the same rows, with their embeddings perturbed along the gradient.
 
 Miyato et al. 2017, "Adversarial Training Methods for Semi-Supervised Text Classification"; often called FGM.
 """
@@ -18,53 +18,53 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Caught:
-    """The token embeddings of a forward pass, whose gradient stays after the backward pass.
+class CapturedEmbeddings:
+    """The token embeddings of a forward pass, with their gradient after the backward pass.
 
     Attributes:
-        embeddings: [rows, sequence, width]; None before the pass.
+        embeddings: [rows, sequence, width]; None before the forward pass.
     """
 
     embeddings: Tensor | None = None
 
-    def steepest(self, batch: Batch, epsilon: float) -> Tensor:
-        """See `steepest`; behind the backward pass."""
+    def perturbation(self, batch: Batch, epsilon: float) -> Tensor:
+        """Compute the perturbation after the backward pass; see the function `perturbation`."""
         assert self.embeddings is not None
         assert self.embeddings.grad is not None
         mask = torch.from_numpy(batch.attention_mask).to(self.embeddings.device)
-        return steepest(self.embeddings.grad, mask, epsilon)
+        return perturbation(self.embeddings.grad, mask, epsilon)
 
 
 @contextmanager
-def caught_embeddings(model: PreTrainedModel) -> Iterator[Caught]:
-    """Catch the embeddings of the forward pass inside the block; a frozen table gives its rows a gradient, too."""
-    caught = Caught()
+def captured_embeddings(model: PreTrainedModel) -> Iterator[CapturedEmbeddings]:
+    """Capture the token embeddings of the forward pass inside the block, with a gradient even if they are frozen."""
+    captured = CapturedEmbeddings()
 
-    def catch(_: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def capture(_: nn.Module, args: Any, output: Tensor) -> Tensor:
         if output.requires_grad:
             output.retain_grad()
         else:
             output = output.detach().requires_grad_()
-        caught.embeddings = output
+        captured.embeddings = output
         return output
 
-    handle = model.get_input_embeddings().register_forward_hook(catch)
+    handle = model.get_input_embeddings().register_forward_hook(capture)
     try:
-        yield caught
+        yield captured
     finally:
         handle.remove()
 
 
-def steepest(gradient: Tensor, mask: Tensor, epsilon: float) -> Tensor:
-    """The step of length epsilon, in each row, along the gradient: epsilon * g / ||g||_2.
+def perturbation(gradient: Tensor, mask: Tensor, epsilon: float) -> Tensor:
+    """Compute a perturbation of length epsilon for each row along its gradient g: epsilon * g / ||g||_2.
 
     Args:
-        gradient: [rows, sequence, width] of the loss by the embeddings; any scale of it gives the same.
-        mask: [rows, sequence], 0 on padding, which does not move and does not count.
-        epsilon: Euclidean length of a row's step over all its tokens.
+        gradient: [rows, sequence, width] gradient of the loss by the embeddings; its scale does not matter.
+        mask: [rows, sequence], 0 on padding, which is neither perturbed nor counted.
+        epsilon: Euclidean length of a row's perturbation over all its tokens.
 
     Returns:
-        [rows, sequence, width]; 0 in a row without a gradient, or with one that is not finite.
+        [rows, sequence, width]; 0 in rows whose gradient is 0 or not finite.
     """
     real = gradient * mask[:, :, None].to(gradient.dtype)
     norm = torch.linalg.vector_norm(real, dim=(1, 2), keepdim=True, dtype=torch.float32)
@@ -73,13 +73,13 @@ def steepest(gradient: Tensor, mask: Tensor, epsilon: float) -> Tensor:
 
 
 @contextmanager
-def moved_embeddings(model: PreTrainedModel, step: Tensor) -> Iterator[None]:
-    """Add the step to the embeddings of the forward passes inside the block."""
+def perturbed_embeddings(model: PreTrainedModel, added: Tensor) -> Iterator[None]:
+    """Add a perturbation to the token embeddings of the forward passes inside the block."""
 
-    def move(_: nn.Module, args: Any, output: Tensor) -> Tensor:
-        return output + step
+    def perturb(_: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return output + added
 
-    handle = model.get_input_embeddings().register_forward_hook(move)
+    handle = model.get_input_embeddings().register_forward_hook(perturb)
     try:
         yield
     finally:

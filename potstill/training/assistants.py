@@ -17,7 +17,7 @@ from potstill.config.base import TaskKind
 from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.composition import Distillation, distillation
-from potstill.distillation.teachers.position_mapping import Places
+from potstill.distillation.teachers.position_mapping import PositionMapping
 from potstill.distillation.teachers.predict import predict_signals
 from potstill.distillation.teachers.providers import Source
 from potstill.distillation.teachers.signal_store import StoredSignals
@@ -69,7 +69,7 @@ class Teaching:
         student: PreTrainedModel,
         setting: Setting,
         teacher_rows: TokenDataset | None = None,
-        places: Places | None = None,
+        places: PositionMapping | None = None,
     ) -> Distillation:
         """Compose what a `distill` section has one student learn from this teacher; see `distillation` for errors."""
         return distillation(
@@ -81,7 +81,7 @@ class Teaching:
             precision=setting.precision,
             seed=setting.seed,
             teacher_rows=teacher_rows,
-            places=places,
+            mapping=places,
         )
 
 
@@ -135,7 +135,7 @@ def _hop(
     # Whoever watches the training asked for the student's scores, not for the assistants'.
     setting = replace(setting, checkpoints=setting.checkpoints / f"assistant-{number}", watch=None)
     folder = setting.checkpoints / "finished"
-    known = finished.kept(folder)
+    known = finished.load_outcome(folder)
     outcome = known or _train(params, teaching, dataset, score, setting)
     say(
         f"{setting.name}: assistant {number} of {len(params.assistants)}, layers {params.assistants[number - 1]} of "
@@ -157,5 +157,5 @@ def _train(
     objective = teaching.objective(params, assistant, setting)
     outcome = train(assistant, dataset, objective, score, setting)
     signals = predict_signals(assistant, dataset, device=setting.device, precision=setting.precision)
-    finished.keep(setting.checkpoints / "finished", assistant.cpu(), outcome, signals)
+    finished.save(setting.checkpoints / "finished", assistant.cpu(), outcome, signals)
     return outcome

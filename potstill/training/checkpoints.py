@@ -1,6 +1,7 @@
-"""Checkpoints that resume to the bit: weights, optimiser, schedule, position and random state; no pickle.
+"""Checkpoints from which a run resumes to the bit: weights, optimizer, schedule, position and random state; no pickle.
 
-A checkpoint is a folder `step-<n>` whose manifest is written last; one that was cut short has none and is passed over.
+A checkpoint is a folder `step-<n>` whose manifest is written last. An incomplete checkpoint has no manifest and is
+skipped.
 """
 
 from __future__ import annotations
@@ -17,39 +18,46 @@ from potstill.artifacts import read_json, verify, whole_folder, write_json, writ
 from potstill.errors import ChecksumError
 from potstill.progress import say
 
-# The newest and the one before it, in case the newest was damaged.
+# How many checkpoints to keep: the newest, and the one before it in case the newest is damaged.
 KEEP = 2
 
 
 def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
-    """Write checkpoint `step`: groups of tensors and a JSON-able state."""
-    with whole_folder(folder / f"step-{step:09d}") as beside:
+    """Write the checkpoint of a step, and remove the oldest ones.
+
+    Args:
+        folder: folder of all checkpoints of the run.
+        step: number of the step.
+        tensors: group -> name -> tensor.
+        state: further state, for JSON.
+    """
+    with whole_folder(folder / f"step-{step:09d}") as partial:
         for group, values in tensors.items():
-            save_file(_separate(values), beside / f"{group}.safetensors")
-        write_json(beside / "state.json", state)
-        write_manifest(beside)
+            save_file(_separate(values), partial / f"{group}.safetensors")
+        write_json(partial / "state.json", state)
+        write_manifest(partial)
     for old in sorted(folder.glob("step-*"))[:-KEEP]:
         shutil.rmtree(old)
 
 
 def _separate(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, one that shares another's memory (tied embeddings) as a copy: the format asks for it."""
-    found: dict[str, Tensor] = {}
-    seen: set[int] = set()
+    """Copy tensors that share memory, such as tied embeddings, which safetensors requires; all are moved to the CPU."""
+    separate: dict[str, Tensor] = {}
+    addresses: set[int] = set()
     for name, value in values.items():
         tensor = value.detach().cpu().contiguous()
-        found[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
-    return found
+        separate[name] = tensor.clone() if tensor.data_ptr() in addresses else tensor
+        addresses.add(tensor.data_ptr())
+    return separate
 
 
 def newest(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-    """The newest checkpoint that verifies, or None."""
+    """Load tensors and state of the newest checkpoint that verifies; None if there is none."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             verify(path)
         except ChecksumError as error:
-            say(f"checkpoint passed over: {error}")
+            say(f"checkpoint skipped: {error}")
             continue
         tensors = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
         return tensors, read_json(path / "state.json")
@@ -57,7 +65,7 @@ def newest(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] 
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """torch's random state, on the CPU and on the training device."""
+    """Return torch's random state on the CPU and on the training device."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -65,7 +73,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Restore what `random_state` gave."""
+    """Restore a state that `random_state` returned."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -18,7 +18,7 @@ from potstill.data.tokens.batches import Ints, Labels, TokenDataset
 from potstill.distillation.objective.composition import Blend, Distillation
 from potstill.distillation.objective.gold_labels import Objective
 from potstill.distillation.teachers.mean_answers import Floats
-from potstill.distillation.teachers.position_mapping import Places, across
+from potstill.distillation.teachers.position_mapping import PositionMapping, mapped_source
 from potstill.distillation.teachers.providers import Source
 from potstill.models.students.student import check_plan
 from potstill.training.assistants import Teaching, through_assistants
@@ -64,7 +64,7 @@ class DistillationData:
     task: TaskKind
     teacher: TokenRows
     student: TokenRows
-    positions: Places | None = None
+    positions: PositionMapping | None = None
 
     @property
     def other_rows(self) -> TokenDataset | None:
@@ -135,7 +135,7 @@ class DistillationJob:
         teaching = self._teaching()
         source = teaching.source
         if data.positions is not None:
-            source = across(source, data.teacher.train, data.positions)
+            source = mapped_source(source, data.teacher.train, data.positions)
         on_logits = Distillation(source, Blend(params.temperature, params.alpha, data.task))
         choices = [teaching.layers] if params.mutual is None else params.mutual.students
         students = [self.builder.build(teaching.model, layers, data.student.train, on_logits) for layers in choices]

@@ -1,24 +1,24 @@
-"""The dropout of a model while it trains."""
+"""Dropout of a model during training."""
 
 from __future__ import annotations
 
 from torch import nn
 
-# Attributes that hold a layer's dropout as a number, such as ModernBERT's `attention_dropout`, have this in their name.
+# Part of the name of attributes with a dropout probability, such as ModernBERT's `attention_dropout`.
 _FLOATS = "dropout"
-# Where a class leaves the module out because its config says 0, such as ModernBERT's `out_drop`.
-_LEFT_OUT = "drop"
+# Part of the name of modules that are an Identity if the config sets dropout to 0, such as ModernBERT's `out_drop`.
+_OMITTED = "drop"
 
 
 def set_dropout(model: nn.Module, probability: float) -> None:
-    """Set every dropout of a model, in whatever form a class of transformers keeps it.
+    """Set the probability of all dropout in a model, in place; its config stays the same.
 
-    A module `nn.Dropout`, a number that the attention function is given, or an `nn.Identity` in the place of a module
-    that the config had left out. The config stays as it is.
+    Classes of transformers implement dropout as a module `nn.Dropout`, as a number that is passed to the attention
+    function, or, if the config sets it to 0, as an `nn.Identity`.
 
     Args:
-        model: changed in place.
-        probability: from 0 to 1.
+        model: the model.
+        probability: dropout probability from 0 to 1.
     """
     for module in list(model.modules()):
         if isinstance(module, nn.Dropout):
@@ -27,5 +27,5 @@ def set_dropout(model: nn.Module, probability: float) -> None:
             if _FLOATS in name and isinstance(value, float):
                 setattr(module, name, probability)
         for name, child in module.named_children():
-            if _LEFT_OUT in name and isinstance(child, nn.Identity):
+            if _OMITTED in name and isinstance(child, nn.Identity):
                 setattr(module, name, nn.Dropout(probability))

@@ -1,4 +1,4 @@
-"""What is kept of a step that went wrong, to look into it: its rows and token ids, its terms, the weights before it."""
+"""Record a failed training step for debugging: its rows and token ids, its terms, and the weights before it."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def keep_failure(
+def write_failure(
     folder: Path | None,
     model: PreTrainedModel,
     objective: Objective,
     batches: Sequence[Batch],
     values: Mapping[str, float],
-    about: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> Path:
-    """Write a failed step into a folder, in the place of an earlier one.
+    """Write a failed step into a folder, replacing an earlier one.
 
-    `failure.json` has the values and what is known of the step; `batch-<n>.safetensors` the arrays of each batch;
-    `model/` the weights the step started from, as a `save_pretrained` folder; `objective.safetensors` the weights of
-    projections, where there are some.
+    The folder has `failure.json` with facts and values, `batch-<n>.safetensors` with the arrays of each batch, `model/`
+    with the weights before the step as a `save_pretrained` folder, and, if the objective has projections,
+    `objective.safetensors` with their weights.
 
     Args:
-        folder: None: a new one for temporary files.
-        model: before the step's update.
-        objective: its parameters.
-        batches: of the step.
+        folder: the folder to write; None creates a temporary folder.
+        model: the model before the step's update.
+        objective: the objective, for its parameters.
+        batches: batches of the step.
         values: the step's weighted terms and the norm of its gradients, by name.
-        about: JSON-able facts.
+        facts: further facts about the step, for JSON.
 
     Returns:
         The folder.
     """
-    there = folder or Path(tempfile.mkdtemp(prefix="potstill-failure-")) / "step"
-    with whole_folder(there) as beside:
+    target = folder or Path(tempfile.mkdtemp(prefix="potstill-failure-")) / "step"
+    with whole_folder(target) as partial:
         for number, batch in enumerate(batches):
-            save_file(_arrays(batch), beside / f"batch-{number}.safetensors")
-        model.save_pretrained(beside / "model")
+            save_file(_arrays(batch), partial / f"batch-{number}.safetensors")
+        model.save_pretrained(partial / "model")
         weights = {name: weight.detach().cpu().contiguous() for name, weight in objective.named_parameters()}
         if weights:
-            save_file(weights, beside / "objective.safetensors")
-        # JSON has no NaN and no infinity.
-        found = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+            save_file(weights, partial / "objective.safetensors")
+        # JSON has neither NaN nor infinity.
+        json_values = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
         rows = [batch.rows.tolist() for batch in batches]
-        write_json(beside / "failure.json", {**about, "values": found, "rows": rows})
-        write_manifest(beside)
-    return there
+        write_json(partial / "failure.json", {**facts, "values": json_values, "rows": rows})
+        write_manifest(partial)
+    return target
 
 
 def _arrays(batch: Batch) -> dict[str, torch.Tensor]:

@@ -1,6 +1,6 @@
-"""Models that a stage of several trainings has finished, kept beside its checkpoints until the stage's outs appear.
+"""Finished models of a stage with several trainings, saved next to its checkpoints until the stage ends.
 
-So a stage that is interrupted in its third training goes on there, with the bits of the first two.
+A stage that is interrupted in its third training resumes there, with exactly the first two models.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 _SIGNALS, _LENGTHS = "signals.npy", "signal-lengths.npy"
 
 
-def keep(folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.NDArray[Any]) -> None:
-    """Write a trained model, how its training ended, and what it says on rows of the caller's.
+def save(folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.NDArray[Any]) -> None:
+    """Write a trained model, the outcome of its training, and its signals; the first of several processes writes.
 
-    `signals` are numbers [rows, ...], or [rows] objects [tokens, ...]. Of several processes the first writes, and the
-    others wait for it.
+    Args:
+        folder: folder to write.
+        model: the trained model.
+        outcome: of its training.
+        signals: [rows, ...], or [rows] objects [tokens, ...], as `predict_signals` returns them.
     """
     about = {"score": outcome.score, "scores": outcome.scores, "history": outcome.history, "rows": outcome.rows}
     about |= {"steps": outcome.steps}
@@ -49,36 +52,36 @@ def keep(folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.ND
     current_world().run_on_first(write)
 
 
-def kept(folder: Path) -> Outcome | None:
-    """How the training of a kept model ended; None where there is none that verifies."""
-    return current_world().run_on_first(lambda: _kept(folder))
+def load_outcome(folder: Path) -> Outcome | None:
+    """Read the outcome of a finished training; None if there is none that verifies."""
+    return current_world().run_on_first(lambda: _load_outcome(folder))
 
 
-def _kept(folder: Path) -> Outcome | None:
+def _load_outcome(folder: Path) -> Outcome | None:
     if not folder.exists():
         return None
     try:
         about: dict[str, Any] = verify(folder)
     except ChecksumError as error:
-        say(f"finished model passed over: {error}")
+        say(f"finished model skipped: {error}")
         return None
     history = [(int(step), str(name), float(value)) for step, name, value in about["history"]]
     return Outcome(about["score"], about["scores"], history, about["rows"], steps=about.get("steps", 0))
 
 
-def copy_model(folder: Path, to: Path, tokenizer: Path) -> None:
-    """Put a kept model and a tokenizer's files into a folder, as `save_model` would."""
-    shutil.copytree(folder, to, ignore=shutil.ignore_patterns(MANIFEST, _SIGNALS, _LENGTHS), dirs_exist_ok=True)
-    copy_tokenizer_files(tokenizer, to)
+def copy_model(folder: Path, target: Path, tokenizer: Path) -> None:
+    """Copy a finished model and a tokenizer's files into a folder, with the files that `save_model` writes."""
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(MANIFEST, _SIGNALS, _LENGTHS), dirs_exist_ok=True)
+    copy_tokenizer_files(tokenizer, target)
 
 
 def load(folder: Path) -> PreTrainedModel:
-    """A kept model, of the class that it was kept as, in evaluation mode and fp32."""
+    """Load a finished model of the class that it was saved as, in fp32 and evaluation mode."""
     return load_classifier(folder)
 
 
 def signals(folder: Path) -> npt.NDArray[Any]:
-    """What a kept model said, mapped."""
+    """Map the signals of a finished model, in the form of `predict_signals`."""
     numbers: npt.NDArray[Any] = np.load(folder / _SIGNALS, mmap_mode="r", allow_pickle=False)
     if not (folder / _LENGTHS).exists():
         return numbers

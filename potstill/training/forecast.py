@@ -1,9 +1,9 @@
-"""Optimiser steps and minutes of every training stage, before any of them runs.
+"""Forecast of optimizer steps and minutes of every training stage.
 
-The minutes follow from a count of operations: six for each weight of a layer and token in a training step, two in
-inference (Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1). The machine does them at the
-rate that its matrix products reach (`precision.choose_precision` measures and keeps it), and AdamW passes over every
-weight once a step. On an idle machine stages of the default run took between 0.7 and 1.4 times what is said here.
+Minutes follow from a count of operations: six for each token and weight of a layer in training, two in inference
+(Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1). The machine's rate is that of its matrix
+products (`precision.choose_precision` measures and saves it), and AdamW passes over every weight once a step. On an
+idle machine, stages of the default run took between 0.7 and 1.4 times the forecast.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from potstill.config.training_params import Training
 from potstill.pretrained.families import FAMILIES
 from potstill.training.plan import DataSize, steps_per_epoch
 
-# A model's layers against one large product of the same width: in 16 bits what surrounds the products weighs more.
+# The rate of a model's layers relative to that of one large matrix product; in 16 bits other operations matter more.
 _EFFICIENCY = {"fp32": 1.2, "bf16": 0.45, "fp16": 0.45}
 _DROPOUT_COST = 1.33
 _ADAMW_SECONDS = 7e-9
 _START_SECONDS = 10.0
 _TRAINING, _INFERENCE = 6, 2
-# Of the labelled rows, those that are not train, for every evaluation on dev.
+# Rows of dev relative to rows of train.
 _DEV_SHARE = 1 / 7
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What the machine does: billions of operations a second in matrix products, and their number format."""
+    """The machine's rate in matrix products, in billions of operations a second, and their number format."""
 
     gflops: float
     precision: str
@@ -39,22 +39,22 @@ class Speed:
 
 @dataclass(frozen=True)
 class StageForecast:
-    """What a stage will take: optimiser steps (0 for one that trains nothing) and minutes."""
+    """The forecast of a stage: optimizer steps (0 if it trains nothing) and minutes."""
 
     steps: int
     minutes: float
 
 
 def measure_speed(params: Params, config: Mapping[str, Any], remembered: Path) -> Speed:
-    """The rate of the matrix products that the stages will use, measured within a second or two.
+    """Measure the rate of the matrix products that the stages will use, within a second or two.
 
     Args:
-        params: `project.device` and `project.precision` say where and how.
+        params: determines device and number format (`project.device`, `project.precision`).
         config: config.json of the teacher.
         remembered: JSON file of the measurement, which the stages read as well (`.work/precision.json`).
 
     Raises:
-        ToolError: the device is not there.
+        ToolError: the device does not exist.
     """
     from potstill.compute.precision import choose_device, choose_precision, measured_rates
 
@@ -68,7 +68,7 @@ def measure_speed(params: Params, config: Mapping[str, Any], remembered: Path) -
 
 
 def scratch_config(params: Params) -> dict[str, Any]:
-    """config.json of a teacher from scratch, as far as a forecast needs it."""
+    """Return the keys of a new teacher's config.json that a forecast needs."""
     pretrain = params.pretrain
     return {
         "model_type": "bert",
@@ -80,26 +80,29 @@ def scratch_config(params: Params) -> dict[str, Any]:
 
 
 def forecast(params: Params, size: DataSize, config: Mapping[str, Any], speed: Speed) -> dict[str, StageForecast]:
-    """What every stage that trains or asks the teacher will take, by the stage's name.
+    """Forecast every stage that trains or runs the teacher.
 
     Args:
-        params: the plans.
-        size: of the data: rows, their tokens, what augmentation adds.
-        config: config.json of the teacher (`scratch_config` for one from scratch).
-        speed: of the machine (`measure_speed`).
+        params: the training plans.
+        size: size of the data, including augmentation.
+        config: config.json of the teacher (`scratch_config` for a teacher from scratch).
+        speed: rate of the machine (`measure_speed`).
+
+    Returns:
+        Name of the stage -> its forecast.
     """
-    everything = size.learned if params.distill.transfer else size.rows
+    all_rows = size.learned if params.distill.transfer else size.rows
     teacher = _Model.of(config, None)
     student = _Model.of(config, len(params.distill.layers))
     result: dict[str, StageForecast] = {}
     if isinstance(params.ingest.teacher, ScratchSource):
         result["pretrain"] = _training(params.pretrain, size.learned, size, teacher, speed)
     if not params.teacher.fine_tuned:
-        one = _training(params.teacher, size.rows, size, teacher, speed)
-        result["teacher"] = StageForecast(one.steps, one.minutes * params.teacher.seeds)
-    asked = (params.teacher.seeds + len(params.teacher.members)) * everything * size.tokens
-    result["signals"] = StageForecast(0, _minutes(_INFERENCE * teacher.layer_weights * asked, speed))
-    result["distill"] = _training(params.distill, everything, size, student, speed)
+        single = _training(params.teacher, size.rows, size, teacher, speed)
+        result["teacher"] = StageForecast(single.steps, single.minutes * params.teacher.seeds)
+    tokens = (params.teacher.seeds + len(params.teacher.members)) * all_rows * size.tokens
+    result["signals"] = StageForecast(0, _minutes(_INFERENCE * teacher.layer_weights * tokens, speed))
+    result["distill"] = _training(params.distill, all_rows, size, student, speed)
     result["finetune"] = _training(params.finetune, size.rows, size, student, speed)
     control = _training(params.control, size.rows, size, student, speed)
     result["control"] = StageForecast(control.steps, 2 * control.minutes)
@@ -108,20 +111,21 @@ def forecast(params: Params, size: DataSize, config: Mapping[str, Any], speed: S
 
 @dataclass(frozen=True)
 class _Model:
-    """Weights of an encoder: those of its layers, which every token meets, and all."""
+    """The numbers of an encoder's weights: those of its layers, which every token passes, and all."""
 
     layer_weights: int
     weights: int
 
     @classmethod
     def of(cls, config: Mapping[str, Any], layers: int | None) -> _Model:
-        """An encoder with as many layers; None: all of them."""
+        """Count the weights of an encoder with that many layers; None counts all of its layers."""
         family = FAMILIES[str(config["model_type"])]
-        hidden, inner = int(config[family.hidden_key]), int(config[family.intermediate_key])
+        hidden = int(config[family.hidden_key])
+        inner = int(config[family.intermediate_key])
         count = int(config[family.layers_key]) if layers is None else layers
-        each = 4 * hidden * hidden + (3 if family.gated else 2) * hidden * inner
+        layer_weights = count * (4 * hidden * hidden + (3 if family.gated else 2) * hidden * inner)
         table = int(config["vocab_size"]) * int(config.get("embedding_size") or hidden)
-        return cls(count * each, count * each + table)
+        return cls(layer_weights, layer_weights + table)
 
 
 def _training(plan: Training, rows: float, size: DataSize, model: _Model, speed: Speed) -> StageForecast:

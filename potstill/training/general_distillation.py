@@ -1,7 +1,7 @@
-"""General distillation: an encoder teaches some of its own layers on raw text, before there is any task.
+"""General distillation: an encoder teaches a student of some of its layers on raw text, without labels.
 
-DistilBERT's way (Sanh et al. 2019), with MiniLMv2's relations (Wang et al. 2021) among its terms: no labels, and where
-the encoder has a head for masked tokens, what it answers behind the mask.
+As in DistilBERT (Sanh et al. 2019), with MiniLMv2's relations (Wang et al. 2021) among the terms. If the encoder has a
+masked-language-modelling head, the student also learns its predictions of masked tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from potstill.errors import ModelError
 from potstill.models.loading import load_classifier, load_masked_lm
 from potstill.models.students.start import is_pooler
 from potstill.models.students.student import student_from_layers
-from potstill.pretrained.inspection import load_words
+from potstill.pretrained.inspection import read_tokenizer
 from potstill.training.held_out import hold_out, negative_loss
 from potstill.training.loop import Outcome, Setting, train
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GeneralDistillation:
-    """A student of the base's layers and what it is to learn from.
+    """A student of a base encoder's layers, and the objective and data of its training.
 
     Attributes:
-        teacher: the base.
-        student: of its class; trained in place.
-        objective: terms on layers, and answers behind the mask where params ask.
-        rows: to train on.
-        held_out: to judge by.
+        teacher: the base encoder.
+        student: a model of its class, trained in place.
+        objective: terms on layers, and predictions of masked tokens if params ask for them.
+        rows: rows to train on.
+        held_out: rows for evaluation.
     """
 
     teacher: PreTrainedModel
@@ -47,32 +47,32 @@ class GeneralDistillation:
     held_out: TokenDataset
 
     def train(self, setting: Setting) -> Outcome:
-        """Train the student in place; the score is minus the objective on held-out rows."""
+        """Train the student in place; its score is minus the objective on held-out rows."""
         score = negative_loss(self.objective, self.held_out, setting.device, setting.precision)
         return train(self.student, self.rows, self.objective, score, setting)
 
     def trained(self, params: General) -> PreTrainedModel:
-        """The student to keep, on the CPU: without a head, or with the one for masked tokens where it was trained."""
+        """Return the student on the CPU, with the masked-language-modelling head if that was trained, else without."""
         student = self.student.cpu()
-        kept: PreTrainedModel = student.base_model if params.masked_lm is None else student
-        return kept.requires_grad_(True)
+        trained: PreTrainedModel = student.base_model if params.masked_lm is None else student
+        return trained.requires_grad_(True)
 
 
 def prepare_general(
     teacher: PreTrainedModel, rows: TokenDataset, params: General, tokenizer: Path, setting: Setting
 ) -> GeneralDistillation:
-    """The student of the chosen layers, its objective and its rows.
+    """Build the student, its objective and its rows.
 
     Args:
-        teacher: see `load_base`.
-        rows: token ids of raw texts; labels are not looked at.
-        params: layers, terms, share of held-out rows.
-        tokenizer: folder of its tokenizer.
-        setting: of the run.
+        teacher: the base encoder; see `load_base`.
+        rows: token ids of raw texts; labels are ignored.
+        params: layers, terms and share of held-out rows.
+        tokenizer: folder of the teacher's tokenizer.
+        setting: setting of the run.
 
     Raises:
-        ModelError: layers that do not exist, or terms that do not fit.
-        ParamsError: no term keeps a weight to the end.
+        ModelError: a layer does not exist, or a term does not fit the models.
+        ParamsError: no term has a weight above 0 at every step.
     """
     assert params.layers is not None
     student = student_from_layers(teacher, params.layers)
@@ -85,24 +85,24 @@ def prepare_general(
     else:
         masking = _masking(tokenizer, teacher.config.vocab_size, params.masked_lm, setting.seed)
         objective = MaskedDistillation(masking, MaskedTeacher(*live), MaskedBlend(params.masked_lm), terms)
-    learned, held_out = hold_out(rows, params.held_out, setting.seed)
-    return GeneralDistillation(teacher, student, objective, learned, held_out)
+    train_rows, held_out = hold_out(rows, params.held_out, setting.seed)
+    return GeneralDistillation(teacher, student, objective, train_rows, held_out)
 
 
 def load_base(folder: Path, params: General) -> PreTrainedModel:
-    """The teacher of general distillation: with its head for masked tokens where a term asks for it, else with none.
+    """Load the teacher of general distillation, with its masked-language-modelling head if params need it.
 
     Raises:
-        ModelError: see `prepare_general` and `load_classifier`.
+        ModelError: the model cannot be loaded, or lacks that head; see `load_classifier` and `load_masked_lm`.
     """
     if params.masked_lm is None:
-        # The head is a new one and is neither trained nor kept.
+        # The new head is neither trained nor saved.
         return load_classifier(folder, ["0", "1"])
     return load_masked_lm(folder)
 
 
 def _freeze_unused(student: PreTrainedModel) -> None:
-    """Only the embeddings and layers have a loss here: not the head, nor the pooler in front of it."""
+    """Freeze the head and the pooler, on which there is no loss; only embeddings and layers learn."""
     student.requires_grad_(False)
     student.base_model.requires_grad_(True)
     for name, weight in student.base_model.named_parameters():
@@ -111,7 +111,7 @@ def _freeze_unused(student: PreTrainedModel) -> None:
 
 
 def _masking(tokenizer: Path, vocabulary: int, params: MaskedTerm, seed: int) -> Masking:
-    words = load_words(tokenizer)
-    if words.mask_token_id is None:
+    loaded = read_tokenizer(tokenizer)
+    if loaded.mask_token_id is None:
         raise ModelError("the base's tokenizer has no mask token, which general.masked_lm needs; set that to null")
-    return Masking(words.mask_token_id, sorted(words.all_special_ids), vocabulary, params.masked, seed)
+    return Masking(loaded.mask_token_id, sorted(loaded.all_special_ids), vocabulary, params.masked, seed)

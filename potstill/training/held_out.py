@@ -1,4 +1,4 @@
-"""How well an objective without labels does on rows that it was not trained on."""
+"""Evaluation of objectives without labels on held-out rows."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ import torch
 from potstill.compute.precision import Precision, autocast
 from potstill.data.splits.splitting import hash_position
 from potstill.data.tokens.batches import TokenDataset, sorted_batches
-from potstill.distillation.objective.gold_labels import Objective, Window
+from potstill.distillation.objective.gold_labels import Objective, OptimizerStep
 from potstill.errors import EmptyDataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# The view that held-out rows are scored in, the same at every evaluation; no epoch of training.
-_VIEW = -1
+# The epoch number of the masks of held-out rows; the same at every evaluation, and not an epoch of training.
+_EVALUATION_EPOCH = -1
 
 
 def hold_out(dataset: TokenDataset, share: float, seed: int) -> tuple[TokenDataset, TokenDataset]:
-    """Two parts of a dataset: to train on, and a share of about that to judge by; at least one row is in each.
+    """Split a dataset into rows to train on and about that share of rows for evaluation, at least one row in each.
 
-    A row's part depends on its tokens and the seed, so that copies are on one side.
+    The split depends on a row's tokens and the seed, so that all copies of a row are in the same part.
 
     Raises:
         EmptyDataError: there are fewer than two distinct rows.
     """
     keys = dataset.keys()
-    places = np.array([hash_position(key.tobytes().hex(), seed) for key in keys])
-    if len(set(places)) < 2:
+    positions = np.array([hash_position(key.tobytes().hex(), seed) for key in keys])
+    if len(set(positions)) < 2:
         raise EmptyDataError(
-            f"the texts of train and transfer are {len(set(places))} distinct text(s), but training without labels "
+            f"the texts of train and transfer are {len(set(positions))} distinct text(s), but training without labels "
             "needs some to learn from and some to judge by; give more texts"
         )
-    held = places < share
-    held |= places == places.min()
-    held &= places != places.max()
-    return dataset.select(np.flatnonzero(~held)), dataset.select(np.flatnonzero(held))
+    held_out = positions < share
+    held_out |= positions == positions.min()
+    held_out &= positions != positions.max()
+    return dataset.select(np.flatnonzero(~held_out)), dataset.select(np.flatnonzero(held_out))
 
 
 def negative_loss(
@@ -50,11 +50,11 @@ def negative_loss(
     *,
     batch_tokens: int = 4096,
 ) -> Callable[[PreTrainedModel], float]:
-    """A score for `train`: minus the objective's loss over all rows, each term at its full weight."""
+    """Make a score for `train`: minus the objective's loss over all rows, with each term at its full weight."""
     batches = sorted_batches(rows.lengths, batch_tokens)
-    views = [objective.view(rows.batch(part), _VIEW) for part in batches]
-    window = Window.of(views)
-    needs = objective.needs(window.step, window.total)
+    views = [objective.view(rows.batch(part), _EVALUATION_EPOCH) for part in batches]
+    step = OptimizerStep.of(views)
+    needs = objective.needs(step.index, step.total)
 
     @torch.inference_mode()
     def score(model: PreTrainedModel) -> float:
@@ -63,7 +63,7 @@ def negative_loss(
         for batch in views:
             with autocast(device, precision):
                 outputs = objective.observe(model, batch, device, needs)
-            total += sum(term.item() for term in objective(outputs, batch, window).values())
+            total += sum(term.item() for term in objective(outputs, batch, step).values())
         return -total
 
     return score

@@ -1,4 +1,4 @@
-"""What makes a training step fast where the defaults do not: measured in benchmarks/training.py."""
+"""Speed-ups of a training step over the defaults of torch and the C library; measured by benchmarks/training.py."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from potstill.training.packing import ATTENTION, register_attention
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# glibc's mallopt(3): sizes up to which memory is taken from the heap, and above which free heap goes back.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# Parameters of glibc's mallopt(3): the size of free heap memory above which it is returned to the system, and the size
+# of an allocation above which it is mapped separately.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory it frees, where the C library is glibc.
+    """Keep freed memory in this process, if the C library is glibc.
 
-    A step allocates and frees activations and gradients of many megabytes; given back to the system each time, they
-    come back as page faults, which cost up to half of a step on a virtual machine.
+    A step allocates and frees activations and gradients of many megabytes. If they are returned to the system each
+    time, the next step gets them with page faults, which take up to half of a step on a virtual machine.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -36,10 +38,10 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def training_attention(model: PreTrainedModel, device: torch.device, *, packing: bool = False) -> Iterator[None]:
-    """Plain matrix products for attention while a model trains on the CPU; with packing, attention within rows.
+    """Select the attention implementation for training: packed attention, or plain matrix products on the CPU.
 
-    The backward pass of torch's fused CPU attention takes a third of a step at a sentence's length; two products and a
-    softmax take a tenth of that.
+    On the CPU, the backward pass of torch's fused attention takes a third of a step on single sentences; two matrix
+    products and a softmax take a tenth of that.
     """
     before = getattr(model.config, "_attn_implementation", None)
     if not packing and (device.type != "cpu" or before in (None, "eager")):

@@ -20,16 +20,16 @@ from potstill.config.distill_params import Distill
 from potstill.config.training_params import Training
 from potstill.data.tokens.batches import Batch, Ints, TokenDataset, shuffled_batches
 from potstill.data.tokens.token_budget import TokenBudget
-from potstill.distillation.objective.gold_labels import Objective, Terms, Window
+from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Terms
 from potstill.errors import TrainingError
 from potstill.models.cohort import Cohort
 from potstill.models.mixup import mix, mixed_embeddings
 from potstill.progress import Bar, progress, say
 from potstill.training import checkpoints
-from potstill.training.adversarial import caught_embeddings, moved_embeddings
-from potstill.training.average import Average
+from potstill.training.adversarial import captured_embeddings, perturbed_embeddings
+from potstill.training.average import WeightAverage
 from potstill.training.dropout import set_dropout
-from potstill.training.failures import keep_failure
+from potstill.training.failures import write_failure
 from potstill.training.hotpath import keep_freed_memory, training_attention
 from potstill.training.lora import low_rank
 from potstill.training.packing import choose_packing, packed
@@ -39,27 +39,27 @@ from potstill.training.selection import Score, Selection
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Weights that decay does not apply to: biases and normalisations (one-dimensional).
+# Weight decay applies to tensors of at least this many dimensions, not to biases and norms.
 _DECAYED_DIMENSIONS = 2
-# What a checkpoint calls the objective's parameters.
+# The name of the objective's parameters in a checkpoint.
 _OBJECTIVE = "objective"
-# Beside the terms of a step: the norm of its gradients.
+# The name of the norm of the gradients among the values of a step.
 _NORM = "norm"
-# fp16 gradients that overflow even at this scale of the loss are no overflow.
+# fp16 gradients that are not finite even at this scale of the loss are an error, not an overflow.
 _SMALLEST_SCALE = 2.0**-10
 
 
 @dataclass
 class Outcome:
-    """How a training run ended.
+    """The result of a training run.
 
     Attributes:
-        score: the best dev score; the model holds the weights that had it.
-        scores: dev score after each evaluation, the starting point first when it was asked for.
-        history: (step, name, value) of the loss and its terms at every step, and of scores.
-        rows: training rows seen, repeats counted.
-        resumed_at: the step an interrupted run went on from, 0 for a fresh one.
-        steps: optimiser steps of the whole plan; 0 where nothing was to be trained.
+        score: the best dev score; the model has the weights with this score.
+        scores: the dev score of each evaluation, starting with that of the initial weights if they were evaluated.
+        history: (step, name, value) of the loss and its terms at every step, and of dev scores.
+        rows: training rows seen, repetitions included.
+        resumed_at: the step from which an interrupted run resumed; 0 for a new run.
+        steps: optimizer steps of the whole plan; 0 if there was nothing to train.
     """
 
     score: float = -math.inf
@@ -72,7 +72,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how to train: everything beside the model, the data and the objective."""
+    """How and where to train.
+
+    Attributes:
+        name: name of the stage, for messages and keys of params.
+        plan: the training plan of params.
+        seed: seed of the run.
+        device: device of the run.
+        precision: number format of the forward passes.
+        checkpoints: folder of the run's checkpoints.
+        keep_start: whether to keep the initial weights if no evaluation is better than theirs.
+        work: folder for failed steps and measurements; None writes failed steps to a temporary folder.
+        watch: called with every dev score; an exception from it ends the run.
+    """
 
     name: str
     plan: Training
@@ -80,11 +92,8 @@ class Setting:
     device: torch.device
     precision: Precision
     checkpoints: Path
-    # Keep the starting weights if no evaluation is better than theirs.
     keep_start: bool = False
-    # Where failed steps and measurements are kept; None: a folder for temporary files, and nowhere.
     work: Path | None = None
-    # Told every dev score; what it raises ends the run.
     watch: Callable[[float], None] | None = None
 
 
@@ -95,34 +104,37 @@ def train(
     score: Callable[[PreTrainedModel], Score],
     setting: Setting,
 ) -> Outcome:
-    """Train `model` in place, and the objective's projections with it; leave it with the weights of its best dev score.
+    """Train a model and the objective's projections in place; the model ends with the weights of the best dev score.
 
-    A run that finds a checkpoint of its own in `setting.checkpoints` goes on from it and ends with the same weights as
-    an undisturbed run (to the bit on CPU). Under `torchrun` the processes share each step, and all end with the same
-    weights; the first alone evaluates and writes.
+    A run resumes from its checkpoint in `setting.checkpoints`, and ends with the same weights as an uninterrupted run
+    (to the bit on CPU). Under `torchrun` the processes share each step and end with the same weights; the first process
+    evaluates and writes.
 
     Args:
-        model: learns.
+        model: the model to train.
         dataset: the training rows.
-        objective: what the model's outputs are compared with.
-        score: of a model on dev, higher is better; with the agreement with a teacher where that decides between equals.
-        setting: everything else.
+        objective: what to minimise.
+        score: returns the dev score of a model, higher is better; optionally with the agreement with the teacher, which
+            breaks ties.
+        setting: how and where to train.
 
     Raises:
-        TrainingError: a loss or a gradient became NaN or infinite, the message names step, term and the folder with
-            what to look at; or memory does not hold a batch.
+        TrainingError: a loss or a gradient is NaN or infinite (the message names step, term and the folder with a
+            record of the step), or a batch does not fit in memory.
     """
-    world, plan, device = current_world(), setting.plan, setting.device
-    # Other rows on each process, so other dropout.
+    world = current_world()
+    plan = setting.plan
+    device = setting.device
+    # Each process has its own rows, and therefore its own dropout.
     torch.manual_seed(setting.seed + world.rank)
     keep_freed_memory()
     packing = choose_packing(plan.packing, model, plan, device, setting.precision)
     if packing:
-        say(f"{setting.name}: rows end to end, without padding")
+        say(f"{setting.name}: rows are packed, without padding")
     model = model.to(device)
     _adapt(model, plan)
     with training_attention(model, device, packing=packing), low_rank(model, plan.lora, setting.name):
-        return _Run(model, dataset, objective.to(device), score, setting, world, packing=packing).go()
+        return _Run(model, dataset, objective.to(device), score, setting, world, packing=packing).run()
 
 
 class _Run:
@@ -139,14 +151,19 @@ class _Run:
         *,
         packing: bool,
     ) -> None:
-        self.model, self.dataset, self.objective, self.score, self.setting = model, dataset, objective, score, setting
-        self.world, self.packing = world, packing
+        self.model = model
+        self.dataset = dataset
+        self.objective = objective
+        self.score = score
+        self.setting = setting
+        self.world = world
+        self.packing = packing
         plan = setting.plan
         self.mixup = plan.mixup if isinstance(plan, Distill) else None
-        epochs = [self._windows(epoch) for epoch in range(plan.epochs)]
+        epochs = [self._epoch_steps(epoch) for epoch in range(plan.epochs)]
         self.steps = sum(map(len, epochs))
         self.total_rows = len(dataset) * plan.epochs
-        self.evaluate_at = _evaluation_steps([len(windows) for windows in epochs], plan.evaluations_per_epoch)
+        self.evaluate_at = _evaluation_steps([len(steps) for steps in epochs], plan.evaluations_per_epoch)
         self.trained = dict(model.named_parameters())
         self.trained |= {f"{_OBJECTIVE}/{name}": weight for name, weight in objective.named_parameters()}
         world.broadcast([*model.state_dict().values(), *objective.state_dict().values()])
@@ -156,23 +173,24 @@ class _Run:
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16")
         self.budget = TokenBudget(plan.batch_tokens, f"{setting.name}.batch_tokens")
         self.selection = Selection(plan.patience, plan.patience_window)
-        self.step, self.epoch = 0, 0
+        self.step = 0
+        self.epoch = 0
         self.outcome = Outcome(scores=self.selection.scores, steps=self.steps)
         self.best: dict[str, Tensor] = {}
-        # What runs on a batch: the model, or a compiled form of it.
+        # The model, or its compiled form.
         self.runner: Any = self._choose_runner(epochs[0])
-        self.average = Average(model, plan.average_decay) if plan.average_decay is not None else None
+        self.average = WeightAverage(model, plan.average_decay) if plan.average_decay is not None else None
         self.saved_at = time.monotonic()
 
-    def go(self) -> Outcome:
-        found = checkpoints.newest(self.setting.checkpoints)
-        if found is not None and self._continues(found[1]):
-            self._restore(*found)
+    def run(self) -> Outcome:
+        checkpoint = checkpoints.newest(self.setting.checkpoints)
+        if checkpoint is not None and self._can_resume(checkpoint[1]):
+            self._restore(*checkpoint)
         elif self.setting.keep_start:
             self._evaluate()
         if (warning := few_steps(self.setting.name, self.steps, len(self.dataset))) is not None:
             say(warning)
-        # No checkpoint is removed while another process reads it.
+        # A barrier: no checkpoint is removed while another process reads it.
         self.world.gather(None)
         with progress(self.setting.name, self.total_rows, "rows", done=self.outcome.rows) as bar:
             self._epochs(bar)
@@ -180,24 +198,25 @@ class _Run:
         self.model.eval()
         return self.outcome
 
-    def _continues(self, state: dict[str, Any]) -> bool:
-        """Whether a run of this setting that goes on from a checkpoint ends as one that was never interrupted.
+    def _can_resume(self, state: dict[str, Any]) -> bool:
+        """Whether resuming from a checkpoint ends with the same weights as an uninterrupted run of this setting.
 
-        One of another number of processes lacks random states, or has too many. One of another precision took its steps
-        with other products: `auto` may choose otherwise on another machine.
+        The checkpoint of another number of processes has another number of random states. Another precision gives other
+        gradients; `auto` may choose it on another machine.
         """
-        wanted = {"processes": self.world.size, "precision": self.setting.precision}
-        other = next((name for name in wanted if state[name] != wanted[name]), None)
-        if other is not None:
+        current = {"processes": self.world.size, "precision": self.setting.precision}
+        changed = next((name for name in current if state[name] != current[name]), None)
+        if changed is not None:
             say(
-                f"{self.setting.name}: the checkpoint of step {state['step']} is of another run ({other} "
-                f"{state[other]}, now {wanted[other]}); training starts from the beginning"
+                f"{self.setting.name}: the checkpoint of step {state['step']} is of another run ({changed} "
+                f"{state[changed]}, now {current[changed]}); training starts from the beginning"
             )
-        return other is None
+        return changed is None
 
-    def _choose_runner(self, windows: list[list[Ints]]) -> torch.nn.Module:
-        """The model or a compiled form, as params and a measurement on the first batch say."""
-        plan, hindrance = self.setting.plan, None
+    def _choose_runner(self, steps: list[list[Ints]]) -> torch.nn.Module:
+        """Choose between the model and its compiled form, by params and a measurement on the first batch."""
+        plan = self.setting.plan
+        hindrance = None
         if self.packing or plan.adversarial is not None or self.mixup is not None:
             hindrance = "packing, adversarial steps and mixup change the model's passes"
         elif isinstance(self.model, Cohort):
@@ -207,9 +226,9 @@ class _Run:
 
         def try_out(runner: torch.nn.Module) -> None:
             self.model.train()
-            batch = self._batch(windows[0][0])
+            batch = self._batch(steps[0][0])
             before = checkpoints.random_state(self.setting.device)
-            self._pass(batch, Window.of([batch], 0, self.steps), runner)
+            self._pass(batch, OptimizerStep.of([batch], 0, self.steps), runner)
             self.optimizer.zero_grad(set_to_none=True)
             checkpoints.set_random_state(before, self.setting.device)
 
@@ -219,8 +238,8 @@ class _Run:
             obstacle=hindrance, steps=self.steps, trial_step=try_out, measurements=remembered,
         )  # fmt: skip
 
-    def _windows(self, epoch: int) -> list[list[Ints]]:
-        """The rows of each batch of each optimizer step of an epoch; the last step may have fewer batches."""
+    def _epoch_steps(self, epoch: int) -> list[list[Ints]]:
+        """List the optimizer steps of an epoch, each as the rows of its batches; the last can have fewer batches."""
         plan = self.setting.plan
         batches = shuffled_batches(self.dataset.lengths, plan.batch_tokens, seed=self.setting.seed, epoch=epoch)
         return [batches[start : start + plan.accumulate] for start in range(0, len(batches), plan.accumulate)]
@@ -229,20 +248,21 @@ class _Run:
         self.model.train()
         passed = 0
         for epoch in range(self.setting.plan.epochs):
-            windows, self.epoch = self._windows(epoch), epoch
-            for rows in windows[max(self.step - passed, 0) :]:
+            self.epoch = epoch
+            steps = self._epoch_steps(epoch)
+            for rows in steps[max(self.step - passed, 0) :]:
                 if self.selection.stopped:
                     return
                 note = self._step(rows)
                 bar.advance(sum(map(len, rows)), note)
                 self._after_step()
-            passed += len(windows)
+            passed += len(steps)
 
     def _step(self, rows: list[Ints]) -> str:
-        """One optimiser step; the running state for the progress bar."""
+        """Take one optimizer step, and return a note for the progress bar."""
         batches = [self._batch(part) for part in rows]
-        window = Window.of(batches, self.step, self.steps)
-        terms = self.budget.run(lambda: self._gradients(rows, batches, window), self.optimizer.zero_grad)
+        step = OptimizerStep.of(batches, self.step, self.steps)
+        terms = self.budget.run(lambda: self._gradients(rows, batches, step), self.optimizer.zero_grad)
         self.world.sum_gradients(self.trained.values())
         self.scaler.unscale_(self.optimizer)
         norm = _norm(self.trained.values())
@@ -252,58 +272,59 @@ class _Run:
         self.step += 1
         if self.average is not None:
             self.average.update()
-        self.outcome.rows += window.rows
+        self.outcome.rows += step.rows
         return self._record(values)
 
     def _batch(self, rows: Ints) -> Batch:
-        """Rows as the objective shows them in this epoch."""
+        """Build the batch of some rows as the model sees it in this epoch."""
         return self.objective.view(self.dataset.batch(rows), self.epoch)
 
-    def _gradients(self, rows: list[Ints], batches: list[Batch], window: Window) -> Terms:
-        """Add up the gradients of this process's part of a step; its terms."""
-        mine: Iterable[Batch] = batches
+    def _gradients(self, rows: list[Ints], batches: list[Batch], step: OptimizerStep) -> Terms:
+        """Accumulate the gradients of this process's share of a step, and return its terms."""
+        own_batches: Iterable[Batch] = batches
         if self.budget.halved or not self.world.is_single:
             parts = self.budget.fit(self.world.shard(rows), self.dataset.lengths)
-            mine = (self._batch(part) for part in parts)
+            own_batches = (self._batch(part) for part in parts)
         terms: Terms = {}
-        for batch in mine:
-            for name, term in self._backward(batch, window).items():
+        for batch in own_batches:
+            for name, term in self._backward(batch, step).items():
                 terms[name] = terms[name] + term if name in terms else term
         return terms
 
-    def _backward(self, batch: Batch, window: Window) -> Terms:
-        """Add a batch's gradients to those of its step, those of its further passes too; its terms."""
-        adversarial, mixup = self.setting.plan.adversarial, self.mixup
+    def _backward(self, batch: Batch, step: OptimizerStep) -> Terms:
+        """Accumulate a batch's gradients, including those of adversarial and mixup passes, and return its terms."""
+        adversarial = self.setting.plan.adversarial
         if adversarial is None:
-            terms = self._pass(batch, window, self.runner)
+            terms = self._pass(batch, step, self.runner)
         else:
-            with caught_embeddings(self.model) as caught:
-                terms = self._pass(batch, window, self.model)
-            with moved_embeddings(self.model, caught.steepest(batch, adversarial.epsilon)):
-                further = self._pass(batch, window, self.model, adversarial.weight)
+            with captured_embeddings(self.model) as captured:
+                terms = self._pass(batch, step, self.model)
+            with perturbed_embeddings(self.model, captured.perturbation(batch, adversarial.epsilon)):
+                further = self._pass(batch, step, self.model, adversarial.weight)
             terms["adversarial"] = torch.stack(list(further.values())).sum()
-        if mixup is not None:
-            mixed = mix(batch, mixup.alpha, self.setting.seed, window.step)
+        if self.mixup is not None:
+            mixed = mix(batch, self.mixup.alpha, self.setting.seed, step.index)
             with mixed_embeddings(self.model, mixed):
-                further = self._pass(mixed, window, self.model, mixup.weight)
+                further = self._pass(mixed, step, self.model, self.mixup.weight)
             terms["mixup"] = torch.stack(list(further.values())).sum()
         return terms
 
-    def _pass(self, batch: Batch, window: Window, runner: Any, weight: float = 1.0) -> Terms:
-        """Add a batch's gradients to those of its step; its weighted terms."""
-        needs, device = self.objective.needs(window.step, window.total), self.setting.device
-        # Who looks into a layer wants every row's states in their place.
-        tight = packed(self.model, batch, device) if self.packing and not needs else nullcontext()
-        with autocast(device, self.setting.precision), tight:
+    def _pass(self, batch: Batch, step: OptimizerStep, runner: Any, weight: float = 1.0) -> Terms:
+        """Run one forward and backward pass of a batch, and return its weighted terms."""
+        device = self.setting.device
+        needs = self.objective.needs(step.index, step.total)
+        # Terms on layers need the states of every row in the padded layout.
+        packing = packed(self.model, batch, device) if self.packing and not needs else nullcontext()
+        with autocast(device, self.setting.precision), packing:
             outputs = self.objective.observe(runner, batch, device, needs)
-        terms: Terms = {name: weight * term for name, term in self.objective(outputs, batch, window).items()}
+        terms: Terms = {name: weight * term for name, term in self.objective(outputs, batch, step).items()}
         loss = torch.stack(list(terms.values())).sum()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}
 
     def _read(self, terms: Terms, norm: Tensor) -> dict[str, float]:
-        """The step's terms, added up over the processes, and the norm of its gradients, as numbers."""
-        # At once: each look at a GPU's number waits for all that was asked of it before.
+        """Read the step's terms, summed over the processes, and the norm of its gradients as numbers."""
+        # All at once, because each read from a GPU waits for its queue.
         numbers = torch.stack([*(term.float() for term in terms.values()), norm.float()]).tolist()
         total: dict[str, float] = {}
         for part in self.world.gather(dict(zip(terms, numbers, strict=False))):
@@ -312,13 +333,13 @@ class _Run:
         return total | {_NORM: numbers[-1]}
 
     def _check(self, values: dict[str, float], batches: list[Batch]) -> None:
-        """Stop before the weights take in what is no number. A scaler passes over gradients that overflow."""
+        """Stop before the weights are updated if a value is not finite; a scaler skips gradients that overflow."""
         bad = next((name for name, value in values.items() if not math.isfinite(value)), None)
         if bad == _NORM and self.scaler.is_enabled() and self.scaler.get_scale() > _SMALLEST_SCALE:
             return
         if bad is None:
             return
-        about = {
+        facts = {
             "stage": self.setting.name,
             "step": self.step + 1,
             "steps": self.steps,
@@ -328,21 +349,21 @@ class _Run:
             "learning_rate": self._rate(),
         }
         folder = None if self.setting.work is None else self.setting.work / "failures" / self.setting.name
-        where = self.world.run_on_first(
-            lambda: keep_failure(folder, self.model, self.objective, batches, values, about)
+        record = self.world.run_on_first(
+            lambda: write_failure(folder, self.model, self.objective, batches, values, facts)
         )
         what = "norm of the gradients" if bad == _NORM else f"{bad} loss"
         raise TrainingError(
             f"the {what} became {values[bad]} at step {self.step + 1} of {self.steps} in {self.setting.name}; "
             f"lower {self.setting.name}.learning_rate or set project.precision to fp32 "
-            f"(rows, terms and weights of the step are in {where})"
+            f"(rows, terms and weights of the step are in {record})"
         )
 
     def _rate(self) -> float:
         return self.setting.plan.learning_rate * _factor(self.step, self.steps, self.setting.plan.warmup)
 
     def _update(self, norm: Tensor) -> None:
-        """Apply the gradients of a step."""
+        """Update the weights with the gradients of a step."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         _clip(list(self.trained.values()), norm, self.setting.plan.clip_norm)
@@ -365,10 +386,10 @@ class _Run:
             self._save()
 
     def _evaluate(self) -> None:
-        with nullcontext() if self.average is None else self.average.in_place():
-            found = self.world.run_on_first(lambda: self.score(self.model))
+        with nullcontext() if self.average is None else self.average.applied():
+            score = self.world.run_on_first(lambda: self.score(self.model))
             self.model.train()
-            better = self.selection.take(found)
+            better = self.selection.add(score)
             self.outcome.history.append((self.step, "dev", self.selection.scores[-1]))
             if self.setting.watch is not None:
                 self.setting.watch(self.selection.scores[-1])
@@ -420,7 +441,8 @@ class _Run:
         self.best = {name: value.to(self.setting.device) for name, value in tensors.get("best", {}).items()}
         if self.average is not None:
             self.average.restore(tensors["average"], updates=state["step"])
-        self.step, self.budget.halved = state["step"], state["halved"]
+        self.step = state["step"]
+        self.budget.halved = state["halved"]
         self.selection.restore(state["selection"])
         self.scaler.load_state_dict(state["scaler"])
         history = [(int(step), str(name), float(value)) for step, name, value in state["history"]]
@@ -430,22 +452,22 @@ class _Run:
 
 
 def _adapt(model: PreTrainedModel, plan: Training) -> None:
-    """Dropout and frozen embeddings, for training alone: what is saved with the model stays as it was."""
+    """Set dropout and freeze embeddings for training; the model's config stays the same."""
     model.get_input_embeddings().requires_grad_(not plan.freeze_embeddings)
     if plan.dropout is not None:
         set_dropout(model, plan.dropout)
 
 
 def _norm(parameters: Iterable[Tensor]) -> Tensor:
-    """The common norm of all gradients."""
+    """The norm of all gradients together."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm: Tensor = torch.nn.utils.get_total_norm(gradients)
     return norm
 
 
 def _clip(parameters: list[Tensor], norm: Tensor, limit: float) -> None:
-    """Scale the gradients of all trainable parameters down to the limit, over their common norm."""
-    # Reading the norm is free on the CPU, where a needless pass over every gradient is not; a GPU would have to wait.
+    """Scale the gradients of all trainable parameters down to a limit of their common norm."""
+    # On the CPU reading the norm is free and saves a pass over all gradients. On a GPU reading it would wait.
     if norm.device.type != "cpu" or not norm <= limit:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
 
@@ -463,14 +485,15 @@ def _fused(device: torch.device) -> bool:
 
 
 def _factor(step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up to 1, then linear decay to 0; `step` counts from 0."""
+    """Linear warm-up to 1 and linear decay to 0; `step` counts from 0."""
     rising = max(int(steps * warmup), 1)
     return min((step + 1) / rising, (steps - step) / max(steps - rising, 1), 1.0)
 
 
 def _evaluation_steps(epoch_lengths: list[int], per_epoch: int) -> set[int]:
-    """Global steps after which dev is scored: the last of each epoch, and evenly before it."""
-    steps, passed = set(), 0
+    """Steps of the run after which dev is scored: the last step of each epoch, and others evenly spaced in it."""
+    steps = set()
+    passed = 0
     for length in epoch_lengths:
         steps |= {passed + max(length * part // per_epoch, 1) for part in range(1, per_epoch + 1)}
         passed += length

@@ -1,7 +1,7 @@
-"""Low-rank adaptation through the `peft` library, for as long as a model trains.
+"""Low-rank adaptation during training, by the library `peft`.
 
-Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models": a frozen linear layer W gains a trained product
-B A of rank r, scaled by alpha / r. It is added to W in the end, so that what is saved is a plain model.
+Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models": a trained product B A of rank r, scaled by
+alpha / r, is added to a frozen linear layer W. It is merged into W after training, so that the saved model is plain.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _LINEAR = ("query", "key", "value", "qkv", "attention_out", "ffn_in", "ffn_out")
 
 @contextmanager
 def low_rank(model: nn.Module, lora: Lora | None, section: str) -> Iterator[None]:
-    """Have a model train low-rank matrices and its head inside the block, and be plain again behind it.
+    """Train only low-rank matrices and the head of a model inside the block, and merge the matrices afterwards.
 
-    Inside, all else is frozen, the embeddings too. The matrices start from torch's current random state, such that
-    their product is 0.
+    All other weights are frozen, embeddings included. The matrices are initialised from torch's current random state,
+    and their product is 0.
 
     Args:
-        model: of a class in `families.FAMILIES`, or a cohort of such.
-        lora: None: nothing happens.
-        section: of params, for the message.
+        model: a model of a class in `families.FAMILIES`, or a cohort of such models.
+        lora: the setting of params; None does nothing.
+        section: section of params, for error messages.
 
     Raises:
-        ModelError: the model's class is not known, or has no such layer.
+        ModelError: the model's class is not supported, or lacks a layer that params name.
     """
     if lora is None:
         yield
         return
-    tuners = [_inject(one, lora, section) for one in each_model(model)]
+    tuners = [_inject(member, lora, section) for member in each_model(model)]
     try:
         yield
     finally:
@@ -51,31 +51,32 @@ def low_rank(model: nn.Module, lora: Lora | None, section: str) -> Iterator[None
 
 
 def target_layers(model: PreTrainedModel, targets: Sequence[str] | None, section: str) -> list[str]:
-    """The paths of the linear layers that adapt.
+    """List the paths of the linear layers to adapt.
 
     Args:
-        model: of a known class.
-        targets: fields of `families.Family`; None: those of queries and values.
-        section: of params, for the message.
+        model: a model of a class in `families.FAMILIES`.
+        targets: fields of `families.Family`; None selects queries and values.
+        section: section of params, for error messages.
 
     Raises:
-        ModelError: the class is not known, or has no such layer.
+        ModelError: the class is not supported, or lacks one of the layers.
     """
     family = family_of(model.config)
-    known = [name for name in _LINEAR if getattr(family, name) is not None]
-    wanted = (["query", "value"] if family.qkv is None else ["qkv"]) if targets is None else targets
-    missing = [name for name in wanted if name not in known]
+    available = [name for name in _LINEAR if getattr(family, name) is not None]
+    if targets is None:
+        targets = ["query", "value"] if family.qkv is None else ["qkv"]
+    missing = [name for name in targets if name not in available]
     if missing:
         raise ModelError(
             f"{section}.lora.targets names {missing[0]}, which layers of a {model.config.model_type} do not have; "
-            f"they have {', '.join(known)}"
+            f"they have {', '.join(available)}"
         )
     prefix = layers_path(model)
-    return [f"{prefix}.{n}.{getattr(family, name)}" for n in range(len(layers_of(model))) for name in wanted]
+    return [f"{prefix}.{n}.{getattr(family, name)}" for n in range(len(layers_of(model))) for name in targets]
 
 
 def _inject(model: PreTrainedModel, lora: Lora, section: str) -> Any:
-    """Put the matrices into the model, in place; the tuner that merges them."""
+    """Add the matrices to the model, in place, and return the tuner that merges them."""
     from peft.tuners.lora import LoraConfig, LoraModel
 
     head = _head(model, family_of(model.config))
@@ -92,7 +93,7 @@ def _inject(model: PreTrainedModel, lora: Lora, section: str) -> Any:
 
 
 def _head(model: PreTrainedModel, family: Family) -> list[nn.Parameter]:
-    """The weights outside of the base model, and its pooler: a new task starts them at random, so they train whole."""
+    """The weights of head and pooler, which are fully trained because a new task initialises them at random."""
     if model.base_model is model:
         return []
     base = f"{model.base_model_prefix}."

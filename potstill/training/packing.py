@@ -1,8 +1,8 @@
-"""Layers that run on real tokens alone: the rows of a batch lie end to end and attention stays within each.
+"""Packing: layers run on the real tokens of a batch only, its rows concatenated, with attention inside each row.
 
-On a GPU attention is torch's variable-length kernel; elsewhere a mask keeps the rows apart, which costs time instead of
-saving it and is there to compare with. Embeddings and head see the batch padded, as they do without packing: they cost
-little, and so no model's head has to know.
+On a GPU attention uses torch's variable-length kernel. Elsewhere a mask separates the rows; this is slower than padding
+and exists for tests. Embeddings and head still see the padded batch: they take little time, and so packing does not
+depend on the model's head.
 """
 
 from __future__ import annotations
@@ -29,57 +29,66 @@ from potstill.pretrained.families import FAMILIES, family_of, layers_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What transformers calls this way of attention.
+# The name of this attention implementation in transformers.
 ATTENTION = "potstill_packed"
 _KERNEL = "torch.nn.attention.varlen"
-# What the kernel can: sizes of a head, and the first generation of GPUs.
-_LARGEST_HEAD, _HEAD_STEP, _CAPABILITY = 256, 8, (8, 0)
+# Limits of the kernel: size of a head, its divisor, and the minimum compute capability of the GPU.
+_LARGEST_HEAD = 256
+_HEAD_STEP = 8
+_CAPABILITY = (8, 0)
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Where the real tokens of a padded batch are.
+class PackedLayout:
+    """The layout of a batch's real tokens.
 
     Attributes:
-        places: [tokens] index of each in the batch laid flat, row after row.
-        bounds: [rows + 1] where each row starts and the last ends among the real tokens, int32.
+        indices: [tokens] index of each real token in the flattened padded batch.
+        bounds: [rows + 1] where each row starts, and the last row ends, among the real tokens; int32.
         longest: tokens of the longest row.
     """
 
-    places: Tensor
+    indices: Tensor
     bounds: Tensor
     longest: int
 
     @classmethod
-    def of(cls, batch: Batch, device: torch.device) -> Packed:
-        """Of a batch's attention mask; counted on the host, so that nothing waits for a GPU."""
+    def of(cls, batch: Batch, device: torch.device) -> PackedLayout:
+        """Compute the layout from a batch's attention mask, on the host so that nothing waits for a GPU."""
         real = batch.attention_mask != 0
         lengths = real.sum(axis=1)
         bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        places = torch.from_numpy(np.flatnonzero(real))
-        return cls(places.to(device), torch.from_numpy(bounds).to(device), int(lengths.max(initial=1)))
+        indices = torch.from_numpy(np.flatnonzero(real))
+        return cls(indices.to(device), torch.from_numpy(bounds).to(device), int(lengths.max(initial=1)))
 
 
-_CURRENT: ContextVar[Packed | None] = ContextVar("packed", default=None)
+_CURRENT: ContextVar[PackedLayout | None] = ContextVar("packed", default=None)
 
 
 def choose_packing(
-    wanted: Switch, model: PreTrainedModel, plan: Training, device: torch.device, precision: Precision
+    setting: Switch, model: PreTrainedModel, plan: Training, device: torch.device, precision: Precision
 ) -> bool:
-    """Whether layers run on real tokens alone: `auto` where the kernel can, on a GPU.
+    """Decide whether a run uses packing; `auto` uses it on a GPU if the kernel supports the model.
+
+    Args:
+        setting: the setting `packing` of params.
+        model: the model to train.
+        plan: the plan of the run.
+        device: device of the run.
+        precision: number format of the run.
 
     Raises:
-        ModelError: it is wanted, and cannot be.
+        ModelError: packing is set to true, but is not possible.
     """
-    if wanted is False or (wanted == "auto" and device.type != "cuda"):
+    if setting is False or (setting == "auto" and device.type != "cuda"):
         return False
-    hindrance = _hindrance(model, plan, device, precision)
-    if hindrance is not None and wanted is True:
-        raise ModelError(f"packing is true, but {hindrance}; set packing to auto or false")
-    return hindrance is None
+    obstacle = _obstacle(model, plan, device, precision)
+    if obstacle is not None and setting is True:
+        raise ModelError(f"packing is true, but {obstacle}; set packing to auto or false")
+    return obstacle is None
 
 
-def _hindrance(model: PreTrainedModel, plan: Training, device: torch.device, precision: Precision) -> str | None:
+def _obstacle(model: PreTrainedModel, plan: Training, device: torch.device, precision: Precision) -> str | None:
     if isinstance(model, Cohort):
         return "students that teach each other run one after the other"
     config = model.config
@@ -107,29 +116,32 @@ def _attention_dropout(config: Any) -> float:
 
 @contextmanager
 def packed(model: PreTrainedModel, batch: Batch, device: torch.device) -> Iterator[None]:
-    """Run the model's layers on the batch's real tokens inside the block; it has `ATTENTION` set.
+    """Run the model's layers on the batch's real tokens inside the block; their output is 0 on padding.
 
-    What the layers give is 0 on padding.
+    Args:
+        model: a model whose attention implementation is `ATTENTION`.
+        batch: the batch of the forward passes.
+        device: device of the model.
     """
-    found = Packed.of(batch, device)
+    layout = PackedLayout.of(batch, device)
     rows, length = batch.input_ids.shape
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
-            return (_pack(args[0], found), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": _pack(kwargs["hidden_states"], found)}
+            return (_pack(args[0], layout), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": _pack(kwargs["hidden_states"], layout)}
 
     def leave(_: nn.Module, args: Any, output: Any) -> Any:
         if isinstance(output, Tensor):
-            return _unpack(output, found, rows, length)
-        return (_unpack(output[0], found, rows, length), *output[1:])
+            return _unpack(output, layout, rows, length)
+        return (_unpack(output[0], layout, rows, length), *output[1:])
 
     layers = layers_of(model)
     handles = [
         layers[0].register_forward_pre_hook(enter, with_kwargs=True),
         layers[-1].register_forward_hook(leave),
     ]
-    token = _CURRENT.set(found)
+    token = _CURRENT.set(layout)
     try:
         yield
     finally:
@@ -138,22 +150,22 @@ def packed(model: PreTrainedModel, batch: Batch, device: torch.device) -> Iterat
             handle.remove()
 
 
-def _pack(states: Tensor, to: Packed) -> Tensor:
+def _pack(states: Tensor, layout: PackedLayout) -> Tensor:
     """[rows, sequence, width] -> [1, tokens, width]."""
-    return states.flatten(0, 1).index_select(0, to.places)[None]
+    return states.flatten(0, 1).index_select(0, layout.indices)[None]
 
 
-def _unpack(states: Tensor, of: Packed, rows: int, length: int) -> Tensor:
+def _unpack(states: Tensor, layout: PackedLayout, rows: int, length: int) -> Tensor:
     """[1, tokens, width] -> [rows, sequence, width], 0 on padding."""
     empty = states.new_zeros(rows * length, states.shape[-1])
-    return empty.index_copy(0, of.places, states[0]).view(rows, length, -1)
+    return empty.index_copy(0, layout.indices, states[0]).view(rows, length, -1)
 
 
 # --- attention --------------------------------------------------------------------------------------------------------
 
 
 def register_attention() -> None:
-    """Make `ATTENTION` known to transformers: this one inside a block of `packed`, torch's fused one outside."""
+    """Register `ATTENTION` with transformers: packed attention inside a block of `packed`, SDPA outside."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(ATTENTION, _attention)
@@ -161,7 +173,7 @@ def register_attention() -> None:
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """No mask where the rows' bounds take its place."""
+    """Return no mask if the rows' bounds replace it."""
     from transformers.masking_utils import sdpa_mask
 
     return sdpa_mask(*args, **kwargs) if _CURRENT.get() is None else None
@@ -170,13 +182,13 @@ def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **rest: Any
 ) -> tuple[Tensor, None]:
-    """[1, heads, tokens, size] each in, [1, tokens, heads, size] out."""
+    """Attend within rows: inputs are [1, heads, tokens, head size], the output is [1, tokens, heads, head size]."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     current = _CURRENT.get()
     if current is None:
-        given: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **rest)
-        return given
+        unpacked: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **rest)
+        return unpacked
     if query.device.type == "cuda":
         from torch.nn.attention.varlen import varlen_attn
 

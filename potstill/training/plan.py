@@ -1,7 +1,8 @@
-"""Training plans that follow from the size of the data: epochs, batches, warm-up, averaging and patience.
+"""Training plans for the size of the data: epochs, batches, warm-up, weight averaging and patience.
 
-A model learns in optimiser steps, not in epochs: 300 rows in batches of 75 are 4 steps an epoch, 300,000 are 4,000.
-Each plan here is therefore made backwards, from the steps that a stage needs to the epochs that give them.
+What a model learns depends on the number of optimizer steps, not of epochs: in batches of 75, 300 rows are 4 steps an
+epoch, 300,000 rows are 4,000. A plan therefore starts from the number of steps that a stage needs, and derives the
+number of epochs from it.
 """
 
 from __future__ import annotations
@@ -11,33 +12,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# Below that many optimiser steps a stage has hardly moved from where it started.
+# With fewer optimizer steps than this a stage learns little.
 FEW_STEPS = 90
 
 StageName = Literal["pretrain", "teacher", "distill", "finetune", "control"]
 
-# Rows of a batch, from few rows to many: a small set needs the steps, a large one the speed.
+# (Upper limit of training rows, rows of a batch): small data needs many steps, large data needs speed.
 _BATCH_ROWS = ((1_000, 16), (4_000, 32), (math.inf, 64))
 _BATCH_TOKENS = (256, 16_384)
-# Tokens of a transfer row, most of which are cuts of train texts, for one of a train row.
+# Length of a transfer row relative to a train row; most transfer rows are parts of train texts.
 _TRANSFER_LENGTH = 0.8
-# Rows of a batch have nearly the same length; what remains is padding.
+# Padded tokens for each real token; small, because rows of a batch have similar lengths.
 _PADDING = 1.06
-# The rate at which the default teacher, of that width, learns in batches of 2,048 tokens; wider encoders take less.
-_RATE, _WIDTH, _LARGEST_RATE = 1.4e-4, 384, 5e-4
+# The learning rate of the default teacher, of this width, in batches of 2,048 tokens; wider encoders need lower ones.
+_RATE = 1.4e-4
+_WIDTH = 384
+_LARGEST_RATE = 5e-4
 
 
 @dataclass(frozen=True)
 class DataSize:
-    """What a plan follows from.
+    """The size of the data and of the teacher, from which plans follow.
 
     Attributes:
-        rows: of the train split, which have a gold label.
-        tokens: of a text on average, in the teacher's tokens, special ones included and what is cut left out.
-        outputs: classes or labels; 1 for a number and for answers.
-        transfer: further rows that the student learns from, those of augmentation included.
+        rows: labelled rows of the train split.
+        tokens: mean length of a text in the teacher's tokens, after truncation, with special tokens.
+        outputs: number of classes or labels; 1 for regression and question answering.
+        transfer: rows without labels that the student learns from, including augmentation.
         width: hidden size of the teacher.
-        scratch: whether the teacher is made from scratch.
+        scratch: whether the teacher is trained from scratch.
     """
 
     rows: int
@@ -49,13 +52,13 @@ class DataSize:
 
     @property
     def learned(self) -> float:
-        """Rows of train and transfer together, in rows of the average length."""
+        """Rows of train and transfer together, in units of a train row's length."""
         return self.rows + _TRANSFER_LENGTH * self.transfer
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """How one stage trains: the keys of its section of params, and the optimiser steps that follow."""
+    """The training plan of a stage: keys of its section of params, and the number of optimizer steps."""
 
     epochs: int
     learning_rate: float
@@ -67,13 +70,13 @@ class StagePlan:
     steps: int
 
     def params(self) -> dict[str, Any]:
-        """The keys for `params.yaml`, without the steps."""
+        """Return the keys for `params.yaml`, which do not include the steps."""
         return {name: value for name, value in vars(self).items() if name != "steps"}
 
 
 @dataclass(frozen=True)
 class _Need:
-    """What a stage needs: steps at the least and more for each output, and the epochs that bound them."""
+    """The needs of a stage: optimizer steps, further steps for each output, and limits of the number of epochs."""
 
     steps: int
     steps_per_output: int
@@ -92,39 +95,43 @@ _NEEDS: Mapping[StageName, _Need] = {
 
 
 def plan_training(size: DataSize) -> dict[StageName, StagePlan]:
-    """Plans of every training stage for data of that size; `pretrain` among them for a teacher from scratch."""
+    """Plan every training stage for data of a size, including `pretrain` for a teacher from scratch."""
     stages: list[StageName] = ["teacher", "distill", "finetune", "control"]
     return {stage: _stage_plan(stage, size) for stage in (["pretrain", *stages] if size.scratch else stages)}
 
 
 def augmentation(rows: int) -> dict[str, int] | None:
-    """`prepare.augment` without its seed: cuts of each train text that join transfer, more of them for few rows.
+    """Choose the keys of `prepare.augment`: how many parts of each train text become transfer rows.
 
     Args:
-        rows: of the train split.
+        rows: rows of the train split.
 
     Returns:
-        `crops` and `splices`, or None where the rows alone are many and the teacher would read for hours.
+        `crops` and `splices`; None for many rows, which do not need augmentation and take the teacher long enough.
     """
     if rows >= 50_000:
         return None
-    each = 4 if rows < 2_000 else 2 if rows < 20_000 else 1
-    return {"crops": each, "splices": each}
+    count = 1
+    if rows < 20_000:
+        count = 2
+    if rows < 2_000:
+        count = 4
+    return {"crops": count, "splices": count}
 
 
 def steps_per_epoch(rows: float, tokens: float, batch_tokens: int, accumulate: int = 1) -> int:
-    """Optimiser steps of an epoch over rows of that many tokens on average."""
+    """Estimate the optimizer steps of an epoch over rows of that many tokens on average."""
     batches = math.ceil(rows * max(tokens, 1.0) * _PADDING / batch_tokens)
     return max(1, math.ceil(batches / accumulate))
 
 
 def few_steps(stage: str, steps: int, rows: int) -> str | None:
-    """A warning where a stage makes too few optimiser steps to learn much, with what to do; None where it does not.
+    """Write a warning, with advice, for a stage with too few optimizer steps; None if it has enough.
 
     Args:
-        stage: its name, the section of params.
-        steps: of the whole run of the stage.
-        rows: that it learns from.
+        stage: name of the stage and of its section of params.
+        steps: optimizer steps of the stage.
+        rows: rows that it learns from.
     """
     if steps >= FEW_STEPS:
         return None
@@ -139,8 +146,8 @@ def _stage_plan(stage: StageName, size: DataSize) -> StagePlan:
     rows = size.learned if stage in ("distill", "pretrain") else size.rows
     batch_tokens = _batch_tokens(size.rows, size.tokens)
     per_epoch = steps_per_epoch(rows, size.tokens, batch_tokens)
-    wanted = need.steps + need.steps_per_output * size.outputs
-    epochs = min(max(math.ceil(wanted / per_epoch), need.epochs[0]), need.epochs[1])
+    needed = need.steps + need.steps_per_output * size.outputs
+    epochs = min(max(math.ceil(needed / per_epoch), need.epochs[0]), need.epochs[1])
     steps = epochs * per_epoch
     return StagePlan(
         epochs=epochs,
@@ -155,10 +162,10 @@ def _stage_plan(stage: StageName, size: DataSize) -> StagePlan:
 
 
 def _batch_tokens(rows: int, tokens: float) -> int:
-    """The power of two that holds about the wanted rows of average length."""
-    wanted = next(batch for limit, batch in _BATCH_ROWS if rows < limit) * max(tokens, 1.0)
+    """The power of two that is closest to the tokens of a batch."""
+    needed = next(batch for limit, batch in _BATCH_ROWS if rows < limit) * max(tokens, 1.0)
     least, most = _BATCH_TOKENS
-    return int(min(max(2 ** round(math.log2(wanted)), least), most))
+    return int(min(max(2 ** round(math.log2(needed)), least), most))
 
 
 def _learning_rate(width: int, factor: float) -> float:
@@ -166,12 +173,12 @@ def _learning_rate(width: int, factor: float) -> float:
 
 
 def _average_decay(steps: int) -> float | None:
-    """A memory of a tenth of the steps; None where even that is too short to be worth a copy of the weights."""
+    """The decay of an average over about a tenth of the steps; None for runs too short to benefit from averaging."""
     if steps < FEW_STEPS // 2:
         return None
     return round(1 - 1 / min(max(steps / 10, 10), 1000), 4)
 
 
 def _evaluations(epochs: int) -> int:
-    """At least four looks at dev in a run."""
+    """Evaluations of each epoch, for at least four in a run."""
     return max(1, math.ceil(4 / epochs))

@@ -1,4 +1,4 @@
-"""Pre-training of an encoder from scratch: a tokenizer and a BERT of one's own texts, by masked language modelling."""
+"""Pre-training from scratch: a tokenizer and a BERT on the user's texts, by masked language modelling."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """A new encoder and what it is to learn from.
+    """A new encoder and the data of its pre-training.
 
     Attributes:
         model: a BertForMaskedLM.
-        rows: to train on.
-        held_out: to judge by.
-        masking: which tokens are hidden.
+        rows: rows to train on.
+        held_out: rows for evaluation.
+        masking: selects the tokens to mask.
     """
 
     model: PreTrainedModel
@@ -42,38 +42,38 @@ class Pretraining:
 
     @property
     def vocabulary(self) -> int:
-        """Number of token ids."""
+        """The number of token ids."""
         return self.masking.vocabulary
 
     def train(self, setting: Setting) -> Outcome:
-        """Train the model in place; the score is minus the loss on held-out rows, in nats a masked token."""
+        """Train the model in place; its score is minus the loss on held-out rows, in nats a masked token."""
         objective = MaskedLanguage(self.masking)
         score = negative_loss(objective, self.held_out, setting.device, setting.precision)
         return train(self.model, self.rows, objective, score, setting)
 
 
 def prepare_pretraining(texts: Sequence[str], params: Pretrain, seed: int, folder: Path) -> Pretraining:
-    """Train the tokenizer, write it to a folder, and make the model and its rows.
+    """Train and save a tokenizer, and build the model and its rows.
 
     Args:
-        texts: all that may be learned from; the tokenizer too sees no other.
-        params: sizes of tokenizer and model, share of masked tokens.
-        seed: of weights, masks and held-out rows.
-        folder: gets tokenizer.json and its settings, as `save_pretrained` writes them.
+        texts: the texts to learn from; the tokenizer is trained on them as well.
+        params: sizes of tokenizer and model, and share of masked tokens.
+        seed: seed of weights, masks and the choice of held-out rows.
+        folder: folder to which tokenizer.json and its settings are written.
 
     Raises:
-        EmptyDataError: too few texts.
-        ParamsError: see `train_wordpiece`.
+        EmptyDataError: there are too few texts.
+        ParamsError: the vocabulary is too small; see `train_wordpiece`.
     """
     if not texts:
         raise EmptyDataError("train and transfer have no texts to pre-train on; give some in prepare.tables")
     tokenizer = train_wordpiece(texts, params.vocabulary, params.min_frequency, lowercase=params.lowercase)
     save_tokenizer(tokenizer, params.max_length, folder)
-    known = tokenizer.get_vocab()
-    special = {role: known[token] for role, token in SPECIAL.items()}
-    masking = Masking(special["mask_token"], list(special.values()), len(known), params.masked, seed)
-    pieces = token_rows(texts, load_tokenizer(folder, params.max_length), special["pad_token"])
-    rows, held_out = hold_out(pieces, params.held_out, seed)
+    vocabulary = tokenizer.get_vocab()
+    special = {role: vocabulary[token] for role, token in SPECIAL.items()}
+    masking = Masking(special["mask_token"], list(special.values()), len(vocabulary), params.masked, seed)
+    all_rows = token_rows(texts, load_tokenizer(folder, params.max_length), special["pad_token"])
+    rows, held_out = hold_out(all_rows, params.held_out, seed)
     tokens = int(rows.lengths.sum())
-    say(f"pretrain: {len(known):,} tokens in the vocabulary, {len(rows):,} rows of {tokens:,} tokens an epoch")
-    return Pretraining(new_bert(params, len(known), seed), rows, held_out, masking)
+    say(f"pretrain: {len(vocabulary):,} tokens in the vocabulary, {len(rows):,} rows of {tokens:,} tokens an epoch")
+    return Pretraining(new_bert(params, len(vocabulary), seed), rows, held_out, masking)

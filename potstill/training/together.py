@@ -11,7 +11,7 @@ from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.gold_labels import Objective, Supervised
 from potstill.distillation.objective.mutual import MutualLearning
-from potstill.distillation.teachers.position_mapping import Places
+from potstill.distillation.teachers.position_mapping import PositionMapping
 from potstill.models.cohort import Cohort
 from potstill.training.assistants import Teaching
 from potstill.training.loop import Outcome, Setting, train
@@ -42,7 +42,7 @@ def objective_for(
     teaching: Teaching,
     setting: Setting,
     teacher_rows: TokenDataset | None = None,
-    places: Places | None = None,
+    places: PositionMapping | None = None,
 ) -> Objective:
     """Compose what a `distill` section has its students learn: from their teacher, and several from each other too.
 

@@ -12,7 +12,7 @@ from potstill.data.tokens.in_memory import as_list, tokenize_in_memory
 from potstill.distill import distill
 from potstill.errors import LabelError, PotstillError
 from potstill.models.loading import load_classifier, save_model
-from potstill.pretrained.inspection import inspect_model, load_words
+from potstill.pretrained.inspection import inspect_model, read_tokenizer
 from tests.conftest import BAD, GOOD, NEUTRAL, generate_rows
 from tests.potstill.models.tiny import make
 from tests.tasks.test_teacher import save_other
@@ -419,7 +419,7 @@ def test_a_student_of_all_layers_that_learns_nothing_answers_as_the_teacher(mark
         ("token_classification", {"texts": QUESTIONS, "labels": None}, "a token_classification teacher takes single"),
         ("question_answering", {"texts": SENTENCES, "labels": None}, "takes pairs of a question and its context"),
         ("question_answering", {"labels": ["here"] * 30}, r"texts\[\d+\]: the answers are 'here'; write"),
-        ("question_answering", {"terms": [{"kind": "dist"}]}, "dist is of classes, and answers are spans"),
+        ("question_answering", {"terms": [{"kind": "dist"}]}, "dist is on classes, but answers are spans"),
         ("token_classification", {"student": {"kind": "static"}}, "a static student answers about whole texts"),
     ],
 )
@@ -517,7 +517,7 @@ def test_a_checkpoint_that_does_not_fit(
 
 
 def test_positions_that_count_from_the_pad_token_are_no_tokens(tiny_base: Path) -> None:
-    model, words = make("roberta", vocab_size=300, num_labels=2), load_words(tiny_base)
+    model, words = make("roberta", vocab_size=300, num_labels=2), read_tokenizer(tiny_base)
     with pytest.raises(PotstillError, match="max_length is 39; set it from 3 to the teacher's 38 positions"):
         distill(model, TEXTS, tokenizer=words, **QUICK | {"max_length": 39})
 

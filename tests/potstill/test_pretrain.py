@@ -42,7 +42,7 @@ def test_what_does_not_fit_is_one_sentence(tiny_base: Path) -> None:
         pretrain([])
     with pytest.raises(ModelError, match="names layer 9"):
         distill_general(tiny_base, TEXTS, [9], max_length=16)
-    with pytest.raises(ModelError, match="answers nothing behind a mask"):
+    with pytest.raises(ModelError, match="no head for masked language modelling"):
         distill_general(tiny_base, TEXTS, [0], masked_lm={})
     with pytest.raises(ParamsError, match="general distillation has no task; use terms between layers, or masked_lm"):
         distill_general(tiny_base, TEXTS, [0], terms=[{"kind": "mse"}])

@@ -17,7 +17,7 @@ from potstill.distillation.teachers.predict import predict_logits
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import LabelCountError
 from potstill.models.loading import load_classifier, save_model
-from potstill.pretrained.inspection import load_words
+from potstill.pretrained.inspection import read_tokenizer
 from potstill.pretrained.members import read_members
 from potstill.scores.scoring import SCORINGS
 from tests.conftest import BAD, GOOD, NEUTRAL
@@ -64,7 +64,7 @@ def other(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher of two of the labels, in an order and a spelling of its own."""
     torch.manual_seed(4)
     model, folder = load_classifier(tiny_base, ["Long", "bad"], "multi_label"), tmp_path_factory.mktemp("other")
-    known, tokenizer = rows(300), load_words(tiny_base)
+    known, tokenizer = rows(300), read_tokenizer(tiny_base)
     gold = torch.tensor([[float(row["long"]), float(row["bad"])] for row in known])
     teach(model, tokenizer, [row["text"] for row in known], gold, steps=60, loss=cross_entropy_of_each)
     save_model(model, folder, tiny_base)

@@ -1,6 +1,8 @@
-"""Losses of knowledge distillation: pure functions of tensors, in fp32, one number a row.
+"""Losses of knowledge distillation: pure functions of tensors that return one fp32 number a row.
 
-A module for what is compared: `logits`, `hidden` states, `attention` maps, `relations`, `sentences`, `spans`,
-`masked_tokens`; `tensors` holds what all share. To add a loss: write the function here with its paper, a term class in
-`potstill.config.term_params`, and its line in `potstill.distillation.objective.terms`.
+There is one module for each kind of tensor that is compared: `logits`, `hidden` states, `attention` maps, `relations`,
+`sentences` and `spans`. `tensors` has what all of them share.
+
+To add a loss, write the function here with its source paper, add a term class to `potstill.config.term_params`, and add
+an entry to `potstill.distillation.objective.terms`.
 """

@@ -1,8 +1,8 @@
-"""Losses on attention maps: pure functions, for each row the SUM over its real queries, in fp32.
+"""Losses on attention maps: pure functions that return, for each row, the sum over its real queries, in fp32.
 
-Shapes: maps [batch, heads, queries, keys]; mask [batch, sequence], 0 on padding, for queries and keys alike. Only real
-queries and real keys count. For the loss of a batch and for gradient accumulation see `hidden`. No gradient flows to a
-teacher. `relations` needs no equal head counts and is the better choice where they differ.
+Shapes: maps are [batch, heads, queries, keys]; the mask is [batch, sequence], 0 on padding, for queries and keys alike.
+Only real queries and real keys count. `hidden` explains how these sums become the loss of a batch. No gradient flows
+to the teacher. If the models have different numbers of heads, `relations` is the better choice.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from torch import Tensor
 from potstill.distillation.losses.tensors import full_precision, real_tokens, without_padding
 from potstill.errors import ModelError, SignalError
 
-# The least probability whose logarithm is taken.
+# Lower bound of a probability before its logarithm is taken.
 FLOOR = 1e-30
 
 
 def attention_scores(queries: Tensor, keys: Tensor, mask: Tensor, heads: int) -> Tensor:
-    """The scores of a layer's attention before the softmax, q k^T / sqrt(head size), in fp32; 0 outside of real tokens.
+    """Compute attention scores before the softmax, q k^T / sqrt(head size) (Vaswani et al. 2017).
 
-    From what the layer projects, so that neither the attention's implementation nor its dropout matters. They are the
-    model's own where it has plain attention (`families.Family.plain_attention`).
+    They are computed from the layer's projections, so that the implementation of attention and its dropout do not
+    matter. They equal the model's own scores if its attention is plain (`families.Family.plain_attention`).
 
     Args:
-        queries: [batch, sequence, width], all heads side by side.
-        keys: the same.
-        mask: [batch, sequence].
-        heads: the model's heads.
+        queries: [batch, sequence, width], all heads concatenated.
+        keys: [batch, sequence, width], all heads concatenated.
+        mask: [batch, sequence], 0 on padding.
+        heads: number of attention heads.
 
     Returns:
-        [batch, heads, sequence, sequence].
+        [batch, heads, sequence, sequence] scores in fp32; 0 where the query or the key is padding.
 
     Raises:
-        SignalError: the mask is of another batch.
+        SignalError: the mask has another shape than the batch.
     """
     real = real_tokens(mask, queries)
     size = queries.shape[-1] // heads
-    ours, theirs = (
+    q, k = (
         without_padding(part, real).reshape(*part.shape[:2], heads, size).transpose(1, 2) for part in (queries, keys)
     )
     with full_precision(queries):
-        scores: Tensor = ours @ theirs.transpose(-1, -2) / math.sqrt(size)
+        scores: Tensor = q @ k.transpose(-1, -2) / math.sqrt(size)
     return scores
 
 
@@ -52,13 +52,13 @@ def attention_probabilities(scores: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         scores: [batch, heads, sequence, sequence].
-        mask: [batch, sequence].
+        mask: [batch, sequence], 0 on padding.
 
     Returns:
-        The same shape, in fp32.
+        [batch, heads, sequence, sequence] probabilities in fp32.
     """
     padding = (mask == 0)[:, None, None, :]
-    # Finite, not -inf: a row without a real key has no NaN.
+    # Finite instead of -inf, so that a row without real keys gives no NaN.
     return torch.softmax(scores.float().masked_fill(padding, torch.finfo(torch.float32).min / 4), dim=-1)
 
 
@@ -66,60 +66,62 @@ def attention_mse(student: Tensor, teacher: Tensor, mask: Tensor, *, average_hea
     """Row-wise sum over the real queries of the mean over heads and real keys of (student - teacher)^2.
 
     TinyBERT's attention loss (Jiao et al. 2020, "TinyBERT: Distilling BERT for Natural Language Understanding"), which
-    takes scores before the softmax; without its mean over padding. Works on probabilities too: the values are small.
+    takes scores before the softmax; unlike there, padding does not count. Probabilities work too, but give small
+    losses.
 
     Args:
         student: [batch, heads, sequence, sequence] attention scores or probabilities.
-        teacher: the same of the teacher; no gradient flows to it.
-        mask: [batch, sequence].
-        average_heads: compare the mean over the heads, for models with different head counts.
+        teacher: [batch, heads, sequence, sequence]; no gradient flows to it.
+        mask: [batch, sequence], 0 on padding.
+        average_heads: compare means over the heads, for models with different numbers of heads.
 
     Returns:
         [batch] sums in fp32.
 
     Raises:
-        ModelError: head counts differ and `average_heads` is not set.
-        SignalError: rows, tokens or mask differ.
+        ModelError: the numbers of heads differ and `average_heads` is not set.
+        SignalError: the shapes of maps or mask differ.
     """
-    ours, theirs, real = _maps(student, teacher, mask, average_heads)
+    student_maps, teacher_maps, real = _maps(student, teacher, mask, average_heads)
     keys = real.sum(dim=-1).clamp(min=1)
-    return (ours - theirs).square().sum(dim=(2, 3)).mean(dim=1) / keys
+    return (student_maps - teacher_maps).square().sum(dim=(2, 3)).mean(dim=1) / keys
 
 
 def attention_kl(student: Tensor, teacher: Tensor, mask: Tensor, *, average_heads: bool = False) -> Tensor:
     """Row-wise sum over the real queries of the mean over heads of KL(teacher || student) over the real keys, in nats.
 
     MiniLM's attention transfer (Wang et al. 2020, "MiniLM: Deep Self-Attention Distillation for Task-Agnostic
-    Compression of Pre-Trained Transformers"). Probabilities are made to add up to 1 over the real keys.
-    Take the student's maps with attention dropout off: transformers returns them after dropout, and a dropped key
-    reads as a probability of 0.
+    Compression of Pre-Trained Transformers"). Probabilities are scaled to add up to 1 over the real keys. Compute the
+    student's maps without attention dropout: transformers returns maps after dropout, where a dropped key has
+    probability 0.
 
     Args:
         student: [batch, heads, sequence, sequence] attention probabilities.
-        teacher: the same of the teacher; no gradient flows to it.
-        mask: [batch, sequence].
-        average_heads: compare the mean over the heads, for models with different head counts.
+        teacher: [batch, heads, sequence, sequence]; no gradient flows to it.
+        mask: [batch, sequence], 0 on padding.
+        average_heads: compare means over the heads, for models with different numbers of heads.
 
     Returns:
         [batch] sums in fp32.
 
     Raises:
-        ModelError: head counts differ and `average_heads` is not set.
-        SignalError: rows, tokens or mask differ.
+        ModelError: the numbers of heads differ and `average_heads` is not set.
+        SignalError: the shapes of maps or mask differ.
     """
-    ours, theirs, _ = _maps(student, teacher, mask, average_heads)
-    ours, theirs = _normalized(ours), _normalized(theirs)
-    divergence = theirs * (theirs.clamp(min=FLOOR).log() - ours.clamp(min=FLOOR).log())
+    student_maps, teacher_maps, _ = _maps(student, teacher, mask, average_heads)
+    student_maps = _normalized(student_maps)
+    teacher_maps = _normalized(teacher_maps)
+    divergence = teacher_maps * (teacher_maps.clamp(min=FLOOR).log() - student_maps.clamp(min=FLOOR).log())
     return divergence.sum(dim=(2, 3)).mean(dim=1)
 
 
 def _normalized(probabilities: Tensor) -> Tensor:
-    """Probabilities that add up to 1 over the keys; all 0 where they were."""
+    """Scale probabilities to add up to 1 over the keys; rows of zeros stay zero."""
     return probabilities / probabilities.sum(dim=-1, keepdim=True).clamp(min=FLOOR)
 
 
 def _maps(student: Tensor, teacher: Tensor, mask: Tensor, average_heads: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Both maps checked, in fp32, 0 outside of real queries and keys; and [batch, sequence] True on real tokens."""
+    """Check both maps; return them in fp32, 0 on padding, and the mask of real tokens [batch, sequence]."""
     for owner, maps in (("student", student), ("teacher", teacher)):
         if maps.dim() != 4 or maps.shape[2] != maps.shape[3]:
             raise SignalError(
@@ -138,8 +140,9 @@ def _maps(student: Tensor, teacher: Tensor, mask: Tensor, average_heads: bool) -
         )
     real = real_tokens(mask, student.transpose(1, 2))
     counted = real[:, None, :, None] & real[:, None, None, :]
-    ours = torch.where(counted, student.float(), 0.0)
-    theirs = torch.where(counted, teacher.detach().float(), 0.0)
+    student_maps = torch.where(counted, student.float(), 0.0)
+    teacher_maps = torch.where(counted, teacher.detach().float(), 0.0)
     if average_heads:
-        ours, theirs = ours.mean(dim=1, keepdim=True), theirs.mean(dim=1, keepdim=True)
-    return ours, theirs, real
+        student_maps = student_maps.mean(dim=1, keepdim=True)
+        teacher_maps = teacher_maps.mean(dim=1, keepdim=True)
+    return student_maps, teacher_maps, real

@@ -1,8 +1,8 @@
-"""Losses on hidden states: pure functions, for each row the SUM over its real tokens, in fp32.
+"""Losses on hidden states: pure functions that return, for each row, the sum over its real tokens, in fp32.
 
-Shapes: states [batch, sequence, width]; mask [batch, sequence], 0 on padding. Padding counts nowhere, whatever its
-states hold. The loss is the sums divided by the real tokens of the whole optimizer step, once: micro-batches then add
-up to exactly the loss of the whole. No gradient flows to a teacher.
+Shapes: states are [batch, sequence, width]; the mask is [batch, sequence], 0 on padding. Padding never counts, whatever
+its states are. The caller divides the sums once, by the real tokens of the whole optimizer step, so that micro-batches
+add up to exactly the loss of one large batch. No gradient flows to the teacher.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional
 from potstill.distillation.losses.tensors import check_same_rows, check_same_width, real_tokens, without_padding
 from potstill.errors import ModelError
 
-# (student's hidden state, teacher's hidden state) by index: 0 is the embeddings' output, n the n-th layer's.
+# Indices of (student's hidden state, teacher's hidden state): 0 is the output of the embeddings, n of the n-th layer.
 Pair = tuple[int, int]
 
 
@@ -27,17 +27,17 @@ def hidden_cosine(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     Args:
         student: [batch, sequence, width] states.
         teacher: [batch, sequence, width] states; no gradient flows to them.
-        mask: [batch, sequence].
+        mask: [batch, sequence], 0 on padding.
 
     Returns:
-        [batch] sums in fp32, from 0 to 2 a token.
+        [batch] sums in fp32, where a token adds 0 to 2.
 
     Raises:
         ModelError: the widths differ; project the student's states first.
-        SignalError: rows, tokens or mask differ.
+        SignalError: the numbers of rows or tokens differ.
     """
-    ours, theirs, real = _states(student, teacher, mask)
-    losses = 1 - functional.cosine_similarity(ours, theirs, dim=-1)
+    student_states, teacher_states, real = _states(student, teacher, mask)
+    losses = 1 - functional.cosine_similarity(student_states, teacher_states, dim=-1)
     return losses.masked_fill(~real, 0.0).sum(dim=-1)
 
 
@@ -45,37 +45,38 @@ def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """Row-wise sum over the real tokens of the mean over the width of (student - teacher)^2.
 
     TinyBERT's hidden and embedding loss (Jiao et al. 2020, "TinyBERT: Distilling BERT for Natural Language
-    Understanding"), without its mean over padding.
+    Understanding"); unlike there, padding does not count.
 
     Args:
-        student: [batch, sequence, width] states, projected where the models' widths differ (`Projections`).
+        student: [batch, sequence, width] states, projected if the models' widths differ (`Projections`).
         teacher: [batch, sequence, width] states; no gradient flows to them.
-        mask: [batch, sequence].
+        mask: [batch, sequence], 0 on padding.
 
     Returns:
         [batch] sums in fp32, in squared units of the states.
 
     Raises:
         ModelError: the widths differ; project the student's states first.
-        SignalError: rows, tokens or mask differ.
+        SignalError: the numbers of rows or tokens differ.
     """
-    ours, theirs, _ = _states(student, teacher, mask)
-    return (ours - theirs).square().mean(dim=-1).sum(dim=-1)
+    student_states, teacher_states, _ = _states(student, teacher, mask)
+    return (student_states - teacher_states).square().mean(dim=-1).sum(dim=-1)
 
 
 class Projections(nn.Module):
-    """From the student's widths to the teacher's: one Linear for each pair of layers whose widths differ.
+    """Linear projections from the student's width to the teacher's, one for each pair of states of different width.
 
-    They are trained and thrown away: not part of the student's `state_dict`, but part of what the optimizer updates,
-    the clipping measures and a checkpoint holds.
+    TinyBERT's learnable transformation (Jiao et al. 2020, section 3.1). The optimizer updates projections, gradient
+    clipping includes them and checkpoints contain them, but they are not part of the student and are discarded with
+    the objective.
 
     Args:
-        pairs: the layer map; each entry is (student's hidden state, teacher's hidden state).
-        student_widths: width of each of the student's hidden states, [layers + 1].
-        teacher_widths: width of each of the teacher's hidden states, [layers + 1].
+        pairs: the layer map, a list of (student's hidden state, teacher's hidden state).
+        student_widths: [layers + 1] widths of the student's hidden states.
+        teacher_widths: [layers + 1] widths of the teacher's hidden states.
 
     Raises:
-        ModelError: an entry names a hidden state that a model does not have, or occurs twice.
+        ModelError: an entry occurs twice or names a hidden state that a model does not have.
     """
 
     def __init__(self, pairs: Sequence[Pair], student_widths: Sequence[int], teacher_widths: Sequence[int]) -> None:
@@ -93,12 +94,13 @@ class Projections(nn.Module):
                         f"the layer map names hidden state {index} of the {owner}, which has 0 (embeddings) to "
                         f"{len(widths) - 1}; choose one of these"
                     )
-            ours, theirs = student_widths[pair[0]], teacher_widths[pair[1]]
-            if ours != theirs:
-                self.linears[_name(pair)] = nn.Linear(ours, theirs)
+            student_width = student_widths[pair[0]]
+            teacher_width = teacher_widths[pair[1]]
+            if student_width != teacher_width:
+                self.linears[_name(pair)] = nn.Linear(student_width, teacher_width)
 
     def forward(self, pair: Pair, states: Tensor) -> Tensor:
-        """The student's states of a pair in the teacher's width: [..., student width] -> [..., teacher width].
+        """Project the student's states of a pair to the teacher's width: [..., student width] -> [..., teacher width].
 
         Raises:
             ModelError: the pair is not in the layer map.
@@ -118,7 +120,7 @@ def _name(pair: Pair) -> str:
 
 
 def _states(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Both states checked, in fp32, zero on padding; and [batch, sequence] True on real tokens."""
+    """Check both states; return them in fp32, 0 on padding, and the mask of real tokens [batch, sequence]."""
     check_same_rows(student, teacher, "hidden states", 3)
     check_same_width(student, teacher, "hidden states")
     real = real_tokens(mask, student)

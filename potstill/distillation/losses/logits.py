@@ -1,11 +1,8 @@
-"""Losses of knowledge distillation on logits: pure functions, one number a row, in fp32.
+"""Losses on logits: pure functions that return one fp32 number a row.
 
-Shapes: logits [batch, classes]; labels [batch], or [batch, classes] where a row can have several. The caller takes the
-mean, weighted or not, so that micro-batches add up to the whole batch's loss: sum over rows, divided once by the rows
-of the whole optimizer step. No gradient flows to a teacher.
-
-Losses on hidden states and sentence vectors are in `hidden`, on attention maps in `attention`, on MiniLM's relations
-in `relations`.
+Shapes: logits are [batch, classes]; labels are [batch], or [batch, classes] if a row can have several. The caller sums
+over the rows and divides once, by the rows of the whole optimizer step, so that micro-batches add up to the loss of one
+large batch. No gradient flows to the teacher.
 """
 
 from __future__ import annotations
@@ -17,15 +14,15 @@ from torch.nn import functional
 from potstill.distillation.losses.tensors import check_same_logits
 from potstill.errors import SignalError
 
-# Added to a squared norm under a root: bounds the gradient of a correlation where a student's outputs are constant.
+# Added to squared norms, to bound the gradient of a correlation when a student's outputs are constant.
 TINY_VARIANCE = 1e-8
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Row-wise T^2 * KL(softmax(teacher / T) || softmax(student / T)), in nats.
 
-    T^2 keeps the gradient's size independent of T (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network",
-    section 2.1), so that changing T does not re-weight the loss.
+    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2.1. The factor T^2 keeps the size of
+    the gradient independent of T, so that changing T does not re-weight the loss.
 
     Args:
         student: [batch, classes] logits.
@@ -50,7 +47,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: [batch, classes].
-        labels: [batch] class index or -1.
+        labels: [batch] index of the class, or -1 for a row without a gold label.
 
     Returns:
         [batch] losses in fp32.
@@ -79,17 +76,17 @@ def mean_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Row-wise squared error of a regression's gold values; 0 where the value is NaN (a row without one).
+    """Row-wise squared error of a regression's gold values; 0 for a row whose gold value is NaN.
 
     Args:
         outputs: [batch, 1] or [batch].
-        labels: [batch] gold values, NaN where there is none.
+        labels: [batch] gold values, or NaN for a row without one.
 
     Returns:
         [batch] losses in fp32.
 
     Raises:
-        SignalError: there is not one output a row.
+        SignalError: the model does not have one output a row.
     """
     if outputs.numel() != labels.numel() or labels.dim() != 1:
         raise SignalError(
@@ -97,15 +94,15 @@ def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
             f"{list(labels.shape)}; give the model one label"
         )
     known = ~labels.isnan()
-    wanted = torch.where(known, labels, 0.0).float()
-    return torch.where(known, outputs.float().reshape(labels.shape) - wanted, 0.0).square()
+    gold = torch.where(known, labels, 0.0).float()
+    return torch.where(known, outputs.float().reshape(labels.shape) - gold, 0.0).square()
 
 
 def soft_binary_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Row-wise T^2 * BCE(sigmoid(student / T), sigmoid(teacher / T)), in nats, mean over the labels.
 
-    For rows with several labels, each a yes or no of its own: Hinton's loss (see `kl_divergence`) on each label. The
-    least value is T^2 times the entropy of the teacher's answers, not 0.
+    Hinton's loss (see `kl_divergence`) on each label of a multi-label task. The minimum is T^2 times the entropy of the
+    teacher's probabilities, not 0.
 
     Args:
         student: [batch, labels] logits.
@@ -125,11 +122,11 @@ def soft_binary_cross_entropy(student: Tensor, teacher: Tensor, temperature: flo
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Row-wise negative log-likelihood of gold yes or no labels, in nats, mean over the row's known labels.
+    """Row-wise negative log-likelihood of the gold labels of a multi-label task, in nats, mean over the known labels.
 
     Args:
         logits: [batch, labels].
-        labels: [batch, labels], 1 or 0, and -1 where it is not known; a row without a known label costs 0.
+        labels: [batch, labels], 1, 0, or -1 if not known; a row without known labels has loss 0.
 
     Returns:
         [batch] losses in fp32.
@@ -143,18 +140,18 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
             "both have to be [batch, labels] of the same rows and labels"
         )
     known = (labels >= 0).float()
-    wanted = labels.float().clamp(min=0)
-    losses = functional.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="none")
+    gold = labels.float().clamp(min=0)
+    losses = functional.binary_cross_entropy_with_logits(logits.float(), gold, reduction="none")
     return (losses * known).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
 
 
 def dist_inter_class(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Row-wise 1 - Pearson correlation of the student's and the teacher's softened probabilities over the classes.
 
-    DIST's inter-class relation (Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher"): the
-    student has to rank and space the classes as the teacher does, not to match its confidence. The authors' code
-    multiplies by T^2, which is left out here: a correlation does not shrink as T grows, so T^2 would re-weight the
-    loss. With two classes the correlation is +1 or -1 and teaches nearly nothing; use `dist_intra_class` there.
+    DIST's inter-class relation (Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher"): the student has
+    to rank and space the classes as the teacher does, but need not match its confidence. The authors' code multiplies
+    by T^2. This is left out here, because a correlation does not shrink as T grows, so T^2 would re-weight the loss.
+    With two classes the correlation is +1 or -1 and teaches almost nothing; use `dist_intra_class` there.
 
     Args:
         student: [batch, classes] logits.
@@ -167,17 +164,16 @@ def dist_inter_class(student: Tensor, teacher: Tensor, temperature: float) -> Te
     Raises:
         SignalError: the shapes differ.
     """
-    ours, theirs = _softened(student, teacher, temperature)
-    return 1 - _correlation(ours, theirs)
+    student_probabilities, teacher_probabilities = _softened(student, teacher, temperature)
+    return 1 - _correlation(student_probabilities, teacher_probabilities)
 
 
 def dist_intra_class(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Class-wise 1 - Pearson correlation of the student's and the teacher's softened probabilities over the rows.
 
-    DIST's intra-class relation (Huang et al. 2022): within a class, the student has to rank and space the
-    rows as the teacher does. Its loss is the mean over the classes. A relation between rows is a property of the
-    batch: halves of a batch do not add up to it, and one row alone gives 1 without a gradient. On T^2 see
-    `dist_inter_class`.
+    DIST's intra-class relation (Huang et al. 2022): within a class, the student has to rank and space the rows as the
+    teacher does. The loss of a batch is the mean over the classes. It depends on which rows are in a batch: the losses
+    of two halves do not add up to it, and a single row gives 1 without a gradient. On T^2 see `dist_inter_class`.
 
     Args:
         student: [batch, classes] logits.
@@ -190,19 +186,19 @@ def dist_intra_class(student: Tensor, teacher: Tensor, temperature: float) -> Te
     Raises:
         SignalError: the shapes differ.
     """
-    ours, theirs = _softened(student, teacher, temperature)
-    return 1 - _correlation(ours.T, theirs.T)
+    student_probabilities, teacher_probabilities = _softened(student, teacher, temperature)
+    return 1 - _correlation(student_probabilities.T, teacher_probabilities.T)
 
 
 def _softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """[batch, classes] probabilities of both at T, in fp32, the teacher's without a gradient."""
+    """[batch, classes] probabilities of student and teacher at T, in fp32, the teacher's without a gradient."""
     check_same_logits(student, teacher)
-    ours = functional.softmax(student.float() / temperature, dim=-1)
-    return ours, functional.softmax(teacher.detach().float() / temperature, dim=-1)
+    student_probabilities = functional.softmax(student.float() / temperature, dim=-1)
+    return student_probabilities, functional.softmax(teacher.detach().float() / temperature, dim=-1)
 
 
 def _correlation(left: Tensor, right: Tensor) -> Tensor:
-    """Pearson's correlation along the last dimension; 0 where either side is constant."""
+    """Pearson correlation along the last dimension; 0 if either side is constant."""
     left = left - left.mean(dim=-1, keepdim=True)
     right = right - right.mean(dim=-1, keepdim=True)
     norms = (left.square().sum(dim=-1) + TINY_VARIANCE) * (right.square().sum(dim=-1) + TINY_VARIANCE)

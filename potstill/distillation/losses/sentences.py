@@ -1,8 +1,8 @@
-"""Losses on sentence vectors, [batch, width]: pure functions, one number a row, in fp32.
+"""Losses on sentence vectors [batch, width]: pure functions that return one fp32 number a row.
 
-The relational ones compare rows of a batch with each other, so they depend on which rows meet in it: their value on a
-batch is not that of its halves, and gradient accumulation changes what they ask. They are means over the other rows, so
-their size does not depend on the batch's. No gradient flows to a teacher.
+The relational losses compare rows of a batch with each other. They therefore depend on which rows are in a batch, and
+gradient accumulation changes their value. They are means over the other rows, so that their size does not depend on
+the size of the batch. No gradient flows to the teacher.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from potstill.errors import ModelError, SignalError
 
 
 def mean_vectors(states: Tensor, mask: Tensor) -> Tensor:
-    """The mean of each row's real tokens.
+    """Average the states of each row's real tokens.
 
     Args:
         states: [batch, sequence, width].
-        mask: [batch, sequence].
+        mask: [batch, sequence], 0 on padding.
 
     Returns:
         [batch, width] in fp32; zeros for a row without a real token.
 
     Raises:
-        SignalError: the mask is of another batch.
+        SignalError: the mask has another shape than the batch.
     """
     real = real_tokens(mask, states)
     return without_padding(states, real).sum(dim=1) / real.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def patient(student: Tensor, teacher: Tensor) -> Tensor:
-    """Row-wise sum over the layers of |s / |s| - t / |t||^2, of the first token's states.
+    """Row-wise sum over the layers of |s / |s| - t / |t||^2, where s and t are states of the first token.
 
-    PKD (Sun et al. 2019, "Patient Knowledge Distillation for BERT Model Compression"), whose layer map
-    leaves out the last layers: the logits' loss speaks for them.
+    PKD (Sun et al. 2019, "Patient Knowledge Distillation for BERT Model Compression"). Its layer map leaves out the
+    last layers, which the loss on logits covers.
 
     Args:
-        student: [batch, layers, width] states of the first token at the chosen layers.
-        teacher: [batch, layers, width], the same of the teacher, layer by layer; no gradient flows to them.
+        student: [batch, layers, width] states of the first token in the chosen layers.
+        teacher: [batch, layers, width] the teacher's states in the matching layers; no gradient flows to them.
 
     Returns:
-        [batch] losses in fp32, from 0 to 4 a layer.
+        [batch] losses in fp32, where a layer adds 0 to 4.
 
     Raises:
-        ModelError: layer counts or widths differ.
-        SignalError: the rows differ.
+        ModelError: the numbers of layers or the widths differ.
+        SignalError: the numbers of rows differ.
     """
     if student.dim() == 3 and teacher.dim() == 3 and student.shape[1] != teacher.shape[1]:
         raise ModelError(
@@ -62,38 +62,41 @@ def patient(student: Tensor, teacher: Tensor) -> Tensor:
         )
     check_same_rows(student, teacher, "first tokens' states", 3)
     check_same_width(student, teacher, "first tokens' states")
-    ours = functional.normalize(student.float(), dim=-1)
-    theirs = functional.normalize(teacher.detach().float(), dim=-1)
-    return (ours - theirs).square().sum(dim=(1, 2))
+    student_states = functional.normalize(student.float(), dim=-1)
+    teacher_states = functional.normalize(teacher.detach().float(), dim=-1)
+    return (student_states - teacher_states).square().sum(dim=(1, 2))
 
 
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Row-wise mean over the other rows of Huber(distance in the student - distance in the teacher).
 
-    RKD-D (Park et al. 2019, "Relational Knowledge Distillation"): distances in units of the batch's
-    mean distance, so that neither scale nor width matters. Needs batch^2 * width fp32 numbers of memory.
+    RKD-D (Park et al. 2019, "Relational Knowledge Distillation"). Distances are in units of the batch's mean distance,
+    so that neither scale nor width matters. Takes the memory of batch^2 * width fp32 numbers.
 
     Args:
         student: [batch, student width] sentence vectors.
         teacher: [batch, teacher width]; no gradient flows to them.
 
     Returns:
-        [batch] losses in fp32; 0 for one row alone.
+        [batch] losses in fp32; 0 for a batch of one row.
 
     Raises:
-        SignalError: the rows differ.
+        SignalError: the numbers of rows differ.
     """
     check_same_rows(student, teacher, "sentence vectors", 2)
-    ours, theirs = _distances(student.float()), _distances(teacher.detach().float())
-    # The diagonal is 0 on both sides and costs nothing.
-    return functional.smooth_l1_loss(ours, theirs, reduction="none").sum(dim=-1) / max(len(student) - 1, 1)
+    student_distances = _distances(student.float())
+    teacher_distances = _distances(teacher.detach().float())
+    # The diagonal is 0 on both sides and adds nothing.
+    return functional.smooth_l1_loss(student_distances, teacher_distances, reduction="none").sum(dim=-1) / max(
+        len(student) - 1, 1
+    )
 
 
 def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
-    """Row-wise mean over pairs of other rows of Huber(cosine of their angle at the row - the same in the teacher).
+    """Row-wise mean over pairs of other rows of Huber(student's - teacher's cosine of their angle at the row).
 
-    RKD-A (Park et al. 2019). Needs batch^2 * (batch + width) fp32 numbers of memory: for batches of
-    up to some hundred rows.
+    RKD-A (Park et al. 2019). Takes the memory of batch^2 * (batch + width) fp32 numbers, which limits it to batches of
+    a few hundred rows.
 
     Args:
         student: [batch, student width] sentence vectors.
@@ -103,14 +106,15 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
         [batch] losses in fp32; 0 for fewer than three rows.
 
     Raises:
-        SignalError: the rows differ.
+        SignalError: the numbers of rows differ.
     """
     check_same_rows(student, teacher, "sentence vectors", 2)
-    ours, theirs = _angles(student.float()), _angles(teacher.detach().float())
-    # Not counted: the corner itself, whose cosines are 0 on both sides, and a ray with itself.
+    student_angles = _angles(student.float())
+    teacher_angles = _angles(teacher.detach().float())
+    # Pairs with the row itself have cosine 0 on both sides; pairs of a row with itself are masked out.
     rows = len(student)
     pairs = max((rows - 1) * (rows - 2), 1)
-    losses = functional.smooth_l1_loss(ours, theirs, reduction="none")
+    losses = functional.smooth_l1_loss(student_angles, teacher_angles, reduction="none")
     return losses.masked_fill(torch.eye(rows, dtype=torch.bool, device=losses.device), 0.0).sum(dim=(1, 2)) / pairs
 
 
@@ -119,28 +123,28 @@ def contrastive(student: Tensor, teacher: Tensor, temperature: float, same: Tens
 
     InfoNCE (van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding") between student
     and teacher as in CRD (Tian et al. 2020, "Contrastive Representation Distillation"), with the batch's other rows as
-    negatives instead of a memory bank. T is a scale of similarity here: there is no T^2.
+    negatives instead of a memory bank. T scales similarities here, so there is no factor T^2.
 
     Args:
-        student: [batch, width] sentence vectors, projected where the models' widths differ.
+        student: [batch, width] sentence vectors, projected if the models' widths differ.
         teacher: [batch, width]; no gradient flows to them.
-        temperature: T > 0; 0.05 to 0.1 is usual.
-        same: [batch] integers; rows with the same one are copies, never each other's negatives.
+        temperature: T > 0; usually 0.05 to 0.1.
+        same: [batch] integers; rows with the same integer are copies of a text and not each other's negatives.
 
     Returns:
-        [batch] losses in fp32; 0 for one row alone.
+        [batch] losses in fp32; 0 for a batch of one row.
 
     Raises:
         ModelError: the widths differ.
-        SignalError: the rows differ.
+        SignalError: the numbers of rows differ.
     """
     check_same_rows(student, teacher, "sentence vectors", 2)
     check_same_width(student, teacher, "sentence vectors")
     rows = torch.arange(len(student), device=student.device)
-    ours = functional.normalize(student.float(), dim=-1)
-    theirs = functional.normalize(teacher.detach().float(), dim=-1)
+    student_vectors = functional.normalize(student.float(), dim=-1)
+    teacher_vectors = functional.normalize(teacher.detach().float(), dim=-1)
     with full_precision(student):
-        scores = ours @ theirs.T / temperature
+        scores = student_vectors @ teacher_vectors.T / temperature
     if same is not None:
         if same.shape != rows.shape:
             raise SignalError(f"`same` is {list(same.shape)} for {len(rows)} rows; give one integer a row")
@@ -149,15 +153,15 @@ def contrastive(student: Tensor, teacher: Tensor, temperature: float, same: Tens
 
 
 def _distances(vectors: Tensor) -> Tensor:
-    """[batch, batch] distances in units of the mean over pairs of different vectors."""
-    _, norms, apart = _differences(vectors)
-    distances = torch.where(apart, norms, 0.0)
-    mean = distances.sum() / apart.sum().clamp(min=1)
+    """[batch, batch] distances, in units of their mean over pairs of different vectors."""
+    _, norms, distinct = _differences(vectors)
+    distances = torch.where(distinct, norms, 0.0)
+    mean = distances.sum() / distinct.sum().clamp(min=1)
     return distances / torch.where(mean > 0, mean, 1.0)
 
 
 def _angles(vectors: Tensor) -> Tensor:
-    """[corner, batch, batch] cosines of the angle at the corner between the rays to two rows; 0 without a ray."""
+    """[batch, batch, batch] cosines of the angle at a row between two others; 0 if one of them equals the row."""
     differences, norms, _ = _differences(vectors)
     rays = differences / norms.unsqueeze(-1)
     with full_precision(vectors):
@@ -165,11 +169,14 @@ def _angles(vectors: Tensor) -> Tensor:
 
 
 def _differences(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[i, j, width] vector j minus vector i; its norm, 1 where they are equal; and True where they are not.
+    """Differences of all pairs of vectors.
 
-    The root is taken of 1 instead of 0, whose gradient is infinite.
+    The norm of two equal vectors is set to 1, because the gradient of the square root is infinite at 0.
+
+    Returns:
+        [i, j, width] vector j minus vector i, [i, j] its norm, and [i, j] whether the vectors differ.
     """
     differences = vectors.unsqueeze(0) - vectors.unsqueeze(1)
     squares = differences.square().sum(dim=-1)
-    apart = squares > 0
-    return differences, torch.where(apart, squares, 1.0).sqrt(), apart
+    distinct = squares > 0
+    return differences, torch.where(distinct, squares, 1.0).sqrt(), distinct

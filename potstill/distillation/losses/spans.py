@@ -1,7 +1,8 @@
-"""Losses of span question answering: where an answer begins and ends is a choice among the tokens of the row.
+"""Losses of extractive question answering: start and end of an answer are each a class among a row's tokens.
 
-Shapes: logits [batch, sequence] over tokens (start, or end); the choice is among real tokens alone, so that neither the
-length of a batch nor what stands on padding changes a loss. One number a row, in fp32; no gradient flows to a teacher.
+Shapes: logits are [batch, sequence], of start or of end. The softmax runs over real tokens only, so that neither the
+length of a batch nor the logits of padding change a loss. Functions return one fp32 number a row; no gradient flows to
+the teacher.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from potstill.errors import SignalError
 def span_kl(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
     """Row-wise T^2 * KL(softmax(teacher / T) || softmax(student / T)) over the row's real tokens, in nats.
 
-    Hinton et al. 2015 (see `losses.kl_divergence`) on the choice of a token; TextBrewer's way with SQuAD (Yang et al.
+    Hinton's loss (see `losses.logits.kl_divergence`) with tokens as classes, as TextBrewer does for SQuAD (Yang et al.
     2020, section 4).
 
     Args:
@@ -38,17 +39,18 @@ def span_kl(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) 
             "both have to be [batch, sequence] of the same token ids"
         )
     real = real_tokens(mask, student)
-    ours, theirs = (_log_choice(logits / temperature, real) for logits in (student.float(), teacher.detach().float()))
-    terms = functional.kl_div(ours, theirs, reduction="none", log_target=True)
+    log_student = _log_probabilities(student.float() / temperature, real)
+    log_teacher = _log_probabilities(teacher.detach().float() / temperature, real)
+    terms = functional.kl_div(log_student, log_teacher, reduction="none", log_target=True)
     return terms.masked_fill(~real, 0.0).sum(dim=-1) * temperature**2
 
 
 def span_cross_entropy(logits: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-    """Row-wise negative log-likelihood of the gold token among the row's real tokens, in nats; 0 where it is -1.
+    """Row-wise negative log-likelihood of the gold token among the row's real tokens, in nats.
 
     Args:
         logits: [batch, sequence] start or end logits.
-        positions: [batch] index of a token, or -1 where the row has no gold answer.
+        positions: [batch] index of a token, or -1 for a row without a gold answer, whose loss is 0.
         mask: [batch, sequence], 0 on padding.
 
     Returns:
@@ -59,16 +61,17 @@ def span_cross_entropy(logits: Tensor, positions: Tensor, mask: Tensor) -> Tenso
     """
     real = real_tokens(mask, logits)
     known = positions >= 0
-    place = positions.clamp(min=0).unsqueeze(-1)
-    if not bool((place < logits.shape[1]).all()) or not bool(real.gather(1, place)[known].all()):
+    index = positions.clamp(min=0).unsqueeze(-1)
+    if not bool((index < logits.shape[1]).all()) or not bool(real.gather(1, index)[known].all()):
         raise SignalError("a gold answer lies beyond its row's tokens; run the tokenize stage again")
-    found = _log_choice(logits.float(), real).gather(1, place).squeeze(-1)
-    return torch.where(known, -found, 0.0)
+    log_likelihood = _log_probabilities(logits.float(), real).gather(1, index).squeeze(-1)
+    return torch.where(known, -log_likelihood, 0.0)
 
 
-def _log_choice(logits: Tensor, real: Tensor) -> Tensor:
-    """[batch, sequence] log probabilities over real tokens; on padding a finite number without a meaning.
+def _log_probabilities(logits: Tensor, real: Tensor) -> Tensor:
+    """[batch, sequence] log probabilities over real tokens; meaningless but finite on padding.
 
-    Filled before the softmax, so that no NaN or gradient comes from padding; finite, or 0 * infinity would.
+    Padding is filled before the softmax, so that it contributes neither NaN nor a gradient. The filling is finite,
+    because 0 * infinity is NaN.
     """
     return functional.log_softmax(logits.masked_fill(~real, torch.finfo(torch.float32).min / 4), dim=-1)

@@ -1,4 +1,4 @@
-"""What every loss shares: shape checks with a clear sentence, masks of real tokens, products in fp32."""
+"""Helpers of all losses: shape checks with clear error messages, masks of real tokens, fp32 matrix products."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from potstill.errors import ModelError, SignalError
 
 
 class SelfAttention(NamedTuple):
-    """What one layer's self-attention projects its input to, all heads side by side, each [batch, sequence, width]."""
+    """Queries, keys and values of one layer's self-attention, each [batch, sequence, width], all heads concatenated."""
 
     queries: Tensor
     keys: Tensor
@@ -19,22 +19,22 @@ class SelfAttention(NamedTuple):
 
 
 class SentenceVectors(NamedTuple):
-    """What one layer says of each row as a whole, each [batch, width]: its first token's state, the mean of all."""
+    """Vectors of whole rows from one layer, each [batch, width]: the first token's state, and the mean over tokens."""
 
     first: Tensor
     mean: Tensor
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
-    """The context in which products of fp32 tensors stay fp32, even inside a caller's autocast."""
+    """Context manager in which products of fp32 tensors stay fp32, even inside a caller's autocast."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 
 def check_same_logits(student: Tensor, teacher: Tensor) -> None:
-    """Both are [batch, classes], of the same sizes.
+    """Refuse logits that are not [batch, classes] of the same sizes, which broadcasting would accept.
 
     Raises:
-        SignalError: they are not; broadcasting would give a number that means nothing.
+        SignalError: the shapes differ or are of another form.
     """
     if student.shape != teacher.shape or student.dim() != 2:
         raise SignalError(
@@ -44,10 +44,16 @@ def check_same_logits(student: Tensor, teacher: Tensor) -> None:
 
 
 def check_same_rows(student: Tensor, teacher: Tensor, what: str, dimensions: int) -> None:
-    """Both have that many dimensions and agree in all but the last.
+    """Refuse tensors that do not agree in all dimensions but the last.
+
+    Args:
+        student: the student's tensor.
+        teacher: the teacher's tensor.
+        what: name of the tensors for the error message.
+        dimensions: the number of dimensions that both must have.
 
     Raises:
-        SignalError: they do not.
+        SignalError: the numbers of dimensions, or the sizes of all but the last, differ.
     """
     if student.dim() != dimensions or teacher.dim() != dimensions or student.shape[:-1] != teacher.shape[:-1]:
         raise SignalError(
@@ -57,10 +63,10 @@ def check_same_rows(student: Tensor, teacher: Tensor, what: str, dimensions: int
 
 
 def check_same_width(student: Tensor, teacher: Tensor, what: str) -> None:
-    """Both have the same last dimension.
+    """Refuse tensors whose last dimensions differ.
 
     Raises:
-        ModelError: they do not.
+        ModelError: they differ.
     """
     if student.shape[-1] != teacher.shape[-1]:
         raise ModelError(
@@ -70,14 +76,14 @@ def check_same_width(student: Tensor, teacher: Tensor, what: str) -> None:
 
 
 def real_tokens(mask: Tensor, states: Tensor) -> Tensor:
-    """[batch, sequence] bool: True on real tokens.
+    """Return a boolean mask [batch, sequence] that is True on real tokens.
 
     Args:
         mask: [batch, sequence] attention mask, 0 on padding.
-        states: [batch, sequence, ...] that the mask belongs to.
+        states: [batch, sequence, ...] states of the same batch.
 
     Raises:
-        SignalError: the mask is not [batch, sequence] of these states.
+        SignalError: the mask has another shape than the batch.
     """
     if mask.shape != states.shape[:2]:
         raise SignalError(
@@ -88,5 +94,5 @@ def real_tokens(mask: Tensor, states: Tensor) -> Tensor:
 
 
 def without_padding(states: Tensor, real: Tensor) -> Tensor:
-    """[batch, sequence, width] fp32 states with zeros on padding, so that not even a NaN there reaches a gradient."""
+    """Set states [batch, sequence, width] to 0 on padding, in fp32, so that not even a NaN there reaches a gradient."""
     return states.float().masked_fill(~real.unsqueeze(-1), 0.0)

@@ -1,6 +1,7 @@
-"""How losses make one number to minimise on a batch.
+"""Objectives: how losses become one number to minimise on a batch.
 
-`composition` is the objective of distillation; `terms` the losses that params add, with their layer maps; `supervision`
-what each task learns from labels and from logits; `balancing` the weights of terms step by step; `mutual` students that
-teach each other; `mixup` blends of rows; `gold_labels` the simplest objective.
+`composition` is the objective of distillation. `terms` are the losses that params add, with their layer maps;
+`supervision` has the losses of each task on labels and on logits; `balancing` weighs terms step by step. `mutual` lets
+students teach each other. `masked_tokens` and `masked_teacher` are objectives on masked text. `gold_labels` has the
+base class and the simplest objective.
 """

@@ -1,4 +1,4 @@
-"""What a training objective is, and the simplest one: gold labels."""
+"""The base class of training objectives, and the simplest objective: gold labels."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Window:
-    """The optimizer step that a batch belongs to, which may have several (gradient accumulation).
+class OptimizerStep:
+    """The optimizer step that a batch belongs to; it can have several batches (gradient accumulation).
 
-    A term is a sum over the batch divided by a size of the whole step, once, so that the terms of a step's batches add
+    A term is a sum over the batch, divided once by a size of the whole step, so that the terms of a step's batches add
     up to exactly the term of one large batch.
 
     Attributes:
-        step: of the run, counted from 0.
+        index: index of the step in the run, counted from 0.
         total: optimizer steps of the run.
         rows: rows of the step.
         gold: answers with a gold label.
-        tokens: real tokens of the step, padding not counted.
-        targets: labels of the step, where a row can have several: the tokens behind a mask.
-        answers: what the losses on logits are a mean of: rows, or the tokens that are asked.
+        tokens: real tokens of the step, without padding.
+        targets: labels of the step if a row can have several, such as masked tokens to predict.
+        answers: number of answers that losses on logits average over: rows, or labelled tokens.
     """
 
-    step: int
+    index: int
     total: int
     rows: int
     gold: int
@@ -49,59 +49,62 @@ class Window:
     answers: int = 0
 
     @classmethod
-    def of(cls, batches: Sequence[Batch], step: int = 0, total: int = 1) -> Window:
-        """The window of these batches."""
+    def of(cls, batches: Sequence[Batch], index: int = 0, total: int = 1) -> OptimizerStep:
+        """Count the sizes of a step that consists of these batches."""
         rows = sum(len(batch.rows) for batch in batches)
         gold = sum(int(batch.gold.sum()) for batch in batches)
+        tokens = sum(batch.tokens for batch in batches)
         targets = sum(int((batch.labels >= 0).sum()) for batch in batches if batch.labels.dtype.kind == "i")
         answers = sum(len(batch.labels) for batch in batches)
-        return cls(step, total, rows, gold, sum(batch.tokens for batch in batches), targets, answers)
+        return cls(index, total, rows, gold, tokens, targets, answers)
 
 
 class Objective(nn.Module, ABC):
-    """What a model's outputs are compared with, term by term.
+    """What a training run minimises: the sum of terms that compare a model's outputs with labels or a teacher.
 
-    Its parameters (projections between widths) are trained with the model and are in the checkpoints, but not in the
-    model. A teacher is never one of its submodules.
+    Its parameters (projections between widths) are trained with the model and saved in checkpoints, but are not part
+    of the model. A teacher is never one of its submodules.
+
+    Attributes:
+        teacher_needs: what the terms need of a teacher beyond logits.
     """
 
-    # Of a teacher, beside logits.
-    asks: Needs = LOGITS
+    teacher_needs: Needs = LOGITS
 
     @abstractmethod
     def describe(self) -> list[str]:
-        """What it is, one line a term, as the user reads it."""
+        """Describe each term in one line."""
 
     def view(self, batch: Batch, epoch: int) -> Batch:
-        """What the model is shown of a batch in an epoch: a pure function of both, for the sake of a resumed run."""
+        """Return the batch as the model sees it in an epoch; a pure function, so that a resumed run sees the same."""
         return batch
 
     def needs(self, step: int, total: int) -> Needs:
-        """What a step asks of the model beside logits."""
+        """Return what the objective needs of the model beyond logits at a step, counted from 0."""
         return LOGITS
 
     def observe(self, model: PreTrainedModel, batch: Batch, device: torch.device, needs: Needs) -> Outputs:
-        """Run the model on what `view` gave."""
+        """Run the model on a batch that `view` returned."""
         return observe(model, model_inputs(batch, device), needs)
 
     @abstractmethod
-    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
-        """The weighted terms of a batch; their sum is its share of the step's loss."""
+    def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
+        """Compute the weighted terms of a batch, whose sum is its share of the step's loss."""
 
 
 class Supervised(Objective):
-    """The task's loss on gold labels (cross-entropy of classes), mean over the rows that have one."""
+    """The task's loss on gold labels (cross-entropy for classes), averaged over the rows that have one."""
 
     def __init__(self, task: TaskKind = "single_label") -> None:
         super().__init__()
         self._loss = HEAD_LOSSES[task]
 
     def describe(self) -> list[str]:
-        """Its one term."""
+        """Describe the one term."""
         return [f"{self._loss.gold_term.upper()} on the gold labels"]
 
-    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
-        """The one term, such as `ce`."""
+    def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
+        """Compute the one term, such as `ce`."""
         labels = torch.from_numpy(batch.labels).to(outputs.logits.device)
-        outputs = answers_of(outputs, batch)
-        return {self._loss.gold_term: self._loss.gold(outputs.logits, labels).sum() / max(window.gold, 1)}
+        logits = answers_of(outputs, batch).logits
+        return {self._loss.gold_term: self._loss.gold(logits, labels).sum() / max(step.gold, 1)}

@@ -1,4 +1,4 @@
-"""General distillation on masked text: what a masked language model answers, for its student to answer too."""
+"""General distillation on masked text: the student learns a masked language model's predictions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from potstill.distillation.losses.logits import cross_entropy, kl_divergence
 from potstill.distillation.objective.composition import Distillation
 from potstill.distillation.objective.gold_labels import Terms
 from potstill.distillation.objective.masked_tokens import MaskedLanguage, predicting
-from potstill.distillation.objective.terms import Both, Term
+from potstill.distillation.objective.terms import LossInputs, Term
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.providers import LiveTeacher, Source
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class MaskedTeacher(LiveTeacher):
-    """A live masked language model; its logits are [tokens to predict, vocabulary]."""
+    """A masked language model that runs on each batch; its logits are [masked tokens, vocabulary]."""
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """Run it on the masked batch."""
+        """Run the teacher on a masked batch."""
         with predicting(self._model, torch.from_numpy(batch.labels >= 0).to(self._device)):
             return super().__call__(batch, needs)
 
@@ -39,21 +39,22 @@ class MaskedBlend:
     def __init__(self, weights: MaskedTerm) -> None:
         self._weights = weights
 
-    def __call__(self, both: Both) -> Terms:
-        """The two weighted terms of a batch, means over the masked tokens of the step."""
-        weights, size = self._weights, max(both.window.targets, 1)
-        soft = kl_divergence(both.student.logits, both.teacher.logits, weights.temperature)
-        hard = cross_entropy(both.student.logits, both.labels[both.labels >= 0])
+    def __call__(self, inputs: LossInputs) -> Terms:
+        """Compute the two weighted terms of a batch, as means over the masked tokens of the step."""
+        weights = self._weights
+        size = max(inputs.step.targets, 1)
+        soft = kl_divergence(inputs.student.logits, inputs.teacher.logits, weights.temperature)
+        hard = cross_entropy(inputs.student.logits, inputs.labels[inputs.labels >= 0])
         return {"kl": weights.kl * soft.sum() / size, "ce": weights.ce * hard.sum() / size}
 
     def describe(self) -> str:
-        """The blend as the user reads it."""
+        """Describe the two terms in one line."""
         weights = self._weights
         return f"{weights.kl:g} * T^2 * KL(T={weights.temperature:g}) + {weights.ce:g} * CE on masked tokens"
 
 
 class MaskedDistillation(Distillation):
-    """Distillation on masked text: what both models predict behind the mask, and further terms on layers."""
+    """Distillation on masked text: a loss on the predictions of masked tokens, and terms on layers."""
 
     def __init__(
         self, masking: Masking, source: Source, blend: MaskedBlend, terms: Mapping[str, Term] | None = None
@@ -62,9 +63,9 @@ class MaskedDistillation(Distillation):
         self._masked = MaskedLanguage(masking)
 
     def view(self, batch: Batch, epoch: int) -> Batch:
-        """The batch as masked in that epoch."""
+        """Mask the batch as in that epoch."""
         return self._masked.view(batch, epoch)
 
     def observe(self, model: PreTrainedModel, batch: Batch, device: torch.device, needs: Needs) -> Outputs:
-        """Logits [tokens to predict, vocabulary], with what is asked for beside them."""
+        """Run the model on a masked batch: logits [masked tokens, vocabulary], and the layers that are needed."""
         return self._masked.observe(model, batch, device, needs)

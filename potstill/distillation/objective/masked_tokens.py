@@ -1,4 +1,4 @@
-"""Masked language modelling as an objective: which token was behind the mask."""
+"""Masked language modelling: predict the tokens that were masked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from potstill.data.tokens.batches import Batch
 from potstill.data.tokens.masking import Masking
 from potstill.distillation.losses.logits import cross_entropy
-from potstill.distillation.objective.gold_labels import Objective, Terms, Window
+from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Terms
 from potstill.distillation.teachers.outputs import Needs, Outputs
 from potstill.errors import ModelError
 from potstill.pretrained.families import family_of
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 @contextmanager
 def predicting(model: PreTrainedModel, where: Tensor) -> Iterator[None]:
-    """Have a masked language model answer at some tokens only: its logits are [tokens to predict, vocabulary] inside.
+    """Compute a masked language model's logits at some tokens only: [selected tokens, vocabulary] inside the block.
 
-    The head is a third of a small model's work; 15% of the tokens need it.
+    The head is a third of a small model's computation, and only 15% of the tokens need it.
 
     Args:
-        model: of a class in `families.FAMILIES`.
-        where: [batch, sequence] bool.
+        model: a model of a class in `families.FAMILIES`.
+        where: [batch, sequence] bool, True at the tokens to predict.
 
     Raises:
-        ModelError: the class is not known, or it has no such head.
+        ModelError: the class is not supported, or the model has no masked-language-modelling head.
     """
     head = _head(model)
 
-    def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (args[0][where], *args[1:])
 
-    handle = head.register_forward_pre_hook(pick)
+    handle = head.register_forward_pre_hook(select)
     try:
         yield
     finally:
@@ -60,31 +60,31 @@ def _head(model: PreTrainedModel) -> nn.Module:
 
 
 def targets(batch: Batch, device: torch.device) -> Tensor:
-    """[tokens to predict] the ids that are asked for, in the order of the logits."""
+    """[masked tokens] the original ids of the masked tokens, in the order of the logits."""
     return torch.from_numpy(batch.labels[batch.labels >= 0]).to(device)
 
 
 class MaskedLanguage(Objective):
-    """Cross-entropy with the tokens behind the mask, mean over these (Devlin et al. 2019, "BERT", section 3.1)."""
+    """Cross-entropy with the masked tokens, averaged over them (Devlin et al. 2019, "BERT", section 3.1)."""
 
     def __init__(self, masking: Masking) -> None:
         super().__init__()
         self._masking = masking
 
     def describe(self) -> list[str]:
-        """The one term."""
-        return ["CE with the tokens behind the mask"]
+        """Describe the one term."""
+        return ["CE with the masked tokens"]
 
     def view(self, batch: Batch, epoch: int) -> Batch:
-        """The batch as masked in that epoch."""
+        """Mask the batch as in that epoch."""
         return self._masking(batch, epoch)
 
     def observe(self, model: PreTrainedModel, batch: Batch, device: torch.device, needs: Needs) -> Outputs:
-        """Logits [tokens to predict, vocabulary]."""
+        """Run the model on a masked batch: logits [masked tokens, vocabulary]."""
         with predicting(model, torch.from_numpy(batch.labels >= 0).to(device)):
             return super().observe(model, batch, device, needs)
 
-    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
-        """The one term `mlm`."""
+    def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
+        """Compute the one term, `mlm`."""
         losses = cross_entropy(outputs.logits, targets(batch, outputs.logits.device))
-        return {"mlm": losses.sum() / max(window.targets, 1)}
+        return {"mlm": losses.sum() / max(step.targets, 1)}

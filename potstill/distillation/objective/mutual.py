@@ -1,4 +1,4 @@
-"""Students that teach each other on the same batch (Zhang et al. 2018, "Deep Mutual Learning")."""
+"""Mutual learning: students that teach each other on the same batch (Zhang et al. 2018, "Deep Mutual Learning")."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from potstill.config.base import TaskKind
 from potstill.config.distill_params import Mutual
 from potstill.data.tokens.batches import Batch
-from potstill.distillation.objective.gold_labels import Objective, Terms, Window
+from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Terms
 from potstill.distillation.objective.supervision import HEAD_LOSSES
 from potstill.distillation.teachers.mean_answers import ensemble_answers
 from potstill.distillation.teachers.outputs import Needs, Outputs, answers_of
@@ -22,91 +22,104 @@ from potstill.models.cohort import Cohort
 
 
 @dataclass(frozen=True)
-class EachNeeds(Needs):
-    """What is asked of a cohort: of any of its students, and of each.
+class CohortNeeds(Needs):
+    """What an objective needs of a cohort: the union over its students, and what it needs of each of them.
 
     Attributes:
-        each: one for each student.
+        students: the needs of each student.
     """
 
-    each: tuple[Needs, ...] = ()
+    students: tuple[Needs, ...] = ()
 
 
 @dataclass(frozen=True)
-class Together(Outputs):
-    """The answers of a cohort to a batch; its own logits are the first student's.
+class CohortOutputs(Outputs):
+    """The outputs of a cohort on a batch; its own logits are those of the first student.
 
     Attributes:
-        each: one for each student.
+        students: the outputs of each student.
     """
 
-    each: tuple[Outputs, ...] = ()
+    students: tuple[Outputs, ...] = ()
 
 
 class MutualLearning(Objective):
-    """For each student its own loss + weight * T^2 * KL(mean of the others || student at T), mean over what answers.
+    """Each student's own loss plus weight * T^2 * KL(mean of the other students || student), softened at T.
 
-    For other tasks than one class of several, the task's own loss takes the place of KL.
+    For tasks other than single-label classification, the task's own loss on logits takes the place of KL.
 
-    The others' softened probabilities are averaged, and no gradient flows to them: the "DML_e" of the paper, which
-    updates the students in one step here, under one clipping of all gradients.
+    The softened probabilities of the other students are averaged and carry no gradient: "DML_e" in the paper. All
+    students are updated in one step, with one norm for gradient clipping.
 
     Args:
-        own: each student's own objective.
+        objectives: the objective of each student.
         temperature: T.
-        weight: of what the others teach.
-        task: decides the loss.
+        weight: weight of the loss on the other students.
+        task: determines the loss.
 
     Raises:
-        ModelError: there are fewer than two.
+        ModelError: there are fewer than two students.
     """
 
     def __init__(
-        self, own: Sequence[Objective], temperature: float, weight: float, task: TaskKind = "single_label"
+        self, objectives: Sequence[Objective], temperature: float, weight: float, task: TaskKind = "single_label"
     ) -> None:
         super().__init__()
-        if len(own) < 2:
-            raise ModelError(f"{len(own)} students cannot teach each other; give two or more")
-        self.own = nn.ModuleList(own)
-        self.asks = own[0].asks
-        self._own, self._temperature, self._weight, self._task = tuple(own), temperature, weight, task
+        if len(objectives) < 2:
+            raise ModelError(f"{len(objectives)} students cannot teach each other; give two or more")
+        # Registered as a module for its parameters; the tuple keeps the type of its items.
+        self.objectives = nn.ModuleList(objectives)
+        self._objectives = tuple(objectives)
+        self.teacher_needs = objectives[0].teacher_needs
+        self._temperature = temperature
+        self._weight = weight
+        self._task = task
 
     @classmethod
-    def of(cls, params: Mutual, own: Sequence[Objective], temperature: float, task: TaskKind) -> MutualLearning:
-        """The objective that `distill.mutual` describes; `temperature` is the section's."""
-        return cls(own, params.temperature or temperature, params.weight, task)
+    def of(cls, params: Mutual, objectives: Sequence[Objective], temperature: float, task: TaskKind) -> MutualLearning:
+        """Build the objective that `distill.mutual` describes.
+
+        Args:
+            params: the section `distill.mutual`.
+            objectives: the objective of each student.
+            temperature: the temperature of `distill`, used if `params` has none.
+            task: determines the loss.
+        """
+        return cls(objectives, params.temperature or temperature, params.weight, task)
 
     def describe(self) -> list[str]:
-        """The first student's own lines, and what is added to each one's."""
+        """Describe the first student's objective, and the term that is added for each student."""
         added = f"{self._weight:g} * {HEAD_LOSSES[self._task].formula(self._temperature)} to the mean of the others"
-        return [*self._own[0].describe(), f"+ {added}, for each of {len(self._own)} students"]
+        return [*self._objectives[0].describe(), f"+ {added}, for each of {len(self._objectives)} students"]
 
-    def needs(self, step: int, total: int) -> EachNeeds:
-        """What the step asks of any of the students, and of each."""
-        each = tuple(objective.needs(step, total) for objective in self._own)
-        together = reduce(or_, each)
-        return EachNeeds(together.hidden, together.attention, together.vectors, each)
+    def needs(self, step: int, total: int) -> CohortNeeds:
+        """Return what the step needs of each student beyond logits, and the union of that."""
+        students = tuple(objective.needs(step, total) for objective in self._objectives)
+        union = reduce(or_, students)
+        return CohortNeeds(union.hidden, union.attention, union.vectors, students)
 
-    def observe(self, model: Cohort, batch: Batch, device: torch.device, needs: Needs) -> Together:
+    def observe(self, model: Cohort, batch: Batch, device: torch.device, needs: Needs) -> CohortOutputs:
         """Run every student on the batch."""
-        assert isinstance(needs, EachNeeds)
-        parts = zip(self._own, model.students, needs.each, strict=True)
-        each = tuple(objective.observe(student, batch, device, own) for objective, student, own in parts)
-        return Together(each[0].logits, each=each)
+        assert isinstance(needs, CohortNeeds)
+        parts = zip(self._objectives, model.students, needs.students, strict=True)
+        students = tuple(
+            objective.observe(student, batch, device, student_needs) for objective, student, student_needs in parts
+        )
+        return CohortOutputs(students[0].logits, students=students)
 
-    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
-        """Each student's terms, as `student<n>_<term>` with n from 1, and `student<n>_mutual`."""
-        assert isinstance(outputs, Together)
+    def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
+        """Compute each student's terms, named `student<n>_<term>` with n from 1, and `student<n>_mutual`."""
+        assert isinstance(outputs, CohortOutputs)
         terms: Terms = {}
-        answers = [answers_of(one, batch).logits for one in outputs.each]
-        for place, (objective, ours) in enumerate(zip(self._own, outputs.each, strict=True)):
-            others = [answer for other, answer in enumerate(answers) if other != place]
-            taught = self._mutual(answers[place], torch.stack(others, dim=-2)).sum() / window.answers
-            found = objective(ours, batch, window) | {"mutual": self._weight * taught}
-            terms |= {f"student{place + 1}_{name}": term for name, term in found.items()}
+        logits = [answers_of(student, batch).logits for student in outputs.students]
+        for index, (objective, student) in enumerate(zip(self._objectives, outputs.students, strict=True)):
+            others = [other for position, other in enumerate(logits) if position != index]
+            mutual = self._mutual(logits[index], torch.stack(others, dim=-2)).sum() / step.answers
+            student_terms = objective(student, batch, step) | {"mutual": self._weight * mutual}
+            terms |= {f"student{index + 1}_{name}": term for name, term in student_terms.items()}
         return terms
 
     def _mutual(self, student: Tensor, others: Tensor) -> Tensor:
-        """[batch] losses against the mean of the others, [batch, ..., others, outputs] logits."""
+        """[batch] losses against the mean of the others, whose logits are [batch, ..., others, outputs]."""
         mean = ensemble_answers(others, [1 / others.shape[-2]] * others.shape[-2], self._temperature, self._task)
         return HEAD_LOSSES[self._task].soft(student, mean, self._temperature)

@@ -1,7 +1,10 @@
-"""The loss terms that params can ask for: each kind's layer map, projections, and what it computes on a batch.
+"""The loss terms of params: layer map, projections and computation of each kind.
 
-A term divides once, by the rows or the real tokens of the whole optimizer step (`objective.Window`). Where rows of a
-batch are compared with each other (dist, rkd, contrastive), they are those of one batch of the step.
+A term is divided once, by the rows or the real tokens of the whole optimizer step (`gold_labels.OptimizerStep`). Terms
+that compare rows with each other (dist, rkd, contrastive) compare those of one batch of the step.
+
+To add a kind, write its loss in `potstill.distillation.losses`, its section in `potstill.config.term_params`, and a
+function here that is listed in `_LOSSES`.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from potstill.distillation.losses.logits import (
 from potstill.distillation.losses.relations import check_heads, self_attention_relations
 from potstill.distillation.losses.sentences import contrastive, patient, rkd_angle, rkd_distance
 from potstill.distillation.objective.balancing import Schedule
-from potstill.distillation.objective.gold_labels import Window
+from potstill.distillation.objective.gold_labels import OptimizerStep
 from potstill.distillation.teachers.outputs import Needs, Outputs, vectors_of
 from potstill.errors import ModelError
 from potstill.pretrained.families import family_of
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
 
 # Park et al. 2019 weigh angles twice as much as distances.
 RKD_ANGLE = 2.0
-# On probabilities that add up to 1 over the classes.
+# Kinds of terms on probabilities that add up to 1 over the classes.
 OF_CLASSES = ("kl", "ce", "dist")
 ON_LOGITS = (*OF_CLASSES, "mse")
 ON_ATTENTION = ("attention", "relations")
@@ -60,7 +63,7 @@ PROJECTED = ("cosine", "hidden", "pkd", "contrastive")
 
 
 class Shape(NamedTuple):
-    """What a term has to know of a model."""
+    """The properties of a model that decide whether a term fits it."""
 
     layers: int
     width: int
@@ -70,12 +73,13 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Shape:
-        """The shape of a model of a known class.
+        """Read the shape of a model.
 
         Raises:
-            ModelError: see `families.family_of`.
+            ModelError: the class is not supported.
         """
-        family, config = family_of(model.config), model.config
+        config = model.config
+        family = family_of(config)
         return cls(
             layers=getattr(config, family.layers_key),
             width=getattr(config, family.hidden_key),
@@ -86,16 +90,16 @@ class Shape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Both:
-    """Student and teacher on one batch.
+class LossInputs:
+    """The inputs of loss terms on one batch.
 
     Attributes:
-        student: its outputs.
-        teacher: its outputs, on the student's device.
+        student: the student's outputs.
+        teacher: the teacher's outputs, on the student's device.
         ids: [batch, sequence] token ids.
         mask: [batch, sequence], 0 on padding.
         labels: [batch, ...] gold labels in the task's form.
-        window: the optimizer step.
+        step: the optimizer step that the batch belongs to.
     """
 
     student: Outputs
@@ -103,25 +107,25 @@ class Both:
     ids: Tensor
     mask: Tensor
     labels: Tensor
-    window: Window
+    step: OptimizerStep
 
     @property
     def teacher_mask(self) -> Tensor:
-        """[batch, sequence of the teacher], 0 on padding: another one where its tokens are others."""
+        """[batch, teacher's sequence], 0 on padding; differs from `mask` if the teacher has its own tokens."""
         return self.mask if self.teacher.mask is None else self.teacher.mask
 
 
 class Term(nn.Module):
-    """One term of params between two models; its parameters are the projections from width to width.
+    """A loss term of params between two models; its parameters are projections to the teacher's width.
 
     Attributes:
-        kind: of params.
+        kind: the term's kind in params.
         schedule: its weight over the run.
-        student_needs: what it asks of the student beside logits.
-        teacher_needs: what it asks of the teacher beside logits.
+        student_needs: what it needs of the student beyond logits.
+        teacher_needs: what it needs of the teacher beyond logits.
 
     Raises:
-        ModelError: layers that do not exist, widths or heads that do not fit, or a class that cannot give it.
+        ModelError: layers do not exist, widths or heads do not match, or a model's class does not support the term.
     """
 
     def __init__(self, config: TermBase, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
@@ -138,12 +142,13 @@ class Term(nn.Module):
             _check_task(self.kind, student)
             if self.kind != "ce":
                 _check_classes(self.kind, student, teacher)
-        self.student_needs, self.teacher_needs = (self._needs(side) for side in (0, 1))
+        self.student_needs = self._needs(side=0)
+        self.teacher_needs = self._needs(side=1)
 
     def _fit(self, config: LayerTerm, student: Shape, teacher: Shape) -> None:
-        """Resolve the layer map against both models."""
+        """Check the layer map against both models, and create projections."""
         pairs = [[student.layers, teacher.layers]] if config.layers is None else config.layers
-        self.pairs = tuple((ours, theirs) for ours, theirs in pairs)
+        self.pairs = tuple((student_layer, teacher_layer) for student_layer, teacher_layer in pairs)
         first = 1 if self.kind in ON_ATTENTION else 0
         for side, (owner, shape) in enumerate((("student", student), ("teacher", teacher))):
             for pair in self.pairs:
@@ -167,28 +172,32 @@ class Term(nn.Module):
             return Needs(vectors=layers)
         return Needs(attention=layers) if self.kind in ON_ATTENTION else Needs(hidden=layers)
 
-    def forward(self, both: Both) -> Tensor:
-        """The term of a batch, a scalar in fp32, before its weight."""
-        return _LOSSES[self.kind](self, both)
+    def forward(self, inputs: LossInputs) -> Tensor:
+        """Compute the term of a batch, a scalar in fp32, before its weight."""
+        return _LOSSES[self.kind](self, inputs)
 
-    def states(self, both: Both, pair: Pair) -> tuple[Tensor, Tensor]:
-        """The hidden states of a pair, the student's in the teacher's width where the kind projects."""
-        return self._projected(pair, both.student.hidden[pair[0]]), both.teacher.hidden[pair[1]]
+    def states(self, inputs: LossInputs, pair: Pair) -> tuple[Tensor, Tensor]:
+        """Return the hidden states of a pair, the student's projected if the kind projects."""
+        return self._projected(pair, inputs.student.hidden[pair[0]]), inputs.teacher.hidden[pair[1]]
 
-    def vectors(self, both: Both, pair: Pair, which: Literal["first", "mean"]) -> tuple[Tensor, Tensor]:
-        """The sentence vectors of a pair, likewise. A projection of the mean is the mean of the projections."""
-        sides = ((both.student, pair[0], both.mask), (both.teacher, pair[1], both.teacher_mask))
-        ours, theirs = (getattr(vectors_of(*side), which) for side in sides)
-        return self._projected(pair, ours), theirs
+    def vectors(self, inputs: LossInputs, pair: Pair, which: Literal["first", "mean"]) -> tuple[Tensor, Tensor]:
+        """Return the sentence vectors of a pair, the student's projected if the kind projects.
+
+        Projecting the mean of the states equals averaging the projected states.
+        """
+        student = getattr(vectors_of(inputs.student, pair[0], inputs.mask), which)
+        teacher = getattr(vectors_of(inputs.teacher, pair[1], inputs.teacher_mask), which)
+        return self._projected(pair, student), teacher
 
     def _projected(self, pair: Pair, states: Tensor) -> Tensor:
         return states if self.projections is None else self.projections(pair, states)
 
     def describe(self) -> str:
-        """The term as the user reads it once, in one line."""
-        left_out = {"kind", "weight", "schedule", "fraction", "layers"}
-        options = ", ".join(f"{key}={value}" for key, value in self.config.model_dump(exclude=left_out).items())
-        where = ", ".join(f"{ours} -> {theirs}" for ours, theirs in self.pairs)
+        """Describe the term in one line."""
+        described_elsewhere = {"kind", "weight", "schedule", "fraction", "layers"}
+        settings = self.config.model_dump(exclude=described_elsewhere).items()
+        options = ", ".join(f"{key}={value}" for key, value in settings)
+        layers = ", ".join(f"{student} -> {teacher}" for student, teacher in self.pairs)
         changes = {
             "constant": "",
             "decay": f", falling to 0 over the first {self.config.fraction:.0%} of the steps",
@@ -198,40 +207,42 @@ class Term(nn.Module):
         return (
             f"{self.config.weight:g} * {self.kind}"
             + (f"({options})" if options else "")
-            + (f" on student -> teacher layers {where}" if where else "")
+            + (f" on student -> teacher layers {layers}" if layers else "")
             + (f", with {projected:,} weights of projections" if projected else "")
             + changes
         )
 
 
 def misfit(kind: str, task: TaskKind) -> str | None:
-    """Why a task cannot have a loss term of this kind; None where it can."""
+    """Explain why a task cannot have a loss term of a kind; None if it can."""
     if kind not in ON_LOGITS:
         return None
     if task == "question_answering":
         return (
-            f"the loss term {kind} is of classes, and answers are spans; the loss on start and end is there by itself, "
-            "and terms on layers can be added to it"
+            f"the loss term {kind} is on classes, but answers are spans; question answering always has a loss on "
+            "start and end, to which terms on layers can be added"
         )
     if kind in OF_CLASSES and task not in ("single_label", "token_classification"):
         return (
-            f"the loss term {kind} is of one class of several, which a {task} model does not give; "
-            "use the term mse for its logits"
+            f"the loss term {kind} needs probabilities that add up to 1 over the classes, which a {task} model does "
+            "not have; use the term mse for its logits"
         )
     return None
 
 
 def _check_task(kind: str, student: PreTrainedModel) -> None:
-    if (found := misfit(kind, task_of(student))) is not None:
-        raise ModelError(found)
+    problem = misfit(kind, task_of(student))
+    if problem is not None:
+        raise ModelError(problem)
 
 
 def _check_classes(kind: str, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-    ours, theirs = student.config.num_labels, teacher.config.num_labels
-    if ours != theirs:
+    student_classes = student.config.num_labels
+    teacher_classes = teacher.config.num_labels
+    if student_classes != teacher_classes:
         raise ModelError(
-            f"the loss term {kind} compares logits, but the student has {ours} classes and the teacher {theirs}; "
-            "give both the same labels"
+            f"the loss term {kind} compares logits, but the student has {student_classes} classes and the teacher "
+            f"{teacher_classes}; give both the same labels"
         )
 
 
@@ -249,91 +260,98 @@ def _check_attention(config: AttentionTerm, student: Shape, teacher: Shape) -> N
         )
 
 
-# --- what each kind computes ------------------------------------------------------------------------------------------
+# --- the loss of each kind --------------------------------------------------------------------------------------------
 
 
-def _kl(term: Term, both: Both) -> Tensor:
+def _kl(term: Term, inputs: LossInputs) -> Tensor:
     assert isinstance(term.config, KlTerm)
     temperature = term.config.temperature
-    rows = kl_divergence(both.student.logits, both.teacher.at(temperature), temperature)
-    return rows.sum() / both.window.answers
+    losses = kl_divergence(inputs.student.logits, inputs.teacher.logits_at(temperature), temperature)
+    return losses.sum() / inputs.step.answers
 
 
-def _ce(term: Term, both: Both) -> Tensor:
-    return cross_entropy(both.student.logits, both.labels).sum() / max(both.window.gold, 1)
+def _ce(term: Term, inputs: LossInputs) -> Tensor:
+    return cross_entropy(inputs.student.logits, inputs.labels).sum() / max(inputs.step.gold, 1)
 
 
-def _mse(term: Term, both: Both) -> Tensor:
-    return mean_squared_error(both.student.logits, both.teacher.logits).sum() / both.window.answers
+def _mse(term: Term, inputs: LossInputs) -> Tensor:
+    return mean_squared_error(inputs.student.logits, inputs.teacher.logits).sum() / inputs.step.answers
 
 
-def _dist(term: Term, both: Both) -> Tensor:
+def _dist(term: Term, inputs: LossInputs) -> Tensor:
     assert isinstance(term.config, DistTerm)
     temperature = term.config.temperature
-    logits = (both.student.logits, both.teacher.at(temperature), temperature)
-    over_rows = dist_intra_class(*logits).mean() * len(both.labels)
-    return (dist_inter_class(*logits).sum() + over_rows) / both.window.answers
+    logits = (inputs.student.logits, inputs.teacher.logits_at(temperature), temperature)
+    over_rows = dist_intra_class(*logits).mean() * len(inputs.labels)
+    return (dist_inter_class(*logits).sum() + over_rows) / inputs.step.answers
 
 
-def _per_token(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Term, Both], Tensor]:
-    """A loss on hidden states, [batch] sums over real tokens, as a term."""
+def _per_token(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Term, LossInputs], Tensor]:
+    """Make a term of a loss on hidden states that returns [batch] sums over real tokens."""
 
-    def term_of(term: Term, both: Both) -> Tensor:
-        sums = [loss(*term.states(both, pair), both.mask).sum() for pair in term.pairs]
-        return torch.stack(sums).mean() / both.window.tokens
+    def term_loss(term: Term, inputs: LossInputs) -> Tensor:
+        sums = [loss(*term.states(inputs, pair), inputs.mask).sum() for pair in term.pairs]
+        return torch.stack(sums).mean() / inputs.step.tokens
 
-    return term_of
+    return term_loss
 
 
-def _attention(term: Term, both: Both) -> Tensor:
-    assert isinstance(term.config, AttentionTerm)
+def _attention(term: Term, inputs: LossInputs) -> Tensor:
+    config = term.config
+    assert isinstance(config, AttentionTerm)
     sums = []
-    for ours, theirs in term.pairs:
-        sides = ((both.student, ours, term.heads[0]), (both.teacher, theirs, term.heads[1]))
-        maps = [attention_scores(*side.attention[layer][:2], both.mask, heads) for side, layer, heads in sides]
+    for student_layer, teacher_layer in term.pairs:
+        student_qk = inputs.student.attention[student_layer][:2]
+        teacher_qk = inputs.teacher.attention[teacher_layer][:2]
+        student = attention_scores(*student_qk, inputs.mask, term.heads[0])
+        teacher = attention_scores(*teacher_qk, inputs.mask, term.heads[1])
         loss = attention_mse
-        if term.config.loss == "kl":
-            maps, loss = [attention_probabilities(scores, both.mask) for scores in maps], attention_kl
-        sums.append(loss(maps[0], maps[1], both.mask, average_heads=term.config.average_heads).sum())
-    return torch.stack(sums).mean() / both.window.tokens
+        if config.loss == "kl":
+            student = attention_probabilities(student, inputs.mask)
+            teacher = attention_probabilities(teacher, inputs.mask)
+            loss = attention_kl
+        sums.append(loss(student, teacher, inputs.mask, average_heads=config.average_heads).sum())
+    return torch.stack(sums).mean() / inputs.step.tokens
 
 
-def _relations(term: Term, both: Both) -> Tensor:
+def _relations(term: Term, inputs: LossInputs) -> Tensor:
     assert isinstance(term.config, RelationsTerm)
     sums = []
-    for ours, theirs in term.pairs:
-        sides = both.student.attention[ours], both.teacher.attention[theirs]
-        found = self_attention_relations(*sides, both.mask, term.config.heads)
-        sums.append(torch.stack(list(found.values())).sum())
-    return torch.stack(sums).mean() / both.window.tokens
+    for student_layer, teacher_layer in term.pairs:
+        student = inputs.student.attention[student_layer]
+        teacher = inputs.teacher.attention[teacher_layer]
+        losses = self_attention_relations(student, teacher, inputs.mask, term.config.heads)
+        sums.append(torch.stack(list(losses.values())).sum())
+    return torch.stack(sums).mean() / inputs.step.tokens
 
 
-def _pkd(term: Term, both: Both) -> Tensor:
-    vectors = [term.vectors(both, pair, "first") for pair in term.pairs]
-    ours, theirs = (torch.stack([pair[side] for pair in vectors], dim=1) for side in (0, 1))
-    return patient(ours, theirs).sum() / len(term.pairs) / both.window.rows
+def _pkd(term: Term, inputs: LossInputs) -> Tensor:
+    vectors = [term.vectors(inputs, pair, "first") for pair in term.pairs]
+    student = torch.stack([pair[0] for pair in vectors], dim=1)
+    teacher = torch.stack([pair[1] for pair in vectors], dim=1)
+    return patient(student, teacher).sum() / len(term.pairs) / inputs.step.rows
 
 
-def _rkd(term: Term, both: Both) -> Tensor:
+def _rkd(term: Term, inputs: LossInputs) -> Tensor:
     sums = []
     for pair in term.pairs:
-        vectors = term.vectors(both, pair, "mean")
+        vectors = term.vectors(inputs, pair, "mean")
         sums.append((rkd_distance(*vectors) + RKD_ANGLE * rkd_angle(*vectors)).sum())
-    return torch.stack(sums).mean() / both.window.rows
+    return torch.stack(sums).mean() / inputs.step.rows
 
 
-def _contrastive(term: Term, both: Both) -> Tensor:
+def _contrastive(term: Term, inputs: LossInputs) -> Tensor:
     assert isinstance(term.config, ContrastiveTerm)
-    # Rows of the same tokens are no negatives of each other.
-    same = torch.unique(both.ids, dim=0, return_inverse=True)[1]
+    # Rows with the same tokens are not negatives of each other.
+    same = torch.unique(inputs.ids, dim=0, return_inverse=True)[1]
     sums = []
     for pair in term.pairs:
-        ours, theirs = term.vectors(both, pair, "mean")
-        sums.append(contrastive(ours, theirs, term.config.temperature, same).sum())
-    return torch.stack(sums).mean() / both.window.rows
+        student, teacher = term.vectors(inputs, pair, "mean")
+        sums.append(contrastive(student, teacher, term.config.temperature, same).sum())
+    return torch.stack(sums).mean() / inputs.step.rows
 
 
-_LOSSES: dict[str, Callable[[Term, Both], Tensor]] = {
+_LOSSES: dict[str, Callable[[Term, LossInputs], Tensor]] = {
     "kl": _kl,
     "ce": _ce,
     "mse": _mse,

@@ -1,7 +1,7 @@
-"""Where a teacher's outputs come from.
+"""Providers of a teacher's outputs.
 
-`outputs` is the value that a loss receives; `providers` the sources of it: a live model, or the store. The store is
-`signal_store` over `shards` and `signal_arrays`, with `fidelity` for what rounding costs. `ensembles` and
-`mean_answers` make several teachers one; `token_mapping`, `answer_mapping` and `position_mapping` carry answers to a
-student that splits texts otherwise. `given_teachers` loads the teachers that a caller from Python gives.
+`outputs` defines the value that a loss receives, and `providers` its sources: a live model or the store. The store is
+`signal_store`, built from `shards` and `signal_arrays`; `fidelity` measures its rounding errors. `ensembles` and
+`mean_answers` combine several teachers. `token_mapping`, `answer_mapping` and `position_mapping` map answers to a
+student whose tokenizer differs from the teacher's. `predict` computes logits over a dataset.
 """

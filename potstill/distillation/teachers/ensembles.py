@@ -1,4 +1,4 @@
-"""Several teachers as one source of outputs."""
+"""Ensembles: several teachers as one source of outputs."""
 
 from __future__ import annotations
 
@@ -14,38 +14,39 @@ from potstill.pretrained.members import Weight
 
 
 @dataclass(frozen=True)
-class AllMembers:
-    """A source of the logits of all members of an ensemble, [batch, ..., members, classes], and of the first's layers.
+class StackedSource:
+    """Stacks the logits of all members of an ensemble, [batch, ..., members, classes]; layers are the first member's.
 
     Attributes:
-        sources: one for each member.
+        sources: the source of each member.
     """
 
     sources: tuple[Source, ...]
 
     @property
     def name(self) -> str:
-        """How many they are."""
+        """The number of teachers."""
         return f"an ensemble of {len(self.sources)} teachers"
 
     def supports(self, needs: Needs) -> bool:
-        """What the first does."""
+        """Whether the first member provides what is needed beyond logits."""
         return self.sources[0].supports(needs)
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """Every member's answer to the same rows."""
+        """Run every member on the same rows."""
         first, *others = self.sources
-        found = first(batch, needs)
-        return replace(found, logits=torch.stack([found.logits, *(other(batch).logits for other in others)], dim=-2))
+        outputs = first(batch, needs)
+        logits = torch.stack([outputs.logits, *(other(batch).logits for other in others)], dim=-2)
+        return replace(outputs, logits=logits)
 
 
 @dataclass(frozen=True)
-class Averaged:
-    """A source of an ensemble's outputs, made of one that gives its members' logits.
+class AveragedSource:
+    """Averages the members' logits of another source, and passes them on as well.
 
     Attributes:
-        source: gives logits [batch, ..., members, classes].
-        weights: see `Weights`.
+        source: provides logits [batch, ..., members, classes].
+        weights: weights of the members; see `mean_answers.Weights`.
     """
 
     source: Source
@@ -53,20 +54,20 @@ class Averaged:
 
     @property
     def name(self) -> str:
-        """The source's."""
+        """The name of the source."""
         return self.source.name
 
     def supports(self, needs: Needs) -> bool:
-        """What the source does."""
+        """Whether the source provides what is needed beyond logits."""
         return self.source.supports(needs)
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """The members' answers and their mean."""
-        found = self.source(batch, needs)
-        logits = mean_logits(found.logits, self.weights)
-        return replace(found, logits=logits, ensemble=Ensemble(found.logits, self.weights))
+        """Return the members' logits and their weighted mean."""
+        outputs = self.source(batch, needs)
+        mean = mean_logits(outputs.logits, self.weights)
+        return replace(outputs, logits=mean, ensemble=Ensemble(outputs.logits, self.weights))
 
 
 def average(source: Source, weights: Weights) -> Source:
-    """The source itself of one teacher; of several, whose logits it gives side by side, their mean."""
-    return source if len(weights) == 1 else Averaged(source, tuple(weights))
+    """Average a source that stacks members' logits; the source of a single teacher is returned as it is."""
+    return source if len(weights) == 1 else AveragedSource(source, tuple(weights))

@@ -13,7 +13,7 @@ from potstill.errors import ModelError, SequenceLengthError
 from potstill.models.loading import load_classifier
 from potstill.pretrained.families import family_of, positions_of
 from potstill.pretrained.heads import HEADS, task_of
-from potstill.pretrained.inspection import check_tokens, inspect_model, load_words
+from potstill.pretrained.inspection import check_tokens, inspect_model, read_tokenizer
 from potstill.pretrained.members import Weight, shares_by_label
 from potstill.pretrained.output_names import match_labels
 from potstill.progress import say
@@ -90,7 +90,7 @@ def _load_teacher(
         known = inspect_model(folder).saved.architecture
         _check_head(known or f"model without a head ({folder})")
         model = load_classifier(folder)
-        own_tokenizer = load_words(folder) if tokenizer is None else tokenizer
+        own_tokenizer = read_tokenizer(folder) if tokenizer is None else tokenizer
     rows = len(model.get_input_embeddings().weight)
     check_tokens(1 + max(own_tokenizer.get_vocab().values()), rows, model.config.name_or_path or "memory")
     return model, own_tokenizer

@@ -1,7 +1,8 @@
-"""What a model says on a batch: its logits and, where a loss asks, the states and projections of chosen layers.
+"""A model's outputs on a batch: its logits and, if a loss needs them, states and projections of some layers.
 
-One value type for both sides, so that a loss never knows whether a teacher's came from a store or from a live model.
-States are counted as transformers counts them: 0 is what the first layer takes in, n what the n-th layer gives.
+Student and teacher have the same type of outputs, so that a loss does not know whether a teacher's outputs come from a
+store or from a live model. Hidden states are numbered as in transformers: 0 is the input of the first layer, n the
+output of the n-th layer.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Needs:
-    """What is asked of a model beside its logits.
+    """What is needed of a model beyond its logits.
 
     Attributes:
-        hidden: hidden states, by number from 0.
-        attention: layers whose queries, keys and values are asked for, by number from 1.
-        vectors: hidden states of which the sentence vectors are enough, by number from 0.
+        hidden: numbers of hidden states, from 0.
+        attention: numbers of layers whose queries, keys and values are needed, from 1.
+        vectors: numbers of hidden states of which only sentence vectors are needed, from 0.
     """
 
     hidden: frozenset[int] = frozenset()
@@ -47,29 +48,28 @@ class Needs:
     def __or__(self, other: Needs) -> Needs:
         return Needs(self.hidden | other.hidden, self.attention | other.attention, self.vectors | other.vectors)
 
-    def within(self, held: Needs) -> bool:
-        """Whether who has `held` can give it: sentence vectors come of hidden states too."""
+    def covered_by(self, available: Needs) -> bool:
+        """Whether `available` includes all that is needed; sentence vectors can be computed from hidden states."""
         return (
-            self.hidden <= held.hidden
-            and self.attention <= held.attention
-            and self.vectors <= held.vectors | held.hidden
+            self.hidden <= available.hidden
+            and self.attention <= available.attention
+            and self.vectors <= available.vectors | available.hidden
         )
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """A model's answer to a batch.
+    """A model's outputs on a batch.
 
     Attributes:
-        logits: [batch, classes]; of a model that answers token by token [batch, sequence, classes] (see `answers_of`).
+        logits: [batch, classes], or [batch, sequence, classes] of a model that classifies tokens (see `answers_of`).
         hidden: number of the hidden state -> [batch, sequence, width].
         attention: number of the layer -> its queries, keys and values.
-        vectors: number of the hidden state -> its sentence vectors. A store has them without the states; a model
-            gives the states instead (`vectors_of` takes either).
-        mask: [batch, sequence] of the states, 0 on padding, where the model read other tokens than the batch's; None:
-            the batch's own.
-        ensemble: what each of several teachers says, where there are several: the logits are their mean, and the rest
-            is the first one's.
+        vectors: number of the hidden state -> its sentence vectors. A store can have them without the states; a live
+            model returns the states instead (`vectors_of` handles both).
+        mask: [batch, sequence] mask of the states, 0 on padding; None if the model's tokens are those of the batch.
+        ensemble: the logits of each member of an ensemble of teachers; None for a single model. Then `logits` are
+            their mean, and all else is from the first member.
     """
 
     logits: Tensor
@@ -79,42 +79,41 @@ class Outputs:
     mask: Tensor | None = None
     ensemble: Ensemble | None = None
 
-    def at(self, temperature: float, task: TaskKind = "single_label") -> Tensor:
-        """[batch, classes] logits for a loss that softens them at T; of several teachers, see `ensemble_logits`."""
-        return self.logits if self.ensemble is None else self.ensemble.at(temperature, task)
+    def logits_at(self, temperature: float, task: TaskKind = "single_label") -> Tensor:
+        """Return logits [batch, classes] for a loss that softens them at T; for an ensemble see `ensemble_answers`."""
+        return self.logits if self.ensemble is None else self.ensemble.logits_at(temperature, task)
 
 
 LOGITS = Needs()
 
 
 def observe(model: PreTrainedModel, inputs: Mapping[str, Tensor], needs: Needs = LOGITS) -> Outputs:
-    """Run a model and catch what is asked for on the way; with nothing asked for, a plain forward pass.
+    """Run a model, and capture layers with forward hooks if more than logits is needed.
 
     Args:
-        model: of a class in `families.FAMILIES` where more than logits is asked for.
+        model: a model, of a class in `families.FAMILIES` if more than logits is needed.
         inputs: keyword arguments of the model.
-        needs: what to catch; the layers exist.
+        needs: what to capture; all layers must exist.
 
     Raises:
-        ModelError: the class is not known.
+        ModelError: the class is not supported.
     """
     if not needs:
         return Outputs(logits_of(model(**inputs)))
     hidden: dict[int, Tensor] = {}
-    parts: dict[tuple[int, str], Tensor] = {}
-    with _hooks(model, needs, hidden, parts):
+    projections: dict[tuple[int, str], Tensor] = {}
+    with _hooks(model, needs, hidden, projections):
         logits = logits_of(model(**inputs))
-    names = _projections(family_of(model.config))
-    found = {number: [parts[number, name] for name in names] for number in needs.attention}
-    attention = {
-        number: SelfAttention(*(tensors if len(tensors) == 3 else tensors[0].chunk(3, dim=-1)))
-        for number, tensors in found.items()
-    }
+    names = _projection_names(family_of(model.config))
+    attention = {}
+    for number in needs.attention:
+        tensors = [projections[number, name] for name in names]
+        attention[number] = SelfAttention(*(tensors if len(tensors) == 3 else tensors[0].chunk(3, dim=-1)))
     return Outputs(logits, hidden, attention)
 
 
 def logits_of(output: Any) -> Tensor:
-    """What a model's head says: [batch, classes], [batch, sequence, classes], or [batch, sequence, 2] start and end."""
+    """Return the logits: [batch, classes], [batch, sequence, classes], or [batch, sequence, 2] of start and end."""
     logits: Tensor = (
         torch.stack([output.start_logits, output.end_logits], dim=-1) if "start_logits" in output else output.logits
     )
@@ -122,15 +121,15 @@ def logits_of(output: Any) -> Tensor:
 
 
 def vectors_of(outputs: Outputs, number: int, mask: Tensor) -> SentenceVectors:
-    """The sentence vectors of one hidden state, as they were stored or of the states themselves.
+    """Return the sentence vectors of a hidden state, stored or computed from the states.
 
     Args:
-        outputs: holds that number among its vectors or its hidden states.
-        number: of the hidden state.
-        mask: [batch, sequence].
+        outputs: outputs with the sentence vectors or the hidden state.
+        number: number of the hidden state.
+        mask: [batch, sequence], 0 on padding.
 
     Raises:
-        SignalError: the mask is of another batch.
+        SignalError: the mask has another shape than the batch.
     """
     if number in outputs.vectors:
         return outputs.vectors[number]
@@ -139,21 +138,22 @@ def vectors_of(outputs: Outputs, number: int, mask: Tensor) -> SentenceVectors:
 
 
 def answers_of(outputs: Outputs, batch: Batch) -> Outputs:
-    """The same outputs with the logits that losses compare, where it is tokens that answer.
+    """Reduce the logits of tokens to those that losses compare; other outputs stay the same.
 
-    Of classes of tokens [answers, classes], those of the tokens that are asked, so that a loss sees each as a row and
-    neither padding nor what is ignored. Of spans [batch, sequence, 2] with minus infinity on padding, which is how a
-    choice leaves a token out.
+    For token classification these are the logits of labelled tokens [answers, classes], so that a loss sees each token
+    as a row, and neither padding nor ignored tokens. For question answering they are [batch, sequence, 2] with minus
+    infinity at tokens that cannot be an answer.
     """
     if batch.answers is None:
         return outputs
-    asked = torch.from_numpy(batch.answers).to(outputs.logits.device)
+    answerable = torch.from_numpy(batch.answers).to(outputs.logits.device)
     spans = batch.labels.ndim > 1
 
     def answers(logits: Tensor) -> Tensor:
         if not spans:
-            return logits[asked]
-        return logits.masked_fill(~asked.reshape(*asked.shape, *[1] * (logits.dim() - 2)), -torch.inf)
+            return logits[answerable]
+        expanded = answerable.reshape(*answerable.shape, *[1] * (logits.dim() - 2))
+        return logits.masked_fill(~expanded, -torch.inf)
 
     ensemble = outputs.ensemble
     if ensemble is not None:
@@ -163,32 +163,32 @@ def answers_of(outputs: Outputs, batch: Batch) -> Outputs:
 
 @contextmanager
 def _hooks(
-    model: PreTrainedModel, needs: Needs, hidden: dict[int, Tensor], parts: dict[tuple[int, str], Tensor]
+    model: PreTrainedModel, needs: Needs, hidden: dict[int, Tensor], projections: dict[tuple[int, str], Tensor]
 ) -> Iterator[None]:
-    """Forward hooks that fill `hidden` and `parts`; gone behind the block."""
-    family, layers = family_of(model.config), layers_of(model)
+    """Install forward hooks that fill `hidden` and `projections`, and remove them at the end of the block."""
+    layers = layers_of(model)
     handles: list[RemovableHandle] = []
     states = needs.hidden | needs.vectors
     if 0 in states:
 
-        def take_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def save_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden[0] = args[0] if args else kwargs["hidden_states"]
 
-        handles.append(layers[0].register_forward_pre_hook(take_input, with_kwargs=True))
+        handles.append(layers[0].register_forward_pre_hook(save_input, with_kwargs=True))
     for number in states - {0}:
 
-        def take_output(_: nn.Module, args: Any, output: Any, number: int = number) -> None:
+        def save_output(_: nn.Module, args: Any, output: Any, number: int = number) -> None:
             hidden[number] = output if isinstance(output, Tensor) else output[0]
 
-        handles.append(layers[number - 1].register_forward_hook(take_output))
+        handles.append(layers[number - 1].register_forward_hook(save_output))
     for number in needs.attention:
-        for part in _projections(family):
+        for name in _projection_names(family_of(model.config)):
 
-            def take_part(_: nn.Module, args: Any, output: Tensor, key: tuple[int, str] = (number, part)) -> None:
-                # The first call: DeBERTa projects its relative positions with the same weights afterwards.
-                parts.setdefault(key, output)
+            def save_projection(_: nn.Module, args: Any, output: Tensor, key: tuple[int, str] = (number, name)) -> None:
+                # Only the first call: DeBERTa projects its relative positions with the same weights afterwards.
+                projections.setdefault(key, output)
 
-            handles.append(layers[number - 1].get_submodule(part).register_forward_hook(take_part))
+            handles.append(layers[number - 1].get_submodule(name).register_forward_hook(save_projection))
     try:
         yield
     finally:
@@ -196,6 +196,6 @@ def _hooks(
             handle.remove()
 
 
-def _projections(family: Family) -> list[str]:
-    """The linear layers inside a layer that make queries, keys and values, in that order."""
+def _projection_names(family: Family) -> list[str]:
+    """Paths of the linear layers in a layer that compute queries, keys and values, in this order."""
     return [path for path in (family.query, family.key, family.value, family.qkv) if path is not None]

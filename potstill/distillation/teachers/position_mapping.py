@@ -1,4 +1,4 @@
-"""Where a teacher answers what the tokens of a student are asked, for tasks whose answers are places in a text."""
+"""Map a teacher's answers to a student's tokens, in tasks that answer at positions of a text."""
 
 from __future__ import annotations
 
@@ -11,46 +11,51 @@ import numpy.typing as npt
 
 from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import TokenDataset, ragged
-from potstill.distillation.teachers.answer_mapping import AcrossWindows, AnswerPlaces, answer_places
+from potstill.distillation.teachers.answer_mapping import AnswerMapping, WindowMappedSource, map_answers
 from potstill.distillation.teachers.outputs import answers_of
 from potstill.distillation.teachers.providers import Source
-from potstill.distillation.teachers.token_mapping import AcrossUnits, UnitPlaces, unit_places
+from potstill.distillation.teachers.token_mapping import UnitMappedSource, UnitMapping, map_units
 
-Places: TypeAlias = UnitPlaces | AnswerPlaces
+PositionMapping: TypeAlias = UnitMapping | AnswerMapping
 
 
-def places_of(task: TaskKind, student: Sequence[Path], teacher: Sequence[Path]) -> Places:
-    """Join the token files of a student and of a teacher, of the same splits in the same order.
+def map_positions(task: TaskKind, student: Sequence[Path], teacher: Sequence[Path]) -> PositionMapping:
+    """Map the positions in a student's token files to those in a teacher's.
+
+    Args:
+        task: token classification or question answering.
+        student: files of the student's tokens, one for each split.
+        teacher: files of the teacher's tokens, of the same splits in the same order.
 
     Raises:
-        SignalError: they are not of the same texts.
+        SignalError: the files are not of the same texts.
     """
-    return (answer_places if task == "question_answering" else unit_places)(student, teacher)
+    return (map_answers if task == "question_answering" else map_units)(student, teacher)
 
 
-def across(source: Source, rows: TokenDataset, places: Places) -> Source:
-    """The source that answers a student's tokens.
+def mapped_source(source: Source, rows: TokenDataset, mapping: PositionMapping) -> Source:
+    """Make a source on a teacher's tokens one on a student's tokens.
 
     Args:
-        source: answers to the teacher's token ids.
+        source: provides outputs on the teacher's token ids.
         rows: the teacher's rows.
-        places: where the answers to the student's rows are among them.
+        mapping: maps the student's positions to the teacher's.
     """
-    if isinstance(places, AnswerPlaces):
-        return AcrossWindows(source, rows, places)
-    return AcrossUnits(source, rows, places)
+    if isinstance(mapping, AnswerMapping):
+        return WindowMappedSource(source, rows, mapping)
+    return UnitMappedSource(source, rows, mapping)
 
 
-def answers_across(source: Source, rows: TokenDataset, task: TaskKind) -> npt.NDArray[Any]:
-    """What a source says of a student's rows, in the form that `predict_logits` has.
+def mapped_logits(source: Source, rows: TokenDataset, task: TaskKind) -> npt.NDArray[Any]:
+    """Compute a source's logits on a student's rows, in the form that `predict_logits` returns.
 
     Args:
-        source: of `across`.
-        rows: the student's.
-        task: one whose answers are places in a text.
+        source: the result of `mapped_source`.
+        rows: the student's rows.
+        task: token classification or question answering.
     """
-    found = []
+    logits = []
     for row in range(len(rows)):
         batch = rows.batch(np.array([row]))
-        found.append(answers_of(source(batch), batch).at(1.0, task).numpy())
-    return ragged([one[0] for one in found]) if task == "question_answering" else np.concatenate(found)
+        logits.append(answers_of(source(batch), batch).logits_at(1.0, task).numpy())
+    return ragged([spans[0] for spans in logits]) if task == "question_answering" else np.concatenate(logits)

@@ -1,4 +1,4 @@
-"""Logits of a model over a dataset."""
+"""Compute the logits of a model over a dataset."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from potstill.distillation.teachers.outputs import logits_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What the caches of a core hold: half the time of 8,192 tokens, which an accelerator wants at least.
+# Padded tokens of a batch by device. 1,024 fit a CPU's caches and take half the time of 8,192, the default elsewhere.
 BATCH_TOKENS = {"cpu": 1024}
 
 
 def model_inputs(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
-    """A batch as the keyword arguments of a transformers model."""
+    """Convert a batch to the keyword arguments of a transformers model."""
     arrays = {
         "input_ids": batch.input_ids,
         "attention_mask": batch.attention_mask,
@@ -30,31 +30,33 @@ def model_inputs(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items() if array is not None}
 
 
-class Collected:
-    """Logits that come batch by batch, put in the dataset's order."""
+class LogitsCollector:
+    """Collects logits batch by batch, and returns them in the order of the dataset."""
 
     def __init__(self, dataset: TokenDataset, classes: int) -> None:
-        self._form = dataset.labels.dtype
-        self._found: npt.NDArray[Any] = (
+        form = dataset.labels.dtype
+        self._spans = form == SPAN
+        self._by_token = self._spans or form.kind == "O"
+        self._logits: npt.NDArray[Any] = (
             np.empty(len(dataset), dtype=object)
-            if self._form == SPAN or self._form.kind == "O"
+            if self._by_token
             else np.empty((len(dataset), classes), dtype=np.float32)
         )
         self._none = np.empty((0, classes), dtype=np.float32)
 
     def add(self, batch: Batch, logits: npt.NDArray[np.float32]) -> None:
-        """The logits of a batch, [batch, classes] or [batch, sequence, classes]."""
+        """Add the logits of a batch, [batch, classes] or [batch, sequence, classes]."""
         if batch.answers is None:
-            self._found[batch.rows] = logits
+            self._logits[batch.rows] = logits
             return
-        for row, values, asked in zip(batch.rows, logits, batch.answers, strict=True):
-            self._found[row] = values[asked]
+        for row, values, answers in zip(batch.rows, logits, batch.answers, strict=True):
+            self._logits[row] = values[answers]
 
     def ordered(self) -> npt.NDArray[Any]:
-        """[rows, classes]; of classes of tokens [answers, classes]; of spans [rows] objects, each [tokens, 2]."""
-        return (
-            self._found if self._form == SPAN or self._form.kind != "O" else np.concatenate([self._none, *self._found])
-        )
+        """Return logits in the form of `predict_logits`."""
+        if self._by_token and not self._spans:
+            return np.concatenate([self._none, *self._logits])
+        return self._logits
 
 
 def predict_logits(
@@ -66,18 +68,26 @@ def predict_logits(
     precision: Precision = "fp32",
     advance: Callable[[float], None] | None = None,
 ) -> npt.NDArray[Any]:
-    """Logits in fp32, in the dataset's order, whatever the batches were.
+    """Compute a model's logits over a dataset, in evaluation mode; its mode is restored afterwards.
 
-    [rows, classes]; of classes of tokens [answers, classes], those of the tokens that are asked, row after row; of
-    spans [rows] objects, each [tokens, 2]. Batches have `batch_tokens` padded tokens, by default as many as the device
-    works through fastest. The model is put in evaluation mode and back in the mode it was in.
+    Args:
+        model: the model.
+        dataset: the rows.
+        batch_tokens: padded tokens of a batch; None takes the number with the best speed on the device.
+        device: device of the model; None reads it from the model.
+        precision: number format of the forward pass.
+        advance: called with the number of rows of each finished batch.
+
+    Returns:
+        Logits in fp32, in the order of the dataset: [rows, classes]; for token classification [answers, classes], the
+        labelled tokens of one row after another; for question answering [rows] objects, each [tokens, 2].
     """
-    collected = Collected(dataset, model.config.num_labels)
-    for batch, logits in _answers(model, dataset, batch_tokens, device, precision):
-        collected.add(batch, logits)
+    collector = LogitsCollector(dataset, model.config.num_labels)
+    for batch, logits in _batch_logits(model, dataset, batch_tokens, device, precision):
+        collector.add(batch, logits)
         if advance is not None:
             advance(len(batch.rows))
-    return collected.ordered()
+    return collector.ordered()
 
 
 def predict_signals(
@@ -87,28 +97,36 @@ def predict_signals(
     device: torch.device | None = None,
     precision: Precision = "fp32",
 ) -> npt.NDArray[Any]:
-    """What a student can learn of a model's head, as `StoredSignals` takes it.
+    """Compute a model's logits over a dataset as signals for a student, in the form of `StoredSignals`.
 
-    [rows, classes] logits in fp32; where tokens answer [rows] objects, each [tokens, outputs] of every token.
+    Args:
+        model: the model.
+        dataset: the rows.
+        device: device of the model; None reads it from the model.
+        precision: number format of the forward pass.
+
+    Returns:
+        Logits in fp32, in the order of the dataset: [rows, classes], or [rows] objects, each [tokens, outputs] with all
+        tokens of the row, in tasks that answer at tokens.
     """
-    found: npt.NDArray[Any] = np.empty(len(dataset), dtype=object)
+    signals: npt.NDArray[Any] = np.empty(len(dataset), dtype=object)
     by_token = dataset.labels.dtype == SPAN or dataset.labels.dtype.kind == "O"
-    for batch, logits in _answers(model, dataset, None, device, precision):
+    for batch, logits in _batch_logits(model, dataset, None, device, precision):
         lengths = batch.attention_mask.sum(axis=1)
         for row, values, length in zip(batch.rows, logits, lengths, strict=True):
-            found[row] = values[:length].copy() if by_token else values
-    return found if by_token else np.stack([*found])
+            signals[row] = values[:length].copy() if by_token else values
+    return signals if by_token else np.stack([*signals])
 
 
 @torch.inference_mode()
-def _answers(
+def _batch_logits(
     model: PreTrainedModel,
     dataset: TokenDataset,
     batch_tokens: int | None,
     device: torch.device | None,
     precision: Precision,
 ) -> Iterator[tuple[Batch, npt.NDArray[np.float32]]]:
-    """Batch by batch the logits of a model in evaluation mode, padded as the batch is."""
+    """Yield each batch with the model's logits in evaluation mode, padded as the batch is."""
     device = device or next(model.parameters()).device
     was_training = model.training
     model.eval()

@@ -1,4 +1,4 @@
-"""Where a teacher's outputs come from: a store, a live model, or the first of several that can give what is asked."""
+"""Sources of a teacher's outputs: the protocol, a live model, and combinations of sources."""
 
 from __future__ import annotations
 
@@ -19,85 +19,99 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Gives the teacher's outputs on a batch.
+    """Provides a teacher's outputs on a batch.
 
     Attributes:
-        name: as a sentence calls it.
+        name: name of the source for messages.
     """
 
     @property
     def name(self) -> str: ...  # noqa: D102
 
     def supports(self, needs: Needs) -> bool:
-        """Whether it can give that beside logits."""
+        """Whether the source provides what is needed beyond logits."""
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """The teacher's outputs on exactly the batch's token ids, with what is asked for, which it supports."""
+        """Return the teacher's outputs on the batch's token ids.
+
+        Args:
+            batch: the rows.
+            needs: what is needed beyond logits; `supports` is true of it.
+        """
 
 
 class LiveTeacher:
-    """A teacher that runs on each batch, without gradients and in evaluation mode.
+    """A teacher that runs on each batch, in evaluation mode and without gradients.
 
     Args:
-        model: the teacher; moved to the device.
-        device: where it runs.
-        precision: the run's number format.
+        model: the teacher, which is moved to the device.
+        device: device of the run.
+        precision: number format of the run.
     """
 
     name = "a live teacher of this class"
 
     def __init__(self, model: PreTrainedModel, device: torch.device, precision: Precision = "fp32") -> None:
-        self._model, self._device, self._precision = model.to(device).eval(), device, precision
+        self._model = model.to(device).eval()
+        self._device = device
+        self._precision = precision
 
     def supports(self, needs: Needs) -> bool:
-        """All layers that the teacher has, if its class is known."""
+        """Whether the teacher has the layers; a class that is not supported has logits alone."""
         if self._model.config.model_type not in FAMILIES:
             return not needs
         layers = len(layers_of(self._model))
         states = frozenset(range(layers + 1))
-        return needs.within(Needs(hidden=states, attention=states - {0}))
+        return needs.covered_by(Needs(hidden=states, attention=states - {0}))
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """Run it. Not in inference mode: its tensors cannot take part in a backward pass, a student's loss does."""
+        """Run the teacher.
+
+        Not in inference mode, whose tensors cannot take part in the backward pass of a student's loss.
+        """
         precise = autocast(self._device, self._precision)
         with torch.no_grad(), precise, mixed_embeddings(self._model, batch):
             return observe(self._model, model_inputs(batch, self._device), needs)
 
 
 @dataclass(frozen=True)
-class FirstAble:
-    """The first of several sources that can give what a batch asks for: a store before a live teacher.
+class FallbackSource:
+    """Uses the first of several sources that provides what a batch needs, such as a store before a live teacher.
 
-    Logits are always the first's, so that what they teach does not change with what else is asked for; and those of an
-    ensemble are of all its members, layers of the live one.
+    Logits always come from the first source. They are then the same whatever else is needed, and for an ensemble they
+    include all members, whereas layers come from one live teacher.
+
+    Attributes:
+        sources: the sources in order of preference.
     """
 
     sources: tuple[Source, ...]
 
     @property
     def name(self) -> str:
-        """All of them."""
+        """The names of all sources."""
         return " or ".join(source.name for source in self.sources)
 
     def supports(self, needs: Needs) -> bool:
-        """Whether one of them does."""
+        """Whether any of the sources provides what is needed beyond logits."""
         return any(source.supports(needs) for source in self.sources)
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """That source's outputs with the first source's logits."""
-        able = next(source for source in self.sources if source.supports(needs))
-        if able is self.sources[0]:
-            return able(batch, needs)
+        """Return the outputs of the first source that supports the needs, with the logits of the first source."""
+        source = next(source for source in self.sources if source.supports(needs))
+        outputs = source(batch, needs)
+        if source is self.sources[0]:
+            return outputs
         first = self.sources[0](batch)
-        return replace(able(batch, needs), logits=first.logits, ensemble=first.ensemble)
+        return replace(outputs, logits=first.logits, ensemble=first.ensemble)
 
 
 @dataclass(frozen=True)
-class OwnTokens:
-    """A source that is asked with the teacher's own token ids of a batch's rows, for a student that has others.
+class TeacherTokensSource:
+    """Runs a source on the teacher's token ids of a batch's rows, for a student with another tokenizer.
 
     Attributes:
-        source: answers to the teacher's token ids.
+        source: provides outputs on the teacher's token ids.
         rows: the teacher's token ids of the student's rows, in the same order.
     """
 
@@ -106,35 +120,42 @@ class OwnTokens:
 
     @property
     def name(self) -> str:
-        """The source's."""
+        """The name of the source."""
         return self.source.name
 
     def supports(self, needs: Needs) -> bool:
-        """Whether the source does."""
+        """Whether the source provides what is needed beyond logits."""
         return self.source.supports(needs)
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """The source's outputs on the same rows, with the mask of the teacher's tokens."""
-        own = self.rows.batch(batch.rows)
-        return replace(self.source(own, needs), mask=torch.from_numpy(own.attention_mask))
+        """Return the source's outputs on the same rows, with the mask of the teacher's tokens."""
+        teacher_batch = self.rows.batch(batch.rows)
+        outputs = self.source(teacher_batch, needs)
+        return replace(outputs, mask=torch.from_numpy(teacher_batch.attention_mask))
 
 
 @dataclass(frozen=True)
-class LiveWhereMixed:
-    """A source, but for rows that are blends of others, of which no store knows: these a live teacher answers."""
+class MixupSource:
+    """Runs a live teacher on rows that are mixed with others, which are in no store; other rows use another source.
+
+    Attributes:
+        source: provides outputs on ordinary rows.
+        live: the teacher, for mixed rows.
+    """
 
     source: Source
     live: LiveTeacher
 
     @property
     def name(self) -> str:
-        """The source's."""
+        """The name of the source for ordinary rows."""
         return self.source.name
 
     def supports(self, needs: Needs) -> bool:
-        """Whether both do."""
+        """Whether both sources provide what is needed beyond logits."""
         return self.source.supports(needs) and self.live.supports(needs)
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """The outputs of the one or the other."""
-        return (self.live if isinstance(batch, MixedBatch) else self.source)(batch, needs)
+        """Return the outputs of the source that the batch needs."""
+        source = self.live if isinstance(batch, MixedBatch) else self.source
+        return source(batch, needs)

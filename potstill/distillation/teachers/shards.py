@@ -1,7 +1,7 @@
-"""Files of signals: shards that are written whole and verified by their sums, and arrays read from many of them.
+"""Files of signals: shards that are written atomically and verified by checksum, and arrays read across shards.
 
-A shard in the work folder is a folder `shard-<n>` of one safetensors file and a manifest, written last. In a store the
-files lie side by side as `shard-<n>.safetensors`, mapped when a row of theirs is asked for.
+In the work folder a shard is a folder `shard-<n>` with one safetensors file and a manifest, which is written last. A
+store has the files `shard-<n>.safetensors`, which are memory-mapped when one of their rows is read.
 """
 
 from __future__ import annotations
@@ -26,42 +26,43 @@ from potstill.progress import say
 
 Floats = npt.NDArray[np.floating[Any]]
 
-# A shard of long rows or wide arrays ends before it has its count of rows, so that memory does not depend on them.
+# Shards of long rows or wide arrays have fewer rows, so that the memory they take is bounded.
 SHARD_BYTES = 2**27
 _DATA = "signals.safetensors"
 LENGTHS = "lengths"
 
 
 def cut_shards(lengths: Ints, columns: Mapping[str, Column], dtype: str, rows: int) -> list[slice]:
-    """The shards of rows in the given order: at most `rows` each, and at most SHARD_BYTES where a row allows it.
+    """Split rows into shards of at most `rows` rows and SHARD_BYTES bytes, but at least one row.
 
     Args:
-        lengths: [rows] tokens of each row.
-        columns: what is stored of a row.
-        dtype: number format of it.
-        rows: of one shard.
+        lengths: [rows] tokens of each row, in the order in which they are stored.
+        columns: the arrays that are stored.
+        dtype: number format of the arrays.
+        rows: maximum number of rows of a shard.
     """
-    of_row = sum(column.size(1) for column in columns.values() if not column.per_token)
-    of_token = sum(column.size(1) for column in columns.values() if column.per_token)
-    ends = np.cumsum((of_row + of_token * lengths) * np.dtype(dtype).itemsize)
-    found, start = [], 0
+    row_size = sum(column.size(1) for column in columns.values() if not column.per_token)
+    token_size = sum(column.size(1) for column in columns.values() if column.per_token)
+    ends = np.cumsum((row_size + token_size * lengths) * np.dtype(dtype).itemsize)
+    shards = []
+    start = 0
     while start < len(lengths):
         before = int(ends[start - 1]) if start else 0
         stop = int(np.searchsorted(ends, before + SHARD_BYTES, side="right"))
         stop = min(max(stop, start + 1), start + rows, len(lengths))
-        found.append(slice(start, stop))
+        shards.append(slice(start, stop))
         start = stop
-    return found
+    return shards
 
 
 @dataclass
-class Pending:
-    """A shard on its way: arrays that are filled batch by batch, in the order of the rows.
+class PendingShard:
+    """A shard in memory, whose arrays are filled batch by batch in the order of the rows.
 
     Args:
         lengths: [rows] tokens of each row.
-        columns: what is stored.
-        dtype: number format of it.
+        columns: the arrays that are stored.
+        dtype: number format of the arrays.
     """
 
     lengths: Ints
@@ -78,10 +79,10 @@ class Pending:
         self._filled = dict.fromkeys(self.arrays, 0)
 
     def add(self, answers: Mapping[str, Floats]) -> None:
-        """The next rows (or their tokens) of each array.
+        """Append the next rows, or their tokens, to each array.
 
         Raises:
-            SignalError: a number is not finite, or not in the number format.
+            SignalError: a number is not finite, or beyond the range of the number format.
         """
         for name, exact in answers.items():
             start = self._filled[name]
@@ -93,13 +94,13 @@ class Pending:
             self._filled[name] += len(exact)
 
     def write(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Make the shard's folder, whole and on disk or not at all."""
+        """Write the shard's folder atomically, with `about` in its manifest."""
         from safetensors.numpy import save_file
 
         assert all(self._filled[name] == len(array) for name, array in self.arrays.items())
-        with whole_folder(folder) as beside:
-            save_file({LENGTHS: self.lengths.astype(np.int32), **self.arrays}, beside / _DATA)
-            write_manifest(beside, {**about, "fidelity": self.fidelity.sums})
+        with whole_folder(folder) as partial:
+            save_file({LENGTHS: self.lengths.astype(np.int32), **self.arrays}, partial / _DATA)
+            write_manifest(partial, {**about, "fidelity": self.fidelity.sums})
 
 
 def _check_finite(name: str, exact: Floats, stored: Floats, dtype: str) -> None:
@@ -115,37 +116,37 @@ def _check_finite(name: str, exact: Floats, stored: Floats, dtype: str) -> None:
 
 
 def finished(folder: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the manifest of an earlier run's shard says, if it is about the same rows and verifies; else None."""
+    """Read the manifest of a shard of an earlier run; None unless it verifies and agrees with `about`."""
     if not folder.exists():
         return None
     try:
-        found = verify(folder)
+        manifest = verify(folder)
     except ChecksumError as error:
-        say(f"signals: a shard of an earlier run is made again: {error}")
+        say(f"signals: a shard of an earlier run is written again: {error}")
         return None
-    return found if about.items() <= found.items() else None
+    return manifest if about.items() <= manifest.items() else None
 
 
 def link(shard: Path, store: Path, number: int) -> None:
-    """Put a shard's file into a store; the work folder keeps its own until the stage has ended."""
+    """Link a shard's file into a store; the work folder keeps it until the stage has ended."""
     target = store / shard_name(number)
     try:
         os.link(shard / _DATA, target)
-    except OSError:  # another disk, or one without links
+    except OSError:  # another file system, or one without hard links
         shutil.copyfile(shard / _DATA, target)
 
 
 def shard_name(number: int) -> str:
-    """The file of a shard in a store."""
+    """Return the name of a shard's file in a store."""
     return f"shard-{number:06d}.safetensors"
 
 
 class Shards:
-    """The mapped files of a store, each opened when it is first read.
+    """The files of a store, each memory-mapped when it is first read.
 
     Args:
-        folder: of the store.
-        rows: of each shard, in order.
+        folder: folder of the store.
+        rows: number of rows of each shard, in order.
     """
 
     def __init__(self, folder: Path, rows: Iterable[int]) -> None:
@@ -155,60 +156,62 @@ class Shards:
         self._starts: dict[int, Ints] = {}
 
     def tensors(self, number: int) -> dict[str, Tensor]:
-        """The arrays of a shard, mapped: only the pages that are read take memory."""
+        """Map the arrays of a shard; only pages that are read take memory."""
         if number not in self._open:
             self._open[number] = mapped(self._folder / shard_name(number))
         return self._open[number]
 
     def token_starts(self, number: int) -> Ints:
-        """[rows of the shard + 1] where the tokens of each row start."""
+        """Return where the tokens of each row start, [rows of the shard + 1]."""
         if number not in self._starts:
             lengths = self.tensors(number)[LENGTHS].numpy()
             self._starts[number] = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         return self._starts[number]
 
     def split(self, rows: Ints) -> Iterator[tuple[int, Ints, Ints]]:
-        """(shard, places in `rows`, rows within the shard) of stored rows, for each shard that has some of them."""
-        owners = np.searchsorted(self._ends, rows, side="right")
-        for owner in np.unique(owners):
-            places = np.flatnonzero(owners == owner)
-            first = self._ends[owner - 1] if owner else 0
-            yield int(owner), places, rows[places] - first
+        """Yield (shard, indices in `rows`, rows within the shard) for each shard that has some of the rows."""
+        shards = np.searchsorted(self._ends, rows, side="right")
+        for shard in np.unique(shards):
+            indices = np.flatnonzero(shards == shard)
+            first = self._ends[shard - 1] if shard else 0
+            yield int(shard), indices, rows[indices] - first
 
 
 class StoredColumn:
-    """One array over all shards of a store."""
+    """One array of a store, read across its shards."""
 
     def __init__(self, shards: Shards, name: str, column: Column) -> None:
-        self._shards, self._name, self._column = shards, name, column
+        self._shards = shards
+        self._name = name
+        self._column = column
 
     def read(self, rows: Ints, sequence: int) -> npt.NDArray[np.float32]:
-        """What is stored of some rows, fp32.
+        """Read some rows in fp32.
 
         Args:
-            rows: [batch] in the store's order.
-            sequence: tokens of the longest row, to which the others are padded with zeros.
+            rows: [batch] indices of rows in the store.
+            sequence: number of tokens to which rows are padded with zeros; at least that of the longest row.
 
         Returns:
-            [batch, *shape], or [batch, sequence, *shape] of each token.
+            [batch, *shape], or [batch, sequence, *shape] of an array with entries per token.
         """
         per_token = self._column.per_token
         size = (len(rows), sequence) if per_token else (len(rows),)
-        found = np.zeros((*size, *self._column.shape), dtype=np.float32)
-        for number, places, within in self._shards.split(rows):
-            array = self._shards.tensors(number)[self._name].numpy()
+        values = np.zeros((*size, *self._column.shape), dtype=np.float32)
+        for shard, indices, shard_rows in self._shards.split(rows):
+            array = self._shards.tensors(shard)[self._name].numpy()
             if not per_token:
-                found[places] = array[within]
+                values[indices] = array[shard_rows]
                 continue
-            starts = self._shards.token_starts(number)
-            for place, row in zip(places.tolist(), within.tolist(), strict=True):
-                begin, end = starts[row], starts[row + 1]
-                found[place, : end - begin] = array[begin:end]
-        return found
+            starts = self._shards.token_starts(shard)
+            for index, row in zip(indices.tolist(), shard_rows.tolist(), strict=True):
+                start, end = starts[row], starts[row + 1]
+                values[index, : end - start] = array[start:end]
+        return values
 
 
 def mapped(path: Path) -> dict[str, Tensor]:
-    """The arrays of one safetensors file, mapped."""
+    """Map the arrays of a safetensors file."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:

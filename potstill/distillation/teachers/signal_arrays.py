@@ -1,7 +1,7 @@
-"""The named arrays of a store of signals, and how they are taken out of a teacher's outputs and put together again.
+"""The named arrays of a store of signals, and their conversion from and to a teacher's outputs.
 
-`logits`; of each hidden state n that is stored for every token `hidden-<n>`; of each layer's attention `queries-<n>`,
-`keys-<n>` and `values-<n>`; of each hidden state's sentence vectors `first-<n>` and `mean-<n>`.
+The arrays are `logits`; `hidden-<n>` for a hidden state; `queries-<n>`, `keys-<n>` and `values-<n>` for a layer's
+attention; `first-<n>` and `mean-<n>` for the sentence vectors of a hidden state.
 """
 
 from __future__ import annotations
@@ -28,53 +28,58 @@ class Column:
     """One array of a store.
 
     Attributes:
-        shape: what it holds of a row, or of each token of a row: [classes], [members, classes], [width].
-        per_token: of each real token.
+        shape: shape of one entry, such as [classes], [members, classes] or [width].
+        per_token: whether there is an entry for each real token, instead of one for each row.
     """
 
     shape: tuple[int, ...]
     per_token: bool
 
     def size(self, tokens: int) -> int:
-        """Numbers of a row of so many tokens."""
+        """Count the numbers of a row with that many tokens."""
         return int(np.prod(self.shape, dtype=np.int64)) * (tokens if self.per_token else 1)
 
 
-def chosen(params: Signals) -> Needs:
-    """What the params of the stage ask to be stored beside logits."""
+def stored_needs(params: Signals) -> Needs:
+    """Read from params which layers are stored in addition to logits."""
     return Needs(frozenset(params.hidden), frozenset(params.attention), frozenset(params.vectors))
 
 
-def names_of(needs: Needs, held: Needs) -> list[str]:
-    """The arrays that answer `needs` in a store that holds `held`; states stand in for vectors that are not there."""
-    hidden = needs.hidden | (needs.vectors - held.vectors)
+def names_of(needs: Needs, stored: Needs) -> list[str]:
+    """List the arrays to read; hidden states replace sentence vectors that are not stored.
+
+    Args:
+        needs: what is needed beyond logits.
+        stored: what the store contains beyond logits.
+    """
+    hidden = needs.hidden | (needs.vectors - stored.vectors)
     return [
         LOGITS_COLUMN,
         *(f"hidden-{number}" for number in sorted(hidden)),
         *(f"{part}-{number}" for number in sorted(needs.attention) for part in SelfAttention._fields),
-        *(f"{part}-{number}" for number in sorted(needs.vectors & held.vectors) for part in SentenceVectors._fields),
+        *(f"{part}-{number}" for number in sorted(needs.vectors & stored.vectors) for part in SentenceVectors._fields),
     ]
 
 
-def take(outputs: Outputs, needs: Needs, mask: Tensor) -> dict[str, Tensor]:
-    """A teacher's outputs on a batch as named arrays: [batch, ...], or [batch, sequence, ...] of each token.
+def to_arrays(outputs: Outputs, needs: Needs, mask: Tensor) -> dict[str, Tensor]:
+    """Convert a teacher's outputs to named arrays, each [batch, ...], or [batch, sequence, ...] with entries per token.
 
     Args:
-        outputs: with what is needed.
-        needs: what to take beside logits.
-        mask: [batch, sequence].
+        outputs: outputs that include what is needed.
+        needs: what to convert beyond logits.
+        mask: [batch, sequence], 0 on padding.
     """
-    found = {LOGITS_COLUMN: outputs.logits}
-    found |= {f"hidden-{number}": outputs.hidden[number] for number in sorted(needs.hidden)}
+    arrays = {LOGITS_COLUMN: outputs.logits}
+    arrays |= {f"hidden-{number}": outputs.hidden[number] for number in sorted(needs.hidden)}
     for number in sorted(needs.attention):
-        found |= {f"{part}-{number}": value for part, value in outputs.attention[number]._asdict().items()}
+        arrays |= {f"{part}-{number}": value for part, value in outputs.attention[number]._asdict().items()}
     for number in sorted(needs.vectors):
-        found |= {f"{part}-{number}": value for part, value in vectors_of(outputs, number, mask)._asdict().items()}
-    return found
+        arrays |= {f"{part}-{number}": value for part, value in vectors_of(outputs, number, mask)._asdict().items()}
+    return arrays
 
 
-def give(arrays: Mapping[str, Tensor]) -> Outputs:
-    """Named arrays as the teacher's outputs: `take` undone."""
+def from_arrays(arrays: Mapping[str, Tensor]) -> Outputs:
+    """Convert named arrays to a teacher's outputs; the inverse of `to_arrays`."""
     numbers: dict[str, list[int]] = {}
     for part, _, number in (name.partition("-") for name in arrays):
         if number:
@@ -94,30 +99,33 @@ def give(arrays: Mapping[str, Tensor]) -> Outputs:
 
 
 def columns_of(source: Source, row: Batch, needs: Needs) -> dict[str, Column]:
-    """The arrays that a teacher's outputs make, found by asking it about two rows of other lengths.
+    """Determine the arrays of a store by running the teacher on two rows of different lengths.
 
-    So a source whose logits are of another form (several teachers', or of each token) needs to declare nothing.
+    This works for logits of any form, such as those of several teachers or of each token.
 
     Args:
         source: the teacher.
-        row: a batch of one row of the dataset, whose form the two have.
-        needs: what is stored beside logits.
+        row: a batch of one row of the dataset.
+        needs: what is stored beyond logits.
+
+    Returns:
+        Name -> form of the array.
 
     Raises:
-        SignalError: the source cannot give it.
+        SignalError: the source cannot provide what is needed.
     """
     if not source.supports(needs):
         raise SignalError(
             f"{source.name} cannot give {described(needs)} to be stored; choose layers that it has in signals: hidden "
             "and vectors from 0 (what the first layer takes in), attention from 1"
         )
-    found = []
+    shapes = []
     for tokens in (2, 3):
         batch = _resized(row, tokens)
         outputs = source(batch, needs)
         mask = torch.from_numpy(batch.attention_mask).to(outputs.logits.device)
-        found.append({name: tuple(value.shape) for name, value in take(outputs, needs, mask).items()})
-    short, long = found
+        shapes.append({name: tuple(value.shape) for name, value in to_arrays(outputs, needs, mask).items()})
+    short, long = shapes
     return {
         name: Column(shape[2:], per_token=True) if shape != long[name] else Column(shape[1:], per_token=False)
         for name, shape in short.items()
@@ -125,13 +133,13 @@ def columns_of(source: Source, row: Batch, needs: Needs) -> dict[str, Column]:
 
 
 def described(needs: Needs) -> str:
-    """What is beside logits, as a sentence names it."""
+    """Name what is needed beyond logits, for messages."""
     parts = {"hidden states": needs.hidden, "attention of layers": needs.attention, "vectors of states": needs.vectors}
     return ", ".join(f"{name} {', '.join(map(str, sorted(numbers)))}" for name, numbers in parts.items() if numbers)
 
 
 def _resized(row: Batch, tokens: int) -> Batch:
-    """The row's first tokens, repeated where it has fewer."""
+    """Cut a row to some tokens, or repeat its tokens if it has fewer."""
     types = row.token_type_ids
     return replace(
         row,

@@ -1,4 +1,4 @@
-"""The teacher's outputs as data: computed once, keyed by weights, tokenizer and token ids, reused by every student."""
+"""The store of a teacher's outputs: computed once, keyed by weights, tokenizer and token ids, reused by students."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.providers import Source
 from potstill.distillation.teachers.shards import (
     Floats,
-    Pending,
+    PendingShard,
     Shards,
     StoredColumn,
     cut_shards,
@@ -30,7 +30,15 @@ from potstill.distillation.teachers.shards import (
     link,
     mapped,
 )
-from potstill.distillation.teachers.signal_arrays import Column, chosen, columns_of, described, give, names_of, take
+from potstill.distillation.teachers.signal_arrays import (
+    Column,
+    columns_of,
+    described,
+    from_arrays,
+    names_of,
+    stored_needs,
+    to_arrays,
+)
 from potstill.errors import EmptyDataError, SignalError
 from potstill.models.mixup import MixedBatch
 from potstill.pretrained.members import MEMBERS
@@ -43,9 +51,14 @@ _INDEX = "index.safetensors"
 
 
 def teacher_identity(folder: Path) -> dict[str, str]:
-    """What a teacher's outputs depend on beside the token ids: its weights, config and tokenizer, as sha256.
+    """Compute sha256 digests of all that a teacher's outputs depend on besides token ids.
 
-    Of an ensemble the weights are those of all members, but not how much each counts.
+    Args:
+        folder: folder of the teacher.
+
+    Returns:
+        `weights`, the digest of weights and config (of all members of an ensemble, but not of their ensemble weights),
+        and `tokenizer`.
     """
     files = [*folder.glob("*.safetensors"), *folder.glob(f"{MEMBERS}/*/*.safetensors"), folder / "config.json"]
     files += folder.glob(f"{MEMBERS}/*/*.json")
@@ -58,13 +71,13 @@ def teacher_identity(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Extracted:
-    """Shards that a teacher's outputs were written to, and what a store of them says of itself.
+    """The result of an extraction: shards with a teacher's outputs.
 
     Attributes:
-        keys: [stored] identity of each row's tokens, in the order of the shards.
-        shards: their folders, in order.
-        about: of the store's manifest.
-        rows: rows of the dataset, copies counted.
+        keys: [stored rows] hash of each row's token ids, in the order of the shards.
+        shards: folders of the shards, in order.
+        about: content of the store's manifest.
+        rows: rows of the dataset, duplicates included.
     """
 
     keys: Keys
@@ -74,15 +87,16 @@ class Extracted:
 
     @property
     def fidelity(self) -> dict[str, Any]:
-        """See `fidelity.report`."""
-        found: dict[str, Any] = self.about["fidelity"]
-        return found
+        """The report on rounding errors; see `fidelity.report`."""
+        fidelity: dict[str, Any] = self.about["fidelity"]
+        return fidelity
 
 
 def distinct_rows(dataset: TokenDataset, keys: Keys) -> Ints:
-    """The first row of each distinct key, so that a teacher never runs twice on the same tokens; longest rows first.
+    """Select one row for each distinct key, longest rows first, so that a teacher never sees the same tokens twice.
 
-    Rows of similar length meet in a batch then, and a budget that does not fit in memory fails at once.
+    Sorting by length puts rows of similar length into a batch, and lets a batch that does not fit in memory fail at
+    the start.
     """
     rows = np.sort(np.unique(keys, return_index=True)[1]).astype(np.int64)
     return rows[np.argsort(-dataset.lengths[rows], kind="stable")]
@@ -95,121 +109,121 @@ def extract(
     *,
     identity: Mapping[str, str],
     work: Path,
-    made: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Extracted:
     """Run a teacher over the distinct rows of a dataset, shard by shard.
 
-    An extraction that was cut short goes on behind the shards that it finished, and ends with the same bytes. Memory
-    is that of a shard and of a batch, whatever the number of rows. Processes started by `torchrun` take turns at the
-    shards; each returns when all are there.
+    An interrupted extraction resumes after its finished shards and ends with the same bytes. It takes the memory of one
+    shard and one batch, whatever the number of rows. Processes started by `torchrun` share the shards; each returns
+    when all are finished.
 
     Args:
-        teacher: a live teacher, or several as one.
+        teacher: a live teacher, or an ensemble.
         dataset: the rows.
-        params: what is stored, in which form, and the sizes of batches and shards.
-        identity: see `teacher_identity`.
-        work: folder of the finished shards, which all processes see; the caller removes it when the store is written.
-        made: what else the numbers depend on: the device, the number format of the products.
+        params: what is stored, its number format, and the sizes of batches and shards.
+        identity: digests of the teacher; see `teacher_identity`.
+        work: folder of finished shards, shared by all processes; the caller removes it when the store is written.
+        environment: what else the numbers depend on, such as device and number format of the forward pass.
 
     Raises:
-        SignalError: the teacher cannot give what is to be stored, or gives numbers that cannot be.
+        SignalError: the teacher cannot provide what is to be stored, or a number is not finite or out of range.
         EmptyDataError: there are no rows.
-        TrainingError: the memory does not hold a batch; an accelerator's was tried once more with half the tokens.
+        TrainingError: a batch does not fit in memory, on an accelerator not even with half the tokens.
     """
     if not len(dataset):
         raise EmptyDataError("there are no rows to run the teacher on; add some to train or transfer")
-    needs = chosen(params)
+    needs = stored_needs(params)
     keys = dataset.keys()
     rows = distinct_rows(dataset, keys)
     with torch.inference_mode():
         columns = columns_of(teacher, dataset.batch(rows[:1]), needs)
     facts = {
         "teacher": dict(identity),
-        "made": dict(made or {}),
+        "made": dict(environment or {}),
         "dtype": params.dtype,
-        "columns": {name: {"shape": list(to.shape), "per_token": to.per_token} for name, to in columns.items()},
+        "columns": {name: {"shape": list(item.shape), "per_token": item.per_token} for name, item in columns.items()},
         "holds": {kind: sorted(getattr(needs, kind)) for kind in ("hidden", "attention", "vectors")},
     }
-    of = sha256_value([facts, params.model_dump(mode="json")])
-    budget = TokenBudget(params.batch_tokens, "signals.batch_tokens", advice="")
-    job = _Job(teacher, dataset, params, needs, columns, of, budget)
+    digest = sha256_value([facts, params.model_dump(mode="json")])
+    budget = TokenBudget(params.batch_tokens, "signals.batch_tokens", "")
+    job = _Job(teacher, dataset, params, needs, columns, digest, budget)
     shards, sums = job.run(keys, rows, work)
-    counts = [stop.stop - stop.start for stop in job.slices(rows)]
+    counts = [part.stop - part.start for part in job.slices(rows)]
     about = facts | {"format": FORMAT, "rows": len(rows), "shards": counts, "fidelity": report(sums)}
     return Extracted(keys[rows], tuple(shards), about, len(dataset))
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One extraction: what every shard of it has in common."""
+    """An extraction; `digest` identifies the teacher and the settings in the manifests of its shards."""
 
     teacher: Source
     dataset: TokenDataset
     params: Signals
     needs: Needs
     columns: Mapping[str, Column]
-    of: str
+    digest: str
     budget: TokenBudget
 
     def slices(self, rows: Ints) -> list[slice]:
         return cut_shards(self.dataset.lengths[rows], self.columns, self.params.dtype, self.params.shard_rows)
 
     def run(self, keys: Keys, rows: Ints, work: Path) -> tuple[list[Path], list[Any]]:
-        """The shards' folders and their sums of fidelity, those of an earlier run among them."""
+        """Return the folders of all shards and their sums of rounding errors, including those of an earlier run."""
         world = current_world()
-        parts = [rows[where] for where in self.slices(rows)]
+        parts = [rows[part] for part in self.slices(rows)]
         folders = [work / f"shard-{number:06d}" for number in range(len(parts))]
-        abouts = [{"of": self.of, "keys": sha256(keys[part].tobytes()).hexdigest()} for part in parts]
-        # Decided once: the others would take for known what the first has written in the meantime.
-        known = world.run_on_first(lambda: _known(folders, abouts))
-        done = sum(len(parts[number]) for number in known)
+        abouts = [{"of": self.digest, "keys": sha256(keys[part].tobytes()).hexdigest()} for part in parts]
+        # Decided by one process: the others would also find shards that it has written in the meantime.
+        earlier = world.run_on_first(lambda: _finished_shards(folders, abouts))
+        done = sum(len(parts[number]) for number in earlier)
         if done:
             say(f"signals: {done:,} of {len(rows):,} rows are there from the run before")
-        left = [number for number in range(len(parts)) if number not in known][world.rank :: world.size]
+        missing = [number for number in range(len(parts)) if number not in earlier][world.rank :: world.size]
         name = "signals" if world.is_single else f"signals, process 1 of {world.size}"
         sums: dict[int, Any] = {}
-        with progress(name, done + sum(len(parts[number]) for number in left), "rows", done=done) as bar:
-            for number in left:
-                shard = Pending(self.dataset.lengths[parts[number]], self.columns, self.params.dtype)
-                for count, answers in self._answers(parts[number]):
-                    shard.add(answers)
+        with progress(name, done + sum(len(parts[number]) for number in missing), "rows", done=done) as bar:
+            for number in missing:
+                shard = PendingShard(self.dataset.lengths[parts[number]], self.columns, self.params.dtype)
+                for count, arrays in self._batches(parts[number]):
+                    shard.add(arrays)
                     bar.advance(count)
                 shard.write(folders[number], abouts[number])
                 sums[number] = shard.fidelity.sums
-        everything = known | {number: value for found in world.gather(sums) for number, value in found.items()}
-        return folders, [everything[number] for number in range(len(parts))]
+        all_sums = earlier | {number: value for written in world.gather(sums) for number, value in written.items()}
+        return folders, [all_sums[number] for number in range(len(parts))]
 
-    def _answers(self, rows: Ints) -> Iterator[tuple[int, dict[str, Floats]]]:
-        """Batch by batch, in the order of the rows: how many, and the arrays [rows, ...] or [tokens, ...]."""
+    def _batches(self, rows: Ints) -> Iterator[tuple[int, dict[str, Floats]]]:
+        """Yield the number of rows of each batch and its arrays [rows, ...] or [tokens, ...], in order."""
         for part in cut_batches(rows, self.dataset.lengths, self.params.batch_tokens):
-            # What was answered of a batch that did not fit is asked once more.
-            yield from self.budget.run(lambda part=part: self._asked(part), undo=lambda: None)  # type: ignore[misc]
+            # A batch that does not fit in memory is run again from its start.
+            yield from self.budget.run(lambda part=part: self._outputs(part), undo=lambda: None)  # type: ignore[misc]
 
     @torch.inference_mode()
-    def _asked(self, part: Ints) -> list[tuple[int, dict[str, Floats]]]:
-        """The answers to a batch, in parts where the budget was halved."""
-        found = []
+    def _outputs(self, part: Ints) -> list[tuple[int, dict[str, Floats]]]:
+        """Run the teacher on a batch, in several parts if the budget was halved."""
+        results = []
         for rows in self.budget.fit([part], self.dataset.lengths):
             batch = self.dataset.batch(rows)
             outputs = self.teacher(batch, self.needs)
             mask = torch.from_numpy(batch.attention_mask).to(outputs.logits.device)
             real = mask != 0
-            answers = {
+            arrays = {
                 name: (value[real] if self.columns[name].per_token else value).float().cpu().numpy()
-                for name, value in take(outputs, self.needs, mask).items()
+                for name, value in to_arrays(outputs, self.needs, mask).items()
             }
-            found.append((len(rows), answers))
-        return found
+            results.append((len(rows), arrays))
+        return results
 
 
-def _known(folders: list[Path], abouts: list[dict[str, str]]) -> dict[int, Any]:
-    """Number of each shard that an earlier run finished -> its sums of fidelity."""
-    found = [finished(folder, about) for folder, about in zip(folders, abouts, strict=True)]
-    return {number: about["fidelity"] for number, about in enumerate(found) if about is not None}
+def _finished_shards(folders: list[Path], abouts: list[dict[str, str]]) -> dict[int, Any]:
+    """Number of each shard that an earlier run finished -> its sums of rounding errors."""
+    manifests = [finished(folder, about) for folder, about in zip(folders, abouts, strict=True)]
+    return {number: manifest["fidelity"] for number, manifest in enumerate(manifests) if manifest is not None}
 
 
 def write_store(folder: Path, extracted: Extracted) -> None:
-    """Put extracted shards and their index into an empty folder, manifest last."""
+    """Write a store of extracted shards and their index into an empty folder, its manifest last."""
     from safetensors.numpy import save_file
 
     for number, shard in enumerate(extracted.shards):
@@ -224,16 +238,16 @@ def write_store(folder: Path, extracted: Extracted) -> None:
 
 
 class StoredSignals:
-    """A source of teacher outputs: those of a store, in the order of a dataset's rows.
+    """A source that reads a teacher's outputs for the rows of a dataset from a store or from memory.
 
     Args:
-        logits: [stored, classes] in memory, or [stored] objects [tokens, outputs]; or an array of a store.
-        positions: [rows] place of each row of the dataset among what is stored.
+        logits: [stored rows, classes] in memory, or [stored rows] objects [tokens, outputs], or an array of a store.
+        positions: [rows] index of each row of the dataset among the stored rows.
         layers: further arrays of a store, by name.
-        holds: what these are.
+        holds: what these arrays contain.
 
     Attributes:
-        name: as a sentence calls it.
+        name: name of the source for messages.
     """
 
     def __init__(
@@ -244,22 +258,28 @@ class StoredSignals:
         holds: Needs = LOGITS,
     ) -> None:
         self._arrays = {"logits": logits, **(layers or {})}
-        self._positions, self._holds = positions, holds
+        self._positions = positions
+        self._holds = holds
         self.name = "a store of logits" + (f", {described(holds)}" if holds else "")
 
     @classmethod
     def open(cls, folder: Path, dataset: TokenDataset, teacher: Path) -> StoredSignals:
-        """Map a store and join it to a dataset by token ids.
+        """Open a store and match its rows to a dataset by token ids.
+
+        Args:
+            folder: folder of the store.
+            dataset: the rows to read signals for.
+            teacher: folder of the teacher that the signals have to be from.
 
         Raises:
-            SignalError: the store is another teacher's or tokenizer's, or lacks rows of the dataset.
-            ChecksumError: a file of the store was altered or cut short.
+            SignalError: the store is from another teacher or tokenizer, or lacks rows of the dataset.
+            ChecksumError: a file of the store was changed or truncated.
         """
         about = verify(folder)
         if about.get("format") != FORMAT:
             raise SignalError(f"the signals in {folder} were written in another form; run the signals stage again")
-        for part, identity in teacher_identity(teacher).items():
-            if about["teacher"][part] != identity:
+        for part, digest in teacher_identity(teacher).items():
+            if about["teacher"][part] != digest:
                 raise SignalError(
                     f"the signals in {folder} were made with another teacher's {part} than {teacher} holds; "
                     "run the signals stage again"
@@ -274,52 +294,53 @@ class StoredSignals:
         return cls(arrays.pop("logits"), positions, arrays, holds)
 
     def supports(self, needs: Needs) -> bool:
-        """Whether that was stored."""
-        return needs.within(self._holds)
+        """Whether the store contains what is needed beyond logits."""
+        return needs.covered_by(self._holds)
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """What is stored of the batch's dataset rows, fp32: per-token arrays padded with zeros as the batch is.
+        """Read the signals of a batch's rows in fp32; arrays with entries per token are padded with zeros.
 
         Raises:
-            SignalError: the rows are blends of others.
+            SignalError: the rows are mixed with others (mixup).
         """
         if isinstance(batch, MixedBatch):
-            raise SignalError("the rows are blends of others (mixup), which no store knows; give a live teacher")
-        rows, sequence = self._positions[batch.rows], batch.input_ids.shape[1]
-        found = {}
+            raise SignalError("the rows are mixed with others (mixup), which no store has; give a live teacher")
+        rows = self._positions[batch.rows]
+        sequence = batch.input_ids.shape[1]
+        arrays = {}
         for name in names_of(needs, self._holds):
             array = self._arrays[name]
             values = array.read(rows, sequence) if isinstance(array, StoredColumn) else _read(array, rows, sequence)
-            found[name] = torch.from_numpy(np.asarray(values, dtype=np.float32))
-        return give(found)
+            arrays[name] = torch.from_numpy(np.asarray(values, dtype=np.float32))
+        return from_arrays(arrays)
 
 
 def _read(array: npt.NDArray[Any], rows: Ints, sequence: int) -> npt.NDArray[Any]:
-    """Rows of an array in memory: [batch, ...], or of objects [batch, sequence, ...] with zeros behind each."""
-    found = array[rows]
+    """Read rows of an array in memory: [batch, ...], or objects padded with zeros to [batch, sequence, ...]."""
+    selected = array[rows]
     if array.dtype.kind != "O":
-        return found
-    padded = np.zeros((len(rows), sequence, *found[0].shape[1:]), dtype=np.float32)
-    for place, values in enumerate(found):
-        padded[place, : len(values)] = values
+        return selected
+    padded = np.zeros((len(rows), sequence, *selected[0].shape[1:]), dtype=np.float32)
+    for index, values in enumerate(selected):
+        padded[index, : len(values)] = values
     return padded
 
 
 def _join(folder: Path, dataset: TokenDataset) -> Ints:
-    """[rows] place of each row of the dataset in the store.
+    """[rows] index in the store of each row of the dataset.
 
     Raises:
-        SignalError: the store lacks some.
+        SignalError: the store lacks some rows.
     """
     index = mapped(folder / _INDEX)
     keys = index["keys"].numpy().reshape(-1).view("V16")
-    wanted = dataset.keys()
-    found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    missing = int((keys[found] != wanted).sum())
+    dataset_keys = dataset.keys()
+    matches = np.minimum(np.searchsorted(keys, dataset_keys), len(keys) - 1)
+    missing = int((keys[matches] != dataset_keys).sum())
     if missing:
         raise SignalError(
-            f"the signals in {folder} lack {missing:,} of {len(wanted):,} rows (other token ids); "
+            f"the signals in {folder} lack {missing:,} of {len(dataset_keys):,} rows (other token ids); "
             "run the signals stage again"
         )
-    rows: Ints = index["rows"].numpy()[found]
+    rows: Ints = index["rows"].numpy()[matches]
     return rows

@@ -1,12 +1,13 @@
-"""A teacher's answers about the units of texts, carried to the tokens of a student that splits texts otherwise.
+"""Token classification between tokenizers: map a teacher's logits to the tokens of its student.
 
-Both cut a text into the same units (`data.tags.units_of`), by its characters; in either's tokens a unit has one token
-that speaks for it (`data.alignment`). So the answer to a unit goes from token to token, whatever the tokenizers are.
+Units (words, see `labels.tags.units_of`) are defined by the characters of a text and are the same for both models. In
+the tokens of each model, one token represents each unit (`data.tokens.offsets`). The logits of a unit are therefore
+moved from the teacher's token to the student's token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,83 +23,91 @@ from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.providers import Source
 from potstill.errors import SignalError
 
-# The logit of a class that cannot be: softened at any T it leaves nothing, and is finite.
-NEVER = -1e4
+# The logit of an impossible class: finite, but its softened probability is 0 at any temperature in use.
+IMPOSSIBLE = -1e4
 
 
 @dataclass(frozen=True)
-class UnitPlaces:
-    """Where a teacher answers what the tokens of a student are asked.
+class UnitMapping:
+    """For each labelled token of a student the teacher's token that represents the same unit.
 
     Attributes:
-        starts: [student rows + 1] where in the arrays below each row's answers start.
-        rows: [answers of all the student's rows] row of the teacher's dataset.
-        tokens: [answers] the token of that row that speaks for the unit; any where the teacher has none.
-        seen: [answers] how the teacher sees the unit: OWN, SHARED or CUT.
+        starts: [student's rows + 1] where the entries of each row start in the arrays below.
+        rows: [entries] row of the teacher's dataset.
+        tokens: [entries] token in that row that represents the unit; arbitrary if the teacher has none.
+        kinds: [entries] how the teacher's tokens cover the unit: OWN, SHARED or CUT.
     """
 
     starts: Ints
     rows: Ints
     tokens: Ints
-    seen: Ints
+    kinds: Ints
 
     def of(self, rows: Ints) -> tuple[Ints, Ints, Ints]:
-        """Rows, tokens and sight of the answers of some of the student's rows, in that order."""
-        places = np.concatenate([np.arange(self.starts[row], self.starts[row + 1]) for row in rows.tolist()])
-        return self.rows[places], self.tokens[places], self.seen[places]
+        """Select the teacher's rows, tokens and kinds of the entries of some of the student's rows, in that order."""
+        entries = np.concatenate([np.arange(self.starts[row], self.starts[row + 1]) for row in rows.tolist()])
+        return self.rows[entries], self.tokens[entries], self.kinds[entries]
 
 
-def unit_places(student: Sequence[Path], teacher: Sequence[Path]) -> UnitPlaces:
-    """Join two sets of token files, written of the same texts, by the units of each text.
+def map_units(student: Sequence[Path], teacher: Sequence[Path]) -> UnitMapping:
+    """Map a student's token files to a teacher's by the units of each text.
 
     Args:
-        student: files of the student's tokens, split after split.
-        teacher: files of the teacher's, of the same splits.
+        student: files of the student's tokens, one for each split.
+        teacher: files of the teacher's tokens, of the same splits in the same order.
 
     Raises:
-        SignalError: they are not of the same texts.
+        SignalError: the files are not of the same texts.
     """
-    starts, found, before = [0], [np.empty((0, 3), dtype=np.int64)], 0
-    for ours, theirs in zip(student, teacher, strict=True):
-        rows = list(_rows(theirs))
-        answers: dict[str, list[Ints]] = {}
-        for number, (text, seen, tokens) in enumerate(rows):
-            told = np.stack([np.full(len(seen), before + number), tokens, seen], axis=1)
-            answers.setdefault(text, []).append(told)
-        known = {text: np.concatenate(parts) for text, parts in answers.items()}
+    starts = [0]
+    entries = [np.empty((0, 3), dtype=np.int64)]
+    first_row = 0
+    for student_file, teacher_file in zip(student, teacher, strict=True):
+        teacher_rows = list(_rows(teacher_file))
+        teacher_units = _units_by_text(teacher_rows, first_row)
         passed: dict[str, int] = {}
-        for text, seen, _ in _rows(ours):
+        for text, kinds, _ in _rows(student_file):
             first = passed.get(text, 0)
-            passed[text] = first + len(seen)
-            if text not in known or passed[text] > len(known[text]):
-                raise SignalError(f"{ours} and {theirs} are not of the same texts; run the tokenize stage again")
-            found.append(known[text][first : passed[text]][seen == OWN])
-            starts.append(starts[-1] + len(found[-1]))
-        before += len(rows)
-    whole = np.concatenate(found)
-    return UnitPlaces(np.array(starts, dtype=np.int64), whole[:, 0], whole[:, 1], whole[:, 2])
+            passed[text] = first + len(kinds)
+            if text not in teacher_units or passed[text] > len(teacher_units[text]):
+                raise SignalError(
+                    f"{student_file} and {teacher_file} are not of the same texts; run the tokenize stage again"
+                )
+            entries.append(teacher_units[text][first : passed[text]][kinds == OWN])
+            starts.append(starts[-1] + len(entries[-1]))
+        first_row += len(teacher_rows)
+    columns = np.concatenate(entries)
+    return UnitMapping(np.array(starts, dtype=np.int64), columns[:, 0], columns[:, 1], columns[:, 2])
 
 
-def _rows(path: Path) -> list[tuple[str, Ints, Ints]]:
-    """Of each row of a file: its text, how each unit is seen, and the token that speaks for it."""
+def _units_by_text(rows: Sequence[tuple[str, Ints, Ints]], first_row: int) -> dict[str, Ints]:
+    """Text -> [units, 3] row number, token and kind of each of its units, over all rows of the text."""
+    parts: dict[str, list[Ints]] = {}
+    for number, (text, kinds, tokens) in enumerate(rows):
+        units = np.stack([np.full(len(kinds), first_row + number), tokens, kinds], axis=1)
+        parts.setdefault(text, []).append(units)
+    return {text: np.concatenate(units) for text, units in parts.items()}
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Ints, Ints]]:
+    """Yield the text of each row of a file, the kind of each unit, and the token that represents it."""
     table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-    found = []
     columns = (table.column(name).to_pylist() for name in ("id", "units", "label"))
     for text, units, label in zip(*columns, strict=True):
-        seen = np.array(units, dtype=np.int64)
-        asked = np.flatnonzero(np.array(label, dtype=np.int64) != IGNORED)
-        spoken = np.maximum(np.cumsum(seen == OWN) - 1, 0)
-        tokens = asked[spoken] if len(asked) else np.zeros(len(seen), dtype=np.int64)
-        found.append((text, seen, tokens))
-    return found
+        kinds = np.array(units, dtype=np.int64)
+        labelled = np.flatnonzero(np.array(label, dtype=np.int64) != IGNORED)
+        # A unit without its own token is represented by the token of the last unit that has one.
+        latest = np.maximum(np.cumsum(kinds == OWN) - 1, 0)
+        tokens = labelled[latest] if len(labelled) else np.zeros(len(kinds), dtype=np.int64)
+        yield text, kinds, tokens
 
 
 @dataclass(frozen=True)
-class AcrossTokens:
-    """A source that answers a student's tokens with what the teacher says in its own, which do not meet them.
+class MappedSource:
+    """A source on a teacher's tokens that answers on a student's tokens.
 
     Attributes:
-        source: answers to the teacher's token ids.
+        source: provides outputs on the teacher's token ids.
         rows: the teacher's rows.
     """
 
@@ -107,62 +116,63 @@ class AcrossTokens:
 
     @property
     def name(self) -> str:
-        """The source's."""
+        """The name of the source."""
         return self.source.name
 
     def supports(self, needs: Needs) -> bool:
-        """Logits alone: the tokens of the two do not meet."""
+        """Whether only logits are needed; states of different tokens cannot be compared."""
         return not needs
 
 
 @dataclass(frozen=True)
-class AcrossUnits(AcrossTokens):
-    """A source that answers a student's tokens with what the teacher says of the same units in its own tokens.
+class UnitMappedSource(MappedSource):
+    """Maps a teacher's logits of units to the student's tokens.
 
-    As `data.alignment.unit_classes` reads a model: a unit that shares a token with an earlier one has its answer, B
-    turned into I, and a unit without a token is O.
+    Logits are read as in `data.tokens.offsets.unit_classes`: a unit that shares a token with an earlier one takes that
+    token's logits with B turned into I, and a unit without a token is O.
 
     Attributes:
-        places: where the answers to the student's rows are among the teacher's.
+        mapping: maps the student's labelled tokens to the teacher's.
     """
 
-    places: UnitPlaces
+    mapping: UnitMapping
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
-        """[batch, sequence of the student, ..., classes] logits, 0 where no answer is asked."""
+        """Return logits [batch, student's sequence, ..., classes], 0 at tokens without a label."""
         assert batch.answers is not None
-        rows, tokens, seen = self.places.of(batch.rows)
-        owners, local = np.unique(rows, return_inverse=True)
-        asked, shared, nothing = map(torch.from_numpy, (batch.answers, seen == SHARED, seen == CUT))
+        rows, tokens, kinds = self.mapping.of(batch.rows)
+        teacher_rows, local_rows = np.unique(rows, return_inverse=True)
+        labelled, shared, cut = map(torch.from_numpy, (batch.answers, kinds == SHARED, kinds == CUT))
 
-        def carry(told: Tensor) -> Tensor:
-            answers = told[torch.from_numpy(local), torch.from_numpy(tokens)].float().clone()
+        def map_logits(teacher_logits: Tensor) -> Tensor:
+            answers = teacher_logits[torch.from_numpy(local_rows), torch.from_numpy(tokens)].float().clone()
             answers[shared] = _continued(answers[shared])
-            answers[nothing] = NEVER
-            answers[nothing, ..., 0] = 0.0
-            logits = torch.zeros((*asked.shape, *answers.shape[1:]), device=answers.device)
-            logits[asked] = answers
+            answers[cut] = IMPOSSIBLE
+            answers[cut, ..., 0] = 0.0
+            logits = torch.zeros((*labelled.shape, *answers.shape[1:]), device=answers.device)
+            logits[labelled] = answers
             return logits
 
-        return carried(self.source(self.rows.batch(owners)), carry)
+        return map_outputs(self.source(self.rows.batch(teacher_rows)), map_logits)
 
 
-def carried(told: Outputs, carry: Callable[[Tensor], Tensor]) -> Outputs:
-    """What is said of a teacher's tokens as said of a student's: of each of several teachers, too.
+def map_outputs(outputs: Outputs, map_logits: Callable[[Tensor], Tensor]) -> Outputs:
+    """Map the logits of a teacher to a student's tokens; for an ensemble, the logits of each member.
 
     Args:
-        told: on the teacher's tokens.
-        carry: takes logits [teacher's rows, tokens, ..., outputs] to [student's rows, tokens, ..., outputs].
+        outputs: outputs on the teacher's tokens.
+        map_logits: maps logits [teacher's rows, tokens, ..., outputs] to [student's rows, tokens, ..., outputs].
     """
-    if told.ensemble is None:
-        return Outputs(carry(told.logits))
-    members = carry(told.ensemble.logits)
-    return Outputs(mean_logits(members, told.ensemble.weights), ensemble=replace(told.ensemble, logits=members))
+    if outputs.ensemble is None:
+        return Outputs(map_logits(outputs.logits))
+    members = map_logits(outputs.ensemble.logits)
+    mean = mean_logits(members, outputs.ensemble.weights)
+    return Outputs(mean, ensemble=replace(outputs.ensemble, logits=members))
 
 
 def _continued(logits: Tensor) -> Tensor:
-    """[..., classes] logits of tags that cannot begin an entity: what was B is I (`tags.tag_set`: odd is B)."""
-    found = logits.clone()
-    found[..., 2::2] = torch.logaddexp(logits[..., 1::2], logits[..., 2::2])
-    found[..., 1::2] = NEVER
-    return found
+    """Turn B into I in logits [..., classes], for units that cannot begin an entity (odd classes are B)."""
+    continued = logits.clone()
+    continued[..., 2::2] = torch.logaddexp(logits[..., 1::2], logits[..., 2::2])
+    continued[..., 1::2] = IMPOSSIBLE
+    return continued

@@ -1,7 +1,8 @@
-"""How a student is made before it learns.
+"""How a student is built before it learns.
 
-From layers of its teacher (`student`), a checkpoint, a config at random, static embeddings (`kinds` picks the one that
-`distill.student` names); with a smaller vocabulary (`fitted_vocabulary`), a factorized embedding table or narrower
-layers. `layer_choice` says which layers are taken by default, and which are worth trying. A new kind of
-student is a class in `potstill.config.student_params` and a branch in `kinds`.
+A student starts from layers of its teacher (`student`), a checkpoint of another model (`checkpoint`), a config with
+random weights, or static embeddings (`static`); `kinds` picks the one that `distill.student` names. It can have a
+smaller vocabulary (`vocabulary`), a factorized embedding table (`factorized`) or narrower layers (`narrowing`).
+
+To add a kind of student, write a class in `potstill.config.student_params` and a branch in `kinds`.
 """

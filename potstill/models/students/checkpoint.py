@@ -1,4 +1,4 @@
-"""An encoder of another family or size that a student starts from, with the tokenizer that it came with."""
+"""A student that starts from another pre-trained encoder, with that encoder's tokenizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from potstill.data.tokens.windows import without_truncation
 from potstill.models.loading import load_classifier
 from potstill.pretrained.families import tells_texts_apart
 from potstill.pretrained.heads import task_of
-from potstill.pretrained.inspection import inspect_model, load_words
+from potstill.pretrained.inspection import inspect_model, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,41 +21,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a student of kind checkpoint starts from.
+    """A pre-trained encoder that a student starts from.
 
     Attributes:
-        model: the encoder with a fresh head of the teacher's labels.
-        words: its tokenizer.
+        model: the encoder with a new head for the teacher's labels.
+        tokenizer: its tokenizer.
     """
 
     model: PreTrainedModel
-    words: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase
 
     @classmethod
     def open(cls, folder: Path, teacher: PreTrainedModel, seed: int) -> Checkpoint:
-        """Read a `save_pretrained` folder.
+        """Load a `save_pretrained` folder, without touching torch's global random state.
 
         Args:
-            folder: with a tokenizer.
-            teacher: says the task and the labels.
-            seed: of the head; torch's own random state stays as it is.
+            folder: the folder of the encoder and its tokenizer.
+            teacher: determines the task and the labels.
+            seed: seed of the new head.
 
         Raises:
-            UnsafeFileError, ModelError: see `inspect_model`, `load_classifier` and `load_words`.
+            UnsafeFileError, ModelError: see `inspect_model`, `load_classifier` and `read_tokenizer`.
         """
         labels = [str(name) for _, name in sorted(teacher.config.id2label.items())]
         inspect_model(folder, "encoder")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(load_classifier(folder, labels, task_of(teacher)), load_words(folder))
+            return cls(load_classifier(folder, labels, task_of(teacher)), read_tokenizer(folder))
 
-    def reads_as(self, teacher: PreTrainedModel, words: PreTrainedTokenizerBase) -> bool:
-        """Whether its tokens of a text are those of a teacher with this tokenizer.
+    def tokenizes_as(self, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
+        """Whether the checkpoint can read the token ids that were made for a teacher.
+
+        Args:
+            teacher: the model whose token ids they are.
+            tokenizer: its tokenizer.
 
         Raises:
             ModelError: a tokenizer has no fast form.
         """
-        mine, theirs = (without_truncation(fast_tokenizer(one, 1)).to_str() for one in (self.words, words))
-        apart, known = (tells_texts_apart(one.config.to_dict()) for one in (self.model, teacher))
-        # Segment ids that it has no use for do no harm; those that it lacks would.
-        return mine == theirs and known >= apart
+        student_tokens, teacher_tokens = (
+            without_truncation(fast_tokenizer(item, 1)).to_str() for item in (self.tokenizer, tokenizer)
+        )
+        student_types, teacher_types = (tells_texts_apart(item.config.to_dict()) for item in (self.model, teacher))
+        # Token types that the student does not use do no harm; token types that it lacks would.
+        return student_tokens == teacher_tokens and teacher_types >= student_types

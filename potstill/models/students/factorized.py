@@ -1,8 +1,8 @@
 """Token embeddings as a product of two smaller tables (Lan et al. 2020, "ALBERT: A Lite BERT", section 3.1).
 
-A table (tokens, width) of rank r is (tokens, r) times (r, width). A student learns the two factors, and is saved with
-their product: a normal model, whose export has the factors again, a fraction of the table. Every token keeps a vector
-of its own, where a smaller vocabulary drops the rare ones.
+A table (tokens, width) of rank r is the product of (tokens, r) and (r, width). A student learns the two factors and is
+saved with their product, as an ordinary model; its ONNX export has the factors again, which are a fraction of the
+table's size. Every token keeps its own vector, whereas a smaller vocabulary drops rare tokens.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from potstill.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Of each token, beside how often it was seen: one that was never seen still counts.
+# Added to the count of each token, so that tokens that were never seen still have a weight.
 SMOOTHING = 5.0
-# Of the largest direction: what fp32 leaves in those that are none.
+# Singular values below this share of the largest are fp32 rounding errors.
 ROUNDING = 1e-5
 
 
 class FactorizedEmbedding(nn.Module):
-    """Token ids [...] to vectors [..., width], by way of [..., rank].
+    """An embedding table [tokens, width] as the product of two factors.
 
     Args:
         factors: [tokens, rank].
@@ -35,26 +35,27 @@ class FactorizedEmbedding(nn.Module):
 
     def __init__(self, factors: Tensor, basis: Tensor) -> None:
         super().__init__()
-        self.factors, self.basis = nn.Parameter(factors), nn.Parameter(basis)
+        self.factors = nn.Parameter(factors)
+        self.basis = nn.Parameter(basis)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """The vectors."""
+        """Look up token ids [...]: vectors [..., width]."""
         return nn.functional.embedding(ids, self.factors) @ self.basis
 
 
 def factorize(model: PreTrainedModel, rank: int, counts: npt.NDArray[np.int64] | None = None) -> None:
-    """Replace a model's token embeddings by the nearest of that rank, in place.
+    """Replace a model's token embeddings by their best approximation of a rank, in place.
 
-    Nearest in squares, each token weighted by how often it is seen; a table that has that rank stays what it is, to
-    rounding.
+    Best in weighted least squares, each token weighted by how often it occurs. A table that already has that rank
+    stays the same up to rounding.
 
     Args:
-        model: has token embeddings that no head shares.
-        rank: below the embeddings' width.
-        counts: [tokens or fewer] how often each token is seen; None: all alike.
+        model: a model whose token embeddings are not tied to its head.
+        rank: less than the width of the embeddings.
+        counts: [tokens or fewer] how often each token occurs; None weighs all tokens alike.
 
     Raises:
-        ModelError: the rank is not below the width.
+        ModelError: the rank is not less than the width.
     """
     table = model.get_input_embeddings().weight.detach()
     tokens, width = table.shape
@@ -67,15 +68,15 @@ def factorize(model: PreTrainedModel, rank: int, counts: npt.NDArray[np.int64] |
     if counts is not None:
         weights[: len(counts)] += counts[:tokens]
     exact = table.double().cpu().numpy()
-    # The directions with most of the table in them; in float64, as squares halve the digits.
+    # The principal directions of the table, in float64 because squaring halves the number of exact digits.
     _, directions = np.linalg.eigh(exact.T @ (exact * weights[:, None]))
     basis = np.ascontiguousarray(directions[:, ::-1][:, :rank].T)
-    factors, rows = (torch.from_numpy(part).to(table) for part in (exact @ basis.T, basis))
-    model.set_input_embeddings(FactorizedEmbedding(factors, rows))
+    factors = torch.from_numpy(exact @ basis.T).to(table)
+    model.set_input_embeddings(FactorizedEmbedding(factors, torch.from_numpy(basis).to(table)))
 
 
 def has_rank(model: PreTrainedModel, rank: int) -> bool:
-    """Whether a model's table of token embeddings is of that rank or a lower one, to rounding, and wider."""
+    """Whether a model's token embeddings have at most a rank, up to rounding, and are wider than it."""
     table = model.get_input_embeddings().weight.detach()
     if rank >= table.shape[1]:
         return False
@@ -85,7 +86,7 @@ def has_rank(model: PreTrainedModel, rank: int) -> bool:
 
 
 def merge(model: PreTrainedModel) -> None:
-    """Put the product of factorized token embeddings in their place; other models stay as they are."""
+    """Replace factorized token embeddings by one table, their product; leave other models unchanged."""
     embedding = model.get_input_embeddings()
     if not isinstance(embedding, FactorizedEmbedding):
         return

@@ -1,4 +1,4 @@
-"""A student of any kind that `distill.student` names, as it is before it learns."""
+"""Build the kind of student that `distill.student` names."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ def start_student(
     pair: bool,
     tokenizer: Callable[[], Tokenizer],
 ) -> PreTrainedModel:
-    """The student that a kind describes; what is random in it is drawn from torch's current seed.
+    """Build an untrained student; random weights are drawn from torch's current seed.
 
     Args:
-        kind: of `distill.student`.
-        parent: whose layers it takes, or whose class and labels it has: the teacher, an assistant, or a checkpoint.
-        layers: of the parent.
-        pair: whether the task is on pairs of texts.
-        tokenizer: the parent's, of which a static student asks for every token's own vector.
+        kind: the value of `distill.student`.
+        parent: the model whose layers, or whose class and labels, the student takes: the teacher, an assistant or a
+            checkpoint.
+        layers: the parent's layers to take, counted from 0.
+        pair: whether the task is about pairs of texts.
+        tokenizer: returns the parent's tokenizer; only a static student needs it.
 
     Raises:
-        ModelError: layers, sizes or a class that do not fit; see `potstill.models`.
+        ModelError: layers, sizes or the parent's class do not fit.
     """
     if isinstance(kind, DistilBertStudent):
         return distilbert_from_bert(parent, layers, pair=pair)

@@ -1,7 +1,8 @@
-"""Models made narrower: feed-forward units of every layer removed, or whole attention heads and with them states.
+"""Structured pruning: remove feed-forward units from every layer, or attention heads together with hidden states.
 
-Both as many in each layer, so that the class stays the same. In the classes of transformers the size of a head is the
-hidden size divided by the number of heads; so heads go only together with as many states, those that all layers share.
+Every layer loses the same number, so that the model's class stays the same. In transformers the size of a head is the
+hidden size divided by the number of heads. Heads can therefore only be removed together with the matching number of
+hidden states, which all layers share.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ Parts = Sequence[int] | Ints
 
 
 def most_important(importance: npt.NDArray[np.floating], count: int, what: str) -> Ints:
-    """The `count` parts of highest importance, ascending; of equals the first.
+    """Select the `count` most important parts, as ascending indices; among equals the first.
 
     Args:
-        importance: [parts].
-        count: of these.
-        what: the parts and the key that asks for them, for the message.
+        importance: [parts] importance of each part.
+        count: number of parts to select.
+        what: name of the parts and of their key in params, for the error message.
 
     Raises:
-        ModelError: there are fewer.
+        ModelError: there are fewer than `count` parts.
     """
     if count > len(importance):
         raise ModelError(f"{count} {what} were to stay, but the student has {len(importance)}; set fewer")
@@ -41,31 +42,31 @@ def most_important(importance: npt.NDArray[np.floating], count: int, what: str) 
 
 
 def head_size(model: PreTrainedModel) -> int:
-    """States of one attention head."""
+    """Return the number of hidden states of one attention head."""
     family = family_of(model.config)
     return int(getattr(model.config, family.hidden_key) // getattr(model.config, family.heads_key))
 
 
 def narrow(model: PreTrainedModel, units: Sequence[Parts]) -> PreTrainedModel:
-    """A copy of a model with only the given feed-forward units of each layer; the others count as 0.
+    """Copy a model with only some feed-forward units of each layer, as if the others always gave 0.
 
     Args:
-        model: of a class in `families.FAMILIES`, with or without a head.
-        units: for each layer the units to keep, from 0; equally many in each.
+        model: a model of a class in `families.FAMILIES`, with or without a head.
+        units: for each layer the units to keep, counted from 0; the same number in each layer.
 
     Raises:
-        ModelError: the class is not known, or a unit does not exist.
+        ModelError: the class is not supported, or a unit does not exist.
     """
     import torch
 
     family = family_of(model.config)
     available = getattr(model.config, family.intermediate_key)
-    kept = _even(model, units, available, "feed-forward unit")
+    kept = _checked_parts(model, units, available, "feed-forward unit")
     path = layers_path(model)
     index: dict[tuple[str, int], Tensor] = {}
     for number, layer in enumerate(kept):
         rows = torch.tensor(layer)
-        # Gated: the inputs of the activation, then as many gates.
+        # The outputs of a gated layer are the inputs of the activation, followed by the gates.
         incoming = torch.cat([rows, rows + available]) if family.gated else rows
         index[f"{path}.{number}.{family.ffn_in}.weight", 0] = incoming
         index[f"{path}.{number}.{family.ffn_in}.bias", 0] = incoming
@@ -74,18 +75,19 @@ def narrow(model: PreTrainedModel, units: Sequence[Parts]) -> PreTrainedModel:
 
 
 def narrow_states(model: PreTrainedModel, states: Parts, heads: Sequence[Parts]) -> PreTrainedModel:
-    """A copy of a model with only the given states, and of each layer only the given heads.
+    """Copy a model with only some hidden states, and only some attention heads of each layer.
 
-    What the layers compute from them stays; the norms then see fewer states, so the result is a start to learn from and
-    not the model with zeros (as in Xia et al. 2022, "Structured Pruning Learns Compact and Accurate Models").
+    The norms see fewer states than before. The copy is therefore a starting point for training and does not compute
+    the same as the model with the other states set to 0 (Xia et al. 2022, "Structured Pruning Learns Compact and
+    Accurate Models").
 
     Args:
-        model: of a class in `families.FAMILIES` whose attention is plain, with or without a head.
-        states: to keep, from 0: as many as the heads that stay have together.
-        heads: for each layer the heads to keep, from 0; equally many in each.
+        model: a model of a class in `families.FAMILIES` with plain attention, with or without a head.
+        states: hidden states to keep, counted from 0; as many as the kept heads have together.
+        heads: for each layer the heads to keep, counted from 0; the same number in each layer.
 
     Raises:
-        ModelError: the class is not known or its attention is not plain, or states and heads do not fit.
+        ModelError: the class is not supported, its attention is not plain, or states and heads do not fit together.
     """
     import torch
 
@@ -95,8 +97,9 @@ def narrow_states(model: PreTrainedModel, states: Parts, heads: Sequence[Parts])
             f"a {model.config.model_type} student cannot lose states: its attention has more than queries and keys; "
             "leave out distill.prune.width"
         )
-    size, width = head_size(model), getattr(model.config, family.hidden_key)
-    kept = _even(model, heads, width // size, "attention head")
+    size = head_size(model)
+    width = getattr(model.config, family.hidden_key)
+    kept = _checked_parts(model, heads, width // size, "attention head")
     chosen = [int(state) for state in states]
     if len(set(chosen)) != len(kept[0]) * size or not all(0 <= state < width for state in chosen):
         raise ModelError(f"{len(kept[0])} heads of {size} states each need as many different states of the {width}")
@@ -112,20 +115,21 @@ def narrow_states(model: PreTrainedModel, states: Parts, heads: Sequence[Parts])
 
 
 def _sizes(model: PreTrainedModel, family: Family, width: int, heads: int) -> dict[str, int]:
-    """The keys of a config that name the hidden size, and the number of heads."""
-    before, embedded = getattr(model.config, family.hidden_key), getattr(model.config, "embedding_size", None)
-    if embedded == width != before:
+    """The config keys that change with the hidden size, with their new values."""
+    hidden_size = getattr(model.config, family.hidden_key)
+    embedding_size = getattr(model.config, "embedding_size", None)
+    if embedding_size == width != hidden_size:
         raise ModelError(
-            f"the student's embeddings of {width} are projected to its {before} states, and a class of {width} states "
-            "has no such projection; set another distill.prune.width"
+            f"the student's embeddings of {width} are projected to its {hidden_size} states, and a class of {width} "
+            "states has no such projection; set another distill.prune.width"
         )
     sizes = {key: width for key in (family.hidden_key, *family.hidden_copies)} | {family.heads_key: heads}
-    # ELECTRA's embeddings have no projection while they are as wide as the states.
-    return sizes | ({"embedding_size": width} if embedded == before else {})
+    # ELECTRA projects its embeddings only if their width differs from the hidden size.
+    return sizes | ({"embedding_size": width} if embedding_size == hidden_size else {})
 
 
-def _even(model: PreTrainedModel, parts: Sequence[Parts], available: int, what: str) -> list[list[int]]:
-    """The parts of each layer, ascending."""
+def _checked_parts(model: PreTrainedModel, parts: Sequence[Parts], available: int, what: str) -> list[list[int]]:
+    """The parts of each layer, ascending, checked to be equally many."""
     kept = [sorted({int(part) for part in layer}) for layer in parts]
     sizes = {len(layer) for layer in kept}
     if len(kept) != len(layers_of(model)) or len(sizes) != 1 or 0 in sizes:
@@ -139,7 +143,10 @@ def _even(model: PreTrainedModel, parts: Sequence[Parts], available: int, what: 
 def _selected(
     model: PreTrainedModel, sizes: dict[str, int], index: dict[tuple[str, int], Tensor], states: Tensor | None
 ) -> PreTrainedModel:
-    """A copy of other sizes: of each tensor what `index` names of its dimensions, else the states where it is wider."""
+    """Copy a model with other sizes in its config.
+
+    A dimension of a weight is cut to the entries of `index` where it has some, else to `states` where it is too wide.
+    """
     import torch
 
     config: Any = copy.deepcopy(model.config)
@@ -148,8 +155,8 @@ def _selected(
     with torch.random.fork_rng(devices=[]):
         narrowed = type(model)(config)
     state = dict(model.state_dict())
-    for key, wanted in narrowed.state_dict().items():
-        for dimension, size in enumerate(wanted.shape):
+    for key, target in narrowed.state_dict().items():
+        for dimension, size in enumerate(target.shape):
             rows = index.get((key, dimension))
             if rows is None and states is not None and state[key].shape[dimension] != size:
                 rows = states

@@ -1,4 +1,4 @@
-"""An encoder that nobody has trained yet."""
+"""A new encoder with random weights."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 def new_bert(params: Pretrain, vocabulary: int, seed: int) -> PreTrainedModel:
-    """A BertForMaskedLM of random weights; torch's own random state stays as it is.
+    """Build a BertForMaskedLM with random weights, without touching torch's global random state.
 
     Args:
-        params: layers, width, heads and positions; the feed-forward layers are four times as wide.
-        vocabulary: number of token ids; 0 is padding.
-        seed: of the weights.
+        params: numbers of layers, heads and positions, and the width; feed-forward layers are four times as wide.
+        vocabulary: number of token ids; id 0 is padding.
+        seed: seed of the weights.
     """
     import torch
     from transformers import BertConfig, BertForMaskedLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # of the files it is saved to
+    logging.disable_progress_bar()  # transformers shows one when it saves the model
     config = BertConfig(
         vocab_size=vocabulary,
         hidden_size=params.width,

@@ -1,4 +1,4 @@
-"""What a task's student starts from beside its teacher's layers."""
+"""Starting a task's student from general distillation instead of its teacher's layers."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ if TYPE_CHECKING:
 
 
 def start_from_general(student: PreTrainedModel, general: Path) -> None:
-    """Give a student the embeddings and layers of a general student; its head stays, and so does its pooler.
+    """Copy the embeddings and layers of a general student into a task's student, which keeps its head and pooler.
 
     Args:
-        student: of any task, changed in place.
-        general: a folder with a general student of the same layers.
+        student: the student of a task, changed in place.
+        general: the folder of the general student, of the same layers.
 
     Raises:
-        ModelError: its class or its shape differs.
+        ModelError: the two students differ in class or shape.
     """
-    own = student.base_model.state_dict()
-    theirs = {name: value for name, value in load_encoder(general).state_dict().items() if not is_pooler(name)}
+    student_state = student.base_model.state_dict()
+    pooler = {name: value for name, value in student_state.items() if is_pooler(name)}
+    general_state = {name: value for name, value in load_encoder(general).state_dict().items() if not is_pooler(name)}
     try:
-        student.base_model.load_state_dict(theirs | {name: own[name] for name in own if is_pooler(name)})
+        student.base_model.load_state_dict(general_state | pooler)
     except RuntimeError as error:
         raise ModelError(
-            f"the general student in {general} has not the form of distill's ({' '.join(str(error).split())[:200]}); "
+            f"the general student in {general} differs in shape from the student of distill "
+            f"({' '.join(str(error).split())[:200]}); "
             "give both the same layers and vocabulary, or set general.layers to null"
         ) from error
 
 
 def is_pooler(name: str) -> bool:
-    """Whether a weight of a base model is part of a task's head."""
+    """Whether a weight of a base model belongs to its pooler, which is part of a task's head."""
     return name.startswith("pooler.")

@@ -1,9 +1,9 @@
-"""A static-embedding student: a vector for each token, their normalised mean, one linear layer.
+"""A static-embedding student: one vector a token, their normalised mean, and a linear layer.
 
-The vectors begin as model2vec makes them (Tulkens & van Dongen 2024, "Model2Vec: Fast State-of-the-Art Static
-Embeddings"): every token alone through the teacher, principal components of what it gives, weights by Zipf's law. Its
-own `distill` needs another release of transformers than this project, so that step is here; what it makes is a
-`model2vec.StaticModel`, and the trained vectors are saved as one.
+The vectors are initialised as in model2vec (Tulkens & van Dongen 2024, "Model2Vec: Fast State-of-the-Art Static
+Embeddings"): each token passes through the teacher alone, its output is reduced by PCA and weighted by Zipf's law.
+model2vec's own `distill` needs another release of transformers than this project, so the step is implemented here. The
+trained vectors are saved as a `model2vec.StaticModel`.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from potstill.progress import progress
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# Smooth inverse frequency (Arora et al. 2017), model2vec's value.
+# The parameter a of smooth inverse frequency (Arora et al. 2017), with model2vec's value.
 SIF = 1e-4
-# Tokens that go through the teacher at once.
-TOKENS_AT_ONCE = 1024
+# Rows of a batch in which the teacher embeds single tokens.
+TOKEN_BATCH = 1024
 
 
 class StaticConfig(PreTrainedConfig):  # type: ignore[misc]
-    """Sizes of a `StaticForSequenceClassification`."""
+    """The config of a `StaticForSequenceClassification`."""
 
     model_type = STATIC
 
     def __init__(
         self, vocab_size: int = 2, hidden_size: int = 2, silent_ids: list[int] | None = None, **rest: Any
     ) -> None:
-        """Take the sizes; `silent_ids` are the tokens that say nothing: special ones and the unknown one."""
+        """Set the sizes; tokens of `silent_ids` (special tokens and the unknown token) are left out of the mean."""
         self.vocab_size, self.hidden_size, self.silent_ids = vocab_size, hidden_size, list(silent_ids or [])
         super().__init__(**rest)
 
 
 class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
-    """Logits [batch, labels] of token ids, whatever their order. Tokens that say nothing count for nothing."""
+    """A bag-of-tokens classifier: logits [batch, labels] of token ids in any order, silent tokens left out."""
 
     config_class = StaticConfig
     base_model_prefix = "static"
@@ -63,30 +63,19 @@ class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> SequenceClassifierOutput:
-        """The sum of the vectors, scaled to length 1: what their mean is scaled to as well."""
+        """Classify the sum of the token vectors, scaled to length 1; scaling their mean would give the same."""
         weights = self.audible[input_ids]
         if attention_mask is not None:
             weights = weights * attention_mask
         total = (self.embeddings(input_ids) * weights[..., None]).sum(dim=1)
         return SequenceClassifierOutput(logits=self.classifier(functional.normalize(total, dim=-1)))
 
-    def keep(self, tokens: npt.NDArray[np.integer]) -> StaticForSequenceClassification:
-        """The same student of these tokens alone, in this order."""
-        silent = [place for place, token in enumerate(tokens.tolist()) if token in self.config.silent_ids]
-        config = StaticConfig(**self.config.to_dict() | {"vocab_size": len(tokens), "silent_ids": silent})
-        kept = StaticForSequenceClassification(config)
-        with torch.no_grad():
-            kept.embeddings.weight.copy_(self.embeddings.weight[torch.from_numpy(tokens.astype(np.int64))])
-        kept.classifier.load_state_dict(self.classifier.state_dict())
-        kept.eval()
-        return kept
-
     def get_input_embeddings(self) -> nn.Module:
-        """The table of vectors."""
+        """Return the table of token vectors."""
         return self.embeddings
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: vectors come from a teacher, and the layer keeps torch's own start."""
+        """Leave torch's initialisation: the vectors come from a teacher, and the linear layer keeps its own."""
 
 
 AutoConfig.register(StaticConfig.model_type, StaticConfig)
@@ -96,12 +85,12 @@ AutoModelForSequenceClassification.register(StaticConfig, StaticForSequenceClass
 def static_from_teacher(
     teacher: PreTrainedModel, tokenizer: Tokenizer, dimensions: int
 ) -> StaticForSequenceClassification:
-    """A static student that begins with the teacher's own vectors; its linear layer is new (torch's current seed).
+    """Build a static student whose vectors come from the teacher; its linear layer is drawn from torch's current seed.
 
     Args:
-        teacher: a sequence classifier; its encoder is asked for every token of the vocabulary.
-        tokenizer: its tokenizer.
-        dimensions: width of the vectors; at most the teacher's, and the vocabulary's size.
+        teacher: a sequence classifier; its encoder embeds every token of the vocabulary.
+        tokenizer: the teacher's tokenizer.
+        dimensions: width of the vectors; at most the teacher's hidden size and the size of the vocabulary.
     """
     silent = silent_tokens(tokenizer)
     vectors = _components(token_vectors(teacher, tokenizer), dimensions)
@@ -126,60 +115,72 @@ def static_from_teacher(
 
 
 def silent_tokens(tokenizer: Tokenizer) -> list[int]:
-    """Ids that model2vec leaves out of the mean: those of special tokens, the unknown one among them."""
-    special = [number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    """List the ids that model2vec leaves out of the mean: special tokens and the unknown token."""
+    silent = {token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     unknown = getattr(tokenizer.model, "unk_token", None)
-    found = {*special, *([tokenizer.token_to_id(unknown)] if unknown is not None else [])}
-    return sorted(number for number in found if number is not None)
+    unknown_id = None if unknown is None else tokenizer.token_to_id(unknown)
+    return sorted(silent if unknown_id is None else silent | {unknown_id})
 
 
 @torch.inference_mode()
 def token_vectors(teacher: PreTrainedModel, tokenizer: Tokenizer) -> npt.NDArray[np.float32]:
-    """[vocabulary, width]: the mean of the encoder's last states over each token alone, with its special tokens."""
-    begin, end = _surroundings(tokenizer)
-    encoder, device = teacher.base_model.eval(), next(teacher.parameters()).device
+    """Embed each token alone with the teacher's encoder.
+
+    Args:
+        teacher: the model whose encoder is used.
+        tokenizer: its tokenizer, which says which special tokens surround the token.
+
+    Returns:
+        [vocabulary, width] means of the last hidden states over the token and its special tokens.
+    """
+    begin, end = _surrounding_tokens(tokenizer)
+    encoder = teacher.base_model.eval()
+    device = next(teacher.parameters()).device
     rows = torch.arange(tokenizer.get_vocab_size())
-    found = []
+    means = []
     with progress("static", len(rows), "tokens") as bar:
-        for ids in torch.split(rows, TOKENS_AT_ONCE):
+        for ids in torch.split(rows, TOKEN_BATCH):
             framed = torch.cat([begin.expand(len(ids), -1), ids[:, None], end.expand(len(ids), -1)], dim=1)
             states = encoder(input_ids=framed.to(device), attention_mask=torch.ones_like(framed).to(device))
-            found.append(states.last_hidden_state.float().mean(dim=1).cpu())
+            means.append(states.last_hidden_state.float().mean(dim=1).cpu())
             bar.advance(len(ids))
-    return torch.nan_to_num(torch.cat(found)).numpy()
+    return torch.nan_to_num(torch.cat(means)).numpy()
 
 
-def _surroundings(tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
-    """What the tokenizer puts before and behind a text."""
+def _surrounding_tokens(tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    """[1, tokens] the special tokens that the tokenizer adds before and after a text."""
     encoding = tokenizer.encode("a")
-    special = [place for place, flag in enumerate(encoding.special_tokens_mask) if flag]
-    inside = next((place for place in range(len(encoding.ids)) if place not in special), len(encoding.ids))
-    begin = [encoding.ids[place] for place in special if place < inside]
-    end = [encoding.ids[place] for place in special if place > inside]
+    special = [index for index, flag in enumerate(encoding.special_tokens_mask) if flag]
+    inside = next((index for index in range(len(encoding.ids)) if index not in special), len(encoding.ids))
+    begin = [encoding.ids[index] for index in special if index < inside]
+    end = [encoding.ids[index] for index in special if index > inside]
     return torch.tensor([begin], dtype=torch.int64), torch.tensor([end], dtype=torch.int64)
 
 
 def _components(vectors: npt.NDArray[np.float32], dimensions: int) -> npt.NDArray[np.float64]:
-    """[vocabulary, dimensions] principal components, the largest first; the sign of each by its largest entry."""
+    """[vocabulary, dimensions] principal component scores, largest first; the largest entry of each is positive."""
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     _, directions = np.linalg.eigh(centred.T @ centred)
     scores = centred @ directions[:, ::-1][:, :dimensions]
     largest = np.abs(scores).argmax(axis=0)
-    found: npt.NDArray[np.float64] = scores * np.sign(scores[largest, np.arange(scores.shape[1])])
-    return found
+    signed: npt.NDArray[np.float64] = scores * np.sign(scores[largest, np.arange(scores.shape[1])])
+    return signed
 
 
 def zipf_weights(vocabulary: int) -> npt.NDArray[np.float64]:
-    """a / (a + p) for tokens whose frequency p falls as 1 / rank: vocabularies list the frequent ones first."""
+    """[vocabulary] smooth inverse frequencies a / (a + p).
+
+    The frequency p of a token is taken to fall as 1 / rank, because vocabularies list frequent tokens first.
+    """
     inverse = 1 / np.arange(2, vocabulary + 2)
     weights: npt.NDArray[np.float64] = SIF / (SIF + inverse / inverse.sum())
     return weights
 
 
 def save_static(student: StaticForSequenceClassification, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the vectors as a `model2vec.StaticModel`, which loads without torch. Nothing is fetched for it."""
+    """Write the vectors as a `model2vec.StaticModel`, which loads without torch."""
     from model2vec import StaticModel
 
     vectors = student.embeddings.weight.detach().cpu().numpy() * student.audible.cpu().numpy()[:, None]
-    # A name that is no folder would have the library ask the hub for a model card.
+    # Given a folder, the library does not look for a model card on the hub.
     StaticModel(vectors, tokenizer, normalize=True, config={"normalize": True}).save_pretrained(folder)

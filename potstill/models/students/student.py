@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from potstill.config.distill_params import Distill
 
-# The parts of a layer that BERT and DistilBERT have in common: all of them.
+# The parts of a layer, which are the same in BERT and DistilBERT.
 _PARTS = ("query", "key", "value", "attention_out", "attention_norm", "ffn_in", "ffn_out", "ffn_norm")
-# BERT's head -> DistilBERT's class and its names.
+# Class of a BERT with a head -> DistilBERT's class, and its names of the head's modules.
 _HEADS = {
     "BertForSequenceClassification": (
         "DistilBertForSequenceClassification",
@@ -34,17 +34,24 @@ _HEADS = {
         },
     ),
 }
-# DistilBERT's is written into its code.
+# layer_norm_eps is a constant in DistilBERT's code.
 _DISTILBERT_EPS = 1e-12
 
 
 def check_layers(
     layers: Sequence[int], available: int, where: str, key: str = "distill.layers", whose: str = "teacher"
 ) -> None:
-    """Refuse layers that a model, by default the teacher, does not have.
+    """Refuse layers that a model does not have.
+
+    Args:
+        layers: layers counted from 0.
+        available: number of layers of the model.
+        where: name or folder of the model, for the error message.
+        key: key of params that names the layers, for the error message.
+        whose: role of the model, for the error message.
 
     Raises:
-        ModelError: a layer is out of range, or there are none.
+        ModelError: a layer is out of range, or `layers` is empty.
     """
     if not layers:
         raise ModelError(f"{key} names no layer; give at least one, as [0]")
@@ -56,17 +63,17 @@ def check_layers(
 
 
 def check_plan(params: Distill, teacher: PreTrainedModel) -> None:
-    """Refuse a `distill` section that names layers which the teacher does not have, before anything is trained.
+    """Refuse a `distill` section that names layers which the loaded teacher does not have.
 
     Raises:
-        ModelError: see `check_layers`; also a class that is not known.
+        ModelError: see `check_layers`; also if the teacher's class is not supported.
     """
     available = getattr(teacher.config, family_of(teacher.config).layers_key)
     check_available(params, available, teacher.config.name_or_path or "memory")
 
 
 def check_available(params: Distill, available: int, where: str) -> None:
-    """Refuse a `distill` section that names layers beyond those of a teacher, known by their number alone.
+    """Refuse a `distill` section that names layers beyond the teacher's `available` layers.
 
     Raises:
         ModelError: see `check_layers`.
@@ -79,23 +86,23 @@ def check_available(params: Distill, available: int, where: str) -> None:
 
 
 def student_from_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """A model of the teacher's class with copies of its embeddings, pooler, head and the given layers.
+    """Build a model of the teacher's class from its embeddings, some of its layers, its pooler and its head.
 
-    What lies beside the layers (MPNet's and DeBERTa's relative positions, ModernBERT's last norm) is copied too, and
-    each layer keeps its own settings (ModernBERT: global or local attention). DeBERTa's convolution, where it has
-    one, follows the student's first layer, whichever that was.
+    Weights outside the layers are copied too, such as the relative positions of MPNet and DeBERTa and ModernBERT's
+    last norm. Each layer keeps its own settings, such as ModernBERT's global or local attention. DeBERTa's
+    convolution, if it has one, comes after the student's first layer, whichever layer of the teacher that was.
 
     Args:
         teacher: a model of a class in `families.FAMILIES`, with or without a head.
-        layers: teacher layers from 0, in the order in which the student stacks them.
+        layers: the teacher's layers counted from 0, in the student's order.
 
     Raises:
-        ModelError: a layer does not exist, the class is not known, or it cannot do without its first layer.
+        ModelError: a layer does not exist, the class is not supported, or its first layer is required.
     """
     family = family_of(teacher.config)
     _check_teacher_layers(teacher, layers, family)
-    student = type(teacher)(_config_of(teacher.config, layers, family))
-    student.load_state_dict(_chosen(teacher, layers))
+    student = type(teacher)(_config_with_layers(teacher.config, layers, family))
+    student.load_state_dict(_state_of_layers(teacher, layers))
     return student.eval()
 
 
@@ -107,61 +114,62 @@ def student_at_random(
     heads: int | None = None,
     intermediate_size: int | None = None,
 ) -> PreTrainedModel:
-    """A model of the parent's class and labels with fresh weights, drawn from torch's current seed.
+    """Build a model of the parent's class and labels with random weights, drawn from torch's current seed.
 
     Args:
         parent: a model of a class in `families.FAMILIES`, with or without a head.
-        layers: how many; the settings of single layers (ModernBERT: global or local attention) are those of the
-            parent's first ones.
-        hidden_size: None: the parent's; likewise the others.
-        heads: attention heads of a layer.
-        intermediate_size: units of a layer's feed-forward network.
+        layers: number of layers. Settings of single layers (ModernBERT: global or local attention) are those of the
+            parent's first layers.
+        hidden_size: width of the hidden states; None takes the parent's.
+        heads: attention heads of a layer; None takes the parent's.
+        intermediate_size: units of a feed-forward layer; None takes the parent's.
 
     Raises:
-        ModelError: the class is not known, or the heads do not divide the hidden size.
+        ModelError: the class is not supported, or the heads do not divide the hidden size.
     """
     family = family_of(parent.config)
-    config = _config_of(parent.config, range(layers), family)
+    config = _config_with_layers(parent.config, range(layers), family)
     sizes = dict.fromkeys((family.hidden_key, *family.hidden_copies), hidden_size)
     sizes |= {family.heads_key: heads, family.intermediate_key: intermediate_size}
     for key, value in sizes.items():
         if value is not None:
             setattr(config, key, value)
-    width, count = getattr(config, family.hidden_key), getattr(config, family.heads_key)
-    if width % count:
+    width = getattr(config, family.hidden_key)
+    head_count = getattr(config, family.heads_key)
+    if width % head_count:
         raise ModelError(
-            f"distill.student has {count} attention heads, which do not divide its hidden size of {width}; set heads "
-            "to a divisor"
+            f"distill.student has {head_count} attention heads, which do not divide its hidden size of {width}; set "
+            "heads to a divisor"
         )
     return type(parent)(config).eval()
 
 
 def distilbert_from_bert(teacher: PreTrainedModel, layers: Sequence[int], *, pair: bool = False) -> PreTrainedModel:
-    """A DistilBERT with copies of a BERT's embeddings, chosen layers and head.
+    """Build a DistilBERT from a BERT's embeddings, some of its layers and its head (Sanh et al. 2019, section 3).
 
-    DistilBERT has no token types: row 0 of the teacher's is added to every position, which is exact for single texts.
-    With the same layers all hidden states (batch, tokens, hidden) are the teacher's to rounding, and so are the logits
-    of tokens. Those of a sequence classifier are not: the pooler's weights go into `pre_classifier`, but BERT has a
-    tanh after them and DistilBERT a ReLU. Training has to close that.
+    DistilBERT has no token types. Row 0 of the teacher's token types is added to every position, which is exact for
+    single texts. With all layers, the hidden states (batch, tokens, hidden) equal the teacher's up to rounding, and so
+    do logits of tokens. Logits of a sequence classifier do not: the pooler's weights become `pre_classifier`, but BERT
+    applies a tanh to it and DistilBERT a ReLU. Training has to close that gap.
 
     Args:
         teacher: a BertForSequenceClassification, BertForTokenClassification, BertForQuestionAnswering or
             BertForMaskedLM.
-        layers: teacher layers from 0, in the order in which the student stacks them.
-        pair: whether the task is on pairs of texts.
+        layers: the teacher's layers counted from 0, in the student's order.
+        pair: whether the task is about pairs of texts.
 
     Raises:
-        ModelError: another class, a pair task whose second text has a token type of its own, a layer that does not
-            exist, or a setting that DistilBERT does not have.
+        ModelError: the teacher is of another class, the texts of pairs have token types, a layer does not exist, or a
+            setting of the teacher does not exist in DistilBERT.
     """
     import transformers
 
-    known = _HEADS.get(type(teacher).__name__)
-    if known is None:
+    target = _HEADS.get(type(teacher).__name__)
+    if target is None:
         raise ModelError(f"a DistilBERT is made from {' or '.join(_HEADS)}, not from a {type(teacher).__name__}")
     _check_distilbert(teacher.config, pair=pair)
     _check_teacher_layers(teacher, layers, FAMILIES["bert"])
-    name, head = known
+    name, head = target
     student: PreTrainedModel = getattr(transformers, name)(_distilbert_config(teacher.config, len(layers)))
     student.load_state_dict(_as_distilbert(teacher, layers, head))
     return student.eval()
@@ -177,8 +185,8 @@ def _check_teacher_layers(teacher: PreTrainedModel, layers: Sequence[int], famil
         )
 
 
-def _config_of(config: PreTrainedConfig, layers: Sequence[int], family: Family) -> PreTrainedConfig:
-    """The student's config: the number of layers, and the lists with one item a layer cut with them."""
+def _config_with_layers(config: PreTrainedConfig, layers: Sequence[int], family: Family) -> PreTrainedConfig:
+    """The student's config: the number of layers and the lists with one item a layer are changed."""
     cut = copy.deepcopy(config)
     setattr(cut, family.layers_key, len(layers))
     for key in family.per_layer_keys:
@@ -187,23 +195,23 @@ def _config_of(config: PreTrainedConfig, layers: Sequence[int], family: Family) 
     return cut
 
 
-def _chosen(teacher: PreTrainedModel, layers: Sequence[int]) -> dict[str, Any]:
-    """The teacher's state with the chosen layers renumbered and the others left out."""
+def _state_of_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> dict[str, Any]:
+    """The teacher's state dict with the given layers renumbered and all other layers removed."""
     pattern = re.compile(rf"({re.escape(layers_path(teacher))}\.)(\d+)(\..+)")
     state: dict[str, Any] = {}
     for name, value in teacher.state_dict().items():
-        found = pattern.fullmatch(name)
-        if found is None:
+        match = pattern.fullmatch(name)
+        if match is None:
             state[name] = value
             continue
         for position, layer in enumerate(layers):
-            if int(found[2]) == layer:
-                state[f"{found[1]}{position}{found[3]}"] = value
+            if int(match[2]) == layer:
+                state[f"{match[1]}{position}{match[3]}"] = value
     return state
 
 
 def _check_distilbert(config: PreTrainedConfig, *, pair: bool) -> None:
-    """Refuse what a DistilBERT cannot be told."""
+    """Refuse settings of a BERT that DistilBERT does not have."""
     if pair and config.type_vocab_size > 1:
         raise ModelError(
             "a DistilBERT cannot tell the two texts of a pair apart, its teacher can: it has no token types; "
@@ -244,24 +252,25 @@ def _distilbert_config(bert: PreTrainedConfig, layers: int) -> DistilBertConfig:
 
 
 def _as_distilbert(teacher: PreTrainedModel, layers: Sequence[int], head: dict[str, str]) -> dict[str, Any]:
-    """The teacher's state under DistilBERT's names, token type 0 folded into the positions."""
-    theirs, ours = FAMILIES["bert"], FAMILIES["distilbert"]
-    modules = dict(head)
-    for part in ("word_embeddings", "position_embeddings", "embeddings_norm"):
-        modules[f"bert.{getattr(theirs, part)}"] = f"distilbert.{getattr(ours, part)}"
-    source = teacher.state_dict()
-    state: dict[str, Any] = {}
-    for there, here in modules.items():
-        state |= _renamed(source, there, here)
+    """The teacher's state dict under DistilBERT's names, with token type 0 added to the positions."""
+    bert = FAMILIES["bert"]
+    distilbert = FAMILIES["distilbert"]
+    modules = list(head.items())
+    modules += [
+        (f"bert.{getattr(bert, part)}", f"distilbert.{getattr(distilbert, part)}")
+        for part in ("word_embeddings", "position_embeddings", "embeddings_norm")
+    ]
     for position, layer in enumerate(layers):
         for part in _PARTS:
-            there = f"bert.{theirs.layers}.{layer}.{getattr(theirs, part)}"
-            state |= _renamed(source, there, f"distilbert.{ours.layers}.{position}.{getattr(ours, part)}")
-    positions = f"distilbert.{ours.position_embeddings}.weight"
-    state[positions] = state[positions] + source[f"bert.{theirs.token_types}.weight"][0]
+            teacher_name = f"bert.{bert.layers}.{layer}.{getattr(bert, part)}"
+            modules.append((teacher_name, f"distilbert.{distilbert.layers}.{position}.{getattr(distilbert, part)}"))
+    source = teacher.state_dict()
+    state = {
+        f"{student_name}.{leaf}": source[f"{teacher_name}.{leaf}"]
+        for teacher_name, student_name in modules
+        for leaf in ("weight", "bias")
+        if f"{teacher_name}.{leaf}" in source
+    }
+    positions = f"distilbert.{distilbert.position_embeddings}.weight"
+    state[positions] = state[positions] + source[f"bert.{bert.token_types}.weight"][0]
     return state
-
-
-def _renamed(source: dict[str, Any], there: str, here: str) -> dict[str, Any]:
-    found = {leaf: source.get(f"{there}.{leaf}") for leaf in ("weight", "bias")}
-    return {f"{here}.{leaf}": value for leaf, value in found.items() if value is not None}

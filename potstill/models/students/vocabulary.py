@@ -1,16 +1,18 @@
-"""A vocabulary cut to what the corpora use: smaller embeddings, same logits (Abdaoui et al. 2020, Load What You Need).
+"""Trim a vocabulary to the tokens that the corpora use: smaller embeddings, same logits.
 
-A text whose tokens are all kept is split exactly as before:
+Abdaoui et al. 2020, "Load What You Need: Smaller Versions of Multilingual BERT".
 
-- WordPiece takes the longest match first, and the longest match is still there.
-- BPE applies the best-ranked merge first. Of every kept token all the tokens it can be merged from are kept, and so
-  every merge on the way to it; the merges that are gone did not apply to the text.
-- Unigram takes the most likely path, which is still there among fewer. (Its score of the unknown follows from the
-  least likely token; that one is kept too.)
+A text whose tokens are all kept is tokenized exactly as before:
 
-Any other text is split into shorter tokens, at worst single characters, all of which are kept. A character that the
-vocabulary knows only inside longer tokens (`tokenizers` trains none) keeps all tokens it is in. Words with
-such a character are the one exception: with other tokens around them gone, they can become known or unknown.
+- WordPiece takes the longest match first, and the longest match is still in the vocabulary.
+- BPE applies the best-ranked merge first. All tokens that a kept token can be merged from are kept as well, and with
+  them every merge that leads to it. The merges that are removed did not apply to the text.
+- Unigram takes the most likely path, which is still among the remaining paths. Its score of the unknown token follows
+  from the least likely token, which is therefore kept too.
+
+Any other text is split into shorter tokens, at worst into single characters, all of which are kept. If a vocabulary
+has a character only inside longer tokens (`tokenizers` trains no such vocabulary), all tokens with that character are
+kept. Words with such a character are the one exception: they can become known or unknown when other tokens are gone.
 """
 
 from __future__ import annotations
@@ -32,10 +34,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 KINDS = ("WordPiece", "BPE", "Unigram")
-# Binary twins of tokenizer.json with the whole vocabulary; transformers would prefer them to it.
+# Binary copies of the whole vocabulary, which transformers would prefer to tokenizer.json.
 _DROPPED = {"spiece.model", "sentencepiece.bpe.model"}
 
-_WORDS_AT_ONCE = 10_000
+_WORD_BATCH = 10_000
 
 # The parsed tokenizer.json, as the current release of `tokenizers` writes it.
 TokenizerJson = Mapping[str, Any]
@@ -44,7 +46,7 @@ TokenizerJson = Mapping[str, Any]
 # --- the tokenizer --------------------------------------------------------------------------------------------------
 
 
-def kept_ids(
+def select_ids(
     tokenizer: TokenizerJson,
     counts: Mapping[int, int],
     *,
@@ -52,21 +54,24 @@ def kept_ids(
     max_tokens: int | None = None,
     names: Iterable[str] = (),
 ) -> list[int]:
-    """The ids to keep, ascending: a kept token's new id is its place in this list.
+    """Select the token ids to keep.
 
-    Kept are the special and added tokens, the tokens seen, single characters in all their forms ('c', '##c', 'c</w>',
-    bytes), and what these need; see the module.
+    These are special and added tokens, tokens that occur in the corpora, single characters in all their forms ('c',
+    '##c', 'c</w>', bytes), and the tokens that these are merged from (see the module).
 
     Args:
         tokenizer: the parsed tokenizer.json.
-        counts: token id -> how often the corpora have it; for a mere set of ids `dict.fromkeys(ids, 1)`.
-        min_count: a token seen less often is dropped, and the texts that have it are split into shorter tokens.
-        max_tokens: of all that is kept; those seen most often come first, of equals the one with the lower id.
-        names: further tokens to keep, as the special tokens of tokenizer_config.json.
+        counts: token id -> occurrences in the corpora; for a set of ids without counts `dict.fromkeys(ids, 1)`.
+        min_count: tokens that occur less often are dropped, and texts with them are split into shorter tokens.
+        max_tokens: upper limit of the whole vocabulary. The most frequent tokens come first, then those of lower id.
+        names: further tokens to keep, such as the special tokens of tokenizer_config.json.
+
+    Returns:
+        The ids in ascending order; a token's new id is its index in this list.
 
     Raises:
-        ModelError: a kind of tokenizer that cannot be trimmed, an id that it does not have, or a limit below the
-            tokens that are kept in any case.
+        ModelError: the kind of tokenizer cannot be trimmed, it lacks an id of `counts`, or the limit is below the
+            number of tokens that are always kept.
     """
     tokens = _tokens(tokenizer)
     unknown = sorted(set(counts) - set(tokens))
@@ -80,66 +85,72 @@ def kept_ids(
     always |= _irregular(model)
     seen = sorted((index for index in counts if counts[index] >= min_count), key=lambda index: (-counts[index], index))
 
-    def kept(most: int) -> list[int]:
-        wanted = always | {tokens[index] for index in seen[:most]}
-        wanted |= _parts(model, wanted)
-        return sorted(index for index, token in tokens.items() if token in wanted)
+    def with_most_frequent(count: int) -> list[int]:
+        selected = always | {tokens[index] for index in seen[:count]}
+        selected |= _merge_parts(model, selected)
+        return sorted(index for index, token in tokens.items() if token in selected)
 
-    most = len(seen)
-    if max_tokens is not None:  # what is kept grows with the tokens seen
-        most = bisect_right(range(len(seen) + 1), max_tokens, key=lambda most: len(kept(most))) - 1
-    if most < 0:
+    count = len(seen)
+    if max_tokens is not None:  # the size of the vocabulary grows with the number of frequent tokens
+        sizes = range(len(seen) + 1)
+        count = bisect_right(sizes, max_tokens, key=lambda size: len(with_most_frequent(size))) - 1
+    if count < 0:
         raise ModelError(
             f"max_tokens of the vocabulary is {max_tokens:,}, but special tokens and single characters alone are "
-            f"{len(kept(0)):,}; set it to at least that"
+            f"{len(with_most_frequent(0)):,}; set it to at least that"
         )
-    return kept(most)
+    return with_most_frequent(count)
 
 
 def dropped_words(tokenizer: Tokenizer, kept: Collection[int], most: int | None = None) -> list[str]:
-    """Texts that are one dropped token each: what a student with the trimmed vocabulary has to spell.
+    """List the words that are one dropped token each, which a student with the trimmed vocabulary has to spell.
 
     Args:
-        tokenizer: the whole one.
-        kept: ids that the trimmed one keeps.
-        most: how many to return at most. Tokenizers are trained to give frequent tokens low ids, so that the first
-            are those that texts are most likely to have; None: all.
+        tokenizer: the tokenizer with the whole vocabulary.
+        kept: ids that the trimmed tokenizer keeps.
+        most: maximum number of words to return; None returns all. Tokenizers give frequent tokens low ids, so the
+            first words are those that texts are most likely to have.
 
     Returns:
-        In the order of the ids, without doubles; tokens that no text becomes by itself, as the inside of a word, are
-        not among them.
+        Distinct words in the order of their ids, without tokens that are no whole word, such as '##ing'.
     """
-    known, vocabulary = set(kept), tokenizer.get_vocab()
-    unheard = _bracketed(vocabulary)
-    lost = sorted(index for token, index in vocabulary.items() if index not in known and token not in unheard)
-    # A decoder takes the mark of a word's end away, where the tokenizer has one.
+    kept_ids = set(kept)
+    vocabulary = tokenizer.get_vocab()
+    bracketed = _bracketed(vocabulary)
+    dropped = sorted(index for token, index in vocabulary.items() if index not in kept_ids and token not in bracketed)
+    # Not every decoder removes the end-of-word mark.
     end = getattr(tokenizer.model, "end_of_word_suffix", None) or ""
-    decoded = tokenizer.decode_batch([[index] for index in lost])
+    decoded = tokenizer.decode_batch([[index] for index in dropped])
     texts = list(filter(None, dict.fromkeys(text.removesuffix(end).strip() for text in decoded)))
     words: list[str] = []
-    for start in range(0, len(texts), _WORDS_AT_ONCE):
-        part = texts[start : start + _WORDS_AT_ONCE]
+    for start in range(0, len(texts), _WORD_BATCH):
+        part = texts[start : start + _WORD_BATCH]
         encodings = tokenizer.encode_batch_fast(part, add_special_tokens=False)
         pairs = zip(part, encodings, strict=True)
-        words += [text for text, encoding in pairs if _is_one_token(encoding.ids, known)]
+        words += [text for text, encoding in pairs if _is_dropped(encoding.ids, kept_ids)]
         if most is not None and len(words) >= most:
             return words[:most]
     return words
 
 
-def _is_one_token(ids: Sequence[int], kept: Collection[int]) -> bool:
+def _is_dropped(ids: Sequence[int], kept: Collection[int]) -> bool:
     return len(ids) == 1 and ids[0] not in kept
 
 
 def trimmed_tokenizer(tokenizer: TokenizerJson, kept: Sequence[int]) -> dict[str, Any]:
-    """A tokenizer.json with only the tokens of the given old ids; `kept[new id]` is the old one.
+    """Trim the content of a tokenizer.json.
+
+    Args:
+        tokenizer: the parsed tokenizer.json.
+        kept: old ids to keep, ascending; a token's new id is its index.
 
     Raises:
-        ModelError: a kind of tokenizer that cannot be trimmed.
+        ModelError: the kind of tokenizer cannot be trimmed.
     """
     new = {old: index for index, old in enumerate(kept)}
     trimmed = copy.deepcopy(dict(tokenizer))
-    old_model, model = tokenizer["model"], trimmed["model"]
+    old_model = tokenizer["model"]
+    model = trimmed["model"]
     if _kind(tokenizer) == "Unigram":
         model["vocab"] = [entry for index, entry in enumerate(old_model["vocab"]) if index in new]
         if model.get("unk_id") is not None:
@@ -148,10 +159,10 @@ def trimmed_tokenizer(tokenizer: TokenizerJson, kept: Sequence[int]) -> dict[str
         ordered = sorted(old_model["vocab"].items(), key=lambda item: item[1])
         model["vocab"] = {token: new[index] for token, index in ordered if index in new}
     if "merges" in model:
-        there = set(model["vocab"])
+        vocabulary = set(model["vocab"])
         model["merges"] = [
-            merge for merge, (*parts, result) in zip(model["merges"], _merges(old_model), strict=True)
-            if there.issuperset([*parts, result])
+            merge for merge, tokens in zip(model["merges"], _merges(old_model), strict=True)
+            if vocabulary.issuperset(tokens)
         ]  # fmt: skip
     for added in trimmed.get("added_tokens") or []:
         added["id"] = new[added["id"]]
@@ -164,24 +175,24 @@ def trimmed_tokenizer(tokenizer: TokenizerJson, kept: Sequence[int]) -> dict[str
 def trim_tokenizer(
     source: Path, target: Path, counts: Mapping[int, int], *, min_count: int = 1, max_tokens: int | None = None
 ) -> dict[int, int]:
-    """Write the trimmed form of a tokenizer folder; its binary SentencePiece model is left out.
+    """Write a trimmed copy of a tokenizer folder, without its binary SentencePiece model.
 
     Args:
-        source: a folder with tokenizer.json.
-        target: the folder to write, another one.
-        counts, min_count, max_tokens: see `kept_ids`.
+        source: folder with tokenizer.json.
+        target: folder to write; not `source`.
+        counts, min_count, max_tokens: see `select_ids`.
 
     Returns:
-        Old id -> new id of every kept token, ascending in both; its keys are the `kept` of `trim_embeddings`.
+        Old id -> new id of every kept token, ascending in both. The keys are the `kept` of `trim_embeddings`.
 
     Raises:
-        ModelError: tokenizer.json is missing, of a kind that cannot be trimmed or with ids that cannot be made dense,
-            or see `kept_ids`.
+        ModelError: tokenizer.json is missing, cannot be trimmed, or has ids that cannot be made contiguous; see also
+            `select_ids`.
     """
     if target.resolve() == source.resolve():
         raise ModelError(f"the trimmed tokenizer cannot be written over its source {source}; give another folder")
     tokenizer = _read(source / "tokenizer.json")
-    kept = kept_ids(tokenizer, counts, min_count=min_count, max_tokens=max_tokens, names=_named(source))
+    kept = select_ids(tokenizer, counts, min_count=min_count, max_tokens=max_tokens, names=_special_tokens(source))
     trimmed = trimmed_tokenizer(tokenizer, kept)
     tokens = _tokens(tokenizer)
     _check_ids(trimmed, [tokens[index] for index in kept], source)
@@ -197,18 +208,19 @@ def trim_tokenizer(
 
 
 def trim_embeddings(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
-    """A copy of a model with only the given rows of its vocabulary; logits of a classifier stay the same to the bit.
+    """Copy a model with some rows of its vocabulary; the logits of a classifier stay the same to the bit.
 
-    Everything with a row for each token is cut: word embeddings (V, E) -> (K, E), and a masked LM's decoder and
-    biases. `config.vocab_size` becomes K, and every `*_token_id` of the config moves along; one that is not kept
-    becomes None. The copy is fp32, in evaluation mode; the global random state is left as it was.
+    All weights with one row a token are cut: word embeddings (V, E) -> (K, E), and the decoder and biases of a masked
+    language model. `config.vocab_size` becomes K. Every `*_token_id` of the config gets its new id, or None if its
+    token is dropped. The copy is fp32 and in evaluation mode; the global random state is not touched.
 
     Args:
         model: a model of a class in `families.FAMILIES`, with or without a head.
-        kept: old ids, ascending, each at the place that is its new id, as `trim_tokenizer` returns them.
+        kept: old ids to keep, ascending, as `trim_tokenizer` returns them; a token's new id is its index.
 
     Raises:
-        ModelError: ids out of order or that the model does not have, or a pad token that is lost or cannot move.
+        ModelError: the ids are out of order or the model does not have them, or the pad token is dropped or cannot
+            change its id.
     """
     import torch
 
@@ -217,17 +229,17 @@ def trim_embeddings(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedMo
         trimmed = type(model)(config)
     rows = torch.tensor(list(kept))
     state = {}
-    wanted = trimmed.state_dict()
+    target_state = trimmed.state_dict()
     for name, value in model.state_dict().items():
-        cut = value.shape != wanted[name].shape
-        state[name] = value[rows.to(value.device)] if cut else value
+        has_vocabulary_rows = value.shape != target_state[name].shape
+        state[name] = value[rows.to(value.device)] if has_vocabulary_rows else value
     trimmed.load_state_dict(state)
     return trimmed.eval()
 
 
 def _trimmed_config(old: PreTrainedConfig, kept: Sequence[int]) -> PreTrainedConfig:
     family = family_of(old)
-    new = {index: place for place, index in enumerate(kept)}
+    new = {old_id: new_id for new_id, old_id in enumerate(kept)}
     if not kept or list(kept) != sorted(new) or kept[0] < 0 or kept[-1] >= old.vocab_size:
         raise ModelError(
             f"the ids to keep have to be ascending and from 0 to {old.vocab_size - 1}, the rows of the model's "
@@ -261,7 +273,7 @@ def _kind(tokenizer: TokenizerJson) -> str:
 
 
 def _tokens(tokenizer: TokenizerJson) -> dict[int, str]:
-    """Id -> token, of the model and of the added tokens."""
+    """Map ids to tokens, added tokens included."""
     vocabulary = tokenizer["model"]["vocab"]
     if _kind(tokenizer) == "Unigram":
         tokens = {index: str(piece) for index, (piece, _) in enumerate(vocabulary)}
@@ -271,7 +283,7 @@ def _tokens(tokenizer: TokenizerJson) -> dict[int, str]:
 
 
 def _special(tokenizer: TokenizerJson) -> set[str]:
-    """Tokens that the tokenizer itself names, and Unigram's least likely one."""
+    """List the tokens that tokenizer.json names by role, and Unigram's least likely token."""
     model = tokenizer["model"]
     names = {added["content"] for added in tokenizer.get("added_tokens") or []}
     names |= {str(model["unk_token"])} if model.get("unk_token") is not None else set()
@@ -290,7 +302,7 @@ def _special(tokenizer: TokenizerJson) -> set[str]:
 
 
 def _renumber(processor: dict[str, Any] | None, new: Mapping[int, int]) -> None:
-    """The ids in a post-processor (template, BERT's, RoBERTa's, a sequence of them), in place."""
+    """Replace the old ids in a post-processor (template, BERT's, RoBERTa's, or a sequence of these), in place."""
     if not processor:
         return
     for inner in processor.get("processors", []):
@@ -303,7 +315,7 @@ def _renumber(processor: dict[str, Any] | None, new: Mapping[int, int]) -> None:
 
 
 def _core(token: str, model: Mapping[str, Any]) -> str:
-    """A token without the marks of a word's inside ('##') or end ('</w>')."""
+    """Strip a token of its word-internal prefix ('##') and its end-of-word suffix ('</w>')."""
     core = token.removeprefix(model.get("continuing_subword_prefix") or "")
     return core.removesuffix(model.get("end_of_word_suffix") or "") or token
 
@@ -314,46 +326,46 @@ def _is_byte(token: str, model: Mapping[str, Any]) -> bool:
 
 
 def _irregular(model: Mapping[str, Any]) -> set[str]:
-    """Tokens with a character that the vocabulary does not have by itself in that place of a word."""
-    if model["type"] == "BPE":  # it starts from single characters
+    """Tokens that cannot be spelled with single-character tokens of the vocabulary."""
+    if model["type"] == "BPE":  # its merges start from single characters
         return set()
     tokens = [entry[0] for entry in model["vocab"]] if model["type"] == "Unigram" else list(model["vocab"])
     prefix = model.get("continuing_subword_prefix") or ""
-    there = set(tokens)
+    vocabulary = set(tokens)
 
-    def pieces(token: str) -> Iterator[str]:
+    def character_tokens(token: str) -> Iterator[str]:
         inside = bool(prefix) and token.startswith(prefix) and token != prefix
-        for place, character in enumerate(_core(token, model)):
-            yield prefix + character if inside or place else character
+        for index, character in enumerate(_core(token, model)):
+            yield prefix + character if inside or index else character
 
-    return {token for token in tokens if not there.issuperset(pieces(token))} - _bracketed(tokens)
+    return {token for token in tokens if not vocabulary.issuperset(character_tokens(token))} - _bracketed(tokens)
 
 
 def _bracketed(tokens: Iterable[str]) -> set[str]:
-    """Tokens as '[unused7]' and '<pad>': no text becomes one by way of the model."""
+    """Tokens such as '[unused7]' and '<pad>', which no ordinary text is tokenized to."""
     return {token for token in tokens if len(token) > 2 and token[0] + token[-1] in ("[]", "<>")}
 
 
 def _merges(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Left part, right part and result of each merge; the file has pairs or, older, strings."""
+    """Yield the left part, right part and result of each merge; older files write a merge as one string."""
     prefix = model.get("continuing_subword_prefix") or ""
     for merge in model.get("merges") or []:
         left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
         yield left, right, left + right.removeprefix(prefix)
 
 
-def _parts(model: Mapping[str, Any], wanted: set[str]) -> set[str]:
-    """Every token from which BPE can merge the wanted ones."""
+def _merge_parts(model: Mapping[str, Any], tokens: set[str]) -> set[str]:
+    """All tokens that BPE can merge some tokens from."""
     parts: dict[str, set[str]] = {}
     for left, right, result in _merges(model):
         parts.setdefault(result, set()).update((left, right))
-    found: set[str] = set()
-    open_ = list(wanted)
-    while open_:
-        fresh = parts.get(open_.pop(), set()) - found
-        found |= fresh
-        open_ += fresh
-    return found
+    reached: set[str] = set()
+    queue = list(tokens)
+    while queue:
+        new = parts.get(queue.pop(), set()) - reached
+        reached |= new
+        queue += new
+    return reached
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -364,7 +376,7 @@ def _json(value: Any) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """tokenizer.json in its current form: older files leave out the kind of model and write merges as strings."""
+    """Read tokenizer.json in its current form; older files lack the kind of model and write merges as strings."""
     from tokenizers import Tokenizer
 
     if not path.exists():
@@ -376,8 +388,8 @@ def _read(path: Path) -> dict[str, Any]:
     return tokenizer
 
 
-def _named(folder: Path) -> set[str]:
-    """Special tokens that the settings name: transformers would add a lost one anew, with an id of its own."""
+def _special_tokens(folder: Path) -> set[str]:
+    """Special tokens of the tokenizer's settings; transformers would add a missing one again, with a new id."""
     files = [folder / "tokenizer_config.json", folder / "special_tokens_map.json"]
     settings = [read_json(file) for file in files if file.exists()]
     values = [setting[key] for setting in settings for key in setting if key.endswith(("_token", "special_tokens"))]
@@ -395,7 +407,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _check_ids(trimmed: TokenizerJson, tokens: Sequence[str], source: Path) -> None:
-    """Load the new tokenizer as its users will and see that every token has its place as id."""
+    """Load the trimmed tokenizer and check that the id of every token is its index."""
     from tokenizers import Tokenizer as Fast
 
     try:
@@ -404,16 +416,16 @@ def _check_ids(trimmed: TokenizerJson, tokens: Sequence[str], source: Path) -> N
         raise ModelError(
             f"the tokenizer in {source} cannot be trimmed: {' '.join(str(error).split())[:200]}"
         ) from error
-    moved = [token for place, token in enumerate(tokens) if loaded.token_to_id(token) != place]
+    moved = [token for token_id, token in enumerate(tokens) if loaded.token_to_id(token) != token_id]
     if moved:
         raise ModelError(
             f"the tokenizer in {source} cannot be trimmed: the ids of its added tokens lie among the others "
-            f"({moved[0]!r}) and cannot be made dense"
+            f"({moved[0]!r}) and cannot be made contiguous"
         )
 
 
 def _side_file(name: str, path: Path, trimmed: TokenizerJson, new: Mapping[int, int]) -> str:
-    """The text of a file beside tokenizer.json, as the trimmed tokenizer has it."""
+    """The content of another tokenizer file for the trimmed vocabulary."""
     text = path.read_text(encoding="utf-8")
     model = trimmed["model"]
     if name == "vocab.txt":

@@ -11,7 +11,7 @@ from tests.potstill.distillation.test_signal_store import MANY, Counted, store
 
 
 def main() -> None:
-    """Each process leaves the rows it ran the teacher on; the first the store, the others their own copy of it."""
+    """Write the rows that each process ran the teacher on; the first process writes the store, others a copy of it."""
     teacher, folder = map(Path, sys.argv[1:])
     rank = current_world().rank
     source = Counted(teacher)

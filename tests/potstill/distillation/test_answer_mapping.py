@@ -14,10 +14,10 @@ from torch import Tensor
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.data.tokens.marking import ANSWERS
 from potstill.data.tokens.tokenization import write_tokens
-from potstill.distillation.teachers.answer_mapping import AcrossWindows, AnswerPlaces, answer_places
-from potstill.distillation.teachers.ensembles import Averaged
+from potstill.distillation.teachers.answer_mapping import AnswerMapping, WindowMappedSource, map_answers
+from potstill.distillation.teachers.ensembles import AveragedSource
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
-from potstill.distillation.teachers.token_mapping import NEVER
+from potstill.distillation.teachers.token_mapping import IMPOSSIBLE
 from potstill.errors import SignalError
 from tests.potstill.data.test_offsets import tokenizer
 
@@ -31,7 +31,7 @@ def contexts(count: int = 6, most: int = 40) -> list[str]:
 
 
 def written(folder: Path, kind: str, rows: list[str], max_length: int, answer: str | None = None) -> Path:
-    """Two splits of questions as windows of a tokenizer's tokens; the gold answer is the first place of `answer`."""
+    """Write two splits of questions as windows of a tokenizer; the gold answer is the first occurrence of `answer`."""
     from tokenizers import processors
 
     words: Any = tokenizer(kind)
@@ -69,7 +69,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 class Given:
-    """Gives logits [rows of the teacher, tokens, ..., 2]."""
+    """A source with fixed logits [teacher's rows, tokens, ..., 2]."""
 
     name = "a teacher"
 
@@ -86,8 +86,8 @@ class Given:
 def joined(tmp_path: Path, ours: str, theirs: str, sizes: tuple[int, int], rows: list[str]) -> tuple[Any, ...]:
     student, teacher = written(tmp_path / "s", ours, rows, sizes[0]), written(tmp_path / "t", theirs, rows, sizes[1])
     mine, known = opened(student), opened(teacher)
-    places = answer_places(files(student), files(teacher))
-    assert isinstance(places, AnswerPlaces)
+    places = map_answers(files(student), files(teacher))
+    assert isinstance(places, AnswerMapping)
     return mine, known, places, records(student), records(teacher)
 
 
@@ -99,15 +99,15 @@ KINDS = [*itertools.permutations(["wordpiece", "bytes", "unigram"], 2)]
 
 
 @pytest.mark.parametrize(("ours", "theirs"), KINDS)
-def test_a_share_goes_to_the_token_that_has_the_character_and_none_is_lost(
+def test_probability_moves_to_the_token_with_the_same_character_and_none_is_lost(
     ours: str, theirs: str, tmp_path: Path
 ) -> None:
-    """Against a plain reference, token by token, where each context fits a window."""
+    """Compared token by token with a plain reference, for contexts that fit into a window."""
     mine, known, places, students, teachers = joined(tmp_path, ours, theirs, (128, 140), contexts(most=10))
     assert len(mine) == len(known) == 6
     logits = torch.randn(6, 140, 2, generator=torch.Generator().manual_seed(1)) * 3
     batch = everything(mine)
-    found = AcrossWindows(Given(logits), known, places)(batch).logits
+    found = WindowMappedSource(Given(logits), known, places)(batch).logits
     assert found.shape == (*batch.input_ids.shape, 2)
     met = 0
     for row, logit in zip(batch.rows.tolist(), found, strict=True):
@@ -126,13 +126,13 @@ def test_a_share_goes_to_the_token_that_has_the_character_and_none_is_lost(
         told = logit[: len(wanted)].double().softmax(dim=0).numpy()
         np.testing.assert_allclose(told, wanted, atol=1e-6)
         np.testing.assert_allclose(wanted.sum(axis=0), 1)
-        assert (logit[len(wanted) :] == NEVER).all()
+        assert (logit[len(wanted) :] == IMPOSSIBLE).all()
     assert met > 50
 
 
 @pytest.mark.parametrize(("ours", "theirs"), KINDS)
-def test_a_sure_teacher_gives_the_tokens_of_the_gold_answer(ours: str, theirs: str, tmp_path: Path) -> None:
-    """In whatever windows both read; where the answer is cut in a window of the student's, there is none in it."""
+def test_a_certain_teacher_is_mapped_to_the_gold_tokens(ours: str, theirs: str, tmp_path: Path) -> None:
+    """For windows of any size; an answer that is cut by the student's window counts as none."""
     rows = [f"{text} Zoë New York {text}" for text in contexts(most=12)]
     student, teacher = (
         written(tmp_path / name, kind, rows, size, answer="Zoë New York")
@@ -143,47 +143,47 @@ def test_a_sure_teacher_gives_the_tokens_of_the_gold_answer(ours: str, theirs: s
     logits = torch.zeros(len(known), 60, 2)
     for row, (start, end) in enumerate(golds.tolist()):
         logits[row, start, 0] = logits[row, end, 1] = 40.0
-    places = answer_places(files(student), files(teacher))
+    places = map_answers(files(student), files(teacher))
     batch = everything(mine)
-    found = AcrossWindows(Given(logits), known, places)(batch).logits.argmax(dim=1)
+    found = WindowMappedSource(Given(logits), known, places)(batch).logits.argmax(dim=1)
     gold = [tuple(span) for span in mine.labels[batch.rows].tolist()]
     assert [tuple(span) for span in found.tolist()] == gold
     assert 5 < sum(span != (0, 0) for span in gold) < len(gold)
 
 
-def test_the_mean_of_several_teachers_is_of_their_softened_probabilities(tmp_path: Path) -> None:
+def test_an_ensemble_averages_softened_probabilities(tmp_path: Path) -> None:
     mine, known, places, *_ = joined(tmp_path, "wordpiece", "unigram", (30, 40), contexts())
     members = torch.randn(len(known), 40, 2, 2, generator=torch.Generator().manual_seed(1)) * 3
     batch, weights = everything(mine), (0.25, 0.75)
-    found = AcrossWindows(Averaged(Given(members), weights), known, places)(batch)
+    found = WindowMappedSource(AveragedSource(Given(members), weights), known, places)(batch)
     assert found.ensemble is not None
-    alone = [AcrossWindows(Given(members[:, :, one]), known, places)(batch).logits for one in (0, 1)]
+    alone = [WindowMappedSource(Given(members[:, :, one]), known, places)(batch).logits for one in (0, 1)]
     torch.testing.assert_close(found.ensemble.logits, torch.stack(alone, dim=2))
     mean = sum(w * (side / 2).softmax(dim=1) for w, side in zip(weights, alone, strict=True))
-    torch.testing.assert_close((found.at(2.0, "question_answering") / 2).softmax(dim=1), mean)
+    torch.testing.assert_close((found.logits_at(2.0, "question_answering") / 2).softmax(dim=1), mean)
 
 
-def test_what_is_certain_stays_finite(tmp_path: Path) -> None:
+def test_logits_of_certain_answers_are_finite(tmp_path: Path) -> None:
     mine, known, places, *_ = joined(tmp_path, "wordpiece", "bytes", (30, 40), contexts())
     for token in (0, 12):
         logits = torch.full((len(known), 40, 2), -2000.0)
         logits[:, token] = 2000.0
-        found = AcrossWindows(Given(logits), known, places)(everything(mine)).logits
+        found = WindowMappedSource(Given(logits), known, places)(everything(mine)).logits
         assert found.isfinite().all()
         assert (found[:, 0] == 0).all()
 
 
-def test_where_the_teacher_sees_nothing_there_is_no_answer(tmp_path: Path) -> None:
+def test_a_window_without_an_overlap_has_no_answer(tmp_path: Path) -> None:
     mine, known, places, students, _ = joined(tmp_path, "bytes", "wordpiece", (30, 40), [" ", *contexts()])
     assert max(students[0]["ends"]) == max(students[0]["starts"])  # white space has no width
     batch = mine.batch(np.array([0]))
-    found = AcrossWindows(Given(torch.randn(len(known), 40, 2)), known, places)(batch).logits[0]
+    found = WindowMappedSource(Given(torch.randn(len(known), 40, 2)), known, places)(batch).logits[0]
     assert (found[0] == 0).all()
-    assert (found[1:] == NEVER).all()
+    assert (found[1:] == IMPOSSIBLE).all()
 
 
 def test_files_of_other_questions_are_refused(tmp_path: Path) -> None:
     rows = contexts()
     student, other = written(tmp_path / "s", "bytes", rows, 40), written(tmp_path / "t", "bytes", rows[:-1], 40)
     with pytest.raises(SignalError, match="are not of the same questions; run the tokenize stage again"):
-        answer_places(files(student), files(other))
+        map_answers(files(student), files(other))

@@ -21,9 +21,9 @@ def test_schedules() -> None:
 
 @pytest.mark.parametrize("kind", ["decay", "warmup"])
 @pytest.mark.parametrize("total", [1, 3, 7])
-def test_a_whole_run_never_weighs_nothing(kind: str, total: int) -> None:
+def test_schedules_of_the_whole_run_keep_a_weight_at_every_step(kind: str, total: int) -> None:
     schedule = Schedule(1.0, kind)  # type: ignore[arg-type]
-    assert schedule.lasts
+    assert schedule.lasts_to_the_end
     assert all(0 < weight <= 1 for weight in weights(schedule, total))
 
 
@@ -58,7 +58,7 @@ def sum_of(weighted: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(weighted.values())).sum()
 
 
-def test_the_terms_as_weighted() -> None:
+def test_terms_are_multiplied_by_their_weights() -> None:
     given = terms(kl=10.0, qq=3.0)
     weighted = BALANCER(given, step=1, total=4)
     total = sum_of(weighted)
@@ -68,7 +68,7 @@ def test_the_terms_as_weighted() -> None:
     assert [gradient.item() for gradient in gradients] == pytest.approx([0.9, 1.0])
 
 
-def test_a_term_that_weighs_nothing_may_be_left_out_or_broken() -> None:
+def test_a_term_of_weight_zero_may_be_missing_or_nan() -> None:
     assert BALANCER.weights(3, 4) == {"kl": 0.9, "qq": 0.0, "off": 0.0}
     assert sum_of(BALANCER(terms(kl=10.0), 3, 4)).item() == pytest.approx(9.0)
     given = terms(kl=10.0, qq=math.nan)
@@ -80,9 +80,9 @@ def test_a_term_that_weighs_nothing_may_be_left_out_or_broken() -> None:
     assert given["qq"].grad is None
 
 
-def test_a_name_read_under_another_than_written_is_refused() -> None:
+def test_a_misspelt_name_is_refused() -> None:
     """TinyBERT's per-task settings never applied: their key was misspelt."""
-    with pytest.raises(ParamsError, match="the loss term kI has no weight; give it one beside kl, qq, off"):
+    with pytest.raises(ParamsError, match="the loss term kI has no weight; give it one, as kl, qq, off have"):
         BALANCER(terms(kI=1.0, qq=1.0), 0, 4)
     with pytest.raises(ParamsError, match="the loss term qq has a weight, but this objective gives only kl"):
         BALANCER(terms(kl=1.0), 0, 4)
@@ -96,6 +96,6 @@ def test_a_term_per_row_is_refused() -> None:
 @pytest.mark.parametrize(
     "schedules", [{}, {"kl": Schedule(0.0)}, {"kl": Schedule(1.0, "decay", 0.5), "ce": Schedule(0.0)}]
 )
-def test_a_run_that_would_train_nothing_is_refused(schedules: dict[str, Schedule]) -> None:
+def test_a_run_without_a_lasting_term_is_refused(schedules: dict[str, Schedule]) -> None:
     with pytest.raises(ParamsError, match="to the end of the run"):
         Balancer(schedules)

@@ -18,11 +18,11 @@ from potstill.config.training_params import Training
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.losses.attention import attention_probabilities, attention_scores
 from potstill.distillation.objective.composition import Blend, Distillation, distillation, make_terms, teacher_needs
-from potstill.distillation.objective.gold_labels import Objective, Terms, Window
-from potstill.distillation.objective.terms import Both
+from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Terms
+from potstill.distillation.objective.terms import LossInputs
 from potstill.distillation.teachers.outputs import Needs, Outputs, observe
 from potstill.distillation.teachers.predict import model_inputs, predict_logits
-from potstill.distillation.teachers.providers import FirstAble, LiveTeacher
+from potstill.distillation.teachers.providers import FallbackSource, LiveTeacher
 from potstill.distillation.teachers.signal_store import StoredSignals, extract, teacher_identity, write_store
 from potstill.errors import ModelError, ParamsError, SignalError
 from potstill.models.students.student import student_from_layers
@@ -70,19 +70,19 @@ def setting(folder: Path, **changes: object) -> Setting:
 
 
 def total(goal: Objective, student: Any, data: TokenDataset, *parts: range, step: int = 0) -> Tensor:
-    """The loss of one optimizer step of these micro-batches; gradients are added."""
+    """Compute the loss of one optimizer step of some micro-batches, and accumulate its gradients."""
     batches = [data.batch(np.array(part)) for part in parts]
-    window = Window.of(batches, step, 10)
+    step = OptimizerStep.of(batches, step, 10)
     losses = []
     for part in batches:
         outputs = observe(student, model_inputs(part, CPU), goal.needs(step, 10))
-        losses.append(torch.stack(list(goal(outputs, part, window).values())).sum())
+        losses.append(torch.stack(list(goal(outputs, part, step).values())).sum())
         losses[-1].backward()
     return torch.stack(losses).sum().detach()
 
 
 def name_of(kind: str) -> str:
-    """The blend's terms are kl and ce, whether or not it is there."""
+    """Name a term as `make_terms` does; the blend's names kl and ce are always in use."""
     return f"{kind}_2" if kind in {"kl", "ce"} else kind
 
 
@@ -140,7 +140,7 @@ def test_one_batch_of_64_equals_two_of_32(teacher: Any, kind: str, options: dict
 
 @pytest.mark.parametrize(("kind", "options"), ALONE)
 def test_only_real_tokens_count(teacher: Any, kind: str, options: dict[str, Any]) -> None:
-    """A longer row beside it changes the padding of a batch; what padding holds must not matter."""
+    """A longer row changes the padding of a batch; the content of padding must not matter."""
     student = narrow()
     goal = objective(student, teacher, config(kind=kind, **options))
     part = ROWS.batch(np.arange(8))
@@ -150,12 +150,12 @@ def test_only_real_tokens_count(teacher: Any, kind: str, options: dict[str, Any]
     found = []
     for version in (part, padded):
         outputs = observe(student, model_inputs(version, CPU), goal.needs(0, 1))
-        found.append(float(goal(outputs, version, Window.of([version]))[name_of(kind)].detach()))
+        found.append(float(goal(outputs, version, OptimizerStep.of([version]))[name_of(kind)].detach()))
     assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-6)
 
 
 def test_a_loop_of_micro_batches_equals_large_batches(tmp_path: Path, teacher: Any) -> None:
-    """Each epoch is one step: of one batch, or of several, the last window of which is not full."""
+    """Each epoch is one step, of one batch or of several batches, the last of which is not full."""
     losses = []
     for name, plan in (("one", {"batch_tokens": 4096}), ("many", {"batch_tokens": 64, "accumulate": 100})):
         student = narrow()
@@ -172,16 +172,16 @@ def test_a_loop_of_micro_batches_equals_large_batches(tmp_path: Path, teacher: A
 
 
 class Stop(Exception):
-    """A power cut."""
+    """Stands for a power cut."""
 
 
 class CutShort(Distillation):
     cut = 7
 
-    def forward(self, outputs: Outputs, part: Any, window: Window) -> Terms:
-        if window.step == self.cut:
+    def forward(self, outputs: Outputs, part: Any, step: OptimizerStep) -> Terms:
+        if step.index == self.cut:
             raise Stop
-        return super().forward(outputs, part, window)
+        return super().forward(outputs, part, step)
 
 
 def test_a_run_with_projections_and_relations_resumes_to_the_bit(tmp_path: Path, teacher: Any) -> None:
@@ -251,15 +251,15 @@ def test_live_and_stored_logits_give_the_same_loss(teacher: Any) -> None:
 
 
 def longer(data: TokenDataset) -> TokenDataset:
-    """The same rows as another tokenizer would split them: one to three tokens more, and other ids."""
+    """The same rows in the tokens of another tokenizer: one to three tokens more, and other ids."""
     extra = np.arange(len(data)) % 3 + 1
     flat = np.random.default_rng(5).integers(5, 50, int((data.lengths + extra).sum())).astype(np.int32)
     return TokenDataset(flat, data.lengths + extra, None, data.labels, 0)
 
 
 @pytest.mark.parametrize("kind", ["pkd", "rkd", "contrastive"])
-def test_a_teacher_with_its_own_tokenizer_reads_its_own_tokens(teacher: Any, kind: str) -> None:
-    """As if the teacher's states of its own tokens had been computed beforehand, whatever the batch."""
+def test_a_teacher_with_another_tokenizer_reads_its_own_tokens(teacher: Any, kind: str) -> None:
+    """The loss equals that on states of the teacher's tokens that were computed before, for any batches."""
     student, theirs, part = narrow(), longer(ROWS), ROWS.batch(np.array([40, 3, 17, 8]))
     params = parse_distill({
         "layers": [0], "epochs": 1, "learning_rate": 1e-3, "terms": [{"kind": kind, "weight": 0.5}]
@@ -268,7 +268,7 @@ def test_a_teacher_with_its_own_tokenizer_reads_its_own_tokens(teacher: Any, kin
     options: dict[str, Any] = {"device": CPU, "precision": "fp32", "seed": 1}
     goal = distillation(params, student, teacher, stored, teacher_rows=theirs, **options)
     outputs = observe(student, model_inputs(part, CPU), goal.needs(0, 1))
-    found = goal(outputs, part, Window.of([part]))
+    found = goal(outputs, part, OptimizerStep.of([part]))
     own = theirs.batch(part.rows)
     answers = observe(teacher, model_inputs(own, CPU), Needs(hidden=frozenset({4})))
     term = make_terms(params.terms, student, teacher, seed=1)[kind]
@@ -278,12 +278,12 @@ def test_a_teacher_with_its_own_tokenizer_reads_its_own_tokens(teacher: Any, kin
     # pkd reads the first token, the others the mean: a text of one token has both in one place.
     single = answers.hidden[4][:, :1] if kind == "pkd" else mean
     teachers = Outputs(answers.logits, {4: single}, mask=torch.ones(len(part.rows), 1, dtype=torch.int64))
-    wanted = term(Both(outputs, teachers, ids, mask, labels, Window.of([part])))
+    wanted = term(LossInputs(outputs, teachers, ids, mask, labels, OptimizerStep.of([part])))
     assert float(found[kind].detach()) == pytest.approx(0.5 * float(wanted.detach()), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", BY_TOKEN)
-def test_losses_by_token_need_the_same_tokens(teacher: Any, kind: str) -> None:
+def test_token_level_terms_need_the_same_tokens(teacher: Any, kind: str) -> None:
     term = {"kind": kind} | ({"heads": 4} if kind == "relations" else {})
     params = parse_distill({"layers": [0], "epochs": 1, "learning_rate": 1e-3, "terms": [term]})
     stored = StoredSignals(predict_logits(teacher, ROWS), np.arange(len(ROWS)))
@@ -296,7 +296,7 @@ def test_losses_by_token_need_the_same_tokens(teacher: Any, kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def everything(teacher: Any, tmp_path_factory: pytest.TempPathFactory) -> StoredSignals:
-    """A store of all that the terms ask of the teacher."""
+    """A store of all that the terms need of the teacher."""
     folder = tmp_path_factory.mktemp("stored")
     teacher.save_pretrained(folder / "teacher")
     (folder / "teacher" / "tokenizer.json").write_text("{}")
@@ -311,7 +311,7 @@ def everything(teacher: Any, tmp_path_factory: pytest.TempPathFactory) -> Stored
 
 @pytest.mark.parametrize("width", ["same", "narrow"])
 @pytest.mark.parametrize(("kind", "options"), ALONE)
-def test_each_term_is_the_same_from_a_store_without_the_teacher(
+def test_each_term_is_the_same_from_a_store_as_from_the_teacher(
     teacher: Any, everything: StoredSignals, kind: str, options: dict[str, Any], width: str
 ) -> None:
     params = Distill(epochs=1, learning_rate=1e-3, layers=[0], terms=[config(kind=kind, **options)])
@@ -320,16 +320,16 @@ def test_each_term_is_the_same_from_a_store_without_the_teacher(
         student = same_width(teacher) if width == "same" else narrow()
         goal = distillation(params, student, teacher, stored, device=CPU, precision="fp32", seed=1)
         source = goal._source
-        assert (source is stored) == stored.supports(goal.asks)
+        assert (source is stored) == stored.supports(goal.teacher_needs)
         found.append((float(total(goal, student, ROWS, range(0, 64, 3))), student))
-    assert everything.supports(goal.asks)
+    assert everything.supports(goal.teacher_needs)
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
     for one, two in zip(*(student.parameters() for _, student in found), strict=True):
         assert (one.grad is None) == (two.grad is None)
         assert one.grad is None or torch.allclose(one.grad, two.grad, rtol=1e-3, atol=1e-5)
 
 
-def test_what_weighs_nothing_any_more_is_not_computed(teacher: Any) -> None:
+def test_a_term_whose_weight_fell_to_zero_is_not_computed(teacher: Any) -> None:
     class Counted(LiveTeacher):
         runs = 0
 
@@ -340,7 +340,7 @@ def test_what_weighs_nothing_any_more_is_not_computed(teacher: Any) -> None:
     student, live = narrow(), Counted(teacher, CPU)
     stored = StoredSignals(predict_logits(teacher, ROWS), np.arange(len(ROWS)))
     terms = make_terms([config(kind="hidden", schedule="decay", fraction=0.5)], student, teacher, seed=1)
-    goal = Distillation(FirstAble((stored, live)), Blend(2.0, 0.7), terms)
+    goal = Distillation(FallbackSource((stored, live)), Blend(2.0, 0.7), terms)
     assert teacher_needs(terms) == Needs(hidden=frozenset({4}))
     for step, runs in ((0, 1), (4, 2), (5, 2), (9, 2)):
         total(goal, student, ROWS, range(8), step=step)
@@ -378,12 +378,12 @@ def test_the_objective_is_described_in_one_line_a_term(teacher: Any) -> None:
         ({"kind": "hidden", "layers": [[1, 2], [1, 2]]}, "holds an entry twice"),
     ],
 )
-def test_layers_and_heads_that_do_not_fit(teacher: Any, options: dict[str, Any], message: str) -> None:
+def test_layers_and_heads_that_do_not_fit_are_refused(teacher: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         make_terms([config(**options)], narrow(), teacher, seed=1)
 
 
-def test_attention_of_other_heads_or_of_a_class_with_positions_in_it(teacher: Any) -> None:
+def test_attention_needs_equal_heads_and_plain_attention(teacher: Any) -> None:
     student = make("bert", num_attention_heads=4)
     with pytest.raises(ModelError, match="the student has 4 and the teacher 2; set its average_heads"):
         make_terms([config(kind="attention")], student, teacher, seed=1)
@@ -392,7 +392,7 @@ def test_attention_of_other_heads_or_of_a_class_with_positions_in_it(teacher: An
         make_terms([config(kind="attention")], make("mpnet"), teacher, seed=1)
 
 
-def test_logits_of_other_classes(teacher: Any) -> None:
+def test_logits_of_different_classes_are_refused(teacher: Any) -> None:
     student = make("bert", num_labels=2)
     with pytest.raises(ModelError, match="the student has 2 classes and the teacher 3"):
         make_terms([config(kind="mse")], student, teacher, seed=1)
@@ -410,14 +410,14 @@ def test_a_store_of_logits_cannot_give_layers(teacher: Any, kind: str, what: str
         Distillation(stored, Blend(2.0, 0.9), terms)
 
 
-def test_a_store_without_the_layer_that_a_loss_asks_for(teacher: Any, everything: StoredSignals) -> None:
+def test_a_store_without_a_needed_layer_is_refused(teacher: Any, everything: StoredSignals) -> None:
     terms = make_terms([config(kind="hidden", layers=[[1, 3]])], narrow(), teacher, seed=1)
     held = "hidden states 0, 2, 4, attention of layers 2, 4, vectors of states 2, 4"
     with pytest.raises(SignalError, match=rf"which a store of logits, {held} cannot give; store them \(signals.hidden"):
         Distillation(everything, Blend(2.0, 0.9), terms)
 
 
-def test_terms_that_all_end_train_nothing(teacher: Any) -> None:
+def test_terms_that_all_decay_are_refused(teacher: Any) -> None:
     with pytest.raises(ParamsError, match="keeps a weight above 0 to the end"):
         objective(narrow(), teacher, config(kind="hidden", schedule="decay", fraction=0.5))
 

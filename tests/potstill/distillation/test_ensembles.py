@@ -11,12 +11,12 @@ from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.losses.logits import kl_divergence
 from potstill.distillation.objective.composition import Blend, Distillation, distillation
-from potstill.distillation.objective.gold_labels import Window
-from potstill.distillation.teachers.ensembles import AllMembers, Averaged, average
+from potstill.distillation.objective.gold_labels import OptimizerStep
+from potstill.distillation.teachers.ensembles import AveragedSource, StackedSource, average
 from potstill.distillation.teachers.mean_answers import ensemble_answers, ensemble_logits, mean_logits, pooled
 from potstill.distillation.teachers.outputs import Needs, observe
 from potstill.distillation.teachers.predict import model_inputs, predict_logits
-from potstill.distillation.teachers.providers import LiveTeacher, OwnTokens
+from potstill.distillation.teachers.providers import LiveTeacher, TeacherTokensSource
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import SignalError
 from potstill.models.students.student import student_from_layers
@@ -31,7 +31,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def averaged(members: Tensor, temperature: float) -> Any:
-    """The plain reference: [batch, ..., classes] mean of the members' softmax at T, in float64."""
+    """Reference: mean [batch, ..., classes] of the members' softmax at T, in float64."""
     scaled = members.double().numpy() / temperature
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     found = powers / powers.sum(axis=-1, keepdims=True)
@@ -59,7 +59,7 @@ def model(seed: int, **sizes: int) -> Any:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 7.0])
 @pytest.mark.parametrize("shape", [(8, 3, 4), (4, 5, 3, 4)])
-def test_its_softmax_at_the_temperature_is_the_mean_of_the_softened_probabilities(
+def test_the_softmax_of_ensemble_logits_is_the_mean_of_the_softened_probabilities(
     shape: tuple[int, ...], temperature: float
 ) -> None:
     members = draw(*shape)
@@ -70,7 +70,7 @@ def test_its_softmax_at_the_temperature_is_the_mean_of_the_softened_probabilitie
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_the_loss_and_its_gradient_are_those_against_the_mean_probabilities(temperature: float) -> None:
+def test_loss_and_gradient_are_those_against_the_mean_probabilities(temperature: float) -> None:
     members, student = draw(8, 3, 4).requires_grad_(), draw(8, 4, seed=1).requires_grad_()
     loss = kl_divergence(student, ensemble_logits(members, WEIGHTS, temperature), temperature)
     loss.sum().backward()
@@ -83,7 +83,7 @@ def test_the_loss_and_its_gradient_are_those_against_the_mean_probabilities(temp
     assert members.grad is None  # nothing flows to a teacher
 
 
-def test_it_is_neither_the_mean_of_the_logits_nor_that_at_another_temperature() -> None:
+def test_ensemble_logits_differ_from_mean_logits_and_between_temperatures() -> None:
     members = draw(8, 3, 4)
     mean = mean_logits(members, WEIGHTS)
     assert mean.numpy() == pytest.approx(
@@ -94,13 +94,13 @@ def test_it_is_neither_the_mean_of_the_logits_nor_that_at_another_temperature() 
     assert not torch.allclose(at_two, torch.softmax(ensemble_logits(members, WEIGHTS, 1.0) / 2, dim=-1), atol=1e-3)
 
 
-def test_members_that_agree_teach_what_one_of_them_does() -> None:
+def test_equal_members_teach_the_same_as_one_of_them() -> None:
     one = draw(6, 4)
     logits = ensemble_logits(torch.stack([one] * 3, dim=1), WEIGHTS, 3.0)
     assert torch.allclose(torch.softmax(logits / 3, dim=-1), torch.softmax(one / 3, dim=-1), atol=1e-6)
 
 
-def test_what_it_answers_is_the_log_of_its_mean_probabilities() -> None:
+def test_pooled_logits_are_the_log_of_the_mean_probabilities() -> None:
     members = draw(8, 3, 4)
     each = [*members.numpy().swapaxes(0, 1)]
     assert np.exp(pooled(each, WEIGHTS, "single_label")) == pytest.approx(averaged(members, 1.0), rel=1e-5)
@@ -108,7 +108,7 @@ def test_what_it_answers_is_the_log_of_its_mean_probabilities() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_of_several_labels_each_has_the_mean_of_its_own_teachers(temperature: float) -> None:
+def test_each_label_averages_the_teachers_that_know_it(temperature: float) -> None:
     members, weights = draw(8, 3, 2), [(0.25, 0.0), (0.75, 0.4), (0.0, 0.6)]
     found = torch.sigmoid(ensemble_answers(members, weights, temperature, "multi_label") / temperature)
     each = torch.sigmoid(members / temperature)
@@ -130,31 +130,30 @@ def total(goal: Distillation, student: Any) -> dict[str, float]:
     """The weighted terms of one batch of all rows."""
     part = ROWS.batch(np.arange(len(ROWS)))
     outputs = observe(student, model_inputs(part, CPU), goal.needs(0, 1))
-    return {name: float(term.detach()) for name, term in goal(outputs, part, Window.of([part])).items()}
+    return {name: float(term.detach()) for name, term in goal(outputs, part, OptimizerStep.of([part])).items()}
 
 
-def test_stored_and_live_members_give_the_same_loss_on_their_own_tokens() -> None:
-    """The second reads other tokens of the same rows, in another vocabulary."""
+def test_stored_and_live_members_with_different_tokens_give_the_same_loss() -> None:
+    """The second member reads the same rows in the tokens of another vocabulary."""
     other = dataset(24, seed=5)
     teachers, rows = [model(1), model(2), model(3)], [ROWS, other, ROWS]
     logits = np.stack([predict_logits(one, own) for one, own in zip(teachers, rows, strict=True)], axis=1)
     live = [LiveTeacher(one, CPU) for one in teachers]
-    members = AllMembers((live[0], OwnTokens(live[1], other), live[2]))
+    members = StackedSource((live[0], TeacherTokensSource(live[1], other), live[2]))
     stored = StoredSignals(logits, np.arange(len(ROWS)))
     student = student_from_layers(teachers[0], [3, 0])
-    found = [
-        total(Distillation(Averaged(source, WEIGHTS), Blend(2.0, 0.9), {}), student) for source in (stored, members)
-    ]
-    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    sources = [AveragedSource(source, WEIGHTS) for source in (stored, members)]
+    losses = [total(Distillation(source, Blend(2.0, 0.9), {}), student) for source in sources]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     part = ROWS.batch(np.arange(24))
     ours = torch.softmax(torch.from_numpy(predict_logits(student, ROWS)).double() / 2, dim=-1).numpy()
     taught = averaged(torch.from_numpy(logits), 2.0)
     gold = part.labels >= 0
     wanted = np.where(gold, 0.9, 1.0) * 4 * (taught * (np.log(taught) - np.log(ours))).sum(axis=-1)
-    assert found[0]["kl"] == pytest.approx(wanted.mean(), rel=1e-4)
+    assert losses[0]["kl"] == pytest.approx(wanted.mean(), rel=1e-4)
 
 
-def test_terms_on_layers_see_the_first_member_and_terms_on_logits_all() -> None:
+def test_terms_on_layers_use_the_first_member_and_terms_on_logits_all_members() -> None:
     teachers = [model(1), model(2), model(3)]
     logits = np.stack([predict_logits(one, ROWS) for one in teachers], axis=1)
     stored = average(StoredSignals(logits, np.arange(len(ROWS))), WEIGHTS)
@@ -182,13 +181,13 @@ def test_terms_on_layers_see_the_first_member_and_terms_on_logits_all() -> None:
 def test_one_teacher_is_no_ensemble() -> None:
     stored = StoredSignals(np.zeros((2, 3), dtype=np.float32), np.arange(2))
     assert average(stored, [1.0]) is stored
-    both = Averaged(stored, WEIGHTS)
+    both = AveragedSource(stored, WEIGHTS)
     assert both.name == stored.name
     assert not both.supports(Needs(hidden=frozenset({1})))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_several_labels_are_averaged_yes_by_yes_and_numbers_as_they_are(temperature: float) -> None:
+def test_multi_label_averages_probabilities_and_regression_averages_outputs(temperature: float) -> None:
     members = draw(4, 3, 2)
     found = ensemble_answers(members, WEIGHTS, temperature, "multi_label")
     yes = (members / temperature).sigmoid()
@@ -201,7 +200,7 @@ def test_several_labels_are_averaged_yes_by_yes_and_numbers_as_they_are(temperat
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_of_spans_the_choices_among_a_rows_tokens_are_averaged(temperature: float) -> None:
+def test_question_answering_averages_probabilities_over_the_tokens_of_a_row(temperature: float) -> None:
     members = draw(2, 6, 3, 2)
     members[1, 4:] = -torch.inf  # padding
     found = ensemble_answers(members, WEIGHTS, temperature, "question_answering")

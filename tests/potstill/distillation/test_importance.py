@@ -9,7 +9,7 @@ import torch
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.importance import measure_importance
 from potstill.distillation.objective.composition import Blend, Distillation
-from potstill.distillation.objective.gold_labels import Objective, Supervised, Window
+from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Supervised
 from potstill.distillation.teachers.outputs import observe
 from potstill.distillation.teachers.predict import model_inputs, predict_logits
 from potstill.distillation.teachers.signal_store import StoredSignals
@@ -18,7 +18,7 @@ from tests.potstill.distillation.test_composition import rows
 from tests.potstill.models.tiny import make
 
 CPU = torch.device("cpu")
-# Losses are fp32: a smaller step drowns in their rounding.
+# Losses are fp32; the effect of a smaller step would be less than their rounding errors.
 EPSILON = 5e-3
 
 
@@ -30,12 +30,12 @@ def objective(data: TokenDataset) -> Objective:
 def loss_of_row(model: Any, data: TokenDataset, row: int, goal: Objective) -> float:
     part = data.batch(np.array([row]))
     with torch.no_grad():
-        terms = goal(observe(model, model_inputs(part, CPU)), part, Window.of([part]))
+        terms = goal(observe(model, model_inputs(part, CPU)), part, OptimizerStep.of([part]))
     return float(sum(terms.values()))
 
 
 def change_by_scale(model: Any, data: TokenDataset, goal: Objective, parts: list[torch.Tensor]) -> float:
-    """The mean over rows of |dL/ds|, for weights times s at s = 1: against differences."""
+    """Reference by finite differences: the mean over rows of |dL/ds| at s = 1, for weights times s."""
     kept, changes = [part.clone() for part in parts], []
     for row in range(len(data)):
         losses = []
@@ -52,7 +52,7 @@ def change_by_scale(model: Any, data: TokenDataset, goal: Objective, parts: list
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert"])
-def test_it_is_the_change_of_the_loss_by_the_parts_scale(kind: str) -> None:
+def test_importance_is_the_derivative_of_the_loss_by_a_parts_scale(kind: str) -> None:
     torch.manual_seed(1)
     data = rows(5)
     goal, model = objective(data), make(kind).double()
@@ -71,7 +71,7 @@ def test_it_is_the_change_of_the_loss_by_the_parts_scale(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
-def test_a_states_is_that_of_all_norms_together(kind: str) -> None:
+def test_the_importance_of_a_state_is_summed_over_all_norms(kind: str) -> None:
     torch.manual_seed(1)
     data = rows(4)
     goal, model = objective(data), make(kind).double()
@@ -89,7 +89,7 @@ def family_units(model: Any) -> int:
     return int(getattr(model.config, family_of(model.config).intermediate_key))
 
 
-def test_batches_do_not_matter_and_the_model_stays_as_it_is() -> None:
+def test_importance_does_not_depend_on_batches_and_leaves_the_model_unchanged() -> None:
     data = rows(40)
     data.labels[:] = np.abs(data.labels)
     model = make("bert").train()
@@ -103,7 +103,7 @@ def test_batches_do_not_matter_and_the_model_stays_as_it_is() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_what_reaches_no_logit_matters_nothing() -> None:
+def test_a_part_without_effect_on_logits_has_no_importance() -> None:
     data, model = rows(8), make("bert")
     with torch.no_grad():
         layers_of(model)[1].output.dense.weight[:, 5] = 0
@@ -112,8 +112,8 @@ def test_what_reaches_no_logit_matters_nothing() -> None:
     assert (found[1] > 0).sum() > 40
 
 
-def test_some_rows_are_judged_by_their_own_signals() -> None:
-    """The objective knows rows by their numbers in the whole dataset."""
+def test_a_sample_of_rows_uses_its_own_signals() -> None:
+    """The objective reads signals by row numbers of the whole dataset."""
     data, model = rows(12), make("bert")
     some = np.array([2, 5, 11])
     answers = predict_logits(make("electra"), data)

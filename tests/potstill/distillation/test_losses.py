@@ -1,4 +1,4 @@
-"""Each loss against a plain reference in float64, and the mistakes of others as tests."""
+"""Each loss compared with a plain reference in float64, and mistakes of other libraries as tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.losses.logits import cross_entropy, kl_divergence
 from potstill.distillation.objective.composition import Blend, Distillation
-from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
+from potstill.distillation.objective.gold_labels import OptimizerStep, Supervised, Terms
 from potstill.distillation.teachers.outputs import Outputs
 from potstill.distillation.teachers.signal_store import StoredSignals
 
@@ -46,7 +46,7 @@ def test_kl_of_equal_logits_is_zero_and_extreme_logits_stay_finite() -> None:
 
 
 def test_temperature_does_not_reweight_the_gradient() -> None:
-    """Without T^2 (TextBrewer) the gradient at T=8 is 1/64 of what was asked."""
+    """Without T^2 (TextBrewer) the gradient at T=8 is 1/64 of its proper size."""
     norms = []
     for temperature in (8.0, 16.0, 32.0):
         student = torch.tensor(STUDENT, requires_grad=True)
@@ -79,7 +79,7 @@ def batch(labels: list[int]) -> Batch:
 
 def supervised(labels: list[int]) -> Terms:
     rows = batch(labels)
-    return Supervised()(Outputs(torch.tensor(STUDENT)), rows, Window.of([rows]))
+    return Supervised()(Outputs(torch.tensor(STUDENT)), rows, OptimizerStep.of([rows]))
 
 
 def test_supervised_is_the_mean_over_labelled_rows() -> None:
@@ -91,7 +91,7 @@ def test_supervised_is_the_mean_over_labelled_rows() -> None:
 def test_unlabelled_rows_carry_the_teacher_with_full_weight() -> None:
     objective = Distillation(StoredSignals(np.array(TEACHER), np.arange(2)), Blend(temperature=2.0, alpha=0.9))
     rows = batch([2, -1])
-    terms = objective(Outputs(torch.tensor(STUDENT)), rows, Window.of([rows]))
+    terms = objective(Outputs(torch.tensor(STUDENT)), rows, OptimizerStep.of([rows]))
     kl = [reference_kl(s, t, 2.0) for s, t in zip(STUDENT, TEACHER, strict=True)]
     assert float(terms["kl"]) == pytest.approx((0.9 * kl[0] + 1.0 * kl[1]) / 2, rel=1e-5)
     assert float(terms["ce"]) == pytest.approx(0.1 * -math.log(softmax(STUDENT[0])[2]) / 2, rel=1e-5)

@@ -1,4 +1,4 @@
-"""The other losses on logits: against plain references in float64, and on what has to leave them unchanged."""
+"""Further losses on logits: compared with plain references in float64, and their invariances."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_dist_of_constant_outputs_has_a_finite_gradient(constant: str) -> None:
     "loss", [losses.soft_binary_cross_entropy, losses.dist_inter_class, losses.dist_intra_class, losses.kl_divergence]
 )
 def test_temperature_does_not_reweight_the_gradient(loss: Callable[[Tensor, Tensor, float], Tensor]) -> None:
-    """T^2 where probabilities shrink the gradient (TextBrewer left it out), and none where a correlation does not."""
+    """Losses on softened probabilities need T^2, which TextBrewer left out; correlations do not."""
     norms = []
     for temperature in (8.0, 16.0, 32.0):
         student = tensor(STUDENT).requires_grad_()
@@ -153,7 +153,7 @@ def test_other_class_counts_are_refused(loss: Loss) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PAIRED if name != "dist_intra_class"])
 def test_micro_batches_add_up(name: str) -> None:
-    """Divided by the tokens or rows twice (torchtune), one batch of 4 is not two of 2."""
+    """If losses were divided by tokens or rows twice (torchtune), one batch of 4 would differ from two of 2."""
     loss = PAIRED[name]
     whole, halves = tensor(STUDENT).requires_grad_(), tensor(STUDENT).requires_grad_()
     (loss(whole, tensor(TEACHER)).sum() / 5).backward()

@@ -12,7 +12,7 @@ from potstill.config.term_params import HiddenTerm
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.masking import Masking
 from potstill.distillation.objective.composition import make_terms
-from potstill.distillation.objective.gold_labels import Objective, Terms, Window
+from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Terms
 from potstill.distillation.objective.masked_teacher import MaskedBlend, MaskedDistillation, MaskedTeacher
 from potstill.distillation.objective.masked_tokens import MaskedLanguage, predicting, targets
 from potstill.errors import ModelError
@@ -30,21 +30,21 @@ def rows(count: int = 12) -> TokenDataset:
 
 
 def loss(objective: Objective, model: Any, parts: list[list[int]]) -> tuple[Terms, list[torch.Tensor]]:
-    """The terms of one step of some batches, and its gradients."""
+    """Compute terms and gradients of one step of some batches."""
     model.zero_grad()
     batches = [objective.view(rows().batch(np.array(part)), 2) for part in parts]
-    window = Window.of(batches)
+    step = OptimizerStep.of(batches)
     terms: Terms = {}
     for one in batches:
         outputs = objective.observe(model, one, CPU, objective.needs(0, 1))
-        found = objective(outputs, one, window)
+        found = objective(outputs, one, step)
         torch.stack(list(found.values())).sum().backward()
         terms = {name: terms.get(name, torch.tensor(0.0)) + value.detach() for name, value in found.items()}
     return terms, [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_a_head_that_answers_some_tokens_answers_as_it_does_all(kind: str) -> None:
+def test_logits_of_selected_tokens_equal_those_of_all_tokens(kind: str) -> None:
     model = make(kind, "ForMaskedLM")
     inputs = batch()
     where = (torch.arange(40).reshape(2, 20) % 3 == 0) & (inputs["attention_mask"] != 0)
@@ -56,7 +56,7 @@ def test_a_head_that_answers_some_tokens_answers_as_it_does_all(kind: str) -> No
         assert model(**inputs).logits.shape == full.shape
 
 
-def test_a_model_without_such_a_head_is_refused() -> None:
+def test_a_model_without_a_masked_lm_head_is_refused() -> None:
     with (
         pytest.raises(ModelError, match="BertForSequenceClassification has no head for masked tokens"),
         predicting(make("bert"), torch.ones(2, 20, dtype=torch.bool)),
@@ -84,8 +84,8 @@ def test_batches_of_a_step_add_up_to_one_large_batch() -> None:
     assert all(torch.allclose(left, right, atol=1e-5) for left, right in zip(gradients, others, strict=True))
 
 
-def test_general_distillation_behind_the_mask_is_a_plain_sum() -> None:
-    """DistilBERT's triple loss, token by token."""
+def test_general_distillation_of_masked_tokens_equals_the_definition() -> None:
+    """DistilBERT's triple loss, computed token by token."""
     teacher, student = make("bert", "ForMaskedLM"), make("bert", "ForMaskedLM", num_hidden_layers=2)
     terms = make_terms([HiddenTerm(kind="hidden", weight=0.5)], student, teacher, 1)
     weights = MaskedTerm(kl=2.0, ce=0.25, temperature=3.0)

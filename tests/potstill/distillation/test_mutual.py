@@ -11,7 +11,7 @@ from torch import Tensor
 from potstill.config.training_params import Training
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.distillation.objective.composition import Blend, Distillation, make_terms
-from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
+from potstill.distillation.objective.gold_labels import OptimizerStep, Supervised, Terms
 from potstill.distillation.objective.mutual import MutualLearning
 from potstill.distillation.teachers.outputs import Outputs
 from potstill.distillation.teachers.predict import model_inputs, predict_logits
@@ -64,16 +64,16 @@ def students(teacher: Any) -> list[Any]:
 
 
 def own(teacher: Any, each: list[Any], kind: type[Distillation] = Distillation) -> list[Distillation]:
-    """Each student's blend and hidden states against the live teacher."""
+    """Make each student's objective: the blend and a term on hidden states, with a live teacher."""
     configs = [config(kind="hidden", weight=0.1), config(kind="relations", heads=4, schedule="decay", fraction=0.5)]
     live = LiveTeacher(teacher, CPU)
     return [kind(live, Blend(2.0, 0.7), make_terms(configs, one, teacher, seed=1)) for one in each]
 
 
 def terms_of(goal: MutualLearning, each: list[Any], part: Batch) -> Terms:
-    window = Window.of([part])
+    step = OptimizerStep.of([part])
     found = goal.observe(Cohort(each), part, CPU, goal.needs(0, 1))
-    return goal(found, part, window)
+    return goal(found, part, step)
 
 
 def softened(logits: Tensor, temperature: float) -> Any:
@@ -88,7 +88,7 @@ def test_each_student_learns_its_own_loss_and_the_mean_of_the_others(teacher: An
     logits = [one(**model_inputs(part, CPU)).logits for one in each]
     for place, goal in enumerate(goals):
         outputs = goal.observe(each[place], part, CPU, goal.needs(0, 1))
-        for name, term in goal(outputs, part, Window.of([part])).items():
+        for name, term in goal(outputs, part, OptimizerStep.of([part])).items():
             wanted = pytest.approx(float(term.detach()), rel=1e-5)
             assert found[f"student{place + 1}_{name}"] == wanted, name
         others = [softened(other, T) for number, other in enumerate(logits) if number != place]
@@ -98,7 +98,7 @@ def test_each_student_learns_its_own_loss_and_the_mean_of_the_others(teacher: An
     assert len(found) == 3 * 5
 
 
-def test_a_student_is_not_moved_by_what_it_teaches(teacher: Any) -> None:
+def test_no_gradient_flows_to_a_student_from_what_it_teaches(teacher: Any) -> None:
     each, part = students(teacher), TRAIN.batch(np.arange(30))
     found = terms_of(MutualLearning([Supervised() for _ in each], 2.0, 1.0), each, part)
     found["student2_mutual"].backward()
@@ -107,7 +107,7 @@ def test_a_student_is_not_moved_by_what_it_teaches(teacher: Any) -> None:
 
 
 def test_the_gradient_is_the_difference_of_the_softened_probabilities(teacher: Any) -> None:
-    """Of T^2 * KL by a logit: T * (ours - mean of the others), over the rows."""
+    """The gradient of T^2 * KL by a logit is T * (student - mean of the others), divided by the rows."""
     T, rows = 4.0, 5
     logits = [torch.randn(rows, 2, generator=torch.Generator().manual_seed(n)).requires_grad_() for n in range(3)]
     goal = MutualLearning([Supervised() for _ in logits], T, 1.0)
@@ -118,8 +118,8 @@ def test_the_gradient_is_the_difference_of_the_softened_probabilities(teacher: A
     assert logits[1].grad is None
 
 
-def test_students_of_other_tasks_teach_each_other_by_the_tasks_own_loss() -> None:
-    """Several labels: T^2 * BCE to the mean of the softened yes; numbers: the squared distance to the mean."""
+def test_other_tasks_use_their_own_loss() -> None:
+    """Multi-label: T^2 * BCE with the mean softened probability; regression: the squared error to the mean."""
     T = 2.0
     ours, *others = (torch.randn(6, 3, generator=torch.Generator().manual_seed(n)) for n in range(3))
     stacked = torch.stack(others, dim=1)
@@ -140,16 +140,16 @@ def test_two_micro_batches_equal_one_batch(teacher: Any) -> None:
         each = students(teacher)
         goal = MutualLearning(own(teacher, each), 2.0, 1.0)
         batches = [TRAIN.batch(np.array(part)) for part in parts]
-        window = Window.of(batches)
+        step = OptimizerStep.of(batches)
         for part in batches:
             outputs = goal.observe(Cohort(each), part, CPU, goal.needs(0, 1))
-            torch.stack(list(goal(outputs, part, window).values())).sum().backward()
+            torch.stack(list(goal(outputs, part, step).values())).sum().backward()
         found.append([weight.grad for one in each for weight in one.parameters() if weight.grad is not None])
     for one, two in zip(*found, strict=True):
         assert torch.allclose(one, two, rtol=1e-4, atol=1e-6)
 
 
-def test_they_learn_and_the_best_on_dev_is_kept(tmp_path: Path, teacher: Any) -> None:
+def test_students_learn_and_the_best_on_dev_is_selected(tmp_path: Path, teacher: Any) -> None:
     each = students(teacher)
     goal = MutualLearning([Supervised() for _ in each], 2.0, 1.0)
     best = train_students(each, goal, TRAIN, score, setting(tmp_path, epochs=12, learning_rate=5e-3))
@@ -159,7 +159,7 @@ def test_they_learn_and_the_best_on_dev_is_kept(tmp_path: Path, teacher: Any) ->
     assert names == {"loss", "dev"} | {f"loss_student{n}_{term}" for n in (1, 2, 3) for term in ("ce", "mutual")}
 
 
-def test_the_kept_student_is_chosen_by_its_own_score(tmp_path: Path, teacher: Any) -> None:
+def test_the_student_is_selected_by_its_own_score(tmp_path: Path, teacher: Any) -> None:
     each = students(teacher)
     known = {id(one): value for one, value in zip(each, (0.2, 0.9, 0.5), strict=True)}
     goal = MutualLearning([Supervised() for _ in each], 2.0, 1.0)
@@ -175,18 +175,18 @@ def test_one_student_is_the_plain_loop(tmp_path: Path, teacher: Any) -> None:
 
 
 class Stop(Exception):
-    """A power cut."""
+    """Stands for a power cut."""
 
 
 class CutShort(Distillation):
-    def forward(self, outputs: Outputs, part: Batch, window: Window) -> Terms:
-        if window.step == 9:
+    def forward(self, outputs: Outputs, part: Batch, step: OptimizerStep) -> Terms:
+        if step.index == 9:
             raise Stop
-        return super().forward(outputs, part, window)
+        return super().forward(outputs, part, step)
 
 
 def test_interrupted_and_resumed_equals_straight_through_to_the_bit(tmp_path: Path, teacher: Any) -> None:
-    """With projections (a narrower student), dropout, accumulation, an average and frozen embeddings."""
+    """With projections (a narrower student), dropout, accumulation, weight averaging and frozen embeddings."""
     plan = {"checkpoint_seconds": 1e-6, "average_decay": 0.9, "accumulate": 2, "batch_tokens": 64,
             "freeze_embeddings": True, "epochs": 2}  # fmt: skip
 
@@ -217,7 +217,7 @@ def test_one_student_alone_is_refused() -> None:
         MutualLearning([Supervised()], 2.0, 1.0)
 
 
-def test_it_is_described_with_what_the_others_teach(teacher: Any) -> None:
+def test_the_description_includes_the_mutual_term(teacher: Any) -> None:
     goal = MutualLearning(own(teacher, students(teacher)), 2.0, 0.5)
     assert goal.describe()[0] == "0.7 * T^2 * KL(T=2) + 0.3 * CE"
     assert goal.describe()[-1] == "+ 0.5 * T^2 * KL(T=2) to the mean of the others, for each of 3 students"

@@ -1,4 +1,4 @@
-"""Losses on sentence vectors against plain loops in float64."""
+"""Losses on sentence vectors, compared with plain loops in float64."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_copies_are_not_negatives() -> None:
 
 
 @pytest.mark.parametrize("loss", [rkd_distance, rkd_angle, LOSSES["contrastive"]])
-def test_one_row_alone_costs_nothing(loss: Loss) -> None:
+def test_the_loss_of_a_single_row_is_0(loss: Loss) -> None:
     """The last batch of an epoch can be one row."""
     student = tensor(STUDENT[:1]).requires_grad_()
     found = loss(student, tensor(TEACHER[:1]))

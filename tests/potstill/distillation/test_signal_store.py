@@ -49,7 +49,7 @@ def teacher(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Counted:
-    """A live teacher that remembers the tokens it was run on; the two rows its form is found with apart."""
+    """A live teacher that records its tokens, except for the two rows that determine the form of its outputs."""
 
     name = "a counted teacher"
 
@@ -119,7 +119,7 @@ def test_layers_come_from_the_store_as_from_the_live_teacher(tmp_path: Path, tea
         assert torch.allclose(found.vectors[number].mean, means, **close)
 
 
-def test_a_store_supports_what_it_holds(tmp_path: Path, teacher: Path) -> None:
+def test_a_store_supports_what_it_contains(tmp_path: Path, teacher: Path) -> None:
     stored = StoredSignals.open(store(tmp_path / "signals", teacher, hidden=[2], vectors=[1]), ROWS, teacher)
     assert stored.supports(LOGITS)
     assert stored.supports(Needs(frozenset({2}), vectors=frozenset({1, 2})))  # vectors come of states too
@@ -138,7 +138,7 @@ def test_the_order_of_another_dataset_does_not_matter(tmp_path: Path, teacher: P
 
 
 class Shaped:
-    """A source whose logits are the token ids themselves, of several members or of each token."""
+    """A source whose logits are the token ids, for several members or for each token."""
 
     name = "a shaped source"
 
@@ -167,7 +167,7 @@ def test_logits_may_have_any_form(tmp_path: Path, teacher: Path, per_token: bool
     assert torch.equal(found, source(batch).logits)
 
 
-def test_segments_are_given_to_the_teacher(tmp_path: Path, teacher: Path) -> None:
+def test_the_teacher_gets_token_types(tmp_path: Path, teacher: Path) -> None:
     data = dataset([[2, 7, 3, 8, 3], [2, 8, 8, 3]], segments=True)
     stored = StoredSignals.open(store(tmp_path / "signals", teacher, data), data, teacher)
     batch = data.batch(np.array([0, 1]))
@@ -192,7 +192,7 @@ def test_a_row_longer_than_the_budget_is_a_batch_of_its_own(tmp_path: Path, teac
 
 
 class Small(Shaped):
-    """An accelerator whose memory holds 20 padded tokens, or fewer."""
+    """An accelerator with memory for at most 20 padded tokens."""
 
     def __init__(self, holds: int = 20) -> None:
         super().__init__(per_token=True)
@@ -204,7 +204,7 @@ class Small(Shaped):
         return super().__call__(batch, needs)
 
 
-def test_memory_that_runs_out_halves_the_batches_once(
+def test_running_out_of_memory_halves_the_batches_once(
     tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = store(tmp_path / "wanted", teacher, MANY, Shaped(True))
@@ -215,7 +215,7 @@ def test_memory_that_runs_out_halves_the_batches_once(
         store(tmp_path / "never", teacher, MANY, Small(8))
 
 
-def test_an_interrupted_extraction_goes_on_and_ends_with_the_same_bytes(
+def test_an_interrupted_extraction_resumes_and_ends_with_the_same_bytes(
     tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     straight = store(tmp_path / "straight", teacher, MANY, **EVERYTHING)
@@ -231,12 +231,12 @@ def test_an_interrupted_extraction_goes_on_and_ends_with_the_same_bytes(
     assert len(second.seen) == len(MANY) - 5 * 4
     said = capsys.readouterr().out
     assert "signals: 20 of 60 rows are there from the run before" in said
-    assert said.count("a shard of an earlier run is made again") == 2
+    assert said.count("a shard of an earlier run is written again") == 2
     assert file_sums(resumed) == file_sums(straight)
 
 
-def test_processes_take_turns_at_the_shards(tmp_path: Path, teacher: Path) -> None:
-    """Two on gloo, the second shard being there already."""
+def test_processes_share_the_shards(tmp_path: Path, teacher: Path) -> None:
+    """Two gloo processes; the second shard is finished already."""
     params: dict[str, Any] = {"dtype": "float16", "hidden": [2]}
     alone = store(tmp_path / "alone", teacher, MANY, **params)
     shutil.copytree(tmp_path / "alone-work" / "shard-000001", tmp_path / "work" / "shard-000001")
@@ -254,7 +254,7 @@ def test_processes_take_turns_at_the_shards(tmp_path: Path, teacher: Path) -> No
         assert file_sums(tmp_path / f"signals-{rank}") == file_sums(alone)
 
 
-def test_shards_of_other_params_or_another_teacher_are_not_taken(
+def test_shards_of_other_params_or_another_teacher_are_not_reused(
     tmp_path: Path, teacher: Path, tiny_base: Path
 ) -> None:
     run(Counted(teacher), ROWS, tmp_path / "work", teacher)
@@ -272,7 +272,7 @@ def test_shards_of_other_params_or_another_teacher_are_not_taken(
 
 
 def test_wide_rows_make_smaller_shards(tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is that of a shard, which has room for three of the longest rows here: 11 tokens of 3 * 32 numbers."""
+    """A shard has room for three of the longest rows here: 11 tokens of 3 * 32 numbers."""
     monkeypatch.setattr(shards, "SHARD_BYTES", 3 * 11 * 3 * 32 * 4 + 1000)
     extracted = run(LiveTeacher(load_classifier(teacher), CPU), MANY, tmp_path, teacher, attention=[1])
     counts = extracted.about["shards"]
@@ -283,7 +283,9 @@ def test_wide_rows_make_smaller_shards(tmp_path: Path, teacher: Path, monkeypatc
     assert run(Shaped(False), MANY, tmp_path / "b", teacher).about["shards"] == [1] * 60
 
 
-def test_a_store_on_another_disk_is_copied(tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_on_another_file_system_are_copied(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
@@ -295,7 +297,7 @@ def test_a_store_on_another_disk_is_copied(tmp_path: Path, teacher: Path, monkey
 # --- fidelity ---------------------------------------------------------------------------------------------------------
 
 
-def test_float16_reports_what_it_costs(tmp_path: Path, teacher: Path) -> None:
+def test_float16_reports_its_rounding_errors(tmp_path: Path, teacher: Path) -> None:
     found = run(LiveTeacher(load_classifier(teacher), CPU), MANY, tmp_path, teacher, dtype="float16", hidden=[4])
     exact = predict_logits(load_classifier(teacher), MANY, batch_tokens=32)
     stored = exact.astype(np.float16)
@@ -313,7 +315,7 @@ def test_float16_reports_what_it_costs(tmp_path: Path, teacher: Path) -> None:
 
 
 class Fixed(Shaped):
-    """The same logits for every row."""
+    """A source with the same logits for every row."""
 
     def __init__(self, *values: float) -> None:
         self._values = torch.tensor(values)
@@ -327,7 +329,7 @@ def test_a_changed_answer_is_counted(tmp_path: Path, teacher: Path) -> None:
     assert found.fidelity["changed_argmax"] == 1.0
 
 
-def test_float32_costs_nothing(tmp_path: Path, teacher: Path) -> None:
+def test_float32_has_no_rounding_errors(tmp_path: Path, teacher: Path) -> None:
     report = run(LiveTeacher(load_classifier(teacher), CPU), MANY, tmp_path, teacher).fidelity
     assert report["arrays"]["logits"] == {"largest_error": 0.0, "mean_error": 0.0}
     assert set(report["kl"].values()) == {0.0}
@@ -348,7 +350,7 @@ def test_one_output_has_no_probabilities(tmp_path: Path, teacher: Path) -> None:
         ((1.0, 7e4), "float16", r"reach 7e\+04, beyond float16's 65504; set signals.dtype to float32"),
     ],
 )
-def test_numbers_that_cannot_be_stored(
+def test_numbers_that_cannot_be_stored_are_refused(
     tmp_path: Path, teacher: Path, values: tuple[float, ...], dtype: str, message: str
 ) -> None:
     with pytest.raises(SignalError, match=message):
@@ -363,14 +365,14 @@ def test_numbers_that_cannot_be_stored(
         ({"vectors": [1, 9], "attention": [4]}, "cannot give attention of layers 4, vectors of states 1, 9"),
     ],
 )
-def test_layers_that_the_teacher_lacks(
+def test_layers_that_the_teacher_lacks_are_refused(
     tmp_path: Path, teacher: Path, params: dict[str, list[int]], message: str
 ) -> None:
     with pytest.raises(SignalError, match=message):
         run(LiveTeacher(load_classifier(teacher), CPU), ROWS, tmp_path, teacher, **params)
 
 
-def test_no_rows(tmp_path: Path, teacher: Path) -> None:
+def test_an_empty_dataset_is_refused(tmp_path: Path, teacher: Path) -> None:
     with pytest.raises(EmptyDataError, match="no rows to run the teacher on"):
         run(Fixed(1.0, 2.0), dataset([]), tmp_path, teacher)
 
@@ -398,7 +400,7 @@ def test_another_tokenizer_is_refused(tmp_path: Path, teacher: Path) -> None:
         StoredSignals.open(folder, ROWS, tmp_path / "other")
 
 
-def test_a_store_of_another_form_is_refused(tmp_path: Path, teacher: Path) -> None:
+def test_a_store_of_another_format_is_refused(tmp_path: Path, teacher: Path) -> None:
     (tmp_path / "old").mkdir()
     write_manifest(tmp_path / "old", {"teacher": teacher_identity(teacher), "rows": 0})
     with pytest.raises(SignalError, match="written in another form; run the signals stage again"):
@@ -427,7 +429,7 @@ def test_a_missing_shard_is_refused(tmp_path: Path, teacher: Path) -> None:
         StoredSignals.open(folder, MANY, teacher)
 
 
-def test_the_manifest_tells_what_is_in_the_store(tmp_path: Path, teacher: Path) -> None:
+def test_the_manifest_lists_the_contents_of_the_store(tmp_path: Path, teacher: Path) -> None:
     about = read_json(store(tmp_path / "signals", teacher, hidden=[4]) / "manifest.json")["about"]
     assert about["teacher"] == teacher_identity(teacher)
     assert about["columns"] == {

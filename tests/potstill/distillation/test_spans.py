@@ -18,7 +18,7 @@ def batch(seed: int = 0, width: int = 7) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_kl_is_the_plain_formula_over_real_tokens(temperature: float) -> None:
+def test_kl_equals_the_definition_over_real_tokens(temperature: float) -> None:
     student, teacher, mask = batch()
     for row, length in enumerate(LENGTHS):
         p = torch.softmax(teacher[row, :length].double() / temperature, 0)
@@ -27,7 +27,7 @@ def test_kl_is_the_plain_formula_over_real_tokens(temperature: float) -> None:
         torch.testing.assert_close(span_kl(student, teacher, mask, temperature)[row], wanted.float())
 
 
-def test_cross_entropy_is_the_plain_formula_and_0_without_an_answer() -> None:
+def test_cross_entropy_equals_the_definition_and_is_0_without_an_answer() -> None:
     student, _, mask = batch()
     found = span_cross_entropy(student, torch.tensor([6, -1, 0]), mask)
     wanted = [-torch.log_softmax(student[row, :length].double(), 0)[at] for row, length, at in ((0, 7, 6), (2, 5, 0))]
@@ -56,8 +56,8 @@ def test_padding_never_counts(loss: str) -> None:
     torch.testing.assert_close(losses(*longer), before)
 
 
-def test_the_temperature_does_not_weigh_the_loss() -> None:
-    """The gradient's size at T = 8 is that at T = 1 to the order of magnitude (TextBrewer's is 1/64 of it)."""
+def test_temperature_does_not_reweight_the_gradient() -> None:
+    """Gradients at T = 8 and T = 1 have the same order of magnitude (in TextBrewer the ratio is 1/64)."""
     student, teacher, mask = batch()
     sizes = []
     for temperature in (1.0, 8.0):
@@ -66,7 +66,7 @@ def test_the_temperature_does_not_weigh_the_loss() -> None:
     assert 0.5 < sizes[1] / sizes[0] < 2
 
 
-def test_misfits_are_refused() -> None:
+def test_shapes_that_do_not_fit_are_refused() -> None:
     student, teacher, mask = batch()
     with pytest.raises(SignalError, match=r"\[3, 7\] and the teacher's \[3, 5\]"):
         span_kl(student, teacher[:, :5], mask, 1.0)

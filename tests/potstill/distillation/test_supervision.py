@@ -11,7 +11,7 @@ import torch
 from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.objective.composition import Blend, Distillation, make_terms
-from potstill.distillation.objective.gold_labels import Supervised, Window
+from potstill.distillation.objective.gold_labels import OptimizerStep, Supervised
 from potstill.distillation.objective.supervision import gold_rows
 from potstill.distillation.objective.terms import Term
 from potstill.distillation.teachers.outputs import Outputs
@@ -45,9 +45,9 @@ def _bce(logits: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("task", TASKS)
 def test_gold_labels_by_hand(task: TaskKind) -> None:
     rows, logits = batch(GOLD[task]), np.array(STUDENT[task])
-    window = Window.of([rows])
-    assert window.gold == 2
-    terms = Supervised(task)(Outputs(torch.tensor(STUDENT[task])), rows, window)
+    step = OptimizerStep.of([rows])
+    assert step.gold == 2
+    terms = Supervised(task)(Outputs(torch.tensor(STUDENT[task])), rows, step)
     each = _bce(logits[:2], FLAGS[:2]) if task == "multi_label" else (logits[:2, 0] - NUMBERS[:2]) ** 2
     assert {name: term.item() for name, term in terms.items()} == {
         "bce" if task == "multi_label" else "se": pytest.approx(each.mean(), rel=1e-5)
@@ -58,7 +58,7 @@ def test_gold_labels_by_hand(task: TaskKind) -> None:
 def test_an_unlabelled_row_carries_the_teacher_with_weight_one(task: TaskKind) -> None:
     rows = batch(GOLD[task])
     goal = Distillation(StoredSignals(np.array(TEACHER[task]), np.arange(3)), Blend(2.0, 0.75, task))
-    found = goal(Outputs(torch.tensor(STUDENT[task])), rows, Window.of([rows]))
+    found = goal(Outputs(torch.tensor(STUDENT[task])), rows, OptimizerStep.of([rows]))
     ours, theirs = np.array(STUDENT[task]), np.array(TEACHER[task])
     if task == "multi_label":
         soft, hard = 4 * _bce(ours / 2, _sigmoid(theirs / 2)).mean(axis=1), _bce(ours, FLAGS).mean(axis=1)
@@ -75,10 +75,10 @@ def test_halves_of_a_step_add_up_to_it(task: TaskKind) -> None:
     logits, labels = torch.tensor(STUDENT[task]), GOLD[task]
     whole = batch(labels)
     parts = [batch(labels[:1]), batch(labels[1:])]
-    window = Window.of(parts)
+    step = OptimizerStep.of(parts)
     goal = Supervised(task)
-    (total,) = goal(Outputs(logits), whole, Window.of([whole])).values()
-    found = [goal(Outputs(part), rows, window) for part, rows in zip((logits[:1], logits[1:]), parts, strict=True)]
+    (total,) = goal(Outputs(logits), whole, OptimizerStep.of([whole])).values()
+    found = [goal(Outputs(part), rows, step) for part, rows in zip((logits[:1], logits[1:]), parts, strict=True)]
     assert sum(next(iter(terms.values())).item() for terms in found) == pytest.approx(total.item(), rel=1e-6)
 
 
@@ -99,7 +99,7 @@ def _config(**values: Any) -> Any:
 @pytest.mark.parametrize("kind", ["kl", "ce", "dist"])
 def test_terms_of_classes_are_refused_for_other_tasks(kind: str) -> None:
     student = make("bert", problem_type="multi_label_classification")
-    with pytest.raises(ModelError, match=f"term {kind} is of one class of several, which a multi_label model"):
+    with pytest.raises(ModelError, match=f"term {kind} needs probabilities that add up to 1 over the classes, which a"):
         Term(_config(kind=kind), student, student)
 
 

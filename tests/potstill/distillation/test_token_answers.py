@@ -1,4 +1,4 @@
-"""Losses of models that answer token by token, through the same objectives as those that answer row by row."""
+"""Token classification and question answering use the same objectives as tasks with one answer a row."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.nn import functional
 from potstill.config.params_file import parse_distill
 from potstill.data.tokens.batches import SPAN, Batch, TokenDataset
 from potstill.distillation.objective.composition import Blend, Distillation
-from potstill.distillation.objective.gold_labels import Supervised, Window
-from potstill.distillation.objective.mutual import MutualLearning, Together
+from potstill.distillation.objective.gold_labels import OptimizerStep, Supervised
+from potstill.distillation.objective.mutual import CohortOutputs, MutualLearning
 from potstill.distillation.teachers.ensembles import average
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.scores.scoring import best_tokens, entity_f1, token_span_f1
@@ -36,7 +36,7 @@ def spans() -> TokenDataset:
 
 
 class Teacher:
-    """Fixed logits of every token."""
+    """A source with fixed logits of every token."""
 
     name: ClassVar[str] = "a fixed teacher"
 
@@ -64,12 +64,12 @@ def student(width: int) -> list[Tensor]:
 
 
 def terms(objective: Any, dataset: TokenDataset, logits: list[Tensor], parts: list[list[int]]) -> dict[str, float]:
-    """The terms of one optimizer step in several batches, with NaN on padding."""
+    """Compute the terms of one optimizer step in several batches, with NaN on padding."""
     batches = [dataset.batch(np.array(part)) for part in parts]
-    window, found = Window.of(batches), {}
+    step, found = OptimizerStep.of(batches), {}
     for batch in batches:
         outputs = Outputs(padded([logits[row] for row in batch.rows], batch, float("nan")))
-        for name, term in objective(outputs, batch, window).items():
+        for name, term in objective(outputs, batch, step).items():
             found[name] = found.get(name, 0.0) + term
     total = sum(found.values())
     assert isinstance(total, Tensor)
@@ -77,7 +77,7 @@ def terms(objective: Any, dataset: TokenDataset, logits: list[Tensor], parts: li
     return {name: float(term.detach()) for name, term in found.items()}
 
 
-def test_tokens_that_are_asked_are_rows_and_no_others() -> None:
+def test_only_labelled_tokens_are_rows() -> None:
     ours, teacher, temperature, alpha = student(CLASSES), Teacher(CLASSES), 2.0, 0.9
     objective = Distillation(teacher, Blend(temperature, alpha, "token_classification"))
     found = terms(objective, tags(), ours, [[0, 1, 2]])
@@ -102,7 +102,7 @@ def test_tokens_that_are_asked_are_rows_and_no_others() -> None:
 
 
 class Several(Teacher):
-    """The same of three teachers, side by side."""
+    """A source with the stacked logits of three teachers."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -120,8 +120,8 @@ WEIGHTS = (0.5, 0.2, 0.3)
 
 
 @pytest.mark.parametrize("task", ["token_classification", "question_answering"])
-def test_several_teachers_teach_the_mean_of_their_softened_probabilities(task: Any) -> None:
-    """The loss is that against one teacher who has that mean."""
+def test_an_ensemble_teaches_the_mean_of_its_softened_probabilities(task: Any) -> None:
+    """The loss equals that against one teacher with the mean probabilities."""
     dataset, width, temperature = (*((tags(), CLASSES) if task == "token_classification" else (spans(), 2)), 3.0)
     several, one = Several(width), Teacher(width)
     along = 1 if task == "token_classification" else 0
@@ -137,13 +137,13 @@ def test_several_teachers_teach_the_mean_of_their_softened_probabilities(task: A
 
 
 @pytest.mark.parametrize("task", ["token_classification", "question_answering"])
-def test_students_teach_each_other_by_the_tokens_that_answer(task: Any) -> None:
+def test_students_teach_each_other_on_labelled_tokens(task: Any) -> None:
     dataset, width = (tags(), CLASSES) if task == "token_classification" else (spans(), 2)
     first, second = student(width), [row.detach() * 0.3 for row in student(width)]
     batch = dataset.batch(np.arange(3))
     each = tuple(Outputs(padded(side, batch, float("nan"))) for side in (first, second))
     mutual = MutualLearning([Supervised(task), Supervised(task)], 2.0, 0.7, task)
-    found = mutual(Together(each[0].logits, each=each), batch, Window.of([batch]))
+    found = mutual(CohortOutputs(each[0].logits, students=each), batch, OptimizerStep.of([batch]))
 
     class Other(Teacher):
         def __init__(self) -> None:
@@ -157,7 +157,7 @@ def test_students_teach_each_other_by_the_tokens_that_answer(task: Any) -> None:
 
 @pytest.mark.parametrize("task", ["token_classification", "question_answering"])
 def test_micro_batches_add_up_to_one_batch(task: Any) -> None:
-    """Padding differs between the two, and counts in neither."""
+    """Padding differs between the two and must not count."""
     dataset, width = (tags(), CLASSES) if task == "token_classification" else (spans(), 2)
     for objective in (Distillation(Teacher(width), Blend(2.0, 0.5, task)), Supervised(task)):
         whole, split = student(width), student(width)
@@ -167,7 +167,7 @@ def test_micro_batches_add_up_to_one_batch(task: Any) -> None:
             torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_spans_are_choices_among_the_tokens_of_a_row() -> None:
+def test_spans_are_classes_among_the_tokens_of_a_row() -> None:
     ours, teacher = student(2), Teacher(2)
     found = terms(Distillation(teacher, Blend(1.0, 0.5, "question_answering")), spans(), ours, [[0, 1, 2]])
     soft = gold = 0.0
@@ -182,7 +182,7 @@ def test_spans_are_choices_among_the_tokens_of_a_row() -> None:
     assert found == pytest.approx({"kl": soft / 3, "ce": gold / 3}, rel=1e-5)
 
 
-def test_the_blend_of_params_is_told_by_token() -> None:
+def test_the_blend_is_described_by_token() -> None:
     params = parse_distill({"layers": [0], "epochs": 1, "learning_rate": 1e-4})
     said = Blend(params.temperature, params.alpha, "token_classification").describe()
     assert said == "0.9 * T^2 * KL(T=2) by token + 0.1 * CE"

@@ -1,4 +1,4 @@
-"""Losses over tokens (hidden states, attention maps, relations): plain references in float64, padding, accumulation."""
+"""Losses over tokens (hidden states, attention maps, relations): references in float64, padding, accumulation."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ cases = pytest.mark.parametrize(("loss", "reference", "values"), CASES.values(),
 
 
 def padded(values: Tensor, columns: int, filling: float) -> Tensor:
-    """More padding, and its filling on all padding there is."""
+    """Add padding, and fill all padding with a value."""
     attention = values.dim() == 4
     shape = list(values.shape)
     shape[-1 if attention else 1] += columns
@@ -143,14 +143,14 @@ def test_equals_the_definition(loss: Loss, reference: Reference, values: tuple[A
 
 
 @cases
-def test_equal_sides_cost_nothing(loss: Loss, reference: Reference, values: tuple[Array, Array]) -> None:
+def test_equal_states_have_no_loss(loss: Loss, reference: Reference, values: tuple[Array, Array]) -> None:
     assert loss(tensor(values[0]), tensor(values[0]), MASK).abs().max() < 1e-5
 
 
 @cases
 @pytest.mark.parametrize("filling", [0.0, 7.0, 1e30, math.nan])
 def test_padding_changes_nothing(loss: Loss, reference: Reference, values: tuple[Array, Array], filling: float) -> None:
-    """TinyBERT averages over padding. Here neither its amount nor its content reaches the loss or a gradient."""
+    """TinyBERT averages over padding; here neither its amount nor its content changes loss or gradient."""
     plain, teacher = tensor(values[0]).requires_grad_(), tensor(values[1])
     sums = loss(plain, teacher, MASK)
     sums.sum().backward()
@@ -167,7 +167,7 @@ def test_padding_changes_nothing(loss: Loss, reference: Reference, values: tuple
 
 @cases
 def test_micro_batches_add_up_by_tokens(loss: Loss, reference: Reference, values: tuple[Array, Array]) -> None:
-    """Divided by tokens twice (torchtune), or a mean of means: one batch of N would not be two of N/2."""
+    """If losses were divided twice (torchtune) or were means of means, one batch of N would differ from two of N/2."""
     teacher, tokens = tensor(values[1]), int(MASK.sum())
     whole, halves = tensor(values[0]).requires_grad_(), tensor(values[0]).requires_grad_()
     mean = per_token(loss(whole, teacher, MASK), MASK)
@@ -200,7 +200,7 @@ def test_no_gradient_to_the_teacher_and_fp32_from_bf16(
 
 
 @cases
-def test_a_row_of_padding_and_a_batch_of_it_cost_nothing(
+def test_rows_and_batches_of_padding_have_no_loss(
     loss: Loss, reference: Reference, values: tuple[Array, Array]
 ) -> None:
     student, nothing = tensor(values[0]).requires_grad_(), torch.zeros_like(MASK)
@@ -221,7 +221,7 @@ def test_other_tokens_or_masks_are_refused(loss: Loss, reference: Reference, val
 
 
 @pytest.mark.parametrize("mask", [MASK.bool(), MASK.float()], ids=["bool", "float"])
-def test_masks_of_any_type_count_alike(mask: Tensor) -> None:
+def test_masks_of_any_type_give_the_same_loss(mask: Tensor) -> None:
     s, t = tensor(STATES[0]), tensor(STATES[1])
     assert torch.equal(hidden_mse(s, t, mask), hidden_mse(s, t, MASK))
     assert per_token(torch.ones(ROWS), mask) == per_token(torch.ones(ROWS), MASK)
@@ -250,7 +250,7 @@ def test_projections_exist_only_where_widths_differ_and_learn() -> None:
     assert torch.equal(projected, linear(states.bfloat16().float()))
 
 
-def test_projections_refuse_layers_that_are_not_there() -> None:
+def test_projections_refuse_layers_that_do_not_exist() -> None:
     with pytest.raises(ModelError, match=r"hidden state 3 of the student, which has 0 \(embeddings\) to 2"):
         Projections([(3, 1)], [8] * 3, [12] * 5)
     with pytest.raises(ModelError, match="hidden state -1 of the teacher"):
@@ -281,7 +281,7 @@ def test_attention_scores_masked_with_infinity_are_fine() -> None:
     assert torch.isfinite(attention_mse(scores[0], scores[1], MASK)).all()
 
 
-def test_attention_kl_makes_probabilities_add_up_and_survives_zeros() -> None:
+def test_attention_kl_normalizes_probabilities_and_allows_zeros() -> None:
     student, teacher = tensor(MAPS[0]), tensor(MAPS[1])
     wanted = attention_kl(student, teacher, MASK)
     assert torch.allclose(attention_kl(student * 0.5, teacher * 3, MASK), wanted, rtol=1e-5, atol=1e-6)
@@ -294,13 +294,13 @@ def test_attention_kl_makes_probabilities_add_up_and_survives_zeros() -> None:
     assert torch.isfinite(student.grad).all()
 
 
-def test_relations_take_other_widths() -> None:
+def test_relations_allow_different_widths() -> None:
     student = RANDOM.normal(size=(ROWS, SEQUENCE, 6))
     found = self_attention_relation(tensor(student), tensor(STATES[1]), MASK, heads=6)
     assert found.tolist() == pytest.approx(reference_relation(student, STATES[1], 6), rel=2e-5, abs=1e-6)
 
 
-def test_the_three_relations_are_each_of_its_own_projection() -> None:
+def test_each_relation_depends_on_its_own_projection() -> None:
     sides = [SelfAttention(*(tensor(RANDOM.normal(size=(ROWS, SEQUENCE, WIDTH))) for _ in range(3))) for _ in range(2)]
     found = self_attention_relations(sides[0], sides[1], MASK, heads=3)
     assert list(found) == ["qq", "kk", "vv"]

@@ -14,9 +14,9 @@ from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.data.tokens.marking import UNIT_LABELS
 from potstill.data.tokens.offsets import CUT, OWN, SHARED
 from potstill.data.tokens.tokenization import write_tokens
-from potstill.distillation.teachers.ensembles import Averaged
+from potstill.distillation.teachers.ensembles import AveragedSource
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
-from potstill.distillation.teachers.token_mapping import NEVER, AcrossUnits, UnitPlaces, unit_places
+from potstill.distillation.teachers.token_mapping import IMPOSSIBLE, UnitMappedSource, UnitMapping, map_units
 from potstill.errors import SignalError
 from potstill.labels.tags import units_of
 from tests.potstill.data.test_offsets import tokenizer
@@ -31,7 +31,7 @@ def texts(count: int = 6) -> list[str]:
 
 
 def written(folder: Path, kind: str, rows: list[str], max_length: int) -> Path:
-    """Two splits of texts as tokens of a tokenizer."""
+    """Write two splits of texts as tokens of a tokenizer."""
     words: Any = tokenizer(kind)
     words.enable_truncation(max_length)
     folder.mkdir()
@@ -52,7 +52,7 @@ def files(folder: Path) -> list[Path]:
 
 
 class Numbered:
-    """Answers each token of each of its rows with numbers of its own."""
+    """A source with different logits for each token of each row."""
 
     name = "a numbered teacher"
 
@@ -66,20 +66,20 @@ class Numbered:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [*itertools.permutations(["wordpiece", "bytes", "unigram"], 2)])
-def test_a_unit_is_answered_by_the_token_that_speaks_for_it(ours: str, theirs: str, tmp_path: Path) -> None:
+def test_a_unit_takes_the_logits_of_the_token_that_represents_it(ours: str, theirs: str, tmp_path: Path) -> None:
     rows = texts()
     student, teacher = written(tmp_path / "s", ours, rows, 24), written(tmp_path / "t", theirs, rows, 32)
-    places = unit_places(files(student), files(teacher))
+    places = map_units(files(student), files(teacher))
     mine, known = opened(student), opened(teacher)
     assert len(mine) != len(known)  # other windows
-    source = AcrossUnits(Numbered(), known, places)
+    source = UnitMappedSource(Numbered(), known, places)
     batch = mine.batch(np.arange(len(mine))[::-1].copy())
     assert batch.answers is not None
     logits = source(batch).logits
     assert logits.shape == (*batch.input_ids.shape, CLASSES)
     answered = logits[torch.from_numpy(batch.answers)]
     assert (logits[torch.from_numpy(~batch.answers)] == 0).all()
-    # A plain reference: the teacher's asked tokens of a text, in order, are its units that have a token of their own.
+    # Reference: the teacher's labelled tokens of a text, in order, are its units with their own token.
     tables = [pa.ipc.open_stream(path).read_all() for folder in (student, teacher) for path in files(folder)]
     spoken: dict[str, list[tuple[int, int]]] = {}
     for row, record in enumerate(tables[2].to_pylist() + tables[3].to_pylist()):
@@ -103,9 +103,9 @@ def test_a_unit_is_answered_by_the_token_that_speaks_for_it(ours: str, theirs: s
     assert sum(row >= 0 for row, _ in flat) > 0.9 * len(flat)
 
 
-def test_a_unit_that_shares_a_token_goes_on_and_one_without_is_outside() -> None:
+def test_a_unit_that_shares_a_token_continues_and_a_unit_without_one_is_outside() -> None:
     rows = TokenDataset(np.arange(3, dtype=np.int32), np.array([3]), None, np.array([0]), 0)
-    places = UnitPlaces(
+    places = UnitMapping(
         np.array([0, 3]), np.zeros(3, dtype=np.int64), np.array([1, 1, 0]), np.array([OWN, SHARED, CUT])
     )
     labels = np.empty(1, dtype=object)
@@ -113,14 +113,14 @@ def test_a_unit_that_shares_a_token_goes_on_and_one_without_is_outside() -> None
     batch = TokenDataset(np.arange(5, dtype=np.int32), np.array([5]), None, labels, 0).batch(np.array([0]))
 
     class Two(Numbered):
-        """Two teachers side by side: one is sure of B."""
+        """A source with the stacked logits of two teachers, one of which is certain of B."""
 
         def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
             logits = torch.zeros(1, 3, 2, CLASSES)
             logits[:, 1, 0, 1] = 9.0
             return Outputs(logits)
 
-    found = AcrossUnits(Two(), rows, places)(batch).logits[0, 1:4]
+    found = UnitMappedSource(Two(), rows, places)(batch).logits[0, 1:4]
     assert found.shape == (3, 2, CLASSES)
     assert found[0, 0].tolist() == [0, 9, 0, 0, 0]
     shares = found[1].softmax(dim=-1)
@@ -128,12 +128,12 @@ def test_a_unit_that_shares_a_token_goes_on_and_one_without_is_outside() -> None
     torch.testing.assert_close(shares[:, 2], whole[:, 1] + whole[:, 2])
     assert (shares[:, 1::2] == 0).all()
     assert found[2, :, 0].tolist() == [0, 0]
-    assert (found[2, :, 1:] == NEVER).all()
+    assert (found[2, :, 1:] == IMPOSSIBLE).all()
 
 
-def test_the_mean_of_several_teachers_is_of_their_softened_probabilities() -> None:
+def test_an_ensemble_averages_softened_probabilities() -> None:
     rows = TokenDataset(np.arange(3, dtype=np.int32), np.array([3]), None, np.array([0]), 0)
-    places = UnitPlaces(np.array([0, 1]), np.zeros(1, dtype=np.int64), np.array([1]), np.array([OWN]))
+    places = UnitMapping(np.array([0, 1]), np.zeros(1, dtype=np.int64), np.array([1]), np.array([OWN]))
     labels = np.empty(1, dtype=object)
     labels[0] = np.array([-100, 0, -100])
     batch = TokenDataset(np.arange(3, dtype=np.int32), np.array([3]), None, labels, 0).batch(np.array([0]))
@@ -143,9 +143,9 @@ def test_the_mean_of_several_teachers_is_of_their_softened_probabilities() -> No
         def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
             return Outputs(members)
 
-    found = AcrossUnits(Averaged(Two(), (0.25, 0.75)), rows, places)(batch)
+    found = UnitMappedSource(AveragedSource(Two(), (0.25, 0.75)), rows, places)(batch)
     mean = torch.tensor([0.25, 0.75]) @ (members[0, 1] / 2).softmax(dim=-1)
-    torch.testing.assert_close((found.at(2.0, "token_classification")[0, 1] / 2).softmax(dim=-1), mean)
+    torch.testing.assert_close((found.logits_at(2.0, "token_classification")[0, 1] / 2).softmax(dim=-1), mean)
 
 
 def test_files_of_other_texts_are_refused(tmp_path: Path) -> None:
@@ -153,4 +153,4 @@ def test_files_of_other_texts_are_refused(tmp_path: Path) -> None:
     student = written(tmp_path / "s", "wordpiece", rows, 24)
     other = written(tmp_path / "t", "wordpiece", [*rows[:3], "today", *rows[4:]], 24)
     with pytest.raises(SignalError, match="are not of the same texts; run the tokenize stage again"):
-        unit_places(files(student), files(other))
+        map_units(files(student), files(other))

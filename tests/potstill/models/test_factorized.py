@@ -24,7 +24,7 @@ def logits(model: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_a_factorized_model_is_the_model_of_their_product(kind: str, tmp_path: Path) -> None:
+def test_a_factorized_model_equals_the_model_with_the_product(kind: str, tmp_path: Path) -> None:
     model = make(kind)
     whole, before = table(model), logits(model)
     factorize(model, 6)
@@ -42,7 +42,7 @@ def test_a_factorized_model_is_the_model_of_their_product(kind: str, tmp_path: P
     merge(model)  # nothing is left to do
 
 
-def test_a_table_of_that_rank_stays_what_it_is() -> None:
+def test_a_table_of_that_rank_stays_the_same() -> None:
     model = make("bert")
     factorize(model, 6)
     merge(model)
@@ -54,7 +54,7 @@ def test_a_table_of_that_rank_stays_what_it_is() -> None:
     assert torch.allclose(table(model), whole, atol=1e-5)
 
 
-def test_which_tables_have_a_rank() -> None:
+def test_has_rank() -> None:
     model = make("bert")
     assert not has_rank(model, 6)
     factorize(model, 6)
@@ -71,8 +71,8 @@ def test_which_tables_have_a_rank() -> None:
     assert not has_rank(model, 5)
 
 
-def test_tokens_that_are_seen_often_stay_nearest() -> None:
-    counts = np.zeros(40, dtype=np.int64)  # ids behind the last one that was seen count as never seen
+def test_frequent_tokens_have_the_smallest_error() -> None:
+    counts = np.zeros(40, dtype=np.int64)  # counts end at the last id that was seen; later ids count as never seen
     counts[7] = 1_000_000
     errors = []
     for weights in (None, counts):
@@ -96,6 +96,6 @@ def test_both_factors_learn() -> None:
 
 
 @pytest.mark.parametrize("rank", [32, 100])
-def test_a_rank_that_makes_nothing_smaller(rank: int) -> None:
+def test_a_rank_of_the_width_is_refused(rank: int) -> None:
     with pytest.raises(ModelError, match=rf"vocabulary\.rank is {rank}, but .* token embeddings are 32 wide"):
         factorize(make("bert"), rank)

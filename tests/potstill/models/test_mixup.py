@@ -25,7 +25,7 @@ from tests.potstill.training.test_adversarial import rows
 CPU = torch.device("cpu")
 
 
-def test_the_draws_are_the_steps_own() -> None:
+def test_draws_depend_on_seed_step_and_rows() -> None:
     batch = rows(40).batch(np.arange(40))
     first, again, later = mix(batch, 0.4, 1, 7), mix(batch, 0.4, 1, 7), mix(batch, 0.4, 1, 8)
     assert first.partners.tolist() == again.partners.tolist() != later.partners.tolist()
@@ -33,14 +33,14 @@ def test_the_draws_are_the_steps_own() -> None:
     assert sorted(first.partners.tolist()) == list(range(40))
     assert 0.5 <= first.shares.min() <= first.shares.max() <= 1
     assert first.shares.std() > 0.05
-    # Whose answer would the gold label be? The rows carry none.
+    # Mixed rows have no gold label.
     assert set(first.labels.tolist()) == {-1}
     assert first.tokens == batch.tokens
     scores = Batch(batch.rows, batch.input_ids, batch.attention_mask, None, batch.labels.astype(np.float32))
     assert np.isnan(mix(scores, 0.4, 1, 7).labels).all()
 
 
-def test_embeddings_are_the_blend_of_two_rows_where_both_have_tokens() -> None:
+def test_embeddings_are_mixed_where_both_rows_have_tokens() -> None:
     model, batch = make("bert"), rows(5).batch(np.arange(5))
     mixed = mix(batch, 1.0, 3, 0)
     table = model.get_input_embeddings().weight.detach()
@@ -62,7 +62,7 @@ def test_embeddings_are_the_blend_of_two_rows_where_both_have_tokens() -> None:
     assert logits.numpy() == pytest.approx(other.numpy(), abs=1e-5)
 
 
-def test_other_batches_stay_as_they_are() -> None:
+def test_other_batches_are_not_mixed() -> None:
     model, batch = make("bert"), rows(5).batch(np.arange(5))
     with torch.no_grad():
         plain = model(**model_inputs(batch, CPU)).logits
@@ -70,14 +70,14 @@ def test_other_batches_stay_as_they_are() -> None:
             assert torch.equal(model(**model_inputs(batch, CPU)).logits, plain)
 
 
-def test_no_store_answers_for_a_blend() -> None:
+def test_a_store_refuses_mixed_rows() -> None:
     stored = StoredSignals(np.zeros((5, 3), dtype=np.float32), np.arange(5))
-    with pytest.raises(SignalError, match="blends of others"):
+    with pytest.raises(SignalError, match="mixed with others"):
         stored(mix(rows(5).batch(np.arange(5)), 1.0, 0, 0))
 
 
 class Watched(LiveTeacher):
-    """A live teacher that keeps what it was asked and gave."""
+    """A live teacher that records its batches and outputs."""
 
     calls: list[tuple[Batch, Outputs]]
 
@@ -88,7 +88,7 @@ class Watched(LiveTeacher):
 
 
 def marked(head: str, count: int) -> TokenDataset:
-    """Rows with labels of a head's form; where tokens answer every second one is asked, and some have no gold."""
+    """Rows with labels for a head; in tasks on tokens every second token is labelled, and some have no gold label."""
     found = rows(count)
     if head == "ForTokenClassification":
         tags = [np.where(np.arange(length) % 2, -100, length % 3 - 1) for length in found.lengths.tolist()]
@@ -99,7 +99,7 @@ def marked(head: str, count: int) -> TokenDataset:
 
 
 @pytest.mark.parametrize("head", ["ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"])
-def test_teacher_and_student_see_the_same_blend_and_its_loss_is_added(
+def test_teacher_and_student_see_the_same_mixed_rows_and_their_loss_is_added(
     head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, data = make("bert", head, num_labels=2 if head == "ForQuestionAnswering" else 3), marked(head, 24)
@@ -113,7 +113,7 @@ def test_teacher_and_student_see_the_same_blend_and_its_loss_is_added(
     monkeypatch.setattr("potstill.distillation.objective.composition.LiveTeacher", Watched)
     goal = distillation(plan, student, teacher, stored, device=CPU, precision="fp32", seed=1)
     outcome = train(student, data, goal, lambda _: 0.0, Setting("distill", plan, 3, CPU, "fp32", tmp_path))
-    # The student is all of the teacher: on the same blends it says the same, and other blends would tell.
+    # The student equals the teacher, so that only on the same mixed rows their outputs are equal.
     last = {name: value for _, name, value in outcome.history}
     assert last["loss_kl"] == pytest.approx(0.0, abs=1e-6)
     assert last["loss_mixup"] == pytest.approx(0.0, abs=1e-6)
@@ -126,7 +126,7 @@ def test_teacher_and_student_see_the_same_blend_and_its_loss_is_added(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_it_learns_from_blends(tmp_path: Path, precision: Any) -> None:
+def test_a_student_learns_from_mixed_rows(tmp_path: Path, precision: Any) -> None:
     teacher, data = make("bert"), rows(64)
     plan = Distill(
         epochs=12, learning_rate=3e-3, batch_tokens=256, dropout=0.0, layers=[3, 0], alpha=1.0, mixup=Mixup(),
@@ -140,7 +140,7 @@ def test_it_learns_from_blends(tmp_path: Path, precision: Any) -> None:
     assert mixed[-1] < 0.7 * mixed[0]
 
 
-def test_tokens_of_two_tokenizers_do_not_blend(tmp_path: Path) -> None:
+def test_mixup_needs_the_same_tokenizer(tmp_path: Path) -> None:
     teacher, data = make("bert"), rows(8)
     plan = Distill(epochs=1, learning_rate=1e-3, layers=[0], mixup=Mixup())
     stored = StoredSignals(np.zeros((8, 3), dtype=np.float32), np.arange(8))

@@ -21,7 +21,7 @@ def units_of(model: Any) -> int:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_units_that_are_gone_count_as_zero(kind: str, tmp_path: Path) -> None:
+def test_removed_units_count_as_zero(kind: str, tmp_path: Path) -> None:
     model, inputs = make(kind, intermediate_size=48), batch()
     assert units_of(model) == 48
     narrowed = narrow(model, UNITS)
@@ -39,13 +39,13 @@ def test_units_that_are_gone_count_as_zero(kind: str, tmp_path: Path) -> None:
         assert not torch.allclose(whole, wanted, atol=1e-3)
 
 
-def test_all_units_are_the_model_itself() -> None:
+def test_keeping_all_units_gives_the_same_model() -> None:
     model, inputs = make("bert"), batch()
     with torch.no_grad():
         assert torch.equal(narrow(model, [range(48)] * 4)(**inputs).logits, model(**inputs).logits)
 
 
-def test_the_most_important_come_in_order_and_of_equals_the_first() -> None:
+def test_the_most_important_parts_are_ascending_and_ties_take_the_first() -> None:
     assert most_important(np.array([1.0, 5.0, 2.0, 5.0, 2.0]), 3, "units").tolist() == [1, 2, 3]
     with pytest.raises(ModelError, match=r"6 units \(ffn\) were to stay, but the student has 5"):
         most_important(np.zeros(5), 6, "units (ffn)")
@@ -60,13 +60,13 @@ def test_the_most_important_come_in_order_and_of_equals_the_first() -> None:
         ([[0], [0], [48], [0]], "feed-forward unit 48 does not exist: a layer has 48"),
     ],
 )
-def test_units_that_do_not_fit(units: list[list[int]], message: str) -> None:
+def test_units_that_do_not_fit_are_refused(units: list[list[int]], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         narrow(make("bert"), units)
 
 
 PLAIN = ["bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"]
-# Of 32 states and 4 heads of 8, in no order.
+# Some of 32 states, for 4 heads of 8, in random order.
 STATES = [30, 1, 2, 17, 9, 25, 4, 11, 12, 3, 21, 6, 28, 14, 15, 0]
 HEADS = [[0, 3], [1, 2], [2, 3], [0, 1]]
 
@@ -77,8 +77,8 @@ def of_four_heads(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_which_states_stay_matters_and_their_order_does_not(kind: str, tmp_path: Path) -> None:
-    """A tensor cut along another dimension than its neighbours would make the order matter."""
+def test_the_order_of_kept_states_does_not_matter(kind: str, tmp_path: Path) -> None:
+    """If a tensor were cut along another dimension than its neighbours, the order would matter."""
     model, inputs = of_four_heads(kind), batch()
     narrowed = narrow_states(model, STATES, HEADS)
     narrowed.save_pretrained(tmp_path)
@@ -104,14 +104,14 @@ def test_each_layer_keeps_its_own_heads(kind: str) -> None:
         assert torch.equal(thin.get_submodule(out).weight, wide.get_submodule(out).weight[STATES][:, rows])
 
 
-def test_a_table_as_long_as_the_states_are_many_keeps_its_rows() -> None:
+def test_a_table_with_as_many_rows_as_states_keeps_its_rows() -> None:
     model = make("bert", max_position_embeddings=32, vocab_size=32, num_attention_heads=4)
     narrowed = narrow_states(model, STATES, HEADS).bert.embeddings
     assert narrowed.position_embeddings.weight.shape == (32, 16)
     assert torch.equal(narrowed.word_embeddings.weight, model.bert.embeddings.word_embeddings.weight[:, STATES])
 
 
-def test_embeddings_as_wide_as_the_states_stay_so() -> None:
+def test_embeddings_stay_as_wide_as_the_states() -> None:
     model = make("electra", embedding_size=32, num_attention_heads=4)
     narrowed = narrow_states(model, STATES, HEADS)
     assert narrowed.config.embedding_size == 16
@@ -124,7 +124,7 @@ def test_a_projection_that_the_class_would_drop_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mpnet", "deberta-v2", "modernbert"])
-def test_attention_that_is_more_than_queries_and_keys_keeps_its_states(kind: str) -> None:
+def test_states_of_a_class_without_plain_attention_cannot_be_removed(kind: str) -> None:
     with pytest.raises(ModelError, match=rf"a {kind} student cannot lose states.*distill\.prune\.width"):
         narrow_states(make(kind), STATES, HEADS)
 
@@ -139,6 +139,6 @@ def test_attention_that_is_more_than_queries_and_keys_keeps_its_states(kind: str
         (STATES, [[0, 4], *HEADS[1:]], "attention head 4 does not exist: a layer has 4"),
     ],
 )
-def test_states_and_heads_that_do_not_fit(states: list[int], heads: list[list[int]], message: str) -> None:
+def test_states_and_heads_that_do_not_fit_are_refused(states: list[int], heads: list[list[int]], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         narrow_states(of_four_heads("bert"), states, heads)

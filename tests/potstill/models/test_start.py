@@ -22,7 +22,7 @@ def general(folder: Path, kind: str, head: str = "") -> Path:
 
 @pytest.mark.parametrize("head", ["", "ForMaskedLM"])
 @pytest.mark.parametrize("kind", CLASSES)
-def test_embeddings_and_layers_are_the_general_students_and_the_head_the_teachers(
+def test_embeddings_and_layers_come_from_the_general_student_and_the_head_from_the_teacher(
     tmp_path: Path, kind: str, head: str
 ) -> None:
     student = student_from_layers(make(kind), [0, 2])

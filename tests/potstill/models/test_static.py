@@ -59,7 +59,7 @@ def test_vectors_are_those_of_each_token_alone(tiny_base: Path, tokenizer: Token
         np.testing.assert_allclose(vectors[token], alone, atol=1e-5)
 
 
-def test_the_start_is_components_weighted_by_zipf(
+def test_initial_vectors_are_principal_components_weighted_by_zipf(
     tiny_base: Path, tokenizer: Tokenizer, student: StaticForSequenceClassification
 ) -> None:
     vectors = token_vectors(load_classifier(tiny_base, ["no", "yes"]), tokenizer).astype(np.float64)
@@ -76,7 +76,7 @@ def test_the_start_is_components_weighted_by_zipf(
     np.testing.assert_allclose(np.abs(found[rest]), np.abs(expected[rest]), atol=1e-4)
 
 
-def test_it_answers_as_model2vec_does_and_so_does_its_onnx(
+def test_logits_equal_those_of_model2vec_and_of_the_onnx_model(
     student: StaticForSequenceClassification, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     import onnxruntime
@@ -95,7 +95,7 @@ def test_it_answers_as_model2vec_does_and_so_does_its_onnx(
     np.testing.assert_allclose(found, ours, atol=1e-5)
 
 
-def test_padding_order_and_special_tokens_change_nothing(
+def test_padding_order_and_special_tokens_do_not_matter(
     student: StaticForSequenceClassification, tokenizer: Tokenizer
 ) -> None:
     with torch.no_grad():
@@ -122,9 +122,7 @@ def test_the_folder_loads_as_a_classifier(student: StaticForSequenceClassificati
     assert again.config.id2label == {0: "no", 1: "yes"}
 
 
-def test_a_process_that_has_never_heard_of_it_loads_it(
-    student: StaticForSequenceClassification, tmp_path: Path
-) -> None:
+def test_a_new_process_loads_the_class(student: StaticForSequenceClassification, tmp_path: Path) -> None:
     student.save_pretrained(tmp_path)
     code = "import sys, pathlib; from potstill.models.loading import load_classifier as load; "
     code += "print(type(load(pathlib.Path(sys.argv[1]))).__name__)"
@@ -133,22 +131,14 @@ def test_a_process_that_has_never_heard_of_it_loads_it(
 
 
 @pytest.mark.parametrize("task", ["multi_label", "regression"])
-def test_it_is_of_its_teachers_task(task: TaskKind, tiny_base: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_student_has_its_teachers_task(
+    task: TaskKind, tiny_base: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     names = ["x"] if task == "regression" else ["x", "y"]
     static_from_teacher(load_classifier(tiny_base, names, task), tokenizer, 8).save_pretrained(tmp_path)
     assert task_of(load_classifier(tmp_path)) == task
 
 
-def test_a_narrow_teacher_gives_what_it_has(tiny_base: Path, tokenizer: Tokenizer) -> None:
+def test_vectors_are_at_most_as_wide_as_the_teacher(tiny_base: Path, tokenizer: Tokenizer) -> None:
     wide = static_from_teacher(load_classifier(tiny_base, ["no", "yes"]), tokenizer, 256)
     assert wide.config.hidden_size == 32
-
-
-def test_a_trimmed_vocabulary_answers_as_the_whole_one(student: StaticForSequenceClassification) -> None:
-    tokens = np.array([0, 1, 2, 3, 4, 50, 9, 11, 120])
-    kept = student.keep(tokens)
-    whole, trimmed = torch.tensor([[2, 50, 9, 120, 1, 3]]), torch.tensor([[2, 5, 6, 8, 1, 3]])
-    with torch.no_grad():
-        torch.testing.assert_close(kept(trimmed).logits, student(whole).logits)
-    assert kept.config.vocab_size == len(tokens)
-    assert kept.config.id2label == student.config.id2label

@@ -28,7 +28,7 @@ def same(ours: Any, theirs: Any, inputs: dict[str, Any] | None = None) -> bool:
 
 
 def by_hand(teacher: Any, layers: list[int]) -> Any:
-    """The teacher itself, with the other layers taken out of its list."""
+    """Remove the other layers from the teacher's list."""
     cut = copy.deepcopy(teacher)
     path, _, name = layers_path(cut).rpartition(".")
     kept = torch.nn.ModuleList(layers_of(cut)[layer] for layer in layers)
@@ -72,7 +72,7 @@ def test_a_student_may_start_with_any_layer(kind: str) -> None:
 
 @pytest.mark.parametrize("head", ["ForMaskedLM", ""])
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_heads_and_none(kind: str, head: str) -> None:
+def test_models_with_other_heads_and_without_a_head(kind: str, head: str) -> None:
     teacher = make(kind, head)
     student, cut, inputs = student_from_layers(teacher, [0, 2]), by_hand(teacher, [0, 2]), batch()
     with torch.no_grad():
@@ -103,12 +103,12 @@ def test_a_modernbert_layer_keeps_its_kind_of_attention() -> None:
 
 
 @pytest.mark.parametrize("layers", [[1, 2], [0, 1, 0]])
-def test_a_modernbert_student_starts_with_layer_0(layers: list[int]) -> None:
+def test_a_modernbert_student_has_to_start_with_layer_0(layers: list[int]) -> None:
     with pytest.raises(ModelError, match="has to start with layer 0 and use it once"):
         student_from_layers(make("modernbert"), layers)
 
 
-def test_a_list_that_happens_to_be_as_long_as_the_layers_is_left_alone() -> None:
+def test_a_list_that_happens_to_be_as_long_as_the_layers_stays_the_same() -> None:
     teacher = make("deberta-v2", num_hidden_layers=2)
     assert student_from_layers(teacher, [1]).config.pos_att_type == ["p2c", "c2p"]
 
@@ -157,7 +157,7 @@ def test_a_distilbert_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("head", ["ForMaskedLM", "ForTokenClassification", "ForQuestionAnswering"])
-def test_a_distilbert_whose_tokens_answer_is_exact(head: str) -> None:
+def test_a_distilbert_for_tokens_is_exact(head: str) -> None:
     teacher, inputs = make("bert", head, num_labels=2), batch()
     student = distilbert_from_bert(teacher, [0, 2])
     with torch.no_grad():
@@ -184,12 +184,12 @@ def test_a_distilbert_cannot_take_pairs() -> None:
         (("bert", {"num_hidden_layers": 2}), "names layer 3, but the teacher in memory has 2 layers"),
     ],
 )
-def test_no_distilbert(teacher: tuple[str, dict[str, Any]], message: str) -> None:
+def test_models_without_a_distilbert_form_are_refused(teacher: tuple[str, dict[str, Any]], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         distilbert_from_bert(make(teacher[0], **teacher[1]), [0, 3])
 
 
-def test_layers_that_do_not_exist() -> None:
+def test_layers_that_do_not_exist_are_refused() -> None:
     with pytest.raises(ModelError, match=r"layer 6, but the teacher .* has 4 layers \(0 to 3\)"):
         student_from_layers(make("bert"), [0, 6])
     with pytest.raises(ModelError, match="names layer -1"):
@@ -198,7 +198,7 @@ def test_layers_that_do_not_exist() -> None:
         student_from_layers(make("bert"), [])
 
 
-def test_a_class_that_is_not_known_says_what_is_missing() -> None:
+def test_an_unsupported_class_is_refused() -> None:
     config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=20, num_labels=2, pad_token_id=0)
     with pytest.raises(ModelError, match="gpt2 models are not supported"):
         student_from_layers(transformers.GPT2ForSequenceClassification(config), [0])
@@ -212,7 +212,7 @@ def saved(tmp_path: Path, names: list[str]) -> Path:
     return tmp_path / "teacher"
 
 
-def test_a_fine_tuned_teacher_is_put_into_our_label_order(tmp_path: Path) -> None:
+def test_a_fine_tuned_teachers_labels_are_reordered(tmp_path: Path) -> None:
     folder = saved(tmp_path, ["neutral", "POSITIVE", "negative"])
     order = check_labels(folder, ["negative", "neutral", "positive"])
     assert order == [2, 0, 1]
@@ -224,17 +224,17 @@ def test_a_fine_tuned_teacher_is_put_into_our_label_order(tmp_path: Path) -> Non
     assert after.config.id2label == {0: "negative", 1: "neutral", 2: "positive"}
 
 
-def test_label_counts_that_differ(tmp_path: Path) -> None:
+def test_different_numbers_of_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelCountError, match=r"has 3 labels \(a, b, c\), the data has 2 \(x, y\)"):
         check_labels(saved(tmp_path, ["a", "b", "c"]), ["x", "y"])
 
 
-def test_label_names_that_differ(tmp_path: Path) -> None:
+def test_different_label_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelCountError, match="does not know the label 'x'"):
         check_labels(saved(tmp_path, ["a", "b", "c"]), ["a", "b", "x"])
 
 
-def test_a_base_without_a_head_is_no_fine_tuned_teacher(tiny_base: Path) -> None:
+def test_a_model_without_a_head_is_refused_as_fine_tuned_teacher(tiny_base: Path) -> None:
     with pytest.raises(LabelCountError, match=r"set teacher\.fine_tuned to false"):
         check_labels(tiny_base, ["a", "b"])
 
@@ -249,7 +249,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"), [("config.json", "no config.json"), ("model.safetensors", "no .safetensors")]
 )
-def test_an_incomplete_folder(tmp_path: Path, name: str, message: str) -> None:
+def test_an_incomplete_folder_is_refused(tmp_path: Path, name: str, message: str) -> None:
     folder = saved(tmp_path, ["a", "b", "c"])
     (folder / name).unlink()
     with pytest.raises(ModelError, match=message):

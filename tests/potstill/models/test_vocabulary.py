@@ -21,7 +21,7 @@ from potstill.data.tokens.tokenization import load_tokenizer
 from potstill.errors import ModelError
 from potstill.models.students.vocabulary import (
     dropped_words,
-    kept_ids,
+    select_ids,
     trim_embeddings,
     trim_tokenizer,
     trimmed_tokenizer,
@@ -57,7 +57,7 @@ def byte_bpe() -> Any:
 
 
 def suffix_bpe() -> Any:
-    """BPE with marks inside and at the end of words, and [UNK] for characters it does not know."""
+    """A BPE tokenizer with marks inside and at the end of words, and [UNK] for unknown characters."""
     trained = Tokenizer(
         tokenizers.models.BPE(unk_token="[UNK]", end_of_word_suffix="</w>", continuing_subword_prefix="@@")
     )
@@ -85,7 +85,7 @@ def unigram() -> Any:
     return transformers.XLMRobertaTokenizer(vocab=[(piece, score) for piece, score in [*vocabulary, ["<mask>", 0.0]]])
 
 
-# How a tokenizer is made, and a class whose models read its ids.
+# (How a tokenizer is built, class of the models that use it)
 MADE: dict[str, tuple[Callable[[], Any], str]] = {
     "wordpiece": (wordpiece, "bert"),
     "byte_bpe": (byte_bpe, "roberta"),
@@ -97,7 +97,7 @@ KINDS = sorted(MADE)
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder of each kind of tokenizer, as save_pretrained writes it."""
+    """Folders of each kind of tokenizer, as save_pretrained writes them."""
     made = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
     for kind, folder in made.items():
         MADE[kind][0]().save_pretrained(folder)
@@ -124,7 +124,7 @@ def count(tokenizer: Tokenizer, texts: list[str]) -> Counter[int]:
 def cut(parsed: tuple[dict[str, Any], Tokenizer], texts: list[str], min_count: int = 1) -> tuple[list[int], Tokenizer]:
     source, tokenizer = parsed
     before = copy.deepcopy(source)
-    kept = kept_ids(source, count(tokenizer, texts), min_count=min_count)
+    kept = select_ids(source, count(tokenizer, texts), min_count=min_count)
     trimmed = Tokenizer.from_str(json.dumps(trimmed_tokenizer(source, kept)))
     assert source == before
     return kept, trimmed
@@ -143,7 +143,7 @@ check = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 @pytest.mark.parametrize("kind", KINDS)
 @check
 @given(corpus=some.lists(texts, max_size=4))
-def test_a_corpus_is_split_as_before(kind: str, parsed: Parsed, corpus: list[str]) -> None:
+def test_the_corpus_is_tokenized_as_before(kind: str, parsed: Parsed, corpus: list[str]) -> None:
     tokenizer = parsed[kind][1]
     kept, trimmed = cut(parsed[kind], corpus)
     assert kept == sorted(kept)
@@ -158,7 +158,7 @@ def test_a_corpus_is_split_as_before(kind: str, parsed: Parsed, corpus: list[str
 @pytest.mark.parametrize("kind", KINDS)
 @check
 @given(corpus=some.lists(texts, max_size=2), text=texts, min_count=some.integers(1, 3))
-def test_any_text_stays_known(kind: str, parsed: Parsed, corpus: list[str], text: str, min_count: int) -> None:
+def test_no_text_becomes_unknown(kind: str, parsed: Parsed, corpus: list[str], text: str, min_count: int) -> None:
     tokenizer = parsed[kind][1]
     _, trimmed = cut(parsed[kind], corpus, min_count)
     before, after = tokenizer.encode(text), trimmed.encode(text)
@@ -167,14 +167,14 @@ def test_any_text_stays_known(kind: str, parsed: Parsed, corpus: list[str], text
 
 
 def unknown(tokenizer: Tokenizer, ids: list[int]) -> int:
-    """How often the unknown token is among the ids; a Unigram's `tokens` show the character instead."""
+    """Count the unknown token among the ids; a Unigram's `tokens` show the character instead."""
     unk = {tokenizer.token_to_id(token) for token in ("[UNK]", "<unk>")} - {None}
     assert len(unk) == 1
     return sum(index in unk for index in ids)
 
 
 def letters(tokens: list[str]) -> str:
-    """Tokens without the marks of their place in a word, in one string."""
+    """Join tokens without their marks of the position in a word."""
     return "".join(token.removeprefix("##").removeprefix("@@").removesuffix("</w>") for token in tokens)
 
 
@@ -215,7 +215,7 @@ def test_a_trimmed_tokenizer_survives_save_pretrained(kind: str, folders: dict[s
         assert trimmed.decode(ids, skip_special_tokens=True) == again.decode(ids, skip_special_tokens=True)
 
 
-def test_only_what_was_seen_special_tokens_and_characters_are_kept(parsed: Parsed) -> None:
+def test_only_seen_tokens_special_tokens_and_characters_are_kept(parsed: Parsed) -> None:
     source, tokenizer = parsed["wordpiece"]
     _, trimmed = cut(parsed["wordpiece"], ["movie superb"])
     seen = set(tokenizer.encode("movie superb").tokens)
@@ -225,7 +225,7 @@ def test_only_what_was_seen_special_tokens_and_characters_are_kept(parsed: Parse
     assert "[unused1]" not in trimmed.get_vocab()
 
 
-def test_tokens_seen_too_rarely_are_dropped(parsed: Parsed) -> None:
+def test_rare_tokens_are_dropped(parsed: Parsed) -> None:
     corpus = ["movie movie movie", "movie superb"]
     _, trimmed = cut(parsed["wordpiece"], corpus, min_count=2)
     assert trimmed.encode("movie").tokens == ["[CLS]", "movie", "[SEP]"]
@@ -234,14 +234,14 @@ def test_tokens_seen_too_rarely_are_dropped(parsed: Parsed) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_limit_keeps_what_is_seen_most(kind: str, parsed: Parsed) -> None:
+def test_a_limit_keeps_the_most_frequent_tokens(kind: str, parsed: Parsed) -> None:
     source, tokenizer = parsed[kind]
     counts = count(tokenizer, TEXTS)
-    least, whole = len(kept_ids(source, {})), len(kept_ids(source, counts))
-    assert kept_ids(source, counts, max_tokens=whole) == kept_ids(source, counts)
+    least, whole = len(select_ids(source, {})), len(select_ids(source, counts))
+    assert select_ids(source, counts, max_tokens=whole) == select_ids(source, counts)
     before: set[int] = set()
     for limit in range(least, whole, 5):
-        kept = set(kept_ids(source, counts, max_tokens=limit))
+        kept = set(select_ids(source, counts, max_tokens=limit))
         # A BPE token comes with the parts it is merged from.
         assert limit - 12 <= len(kept) <= limit if "bpe" in kind else len(kept) == limit
         assert before <= kept
@@ -250,7 +250,7 @@ def test_a_limit_keeps_what_is_seen_most(kind: str, parsed: Parsed) -> None:
             assert min(counts[index] for index in added) >= max(counts[index] for index in left)
         before = kept
     with pytest.raises(ModelError, match=f"max_tokens of the vocabulary is {least - 1}, but special .* are {least};"):
-        kept_ids(source, counts, max_tokens=least - 1)
+        select_ids(source, counts, max_tokens=least - 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -269,7 +269,7 @@ def test_dropped_words_are_one_token_before_and_others_after(kind: str, parsed: 
         assert set(words) == {token for token in lost if token[:2] != "##" and token != "[unused1]"}
 
 
-def test_a_bpe_token_keeps_all_it_is_merged_from(parsed: Parsed) -> None:
+def test_a_bpe_token_keeps_all_tokens_it_is_merged_from(parsed: Parsed) -> None:
     _, trimmed = cut(parsed["byte_bpe"], ["the evening"])
     merges = json.loads(trimmed.to_str())["model"]["merges"]
     assert all({left, right, left + right} <= set(trimmed.get_vocab()) for left, right in merges)
@@ -277,7 +277,7 @@ def test_a_bpe_token_keeps_all_it_is_merged_from(parsed: Parsed) -> None:
 
 
 def test_a_word_with_a_character_known_only_inside_tokens() -> None:
-    """The documented exception: 'abc' was unknown as 'ab' is the longest match and '##c' no token."""
+    """The documented exception: 'abc' was unknown, because 'ab' is the longest match and '##c' is not a token."""
     vocabulary = ["[UNK]", "a", "b", "c", "##a", "##b", "ab", "##bc"]
     tokenizer = Tokenizer(
         tokenizers.models.WordPiece({token: index for index, token in enumerate(vocabulary)}, unk_token="[UNK]")
@@ -289,8 +289,8 @@ def test_a_word_with_a_character_known_only_inside_tokens() -> None:
     assert trimmed.encode("abc").tokens == ["a", "##bc"]
 
 
-def test_the_unknown_costs_what_it_did() -> None:
-    """A Unigram's unknown token costs 10 more than its least likely one: without 'zz' it would win here."""
+def test_the_score_of_the_unknown_token_stays_the_same() -> None:
+    """A Unigram's unknown token scores 10 less than its least likely token; without 'zz' it would win here."""
     pieces = [("<unk>", 0.0), ("a", -12.0), ("z", -12.0), ("aaa", -1.0), ("ac", -14.0), ("zz", -30.0)]
     tokenizer = Tokenizer(tokenizers.models.Unigram(pieces, 0))
     _, trimmed = cut((json.loads(tokenizer.to_str()), tokenizer), ["aaac", "aaa"])
@@ -299,7 +299,7 @@ def test_the_unknown_costs_what_it_did() -> None:
 
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("kind", ["BertProcessing", "RobertaProcessing", "TemplateProcessing"])
-def test_special_tokens_whose_ids_move(kind: str, inside: bool) -> None:
+def test_ids_of_special_tokens_are_updated(kind: str, inside: bool) -> None:
     vocabulary = ["[unused0]", "[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "a"]
     ids = {token: index for index, token in enumerate(vocabulary)}
     tokenizer = Tokenizer(tokenizers.models.WordPiece(ids, unk_token="[UNK]"))
@@ -315,8 +315,8 @@ def test_special_tokens_whose_ids_move(kind: str, inside: bool) -> None:
     assert trimmed.encode("a").tokens == tokenizer.encode("a").tokens
 
 
-def test_files_beside_the_tokenizer(parsed: Parsed, folders: dict[str, Path], tmp_path: Path) -> None:
-    """Folders of older releases have the vocabulary two or three times."""
+def test_other_tokenizer_files_are_trimmed(parsed: Parsed, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Folders of older releases have several copies of the vocabulary."""
     source = tmp_path / "source"
     tokenizer = Tokenizer.from_file(str(folders["byte_bpe"] / "tokenizer.json"))
     transformers.PreTrainedTokenizerFast.from_pretrained(folders["byte_bpe"]).save_pretrained(source)
@@ -357,7 +357,7 @@ def test_vocab_txt_and_an_older_tokenizer_json(folders: dict[str, Path], tmp_pat
     assert lines == [tokens[old] for old in new]
 
 
-def test_tokenizers_that_cannot_be_trimmed(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_tokenizers_that_cannot_be_trimmed_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ModelError, match="a WordLevel tokenizer cannot be trimmed; WordPiece, BPE, Unigram can"):
         trim_tokenizer(tmp_path, tmp_path / "out", {})
@@ -373,7 +373,7 @@ def test_tokenizers_that_cannot_be_trimmed(folders: dict[str, Path], tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-def test_added_tokens_among_the_others_cannot_be_made_dense(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_ids_that_cannot_be_made_contiguous_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     written = json.loads((folders["wordpiece"] / "tokenizer.json").read_text(encoding="utf-8"))
     vocabulary = written["model"]["vocab"]
     hole = vocabulary.pop("movie")  # an added token in its place, which no loader of tokenizer.json would give it
@@ -385,7 +385,7 @@ def test_added_tokens_among_the_others_cannot_be_made_dense(folders: dict[str, P
 
 @pytest.mark.parametrize("head", ["ForSequenceClassification", "ForMaskedLM"])
 @pytest.mark.parametrize("kind", sorted(FAMILIES))
-def test_the_rows_of_every_class(kind: str, head: str) -> None:
+def test_embeddings_of_every_class_are_trimmed(kind: str, head: str) -> None:
     model, state = make(kind, head), torch.get_rng_state()
     kept = [0, 1, 2, 3, 4, *range(5, 50, 3)]
     trimmed = trim_embeddings(model, kept)
@@ -403,7 +403,7 @@ def test_the_rows_of_every_class(kind: str, head: str) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_a_head_without_a_decoder_of_its_own() -> None:
+def test_the_bias_of_a_head_without_a_decoder_is_trimmed() -> None:
     model = make("deberta-v2", "ForMaskedLM", legacy=False)
     kept = list(range(0, 50, 2))
     model.config.pad_token_id = 0
@@ -411,7 +411,7 @@ def test_a_head_without_a_decoder_of_its_own() -> None:
     assert trimmed.lm_predictions.lm_head.bias.shape == (25,)
 
 
-def test_the_special_ids_of_the_config_move() -> None:
+def test_special_ids_of_the_config_are_updated() -> None:
     model = make("modernbert", bos_token_id=6, eos_token_id=[8, 9], sep_token_id=10, cls_token_id=6)
     config = trim_embeddings(model, [1, 6, 8, 20]).config
     assert (config.pad_token_id, config.bos_token_id, config.cls_token_id) == (0, 1, 1)
@@ -419,12 +419,12 @@ def test_the_special_ids_of_the_config_move() -> None:
 
 
 @pytest.mark.parametrize("kept", [[], [1, 1, 2], [2, 1], [-1, 1], [1, 50]])
-def test_ids_that_are_not_the_models(kept: list[int]) -> None:
+def test_ids_that_the_model_lacks_are_refused(kept: list[int]) -> None:
     with pytest.raises(ModelError, match="ascending and from 0 to 49"):
         trim_embeddings(make("bert"), kept)
 
 
-def test_a_pad_token_that_is_lost_or_moves() -> None:
+def test_a_dropped_or_moved_pad_token_is_refused() -> None:
     with pytest.raises(ModelError, match=r"pad token \(id 0\) is not among the ids"):
         trim_embeddings(make("bert"), [1, 2])
     with pytest.raises(ModelError, match="counts positions from its pad token, whose id cannot change from 1 to 0"):
@@ -433,7 +433,7 @@ def test_a_pad_token_that_is_lost_or_moves() -> None:
 
 
 def test_a_vocabulary_of_a_hundred_thousand_pieces_is_trimmed_in_seconds(tmp_path: Path) -> None:
-    """The table of tokens was made anew for each kept one: hours for the vocabularies of multilingual models."""
+    """Once the table of tokens was built again for each kept token, which took hours for multilingual models."""
     letters = "abcdefghij"
     pieces = [("<unk>", 0.0), ("▁", -1.0), *((letter, -2.0) for letter in letters)]
     pieces += [(f"▁{number:05d}".translate(str.maketrans("0123456789", letters)), -3.0) for number in range(100_000)]
@@ -445,7 +445,7 @@ def test_a_vocabulary_of_a_hundred_thousand_pieces_is_trimmed_in_seconds(tmp_pat
     new = trim_tokenizer(tmp_path / "whole", tmp_path / "trimmed", dict.fromkeys(range(12, 8_012), 1))
     words = dropped_words(tokenizer, new, most=500)
     assert time.process_time() - start < 60  # seconds; one table for each kept token would be minutes
-    # The least likely piece, and what is seen or needed by all.
+    # The least likely piece, and pieces that are seen or always kept.
     assert len(new) == 8_012 == Tokenizer.from_file(str(tmp_path / "trimmed/tokenizer.json")).get_vocab_size()
     assert len(words) == 500
     assert words == dropped_words(tokenizer, new)[:500]

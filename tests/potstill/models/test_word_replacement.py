@@ -17,7 +17,7 @@ KNOWN = {*GOOD, *BAD, *NEUTRAL}
 
 
 def make_generator(folder: Path, base: Path, favoured: list[str]) -> Path:
-    """A masked language model that says the favoured words anywhere, the first of them most likely."""
+    """Make a masked language model that predicts the favoured words everywhere, the first as the most likely."""
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
     shutil.copytree(base, folder)
@@ -35,7 +35,7 @@ def make_generator(folder: Path, base: Path, favoured: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def words(tiny_base: Path) -> list[str]:
-    """Words that are one token each."""
+    """List words that are one token each."""
     from transformers import AutoTokenizer
 
     vocabulary = AutoTokenizer.from_pretrained(tiny_base).get_vocab()
@@ -44,7 +44,7 @@ def words(tiny_base: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, words: list[str]) -> Path:
-    # More than there are guesses, and before them what must not come out.
+    # More words than `GUESSES`, after tokens that must not be drawn.
     return make_generator(
         tmp_path_factory.mktemp("generator") / "g", tiny_base, ["[MASK]", "##e", "[SEP]", *words[: GUESSES + 3]]
     )
@@ -54,7 +54,7 @@ def changed(original: str, copy: str) -> list[tuple[str, str]]:
     return [(was, now) for was, now in zip(original.split(), copy.split(), strict=True) if was != now]
 
 
-def test_a_share_of_the_words_becomes_one_of_the_first_guesses(generator: Path, words: list[str]) -> None:
+def test_a_share_of_the_words_is_replaced_by_likely_predictions(generator: Path, words: list[str]) -> None:
     made = replace_words(TEXTS, Augment(replacements=2, share=0.3), generator, "cpu")
     assert len(made) == 2 * len(TEXTS)
     said = set()
@@ -64,12 +64,12 @@ def test_a_share_of_the_words_becomes_one_of_the_first_guesses(generator: Path, 
         assert 1 <= len(pairs) <= 0.3 * len(copy.split()) + 1
         assert single >= len(pairs)
         said |= {now for _, now in pairs}
-    # A word that is itself among the first gives its place to the next.
+    # If the original word is among the most likely ones, the next takes its place.
     assert said <= set(words[: GUESSES + 1])
     assert len(said) > GUESSES / 2
 
 
-def test_the_draws_of_a_text_are_its_own_and_the_seeds(generator: Path) -> None:
+def test_draws_depend_on_the_text_and_the_seed(generator: Path) -> None:
     params = Augment(replacements=1)
     first = replace_words(TEXTS, params, generator, "cpu")
     assert replace_words(TEXTS, params, generator, "cpu") == first
@@ -77,7 +77,7 @@ def test_the_draws_of_a_text_are_its_own_and_the_seeds(generator: Path) -> None:
     assert replace_words(TEXTS, Augment(replacements=1, seed=1), generator, "cpu") != first
 
 
-def test_a_guess_is_drawn_by_its_probability_among_what_can_be() -> None:
+def test_a_word_is_drawn_by_its_probability_among_allowed_tokens() -> None:
     logits = torch.tensor([9.0, 1.0, 2.0, 0.0, 8.0])
     able = torch.tensor([False, True, True, True, False])
     shares = torch.tensor([2.0, 1.0, 0.0]).softmax(0).cumsum(0)
@@ -85,7 +85,7 @@ def test_a_guess_is_drawn_by_its_probability_among_what_can_be() -> None:
     assert [_drawn(logits, able, draw) for draw in draws] == [2, 2, 1, 3, 3]
 
 
-def test_what_is_around_the_words_stays(generator: Path) -> None:
+def test_text_around_the_words_stays_the_same(generator: Path) -> None:
     text = "The  movie, (superb!) -- 42 garden?"
     (made,) = replace_words([text], Augment(replacements=1, share=0.9), generator, "cpu")
     assert made != text
@@ -93,16 +93,16 @@ def test_what_is_around_the_words_stays(generator: Path) -> None:
     assert made.translate(strip) == text.translate(strip)
 
 
-def test_a_text_without_a_word_of_one_token_has_no_copy(generator: Path) -> None:
+def test_a_text_without_single_token_words_has_no_copies(generator: Path) -> None:
     assert replace_words(["?!", "zzzzqqqq"], Augment(replacements=3), generator, "cpu") == []
 
 
-def test_an_encoder_without_a_head_is_one_sentence(tiny_base: Path) -> None:
-    with pytest.raises(ModelError, match="has no head for masked language modelling, an encoder alone; name a"):
+def test_an_encoder_without_a_head_is_refused(tiny_base: Path) -> None:
+    with pytest.raises(ModelError, match="cannot predict masked tokens; name a"):
         replace_words(TEXTS, Augment(replacements=1), tiny_base, "cpu")
 
 
-def test_a_tokenizer_without_a_mask_is_one_sentence(tmp_path: Path, generator: Path) -> None:
+def test_a_tokenizer_without_a_mask_token_is_refused(tmp_path: Path, generator: Path) -> None:
     import json
 
     folder: Any = shutil.copytree(generator, tmp_path / "g")

@@ -1,4 +1,4 @@
-"""A tiny random sequence classifier of every known class."""
+"""Tiny random models of every supported class."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def make(kind: str, head: str = "ForSequenceClassification", **more: Any) -> Any:
-    """A random model, no weight of which is the constant it starts from; positions and norms matter in it."""
+    """Make a random model without constant weights, so that positions and norms have an effect."""
     import torch
     import transformers
 

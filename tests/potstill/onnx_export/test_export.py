@@ -39,7 +39,7 @@ def student(tiny_base: Path) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("pair", [False, True])
-def test_the_graph_answers_as_the_model_for_any_batch_and_length(
+def test_the_graph_equals_the_model_for_any_batch_and_length(
     tmp_path: Path, student: torch.nn.Module, pair: bool
 ) -> None:
     path = tmp_path / "student.onnx"
@@ -56,7 +56,7 @@ def test_the_graph_answers_as_the_model_for_any_batch_and_length(
     assert gives_embedding(path)
 
 
-def test_no_trace_of_the_machine_is_in_the_file_and_it_repeats(tmp_path: Path, student: torch.nn.Module) -> None:
+def test_the_file_has_no_paths_of_the_machine_and_is_reproducible(tmp_path: Path, student: torch.nn.Module) -> None:
     export_onnx(student, tmp_path / "a.onnx", pair=False)
     export_onnx(student, tmp_path / "b.onnx", pair=False)
     quantize_int8(tmp_path / "a.onnx", tmp_path / "a8.onnx")
@@ -78,7 +78,7 @@ def test_int8_is_smaller_and_close(tmp_path: Path, student: torch.nn.Module) -> 
     assert (tmp_path / "int8.onnx").stat().st_size < 0.7 * (tmp_path / "fp32.onnx").stat().st_size
 
 
-def test_what_costs_most_stays_in_fp32(tmp_path: Path, student: torch.nn.Module) -> None:
+def test_the_most_sensitive_products_stay_in_fp32(tmp_path: Path, student: torch.nn.Module) -> None:
     export_onnx(student, tmp_path / "fp32.onnx", pair=False)
     candidates = narrowing_products(tmp_path / "fp32.onnx")
     assert len(candidates) == 2  # one feed-forward output a layer
@@ -97,8 +97,8 @@ def test_what_costs_most_stays_in_fp32(tmp_path: Path, student: torch.nn.Module)
     assert candidates[0] not in left
 
 
-def test_what_stays_in_fp32_is_stored_in_8_bits(tmp_path: Path, student: torch.nn.Module) -> None:
-    """As small a file as with every product in INT8, and the weights a runtime computes with are rounded, no more."""
+def test_weights_of_fp32_products_are_stored_in_8_bits(tmp_path: Path, student: torch.nn.Module) -> None:
+    """The file is as small as with every product in INT8, and the runtime computes with rounded weights."""
     export_onnx(student, tmp_path / "fp32.onnx", pair=False)
     keep = narrowing_products(tmp_path / "fp32.onnx")
     quantize_int8(tmp_path / "fp32.onnx", tmp_path / "all.onnx")
@@ -153,7 +153,7 @@ def test_token_embeddings_in_4_bits(tmp_path: Path, student: torch.nn.Module) ->
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_factorized_embeddings(tmp_path: Path, student: torch.nn.Module, bits: int) -> None:
-    """The second factor is computed in fp32: its inputs are no match for one scale."""
+    """The second factor is computed in fp32, because one scale does not suit its inputs."""
     ours = copy.deepcopy(student)
     factorize(ours, 16)  # type: ignore[arg-type]
     export_onnx(ours, tmp_path / "fp32.onnx", pair=False)  # type: ignore[arg-type]
@@ -168,7 +168,7 @@ def test_factorized_embeddings(tmp_path: Path, student: torch.nn.Module, bits: i
 
 
 @pytest.mark.parametrize("block", [16, 32])
-def test_4_bits_round_to_half_a_step_and_keep_zero(block: int) -> None:
+def test_4_bits_round_to_the_nearest_step_and_keep_zero(block: int) -> None:
     weights = np.random.default_rng(3).normal(0.5, 1, (7, 64)).astype(np.float32)
     weights[2] = 0
     weights[3] = np.abs(weights[3]) + 1
@@ -181,7 +181,7 @@ def test_4_bits_round_to_half_a_step_and_keep_zero(block: int) -> None:
     assert (rounded[2] == 0).all()
 
 
-def test_4_bits_of_a_width_without_blocks(tmp_path: Path) -> None:
+def test_4_bits_need_a_width_of_whole_blocks(tmp_path: Path) -> None:
     config = BertConfig(
         vocab_size=60, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=40,
@@ -191,7 +191,7 @@ def test_4_bits_of_a_width_without_blocks(tmp_path: Path) -> None:
         quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", embedding_bits=4)
 
 
-def test_nan_logits_never_ship() -> None:
+def test_nan_logits_are_refused() -> None:
     good = np.zeros((2, 2), dtype=np.float32)
     with pytest.raises(ParityError, match="NaN or infinite"):
         compare(good, np.full((2, 2), np.nan, dtype=np.float32), np.array([0, 1]))

@@ -1,4 +1,4 @@
-"""How near an exported model is to the trained one, where answers are several labels or numbers."""
+"""Parity of an exported model with the trained one in multi-label classification and regression."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from potstill.onnx_export.logit_parity import compare
 
 
-def test_several_labels() -> None:
+def test_multi_label() -> None:
     trained = np.array([[1.0, -1.0], [2.0, -0.1]], dtype=np.float32)
     exported = np.array([[1.5, -1.0], [2.0, 0.1]], dtype=np.float32)
     found = compare(trained, exported, np.array([[1, 0], [1, 0]]), "multi_label")
@@ -19,7 +19,7 @@ def test_several_labels() -> None:
     }
 
 
-def test_numbers() -> None:
+def test_regression() -> None:
     trained = np.array([[1.0], [2.0], [4.0]], dtype=np.float32)
     found = compare(trained, 2 * trained + 1, np.array([1.0, 2.0, 4.0], dtype=np.float32), "regression")
     assert found.agreement == pytest.approx(1)

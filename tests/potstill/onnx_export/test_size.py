@@ -20,7 +20,7 @@ ELECTRA = ElectraConfig(
 
 
 @pytest.mark.parametrize("config", [BERT, ELECTRA], ids=["bert", "electra"])
-def test_the_estimate_is_that_of_the_exported_file(
+def test_the_estimate_matches_the_exported_file(
     config: PreTrainedConfig, default_params: Params, tmp_path: Path
 ) -> None:
     config.num_labels = 5
@@ -34,7 +34,7 @@ def test_the_estimate_is_that_of_the_exported_file(
         assert shape.file_bytes(bits) == pytest.approx((tmp_path / f"{bits}.onnx").stat().st_size, rel=TOLERANCE)
 
 
-def test_the_default_student_is_of_the_size_that_was_measured(default_params: Params) -> None:
+def test_the_default_student_has_its_measured_size(default_params: Params) -> None:
     """17,493,465 bytes, and 13,281,429 with embeddings in 4 bits."""
     shape = student_shape(_minilm(30_522), default_params.distill, labels=2)
     assert shape is not None
@@ -43,7 +43,7 @@ def test_the_default_student_is_of_the_size_that_was_measured(default_params: Pa
     check_file_size(default_params, shape)
 
 
-def test_a_large_vocabulary_is_refused_with_what_makes_the_file_smaller(default_params: Params) -> None:
+def test_a_large_vocabulary_is_refused_with_advice(default_params: Params) -> None:
     shape = student_shape(_minilm(250_037), default_params.distill, labels=2)
     assert shape is not None
     with pytest.raises(ParamsError) as refused:
@@ -59,7 +59,7 @@ def test_a_large_vocabulary_is_refused_with_what_makes_the_file_smaller(default_
     check_file_size(default_params, trimmed)
 
 
-def test_no_limit_and_an_unknown_class_are_not_judged(default_params: Params) -> None:
+def test_without_a_limit_or_with_an_unknown_class_nothing_is_refused(default_params: Params) -> None:
     shape = student_shape(_minilm(250_037), default_params.distill, labels=2)
     assert shape is not None
     gate = default_params.gate.model_copy(update={"max_file_mb": None})

@@ -106,7 +106,7 @@ def test_positions_that_count_from_the_pad_token(kind: str) -> None:
     assert torch.equal(before, after) == family.positions_from_pad
 
 
-def test_an_unknown_class_is_told_what_is_missing() -> None:
+def test_an_unsupported_class_is_refused() -> None:
     with pytest.raises(
         ModelError, match=r"gpt2 models are not supported: .* layers, attention projections .* \(bert, "
     ):

@@ -1,4 +1,4 @@
-"""Model folders as people really save them: what is read of them, and the one sentence where they are refused."""
+"""Model folders as users save them: what is read from them, and the sentence with which they are refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def add_token(folder: Path) -> None:
 
 
 def shard(folder: Path, keep: int = 2) -> None:
-    """Two files and an index, of which `keep` are there."""
+    """Write two files and an index, and keep only some of them."""
     from safetensors.torch import load_file, save_file
 
     own = load_file(folder / "model.safetensors")
@@ -115,7 +115,7 @@ REFUSED: dict[str, tuple[Change, type[PotstillError], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_a_teacher_is_one_sentence(trained_teacher: Path, tmp_path: Path, case: str) -> None:
+def test_a_folder_that_cannot_be_a_teacher_is_refused(trained_teacher: Path, tmp_path: Path, case: str) -> None:
     change, kind, message = REFUSED[case]
     folder = copy_of(trained_teacher, tmp_path / "saved")
     change(folder)
@@ -140,7 +140,7 @@ def with_leftovers(folder: Path) -> None:
 
 
 def slow_tokenizer(folder: Path) -> None:
-    """The vocabulary alone, as BERT's older tokenizers were saved."""
+    """Save only the vocabulary, as older BERT tokenizers did."""
     whole = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     tokens = sorted(whole["model"]["vocab"], key=whole["model"]["vocab"].get)
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
@@ -149,7 +149,7 @@ def slow_tokenizer(folder: Path) -> None:
 
 
 def harmless(folder: Path) -> None:
-    """A buffer of older releases, a head for pre-training, and rows of embeddings without a token."""
+    """Add a buffer of older releases, a pre-training head, and embedding rows without a token."""
 
     def add(own: dict[str, Any]) -> dict[str, Any]:
         table = own["bert.embeddings.word_embeddings.weight"]
@@ -161,7 +161,7 @@ def harmless(folder: Path) -> None:
 
 
 def middle(folder: Path) -> None:
-    """Compiled and wrapped in the middle, as torch.compile and FSDP of single layers leave it."""
+    """Wrap single layers, as torch.compile and FSDP do."""
     change_weights(
         folder,
         lambda own: {
@@ -187,7 +187,7 @@ ACCEPTED: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_what_can_be_a_teacher_answers_as_before(trained_teacher: Path, tmp_path: Path, case: str) -> None:
+def test_a_folder_that_can_be_a_teacher_gives_the_same_logits(trained_teacher: Path, tmp_path: Path, case: str) -> None:
     folder = copy_of(trained_teacher, tmp_path / "saved")
     ACCEPTED[case](folder)
     look = inspect_model(folder)
@@ -200,19 +200,21 @@ def test_what_can_be_a_teacher_answers_as_before(trained_teacher: Path, tmp_path
     assert check_labels(folder, ["spam", "ham"]) == [1, 0]
 
 
-def test_labels_by_label2id_alone_are_in_its_order(trained_teacher: Path, tmp_path: Path) -> None:
+def test_labels_of_label2id_alone_are_in_its_order(trained_teacher: Path, tmp_path: Path) -> None:
     folder = copy_of(trained_teacher, tmp_path / "saved")
     change_config(folder, id2label=None, label2id={"spam": 0, "ham": 1})
     assert check_labels(folder, ["ham", "spam"]) == [1, 0]
     assert load_classifier(folder).config.id2label == {0: "spam", 1: "ham"}
 
 
-def test_the_prefix_is_said(trained_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_removed_prefix_is_reported(
+    trained_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = copy_of(trained_teacher, tmp_path / "saved")
     renamed("module._orig_mod.")(folder)
     load_classifier(folder)
     assert "are loaded without _orig_mod., module. in front of their names" in capsys.readouterr().out
-    assert dict(inspect_model(folder).lines())["weights"].endswith("F32; _orig_mod. module. taken from their names")
+    assert dict(inspect_model(folder).lines())["weights"].endswith("F32; _orig_mod. module. removed from their names")
 
 
 @pytest.mark.parametrize(
@@ -265,11 +267,11 @@ def test_a_new_head_takes_the_place_of_one_of_another_size(trained_teacher: Path
 def test_a_generator_needs_its_head(tmp_path: Path) -> None:
     make("bert", "").save_pretrained(tmp_path)
     shutil.copyfile(tmp_path / "config.json", tmp_path / "tokenizer.json")
-    with pytest.raises(ModelError, match=r"no head for masked language modelling, .* as ingest\.generator"):
+    with pytest.raises(ModelError, match=r"no head for masked language modelling and .* as ingest\.generator"):
         inspect_model(tmp_path, "masked_lm")
 
 
-def test_files_that_are_never_opened_stay_out() -> None:
+def test_files_that_are_never_opened_are_ignored() -> None:
     left = ["optimizer.pt", "training_args.bin", "runs/x/events.out.tfevents.1", "checkpoint-10/model.safetensors",
             "random_states_0.pkl", "model.onnx", "notes.pkl"]  # fmt: skip
     stay = ["model.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json"]
@@ -288,7 +290,9 @@ def test_files_that_are_never_opened_stay_out() -> None:
         (["module.encoder.a", "module.embeddings.b"], "bert", {"module.encoder.a": "encoder.a"}),
     ],
 )
-def test_prefixes_are_told_from_the_models_own_names(names: list[str], base: str, plain: dict[str, str]) -> None:
+def test_prefixes_are_distinguished_from_the_models_own_names(
+    names: list[str], base: str, plain: dict[str, str]
+) -> None:
     found, _ = unwrapped(names, base)
     assert plain.items() <= found.items()
     assert bool(found) == bool(plain)

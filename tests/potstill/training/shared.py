@@ -21,7 +21,7 @@ from potstill.config.term_params import Term
 from potstill.config.training_params import Training
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.objective.composition import Blend, Distillation, make_terms
-from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
+from potstill.distillation.objective.gold_labels import OptimizerStep, Supervised, Terms
 from potstill.distillation.teachers.outputs import Outputs
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.distillation.teachers.providers import LiveTeacher
@@ -36,7 +36,7 @@ from tests.potstill.training.test_loop import DEV, TRAIN
 from tests.scores import accuracy
 
 CPU = torch.device("cpu")
-# Each: what differs from PLAN, and the step before which the run is cut short once.
+# For each case what differs from PLAN, and the step before which the run is interrupted once.
 PLAN: dict[str, Any] = {
     "epochs": 2, "learning_rate": 3e-3, "batch_tokens": 128, "dropout": 0.0, "checkpoint_seconds": 1e9,
     "average_decay": 0.9, "evaluations_per_epoch": 2,
@@ -49,35 +49,35 @@ CASES: dict[str, tuple[dict[str, Any], int | None]] = {
     "resumed": ({"checkpoint_seconds": 1e-6}, 20),
     "lora": ({"lora": {"rank": 4, "targets": ["query", "ffn_out"]}}, None),
 }
-# One projection has gradients in the first third of the steps alone.
+# One projection has gradients only in the first third of the steps.
 TERMS = [{"kind": "hidden", "layers": [[2, 2]], "schedule": "decay", "fraction": 0.3}, {"kind": "cosine"}]
 
 
 class Stop(Exception):
-    """A power cut."""
+    """Stands for a power cut."""
 
 
 class Cut(Distillation):
-    """A distillation that ends before a step."""
+    """A distillation that is interrupted before a step."""
 
     before: int | None = None
 
-    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
-        if window.step == self.before:
+    def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
+        if step.index == self.before:
             raise Stop
-        return super().forward(outputs, batch, window)
+        return super().forward(outputs, batch, step)
 
 
 class Broken(Supervised):
-    """A term that is no number where one row is: in one process's part of a step."""
+    """A term that is NaN for one row, and so in one process's share of a step."""
 
-    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+    def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
         factor = float("nan") if 0 in batch.rows else 0.0
-        return super().forward(outputs, batch, window) | {"kl": outputs.logits.sum() * factor}
+        return super().forward(outputs, batch, step) | {"kl": outputs.logits.sum() * factor}
 
 
 def narrow(base: Path) -> Any:
-    """A student of another width than the teacher: its states are projected."""
+    """Make a student of another width than the teacher, whose states are projected."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(base, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_labels=2)
@@ -86,7 +86,7 @@ def narrow(base: Path) -> Any:
 
 
 def run(base: Path, folder: Path, name: str) -> tuple[Any, Outcome, Cut]:
-    """One case, from the same weights each time."""
+    """Run one case, always from the same weights."""
     changes, cut = CASES[name]
     torch.manual_seed(5)
     teacher = load_classifier(base, ["no", "yes"])
@@ -110,7 +110,7 @@ def run(base: Path, folder: Path, name: str) -> tuple[Any, Outcome, Cut]:
 
 
 def several(base: Path, folder: Path) -> dict[str, torch.Tensor]:
-    """The weights of an assistant that teaches, and of two students that teach each other."""
+    """Train with an assistant, and train two students that teach each other; return their weights."""
     torch.manual_seed(5)
     teacher = load_classifier(base, ["no", "yes"])
     changes: dict[str, dict[str, Any]] = {
@@ -137,7 +137,7 @@ def _score(model: Any) -> float:
 
 
 def fail(base: Path, folder: Path) -> str:
-    """The sentence of a run that meets a NaN."""
+    """Return the error message of a run with a NaN."""
     torch.manual_seed(5)
     plan = Setting("distill", Training(**PLAN), 11, CPU, "fp32", folder / "checkpoints-broken", work=folder / "work")
     try:
@@ -148,7 +148,7 @@ def fail(base: Path, folder: Path) -> str:
 
 
 def main() -> None:
-    """Every case, and a failure."""
+    """Run every case, and a failure."""
     base, folder = map(Path, sys.argv[1:])
     for name in CASES:
         student, outcome, goal = run(base, folder, name)

@@ -93,7 +93,7 @@ def test_each_assistant_learns_from_the_one_before(tmp_path: Path, teacher: Any)
 
 
 class Stop(Exception):
-    """A power cut."""
+    """Stands for a power cut."""
 
 
 @pytest.mark.parametrize("cut", [5, 40])
@@ -146,7 +146,7 @@ def test_a_damaged_assistant_is_trained_again(tmp_path: Path, teacher: Any, caps
     damaged[-1] ^= 1
     file.write_bytes(bytes(damaged))
     found = climb(teacher, tmp_path, params)
-    assert "finished model passed over" in capsys.readouterr().out
+    assert "finished model skipped" in capsys.readouterr().out
     assert all(torch.equal(value, wanted[name]) for name, value in weights(found.model).items())
 
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.training.average import Average
+from potstill.training.average import WeightAverage
 
 
-def test_it_is_the_weighted_mean_of_the_steps_so_far() -> None:
+def test_the_average_is_the_weighted_mean_of_the_steps() -> None:
     layer = nn.Linear(1, 1, bias=False)
-    average = Average(layer, 0.5)
+    average = WeightAverage(layer, 0.5)
     expected, weights = layer.weight.item(), [1.0, -2.0, 4.0, 0.5, 3.0]
     for number, value in enumerate(weights, start=1):
         nn.init.constant_(layer.weight, value)
@@ -19,17 +19,17 @@ def test_it_is_the_weighted_mean_of_the_steps_so_far() -> None:
     assert average.weights["weight"].item() == pytest.approx(expected)
 
 
-def test_the_model_holds_it_inside_the_block_alone_even_when_that_fails() -> None:
+def test_the_model_has_the_average_only_inside_the_block_even_after_an_error() -> None:
     layer = nn.Linear(1, 1, bias=False)
-    average = Average(layer, 0.9)
+    average = WeightAverage(layer, 0.9)
     nn.init.constant_(layer.weight, 7.0)
-    with pytest.raises(ZeroDivisionError), average.in_place():
+    with pytest.raises(ZeroDivisionError), average.applied():
         assert torch.equal(layer.weight.detach(), average.weights["weight"])
         _ = 1 / 0
     assert layer.weight.item() == 7.0
 
 
-def test_frozen_weights_are_left_out() -> None:
+def test_frozen_weights_are_not_averaged() -> None:
     layer = nn.Linear(2, 2)
     layer.bias.requires_grad_(False)
-    assert list(Average(layer, 0.9).weights) == ["weight"]
+    assert list(WeightAverage(layer, 0.9).weights) == ["weight"]

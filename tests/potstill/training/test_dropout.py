@@ -18,7 +18,7 @@ def logits(model: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_no_dropout_is_left_in_any_class(kind: str) -> None:
+def test_dropout_can_be_switched_off_in_every_class(kind: str) -> None:
     own = {"attention_dropout": 0.3, "mlp_dropout": 0.3, "embedding_dropout": 0.3} if kind == "modernbert" else {}
     model = make(kind, **own)
     wanted = logits(model)
@@ -28,8 +28,8 @@ def test_no_dropout_is_left_in_any_class(kind: str) -> None:
     assert torch.allclose(logits(model), wanted, atol=1e-5)
 
 
-def test_modernbert_without_dropout_gets_it_at_every_place() -> None:
-    """Its attention has it as a number, and its output none at all where the config says 0."""
+def test_modernbert_without_dropout_gets_it_everywhere() -> None:
+    """Its attention has dropout as a number, and its output has no module if the config says 0."""
     model = make("modernbert").train()
     set_dropout(model, 0.25)
     attention = model.model.layers[0].attn

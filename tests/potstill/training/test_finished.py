@@ -13,7 +13,7 @@ from potstill.distillation.teachers.predict import predict_signals
 from potstill.distillation.teachers.providers import LiveTeacher
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.training.assistants import Teaching, through_assistants
-from potstill.training.finished import copy_model, keep, kept, signals
+from potstill.training.finished import copy_model, load_outcome, save, signals
 from potstill.training.loop import Outcome, Setting
 from tests.potstill.models.tiny import make
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def rows(task: str, count: int = 12) -> TokenDataset:
-    """Rows of other lengths, whose tokens answer."""
+    """Make rows of different lengths with labels of tokens."""
     random = np.random.default_rng(1)
     lengths = random.integers(4, 12, count)
     flat = random.integers(5, 50, lengths.sum()).astype(np.int32)
@@ -33,13 +33,13 @@ def rows(task: str, count: int = 12) -> TokenDataset:
     return TokenDataset(flat, lengths, None, labels, 0)
 
 
-def test_what_a_kept_model_said_comes_back(tmp_path: Path) -> None:
+def test_signals_of_a_finished_model_are_restored(tmp_path: Path) -> None:
     model, told = make("bert"), np.arange(6, dtype=np.float32).reshape(3, 2)
     by_token = np.empty(2, dtype=object)
     by_token[0], by_token[1] = told, told[:1] + 7
     for number, said in enumerate((told, by_token)):
-        keep(tmp_path / str(number), model, Outcome(score=0.5), said)
-        found = kept(tmp_path / str(number))
+        save(tmp_path / str(number), model, Outcome(score=0.5), said)
+        found = load_outcome(tmp_path / str(number))
         assert found is not None
         assert found.score == 0.5
         for one, other in zip(signals(tmp_path / str(number)), said, strict=True):
@@ -52,8 +52,8 @@ def test_what_a_kept_model_said_comes_back(tmp_path: Path) -> None:
     ("task", "head"),
     [("token_classification", "ForTokenClassification"), ("question_answering", "ForQuestionAnswering")],
 )
-def test_an_assistant_teaches_token_by_token(task: str, head: str, tmp_path: Path) -> None:
-    """What it said on every token is kept, and is what it says live."""
+def test_an_assistant_teaches_by_token(task: str, head: str, tmp_path: Path) -> None:
+    """Its saved signals of every token equal its live outputs."""
     more = {"num_labels": 3 if task == "token_classification" else 2}
     teacher, dataset = make("bert", head, **more), rows(task)
     params = parse_distill(

@@ -21,7 +21,7 @@ BERT = {
 }
 
 
-def test_the_default_run_is_foreseen_within_a_factor(default_params: Params) -> None:
+def test_the_forecast_of_the_default_run_is_within_a_factor(default_params: Params) -> None:
     found = forecast(default_params, DEFAULT, BERT, Speed(67, "fp32"))
     assert set(found) == set(MEASURED)
     for stage, seconds in MEASURED.items():
@@ -39,7 +39,7 @@ def test_a_faster_machine_and_a_finished_teacher_take_less(default_params: Param
     )
 
 
-def test_the_speed_is_measured_once_and_kept_for_the_stages(default_params: Params, tmp_path: Path) -> None:
+def test_the_speed_is_measured_once_and_saved_for_the_stages(default_params: Params, tmp_path: Path) -> None:
     remembered = tmp_path / "precision.json"
     config = scratch_config(default_params) | {"hidden_size": 64, "intermediate_size": 256}
     first = measure_speed(default_params, config, remembered)

@@ -27,7 +27,7 @@ def test_freed_memory_stays_with_the_process() -> None:
     assert int(said) >= 190  # of 200 MB
 
 
-def test_attention_is_plain_products_while_training_and_as_before_after_it(tiny_base: Path) -> None:
+def test_attention_is_eager_during_training_and_restored_afterwards(tiny_base: Path) -> None:
     model = load_classifier(tiny_base, ["no", "yes"])
     before = model.config._attn_implementation
     ids = torch.randint(5, 60, (3, 9))

@@ -14,7 +14,7 @@ from potstill.artifacts import read_json, verify, write_json
 from potstill.compute.precision import choose_device, choose_precision
 from potstill.config.training_params import Training
 from potstill.data.tokens.batches import Batch, TokenDataset
-from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
+from potstill.distillation.objective.gold_labels import OptimizerStep, Supervised, Terms
 from potstill.distillation.teachers.outputs import Outputs
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import TrainingError
@@ -59,7 +59,7 @@ def weights(found: torch.nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(("epochs", "warned"), [(1, True), (6, False)])
-def test_a_plan_of_few_steps_is_told_before_it_starts(
+def test_a_plan_of_few_steps_gives_a_warning(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str], epochs: int, warned: bool
 ) -> None:
     few = setting(tmp_path, epochs=epochs, batch_tokens=200, checkpoint_seconds=1e6)
@@ -68,7 +68,7 @@ def test_a_plan_of_few_steps_is_told_before_it_starts(
     assert (said in capsys.readouterr().out) is warned
 
 
-def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_model_learns_and_ends_with_the_best_weights(tmp_path: Path, tiny_base: Path) -> None:
     student = model(tiny_base)
     outcome = train(student, TRAIN, Supervised(), score, setting(tmp_path))
     assert outcome.score > 0.9
@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path, tiny_base: Path) -> N
 
 
 class Stop(Exception):
-    """A power cut."""
+    """Stands for a power cut."""
 
 
 @pytest.mark.parametrize(("cut", "plan"), [(3, {}), (31, {}), (90, {}), (31, {"average_decay": 0.9})])
@@ -100,10 +100,10 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     wanted = train(straight, TRAIN, Supervised(), score, setting(tmp_path / "straight", **plan))
 
     class CutShort(Supervised):
-        def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
-            if window.step == cut - 1:
+        def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
+            if step.index == cut - 1:
                 raise Stop
-            return super().forward(outputs, batch, window)
+            return super().forward(outputs, batch, step)
 
     with pytest.raises(Stop):
         train(model(tiny_base), TRAIN, CutShort(), score, setting(tmp_path / "cut", **plan))
@@ -116,7 +116,7 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     assert all(torch.equal(value, other[name]) for name, value in weights(resumed).items())
 
 
-def test_a_checkpoint_of_another_precision_is_not_gone_on_from(
+def test_a_checkpoint_of_another_precision_is_not_resumed(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = setting(tmp_path, epochs=1)
@@ -130,9 +130,7 @@ def test_a_checkpoint_of_another_precision_is_not_gone_on_from(
     assert all(torch.equal(value, wanted[name]) for name, value in weights(found).items())
 
 
-def test_a_damaged_checkpoint_is_passed_over(
-    tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=1))
     kept = sorted(tmp_path.glob("step-*"))
     assert len(kept) == 2
@@ -144,7 +142,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     found = newest(tmp_path)
     assert found is not None
     assert found[1]["step"] == int(kept[0].name.removeprefix("step-"))
-    assert "passed over" in capsys.readouterr().out
+    assert "checkpoint skipped" in capsys.readouterr().out
 
 
 def test_no_pickle_is_written(tmp_path: Path, tiny_base: Path) -> None:
@@ -153,14 +151,14 @@ def test_no_pickle_is_written(tmp_path: Path, tiny_base: Path) -> None:
 
 
 class Broken(Supervised):
-    """A term that is no number from the third step on."""
+    """A term that is NaN from the third step on."""
 
-    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
-        factor = float("nan") if window.step >= 2 else 0.0
-        return super().forward(outputs, batch, window) | {"kl": outputs.logits.sum() * factor}
+    def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
+        factor = float("nan") if step.index >= 2 else 0.0
+        return super().forward(outputs, batch, step) | {"kl": outputs.logits.sum() * factor}
 
 
-def test_a_nan_loss_stops_at_its_step_names_the_term_and_keeps_the_step(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_nan_loss_stops_the_run_names_the_term_and_records_the_step(tmp_path: Path, tiny_base: Path) -> None:
     folder = tmp_path / "w" / "failures" / "distill"
     plan = replace(setting(tmp_path / "c", accumulate=2, checkpoint_seconds=1e9), work=tmp_path / "w")
     student = model(tiny_base)
@@ -174,17 +172,17 @@ def test_a_nan_loss_stops_at_its_step_names_the_term_and_keeps_the_step(tmp_path
         arrays, batch = load_file(folder / f"batch-{number}.safetensors"), TRAIN.batch(np.array(rows))
         assert arrays["rows"].tolist() == rows
         assert arrays["input_ids"].tolist() == batch.input_ids.tolist()
-    # The weights of before the step: finite, and those the step can be repeated with.
+    # The weights before the step are finite, and the step can be repeated with them.
     kept = load_classifier(folder / "model").state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in student.state_dict().items())
     assert all(bool(value.isfinite().all()) for value in kept.values())
 
 
-def test_an_infinite_gradient_stops_before_it_reaches_the_weights(tmp_path: Path, tiny_base: Path) -> None:
+def test_an_infinite_gradient_stops_the_run_before_the_update(tmp_path: Path, tiny_base: Path) -> None:
     class Steep(Supervised):
-        def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+        def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
             # Finite itself, with an infinite slope at 0.
-            return super().forward(outputs, batch, window) | {"root": (0 * outputs.logits).sum().abs().sqrt()}
+            return super().forward(outputs, batch, step) | {"root": (0 * outputs.logits).sum().abs().sqrt()}
 
     student = model(tiny_base)
     start = weights(student)
@@ -195,22 +193,22 @@ def test_an_infinite_gradient_stops_before_it_reaches_the_weights(tmp_path: Path
 
 
 class Full(Supervised):
-    """An accelerator whose memory holds so many padded tokens."""
+    """An accelerator with memory for a number of padded tokens."""
 
     def __init__(self, holds: int, error: Exception) -> None:
         super().__init__()
         self.holds, self.error = holds, error
         self.sizes: list[int] = []
 
-    def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+    def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
         self.sizes.append(batch.input_ids.size)
         # In the middle of a step: gradients of the batches before are there already.
-        if window.step == 1 and batch.input_ids.size > self.holds:
+        if step.index == 1 and batch.input_ids.size > self.holds:
             raise self.error
-        return super().forward(outputs, batch, window)
+        return super().forward(outputs, batch, step)
 
 
-def test_out_of_memory_the_step_is_done_again_with_half_the_tokens_and_the_same_result(
+def test_out_of_memory_repeats_the_step_with_half_the_tokens_and_the_same_result(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = {"epochs": 1, "accumulate": 2, "dropout": 0.0}
@@ -225,10 +223,10 @@ def test_out_of_memory_the_step_is_done_again_with_half_the_tokens_and_the_same_
     assert "out of memory: batches of 64 tokens from here on, half of distill.batch_tokens" in capsys.readouterr().out
 
 
-def test_out_of_memory_twice_one_sentence_names_the_setting(tmp_path: Path, tiny_base: Path) -> None:
+def test_out_of_memory_twice_names_the_setting(tmp_path: Path, tiny_base: Path) -> None:
     with pytest.raises(TrainingError, match=r"of 64 tokens, half of .*; set distill\.batch_tokens to 32 or less"):
         train(model(tiny_base), TRAIN, Full(8, torch.OutOfMemoryError("full")), score, setting(tmp_path))
-    # The machine's own memory: half as much would most likely end it as well, and far more slowly.
+    # The machine's own memory: half the tokens would most likely fail as well, and far more slowly.
     own = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
     with pytest.raises(TrainingError, match=r"of 128 tokens; set distill\.batch_tokens to 64 or less"):
         train(model(tiny_base), TRAIN, Full(8, own), score, setting(tmp_path))
@@ -236,7 +234,7 @@ def test_out_of_memory_twice_one_sentence_names_the_setting(tmp_path: Path, tiny
         train(model(tiny_base), TRAIN, Full(8, RuntimeError("another")), score, setting(tmp_path))
 
 
-def test_the_starting_weights_stay_where_dev_does_not_improve(tmp_path: Path, tiny_base: Path) -> None:
+def test_the_initial_weights_are_kept_if_dev_does_not_improve(tmp_path: Path, tiny_base: Path) -> None:
     student = model(tiny_base)
     start = weights(student)
     scores = iter([0.9, 0.5, 0.9])
@@ -245,7 +243,7 @@ def test_the_starting_weights_stay_where_dev_does_not_improve(tmp_path: Path, ti
     assert all(torch.equal(value, start[name]) for name, value in weights(student).items())
 
 
-def test_patience_ends_a_run_without_gain(tmp_path: Path, tiny_base: Path) -> None:
+def test_patience_ends_a_run_without_a_gain(tmp_path: Path, tiny_base: Path) -> None:
     scores = iter([0.8, 0.7, 0.6, 0.9])
     outcome: Outcome = train(
         model(tiny_base), TRAIN, Supervised(), lambda _: next(scores), setting(tmp_path, patience=2)
@@ -253,7 +251,7 @@ def test_patience_ends_a_run_without_gain(tmp_path: Path, tiny_base: Path) -> No
     assert outcome.scores == [0.8, 0.7, 0.6]
 
 
-def test_between_equal_scores_agreement_decides(tmp_path: Path, tiny_base: Path) -> None:
+def test_agreement_breaks_ties_between_scores(tmp_path: Path, tiny_base: Path) -> None:
     scores = iter([(0.8, 0.5), (0.8, 0.7), (0.7, 0.9), (0.8, 0.7)])
     kept: list[dict[str, Tensor]] = []
 
@@ -267,30 +265,30 @@ def test_between_equal_scores_agreement_decides(tmp_path: Path, tiny_base: Path)
     assert all(torch.equal(value, kept[1][name]) for name, value in weights(student).items())
 
 
-def test_dev_is_scored_as_often_as_asked(tmp_path: Path, tiny_base: Path) -> None:
+def test_dev_is_scored_as_often_as_the_plan_says(tmp_path: Path, tiny_base: Path) -> None:
     outcome = train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=2, evaluations_per_epoch=3))
     assert len(outcome.scores) == 6
 
 
-def test_bf16_trains_too(tmp_path: Path, tiny_base: Path) -> None:
+def test_bf16_trains(tmp_path: Path, tiny_base: Path) -> None:
     plan = setting(tmp_path).plan
     outcome = train(model(tiny_base), TRAIN, Supervised(), score, Setting("distill", plan, 11, CPU, "bf16", tmp_path))
     assert outcome.score > 0.9
 
 
-def test_fp16_trains_too_and_passes_over_gradients_that_overflow(tmp_path: Path, tiny_base: Path) -> None:
+def test_fp16_trains_and_skips_gradients_that_overflow(tmp_path: Path, tiny_base: Path) -> None:
     plan = setting(tmp_path, epochs=2).plan
     student = model(tiny_base)
     start = weights(student)
     seen: list[bool] = []
 
     class Watched(Supervised):
-        def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
+        def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
             moved = any(not torch.equal(value, start[name]) for name, value in student.state_dict().items())
             seen.append(moved)
-            # 2^16, the scaler's first scale, times this slope is beyond fp32: the step has to be passed over.
-            steep = outputs.logits.float().sum() * (1e36 if window.step == 0 else 0.0)
-            return super().forward(outputs, batch, window) | {"steep": steep - steep.detach()}
+            # 2^16, the scaler's initial scale, times this slope overflows fp32, so that the step has to be skipped.
+            steep = outputs.logits.float().sum() * (1e36 if step.index == 0 else 0.0)
+            return super().forward(outputs, batch, step) | {"steep": steep - steep.detach()}
 
     outcome = train(student, TRAIN, Watched(), score, Setting("distill", plan, 11, CPU, "fp16", tmp_path))
     assert seen[:3] == [False, False, True]
@@ -298,10 +296,10 @@ def test_fp16_trains_too_and_passes_over_gradients_that_overflow(tmp_path: Path,
     assert all(bool(value.isfinite().all()) for value in weights(student).values())
 
 
-def test_fp16_stops_where_no_scale_helps(tmp_path: Path, tiny_base: Path) -> None:
+def test_fp16_stops_if_no_scale_helps(tmp_path: Path, tiny_base: Path) -> None:
     class Steep(Supervised):
-        def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
-            return super().forward(outputs, batch, window) | {"root": (0 * outputs.logits).sum().abs().sqrt()}
+        def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
+            return super().forward(outputs, batch, step) | {"root": (0 * outputs.logits).sum().abs().sqrt()}
 
     plan = replace(Setting("distill", setting(tmp_path).plan, 11, CPU, "fp16", tmp_path), work=tmp_path / "f")
     with pytest.raises(TrainingError, match="norm of the gradients became nan at step 27 of"):
@@ -314,7 +312,7 @@ def test_predictions_do_not_depend_on_the_batches(tiny_base: Path) -> None:
     assert predict_logits(student, DEV, batch_tokens=4096) == pytest.approx(one_by_one, abs=1e-5)
 
 
-def test_auto_measures_once_and_says_so(tmp_path: Path) -> None:
+def test_auto_precision_measures_once_and_gives_a_reason(tmp_path: Path) -> None:
     remembered = tmp_path / "precision.json"
     assert choose_device("auto").type in {"cuda", "mps", "cpu"}
     assert choose_precision("fp32", CPU, 32, 64, remembered) == ("fp32", "set in params")
@@ -322,7 +320,7 @@ def test_auto_measures_once_and_says_so(tmp_path: Path) -> None:
     precision, why = choose_precision("auto", CPU, 32, 64, remembered)
     assert precision in {"fp32", "bf16"}
     assert "GFLOP/s in fp32" in why
-    # What a second measurement would give is up to the machine's mood; a rerun has to end with the same weights.
+    # A second measurement could differ, but a rerun has to end with the same weights.
     key = next(iter(read_json(remembered)))
     for fp32, bf16, expected in ((100.0, 129.0, "fp32"), (100.0, 131.0, "bf16")):
         write_json(remembered, {key: [fp32, bf16]})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from potstill.config.training_params import Lora, Training
 from potstill.data.tokens.batches import Batch, TokenDataset
-from potstill.distillation.objective.gold_labels import Supervised, Terms, Window
+from potstill.distillation.objective.gold_labels import OptimizerStep, Supervised, Terms
 from potstill.distillation.teachers.outputs import Outputs
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ModelError
@@ -50,7 +50,7 @@ def weights(found: Any) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in found.state_dict().items()}
 
 
-def test_it_learns_with_few_weights_and_leaves_a_plain_model(tmp_path: Path) -> None:
+def test_a_model_learns_with_few_weights_and_ends_as_a_plain_model(tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
     torch.manual_seed(5)
@@ -74,8 +74,8 @@ def test_it_learns_with_few_weights_and_leaves_a_plain_model(tmp_path: Path) -> 
     assert np.array_equal(predict_logits(again.eval(), DEV), predict_logits(model, DEV))
 
 
-def test_what_is_merged_is_the_scaled_product(tmp_path: Path) -> None:
-    """W + alpha / rank * B A, as the model answered with the matrices beside it."""
+def test_the_scaled_product_is_merged(tmp_path: Path) -> None:
+    """The merged weight is W + alpha / rank * B A, with which logits equal those of the unmerged model."""
     model, inputs = make("bert"), batch()
     path = "bert.encoder.layer.2.intermediate.dense"
     before = model.get_submodule(path).weight.detach().clone()
@@ -86,22 +86,22 @@ def test_what_is_merged_is_the_scaled_product(tmp_path: Path) -> None:
         assert not matrices[1].any()  # it starts as the model that it is
         with torch.no_grad():
             matrices[1].normal_(generator=torch.Generator().manual_seed(4))
-            beside = model(**inputs).logits
+            unmerged = model(**inputs).logits
         product = 12 / 3 * matrices[1].detach() @ matrices[0].detach()
     assert torch.allclose(model.get_submodule(path).weight, before + product, atol=1e-6)
     with torch.no_grad():
-        assert torch.allclose(model(**inputs).logits, beside, atol=1e-4)
+        assert torch.allclose(model(**inputs).logits, unmerged, atol=1e-4)
 
 
 class Stop(Exception):
-    """A power cut."""
+    """Stands for a power cut."""
 
 
 class CutShort(Supervised):
-    def forward(self, outputs: Outputs, part: Batch, window: Window) -> Terms:
-        if window.step == 17:
+    def forward(self, outputs: Outputs, part: Batch, step: OptimizerStep) -> Terms:
+        if step.index == 17:
             raise Stop
-        return super().forward(outputs, part, window)
+        return super().forward(outputs, part, step)
 
 
 @pytest.mark.parametrize("plan", [{}, {"average_decay": 0.9, "dropout": 0.0, "freeze_embeddings": True}])
@@ -122,20 +122,20 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(tmp_path: Pa
     assert all(torch.equal(value, other[name]) for name, value in weights(resumed).items())
 
 
-def test_dropout_of_the_plan_is_not_that_of_the_matrices(tmp_path: Path) -> None:
+def test_the_plans_dropout_does_not_change_that_of_the_matrices(tmp_path: Path) -> None:
     seen = []
 
     class Looks(Supervised):
-        def forward(self, outputs: Outputs, part: Batch, window: Window) -> Terms:
+        def forward(self, outputs: Outputs, part: Batch, step: OptimizerStep) -> Terms:
             seen.append({module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)})
-            return super().forward(outputs, part, window)
+            return super().forward(outputs, part, step)
 
     model = make("bert", num_labels=2)
     train(model, TRAIN, Looks(), score, setting(tmp_path, epochs=1, dropout=0.0))
     assert seen[0] == {0.0, 0.1}
 
 
-def test_a_moving_average_holds_what_is_trained_and_nothing_else(tmp_path: Path) -> None:
+def test_a_moving_average_has_exactly_the_trained_weights(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     model = make("bert", num_labels=2)
@@ -147,7 +147,7 @@ def test_a_moving_average_holds_what_is_trained_and_nothing_else(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_known_class_adapts_what_makes_queries_and_values(kind: str) -> None:
+def test_every_class_adapts_its_query_and_value_projections(kind: str) -> None:
     model = make(kind)
     names = target_layers(model, None, "teacher")
     assert len(names) == (4 if kind == "modernbert" else 8)
@@ -174,7 +174,7 @@ def test_every_student_of_a_cohort_adapts() -> None:
     assert not any("lora" in name for name in cohort.state_dict())
 
 
-def test_layers_that_a_class_does_not_have_are_refused() -> None:
+def test_layers_that_a_class_lacks_are_refused() -> None:
     with pytest.raises(
         ModelError, match=r"teacher\.lora\.targets names query, which layers of a modernbert do not have; they have qkv"
     ):

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from potstill.config.training_params import Training
 from potstill.data.tokens.batches import TokenDataset
-from potstill.distillation.objective.gold_labels import Supervised, Window
+from potstill.distillation.objective.gold_labels import OptimizerStep, Supervised
 from potstill.distillation.teachers.outputs import observe
 from potstill.distillation.teachers.predict import model_inputs, predict_logits
 from potstill.errors import ModelError
 from potstill.training.hotpath import training_attention
 from potstill.training.loop import Setting, train
-from potstill.training.packing import ATTENTION, Packed, choose_packing, packed
+from potstill.training.packing import ATTENTION, PackedLayout, choose_packing, packed
 from tests.potstill.models.tiny import make
 from tests.potstill.training.test_adversarial import rows
 
@@ -25,17 +25,17 @@ PLAIN = ["bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"]
 PLAN = Training(epochs=1, learning_rate=1e-3)
 
 
-def test_places_and_bounds_are_those_of_the_real_tokens() -> None:
+def test_indices_and_bounds_are_those_of_the_real_tokens() -> None:
     data = TokenDataset(np.arange(5, 12, dtype=np.int32), np.array([3, 1, 3]), None, np.zeros(3, dtype=np.int64), 0)
-    found = Packed.of(data.batch(np.array([1, 0])), CPU)
-    assert found.places.tolist() == [0, 3, 4, 5]
+    found = PackedLayout.of(data.batch(np.array([1, 0])), CPU)
+    assert found.indices.tolist() == [0, 3, 4, 5]
     assert found.bounds.tolist() == [0, 1, 4]
     assert found.bounds.dtype == torch.int32
     assert found.longest == 3
 
 
 def gradients(model: Any, data: TokenDataset, *, packing: bool) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss terms and gradients of a batch with padding."""
+    """Compute loss terms and gradients of a batch with padding."""
     batch = data.batch(np.arange(len(data)))
     model.zero_grad()
     with training_attention(model, CPU, packing=packing):
@@ -45,14 +45,14 @@ def gradients(model: Any, data: TokenDataset, *, packing: bool) -> tuple[Tensor,
                 outputs = observe(model, model_inputs(batch, CPU))
         else:
             outputs = observe(model, model_inputs(batch, CPU))
-    loss = Supervised()(outputs, batch, Window.of([batch]))["ce"]
+    loss = Supervised()(outputs, batch, OptimizerStep.of([batch]))["ce"]
     loss.backward()
     grads = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
     return loss.detach(), grads
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_loss_and_gradients_are_those_of_padded_rows(kind: str) -> None:
+def test_loss_and_gradients_equal_those_of_padded_rows(kind: str) -> None:
     model, data = make(kind), rows(7)
     assert data.batch(np.arange(7)).attention_mask.min() == 0
     wanted, expected = gradients(model, data, packing=False)
@@ -63,7 +63,7 @@ def test_loss_and_gradients_are_those_of_padded_rows(kind: str) -> None:
         assert gradient.numpy() == pytest.approx(expected[name].numpy(), abs=1e-5), name
 
 
-def test_the_layers_see_no_padding() -> None:
+def test_layers_see_no_padding() -> None:
     model, data = make("bert"), rows(7)
     batch = data.batch(np.arange(7))
     seen: list[torch.Size] = []
@@ -75,7 +75,7 @@ def test_the_layers_see_no_padding() -> None:
     assert seen == [(1, batch.tokens, 32)]
 
 
-def test_outside_of_the_block_rows_are_padded_as_ever() -> None:
+def test_rows_are_padded_outside_of_the_block() -> None:
     model, data = make("bert"), rows(20)
     wanted = predict_logits(model, data)
     before = model.config._attn_implementation
@@ -94,7 +94,7 @@ def test_a_run_ends_with_the_same_weights(tmp_path: Path, terms: bool) -> None:
     for packing in (False, True):
         torch.manual_seed(4)
         student = make("bert", num_hidden_layers=2)
-        # A term that looks into the layers for half of the steps, which are then padded.
+        # A term on layers for half of the steps, which are then padded.
         looks = [config(kind="hidden", schedule="decay", fraction=0.5)] if terms else []
         goal = Distillation(LiveTeacher(teacher, CPU), Blend(2.0, 0.5), make_terms(looks, student, teacher, seed=1))
         plan = Training(epochs=2, learning_rate=1e-3, batch_tokens=128, dropout=0.0, packing=packing)
@@ -102,12 +102,12 @@ def test_a_run_ends_with_the_same_weights(tmp_path: Path, terms: bool) -> None:
         train(student, rows(40), goal, lambda _: 0.0, Setting("distill", plan, 5, CPU, "fp32", folder))
         ended.append(student.state_dict())
     for name, value in ended[0].items():
-        # A key's bias moves no softmax: its gradient is rounding, which AdamW makes a step of.
+        # A key's bias does not change the softmax; its gradient is a rounding error, which AdamW turns into a step.
         if not name.endswith("key.bias"):
             assert ended[1][name].numpy() == pytest.approx(value.numpy(), abs=1e-4), name
 
 
-def test_auto_is_for_gpus_and_what_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_for_gpus_and_true_is_refused_if_not_possible(monkeypatch: pytest.MonkeyPatch) -> None:
     bert = make("bert")
     assert choose_packing("auto", bert, PLAN, CPU, "fp32") is False
     assert choose_packing(False, bert, PLAN, CPU, "fp32") is False
@@ -134,7 +134,7 @@ def test_auto_is_for_gpus_and_what_cannot_be_is_said(monkeypatch: pytest.MonkeyP
         choose_packing(True, bert, small, cuda, "bf16")
 
 
-def test_dropout_of_attention_is_that_of_the_plan() -> None:
+def test_attention_dropout_is_that_of_the_plan() -> None:
     model = make("bert", attention_probs_dropout_prob=0.5)
     batch = rows(7).batch(np.arange(7))
     for module in model.modules():

@@ -61,7 +61,7 @@ def test_wider_encoders_learn_more_slowly() -> None:
     assert rates[1] == pytest.approx(1.4e-4)
 
 
-def test_the_steps_are_those_that_the_loop_will_make() -> None:
+def test_planned_steps_equal_those_of_the_loop() -> None:
     lengths = np.random.default_rng(3).integers(5, 60, 900)
     plan = plan_training(DataSize(900, float(lengths.mean()), 3))["teacher"]
     real = sum(len(shuffled_batches(lengths, plan.batch_tokens, seed=1, epoch=epoch)) for epoch in range(plan.epochs))
@@ -69,8 +69,8 @@ def test_the_steps_are_those_that_the_loop_will_make() -> None:
     assert steps_per_epoch(900, 30.0, 512, accumulate=4) < steps_per_epoch(900, 30.0, 512)
 
 
-def test_a_plan_of_few_steps_is_told_with_what_to_do() -> None:
-    """300 rows of 5 classes under the plan for 7,000: four steps of the teacher."""
+def test_a_plan_of_few_steps_gives_a_warning_with_advice() -> None:
+    """With the plan for 7,000 rows, 300 rows of 5 classes give the teacher four steps."""
     steps = 2 * steps_per_epoch(210, 14.0, 2048)
     warning = few_steps("teacher", steps, 210)
     assert warning is not None
@@ -79,7 +79,7 @@ def test_a_plan_of_few_steps_is_told_with_what_to_do() -> None:
     assert few_steps("teacher", FEW_STEPS, 210) is None
 
 
-def test_few_rows_get_more_cuts_and_many_none() -> None:
+def test_few_rows_get_more_augmentation_and_many_none() -> None:
     counts = [sum((augmentation(rows) or {}).values()) for rows in (300, 5_000, 30_000, 1_000_000)]
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] == 0

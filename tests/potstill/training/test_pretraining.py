@@ -10,7 +10,7 @@ import torch
 from potstill.config.distill_params import General
 from potstill.config.teacher_params import Pretrain
 from potstill.data.tokens.batches import Batch, TokenDataset
-from potstill.distillation.objective.gold_labels import Terms, Window
+from potstill.distillation.objective.gold_labels import OptimizerStep, Terms
 from potstill.distillation.objective.masked_tokens import MaskedLanguage
 from potstill.distillation.teachers.outputs import Outputs
 from potstill.errors import EmptyDataError, ModelError
@@ -30,7 +30,7 @@ PLAN: dict[str, Any] = {
 }  # fmt: skip
 
 
-# Each word tells the others of its phrase.
+# Each word determines the others of its phrase.
 PHRASES = [" ".join(name * 2 for name in (first, first.upper(), first + "x")) for first in "bcdfghkmpr"]
 
 
@@ -51,7 +51,7 @@ def prepared(folder: Path, texts: list[str] = TEXTS, **changes: Any) -> tuple[Pr
     )
 
 
-def test_it_learns_what_is_behind_the_mask(tmp_path: Path) -> None:
+def test_a_model_learns_to_predict_masked_tokens(tmp_path: Path) -> None:
     work, setting = prepared(tmp_path, phrases(300), epochs=6, lowercase=False, checkpoint_seconds=1e9)
     outcome = work.train(setting)
     assert outcome.scores[0] < outcome.score
@@ -59,7 +59,7 @@ def test_it_learns_what_is_behind_the_mask(tmp_path: Path) -> None:
 
 
 class Stop(Exception):
-    """A power cut."""
+    """Stands for a power cut."""
 
 
 @pytest.mark.parametrize("cut", [3, 14])
@@ -70,10 +70,10 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     wanted = work.train(setting)
 
     class CutShort(MaskedLanguage):
-        def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
-            if window.total > 1 and window.step == cut - 1:
+        def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
+            if step.total > 1 and step.index == cut - 1:
                 raise Stop
-            return super().forward(outputs, batch, window)
+            return super().forward(outputs, batch, step)
 
     with monkeypatch.context() as patched:
         patched.setattr(pretraining, "MaskedLanguage", CutShort)
@@ -89,13 +89,13 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     assert all(torch.equal(value, straight[name]) for name, value in resumed.model.state_dict().items())
 
 
-def test_a_model_that_answers_some_tokens_only_is_not_compiled(tmp_path: Path) -> None:
+def test_a_model_with_logits_of_masked_tokens_only_is_not_compiled(tmp_path: Path) -> None:
     work, setting = prepared(tmp_path, compile=True)
     with pytest.raises(ModelError, match="compile is true, but terms of the loss look into the model's layers"):
         work.train(setting)
 
 
-def test_what_is_cut_off_a_text_makes_further_rows(tmp_path: Path) -> None:
+def test_the_rest_of_a_long_text_becomes_further_rows(tmp_path: Path) -> None:
     short, _ = prepared(tmp_path / "a", max_length=8)
     long, _ = prepared(tmp_path / "b", max_length=64)
     words = [sum(int((part.lengths - 2).sum()) for part in (work.rows, work.held_out)) for work in (short, long)]
@@ -121,14 +121,14 @@ def test_too_few_texts_are_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """A base with a head for masked tokens."""
+    """Make a base encoder with a masked-language-modelling head."""
     work, _ = prepared(tmp_path, layers=4)
     work.model.save_pretrained(tmp_path / "base")
     return tmp_path / "base"
 
 
 @pytest.mark.parametrize("masked_lm", [None, {"kl": 1.0, "ce": 0.5}])
-def test_general_distillation_brings_a_student_nearer_to_its_teacher(
+def test_general_distillation_makes_a_student_more_similar_to_its_teacher(
     tmp_path: Path, base: Path, masked_lm: dict[str, float] | None
 ) -> None:
     rows = prepared(tmp_path / "rows")[0].rows
@@ -146,8 +146,8 @@ def test_general_distillation_brings_a_student_nearer_to_its_teacher(
     assert all(torch.equal(value, kept[name]) for name, value in start.items() if not name.startswith("pooler."))
 
 
-def test_answers_behind_the_mask_need_a_head(tiny_base: Path) -> None:
+def test_predicting_masked_tokens_needs_a_head(tiny_base: Path) -> None:
     params = General.model_validate({"layers": [0], "masked_lm": {}})
-    with pytest.raises(ModelError, match="BertModel, which answers nothing behind a mask"):
+    with pytest.raises(ModelError, match="BertModel, which has no head for masked language modelling"):
         load_base(tiny_base, params)
     assert load_classifier(tiny_base, ["0", "1"]).config.num_labels == 2
