@@ -29,7 +29,7 @@ import torch  # noqa: E402
 from matrices import matrix_rate, model_shapes, step_flops  # noqa: E402
 
 from potstill.artifacts import read_json  # noqa: E402
-from potstill.compute.distributed import here  # noqa: E402
+from potstill.compute.distributed import current_world  # noqa: E402
 from potstill.compute.precision import Precision  # noqa: E402
 from potstill.config.params import Params  # noqa: E402
 from potstill.config.params_file import load_params  # noqa: E402
@@ -208,7 +208,7 @@ class Potstill:
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory()))
         setting = Setting("benchmark", plan, workspace.params.project.seed, CPU, variation.precision, scratch)
         score = workspace.dev_accuracy("fp32")
-        self._run = _Run(student, workspace.dataset, self._objective(), score, setting, here(), packing=False)
+        self._run = _Run(student, workspace.dataset, self._objective(), score, setting, current_world(), packing=False)
         if variation.optimizer == "default":
             self._run.optimizer = torch.optim.AdamW(
                 _groups(student.parameters(), plan.weight_decay), lr=plan.learning_rate

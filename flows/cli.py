@@ -180,10 +180,10 @@ def key(
     ] = None,
 ) -> None:
     """Make an API key of the service, and show it this once."""
-    from potstill.serving.keys import VARIABLE, add_to_file, entry, new_key
+    from potstill.serving.keys import VARIABLE, add_to_file, key_entry, new_key
 
     made = new_key()
-    stored = entry(name, made)
+    stored = key_entry(name, made)
     if file is not None:
         add_to_file(file, stored)
     print(made)

@@ -20,11 +20,11 @@ from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, PackageError, PotstillError
 from potstill.progress import say
-from potstill.registry.stored import scratch_folder
 from potstill.registry.tracking import git_tags
+from potstill.registry.version_artifacts import scratch_folder
 from potstill.serving.core import closure
-from potstill.serving.launch import bento_path, own_variables
-from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, seal, verify_seal
+from potstill.serving.launch import bento_environment, bento_path
+from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, verify_seal, write_seal
 from tasks.identity import ROOT
 from tasks.stage import WORK
 
@@ -70,7 +70,7 @@ def package(params: Params, workspace: Path) -> Packaged:
     if not _intact(path):
         shutil.rmtree(path, ignore_errors=True)
         _build(staged, version, workspace)
-        seal(path)
+        write_seal(path)
         verify_seal(path)
     return Packaged(tag, path, candidate)
 
@@ -163,7 +163,7 @@ def _build(staged: Path, version: str, workspace: Path) -> None:
     command = [sys.executable, "-m", "bentoml", "build", "-f", BENTOFILE, "--version", version, "."]
     # What a build that is killed leaves in its temporary folder, the next run removes.
     with log.open("wb") as output, scratch_folder(workspace) as scratch:
-        variables = {**own_variables(), "TMPDIR": str(scratch.resolve())}
+        variables = {**bento_environment(), "TMPDIR": str(scratch.resolve())}
         status = run(
             command, cwd=staged, environment=variables, limit_seconds=BUILD_SECONDS, stdout=output, stderr=output
         )

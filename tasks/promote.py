@@ -6,7 +6,8 @@ from pathlib import Path
 
 from potstill.config.params import Params
 from potstill.errors import ApprovalPendingError
-from potstill.registry.promotion import CHALLENGER, CHAMPION, Registry, Version
+from potstill.registry.promotion import Registry
+from potstill.registry.versions import CHALLENGER, CHAMPION, Version
 
 
 def promote(params: Params, workspace: Path, version: str, *, expected: str | None) -> Version:

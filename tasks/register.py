@@ -14,10 +14,11 @@ import yaml
 
 from potstill.artifacts import MANIFEST, canonical_json, read_json, sha256_file, sha256_value, verify
 from potstill.config.params import Params
-from potstill.registry import promotion, tracking
-from potstill.registry.promotion import Registry, Version, candidate_sum
+from potstill.registry import tracking, versions
+from potstill.registry.promotion import Registry
 from potstill.registry.steps import refuse_vetoed
-from potstill.registry.stored import pack_bento, scratch_folder
+from potstill.registry.version_artifacts import pack_bento, scratch_folder
+from potstill.registry.versions import Version, candidate_sum
 from potstill.serving.core import write_core
 from tasks.gate import PAGE, REPORT
 from tasks.package import BENTOFILE, included
@@ -126,10 +127,10 @@ def register(
             experiment=tracking.experiment_id(workspace, params.project.name),
             run_id=run_id,
             tags={
-                promotion.BENTO: packaged.tag,
-                promotion.GATE: json.dumps(verdict.to_json(), allow_nan=False),
-                promotion.AGAINST: against(champion),
-                promotion.SETTLED: settled_sum(params, workspace),
+                versions.BENTO: packaged.tag,
+                versions.GATE: json.dumps(verdict.to_json(), allow_nan=False),
+                versions.AGAINST: against(champion),
+                versions.SETTLED: settled_sum(params, workspace),
                 "potstill.params": canonical_json(params.model_dump(mode="json", by_alias=True)),
                 "potstill.data": canonical_json(data_hashes(workspace)),
                 **tracking.git_tags(workspace),

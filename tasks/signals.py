@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from potstill.artifacts import whole_folder
-from potstill.compute.distributed import here
+from potstill.compute.distributed import current_world
 from potstill.compute.precision import Precision
 from potstill.config.teacher_params import Signals
 from potstill.distillation.teachers.ensembles import AllMembers
@@ -34,7 +34,7 @@ def run(stage: Stage) -> Result:
             work=stage.checkpoints,
             made={"device": device.type, "precision": precision},
         )
-    if here().first:
+    if current_world().is_first:
         with whole_folder(stage.outs["signals"]) as out:
             write_store(out, extracted)
     return _result(extracted)

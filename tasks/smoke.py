@@ -25,7 +25,7 @@ from potstill.config.params import Params
 from potstill.errors import SmokeError
 from potstill.evaluation.naming import SHIPPED
 from potstill.inference.runtime import ModelCard, Student, Text, probabilities, read_card
-from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER, own_variables, serve_command
+from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER, bento_environment, serve_command
 from potstill.serving.openapi import typed_endpoint
 from potstill.serving.release import SERVING, SETTINGS
 from tasks.stage import WORK
@@ -245,7 +245,7 @@ def served(tag: str, log: Path, limit_seconds: float, more: Mapping[str, str] | 
         SmokeError: it ended, or was not ready within the limit.
     """
     port = free_port()
-    variables = own_variables()  # whoever tests this one has no key, and is not traced
+    variables = bento_environment()  # whoever tests this one has no key, and is not traced
     variables[WATCH_FOLDER] = variables[SHADOW_FOLDER] = ""  # nor are its texts any user's
     variables.update(more or {})
     log.parent.mkdir(parents=True, exist_ok=True)

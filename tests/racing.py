@@ -21,8 +21,9 @@ from typing import Any
 from potstill.compute.processes import free_port, start, stop
 from potstill.errors import PotstillError
 from potstill.registry.history import read_history
-from potstill.registry.promotion import CHAMPION, PREVIOUS, Registry
+from potstill.registry.promotion import Registry
 from potstill.registry.store_calls import RUN, patience
+from potstill.registry.versions import CHAMPION, PREVIOUS
 from tests.flows.conftest import answers, until
 from tests.postgres import postgres
 from tests.registries import PROJECT, add_version

@@ -12,8 +12,9 @@ from potstill.compute.processes import hold
 from potstill.config.params import Params
 from potstill.evaluation.gates import Check, Verdict
 from potstill.registry import tracking
-from potstill.registry.promotion import BENTO, CANDIDATE, GATE, SERVING, Registry, Version, candidate_sum
-from potstill.registry.stored import pack_bento
+from potstill.registry.promotion import Registry
+from potstill.registry.version_artifacts import SERVING, pack_bento
+from potstill.registry.versions import BENTO, CANDIDATE, GATE, Version, candidate_sum
 from potstill.serving.launch import bento_path
 from tasks.package import Packaged
 from tasks.register import register

@@ -11,7 +11,8 @@ from flows.engine.champions import no_champion
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.registry import tracking
-from potstill.registry.promotion import Registry, Version
+from potstill.registry.promotion import Registry
+from potstill.registry.versions import Version
 from tasks import package, promote
 
 

@@ -28,7 +28,7 @@ from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import PackageError, PotstillError, SmokeError
 from potstill.progress import say
-from potstill.serving.keys import FILE_VARIABLE, VARIABLE, entry, new_key
+from potstill.serving.keys import FILE_VARIABLE, VARIABLE, key_entry, new_key
 from potstill.serving.launch import SHADOW_FOLDER
 from tasks.smoke import HOST, compare_bento, is_ready
 
@@ -389,7 +389,7 @@ def _variables(metrics: Path, key: str, shadow: Path | None) -> dict[str, str]:
     for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
         variables.pop(name, None)
     if variables.get(VARIABLE) or variables.get(FILE_VARIABLE):
-        variables[VARIABLE] = ",".join(filter(None, [variables.get(VARIABLE), entry(KEY_NAME, key)]))
+        variables[VARIABLE] = ",".join(filter(None, [variables.get(VARIABLE), key_entry(KEY_NAME, key)]))
     # BentoML's default is one folder for all servers of a user, emptied by each that starts.
     return variables | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
 

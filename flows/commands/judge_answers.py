@@ -86,13 +86,13 @@ def feedback(workspace: Path, file: Path, place: str | None) -> None:
 
 def _store(workspace: Path, params: Params, place: str | None) -> tuple[Store, str]:
     """Where services of the champion write, and which model that is."""
-    from potstill.inference.window_store import below, open_store
+    from potstill.inference.window_store import candidate_location, open_store
 
     place = _place(workspace, params) if place is None else place
     if place is None:
         raise ParamsError("watch.folder is null, so no service writes anywhere; set it, or name a place with --folder")
     candidate = find_champion(workspace, params).candidate
-    return open_store(below(place, candidate)), candidate
+    return open_store(candidate_location(place, candidate)), candidate
 
 
 def watch_service(workspace: Path, params: Params) -> None:
@@ -118,7 +118,8 @@ def shadow_service(workspace: Path, params: Params) -> None:
 def challenger_version(workspace: Path, params: Params) -> str | None:
     """The version that is to ride along; None where `watch.shadow` is 0 or nothing challenges the champion."""
     from potstill.registry import tracking
-    from potstill.registry.promotion import CHALLENGER, Registry
+    from potstill.registry.promotion import Registry
+    from potstill.registry.versions import CHALLENGER
 
     if not params.watch.shadow or not tracking.has_store(workspace):
         return None

@@ -85,7 +85,7 @@ def _report(run: Run, seconds: float) -> None:
 
     from flows.commands.show_status import GATE, REPORT
     from potstill.evaluation.pages.table import render_table
-    from potstill.registry.promotion import CHAMPION
+    from potstill.registry.versions import CHAMPION
 
     console = Console(soft_wrap=False)
     metrics = _read(run.workspace / "reports" / "metrics.json")

@@ -62,11 +62,12 @@ def _versions(workspace: Path, params: Params) -> tuple[dict[str, dict[str, Any]
 
     if not tracking.has_store(workspace):
         return dict.fromkeys(ALIASES), None
-    from potstill.registry.promotion import Registry, facts_of
+    from potstill.registry.promotion import Registry
+    from potstill.registry.versions import version_facts
 
     registry = Registry(workspace, params.project.name)
     frozen = registry.history().frozen
-    return {alias: facts_of(registry.by_alias(alias)) for alias in ALIASES}, frozen.sentence if frozen else None
+    return {alias: version_facts(registry.by_alias(alias)) for alias in ALIASES}, frozen.sentence if frozen else None
 
 
 def accept_data(workspace: Path) -> str:

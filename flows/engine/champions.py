@@ -9,7 +9,7 @@ from potstill.config.params import Params
 from potstill.errors import RegistryError
 
 if TYPE_CHECKING:
-    from potstill.registry.promotion import Version
+    from potstill.registry.versions import Version
 
 
 def find_champion(workspace: Path, params: Params) -> Version:

@@ -23,11 +23,12 @@ from potstill.progress import say
 from potstill.registry import tracking
 from potstill.registry.steps import VetoedError
 from potstill.registry.store_calls import RUN, patience
-from potstill.registry.stored import clean_scratch
+from potstill.registry.version_artifacts import clean_scratch
 from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK, WORK, load_stage
 
 if TYPE_CHECKING:
-    from potstill.registry.promotion import Registry, Version
+    from potstill.registry.promotion import Registry
+    from potstill.registry.versions import Version
 
 SOURCES = Path("data/sources.json")
 CURRENT = "current"

@@ -21,7 +21,7 @@ from flows.engine.prefect_server import crash_stale_runs
 from flows.engine.prefect_states import Outcome, log_sentences, state_of
 from potstill.errors import GateRefusedError, PotstillError
 from potstill.progress import say
-from potstill.registry.promotion import Version
+from potstill.registry.versions import Version
 
 if TYPE_CHECKING:
     from potstill.evaluation.gates import Verdict

@@ -1,8 +1,8 @@
-"""Where computation happens: device, number format, processes, memory.
+"""Where computation runs: device, precision, processes and locks.
 
-Here: choosing a device and a precision by measurement (`precision`), what this processor does with products of 8-bit
-numbers (`processor`), `torch.compile` where it pays (`compiling`), several processes on one run (`distributed`), child
-processes and locks (`processes`, `standby`).
+`precision` chooses a device and a number format by measurement. `processor` says whether 8-bit products saturate on
+this CPU. `compiling` applies `torch.compile` if it saves time. `distributed` spreads a run over several processes.
+`processes` and `standby` start child processes; `processes` also holds locks.
 
-Not here: what is computed. Knows nothing of texts, models or stages.
+What is computed does not belong here: these modules know nothing of texts, models or stages.
 """

@@ -1,4 +1,4 @@
-"""`torch.compile` where it pays: measured once on a machine, on a GPU only."""
+"""`torch.compile` on a GPU, where a measurement says that it saves time."""
 
 from __future__ import annotations
 
@@ -14,110 +14,114 @@ import torch
 from torch import nn
 
 from potstill.artifacts import read_json, write_json
-from potstill.compute.distributed import here
-from potstill.compute.precision import machine, wait
+from potstill.compute.distributed import current_world
+from potstill.compute.precision import machine_key, synchronize
 from potstill.config.base import Switch
 from potstill.errors import ModelError, ToolError
 
-# A run of fewer steps does not win back what compiling takes, which is about a minute.
-FEWEST_STEPS = 1000
+# Compiling takes about a minute, which a run of fewer steps does not win back.
+MIN_STEPS = 1000
 _ROUNDS = 5
 
 
 def choose_compiled(
-    wanted: Switch,
+    setting: Switch,
     model: nn.Module,
     device: torch.device,
     *,
-    hindrance: str | None,
+    obstacle: str | None,
     steps: int,
-    try_out: Callable[[nn.Module], None],
-    remembered: Path | None,
+    trial_step: Callable[[nn.Module], None],
+    measurements: Path | None,
 ) -> nn.Module:
-    """The model, or a compiled form of it with the same weights.
+    """Return the model, or a compiled form of it with the same weights.
 
-    `auto` compiles on a GPU, where a run is long enough and the measurement says that it ends earlier for it.
+    `auto` compiles on a GPU if the run is long enough and the measurement says that compiling shortens it.
 
     Args:
-        wanted: of params.
-        model: stays as it is.
-        device: of the run.
-        hindrance: why this run's model cannot be compiled.
-        steps: of the run.
-        try_out: a forward and a backward pass, without consequences.
-        remembered: JSON file of earlier measurements, made or extended by this one; None: measure each time.
+        setting: `compile` of params.
+        model: the model; it is not changed.
+        device: device of the run.
+        obstacle: why the model of this run cannot be compiled; None if it can.
+        steps: number of steps of the run.
+        trial_step: a forward and a backward pass that change nothing.
+        measurements: JSON file of earlier measurements, created or extended by this one; None measures each time.
 
     Raises:
-        ModelError: it is wanted, and something is in the way.
-        ToolError: it is wanted, and this machine has no compiler.
+        ModelError: `compile` is true, but the model cannot be compiled.
+        ToolError: `compile` is true, but this machine has no compiler.
     """
-    if wanted is False or (wanted == "auto" and (device.type != "cuda" or hindrance or steps < FEWEST_STEPS)):
+    if setting is False or (setting == "auto" and (device.type != "cuda" or obstacle or steps < MIN_STEPS)):
         return model
-    if wanted is True and hindrance is not None:
-        raise ModelError(f"compile is true, but {hindrance}; set compile to auto or false")
-    # The same for all processes of a run: what one of them waits for, the others have to do.
-    missing = next(filter(None, here().gather(_missing_tool(device))), None)
+    if setting is True and obstacle is not None:
+        raise ModelError(f"compile is true, but {obstacle}; set compile to auto or false")
+    # All processes of a run have to decide alike: each waits for the collective calls of the others.
+    missing = next(filter(None, current_world().gather(_missing_tool(device))), None)
     if missing is not None:
-        if wanted is True:
+        if setting is True:
             raise ToolError(f"compile is true, but this machine has no {missing}; install one, or set compile to auto")
         return model
     compiled: nn.Module = torch.compile(model, dynamic=True)  # type: ignore[assignment]
-    if wanted is True:
+    if setting is True:
         return compiled
     sizes = {name: getattr(model.config, name, None) for name in ("model_type", "hidden_size", "num_hidden_layers")}
-    worth = here().from_first(lambda: pays(model, compiled, device, steps, try_out, remembered, str(sizes)))
-    return compiled if worth else model
+    is_faster = current_world().run_on_first(
+        lambda: compiling_pays(model, compiled, device, steps, trial_step, measurements, str(sizes))
+    )
+    return compiled if is_faster else model
 
 
 def _missing_tool(device: torch.device) -> str | None:
-    """What torch's compiler needs on such a device and does not find."""
+    """Name the tool that torch's compiler needs for a device and this machine lacks, or None."""
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "triton"
     names = [os.environ[name] for name in ("CXX", "CC") if name in os.environ] or ["g++", "clang++", "gcc", "clang"]
     return None if any(shutil.which(name) for name in names) else "C++ compiler"
 
 
-def pays(
+def compiling_pays(
     plain: Any,
     compiled: Any,
     device: torch.device,
     steps: int,
-    try_out: Callable[[Any], None],
-    remembered: Path | None,
-    what: str,
+    trial_step: Callable[[Any], None],
+    measurements: Path | None,
+    model_key: str,
 ) -> bool:
-    """Whether that many steps take less time with compiling than without.
+    """Whether a run takes less time with compiling than without.
 
-    Measured once for a machine and a model, by the first of several processes: a stage that is run again or goes on
-    after a kill has to end with the same weights.
+    The first process measures once for a machine and a model. A second measurement could decide otherwise, and a stage
+    that is run again or resumed has to end with the same weights.
 
     Args:
-        plain: what `try_out` is called with for the one time,
-        compiled: and for the other; its first call compiles.
+        plain: argument of `trial_step` without compiling.
+        compiled: argument of `trial_step` with compiling; the first call compiles.
         device: where it runs.
-        steps: of the run.
-        try_out: one step.
-        remembered: JSON file of the seconds of a plain step, of a compiled one, and of compiling.
-        what: the model, in the file.
+        steps: number of steps of the run.
+        trial_step: one step.
+        measurements: JSON file of the seconds for a plain step, a compiled step and compiling.
+        model_key: names the model in the file.
     """
-    key = f"{machine(device)}, {what}"
-    known: dict[str, list[float]] = read_json(remembered) if remembered is not None and remembered.exists() else {}
-    if key not in known:
-        compiling = _seconds(device, try_out, compiled)
+    key = f"{machine_key(device)}, {model_key}"
+    measured: dict[str, list[float]] = {}
+    if measurements is not None and measurements.exists():
+        measured = read_json(measurements)
+    if key not in measured:
+        compile_seconds = _seconds(device, trial_step, compiled)
         best = [float("inf"), float("inf")]
         for _ in range(_ROUNDS):
-            for place, contender in enumerate((plain, compiled)):
-                best[place] = min(best[place], _seconds(device, try_out, contender))
-        known[key] = [*best, compiling]
-        if remembered is not None:
-            write_json(remembered, known)
-    before, after, compiling = known[key]
-    return (before - after) * steps > compiling
+            for index, model in enumerate((plain, compiled)):
+                best[index] = min(best[index], _seconds(device, trial_step, model))
+        measured[key] = [*best, compile_seconds]
+        if measurements is not None:
+            write_json(measurements, measured)
+    plain_seconds, compiled_seconds, compile_seconds = measured[key]
+    return (plain_seconds - compiled_seconds) * steps > compile_seconds
 
 
-def _seconds(device: torch.device, try_out: Callable[[Any], None], contender: Any) -> float:
-    wait(device)
+def _seconds(device: torch.device, trial_step: Callable[[Any], None], model: Any) -> float:
+    synchronize(device)
     start = time.perf_counter()
-    try_out(contender)
-    wait(device)
+    trial_step(model)
+    synchronize(device)
     return time.perf_counter() - start

@@ -1,9 +1,9 @@
-"""Several processes on one run, as `torchrun` starts them: who takes which rows, and how gradients meet.
+"""Data parallelism over the processes that `torchrun` starts: sharding of rows and summing of gradients.
 
-A step's loss is a sum over its rows divided once by the size of the whole step (`objective.Window`), so the processes'
-gradients are added, not averaged, and the result is that of one process, to rounding. torch's DistributedDataParallel
-averages, and wants the same calls of every process at every step; here a process may have no rows of a step and a term
-may come and go.
+The loss of a step is a sum over its rows, divided once by the size of the whole step (`objective.Window`). Gradients
+are therefore added, not averaged, and the result is that of a single process up to rounding. torch's
+DistributedDataParallel does not fit: it averages, and expects the same calls of every process at every step. Here a
+process may have no rows of a step, and a term of the loss may be present in some steps only.
 """
 
 from __future__ import annotations
@@ -24,105 +24,106 @@ from torch import Tensor
 from potstill.errors import ToolError
 
 Ints = npt.NDArray[np.int64]
-Found = TypeVar("Found")
-# Weights whose gradients travel together: about 100 MB.
-_BUCKET = 25_000_000
+Value = TypeVar("Value")
+# Weights whose gradients are reduced in one call: about 100 MB.
+_BUCKET_WEIGHTS = 25_000_000
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run and this one's place among them.
+    """The processes of a run, seen from one of them.
 
     Attributes:
-        rank: 0 is the one that evaluates and writes.
-        size: how many there are.
+        rank: number of this process; process 0 evaluates and writes.
+        size: number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the one that evaluates and writes."""
+    def is_first(self) -> bool:
+        """Whether this process evaluates and writes."""
         return self.rank == 0
 
     @property
-    def alone(self) -> bool:
-        """Whether there is no other."""
+    def is_single(self) -> bool:
+        """Whether this is the only process."""
         return self.size == 1
 
-    def deal(self, batches: Sequence[Ints]) -> list[Ints]:
-        """This process's part of a step: whole batches as far as they go round, then every `size`-th row of the rest.
+    def shard(self, batches: Sequence[Ints]) -> list[Ints]:
+        """Select this process's share of a step: whole batches in turn, then every `size`-th row of the rest.
 
-        A batch is sorted by length, so the parts of one are of the same padded size.
+        Each batch is sorted by length, so the shares of one batch have the same padded size.
         """
         whole = len(batches) - len(batches) % self.size
         parts = [rows[self.rank :: self.size] for rows in batches[whole:]]
         return [*batches[self.rank : whole : self.size], *(rows for rows in parts if len(rows))]
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Give every process the sum of all gradients; a weight that none has a gradient for keeps none."""
-        if self.alone:
+        """Give every process the sum of all gradients; a weight without a gradient in any process keeps none."""
+        if self.is_single:
             return
-        listed = list(parameters)
-        present = torch.tensor([weight.grad is not None for weight in listed], dtype=torch.uint8)
-        collective.all_reduce(present, op=collective.ReduceOp.MAX)
-        held = [weight for weight, anywhere in zip(listed, present.tolist(), strict=True) if anywhere]
-        for bucket in _buckets(held):
-            own = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in bucket]
-            flat = torch.cat([gradient.reshape(-1) for gradient in own])
+        weights = list(parameters)
+        has_gradient = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.uint8)
+        collective.all_reduce(has_gradient, op=collective.ReduceOp.MAX)
+        reduced = [weight for weight, anywhere in zip(weights, has_gradient.tolist(), strict=True) if anywhere]
+        for bucket in _buckets(reduced):
+            gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in bucket]
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
             collective.all_reduce(flat)
             for weight, part in zip(bucket, torch.split(flat, [weight.numel() for weight in bucket]), strict=True):
                 weight.grad = part.view_as(weight)
 
-    def equalize(self, tensors: Iterable[Tensor]) -> None:
-        """Fill the tensors with the first process's."""
-        if not self.alone:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors with those of the first process."""
+        if not self.is_single:
             for tensor in tensors:
                 collective.broadcast(tensor.detach(), src=0)
 
-    def from_first(self, function: Callable[[], Found]) -> Found:
-        """What the function gives in the first process, where alone it runs."""
-        if self.alone:
+    def run_on_first(self, function: Callable[[], Value]) -> Value:
+        """Run a function in the first process only and return its result in all of them."""
+        if self.is_single:
             return function()
-        found: list[Any] = [function() if self.first else None]
-        collective.broadcast_object_list(found, src=0)
-        given: Found = found[0]
-        return given
+        results: list[Any] = [function() if self.is_first else None]
+        collective.broadcast_object_list(results, src=0)
+        result: Value = results[0]
+        return result
 
-    def gather(self, value: Found) -> list[Found]:
-        """Every process's value, in order of rank."""
-        if self.alone:
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all processes in order of rank."""
+        if self.is_single:
             return [value]
-        found: list[Any] = [None] * self.size
-        collective.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        collective.all_gather_object(values, value)
+        return values
 
 
-def here() -> World:
-    """The processes that `torchrun` started, joined on the first call; a world of one without it."""
+def current_world() -> World:
+    """Return the processes that `torchrun` started, joined on the first call; without it a world of one process."""
     if not collective.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return World()
-        # Objects and flags travel on the CPU, gradients where they are.
+        # Objects and flags are exchanged on the CPU, gradients on their own device.
         collective.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         atexit.register(_leave)
     return World(collective.get_rank(), collective.get_world_size())
 
 
 def local_device() -> torch.device:
-    """This process's own GPU: the one of its number on this machine.
+    """Return the GPU of this process: the one with the process's local rank.
 
     Raises:
         ToolError: there are fewer GPUs than processes.
     """
-    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if number >= there:
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    gpus = torch.cuda.device_count()
+    if local_rank >= gpus:
         raise ToolError(
-            f"{os.environ.get('LOCAL_WORLD_SIZE', number + 1)} processes share this machine, and torch finds {there} "
-            "GPUs; set project.processes to that number, or project.device to cpu"
+            f"{os.environ.get('LOCAL_WORLD_SIZE', local_rank + 1)} processes share this machine, and torch finds "
+            f"{gpus} GPUs; set project.processes to that number, or project.device to cpu"
         )
-    device = torch.device("cuda", number)
+    device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
 
@@ -136,9 +137,10 @@ def _buckets(weights: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     bucket: list[Tensor] = []
     size = 0
     for weight in weights:
-        if bucket and size + weight.numel() > _BUCKET:
+        if bucket and size + weight.numel() > _BUCKET_WEIGHTS:
             yield bucket
-            bucket, size = [], 0
+            bucket = []
+            size = 0
         bucket.append(weight)
         size += weight.numel()
     if bucket:

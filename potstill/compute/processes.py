@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent, and locks that a dead holder frees."""
+"""Child processes that never outlive their parent, and locks that are free once their holder has died."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Ask the kernel to kill this process when its parent dies, kill -9 of the parent included. Linux; else no-op.
+    """Ask the kernel to kill this process when its parent dies, even by kill -9. Does nothing outside Linux.
 
     Args:
-        parent: its pid, where it is known: then it may also have died before. None: whoever it is now.
+        parent: pid of the parent if known, so that its death before this call counts too; None takes the present one.
     """
     if not sys.platform.startswith("linux"):
         return
     parent = os.getppid() if parent is None else parent
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the request was in place
+    if os.getppid() != parent:  # the parent died before the request was in place
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -42,7 +42,7 @@ def start(
     stdout: IO[bytes] | int | None = None,
     stderr: IO[bytes] | int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a child in a process group of its own that dies with the calling thread's process."""
+    """Start a child in a new process group; it dies with this process."""
     return subprocess.Popen(
         list(command),
         cwd=cwd,
@@ -56,7 +56,7 @@ def start(
 
 
 def stop(process: subprocess.Popen[bytes], grace_seconds: float = 5.0) -> int:
-    """End a child's whole group: SIGTERM, then SIGKILL for what is left after the grace time. Gives its exit status."""
+    """End a child's process group by SIGTERM, then SIGKILL after the grace time; return the child's exit status."""
     for number, wait in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 30.0)):
         _signal_group(process.pid, number)
         try:
@@ -77,10 +77,10 @@ def run(
     stdout: IO[bytes] | int | None = None,
     stderr: IO[bytes] | int | None = None,
 ) -> int:
-    """Run a child to its end and return its exit status; on an interrupt or past the limit its group is ended first.
+    """Run a child and return its exit status; an interrupt or the time limit ends its process group.
 
     Raises:
-        TimeLimitError: it ran past `limit_seconds`.
+        TimeLimitError: the child ran past `limit_seconds`.
     """
     process = start(command, cwd=cwd, environment=environment, stdout=stdout, stderr=stderr)
     try:
@@ -96,9 +96,9 @@ def run(
 
 
 def usable_cores() -> int:
-    """The number of CPU cores that this process may run on; all of the machine where the system does not say (macOS).
+    """Return the number of CPU cores that this process may use: on macOS, which does not say, all of the machine.
 
-    The one owner of that number: thread pools, `torchrun` and `potstill doctor` ask here. At least 1.
+    Thread pools, `torchrun` and `potstill doctor` all take the number from here. It is at least 1.
     """
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
@@ -106,17 +106,18 @@ def usable_cores() -> int:
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on now."""
+    """Find a loopback port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def listen(host: str, port: int, *, advice: str, backlog: int = 1) -> socket.socket:
-    """A socket that listens there; port 0: on a free one.
+    """Open a listening socket; port 0 takes a free port.
 
     Raises:
-        ToolError: another process listens there, or it is no address of this machine; the sentence ends with `advice`.
+        ToolError: another process listens there, or this machine does not have the address; the message ends with
+            `advice`.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -142,10 +143,10 @@ def _wait_for_group(group: int, seconds: float) -> None:
 
 @contextmanager
 def hold(lock: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
-    """Hold `lock` (flock) for the duration; a holder that died, however it died, holds nothing.
+    """Hold a lock file (flock) inside the context; the death of a holder frees its lock.
 
     Raises:
-        BusyError: another process holds it; the message names its pid.
+        BusyError: another process holds the lock; the message names its pid.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)

@@ -1,8 +1,8 @@
-"""A process with torch and transformers loaded waits for a stage's command, so that the command need not load them.
+"""A standby process that has loaded torch and transformers, so that a stage's command need not load them.
 
-Loading them takes seconds, in each of the stages of a run that learn or answer. A run forks such a process from a
-server that has them (`stand_by`); the command of the stage asks it by a socket to run the stage's module (`hand_over`),
-waits, and ends with the module's exit status. A command that finds nobody waiting runs the module itself.
+Loading them takes seconds in each stage with a model. A run forks the standby process from a server that has loaded
+them (`stand_by`). The command of the stage asks it through a socket to run the stage's module (`hand_over`), waits, and
+exits with the module's status. A command without a standby process runs the module itself.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import NoReturn
 
 from potstill.compute.processes import die_with_parent
 
-# Names the socket, relative to the workspace.
+# Environment variable with the path of the socket, relative to the workspace.
 ADDRESS = "POTSTILL_STANDBY"
-# What loads slowly in all stages that hold a model, torch included.
+# The modules that load slowly in every stage with a model; they import torch.
 SLOW_MODULES = [
     "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto",
@@ -35,13 +35,13 @@ _context = multiprocessing.get_context("fork")
 
 
 def stand_by(address: Path) -> int:
-    """Fork a process that waits for one command and does what it asks; it dies with the caller.
+    """Fork a process that serves one command; it dies with the caller.
 
     Args:
-        address: of the socket, relative to the current folder: the names of sockets have to be short.
+        address: path of the socket, relative to the current folder because such paths have to be short.
 
     Returns:
-        Its pid.
+        The pid of the process.
     """
     address.parent.mkdir(parents=True, exist_ok=True)
     address.unlink(missing_ok=True)
@@ -53,58 +53,61 @@ def stand_by(address: Path) -> int:
         pid = os.fork()
         if pid == 0:
             die_with_parent(parent)
-            # Its group gets SIGTERM as a whole: the module answers that, and the status is still to be passed on.
+            # The whole group gets SIGTERM. The module handles it; this process still has to pass on the status.
             signal.signal(signal.SIGTERM, lambda *_: None)
             _serve(listener)
     return pid
 
 
 def hand_over(module: str) -> int | None:
-    """Have the waiting process run a module as `python -m` would, in this folder, on this process's outputs.
+    """Have the standby process run a module as `python -m` would, in this folder, with this process's output streams.
 
     Returns:
-        The exit status; None where nobody waits, or who waits cannot run it: nothing has been done then.
+        The exit status; None if there is no standby process or it cannot run the module, which then has not run.
     """
     address = os.environ.get(ADDRESS)
     if address is None:
         return None
-    with socket.socket(socket.AF_UNIX) as asked:
+    with socket.socket(socket.AF_UNIX) as connection:
         try:
-            asked.connect(address)
+            connection.connect(address)
         except OSError:
             return None
-        # Whoever sends them sends them to the module as well.
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
-        asked.sendall(json.dumps([module, _CODE]).encode() + b"\n")
-        answer = asked.makefile().readline()
-    for number, handler in before.items():
+        # These signals are sent to the group, so the module gets them too; this process waits for its status.
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+        connection.sendall(json.dumps([module, _CODE]).encode() + b"\n")
+        answer = connection.makefile().readline()
+    for number, handler in handlers.items():
         signal.signal(number, handler)
-    status = json.loads(answer) if answer else 1  # it was killed
-    return None if status is None else 128 - status if status < 0 else int(status)
+    status = json.loads(answer) if answer else 1  # the standby process was killed
+    if status is None:
+        return None
+    # A negative status is a signal, which a shell reports as 128 + its number.
+    return 128 - status if status < 0 else int(status)
 
 
 def _serve(listener: socket.socket) -> NoReturn:
-    asking, _ = listener.accept()
+    connection, _ = listener.accept()
     listener.close()
-    module, code = json.loads(asking.makefile().readline())
-    status = _run(module, asking) if code == _CODE and not _cuda_is_lost() else None
+    module, code = json.loads(connection.makefile().readline())
+    status = _run(module, connection) if code == _CODE and not _cuda_is_unusable() else None
     with suppress(OSError):
-        asking.sendall(json.dumps(status).encode() + b"\n")
+        connection.sendall(json.dumps(status).encode() + b"\n")
     os._exit(0)
 
 
-def _run(module: str, asking: socket.socket) -> int | None:
-    """Run a module in a child, which is ended when the command that asked for it is gone; its exit status."""
-    process = _context.Process(target=_as_main, args=(module,))
+def _run(module: str, connection: socket.socket) -> int | None:
+    """Run a module in a child and return its exit status; the child is killed if the command has gone."""
+    process = _context.Process(target=_run_as_main, args=(module,))
     process.start()
-    wait([process.sentinel, asking])
+    wait([process.sentinel, connection])
     if process.exitcode is None:
         process.kill()
     process.join()
     return process.exitcode
 
 
-def _as_main(module: str) -> None:
+def _run_as_main(module: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.path.insert(0, os.getcwd())
     try:
@@ -113,7 +116,7 @@ def _as_main(module: str) -> None:
         atexit._run_exitfuncs()
 
 
-def _cuda_is_lost() -> bool:
-    """Whether something has asked CUDA for its devices before the fork: a forked process cannot use them then."""
+def _cuda_is_unusable() -> bool:
+    """Whether CUDA was initialized before the fork: a forked process cannot use it then."""
     torch = sys.modules.get("torch")
     return torch is not None and bool(torch.cuda._is_in_bad_fork())

@@ -165,7 +165,7 @@ def _window(store: Store, name: str, profile: Profile) -> dict[str, Any] | None:
         if window["format"] != 1 or not isinstance(window["profile"], str):
             return None
         if window["profile"] == profile.sum:
-            Counts(profile).join(window)
+            Counts(profile).merge(window)
             _ = float(window["start"]), float(window["end"]), dict(window["psi"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -176,7 +176,7 @@ def pool(found: Windows) -> Counts:
     """Add up all windows."""
     counts = Counts(found.profile)
     for window in found.windows:
-        counts.join(window)
+        counts.merge(window)
     return counts
 
 

@@ -22,7 +22,7 @@ from potstill.data.label_cells import labels_in
 from potstill.errors import EmptyDataError, FetchError, FormatError, LabelError, MissingColumnError
 from potstill.evaluation.drift import CONFIDENCE, Estimate, estimate
 from potstill.inference.profile import Moments, Profile
-from potstill.inference.window_store import ANSWERS, Store, text_sum
+from potstill.inference.window_store import ANSWERS, Store, text_sha256
 from potstill.labels.names import LabelNames, normal_label
 from potstill.progress import say
 from potstill.scores.statistics import wilson_interval
@@ -99,8 +99,8 @@ def _keys(table: Table) -> list[Key]:
         return [str(value) for value in columns[SUM]]
     if "text" in columns:
         if "text_pair" in columns:
-            return [text_sum((str(a), str(b))) for a, b in zip(columns["text"], columns["text_pair"], strict=True)]
-        return [text_sum(str(text)) for text in columns["text"]]
+            return [text_sha256((str(a), str(b))) for a, b in zip(columns["text"], columns["text_pair"], strict=True)]
+        return [text_sha256(str(text)) for text in columns["text"]]
     raise MissingColumnError(
         f"{table.where} does not say what its labels are of; it needs a column {REQUEST!r}, {SUM!r} or 'text'"
     )
@@ -264,7 +264,7 @@ def _shares(
     if profile.task != "single_label" or profile.right is None:  # elsewhere confidences are of parts of an answer
         return Measured("accuracy", value, low, high, labels, matched, None, False, words)
     sure = np.array([answer["confidence"] for answer in answers])
-    guess, drop = estimate(profile, Moments().plus(sure), None), settings.max_accuracy_drop
+    guess, drop = estimate(profile, Moments().with_values(sure), None), settings.max_accuracy_drop
     tested = profile.right.share.mean
     drifts = drop is not None and high < tested - drop
     words += f"; {100 * tested:.1f}% on test"

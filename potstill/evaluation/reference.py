@@ -11,7 +11,7 @@ import numpy as np
 from potstill.config.base import OF_PLACES
 from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.summary import Gold
-from potstill.inference.profile import Answer, Profile, Seen, build_profile
+from potstill.inference.profile import Answer, Observation, Profile, build_profile
 from potstill.inference.runtime import Student, Tagging, Text
 from potstill.labels.tags import entities_of, units_of
 from potstill.scores.entities import tags_by_row
@@ -32,7 +32,7 @@ def reference_profile(
     """
     rows = zip(texts, _token_ids(student, texts), answers, strict=True)
     right = right_shares(answers, gold, student.card.labels)
-    return build_profile([Seen(*row) for row in rows], student.card, student.tokenizer, candidate, right)
+    return build_profile([Observation(*row) for row in rows], student.card, student.tokenizer, candidate, right)
 
 
 def right_shares(answers: Sequence[Any], gold: Gold, labels: Sequence[Any]) -> Doubles | None:

@@ -1,6 +1,6 @@
-"""The student as it runs in production and in evaluation: onnxruntime and tokenizers, no torch.
+"""Inference with the exported student, in production and in evaluation: onnxruntime and tokenizers, no torch.
 
-`runtime` answers; `probabilities` turns logits into them; `profile` and `sketch` describe what a model reads and
-says, for drift; `window_store` keeps what a service counts; `occlusion` says which words an answer hangs on. Travels
-in the Bento and in the registered model, so it imports little.
+`runtime` predicts. `probabilities` turns logits into probabilities. `profile` and `sketch` describe the distributions
+of inputs and predictions for drift detection. `window_store` stores what a service counts. `occlusion` explains a
+prediction word by word. The code travels in the Bento and in the registered model, so it imports little.
 """

@@ -1,7 +1,7 @@
-"""Distributions of what a model reads and answers: the profile of the test texts, and counts of others in its bins.
+"""Distributions of a model's inputs and answers: the profile of the test texts, and counts of traffic in its bins.
 
-The profile is made when the model is evaluated and goes into the Bento. The service counts its traffic in the same bins
-(potstill/serving/watcher.py), and both together say whether that still looks like what was evaluated.
+The evaluation builds the profile, which goes into the Bento. The service counts its traffic in the same bins
+(potstill/serving/watcher.py). The comparison of both says whether the traffic still looks like the test texts.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ Doubles = npt.NDArray[np.float64]
 Answer = Prediction | Tagging | Reply
 
 FILE = "data/evaluation/profile.json"
-# Bins of equal share, beside one below and one above all that the test texts have.
+# Bins of equal share. Two further bins hold what is below and above all values of the test texts.
 BINS = 20
 VECTOR_BINS = 10
-# Features that are sketches.
+# Features that are sketches; their bins are `VECTOR_BINS`.
 SKETCHES = ("vector", "embedding")
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A text as the model read and answered it.
+class Observation:
+    """A text with its tokens and the model's answer.
 
     Attributes:
-        text: a text or the two of a pair.
-        ids: its tokens, special ones included; of a question, of all its windows.
-        answer: what the model said.
+        text: a text or a pair.
+        ids: token ids, special ones included; of a text that was read in windows, those of all windows.
+        answer: the model's answer.
     """
 
     text: Text
@@ -54,7 +54,7 @@ class Seen:
 
 
 class Bins(Strict):
-    """Counts of values between edges: bin i holds those over edge i - 1 and up to edge i."""
+    """Counts of values between edges: bin i holds values above edge i - 1 and up to edge i."""
 
     edges: list[float]
     counts: list[Annotated[int, Field(ge=0)]]
@@ -62,14 +62,14 @@ class Bins(Strict):
     @model_validator(mode="after")
     def _edges_are_between_the_bins(self) -> Self:
         if len(self.counts) != len(self.edges) + 1 or sorted(set(self.edges)) != self.edges:
-            raise ValueError(f"{len(self.edges)} edges and {len(self.counts)} counts are no bins")
+            raise ValueError(f"{len(self.edges)} edges and {len(self.counts)} counts do not match")
         return self
 
 
 class Feature(Strict):
-    """Something that is counted: one distribution, or several of the same kind (of each label, of each direction).
+    """A feature of a text or an answer: one distribution, or several of a kind (one a label, one a direction).
 
-    `names` are those of the bins where they stand for classes without an order.
+    `names` are those of the bins if they stand for classes without an order.
     """
 
     bins: Annotated[list[Bins], Field(min_length=1)]
@@ -77,7 +77,7 @@ class Feature(Strict):
 
 
 class Moments(Strict):
-    """Number, sum and sum of squares of values."""
+    """The number, sum and sum of squares of values."""
 
     rows: Annotated[int, Field(ge=0)] = 0
     total: float = 0.0
@@ -85,36 +85,38 @@ class Moments(Strict):
 
     @property
     def mean(self) -> float:
-        """Of the values; there have to be some."""
+        """The mean; at least one value is needed."""
         return self.total / self.rows
 
     @property
     def variance(self) -> float:
-        """Of the values, unbiased; 0 of fewer than two."""
-        return max(self.squares - self.rows * self.mean**2, 0.0) / (self.rows - 1) if self.rows > 1 else 0.0
+        """The unbiased variance; 0 for fewer than two values."""
+        if self.rows < 2:
+            return 0.0
+        return max(self.squares - self.rows * self.mean**2, 0.0) / (self.rows - 1)
 
-    def plus(self, values: Doubles) -> Moments:
-        """With further values [n]."""
-        return self.joined(Moments(rows=len(values), total=float(values.sum()), squares=float(np.square(values).sum())))
+    def with_values(self, values: Doubles) -> Moments:
+        """Add values [n]."""
+        return self.merged(Moments(rows=len(values), total=float(values.sum()), squares=float(np.square(values).sum())))
 
-    def joined(self, other: Moments) -> Moments:
-        """With the values of another."""
+    def merged(self, other: Moments) -> Moments:
+        """Add the values of other moments."""
         return Moments(
             rows=self.rows + other.rows, total=self.total + other.total, squares=self.squares + other.squares
         )
 
 
 class Vocabulary(Strict):
-    """Ids of a tokenizer: that of unknown tokens, if it has one, and the special ones."""
+    """Token ids of a tokenizer: the one for unknown tokens, if it has one, and the special ones."""
 
     unknown: int | None
     special: list[int]
 
 
-class Right(Strict):
-    """How right the model was on the test texts that have a confidence: by each, the share that is right.
+class Correctness(Strict):
+    """How correct the answers to the test texts are, over those with a confidence.
 
-    `gap` is that share less the confidence.
+    `share` has the correct share of each answer, `gap` that share minus the confidence.
     """
 
     share: Moments
@@ -124,8 +126,8 @@ class Right(Strict):
 class Profile(Strict):
     """`profile.json`: the distributions of the test texts (docs/watching.md).
 
-    `candidate` is the sum of the serving folder's manifest. `confidence` is there where the model gives one; `right`
-    where that is calibrated.
+    `candidate` is the sha256 of the serving folder's manifest. `confidence` is null for a model without confidences,
+    `right` for one whose confidences are not calibrated.
     """
 
     format: Literal[1] = 1
@@ -135,11 +137,11 @@ class Profile(Strict):
     vocabulary: Vocabulary
     features: Annotated[dict[str, Feature], Field(min_length=1)]
     confidence: Moments | None
-    right: Right | None
+    right: Correctness | None
 
     def expected(self, confidence: Moments) -> float | None:
-        """The accuracy that confidences tell of (`evaluation.drift.Estimate`); None where they are not calibrated, or
-        there are none.
+        """Estimate the accuracy from confidences (`evaluation.drift.Estimate`); None if they are missing or not
+        calibrated.
         """
         if self.right is None or not self.right.gap.rows or not confidence.rows:
             return None
@@ -147,19 +149,19 @@ class Profile(Strict):
 
     @cached_property
     def sum(self) -> str:
-        """sha256 of its content; windows of counts name the profile whose bins they have."""
+        """The sha256 of the profile; windows of counts name the profile whose bins they have."""
         return sha256_value(self.model_dump(mode="json"))
 
 
 def read_profile(path: Path, candidate: str) -> Profile:
-    """The profile of a model.
+    """Read the profile of a model.
 
     Args:
-        path: of the file.
-        candidate: the model it has to be of.
+        path: the file.
+        candidate: the model that it has to belong to.
 
     Raises:
-        ModelError: it is not in this format, or another model's.
+        ModelError: the file is not in this format, or belongs to another model.
     """
     profile = parse_profile(path.read_bytes(), str(path))
     if profile.candidate != candidate:
@@ -167,55 +169,60 @@ def read_profile(path: Path, candidate: str) -> Profile:
     return profile
 
 
-def parse_profile(content: bytes, where: str) -> Profile:
-    """The profile in a file's content.
+def parse_profile(content: bytes, source: str) -> Profile:
+    """Parse a profile; `source` names it in the message.
 
     Raises:
-        ModelError: it is not in this format.
+        ModelError: the content is not in this format.
     """
     try:
         return Profile.model_validate_json(content)
     except ValidationError as error:
         item = error.errors()[0]
-        place = ".".join(map(str, item["loc"]))
-        raise ModelError(f"{where} is no profile of this version ({place}: {item['msg']}); evaluate again") from error
+        key = ".".join(map(str, item["loc"]))
+        raise ModelError(f"{source} is no profile of this version ({key}: {item['msg']}); evaluate again") from error
 
 
 def build_profile(
-    seen: Sequence[Seen], card: ModelCard, tokenizer: Tokenizer, candidate: str, right: Doubles | None
+    observations: Sequence[Observation],
+    card: ModelCard,
+    tokenizer: Tokenizer,
+    candidate: str,
+    correct_shares: Doubles | None,
 ) -> Profile:
-    """The profile of the texts that a model was evaluated on.
+    """Build the profile of the texts that a model was evaluated on.
 
     Args:
-        seen: [texts], not empty.
-        card: the model's.
-        tokenizer: the model's.
-        candidate: sum of the serving folder's manifest.
-        right: [texts] share of each answer that is right, NaN where it has no confidence; None where confidences are
-            not calibrated.
+        observations: [texts], not empty.
+        card: the model's card.
+        tokenizer: the model's tokenizer.
+        candidate: sha256 of the serving folder's manifest.
+        correct_shares: [texts] the correct share of each answer, NaN for an answer without confidence; None if
+            confidences are not calibrated.
     """
-    vocabulary = vocabulary_of(tokenizer)
-    found = readings(seen, card, vocabulary)
-    features = {name: _feature(name, values, _names(name, card)) for name, values in found.items()}
-    sure = confidences(seen)
-    known = sure[~np.isnan(sure)]
-    measured = None
-    if right is not None:
-        held = right[~np.isnan(sure)]
-        measured = Right(share=Moments().plus(held), gap=Moments().plus(held - known))
+    vocabulary = read_vocabulary(tokenizer)
+    values_by_feature = feature_values(observations, card, vocabulary)
+    features = {name: _feature(name, values, _names(name, card)) for name, values in values_by_feature.items()}
+    scores = confidences(observations)
+    has_score = ~np.isnan(scores)
+    correctness = None
+    if correct_shares is not None:
+        shares = correct_shares[has_score]
+        gaps = shares - scores[has_score]
+        correctness = Correctness(share=Moments().with_values(shares), gap=Moments().with_values(gaps))
     return Profile(
         task=card.kind,
         candidate=candidate,
-        texts=len(seen),
+        texts=len(observations),
         vocabulary=vocabulary,
         features=features,
-        confidence=Moments().plus(known) if len(known) else None,
-        right=measured,
+        confidence=Moments().with_values(scores[has_score]) if has_score.any() else None,
+        right=correctness,
     )
 
 
-def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
-    """The special ids of a tokenizer, and that of unknown tokens: what its model gives for what it has no token for."""
+def read_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
+    """Read the special ids of a tokenizer, and the id that its model gives to unknown tokens."""
     model = json.loads(tokenizer.to_str())["model"]
     unknown = model.get("unk_id")
     if model.get("unk_token") is not None:
@@ -225,28 +232,31 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
 
 
 def answer_all(student: Student, texts: Sequence[Text]) -> list[Any]:
-    """[texts] what a model answers users about each."""
+    """Answer each text as the service does: [texts]."""
     rows: Any = texts
     if student.card.kind == "token_classification":
         return student.tag(rows)
-    return student.answer(rows) if student.card.kind == "question_answering" else student.predict(rows)
+    if student.card.kind == "question_answering":
+        return student.answer(rows)
+    return student.predict(rows)
 
 
-# --- what is read of a text -------------------------------------------------------------------------------------------
+# --- features ---------------------------------------------------------------------------------------------------------
 
 
-def readings(seen: Sequence[Seen], card: ModelCard, vocabulary: Vocabulary) -> dict[str, Doubles]:
-    """The values [n, k] of each feature, k of them a row; n is the number of texts but where a text may have none."""
-    return _of_texts(seen, vocabulary) | _of_answers(seen, card)
+def feature_values(observations: Sequence[Observation], card: ModelCard, vocabulary: Vocabulary) -> dict[str, Doubles]:
+    """Compute the values [n, k] of each feature; n is the number of texts unless texts can have none or several."""
+    return _text_features(observations, vocabulary) | _answer_features(observations, card)
 
 
-def confidences(seen: Sequence[Seen]) -> Doubles:
-    """[texts] how sure each answer is, NaN where it has no confidence.
+def confidences(observations: Sequence[Observation]) -> Doubles:
+    """Compute the confidence of each answer [texts], NaN where it has none.
 
-    Of one class of several its probability; of several labels the mean probability of the yes or no to each; of
-    entities their mean score; of a question the answer's score; of a number there is none.
+    It depends on the task. single_label: the probability of the class. multi_label: the mean probability of the
+    decisions, one a label. token_classification: the mean score of the entities. question_answering: the score of the
+    answer. regression: none.
     """
-    return np.array([_confidence(one.answer) for one in seen], dtype=np.float64)
+    return np.array([_confidence(observation.answer) for observation in observations], dtype=np.float64)
 
 
 def _confidence(answer: Answer) -> float:
@@ -260,46 +270,55 @@ def _confidence(answer: Answer) -> float:
     return max(answer.probabilities, default=np.nan)
 
 
-def _of_texts(seen: Sequence[Seen], vocabulary: Vocabulary) -> dict[str, Doubles]:
-    lengths = np.array([len(one.ids) for one in seen])
-    ids = np.fromiter(chain.from_iterable(one.ids for one in seen), np.int64, int(lengths.sum()))
-    rows = np.repeat(np.arange(len(seen)), lengths)
-    words = ~np.isin(ids, vocabulary.special)
-    ids, rows = ids[words], rows[words]
-    counted = np.maximum(np.bincount(rows, minlength=len(seen)), 1)
-    unknown = np.bincount(rows, ids == (-1 if vocabulary.unknown is None else vocabulary.unknown), len(seen))
+def _text_features(observations: Sequence[Observation], vocabulary: Vocabulary) -> dict[str, Doubles]:
+    texts = len(observations)
+    lengths = np.array([len(observation.ids) for observation in observations])
+    all_ids = chain.from_iterable(observation.ids for observation in observations)
+    ids = np.fromiter(all_ids, np.int64, int(lengths.sum()))
+    rows = np.repeat(np.arange(texts), lengths)
+    is_word = ~np.isin(ids, vocabulary.special)
+    ids = ids[is_word]
+    rows = rows[is_word]
+    word_counts = np.maximum(np.bincount(rows, minlength=texts), 1)
+    unknown_id = -1 if vocabulary.unknown is None else vocabulary.unknown
+    unknown_counts = np.bincount(rows, ids == unknown_id, texts)
     return {
-        "characters": _column([characters(one.text) for one in seen]),
+        "characters": _column([characters(observation.text) for observation in observations]),
         "tokens": _column(lengths),
-        "unknown": _column(unknown / counted),
-        "vector": _sketch(ids, rows, len(seen)) / np.sqrt(counted)[:, None],
+        "unknown": _column(unknown_counts / word_counts),
+        "vector": _sketch(ids, rows, texts) / np.sqrt(word_counts)[:, None],
     }
 
 
 def _sketch(ids: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], texts: int) -> Doubles:
-    """[texts, directions] sums of the signs that each token has in each direction."""
+    """Sum the signs of the tokens of each text in each direction: [texts, directions]."""
     return np.stack([np.bincount(rows, column, texts) for column in signs(ids).T], axis=1)
 
 
-def _of_answers(seen: Sequence[Seen], card: ModelCard) -> dict[str, Doubles]:
-    answers: list[Any] = [one.answer for one in seen]
-    found = {"embedding": np.array([answer.sketch for answer in answers], dtype=np.float64)} if card.embedding else {}
+def _answer_features(observations: Sequence[Observation], card: ModelCard) -> dict[str, Doubles]:
+    answers: list[Any] = [observation.answer for observation in observations]
+    features: dict[str, Doubles] = {}
+    if card.embedding:
+        features["embedding"] = np.array([answer.sketch for answer in answers], dtype=np.float64)
     if card.kind == "regression":
-        return found | {"number": _column([answer.label for answer in answers])}
-    sure = confidences(seen)
-    found["confidence"] = _column(sure[~np.isnan(sure)])
+        return features | {"number": _column([answer.label for answer in answers])}
+    features["confidence"] = _column(_known(confidences(observations)))
     if card.kind == "question_answering":
         answered = [answer.answer is not None for answer in answers]
-        return found | {"answered": _column(answered), "windows": _column([answer.windows for answer in answers])}
+        return features | {"answered": _column(answered), "windows": _column([answer.windows for answer in answers])}
     if card.kind == "token_classification":
-        place = {name: at for at, name in enumerate(_names("label", card))}
-        types = [place[entity.type] for answer in answers for entity in answer.entities]
-        return found | {"entities": _column([len(answer.entities) for answer in answers]), "label": _column(types)}
+        type_index = {name: index for index, name in enumerate(_names("label", card))}
+        types = [type_index[entity.type] for answer in answers for entity in answer.entities]
+        return features | {"entities": _column([len(answer.entities) for answer in answers]), "label": _column(types)}
     if card.kind == "multi_label":
         flags = [[label in answer.label for label in card.labels] for answer in answers]
-        return found | {"label": np.array(flags, dtype=np.float64).reshape(len(seen), -1)}
-    index = {label: at for at, label in enumerate(card.labels)}
-    return found | {"label": _column([index[answer.label] for answer in answers])}
+        return features | {"label": np.array(flags, dtype=np.float64).reshape(len(answers), -1)}
+    label_index = {label: index for index, label in enumerate(card.labels)}
+    return features | {"label": _column([label_index[answer.label] for answer in answers])}
+
+
+def _known(scores: Doubles) -> Doubles:
+    return scores[~np.isnan(scores)]
 
 
 def _column(values: Sequence[Any] | npt.NDArray[Any]) -> Doubles:
@@ -307,7 +326,7 @@ def _column(values: Sequence[Any] | npt.NDArray[Any]) -> Doubles:
 
 
 def _names(feature: str, card: ModelCard) -> list[str]:
-    """What the bins of a feature stand for; none where they are ranges of numbers."""
+    """Name the classes that the bins of a feature stand for; empty if they are ranges of numbers."""
     if feature == "answered" or (feature == "label" and card.kind == "multi_label"):
         return ["no", "yes"]
     if feature != "label":
@@ -318,16 +337,18 @@ def _names(feature: str, card: ModelCard) -> list[str]:
 
 def _feature(name: str, values: Doubles, names: list[str]) -> Feature:
     if names:
-        edges = [[at + 0.5 for at in range(len(names) - 1)]] * values.shape[1]
+        edges = [[index + 0.5 for index in range(len(names) - 1)]] * values.shape[1]
     else:
         edges = [_edges(column, VECTOR_BINS if name in SKETCHES else BINS) for column in values.T]
-    counts = [_count(column, inner) for column, inner in zip(values.T, edges, strict=True)]
-    bins = [Bins(edges=inner, counts=found.tolist()) for inner, found in zip(edges, counts, strict=True)]
+    bins = [
+        Bins(edges=column_edges, counts=_count(column, column_edges).tolist())
+        for column, column_edges in zip(values.T, edges, strict=True)
+    ]
     return Feature(bins=bins, names=names)
 
 
 def _edges(values: Doubles, bins: int) -> list[float]:
-    """Quantiles, and one edge on each side of all values: what lies beyond is new."""
+    """Compute quantiles and one edge on each side of all values, beyond which a value is new."""
     if not len(values):
         return [0.0]
     inner = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])
@@ -342,7 +363,7 @@ def _count(values: Doubles, edges: Sequence[float]) -> npt.NDArray[np.int64]:
 
 
 class Counts:
-    """Texts counted in a profile's bins; of a size of its own, however many they are."""
+    """Texts counted in the bins of a profile; their size does not depend on the number of texts."""
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
@@ -354,53 +375,58 @@ class Counts:
             for name, feature in profile.features.items()
         }
 
-    def add(self, seen: Sequence[Seen], card: ModelCard) -> None:
+    def add(self, observations: Sequence[Observation], card: ModelCard) -> None:
         """Count texts, at least one."""
-        for name, values in readings(seen, card, self._profile.vocabulary).items():
-            for held, bins, column in zip(self.bins[name], self._profile.features[name].bins, values.T, strict=True):
-                held += _count(column, bins.edges)
-        sure = confidences(seen)
-        self.confidence = self.confidence.plus(sure[~np.isnan(sure)])
-        self.texts += len(seen)
-        self.truncated += sum(isinstance(one.answer, Prediction) and one.answer.truncated for one in seen)
+        for name, values in feature_values(observations, card, self._profile.vocabulary).items():
+            for counts, bins, column in zip(self.bins[name], self._profile.features[name].bins, values.T, strict=True):
+                counts += _count(column, bins.edges)
+        self.confidence = self.confidence.with_values(_known(confidences(observations)))
+        self.texts += len(observations)
+        answers = [observation.answer for observation in observations]
+        self.truncated += sum(isinstance(answer, Prediction) and answer.truncated for answer in answers)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the counts as plain values."""
         return {
             "texts": self.texts,
             "truncated": self.truncated,
             "confidence": self.confidence.model_dump(),
-            "counts": {name: [held.tolist() for held in bins] for name, bins in self.bins.items()},
+            "counts": {name: [counts.tolist() for counts in bins] for name, bins in self.bins.items()},
         }
 
-    def join(self, other: Mapping[str, Any]) -> None:
-        """Add what `to_json` of counts in the same bins gave.
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Add counts in the same bins, given as `to_json` returns them.
 
         Raises:
-            KeyError, TypeError, ValueError: it did not give that.
+            KeyError, TypeError, ValueError: the values are not such counts.
         """
-        bins = {name: [np.array(held, dtype=np.int64) for held in other["counts"][name]] for name in self.bins}
+        bins = {name: [np.array(counts, dtype=np.int64) for counts in other["counts"][name]] for name in self.bins}
         confidence = Moments(**other["confidence"])
-        shapes = {name: [held.shape for held in found] for name, found in self.bins.items()}
-        if shapes != {name: [held.shape for held in found] for name, found in bins.items()}:
+        if _shapes(bins) != _shapes(self.bins):
             raise ValueError("counts are of other bins")
         self.texts += int(other["texts"])
         self.truncated += int(other["truncated"])
-        self.confidence = self.confidence.joined(confidence)
-        for name, held in self.bins.items():
-            for mine, theirs in zip(held, bins[name], strict=True):
-                mine += theirs
+        self.confidence = self.confidence.merged(confidence)
+        for name, total in self.bins.items():
+            for counts, added in zip(total, bins[name], strict=True):
+                counts += added
 
     def shift(self, name: str) -> tuple[float, float | None]:
-        """PSI, and KS where bins have an order, of a feature against the profile; the largest of its distributions.
+        """Compute the PSI of a feature against the profile, and its KS distance if the bins have an order.
 
-        0 where a feature has no values here or there.
+        Each is the largest over the feature's distributions, and 0 if either side has no values.
         """
         feature = self._profile.features[name]
         pairs = [
-            (bins.counts, held.tolist())
-            for bins, held in zip(feature.bins, self.bins[name], strict=True)
-            if sum(bins.counts) and held.sum()
+            (bins.counts, counts.tolist())
+            for bins, counts in zip(feature.bins, self.bins[name], strict=True)
+            if sum(bins.counts) and counts.sum()
         ]
-        index = max((psi_of_counts(*pair) for pair in pairs), default=0.0)
-        return index, None if feature.names else max((ks_of_counts(*pair) for pair in pairs), default=0.0)
+        psi = max((psi_of_counts(*pair) for pair in pairs), default=0.0)
+        if feature.names:
+            return psi, None
+        return psi, max((ks_of_counts(*pair) for pair in pairs), default=0.0)
+
+
+def _shapes(bins: Mapping[str, list[npt.NDArray[np.int64]]]) -> dict[str, list[tuple[int, ...]]]:
+    return {name: [counts.shape for counts in columns] for name, columns in bins.items()}

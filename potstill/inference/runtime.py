@@ -1,7 +1,7 @@
 """The student as it runs in production: onnxruntime and tokenizers, nothing else.
 
-The same class answers in the service, measures accuracy and speed in the evaluate stage and runs the smoke test, so
-what was evaluated is what is served.
+The same class answers in the service, in the evaluate stage's measurements of accuracy and speed, and in the smoke
+test. What was evaluated is what is served.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from potstill.inference.probabilities import sigmoid, softmax
 from potstill.inference.sketch import directions
 from potstill.labels.tags import Unit, entities_of, units_of
 
-A = TypeVar("A")
-B = TypeVar("B")
+Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 Floats = npt.NDArray[np.float32]
 Label = str | int
-# One text, or the two of a pair.
+# A text, or a pair of texts.
 Text = str | tuple[str, str]
 
 MODEL, TOKENIZER, CARD = "model.onnx", "tokenizer.json", "model.json"
-# Padded tokens of one call. Larger ones are hardly faster on a CPU and leave fewer pieces to spread over the cores.
+# Padded tokens of one call. Larger batches are hardly faster on a CPU and leave fewer of them to spread over the cores.
 BATCH_TOKENS = 256
 # `task` of model.json -> what params call it; the first one's name is from before there were others.
 KINDS: dict[str, TaskKind] = {
@@ -49,9 +49,9 @@ KINDS: dict[str, TaskKind] = {
 }
 # What the ONNX file gives: start and end are put side by side.
 OUTPUTS: dict[TaskKind, list[str]] = {"question_answering": ["start_logits", "end_logits"]}
-# What the file gives beside them where a whole text has one answer: what its head reads, float32 [batch, hidden].
+# The additional output of a model that labels whole texts: the input of its head, float32 [batch, hidden].
 EMBEDDING = "sentence_embedding"
-# Texts tokenized at a time: bounds the memory of a long list and is ample to sort by length.
+# Texts tokenized at a time. It bounds the memory for a long list, and is enough to sort by length.
 WINDOW = 4096
 
 
@@ -67,10 +67,11 @@ class ModelCard(Strict):
     pad_token_id: Annotated[int, Field(ge=0)]
     temperature: Annotated[float, Field(gt=0)]
     inputs: Annotated[list[Literal["input_ids", "attention_mask", "token_type_ids"]], Field(min_length=1)]
-    # Tokens that windows of a long text or context share; of questions, whether a context may have no answer.
+    # Tokens that neighbouring windows of a long text or context share.
     stride: Annotated[int, Field(ge=0)] = 0
+    # Whether the context of a question may have no answer.
     no_answer: bool = False
-    # Whether the file also gives the sentence embedding.
+    # Whether the ONNX file also outputs the sentence embedding.
     embedding: bool = False
 
     @model_validator(mode="after")
@@ -85,17 +86,17 @@ class ModelCard(Strict):
 
     @property
     def kind(self) -> TaskKind:
-        """What the logits are: of one class of several, of several labels, a number, entities or an answer."""
+        """The kind of task, which says what the logits mean."""
         return KINDS[self.task]
 
     @property
     def outputs(self) -> list[str]:
-        """What is asked of the ONNX file."""
+        """The outputs that are read from the ONNX file."""
         return [*OUTPUTS.get(self.kind, ["logits"]), *([EMBEDDING] if self.embedding else [])]
 
 
 def characters(text: Text) -> int:
-    """Of a text, or of both of a pair."""
+    """Count the characters of a text, or of both texts of a pair."""
     return len(text) if isinstance(text, str) else sum(map(len, text))
 
 
@@ -104,13 +105,13 @@ class Prediction:
     """The answer for one text.
 
     Attributes:
-        label: the most probable class; of several labels, a list of those more probable than not; of a number, itself.
-        probabilities: [labels] in the card's order; softmax of logits / temperature (Guo et al. 2017), or where each
-            label is a yes or no of its own its sigmoid; none of a number.
-        logits: [labels] as the model gave them.
-        tokens: tokens the model saw, special ones included.
+        label: the most probable class; multi_label: the list of labels more probable than not; regression: the number.
+        probabilities: [labels] in the card's order: softmax of logits / temperature (Guo et al. 2017); multi_label: the
+            sigmoid of each; regression: empty.
+        logits: [labels] as the model computes them.
+        tokens: number of tokens that the model read, special ones included.
         truncated: whether the text was longer than the model's limit and was cut.
-        sketch: [directions] of the sentence embedding, where the model gives that (`sketch.directions`).
+        sketch: [directions] sketch of the sentence embedding (`sketch.directions`), if the model outputs that.
     """
 
     label: Label | list[Label] | float
@@ -122,7 +123,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Found:
+class Entity:
     """An entity in a text: its type, its characters (`end` exclusive), and the mean probability of its units' tags."""
 
     type: str
@@ -134,9 +135,9 @@ class Found:
 
 @dataclass(frozen=True)
 class Tagging:
-    """The entities of one text, in order; and in how many windows it was read."""
+    """The entities of one text in order, and the number of windows in which it was read."""
 
-    entities: list[Found]
+    entities: list[Entity]
     windows: int
 
 
@@ -145,11 +146,11 @@ class Reply:
     """The answer to one question.
 
     Attributes:
-        answer: a part of the context; None where the context has no answer.
-        start: its first character; 0 without an answer.
+        answer: a part of the context; None if the context has no answer.
+        start: first character of the answer; 0 without an answer.
         end: the character after its last.
-        score: its share of the probability of the best spans (and of none, where there may be no answer).
-        windows: into how many the context was cut.
+        score: its share of the probability of the best spans, "no answer" included if that is possible.
+        windows: number of windows in which the context was read.
     """
 
     answer: str | None
@@ -170,63 +171,63 @@ class Tokens(Protocol):
 
 
 @dataclass(frozen=True)
-class Work(Generic[A]):
-    """What the model has to compute for a caller, and what becomes of it.
+class Work(Generic[Answer]):
+    """The rows that the model has to compute for a caller, and how answers are made of their logits.
 
     Attributes:
-        rows: of the model's input, tokenized.
-        finish: the answers in the caller's order, from the logits of each row as `Student.run` gives them.
+        rows: tokenized rows of the model's input.
+        finish: turns the logits of the rows, as `Student.run` returns them, into answers in the caller's order.
     """
 
     rows: Sequence[Tokens]
-    finish: Callable[[list[Floats]], list[A]]
+    finish: Callable[[list[Floats]], list[Answer]]
 
 
 def read_card(folder: Path) -> ModelCard:
-    """The card of a serving folder.
+    """Read the card of a serving folder.
 
     Raises:
-        ModelError: it is not in this format.
+        ModelError: the file is not in this format.
     """
     try:
         return ModelCard.model_validate_json((folder / CARD).read_bytes())
     except (OSError, ValidationError) as error:
         raise ModelError(
-            f"{folder / CARD} is not a model card this version can serve ({_first(error)}); run the export stage again"
+            f"{folder / CARD} is not a model card this version can serve ({_cause(error)}); run the export stage again"
         ) from error
 
 
 def probabilities(logits: npt.NDArray[np.floating], card: ModelCard) -> npt.NDArray[np.float64]:
-    """[rows, labels] probabilities of a model's logits [rows, labels]; [rows, 0] of numbers."""
+    """Compute probabilities [rows, labels] from a model's logits [rows, labels]; [rows, 0] for regression."""
     if card.kind == "regression":
         return np.empty((len(logits), 0))
     return (sigmoid if card.kind == "multi_label" else softmax)(logits, card.temperature)
 
 
 def logits_of(predictions: Sequence[Prediction], card: ModelCard) -> Floats:
-    """[texts, labels] the logits behind predictions."""
-    found = [prediction.logits for prediction in predictions]
-    return np.array(found, dtype=np.float32).reshape(len(found), len(card.labels))
+    """Collect the logits [texts, labels] of predictions."""
+    logits = [prediction.logits for prediction in predictions]
+    return np.array(logits, dtype=np.float32).reshape(len(logits), len(card.labels))
 
 
 class Student:
-    """A verified serving folder, ready to answer. Safe to call from several threads.
+    """A verified and loaded serving folder. Safe to call from several threads.
 
-    Work is spread over the cores by batches, each computed by one thread: a batch this small leaves little to share
-    within one product, and no thread spins while it waits. Dynamic INT8 takes one scale for all activations of a call,
-    so a text's answer would change with its neighbours (up to 0.04 in probability on the default student); such a
-    model gets every text in a call of its own, and answers the same whoever else asks.
+    Batches are spread over the cores, one thread a batch: a batch this small leaves little to parallelize within a
+    product, and no thread spins while it waits. Dynamic INT8 uses one scale for all activations of a call, so the
+    answer to a text would depend on the other texts in its batch (up to 0.04 in probability on the default student).
+    An INT8 model therefore computes each text in a separate call.
     """
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
-        """Verify and load.
+        """Verify and load a serving folder.
 
         Args:
             folder: `data/serving`, or the same folder in a Bento.
-            threads: how many texts are computed at once; 0 takes one per core.
+            threads: number of batches that are computed at once; 0 takes one per core.
 
         Raises:
-            ChecksumError: a file is not the one the folder's manifest names.
+            ChecksumError: a file does not match the folder's manifest.
             ModelError: the card, the tokenizer or the ONNX file cannot be used.
         """
         verify(folder)
@@ -240,60 +241,61 @@ class Student:
             if self.card.embedding:
                 shapes = {output.name: output.shape for output in self._session.get_outputs()}
                 self._directions = directions(shapes[EMBEDDING][1])
-        except Exception as error:  # both libraries raise their own bare kinds
-            raise ModelError(f"{folder} cannot be loaded ({_first(error)}); run the export stage again") from error
+        except Exception as error:  # both libraries raise exceptions of many types
+            raise ModelError(f"{folder} cannot be loaded ({_cause(error)}); run the export stage again") from error
         side = (self._tokenizer.truncation or {}).get("direction", "right")
         self._tokenizer.enable_truncation(self.card.max_length, direction=side)
         self._tokenizer.no_padding()
-        cuts = (self._tokenizer, self.card.max_length, self.card.stride)
+        windowing = (self._tokenizer, self.card.max_length, self.card.stride)
         if self.card.kind == "question_answering":
-            self._windower = Windower(*cuts)
+            self._windower = Windower(*windowing)
         if self.card.kind == "token_classification":
-            self._text_windower = TextWindower(*cuts)
+            self._text_windower = TextWindower(*windowing)
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
-        """The answer for each text, in the caller's order.
+        """Predict each text, in the caller's order.
 
         Args:
             texts: texts, or (text, text) pairs for a pair model.
 
         Raises:
-            TypeError: pairs for a model of single texts, or the other way round.
+            TypeError: pairs were given to a model of single texts, or the other way round.
         """
-        return self._in_parts(texts, self.predicting)
+        return self._in_parts(texts, self.predict_work)
 
     def logits(self, texts: Sequence[Text]) -> Floats:
-        """[texts, labels] logits in the caller's order; see `predict`."""
+        """Compute the logits [texts, labels] in the caller's order; see `predict`."""
         return logits_of(self.predict(texts), self.card)
 
     def tag(self, texts: Sequence[str]) -> list[Tagging]:
-        """The entities of each text, in the caller's order; for a model of entities."""
-        return self._in_parts(texts, self.tagging)
+        """Find the entities of each text, in the caller's order; for token classification."""
+        return self._in_parts(texts, self.tag_work)
 
     def answer(self, questions: Sequence[tuple[str, str]]) -> list[Reply]:
-        """The answer to each (question, context), in the caller's order; for a model of questions."""
-        return self._in_parts(questions, self.answering)
+        """Answer each (question, context), in the caller's order; for question answering."""
+        return self._in_parts(questions, self.answer_work)
 
-    def predicting(self, texts: Sequence[Text]) -> Work[Prediction]:
-        """The work of `predict`."""
+    def predict_work(self, texts: Sequence[Text]) -> Work[Prediction]:
+        """Prepare the work of `predict`."""
         if self.card.kind in OF_PLACES:
             raise TypeError(f"the model is for {self.card.kind}, not for labels")
         if any(isinstance(text, str) is self.card.pair for text in texts):
             raise TypeError(f"the model classifies {'pairs of texts' if self.card.pair else 'single texts'}")
         encodings = self._tokenizer.encode_batch_fast(list(texts))
-        return Work(encodings, lambda found: self._predictions(encodings, found))
+        return Work(encodings, lambda outputs: self._predictions(encodings, outputs))
 
-    def _predictions(self, encodings: Sequence[Encoding], found: list[Floats]) -> list[Prediction]:
+    def _predictions(self, encodings: Sequence[Encoding], outputs: list[Floats]) -> list[Prediction]:
         count = len(self.card.labels)
-        outputs = np.stack(found) if found else np.empty((0, count), dtype=np.float32)
-        logits, sketches = outputs[:, :count], map(tuple, outputs[:, count:].tolist())
+        stacked = np.stack(outputs) if outputs else np.empty((0, count), dtype=np.float32)
+        logits = stacked[:, :count]
+        sketches = map(tuple, stacked[:, count:].tolist())
         shares = probabilities(logits, self.card).tolist()
-        cut = [bool(encoding.overflowing) for encoding in encodings]
-        rows = zip(self._labels(logits), shares, logits.tolist(), map(len, encodings), cut, sketches, strict=True)
+        truncated = [bool(encoding.overflowing) for encoding in encodings]
+        rows = zip(self._labels(logits), shares, logits.tolist(), map(len, encodings), truncated, sketches, strict=True)
         return [Prediction(*row) for row in rows]
 
     def _labels(self, logits: Floats) -> list[Any]:
-        """[texts] what the logits say."""
+        """Decode the logits into labels or numbers: [texts]."""
         names = self.card.labels
         if self.card.kind == "regression":
             return [float(value) for value in logits[:, 0]]
@@ -301,57 +303,61 @@ class Student:
             return [[name for name, value in zip(names, row, strict=True) if value > 0] for row in logits]
         return [names[index] for index in logits.argmax(axis=1)]
 
-    def tagging(self, texts: Sequence[str]) -> Work[Tagging]:
-        """The work of `tag`."""
+    def tag_work(self, texts: Sequence[str]) -> Work[Tagging]:
+        """Prepare the work of `tag`."""
         units = [units_of(text) for text in texts]
         rows = self.text_windows(texts, units)
 
-        def finish(found: list[Floats]) -> list[Tagging]:
-            logits = iter(found)
+        def finish(outputs: list[Floats]) -> list[Tagging]:
+            logits = iter(outputs)
             return [
-                self._tagged(text, own, windows, [next(logits) for _ in windows])
-                for text, own, windows in zip(texts, units, rows, strict=True)
+                self._tagging(text, text_units, windows, [next(logits) for _ in windows])
+                for text, text_units, windows in zip(texts, units, rows, strict=True)
             ]
 
         return Work([window for windows in rows for window in windows], finish)
 
     def text_windows(self, texts: Sequence[str], units: Sequence[Sequence[Unit]]) -> list[list[TextWindow]]:
-        """[texts] the windows in which each is read, with the units that are asked of each."""
+        """Cut each text into the windows in which it is read, each with the units that it labels: [texts]."""
         if self.card.kind != "token_classification":
             raise TypeError(f"the model is for {self.card.kind}, not for entities")
         return self._text_windower(texts, units)
 
-    def _tagged(
+    def _tagging(
         self, text: str, units: Sequence[Unit], windows: Sequence[TextWindow], logits: Sequence[Floats]
     ) -> Tagging:
-        """The entities of a text from the logits of its windows."""
-        answers, sure = [], []
+        """Decode the logits of a text's windows into its entities."""
+        token_classes = []
+        confidences = []
         for window, values in zip(windows, logits, strict=True):
-            answers.append(values[window.tokens[own_token(window.tokens)]].argmax(axis=1))
-            most = softmax(values, self.card.temperature).max(axis=1)
-            # A unit that shares its token is as sure as that; one that has none has no say.
-            sure.append(np.where(window.tokens == UNSEEN, 0.0, most[window.tokens]))
-        classes = unit_classes(np.concatenate(answers), np.concatenate([sight(window.tokens) for window in windows]))
-        shares, tags = np.concatenate(sure), [str(self.card.labels[at]) for at in classes.tolist()]
+            token_classes.append(values[window.tokens[own_token(window.tokens)]].argmax(axis=1))
+            highest = softmax(values, self.card.temperature).max(axis=1)
+            # Units that share a token share its probability; a unit without a token has none.
+            confidences.append(np.where(window.tokens == UNSEEN, 0.0, highest[window.tokens]))
+        sights = np.concatenate([sight(window.tokens) for window in windows])
+        classes = unit_classes(np.concatenate(token_classes), sights)
+        scores = np.concatenate(confidences)
+        tags = [str(self.card.labels[index]) for index in classes.tolist()]
         entities = []
         for kind, first, last in entities_of(tags):
-            start, end = units[first].start, units[last - 1].end
-            entities.append(Found(kind, start, end, text[start:end], float(shares[first:last].mean())))
+            start = units[first].start
+            end = units[last - 1].end
+            entities.append(Entity(kind, start, end, text[start:end], float(scores[first:last].mean())))
         return Tagging(entities, len(windows))
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Cuts at the model's limit and does not pad; not to be changed."""
+        """The tokenizer, which truncates at the model's limit and does not pad; do not change it."""
         return self._tokenizer
 
-    def answering(self, questions: Sequence[tuple[str, str]]) -> Work[Reply]:
-        """The work of `answer`."""
+    def answer_work(self, questions: Sequence[tuple[str, str]]) -> Work[Reply]:
+        """Prepare the work of `answer`."""
         if self.card.kind != "question_answering":
             raise TypeError(f"the model is for {self.card.kind}, not for questions")
         rows = self.windows(questions)
 
-        def finish(found: list[Floats]) -> list[Reply]:
-            logits = iter(found)
+        def finish(outputs: list[Floats]) -> list[Reply]:
+            logits = iter(outputs)
             return [
                 reply(context, windows, [next(logits) for _ in windows], no_answer=self.card.no_answer)
                 for (_, context), windows in zip(questions, rows, strict=True)
@@ -360,16 +366,19 @@ class Student:
         return Work([window for windows in rows for window in windows], finish)
 
     def windows(self, questions: Sequence[tuple[str, str]]) -> list[list[Window]]:
-        """[questions] the windows in which each (question, context) is read."""
+        """Cut each (question, context) into the windows in which it is read: [questions]."""
         return self._windower([question for question, _ in questions], [context for _, context in questions])
 
     def read_windows(self, windows: Sequence[Window] | Sequence[TextWindow]) -> list[Floats]:
-        """[tokens, labels] logits of each window; of a context [tokens, 2], start and end."""
+        """Compute the logits [tokens, labels] of each window; for contexts [tokens, 2], start and end."""
         return self._compute(windows)
 
     def run(self, rows: Sequence[Tokens]) -> list[Floats]:
-        """The logits of each row, all in one call of the model, padded to its longest: [labels], with the sketch of the
-        sentence embedding behind them where the model gives that, or where each token has its own [tokens, outputs].
+        """Compute the logits of rows in one call of the model, padded to the longest.
+
+        Returns:
+            For each row [labels], followed by the sketch of the sentence embedding if the model outputs that. For a
+            model with logits for each token [tokens, outputs].
         """
         outputs = self._session.run(self.card.outputs, self._feed(rows))
         if self.card.embedding:
@@ -381,43 +390,44 @@ class Student:
         return [value[: len(row.ids)] for row, value in zip(rows, values, strict=True)]
 
     def fits(self, count: int, longest: int) -> bool:
-        """Whether one call may hold so many rows of so many tokens: no more than one where answers must not depend on
-        their neighbours, else what the token budget holds.
+        """Whether a number of rows, padded to the longest, fits into one call.
+
+        It is limited by the token budget, and to one row for INT8, whose answers would depend on the other rows.
         """
         return count == 1 or (self.card.variant != "int8" and count * longest <= BATCH_TOKENS)
 
-    def _in_parts(self, items: Sequence[B], prepare: Callable[[Sequence[B]], Work[A]]) -> list[A]:
-        answers: list[A] = []
-        # Once at least: of no texts the wrong kind is refused too.
+    def _in_parts(self, items: Sequence[Item], prepare: Callable[[Sequence[Item]], Work[Answer]]) -> list[Answer]:
+        answers: list[Answer] = []
+        # At least once, so that the wrong kind of task is refused even without texts.
         for start in range(0, max(len(items), 1), WINDOW):
             work = prepare(items[start : start + WINDOW])
             answers += work.finish(self._compute(work.rows))
         return answers
 
     def _compute(self, rows: Sequence[Tokens]) -> list[Floats]:
-        """The logits of each row, in batches, longest first, on all cores; see `run`."""
-        found: list[Floats] = [np.empty(0, dtype=np.float32)] * len(rows)
+        """Compute the logits of all rows in batches, longest first, on all cores; see `run`."""
+        outputs: list[Floats] = [np.empty(0, dtype=np.float32)] * len(rows)
         batches = self._batches([len(row.ids) for row in rows])
         shares = [batches[first :: self.threads] for first in range(min(self.threads, len(batches)))]
 
         def work(share: list[list[int]]) -> None:
             for batch in share:
-                for at, logits in zip(batch, self.run([rows[at] for at in batch]), strict=True):
-                    found[at] = logits
+                for index, logits in zip(batch, self.run([rows[index] for index in batch]), strict=True):
+                    outputs[index] = logits
 
-        others = [self._pool.submit(work, share) for share in shares[1:]]
+        futures = [self._pool.submit(work, share) for share in shares[1:]]
         for share in shares[:1]:
             work(share)
-        for other in others:
-            other.result()
-        return found
+        for future in futures:
+            future.result()
+        return outputs
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads, thread_name_prefix="student")
 
     def _batches(self, lengths: list[int]) -> list[list[int]]:
-        """Rows of similar length that fit into one call."""
+        """Group rows of similar length that fit into one call."""
         batches: list[list[int]] = []
         for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
             # The first row of a batch is its longest.
@@ -427,31 +437,34 @@ class Student:
         return batches
 
     def _feed(self, encodings: Sequence[Tokens]) -> dict[str, npt.NDArray[np.int64]]:
-        """The model's inputs, each [batch, sequence], padded to the longest row."""
-        columns = [(encoding.ids, encoding) for encoding in encodings]
-        shape = len(columns), max(len(ids) for ids, _ in columns)
+        """Build the model's inputs, each [batch, sequence], padded to the longest row."""
+        # The bindings copy ids at each access.
+        rows = [(encoding.ids, encoding) for encoding in encodings]
+        shape = len(rows), max(len(ids) for ids, _ in rows)
         feed: dict[str, npt.NDArray[np.int64]] = {name: np.zeros(shape, dtype=np.int64) for name in self.card.inputs}
         if "input_ids" in feed:
             feed["input_ids"].fill(self.card.pad_token_id)
-        for row, (ids, encoding) in enumerate(columns):
+        for row, (ids, encoding) in enumerate(rows):
             for name, values in feed.items():
                 values[row, : len(ids)] = 1 if name == "attention_mask" else _values(encoding, name)
         return feed
 
 
 def reply(context: str, windows: Sequence[Window], logits: Sequence[Floats], *, no_answer: bool) -> Reply:
-    """The best answer over the windows of a context.
+    """Choose the best answer over the windows of a context.
 
     Args:
-        context: the text that the windows' characters count.
-        windows: in order.
+        context: the text that the windows' offsets refer to.
+        windows: the windows in order.
         logits: of each window, [tokens, 2]: start and end.
-        no_answer: whether there may be none; then there is none where that scores at least as much as any span.
+        no_answer: whether "no answer" is possible; it wins if it scores at least as much as every span.
     """
-    spans, nothing = best_spans(windows, [both[:, 0] for both in logits], [both[:, 1] for both in logits])
-    scores = [span.score for span in spans] + ([nothing] if no_answer or not spans else [])
+    spans, null_score = best_spans(
+        windows, [window_logits[:, 0] for window_logits in logits], [window_logits[:, 1] for window_logits in logits]
+    )
+    scores = [span.score for span in spans] + ([null_score] if no_answer or not spans else [])
     shares = softmax(np.array(scores), 1.0)
-    if not spans or (no_answer and nothing >= spans[0].score):
+    if not spans or (no_answer and null_score >= spans[0].score):
         return Reply(None, 0, 0, float(shares[-1]), len(windows))
     start, end, _ = spans[0]
     return Reply(context[start:end], start, end, float(shares[0]), len(windows))
@@ -469,8 +482,8 @@ def _session_options() -> onnxruntime.SessionOptions:
     return options
 
 
-def _first(error: Exception) -> str:
-    """The cause in a few words."""
+def _cause(error: Exception) -> str:
+    """Describe an error in a few words."""
     if isinstance(error, ValidationError):
         item = error.errors()[0]
         return f"{'.'.join(map(str, item['loc']))}: {item['msg']}"

@@ -1,4 +1,4 @@
-"""What the ledger's lines add up to: the champion, those before it, and what persons have decided."""
+"""The state of a registry, replayed from its ledger: the champions, and the decisions of persons."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ class History:
     """The state of a registry after all lines of its ledger.
 
     Attributes:
-        lineup: versions that were champion, the present one last; those that were taken back or vetoed are out.
+        champions: versions that were champion, the present one last, without those rolled back or vetoed.
         champion: the present champion; None if there is none.
-        registered: version -> facts of the line that registered it last.
-        taken_back: sum of a candidate -> the line by which a person took it back.
+        registered: version -> facts of the newest line that registered it.
+        rolled_back: candidate -> the line by which a person rolled it back.
         vetoed: version -> the line by which a person vetoed it.
-        frozen: the line that froze automatic promotion; None while it is not frozen.
-        open: lines of intents that were announced and not closed.
-        known: whether the ledger has made or unmade a champion yet.
+        frozen: the line that froze automatic promotion; None if promotion is not frozen.
+        open: intents that were announced and not closed, by line number.
+        knows_champion: whether the ledger has made or removed a champion yet.
     """
 
-    lineup: list[str] = field(default_factory=list)
+    champions: list[str] = field(default_factory=list)
     champion: str | None = None
     registered: dict[str, dict[str, Any]] = field(default_factory=dict)
-    taken_back: dict[str, Line] = field(default_factory=dict)
+    rolled_back: dict[str, Line] = field(default_factory=dict)
     vetoed: dict[str, Line] = field(default_factory=dict)
     frozen: Line | None = None
     open: dict[int, Line] = field(default_factory=dict)
-    known: bool = False
+    knows_champion: bool = False
 
-    def after(self, version: str) -> list[str]:
-        """Versions that became champion after `version` last was, or the champion alone if it never was."""
-        if version in self.lineup:
-            return self.lineup[self.lineup.index(version) + 1 :]
+    def champions_after(self, version: str) -> list[str]:
+        """List the versions that became champion after a version; if it never was champion, the present one."""
+        if version in self.champions:
+            return self.champions[self.champions.index(version) + 1 :]
         return [] if self.champion is None else [self.champion]
 
-    def goes_back(self, version: str, champion: str | None) -> bool:
-        """Whether making `version` the champion takes `champion`, the present one, back."""
+    def is_rollback(self, version: str, champion: str | None) -> bool:
+        """Whether replacing the present champion by a version is a rollback."""
         if champion is None or champion == version:
             return False
-        return version in self.lineup or int(version) < int(champion)
+        return version in self.champions or int(version) < int(champion)
 
-    def of_candidate(self, candidate: str) -> str | None:
-        """The newest version that was registered of a candidate."""
-        found = [version for version, facts in self.registered.items() if facts["candidate"] == candidate]
-        return max(found, key=int, default=None)
+    def version_of(self, candidate: str) -> str | None:
+        """Find the newest version that was registered for a candidate."""
+        versions = [version for version, facts in self.registered.items() if facts["candidate"] == candidate]
+        return max(versions, key=int, default=None)
 
 
 def read_history(lines: Iterable[Line]) -> History:
-    """Add up the lines of a ledger.
+    """Replay the lines of a ledger.
 
     Raises:
-        RegistryError: a newer Potstill wrote one.
+        RegistryError: a line was written by a newer Potstill.
     """
     history = History()
     for line in lines:
@@ -78,35 +78,38 @@ def _register(history: History, line: Line) -> None:
 
 
 def _promote(history: History, line: Line) -> None:
-    version, expected = line.facts["version"], line.facts["expected"]
-    _be_champion(history, version, expected)
+    version = line.facts["version"]
+    _make_champion(history, version, line.facts["expected"])
     if line.facts["person"]:
-        _release(history, version)
+        _clear_rollback(history, version)
 
 
 def _rollback(history: History, line: Line) -> None:
-    version, expected = line.facts["version"], line.facts["expected"]
-    if expected is not None and not history.known:
-        _be_champion(history, expected, None)  # one that a store had before it had a ledger
-    taken_back = history.after(version)
-    for each in taken_back:
-        history.taken_back[_candidate(history, each)] = line
-    history.lineup = [each for each in history.lineup if each not in taken_back]
-    _be_champion(history, version, None)
-    _release(history, version)
+    version = line.facts["version"]
+    champion = line.facts["expected"]
+    if champion is not None and not history.knows_champion:
+        _make_champion(history, champion, None)  # promoted before the store had a ledger
+    rolled_back = history.champions_after(version)
+    for later in rolled_back:
+        history.rolled_back[_candidate(history, later)] = line
+    history.champions = [champion for champion in history.champions if champion not in rolled_back]
+    _make_champion(history, version, None)
+    _clear_rollback(history, version)
 
 
 def _veto(history: History, line: Line) -> None:
-    version, restored = line.facts["version"], line.facts["restored"]
+    version = line.facts["version"]
+    restored = line.facts["restored"]
     history.vetoed[version] = line
-    history.lineup = [each for each in history.lineup if each != version]
-    if line.facts["was_champion"]:
-        history.champion = None
-        history.known = True
-        if restored is not None:
-            if restored in history.lineup:
-                history.lineup = history.lineup[: history.lineup.index(restored)]
-            _be_champion(history, restored, None)
+    history.champions = [champion for champion in history.champions if champion != version]
+    if not line.facts["was_champion"]:
+        return
+    history.champion = None
+    history.knows_champion = True
+    if restored in history.champions:
+        history.champions = history.champions[: history.champions.index(restored)]
+    if restored is not None:
+        _make_champion(history, restored, None)
 
 
 def _freeze(history: History, line: Line) -> None:
@@ -117,17 +120,17 @@ def _unfreeze(history: History, line: Line) -> None:
     history.frozen = None
 
 
-def _be_champion(history: History, version: str, expected: str | None) -> None:
-    history.lineup = [each for each in history.lineup if each != version]
-    if expected is not None and expected != version and expected not in history.lineup:
-        history.lineup.append(expected)  # one that a store had before it had a ledger
-    history.lineup.append(version)
+def _make_champion(history: History, version: str, former: str | None) -> None:
+    history.champions = [champion for champion in history.champions if champion != version]
+    if former is not None and former != version and former not in history.champions:
+        history.champions.append(former)  # promoted before the store had a ledger
+    history.champions.append(version)
     history.champion = version
-    history.known = True
+    history.knows_champion = True
 
 
-def _release(history: History, version: str) -> None:
-    history.taken_back.pop(_candidate(history, version), None)
+def _clear_rollback(history: History, version: str) -> None:
+    history.rolled_back.pop(_candidate(history, version), None)
 
 
 def _candidate(history: History, version: str) -> str:

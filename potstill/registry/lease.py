@@ -1,10 +1,11 @@
-"""The right to change a project's registry: one holder at a time, whatever machine it is on.
+"""The lease on a project's registry: one holder at a time, across all machines.
 
-MLflow lets two writers of an alias both succeed. What it does once only, on every store, is to create an experiment of
-a given name. A lease is such a name with a number, `<project>.lease.<number>`: number n + 1 may be created once n has
-been released or its holder has ended. Numbers only rise, so each holder's number tells it from all before (a fence).
-The holder renews a counter; a contender that has seen the counter unchanged for `EXPIRE_SECONDS` of its own clock takes
-over, so no two clocks are compared. A holder on the contender's own machine that has ended is seen at once.
+MLflow lets two writers of an alias both succeed. But every store creates an experiment of a given name only once. A
+lease is an experiment with a numbered name, `<project>.lease.<number>`: number n + 1 may be created when n has been
+released or its holder has ended. Numbers only rise, so the number of a holder is a fence against all earlier ones.
+
+The holder renews a counter. A contender that has seen the counter unchanged for `EXPIRE_SECONDS` by its own clock takes
+over, so no two clocks are compared. A contender on the holder's machine notices at once that the holder has ended.
 """
 
 from __future__ import annotations
@@ -30,40 +31,41 @@ if TYPE_CHECKING:
 
 RENEW_SECONDS = 2.0
 EXPIRE_SECONDS = 8.0
-# A holder that could not renew for so long writes nothing more: less than what a contender waits before it takes over.
+# A holder that could not renew for this long stops writing. It is shorter than a contender's wait before it takes over.
 FRESH_SECONDS = 5.0
 WAIT_SECONDS = 30.0
-# Between two looks of a contender; more means that the store did not answer.
+# The longest time between two looks of a contender; a longer one means that the store did not answer.
 GAP_SECONDS = 3.0
-# Processes of one workspace wait for each other here and spare the store their questions.
+# Processes of one workspace wait for each other on this lock and do not poll the store.
 LOCK = Path(".work/registry.lock")
 
 _HOLDER, _TOKEN, _BEAT, _RELEASED = "potstill.holder", "potstill.token", "potstill.beat", "potstill.released"
-_NOTE = "Potstill keeps the newest of these: by it, machines take turns in changing the registry of {project}."
+_NOTE = "The lock by which machines take turns in changing the registry of {project}. Potstill keeps the newest only."
 
 
 class Lease:
-    """A lease that is held.
+    """A held lease.
 
     Attributes:
-        number: the fence: higher than that of every holder before.
+        number: the fence, higher than that of every earlier holder.
     """
 
     def __init__(self, leases: _Leases, number: int, experiment: str) -> None:
         self.number = number
-        self._leases, self._experiment = leases, experiment
+        self._leases = leases
+        self._experiment = experiment
         self._mutex = threading.Lock()
         self._beats = 0
         self._confirmed = time.monotonic()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._renew_until_released, name="lease", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Make sure, before a write, that the lease is still held.
+        """Check before a write that the lease is still held.
 
         Raises:
-            BusyError: another process has taken over, or the store could not be asked for too long.
+            BusyError: another process has taken over, or the store has not answered for too long.
         """
         if time.monotonic() - self._confirmed > RENEW_SECONDS / 2:
             self._renew()
@@ -75,15 +77,15 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Let the next one in. Where the store does not take it, the lease expires by itself."""
+        """Release the lease. If the store does not answer, the lease expires."""
         self._ended.set()
         self._thread.join()
         with suppress(Exception):
             self._leases.store.set_experiment_tag(self._experiment, _RELEASED, "yes")
 
-    def _keep(self) -> None:
+    def _renew_until_released(self) -> None:
         while not self._ended.wait(RENEW_SECONDS):
-            with suppress(Exception):  # a store that is away for a moment; `check` decides whether it was too long
+            with suppress(Exception):  # a short outage of the store; `check` decides whether it was too long
                 self._renew()
 
     def _renew(self) -> None:
@@ -94,78 +96,81 @@ class Lease:
             self._beats += 1
             try:
                 self._leases.store.set_experiment_tag(self._experiment, _BEAT, str(self._beats))
-            except MlflowException:  # an answer of the store: who took over has deleted it
+            except MlflowException:  # the new holder has deleted the experiment
                 self._confirmed = -math.inf
                 return
             newest = self._leases.newest()
-            mine = newest is not None and newest.experiment_id == self._experiment
-            self._confirmed = begin if mine else -math.inf
+            is_held = newest is not None and newest.experiment_id == self._experiment
+            self._confirmed = begin if is_held else -math.inf
 
 
 @contextmanager
 def hold_lease(workspace: Path, project: str, action: str) -> Iterator[Lease]:
-    """Hold the lease of a project's registry.
+    """Hold the lease on a project's registry inside the context.
 
     Args:
         workspace: the workspace.
         project: name of the project.
-        action: what it is held for; a contender that gives up names it.
+        action: purpose, which a contender that gives up names.
 
     Raises:
-        BusyError: others have held it for 30 s.
+        BusyError: other processes have held it for 30 s.
     """
     end = time.monotonic() + WAIT_SECONDS
     with hold(workspace / LOCK, what="a change of the registry", wait_seconds=WAIT_SECONDS):
-        held = _Leases(workspace, project).acquire(action, end)
+        lease = _Leases(workspace, project).acquire(action, end)
         try:
-            yield held
+            yield lease
         finally:
-            held.release()
+            lease.release()
 
 
 class _Leases:
     """The leases of one project in MLflow's store."""
 
     def __init__(self, workspace: Path, project: str) -> None:
-        self.workspace, self.project = workspace, project
+        self.workspace = workspace
+        self.project = project
         self.store = client(workspace)
         self._prefix = f"{project}.lease."
 
     def newest(self) -> Experiment | None:
-        """The newest lease there ever was; one that was deleted still takes its name."""
+        """Find the newest lease, deleted ones included, since their names stay taken."""
         from mlflow.entities import ViewType
 
-        found = self.store.search_experiments(
+        leases = self.store.search_experiments(
             view_type=ViewType.ALL, max_results=1, filter_string=f"name LIKE '{self._prefix}%'", order_by=["name DESC"]
         )
-        return found[0] if found else None
+        return leases[0] if leases else None
 
     def acquire(self, action: str, end: float) -> Lease:
-        """Wait for the lease until a time of `time.monotonic()`.
+        """Wait for the lease until a time by `time.monotonic()`.
 
         Raises:
             BusyError: it was not free by then.
         """
-        watch, pause = _Watch(), 0.05
+        watch = _Watch()
+        pause = 0.05
         while True:
             newest = self.newest()
             if newest is None or watch.is_free(newest):
-                held = self._create(1 if newest is None else self._number(newest) + 1, action)
-                if held is not None:
+                lease = self._create(1 if newest is None else self._number(newest) + 1, action)
+                if lease is not None:
                     if newest is not None and newest.lifecycle_stage == "active":
-                        with suppress(Exception):  # tidying up; the next holder tries again
+                        with suppress(Exception):  # a later holder tries again
                             self.store.delete_experiment(newest.experiment_id)
-                    return held
+                    return lease
             elif time.monotonic() > end:
                 raise BusyError(f"{_describe(newest)} is changing the registry of {self.project}; run again")
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(1.0, 1.5 * pause)
 
     def _create(self, number: int, action: str) -> Lease | None:
-        """The lease of that number, or None where another process was first."""
+        """Create the lease with a number; None if another process was first."""
         from mlflow.exceptions import MlflowException
 
-        token, name = uuid.uuid4().hex, f"{self._prefix}{number:08d}"
+        token = uuid.uuid4().hex
+        name = f"{self._prefix}{number:08d}"
         tags = {
             _HOLDER: json.dumps({**this_process().to_json(), "action": action}),
             _TOKEN: token,
@@ -177,7 +182,7 @@ class _Leases:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        # An answer that was lost on the way is asked for again by MLflow's client, which then meets its own name.
+        # MLflow's client repeats a request whose answer was lost, and then finds the name taken by itself.
         newest = self.newest()
         if newest is None or newest.name != name or newest.tags.get(_TOKEN) != token:
             return None
@@ -188,27 +193,28 @@ class _Leases:
 
 
 class _Watch:
-    """What a contender has seen of the present lease, and since when by its own clock."""
+    """A contender's observations of the present lease, timed by its own clock."""
 
     def __init__(self) -> None:
-        self._seen: tuple[str, str | None] | None = None
-        self._since = 0.0
-        self._looked = 0.0
+        self._state: tuple[str, str | None] | None = None
+        self._unchanged_since = 0.0
+        self._last_look = 0.0
 
     def is_free(self, lease: Experiment) -> bool:
-        """Whether the lease was given back, its holder has ended, or its counter has stood still for too long."""
+        """Whether the lease was released, its holder has ended, or its counter has not changed for too long."""
         if _RELEASED in lease.tags or lease.lifecycle_stage != "active":
             return True
         holder = _holder(lease)
         if holder is not None and holder.has_ended():
             return True
-        seen, now = (str(lease.name), lease.tags.get(_BEAT)), time.monotonic()
-        # While the store was away nobody could renew: the wait begins anew.
-        if seen != self._seen or now - self._looked > GAP_SECONDS:
-            self._seen = seen
-            self._since = now
-        self._looked = now
-        return now - self._since > EXPIRE_SECONDS
+        state = (str(lease.name), lease.tags.get(_BEAT))
+        now = time.monotonic()
+        # During an outage of the store the holder could not renew either: the wait starts again.
+        if state != self._state or now - self._last_look > GAP_SECONDS:
+            self._state = state
+            self._unchanged_since = now
+        self._last_look = now
+        return now - self._unchanged_since > EXPIRE_SECONDS
 
 
 def _facts(lease: Experiment) -> dict[str, Any]:

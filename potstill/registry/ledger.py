@@ -1,12 +1,12 @@
-"""The promotion ledger: every step towards the champion is written down before it is taken.
+"""The promotion ledger: an append-only, hash-chained log in which every step is announced before it is taken.
 
-It lives with the registry, as the experiment `<project>.ledger` of MLflow's store, so that all machines read one
-history. A line is a tag of that experiment: its key names the line's number and the sum of its content, its value is
-JSON with the sum of the line before. Lines are only ever added, and the sums detect one that was edited or taken away.
-A holder of the lease that was silent for too long can leave a second line of a number: the later holder's counts.
+The ledger is the experiment `<project>.ledger` of MLflow's store, so that all machines read one history. A line is a
+tag of that experiment: its key has the line's number and digest, its value is JSON with the digest of the previous
+line. Lines are never changed, and the digests reveal one that was edited or removed. A holder of the lease that was
+silent for too long can write a second line with the same number; the line of the later holder counts.
 
-An intent opens with `state: open` and closes with `done` or `undone`. Only the lease's holder writes, so an intent that
-is open when the next holder comes was cut off, and that holder finishes or undoes it.
+An intent opens with `state: open` and closes with `done` or `undone`. Only the holder of the lease writes. An intent
+that is still open for the next holder was therefore interrupted, and that holder finishes or undoes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from potstill.registry.lease import Lease
 
 START = "0" * 64
-# A tag of an experiment takes 5,000 characters; the rest is for the line's own fields.
+# A tag of an experiment takes 5,000 characters; the other fields of a line need the rest.
 _REASON_CHARACTERS = 1000
 
 _KEY = re.compile(r"potstill\.ledger\.(\d{8})\.([0-9a-f]{16})")
@@ -42,14 +42,14 @@ class Line:
 
     Attributes:
         number: from 1, without gaps.
-        previous: sum of the line before.
+        previous: digest of the previous line.
         fence: number of the lease under which it was written.
-        intent: number of the line that announced the step; its own for that line.
+        intent: number of the line that announced the step; for that line itself its own number.
         state: `open`, `done` or `undone`.
-        action: such as `promote`.
-        time: when, in UTC.
-        by: who, as `user@host`.
-        facts: what the step is about.
+        action: name of the step, such as `promote`.
+        time: time in UTC.
+        by: author, as `user@host`.
+        facts: details of the step.
         digest: sha256 of the line as it is stored.
     """
 
@@ -66,13 +66,13 @@ class Line:
 
     @property
     def sentence(self) -> str:
-        """The line for people, on one line."""
+        """The line in readable form."""
         facts = ", ".join(f"{key} {value}" for key, value in self.facts.items() if isinstance(value, (str, int)))
         return f"{self.number:>5}  {self.time}  {self.by}  {self.action} {self.state}: {facts}"
 
 
 class Ledger:
-    """The ledger of a project; writers hold its lease."""
+    """The ledger of a project; a writer has to hold the lease."""
 
     def __init__(self, workspace: Path, project: str) -> None:
         self._workspace = workspace
@@ -80,26 +80,26 @@ class Ledger:
         self._experiment: str | None = None
 
     def lines(self) -> list[Line]:
-        """All lines, oldest first, with their sums checked.
+        """Read all lines, oldest first, and check their digests.
 
         Raises:
-            RegistryError: a line was edited or taken away.
+            RegistryError: a line was edited or removed.
         """
         experiment = client(self._workspace).get_experiment_by_name(self.name)
         if experiment is None:
             return []
         if experiment.lifecycle_stage == "active":
             self._experiment = str(experiment.experiment_id)
-        stored = [_read(key, value) for key, value in experiment.tags.items()]
-        return self._chain([line for line in stored if line is not None])
+        lines = [_read_line(key, value) for key, value in experiment.tags.items()]
+        return self._chain([line for line in lines if line is not None])
 
     def append(self, lines: list[Line], lease: Lease, line: dict[str, Any]) -> Line:
-        """Add a line after `lines`, which are those that `lines()` gave under this lease, and return it.
+        """Append a line and return it.
 
         Args:
-            lines: the ledger so far; the new line is added to the list too.
-            lease: which the writer holds; it is checked first.
-            line: `state`, `action`, `facts`, and `intent` where the line closes one.
+            lines: the ledger so far, as `lines()` returned it under this lease; the new line is added to the list.
+            lease: the writer's lease, which is checked first.
+            line: `state`, `action` and `facts`, and `intent` if the line closes one.
 
         Raises:
             BusyError: the lease was lost.
@@ -115,21 +115,21 @@ class Ledger:
             **line,
         }
         value = json.dumps(content, ensure_ascii=False, sort_keys=True, allow_nan=False)
-        made = Line(**content, digest=_sum(value))
+        new_line = Line(**content, digest=_digest(value))
         lease.check()
         if self._experiment is None:
             self._experiment = experiment_id(self._workspace, self.name)
         experiment = self._experiment
         store = client(self._workspace)
-        store.set_experiment_tag(experiment, f"potstill.ledger.{number:08d}.{made.digest[:16]}", value)
-        lines.append(made)
-        if made.state != "open":
-            with suppress(Exception):  # for people alone
-                store.set_experiment_tag(experiment, _NOTE, _page(lines))
-        return made
+        store.set_experiment_tag(experiment, f"potstill.ledger.{number:08d}.{new_line.digest[:16]}", value)
+        lines.append(new_line)
+        if new_line.state != "open":
+            with suppress(Exception):  # the note is for readers of MLflow's page only
+                store.set_experiment_tag(experiment, _NOTE, _note(lines))
+        return new_line
 
     def _chain(self, stored: list[Line]) -> list[Line]:
-        """The lines that follow from each other up to the newest of the latest holder."""
+        """Follow the chain of digests back from the newest line of the latest holder."""
         by_digest = {line.digest: line for line in stored}
         line = max(stored, key=lambda line: (line.number, line.fence), default=None)
         chain: list[Line] = []
@@ -137,28 +137,28 @@ class Ledger:
             chain.append(line)
             if line.number == 1 and line.previous == START:
                 break
-            before = by_digest.get(line.previous)
-            if before is None or before.number != line.number - 1:
+            previous = by_digest.get(line.previous)
+            if previous is None or previous.number != line.number - 1:
                 raise RegistryError(
                     f"line {line.number - 1} of the ledger (MLflow's experiment {self.name}) was taken away or edited; "
                     "restore MLflow's store from a backup"
                 )
-            line = before
+            line = previous
         return chain[::-1]
 
 
 def clean_reason(reason: str) -> str:
-    """A reason as the ledger and MLflow's tags take it: on one line, not too long, without bytes that are no text."""
+    """Clean a reason for the ledger and MLflow's tags: one line, limited length, valid Unicode without NUL."""
     text = " ".join(reason.encode("utf-8", "replace").decode().replace("\0", " ").split())
     return text[:_REASON_CHARACTERS]
 
 
-def _read(key: str, value: str) -> Line | None:
-    """A stored tag as a line; None for a tag that is none."""
+def _read_line(key: str, value: str) -> Line | None:
+    """Read a tag as a line; None if the tag is not a line."""
     match = _KEY.fullmatch(key)
     if match is None:
         return None
-    digest = _sum(value)
+    digest = _digest(value)
     try:
         line = Line(**json.loads(value), digest=digest)
     except (ValueError, TypeError):
@@ -171,11 +171,11 @@ def _read(key: str, value: str) -> Line | None:
     return line
 
 
-def _sum(value: str) -> str:
+def _digest(value: str) -> str:
     return hashlib.sha256(value.encode()).hexdigest()
 
 
-def _page(lines: list[Line]) -> str:
-    """What MLflow's page of the experiment shows: the newest lines."""
-    shown = "\n".join(line.sentence[:200] for line in lines[: -_SHOWN - 1 : -1])
-    return f"The newest lines of Potstill's ledger; `potstill history` shows all.\n\n```\n{shown}\n```"
+def _note(lines: list[Line]) -> str:
+    """Write the note of the experiment on MLflow's page: the newest lines."""
+    newest = "\n".join(line.sentence[:200] for line in lines[: -_SHOWN - 1 : -1])
+    return f"The newest lines of Potstill's ledger; `potstill history` shows all.\n\n```\n{newest}\n```"

@@ -1,7 +1,7 @@
-"""Who a process is, on which machine, and whether it has certainly ended.
+"""The identity of a process across machines, and whether it has certainly ended.
 
-Paths and process ids repeat between machines and containers, so each is named together with the machine, its present
-boot and the namespace of its process ids.
+Paths and process ids repeat between machines and containers. A process is therefore identified together with its
+machine, the boot of that machine and its pid namespace.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Identity:
     Attributes:
         user: name of the account.
         host: name of the machine.
-        machine: what tells machines of one name apart.
-        boot: id of the machine's boot; empty where the system has none.
-        namespace: of process ids: that of a container is its own.
+        machine: id that distinguishes machines of the same name.
+        boot: id of the machine's boot; empty if the system has none.
+        namespace: the pid namespace; each container has one.
         pid: process id.
-        started: when it started, in the system's own unit.
+        started: start time, in a unit of the system.
     """
 
     user: str
@@ -45,26 +45,26 @@ class Identity:
         return f"{self.user}@{self.host}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, from which `read_identity` makes it again."""
+        """Return plain values, which `read_identity` reads."""
         return asdict(self)
 
     def has_ended(self) -> bool:
-        """Whether the process is known to have ended; False where this machine cannot know."""
-        here = this_process()
-        if (self.host, self.machine, self.namespace) != (here.host, here.machine, here.namespace):
+        """Whether the process has certainly ended; False if this machine cannot know."""
+        current = this_process()
+        if (self.host, self.machine, self.namespace) != (current.host, current.machine, current.namespace):
             return False
-        if self.boot != here.boot:
+        if self.boot != current.boot:
             return True
-        return _start_of(self.pid) != self.started
+        return _start_time(self.pid) != self.started
 
 
 def this_process() -> Identity:
-    """The identity of the calling process."""
+    """Return the identity of the calling process."""
     return _identity(os.getpid())
 
 
 def read_identity(values: Any) -> Identity | None:
-    """An identity from its plain values; None where they are not those of one."""
+    """Read an identity from its plain values; None if they are not valid."""
     try:
         return Identity(**values)
     except TypeError:
@@ -80,14 +80,14 @@ def _identity(pid: int) -> Identity:
         boot=_read("/proc/sys/kernel/random/boot_id"),
         namespace=_namespace(),
         pid=pid,
-        started=_start_of(pid) or "",
+        started=_start_time(pid) or "",
     )
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as containers have
+    except (KeyError, OSError):  # an account without a name, as in containers
         return str(os.getuid())
 
 
@@ -105,8 +105,8 @@ def _read(path: str) -> str:
         return ""
 
 
-def _start_of(pid: int) -> str | None:
-    """When a process started; None if there is none with that id. On Linux in ticks, which no clock can shift."""
+def _start_time(pid: int) -> str | None:
+    """Return the start time of a process, or None. Linux gives it in ticks, which no clock change shifts."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -121,5 +121,5 @@ def _start_of(pid: int) -> str | None:
 
 
 def has_process(pid: int) -> bool:
-    """Whether this machine has a process of that id that has not ended."""
-    return _start_of(pid) is not None
+    """Whether this machine has a running process with a pid."""
+    return _start_time(pid) is not None

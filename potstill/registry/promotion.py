@@ -1,9 +1,9 @@
 """Decisions about the versions of a model: register, promote, approve, roll back, veto, freeze.
 
-MLflow keeps versions and aliases; what it does not do is done here. An alias is moved by compare-and-swap under a lease
-that all machines see, and read back. What persons decide is in the ledger, and no later run undoes it.
-A champion deleted by hand is noticed (its alias vanishes silently), and a step cut off by a crash is finished or undone
-by whoever changes the registry next.
+MLflow keeps versions and aliases. This module adds what MLflow lacks: an alias is moved by compare-and-swap under a
+lease that all machines see, and then read back. The decisions of persons are in the ledger, and no later run undoes
+them. A champion that was deleted by hand is detected, although its alias vanishes silently. The next process that
+changes the registry finishes or undoes a step that a crash interrupted.
 """
 
 from __future__ import annotations
@@ -11,36 +11,27 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from potstill.artifacts import verify
 from potstill.errors import ApprovalPendingError, ChecksumError, RegistryError
-from potstill.registry import stored
 from potstill.registry.history import History, read_history
 from potstill.registry.ledger import Ledger, Line, clean_reason
-from potstill.registry.steps import changing, judged_facts, refuse_vetoed
-from potstill.registry.stored import SERVING
+from potstill.registry.steps import hold_registry, judged_facts, refuse_vetoed
+from potstill.registry.version_artifacts import copy_bento, copy_serving
 from potstill.registry.versions import (
-    AGAINST,
     BENTO,
     CANDIDATE,
     CHALLENGER,
     CHAMPION,
-    GATE,
     MODEL_ID,
-    PREVIOUS,
-    SETTLED,
-    VETO,
     Version,
     Versions,
     candidate_sum,
-    facts_of,
-)  # fmt: skip
+)
 
-__all__ = [
-    "AGAINST", "BENTO", "CANDIDATE", "CHALLENGER", "CHAMPION", "GATE", "PREVIOUS", "SERVING", "SETTLED", "VETO",
-    "Registry", "Version", "candidate_sum", "facts_of",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
 
 
 class Registry(Versions):
@@ -53,7 +44,7 @@ class Registry(Versions):
     # --- reading ---
 
     def history(self) -> History:
-        """The state that the ledger tells of.
+        """Read the state from the ledger.
 
         Raises:
             RegistryError: the ledger was edited.
@@ -61,17 +52,18 @@ class Registry(Versions):
         return read_history(self.ledger.lines())
 
     def champion(self) -> Version | None:
-        """The champion, None if none was ever promoted.
+        """Find the champion, or None if none was ever promoted.
 
         Raises:
-            RegistryError: the alias is not where the ledger says: someone deleted the version or moved it by hand.
+            RegistryError: the alias contradicts the ledger: someone deleted the version or moved the alias by hand.
         """
         for _ in range(3):
-            history, champion = self.history(), self.by_alias(CHAMPION)
+            history = self.history()
+            champion = self.by_alias(CHAMPION)
             number = champion.version if champion else None
-            if history.open or not history.known or number == history.champion:
+            if history.open or not history.knows_champion or number == history.champion:
                 return champion
-            # A change between the two looks is no fault; one that stays is.
+            # The registry may change between the two reads; only a lasting difference is an error.
         if champion is None:
             raise RegistryError(
                 f"the registry has no champion of {self.name}, though version {history.champion} was promoted last: it "
@@ -84,27 +76,27 @@ class Registry(Versions):
         )
 
     def held_back(self, candidate: str) -> str | None:
-        """The sentence that says why a candidate is not promoted although it passed: a person took it back."""
+        """Explain why a candidate that passed is not promoted: a person has rolled it back. None if it is not."""
         return self._held_back(candidate, self.history())
 
     def fetch(self, version: str) -> Path:
-        """Bring a version's serving folder here, verified, and return it.
+        """Copy a version's serving folder into the workspace, verify it, and return its path.
 
         Args:
             version: number or alias.
 
         Raises:
-            RegistryError: no such version, or its artifacts are gone.
-            ChecksumError: its bytes are not those it was registered with.
+            RegistryError: there is no such version, or its artifacts are gone.
+            ChecksumError: a file differs from what was registered.
         """
-        wanted = self.get(version)
-        folder = self.workspace / ".work" / "registry" / f"{self.name}-{wanted.version}-{wanted.candidate[:12]}"
-        if not _is_whole(folder, wanted.candidate):
-            stored.copy_serving(wanted, folder, self.workspace)
+        item = self.get(version)
+        folder = self.workspace / ".work" / "registry" / f"{self.name}-{item.version}-{item.candidate[:12]}"
+        if not _is_whole(folder, item.candidate):
+            copy_serving(item, folder, self.workspace)
         return folder
 
     def bento_of(self, version: Version) -> str:
-        """The tag of the Bento that was registered with a version.
+        """Return the tag of the Bento that was registered with a version.
 
         Raises:
             RegistryError: the ledger has none.
@@ -115,13 +107,13 @@ class Registry(Versions):
         return tag
 
     def fetch_bento(self, version: Version, folder: Path) -> None:
-        """Make `folder` the Bento that was registered with a version, byte for byte.
+        """Copy the Bento that was registered with a version to `folder`, byte for byte.
 
         Raises:
             RegistryError: its artifacts are gone, or the ledger has no Bento of it.
-            ChecksumError: its bytes are not those it was registered with.
+            ChecksumError: a file differs from what was registered.
         """
-        stored.copy_bento(version, self._registered(version), folder, self.workspace)
+        copy_bento(version, self._registered(version), folder, self.workspace)
 
     # --- decisions ---
 
@@ -137,33 +129,30 @@ class Registry(Versions):
         tags: Mapping[str, str],
         description: str,
     ) -> Version:
-        """Register a candidate as `challenger`; one that is registered already is only given the new tags.
+        """Register a candidate as `challenger`; a candidate that is already registered only gets the new tags.
 
-        Files are uploaded before the registry is held, so that nobody waits for them.
+        Files are uploaded before the lease is taken, so that no other process waits for them.
 
         Args:
-            candidate: from `candidate_sum`.
-            model: a folder in MLflow's model format; the serving folder lies in it at `SERVING`.
-            extras: a folder of further artifacts, with the Bento as `stored.pack_bento` leaves it.
-            seal: the Bento's, from `stored.pack_bento`.
-            experiment: id of the experiment it belongs to.
-            run_id: the run that made it.
-            tags: evidence kept with the version.
-            description: shown in MLflow's page.
+            candidate: id from `candidate_sum`.
+            model: a folder in MLflow's model format, with the serving folder at `version_artifacts.SERVING`.
+            extras: a folder of further artifacts, with the Bento as `version_artifacts.pack_bento` packs it.
+            seal: the Bento's sha256 from `version_artifacts.pack_bento`.
+            experiment: id of its experiment.
+            run_id: id of its run.
+            tags: evidence that is stored with the version.
+            description: text for MLflow's page.
 
         Raises:
-            RegistryError: a person has vetoed it.
+            RegistryError: a person has vetoed the candidate.
             BusyError: another process is changing the registry.
         """
-        known = self.by_candidate(candidate)
-        if known is not None:
-            return self._register_again(known, extras, seal, dict(tags))
-        logged = self._client.create_logged_model(experiment, name=self.name, source_run_id=run_id)
-        for folder in filter(None, (model, extras)):
-            self._client.log_model_artifacts(logged.model_id, str(folder))
-        self._client.finalize_logged_model(logged.model_id, "READY")
+        registered = self.by_candidate(candidate)
+        if registered is not None:
+            return self._register_again(registered, extras, seal, dict(tags))
+        logged = self._log_model(model, extras, experiment, run_id)
         all_tags = {CANDIDATE: candidate, MODEL_ID: logged.model_id, **tags}
-        with changing(self, self.ledger, "register") as steps:
+        with hold_registry(self, self.ledger, "register") as steps:
             if self.by_candidate(candidate) is None:
                 intent = steps.announce("register", run_id=run_id, seal=seal, **judged_facts(all_tags))
                 self._ensure_model()
@@ -183,30 +172,30 @@ class Registry(Versions):
         return self._register_again(self._of_candidate(candidate), extras, seal, dict(tags))
 
     def promote(self, version: str, *, expected: str | None, person: bool = False) -> Version:
-        """Make a version the champion if the champion still is `expected`, and keep the old one as `previous`.
+        """Make a version the champion if the champion is still `expected`; the old one becomes `previous`.
 
         Args:
             version: number of the version.
-            expected: number of the champion the decision was made against; None for none.
-            person: whether a person decides, who is not held up by what persons decided before.
+            expected: number of the champion at the time of the decision, or None.
+            person: whether a person decides; earlier freezes and rollbacks do not hold then.
 
         Raises:
-            ApprovalPendingError: a person has frozen promotion or taken this version back.
-            RegistryError: it was vetoed or did not pass its gates, the champion has changed meanwhile, or the alias
-                does not read back.
-            ChecksumError: its bytes are not those it was registered with.
+            ApprovalPendingError: a person has frozen promotion or rolled this version back.
+            RegistryError: the version was vetoed or did not pass its gates, the champion has changed meanwhile, or the
+                alias does not read back.
+            ChecksumError: a file differs from what was registered.
             BusyError: another process is changing the registry.
         """
         self._expect(version, expected)
-        with changing(self, self.ledger, f"promote {version}") as steps:
+        with hold_registry(self, self.ledger, f"promote {version}") as steps:
             current = self._expect(version, expected)
             history = steps.history
             if current is not None and current.version == version and history.champion == version:
                 return current
-            judged = steps.examine(version)
+            candidate = steps.examine(version)
             if not person:
-                self._refuse_held(judged, history)
-            if person and history.goes_back(version, expected):
+                self._refuse_held_back(candidate, history)
+            if person and history.is_rollback(version, expected):
                 intent = steps.announce(
                     "rollback", version=version, expected=expected, reason=f"approved version {version}"
                 )
@@ -216,9 +205,9 @@ class Registry(Versions):
             return self.get(version)
 
     def approve(self, version: str) -> Version:
-        """A person's decision: make a version that passed its gates the champion.
+        """Make a version that passed its gates the champion, by a person's decision.
 
-        Going back to an older version takes back those that came after it, as `roll_back` does.
+        Approving an older version rolls back all later ones, as `roll_back` does.
 
         Args:
             version: number or alias.
@@ -230,21 +219,21 @@ class Registry(Versions):
         return self.promote(self.get(version).version, expected=champion.version if champion else None, person=True)
 
     def roll_back(self, version: str | None, reason: str) -> Version:
-        """A person's decision: return to an older version. Those that came after it stay back.
+        """Return to an older version, by a person's decision; later versions are not promoted again.
 
         Args:
-            version: number or alias; None for the one that was champion before.
-            reason: why; kept in the ledger.
+            version: number or alias; None for the former champion.
+            reason: reason for the ledger.
 
         Raises:
-            RegistryError: there is nothing to return to, or the version may not be champion.
-            ChecksumError: its bytes are not those it was registered with.
+            RegistryError: there is no former champion, or the version may not be champion.
+            ChecksumError: a file differs from what was registered.
             BusyError: another process is changing the registry.
         """
-        with changing(self, self.ledger, "roll back") as steps:
+        with hold_registry(self, self.ledger, "roll back") as steps:
             history = steps.history
             champion = self.by_alias(CHAMPION)
-            number = self._target(version, history)
+            number = self._rollback_target(version, history)
             if champion is not None and number == champion.version and history.champion == number:
                 raise RegistryError(f"version {number} of {self.name} is the champion already")
             steps.examine(number)
@@ -258,17 +247,18 @@ class Registry(Versions):
             return self.get(number)
 
     def veto(self, version: str, reason: str) -> str | None:
-        """Forbid a version for good; if it is the champion, an older one that may be takes its place.
+        """Exclude a version for good; if it is the champion, an older version that may be champion replaces it.
 
         Returns:
-            The version that is champion now.
+            The number of the champion, or None.
 
         Raises:
-            RegistryError: no such version, and the ledger does not know it either.
+            RegistryError: neither MLflow nor the ledger knows the version.
             BusyError: another process is changing the registry.
         """
-        with changing(self, self.ledger, f"veto {version}") as steps:
-            history, current = steps.history, self.by_alias(CHAMPION)
+        with hold_registry(self, self.ledger, f"veto {version}") as steps:
+            history = steps.history
+            current = self.by_alias(CHAMPION)
             if not version.isdecimal():
                 version = self.get(version).version
             if version != history.champion and version not in {item.version for item in self.versions()}:
@@ -279,48 +269,60 @@ class Registry(Versions):
                 "veto", version=version, reason=clean_reason(reason), restored=restored, was_champion=was_champion
             )
             steps.finish(intent)
-            now = self.by_alias(CHAMPION)
-            return now.version if now else None
+            champion = self.by_alias(CHAMPION)
+            return champion.version if champion else None
 
     def freeze(self, reason: str) -> None:
-        """A person's decision: nothing becomes champion by itself until `unfreeze`."""
-        with changing(self, self.ledger, "freeze") as steps:
-            steps.note("freeze", reason=clean_reason(reason))
+        """Stop automatic promotion until `unfreeze`, by a person's decision."""
+        with hold_registry(self, self.ledger, "freeze") as steps:
+            steps.record("freeze", reason=clean_reason(reason))
 
     def unfreeze(self, reason: str) -> bool:
-        """Let candidates become champion by themselves again. Returns whether promotion was frozen."""
-        with changing(self, self.ledger, "unfreeze") as steps:
+        """Allow automatic promotion again; return whether it was frozen."""
+        with hold_registry(self, self.ledger, "unfreeze") as steps:
             if steps.history.frozen is None:
                 return False
-            steps.note("unfreeze", reason=clean_reason(reason))
+            steps.record("unfreeze", reason=clean_reason(reason))
             return True
 
     def reconcile(self) -> list[str]:
-        """Finish or undo what a crash cut off. Returns one sentence for each step; call it at the start of a run."""
+        """Finish or undo interrupted steps and return a sentence for each; a run calls it at its start."""
         if not self.history().open:
             return []
-        with changing(self, self.ledger, "reconcile") as steps:
+        with hold_registry(self, self.ledger, "reconcile") as steps:
             return steps.settled
 
     # --- parts of decisions ---
 
-    def _register_again(self, known: Version, extras: Path | None, seal: str | None, tags: dict[str, str]) -> Version:
-        """Give a registered candidate new evidence, and a Bento if the new one is another."""
+    def _log_model(self, model: Path, extras: Path | None, experiment: str, run_id: str) -> LoggedModel:
+        """Upload a candidate's files as a logged model."""
+        logged = self._client.create_logged_model(experiment, name=self.name, source_run_id=run_id)
+        for folder in filter(None, (model, extras)):
+            self._client.log_model_artifacts(logged.model_id, str(folder))
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        return logged
+
+    def _register_again(
+        self, registered: Version, extras: Path | None, seal: str | None, tags: dict[str, str]
+    ) -> Version:
+        """Give a registered candidate new evidence, and the new Bento if it is a different one."""
         history = self.history()
-        refuse_vetoed(known, self.name, history)
-        facts = history.registered.get(known.version, {})
+        refuse_vetoed(registered, self.name, history)
+        facts = history.registered.get(registered.version, {})
         if facts.get("seal") and facts["bento"] == tags.get(BENTO):
             seal = facts["seal"]
         elif extras is not None:
-            self._client.log_model_artifacts(_model_id(known), str(extras))
-        with changing(self, self.ledger, f"register {known.version}") as steps:
-            refuse_vetoed(known, self.name, steps.history)
-            now = {"run_id": known.run_id, "seal": seal, **judged_facts({**known.tags, **tags})}
-            if {**facts, **now} != facts or judged_facts(known.tags) != judged_facts({**known.tags, **tags}):
-                intent = steps.announce("register", **now)
-                steps.tag(known.version, tags)
+            self._client.log_model_artifacts(_model_id(registered), str(extras))
+        with hold_registry(self, self.ledger, f"register {registered.version}") as steps:
+            refuse_vetoed(registered, self.name, steps.history)
+            new_facts = {"run_id": registered.run_id, "seal": seal, **judged_facts({**registered.tags, **tags})}
+            if {**facts, **new_facts} != facts or judged_facts(registered.tags) != judged_facts(
+                {**registered.tags, **tags}
+            ):
+                intent = steps.announce("register", **new_facts)
+                steps.tag(registered.version, tags)
                 steps.finish(intent)
-            return steps.challenge(known.version)
+            return steps.set_challenger(registered.version)
 
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -338,7 +340,7 @@ class Registry(Versions):
         return version
 
     def _expect(self, version: str, expected: str | None) -> Version | None:
-        """The champion, if it is the expected one."""
+        """Return the champion if it is the expected one, else raise RegistryError."""
         current = self.by_alias(CHAMPION)
         if (current.version if current else None) != expected:
             raise RegistryError(
@@ -347,10 +349,10 @@ class Registry(Versions):
             )
         return current
 
-    def _refuse_held(self, version: Version, history: History) -> None:
-        held = self._held_back(version.candidate, history)
-        if held is not None:
-            raise ApprovalPendingError(held)
+    def _refuse_held_back(self, version: Version, history: History) -> None:
+        held_back = self._held_back(version.candidate, history)
+        if held_back is not None:
+            raise ApprovalPendingError(held_back)
         if history.frozen is not None:
             raise ApprovalPendingError(
                 f"version {version.version} of {self.name} passed its gates and waits as {CHALLENGER}: promotion is "
@@ -359,22 +361,22 @@ class Registry(Versions):
             )
 
     def _held_back(self, candidate: str, history: History) -> str | None:
-        line = history.taken_back.get(candidate)
+        line = history.rolled_back.get(candidate)
         if line is None:
             return None
-        number = history.of_candidate(candidate)
+        number = history.version_of(candidate)
         return (
             f"version {number} of {self.name} was rolled back {_by(line)} and stays back; "
             f"`potstill approve {number}` makes it the {CHAMPION} again"
         )
 
-    def _target(self, version: str | None, history: History) -> str:
+    def _rollback_target(self, version: str | None, history: History) -> str:
         if version is not None:
             return self.get(version).version
-        before = [each for each in history.lineup if each != history.champion]
-        if not before:
+        former = [number for number in history.champions if number != history.champion]
+        if not former:
             raise RegistryError(f"{self.name} has no version that was champion before; name one")
-        return before[-1]
+        return former[-1]
 
     def _registered(self, version: Version) -> dict[str, Any]:
         facts = self.history().registered.get(version.version)
@@ -387,18 +389,18 @@ class Registry(Versions):
 
 
 def _by(line: Line) -> str:
-    """By whom, when and why, as part of a sentence."""
+    """Describe author, date and reason of a line, as part of a sentence."""
     return f"by {line.by} on {line.time[:10]} ({line.facts['reason']})"
 
 
 def _model_id(version: Version) -> str:
-    """The logged model of a version; one that was registered before its tag was kept names it in its source."""
-    named = version.tags.get(MODEL_ID) or next(iter(re.findall(r"/models/(m-[^/]+)", version.source)), None)
-    if named is None:
+    """Return the id of a version's logged model, from its tag or, for an old version without the tag, its source."""
+    model_id = version.tags.get(MODEL_ID) or next(iter(re.findall(r"/models/(m-[^/]+)", version.source)), None)
+    if model_id is None:
         raise RegistryError(
             f"version {version.version} has no logged model to add its Bento to; delete it and run again"
         )
-    return named
+    return model_id
 
 
 def _is_whole(folder: Path, candidate: str) -> bool:

@@ -1,7 +1,7 @@
-"""The student by MLflow's own interface: `mlflow.pyfunc.load_model("models:/<project>@champion").predict(frame)`.
+"""The student with MLflow's interface: `mlflow.pyfunc.load_model("models:/<project>@champion").predict(frame)`.
 
-The loader module that a registered version names. It travels with the version, with all that it imports
-(`potstill.serving.core`); its data is the serving folder, verified when it is loaded.
+This is the loader module that a registered version names. It travels with the version, together with all modules that
+it imports (`potstill.serving.core`). Its data is the serving folder, which is verified when it is loaded.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 
 class Classifier:
-    """Text in, the student's answer out."""
+    """A student as a pyfunc model."""
 
     def __init__(self, student: Student) -> None:
         self._student = student
 
     def predict(self, model_input: pandas.DataFrame, params: dict[str, Any] | None = None) -> pandas.DataFrame:
-        """The answer for each row.
+        """Predict each row.
 
         Args:
-            model_input: column `text`, for a model of pairs also `text_pair`.
-            params: none are known.
+            model_input: column `text`; a model of pairs also needs `text_pair`.
+            params: unused; there are none.
 
         Returns:
-            Column `label`, and a column of probabilities for each label; of several labels `labels`, lists of those
-            that hold, in place of `label`; of numbers the one column `score`; of entities the one column `entities`,
-            lists of type, start, end, text and score; of questions `answer`, `start`, `end`, `score`. The index of the
-            input.
+            Columns with the index of the input. single_label: `label`, and a column of probabilities for each label.
+            multi_label: `labels` (a list), and the same columns of probabilities. regression: `score`.
+            token_classification: `entities`, lists of type, start, end, text and score. question_answering: `answer`,
+            `start`, `end` and `score`.
         """
         import pandas
 
@@ -43,29 +43,29 @@ class Classifier:
         texts = list(values.itertuples(index=False, name=None)) if self._student.card.pair else list(values["text"])
         kind = self._student.card.kind
         if kind in ("token_classification", "question_answering"):
-            return pandas.DataFrame(self._marked(texts), index=model_input.index)
+            return pandas.DataFrame(self._span_rows(texts), index=model_input.index)
         answers = self._student.predict(texts)
         if kind == "regression":
             return pandas.DataFrame({"score": [answer.label for answer in answers]}, index=model_input.index)
         first = "labels" if kind == "multi_label" else "label"
         names = [str(label) for label in self._student.card.labels]
-        rows = [[_named(answer.label), *answer.probabilities] for answer in answers]
+        rows = [[_label_text(answer.label), *answer.probabilities] for answer in answers]
         return pandas.DataFrame(rows, columns=[first, *names], index=model_input.index)
 
-    def _marked(self, texts: list[Any]) -> list[dict[str, Any]]:
-        """A row of columns for each text whose answer is a place in it."""
+    def _span_rows(self, texts: list[Any]) -> list[dict[str, Any]]:
+        """Predict texts whose answers are spans, as one dictionary of columns a text."""
         if self._student.card.kind == "token_classification":
             return [{"entities": [asdict(entity) for entity in row.entities]} for row in self._student.tag(texts)]
-        kept = ("answer", "start", "end", "score")
-        return [{name: getattr(reply, name) for name in kept} for reply in self._student.answer(texts)]
+        columns = ("answer", "start", "end", "score")
+        return [{name: getattr(reply, name) for name in columns} for reply in self._student.answer(texts)]
 
 
-def _named(label: object) -> str | list[str]:
+def _label_text(label: object) -> str | list[str]:
     return [str(item) for item in label] if isinstance(label, list) else str(label)
 
 
 def _load_pyfunc(data_path: str) -> Classifier:
-    """What MLflow calls with the path of the serving folder."""
+    """Load the model; MLflow calls this with the path of the serving folder."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     from potstill.inference.runtime import Student
 

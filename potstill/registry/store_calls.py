@@ -1,10 +1,10 @@
-"""Calls of MLflow's store that end in bounded time, and with errors that say what happened.
+"""Calls of MLflow's store with bounded time and clear errors.
 
-A store can be away, refuse, hang, be locked by another process, or lose a race against another writer. MLflow waits for
-minutes and then raises exceptions of its own, of SQLAlchemy's, requests' or a driver's. Every call of the client that
-`connect` gives is waited for only so long as `COMMAND` says, or `RUN` inside `patience(RUN)`, and what goes wrong is
-one of Potstill's errors. Only answers of the store about the request itself stay MLflow's exceptions (`ANSWERS`):
-whoever asks for a version has to know whether there is one.
+A store can be unreachable, refuse, hang, be locked by another process, or lose a race against another writer. MLflow
+waits for minutes and then raises exceptions of its own, of SQLAlchemy, requests or a database driver. Every call of a
+client from `connect` is limited by `COMMAND`, or by `RUN` inside `patience(RUN)`, and a failure is one of Potstill's
+errors. Only answers of the store about the request itself stay MLflow's exceptions (`ANSWERS`): a caller that asks for
+a version has to know whether it exists.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# `error_code` of the MLflow exceptions that answer the request. They are for the caller.
+# `error_code` of the MLflow exceptions that answer the request; the caller handles them.
 ANSWERS = frozenset({"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"})
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a call is waited for.
+    """Time limits of calls.
 
     Attributes:
-        seconds: for one call with all its retries.
-        request_seconds: for one HTTP request, and for each part of a transfer.
-        retries: whether a store that is away is asked again until `seconds` are over.
+        seconds: limit of a call with all its retries.
+        request_seconds: limit of an HTTP request, and of each part of a transfer.
+        retries: whether a call to an unreachable store is repeated until `seconds` are over.
     """
 
     seconds: float
@@ -52,13 +52,13 @@ class Patience:
     retries: bool
 
 
-# With the imports before it and the sentence after it, a command ends within 15 s of the store's silence.
+# With its imports and its message, a command ends within 15 s if the store is silent.
 COMMAND = Patience(seconds=8, request_seconds=4, retries=False)
 RUN = Patience(seconds=300, request_seconds=60, retries=True)
-# Making the tables of a new database takes seconds, on a busy machine many.
-_MAKING = Patience(seconds=300, request_seconds=4, retries=False)
-# Calls that move files take as long as the files are large; each request of theirs is bounded.
-_MOVING = Patience(seconds=float("inf"), request_seconds=60, retries=False)
+# Creating the tables of a new database takes seconds, and much longer on a busy machine.
+_CREATION = Patience(seconds=300, request_seconds=4, retries=False)
+# The time of a file transfer depends on the size of the files, so only each of its requests is limited.
+_TRANSFER = Patience(seconds=float("inf"), request_seconds=60, retries=False)
 _NOTICE_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
 _TRANSFERS = frozenset({"log_artifact", "log_artifacts", "log_model_artifacts", "download_artifacts"})
@@ -70,47 +70,49 @@ _patience = COMMAND
 
 @contextmanager
 def patience(chosen: Patience) -> Iterator[None]:
-    """Wait for the store as long as chosen, calls that other threads have begun included.
+    """Set the time limits of all calls inside the context, those of other threads included.
 
-    `RUN` is for a run: hours of training are not lost to a server that restarts.
+    `RUN` is for a run, so that hours of training are not lost to a server that restarts.
     """
     global _patience
-    before, _patience = _patience, chosen
+    previous = _patience
+    _patience = chosen
     try:
         yield
     finally:
-        _patience = before
+        _patience = previous
 
 
 def connect(uri: str, registry_uri: str) -> MlflowClient:
-    """An MLflow client whose calls are bounded. A database that does not exist is made, whole or not at all.
+    """Create an MLflow client with bounded calls. A SQLite database that does not exist is created atomically.
 
     Raises:
-        StoreError: the store is away, or is none that MLflow can use.
+        StoreError: the store is unreachable, or MLflow cannot use it.
         DiskFullError: there is no space for a new database.
     """
     _limit_http()
     from mlflow.tracking import MlflowClient
 
-    # `mlflow.store` logs whole tracebacks of what is raised as well, `urllib3` each retry.
+    # `mlflow.store` also logs the traceback of what it raises, and `urllib3` logs each retry.
     levels = {"mlflow": "WARNING", "alembic": "WARNING", "mlflow.store": "CRITICAL", "urllib3": "ERROR"}
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
     path = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not path.exists():
-        _attempt(uri, functools.partial(_make_database, path), _MAKING, answers=frozenset())
+        _attempt(uri, functools.partial(_create_database, path), _CREATION, answers=frozenset())
     if _is_database(uri):
         bounded(uri, functools.partial(_probe, uri))
-    made = functools.partial(MlflowClient, tracking_uri=uri, registry_uri=registry_uri)
-    client: MlflowClient = _attempt(uri, made, _MAKING, answers=frozenset())
-    return cast("MlflowClient", _Bounded(client, uri))  # it has the client's methods, by `__getattr__`
+    create = functools.partial(MlflowClient, tracking_uri=uri, registry_uri=registry_uri)
+    client: MlflowClient = _attempt(uri, create, _CREATION, answers=frozenset())
+    return cast("MlflowClient", _BoundedClient(client, uri))  # `__getattr__` gives it the client's methods
 
 
-class _Bounded:
+class _BoundedClient:
     """An MLflow client whose every method goes through `bounded`."""
 
     def __init__(self, client: MlflowClient, uri: str) -> None:
-        self._client, self._uri = client, uri
+        self._client = client
+        self._uri = uri
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
@@ -118,24 +120,24 @@ class _Bounded:
             return method
 
         @functools.wraps(method)
-        def call(*arguments: Any, **named: Any) -> Any:
-            return bounded(self._uri, functools.partial(method, *arguments, **named), transfer=name in _TRANSFERS)
+        def call(*arguments: Any, **options: Any) -> Any:
+            return bounded(self._uri, functools.partial(method, *arguments, **options), transfer=name in _TRANSFERS)
 
         return call
 
 
 def bounded(uri: str, function: Callable[[], T], *, transfer: bool = False) -> T:
-    """Call the store, wait for it no longer than patience lasts, and translate what goes wrong.
+    """Call the store within the time limits and translate its errors.
 
-    With the patience of a run a store that is away is asked again, so a call whose answer was lost may be made twice.
+    In a run a call to an unreachable store is repeated, so a call whose answer was lost may be made twice.
 
     Args:
-        uri: of the store, for the sentence.
+        uri: the store's URI, for messages.
         function: the call.
-        transfer: whether it moves files; then each request is bounded and not the whole.
+        transfer: whether the call transfers files; then only each of its requests is limited.
 
     Raises:
-        StoreError: the store is away, does not answer in time, or fails.
+        StoreError: the store is unreachable, does not answer in time, or fails.
         RegistryError: another writer was faster.
         DiskFullError: the store has no space left.
         MlflowException: an answer about the request (`ANSWERS`).
@@ -144,23 +146,23 @@ def bounded(uri: str, function: Callable[[], T], *, transfer: bool = False) -> T
     begin = time.monotonic()
     while True:
         try:
-            return _attempt(uri, function, _MOVING if transfer else None, begin)
-        except _AwayError as error:
-            left = begin + _patience.seconds - time.monotonic()
-            if not _patience.retries or left < _RETRY_SECONDS:
+            return _attempt(uri, function, _TRANSFER if transfer else None, begin)
+        except _UnreachableError as error:
+            seconds_left = begin + _patience.seconds - time.monotonic()
+            if not _patience.retries or seconds_left < _RETRY_SECONDS:
                 raise
-            say(f"{error.message}; asking again for up to {left / 60:.0f} more minutes")
+            say(f"{error.message}; asking again for up to {seconds_left / 60:.0f} more minutes")
             time.sleep(_RETRY_SECONDS)
 
 
 def _attempt(
     uri: str,
     function: Callable[[], T],
-    own_patience: Patience | None,
+    fixed_patience: Patience | None,
     begin: float | None = None,
     answers: frozenset[str] = ANSWERS,
 ) -> T:
-    """One try in a thread of its own, which is left to itself where it outlasts the patience."""
+    """Make a call once, in a separate thread that is abandoned at the time limit."""
     outcome: list[T] = []
     failure: list[Exception] = []
     context = contextvars.copy_context()
@@ -173,79 +175,81 @@ def _attempt(
 
     thread = threading.Thread(target=work, name="mlflow-call", daemon=True)
     thread.start()
-    _join(thread, uri, own_patience, time.monotonic() if begin is None else begin)
+    _join(thread, uri, fixed_patience, time.monotonic() if begin is None else begin)
     if outcome:
         return outcome[0]
     if not failure:
-        raise _AwayError(_hanging(uri))
+        raise _UnreachableError(_hanging(uri))
     if (error := translate(failure[0], uri, answers)) is not None:
         raise error from failure[0]
     raise failure[0]
 
 
-def _join(thread: threading.Thread, uri: str, own_patience: Patience | None, begin: float) -> None:
-    """Wait for a call; in a run, say after a while what is waited for."""
-    said = own_patience is not None
+def _join(thread: threading.Thread, uri: str, fixed_patience: Patience | None, begin: float) -> None:
+    """Wait for a call; in a run, print a notice if it takes long."""
+    is_noticed = fixed_patience is not None
     thread.join(0.5)
     while thread.is_alive():
-        # Asked each time: a run that is interrupted has less of it.
-        waited, current = time.monotonic() - begin, own_patience or _patience
+        waited = time.monotonic() - begin
+        # Read again each time: an interrupted run lowers its limits.
+        current = fixed_patience or _patience
         if waited > current.seconds:
             return
-        if waited > _NOTICE_SECONDS and not said:
-            say(f"waiting for MLflow at {shown(uri)}")
-            said = True
+        if waited > _NOTICE_SECONDS and not is_noticed:
+            say(f"waiting for MLflow at {redacted(uri)}")
+            is_noticed = True
         thread.join(min(0.5, current.seconds - waited))
 
 
-class _AwayError(StoreError):
-    """The store is not there now, and may be there again soon."""
+class _UnreachableError(StoreError):
+    """The store is unreachable now and may come back soon."""
 
     def __init__(self, message: str) -> None:
         self.message = message
         super().__init__(f"{message}; see that it runs and can be reached, then run again")
 
 
-# --- what went wrong --------------------------------------------------------------------------------------------------
+# --- translation of errors --------------------------------------------------------------------------------------------
 
 
 def translate(error: Exception, uri: str, answers: frozenset[str] = ANSWERS) -> PotstillError | None:
-    """The error to show for what a call of the store raised; None for an answer and for what no store raises."""
+    """Translate an exception of a call into the error to show; None for an answer, and for one that no store raises."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(error, PotstillError):
         return error
-    if (disk := full_disk(error, shown(uri))) is not None:
+    if (disk := full_disk(error, redacted(uri))) is not None:
         return disk
     if not isinstance(error, (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError)):
         return None
-    text, code = _flat(error), getattr(error, "error_code", "")
+    text = _one_line(error)
+    code = getattr(error, "error_code", "")
     if code in answers:
         return None
     if _lost_race(error, text):
-        return RegistryError(f"another process wrote to {shown(uri)} at the same moment and was first; run again")
+        return RegistryError(f"another process wrote to {redacted(uri)} at the same moment and was first; run again")
     return _failure(error, text, code, uri)
 
 
 def _failure(error: Exception, text: str, code: str, uri: str) -> StoreError:
-    where = f"MLflow at {shown(uri)}"
+    store = f"MLflow at {redacted(uri)}"
     if code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}:
         return StoreError(
-            f"{where} refuses this user ({_reason(error, text, uri)}); check MLFLOW_TRACKING_USERNAME and "
+            f"{store} refuses this user ({_reason(error, text, uri)}); check MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
     if code == "ENDPOINT_NOT_FOUND" or "valid JSON" in text or "JSONDecodeError" in text:
-        return StoreError(f"what answers at {shown(uri)} is no MLflow server; check MLFLOW_TRACKING_URI")
+        return StoreError(f"what answers at {redacted(uri)} is no MLflow server; check MLFLOW_TRACKING_URI")
     if any(isinstance(cause, ImportError) for cause in causes(error)):
-        return StoreError(f"{where} needs a package that is not installed ({text}); install it, then run again")
+        return StoreError(f"{store} needs a package that is not installed ({text}); install it, then run again")
     if "locked" in text:
-        return _AwayError(f"{where} is locked by another process")
+        return _UnreachableError(f"{store} is locked by another process")
     reason = _reason(error, text, uri)
     if code in {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", ""}:
-        return _AwayError(f"{where} does not answer as it should ({reason})")
-    return StoreError(f"{where} failed ({reason})")
+        return _UnreachableError(f"{store} does not answer as it should ({reason})")
+    return StoreError(f"{store} failed ({reason})")
 
 
 def _lost_race(error: Exception, text: str) -> bool:
@@ -255,7 +259,7 @@ def _lost_race(error: Exception, text: str) -> bool:
 
 
 def _reason(error: Exception, text: str, uri: str) -> str:
-    """A few words, without the layers of URLs and class names that HTTP libraries add."""
+    """Describe an error in a few words, without the URLs and class names that HTTP libraries add."""
     for cause in causes(error):
         if isinstance(cause, ConnectionRefusedError):
             return "connection refused"
@@ -265,21 +269,21 @@ def _reason(error: Exception, text: str, uri: str) -> str:
             return "no answer in time"
     if (status := re.search(r"too many (\d+) error responses", text)) is not None:
         return f"it answers with status {status[1]}"
-    return text.replace(uri, shown(uri))[:300]
+    return text.replace(uri, redacted(uri))[:300]
 
 
 def _hanging(uri: str) -> str:
     if uri.startswith("sqlite"):
-        return f"MLflow at {shown(uri)} is locked by another process"
-    return f"MLflow at {shown(uri)} does not answer (nothing came in {_patience.seconds:.0f} s)"
+        return f"MLflow at {redacted(uri)} is locked by another process"
+    return f"MLflow at {redacted(uri)} does not answer (nothing came in {_patience.seconds:.0f} s)"
 
 
-def shown(uri: str) -> str:
-    """A URI as it may be printed: without user and password."""
+def redacted(uri: str) -> str:
+    """Remove user and password from a URI, for printing."""
     return re.sub(r"(?<=://)[^/@]*@", "", uri)
 
 
-def _flat(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
@@ -287,11 +291,11 @@ def _flat(error: Exception) -> str:
 
 
 def _limit_http() -> None:
-    """Bound MLflow's own HTTP requests; what a user has set stays."""
+    """Limit MLflow's HTTP requests, unless the user has set limits."""
     for name, value in _HTTP.items():
         os.environ.setdefault(name, value)
-    ours = {str(patience.request_seconds) for patience in (COMMAND, RUN)}
-    if os.environ.get(_REQUEST_SECONDS, next(iter(ours))) in ours:
+    own_values = {None, *(str(limits.request_seconds) for limits in (COMMAND, RUN))}
+    if os.environ.get(_REQUEST_SECONDS) in own_values:
         os.environ[_REQUEST_SECONDS] = str(_patience.request_seconds)
 
 
@@ -300,7 +304,7 @@ def _is_database(uri: str) -> bool:
 
 
 def _probe(uri: str) -> None:
-    """See whether a database is there: MLflow tries ten times, for minutes."""
+    """Check that a database answers: MLflow itself would try ten times, for minutes."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(uri)
@@ -310,8 +314,8 @@ def _probe(uri: str) -> None:
         engine.dispose()
 
 
-def _make_database(path: Path) -> None:
-    """Make MLflow's SQLite database. A process that is killed, or a full disk, leaves no half of its tables."""
+def _create_database(path: Path) -> None:
+    """Create MLflow's SQLite database atomically: neither a kill nor a full disk leaves a part of its tables."""
     from mlflow.tracking import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -319,7 +323,7 @@ def _make_database(path: Path) -> None:
         new = Path(scratch) / path.name
         uri = f"sqlite:///{new}"
         MlflowClient(tracking_uri=uri, registry_uri=uri)
-        with suppress(OSError):  # another process was faster, and its database is as good; or there are no links here
+        with suppress(OSError):  # another process has created it, or the file system has no hard links
             path.hardlink_to(new)
         if not path.exists():
             new.replace(path)

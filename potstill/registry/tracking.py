@@ -1,9 +1,9 @@
-"""MLflow runs: one parent a pipeline run that did something, one child a stage that ran.
+"""MLflow runs: a parent for each pipeline run that did something, and a child for each stage that ran.
 
-A stage's run is created, filled and ended in one go when the stage has ended, so a killed stage leaves nothing RUNNING.
-`import mlflow` costs seconds a process: inside a pipeline run a stage therefore only leaves its facts as a file
-(`RECORDS` names the folder) and the flow, which has MLflow loaded, turns it into the run; a stage that is run on its
-own logs itself.
+The run of a stage is created, filled and ended after the stage has ended, so a killed stage leaves no run RUNNING.
+`import mlflow` takes seconds in each process. Inside a pipeline run a stage therefore only writes a record to a file
+(`RECORDS` names the folder), and the flow, which has loaded MLflow, creates the run from it. A stage that runs alone
+logs itself.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-# Set by a pipeline run: the folder in which its stages leave their facts.
+# Environment variable, set by a pipeline run: the folder for the records of its stages.
 RECORDS = "POTSTILL_RECORDS"
 ARTIFACTS = Path("mlartifacts")
-# The workspace's own store, where no server is named.
+# The workspace's store, used if no server is configured.
 STORE = Path("mlflow.db")
 
-# MLflow's own names, so that its pages show parent, commit and source in their places.
+# MLflow's tags, so that its pages show parent and commit.
 _PARENT = "mlflow.parentRunId"
 _COMMIT = "mlflow.source.git.commit"
 STAGE = "potstill.stage"
 OUTS = "potstill.outs"
 WORKSPACE = "potstill.workspace"
-# The sum of the workspace's path, which a filter takes whatever signs are in the path.
-PLACE = "potstill.place"
-# The process that goes on with a run: paths repeat between machines and containers.
+# The sha256 of the workspace's path: unlike the path, it needs no escaping in a filter.
+WORKSPACE_SHA = "potstill.place"
+# The process that works on a run: paths repeat between machines and containers.
 PROCESS = "potstill.process"
 
-# What one call of the store takes (mlflow.utils.validation).
+# Limits of a call of the store (mlflow.utils.validation).
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
 _VALUE_CHARACTERS = 6000
@@ -55,7 +55,7 @@ _TAG_CHARACTERS = 5000
 
 @dataclass(frozen=True)
 class StageRecord:
-    """The facts of one executed stage, ready to become an MLflow run."""
+    """The record of an executed stage, from which its MLflow run is created."""
 
     project: str
     stage: str
@@ -66,7 +66,7 @@ class StageRecord:
     metrics: dict[str, float]
     # (step, name, value) in order.
     history: list[tuple[int, str, float]]
-    # Name -> digest, source, rows and whatever else is known of a dataset.
+    # Name -> digest, source, rows and other facts of a dataset.
     datasets: dict[str, dict[str, Any]]
     outs: str
     tags: dict[str, str]
@@ -83,17 +83,17 @@ def log_stage(
     datasets: Mapping[str, Mapping[str, Any]],
     outs: Mapping[str, Any],
 ) -> None:
-    """Log one finished stage: as a file for the pipeline run that goes on (`RECORDS`), else straight to MLflow.
+    """Log a finished stage: to a file inside a pipeline run (`RECORDS`), else to MLflow.
 
     Args:
         project: name of the MLflow experiment.
         stage: name of the stage and of its run.
-        parent: id of the pipeline's run, if there is one.
-        params: the stage's parameters, flat.
+        parent: id of the pipeline's run, or None.
+        params: the stage's params, flat.
         metrics: final numbers; `seconds` (wall time of the stage) sets the run's start.
-        history: (step, name, value) over the stage's time.
-        datasets: name in MLflow -> `digest`, `source`, `rows` of a dataset the stage used.
-        outs: out -> its identity; their hash is the tag by which a later run finds this one.
+        history: (step, name, value) of metrics over time.
+        datasets: name in MLflow -> `digest`, `source`, `rows` of a dataset that the stage used.
+        outs: out -> identity; a later run finds this one by their hash, which is a tag.
     """
     end = time.time()
     record = StageRecord(
@@ -109,24 +109,24 @@ def log_stage(
         tags=git_tags(Path.cwd()),
     )
     if folder := os.environ.get(RECORDS):
-        # NaN is a legal value of a metric, so not the canonical form.
+        # Not canonical JSON, because a metric may be NaN.
         write_text(Path(folder) / f"{stage}-{uuid.uuid4().hex}.json", json.dumps(asdict(record)))
     else:
         write_stage_run(Path.cwd(), record, parent)
 
 
 def read_record(path: Path) -> StageRecord:
-    """A record as `log_stage` left it."""
+    """Read a record that `log_stage` wrote."""
     return StageRecord(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def outs_sum(outs: Mapping[str, Any]) -> str:
-    """The hash that names a stage's outs, given each folder's identity (the sha256 of its manifest)."""
+    """Compute the hash of a stage's outs from the identity of each folder (the sha256 of its manifest)."""
     return sha256_value(dict(outs))
 
 
 def git_tags(workspace: Path) -> dict[str, str]:
-    """Commit and whether the tree differs from it; empty outside git or before the first commit."""
+    """Return the commit, and whether the tree differs from it, as tags; empty outside git or without a commit."""
     commit = _git(workspace, "rev-parse", "--verify", "HEAD")
     if commit is None:
         return {}
@@ -146,22 +146,22 @@ def _git(workspace: Path, *arguments: str) -> str | None:
 
 
 def tracking_uri(workspace: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, else the workspace's own SQLite file, which plain `mlflow ui` shows there."""
+    """Return `MLFLOW_TRACKING_URI`, else the workspace's SQLite file, where plain `mlflow ui` finds it."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.resolve() / STORE}"
 
 
 def has_store(workspace: Path) -> bool:
-    """Whether there is a store to look at, so that looking makes none."""
+    """Whether a store exists, so that reading does not create one."""
     return "MLFLOW_TRACKING_URI" in os.environ or (workspace / STORE).exists()
 
 
 def client(workspace: Path) -> MlflowClient:
-    """The MLflow client of a workspace. The first call in a new workspace creates the store (seconds).
+    """Return the MLflow client of a workspace. The first call in a new workspace creates the store (seconds).
 
-    Its calls are bounded, and what goes wrong is raised as `potstill.registry.store_calls.bounded` says.
+    Its calls are bounded and raise the errors of `potstill.registry.store_calls.bounded`.
 
     Raises:
-        StoreError: the store is away.
+        StoreError: the store is unreachable.
     """
     return _client(tracking_uri(workspace))
 
@@ -173,7 +173,7 @@ def _client(uri: str) -> MlflowClient:
 
 
 def experiment_id(workspace: Path, name: str) -> str:
-    """The experiment of that name (the project's has the project's name), made at its first use."""
+    """Return the id of an experiment, created if it does not exist; the project's has the project's name."""
     from mlflow.exceptions import MlflowException
 
     store = client(workspace)
@@ -184,33 +184,34 @@ def experiment_id(workspace: Path, name: str) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            return experiment_id(workspace, name)  # another process made it meanwhile
+            return experiment_id(workspace, name)  # another process has created it meanwhile
     if experiment.lifecycle_stage == "deleted":
         store.restore_experiment(experiment.experiment_id)
     return str(experiment.experiment_id)
 
 
 def create_experiment(workspace: Path, name: str, tags: Mapping[str, str]) -> str:
-    """Create an experiment and return its id; MLflow refuses a name that was ever taken.
+    """Create an experiment and return its id; MLflow refuses a name that was used before.
 
-    A tracking server chooses where artifacts go; with a database of our own they go to the workspace's `mlartifacts`,
-    by an absolute path as MLflow wants it (its default would make an `mlruns` folder).
+    A tracking server chooses the location of artifacts. With a local database they go to the workspace's
+    `mlartifacts`, by an absolute path as MLflow requires; its default would create an `mlruns` folder.
 
     Raises:
-        MlflowException: RESOURCE_ALREADY_EXISTS, where the name is taken.
+        MlflowException: RESOURCE_ALREADY_EXISTS: the name is taken.
     """
-    served = tracking_uri(workspace).startswith(("http:", "https:", "databricks"))
-    place = None if served else (workspace.resolve() / ARTIFACTS / name).as_uri()
-    return str(client(workspace).create_experiment(name, artifact_location=place, tags=dict(tags)))
+    is_server = tracking_uri(workspace).startswith(("http:", "https:", "databricks"))
+    location = None if is_server else (workspace.resolve() / ARTIFACTS / name).as_uri()
+    return str(client(workspace).create_experiment(name, artifact_location=location, tags=dict(tags)))
 
 
 def write_stage_run(workspace: Path, record: StageRecord, parent: str | None) -> str:
-    """Turn a record into a finished run in six store calls or fewer, and return the run's id."""
+    """Create a finished run from a record in at most six calls of the store, and return its id."""
     from mlflow.entities import Metric, Param
 
     store = client(workspace)
-    start, end = (round(1000 * seconds) for seconds in (record.start, record.end))
-    tags = {STAGE: record.stage, OUTS: record.outs, **_place_tags(workspace), **record.tags}
+    start = round(1000 * record.start)
+    end = round(1000 * record.end)
+    tags = {STAGE: record.stage, OUTS: record.outs, **_workspace_tags(workspace), **record.tags}
     tags |= {_PARENT: parent} if parent else {}
     experiment = experiment_id(workspace, record.project)
     run_id: str = store.create_run(experiment, start_time=start, tags=tags, run_name=record.stage).info.run_id
@@ -236,8 +237,8 @@ def log_datasets(workspace: Path, run_id: str, datasets: Mapping[str, Mapping[st
     Args:
         workspace: the workspace.
         run_id: the run that used them.
-        datasets: name -> facts; `digest` and `source` are MLflow's own fields, `rows` its profile, the rest tags.
-        context: what they were used for.
+        datasets: name -> facts; `digest` and `source` are fields of MLflow, `rows` its profile, the rest are tags.
+        context: purpose of the datasets.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -263,11 +264,11 @@ def log_datasets(workspace: Path, run_id: str, datasets: Mapping[str, Mapping[st
 
 
 def start_parent(workspace: Path, project: str, params: Mapping[str, Any], artifacts: Iterable[Path]) -> str:
-    """Start the run of a whole pipeline run; end it with `end_parent`. Returns its id."""
+    """Start the MLflow run of a pipeline run and return its id; `end_parent` ends it."""
     from mlflow.entities import Param, RunTag
 
     store = client(workspace)
-    tags = {**_place_tags(workspace), **git_tags(workspace)}
+    tags = {**_workspace_tags(workspace), **git_tags(workspace)}
     run_id: str = store.create_run(experiment_id(workspace, project), tags=tags, run_name="pipeline").info.run_id
     flat = [Param(key, str(value)[:_VALUE_CHARACTERS]) for key, value in params.items()]
     for first in range(0, len(flat), _PARAMS_PER_CALL):
@@ -288,15 +289,15 @@ def end_parent(
     tags: Mapping[str, str],
     artifacts: Iterable[Path] = (),
 ) -> None:
-    """End the pipeline's run.
+    """End the MLflow run of a pipeline run.
 
     Args:
         workspace: the workspace.
-        run_id: from `start_parent`.
+        run_id: id from `start_parent`.
         status: MLflow's FINISHED, FAILED or KILLED.
         metrics: final numbers.
-        tags: such as `stage.<name>` -> id of the run that made a stage's outs.
-        artifacts: files to keep with the run; those that do not exist are left out.
+        tags: tags such as `stage.<name>`, the id of the run that made a stage's outs.
+        artifacts: files to log; those that do not exist are skipped.
     """
     from mlflow.entities import Metric, RunTag
 
@@ -314,31 +315,31 @@ def end_parent(
 
 
 def find_stage_run(workspace: Path, project: str, stage: str, outs: str) -> str | None:
-    """Id of the newest run that made these outs of a stage, whichever pipeline run it belonged to."""
+    """Find the id of the newest run, in any pipeline run, that made these outs of a stage."""
     store = client(workspace)
-    found = store.search_runs(
+    runs = store.search_runs(
         [experiment_id(workspace, project)],
         filter_string=f"tags.`{OUTS}` = '{outs}' and tags.`{STAGE}` = '{stage}'",
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )
-    return str(found[0].info.run_id) if found else None
+    return str(runs[0].info.run_id) if runs else None
 
 
 def end_stale_runs(workspace: Path, project: str) -> list[str]:
-    """End this workspace's runs that a kill left RUNNING, and return their ids. Hold the run lock.
+    """End this workspace's runs that a kill left RUNNING, and return their ids. The caller holds the run lock.
 
-    They end as KILLED, and as FINISHED where the run had registered a version: that is done last, with its evidence
-    logged before. Runs whose process may go on, here or on another machine, are left alone.
+    They end as KILLED, or as FINISHED if the run had registered a version, because that is its last step. Runs whose
+    process may still be alive, here or on another machine, are left alone.
     """
     store = client(workspace)
     running: Sequence[Run] = store.search_runs(
         [experiment_id(workspace, project)],
-        filter_string=f"attributes.status = 'RUNNING' and tags.`{PLACE}` = '{_place(workspace)}'",
+        filter_string=f"attributes.status = 'RUNNING' and tags.`{WORKSPACE_SHA}` = '{_workspace_sha(workspace)}'",
     )
     ended = []
     for run in running:
-        if _goes_on(run):
+        if _may_be_alive(run):
             continue
         registered = store.search_model_versions(f"run_id = '{run.info.run_id}'", max_results=1)
         store.set_terminated(run.info.run_id, "FINISHED" if registered else "KILLED")
@@ -346,22 +347,22 @@ def end_stale_runs(workspace: Path, project: str) -> list[str]:
     return ended
 
 
-def _goes_on(run: Run) -> bool:
-    """Whether the process of a run may be alive; this one, which holds the run lock, goes on with no other run."""
+def _may_be_alive(run: Run) -> bool:
+    """Whether the process of a run may be alive; this process holds the run lock, so it works on no other run."""
     try:
         process = read_identity(json.loads(run.data.tags.get(PROCESS, "")))
     except ValueError:
-        return False  # of a Potstill that did not name it
+        return False  # logged by a Potstill that did not record the process
     return process is None or (process != this_process() and not process.has_ended())
 
 
-def _place(workspace: Path) -> str:
+def _workspace_sha(workspace: Path) -> str:
     return hashlib.sha256(str(workspace.resolve()).encode()).hexdigest()[:32]
 
 
-def _place_tags(workspace: Path) -> dict[str, str]:
+def _workspace_tags(workspace: Path) -> dict[str, str]:
     return {
         WORKSPACE: str(workspace.resolve()),
-        PLACE: _place(workspace),
+        WORKSPACE_SHA: _workspace_sha(workspace),
         PROCESS: json.dumps(this_process().to_json()),
     }

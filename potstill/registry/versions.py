@@ -1,4 +1,4 @@
-"""The versions of a project's registered model, as MLflow's registry has them, and what their tags say."""
+"""The versions of a project's registered model in MLflow, and their tags."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from potstill.registry.tracking import client
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-# MLflow tells `Champion` from `champion`; these three are the only ones anyone here reads or writes.
+# MLflow aliases are case-sensitive. Potstill reads and writes only these three.
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
 CANDIDATE = "potstill.candidate"
 BENTO = "potstill.bento"
 SETTLED = "potstill.settled"
 AGAINST = "potstill.judged_against"
-# The whole verdict as JSON: the evidence that is checked again before anything becomes champion.
+# The gates' verdict as JSON: the evidence that is checked again before a version becomes champion.
 GATE = "potstill.gate"
 VETO = "potstill.veto"
-# The logged model whose artifacts the version's are; MLflow's own field for it is empty on most stores.
+# The logged model that holds the version's artifacts; MLflow's own field for it is empty on most stores.
 MODEL_ID = "potstill.model_id"
 
 
@@ -33,10 +33,10 @@ class Version:
     """One registered model version.
 
     Attributes:
-        version: its number.
-        run_id: the MLflow run that made it.
-        source: where its artifacts are.
-        tags: its tags.
+        version: number of the version.
+        run_id: the MLflow run that registered it.
+        source: location of its artifacts.
+        tags: MLflow's tags of it.
     """
 
     version: str
@@ -46,17 +46,17 @@ class Version:
 
     @property
     def candidate(self) -> str:
-        """sha256 of the manifest of its serving folder."""
+        """The sha256 of its serving folder's manifest."""
         return self.tags.get(CANDIDATE, "")
 
     @property
     def bento(self) -> str | None:
-        """The fixed tag of its Bento."""
+        """The tag of its Bento."""
         return self.tags.get(BENTO)
 
 
 def candidate_sum(serving: Path) -> str:
-    """What names a candidate: the sha256 of its serving folder's manifest."""
+    """Compute the id of a candidate: the sha256 of its serving folder's manifest."""
     return sha256_file(serving / MANIFEST)
 
 
@@ -69,7 +69,7 @@ class Versions:
         self._client = client(workspace)
 
     def by_alias(self, alias: str) -> Version | None:
-        """The version an alias points at, None if there is none."""
+        """Find the version that an alias points at, or None."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -80,44 +80,44 @@ class Versions:
             raise
 
     def get(self, version: str) -> Version:
-        """A version by its number or by an alias.
+        """Find a version by its number or an alias.
 
         Raises:
             RegistryError: there is no such version.
         """
         from mlflow.exceptions import MlflowException
 
-        found = None
+        match = None
         if version.isdecimal():
             try:
-                found = _version(self._client.get_model_version(self.name, version))
+                match = _version(self._client.get_model_version(self.name, version))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
         else:
-            found = self.by_alias(version)
-        if found is None:
+            match = self.by_alias(version)
+        if match is None:
             raise RegistryError(f"{self.name} has no version {version!r}; `potstill status` shows those there are")
-        return found
+        return match
 
     def versions(self) -> list[Version]:
-        """All versions, newest first."""
-        found: list[Version] = []
+        """List all versions, newest first."""
+        versions: list[Version] = []
         token: str | None = None
         while True:
             page = self._client.search_model_versions(f"name = '{self.name}'", page_token=token)
-            found += [_version(item) for item in page]
+            versions += [_version(item) for item in page]
             token = page.token
             if not token:
-                return sorted(found, key=lambda item: -int(item.version))
+                return sorted(versions, key=lambda item: -int(item.version))
 
     def by_candidate(self, candidate: str) -> Version | None:
-        """The newest version of that candidate."""
+        """Find the newest version of a candidate, or None."""
         return next((version for version in self.versions() if version.candidate == candidate), None)
 
 
 def passed(evidence: str) -> bool:
-    """Whether a verdict's JSON says that the candidate passed, and each of its checks too; fail-closed."""
+    """Whether the JSON of a verdict says that the candidate and each of its checks passed; fail-closed."""
     try:
         verdict = json.loads(evidence)
         checks = [check["passed"] is True for check in verdict["checks"]]
@@ -126,8 +126,8 @@ def passed(evidence: str) -> bool:
         return False
 
 
-def facts_of(version: Version | None) -> dict[str, Any] | None:
-    """A version in plain values, for `potstill status --json`."""
+def version_facts(version: Version | None) -> dict[str, Any] | None:
+    """Return a version in plain values, for `potstill status --json`."""
     if version is None:
         return None
     return {

@@ -1,6 +1,6 @@
-"""The HTTP service: what a Bento runs besides the model.
+"""The HTTP service that a Bento runs; the model itself runs in `potstill.inference`.
 
-`service` is BentoML's entry, `app` the endpoints, `front` what each request passes first, `batching` the queue to the
-model, `watcher` and `shadow` what is counted next to it. `release` proves a Bento's own files before the first answer.
-The runtime itself is `potstill.inference`.
+`service` is BentoML's entry point, `app` has the endpoints, `middleware` handles every request first, `batching` is the
+queue to the model. `watcher` counts the traffic, and `shadow` runs a challenger next to the champion. `release`
+verifies a Bento's files before the first answer.
 """

@@ -1,8 +1,9 @@
-"""The line between requests and the model: rows of all callers, computed by token budget on all cores.
+"""The queue between requests and the model: rows of all callers are batched by a token budget on all cores.
 
-A request's rows wait in one line with everybody's. Each core takes the oldest row and fills its batch with waiting ones
-of similar length; answers go back to each caller in the caller's order. A caller that left is skipped, a full line
-refuses at once, and what has waited too long is given up: under any load the line, and so the waiting time, is bounded.
+The rows of all requests wait in one queue. Each core takes the oldest row and fills its batch with waiting rows of
+similar length. Each caller gets its answers in its own order. Rows of a caller that has disconnected are skipped, a
+full queue refuses at once, and a request that has waited too long fails. Under any load the queue, and with it the
+waiting time, is bounded.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ import numpy as np
 
 from potstill.inference.runtime import Floats, Student, Tokens, Work
 
-A = TypeVar("A")
-B = TypeVar("B")
-# How far behind the oldest row a batch looks for rows of similar length; those passed over stay the oldest.
+Answer = TypeVar("Answer")
+Result = TypeVar("Result")
+# Rows after the oldest one among which a batch looks for similar lengths; rows that are passed over stay the oldest.
 LOOK_AHEAD = 64
-# A batch takes no row shorter than this share of its longest: what is padded costs as much as what is real.
-SIMILAR = 0.5
-# Tokenized and put together where they arrive: a hand-over to another thread costs as much. More would keep others
-# from being heard.
-AT_ONCE_CHARACTERS = 4000
+# A batch takes no row shorter than this share of its longest one: padding costs as much as real tokens.
+MIN_LENGTH_SHARE = 0.5
+# Requests of at most this size are tokenized and finished in the event loop, since handing them to a thread costs as
+# much. Larger ones would block the loop.
+INLINE_CHARACTERS = 4000
 
 
 class OverloadError(Exception):
-    """The line is full, or a request waited longer than it may.
+    """The queue is full, or a request has waited too long.
 
     Attributes:
-        retry_after: seconds after which asking again makes sense, at least 1.
+        retry_after: seconds after which the caller should try again, at least 1.
     """
 
     def __init__(self, message: str, retry_after: int) -> None:
@@ -47,7 +48,7 @@ class OverloadError(Exception):
 
 @dataclass(frozen=True)
 class Times:
-    """Where a request's time went, in seconds: tokenizing, waiting for a core, and the model."""
+    """The seconds that a request spent on tokenizing, waiting for a core, and the model."""
 
     tokenize: float
     queue: float
@@ -55,37 +56,42 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Answered(Generic[A]):
-    """Answers in the order of the request's texts, the rows in which the model read them, how long they took, and when
-    (by `time.perf_counter`) the first row was taken.
+class TimedAnswers(Generic[Answer]):
+    """The answers to a request, with their rows and times.
+
+    Attributes:
+        answers: answers in the order of the request's texts.
+        rows: the rows in which the model read the texts.
+        times: how long the steps took.
+        began: when the model began with the first row, by `time.perf_counter`.
     """
 
-    answers: list[A]
+    answers: list[Answer]
     rows: list[Tokens]
     times: Times
     began: float
 
 
 class Listener(Protocol):
-    """Who is told what happens in the line; from several threads."""
+    """A listener to the events of the queue; it is called from several threads."""
 
     def batch(self, rows: int, tokens: int) -> None:
-        """A batch was computed: its rows, and its tokens with the padded ones."""
+        """A batch was computed, with its number of rows and of tokens, padding included."""
 
-    def refused(self, why: str) -> None:
-        """A request got no answer: `full`, `late` or `left`."""
+    def refused(self, reason: str) -> None:
+        """A request got no answer: the queue was `full`, it was `late`, or its caller had `left`."""
 
     def waited(self, seconds: float) -> None:
-        """How long a request was in the line."""
+        """A request has waited in the queue for some seconds."""
 
 
 @dataclass
 class _Job:
-    """One request: its texts count in the line until its last row is taken."""
+    """A request; its texts count as waiting until its last row is taken."""
 
     texts: int
     rows: list[Any]
-    found: list[Floats]
+    logits: list[Floats]
     done: asyncio.Future[None]
     arrived: float
     to_take: int
@@ -96,8 +102,8 @@ class _Job:
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
-    """One row of a request, and how many tokens it has."""
+class _QueuedRow:
+    """A row of a request, and its number of tokens."""
 
     job: _Job
     row: int
@@ -106,200 +112,203 @@ class _Item:
 
 @dataclass(frozen=True)
 class Batcher:
-    """A student behind one bounded line, computed by one thread a core.
+    """A student with one bounded queue and one thread a core.
 
     Args:
-        student: what answers.
-        max_waiting: texts that may wait; a request that would exceed it is refused.
+        student: the model.
+        max_waiting: number of texts that may wait; a request that would exceed it is refused.
         max_seconds: how long a request may wait before its first row is computed.
-        listener: who is told.
+        listener: receives the events.
     """
 
     student: Student
     max_waiting: int
     max_seconds: float
     listener: Listener
-    _line: deque[_Item] = field(default_factory=deque)
+    _queue: deque[_QueuedRow] = field(default_factory=deque)
     _ready: threading.Condition = field(default_factory=threading.Condition)
     _threads: list[threading.Thread] = field(default_factory=list)
     _tokenizing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "tokenize"))
-    # Texts in line; an object, because threads count it.
+    # Number of waiting texts; in a list, because this class is frozen.
     _count: list[int] = field(default_factory=lambda: [0])
 
     @property
     def waiting(self) -> int:
-        """Texts in line."""
+        """Number of waiting texts."""
         return self._count[0]
 
     def start(self) -> None:
-        """Start the threads. They end with the process."""
+        """Start the threads, which end with the process."""
         for number in range(self.student.threads):
             thread = threading.Thread(target=self._work, name=f"student-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    async def answer(self, texts: int, characters: int, prepare: Callable[[Student], Work[A]]) -> Answered[A]:
-        """Answers to a request.
+    async def answer(
+        self, texts: int, characters: int, prepare: Callable[[Student], Work[Answer]]
+    ) -> TimedAnswers[Answer]:
+        """Answer a request.
 
         Args:
-            texts: how many it asks about.
-            characters: of all of them together.
-            prepare: makes the work of them, as `Student.predicting` does.
+            texts: number of texts.
+            characters: number of characters of all texts.
+            prepare: prepares their work, as `Student.predict_work` does.
 
         Raises:
-            OverloadError: the line is full, or the request waited too long.
-            TypeError: as `prepare` raises it.
+            OverloadError: the queue is full, or the request waited too long.
+            TypeError: raised by `prepare`.
         """
         arrived = time.perf_counter()
-        self._enter(texts)
+        self._reserve(texts)
         try:
-            work, tokenizing = await self._prepared(characters, arrived, prepare)
+            work, tokenizing = await self._prepare(characters, arrived, prepare)
         except BaseException:
-            self._leave(texts)
+            self._release(texts)
             raise
-        loop, rows = asyncio.get_running_loop(), list(work.rows)
-        nothing: Floats = np.empty(0, dtype=np.float32)
-        job = _Job(texts, rows, [nothing] * len(rows), loop.create_future(), arrived, len(rows), len(rows))
+        rows = list(work.rows)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        empty: Floats = np.empty(0, dtype=np.float32)
+        job = _Job(texts, rows, [empty] * len(rows), done, arrived, len(rows), len(rows))
         self._put(job)
         try:
-            await job.done
+            await done
         except asyncio.CancelledError:
             job.given_up = True
             self.listener.refused("left")
             raise
-        answers = await self._beside(characters, lambda: work.finish(job.found))
+        answers = await self._run(characters, lambda: work.finish(job.logits))
         times = Times(tokenizing, job.started - arrived - tokenizing, job.ended - job.started)
         self.listener.waited(times.queue)
-        return Answered(answers, rows, times, job.started)
+        return TimedAnswers(answers, rows, times, job.started)
 
-    def _enter(self, texts: int) -> None:
-        """Count a request's texts, before work is spent on them."""
+    def _reserve(self, texts: int) -> None:
+        """Count a request's texts as waiting, before work is spent on them."""
         with self._ready:
-            if full := self.waiting + texts > self.max_waiting:
-                waiting = self.waiting
-            else:
+            waiting = self.waiting
+            is_full = waiting + texts > self.max_waiting
+            if not is_full:
                 self._count[0] += texts
-        if full:
+        if is_full:
             self.listener.refused("full")
             raise OverloadError(
-                f"{waiting} texts are waiting, of at most {self.max_waiting}; ask again later", self._retry()
+                f"{waiting} texts are waiting, of at most {self.max_waiting}; try again later", self._retry_seconds()
             )
 
-    def _leave(self, texts: int) -> None:
+    def _release(self, texts: int) -> None:
         with self._ready:
             self._count[0] -= texts
 
-    async def _prepared(
-        self, characters: int, arrived: float, prepare: Callable[[Student], Work[A]]
-    ) -> tuple[Work[A], float]:
-        """The work of a request, and the seconds that took."""
+    async def _prepare(
+        self, characters: int, arrived: float, prepare: Callable[[Student], Work[Answer]]
+    ) -> tuple[Work[Answer], float]:
+        """Prepare the work of a request, and measure the seconds for it."""
 
-        def timed() -> tuple[Work[A], float]:
+        def timed() -> tuple[Work[Answer], float]:
             start = time.perf_counter()
             if start - arrived > self.max_seconds:
                 raise self._late()
             return prepare(self.student), time.perf_counter() - start
 
-        return await self._beside(characters, timed)
+        return await self._run(characters, timed)
 
-    async def _beside(self, characters: int, work: Callable[[], B]) -> B:
-        """What would keep others from being heard is done in a thread."""
-        if characters <= AT_ONCE_CHARACTERS:
+    async def _run(self, characters: int, work: Callable[[], Result]) -> Result:
+        """Do work in the event loop, or in a thread if it would block the loop."""
+        if characters <= INLINE_CHARACTERS:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
 
     def _put(self, job: _Job) -> None:
-        # Longest first: a batch is filled with what is behind its first row.
+        # Longest first, because a batch takes no row longer than its first one.
         lengths = [len(row.ids) for row in job.rows]
         order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
         with self._ready:
-            self._line.extend(_Item(job, row, lengths[row]) for row in order)
+            self._queue.extend(_QueuedRow(job, row, lengths[row]) for row in order)
             self._ready.notify(min(len(order), len(self._threads)))
 
     def _late(self) -> OverloadError:
         self.listener.refused("late")
         return OverloadError(
-            f"waited longer than {self.max_seconds:g} s for a free core; ask again later", self._retry()
+            f"waited longer than {self.max_seconds:g} s for a free core; try again later", self._retry_seconds()
         )
 
-    def _retry(self) -> int:
+    def _retry_seconds(self) -> int:
         return max(math.ceil(self.max_seconds), 1)
 
-    # --- the threads --------------------------------------------------------------------------------------------------
+    # --- in the threads -----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         while True:
             with self._ready:
-                while not self._line:
+                while not self._queue:
                     self._ready.wait()
                 batch = self._take()
             if batch:
                 self._compute(batch)
 
-    def _take(self) -> list[_Item]:
-        """The oldest row that is still wanted, and waiting ones of similar length as long as they fit into a call."""
-        batch: list[_Item] = []
+    def _take(self) -> list[_QueuedRow]:
+        """Take the oldest row whose caller still waits, and rows of similar length that fit into the same call."""
+        batch: list[_QueuedRow] = []
         now = time.perf_counter()
-        while self._line and not batch:
-            item = self._pop(0)
-            if self._wanted(item, now):
-                batch.append(item)
+        while self._queue and not batch:
+            row = self._pop(0)
+            if self._is_awaited(row, now):
+                batch.append(row)
         position = 0
         while batch and self.student.fits(len(batch) + 1, batch[0].length):
-            if position >= min(len(self._line), LOOK_AHEAD):
+            if position >= min(len(self._queue), LOOK_AHEAD):
                 break
-            if SIMILAR * batch[0].length <= self._line[position].length <= batch[0].length:
-                item = self._pop(position)
-                if self._wanted(item, now):
-                    batch.append(item)
+            if MIN_LENGTH_SHARE * batch[0].length <= self._queue[position].length <= batch[0].length:
+                row = self._pop(position)
+                if self._is_awaited(row, now):
+                    batch.append(row)
             else:
                 position += 1
         return batch
 
-    def _pop(self, position: int) -> _Item:
-        item = self._line[position]
-        del self._line[position]
-        item.job.to_take -= 1
-        if not item.job.to_take:
-            self._count[0] -= item.job.texts
-        return item
+    def _pop(self, position: int) -> _QueuedRow:
+        row = self._queue[position]
+        del self._queue[position]
+        row.job.to_take -= 1
+        if not row.job.to_take:
+            self._count[0] -= row.job.texts
+        return row
 
-    def _wanted(self, item: _Item, now: float) -> bool:
-        job = item.job
+    def _is_awaited(self, row: _QueuedRow, now: float) -> bool:
+        job = row.job
         if job.given_up:
             return False
         if not job.started:
             if now - job.arrived > self.max_seconds:
                 job.given_up = True
-                self._tell(job, self._late())
+                self._settle(job, self._late())
                 return False
             job.started = now
         return True
 
-    def _compute(self, batch: list[_Item]) -> None:
+    def _compute(self, batch: list[_QueuedRow]) -> None:
         try:
-            logits = self.student.run([item.job.rows[item.row] for item in batch])
-        except Exception as error:  # told to the callers; the thread lives on
-            for job in {id(item.job): item.job for item in batch}.values():
+            logits = self.student.run([queued.job.rows[queued.row] for queued in batch])
+        except Exception as error:  # it goes to the callers; the thread continues
+            for job in {id(queued.job): queued.job for queued in batch}.values():
                 job.given_up = True
-                self._tell(job, error)
+                self._settle(job, error)
             return
         self.listener.batch(len(batch), len(batch) * batch[0].length)
         finished = []
         with self._ready:
-            for item, values in zip(batch, logits, strict=True):
-                item.job.found[item.row] = values
-                item.job.to_compute -= 1
-                if not item.job.to_compute:
-                    finished.append(item.job)
+            for queued, values in zip(batch, logits, strict=True):
+                queued.job.logits[queued.row] = values
+                queued.job.to_compute -= 1
+                if not queued.job.to_compute:
+                    finished.append(queued.job)
         for job in finished:
             job.ended = time.perf_counter()
-            self._tell(job, None)
+            self._settle(job, None)
 
     @staticmethod
-    def _tell(job: _Job, error: Exception | None) -> None:
+    def _settle(job: _Job, error: Exception | None) -> None:
         def settle() -> None:
-            if job.done.done():  # the caller left
+            if job.done.done():  # the caller has left
                 return
             if error is None:
                 job.done.set_result(None)

@@ -1,7 +1,8 @@
-"""Connections that end: uvicorn's own, with limits to what it would wait for or hold without end.
+"""Connections of uvicorn with limits on time and size.
 
-uvicorn takes in a head (request line and headers) of any size, waits for it as long as it likes to come, and goes on
-reading a body that has been answered already. Nothing behind it can know: it is asked only when a head is whole.
+uvicorn accepts a head (request line and headers) of any size, waits for it without a time limit, and keeps reading the
+body of a request that has already been answered. The application cannot limit this, because it is only called when a
+head is complete.
 """
 
 from __future__ import annotations
@@ -12,76 +13,82 @@ from typing import Any
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# Of a head, beyond what the first read of it brought.
+# Bytes of a head after its first read.
 HEAD_BYTES = 65_536
-# That a connection may take to bring a head, the first one and each that it has begun; and to bring the rest of a body
-# that nobody waits for any more.
-SECONDS = 30.0
+# Time for a head to arrive, from the start of the connection or of the head; and for the rest of the body of a request
+# that has been answered.
+TIME_LIMIT = 30.0
 
 
-class Bounded(HttpToolsProtocol):
-    """One connection."""
+class BoundedConnection(HttpToolsProtocol):
+    """A connection with limits."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Heads that have begun, whether the last is whole, its bytes so far; and whether its body is still to come.
-        self._heads, self._in_head, self._head_bytes, self._in_body = 0, True, 0, False
+        self._heads = 0  # heads that have begun
+        self._in_head = True  # whether the last head is incomplete
+        self._head_bytes = 0  # bytes of the last head so far
+        self._in_body = False  # whether its body is incomplete
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
-        self._watch()
+        self._update_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        self._unwatch()
+        self._cancel_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        heads, waited = self._heads, self._in_head
+        heads_before = self._heads
+        was_in_head = self._in_head
         super().data_received(data)
-        if waited and self._in_head and heads == self._heads:
+        if was_in_head and self._in_head and heads_before == self._heads:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response(f"The head of the request is over {HEAD_BYTES} bytes.")
-        self._watch()
+        self._update_timer()
 
     def on_message_begin(self) -> None:
-        """A head has begun."""
-        self._heads, self._in_head, self._head_bytes = self._heads + 1, True, 0
+        """Note that a head has begun."""
+        self._heads += 1
+        self._in_head = True
+        self._head_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """A head is whole."""
-        self._in_head, self._in_body = False, True
+        """Note that a head is complete."""
+        self._in_head = False
+        self._in_body = True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """A body is whole."""
+        """Note that a body is complete."""
         self._in_body = False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer is out."""
+        """Note that an answer has been sent."""
         super().on_response_complete()
-        self._watch()
+        self._update_timer()
 
-    def _watch(self) -> None:
-        """Let the time run, from when it first does, while something is to come that nobody waits for."""
-        unread = self._in_body and self.cycle is not None and self.cycle.response_complete
-        if not (self._in_head or unread) or self.transport.is_closing():
-            self._unwatch()
+    def _update_timer(self) -> None:
+        """Run the timer while a head, or the body of an answered request, is incomplete."""
+        has_unread_body = self._in_body and self.cycle is not None and self.cycle.response_complete
+        if not (self._in_head or has_unread_body) or self.transport.is_closing():
+            self._cancel_timer()
         elif self._timer is None:
-            self._timer = self.loop.call_later(SECONDS, self.transport.close)
+            self._timer = self.loop.call_later(TIME_LIMIT, self.transport.close)
 
-    def _unwatch(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
 def bound_connections() -> None:
-    """Have uvicorn use them where it is left to choose, as BentoML leaves it."""
-    auto.AutoHTTPProtocol = Bounded
+    """Make bounded connections uvicorn's default, which BentoML uses."""
+    auto.AutoHTTPProtocol = BoundedConnection

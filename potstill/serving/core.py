@@ -1,7 +1,7 @@
-"""The code that travels with a model: the modules that answer need, found by their imports.
+"""The code that travels with a model: the import closure of the modules that answer.
 
-A Bento carries them under their own names; an MLflow model carries them as a package whose name has their sum, so that
-in one process the models of several versions of Potstill and an installed one never take each other's place.
+A Bento carries the modules under their own names. An MLflow model carries them as a package with their sha256 in its
+name, so that models of several versions of Potstill do not conflict in one process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _IMPORT = re.compile(rf"^(\s*)(from|import) {PACKAGE}(?=[.\s])", re.MULTILINE)
 
 
 def closure(modules: Iterable[str]) -> list[Path]:
-    """Modules and all of this package that they import, inside functions too, as sorted paths relative to its root.
+    """Find the modules of this package that modules import, inside functions too: sorted paths relative to its root.
 
     Args:
         modules: names such as `potstill.inference.runtime`.
@@ -38,10 +38,10 @@ def closure(modules: Iterable[str]) -> list[Path]:
 
 
 def write_core(folder: Path, module: str) -> str:
-    """Write a module and what it imports below `folder`, as a package of its own.
+    """Write a module and its import closure below `folder`, as a separate package.
 
     Returns:
-        The module's name in it.
+        The module's name in that package.
     """
     files = closure([module])
     total = sha256_value({path.as_posix(): sha256_file(ROOT / path) for path in files})
@@ -55,7 +55,7 @@ def write_core(folder: Path, module: str) -> str:
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module of this package, relative to its root; None for any other name."""
+    """Find the file of a module of this package, relative to its root; None for other names."""
     package, *names = module.split(".")
     if package != PACKAGE:
         return None

@@ -1,4 +1,4 @@
-"""Finding and starting a built Bento. Imports no BentoML: what starts a server need not load one."""
+"""Location and start command of a built Bento. Imports no BentoML, because starting a server does not need it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from potstill.compute.processes import free_port
 from potstill.serving.keys import FILE_VARIABLE, VARIABLE
 from potstill.serving.tracing import ENDPOINTS
 
-# Where a service writes its windows, above its Bento's `watch.folder`, which cannot know where it will run.
+# Environment variable: where the service writes its windows. It overrides `watch.folder` of the Bento.
 WATCH_FOLDER = "POTSTILL_WATCH_FOLDER"
-# The serving folder of a challenger that rides along.
+# Environment variable: the serving folder of a challenger for shadow traffic.
 SHADOW_FOLDER = "POTSTILL_SHADOW_FOLDER"
 
 
 def bento_path(tag: str) -> Path:
-    """Where BentoML's store keeps a Bento, there or not.
+    """Return the path of a Bento in BentoML's store, whether it exists or not.
 
     Args:
         tag: `name:version`.
@@ -28,21 +28,21 @@ def bento_path(tag: str) -> Path:
 
 
 def serve_command(tag: str, host: str, port: int) -> list[str]:
-    """The command that serves a Bento by its fixed tag.
+    """Build the command that serves a Bento by its exact tag.
 
     Args:
-        tag: `name:version`; never `latest`, so that what answers is what was promoted.
-        host: address to bind; BentoML's own default would be every interface.
-        port: TCP port; 0 for any free one, which is chosen here, so that BentoML can say which.
+        tag: `name:version`; never `latest`, so that the served Bento is the promoted one.
+        host: address to bind; BentoML's default would be every interface.
+        port: TCP port; for 0 a free port is chosen here, so that BentoML can print it.
     """
     return [sys.executable, "-m", "bentoml", "serve", tag, "--host", host, "--port", str(port or free_port())]
 
 
-def own_variables() -> dict[str, str]:
-    """The environment in which a Bento is built or tried: this process's, without what is set for the service itself.
+def bento_environment() -> dict[str, str]:
+    """Return the environment for building or testing a Bento: this process's, without variables for the service.
 
-    Its own code is what runs, whatever a shell has put before it. Building it imports it, which takes no keys, and
-    BentoML writes down how it was configured.
+    PYTHONPATH is removed so that the Bento's own code runs. Building a Bento imports it, which needs no keys, and
+    BentoML records its configuration, which must not contain endpoints of traces.
     """
     variables = dict(os.environ)
     environment.prepare(variables)

@@ -32,16 +32,16 @@ from potstill.serving.schemas import (
 )
 
 REFERENCE = "#/components/schemas/{model}"
-# The signs that have a meaning in a regular expression of JSON schema (ECMA 262).
-_SIGNS = re.compile(r"[\^$\\.*+?()\[\]{}|/]")
+# The characters with a special meaning in a regular expression of JSON schema (ECMA 262).
+_SPECIAL = re.compile(r"[\^$\\.*+?()\[\]{}|/]")
 REFUSALS = {
     "400": "the body is not JSON",
     "408": "the body did not arrive in time",
-    "413": "over a limit that /info names",
+    "413": "the request exceeds a limit that /info names",
     "415": "the body is not sent as JSON",
-    "422": "a field is missing, unknown or of a wrong type",
-    "429": "too many texts wait; Retry-After says when to ask again",
-    "401": "the service has API keys, and none of them was sent",
+    "422": "a field is missing, unknown or has a wrong type",
+    "429": "too many texts are waiting; Retry-After says when to try again",
+    "401": "the service requires an API key, and none of its keys was sent",
     "503": "the model is not loaded yet",
 }
 
@@ -56,12 +56,12 @@ class Typed:
 
     @property
     def path(self) -> str:
-        """Where it is."""
+        """The path of the endpoint."""
         return f"/v1/{self.name}"
 
 
 def typed_endpoint(card: ModelCard) -> Typed:
-    """The one that a model answers."""
+    """Return the typed endpoint of a model."""
     if card.kind == "token_classification":
         return Typed("tag", "Find the entities of texts", TagTexts)
     if card.kind == "question_answering":
@@ -70,20 +70,20 @@ def typed_endpoint(card: ModelCard) -> Typed:
 
 
 def describe(release: Release) -> dict[str, Any]:
-    """The document that `/openapi.json` answers with.
+    """Build the document of `/openapi.json`.
 
-    It allows what the service answers and no more, two limits aside that it cannot say: the bytes of a body, and the
-    characters of a pair's two texts together.
+    It allows exactly the requests that the service accepts, except for two limits that a schema cannot express: the
+    bytes of a body, and the characters of both texts of a pair together.
     """
     operations = [_typed_operation(release.card), *_label_operations(release.card)]
     models: list[type[BaseModel]] = [operation.request for operation in operations]
     models += [*_answers(release.card), Failure, Info]
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE)
-    described: dict[str, Any] = schemas["$defs"]
+    definitions: dict[str, Any] = schemas["$defs"]
     for operation in operations:
-        _bound(described[operation.request.__name__], described, release.settings.serve)
+        _bound(definitions[operation.request.__name__], definitions, release.settings.serve)
         if issubclass(operation.request, Explain):
-            described[operation.request.__name__]["properties"]["label"] = _label_schema(release.card)
+            definitions[operation.request.__name__]["properties"]["label"] = _label_schema(release.card)
     info = {
         "operationId": "info",
         "summary": "What runs here",
@@ -92,7 +92,7 @@ def describe(release: Release) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": release.settings.name, "version": release.tag or __version__},
-        "components": {"schemas": described},
+        "components": {"schemas": definitions},
         "paths": {operation.path: {"post": operation.to_json()} for operation in operations} | {"/info": {"get": info}},
     }
 
@@ -102,10 +102,10 @@ class Operation:
     """An endpoint that takes a body.
 
     Attributes:
-        id: names it for client generators; it stays what it is from version to version.
-        path: where it is.
-        summary: what it does.
-        request: the body.
+        id: name for client generators, which never changes.
+        path: path of the endpoint.
+        summary: one-line description.
+        request: model of the body.
         answer: schema of the answer.
     """
 
@@ -116,7 +116,7 @@ class Operation:
     answer: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """As OpenAPI has it."""
+        """Return the operation in OpenAPI's form."""
         return {
             "operationId": self.id,
             "summary": self.summary,
@@ -131,17 +131,16 @@ def _typed_operation(card: ModelCard) -> Operation:
 
 
 def _label_operations(card: ModelCard) -> list[Operation]:
-    """What is there only for models that label whole texts."""
+    """Return the further operations of models that label whole texts."""
     if typed_endpoint(card).name != "classify":
         return []
     scores = {"type": "array", "items": _reference(Score)}
-    each = {"anyOf": [{"title": "Of one text", **scores}, {"title": "Of each", "type": "array", "items": scores}]}
+    choices = {"anyOf": [{"title": "Of one text", **scores}, {"title": "Of each", "type": "array", "items": scores}]}
     summary = "Classify texts, in the form of Text Embeddings Inference"
-    request, explain = (PredictPairs, ExplainPair) if card.pair else (PredictTexts, ExplainText)
-    words = "Which words a label hangs on"
+    predict_body, explain_body = (PredictPairs, ExplainPair) if card.pair else (PredictTexts, ExplainText)
     return [
-        Operation("predict", "/predict", summary, request, {"title": "Scores", **each}),
-        Operation("explain", "/v1/explain", words, explain, _reference(ExplainResponse)),
+        Operation("predict", "/predict", summary, predict_body, {"title": "Scores", **choices}),
+        Operation("explain", "/v1/explain", "Explain a label word by word", explain_body, _reference(ExplainResponse)),
     ]
 
 
@@ -150,40 +149,41 @@ def _answers(card: ModelCard) -> list[type[BaseModel]]:
     return [RESPONSES[card.kind], *labels]
 
 
-def _bound(schema: dict[str, Any], described: Mapping[str, Any], limits: Serve) -> None:
-    """Write the service's limits into the texts of a body: the length of each, and how many there may be."""
+def _bound(schema: dict[str, Any], definitions: Mapping[str, Any], limits: Serve) -> None:
+    """Write the service's limits into the schema of a body: the length and the number of texts."""
     for name in ("texts", "questions", "inputs", "text", "question", "context"):
         if name in schema.get("properties", {}):
-            _bound_texts(schema["properties"][name], described, limits)
+            _bound_texts(schema["properties"][name], definitions, limits)
 
 
-def _bound_texts(schema: dict[str, Any], described: Mapping[str, Any], limits: Serve) -> None:
+def _bound_texts(schema: dict[str, Any], definitions: Mapping[str, Any], limits: Serve) -> None:
     for choice in schema.get("anyOf", ()):
-        _bound_texts(choice, described, limits)
+        _bound_texts(choice, definitions, limits)
     if schema.get("type") == "string":
         schema["maxLength"] = limits.max_characters
     elif schema.get("type") == "array":
         schema.setdefault("maxItems", limits.max_texts)
-        _bound_texts(schema["items"], described, limits)
+        _bound_texts(schema["items"], definitions, limits)
     elif "$ref" in schema:
-        _bound(described[schema["$ref"].rpartition("/")[2]], described, limits)
+        _bound(definitions[schema["$ref"].rpartition("/")[2]], definitions, limits)
 
 
 def _label_schema(card: ModelCard) -> dict[str, Any]:
-    """The labels that can be explained: of a model of numbers none.
+    """Build the schema of the labels that can be explained; a regression model has none.
 
-    A pattern, not an enum: of labels that differ in letter case or signs alone, client generators make one name.
+    It is a pattern, not an enum, because client generators give labels that differ only in case or punctuation the same
+    name.
     """
-    nothing = {"type": "null"}
-    about = {"title": "Label", "default": None}
+    null = {"type": "null"}
+    annotations = {"title": "Label", "default": None}
     if card.kind == "regression":
-        return nothing | about
-    names = "|".join(_SIGNS.sub(r"\\\g<0>", str(label)) for label in card.labels)
-    return {"anyOf": [{"type": "string", "pattern": f"^(?:{names})$"}, nothing]} | about
+        return null | annotations
+    names = "|".join(_SPECIAL.sub(r"\\\g<0>", str(label)) for label in card.labels)
+    return {"anyOf": [{"type": "string", "pattern": f"^(?:{names})$"}, null]} | annotations
 
 
 def bento_routes(release: Release) -> list[dict[str, Any]]:
-    """The typed endpoint in the form of BentoML's `/schema.json`, from which its clients make their methods."""
+    """Describe the typed endpoint in the form of BentoML's `/schema.json`, from which its clients build methods."""
     typed = typed_endpoint(release.card)
     return [
         {

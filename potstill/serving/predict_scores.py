@@ -1,4 +1,4 @@
-"""The scores of `/predict`, in the dialects of Text Embeddings Inference and of Hugging Face's inference clients."""
+"""The scores of `/predict`, as Text Embeddings Inference and Hugging Face's inference clients define them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from potstill.inference.probabilities import sigmoid, softmax
 from potstill.inference.runtime import Prediction
 from potstill.serving.schemas import Predict
 
-# What makes scores of the logits of a task.
-_OWN: dict[TaskKind, str] = {"single_label": "softmax", "multi_label": "sigmoid", "regression": "none"}
+# The function from logits to scores for each kind of task.
+_DEFAULT: dict[TaskKind, str] = {"single_label": "softmax", "multi_label": "sigmoid", "regression": "none"}
 
 
-def scored(prediction: Prediction, request: Predict, task: TaskKind = "single_label") -> list[tuple[int, float]]:
-    """(label index, score) of one text, best first: as many as asked for.
+def ranked_scores(prediction: Prediction, request: Predict, task: TaskKind = "single_label") -> list[tuple[int, float]]:
+    """Compute the requested number of (label index, score) for a text, best first.
 
-    The scores are those of the model's task unless a function is asked for: calibrated probabilities, or the number.
+    Without a requested function the scores are the calibrated probabilities, or the number of a regression model.
     """
-    asked = request.parameters
-    function = "none" if request.raw_scores else (asked and asked.function_to_apply) or _OWN[task]
+    parameters = request.parameters
+    requested = parameters.function_to_apply if parameters else None
+    function = "none" if request.raw_scores else requested or _DEFAULT[task]
     if function == "none":
         scores = prediction.logits
-    elif function == _OWN[task]:
+    elif function == _DEFAULT[task]:
         scores = prediction.probabilities
     elif function == "sigmoid":
         scores = sigmoid(prediction.logits).tolist()
     else:
         scores = softmax(prediction.logits).tolist()
     best = sorted(enumerate(scores), key=lambda item: item[1], reverse=True)
-    return best[: asked.top_k if asked else None]
+    return best[: parameters.top_k if parameters else None]

@@ -1,4 +1,4 @@
-"""Masks over what must not be written: e-mail addresses, telephone numbers, numbers, or what params name."""
+"""Masking of personal data before texts are written: e-mail addresses, telephone numbers, or what params name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from potstill.inference.runtime import Text
 
 
 class Redactor:
-    """Replaces what patterns find by their names in brackets, pattern after pattern."""
+    """Replaces the matches of each pattern by its name in brackets."""
 
     def __init__(self, masks: Mapping[str, str]) -> None:
         """Compile the patterns.
@@ -20,13 +20,13 @@ class Redactor:
         self._masks = [(re.compile(pattern), f"[{name}]") for name, pattern in masks.items()]
 
     def __call__(self, text: str) -> str:
-        """The text with masks."""
+        """Mask a text."""
         for pattern, mask in self._masks:
             text = pattern.sub(lambda _, mask=mask: mask, text)  # type: ignore[misc]
         return text
 
     def columns(self, text: Text) -> dict[str, str]:
-        """A text, or the two of a pair, with masks, as the columns of a row of data."""
+        """Mask a text, or both texts of a pair, and return them as the columns of a row."""
         if isinstance(text, str):
             return {"text": self(text)}
         return {"text": self(text[0]), "text_pair": self(text[1])}

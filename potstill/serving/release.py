@@ -1,8 +1,7 @@
-"""What a service runs: its limits, its model and where that came from, proven before the first answer.
+"""The release that a service runs: limits, model and lineage, verified before the first answer.
 
-A built Bento carries two manifests: the serving folder's own, and a seal (`manifest.json` at the Bento's top) over
-everything BentoML put into it. Neither is trusted to be there: a Bento that `potstill run` packaged does not start
-without its seal.
+A built Bento has two manifests: that of the serving folder, and a seal (`manifest.json` in the Bento's top folder) over
+all files that BentoML has put into it. A Bento that `potstill run` packaged does not start without its seal.
 """
 
 from __future__ import annotations
@@ -15,7 +14,16 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
-from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, sha256_value, verify, write_json
+from potstill.artifacts import (
+    MANIFEST,
+    file_sums,
+    first_difference,
+    read_json,
+    sha256_file,
+    sha256_value,
+    verify,
+    write_json,
+)
 from potstill.config.base import Project, Strict
 from potstill.config.serving_params import Serve, Watch
 from potstill.config.yaml_file import parse_section, read_params
@@ -29,7 +37,7 @@ BENTO = "bento.yaml"
 
 
 class Settings(Strict):
-    """`service.json`: what packaging fixes for the life of a Bento."""
+    """`service.json`: the settings that packaging fixes in a Bento."""
 
     name: Annotated[str, Field(min_length=1)]
     serve: Serve
@@ -43,11 +51,13 @@ class Release:
 
     Attributes:
         folder: the serving folder.
-        tag: the Bento's `name:version`; None when served from a workspace.
-        sealed: whether the whole Bento was verified, and not only the serving folder.
-        candidate: sha256 of the serving folder's manifest; names the model everywhere.
+        settings: settings of the service.
+        card: the model card.
+        tag: the Bento's `name:version`; None if it is served from a workspace.
+        sealed: whether the whole Bento was verified, not only the serving folder.
+        candidate: sha256 of the serving folder's manifest, which identifies the model.
         sums: file of the serving folder -> sha256.
-        profile: of the texts it was evaluated on; None in a workspace where it was not.
+        profile: profile of the evaluated texts; None in a workspace without an evaluation.
     """
 
     folder: Path
@@ -61,36 +71,40 @@ class Release:
 
     @property
     def lineage(self) -> dict[str, Any]:
-        """Where the model came from."""
+        """The origin of the model."""
         return {"candidate": self.candidate, "files": self.sums, "git_commit": self.settings.git_commit}
 
     @cached_property
     def lineage_sum(self) -> str:
-        """sha256 of the lineage."""
+        """The sha256 of the lineage."""
         return sha256_value(self.lineage)
 
     @property
     def model_version(self) -> str:
-        """Short and for people: which model, in which format."""
+        """A short readable name of the model and its format."""
         return f"{self.candidate[:12]}-{self.card.variant}"
 
 
 def bento_name(project: str) -> str:
-    """The name of a project's Bentos."""
+    """Return the name of a project's Bentos."""
     return f"potstill-{project}"
 
 
 def load_release(root: Path) -> Release:
-    """Verify what lies under `root`: the code folder of a Bento, a build folder or a workspace.
+    """Verify and load a release.
+
+    Args:
+        root: the code folder of a Bento, a build folder or a workspace.
 
     Raises:
-        ChecksumError: a file is not the one a manifest names, or a packaged Bento has lost its seal.
+        ChecksumError: a file does not match a manifest, or a packaged Bento has no seal.
         ModelError: settings or model card cannot be used.
-        ParamsError: a workspace's params.yaml is wrong.
+        ParamsError: the workspace's params.yaml is invalid.
     """
-    packaged, bento = (root / SETTINGS).exists(), root.parent
-    inside = root.name == "src" and (bento / BENTO).exists()
-    if inside and packaged:
+    bento = root.parent
+    packaged = (root / SETTINGS).exists()
+    in_bento = root.name == "src" and (bento / BENTO).exists()
+    if in_bento and packaged:
         verify_seal(bento)
     folder = root / SERVING
     verify(folder)
@@ -99,39 +113,41 @@ def load_release(root: Path) -> Release:
         folder=folder,
         settings=_packaged_settings(root / SETTINGS) if packaged else _workspace_settings(root),
         card=read_card(folder),
-        tag=_tag(bento) if inside else None,
-        sealed=inside and packaged,
+        tag=_tag(bento) if in_bento else None,
+        sealed=in_bento and packaged,
         candidate=candidate,
         sums=read_json(folder / MANIFEST)["files"],
         profile=read_profile(root / FILE, candidate) if packaged or (root / FILE).exists() else None,
     )
 
 
-def seal(bento: Path) -> None:
-    """Write the manifest over all files of a freshly built Bento."""
+def write_seal(bento: Path) -> None:
+    """Write the manifest of all files of a newly built Bento."""
     write_json(bento / MANIFEST, {"files": _sealed_sums(bento), "about": {"bento": _tag(bento)}})
 
 
 def verify_seal(bento: Path) -> None:
-    """Check every file of a built Bento.
+    """Check every file of a built Bento against its seal.
 
     Raises:
         ChecksumError: a file is missing, added or altered, or there is no seal.
     """
     advice = "delete this Bento (bentoml delete) and run `potstill run` to package it anew"
     try:
-        named = read_json(bento / MANIFEST)["files"]
+        expected = read_json(bento / MANIFEST)["files"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ChecksumError(f"{bento} has no readable {MANIFEST}, so its files cannot be verified; {advice}") from error
-    found = _sealed_sums(bento)
-    for path in sorted(found.keys() | named.keys()):
-        if found.get(path) != named.get(path):
-            state = "missing" if path not in found else "not in the manifest" if path not in named else "altered"
-            raise ChecksumError(f"{bento / path} is {state}: it is not what was packaged; {advice}")
+    difference = first_difference(_sealed_sums(bento), expected)
+    if difference is not None:
+        path, state = difference
+        raise ChecksumError(f"{bento / path} is {state}: it is not what was packaged; {advice}")
 
 
 def _sealed_sums(bento: Path) -> dict[str, str]:
-    """All files but the seal, Python's own caches, and the image recipe, which `bentoml containerize` rewrites."""
+    """Map all files to their sha256, without the seal, Python's caches, and the image recipe.
+
+    `bentoml containerize` rewrites the image recipe.
+    """
     return {
         path: value
         for path, value in file_sums(bento).items()
@@ -155,5 +171,5 @@ def _workspace_settings(root: Path) -> Settings:
 
 
 def _tag(bento: Path) -> str:
-    about = yaml.safe_load((bento / BENTO).read_text(encoding="utf-8"))
-    return f"{about['name']}:{about['version']}"
+    description = yaml.safe_load((bento / BENTO).read_text(encoding="utf-8"))
+    return f"{description['name']}:{description['version']}"

@@ -1,9 +1,10 @@
-"""Between `bentoml serve` and its worker: a worker that dies is replaced at once, one that cannot start ends the
-service, and none outlives it.
+"""Supervision of the worker of `bentoml serve`.
 
-`bentoml serve` has circus look for dead workers every 10 seconds, a number that no setting reaches
-(`create_standalone_arbiter`), and starting one takes seconds more. But circus has a signal: at SIGHUP it starts a
-worker, and then sorts out what is dead or too many.
+A worker that dies is replaced at once, a worker that cannot start ends the service, and no worker outlives the service.
+
+`bentoml serve` has circus look for dead workers every 10 seconds, which no setting changes
+(`create_standalone_arbiter`), and starting a worker takes seconds more. But at SIGHUP circus starts a worker at once,
+and then removes dead and surplus ones.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from bentoml.serving import running_inside_container
 
 from potstill.compute.processes import die_with_parent
 
-# A worker that dies again so soon after one was replaced waits for circus' own look: one that cannot start must not be
-# started without a pause.
+# A worker that dies again within this time waits for circus' own check, so that a crashing worker is not restarted
+# without a pause.
 PAUSE_SECONDS = 10.0
-# In a worker's environment: the process that started it.
+# Environment variable of a worker: pid of its supervisor.
 _SUPERVISOR = "POTSTILL_SUPERVISOR"
 
 
 def name_supervisor() -> None:
-    """Tell workers, which get this process's environment, who supervises them."""
+    """Pass this process's pid to its workers, which inherit its environment."""
     os.environ[_SUPERVISOR] = str(os.getpid())
 
 
 def end_with_supervisor() -> None:
-    """In a worker: die with its supervisor, kill -9 of it included, and at once where that is dead already.
+    """Make this worker die with its supervisor, even by kill -9, and at once if that is already dead.
 
-    A worker lives in a session of its own: without this it outlives a killed `bentoml serve`, and holds the port.
+    A worker runs in a separate session. Without this it would outlive a killed `bentoml serve` and keep the port.
     """
     supervisor = os.environ.pop(_SUPERVISOR, None)
     if supervisor is not None:
@@ -42,33 +43,34 @@ def end_with_supervisor() -> None:
 
 
 def respawn_workers() -> None:
-    """Have circus, which this process is about to become, replace a dead worker when the kernel reports it.
+    """Make circus, which this process is about to run, replace a dead worker as soon as the kernel reports it.
 
-    Nothing is changed where `bentoml.serve` was called in a thread: only the main one may handle signals. Nor in a
-    container, which ends with its worker, and whose orchestrator starts another.
+    Does nothing in a thread other than the main one, which cannot handle signals, and in a container, which ends with
+    its worker and is restarted by its orchestrator.
     """
     if threading.current_thread() is not threading.main_thread() or running_inside_container():
         return
-    replaced = -PAUSE_SECONDS
+    last_respawn = -PAUSE_SECONDS
 
-    def died(number: int, frame: FrameType | None) -> None:
-        nonlocal replaced
-        # While circus is not there, or has stopped, SIGHUP would end the process.
-        ready, child = callable(signal.getsignal(signal.SIGHUP)), _dead_child()
-        if not ready or child is None:
+    def handle_sigchld(number: int, frame: FrameType | None) -> None:
+        nonlocal last_respawn
+        # Before circus has started, and after it has stopped, SIGHUP would end the process.
+        is_handled = callable(signal.getsignal(signal.SIGHUP))
+        child = _dead_child()
+        if not is_handled or child is None:
             return
         if child.si_code == os.CLD_EXITED and child.si_status != 0:
-            # It could not start and has said why; the next one could not either.
+            # The worker could not start and has printed why; the next one could not start either.
             sys.exit(child.si_status)
-        if time.monotonic() - replaced >= PAUSE_SECONDS:
-            replaced = time.monotonic()
+        if time.monotonic() - last_respawn >= PAUSE_SECONDS:
+            last_respawn = time.monotonic()
             os.kill(os.getpid(), signal.SIGHUP)
 
-    signal.signal(signal.SIGCHLD, died)
+    signal.signal(signal.SIGCHLD, handle_sigchld)
 
 
 def _dead_child() -> os.waitid_result | None:
-    """A child that has ended, and was not only stopped or continued; it stays for circus to reap."""
+    """Find a child that has ended, not one that was stopped or continued; circus still reaps it."""
     try:
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

@@ -1,4 +1,4 @@
-"""The bodies of the HTTP endpoints, checked strictly: nothing is coerced, nothing unknown is ignored."""
+"""The bodies of the HTTP endpoints, validated strictly: nothing is coerced, and unknown fields are refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from potstill.config.base import TaskKind
 
-# A pair is an array of two strings, and is described as just that: generated clients know no tuples.
+# A pair is described as an array of two strings, because generated clients have no tuples.
 Pair = Annotated[
     tuple[str, str],
     WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}),
@@ -23,35 +23,35 @@ class Body(BaseModel):
 
 
 class ClassifyTexts(Body):
-    """`POST /v1/classify` of a model of single texts."""
+    """The body of `POST /v1/classify` for a model of single texts."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["a warm and witty film", "dull"]}]})
     texts: Annotated[list[str], Field(min_length=1)]
 
 
 class ClassifyPairs(Body):
-    """`POST /v1/classify` of a model of pairs."""
+    """The body of `POST /v1/classify` for a model of pairs."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"texts": [["It rains.", "It is dry."]]}]})
     texts: Annotated[list[Pair], Field(min_length=1)]
 
 
 class TagTexts(Body):
-    """`POST /v1/tag`."""
+    """The body of `POST /v1/tag`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["Jane Austen was born in Hampshire."]}]})
     texts: Annotated[list[str], Field(min_length=1)]
 
 
 class Question(Body):
-    """A question and the text that it is about."""
+    """A question about a context."""
 
     question: Annotated[str, Field(min_length=1)]
     context: Annotated[str, Field(min_length=1)]
 
 
 class AnswerQuestions(Body):
-    """`POST /v1/answer`."""
+    """The body of `POST /v1/answer`."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"questions": [{"question": "Where?", "context": "She lived in Bath."}]}]}
@@ -60,7 +60,7 @@ class AnswerQuestions(Body):
 
 
 class Entity(Body):
-    """An entity: its type, its characters (`end` exclusive), what they are, and how sure the model is."""
+    """An entity: its type, its characters (`end` exclusive), its text, and the model's confidence."""
 
     type: str
     start: int
@@ -70,15 +70,15 @@ class Entity(Body):
 
 
 class Tagged(Body):
-    """One text's entities in order, and in how many windows it was read."""
+    """The entities of a text in order, and the number of windows in which it was read."""
 
     entities: list[Entity]
     windows: int
 
 
 class Reply(Body):
-    """One question's answer (null: the context has none), its characters in the context, how sure the model is, and
-    into how many windows the context was cut.
+    """The answer to a question (null if the context has none), its characters in the context, the model's confidence,
+    and the number of windows in which the context was read.
     """
 
     answer: str | None
@@ -89,7 +89,7 @@ class Reply(Body):
 
 
 class Answer(Body):
-    """One text's label, the probability of every label, and whether the text was cut to the model's length."""
+    """The label of a text, the probability of every label, and whether the text was truncated."""
 
     label: str | int
     probabilities: dict[str, float]
@@ -97,7 +97,7 @@ class Answer(Body):
 
 
 class LabelsAnswer(Body):
-    """One text's labels (those more probable than not), every label's own probability, and whether it was cut."""
+    """The labels of a text (those more probable than not), all probabilities, and whether the text was truncated."""
 
     labels: list[str | int]
     probabilities: dict[str, float]
@@ -105,35 +105,35 @@ class LabelsAnswer(Body):
 
 
 class NumberAnswer(Body):
-    """One text's number, and whether the text was cut to the model's length."""
+    """The number of a text, and whether the text was truncated."""
 
     score: float
     truncated: bool
 
 
 class Explain(Body):
-    """`POST /v1/explain`: what every model takes. Without a label the most probable one is explained."""
+    """The common part of the body of `POST /v1/explain`. Without a label the most probable one is explained."""
 
     label: str | None = None
 
 
 class ExplainText(Explain):
-    """`POST /v1/explain` of a model of single texts: a text, and the label whose probability is explained."""
+    """The body of `POST /v1/explain` for a model of single texts: a text, and the label to explain."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"text": "a warm and witty film"}]})
     text: str
 
 
 class ExplainPair(Explain):
-    """`POST /v1/explain` of a model of pairs: two texts, and the label whose probability is explained."""
+    """The body of `POST /v1/explain` for a model of pairs: two texts, and the label to explain."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"text": ["It rains.", "It is dry."]}]})
     text: Pair
 
 
 class Weight(Body):
-    """A word, or where a text is long a run of words: its characters in the text (of a pair: in text `part`), and how
-    much lower the score is without it.
+    """A word, or a run of words in a long text: its characters in the text (in text `part` of a pair), and by how much
+    the score drops without it.
     """
 
     part: int
@@ -144,7 +144,7 @@ class Weight(Body):
 
 
 class ModelVersion(Body):
-    """Which model answered: the Bento's tag, and the sha256 of the model's manifest."""
+    """The model that answered: the Bento's tag, the sha256 of the model's manifest, and the variant."""
 
     bento: str | None
     candidate: str
@@ -159,14 +159,14 @@ class ClassifyResponse(Body):
 
 
 class LabelsResponse(Body):
-    """Answers of a model of several labels, in the order of the request's texts."""
+    """Answers of a multi-label model in the order of the request's texts."""
 
     predictions: list[LabelsAnswer]
     model: ModelVersion
 
 
 class NumbersResponse(Body):
-    """Answers of a model of numbers, in the order of the request's texts."""
+    """Answers of a regression model in the order of the request's texts."""
 
     predictions: list[NumberAnswer]
     model: ModelVersion
@@ -187,7 +187,7 @@ class AnswerResponse(Body):
 
 
 class ExplainResponse(Body):
-    """What the score of a label hangs on, word by word; of a model of numbers there is no label, the score is the
+    """The explanation of a label's score, word by word. For a regression model the label is null and the score is the
     number.
     """
 
@@ -198,7 +198,7 @@ class ExplainResponse(Body):
     model: ModelVersion
 
 
-# What a model answers, by its task.
+# The response for each kind of task.
 RESPONSES: dict[
     TaskKind,
     type[ClassifyResponse] | type[LabelsResponse] | type[NumbersResponse] | type[TagResponse] | type[AnswerResponse],
@@ -212,26 +212,26 @@ RESPONSES: dict[
 
 
 def _integer(value: Any) -> Any:
-    """1.0 as 1: in JSON, and in what a JSON schema calls an integer, they are the same."""
+    """Convert 1.0 to 1, which JSON schema does not distinguish."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Parameters(Body):
-    """The `parameters` of Hugging Face's inference clients. Without a function, the one of the model's task."""
+    """The `parameters` of Hugging Face's inference clients. The default function depends on the model's task."""
 
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
     top_k: Annotated[int, Field(gt=0), BeforeValidator(_integer)] | None = None
 
 
-# Text Embeddings Inference writes it with a capital. That form alone is described, since client generators would make
-# one name of both.
+# Text Embeddings Inference capitalizes it. Only that form is described, because client generators would give both the
+# same name.
 Right = Annotated[Literal["right", "Right"], WithJsonSchema({"type": "string", "const": "Right"})]
 
 
 class Predict(Body):
-    """`POST /predict` in the form of Text Embeddings Inference: what every model takes.
+    """The common part of the body of `POST /predict`, in the form of Text Embeddings Inference.
 
-    With `parameters` the answer is nested as Hugging Face's inference clients expect it.
+    With `parameters` the response is nested, as Hugging Face's inference clients expect.
     """
 
     raw_scores: bool = False
@@ -241,21 +241,21 @@ class Predict(Body):
 
 
 class PredictTexts(Predict):
-    """`POST /predict` of a model of single texts: a text, a list of texts, or a batch `[["text"], ...]`."""
+    """The body of `POST /predict` for a model of single texts: a text, a list, or a batch `[["text"], ...]`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "a warm and witty film"}]})
     inputs: str | Annotated[list[str], Field(min_length=1)] | Annotated[list[Single], Field(min_length=1)]
 
 
 class PredictPairs(Predict):
-    """`POST /predict` of a model of pairs: a pair `["a", "b"]`, or a batch `[["a", "b"], ...]`."""
+    """The body of `POST /predict` for a model of pairs: a pair `["a", "b"]`, or a batch `[["a", "b"], ...]`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["It rains.", "It is dry."]}]})
     inputs: Pair | Annotated[list[Pair], Field(min_length=1)]
 
 
 class Score(Body):
-    """One label of a `/predict` answer, or the number; a text's labels come best first."""
+    """A label of a `/predict` response and its score, or the number; the labels of a text come best first."""
 
     label: str
     score: float
@@ -270,7 +270,7 @@ class Failure(Body):
 
 
 class Info(Body):
-    """`GET /info`: what runs here, within which limits, and where it came from."""
+    """The response of `GET /info`: the model, its limits and its lineage."""
 
     name: str
     bento: str | None

@@ -1,4 +1,4 @@
-"""What the service counts, as Prometheus metrics; and a request's own record."""
+"""The Prometheus metrics of the service, and the record of a request."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from potstill.serving.batching import Times
 
-# Where a request's record is in its ASGI scope.
+# Key of a request's record in its ASGI scope.
 RECORD = "potstill"
-# Set in the scope of a request that is none of the users': its texts are not watched.
+# Set in the ASGI scope of a test request, whose texts are not watched.
 TRIAL = "potstill.trial"
-_SANE = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
+_VALID_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512)
 
 
 @dataclass
 class Record:
-    """One request.
+    """The record of a request.
 
     Attributes:
-        id: the caller's, where it is sane, else made.
-        start: of `time.perf_counter`.
-        times: of the line and the model, where it got so far.
-        key: the name of the API key.
+        id: the caller's request id if it is valid, else a new one.
+        start: arrival, by `time.perf_counter`.
+        times: times in the queue and the model; None for a request that did not get there.
+        key: name of the API key.
     """
 
     id: str
@@ -39,33 +39,36 @@ class Record:
     key: str | None = None
 
     def server_timing(self) -> str:
-        """Milliseconds in the form of the Server-Timing header."""
-        times = self.times
-        parts = [] if times is None else [("queue", times.queue), ("tokenize", times.tokenize), ("infer", times.infer)]
+        """Format the times in milliseconds for the Server-Timing header."""
+        parts: list[tuple[str, float]] = []
+        if self.times is not None:
+            parts += [("queue", self.times.queue), ("tokenize", self.times.tokenize), ("infer", self.times.infer)]
         parts.append(("total", time.perf_counter() - self.start))
         return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in parts)
 
 
-def request_id(given: bytes | None) -> str:
-    """The caller's request id where it is short and plain, else a new one."""
-    return given.decode("ascii") if given is not None and _SANE.fullmatch(given) else uuid.uuid4().hex
+def request_id(header: bytes | None) -> str:
+    """Return the caller's request id if it is short and plain ASCII, else a new one."""
+    if header is None or not _VALID_ID.fullmatch(header):
+        return uuid.uuid4().hex
+    return header.decode("ascii")
 
 
 def record_of(scope: Mapping[str, Any]) -> Record:
-    """The record of a request that came through `front.Tracked`."""
+    """Return the record of a request, which `middleware.RequestTracker` has created."""
     record: Record = scope[RECORD]
     return record
 
 
 class Metrics:
-    """Counts of one process. Told by the line (`batching.Listener`) and by the front."""
+    """The metrics of a process, fed by the queue (as its `batching.Listener`) and by the middleware."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = Histogram(
             "potstill_request_seconds",
-            "From a request's arrival to the end of its answer.",
+            "Seconds from the arrival of a request to the end of its response.",
             ["endpoint", "status"],
             buckets=_SECONDS,
             registry=self.registry,
@@ -73,28 +76,28 @@ class Metrics:
         self._waiting = Gauge("potstill_queue_texts", "Texts that wait for a core.", registry=self.registry)
         self._queue = Histogram(
             "potstill_queue_seconds",
-            "How long answered requests waited for a core.",
+            "Seconds that answered requests waited for a core.",
             buckets=_SECONDS,
             registry=self.registry,
         )
         self._rows = Counter("potstill_batch_rows", "Rows that were computed.", registry=self.registry)
         self._tokens = Histogram(
             "potstill_batch_tokens",
-            "Tokens of a call of the model, the padded ones included.",
+            "Tokens of a call of the model, padding included.",
             buckets=_TOKENS,
             registry=self.registry,
         )
         self._refusals = Counter(
             "potstill_refused",
-            "Requests that got no answer: the line was full, they waited too long, their caller left, or had no key.",
+            "Requests without an answer: queue full, waited too long, caller left, or no key.",
             ["reason"],
             registry=self.registry,
         )
         for reason in ("full", "late", "left", "key"):
             self._refusals.labels(reason)
 
-    def watch(self, waiting: Callable[[], int]) -> None:
-        """Ask here how many texts wait."""
+    def watch_queue(self, waiting: Callable[[], int]) -> None:
+        """Set the function that returns the number of waiting texts."""
         self._waiting.set_function(waiting)
 
     def batch(self, rows: int, tokens: int) -> None:
@@ -102,18 +105,18 @@ class Metrics:
         self._rows.inc(rows)
         self._tokens.observe(tokens)
 
-    def refused(self, why: str) -> None:
-        """See `batching.Listener`; and `key`: it had none."""
-        self._refusals.labels(why).inc()
+    def refused(self, reason: str) -> None:
+        """See `batching.Listener`; the middleware adds `key`, a request without a valid key."""
+        self._refusals.labels(reason).inc()
 
     def waited(self, seconds: float) -> None:
         """See `batching.Listener`."""
         self._queue.observe(seconds)
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
-        """A request is at its end."""
+        """Count a finished request."""
         self._requests.labels(endpoint, str(status)).observe(seconds)
 
     def exposition(self) -> bytes:
-        """The text that Prometheus reads."""
+        """Return the metrics in Prometheus' text format."""
         return bytes(generate_latest(self.registry))

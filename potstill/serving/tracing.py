@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: BentoML makes them, of what OpenTelemetry's own variables say."""
+"""OpenTelemetry traces, which BentoML sends as OpenTelemetry's environment variables configure them."""
 
 from __future__ import annotations
 
@@ -9,41 +9,42 @@ from typing import Any
 
 from potstill.errors import ToolError
 
-# Where traces go: with one of them named every request is traced.
+# The variables of the endpoint; if one is set, requests are traced.
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _EXPORTER, _SAMPLED = "OTEL_TRACES_EXPORTER", "OTEL_TRACES_SAMPLER_ARG"
 _DEFAULT_PROTOCOL = "http/protobuf"
-# OpenTelemetry's name of a protocol -> BentoML's; the package that speaks it.
-_SPOKEN = {
+# OpenTelemetry's name of a protocol -> BentoML's name and the package of its exporter.
+_EXPORTERS = {
     _DEFAULT_PROTOCOL: ("http", "opentelemetry-exporter-otlp-proto-http"),
     "grpc": ("grpc", "opentelemetry-exporter-otlp-proto-grpc"),
 }
-# Asked by machines, without end.
+# Paths that machines poll.
 _EXCLUDED = ["/livez", "/readyz", "/healthz", "/metrics"]
-# That a service which ends waits for the collector.
+# Seconds that a service waits for the collector when it ends.
 _LAST_SECONDS = 2.0
 
 
 def tracing(variables: Mapping[str, str]) -> dict[str, Any]:
-    """BentoML's `tracing` setting; empty where no endpoint is named. Addresses, headers and limits of time the exporter
-    reads from the variables itself.
+    """Build BentoML's `tracing` setting; empty without an endpoint.
+
+    The exporter reads addresses, headers and time limits from the variables itself.
 
     Args:
         variables: the environment.
 
     Raises:
-        ToolError: a variable has a value that cannot be used, or the exporter is not installed.
+        ToolError: a variable has an invalid value, or the exporter is not installed.
     """
     endpoint = _first(variables, ENDPOINTS)
     if not endpoint or variables.get(_EXPORTER, "otlp").strip() == "none":
         return {}
     protocol = _first(variables, _PROTOCOLS) or _DEFAULT_PROTOCOL
-    if protocol not in _SPOKEN:
+    if protocol not in _EXPORTERS:
         raise ToolError(
-            f"the protocol of traces is {protocol!r} ({_PROTOCOLS[1]}); it has to be {' or '.join(_SPOKEN)}"
+            f"the protocol of traces is {protocol!r} ({_PROTOCOLS[1]}); it has to be {' or '.join(_EXPORTERS)}"
         )
-    name, package = _SPOKEN[protocol]
+    name, package = _EXPORTERS[protocol]
     if not _installed(name):
         raise ToolError(f"traces go to {endpoint}, but {package} is not installed; install it, or unset {ENDPOINTS[1]}")
     otlp = {"exporter_type": "otlp", "otlp": {"protocol": name}}
@@ -51,19 +52,20 @@ def tracing(variables: Mapping[str, str]) -> dict[str, Any]:
 
 
 def send_last(provider: Any) -> None:
-    """Send the spans that wait, when a service ends: by a signal, so that Python's own exit is not run.
+    """Send the waiting spans when a service ends; a signal ends it, so Python's exit handlers do not run.
 
     Args:
         provider: OpenTelemetry's `TracerProvider`.
     """
-    # The SDK's own limit is 30 s, for which a collector that is away must not keep a service.
+    # The SDK would wait up to 30 s for an unreachable collector.
     sending = threading.Thread(target=provider.shutdown, name="traces", daemon=True)
     sending.start()
     sending.join(_LAST_SECONDS)
 
 
 def _first(variables: Mapping[str, str], names: tuple[str, ...]) -> str:
-    return next((found for name in names if (found := variables.get(name, "").strip())), "")
+    values = (variables.get(name, "").strip() for name in names)
+    return next(filter(None, values), "")
 
 
 def _installed(name: str) -> bool:
@@ -73,12 +75,12 @@ def _installed(name: str) -> bool:
         return False
 
 
-def _rate(given: str) -> float:
-    """The share of traces that is kept, where the caller has not decided; all, if nothing is said."""
+def _rate(value: str) -> float:
+    """Parse the share of traces that is kept if the caller has not decided; the default is all."""
     try:
-        rate = float(given or 1.0)
+        rate = float(value or 1.0)
     except ValueError:
         rate = -1.0
     if not 0.0 <= rate <= 1.0:
-        raise ToolError(f"{_SAMPLED} is {given!r}; it is the share of traces that is kept, from 0 to 1")
+        raise ToolError(f"{_SAMPLED} is {value!r}; it is the share of traces that is kept, from 0 to 1")
     return rate

@@ -1,13 +1,14 @@
-"""Counts what a service answers, window by window, beside the requests and not in their way.
+"""Counting of a service's traffic in windows, without delaying requests.
 
-A request only leaves its answers in a queue. A thread counts them in the bins of the model's profile, exports the
-counts, and writes each window that is full: its counts, and a line an answer without its text.
+A request only puts its answers into a queue. A thread counts them in the bins of the model's profile, exports the
+counts as metrics, and writes each complete window: its counts, and a line for each answer without the text.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import random
 import threading
@@ -25,35 +26,51 @@ from prometheus_client import CollectorRegistry
 from potstill.artifacts import canonical_json
 from potstill.config.serving_params import Watch
 from potstill.errors import ToolError
-from potstill.inference.profile import FILE, Answer, Counts, Profile, Seen, confidences
+from potstill.inference.profile import FILE, Answer, Counts, Observation, Profile, confidences
 from potstill.inference.runtime import ModelCard, Prediction, Tagging, Text, Tokens
-from potstill.inference.window_store import ANSWERS, COUNTS, PROFILE, TEXTS, Store, below, open_store, text_sum
-from potstill.serving.exported import Exported
+from potstill.inference.window_store import (
+    ANSWERS,
+    COUNTS,
+    PROFILE,
+    TEXTS,
+    Store,
+    candidate_location,
+    open_store,
+    text_sha256,
+)
 from potstill.serving.launch import WATCH_FOLDER
 from potstill.serving.redaction import Redactor
+from potstill.serving.watch_metrics import WatchMetrics
 
 if TYPE_CHECKING:
     from potstill.serving.release import Release
 
 log = logging.getLogger("potstill.watch")
 
-# Seconds between two looks at the queue.
+# Seconds between two checks of the queue.
 PAUSE = 0.5
-# Texts that may wait: what a thread that is held up for long leaves uncounted rather than held.
+# Texts that may wait; further ones are dropped while the thread is delayed.
 WAITING = 50_000
 
 
-class Named(NamedTuple):
-    """An answered text and where it was asked."""
+class AnsweredText(NamedTuple):
+    """An answered text, with its request and its position in it."""
 
     request: str
     position: int
-    seen: Seen
+    observation: Observation
 
 
-class Item(NamedTuple):
-    """One answered request: its id, its texts, the rows in which the model read them, its answers, the seconds that the
-    model took, and when (by `time.perf_counter`) it began.
+class AnsweredRequest(NamedTuple):
+    """An answered request.
+
+    Attributes:
+        request: id of the request.
+        texts: texts of the request.
+        rows: the rows in which the model read them.
+        answers: [texts] the answers.
+        seconds: how long the model took.
+        began: when the model began, by `time.perf_counter`.
     """
 
     request: str
@@ -63,19 +80,20 @@ class Item(NamedTuple):
     seconds: float
     began: float = 0.0
 
-    def seen(self) -> list[Named]:
-        """[texts] each with its tokens; one read in windows has a row for each."""
-        rows, found = iter(self.rows), []
+    def answered_texts(self) -> list[AnsweredText]:
+        """Split the request into its texts; a text that was read in windows has a row for each window."""
+        rows = iter(self.rows)
+        answered = []
         for position, (text, answer) in enumerate(zip(self.texts, self.answers, strict=True)):
-            own = islice(rows, 1 if isinstance(answer, Prediction) else answer.windows)
-            ids = list(chain.from_iterable(row.ids for row in own))
-            found.append(Named(self.request, position, Seen(text, ids, answer)))
-        return found
+            text_rows = islice(rows, 1 if isinstance(answer, Prediction) else answer.windows)
+            ids = list(chain.from_iterable(row.ids for row in text_rows))
+            answered.append(AnsweredText(self.request, position, Observation(text, ids, answer)))
+        return answered
 
 
 @dataclass
 class Window:
-    """What is counted now."""
+    """The window that is open now."""
 
     start: float
     counts: Counts
@@ -84,7 +102,7 @@ class Window:
 
 
 class Watcher:
-    """Windows of counts of one model in one process. `saw` may be called from any thread."""
+    """Counts the traffic of a model in one process. `observe` may be called from any thread."""
 
     def __init__(
         self,
@@ -96,43 +114,49 @@ class Watcher:
         bento: str | None,
         store: Store | None,
     ) -> None:
-        """Nothing is counted before `start`.
+        """Create a watcher; `start` starts it.
 
         Args:
-            profile: of the model's test texts.
-            card: the model's.
-            settings: `watch` of params.
-            registry: takes the metrics.
-            bento: tag of the Bento that answers, if it is one.
-            store: where windows are written; None exports counts only.
+            profile: profile of the model's test texts.
+            card: the model's card.
+            settings: section `watch` of params.
+            registry: registry of the metrics.
+            bento: tag of the Bento; None without one.
+            store: where windows are written; None only exports metrics.
         """
-        self._profile, self._card, self._settings, self._bento, self._store = profile, card, settings, bento, store
-        self._redact, self._exported = Redactor(settings.masks), Exported(profile, registry)
+        self._profile = profile
+        self._card = card
+        self._settings = settings
+        self._bento = bento
+        self._store = store
+        self._redact = Redactor(settings.masks)
+        self._metrics = WatchMetrics(profile, registry)
         self._random = random.Random()
-        self._queue: deque[Item] = deque()
+        self._queue: deque[AnsweredRequest] = deque()
         self._waiting = self._dropped = 0
-        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._number = 0
         self._window: Window | None = None
 
-    def saw(self, item: Item) -> None:
-        """Leave the answers of a request to be counted."""
+    def observe(self, request: AnsweredRequest) -> None:
+        """Queue an answered request for counting."""
         with self._lock:
-            if self._waiting + len(item.texts) > WAITING:
-                self._dropped += len(item.texts)
+            if self._waiting + len(request.texts) > WAITING:
+                self._dropped += len(request.texts)
                 return
-            self._waiting += len(item.texts)
-            self._queue.append(item)
+            self._waiting += len(request.texts)
+            self._queue.append(request)
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Count what waits, write the window that is open, and end."""
+        """Count what waits, write the open window, and stop."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -144,34 +168,36 @@ class Watcher:
 
     def _run(self) -> None:
         if self._store is not None:
-            self._guarded(self._keep_profile)
+            self._guarded(self._write_profile)
         while not self._stop.wait(PAUSE):
             self._guarded(self._count)
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """A window that cannot be written is lost, is said and is counted; answers go on."""
+        """Do work whose failure is logged and counted; a window that cannot be written is lost."""
         try:
             work()
         except Exception as error:
-            self._exported.failures.inc()
+            self._metrics.failures.inc()
             log.error("watch: %s: %s", type(error).__name__, " ".join(str(error).split()))
 
-    def _keep_profile(self) -> None:
+    def _write_profile(self) -> None:
         assert self._store is not None
         self._store.write(PROFILE, canonical_json(self._profile.model_dump(mode="json")))
 
     def _count(self) -> None:
         with self._lock:
-            items, self._queue = self._queue, deque()
-            dropped, self._waiting, self._dropped = self._dropped, 0, 0
+            requests = self._queue
+            dropped = self._dropped
+            self._queue = deque()
+            self._waiting = self._dropped = 0
         if dropped:
-            self._exported.dropped.inc(dropped)
-        rows = [named for item in items for named in item.seen()]
-        while rows:
+            self._metrics.dropped.inc(dropped)
+        texts = [text for request in requests for text in request.answered_texts()]
+        while texts:
             window = self._open_window()
             room = self._settings.window_texts - window.counts.texts
-            self._add(window, rows[:room])
-            rows = rows[room:]
+            self._add(window, texts[:room])
+            texts = texts[room:]
             if window.counts.texts >= self._settings.window_texts:
                 self._guarded(self._end_window)
         if self._window is not None and time.time() - self._window.start >= self._settings.window_seconds:
@@ -182,105 +208,113 @@ class Watcher:
             self._window = Window(time.time(), Counts(self._profile), [], [])
         return self._window
 
-    def _add(self, window: Window, rows: Sequence[Named]) -> None:
-        seen = [row.seen for row in rows]
-        window.counts.add(seen, self._card)
-        self._exported.count(seen)
+    def _add(self, window: Window, texts: Sequence[AnsweredText]) -> None:
+        observations = [text.observation for text in texts]
+        window.counts.add(observations, self._card)
+        self._metrics.count(observations)
         if self._store is None:
             return
         now = round(time.time(), 3)
-        for row, sure in zip(rows, confidences(seen).tolist(), strict=True):
-            window.answers.append(json.dumps(self._answer(row, sure, now), ensure_ascii=False))
+        for text, confidence in zip(texts, confidences(observations).tolist(), strict=True):
+            window.answers.append(json.dumps(self._answer_record(text, confidence, now), ensure_ascii=False))
             if self._random.random() < self._settings.capture:
-                kept = {"request_id": row.request, "position": row.position, **self._redact.columns(row.seen.text)}
-                window.texts.append(json.dumps(kept, ensure_ascii=False))
+                columns = self._redact.columns(text.observation.text)
+                captured = {"request_id": text.request, "position": text.position, **columns}
+                window.texts.append(json.dumps(captured, ensure_ascii=False))
 
-    def _answer(self, row: Named, confidence: float, now: float) -> dict[str, Any]:
-        """A line of the answers: no text, nor a part of it."""
-        about: dict[str, Any] = {"request_id": row.request, "position": row.position, "time": now}
+    def _answer_record(self, text: AnsweredText, confidence: float, now: float) -> dict[str, Any]:
+        """Build the line of an answer, which has no part of the text."""
+        record: dict[str, Any] = {"request_id": text.request, "position": text.position, "time": now}
         if self._settings.hash_texts:
-            about["text_sha256"] = text_sum(row.seen.text)
-        about["label"] = said(row.seen.answer)
-        return about | ({} if confidence != confidence else {"confidence": confidence})  # a NaN is none
+            record["text_sha256"] = text_sha256(text.observation.text)
+        record["label"] = text_free_answer(text.observation.answer)
+        if not math.isnan(confidence):
+            record["confidence"] = confidence
+        return record
 
     def _end_window(self) -> None:
-        window, self._window = self._window, None
-        if window is None:
+        if self._window is None:
             return
-        end, shifts = time.time(), {name: window.counts.shift(name) for name in self._profile.features}
-        self._exported.judge(window.counts, shifts)
+        window = self._window
+        self._window = None
+        end = time.time()
+        shifts = {name: window.counts.shift(name) for name in self._profile.features}
+        self._metrics.judge(window.counts, shifts)
         if self._store is None:
             return
-        # In the order of time, and of its own for each process.
+        # The name sorts by time and is unique to the process.
         stem = f"{datetime.fromtimestamp(end, UTC):%Y%m%dT%H%M%S.%fZ}-{os.getpid()}-{self._number}"
         self._number += 1
-        about = {
+        record = {
             "format": 1,
             "profile": self._profile.sum,
             "candidate": self._profile.candidate,
             "bento": self._bento,
             "start": window.start,
             "end": end,
-            "psi": {name: index for name, (index, _) in shifts.items()},
+            "psi": {name: psi for name, (psi, _) in shifts.items()},
             "ks": {name: distance for name, (_, distance) in shifts.items() if distance is not None},
             **window.counts.to_json(),
         }
         self._store.write(stem + ANSWERS, "".join(f"{line}\n" for line in window.answers))
         if window.texts:
             self._store.write(stem + TEXTS, "".join(f"{line}\n" for line in window.texts))
-        # Last: a window that has counts is whole.
-        self._store.write(stem + COUNTS, json.dumps(about, allow_nan=False) + "\n")
-        self._forget(self._store)
+        # Written last, so that a window with counts is complete.
+        self._store.write(stem + COUNTS, json.dumps(record, allow_nan=False) + "\n")
+        self._remove_old(self._store)
 
-    def _forget(self, store: Store) -> None:
+    def _remove_old(self, store: Store) -> None:
         """Remove the files of the oldest windows beyond `watch.keep_windows`."""
         names = store.names()
         stems = sorted(name.removesuffix(COUNTS) for name in names if name.endswith(COUNTS))
         old = set(stems[: max(len(stems) - self._settings.keep_windows, 0)])
         for name in names:
-            if any(name.endswith(end) and name.removesuffix(end) in old for end in (COUNTS, ANSWERS, TEXTS)):
+            if any(name.endswith(suffix) and name.removesuffix(suffix) in old for suffix in (COUNTS, ANSWERS, TEXTS)):
                 store.remove(name)
 
 
-def watcher_of(release: Release, registry: CollectorRegistry) -> Watcher | None:
-    """The watcher of a service, started; None where its model was not evaluated.
+def start_watcher(release: Release, registry: CollectorRegistry) -> Watcher | None:
+    """Start the watcher of a service; None for a model that was not evaluated.
 
     Raises:
-        ToolError: it cannot write where it should.
+        ToolError: windows cannot be written to their location.
     """
-    profile, watch = release.profile, release.settings.watch
+    profile = release.profile
+    watch = release.settings.watch
     if profile is None:
         log.warning("watch: off, since there is no %s", FILE)
         return None
-    place = watch_place(watch)
-    store = None if place is None else open_store(below(place, release.candidate))
+    location = watch_location(watch)
+    store = None if location is None else open_store(candidate_location(location, release.candidate))
     watcher = Watcher(profile, release.card, watch, registry, bento=release.tag, store=store)
     watcher.start()
     return watcher
 
 
-def watch_place(watch: Watch) -> str | None:
-    """Where a service writes: what the environment says, nowhere if that is empty; else an absolute `watch.folder`.
+def watch_location(watch: Watch) -> str | None:
+    """Return the location where a service writes windows, or None.
 
-    A relative one is of a workspace: in a Bento nothing may be written, or it would not start again.
+    The environment variable decides, and an empty one switches writing off. Without it an absolute `watch.folder` or a
+    URL is used. A relative `watch.folder` belongs to a workspace: a Bento with new files would not start again.
 
     Raises:
         ToolError: the environment names a relative path.
     """
-    named = os.environ.get(WATCH_FOLDER)
-    place = watch.folder if named is None else named
-    if not place or "://" in place or Path(place).is_absolute():
-        return place or None
-    if named is None:
+    variable = os.environ.get(WATCH_FOLDER)
+    location = watch.folder if variable is None else variable
+    if not location or "://" in location or Path(location).is_absolute():
+        return location or None
+    if variable is None:
         return None
-    raise ToolError(f"{WATCH_FOLDER} is {named!r}; it needs an absolute path, a URL, or nothing")
+    raise ToolError(f"{WATCH_FOLDER} is {variable!r}; it needs an absolute path, a URL, or nothing")
 
 
-def said(answer: Answer) -> Any:
-    """What an answer says, without a word of the text.
+def text_free_answer(answer: Answer) -> Any:
+    """Reduce an answer to values without any part of the text.
 
-    The label, or those of several; the number; each entity as [type, start, end]; of a question's answer [start, end],
-    None where there is none.
+    Returns:
+        The label, labels or number of a prediction; [type, start, end] of each entity; [start, end] of the answer to a
+        question, or None.
     """
     if isinstance(answer, Prediction):
         return answer.label

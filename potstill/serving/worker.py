@@ -1,10 +1,10 @@
-"""One serving process of `potstill serve --follow`: a Bento's own application under uvicorn.
+"""A serving process of `potstill serve --follow`: a Bento's application under uvicorn.
 
-It is started in the Bento's code folder (`python -m potstill.serving.worker`), so that all code it runs is the Bento's.
-First it answers on a loopback port of its own only. The public listening socket is handed to it when it has shown there
-that it answers well: the kernel then gives each new connection to whichever process accepts it first, and when the old
-one stops accepting, connections still waiting stay in the queue they share. With a socket each (SO_REUSEPORT) those
-waiting at the old one would be reset.
+It is started in the Bento's code folder (`python -m potstill.serving.worker`), so that it runs the Bento's code only.
+At first it listens on a private loopback port. The supervisor tests it there and then sends it the public listening
+socket. From then on the kernel gives each new connection to the process that accepts it first. When the old process
+stops accepting, waiting connections stay in the shared queue. With separate sockets (SO_REUSEPORT), the connections
+that wait for the old process would be reset.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ import uvicorn
 from potstill import environment
 from potstill.errors import PotstillError
 
-# What the worker answers when it accepts from the socket it was handed.
+# The message of a worker that accepts connections on the public socket.
 LISTENING = b"listening"
-# uvicorn closes a connection that has been idle for so long.
+# uvicorn closes a connection after this idle time.
 KEEP_ALIVE_SECONDS = 5
 
 
-class Draining(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """A uvicorn server that loses no request when it stops.
 
-    uvicorn closes idle connections at once, and with them a request that a client is just sending on one. Here every
-    answer of the last seconds says `connection: close`, so that clients leave by themselves, and a connection that
-    stays silent ends by the same time limit as ever.
+    uvicorn closes idle connections at once, and loses a request that a client is just sending. Here every response of
+    the last seconds has `connection: close`, so that clients disconnect, and idle connections end by their usual time
+    limit.
     """
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, let the clients go, then stop as uvicorn does."""
-        await _none_waits(sockets or [])
+        """Stop accepting, wait for clients to disconnect, then stop as uvicorn does."""
+        await _accept_waiting(sockets or [])
         for server in self.servers:
             server.close()
         self.server_state.default_headers.append((b"connection", b"close"))
@@ -49,8 +49,8 @@ class Draining(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def _none_waits(listeners: list[socket.socket]) -> None:
-    """Until no connection waits to be accepted (a second at most): closing the socket would reset it."""
+async def _accept_waiting(listeners: list[socket.socket]) -> None:
+    """Wait until all waiting connections are accepted, at most a second; closing the socket would reset them."""
     waiting = select.poll()
     for listener in listeners:
         waiting.register(listener, select.POLLIN)
@@ -60,24 +60,25 @@ async def _none_waits(listeners: list[socket.socket]) -> None:
 
 
 def main() -> None:
-    """`python -m potstill.serving.worker --own FD --control FD`: sockets inherited from the supervisor."""
+    """Run a worker with two sockets of the supervisor: `--own FD --control FD`."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--own", type=int, required=True, help="a bound socket to answer the supervisor on")
-    parser.add_argument("--control", type=int, required=True, help="a socket on which the public one arrives")
-    chosen = parser.parse_args()
-    own, control = socket.socket(fileno=chosen.own), socket.socket(fileno=chosen.control)
+    parser.add_argument("--own", type=int, required=True, help="bound socket for requests of the supervisor")
+    parser.add_argument("--control", type=int, required=True, help="socket on which the public one is received")
+    arguments = parser.parse_args()
+    private = socket.socket(fileno=arguments.own)
+    control = socket.socket(fileno=arguments.control)
     try:
         app = _application()
     except PotstillError as error:
         print(f"serve: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
-    first = uvicorn.Server(uvicorn.Config(_on_trial(app), log_config=None, server_header=False, lifespan="on"))
-    with asyncio.Runner(loop_factory=first.config.get_loop_factory()) as runner:
-        runner.run(_serve(first, app, own, control))
+    private_server = uvicorn.Server(uvicorn.Config(_as_trial(app), log_config=None, server_header=False, lifespan="on"))
+    with asyncio.Runner(loop_factory=private_server.config.get_loop_factory()) as runner:
+        runner.run(_serve(private_server, app, private, control))
 
 
 def _application() -> Any:
-    """The Bento's application, as `bentoml serve` builds it in its worker."""
+    """Build the Bento's application as `bentoml serve` does in its worker."""
     environment.prepare()
     from bentoml import server_context
     from bentoml._internal.log import configure_server_logging
@@ -89,48 +90,50 @@ def _application() -> Any:
     except BentoMLException as error:
         raise PotstillError(str(error)) from None
     name, _, version = (release.tag or release.settings.name).partition(":")
-    server_context.service_type, server_context.service_name = "entry_service", release.settings.name
-    server_context.bento_name, server_context.bento_version = name, version or "not available"
-    service: Any = Classifier  # BentoML's decorator has made it one
+    server_context.service_type = "entry_service"
+    server_context.service_name = release.settings.name
+    server_context.bento_name = name
+    server_context.bento_version = version or "not available"
+    service: Any = Classifier  # BentoML's decorator has turned it into a service
     return service.to_asgi()
 
 
-def _on_trial(app: Any) -> Any:
-    """The application as the supervisor asks it: what it is tried with are not the texts of users."""
+def _as_trial(app: Any) -> Any:
+    """Wrap the application for the supervisor, whose test requests are not watched."""
     from potstill.serving.telemetry import TRIAL
 
-    async def tried(scope: Any, receive: Any, send: Any) -> None:
+    async def trial_app(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, TRIAL: True}, receive, send)
 
-    return tried
+    return trial_app
 
 
-async def _serve(first: uvicorn.Server, app: Any, own: socket.socket, control: socket.socket) -> None:
+async def _serve(server: uvicorn.Server, app: Any, private: socket.socket, control: socket.socket) -> None:
     control.setblocking(False)
     loop = asyncio.get_running_loop()
-    # Kept here, or the loop, which holds its tasks weakly, may lose it.
+    # The event loop holds tasks weakly, so they are referenced here.
     public: list[asyncio.Task[None]] = []
     loop.add_reader(control, partial(_receive, app, control, public))
-    await first.serve(sockets=[own])
+    await server.serve(sockets=[private])
     for task in public:
         await task
 
 
 def _receive(app: Any, control: socket.socket, public: list[asyncio.Task[None]]) -> None:
-    """Take the public socket that the supervisor has sent."""
+    """Receive the public socket from the supervisor."""
     loop = asyncio.get_running_loop()
     loop.remove_reader(control)
     _, descriptors, _, _ = socket.recv_fds(control, 16, 1)
-    if descriptors:  # else the supervisor has gone, and this process goes with it
+    if descriptors:  # without one the supervisor has ended, and this process ends too
         public.append(loop.create_task(_listen(app, socket.socket(fileno=descriptors[0]), control)))
 
 
 async def _listen(app: Any, listener: socket.socket, control: socket.socket) -> None:
-    """Serve the public socket until SIGTERM; then the signal is passed on to the first server, which ends the rest."""
+    """Serve the public socket until SIGTERM; the signal is passed on to the private server, which ends the process."""
     config = uvicorn.Config(
         app, log_config=None, server_header=False, lifespan="off", timeout_keep_alive=KEEP_ALIVE_SECONDS
     )
-    server = Draining(config)
+    server = DrainingServer(config)
     serving = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.005)

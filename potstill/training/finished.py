@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.artifacts import MANIFEST, verify, whole_folder, write_manifest
-from potstill.compute.distributed import here
+from potstill.compute.distributed import current_world
 from potstill.data.tokens.batches import ragged
 from potstill.errors import ChecksumError
 from potstill.models.loading import copy_tokenizer_files, load_classifier
@@ -46,12 +46,12 @@ def keep(folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.ND
             np.save(out / _SIGNALS, numbers, allow_pickle=False)
             write_manifest(out, about)
 
-    here().from_first(write)
+    current_world().run_on_first(write)
 
 
 def kept(folder: Path) -> Outcome | None:
     """How the training of a kept model ended; None where there is none that verifies."""
-    return here().from_first(lambda: _kept(folder))
+    return current_world().run_on_first(lambda: _kept(folder))
 
 
 def _kept(folder: Path) -> Outcome | None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from potstill.compute.compiling import choose_compiled
-from potstill.compute.distributed import World, here
+from potstill.compute.distributed import World, current_world
 from potstill.compute.precision import Precision, autocast
 from potstill.config.distill_params import Distill
 from potstill.config.training_params import Training
@@ -112,7 +112,7 @@ def train(
         TrainingError: a loss or a gradient became NaN or infinite, the message names step, term and the folder with
             what to look at; or memory does not hold a batch.
     """
-    world, plan, device = here(), setting.plan, setting.device
+    world, plan, device = current_world(), setting.plan, setting.device
     # Other rows on each process, so other dropout.
     torch.manual_seed(setting.seed + world.rank)
     keep_freed_memory()
@@ -149,7 +149,7 @@ class _Run:
         self.evaluate_at = _evaluation_steps([len(windows) for windows in epochs], plan.evaluations_per_epoch)
         self.trained = dict(model.named_parameters())
         self.trained |= {f"{_OBJECTIVE}/{name}": weight for name, weight in objective.named_parameters()}
-        world.equalize([*model.state_dict().values(), *objective.state_dict().values()])
+        world.broadcast([*model.state_dict().values(), *objective.state_dict().values()])
         self.optimizer = torch.optim.AdamW(
             _groups(self.trained.values(), plan.weight_decay), lr=plan.learning_rate, fused=_fused(setting.device)
         )
@@ -216,7 +216,7 @@ class _Run:
         remembered = None if self.setting.work is None else self.setting.work / "compile.json"
         return choose_compiled(
             plan.compile, self.model, self.setting.device,
-            hindrance=hindrance, steps=self.steps, try_out=try_out, remembered=remembered,
+            obstacle=hindrance, steps=self.steps, trial_step=try_out, measurements=remembered,
         )  # fmt: skip
 
     def _windows(self, epoch: int) -> list[list[Ints]]:
@@ -262,8 +262,8 @@ class _Run:
     def _gradients(self, rows: list[Ints], batches: list[Batch], window: Window) -> Terms:
         """Add up the gradients of this process's part of a step; its terms."""
         mine: Iterable[Batch] = batches
-        if self.budget.halved or not self.world.alone:
-            parts = self.budget.fit(self.world.deal(rows), self.dataset.lengths)
+        if self.budget.halved or not self.world.is_single:
+            parts = self.budget.fit(self.world.shard(rows), self.dataset.lengths)
             mine = (self._batch(part) for part in parts)
         terms: Terms = {}
         for batch in mine:
@@ -328,7 +328,9 @@ class _Run:
             "learning_rate": self._rate(),
         }
         folder = None if self.setting.work is None else self.setting.work / "failures" / self.setting.name
-        where = self.world.from_first(lambda: keep_failure(folder, self.model, self.objective, batches, values, about))
+        where = self.world.run_on_first(
+            lambda: keep_failure(folder, self.model, self.objective, batches, values, about)
+        )
         what = "norm of the gradients" if bad == _NORM else f"{bad} loss"
         raise TrainingError(
             f"the {what} became {values[bad]} at step {self.step + 1} of {self.steps} in {self.setting.name}; "
@@ -359,12 +361,12 @@ class _Run:
         if self.step in self.evaluate_at:
             self._evaluate()
         due = time.monotonic() - self.saved_at >= self.setting.plan.checkpoint_seconds
-        if self.step < self.steps and self.world.from_first(lambda: due):
+        if self.step < self.steps and self.world.run_on_first(lambda: due):
             self._save()
 
     def _evaluate(self) -> None:
         with nullcontext() if self.average is None else self.average.in_place():
-            found = self.world.from_first(lambda: self.score(self.model))
+            found = self.world.run_on_first(lambda: self.score(self.model))
             self.model.train()
             better = self.selection.take(found)
             self.outcome.history.append((self.step, "dev", self.selection.scores[-1]))
@@ -377,7 +379,7 @@ class _Run:
     def _save(self) -> None:
         randoms = self.world.gather(checkpoints.random_state(self.setting.device))
         self.saved_at = time.monotonic()
-        if not self.world.first:
+        if not self.world.is_first:
             return
         moments: dict[str, Tensor] = {}
         for name, parameter in self.trained.items():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from potstill.compute.distributed import here
+from potstill.compute.distributed import current_world
 from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.gold_labels import Objective, Supervised
@@ -90,6 +90,6 @@ def train_students(
         return Best(0, train(student, dataset, objective, score, setting), [])
     cohort = Cohort(students)
     outcome = train(cohort, dataset, objective, lambda found: max(map(score, found.students)), setting)
-    found = here().from_first(lambda: [score(student) for student in students])
+    found = current_world().run_on_first(lambda: [score(student) for student in students])
     scores = [one[0] if isinstance(one, tuple) else one for one in found]
     return Best(found.index(max(found)), outcome, scores)

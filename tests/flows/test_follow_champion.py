@@ -27,8 +27,10 @@ from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import PackageError
 from potstill.registry import tracking
-from potstill.registry.promotion import SERVING, Registry, Version
-from potstill.serving.keys import entry
+from potstill.registry.promotion import Registry
+from potstill.registry.version_artifacts import SERVING
+from potstill.registry.versions import Version
+from potstill.serving.keys import key_entry
 from potstill.serving.launch import bento_path
 from potstill.serving.release import verify_seal
 from tasks.package import package
@@ -152,7 +154,7 @@ def test_a_new_champion_takes_over_without_a_lost_request(place: Place, followin
         time.sleep(0.5)
     assert seen.failures == []
     assert set(seen.statuses) == {200}
-    assert set(seen.seen()) == {old, new}
+    assert set(seen.by_bento()) == {old, new}
     assert {bento for moment, bento in seen.bentos if moment > handed + 0.2} == {new}
     assert not processes_with(old)
     assert following.stop() == 0
@@ -160,7 +162,7 @@ def test_a_new_champion_takes_over_without_a_lost_request(place: Place, followin
     # Every answer is in a window of the one that gave it, and what either was tried with is in none.
     windows = [json.loads(path.read_text()) for path in place.folder.glob("watch/*/*.counts.json")]
     watched = {tag: sum(window["texts"] for window in windows if window["bento"] == tag) for tag in place.tags}
-    assert watched == {tag: answers * len(BODY["texts"]) for tag, answers in seen.seen().items()}
+    assert watched == {tag: answers * len(BODY["texts"]) for tag, answers in seen.by_bento().items()}
 
 
 def test_a_bento_that_is_not_whole_is_not_served_and_the_old_one_stays(place: Place, following: Following) -> None:
@@ -171,7 +173,7 @@ def test_a_bento_that_is_not_whole_is_not_served_and_the_old_one_stays(place: Pl
         following.wait(f"{old} stays; {new} is not served: {new} did not start")
     assert "model.onnx is altered" in following.said()
     assert seen.failures == []
-    assert set(seen.seen()) == {old}
+    assert set(seen.by_bento()) == {old}
     # One that is not in the store at all is fetched from the registry; this one no service can be made of.
     promote(place, "three", "potstill-movie-reviews:other")
     following.wait("potstill-movie-reviews:other is not served: potstill-movie-reviews:other was packaged before")
@@ -225,7 +227,7 @@ def test_sigterm_under_load_answers_what_was_accepted(following: Following) -> N
 def test_a_service_with_keys_is_tried_with_one_of_its_own(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry(place.folder, PROJECT)
     registry.promote(add_version(registry, "one", bento=place.tags[0]).version, expected=None)
-    monkeypatch.setenv("POTSTILL_API_KEYS", entry("me", "mine"))
+    monkeypatch.setenv("POTSTILL_API_KEYS", key_entry("me", "mine"))
     server = Following(place)
     try:
         server.wait("answers at")

@@ -18,11 +18,13 @@ from potstill.config.serving_params import Watch
 from potstill.errors import DriftError, ParamsError, RegistryError
 from potstill.inference.profile import FILE, answer_all, read_profile
 from potstill.inference.runtime import Student, Text
-from potstill.inference.window_store import below, open_store
+from potstill.inference.window_store import candidate_location, open_store
 from potstill.registry import tracking
-from potstill.registry.promotion import SERVING, Registry, candidate_sum
+from potstill.registry.promotion import Registry
+from potstill.registry.version_artifacts import SERVING
+from potstill.registry.versions import candidate_sum
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER
-from potstill.serving.watcher import Item, Watcher
+from potstill.serving.watcher import AnsweredRequest, Watcher
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import flip_byte, write_profile, write_workspace
 from tests.registries import PROJECT, add_version, new_store, register_bento, write_bento
@@ -65,14 +67,14 @@ def serve(folder: Path, place: str, candidate: str, texts: list[Text], name: str
     """What a service writes that is asked about texts, ten a request."""
     student = Student(folder / "data/serving", 1)
     profile = read_profile(folder / FILE, candidate)
-    store = open_store(below(place, candidate))
+    store = open_store(candidate_location(place, candidate))
     watcher = Watcher(profile, student.card, Watch(), CollectorRegistry(), bento="n:1", store=store)
     watcher.start()
     answers = answer_all(student, texts)
     for start in range(0, len(texts), 10):
         part = slice(start, start + 10)
-        rows = student.predicting(texts[part]).rows
-        watcher.saw(Item(f"{name}-{start // 10}", texts[part], rows, answers[part], 0.0))
+        rows = student.predict_work(texts[part]).rows
+        watcher.observe(AnsweredRequest(f"{name}-{start // 10}", texts[part], rows, answers[part], 0.0))
     watcher.close()
     return answers
 

@@ -13,7 +13,8 @@ import pytest
 
 from flows.engine.pipeline_run import CURRENT
 from potstill.registry import tracking
-from potstill.registry.promotion import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from potstill.registry.promotion import Registry
+from potstill.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
 from tests.flows.conftest import Toy, ended, until
 
 # Whole runs, several in some tests: minutes where the machine has other things to do.

@@ -16,7 +16,8 @@ from potstill.artifacts import file_sums
 from potstill.compute.processes import free_port
 from potstill.config.params_file import load_params
 from potstill.registry import tracking
-from potstill.registry.promotion import SERVING, Registry
+from potstill.registry.promotion import Registry
+from potstill.registry.version_artifacts import SERVING
 from potstill.serving.launch import bento_path
 from tasks.package import package
 from tests.flows.conftest import REPOSITORY, until

@@ -6,8 +6,9 @@ import pytest
 
 from potstill.config.params import Params
 from potstill.errors import ApprovalPendingError, RegistryError
-from potstill.registry import promotion, tracking
-from potstill.registry.promotion import CHALLENGER, Registry
+from potstill.registry import tracking, versions
+from potstill.registry.promotion import Registry
+from potstill.registry.versions import CHALLENGER
 from tasks.promote import approve, promote
 from tests.registries import register_candidate
 
@@ -27,7 +28,7 @@ def test_a_person_approves_what_passed(default_params: Params, candidate: Path) 
 def test_a_person_cannot_wave_through_what_failed(default_params: Params, candidate: Path) -> None:
     version = register_candidate(default_params, candidate)
     store = tracking.client(candidate)
-    store.set_model_version_tag("movie-reviews", version.version, promotion.GATE, '{"passed": false, "checks": []}')
+    store.set_model_version_tag("movie-reviews", version.version, versions.GATE, '{"passed": false, "checks": []}')
     with pytest.raises(RegistryError, match="no passed gate"):
         approve(default_params, candidate, version.version)
     with pytest.raises(RegistryError, match="no version '9'"):

@@ -7,8 +7,9 @@ import pytest
 
 from potstill.config.params import Params
 from potstill.errors import ChecksumError
-from potstill.registry import promotion, tracking
-from potstill.registry.promotion import CHALLENGER, Registry
+from potstill.registry import tracking, versions
+from potstill.registry.promotion import Registry
+from potstill.registry.versions import CHALLENGER
 from tasks.identity import ROOT
 from tasks.promote import promote
 from tasks.register import data_hashes, settled, settled_sum
@@ -19,7 +20,7 @@ def test_a_version_carries_model_evidence_and_lineage(default_params: Params, ca
     version = register_candidate(default_params, candidate)
     assert Registry(candidate, "movie-reviews").get(CHALLENGER) == version
     assert version.bento == BENTO_TAG
-    assert "the candidate was scored" in version.tags[promotion.GATE]
+    assert "the candidate was scored" in version.tags[versions.GATE]
     assert "learning_rate" in version.tags["potstill.params"]
     assert data_hashes(candidate)["data/serving"] in version.tags["potstill.data"]
     fetched = Registry(candidate, "movie-reviews").fetch(version.version)
@@ -69,7 +70,7 @@ def test_the_same_candidate_is_one_version_and_settled(default_params: Params, c
 
 def test_a_verdict_against_another_champion_does_not_count(default_params: Params, candidate: Path) -> None:
     first = register_candidate(default_params, candidate)
-    other = promotion.Version("7", "", "", {})
+    other = versions.Version("7", "", "", {})
     assert settled(default_params, candidate, other) is None
     # Its Bento is with the registry: `potstill serve` fetches it.
     shutil.rmtree(Path(candidate.parent / "bentoml"))

@@ -25,13 +25,13 @@ from potstill.serving.openapi import typed_endpoint
 from tasks.package import Packaged, package
 from tasks.smoke import Golden, ask, body_of, compare, golden_texts, own_answers, served, smoke
 from tests.conftest import generate_rows
-from tests.potstill.inference.test_places import client
+from tests.potstill.inference.test_spans import client
 from tests.potstill.serving.folders import (
     REPOSITORY,
     flip_byte,
     processes_with,
-    write_places,
     write_serving,
+    write_span_model,
     write_workspace,
 )
 
@@ -162,7 +162,7 @@ def test_a_service_answers_as_its_model_does_outside_it(kind: str, tiny_base: Pa
     if kind in ("single", "pair"):
         folder = write_serving(tiny_base, tmp_path / "serving", pair=kind == "pair")
     else:
-        folder = write_places(tiny_base, tmp_path / "serving", kind)
+        folder = write_span_model(tiny_base, tmp_path / "serving", kind)
     student = Student(folder, 1)
     golden = own_answers(student)
     found = client(folder, max_queue_seconds=60).post(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from potstill.artifacts import sha256_file, sha256_value, verify, write_manifest
-from potstill.compute.distributed import here
+from potstill.compute.distributed import current_world
 from potstill.config.teacher_params import Signals
 from potstill.data.tokens.batches import Batch, Ints, TokenDataset, cut
 from potstill.data.tokens.token_budget import TokenBudget
@@ -156,17 +156,17 @@ class _Job:
 
     def run(self, keys: Keys, rows: Ints, work: Path) -> tuple[list[Path], list[Any]]:
         """The shards' folders and their sums of fidelity, those of an earlier run among them."""
-        world = here()
+        world = current_world()
         parts = [rows[where] for where in self.slices(rows)]
         folders = [work / f"shard-{number:06d}" for number in range(len(parts))]
         abouts = [{"of": self.of, "keys": sha256(keys[part].tobytes()).hexdigest()} for part in parts]
         # Decided once: the others would take for known what the first has written in the meantime.
-        known = world.from_first(lambda: _known(folders, abouts))
+        known = world.run_on_first(lambda: _known(folders, abouts))
         done = sum(len(parts[number]) for number in known)
         if done:
             say(f"signals: {done:,} of {len(rows):,} rows are there from the run before")
         left = [number for number in range(len(parts)) if number not in known][world.rank :: world.size]
-        name = "signals" if world.alone else f"signals, process 1 of {world.size}"
+        name = "signals" if world.is_single else f"signals, process 1 of {world.size}"
         sums: dict[int, Any] = {}
         with progress(name, done + sum(len(parts[number]) for number in left), "rows", done=done) as bar:
             for number in left:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from potstill.artifacts import read_json, verify
-from potstill.compute.distributed import World, here, local_device
+from potstill.compute.distributed import World, current_world, local_device
 from tests.conftest import REPOSITORY
 from tests.potstill.training import shared
 
@@ -19,92 +19,92 @@ PROCESSES = 2
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
-    """Where two processes on gloo, started by torchrun, left what came out of every case."""
-    folder = tmp_path_factory.mktemp("together")
+def results(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """The folder with the results of every case on two gloo processes that torchrun started."""
+    folder = tmp_path_factory.mktemp("results")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [*launcher, "-m", "tests.potstill.training.shared", str(tiny_base), str(folder)]
     done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    # The first speaks for all.
+    # Only the first process prints.
     assert done.stdout.count("distill: 800/800 rows") == len(shared.CASES)
     return folder
 
 
 @pytest.mark.parametrize("name", shared.CASES)
-def test_two_processes_end_where_one_does(tmp_path: Path, tiny_base: Path, together: Path, name: str) -> None:
+def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, tiny_base: Path, results: Path, name: str) -> None:
     student, outcome, goal = shared.run(tiny_base, tmp_path, name)
-    wanted = dict(student.state_dict()) | {f"objective/{key}": value for key, value in goal.state_dict().items()}
-    start = shared.narrow(tiny_base).state_dict()
-    assert sum(key.startswith("objective/") for key in wanted) == 4
+    expected = dict(student.state_dict()) | {f"objective/{key}": value for key, value in goal.state_dict().items()}
+    initial = shared.narrow(tiny_base).state_dict()
+    assert sum(key.startswith("objective/") for key in expected) == 4
     for rank in range(PROCESSES):
-        found = load_file(together / f"{name}-{rank}.safetensors")
-        assert found.keys() == wanted.keys()
-        for key, value in wanted.items():
-            assert found[key].numpy() == pytest.approx(value.numpy(), abs=2e-5), key
-    # Both have learned: not by standing still are they the same.
+        actual = load_file(results / f"{name}-{rank}.safetensors")
+        assert actual.keys() == expected.keys()
+        for key, value in expected.items():
+            assert actual[key].numpy() == pytest.approx(value.numpy(), abs=2e-5), key
+    # Training changed the weights: they are not equal for lack of updates.
     key = "bert.encoder.layer.0.output.dense.weight"
-    assert float((wanted[key] - start[key]).abs().max()) > 1e-3
-    alike = read_json(together / f"{name}.json")
-    assert alike["rows"] == outcome.rows == 2 * len(shared.TRAIN)
-    assert alike["scores"] == pytest.approx(outcome.scores, abs=0.011)
-    assert alike["resumed_at"] == outcome.resumed_at == (shared.CASES[name][1] or 0)
+    assert float((expected[key] - initial[key]).abs().max()) > 1e-3
+    summary = read_json(results / f"{name}.json")
+    assert summary["rows"] == outcome.rows == 2 * len(shared.TRAIN)
+    assert summary["scores"] == pytest.approx(outcome.scores, abs=0.011)
+    assert summary["resumed_at"] == outcome.resumed_at == (shared.CASES[name][1] or 0)
     ours = {(step, name): value for step, name, value in outcome.history}
-    theirs = {(step, name): value for step, name, value in alike["history"]}
+    theirs = {(step, name): value for step, name, value in summary["history"]}
     assert theirs.keys() == ours.keys()
     losses = [key for key in ours if key[1] != "dev"]
     assert [theirs[key] for key in losses] == pytest.approx([ours[key] for key in losses], abs=1e-4)
 
 
-def test_assistants_and_students_that_teach_each_other_are_the_same_on_two_processes(
-    tmp_path: Path, tiny_base: Path, together: Path
+def test_assistants_and_mutual_students_are_the_same_on_two_processes(
+    tmp_path: Path, tiny_base: Path, results: Path
 ) -> None:
-    wanted = shared.several(tiny_base, tmp_path)
-    assert {name.partition("/")[0] for name in wanted} == {"assistant-0", "mutual-0", "mutual-1"}
+    expected = shared.several(tiny_base, tmp_path)
+    assert {name.partition("/")[0] for name in expected} == {"assistant-0", "mutual-0", "mutual-1"}
     for rank in range(PROCESSES):
-        found = load_file(together / f"several-{rank}.safetensors")
-        for key, value in wanted.items():
-            assert found[key].numpy() == pytest.approx(value.numpy(), abs=2e-4), key
+        actual = load_file(results / f"several-{rank}.safetensors")
+        for key, value in expected.items():
+            assert actual[key].numpy() == pytest.approx(value.numpy(), abs=2e-4), key
 
 
-def test_a_nan_of_one_process_stops_both_and_is_kept_once(together: Path) -> None:
-    sentences = [read_json(together / f"failure-{rank}.json") for rank in range(PROCESSES)]
+def test_a_nan_in_one_process_stops_both_and_is_saved_once(results: Path) -> None:
+    sentences = [read_json(results / f"failure-{rank}.json") for rank in range(PROCESSES)]
     assert sentences[0] == sentences[1]
     assert "the kl loss became nan at step" in sentences[0]
-    verify(together / "work" / "failures" / "distill")
-    failure = read_json(together / "work" / "failures" / "distill" / "failure.json")
+    verify(results / "work" / "failures" / "distill")
+    failure = read_json(results / "work" / "failures" / "distill" / "failure.json")
     assert failure["processes"] == PROCESSES
-    # All rows of the step, not one process's.
+    # All rows of the step, not only those of one process.
     assert 0 in failure["rows"][0]
     assert len(failure["rows"][0]) > 5
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
-def test_the_parts_of_a_step_are_its_rows_once(size: int, count: int) -> None:
+def test_the_shards_of_a_step_hold_each_of_its_rows_once(size: int, count: int) -> None:
     batches = [np.arange(10 * number, 10 * number + 5 + number) for number in range(count)]
-    parts = [World(rank, size).deal(batches) for rank in range(size)]
-    rows = np.concatenate([rows for part in parts for rows in part])
+    shards = [World(rank, size).shard(batches) for rank in range(size)]
+    rows = np.concatenate([rows for shard in shards for rows in shard])
     assert sorted(rows.tolist()) == np.concatenate(batches).tolist()
-    dealt = [sum(map(len, part)) for part in parts]
-    assert max(dealt) - min(dealt) <= count * (1 + size)
+    sizes = [sum(map(len, shard)) for shard in shards]
+    assert max(sizes) - min(sizes) <= count * (1 + size)
     if count % size == 0:
-        assert all(len(part) == count // size for part in parts)
+        assert all(len(shard) == count // size for shard in shards)
 
 
 def test_a_process_may_have_no_rows_of_a_step() -> None:
-    assert World(1, 2).deal([np.array([3])]) == []
+    assert World(1, 2).shard([np.array([3])]) == []
 
 
-def test_without_torchrun_there_is_one_and_nothing_is_exchanged() -> None:
-    world = here()
-    assert (world, world.first, world.alone) == (World(0, 1), True, True)
+def test_without_torchrun_there_is_a_single_process() -> None:
+    world = current_world()
+    assert (world, world.is_first, world.is_single) == (World(0, 1), True, True)
     weight = torch.ones(2, requires_grad=True)
     world.sum_gradients([weight])
     assert weight.grad is None
     assert world.gather(3) == [3]
-    assert world.from_first(lambda: 4) == 4
+    assert world.run_on_first(lambda: 4) == 4
 
 
 def test_more_processes_than_gpus_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from potstill.compute.processes import hold, run, start, stop, usable_cores
 from potstill.errors import BusyError, TimeLimitError
 
-# A child that starts a grandchild, says both pids, and sleeps; the grandchild does not listen to SIGTERM.
+# A child that starts a grandchild, writes both pids, and sleeps. The grandchild ignores SIGTERM.
 FAMILY = """
 import os, signal, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c",
@@ -43,11 +43,11 @@ def pids(path: Path) -> list[int]:
     return [int(pid) for pid in path.read_text().split()]
 
 
-def test_run_gives_the_exit_status() -> None:
+def test_run_returns_the_exit_status() -> None:
     assert run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
 
-def test_a_child_past_its_limit_is_ended_with_all_it_started(tmp_path: Path) -> None:
+def test_the_time_limit_ends_a_child_and_all_its_descendants(tmp_path: Path) -> None:
     with pytest.raises(TimeLimitError, match="limit of 2 s"):
         run([sys.executable, "-c", FAMILY, str(tmp_path / "pids")], limit_seconds=2)
     assert wait_until(lambda: not any(map(alive, pids(tmp_path / "pids"))))
@@ -85,7 +85,7 @@ def test_a_lock_refuses_a_second_holder_and_names_the_first(tmp_path: Path) -> N
         pass
 
 
-def test_a_dead_holder_holds_nothing(tmp_path: Path) -> None:
+def test_the_death_of_a_holder_frees_its_lock(tmp_path: Path) -> None:
     lock = tmp_path / ".work" / "run.lock"
     code = (
         "import sys, time; from pathlib import Path; from potstill.compute.processes import hold\n"
@@ -101,7 +101,7 @@ def test_a_dead_holder_holds_nothing(tmp_path: Path) -> None:
         pass
 
 
-def test_usable_cores_are_those_of_the_process_or_the_machines_where_the_system_does_not_say(
+def test_usable_cores_are_those_of_the_process_or_else_of_the_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert usable_cores() == len(os.sched_getaffinity(0))

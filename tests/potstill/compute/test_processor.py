@@ -1,4 +1,4 @@
-"""Which processors' 8-bit products saturate."""
+"""Tests of `processor.saturates`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from potstill.onnx_export.quantize import quantize_int8
 
 
 @pytest.fixture(autouse=True)
-def forget() -> None:
+def clear_cache() -> None:
     processor.saturates.cache_clear()
 
 
@@ -38,8 +38,8 @@ def test_saturates(
     assert processor.saturates() is expected
 
 
-def test_large_sums_are_right_on_this_machine(tmp_path: Path) -> None:
-    """Inputs and weights at the end of their range: a product that saturates loses half of each sum."""
+def test_quantized_sums_do_not_saturate_on_this_machine(tmp_path: Path) -> None:
+    """With inputs and weights at the end of their range, a product that saturates loses half of each sum."""
     import onnx
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 from potstill.artifacts import write_json
-from potstill.compute.distributed import here
+from potstill.compute.distributed import current_world
 from tests.potstill.distillation.test_signal_store import MANY, Counted, store
 
 
 def main() -> None:
     """Each process leaves the rows it ran the teacher on; the first the store, the others their own copy of it."""
     teacher, folder = map(Path, sys.argv[1:])
-    rank = here().rank
+    rank = current_world().rank
     source = Counted(teacher)
     work = folder / "work"
     store(folder / f"signals-{rank}", teacher, MANY, source, work=work, dtype="float16", hidden=[2])

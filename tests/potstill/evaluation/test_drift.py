@@ -14,7 +14,7 @@ from potstill.config.serving_params import Watch
 from potstill.errors import ModelError
 from potstill.evaluation.drift import Drift, Windows, estimate, judge, pool, read_windows
 from potstill.evaluation.pages.drift_page import render_drift
-from potstill.inference.profile import Counts, Moments, Profile, Right, Seen
+from potstill.inference.profile import Correctness, Counts, Moments, Observation, Profile
 from potstill.inference.window_store import COUNTS, PROFILE, FolderStore
 from tests.potstill.inference.test_profile import model_card, prediction, profile_of
 
@@ -30,7 +30,7 @@ def texts(
     sure: float = 0.9,
     tokens: Sequence[int] = range(2, 400),
     moved: float = 0.0,
-) -> list[Seen]:
+) -> list[Observation]:
     """Random texts of a calibrated model: it says `yes` to half of them and is as sure as `sure` on average. `moved` is
     how far their sentence embeddings lie from others', in standard deviations.
     """
@@ -40,7 +40,7 @@ def texts(
         ids = [1, *random.choice(tokens, size=random.poisson(words) + 1).tolist()]
         p = float(np.clip(random.beta(20 * sure, 20 * (1 - sure)), 0.5, 1))
         label = "yes" if random.random() < 0.5 else "no"
-        found.append(Seen("x" * (5 * len(ids)), ids, replace(prediction(label, p, 1 - p), sketch=tuple(vector))))
+        found.append(Observation("x" * (5 * len(ids)), ids, replace(prediction(label, p, 1 - p), sketch=tuple(vector))))
     return found
 
 
@@ -51,7 +51,7 @@ def profile() -> Profile:
     return profile_of(rows, ABOUT, right.astype(np.float64))
 
 
-def window(profile: Profile, rows: Sequence[Seen], at: float = 0.0) -> dict[str, Any]:
+def window(profile: Profile, rows: Sequence[Observation], at: float = 0.0) -> dict[str, Any]:
     counts = Counts(profile)
     counts.add(rows, ABOUT)
     psi = {name: counts.shift(name)[0] for name in profile.features}
@@ -59,7 +59,7 @@ def window(profile: Profile, rows: Sequence[Seen], at: float = 0.0) -> dict[str,
     return about | counts.to_json()
 
 
-def verdict_of(profile: Profile, *parts: Sequence[Seen], **watch: Any) -> Drift:
+def verdict_of(profile: Profile, *parts: Sequence[Observation], **watch: Any) -> Drift:
     windows = [window(profile, rows, 60.0 * at) for at, rows in enumerate(parts)]
     return judge(Windows(profile, windows, 0), Watch(**watch))
 
@@ -104,7 +104,7 @@ def test_the_same_words_in_another_sense_drift_in_their_embeddings_alone(profile
 
 def test_unknown_words_and_another_share_of_labels_drift(profile: Profile) -> None:
     assert "unknown" in drifting(verdict_of(profile, texts(600, 3, tokens=[0, 7, 8])))
-    rows = [Seen(one.text, one.ids, prediction("yes", 0.9, 0.1)) for one in texts(600, 5)]
+    rows = [Observation(one.text, one.ids, prediction("yes", 0.9, 0.1)) for one in texts(600, 5)]
     assert "label" in drifting(verdict_of(profile, rows))
 
 
@@ -126,9 +126,9 @@ def test_the_estimate_is_the_measured_accuracy_on_the_test_texts_and_its_interva
     for _ in range(400):
         test, served = 0.5 + random.beta(4, 2, size=500) / 2, 0.5 + random.beta(3, 3, size=800) / 2
         right = (random.random(500) < test - 0.05).astype(np.float64)  # surer than right by 5 points
-        measured = Right(share=Moments().plus(right), gap=Moments().plus(right - test))
+        measured = Correctness(share=Moments().with_values(right), gap=Moments().with_values(right - test))
         about = profile.model_copy(update={"right": measured})
-        same, found = (estimate(about, Moments().plus(sure), None) for sure in (test, served))
+        same, found = (estimate(about, Moments().with_values(sure), None) for sure in (test, served))
         assert same is not None
         assert same.accuracy == pytest.approx(right.mean())
         assert found is not None

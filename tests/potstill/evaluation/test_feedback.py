@@ -11,16 +11,16 @@ from potstill.config.serving_params import Watch
 from potstill.errors import EmptyDataError, FetchError, FormatError, LabelError, MissingColumnError, PotstillError
 from potstill.evaluation.feedback import measure, read_answers, read_labels
 from potstill.inference.profile import Profile
-from potstill.inference.window_store import ANSWERS, FolderStore, text_sum
+from potstill.inference.window_store import ANSWERS, FolderStore, text_sha256
 from tests.conftest import REPOSITORY
-from tests.potstill.inference.test_profile import TASKS, model_card, prediction, profile_of, seen
+from tests.potstill.inference.test_profile import TASKS, model_card, observe, prediction, profile_of
 
 
 def profile(task: str = "classification", *, tested: float = 0.9) -> Profile:
     about, answers, _ = TASKS[task]
     if task != "classification":
-        return profile_of(seen(*answers), about)
-    rows = seen(*[prediction("no", 0.9, 0.1)] * 100)
+        return profile_of(observe(*answers), about)
+    rows = observe(*[prediction("no", 0.9, 0.1)] * 100)
     return profile_of(rows, model_card(), (np.arange(100) < 100 * tested).astype(np.float64))
 
 
@@ -55,7 +55,9 @@ NAMES = ["100%", "a/b, c", "billing: refund", "😀 happy"]
 
 def named_profile(*names: str) -> Profile:
     share = 1 / len(names)
-    return profile_of(seen(*[prediction(name, *[share] * len(names)) for name in names] * 9), model_card(labels=names))
+    return profile_of(
+        observe(*[prediction(name, *[share] * len(names)) for name in names] * 9), model_card(labels=names)
+    )
 
 
 @pytest.mark.parametrize("case", ["ok", "space", "case"])
@@ -102,13 +104,13 @@ def test_a_list_of_one_is_its_element(tmp_path: Path) -> None:
 def test_labels_can_be_of_texts(tmp_path: Path) -> None:
     path = write(tmp_path / "labels.jsonl", '{"text": "good", "label": "yes"}\n{"text": "bad", "label": "no"}\n')
     found = read_labels(path, "single_label")
-    assert found == {text_sum("good"): "yes", text_sum("bad"): "no"}
-    answers = [answer("a", "no", text_sha256=text_sum("good")), answer("b", "yes", text_sha256=text_sum("good"))]
+    assert found == {text_sha256("good"): "yes", text_sha256("bad"): "no"}
+    answers = [answer("a", "no", text_sha256=text_sha256("good")), answer("b", "yes", text_sha256=text_sha256("good"))]
     assert (measure(found, iter(answers), profile(), Watch()).value) == 1  # the last answer counts
-    path = write(tmp_path / "sums.csv", f"text_sha256,label\n{text_sum('good')},yes\n")
-    assert read_labels(path, "single_label") == {text_sum("good"): "yes"}
+    path = write(tmp_path / "sums.csv", f"text_sha256,label\n{text_sha256('good')},yes\n")
+    assert read_labels(path, "single_label") == {text_sha256("good"): "yes"}
     path = write(tmp_path / "pairs.csv", "text,text_pair,label\na,b,yes\n")
-    assert read_labels(path, "single_label") == {text_sum(("a", "b")): "yes"}
+    assert read_labels(path, "single_label") == {text_sha256(("a", "b")): "yes"}
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_labels_of_nothing_that_was_answered() -> None:
     with pytest.raises(EmptyDataError, match=r"none of the 1 labels is of an answer that was kept$"):
         measure({("a", 0): "yes"}, iter([answer("b", "yes")]), profile(), Watch())
     with pytest.raises(EmptyDataError, match=r"watch\.hash_texts"):
-        measure({text_sum("a"): "yes"}, iter([answer("b", "yes")]), profile(), Watch())
+        measure({text_sha256("a"): "yes"}, iter([answer("b", "yes")]), profile(), Watch())
 
 
 def test_answers_are_read_in_order_and_damaged_lines_are_left_out_and_said(

@@ -12,10 +12,10 @@ from potstill.data.tokens.marking import UNIT_LABELS
 from potstill.evaluation.marks import read_tags
 from potstill.evaluation.reference import gold_entities, reference_profile, right_shares
 from potstill.inference.profile import answer_all
-from potstill.inference.runtime import Found, Prediction, Student, Tagging, Text
+from potstill.inference.runtime import Entity, Prediction, Student, Tagging, Text
 from potstill.labels.tags import units_of
 from tests.conftest import generate_rows
-from tests.potstill.serving.folders import LABELS, TAGS, write_places, write_serving
+from tests.potstill.serving.folders import LABELS, TAGS, write_serving, write_span_model
 
 TEXTS: list[Text] = [text for text, _ in generate_rows(30)]
 
@@ -52,7 +52,7 @@ def test_how_much_of_an_answer_is_right() -> None:
 
 
 def test_entities_that_are_found_are_compared_with_gold_ones(tiny_base: Path, tmp_path: Path) -> None:
-    folder = write_places(tiny_base, tmp_path / "serving", "token_classification")
+    folder = write_span_model(tiny_base, tmp_path / "serving", "token_classification")
     student = Student(folder, 1)
     texts: list[Text] = ["the doctor and the village", "a village story", "the train"]
     marks = [[("LOC", 19, 26)], [("LOC", 2, 9)], []]
@@ -65,8 +65,8 @@ def test_entities_that_are_found_are_compared_with_gold_ones(tiny_base: Path, tm
     gold = read_tags(path, student.text_windows, TAGS)
     assert gold_entities(gold) == [set(row) for row in marks]
     found = [
-        Tagging([Found("LOC", 19, 26, "village", 0.9), Found("LOC", 4, 10, "doctor", 0.5)], 1),
-        Tagging([Found("LOC", 2, 15, "village story", 0.9)], 1),
+        Tagging([Entity("LOC", 19, 26, "village", 0.9), Entity("LOC", 4, 10, "doctor", 0.5)], 1),
+        Tagging([Entity("LOC", 2, 15, "village story", 0.9)], 1),
         Tagging([], 1),
     ]
     right = right_shares(found, gold, TAGS)

@@ -17,7 +17,7 @@ from potstill.inference.sketch import directions
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import LABELS, MAX_LENGTH, TEMPERATURE, card, classifier, flip_byte, write_serving
 
-# Of every length, some beyond the limit, in no order.
+# Texts of mixed lengths, some beyond the limit, unsorted.
 TEXTS: list[Text] = [" ".join([text] * (1 + index % 3)) for index, (text, _) in enumerate(generate_rows(40))]
 PAIRS: list[Text] = [(str(first), str(second)) for first, second in zip(TEXTS, reversed(TEXTS), strict=True)]
 
@@ -50,14 +50,14 @@ def torch_logits(base: Path, texts: list[Text]) -> np.ndarray:
     return np.stack(rows)
 
 
-def test_answers_as_the_torch_model_does_in_the_callers_order(fp32: Student, tiny_base: Path) -> None:
+def test_logits_equal_those_of_the_torch_model_in_the_callers_order(fp32: Student, tiny_base: Path) -> None:
     logits = fp32.logits(TEXTS)
     assert logits.shape == (len(TEXTS), len(LABELS))
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, torch_logits(tiny_base, TEXTS), atol=1e-4)
 
 
-def test_an_answer_has_the_sketch_of_what_the_models_head_reads(fp32: Student, int8: Student, tiny_base: Path) -> None:
+def test_a_prediction_has_the_sketch_of_the_input_of_the_head(fp32: Student, int8: Student, tiny_base: Path) -> None:
     import torch
     from transformers import AutoTokenizer
 
@@ -67,9 +67,10 @@ def test_an_answer_has_the_sketch_of_what_the_models_head_reads(fp32: Student, i
         with torch.no_grad():
             vector = model.bert(**encoded).pooler_output[0].numpy()
         expected = vector @ directions(len(vector))
-        (found,), (rounded,) = fp32.predict([text]), int8.predict([text])
-        np.testing.assert_allclose(found.sketch, expected, atol=1e-4)
-        assert np.corrcoef(rounded.sketch, expected)[0, 1] > 0.9
+        (exact,) = fp32.predict([text])
+        (quantized,) = int8.predict([text])
+        np.testing.assert_allclose(exact.sketch, expected, atol=1e-4)
+        assert np.corrcoef(quantized.sketch, expected)[0, 1] > 0.9
 
 
 def test_a_file_without_the_embedding_that_its_card_promises_is_refused(tiny_base: Path, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_file_without_the_embedding_that_its_card_promises_is_refused(tiny_bas
     write_manifest(folder)
     with pytest.raises(ModelError, match=r"cannot be loaded .*sentence_embedding"):
         Student(folder)
-    # An older one says nothing of it, and answers.
+    # A card from before there were embeddings does not mention them, and is served.
     write_json(folder / "model.json", {key: value for key, value in card().items() if key != "embedding"})
     write_manifest(folder)
     assert Student(folder).predict(TEXTS[:1])[0].sketch == ()
@@ -93,14 +94,14 @@ def test_pairs_carry_segment_ids(tiny_base: Path, tmp_path: Path) -> None:
 
 
 def test_an_int8_answer_does_not_depend_on_its_neighbours(int8: Student) -> None:
-    together = int8.logits(TEXTS)
-    alone = np.concatenate([int8.logits([text]) for text in TEXTS])
-    np.testing.assert_array_equal(together, alone)
+    batched = int8.logits(TEXTS)
+    separate = np.concatenate([int8.logits([text]) for text in TEXTS])
+    np.testing.assert_array_equal(batched, separate)
 
 
 def test_an_fp32_answer_hardly_depends_on_its_neighbours(fp32: Student) -> None:
-    alone = np.concatenate([fp32.logits([text]) for text in TEXTS])
-    np.testing.assert_allclose(fp32.logits(TEXTS), alone, atol=1e-5)
+    separate = np.concatenate([fp32.logits([text]) for text in TEXTS])
+    np.testing.assert_allclose(fp32.logits(TEXTS), separate, atol=1e-5)
 
 
 def test_predictions(int8: Student) -> None:
@@ -114,13 +115,13 @@ def test_predictions(int8: Student) -> None:
     np.testing.assert_array_equal(np.array([prediction.logits for prediction in predictions]), logits)
 
 
-def test_truncation_is_told(int8: Student) -> None:
+def test_truncation_is_reported(int8: Student) -> None:
     short, long = int8.predict(["good film", "good film " * MAX_LENGTH])
     assert (short.truncated, long.truncated) == (False, True)
     assert short.tokens < long.tokens == MAX_LENGTH
 
 
-def test_no_texts_no_answers(int8: Student) -> None:
+def test_no_texts_give_no_predictions(int8: Student) -> None:
     assert int8.predict([]) == []
     assert int8.logits([]).shape == (0, len(LABELS))
 
@@ -134,11 +135,11 @@ def test_odd_texts_are_answered(int8: Student, text: str) -> None:
 def test_callers_in_many_threads_get_their_own_answers(int8: Student) -> None:
     expected = int8.logits(TEXTS)
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(lambda _: int8.logits(TEXTS), range(16)):
-            np.testing.assert_array_equal(found, expected)
+        for logits in pool.map(lambda _: int8.logits(TEXTS), range(16)):
+            np.testing.assert_array_equal(logits, expected)
 
 
-def test_a_list_longer_than_the_window(int8: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_longer_than_the_tokenizing_window(int8: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = int8.predict(TEXTS)
     monkeypatch.setattr("potstill.inference.runtime.WINDOW", 7)
     assert int8.predict(TEXTS) == expected
@@ -160,7 +161,7 @@ def test_an_altered_file_is_refused(tiny_base: Path, tmp_path: Path, name: str) 
 @pytest.mark.parametrize(
     "change", [{"format": 2}, {"task": "regression"}, {"labels": ["one"]}, {"labels": ["1", 1]}, {"temperature": 0.0}]
 )
-def test_a_card_of_another_kind_is_refused(tiny_base: Path, tmp_path: Path, change: dict[str, object]) -> None:
+def test_a_card_in_another_format_is_refused(tiny_base: Path, tmp_path: Path, change: dict[str, object]) -> None:
     folder = write_serving(tiny_base, tmp_path / "serving")
     write_json(folder / "model.json", card(**change))
     write_manifest(folder)
@@ -169,7 +170,7 @@ def test_a_card_of_another_kind_is_refused(tiny_base: Path, tmp_path: Path, chan
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
-def test_a_file_that_is_no_model_is_one_sentence(tiny_base: Path, tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_not_a_model_is_one_sentence(tiny_base: Path, tmp_path: Path, name: str) -> None:
     folder = write_serving(tiny_base, tmp_path / "serving")
     (folder / name).write_bytes(b"not a model")
     write_manifest(folder)

@@ -8,46 +8,44 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
 from potstill.errors import ToolError
-from potstill.inference.window_store import below, open_store
+from potstill.inference.window_store import candidate_location, open_store
 
 
 @pytest.mark.parametrize("kind", ["folder", "memory", "file"])
-def test_files_are_kept_by_name(kind: str, tmp_path: Path) -> None:
-    place = f"{'' if kind == 'folder' else f'{kind}://'}{tmp_path}/not there/watch"
-    store = open_store(below(place, "0123456789abcdef"))
-    assert str(store) == f"{place}/0123456789ab"
+def test_files_are_stored_by_name(kind: str, tmp_path: Path) -> None:
+    location = f"{'' if kind == 'folder' else f'{kind}://'}{tmp_path}/not there/watch"
+    store = open_store(candidate_location(location, "0123456789abcdef"))
+    assert str(store) == f"{location}/0123456789ab"
     assert store.names() == []
     store.write("b.json", "ü\n")
     store.write("a.json", "1")
     store.write("a.json", "2")
     assert store.names() == ["a.json", "b.json"]
     assert (store.read("a.json"), store.read("b.json")) == ("2", "ü\n")
-    assert open_store(below(place, "0123456789abxxxx")).names() == ["a.json", "b.json"]
+    assert open_store(candidate_location(location, "0123456789abxxxx")).names() == ["a.json", "b.json"]
     store.remove("a.json")
     store.remove("a.json")
     assert store.names() == ["b.json"]
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("nowhere://a", "nowhere://a cannot be opened: fsspec knows no nowhere://"),
-        # In no environment of ours.
+        # Packages that are never installed here.
         ("s3://a/b", "s3://a/b needs the package s3fs, which is not installed; .* python.packages of bentofile.yaml"),
         ("gs://a/b", "gs://a/b needs the package gcsfs"),
     ],
 )
-def test_a_url_that_cannot_be_opened_is_one_sentence(url: str, said: str) -> None:
-    with pytest.raises(ToolError, match=said):
+def test_a_url_that_cannot_be_opened_is_one_sentence(url: str, message: str) -> None:
+    with pytest.raises(ToolError, match=message):
         open_store(url)
 
 
-def test_a_folder_at_the_top_is_not_made() -> None:
-    """Where an object store has a bucket."""
-
+def test_a_missing_bucket_is_not_created() -> None:
     class Bucketless(MemoryFileSystem):  # type: ignore[misc]
         protocol = "bucketless"
-        made: ClassVar[list[str]] = []
+        created: ClassVar[list[str]] = []
 
         @classmethod
         def _strip_protocol(cls, path: str) -> str:
@@ -58,9 +56,9 @@ def test_a_folder_at_the_top_is_not_made() -> None:
 
         def mkdir(self, path: str, create_parents: bool = True, **_: object) -> None:
             assert not create_parents
-            self.made.append(path)
+            self.created.append(path)
 
     fsspec.register_implementation("bucketless", Bucketless, clobber=True)
     with pytest.raises(FileNotFoundError, match="no such bucket"):
         open_store("bucketless://mine/watch/a").write("b", "c")
-    assert Bucketless.made == ["mine/watch", "mine/watch/a"]
+    assert Bucketless.created == ["mine/watch", "mine/watch/a"]

@@ -1,4 +1,4 @@
-"""The lease: what frees it, what fences a holder off, what a contender is told."""
+"""Tests of the lease: release, takeover, fencing, and the messages to contenders."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def names(workspace: Path) -> list[str]:
     return sorted(item.name for item in tracking.client(workspace).search_experiments() if ".lease." in item.name)
 
 
-def elsewhere() -> Identity:
+def remote_process() -> Identity:
     return dataclasses.replace(this_process(), host="elsewhere", machine="another")
 
 
 def test_numbers_rise_and_only_the_newest_stays(workspace: Path) -> None:
     numbers = []
     for _ in range(3):
-        with hold_lease(workspace, PROJECT, "a test") as held:
-            numbers.append(held.number)
-            held.check()
+        with hold_lease(workspace, PROJECT, "a test") as lease:
+            numbers.append(lease.number)
+            lease.check()
     assert numbers == [1, 2, 3]
     assert names(workspace) == [f"{PROJECT}.lease.00000003"]
 
@@ -42,7 +42,7 @@ def test_numbers_rise_and_only_the_newest_stays(workspace: Path) -> None:
 def test_a_contender_waits_and_then_names_the_holder(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "WAIT_SECONDS", 0.5)
     with hold_lease(workspace, PROJECT, "veto 3"):
-        monkeypatch.setattr(leases, "LOCK", Path("another.lock"))  # a clone's
+        monkeypatch.setattr(leases, "LOCK", Path("another.lock"))  # the lock of another clone
         with (
             pytest.raises(BusyError, match=rf"process {os.getpid()} of .*@.* \(veto 3\) is changing the registry"),
             hold_lease(workspace, PROJECT, "a test"),
@@ -59,7 +59,7 @@ def test_two_projects_do_not_wait_for_each_other(workspace: Path, tmp_path: Path
                 assert (one.number, other.number) == (1, 1)
 
 
-def test_a_holder_that_was_killed_frees_the_next_within_seconds(workspace: Path) -> None:
+def test_the_lease_of_a_killed_holder_is_free_within_seconds(workspace: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from potstill.registry.lease import hold_lease\n"
         f"with hold_lease(Path(sys.argv[1]), {PROJECT!r}, 'a test'):\n print('held', flush=True); time.sleep(600)"
@@ -73,20 +73,20 @@ def test_a_holder_that_was_killed_frees_the_next_within_seconds(workspace: Path)
         process.send_signal(signal.SIGKILL)
         process.wait()
         begin = time.monotonic()
-        with hold_lease(workspace, PROJECT, "a test") as held:
-            assert held.number == 2
+        with hold_lease(workspace, PROJECT, "a test") as lease:
+            assert lease.number == 2
         assert time.monotonic() - begin < 6
 
 
-def test_a_silent_holder_of_another_machine_is_taken_over_and_writes_nothing_more(
+def test_a_silent_holder_on_another_machine_loses_the_lease_and_may_not_write(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(leases, "EXPIRE_SECONDS", 1.0)
-    monkeypatch.setattr(leases, "this_process", elsewhere)
+    monkeypatch.setattr(leases, "this_process", remote_process)
     with hold_lease(workspace, PROJECT, "the first") as first:
         monkeypatch.setattr(leases, "LOCK", Path("another.lock"))
-        first._ended.set()  # its thread renews no more, as when the machine is stopped
+        first._ended.set()  # its thread stops renewing, as on a machine that is suspended
         begin = time.monotonic()
         with hold_lease(workspace, PROJECT, "the second") as second:
             assert second.number == 2
@@ -95,11 +95,11 @@ def test_a_silent_holder_of_another_machine_is_taken_over_and_writes_nothing_mor
                 first.check()
 
 
-def test_a_holder_that_renews_is_left_alone(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_that_renews_keeps_the_lease(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(leases, "EXPIRE_SECONDS", 2.0)
     monkeypatch.setattr(leases, "WAIT_SECONDS", 4.0)
-    monkeypatch.setattr(leases, "this_process", elsewhere)
+    monkeypatch.setattr(leases, "this_process", remote_process)
     with hold_lease(workspace, PROJECT, "the first") as first:
         monkeypatch.setattr(leases, "LOCK", Path("another.lock"))
         with pytest.raises(BusyError), hold_lease(workspace, PROJECT, "the second"):
@@ -107,12 +107,12 @@ def test_a_holder_that_renews_is_left_alone(workspace: Path, monkeypatch: pytest
         first.check()
 
 
-def test_what_is_known_of_a_process() -> None:
-    here = this_process()
-    assert read_identity(here.to_json()) == here
+def test_the_identity_of_a_process() -> None:
+    current = this_process()
+    assert read_identity(current.to_json()) == current
     assert read_identity({"pid": 1}) is None
-    assert not here.has_ended()
-    assert dataclasses.replace(here, started="0").has_ended()  # its number was given to another process
-    assert dataclasses.replace(here, boot="before").has_ended()
-    for other in ({"host": "x"}, {"machine": "x"}, {"namespace": "x"}):  # a container of the same path and number
-        assert not dataclasses.replace(here, started="0", **other).has_ended()  # type: ignore[arg-type]
+    assert not current.has_ended()
+    assert dataclasses.replace(current, started="0").has_ended()  # the pid was reused
+    assert dataclasses.replace(current, boot="before").has_ended()
+    for other in ({"host": "x"}, {"machine": "x"}, {"namespace": "x"}):  # a container with the same path and pid
+        assert not dataclasses.replace(current, started="0", **other).has_ended()  # type: ignore[arg-type]

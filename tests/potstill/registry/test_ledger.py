@@ -26,25 +26,25 @@ def write(workspace: Path, *lines: dict[str, Any]) -> list[Line]:
     return ledger.lines()
 
 
-def stored(workspace: Path) -> tuple[str, dict[str, str]]:
+def ledger_tags(workspace: Path) -> tuple[str, dict[str, str]]:
     experiment = tracking.client(workspace).get_experiment_by_name(f"{PROJECT}.ledger")
     assert experiment is not None
     return experiment.experiment_id, {key: value for key, value in experiment.tags.items() if "ledger" in key}
 
 
-def test_lines_are_chained_and_name_who_and_when(workspace: Path) -> None:
+def test_lines_are_chained_and_name_their_author(workspace: Path) -> None:
     lines = write(workspace, {}, {"facts": {"reason": "Gr\u00fc\u00dfe \u4f60\u597d"}})
     assert [line.number for line in lines] == [1, 2]
     assert [line.previous for line in lines] == [START, lines[0].digest]
     assert "@" in lines[0].by
     assert lines[1].facts["reason"] == "Gr\u00fc\u00dfe \u4f60\u597d"
-    page = tracking.client(workspace).get_experiment(stored(workspace)[0]).tags["mlflow.note.content"]
-    assert "freeze done" in page
+    note = tracking.client(workspace).get_experiment(ledger_tags(workspace)[0]).tags["mlflow.note.content"]
+    assert "freeze done" in note
 
 
-def test_an_edited_line_is_noticed(workspace: Path) -> None:
+def test_an_edited_line_is_detected(workspace: Path) -> None:
     write(workspace, {}, {}, {})
-    experiment, tags = stored(workspace)
+    experiment, tags = ledger_tags(workspace)
     key = next(key for key in tags if ".00000002." in key)
     edited = json.dumps({**json.loads(tags[key]), "action": "unfreeze"}, sort_keys=True)
     tracking.client(workspace).set_experiment_tag(experiment, key, edited)
@@ -52,31 +52,32 @@ def test_an_edited_line_is_noticed(workspace: Path) -> None:
         Ledger(workspace, PROJECT).lines()
 
 
-def test_a_line_that_is_gone_is_noticed(workspace: Path) -> None:
+def test_a_removed_line_is_detected(workspace: Path) -> None:
     lines = write(workspace, {}, {}, {})
     with pytest.raises(RegistryError, match=r"line 2 of the ledger .* was taken away"):
         Ledger(workspace, PROJECT)._chain([lines[0], lines[2]])
 
 
-def test_the_line_of_a_holder_that_was_silent_for_too_long_does_not_count(workspace: Path) -> None:
+def test_the_line_of_a_holder_that_lost_its_lease_does_not_count(workspace: Path) -> None:
     ledger = Ledger(workspace, PROJECT)
     write(workspace, {})
     with hold_lease(workspace, PROJECT, "the first") as silent:
-        before = ledger.lines()
+        stale_lines = ledger.lines()
     write(workspace, {"facts": {"reason": "the second"}})
-    late = Late(silent.number)
-    ledger.append(before, late, {"state": "done", "action": "freeze", "facts": {"reason": "late"}})
+    ledger.append(
+        stale_lines, LostLease(silent.number), {"state": "done", "action": "freeze", "facts": {"reason": "late"}}
+    )
     assert [line.facts["reason"] for line in ledger.lines()] == ["x", "the second"]
 
 
-class Late(Lease):
+class LostLease(Lease):
     """A lease that has not noticed that it was lost."""
 
     def __init__(self, number: int) -> None:
         self.number = number
 
     def check(self) -> None:
-        """Notices nothing."""
+        """Detect nothing."""
 
 
 def line(number: int, action: str, state: str = "done", intent: int | None = None, **facts: Any) -> Line:
@@ -97,17 +98,17 @@ def test_an_intent_is_open_until_it_is_closed() -> None:
     assert (undone.open, undone.champion) == ({}, None)
 
 
-def test_a_veto_of_the_champion_brings_back_an_older_one() -> None:
+def test_a_veto_of_the_champion_restores_an_older_one() -> None:
     moves = [line(9, "promote", version="1", **PROMOTE), line(10, "promote", version="2", expected="1", person=False)]
-    other = history(*moves, line(11, "veto", version="1", restored=None, was_champion=False, reason="x"))
-    assert (other.champion, other.lineup) == ("2", ["2"])
-    own = history(*moves, line(11, "veto", version="2", restored="1", was_champion=True, reason="x"))
-    assert (own.champion, own.lineup, list(own.vetoed)) == ("1", ["1"], ["2"])
+    older_vetoed = history(*moves, line(11, "veto", version="1", restored=None, was_champion=False, reason="x"))
+    assert (older_vetoed.champion, older_vetoed.champions) == ("2", ["2"])
+    champion_vetoed = history(*moves, line(11, "veto", version="2", restored="1", was_champion=True, reason="x"))
+    assert (champion_vetoed.champion, champion_vetoed.champions, list(champion_vetoed.vetoed)) == ("1", ["1"], ["2"])
 
 
-def test_the_champion_of_a_store_without_a_ledger_can_be_taken_back() -> None:
+def test_the_champion_of_a_store_without_a_ledger_can_be_rolled_back() -> None:
     after = history(line(9, "rollback", version="1", expected="2", reason="x"))
-    assert (after.champion, after.lineup, list(after.taken_back)) == ("1", ["1"], ["c2"])
+    assert (after.champion, after.champions, list(after.rolled_back)) == ("1", ["1"], ["c2"])
 
 
 def test_a_line_of_a_newer_potstill_is_refused() -> None:
@@ -125,20 +126,20 @@ def test_a_thousand_lines_are_read_in_well_under_a_second(workspace: Path) -> No
     from mlflow.store.tracking.dbmodels.models import SqlExperimentTag
 
     write(workspace, {})
-    experiment, _ = stored(workspace)
+    experiment, _ = ledger_tags(workspace)
     store = tracking.client(workspace)._client._tracking_client.store  # type: ignore[attr-defined]
-    keep = Keep()
+    recorder = TagRecorder()
     known = Ledger(workspace, PROJECT).lines()
     ledger = Ledger(workspace, PROJECT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potstill.registry.ledger.client", lambda _: keep)
+        patch.setattr("potstill.registry.ledger.client", lambda _: recorder)
         patch.setattr("potstill.registry.ledger.experiment_id", lambda *_: experiment)
         for _ in range(999):
             facts = {"version": "17", "candidate": "c" * 64, "gate": "g" * 64, "seal": "s" * 64, "settled": "t" * 64}
-            ledger.append(known, Late(1), {"state": "open", "action": "register", "facts": facts})
+            ledger.append(known, LostLease(1), {"state": "open", "action": "register", "facts": facts})
     with store.ManagedSessionMaker(read_only=False) as session:
         session.add_all(
-            [SqlExperimentTag(experiment_id=int(experiment), key=tag.key, value=tag.value) for tag in keep.tags]
+            [SqlExperimentTag(experiment_id=int(experiment), key=tag.key, value=tag.value) for tag in recorder.tags]
         )
     assert ExperimentTag
     begin = time.process_time()
@@ -146,8 +147,8 @@ def test_a_thousand_lines_are_read_in_well_under_a_second(workspace: Path) -> No
     assert time.process_time() - begin < 0.6
 
 
-class Keep:
-    """Stands for MLflow's client where a thousand single writes would take minutes."""
+class TagRecorder:
+    """A client that records tags: a thousand single writes to MLflow would take minutes."""
 
     def __init__(self) -> None:
         self.tags: list[Any] = []

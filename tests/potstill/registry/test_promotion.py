@@ -1,4 +1,4 @@
-"""MLflow's ways that hurt others (ANCHORS.md), and what is done about each."""
+"""Tests of promotion, among them one for each known pitfall of MLflow (ANCHORS.md)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from potstill.artifacts import file_sums, verify
 from potstill.errors import ApprovalPendingError, ChecksumError, RegistryError
 from potstill.registry import tracking
 from potstill.registry.lease import Lease
-from potstill.registry.promotion import CHALLENGER, CHAMPION, GATE, PREVIOUS, Registry
+from potstill.registry.promotion import Registry
 from potstill.registry.steps import Steps
+from potstill.registry.versions import CHALLENGER, CHAMPION, GATE, PREVIOUS
 from tests.registries import PASSED, PROJECT, REFUSED, add_version, new_store
 
 
@@ -23,8 +24,8 @@ def source(registry: Registry, version: str) -> Path:
 
 
 def aliases(registry: Registry) -> dict[str, str | None]:
-    found = {alias: registry.by_alias(alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
-    return {alias: version.version if version else None for alias, version in found.items()}
+    versions = {alias: registry.by_alias(alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
+    return {alias: version.version if version else None for alias, version in versions.items()}
 
 
 def test_from_candidate_to_champion(registry: Registry) -> None:
@@ -46,7 +47,7 @@ def test_a_candidate_is_not_registered_twice(registry: Registry) -> None:
     assert len(registry.versions()) == 1
 
 
-def test_the_second_of_two_writers_fails_where_mlflow_lets_both_succeed(registry: Registry) -> None:
+def test_the_second_of_two_writers_fails_although_mlflow_lets_both_succeed(registry: Registry) -> None:
     for content in ("one", "two", "three"):
         add_version(registry, content)
     registry.promote("1", expected=None)
@@ -62,7 +63,7 @@ def test_a_capitalised_alias_is_not_the_champion(registry: Registry) -> None:
     assert registry.champion() is None
 
 
-def test_a_champion_deleted_by_hand_is_noticed(registry: Registry) -> None:
+def test_a_champion_deleted_by_hand_is_detected(registry: Registry) -> None:
     add_version(registry, "one")
     add_version(registry, "two")
     registry.promote("2", expected=None)
@@ -76,7 +77,7 @@ def test_a_champion_deleted_by_hand_is_noticed(registry: Registry) -> None:
     assert champion.version == "1"
 
 
-def test_a_deleted_champion_can_be_given_up(registry: Registry) -> None:
+def test_a_deleted_champion_can_be_vetoed(registry: Registry) -> None:
     add_version(registry, "one")
     registry.promote("1", expected=None)
     tracking.client(registry.workspace).delete_model_version(PROJECT, "1")
@@ -84,7 +85,7 @@ def test_a_deleted_champion_can_be_given_up(registry: Registry) -> None:
     assert registry.champion() is None
 
 
-def test_a_version_without_its_files_is_ready_for_mlflow_but_not_promoted(registry: Registry) -> None:
+def test_a_version_without_files_is_ready_in_mlflow_but_not_promoted(registry: Registry) -> None:
     version = add_version(registry, "one")
     shutil.rmtree(source(registry, "1"))
     assert tracking.client(registry.workspace).get_model_version(PROJECT, "1").status == "READY"
@@ -94,7 +95,7 @@ def test_a_version_without_its_files_is_ready_for_mlflow_but_not_promoted(regist
     assert not registry.history().open
 
 
-def test_a_flipped_bit_downloads_without_a_word_and_is_found(registry: Registry) -> None:
+def test_a_flipped_bit_that_mlflow_would_download_is_detected(registry: Registry) -> None:
     add_version(registry, "one")
     path = source(registry, "1") / "data/serving/model.onnx"
     content = bytearray(path.read_bytes())
@@ -106,7 +107,7 @@ def test_a_flipped_bit_downloads_without_a_word_and_is_found(registry: Registry)
         registry.promote("1", expected=None)
 
 
-def test_a_swapped_model_with_a_manifest_of_its_own_is_found(registry: Registry) -> None:
+def test_a_swapped_model_with_a_valid_manifest_is_detected(registry: Registry) -> None:
     add_version(registry, "one")
     add_version(registry, "two")
     shutil.rmtree(source(registry, "1") / "data")
@@ -115,7 +116,7 @@ def test_a_swapped_model_with_a_manifest_of_its_own_is_found(registry: Registry)
         registry.fetch("1")
 
 
-def test_a_fetched_folder_is_verified_each_time(registry: Registry) -> None:
+def test_a_fetched_folder_is_verified_on_each_fetch(registry: Registry) -> None:
     add_version(registry, "one")
     folder = registry.fetch(CHALLENGER)
     (folder / "model.onnx").write_bytes(b"rot")
@@ -123,7 +124,7 @@ def test_a_fetched_folder_is_verified_each_time(registry: Registry) -> None:
     assert (folder / "model.onnx").read_bytes() == b"one" * 100
 
 
-def test_what_did_not_pass_is_never_champion(registry: Registry) -> None:
+def test_a_version_that_did_not_pass_never_becomes_champion(registry: Registry) -> None:
     refused = add_version(registry, "one", evidence=REFUSED)
     with pytest.raises(RegistryError, match="no passed gate"):
         registry.promote(refused.version, expected=None)
@@ -139,7 +140,7 @@ def test_what_did_not_pass_is_never_champion(registry: Registry) -> None:
             registry.promote(version.version, expected=None)
 
 
-def test_a_veto_is_for_good_and_brings_back_the_previous(registry: Registry) -> None:
+def test_a_veto_is_permanent_and_restores_the_previous_champion(registry: Registry) -> None:
     add_version(registry, "one")
     add_version(registry, "two")
     registry.promote("1", expected=None)
@@ -159,7 +160,7 @@ def crash(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("call", ["create_logged_model", "log_model_artifacts", "create_model_version"])
-def test_a_registration_cut_off_before_the_version_leaves_nothing_open(
+def test_a_registration_interrupted_before_the_version_leaves_nothing_open(
     workspace: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = Registry(workspace, PROJECT)
@@ -169,14 +170,16 @@ def test_a_registration_cut_off_before_the_version_leaves_nothing_open(
             add_version(registry, "one")
     shutil.rmtree(workspace / "models")
     # Files are uploaded before anything is announced.
-    told = registry.reconcile()
-    assert len(told) == (1 if call == "create_model_version" else 0)
-    assert all("nothing to undo" in sentence for sentence in told)
+    sentences = registry.reconcile()
+    assert len(sentences) == (1 if call == "create_model_version" else 0)
+    assert all("nothing to undo" in sentence for sentence in sentences)
     assert registry.reconcile() == []
     assert add_version(registry, "one").version == "1"
 
 
-def test_a_registration_cut_off_after_the_version_is_finished(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registration_interrupted_after_the_version_is_finished(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry = Registry(workspace, PROJECT)
     with monkeypatch.context() as patch:
         patch.setattr(tracking.client(workspace), "set_registered_model_alias", crash)
@@ -187,7 +190,7 @@ def test_a_registration_cut_off_after_the_version_is_finished(workspace: Path, m
 
 
 @pytest.mark.parametrize("calls_before_the_crash", [0, 1])
-def test_a_promotion_cut_off_is_finished(
+def test_an_interrupted_promotion_is_finished(
     workspace: Path, calls_before_the_crash: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = Registry(workspace, PROJECT)
@@ -195,13 +198,14 @@ def test_a_promotion_cut_off_is_finished(
     add_version(registry, "two")
     registry.promote("1", expected=None)
     store = tracking.client(workspace)
-    real, left = store.set_registered_model_alias, [calls_before_the_crash]
+    set_alias = store.set_registered_model_alias
+    calls_left = [calls_before_the_crash]
 
     def some_then_crash(*arguments: str) -> None:
-        if not left[0]:
+        if not calls_left[0]:
             crash()
-        left[0] -= 1
-        real(*arguments)
+        calls_left[0] -= 1
+        set_alias(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "set_registered_model_alias", some_then_crash)
@@ -212,7 +216,7 @@ def test_a_promotion_cut_off_is_finished(
     assert aliases(registry) == {CHAMPION: "2", CHALLENGER: None, PREVIOUS: "1"}
 
 
-def test_a_promotion_cut_off_is_undone_where_it_may_not_be_finished(
+def test_an_interrupted_promotion_is_undone_if_it_may_not_be_finished(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = Registry(workspace, PROJECT)
@@ -239,7 +243,7 @@ DECISIONS: dict[str, Callable[[Registry], object]] = {
 
 
 @pytest.mark.parametrize("action", list(DECISIONS))
-def test_cut_off_before_any_of_its_writes_a_decision_is_whole_or_has_not_begun(
+def test_a_decision_interrupted_before_any_of_its_writes_is_atomic(
     registry: Registry, tmp_path: Path, action: str
 ) -> None:
     promote_all(registry, "one", "two")
@@ -250,24 +254,24 @@ def test_cut_off_before_any_of_its_writes_a_decision_is_whole_or_has_not_begun(
         copy.mkdir()
         shutil.copyfile(registry.workspace / "mlflow.db", copy / "mlflow.db")
         clone = Registry(copy, PROJECT)
-        finished = _decide_and_die(clone, DECISIONS[action], writes)
-        told = clone.reconcile()
-        assert len(told) == (0 if finished or writes == 0 else 1)
-        outcomes.append((champion(clone), aliases(clone)[PREVIOUS], len(clone.history().taken_back)))
+        finished = _decide_and_crash(clone, DECISIONS[action], writes)
+        sentences = clone.reconcile()
+        assert len(sentences) == (0 if finished or writes == 0 else 1)
+        outcomes.append((champion(clone), aliases(clone)[PREVIOUS], len(clone.history().rolled_back)))
         if finished:
             break
-    assert outcomes[0] == ("2", "1", 0)  # before its announcement nothing has begun
+    assert outcomes[0] == ("2", "1", 0)  # without its announcement the decision has not begun
     assert len(outcomes) > 3
     assert len(set(outcomes[1:])) == 1
     assert outcomes[1] != outcomes[0]
 
 
-def _decide_and_die(registry: Registry, decision: Callable[[Registry], object], writes: int) -> bool:
-    """Decide, and be killed before the write after so many. Returns whether it came to its end."""
-    left = iter(range(writes))
+def _decide_and_crash(registry: Registry, decision: Callable[[Registry], object], writes: int) -> bool:
+    """Make a decision that is killed after a number of writes; return whether it finished."""
+    writes_left = iter(range(writes))
 
     def check(_: Lease) -> None:
-        if next(left, None) is None:
+        if next(writes_left, None) is None:
             crash()
 
     with pytest.MonkeyPatch.context() as patch:
@@ -292,28 +296,28 @@ def champion(registry: Registry) -> str | None:
     return version.version if version else None
 
 
-@pytest.mark.parametrize("by", ["roll_back", "approve"])
-def test_what_a_person_took_back_stays_back(registry: Registry, by: str) -> None:
+@pytest.mark.parametrize("decision", ["roll_back", "approve"])
+def test_a_version_that_a_person_rolled_back_is_not_promoted_again(registry: Registry, decision: str) -> None:
     promote_all(registry, "one", "two", "three")
-    back = registry.roll_back("1", "it shouts") if by == "roll_back" else registry.approve("1")
-    assert back.version == champion(registry) == "1"
+    restored = registry.roll_back("1", "it shouts") if decision == "roll_back" else registry.approve("1")
+    assert restored.version == champion(registry) == "1"
     assert aliases(registry)[PREVIOUS] is None
-    for version in ("2", "3"):  # what became champion after it is back too
+    for version in ("2", "3"):  # later champions are rolled back too
         with pytest.raises(
             ApprovalPendingError, match=f"version {version} .* was rolled back by .*@.*approve {version}"
         ):
             registry.promote(version, expected="1")
-    # Another candidate says otherwise, and so does a person.
+    # Another candidate is promoted, and a person can approve an older one.
     registry.promote(add_version(registry, "four").version, expected="1")
     assert (champion(registry), aliases(registry)[PREVIOUS]) == ("4", "1")
     with pytest.raises(ApprovalPendingError):
         registry.promote("3", expected="4")
-    assert registry.approve("3").version == "3"  # older than 4, which is now taken back itself
+    assert registry.approve("3").version == "3"  # older than 4, which is thereby rolled back
     assert registry.held_back(registry.get("4").candidate) is not None
     assert registry.held_back(registry.get("3").candidate) is None
 
 
-def test_without_a_version_a_rollback_returns_to_the_one_before_and_further(registry: Registry) -> None:
+def test_rollbacks_without_a_version_go_back_one_champion_at_a_time(registry: Registry) -> None:
     promote_all(registry, "one", "two", "three")
     assert registry.roll_back(None, "a").version == "2"
     assert registry.roll_back(None, "b").version == "1"
@@ -337,7 +341,7 @@ def test_a_frozen_registry_waits_for_a_person(registry: Registry) -> None:
     assert registry.promote("3", expected="2").version == "3"
 
 
-def test_vetoing_twice_falls_back_to_what_is_whole(registry: Registry) -> None:
+def test_a_veto_falls_back_to_a_version_that_verifies(registry: Registry) -> None:
     promote_all(registry, "one", "two", "three", "four")
     (source(registry, "3") / "data/serving/model.onnx").write_bytes(b"rot")
     registry.fetch("2")
@@ -347,7 +351,7 @@ def test_vetoing_twice_falls_back_to_what_is_whole(registry: Registry) -> None:
     assert registry.veto("1", "c") is None
 
 
-def test_a_copy_here_does_not_hide_what_was_altered_with_the_registry(registry: Registry) -> None:
+def test_a_local_copy_does_not_hide_an_altered_file_in_the_registry(registry: Registry) -> None:
     add_version(registry, "one")
     registry.fetch("1")
     path = source(registry, "1") / "data/serving/model.onnx"
@@ -358,19 +362,19 @@ def test_a_copy_here_does_not_hide_what_was_altered_with_the_registry(registry: 
     assert ".work" not in str(refused.value)
 
 
-def test_a_version_whose_bento_is_not_with_the_registry_is_not_approved(registry: Registry) -> None:
+def test_a_version_with_an_altered_or_missing_bento_is_not_approved(registry: Registry) -> None:
     version = add_version(registry, "one")
-    place = source(registry, "1") / "bento" / str(version.bento).partition(":")[2]
-    (place / "bento.yaml").write_text("altered", encoding="utf-8")
+    folder = source(registry, "1") / "bento" / str(version.bento).partition(":")[2]
+    (folder / "bento.yaml").write_text("altered", encoding="utf-8")
     with pytest.raises(ChecksumError, match=r"bento\.yaml is altered"):
         registry.approve("1")
-    shutil.rmtree(place)
+    shutil.rmtree(folder)
     with pytest.raises(RegistryError, match="are gone"):
         registry.approve("1")
 
 
 @pytest.mark.parametrize("tag", [GATE, "potstill.bento", "potstill.candidate"])
-def test_an_edited_tag_is_not_what_was_judged(registry: Registry, tag: str) -> None:
+def test_a_version_with_an_edited_tag_is_not_approved(registry: Registry, tag: str) -> None:
     add_version(registry, "one", evidence=REFUSED)
     registry.ledger.lines()
     tracking.client(registry.workspace).set_model_version_tag(PROJECT, "1", GATE, PASSED)
@@ -382,7 +386,7 @@ def test_an_edited_tag_is_not_what_was_judged(registry: Registry, tag: str) -> N
         registry.approve("2")
 
 
-def test_an_alias_that_was_moved_by_hand_is_not_the_champion(registry: Registry) -> None:
+def test_an_alias_that_was_moved_by_hand_is_detected(registry: Registry) -> None:
     promote_all(registry, "one", "two")
     add_version(registry, "three")
     tracking.client(registry.workspace).set_registered_model_alias(PROJECT, CHAMPION, "3")

@@ -1,4 +1,4 @@
-"""Promoters in two clones of a project, on real stores; `python -m tests.racing` is the long form."""
+"""Races of promoters in two clones of a project, on real stores; `python -m tests.racing` runs longer ones."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.postgres import need_postgres, postgres
 from tests.racing import check_history, mlflow_server, race
 from tests.registries import new_store
 
-# Processes that import MLflow: minutes where the machine has other things to do.
+# The processes import MLflow, which takes minutes on a busy machine.
 pytestmark = pytest.mark.timeout(900)
 PROMOTERS, ROUNDS = 4, 2
 
 
 def check_race(uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch, project: str) -> Registry:
     folder.mkdir(exist_ok=True)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # `race` sets it too; so it is taken away again
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # `race` sets it too, so that it is unset afterwards
     for result in race(uri, folder, promoters=PROMOTERS, rounds=ROUNDS, project=project):
         assert result.winners == 1
         for sentence in filter(None, result.sentences):
@@ -30,16 +30,16 @@ def check_race(uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch, project:
 
 
 def check_rollback(registry: Registry) -> None:
-    """What one clone takes back stays back in the other, however often its schedule fires."""
+    """Check that a rollback in one clone holds in the other, however often its schedule fires."""
     champion = registry.champion()
     assert champion is not None
-    back = registry.roll_back(None, "it shouts")
+    restored = registry.roll_back(None, "it shouts")
     clone = Registry(registry.workspace.parent / "one", registry.name)
     for _ in range(2):
         assert clone.held_back(champion.candidate) is not None
         with pytest.raises(ApprovalPendingError, match="was rolled back"):
-            clone.promote(champion.version, expected=back.version)
-    assert clone.champion() == back
+            clone.promote(champion.version, expected=restored.version)
+    assert clone.champion() == restored
 
 
 def test_one_promoter_wins_on_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""MLflow servers and databases that are away, hang, refuse or fail, each on loopback."""
+"""Tests with MLflow servers and databases that are unreachable, hang, refuse or fail, all on loopback."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ from potstill.registry.promotion import Registry
 from tests.registries import PROJECT, add_version
 
 
-class Answering(BaseHTTPRequestHandler):
-    """Answers every request alike."""
+class FixedResponse(BaseHTTPRequestHandler):
+    """A server that answers every request alike."""
 
     status = 200
     body = b"{}"
-    asked = 0
 
     def do_GET(self) -> None:
-        type(self).asked += 1
         self.send_response(self.status)
         self.send_header("Content-Length", str(len(self.body)))
         self.end_headers()
@@ -45,8 +43,8 @@ class Answering(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def server(status: int, body: bytes) -> Iterator[str]:
-    """The address of a server with one answer."""
-    kind = type("Kind", (Answering,), {"status": status, "body": body})
+    """Run a server with one fixed response and yield its address."""
+    kind = type("Kind", (FixedResponse,), {"status": status, "body": body})
     with HTTPServer(("127.0.0.1", 0), kind) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{listening.server_port}"
@@ -54,16 +52,16 @@ def server(status: int, body: bytes) -> Iterator[str]:
 
 
 @pytest.fixture
-def silent() -> Iterator[str]:
+def silent_server() -> Iterator[str]:
     """The address of a server that accepts and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def quick(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
-    """Shorten the waits."""
-    facts = {"seconds": 1.0, "request_seconds": 5, "retries": False} | changes
-    monkeypatch.setattr(store, "_patience", store.Patience(**facts))  # type: ignore[arg-type]
+def shorten_limits(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
+    """Shorten the time limits."""
+    limits = {"seconds": 1.0, "request_seconds": 5, "retries": False} | changes
+    monkeypatch.setattr(store, "_patience", store.Patience(**limits))  # type: ignore[arg-type]
 
 
 def champion_at(uri: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,11 +69,13 @@ def champion_at(uri: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> N
     Registry(workspace, PROJECT).by_alias("champion")
 
 
-def test_a_server_that_never_answers_is_given_up(silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick(monkeypatch)
+def test_a_server_that_never_answers_is_an_error_within_seconds(
+    silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_limits(monkeypatch)
     begin = time.monotonic()
     with pytest.raises(StoreError, match=r"MLflow at http://127.* does not answer \(nothing came in 1 s\); see that"):
-        champion_at(silent, tmp_path, monkeypatch)
+        champion_at(silent_server, tmp_path, monkeypatch)
     assert time.monotonic() - begin < 5
     assert store.COMMAND.seconds + 5 <= 15
 
@@ -90,7 +90,7 @@ def test_a_server_that_never_answers_is_given_up(silent: str, tmp_path: Path, mo
         ("file:///tmp/x", "maintenance mode"),
     ],
 )
-def test_a_store_that_is_not_there(uri: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_store(uri: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match=sentence) as raised:
         champion_at(uri.format(port=free_port()), tmp_path, monkeypatch)
     assert "secret" not in str(raised.value)
@@ -108,23 +108,23 @@ def test_a_store_that_is_not_there(uri: str, sentence: str, tmp_path: Path, monk
         (403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}', "refuses this user"),
     ],
 )
-def test_a_server_that_answers_something_else(
+def test_a_server_that_is_not_mlflow_or_refuses(
     status: int, body: bytes, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with server(status, body) as address, pytest.raises(StoreError, match=sentence):
         champion_at(address, tmp_path, monkeypatch)
 
 
-def test_a_run_waits_for_a_server_that_restarts_and_says_so(
+def test_a_run_waits_for_a_server_that_restarts_and_prints_a_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quick(monkeypatch, seconds=20.0, retries=True)
+    shorten_limits(monkeypatch, seconds=20.0, retries=True)
     monkeypatch.setattr(store, "_RETRY_SECONDS", 0.2)
     port = free_port()
 
     def come_back() -> None:
         time.sleep(1)
-        kind = type("Kind", (Answering,), {"body": b'{"model_version": {"name": "x", "version": "7"}}'})
+        kind = type("Kind", (FixedResponse,), {"body": b'{"model_version": {"name": "x", "version": "7"}}'})
         with HTTPServer(("127.0.0.1", port), kind) as listening:
             listening.handle_request()
 
@@ -136,9 +136,9 @@ def test_a_run_waits_for_a_server_that_restarts_and_says_so(
     assert "connection refused); asking again for up to" in capsys.readouterr().out
 
 
-def test_a_locked_database_is_given_up(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_database_is_an_error_within_seconds(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     add_version(registry, "one")
-    quick(monkeypatch)
+    shorten_limits(monkeypatch)
     with contextlib.closing(sqlite3.connect(registry.workspace / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="is locked by another process"):
@@ -147,7 +147,7 @@ def test_a_locked_database_is_given_up(registry: Registry, monkeypatch: pytest.M
     assert registry.by_alias("challenger") is not None
 
 
-def test_a_new_database_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_database_is_created_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(**uris: str) -> None:
         Path(uris["tracking_uri"].removeprefix("sqlite:///")).write_bytes(b"half of the tables")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -158,27 +158,27 @@ def test_a_new_database_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_answer_about_the_request_stays_the_callers(registry: Registry) -> None:
+def test_an_answer_about_the_request_stays_an_mlflow_exception(registry: Registry) -> None:
     with pytest.raises(MlflowException, match="not found"):
         tracking.client(registry.workspace).get_model_version("nobody", "1")
 
 
-def test_who_loses_a_race_is_told_so(registry: Registry) -> None:
+def test_the_loser_of_a_race_gets_a_registry_error(registry: Registry) -> None:
     from sqlalchemy import text
 
     add_version(registry, "one")
     inner = tracking.client(registry.workspace)._get_registry_client().store
 
-    def twice() -> None:
+    def insert_twice() -> None:
         with inner.ManagedSessionMaker(read_only=False) as session:
             session.execute(text("INSERT INTO registered_models (workspace, name) VALUES ('default', 'x')"))
             session.execute(text("INSERT INTO registered_models (workspace, name) VALUES ('default', 'x')"))
 
     with pytest.raises(RegistryError, match=r"at the same moment and was first; run again"):
-        store.bounded("sqlite:///x", twice)
+        store.bounded("sqlite:///x", insert_twice)
 
 
-def test_a_full_disk_is_one_whoever_wraps_it() -> None:
+def test_a_full_disk_is_recognised_inside_an_mlflow_exception() -> None:
     def write() -> None:
         try:
             raise OSError(errno.EDQUOT, "Disk quota exceeded", "x.db")
@@ -189,6 +189,6 @@ def test_a_full_disk_is_one_whoever_wraps_it() -> None:
         store.bounded("sqlite:///x", write)
 
 
-def test_an_error_of_potstills_own_is_not_blamed_on_the_store() -> None:
+def test_an_unrelated_exception_is_not_blamed_on_the_store() -> None:
     with pytest.raises(ZeroDivisionError):
         store.bounded("sqlite:///x", lambda: 1 // 0)

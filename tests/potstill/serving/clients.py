@@ -1,4 +1,4 @@
-"""Clients as openapi-python-client makes them of a service's description."""
+"""Clients that openapi-python-client generates from a service's description."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def generate_client(document: dict[str, Any], folder: Path) -> Path:
-    """Write the package of a client, which has to be complete: a warning of the generator is an error."""
+    """Write the package of a client; a warning of the generator is an error."""
     from openapi_python_client import generate
     from openapi_python_client.config import Config, ConfigFile, MetaType
 

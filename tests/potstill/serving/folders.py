@@ -1,4 +1,4 @@
-"""Real serving folders of a tiny random student, and the workspace around them."""
+"""Serving folders of a tiny random student, and workspaces with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TAGS = ["O", "B-LOC", "I-LOC"]
 
 
 def classifier(base: Path) -> Any:
-    """A torch classifier on the tiny encoder; always the same, with both labels among its answers."""
+    """Build a deterministic torch classifier on the tiny encoder that predicts both labels."""
     import torch
     from transformers import AutoTokenizer, BertForSequenceClassification, set_seed
 
@@ -39,7 +39,7 @@ def classifier(base: Path) -> Any:
 
 
 def write_serving(base: Path, folder: Path, *, variant: str = "int8", pair: bool = False) -> Path:
-    """A folder as the export stage leaves it; the ONNX files are made once a session."""
+    """Write a serving folder as the export stage does; the ONNX files are created once a session."""
     exported = base.parent / f"{base.name}-onnx-{'pair' if pair else 'single'}"
     if not exported.exists():
         from potstill.onnx_export.onnx_model import export_onnx
@@ -56,8 +56,8 @@ def write_serving(base: Path, folder: Path, *, variant: str = "int8", pair: bool
     return folder
 
 
-def write_places(base: Path, folder: Path, task: str, variant: str = "fp32") -> Path:
-    """A serving folder of a random model whose answers are places in a text; `torch` beside it has the model."""
+def write_span_model(base: Path, folder: Path, task: str, variant: str = "fp32") -> Path:
+    """Write a serving folder of a random model whose answers are spans, and the torch model to `../torch`."""
     import torch
 
     from potstill.models.loading import load_classifier
@@ -73,15 +73,15 @@ def write_places(base: Path, folder: Path, task: str, variant: str = "fp32") -> 
     pair = task == "question_answering"
     export_onnx(model, folder / "model.onnx", pair=pair)
     write_served_tokenizer(base, 16, folder / "tokenizer.json")
-    about = card(task=task, variant=variant, labels=labels, pair=pair, max_length=16, temperature=1.0, stride=4)
-    write_json(folder / "model.json", about)
+    model_card = card(task=task, variant=variant, labels=labels, pair=pair, max_length=16, temperature=1.0, stride=4)
+    write_json(folder / "model.json", model_card)
     write_manifest(folder)
     model.save_pretrained(folder.parent / "torch")
     return folder
 
 
 def card(**changes: Any) -> dict[str, Any]:
-    """A `model.json`."""
+    """Build the content of a `model.json`."""
     pair = changes.get("pair", False)
     return {
         "format": 1,
@@ -99,7 +99,7 @@ def card(**changes: Any) -> dict[str, Any]:
 
 
 def write_workspace(base: Path, workspace: Path, texts: list[str], **serving: Any) -> Path:
-    """A workspace after the evaluate stage: serving folder, test split and predictions."""
+    """Write a workspace after the evaluate stage: serving folder, test split and predictions."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -108,10 +108,10 @@ def write_workspace(base: Path, workspace: Path, texts: list[str], **serving: An
         shutil.copyfile(REPOSITORY / name, workspace / name)
     ids = [sha256_value(text)[:16] for text in texts]
     labels = [0] * len(texts)
-    asked: list[Text] = list(texts)
-    logits = Student(folder).logits(asked).tolist()
+    inputs: list[Text] = list(texts)
+    logits = Student(folder).logits(inputs).tolist()
     column = "int8" if serving.get("variant", "int8") == "int8" else "student"
-    write_profile(folder, asked, workspace / FILE)
+    write_profile(folder, inputs, workspace / FILE)
     for path, table in (
         ("data/prepared/test.parquet", {"id": ids, "text": texts, "label": labels}),
         ("data/evaluation/predictions.parquet", {"id": ids, "label": labels, column: logits}),
@@ -121,14 +121,14 @@ def write_workspace(base: Path, workspace: Path, texts: list[str], **serving: An
     return workspace
 
 
-def write_profile(serving: Path, texts: list[Text], path: Path, right: list[int] | None = None) -> Path:
-    """The profile of texts of a folder that `write_serving` made: with their right labels, or all of the first one."""
+def write_profile(serving: Path, texts: list[Text], path: Path, gold_labels: list[int] | None = None) -> Path:
+    """Write the profile of texts for a serving folder; without gold labels all have the first label."""
     import numpy as np
 
     from potstill.evaluation.reference import reference_profile
 
     student = Student(serving)
-    gold = np.array([0] * len(texts) if right is None else right, dtype=np.int64)
+    gold = np.array([0] * len(texts) if gold_labels is None else gold_labels, dtype=np.int64)
     profile = reference_profile(student, texts, answer_all(student, texts), gold, sha256_file(serving / MANIFEST))
     write_json(path, profile.model_dump(mode="json"))
     return path
@@ -142,10 +142,10 @@ def flip_byte(path: Path) -> None:
 
 
 def processes_with(word: str) -> list[int]:
-    """Processes, but for those that have ended already, whose command names `word`."""
-    found = []
+    """List the running processes whose command contains `word`."""
+    pids = []
     for process in psutil.process_iter(["pid", "cmdline", "status"]):
         command = process.info["cmdline"] or []
         if process.info["status"] != psutil.STATUS_ZOMBIE and any(word in part for part in command):
-            found.append(process.info["pid"])
-    return found
+            pids.append(process.info["pid"])
+    return pids

@@ -1,4 +1,4 @@
-"""Clients that ask a service without a pause, and what came of each request."""
+"""Clients that send requests continuously, and their results."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Load:
-    """What the clients have seen so far.
+    """The results of the clients so far.
 
     Attributes:
-        statuses: how often each status was answered.
-        failures: requests without a whole answer, each by its error.
-        seconds: time of each answered request.
-        queued: milliseconds that each answered request waited for its turn, as the service says.
-        bentos: (time, Bento) of each answer that names one.
+        statuses: number of responses by status.
+        failures: errors of the requests without a complete response.
+        seconds: time of each request with a response.
+        queued: milliseconds that each request waited in the queue, as the service reports.
+        bentos: (time, Bento) of each response that names one.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -33,8 +33,8 @@ class Load:
     bentos: list[tuple[float, str]] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
 
-    def seen(self) -> Counter[str]:
-        """How many answers came from which Bento."""
+    def by_bento(self) -> Counter[str]:
+        """Count the responses of each Bento."""
         return Counter(bento for _, bento in self.bentos)
 
 
@@ -42,34 +42,36 @@ class Load:
 def load(
     address: str, body: Any, *, clients: int = 4, reconnecting: int = 1, pause_seconds: float = 0.005
 ) -> Iterator[Load]:
-    """Clients that ask `POST /v1/classify` until the block ends.
+    """Send `POST /v1/classify` from several clients inside the context.
 
     Args:
-        address: of the service.
+        address: address of the service.
         body: the request's body.
-        clients: how many; each keeps its connection, as clients do.
-        reconnecting: how many of them make a new connection for every request.
-        pause_seconds: of each client after an answer, so that on few cores the service gets its turn.
+        clients: number of clients; each keeps its connection.
+        reconnecting: number of clients that open a new connection for every request.
+        pause_seconds: pause of a client after a response, so that the service gets time on few cores.
     """
-    found = Load()
+    results = Load()
     content = json.dumps(body).encode()
     threads = [
-        threading.Thread(target=_ask, args=(found, address, content, number < reconnecting, pause_seconds), daemon=True)
+        threading.Thread(
+            target=_ask, args=(results, address, content, number < reconnecting, pause_seconds), daemon=True
+        )
         for number in range(clients)
     ]
     for thread in threads:
         thread.start()
     try:
-        yield found
+        yield results
     finally:
-        found.stopped.set()
+        results.stopped.set()
         for thread in threads:
             thread.join(30)
 
 
-def _ask(found: Load, address: str, content: bytes, reconnects: bool, pause_seconds: float) -> None:
+def _ask(results: Load, address: str, content: bytes, reconnects: bool, pause_seconds: float) -> None:
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
-    while not found.stopped.is_set():
+    while not results.stopped.is_set():
         begin = time.monotonic()
         try:
             connection.request("POST", "/v1/classify", content, {"content-type": "application/json"})
@@ -77,14 +79,14 @@ def _ask(found: Load, address: str, content: bytes, reconnects: bool, pause_seco
             body = answer.read()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            found.failures.append(repr(error))
+            results.failures.append(repr(error))
             time.sleep(0.01)
             continue
-        found.seconds.append(time.monotonic() - begin)
-        found.statuses[answer.status] += 1
+        results.seconds.append(time.monotonic() - begin)
+        results.statuses[answer.status] += 1
         if answer.status == 200:
-            found.queued.append(float(answer.headers["server-timing"].partition("queue;dur=")[2].partition(",")[0]))
-            found.bentos.append((time.monotonic(), json.loads(body)["model"]["bento"]))
+            results.queued.append(float(answer.headers["server-timing"].partition("queue;dur=")[2].partition(",")[0]))
+            results.bentos.append((time.monotonic(), json.loads(body)["model"]["bento"]))
         if reconnects:
             connection.close()
         time.sleep(pause_seconds)

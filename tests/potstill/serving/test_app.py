@@ -1,4 +1,4 @@
-"""The application around a tiny student, without a server."""
+"""Tests of the application with a tiny student, without a server."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from starlette.testclient import TestClient
 from potstill.config.serving_params import Serve
 from potstill.inference.runtime import Floats, Student, read_card
 from potstill.serving.app import create_app, start
-from potstill.serving.front import App, front
 from potstill.serving.keys import Keys
+from potstill.serving.middleware import App, add_middleware
 from potstill.serving.release import Release, Settings
 from potstill.serving.telemetry import Metrics
 from tests.potstill.serving.folders import write_serving
 
 
 class Service:
-    """The application, whose model waits for a gate."""
+    """An application whose model waits for a gate."""
 
     def __init__(self, folder: Path, **serve: Any) -> None:
         settings = Settings(name="n", serve=Serve(**serve))
         self.release = Release(folder, settings, read_card(folder), "n:1", False, "sum", {})
-        self.metrics, self.student, self.gate = Metrics(), Student(folder, 1), threading.Event()
+        self.metrics = Metrics()
+        self.student = Student(folder, 1)
+        self.gate = threading.Event()
         self.computed = 0
         run = self.student.run
 
@@ -41,15 +43,16 @@ class Service:
         self.student.run = gated  # type: ignore[method-assign]
         app = create_app(self.release, self.metrics)
         start(app, self.release, self.student)
-        self.app: App = front(app, self.release, Keys({}), self.metrics)
+        self.app: App = add_middleware(app, self.release, Keys({}), self.metrics)
 
     def count(self, line: str) -> bool:
         return line in self.metrics.exposition().decode().splitlines()
 
 
-async def sent_to(app: App, body: bytes, *, leaves: bool, more: bool = False) -> list[Any]:
-    """What the application sends to a caller that leaves after its body, or stays and sends no `more`."""
-    stays, sent = asyncio.Event(), list[Any]()
+async def responses(app: App, body: bytes, *, leaves: bool, more: bool = False) -> list[Any]:
+    """Collect the messages to a caller that leaves after its body, or stays and sends no `more`."""
+    stays = asyncio.Event()
+    sent: list[Any] = []
     messages = [{"type": "http.request", "body": body, "more_body": more}]
 
     async def receive() -> Any:
@@ -73,16 +76,16 @@ def folder(tiny_base: Path, tmp_path: Path) -> Path:
     return write_serving(tiny_base, tmp_path / "serving")
 
 
-def test_too_busy_says_when_to_come_back(folder: Path) -> None:
+def test_an_overloaded_service_says_when_to_retry(folder: Path) -> None:
     service = Service(folder, max_texts=2, max_queue=2, max_queue_seconds=1.5)
-    ask = TestClient(service.app, raise_server_exceptions=False)
+    http = TestClient(service.app, raise_server_exceptions=False)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(ask.post, "/v1/classify", json={"texts": ["a", "b"]})
-        for _ in range(200):  # its first text is at the model, so both still count
+        first = pool.submit(http.post, "/v1/classify", json={"texts": ["a", "b"]})
+        for _ in range(200):  # the model has its first text, so both still count as waiting
             if service.count("potstill_queue_texts 2.0"):
                 break
             threading.Event().wait(0.02)
-        refused = ask.post("/v1/classify", json={"texts": ["c"]})
+        refused = http.post("/v1/classify", json={"texts": ["c"]})
         service.gate.set()
         answered = first.result()
     assert (refused.status_code, refused.json()["error_type"]) == (429, "Overloaded")
@@ -101,78 +104,79 @@ def test_too_busy_says_when_to_come_back(folder: Path) -> None:
     assert service.count("potstill_queue_seconds_count 1.0")
 
 
-def test_a_caller_that_left_is_taken_out_of_the_line(folder: Path) -> None:
+def test_the_texts_of_a_caller_that_left_are_not_computed(folder: Path) -> None:
     service = Service(folder)
     body = json.dumps({"texts": ["a", "b", "c"]}).encode()
 
     async def both() -> tuple[list[Any], list[Any]]:
-        stays = asyncio.create_task(sent_to(service.app, body, leaves=False))
+        stays = asyncio.create_task(responses(service.app, body, leaves=False))
         await asyncio.sleep(0.05)
-        gone = await sent_to(service.app, body, leaves=True)
+        left = await responses(service.app, body, leaves=True)
         service.gate.set()
-        return await stays, gone
+        return await stays, left
 
-    stayed, gone = asyncio.run(both())
+    stayed, left = asyncio.run(both())
     assert stayed[0]["status"] == 200
-    assert gone[0]["status"] == 499
+    assert left[0]["status"] == 499
     assert service.computed == 3
     assert service.count('potstill_refused_total{reason="left"} 1.0')
 
 
-def test_a_body_that_does_not_arrive_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_has_a_time_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potstill.serving.app.BODY_SECONDS", 0.05)
     service = Service(folder)
-    started, answer = asyncio.run(sent_to(service.app, b'{"texts": ', leaves=False, more=True))
+    started, answer = asyncio.run(responses(service.app, b'{"texts": ', leaves=False, more=True))
     assert started["status"] == 408
     assert json.loads(answer["body"])["error_type"] == "Timeout"
 
 
-def test_until_the_model_is_there_callers_wait_as_they_do_in_the_line(folder: Path) -> None:
+def test_callers_wait_while_the_model_is_loaded(folder: Path) -> None:
     release = Service(folder, max_queue_seconds=0.2).release
     app = create_app(release, Metrics())
-    ask = TestClient(front(app, release, Keys({}), app.state.metrics))
-    refused = ask.post("/v1/classify", json={"texts": ["a"]})
+    http = TestClient(add_middleware(app, release, Keys({}), app.state.metrics))
+    refused = http.post("/v1/classify", json={"texts": ["a"]})
     assert (refused.status_code, refused.json()["error_type"]) == (503, "Unavailable")
     threading.Timer(0.05, lambda: start(app, release, Student(folder, 1))).start()
-    assert ask.post("/v1/classify", json={"texts": ["a"]}).status_code == 200
+    assert http.post("/v1/classify", json={"texts": ["a"]}).status_code == 200
 
 
-def test_bodies_that_arrive_at_once_are_bounded_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_arriving_bodies_together_have_a_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potstill.serving.app.ARRIVING_BYTES", 0)
-    service = Service(folder, max_body_bytes=1000)  # two of the largest, then
+    service = Service(folder, max_body_bytes=1000)  # the limit is then two of the largest bodies
     service.gate.set()
-    ask, body = TestClient(service.app), json.dumps({"texts": ["a"]}).encode()
+    http = TestClient(service.app)
+    body = json.dumps({"texts": ["a"]}).encode()
 
     async def all_at_once() -> list[Any]:
-        asked = [asyncio.create_task(sent_to(service.app, b" " * 600, leaves=False, more=True)) for _ in range(3)]
+        arriving = [asyncio.create_task(responses(service.app, b" " * 600, leaves=False, more=True)) for _ in range(3)]
         await asyncio.sleep(0.05)
-        refused = await sent_to(service.app, body.ljust(900), leaves=False)
-        for task in asked:
+        refused = await responses(service.app, body.ljust(900), leaves=False)
+        for task in arriving:
             task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*arriving, return_exceptions=True)
         return refused
 
     started, refused = asyncio.run(all_at_once())
     assert started["status"] == 429
     assert dict(started["headers"])[b"retry-after"] == b"1"
     assert json.loads(refused["body"])["error_type"] == "Overloaded"
-    # What they held is free again.
+    # Their bytes are released.
     headers = {"content-type": "application/json"}
-    assert ask.post("/v1/classify", content=body.ljust(900), headers=headers).status_code == 200
+    assert http.post("/v1/classify", content=body.ljust(900), headers=headers).status_code == 200
 
 
 def test_a_compressed_body_is_refused_unread(folder: Path) -> None:
     service = Service(folder)
     service.gate.set()
-    ask = TestClient(service.app)
+    http = TestClient(service.app)
     for coding, status in (("gzip", 415), ("br, identity", 415), ("identity", 200), ("", 200)):
-        answer = ask.post("/v1/classify", json={"texts": ["a"]}, headers={"content-encoding": coding})
+        answer = http.post("/v1/classify", json={"texts": ["a"]}, headers={"content-encoding": coding})
         assert answer.status_code == status
         if status == 415:
             assert (answer.json()["error_type"], "content-encoding" in answer.text) == ("MediaType", True)
 
 
-def test_what_the_model_cannot_do_is_our_error_without_its_cause(folder: Path) -> None:
+def test_an_error_of_the_model_is_an_internal_error_without_its_cause(folder: Path) -> None:
     service = Service(folder)
 
     def broken(_: Sequence[Any]) -> list[Floats]:
@@ -185,7 +189,7 @@ def test_what_the_model_cannot_do_is_our_error_without_its_cause(folder: Path) -
     assert answer.headers["x-request-id"] == answer.json()["request_id"]
 
 
-def test_metrics_and_descriptions_are_closed_by_settings(folder: Path) -> None:
+def test_metrics_and_descriptions_can_be_switched_off(folder: Path) -> None:
     opened, closed = (TestClient(Service(folder, docs=on, metrics=on).app) for on in (True, False))
     for path in ("/metrics", "/openapi.json"):
         assert opened.get(path).status_code == 200
@@ -194,7 +198,7 @@ def test_metrics_and_descriptions_are_closed_by_settings(folder: Path) -> None:
     assert closed.get("/info").status_code == 200
 
 
-def test_limits_are_shown(folder: Path) -> None:
+def test_info_shows_the_limits(folder: Path) -> None:
     limits = TestClient(Service(folder, max_queue=40, max_queue_seconds=0.5).app).get("/info").json()["limits"]
     assert limits == {
         "max_texts": 32,

@@ -1,4 +1,4 @@
-"""A real uvicorn with our connections, and clients that take their time."""
+"""Tests of a real uvicorn with bounded connections and slow clients."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from potstill.serving import connections
-from potstill.serving.connections import HEAD_BYTES, Bounded
+from potstill.serving.connections import HEAD_BYTES, BoundedConnection
 
-SECONDS = 0.5
+TIME_LIMIT = 0.5
 
 
 async def count(request: Request) -> PlainTextResponse:
@@ -32,10 +32,10 @@ APP = Starlette(
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    server = uvicorn.Server(uvicorn.Config(APP, http=Bounded, log_config=None, timeout_keep_alive=60))
+    server = uvicorn.Server(uvicorn.Config(APP, http=BoundedConnection, log_config=None, timeout_keep_alive=60))
     listener = socket.create_server(("127.0.0.1", 0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connections, "SECONDS", SECONDS)
+        patch.setattr(connections, "TIME_LIMIT", TIME_LIMIT)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         yield listener.getsockname()[1]
@@ -51,14 +51,15 @@ def connected(port: int) -> Iterator[socket.socket]:
 
 
 def until_closed(connection: socket.socket) -> tuple[bytes, float]:
-    """What still came, and after how many seconds it was closed."""
-    said, begin = b"", time.monotonic()
-    while part := _received(connection):
-        said += part
-    return said, time.monotonic() - begin
+    """Receive until the server closes the connection; return the data and the seconds."""
+    received = b""
+    begin = time.monotonic()
+    while part := _receive(connection):
+        received += part
+    return received, time.monotonic() - begin
 
 
-def _received(connection: socket.socket) -> bytes:
+def _receive(connection: socket.socket) -> bytes:
     try:
         return connection.recv(65536)
     except ConnectionResetError:
@@ -66,40 +67,40 @@ def _received(connection: socket.socket) -> bytes:
 
 
 def trickle(connection: socket.socket, pieces: int = 100) -> int:
-    """Send a byte now and then until the other side hangs up; how many it took."""
+    """Send single bytes slowly until the server closes the connection; return their number."""
     for sent in range(pieces):
         try:
             connection.sendall(b"a")
         except OSError:
             return sent
-        time.sleep(SECONDS / 10)
+        time.sleep(TIME_LIMIT / 10)
     return pieces
 
 
-@pytest.mark.parametrize("begun", [b"", b"GET /hel", b"GET /hello HTTP/1.1\r\nhost: a\r\nx: "])
-def test_a_head_that_does_not_come_is_not_waited_for(port: int, begun: bytes) -> None:
+@pytest.mark.parametrize("start", [b"", b"GET /hel", b"GET /hello HTTP/1.1\r\nhost: a\r\nx: "])
+def test_a_head_has_a_time_limit(port: int, start: bytes) -> None:
     with connected(port) as connection:
-        connection.sendall(begun)
-        said, seconds = until_closed(connection)
-    assert said == b""
-    assert SECONDS * 0.8 < seconds < 10
+        connection.sendall(start)
+        received, seconds = until_closed(connection)
+    assert received == b""
+    assert TIME_LIMIT * 0.8 < seconds < 10
 
 
-def test_a_head_in_small_pieces_has_no_more_time(port: int) -> None:
+def test_a_slow_head_has_the_same_time_limit(port: int) -> None:
     with connected(port) as connection:
         connection.sendall(b"GET /hello HTTP/1.1\r\nhost: a\r\nx: ")
         assert trickle(connection) < 50
 
 
-def test_the_next_head_on_a_connection_has_the_same_time_and_a_pause_before_it_is_no_matter(port: int) -> None:
+def test_a_pause_between_requests_does_not_count_in_the_time_limit(port: int) -> None:
     whole = b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\n"
     with connected(port) as connection:
         for _ in range(2):
             connection.sendall(whole[:10])
-            time.sleep(SECONDS / 5)
+            time.sleep(TIME_LIMIT / 5)
             connection.sendall(whole[10:])
             assert connection.recv(65536).endswith(b"hello")
-            time.sleep(SECONDS * 1.5)
+            time.sleep(TIME_LIMIT * 1.5)
         connection.sendall(whole[:10])
         assert until_closed(connection)[0] == b""
 
@@ -112,7 +113,7 @@ def test_a_head_without_end_is_refused(port: int, part: bytes) -> None:
             connection.sendall(part)
 
 
-def test_a_long_head_is_no_trouble(port: int) -> None:
+def test_a_long_head_is_accepted(port: int) -> None:
     with connected(port) as connection:
         connection.sendall(b"GET /hello HTTP/1.1\r\nhost: a\r\nx: ")
         for _ in range(HEAD_BYTES // 2000):
@@ -121,27 +122,27 @@ def test_a_long_head_is_no_trouble(port: int) -> None:
         assert connection.recv(65536).endswith(b"hello")
 
 
-def test_a_body_that_is_read_has_the_time_its_reader_gives_it(port: int) -> None:
+def test_the_body_of_an_open_request_has_no_time_limit_here(port: int) -> None:
     with connected(port) as connection:
         connection.sendall(b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: 20\r\n\r\n")
         assert trickle(connection, 20) == 20  # twice the limit
         assert connection.recv(65536).endswith(b"20")
 
 
-def test_a_body_that_is_answered_already_is_not_read_for_ever(port: int) -> None:
+def test_the_body_of_an_answered_request_has_a_time_limit(port: int) -> None:
     with connected(port) as connection:
         connection.sendall(b"POST /hello HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n")
         assert b" 405 " in connection.recv(65536)
         assert trickle(connection) < 50
 
 
-def test_requests_sent_at_once_are_answered_in_order(port: int) -> None:
+def test_pipelined_requests_are_answered_in_order(port: int) -> None:
     body = b"a" * 100_000
-    one = b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    request = b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body
     last = b"GET /hello HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
     with connected(port) as connection:
-        connection.sendall(one * 3 + last)
-        said, _ = until_closed(connection)
-    assert said.count(b" 200 OK") == 4
-    assert said.count(b"100000") == 3
-    assert said.endswith(b"hello")
+        connection.sendall(request * 3 + last)
+        received, _ = until_closed(connection)
+    assert received.count(b" 200 OK") == 4
+    assert received.count(b"100000") == 3
+    assert received.endswith(b"hello")

@@ -1,4 +1,4 @@
-"""The description of the endpoints: what client generators make of it, and that it allows what the service answers."""
+"""Tests of the OpenAPI document: generated clients, and its agreement with the service."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 from potstill.config.serving_params import Serve
 from potstill.inference.runtime import ModelCard, Student, read_card
 from potstill.serving.app import create_app, start
-from potstill.serving.front import front
 from potstill.serving.keys import Keys
+from potstill.serving.middleware import add_middleware
 from potstill.serving.openapi import describe
 from potstill.serving.release import Release, Settings
 from potstill.serving.telemetry import Metrics
@@ -23,7 +23,7 @@ from tests.potstill.serving.folders import card, write_serving
 CARDS: dict[str, dict[str, Any]] = {
     "single": {},
     "pair": {"pair": True},
-    # Labels of which a generator would make one name, and signs that mean something in a pattern.
+    # Labels to which a generator would give the same name, and special characters of patterns.
     "alike": {"labels": ["Good", "good", "a|b", "a b", "(a", "[", "ä"]},
     "multi": {"task": "multi_label", "labels": ["x", "y"]},
     "number": {"task": "regression", "labels": ["score"]},
@@ -32,26 +32,26 @@ CARDS: dict[str, dict[str, Any]] = {
 }
 
 
-def described(**changes: Any) -> dict[str, Any]:
-    about = ModelCard.model_validate(card(**changes))
-    return describe(Release(Path(), Settings(name="n", serve=Serve()), about, "n:1", True, "ab", {}))
+def openapi_document(**changes: Any) -> dict[str, Any]:
+    model_card = ModelCard.model_validate(card(**changes))
+    return describe(Release(Path(), Settings(name="n", serve=Serve()), model_card, "n:1", True, "ab", {}))
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_every_description_makes_a_whole_client(tmp_path: Path, name: str) -> None:
-    document = described(**CARDS[name])
-    package = generate_client(document, tmp_path / "made")
+def test_a_complete_client_can_be_generated(tmp_path: Path, name: str) -> None:
+    document = openapi_document(**CARDS[name])
+    package = generate_client(document, tmp_path / "client")
     ids = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(set(ids)) == len(ids)
     assert {path.stem for path in (package / "api/default").glob("[!_]*.py")} == set(ids)
     assert all(schema["title"] for schema in document["components"]["schemas"].values())
 
 
-def test_the_ids_of_the_operations_stay_what_they_are() -> None:
+def test_operation_ids_never_change() -> None:
     ids = {
         path: operation["operationId"]
         for changes in CARDS.values()
-        for path, operations in described(**changes)["paths"].items()
+        for path, operations in openapi_document(**changes)["paths"].items()
         for operation in operations.values()
     }
     assert ids == {
@@ -64,20 +64,17 @@ def test_the_ids_of_the_operations_stay_what_they_are() -> None:
     }
 
 
-def ask_of(folder: Path) -> TestClient:
-    """A service that runs."""
+def running_service(folder: Path) -> TestClient:
     serve = Serve(max_texts=3, max_characters=20)
-    release, metrics = (
-        Release(folder, Settings(name="n", serve=serve), read_card(folder), "n:1", False, "s", {}),
-        Metrics(),
-    )
+    release = Release(folder, Settings(name="n", serve=serve), read_card(folder), "n:1", False, "s", {})
+    metrics = Metrics()
     app = create_app(release, metrics)
     start(app, release, Student(folder, 1))
-    return TestClient(front(app, release, Keys({}), metrics), raise_server_exceptions=False)
+    return TestClient(add_middleware(app, release, Keys({}), metrics), raise_server_exceptions=False)
 
 
 @pytest.mark.parametrize("pair", [False, True])
-def test_what_it_allows_is_answered_and_what_it_forbids_is_refused(tiny_base: Path, tmp_path: Path, pair: bool) -> None:
+def test_the_service_accepts_exactly_what_the_document_allows(tiny_base: Path, tmp_path: Path, pair: bool) -> None:
     bodies: dict[str, list[dict[str, Any]]] = {
         "/v1/classify": [{"texts": texts} for texts in ([], ["a"], ["a"] * 4, ["a" * 21], [["a", "b"]], [["a"]], "a")],
         "/predict": [
@@ -92,11 +89,11 @@ def test_what_it_allows_is_answered_and_what_it_forbids_is_refused(tiny_base: Pa
             *({"text": ["a", "b"], "label": label} for label in ("positive", "other")),
         ],
     }  # fmt: skip
-    with ask_of(write_serving(tiny_base, tmp_path / "serving", pair=pair, variant="fp32")) as client:
+    with running_service(write_serving(tiny_base, tmp_path / "serving", pair=pair, variant="fp32")) as client:
         document = client.get("/openapi.json").json()
-        for path, asked in bodies.items():
+        for path, path_bodies in bodies.items():
             schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
             validator = Draft202012Validator(document | schema)
-            for body in asked:
-                answered = client.post(path, json=body).status_code == 200
-                assert answered is validator.is_valid(body), (path, body)
+            for body in path_bodies:
+                is_accepted = client.post(path, json=body).status_code == 200
+                assert is_accepted is validator.is_valid(body), (path, body)

@@ -1,4 +1,4 @@
-"""The page at /, in a real browser that can reach nothing but the service."""
+"""Tests of the page at / in a real browser that can reach nothing but the service."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ import pytest
 import uvicorn
 
 from potstill.config.serving_params import Serve
-from potstill.inference.occlusion import spans_of
+from potstill.inference.occlusion import word_spans
 from potstill.inference.runtime import Student, read_card
 from potstill.serving.app import PAGE, create_app, start
-from potstill.serving.front import front
-from potstill.serving.keys import VARIABLE, Keys, entry, new_key
+from potstill.serving.keys import VARIABLE, Keys, key_entry, new_key
+from potstill.serving.middleware import add_middleware
 from potstill.serving.release import Release, Settings
 from potstill.serving.telemetry import Metrics
-from tests.potstill.serving.folders import write_places, write_serving
+from tests.potstill.serving.folders import write_serving, write_span_model
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 @contextmanager
@@ -40,24 +40,24 @@ def service(folder: Path, keys: Keys = Keys({}), **serve: Any) -> Iterator[str]:
     app = create_app(release, metrics)
     start(app, release, Student(folder, 1))
     config = uvicorn.Config(
-        front(app, release, keys, metrics), log_level="critical", lifespan="off", loop="asyncio", ws="none"
+        add_middleware(app, release, keys, metrics), log_level="critical", lifespan="off", loop="asyncio", ws="none"
     )
     server = uvicorn.Server(config)
-    listening = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         while not server.started:
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
-        listening.close()
+        listener.close()
 
 
 class Page(HTMLParser):
-    """A page's elements that have an id: their attributes and text; and its marked words."""
+    """The attributes and texts of a page's elements with an id, and its marked words."""
 
     VOID = ("meta", "link", "input", "br")
 
@@ -89,9 +89,9 @@ class Page(HTMLParser):
             self.marks[-1] += data
 
 
-def seen(address: str, profile: Path, **given: str) -> Page:
-    """The page after it has asked about the given texts."""
-    fragment = "&".join(f"{name}={quote(value)}" for name, value in given.items())
+def load_page(address: str, profile: Path, **fields: str) -> Page:
+    """Load the page with a link that fills its fields, and return it after it has shown the answer."""
+    fragment = "&".join(f"{name}={quote(value)}" for name, value in fields.items())
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--virtual-time-budget=20000", "--dump-dom",
@@ -100,10 +100,10 @@ def seen(address: str, profile: Path, **given: str) -> Page:
     return Page(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
 
 
-def test_it_loads_nothing_from_elsewhere() -> None:
+def test_the_page_loads_nothing_from_other_sites() -> None:
     text = PAGE.decode()
     assert not re.findall(r"https?:|//[a-z]|@import|url\(", text.replace("// ", ""))
-    assert [found for found in re.findall(r'(?:src|href)="([^"]*)"', text)] == ["data:,"]
+    assert re.findall(r'(?:src|href)="([^"]*)"', text) == ["data:,"]
 
 
 @needs_browser
@@ -113,7 +113,7 @@ def test_a_text_is_answered_and_explained(tiny_base: Path, tmp_path: Path) -> No
     with service(folder) as address:
         with urllib.request.urlopen(urllib.request.Request(address, headers={"accept": "text/html"})) as answer:
             assert "default-src 'none'" in answer.headers["content-security-policy"]
-        page = seen(address, tmp_path / "profile", text=text)
+        page = load_page(address, tmp_path / "profile", text=text)
     (prediction,) = Student(folder, 1).predict([text])
     assert page.text["said"] == prediction.label
     assert page.text["error"] == ""
@@ -122,7 +122,7 @@ def test_a_text_is_answered_and_explained(tiny_base: Path, tmp_path: Path) -> No
         assert label in bars
         assert f"{share:.4f}" in bars
     assert page.text["text"] == text
-    assert page.marks == [text[span.start : span.end] for span in spans_of(text, 31)]
+    assert page.marks == [text[span.start : span.end] for span in word_spans(text, 31)]
     assert "n:1" in page.text["card"]
     assert "max_queue_seconds" in page.text["limits"]
     assert page.text["times"].startswith("queue ")
@@ -132,42 +132,43 @@ def test_a_text_is_answered_and_explained(tiny_base: Path, tmp_path: Path) -> No
 def test_a_pair_has_two_fields_and_both_are_explained(tiny_base: Path, tmp_path: Path) -> None:
     folder = write_serving(tiny_base, tmp_path / "serving", pair=True)
     with service(folder) as address:
-        page = seen(address, tmp_path / "profile", text="a superb film", second="dull story")
+        page = load_page(address, tmp_path / "profile", text="a superb film", second="dull story")
     assert "hidden" not in page.attributes["second-row"]
     assert page.marks == ["a", "superb", "film", "dull", "story"]
 
 
 @needs_browser
 @pytest.mark.parametrize("task", ["token_classification", "question_answering"])
-def test_places_are_marked_in_the_text(tiny_base: Path, tmp_path: Path, task: str) -> None:
-    folder, text = write_places(tiny_base, tmp_path / "serving", task), "the doctor and the village story"
+def test_answer_spans_are_marked_in_the_text(tiny_base: Path, tmp_path: Path, task: str) -> None:
+    folder = write_span_model(tiny_base, tmp_path / "serving", task)
+    text = "the doctor and the village story"
     student = Student(folder, 1)
     with service(folder) as address:
         if task == "token_classification":
-            page = seen(address, tmp_path / "profile", text=text)
-            places = [entity.text for entity in student.tag([text])[0].entities]
+            page = load_page(address, tmp_path / "profile", text=text)
+            spans = [entity.text for entity in student.tag([text])[0].entities]
         else:
-            page = seen(address, tmp_path / "profile", text="the house", second=text)
+            page = load_page(address, tmp_path / "profile", text="the house", second=text)
             (reply,) = student.answer([("the house", text)])
             assert reply.answer is not None
             assert reply.answer in page.text["said"]
-            places = [reply.answer]
-    assert places
-    assert page.marks == places
+            spans = [reply.answer]
+    assert spans
+    assert page.marks == spans
 
 
 @needs_browser
-def test_with_keys_it_asks_for_one(tiny_base: Path, tmp_path: Path) -> None:
+def test_the_page_asks_for_a_key(tiny_base: Path, tmp_path: Path) -> None:
     folder = write_serving(tiny_base, tmp_path / "serving")
-    keys = Keys.read({VARIABLE: entry("mine", new_key())})
+    keys = Keys.read({VARIABLE: key_entry("mine", new_key())})
     with service(folder, keys) as address:
-        page = seen(address, tmp_path / "profile", text="a film")
+        page = load_page(address, tmp_path / "profile", text="a film")
     assert "hidden" not in page.attributes["key-row"]
     assert "an API key is needed" in page.text["error"]
     assert "n:1" not in page.text["card"]
 
 
-def test_it_is_off_by_one_setting(tiny_base: Path, tmp_path: Path) -> None:
+def test_the_page_can_be_switched_off(tiny_base: Path, tmp_path: Path) -> None:
     folder = write_serving(tiny_base, tmp_path / "serving")
     with service(folder, page=False) as address:
         request = urllib.request.Request(address, headers={"accept": "text/html"})

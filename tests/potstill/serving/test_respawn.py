@@ -15,67 +15,67 @@ from potstill.serving.respawn import respawn_workers
 
 
 @pytest.fixture
-def asked() -> Iterator[list[int]]:
-    """How often the supervisor, which this process stands in for, was asked to look."""
+def hangups() -> Iterator[list[int]]:
+    """The SIGHUPs that this process received in the place of the supervisor."""
     before = {number: signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGHUP)}
-    found: list[int] = []
-    signal.signal(signal.SIGHUP, lambda number, _: found.append(number))
-    yield found
+    received: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _: received.append(number))
+    yield received
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def until(asked: list[int], times: int) -> None:
+def until(hangups: list[int], times: int) -> None:
     end = time.monotonic() + 10
-    while len(asked) < times and time.monotonic() < end:
+    while len(hangups) < times and time.monotonic() < end:
         time.sleep(0.01)
-    assert len(asked) == times
+    assert len(hangups) == times
 
 
 def die() -> subprocess.Popen[bytes]:
     return subprocess.Popen(["true"])
 
 
-def test_the_supervisor_looks_when_a_child_dies_but_not_again_at_once(
-    asked: list[int], monkeypatch: pytest.MonkeyPatch
+def test_a_dead_child_is_reported_at_once_but_not_twice_in_a_row(
+    hangups: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     respawn_workers()
     first = die()
-    until(asked, 1)
-    assert first.wait() == 0  # it is left for the supervisor to reap
+    until(hangups, 1)
+    assert first.wait() == 0  # the supervisor can still reap it
     die().wait()
     time.sleep(0.1)
-    assert asked == [signal.SIGHUP]
+    assert hangups == [signal.SIGHUP]
     monkeypatch.setattr(respawn, "PAUSE_SECONDS", 0.0)
     second = die()
-    until(asked, 2)
+    until(hangups, 2)
     second.wait()
 
 
-def test_a_worker_that_cannot_start_ends_the_service_with_its_status(asked: list[int]) -> None:
+def test_a_worker_that_cannot_start_ends_the_service_with_its_status(hangups: list[int]) -> None:
     respawn_workers()
     with pytest.raises(SystemExit) as caught:
         child = subprocess.Popen(["sh", "-c", "exit 40"])
-        until(asked, 1)
+        until(hangups, 1)
     assert caught.value.code == 40
-    assert asked == []
+    assert hangups == []
     assert child.wait() == 40
 
 
-def test_a_child_that_is_stopped_is_not_dead(asked: list[int]) -> None:
+def test_a_stopped_child_is_not_reported(hangups: list[int]) -> None:
     respawn_workers()
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     child.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, child.pid, os.WSTOPPED)
-    assert asked == []
+    assert hangups == []
     child.kill()
-    until(asked, 1)
+    until(hangups, 1)
     child.communicate()
 
 
-def test_without_a_supervisor_nothing_is_sent() -> None:
+def test_without_a_supervisor_no_signal_is_sent() -> None:
     before = signal.getsignal(signal.SIGCHLD)
-    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored; so it would end this process
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the default ends the process, while nohup ignores it
     try:
         respawn_workers()
         die().wait()
@@ -84,7 +84,7 @@ def test_without_a_supervisor_nothing_is_sent() -> None:
         signal.signal(signal.SIGHUP, hangup)
 
 
-def test_in_a_thread_signals_are_left_alone() -> None:
+def test_a_thread_does_not_change_signal_handlers() -> None:
     before = signal.getsignal(signal.SIGCHLD)
     thread = threading.Thread(target=respawn_workers)
     thread.start()

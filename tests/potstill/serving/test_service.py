@@ -1,4 +1,4 @@
-"""The built Bento, really served, asked by plain HTTP and by the clients people use."""
+"""Tests of a built and served Bento, by plain HTTP and by the usual clients."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from potstill.errors import SmokeError
 from potstill.inference.profile import FILE
 from potstill.inference.runtime import Student, Text
 from potstill.inference.window_store import ANSWERS, COUNTS
-from potstill.serving.keys import FILE_VARIABLE, add_to_file, entry, new_key
+from potstill.serving.keys import FILE_VARIABLE, add_to_file, key_entry, new_key
 from potstill.serving.launch import WATCH_FOLDER, serve_command
-from potstill.serving.release import seal
+from potstill.serving.release import write_seal
 from tasks.package import Packaged, package
 from tasks.smoke import served
 from tests.conftest import generate_rows
@@ -45,7 +45,7 @@ TEXTS = [text for text, _ in generate_rows(20)]
 
 @dataclass(frozen=True)
 class Server:
-    """A Bento that answers at `address`."""
+    """A Bento that is served at `address`."""
 
     address: str
     packaged: Packaged
@@ -72,12 +72,12 @@ class Server:
 
 @pytest.fixture(scope="module")
 def packaged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packaged]:
-    place = write_workspace(tiny_base, tmp_path_factory.mktemp("service") / "workspace", TEXTS)
-    params = load_params(place / "params.yaml")
+    workspace = write_workspace(tiny_base, tmp_path_factory.mktemp("service") / "workspace", TEXTS)
+    params = load_params(workspace / "params.yaml")
     limits = params.serve.model_copy(update={"max_texts": 8, "max_characters": 500, "max_body_bytes": 10_000})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(place.parent / "bentoml"))
-        yield package(params.model_copy(update={"serve": limits}), place)
+        patch.setenv("BENTOML_HOME", str(workspace.parent / "bentoml"))
+        yield package(params.model_copy(update={"serve": limits}), workspace)
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +86,11 @@ def server(packaged: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield Server(address, packaged, Student(packaged.path / "src/data/serving"))
 
 
-def test_classify_answers_as_the_student_does(server: Server) -> None:
+def test_classify_returns_the_students_predictions(server: Server) -> None:
     texts: list[Text] = [*TEXTS[:7], "good film " * MAX_LENGTH]
     answer = server.ask("/v1/classify", texts=texts)
-    for found, expected in zip(answer["predictions"], server.student.predict(texts), strict=True):
-        assert found == {
+    for prediction, expected in zip(answer["predictions"], server.student.predict(texts), strict=True):
+        assert prediction == {
             "label": expected.label,
             "probabilities": dict(zip(LABELS, expected.probabilities, strict=True)),
             "truncated": expected.truncated,
@@ -103,7 +103,7 @@ def test_classify_answers_as_the_student_does(server: Server) -> None:
     }
 
 
-def test_predict_answers_as_text_embeddings_inference_does(server: Server) -> None:
+def test_predict_has_the_form_of_text_embeddings_inference(server: Server) -> None:
     (expected,) = server.student.predict([TEXTS[0]])
     scores = dict(zip(LABELS, expected.probabilities, strict=True))
     best_first = sorted(({"label": k, "score": v} for k, v in scores.items()), key=lambda item: -float(item["score"]))
@@ -116,7 +116,7 @@ def test_predict_answers_as_text_embeddings_inference_does(server: Server) -> No
     assert sorted(item["score"] for item in raw) == sorted(expected.logits)
 
 
-def test_predict_cuts_a_long_text_only_when_asked_to(server: Server) -> None:
+def test_predict_truncates_a_long_text_only_on_request(server: Server) -> None:
     long = "good film " * MAX_LENGTH
     status, answer = server.post("/predict", json.dumps({"inputs": long}).encode())
     assert (status, answer["error_type"]) == (413, "Validation")
@@ -125,9 +125,9 @@ def test_predict_cuts_a_long_text_only_when_asked_to(server: Server) -> None:
 
 
 def in_another_process(code: str) -> Any:
-    """What `code` leaves in `found`. Clients meet the service as a user has them: not offline, with their warnings."""
+    """Run code in another process, not offline and with warnings, as users run clients; return its `result`."""
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    command = [sys.executable, "-c", f"import json\n{code}\nprint(json.dumps(found))"]
+    command = [sys.executable, "-c", f"import json\n{code}\nprint(json.dumps(result))"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -138,7 +138,7 @@ def test_huggingface_hub_client(server: Server) -> None:
         f"""
 from huggingface_hub import InferenceClient
 client = InferenceClient(model={server.address!r})
-found = [client.text_classification({TEXTS[0]!r}), client.text_classification({TEXTS[0]!r}, top_k=1)]
+result = [client.text_classification({TEXTS[0]!r}), client.text_classification({TEXTS[0]!r}, top_k=1)]
 """
     )
     scores = dict(zip(LABELS, expected.probabilities, strict=True))
@@ -148,14 +148,14 @@ found = [client.text_classification({TEXTS[0]!r}), client.text_classification({T
 
 def test_bentoml_client(server: Server) -> None:
     (expected,) = server.student.predict([TEXTS[0]])
-    found = in_another_process(
+    result = in_another_process(
         f"""
 import bentoml
 with bentoml.SyncHTTPClient({server.address!r}) as client:
-    found = client.classify(texts=[{TEXTS[0]!r}])
+    result = client.classify(texts=[{TEXTS[0]!r}])
 """
     )
-    assert found["predictions"][0]["label"] == expected.label
+    assert result["predictions"][0]["label"] == expected.label
 
 
 def test_info(server: Server) -> None:
@@ -193,7 +193,7 @@ HEADERS = {"x-request-id", "server-timing", "x-model-version", "x-bento-tag", "x
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/schema.json", "/info", "/metrics", "/nowhere", "/predict"])
-def test_every_answer_has_its_headers(server: Server, path: str) -> None:
+def test_every_response_has_the_headers(server: Server, path: str) -> None:
     import httpx
 
     answer = httpx.get(server.address + path, headers={"x-request-id": "me-1"})
@@ -204,7 +204,7 @@ def test_every_answer_has_its_headers(server: Server, path: str) -> None:
         assert answer.json()["request_id"] == "me-1"
 
 
-def test_an_answer_says_where_its_time_went(server: Server) -> None:
+def test_a_response_has_its_server_timing(server: Server) -> None:
     import httpx
 
     answer = httpx.post(server.address + "/v1/classify", json={"texts": TEXTS[:4]})
@@ -216,24 +216,25 @@ def test_an_answer_says_where_its_time_went(server: Server) -> None:
     assert answer.headers["x-lineage-sum"] == server.get("/info")["lineage"]["sum"]
 
 
-def test_many_callers_at_once_get_their_own_answers(server: Server) -> None:
+def test_concurrent_callers_get_their_own_answers(server: Server) -> None:
     expected = {text: row.probabilities for text, row in zip(TEXTS, server.student.predict(TEXTS), strict=True)}
 
     def ask(number: int) -> None:
-        texts = [TEXTS[(number + at * 3) % len(TEXTS)] for at in range(1 + number % 5)]
-        found = server.ask("/v1/classify", texts=texts)["predictions"]
-        assert [list(row["probabilities"].values()) for row in found] == [expected[text] for text in texts]
+        texts = [TEXTS[(number + step * 3) % len(TEXTS)] for step in range(1 + number % 5)]
+        predictions = server.ask("/v1/classify", texts=texts)["predictions"]
+        assert [list(row["probabilities"].values()) for row in predictions] == [expected[text] for text in texts]
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(60)))
 
 
-def test_keys_hold_at_every_door_of_the_real_service(packaged: Packaged, tmp_path: Path) -> None:
+def test_keys_protect_every_endpoint_of_the_real_service(packaged: Packaged, tmp_path: Path) -> None:
     import httpx
 
-    key, file = new_key(), tmp_path / "keys"
-    add_to_file(file, entry("mine", key))
-    mine = {"authorization": f"Bearer {key}"}
+    key = new_key()
+    file = tmp_path / "keys"
+    add_to_file(file, key_entry("mine", key))
+    with_key = {"authorization": f"Bearer {key}"}
     with served(packaged.tag, tmp_path / "serve.txt", 60, {FILE_VARIABLE: str(file)}) as address:
         for path in ("/livez", "/readyz"):
             assert httpx.get(address + path).status_code == 200
@@ -242,23 +243,23 @@ def test_keys_hold_at_every_door_of_the_real_service(packaged: Packaged, tmp_pat
             assert (answer.status_code, answer.json()["error_type"]) == (401, "Unauthorized")
         for path in ("/v1/classify", "/predict", "/"):
             assert httpx.post(address + path, json={"texts": ["a"]}).status_code == 401
-        assert httpx.get(address + "/schema.json", headers=mine).status_code == 200
-        assert httpx.post(address + "/v1/classify", json={"texts": ["a"]}, headers=mine).status_code == 200
-        found = in_another_process(
+        assert httpx.get(address + "/schema.json", headers=with_key).status_code == 200
+        assert httpx.post(address + "/v1/classify", json={"texts": ["a"]}, headers=with_key).status_code == 200
+        result = in_another_process(
             f"""
 from huggingface_hub import InferenceClient
 import bentoml
 client = InferenceClient(model={address!r}, token={key!r})
 with bentoml.SyncHTTPClient({address!r}, token={key!r}) as bento:
-    found = [client.text_classification("good film"), bento.classify(texts=["good film"])["predictions"]]
+    result = [client.text_classification("good film"), bento.classify(texts=["good film"])["predictions"]]
 """
         )
-        assert [len(answers) for answers in found] == [2, 1]
+        assert [len(answers) for answers in result] == [2, 1]
 
 
 @contextmanager
 def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
-    """An OpenTelemetry collector: its address, and what was sent to it."""
+    """Run an OpenTelemetry collector; yield its address and the requests that it receives."""
     received: list[ExportTraceServiceRequest] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -278,42 +279,48 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
         server.shutdown()
 
 
-def test_where_a_collector_is_named_every_request_is_traced_and_answers_are_the_same(
+def test_requests_are_traced_with_unchanged_answers_if_a_collector_is_configured(
     packaged: Packaged, tmp_path: Path, server: Server
 ) -> None:
     import httpx
 
-    asked, trace = {"texts": TEXTS[:3]}, "0af7651916cd43dd8448eb211c80319c"
-    with collector() as (place, received):
-        traces = {"OTEL_EXPORTER_OTLP_ENDPOINT": place}
+    body = {"texts": TEXTS[:3]}
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    with collector() as (endpoint, received):
+        traces = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
         with served(packaged.tag, tmp_path / "serve.txt", 60, traces) as address:
-            # Only BentoML's own application has this page.
+            # Only BentoML's application has this page.
             assert httpx.get(address + "/docs.json").status_code == 200
             parent = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
-            answer = httpx.post(address + "/v1/classify", json=asked, headers=parent)
-            assert answer.json() == server.ask("/v1/classify", **asked)
+            answer = httpx.post(address + "/v1/classify", json=body, headers=parent)
+            assert answer.json() == server.ask("/v1/classify", **body)
             assert answer.headers.keys() >= HEADERS
             assert "potstill_request_seconds" in httpx.get(address + "/metrics").text
             missing = httpx.get(address + "/nowhere")
             assert (missing.status_code, missing.json()["error_type"]) == (404, "Http")
-        # What had not been sent yet was sent when it ended.
-        spans = [span for one in received for r in one.resource_spans for s in r.scope_spans for span in s.spans]
+        # The end of the service sends the remaining spans.
+        spans = [
+            span for request in received for r in request.resource_spans for s in r.scope_spans for span in s.spans
+        ]
         resources = {
-            a.key: a.value.string_value for one in received for r in one.resource_spans for a in r.resource.attributes
+            a.key: a.value.string_value
+            for request in received
+            for r in request.resource_spans
+            for a in r.resource.attributes
         }
     assert resources["service.name"] == packaged.tag.partition(":")[0]
     assert resources["service.version"] == packaged.tag.partition(":")[2]
-    (ours,) = [span for span in spans if span.kind == span.SPAN_KIND_SERVER and span.trace_id.hex() == trace]
-    said = {attribute.key: attribute.value for attribute in ours.attributes}
-    assert said["http.status_code"].int_value == 200
-    assert "/v1/classify" in ours.name or said["http.target"].string_value == "/v1/classify"
-    # No text, and no probe.
-    assert not any(text.encode() in one.SerializeToString() for text in TEXTS for one in received)
+    (request_span,) = [span for span in spans if span.kind == span.SPAN_KIND_SERVER and span.trace_id.hex() == trace]
+    attributes = {attribute.key: attribute.value for attribute in request_span.attributes}
+    assert attributes["http.status_code"].int_value == 200
+    assert "/v1/classify" in request_span.name or attributes["http.target"].string_value == "/v1/classify"
+    # Traces have no texts and no probes.
+    assert not any(text.encode() in request.SerializeToString() for text in TEXTS for request in received)
     assert not any("readyz" in span.name for span in spans)
     assert httpx.get(server.address + "/docs.json").status_code == 404
 
 
-def test_a_file_of_keys_that_cannot_be_read_keeps_the_service_from_starting(packaged: Packaged, tmp_path: Path) -> None:
+def test_the_service_does_not_start_without_its_file_of_keys(packaged: Packaged, tmp_path: Path) -> None:
     with (
         pytest.raises(SmokeError, match="which cannot be read"),
         served(packaged.tag, tmp_path / "serve.txt", 60, {FILE_VARIABLE: str(tmp_path / "none")}),
@@ -322,9 +329,9 @@ def test_a_file_of_keys_that_cannot_be_read_keeps_the_service_from_starting(pack
 
 
 def test_openapi_describes_every_endpoint(server: Server) -> None:
-    described = server.get("/openapi.json")
-    assert set(described["paths"]) == {"/v1/classify", "/v1/explain", "/predict", "/info"}
-    schemas = described["components"]["schemas"]
+    document = server.get("/openapi.json")
+    assert set(document["paths"]) == {"/v1/classify", "/v1/explain", "/predict", "/info"}
+    schemas = document["components"]["schemas"]
     for example in schemas["ClassifyTexts"]["examples"]:
         assert len(server.ask("/v1/classify", **example)["predictions"]) == 2
     for example in schemas["PredictTexts"]["examples"]:
@@ -333,18 +340,18 @@ def test_openapi_describes_every_endpoint(server: Server) -> None:
         assert len(server.ask("/v1/explain", **example)["weights"]) == 5
 
 
-def test_a_generated_client_asks_every_endpoint(server: Server, tmp_path: Path) -> None:
+def test_a_generated_client_works_with_every_endpoint(server: Server, tmp_path: Path) -> None:
     (expected,) = server.student.predict([TEXTS[0]])
-    generate_client(server.get("/openapi.json"), tmp_path / "made")
+    generate_client(server.get("/openapi.json"), tmp_path / "generated")
     classified, predicted, explained, refused, bento = in_another_process(
         f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-from made import Client
-from made.api.default import classify, explain, info, predict
-from made.models import ClassifyTexts, ExplainText, PredictTexts
+from generated import Client
+from generated.api.default import classify, explain, info, predict
+from generated.models import ClassifyTexts, ExplainText, PredictTexts
 with Client(base_url={server.address!r}, raise_on_unexpected_status=True) as client:
-    found = [
+    result = [
         classify.sync(client=client, body=ClassifyTexts(texts=[{TEXTS[0]!r}])).to_dict(),
         [score.to_dict() for score in predict.sync(client=client, body=PredictTexts(inputs={TEXTS[0]!r}))],
         explain.sync(client=client, body=ExplainText(text={TEXTS[0]!r}, label="positive")).to_dict(),
@@ -386,12 +393,12 @@ with Client(base_url={server.address!r}, raise_on_unexpected_status=True) as cli
 )
 def test_a_bad_body_is_the_callers_error(server: Server, path: str, body: bytes, status: int) -> None:
     if body.startswith(b"{") and status == 422 and body != b"{}":
-        # One body for both endpoints would have an unknown field in each.
-        both = json.loads(body)
-        ours = "texts" if path == "/v1/classify" else "inputs"
-        body = json.dumps({key: value for key, value in both.items() if key in (ours, "unknown")}).encode()
-    found, answer = server.post(path, body)
-    assert found == status
+        # Each endpoint only gets its own field, since the other would be unknown.
+        fields = json.loads(body)
+        own_field = "texts" if path == "/v1/classify" else "inputs"
+        body = json.dumps({key: value for key, value in fields.items() if key in (own_field, "unknown")}).encode()
+    actual, answer = server.post(path, body)
+    assert actual == status
     assert set(answer) == {"error", "error_type", "request_id"}
     assert "http" not in answer["error"]
     assert "Traceback" not in answer["error"]
@@ -405,7 +412,7 @@ def test_a_bad_body_is_the_callers_error(server: Server, path: str, body: bytes,
         ({"texts": ["a" * 10_000]}, "BodyTooLarge"),
     ],
 )
-def test_over_a_limit(server: Server, body: dict[str, Any], kind: str) -> None:
+def test_a_request_over_a_limit_is_refused(server: Server, body: dict[str, Any], kind: str) -> None:
     status, answer = server.post("/v1/classify", json.dumps(body).encode())
     assert (status, answer["error_type"]) == (413, kind)
 
@@ -425,21 +432,21 @@ def test_other_formats_are_refused(server: Server, kind: str) -> None:
     assert (status, answer["error_type"]) == (415, "MediaType")
 
 
-def test_a_wrong_method(server: Server) -> None:
+def test_a_wrong_method_is_refused(server: Server) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         server.get("/v1/classify")
     with caught.value as error:
         assert (error.code, json.load(error)["error_type"]) == (405, "Http")
 
 
-def test_a_service_that_is_stopped_has_written_what_it_answered(packaged: Packaged, tmp_path: Path) -> None:
-    place = tmp_path / "watch"
-    with served(packaged.tag, tmp_path / "log.txt", 60, {WATCH_FOLDER: str(place)}) as address:
+def test_a_stopped_service_writes_its_open_window(packaged: Packaged, tmp_path: Path) -> None:
+    watch_folder = tmp_path / "watch"
+    with served(packaged.tag, tmp_path / "log.txt", 60, {WATCH_FOLDER: str(watch_folder)}) as address:
         for start in (0, 8):
             body = json.dumps({"texts": TEXTS[start : start + 8]}).encode()
             request = urllib.request.Request(f"{address}/v1/classify", body, {"content-type": "application/json"})
             urllib.request.urlopen(request, timeout=10).close()
-    (folder,) = place.iterdir()
+    (folder,) = watch_folder.iterdir()
     assert folder.name == packaged.candidate[:12]
     (counts,) = [json.loads(path.read_text()) for path in folder.iterdir() if path.name.endswith(COUNTS)]
     assert (counts["texts"], counts["bento"]) == (16, packaged.tag)
@@ -449,26 +456,28 @@ def test_a_service_that_is_stopped_has_written_what_it_answered(packaged: Packag
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("location", "message"),
     [
-        ("watch", "needs an absolute path"),  # it would write into its Bento
+        ("watch", "needs an absolute path"),  # a relative path would be in the Bento
         ("s3://bucket/watch", "s3://bucket/watch needs the package s3fs, which is not installed"),
     ],
 )
-def test_a_service_that_cannot_write_where_it_should_does_not_start(packaged: Packaged, place: str, said: str) -> None:
-    environment = {**os.environ, WATCH_FOLDER: place}
+def test_a_service_with_an_invalid_watch_location_does_not_start(
+    packaged: Packaged, location: str, message: str
+) -> None:
+    environment = {**os.environ, WATCH_FOLDER: location}
     done = subprocess.run(
         serve_command(packaged.tag, "127.0.0.1", 0), env=environment, capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip
     assert done.returncode != 0
-    assert said in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("port", "free"), [(0, True), (3456, False)])
 def test_port_0_is_any_free_port(packaged: Packaged, tmp_path: Path, port: int, free: bool) -> None:
-    """Asked of BentoML's configuration, as `bentoml serve` reads it."""
+    """Read the port from BentoML's configuration, as `bentoml serve` does."""
     shutil.copytree(packaged.path / "src", tmp_path / "src")
     settings = read_json(tmp_path / "src/service.json")
     settings["serve"]["port"] = port
@@ -486,20 +495,20 @@ print(BentoMLContainer.http.port.get())
     assert serve_command("n:1", "127.0.0.1", 0)[-1] != "0"
 
 
-def another(packaged: Packaged, home: Path, edit: Callable[[Path], None]) -> Path:
-    """The Bento with another model, whole and sealed, in a store of its own."""
+def modified_bento(packaged: Packaged, home: Path, edit: Callable[[Path], None]) -> Path:
+    """Write a sealed Bento with a modified model to a separate store."""
     bento = home / "bentos" / packaged.path.parent.name / packaged.path.name
     shutil.copytree(packaged.path, bento, ignore=shutil.ignore_patterns("__pycache__"))
     serving = bento / "src/data/serving"
     edit(serving)
     write_manifest(serving)
     write_profile(serving, list(TEXTS[:2]), bento / "src" / FILE)
-    seal(bento)
+    write_seal(bento)
     return bento
 
 
 def _make_slow(serving: Path) -> None:
-    """Each call of the model goes through products of matrices first: 27 GFLOP."""
+    """Add matrix products of 27 GFLOP to each call of the model."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -534,56 +543,57 @@ def _make_slow(serving: Path) -> None:
     onnx.save(model, serving / "model.onnx")
 
 
-def test_it_is_ready_only_once_a_warm_up_was_answered(
+def test_the_service_is_ready_only_after_the_warm_up(
     packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import httpx
 
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
-    another(packaged, tmp_path, _make_slow)
+    modified_bento(packaged, tmp_path, _make_slow)
     port = free_port()
-    address, seen = f"http://127.0.0.1:{port}", list[httpx.Response]()
+    address = f"http://127.0.0.1:{port}"
+    probes: list[httpx.Response] = []
     with (tmp_path / "log.txt").open("wb") as log:
         process = start(serve_command(packaged.tag, "127.0.0.1", port), stdout=log, stderr=log)
     try:
         end = time.monotonic() + 60
-        while not seen or seen[-1].status_code != 200:
+        while not probes or probes[-1].status_code != 200:
             assert time.monotonic() < end
             with suppress(httpx.ConnectError):
-                seen.append(httpx.get(f"{address}/readyz"))
+                probes.append(httpx.get(f"{address}/readyz"))
                 assert httpx.get(f"{address}/livez").status_code == 200
         answer = httpx.post(f"{address}/v1/classify", json={"texts": TEXTS[:1]}, timeout=30)
         assert answer.status_code == 200
     finally:
         stop(process)
-    assert len(seen) > 1
-    for answer in seen[:-1]:
+    assert len(probes) > 1
+    for answer in probes[:-1]:
         assert (answer.status_code, answer.json()["error_type"]) == (503, "Unavailable")
         assert "readyz" in answer.json()["error"]
 
 
-def test_one_whose_warm_up_fails_says_why_and_ends(
+def test_a_service_whose_warm_up_fails_says_why_and_ends(
     packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def more_tokens_than_positions(serving: Path) -> None:
         write_json(serving / "model.json", read_json(serving / "model.json") | {"max_length": 100})
 
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
-    bento = another(packaged, tmp_path, more_tokens_than_positions)
+    bento = modified_bento(packaged, tmp_path, more_tokens_than_positions)
     log = tmp_path / "log.txt"
     begin = time.monotonic()
     with pytest.raises(SmokeError), served(packaged.tag, log, 60):
         pass
-    assert time.monotonic() - begin < 50  # it ended, and was not waited for in vain
-    said = log.read_text(encoding="utf-8")
-    assert "the model does not answer, so the service ends" in said
-    assert "while running" in said  # onnxruntime's own words
-    assert "Traceback" not in said
-    assert said.count("so the service ends") == 1
+    assert time.monotonic() - begin < 50  # the service ended before the time limit
+    output = log.read_text(encoding="utf-8")
+    assert "the model does not answer, so the service ends" in output
+    assert "while running" in output  # part of onnxruntime's message
+    assert "Traceback" not in output
+    assert output.count("so the service ends") == 1
     assert not processes_with(str(bento))
 
 
-def test_a_worker_does_not_outlive_who_started_it_however_early_that_dies(packaged: Packaged, tmp_path: Path) -> None:
+def test_a_worker_does_not_outlive_its_supervisor(packaged: Packaged, tmp_path: Path) -> None:
     log, port = tmp_path / "log.txt", free_port()
     with log.open("wb") as output:
         process = start(serve_command(packaged.tag, "127.0.0.1", port), stdout=output, stderr=output)
@@ -603,7 +613,7 @@ def test_a_worker_does_not_outlive_who_started_it_however_early_that_dies(packag
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("name", "change", "message"),
     [
         ("src/data/serving/model.onnx", "flip", "altered"),
         ("src/potstill/serving/predict_scores.py", "flip", "altered"),
@@ -613,13 +623,13 @@ def test_a_worker_does_not_outlive_who_started_it_however_early_that_dies(packag
     ],
 )
 def test_an_altered_bento_refuses_to_start(
-    packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: str, said: str
+    packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: str, message: str
 ) -> None:
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     altered = tmp_path / "bentos" / packaged.path.parent.name / packaged.path.name
     shutil.copytree(packaged.path, altered, ignore=shutil.ignore_patterns("__pycache__"))
     if change == "flip":
-        # At the start of a line of Python, so that it is still Python: in a docstring.
+        # Python files are edited in a docstring, so that they stay valid.
         flip_byte(altered / name) if not name.endswith(".py") else _edit_docstring(altered / name)
     elif change == "add":
         (altered / name).write_text("x")
@@ -629,11 +639,11 @@ def test_an_altered_bento_refuses_to_start(
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     output = done.stdout + done.stderr
-    assert said in output
+    assert message in output
     assert "Traceback" not in output
     assert not processes_with(str(altered))
 
 
 def _edit_docstring(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("dialects", "diàlects", 1), encoding="utf-8")
+    path.write_text(text.replace("scores", "scöres", 1), encoding="utf-8")

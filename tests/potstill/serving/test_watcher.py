@@ -19,16 +19,16 @@ from potstill.config.serving_params import Serve, Watch
 from potstill.data.tokens.windows import TextWindow
 from potstill.errors import ToolError
 from potstill.inference.profile import FILE, Counts, read_profile
-from potstill.inference.runtime import Found, Prediction, Reply, Student, Tagging, Text, read_card
-from potstill.inference.window_store import ANSWERS, COUNTS, TEXTS, FolderStore, Store, below, text_sum
+from potstill.inference.runtime import Entity, Prediction, Reply, Student, Tagging, Text, read_card
+from potstill.inference.window_store import ANSWERS, COUNTS, TEXTS, FolderStore, Store, candidate_location, text_sha256
 from potstill.serving import watcher as module
 from potstill.serving.app import create_app, start
-from potstill.serving.front import front
 from potstill.serving.keys import Keys
 from potstill.serving.launch import WATCH_FOLDER
+from potstill.serving.middleware import add_middleware
 from potstill.serving.release import Release, Settings
 from potstill.serving.telemetry import Metrics
-from potstill.serving.watcher import Item, Watcher, said, watch_place
+from potstill.serving.watcher import AnsweredRequest, Watcher, text_free_answer, watch_location
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import write_profile, write_serving
 
@@ -57,17 +57,18 @@ def release(workspace: Path, **watch: Any) -> Release:
     return Release(folder, settings, read_card(folder), "n:1", False, candidate, {}, profile)
 
 
-def make(workspace: Path, store: Store | None, **watch: Any) -> tuple[Watcher, CollectorRegistry]:
-    about, registry = release(workspace, **watch), CollectorRegistry()
-    assert about.profile is not None
-    return Watcher(about.profile, about.card, about.settings.watch, registry, bento="n:1", store=store), registry
+def make_watcher(workspace: Path, store: Store | None, **watch: Any) -> tuple[Watcher, CollectorRegistry]:
+    served = release(workspace, **watch)
+    registry = CollectorRegistry()
+    assert served.profile is not None
+    return Watcher(served.profile, served.card, served.settings.watch, registry, bento="n:1", store=store), registry
 
 
 def ask(watcher: Watcher, student: Student, request: str, texts: list[str]) -> list[Prediction]:
-    asked: list[Text] = list(texts)
-    work = student.predicting(asked)
-    answers = student.predict(asked)
-    watcher.saw(Item(request, asked, work.rows, answers, 0.0))
+    inputs: list[Text] = list(texts)
+    rows = student.predict_work(inputs).rows
+    answers = student.predict(inputs)
+    watcher.observe(AnsweredRequest(request, inputs, rows, answers, 0.0))
     return answers
 
 
@@ -83,56 +84,58 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def test_a_window_has_its_texts_counted_and_says_how_far_they_are(
+def test_a_window_has_the_counts_of_its_texts_and_their_drift(
     workspace: Path, student: Student, tmp_path: Path
 ) -> None:
-    watcher, registry = make(workspace, FolderStore(tmp_path / "w"), window_texts=10)
+    watcher, registry = make_watcher(workspace, FolderStore(tmp_path / "w"), window_texts=10)
     watcher.start()
     for at in range(0, 35, 7):
         ask(watcher, student, f"r{at}", TEXTS_SENT[at : at + 7])
     watcher.close()
     windows = lines(tmp_path / "w", COUNTS)
     assert [window["texts"] for window in windows] == [10, 10, 10, 5]
-    about = release(workspace)
-    assert about.profile is not None
-    assert {window["profile"] for window in windows} == {about.profile.sum}
-    assert {(window["candidate"], window["bento"]) for window in windows} == {(about.candidate, "n:1")}
-    joined, wanted = Counts(about.profile), Counts(about.profile)
+    served = release(workspace)
+    assert served.profile is not None
+    assert {window["profile"] for window in windows} == {served.profile.sum}
+    assert {(window["candidate"], window["bento"]) for window in windows} == {(served.candidate, "n:1")}
+    merged = Counts(served.profile)
+    expected = Counts(served.profile)
     for window in windows:
-        joined.join(window)
+        merged.merge(window)
         assert window["start"] <= window["end"]
-        assert set(window["psi"]) == set(about.profile.features)
+        assert set(window["psi"]) == set(served.profile.features)
         assert set(window["psi"]) - set(window["ks"]) == {"label"}
-    rows = [named.seen for named in Item("", TEXTS_SENT[:35], *_answered(student, TEXTS_SENT[:35]), 0.0).seen()]
-    wanted.add(rows, about.card)
-    assert joined.to_json()["counts"] == wanted.to_json()["counts"]
+    request = AnsweredRequest("", TEXTS_SENT[:35], *_answered(student, TEXTS_SENT[:35]), 0.0)
+    observations = [text.observation for text in request.answered_texts()]
+    expected.add(observations, served.card)
+    assert merged.to_json()["counts"] == expected.to_json()["counts"]
     assert registry.get_sample_value("potstill_watched_texts_total") == 35
     last = windows[-1]
     for name in ("psi", "ks"):
         for feature, value in last[name].items():
             assert registry.get_sample_value(f"potstill_drift_{name}", {"feature": feature}) == value
-    right = about.profile.right
-    assert right is not None
-    estimate = last["confidence"]["total"] / last["confidence"]["rows"] + right.gap.mean
+    correctness = served.profile.right
+    assert correctness is not None
+    estimate = last["confidence"]["total"] / last["confidence"]["rows"] + correctness.gap.mean
     assert registry.get_sample_value("potstill_estimated_accuracy") == pytest.approx(estimate)
 
 
 def _answered(student: Student, texts: list[str]) -> tuple[Any, Any]:
-    asked: list[Text] = list(texts)
-    return student.predicting(asked).rows, student.predict(asked)
+    inputs: list[Text] = list(texts)
+    return student.predict_work(inputs).rows, student.predict(inputs)
 
 
-def test_answers_are_kept_without_their_texts(workspace: Path, student: Student, tmp_path: Path) -> None:
-    watcher, registry = make(workspace, FolderStore(tmp_path / "w"))
+def test_answers_are_written_without_their_texts(workspace: Path, student: Student, tmp_path: Path) -> None:
+    watcher, registry = make_watcher(workspace, FolderStore(tmp_path / "w"))
     answers = ask(watcher, student, "abc", [SECRET, TEXTS_SENT[0]])
     watcher.close()
-    found = lines(tmp_path / "w", ANSWERS)
-    assert [(line["request_id"], line["position"], line["label"]) for line in found] == [
+    records = lines(tmp_path / "w", ANSWERS)
+    assert [(line["request_id"], line["position"], line["label"]) for line in records] == [
         ("abc", 0, answers[0].label),
         ("abc", 1, answers[1].label),
     ]
-    assert [line["confidence"] for line in found] == [max(answer.probabilities) for answer in answers]
-    assert all(set(line) == {"request_id", "position", "time", "label", "confidence"} for line in found)
+    assert [line["confidence"] for line in records] == [max(answer.probabilities) for answer in answers]
+    assert all(set(line) == {"request_id", "position", "time", "label", "confidence"} for line in records)
     written = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "w").iterdir())
     assert not [word for word in [*SECRET.split(), *TEXTS_SENT[0].split()] if f"{word} " in written]
     assert not lines(tmp_path / "w", TEXTS)
@@ -142,50 +145,52 @@ def test_answers_are_kept_without_their_texts(workspace: Path, student: Student,
 
 
 def test_captured_texts_are_masked_before_they_are_written(workspace: Path, student: Student, tmp_path: Path) -> None:
-    watcher, _ = make(workspace, FolderStore(tmp_path / "w"), capture=1.0, hash_texts=True)
+    watcher, _ = make_watcher(workspace, FolderStore(tmp_path / "w"), capture=1.0, hash_texts=True)
     ask(watcher, student, "abc", [SECRET])
     watcher.close()
     assert lines(tmp_path / "w", TEXTS) == [
         {"request_id": "abc", "position": 0, "text": "write to [email], [phone], room [number]"}
     ]
     (answer,) = lines(tmp_path / "w", ANSWERS)
-    assert answer["text_sha256"] == text_sum(SECRET)
+    assert answer["text_sha256"] == text_sha256(SECRET)
     assert "ann@" not in "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "w").iterdir())
 
 
 def test_a_share_of_the_texts_is_captured(workspace: Path, student: Student, tmp_path: Path) -> None:
-    watcher, _ = make(workspace, FolderStore(tmp_path / "w"), capture=0.5, window_texts=10_000)
+    watcher, _ = make_watcher(workspace, FolderStore(tmp_path / "w"), capture=0.5, window_texts=10_000)
     watcher._random.seed(4)
-    row, answers = student.predicting(["a"]).rows[0], student.predict(["a"])
-    watcher.saw(Item("r", ["a"] * 2000, [row] * 2000, answers * 2000, 0.0))
+    row, answers = student.predict_work(["a"]).rows[0], student.predict(["a"])
+    watcher.observe(AnsweredRequest("r", ["a"] * 2000, [row] * 2000, answers * 2000, 0.0))
     watcher.close()
     assert len(lines(tmp_path / "w", TEXTS)) == pytest.approx(1000, abs=120)
 
 
-def test_a_window_ends_by_time_and_old_ones_are_forgotten(
+def test_a_window_ends_by_time_and_old_windows_are_removed(
     workspace: Path, student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PAUSE", 0.02)
-    watcher, _ = make(workspace, FolderStore(tmp_path / "w"), window_seconds=1.0, keep_windows=2, capture=1.0)
+    watcher, _ = make_watcher(workspace, FolderStore(tmp_path / "w"), window_seconds=1.0, keep_windows=2, capture=1.0)
     watcher.start()
     for number in range(3):
         ask(watcher, student, f"r{number}", ["a film"])
-        until(lambda number=number: any(line["request_id"] == f"r{number}" for line in _kept(tmp_path / "w")))
+        until(
+            lambda number=number: any(line["request_id"] == f"r{number}" for line in _written_answers(tmp_path / "w"))
+        )
     watcher.close()
     assert [line["request_id"] for line in lines(tmp_path / "w", ANSWERS)] == ["r1", "r2"]
     assert len(lines(tmp_path / "w", COUNTS)) == len(lines(tmp_path / "w", TEXTS)) == 2
     assert (tmp_path / "w/profile.json").exists()
 
 
-def _kept(folder: Path) -> list[dict[str, Any]]:
+def _written_answers(folder: Path) -> list[dict[str, Any]]:
     return lines(folder, ANSWERS) if folder.exists() else []
 
 
-def test_what_cannot_be_written_is_lost_said_and_counted(
+def test_a_window_that_cannot_be_written_is_logged_and_counted(
     workspace: Path, student: Student, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    watcher, registry = make(workspace, FolderStore(tmp_path / "file"), window_texts=2)
+    watcher, registry = make_watcher(workspace, FolderStore(tmp_path / "file"), window_texts=2)
     ask(watcher, student, "r", ["a", "b", "c"])
     watcher.close()
     assert registry.get_sample_value("potstill_watch_failures_total") == 2
@@ -193,11 +198,11 @@ def test_what_cannot_be_written_is_lost_said_and_counted(
     assert "watch: " in caplog.text
 
 
-def test_more_than_can_wait_is_dropped_and_counted(
+def test_texts_over_the_limit_are_dropped_and_counted(
     workspace: Path, student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "WAITING", 5)
-    watcher, registry = make(workspace, None)
+    watcher, registry = make_watcher(workspace, None)
     for number in range(4):
         ask(watcher, student, f"r{number}", ["a", "b"])
     watcher.close()
@@ -205,13 +210,15 @@ def test_more_than_can_wait_is_dropped_and_counted(
     assert registry.get_sample_value("potstill_watch_dropped_texts_total") == 4
 
 
-def test_many_threads_leave_every_answer(workspace: Path, student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_answer_of_many_threads_is_lost(workspace: Path, student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSE", 0.001)
-    watcher, registry = make(workspace, None, window_texts=7)
+    watcher, registry = make_watcher(workspace, None, window_texts=7)
     rows, answers = _answered(student, ["a", "b"])
     watcher.start()
     threads = [
-        threading.Thread(target=lambda: [watcher.saw(Item("r", ["a", "b"], rows, answers, 0.0)) for _ in range(100)])
+        threading.Thread(
+            target=lambda: [watcher.observe(AnsweredRequest("r", ["a", "b"], rows, answers, 0.0)) for _ in range(100)]
+        )
         for _ in range(4)
     ]
     for thread in threads:
@@ -222,57 +229,61 @@ def test_many_threads_leave_every_answer(workspace: Path, student: Student, monk
     assert registry.get_sample_value("potstill_watched_texts_total") == 800
 
 
-def test_what_answers_say_without_a_word_of_the_text() -> None:
-    assert said(Prediction(["a"], [0.9], [1.0], 3, False)) == ["a"]
-    assert said(Tagging([Found("LOC", 2, 5, "Ulm", 0.9)], 1)) == [["LOC", 2, 5]]
-    assert said(Reply("Ulm", 2, 5, 0.9, 1)) == [2, 5]
-    assert said(Reply(None, 0, 0, 0.9, 1)) is None
+def test_text_free_answers() -> None:
+    assert text_free_answer(Prediction(["a"], [0.9], [1.0], 3, False)) == ["a"]
+    assert text_free_answer(Tagging([Entity("LOC", 2, 5, "Ulm", 0.9)], 1)) == [["LOC", 2, 5]]
+    assert text_free_answer(Reply("Ulm", 2, 5, 0.9, 1)) == [2, 5]
+    assert text_free_answer(Reply(None, 0, 0, 0.9, 1)) is None
 
 
 @contextmanager
 def service(workspace: Path, **watch: Any) -> Iterator[tuple[TestClient, Metrics]]:
-    about, metrics = release(workspace, **watch), Metrics()
-    app = create_app(about, metrics)
-    start(app, about, Student(about.folder, 1))
-    with TestClient(front(app, about, Keys({}), metrics)) as client:
+    served = release(workspace, **watch)
+    metrics = Metrics()
+    app = create_app(served, metrics)
+    start(app, served, Student(served.folder, 1))
+    with TestClient(add_middleware(app, served, Keys({}), metrics)) as client:
         yield client, metrics
 
 
-def test_the_service_writes_what_it_answered_under_the_ids_it_gave(
+def test_the_service_writes_its_answers_under_the_request_ids(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(WATCH_FOLDER, str(tmp_path))
     with service(workspace) as (client, metrics):
-        asked = client.post("/v1/classify", json={"texts": TEXTS_SENT[:3]})
-        also = client.post("/predict", json={"inputs": TEXTS_SENT[3]}, headers={"x-request-id": "mine"})
+        classified = client.post("/v1/classify", json={"texts": TEXTS_SENT[:3]})
+        predicted = client.post("/predict", json={"inputs": TEXTS_SENT[3]}, headers={"x-request-id": "mine"})
         assert client.post("/v1/classify", json={"texts": []}).status_code == 422
-        # The texts that a word is taken out of are no user's.
+        # Texts with a word removed are not texts of users.
         assert client.post("/v1/explain", json={"text": TEXTS_SENT[0]}).status_code == 200
         until(lambda: b"potstill_watched_texts_total 4.0" in metrics.exposition())
-        shown = {family.name for family in text_string_to_metric_families(client.get("/metrics").text)}
-        assert {"potstill_watched_texts", "potstill_answers", "potstill_confidence", "potstill_drift_psi"} <= shown
-    folder = Path(below(str(tmp_path), release(workspace).candidate))
-    given = [asked.headers["x-request-id"]] * 3 + ["mine"]
-    found = lines(folder, ANSWERS)
-    assert [(line["request_id"], line["position"]) for line in found] == list(zip(given, [0, 1, 2, 0], strict=True))
-    assert [line["label"] for line in found[:3]] == [row["label"] for row in asked.json()["predictions"]]
-    assert found[3]["label"] == also.json()[0]["label"]
+        names = {family.name for family in text_string_to_metric_families(client.get("/metrics").text)}
+        assert {"potstill_watched_texts", "potstill_answers", "potstill_confidence", "potstill_drift_psi"} <= names
+    folder = Path(candidate_location(str(tmp_path), release(workspace).candidate))
+    request_ids = [classified.headers["x-request-id"]] * 3 + ["mine"]
+    records = lines(folder, ANSWERS)
+    assert [(line["request_id"], line["position"]) for line in records] == list(
+        zip(request_ids, [0, 1, 2, 0], strict=True)
+    )
+    assert [line["label"] for line in records[:3]] == [row["label"] for row in classified.json()["predictions"]]
+    assert records[3]["label"] == predicted.json()[0]["label"]
     assert [window["texts"] for window in lines(folder, COUNTS)] == [4]
 
 
 def test_without_a_profile_nothing_is_watched(workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
-    about, metrics = release(workspace), Metrics()
-    bare = Release(about.folder, about.settings, about.card, None, False, about.candidate, {})
+    served = release(workspace)
+    metrics = Metrics()
+    bare = Release(served.folder, served.settings, served.card, None, False, served.candidate, {})
     app = create_app(bare, metrics)
     start(app, bare, Student(bare.folder, 1))
-    with TestClient(front(app, bare, Keys({}), metrics)) as client:
+    with TestClient(add_middleware(app, bare, Keys({}), metrics)) as client:
         assert client.post("/v1/classify", json={"texts": ["a"]}).status_code == 200
     assert "watch: off" in caplog.text
     assert b"potstill_watched" not in metrics.exposition()
 
 
 @pytest.mark.parametrize(
-    ("variable", "folder", "place"),
+    ("variable", "folder", "location"),
     [
         (None, "watch", None),
         (None, None, None),
@@ -283,23 +294,23 @@ def test_without_a_profile_nothing_is_watched(workspace: Path, caplog: pytest.Lo
         ("", "/var/watch", None),
     ],
 )
-def test_where_a_service_writes(
-    variable: str | None, folder: str | None, place: str | None, monkeypatch: pytest.MonkeyPatch
+def test_the_location_of_windows(
+    variable: str | None, folder: str | None, location: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(WATCH_FOLDER, raising=False)
     if variable is not None:
         monkeypatch.setenv(WATCH_FOLDER, variable)
-    assert watch_place(Watch(folder=folder)) == place
+    assert watch_location(Watch(folder=folder)) == location
 
 
-def test_a_relative_place_would_be_in_the_bento(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_location_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(WATCH_FOLDER, "watch")
     with pytest.raises(ToolError, match="needs an absolute path"):
-        watch_place(Watch())
+        watch_location(Watch())
 
 
 def test_a_text_read_in_windows_has_the_tokens_of_all_of_them() -> None:
     rows = [TextWindow([number, 9], [0, 0], 0, np.empty(0, dtype=np.int64)) for number in range(4)]
     answers = [Tagging([], 2), Tagging([], 1), Tagging([], 1)]
-    found = Item("r", ["a", "b", "c"], rows, answers, 0.0).seen()
-    assert [named.seen.ids for named in found] == [[0, 9, 1, 9], [2, 9], [3, 9]]
+    texts = AnsweredRequest("r", ["a", "b", "c"], rows, answers, 0.0).answered_texts()
+    assert [text.observation.ids for text in texts] == [[0, 9, 1, 9], [2, 9], [3, 9]]

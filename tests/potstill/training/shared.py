@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import save_file
 
 from potstill.artifacts import write_json
-from potstill.compute.distributed import here
+from potstill.compute.distributed import current_world
 from potstill.config.params_file import parse_distill
 from potstill.config.term_params import Term
 from potstill.config.training_params import Training
@@ -155,13 +155,14 @@ def main() -> None:
         tensors = dict(student.state_dict()) | {f"objective/{key}": value for key, value in goal.state_dict().items()}
         # Each process ends with the same weights.
         save_file(
-            {key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}-{here().rank}.safetensors"
+            {key: value.contiguous() for key, value in tensors.items()},
+            folder / f"{name}-{current_world().rank}.safetensors",
         )
-        if here().first:
+        if current_world().is_first:
             write_json(folder / f"{name}.json", vars(outcome))
     weights = {name: value.contiguous() for name, value in several(base, folder).items()}
-    save_file(weights, folder / f"several-{here().rank}.safetensors")
-    write_json(folder / f"failure-{here().rank}.json", fail(base, folder))
+    save_file(weights, folder / f"several-{current_world().rank}.safetensors")
+    write_json(folder / f"failure-{current_world().rank}.json", fail(base, folder))
 
 
 if __name__ == "__main__":
