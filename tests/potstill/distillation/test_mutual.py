@@ -153,7 +153,7 @@ def test_students_learn_and_the_best_on_dev_is_selected(tmp_path: Path, teacher:
     each = students(teacher)
     goal = MutualLearning([Supervised() for _ in each], 2.0, 1.0)
     best = train_students(each, goal, TRAIN, score, setting(tmp_path, epochs=12, learning_rate=5e-3))
-    assert best.outcome.score == max(best.scores) == best.scores[best.place] == score(each[best.place]) > 0.8
+    assert best.outcome.score == max(best.scores) == best.scores[best.index] == score(each[best.index]) > 0.8
     assert best.scores == [score(one) for one in each]
     names = {name for _, name, _ in best.outcome.history}
     assert names == {"loss", "dev"} | {f"loss_student{n}_{term}" for n in (1, 2, 3) for term in ("ce", "mutual")}
@@ -164,13 +164,13 @@ def test_the_student_is_selected_by_its_own_score(tmp_path: Path, teacher: Any) 
     known = {id(one): value for one, value in zip(each, (0.2, 0.9, 0.5), strict=True)}
     goal = MutualLearning([Supervised() for _ in each], 2.0, 1.0)
     best = train_students(each, goal, TRAIN, lambda one: known[id(one)], setting(tmp_path, epochs=1))
-    assert (best.place, best.scores, best.outcome.score) == (1, [0.2, 0.9, 0.5], 0.9)
+    assert (best.index, best.scores, best.outcome.score) == (1, [0.2, 0.9, 0.5], 0.9)
 
 
 def test_one_student_is_the_plain_loop(tmp_path: Path, teacher: Any) -> None:
     one = student_from_layers(teacher, [0, 2])
     best = train_students([one], Supervised(), TRAIN, score, setting(tmp_path, epochs=1))
-    assert (best.place, best.scores) == (0, [])
+    assert (best.index, best.scores) == (0, [])
     assert best.outcome.score == score(one)
 
 
@@ -201,7 +201,7 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(tmp_path: Pa
         run("cut", CutShort)
     resumed, again, found = run("cut", Distillation)
     assert found.outcome.resumed_at == 9
-    assert (found.outcome.history, found.scores, found.place) == (wanted.outcome.history, wanted.scores, wanted.place)
+    assert (found.outcome.history, found.scores, found.index) == (wanted.outcome.history, wanted.scores, wanted.place)
     for left, right in zip([*straight, goal], [*resumed, again], strict=True):
         other = right.state_dict()
         assert all(torch.equal(value, other[name]) for name, value in left.state_dict().items())
