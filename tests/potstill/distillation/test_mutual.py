@@ -201,7 +201,7 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(tmp_path: Pa
         run("cut", CutShort)
     resumed, again, found = run("cut", Distillation)
     assert found.outcome.resumed_at == 9
-    assert (found.outcome.history, found.scores, found.index) == (wanted.outcome.history, wanted.scores, wanted.place)
+    assert (found.outcome.history, found.scores, found.index) == (wanted.outcome.history, wanted.scores, wanted.index)
     for left, right in zip([*straight, goal], [*resumed, again], strict=True):
         other = right.state_dict()
         assert all(torch.equal(value, other[name]) for name, value in left.state_dict().items())
