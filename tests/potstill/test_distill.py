@@ -337,6 +337,12 @@ def test_what_it_cannot_make_is_said_and_not_left_out(teacher: Path) -> None:
         distill([teacher, teacher], TEXTS, LABELS, mixup={}, **QUICK)
     with pytest.raises(PotstillError, match="starts from another encoder; name its folder: student="):
         distill(teacher, TEXTS, LABELS, student={"kind": "checkpoint"}, **QUICK)
+    with pytest.raises(PotstillError, match="with assistants or mutual students do not start from a general student"):
+        distill(teacher, TEXTS, LABELS, layers=[0, 2], assistants=[[0, 1, 2]], general=teacher, **QUICK)
+    with pytest.raises(PotstillError, match="a static student has none; leave it out"):
+        distill(teacher, TEXTS, LABELS, student={"kind": "static"}, vocabulary={"rank": 4}, **QUICK)
+    with pytest.raises(PotstillError, match=r"unknown key 'vocabulary\.max_token'"):
+        distill(teacher, TEXTS, LABELS, vocabulary={"max_token": 90}, **QUICK)
 
 
 # --- answers that are places in a text --------------------------------------------------------------------------------
