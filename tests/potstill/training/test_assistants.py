@@ -12,8 +12,8 @@ from torch import Tensor
 from potstill.config.distill_params import Distill
 from potstill.config.params_file import parse_distill
 from potstill.data.tokens.batches import TokenDataset
+from potstill.distillation.objective import composition
 from potstill.distillation.objective.composition import Blend, distillation
-from potstill.distillation.objective.gold_labels import composition
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError
