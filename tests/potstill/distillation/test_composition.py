@@ -69,13 +69,13 @@ def setting(folder: Path, **changes: object) -> Setting:
     return Setting("distill", Training(**(plan | changes)), 11, CPU, "fp32", folder)
 
 
-def total(goal: Objective, student: Any, data: TokenDataset, *parts: range, step: int = 0) -> Tensor:
+def total(goal: Objective, student: Any, data: TokenDataset, *parts: range, index: int = 0) -> Tensor:
     """Compute the loss of one optimizer step of some micro-batches, and accumulate its gradients."""
     batches = [data.batch(np.array(part)) for part in parts]
-    step = OptimizerStep.of(batches, step, 10)
+    step = OptimizerStep.of(batches, index, 10)
     losses = []
     for part in batches:
-        outputs = observe(student, model_inputs(part, CPU), goal.needs(step, 10))
+        outputs = observe(student, model_inputs(part, CPU), goal.needs(index, 10))
         losses.append(torch.stack(list(goal(outputs, part, step).values())).sum())
         losses[-1].backward()
     return torch.stack(losses).sum().detach()
@@ -343,7 +343,7 @@ def test_a_term_whose_weight_fell_to_zero_is_not_computed(teacher: Any) -> None:
     goal = Distillation(FallbackSource((stored, live)), Blend(2.0, 0.7), terms)
     assert teacher_needs(terms) == Needs(hidden=frozenset({4}))
     for step, runs in ((0, 1), (4, 2), (5, 2), (9, 2)):
-        total(goal, student, ROWS, range(8), step=step)
+        total(goal, student, ROWS, range(8), index=step)
         assert live.runs == runs
     assert goal.needs(4, 10)
     assert not goal.needs(5, 10)
