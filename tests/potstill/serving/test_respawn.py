@@ -54,8 +54,11 @@ def test_the_supervisor_looks_when_a_child_dies_but_not_again_at_once(
 
 def test_a_worker_that_cannot_start_ends_the_service_with_its_status(asked: list[int]) -> None:
     respawn_workers()
+    # It waits for its input to close, so that it is known here before it ends.
+    child = subprocess.Popen(["sh", "-c", "read line; exit 40"], stdin=subprocess.PIPE)
+    assert child.stdin is not None
     with pytest.raises(SystemExit) as caught:
-        child = subprocess.Popen(["sh", "-c", "exit 40"])
+        child.stdin.close()
         until(asked, 1)
     assert caught.value.code == 40
     assert asked == []
