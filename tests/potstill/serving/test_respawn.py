@@ -54,8 +54,11 @@ def test_a_dead_child_is_reported_at_once_but_not_twice_in_a_row(
 
 def test_a_worker_that_cannot_start_ends_the_service_with_its_status(hangups: list[int]) -> None:
     respawn_workers()
+    # It waits for its input to close, so that it is known here before it ends.
+    child = subprocess.Popen(["sh", "-c", "read line; exit 40"], stdin=subprocess.PIPE)
+    assert child.stdin is not None
     with pytest.raises(SystemExit) as caught:
-        child = subprocess.Popen(["sh", "-c", "exit 40"])
+        child.stdin.close()
         until(hangups, 1)
     assert caught.value.code == 40
     assert hangups == []
