@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from potstill.distillation.losses.logits import logits as losses
+from potstill.distillation.losses import logits as losses
 from potstill.errors import SignalError
 
 Array = npt.NDArray[np.float64]
