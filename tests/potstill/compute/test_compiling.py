@@ -46,6 +46,7 @@ def test_what_is_wanted_and_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -
         choose(True, CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method.:DeprecationWarning")  # torch's own
 def test_wanted_it_is_a_compiled_form_with_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")

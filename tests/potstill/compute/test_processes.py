@@ -47,6 +47,7 @@ def test_run_gives_the_exit_status() -> None:
     assert run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
 
+@pytest.mark.slow
 def test_a_child_past_its_limit_is_ended_with_all_it_started(tmp_path: Path) -> None:
     with pytest.raises(TimeLimitError, match="limit of 2 s"):
         run([sys.executable, "-c", FAMILY, str(tmp_path / "pids")], limit_seconds=2)

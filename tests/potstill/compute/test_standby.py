@@ -101,6 +101,7 @@ def test_the_module_ends_with_the_command_that_asked_for_it(waiting: int, tmp_pa
     assert wait_until(lambda: not alive(int(said.read_text())) and not alive(waiting))
 
 
+@pytest.mark.slow
 def test_that_who_waited_was_killed_is_no_success(waiting: int, tmp_path: Path) -> None:
     write_module(tmp_path, "import os, time\nos.kill(os.getppid(), 9)\ntime.sleep(1)\n")
     assert status(tmp_path) == 1

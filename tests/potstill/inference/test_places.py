@@ -44,6 +44,7 @@ def client(folder: Path, **limits: Any) -> TestClient:
     return TestClient(front(app, release, Keys({}), metrics), raise_server_exceptions=False)
 
 
+@pytest.mark.slow
 def test_entities_follow_from_the_logits_of_the_units_own_tokens(tagger: Path) -> None:
     student = Student(tagger, 2)
     texts = [TEXT, "village", "", f"{TEXT} and the movie " * 20]
@@ -79,6 +80,7 @@ def test_the_exported_tagger_says_what_the_torch_model_says(tagger: Path) -> Non
     np.testing.assert_allclose(logits, wanted.numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_answers_are_parts_of_the_context_over_all_windows(answerer: Path) -> None:
     student = Student(answerer, 1)
     long = " ".join(f"{word} {TEXT}" for word in ("movie", "train", "garden"))

@@ -125,6 +125,7 @@ def test_teacher_and_student_see_the_same_blend_and_its_loss_is_added(
     assert float((answer.logits - clean)[real].abs().max()) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_learns_from_blends(tmp_path: Path, precision: Any) -> None:
     teacher, data = make("bert"), rows(64)

@@ -76,6 +76,7 @@ def test_the_start_is_components_weighted_by_zipf(
     np.testing.assert_allclose(np.abs(found[rest]), np.abs(expected[rest]), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_answers_as_model2vec_does_and_so_does_its_onnx(
     student: StaticForSequenceClassification, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_the_folder_loads_as_a_classifier(student: StaticForSequenceClassificati
     assert again.config.id2label == {0: "no", 1: "yes"}
 
 
+@pytest.mark.slow
 def test_a_process_that_has_never_heard_of_it_loads_it(
     student: StaticForSequenceClassification, tmp_path: Path
 ) -> None:

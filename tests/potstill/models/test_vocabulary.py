@@ -432,6 +432,7 @@ def test_a_pad_token_that_is_lost_or_moves() -> None:
     assert trim_embeddings(make("electra"), [1, 2]).get_input_embeddings().padding_idx == 0
 
 
+@pytest.mark.slow
 def test_a_vocabulary_of_a_hundred_thousand_pieces_is_trimmed_in_seconds(tmp_path: Path) -> None:
     """The table of tokens was made anew for each kept one: hours for the vocabularies of multilingual models."""
     letters = "abcdefghij"

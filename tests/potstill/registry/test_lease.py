@@ -59,6 +59,7 @@ def test_two_projects_do_not_wait_for_each_other(workspace: Path, tmp_path: Path
                 assert (one.number, other.number) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_holder_that_was_killed_frees_the_next_within_seconds(workspace: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from potstill.registry.lease import hold_lease\n"
@@ -78,6 +79,7 @@ def test_a_holder_that_was_killed_frees_the_next_within_seconds(workspace: Path)
         assert time.monotonic() - begin < 6
 
 
+@pytest.mark.slow
 def test_a_silent_holder_of_another_machine_is_taken_over_and_writes_nothing_more(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +97,7 @@ def test_a_silent_holder_of_another_machine_is_taken_over_and_writes_nothing_mor
                 first.check()
 
 
+@pytest.mark.slow
 def test_a_holder_that_renews_is_left_alone(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(leases, "EXPIRE_SECONDS", 2.0)

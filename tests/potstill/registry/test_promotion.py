@@ -27,6 +27,7 @@ def aliases(registry: Registry) -> dict[str, str | None]:
     return {alias: version.version if version else None for alias, version in found.items()}
 
 
+@pytest.mark.slow
 def test_from_candidate_to_champion(registry: Registry) -> None:
     assert registry.champion() is None
     first = add_version(registry, "one")
@@ -39,6 +40,7 @@ def test_from_candidate_to_champion(registry: Registry) -> None:
     assert not registry.history().open
 
 
+@pytest.mark.slow
 def test_a_candidate_is_not_registered_twice(registry: Registry) -> None:
     first = add_version(registry, "one", bento="potstill-x:1")
     again = add_version(registry, "one", bento="potstill-x:2")
@@ -46,6 +48,7 @@ def test_a_candidate_is_not_registered_twice(registry: Registry) -> None:
     assert len(registry.versions()) == 1
 
 
+@pytest.mark.slow
 def test_the_second_of_two_writers_fails_where_mlflow_lets_both_succeed(registry: Registry) -> None:
     for content in ("one", "two", "three"):
         add_version(registry, content)
@@ -62,6 +65,7 @@ def test_a_capitalised_alias_is_not_the_champion(registry: Registry) -> None:
     assert registry.champion() is None
 
 
+@pytest.mark.slow
 def test_a_champion_deleted_by_hand_is_noticed(registry: Registry) -> None:
     add_version(registry, "one")
     add_version(registry, "two")
@@ -76,6 +80,7 @@ def test_a_champion_deleted_by_hand_is_noticed(registry: Registry) -> None:
     assert champion.version == "1"
 
 
+@pytest.mark.slow
 def test_a_deleted_champion_can_be_given_up(registry: Registry) -> None:
     add_version(registry, "one")
     registry.promote("1", expected=None)
@@ -84,6 +89,7 @@ def test_a_deleted_champion_can_be_given_up(registry: Registry) -> None:
     assert registry.champion() is None
 
 
+@pytest.mark.slow
 def test_a_version_without_its_files_is_ready_for_mlflow_but_not_promoted(registry: Registry) -> None:
     version = add_version(registry, "one")
     shutil.rmtree(source(registry, "1"))
@@ -94,6 +100,7 @@ def test_a_version_without_its_files_is_ready_for_mlflow_but_not_promoted(regist
     assert not registry.history().open
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_downloads_without_a_word_and_is_found(registry: Registry) -> None:
     add_version(registry, "one")
     path = source(registry, "1") / "data/serving/model.onnx"
@@ -106,6 +113,7 @@ def test_a_flipped_bit_downloads_without_a_word_and_is_found(registry: Registry)
         registry.promote("1", expected=None)
 
 
+@pytest.mark.slow
 def test_a_swapped_model_with_a_manifest_of_its_own_is_found(registry: Registry) -> None:
     add_version(registry, "one")
     add_version(registry, "two")
@@ -123,6 +131,7 @@ def test_a_fetched_folder_is_verified_each_time(registry: Registry) -> None:
     assert (folder / "model.onnx").read_bytes() == b"one" * 100
 
 
+@pytest.mark.slow
 def test_what_did_not_pass_is_never_champion(registry: Registry) -> None:
     refused = add_version(registry, "one", evidence=REFUSED)
     with pytest.raises(RegistryError, match="no passed gate"):
@@ -139,6 +148,7 @@ def test_what_did_not_pass_is_never_champion(registry: Registry) -> None:
             registry.promote(version.version, expected=None)
 
 
+@pytest.mark.slow
 def test_a_veto_is_for_good_and_brings_back_the_previous(registry: Registry) -> None:
     add_version(registry, "one")
     add_version(registry, "two")
@@ -158,6 +168,7 @@ def crash(*_: object, **__: object) -> None:
     raise SystemExit("killed here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["create_logged_model", "log_model_artifacts", "create_model_version"])
 def test_a_registration_cut_off_before_the_version_leaves_nothing_open(
     workspace: Path, call: str, monkeypatch: pytest.MonkeyPatch
@@ -186,6 +197,7 @@ def test_a_registration_cut_off_after_the_version_is_finished(workspace: Path, m
     assert aliases(registry)[CHALLENGER] == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls_before_the_crash", [0, 1])
 def test_a_promotion_cut_off_is_finished(
     workspace: Path, calls_before_the_crash: int, monkeypatch: pytest.MonkeyPatch
@@ -212,6 +224,7 @@ def test_a_promotion_cut_off_is_finished(
     assert aliases(registry) == {CHAMPION: "2", CHALLENGER: None, PREVIOUS: "1"}
 
 
+@pytest.mark.slow
 def test_a_promotion_cut_off_is_undone_where_it_may_not_be_finished(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +251,7 @@ DECISIONS: dict[str, Callable[[Registry], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", list(DECISIONS))
 def test_cut_off_before_any_of_its_writes_a_decision_is_whole_or_has_not_begun(
     registry: Registry, tmp_path: Path, action: str
@@ -292,6 +306,7 @@ def champion(registry: Registry) -> str | None:
     return version.version if version else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["roll_back", "approve"])
 def test_what_a_person_took_back_stays_back(registry: Registry, by: str) -> None:
     promote_all(registry, "one", "two", "three")
@@ -313,6 +328,7 @@ def test_what_a_person_took_back_stays_back(registry: Registry, by: str) -> None
     assert registry.held_back(registry.get("3").candidate) is None
 
 
+@pytest.mark.slow
 def test_without_a_version_a_rollback_returns_to_the_one_before_and_further(registry: Registry) -> None:
     promote_all(registry, "one", "two", "three")
     assert registry.roll_back(None, "a").version == "2"
@@ -323,6 +339,7 @@ def test_without_a_version_a_rollback_returns_to_the_one_before_and_further(regi
         registry.roll_back("1", "d")
 
 
+@pytest.mark.slow
 def test_a_frozen_registry_waits_for_a_person(registry: Registry) -> None:
     promote_all(registry, "one")
     add_version(registry, "two")
@@ -337,6 +354,7 @@ def test_a_frozen_registry_waits_for_a_person(registry: Registry) -> None:
     assert registry.promote("3", expected="2").version == "3"
 
 
+@pytest.mark.slow
 def test_vetoing_twice_falls_back_to_what_is_whole(registry: Registry) -> None:
     promote_all(registry, "one", "two", "three", "four")
     (source(registry, "3") / "data/serving/model.onnx").write_bytes(b"rot")
@@ -382,6 +400,7 @@ def test_an_edited_tag_is_not_what_was_judged(registry: Registry, tag: str) -> N
         registry.approve("2")
 
 
+@pytest.mark.slow
 def test_an_alias_that_was_moved_by_hand_is_not_the_champion(registry: Registry) -> None:
     promote_all(registry, "one", "two")
     add_version(registry, "three")
@@ -392,6 +411,7 @@ def test_an_alias_that_was_moved_by_hand_is_not_the_champion(registry: Registry)
     assert champion(registry) == "2"
 
 
+@pytest.mark.slow
 def test_a_second_clone_sees_the_same_history_and_fetches_the_champions_bento(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

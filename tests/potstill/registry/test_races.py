@@ -13,7 +13,7 @@ from tests.racing import check_history, mlflow_server, race
 from tests.registries import new_store
 
 # Processes that import MLflow: minutes where the machine has other things to do.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 PROMOTERS, ROUNDS = 4, 2
 
 

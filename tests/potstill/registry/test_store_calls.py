@@ -115,6 +115,7 @@ def test_a_server_that_answers_something_else(
         champion_at(address, tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_a_server_that_restarts_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_run_waits_for_a_server_that_restarts_and_says_so(
     assert "connection refused); asking again for up to" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_given_up(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     add_version(registry, "one")
     quick(monkeypatch)

@@ -91,6 +91,7 @@ def test_a_head_in_small_pieces_has_no_more_time(port: int) -> None:
         assert trickle(connection) < 50
 
 
+@pytest.mark.slow
 def test_the_next_head_on_a_connection_has_the_same_time_and_a_pause_before_it_is_no_matter(port: int) -> None:
     whole = b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\n"
     with connected(port) as connection:

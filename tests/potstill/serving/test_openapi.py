@@ -37,6 +37,7 @@ def described(**changes: Any) -> dict[str, Any]:
     return describe(Release(Path(), Settings(name="n", serve=Serve()), about, "n:1", True, "ab", {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CARDS)
 def test_every_description_makes_a_whole_client(tmp_path: Path, name: str) -> None:
     document = described(**CARDS[name])
@@ -76,6 +77,7 @@ def ask_of(folder: Path) -> TestClient:
     return TestClient(front(app, release, Keys({}), metrics), raise_server_exceptions=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", [False, True])
 def test_what_it_allows_is_answered_and_what_it_forbids_is_refused(tiny_base: Path, tmp_path: Path, pair: bool) -> None:
     bodies: dict[str, list[dict[str, Any]]] = {

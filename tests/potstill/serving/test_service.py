@@ -71,7 +71,7 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def packaged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packaged]:
+def packaged(slow: None, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packaged]:
     place = write_workspace(tiny_base, tmp_path_factory.mktemp("service") / "workspace", TEXTS)
     params = load_params(place / "params.yaml")
     limits = params.serve.model_copy(update={"max_texts": 8, "max_characters": 500, "max_body_bytes": 10_000})
@@ -86,6 +86,7 @@ def server(packaged: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield Server(address, packaged, Student(packaged.path / "src/data/serving"))
 
 
+@pytest.mark.slow
 def test_classify_answers_as_the_student_does(server: Server) -> None:
     texts: list[Text] = [*TEXTS[:7], "good film " * MAX_LENGTH]
     answer = server.ask("/v1/classify", texts=texts)
@@ -146,6 +147,7 @@ found = [client.text_classification({TEXTS[0]!r}), client.text_classification({T
     assert best == [{"label": expected.label, "score": max(expected.probabilities)}]
 
 
+@pytest.mark.slow
 def test_bentoml_client(server: Server) -> None:
     (expected,) = server.student.predict([TEXTS[0]])
     found = in_another_process(
@@ -228,6 +230,7 @@ def test_many_callers_at_once_get_their_own_answers(server: Server) -> None:
         list(pool.map(ask, range(60)))
 
 
+@pytest.mark.slow
 def test_keys_hold_at_every_door_of_the_real_service(packaged: Packaged, tmp_path: Path) -> None:
     import httpx
 
@@ -278,6 +281,7 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_where_a_collector_is_named_every_request_is_traced_and_answers_are_the_same(
     packaged: Packaged, tmp_path: Path, server: Server
 ) -> None:
@@ -313,6 +317,7 @@ def test_where_a_collector_is_named_every_request_is_traced_and_answers_are_the_
     assert httpx.get(server.address + "/docs.json").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_file_of_keys_that_cannot_be_read_keeps_the_service_from_starting(packaged: Packaged, tmp_path: Path) -> None:
     with (
         pytest.raises(SmokeError, match="which cannot be read"),
@@ -432,6 +437,7 @@ def test_a_wrong_method(server: Server) -> None:
         assert (error.code, json.load(error)["error_type"]) == (405, "Http")
 
 
+@pytest.mark.slow
 def test_a_service_that_is_stopped_has_written_what_it_answered(packaged: Packaged, tmp_path: Path) -> None:
     place = tmp_path / "watch"
     with served(packaged.tag, tmp_path / "log.txt", 60, {WATCH_FOLDER: str(place)}) as address:
@@ -448,6 +454,7 @@ def test_a_service_that_is_stopped_has_written_what_it_answered(packaged: Packag
     assert len(answers.read_text(encoding="utf-8").splitlines()) == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "said"),
     [
@@ -466,6 +473,7 @@ def test_a_service_that_cannot_write_where_it_should_does_not_start(packaged: Pa
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("port", "free"), [(0, True), (3456, False)])
 def test_port_0_is_any_free_port(packaged: Packaged, tmp_path: Path, port: int, free: bool) -> None:
     """Asked of BentoML's configuration, as `bentoml serve` reads it."""
@@ -534,6 +542,7 @@ def _make_slow(serving: Path) -> None:
     onnx.save(model, serving / "model.onnx")
 
 
+@pytest.mark.slow
 def test_it_is_ready_only_once_a_warm_up_was_answered(
     packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -562,6 +571,7 @@ def test_it_is_ready_only_once_a_warm_up_was_answered(
         assert "readyz" in answer.json()["error"]
 
 
+@pytest.mark.slow
 def test_one_whose_warm_up_fails_says_why_and_ends(
     packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -583,6 +593,7 @@ def test_one_whose_warm_up_fails_says_why_and_ends(
     assert not processes_with(str(bento))
 
 
+@pytest.mark.slow
 def test_a_worker_does_not_outlive_who_started_it_however_early_that_dies(packaged: Packaged, tmp_path: Path) -> None:
     log, port = tmp_path / "log.txt", free_port()
     with log.open("wb") as output:
@@ -602,6 +613,7 @@ def test_a_worker_does_not_outlive_who_started_it_however_early_that_dies(packag
             worker.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [

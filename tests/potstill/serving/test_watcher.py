@@ -162,6 +162,7 @@ def test_a_share_of_the_texts_is_captured(workspace: Path, student: Student, tmp
     assert len(lines(tmp_path / "w", TEXTS)) == pytest.approx(1000, abs=120)
 
 
+@pytest.mark.slow
 def test_a_window_ends_by_time_and_old_ones_are_forgotten(
     workspace: Path, student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def weights(found: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in found.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "warned"), [(1, True), (6, False)])
 def test_a_plan_of_few_steps_is_told_before_it_starts(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str], epochs: int, warned: bool
@@ -68,6 +69,7 @@ def test_a_plan_of_few_steps_is_told_before_it_starts(
     assert (said in capsys.readouterr().out) is warned
 
 
+@pytest.mark.slow
 def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, tiny_base: Path) -> None:
     student = model(tiny_base)
     outcome = train(student, TRAIN, Supervised(), score, setting(tmp_path))
@@ -80,6 +82,7 @@ def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, tiny_base: Path) -
     assert len(steps) > 4 * outcome.rows / len(TRAIN)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(tmp_path: Path, tiny_base: Path) -> None:
     first, second = model(tiny_base), model(tiny_base)
     train(first, TRAIN, Supervised(), score, setting(tmp_path / "a", epochs=1))
@@ -92,6 +95,7 @@ class Stop(Exception):
     """A power cut."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cut", "plan"), [(3, {}), (31, {}), (90, {}), (31, {"average_decay": 0.9})])
 def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     tmp_path: Path, tiny_base: Path, cut: int, plan: dict[str, float]
@@ -116,6 +120,7 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     assert all(torch.equal(value, other[name]) for name, value in weights(resumed).items())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_precision_is_not_gone_on_from(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +135,7 @@ def test_a_checkpoint_of_another_precision_is_not_gone_on_from(
     assert all(torch.equal(value, wanted[name]) for name, value in weights(found).items())
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +153,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert "passed over" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_no_pickle_is_written(tmp_path: Path, tiny_base: Path) -> None:
     train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=1))
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
@@ -210,6 +217,7 @@ class Full(Supervised):
         return super().forward(outputs, batch, window)
 
 
+@pytest.mark.slow
 def test_out_of_memory_the_step_is_done_again_with_half_the_tokens_and_the_same_result(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +244,7 @@ def test_out_of_memory_twice_one_sentence_names_the_setting(tmp_path: Path, tiny
         train(model(tiny_base), TRAIN, Full(8, RuntimeError("another")), score, setting(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_starting_weights_stay_where_dev_does_not_improve(tmp_path: Path, tiny_base: Path) -> None:
     student = model(tiny_base)
     start = weights(student)
@@ -245,6 +254,7 @@ def test_the_starting_weights_stay_where_dev_does_not_improve(tmp_path: Path, ti
     assert all(torch.equal(value, start[name]) for name, value in weights(student).items())
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_without_gain(tmp_path: Path, tiny_base: Path) -> None:
     scores = iter([0.8, 0.7, 0.6, 0.9])
     outcome: Outcome = train(
@@ -253,6 +263,7 @@ def test_patience_ends_a_run_without_gain(tmp_path: Path, tiny_base: Path) -> No
     assert outcome.scores == [0.8, 0.7, 0.6]
 
 
+@pytest.mark.slow
 def test_between_equal_scores_agreement_decides(tmp_path: Path, tiny_base: Path) -> None:
     scores = iter([(0.8, 0.5), (0.8, 0.7), (0.7, 0.9), (0.8, 0.7)])
     kept: list[dict[str, Tensor]] = []
@@ -267,17 +278,20 @@ def test_between_equal_scores_agreement_decides(tmp_path: Path, tiny_base: Path)
     assert all(torch.equal(value, kept[1][name]) for name, value in weights(student).items())
 
 
+@pytest.mark.slow
 def test_dev_is_scored_as_often_as_asked(tmp_path: Path, tiny_base: Path) -> None:
     outcome = train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=2, evaluations_per_epoch=3))
     assert len(outcome.scores) == 6
 
 
+@pytest.mark.slow
 def test_bf16_trains_too(tmp_path: Path, tiny_base: Path) -> None:
     plan = setting(tmp_path).plan
     outcome = train(model(tiny_base), TRAIN, Supervised(), score, Setting("distill", plan, 11, CPU, "bf16", tmp_path))
     assert outcome.score > 0.9
 
 
+@pytest.mark.slow
 def test_fp16_trains_too_and_passes_over_gradients_that_overflow(tmp_path: Path, tiny_base: Path) -> None:
     plan = setting(tmp_path, epochs=2).plan
     student = model(tiny_base)
@@ -298,6 +312,7 @@ def test_fp16_trains_too_and_passes_over_gradients_that_overflow(tmp_path: Path,
     assert all(bool(value.isfinite().all()) for value in weights(student).values())
 
 
+@pytest.mark.slow
 def test_fp16_stops_where_no_scale_helps(tmp_path: Path, tiny_base: Path) -> None:
     class Steep(Supervised):
         def forward(self, outputs: Outputs, batch: Batch, window: Window) -> Terms:
