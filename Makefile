@@ -1,4 +1,5 @@
-# make run: set up .venv and run the pipeline. make test: the same set-up, then every check.
+# make run: set up .venv and run the pipeline. make check: the same set-up, then the checks that take three minutes.
+# make test: the same set-up, then every check.
 TORCH := torch==2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,6 +10,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 run: setup
 	@$(BIN)/potstill run
+
+check: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test.sh --numprocesses 2 -m "not slow"
 
 test: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test.sh

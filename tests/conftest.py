@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
 import random
 import signal
+from collections.abc import Generator
 from pathlib import Path
+from typing import TypeVar
 
 import hypothesis
 import pytest
@@ -24,6 +27,7 @@ hypothesis.settings.load_profile("shared")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CACHE = REPOSITORY / ".work" / "test-cache"
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,9 +43,15 @@ SHARED = ("finished", "prefect_server", "prefect_home", "clean_environment")
 LONG = ("e2e", "flows", "tasks")
 
 
+# Rooms whose tests need a server or a whole pipeline.
+SLOW_FOLDERS = ("e2e", "deploy")
+
+
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks, and deals out the groups in the order of their first tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if item.path.parent.name in SLOW_FOLDERS or "slow" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.xdist_group(_shared(item) or item.nodeid.partition("::")[0]))
     items.sort(key=lambda item: 0 if _shared(item) else 1 if item.path.parent.name in LONG else 2)
 
@@ -49,6 +59,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _shared(item: pytest.Item) -> str | None:
     names = getattr(item, "fixturenames", ())
     return next((name for name in SHARED if name in names), None)
+
+
+@pytest.fixture(scope="session")
+def slow() -> None:
+    """Mark every test that needs it as slow; asked for by fixtures that start a server or run a pipeline."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _fail_if_skipped_in_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _fail_if_skipped_in_ci((yield))
+
+
+def _fail_if_skipped_in_ci(report: Report) -> Report:
+    """CI has all that a test can need, so a skipped test has checked nothing there. An expected failure is no skip."""
+    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where CI=true, install what it needs: {report.longrepr}"
+    return report
 
 
 def words(text: str) -> list[str]:

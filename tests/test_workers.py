@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = """
 import pytest
 
@@ -19,6 +21,7 @@ def test_one(number):
 """
 
 
+@pytest.mark.slow
 def test_tests_that_share_a_fixture_run_in_one_worker(tmp_path: Path) -> None:
     for name in ("test_a.py", "test_b.py"):
         (tmp_path / name).write_text(TESTS)

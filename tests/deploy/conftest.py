@@ -28,7 +28,7 @@ class Built:
 
 
 @pytest.fixture(scope="session")
-def built(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+def built(slow: None, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     place = write_workspace(tiny_base, tmp_path_factory.mktemp("deploy") / "workspace", TEXTS)
     home = place.parent / "bentoml"
     with pytest.MonkeyPatch.context() as patch:

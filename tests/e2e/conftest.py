@@ -24,7 +24,7 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tiny_rows: Path) -> Finished:
+def finished(slow: None, tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tiny_rows: Path) -> Finished:
     """200 generated rows and a tiny random model, from `potstill init` through every stage to a promoted Bento."""
     home = tmp_path_factory.mktemp("home")
     folder = make_workspace(home / "reviews", tiny_rows, tiny_base, home, TINY)

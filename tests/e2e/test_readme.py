@@ -12,6 +12,7 @@ import yaml
 
 from flows.commands.params_changes import change_params
 from potstill.artifacts import read_json
+from tests.checkout import copy_checkout
 from tests.conftest import REPOSITORY, write_csv
 from tests.e2e.pages import Shell, blocks
 from tests.e2e.workspaces import command, make_workspace
@@ -59,15 +60,8 @@ def clear_rows(snippets: Path) -> list[tuple[str, str]]:
 
 
 def clone(folder: Path) -> None:
-    """This tree's files as a clone has them, with the packages that are installed already."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, listed.split("\0")):
-        if (REPOSITORY / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, folder / name)
+    """A clone with the packages that are installed already."""
+    copy_checkout(folder)
     (folder / ".venv").mkdir()
     for part in Path(sys.prefix).iterdir():
         if part.name != ".installed":

@@ -140,7 +140,7 @@ def variables(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> d
 
 
 @pytest.fixture(scope="session")
-def prefect_server(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_server(slow: None, variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prefect server with its schedules; yields the address of its API."""
     port, log = free_port(), tmp_path_factory.mktemp("server") / "log.txt"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -154,7 +154,7 @@ def prefect_server(variables: dict[str, str], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str]) -> Path:
+def template(slow: None, tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str]) -> Path:
     """A toy workspace with git, DVC and an empty MLflow store."""
     folder = tmp_path_factory.mktemp("template") / "toy"
     copy_toy(folder)

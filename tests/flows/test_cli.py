@@ -22,6 +22,7 @@ def potstill(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
     potstill("--help", cwd=tmp_path)
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
@@ -61,6 +62,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert json.loads(done.stdout) == []
 
 
+@pytest.mark.slow
 def test_a_key_is_shown_once_and_stored_as_its_sum(tmp_path: Path) -> None:
     made = potstill("key", "mine", "--file", "keys", cwd=tmp_path)
     stored = (tmp_path / "keys").read_text()
@@ -76,6 +78,7 @@ def test_version(tmp_path: Path) -> None:
     assert potstill("--version", cwd=tmp_path).stdout == f"potstill {__version__}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -105,6 +108,7 @@ def test_outside_a_workspace_every_command_says_what_to_do(
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_without_dvc_or_git_the_folder_is_no_workspace(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     done = potstill("status", cwd=tmp_path)
@@ -115,6 +119,7 @@ def test_without_dvc_or_git_the_folder_is_no_workspace(tmp_path: Path) -> None:
     assert "potstill doctor" in done.stderr
 
 
+@pytest.mark.slow
 def test_serving_without_a_champion_or_its_bento(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     done = potstill("serve", cwd=tmp_path)
@@ -127,6 +132,7 @@ def test_serving_without_a_champion_or_its_bento(tmp_path: Path) -> None:
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_doctor_says_what_to_do_and_ends_with_its_code(tmp_path: Path) -> None:
     done = potstill("doctor", cwd=tmp_path)
     assert done.returncode == 60

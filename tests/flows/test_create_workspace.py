@@ -39,6 +39,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("rows.csv")
 
 
+@pytest.mark.slow
 def test_a_workspace_is_whole(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create(Path("My Reviews"), data, COLUMNS, None)
     folder = tmp_path / "My Reviews"
@@ -62,6 +63,7 @@ def test_a_workspace_is_whole(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert names["params"]
 
 
+@pytest.mark.slow
 def test_inside_another_repository(data: Path, tmp_path: Path, tiny_base: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     create(Path("inner"), data, COLUMNS, str(tiny_base))
@@ -69,6 +71,7 @@ def test_inside_another_repository(data: Path, tmp_path: Path, tiny_base: Path) 
     assert Graph(tmp_path / "inner", load_params(tmp_path / "inner/params.yaml")).order
 
 
+@pytest.mark.slow
 def test_a_pair_of_columns_and_integer_labels(tmp_path: Path) -> None:
     with (tmp_path / "pairs.csv").open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
@@ -78,6 +81,7 @@ def test_a_pair_of_columns_and_integer_labels(tmp_path: Path) -> None:
     assert load_params(tmp_path / "pairs/params.yaml").prepare.text == ["question", "answer"]
 
 
+@pytest.mark.slow
 def test_a_teacher_of_ones_own(data: Path, tmp_path: Path, tiny_base: Path) -> None:
     create(tmp_path / "own", data, COLUMNS, str(tiny_base))
     params = load_params(tmp_path / "own/params.yaml")
@@ -90,6 +94,7 @@ def test_a_teacher_of_ones_own(data: Path, tmp_path: Path, tiny_base: Path) -> N
     assert (params.ingest.teacher.kind, params.distill.layers) == ("scratch", [0, 2])
 
 
+@pytest.mark.slow
 def test_a_hub_teacher_that_cannot_be_looked_at_leaves_no_workspace(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +145,7 @@ def test_an_error_half_way_takes_the_folder_away_again(
     assert not (tmp_path / "deep").exists()
 
 
+@pytest.mark.slow
 def test_what_was_seen_and_what_to_expect_is_shown(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +204,7 @@ def test_params_of_every_task_fit(tmp_path: Path, arguments: list[str], key: str
     assert reduce(lambda at, part: at[int(part) if part.isdecimal() else part], key.split("."), whole) == value
 
 
+@pytest.mark.slow
 def test_texts_that_the_teacher_cannot_read_are_refused(tmp_path: Path) -> None:
     good = ["这家酒店的服务非常好", "质量很好我很喜欢", "物流很快包装完整", "下次还会再来购买"]
     bad = ["价格太贵了不值得", "屏幕碎了不能使用", "客服态度非常差劲", "电池很快就没电了"]

@@ -30,6 +30,7 @@ def hold(toy: Path, pid: int, path: str) -> Path:
     return table
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_held_is_free_though_nobody_has_asked_for_its_end(
     offline_toy: Toy, request: pytest.FixtureRequest
 ) -> None:
@@ -42,6 +43,7 @@ def test_what_a_killed_process_held_is_free_though_nobody_has_asked_for_its_end(
     assert json.loads(table.read_text()) == {"write": {}, "read": {}}
 
 
+@pytest.mark.slow
 def test_what_a_living_process_holds_stays_held(offline_toy: Toy) -> None:
     parent = psutil.Process(os.getpid()).ppid()
     table = hold(offline_toy.folder, parent, "data/prepared")

@@ -40,6 +40,8 @@ from tests.potstill.serving.folders import flip_byte, processes_with, write_work
 from tests.potstill.serving.load import load
 from tests.registries import PROJECT, add_version, new_store, register_bento
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [text for text, _ in generate_rows(6)]
 BODY = {"texts": TEXTS[:2]}
 
@@ -62,7 +64,7 @@ def with_shadow(params: Params) -> Params:
 
 
 @pytest.fixture(scope="module")
-def packaged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def packaged(slow: None, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = write_workspace(tiny_base, tmp_path_factory.mktemp("follow") / "workspace", TEXTS)
     params = load_params(folder / "params.yaml")
     with pytest.MonkeyPatch.context() as patch:

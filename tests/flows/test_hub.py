@@ -14,6 +14,8 @@ from tests.conftest import generate_rows, write_csv
 from tests.flows.conftest import Toy
 from tests.potstill.data.hub import REVISION, LocalHub, Manners
 
+pytestmark = pytest.mark.slow
+
 
 def change(params: Path, ingest: dict[str, object], prepare: dict[str, object]) -> None:
     """Change two sections of params.yaml."""

@@ -93,6 +93,7 @@ def last_run(folder: Path, name: str) -> Any:
     return found[0].data
 
 
+@pytest.mark.slow
 def test_the_verdict_is_said_written_logged_and_told_by_an_error(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +152,7 @@ def test_services_are_told_where_to_write(workspace: Path, monkeypatch: pytest.M
     assert WATCH_FOLDER not in os.environ
 
 
+@pytest.mark.slow
 def test_a_service_takes_the_challenger_along(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watching.shadow_service(workspace, params_with(workspace, monkeypatch, shadow=0.5))
     assert SHADOW_FOLDER not in os.environ  # there is no challenger
@@ -162,6 +164,7 @@ def test_a_service_takes_the_challenger_along(workspace: Path, monkeypatch: pyte
     monkeypatch.delenv(SHADOW_FOLDER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["a flipped byte", "no artifacts", "no store"])
 def test_a_challenger_that_is_not_whole_is_left_out_and_said(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str

@@ -5,6 +5,8 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
+
 from flows.engine.mlflow_recorder import RECORDS, Recorder
 from potstill.registry import tracking
 
@@ -20,6 +22,7 @@ def leave(workspace: Path, stage: str) -> None:
     (folder / f"{stage}.json").write_text(json.dumps(asdict(record)), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_stage_that_ends_before_the_start_is_caught_up_belongs_to_this_run(tmp_path: Path) -> None:
     tracking.client(tmp_path).search_experiments()
     leave(tmp_path, "killed")

@@ -24,6 +24,8 @@ from tests.flows.conftest import REPOSITORY, until
 from tests.potstill.serving.folders import flip_byte, write_workspace
 from tests.registries import PROJECT, new_store, register_bento
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_champion_is_served_from_a_second_clone_without_a_promotion(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

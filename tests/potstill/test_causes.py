@@ -70,6 +70,7 @@ def on_a_small_disk(folder: Path, commands: str) -> subprocess.CompletedProcess[
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_recognised_in_the_errors_of_every_library(tmp_path: Path) -> None:
     script = tmp_path / "writers.py"
     script.write_text(WRITERS, encoding="utf-8")
@@ -93,6 +94,7 @@ def test_a_full_disk_is_recognised_by_its_message_alone() -> None:
     assert full_disk(MlflowException("no such version")) is None
 
 
+@pytest.mark.slow
 def test_a_stage_on_a_full_disk_ends_with_one_sentence(tmp_path: Path) -> None:
     commands = f"""
         cp -r {REPOSITORY}/tests/flows/toy . && cd toy && mv graph.yaml dvc.yaml && cp {REPOSITORY}/params.yaml .

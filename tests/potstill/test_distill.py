@@ -54,6 +54,7 @@ def test_a_loaded_teacher_of_pairs_without_labels_with_terms(teacher: Path) -> N
     assert set(found.report) == {"rows", "dev_rows", "agreement", "kl"}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_student(teacher: Path) -> None:
     one, two = (distill(teacher, TEXTS, LABELS, **QUICK).student.state_dict() for _ in range(2))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
@@ -156,6 +157,7 @@ def weights_of(found: Any) -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.mark.slow
 def test_several_teachers_are_one_and_their_labels_are_joined_by_name(teacher: Path, others: dict[str, Path]) -> None:
     one, turned = (
         weights_of(distill([teacher, others[name]], TEXTS, LABELS, weights=[1, 3], **QUICK))
@@ -256,6 +258,7 @@ def test_teachers_whose_labels_have_no_names_have_those_of_the_first(tiny_base: 
     assert found.student.config.id2label == {0: "a", 1: "b"}
 
 
+@pytest.mark.slow
 def test_teachers_of_different_labels_make_one_student_of_all(
     tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -375,6 +378,7 @@ def markers(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", MARKED)
 @pytest.mark.parametrize("teachers", [1, 2])
 def test_entities_and_answers(task: str, teachers: int, markers: dict[str, list[Path]], tmp_path: Path) -> None:
@@ -392,6 +396,7 @@ def test_entities_and_answers(task: str, teachers: int, markers: dict[str, list[
     assert names == (["LABEL_0", "LABEL_1"] if windows else ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"])
 
 
+@pytest.mark.slow
 def test_a_student_of_all_layers_that_learns_nothing_answers_as_the_teacher(markers: dict[str, list[Path]]) -> None:
     """Whatever the order of its labels; the loaded teacher stays as it is."""
     from transformers import AutoTokenizer
@@ -464,6 +469,7 @@ def checkpoint(folder: Path) -> dict[str, str]:
     return {"kind": "checkpoint", "path": str(folder)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teachers", [1, 2])
 def test_a_checkpoint_has_its_own_tokenizer(
     teachers: int, teacher: Path, others: dict[str, Path], other_base: Path, tmp_path: Path
@@ -486,6 +492,7 @@ def test_a_checkpoint_with_the_teachers_tokenizer_is_compared_by_token(teacher: 
     assert found.student.config.num_hidden_layers == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", MARKED)
 def test_places_are_learned_through_characters(task: str, markers: dict[str, list[Path]], other_base: Path) -> None:
     """Of two teachers, in other windows than theirs; the student comes nearer to them, with gold labels and without."""
@@ -528,6 +535,7 @@ def test_positions_that_count_from_the_pad_token_are_no_tokens(tiny_base: Path) 
         distill(model, TEXTS, tokenizer=words, **QUICK | {"max_length": 39})
 
 
+@pytest.mark.slow
 def test_a_folder_is_refused_as_the_stage_ingest_does(trained_teacher: Path, tmp_path: Path) -> None:
     folder = copy_of(trained_teacher, tmp_path / "saved")
     change_weights(folder, lambda own: {name: value for name, value in own.items() if "classifier" not in name})

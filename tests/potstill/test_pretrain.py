@@ -14,6 +14,7 @@ TEXTS = [text for text, _ in generate_rows(80, seed=2)]
 SIZES = {"vocabulary": 120, "layers": 3, "width": 32, "heads": 2, "max_length": 24, "batch_tokens": 256, "epochs": 1}
 
 
+@pytest.mark.slow
 def test_an_encoder_of_ones_own_texts_and_a_student_of_it(tmp_path: Path) -> None:
     encoder = pretrain(TEXTS, precision="fp32", **SIZES)
     assert encoder.report.keys() == {"rows", "rows_seen", "held_out_loss"}

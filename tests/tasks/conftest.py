@@ -17,7 +17,7 @@ from tests.registries import BENTO_TAG, new_store, write_bento
 
 
 @pytest.fixture(scope="session")
-def finished_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_toy(slow: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy workspace whose DVC stages have run."""
     folder = tmp_path_factory.mktemp("finished") / "toy"
     flows.copy_toy(folder)

@@ -38,7 +38,7 @@ def make_workspace(folder: Path, rows: Path, base: Path, **sections: Mapping[str
     params["validate"] = {"min_rows": {"train": 50, "dev": 5, "test": 10}, "min_per_class": 1}
     params["tokenize"] = {"max_length": 16, "max_cut_share": None}
     for name, values in sections.items():
-        params[name] |= dict(values)
+        params[name] = params.get(name, {}) | dict(values)
     (folder / "data").mkdir(parents=True)
     shutil.copy(REPOSITORY / "dvc.yaml", folder)
     (folder / "data" / "accepted.json").write_text("{}")

@@ -15,6 +15,8 @@ from tasks import control
 from tasks.stage import WORK, Stage
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
+pytestmark = pytest.mark.slow
+
 PLAN = {"layers": [0, 2], "batch_tokens": 256}
 # So low that the weights stay as they started.
 FROZEN = {"learning_rate": 1e-12, "epochs": 1, "average_decay": None, "batch_tokens": 256}

@@ -20,6 +20,7 @@ TERMS = [
 ]
 
 
+@pytest.mark.slow
 def test_terms_on_layers_run_the_teacher_beside_the_store_or_take_all_from_it(
     tmp_path: Path,
     tiny_rows: Path,
@@ -61,7 +62,7 @@ BEFORE = ("ingest", "prepare", "validate", "tokenize", "teacher", "signals")
 
 
 @pytest.fixture(scope="module")
-def taught(tiny_rows: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught(slow: None, tiny_rows: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace whose teacher has given its signals."""
     folder = make_workspace(tmp_path_factory.mktemp("taught") / "w", tiny_rows, tiny_base)
     with pytest.MonkeyPatch.context() as patch:
@@ -78,6 +79,7 @@ def distil(taught: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Res
     return run_stage("distill")
 
 
+@pytest.mark.slow
 def test_an_assistant_teaches_the_student(
     taught: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +113,7 @@ def test_mutual_learning_without_the_teacher(taught: Path, monkeypatch: pytest.M
     assert {name for _, name, _ in result.history} == terms | {"loss", "dev"}
 
 
+@pytest.mark.slow
 def test_lora_on_the_student_leaves_a_plain_folder(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distil(taught, monkeypatch)
     plain = set(file_sums(taught / "data" / "distilled"))

@@ -141,7 +141,7 @@ def _stage(root: Path) -> Iterator[Stage]:
 
 
 @pytest.fixture(scope="module")
-def workspace(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(slow: None, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that the stage depends on, of tiny random models, and its outs."""
     root = tmp_path_factory.mktemp("evaluate")
     _write_data(root, tiny_base, pair=False)
@@ -168,6 +168,7 @@ def _logits(root: Path, name: str) -> np.ndarray:
     return np.array(table.column(name).to_pylist(), dtype=np.float32)
 
 
+@pytest.mark.slow
 def test_metrics_have_the_documented_form(metrics: Mapping[str, Any]) -> None:
     assert metrics["shipped"] == "int8"
     assert metrics["rows"] == ROWS["test"]
@@ -260,6 +261,7 @@ def test_the_table_shows_every_model(metrics: Mapping[str, Any]) -> None:
         assert name in captured.get()
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(workspace: Path, copy: Path) -> None:
     before = file_sums(workspace / "data/evaluation")
     shutil.rmtree(copy / "data/evaluation")
@@ -296,6 +298,7 @@ def test_token_ids_of_other_rows_are_refused(copy: Path) -> None:
         run(stage)
 
 
+@pytest.mark.slow
 def test_fp32_that_ships_is_the_candidate(copy: Path) -> None:
     shutil.copyfile(copy / "data/export/student.fp32.onnx", copy / "data/serving/model.onnx")
     card = read_json(copy / "data/serving/model.json")
@@ -311,6 +314,7 @@ def test_fp32_that_ships_is_the_candidate(copy: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_pairs_of_texts(tiny_base: Path, tmp_path: Path) -> None:
     _write_data(tmp_path, tiny_base, pair=True)
     _write_models(tmp_path, tiny_base, pair=True)
@@ -322,6 +326,7 @@ def test_pairs_of_texts(tiny_base: Path, tmp_path: Path) -> None:
     assert np.abs(_logits(tmp_path, "student") - _logits(tmp_path, "int8")).max() < 0.5
 
 
+@pytest.mark.slow
 def test_a_teacher_of_several_models_is_scored_together_and_timed_alone(copy: Path, metrics: Mapping[str, Any]) -> None:
     teacher = copy / "data/teacher"
     members = [Member(teacher, 0.25), Member(teacher / "members/1", 0.75)]

@@ -25,6 +25,8 @@ from tasks.search import search
 from tests.marked import question_rows, tagged_rows, write_jsonl
 from tests.tasks.data_workspace import make_workspace, run_stages
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"epochs": 1, "batch_tokens": 512, "average_decay": None, "learning_rate": 0.003}
 WORDS = "house movie story plot camera scene script music train window letter morning evening".split()  # noqa: SIM905
 

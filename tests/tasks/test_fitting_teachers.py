@@ -69,6 +69,7 @@ def reverse(folder: Path) -> None:
     change_weights(folder, lambda own: {n: v.flip(0) if n.startswith("classifier") else v for n, v in own.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
 def test_a_teacher_of_these_labels_is_right(case: Case, prefix: str) -> None:
     change_weights(case.base, lambda own: {f"{prefix}{name}": value for name, value in own.items()})
@@ -198,6 +199,7 @@ def test_init_and_ingest_say_the_same(
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_training_left_comes_in_without_its_leftovers(
     trained_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

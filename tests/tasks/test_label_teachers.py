@@ -79,6 +79,7 @@ def split(folder: Path, name: str) -> TokenDataset:
     return TokenDataset.open(folder / f"data/tokens/{name}.arrow", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_each_label_is_learnt_from_the_teachers_that_answer_it(
     tmp_path: Path, tiny_base: Path, other: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -108,6 +109,7 @@ def test_each_label_is_learnt_from_the_teachers_that_answer_it(
     assert summary[SCORINGS["multi_label"].dev_key] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [

@@ -49,7 +49,7 @@ def params(workspace: Path) -> Params:
 
 
 @pytest.fixture
-def packaged(workspace: Path, params: Params) -> Packaged:
+def packaged(slow: None, workspace: Path, params: Params) -> Packaged:
     return package(params, workspace)
 
 
@@ -57,6 +57,7 @@ def bentos(packaged: Packaged) -> list[str]:
     return sorted(path.name for path in packaged.path.parent.iterdir() if path.is_dir())
 
 
+@pytest.mark.slow
 def test_a_bento_is_named_by_the_project_and_what_goes_in(packaged: Packaged, workspace: Path) -> None:
     name, version = packaged.tag.split(":")
     assert name == "potstill-movie-reviews"
@@ -92,6 +93,7 @@ def test_it_pins_the_base_install_with_all_that_requires_as_the_lock_does(packag
     assert {name for name in pins if locked.get(name) != pins[name]} == {"nvidia-ml-py"}
 
 
+@pytest.mark.slow
 def test_the_same_candidate_makes_no_second_bento(packaged: Packaged, workspace: Path, params: Params) -> None:
     before = (packaged.path / "bento.yaml").stat().st_mtime_ns
     assert package(params, workspace) == packaged
@@ -99,6 +101,7 @@ def test_the_same_candidate_makes_no_second_bento(packaged: Packaged, workspace:
     assert (packaged.path / "bento.yaml").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_other_limits_make_another_bento(
     packaged: Packaged, workspace: Path, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +113,7 @@ def test_other_limits_make_another_bento(
     shutil.rmtree(other.path)
 
 
+@pytest.mark.slow
 def test_an_altered_bento_is_built_anew(
     packaged: Packaged, workspace: Path, params: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +125,7 @@ def test_an_altered_bento_is_built_anew(
     assert "is incomplete or altered and is made anew" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_bento_of_a_killed_build_is_built_anew(packaged: Packaged, workspace: Path, params: Params) -> None:
     (packaged.path / MANIFEST).unlink()
     (packaged.path / "bento.yaml").unlink()
@@ -136,6 +141,7 @@ def test_an_altered_candidate_is_refused(tiny_base: Path, tmp_path: Path, params
     assert not (place / ".work/bento").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -154,6 +160,7 @@ def test_a_bentofile_that_does_not_build_is_one_sentence(
         package(params, place)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_tag(packaged: Packaged, workspace: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "tasks.package"]
@@ -165,6 +172,7 @@ def test_the_command_prints_the_tag(packaged: Packaged, workspace: Path) -> None
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_bentoml_build_by_hand_works_at_the_top_level(packaged: Packaged, workspace: Path, tmp_path: Path) -> None:
     place = tmp_path / "checkout"
     shutil.copytree(workspace, place)

@@ -21,13 +21,14 @@ TEXTS = [" ".join([text] * (1 + index % 7)) for index, (text, _) in enumerate(ge
 
 
 @pytest.fixture(scope="module")
-def workspace(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def workspace(slow: None, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = write_workspace(tiny_base, tmp_path_factory.mktemp("parity") / "workspace", TEXTS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(place.parent / "bentoml"))
         yield place
 
 
+@pytest.mark.slow
 def test_a_thousand_requests_at_once_are_answered_as_evaluated_each_in_its_place(workspace: Path) -> None:
     params = load_params(workspace / "params.yaml")
     tag = package(params, workspace).tag

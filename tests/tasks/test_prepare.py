@@ -13,6 +13,7 @@ from tests.potstill.models.test_word_replacement import make_generator
 from tests.tasks.data_workspace import make_workspace, run_stages
 
 
+@pytest.mark.slow
 def test_outs_have_the_documented_form_and_the_same_bytes_again(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +52,7 @@ def test_refused_data_leaves_nothing(tmp_path: Path, tiny_base: Path, monkeypatc
     assert not list((folder / "data").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_generator_and_the_other_kinds_of_copies(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,8 @@ from potstill.artifacts import file_sums, read_json, write_manifest
 from potstill.models.loading import load_classifier
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
+pytestmark = pytest.mark.slow
+
 SCRATCH: dict[str, Any] = {
     "ingest": {"teacher": {"kind": "scratch"}},
     "pretrain": {

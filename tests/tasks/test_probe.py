@@ -16,7 +16,7 @@ from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base: Path) -> Path:
+def taught(slow: None, tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base: Path) -> Path:
     """A workspace whose teacher has learned, with its signals."""
     folder = make_workspace(
         tmp_path_factory.mktemp("probe") / "w", tiny_rows, tiny_base,
@@ -40,6 +40,7 @@ def params(taught: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     return load_params(Path("params.yaml"))
 
 
+@pytest.mark.slow
 def test_a_table_of_the_usual_choices_and_nothing_changes(
     params: Params, taught: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from tasks.promote import approve, promote
 from tests.registries import register_candidate
 
 
+@pytest.mark.slow
 def test_a_person_approves_what_passed(default_params: Params, candidate: Path) -> None:
     by_person = default_params.model_copy(
         update={"promote": default_params.promote.model_copy(update={"policy": "person"})}

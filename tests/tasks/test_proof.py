@@ -25,7 +25,7 @@ QUICK = {"epochs": 1, "batch_tokens": 256}
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base: Path) -> Path:
+def taught(slow: None, tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base: Path) -> Path:
     """A workspace up to its signals, with two seeds to prove by."""
     folder = make_workspace(
         tmp_path_factory.mktemp("proof") / "w", tiny_rows, tiny_base,
@@ -59,6 +59,7 @@ def _stage() -> Stage:
     return load_stage("proof", load_params(Path("params.yaml")))
 
 
+@pytest.mark.slow
 def test_a_further_seed_is_what_the_stages_make_with_that_seed(workspace: Path) -> None:
     run_stage("proof")
     assert not (workspace / "data/student").exists()
@@ -76,6 +77,7 @@ def test_a_further_seed_is_what_the_stages_make_with_that_seed(workspace: Path) 
     assert not any(np.array_equal(logits[one], logits[one - 1]) for one in range(3))
 
 
+@pytest.mark.slow
 def test_an_interrupted_proof_trains_nothing_twice(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
 
@@ -120,6 +122,7 @@ def test_one_seed_trains_nothing_and_imports_nothing_that_costs(workspace: Path)
     assert _seeds() == []
 
 
+@pytest.mark.slow
 def test_answers_to_other_rows_are_refused(workspace: Path) -> None:
     run_stage("proof")
     with pytest.raises(ChecksumError, match="other test rows"):

@@ -16,6 +16,7 @@ from tasks.register import data_hashes, settled, settled_sum
 from tests.registries import BENTO_TAG, register_candidate
 
 
+@pytest.mark.slow
 def test_a_version_carries_model_evidence_and_lineage(default_params: Params, candidate: Path) -> None:
     version = register_candidate(default_params, candidate)
     assert Registry(candidate, "movie-reviews").get(CHALLENGER) == version
@@ -52,6 +53,7 @@ def test_mlflow_loads_the_model_with_its_signature(
     assert answer.loc[0, "positive"] > 0.9
 
 
+@pytest.mark.slow
 def test_the_same_candidate_is_one_version_and_settled(default_params: Params, candidate: Path) -> None:
     registry = Registry(candidate, "movie-reviews")
     assert settled(default_params, candidate, None) is None
@@ -68,6 +70,7 @@ def test_the_same_candidate_is_one_version_and_settled(default_params: Params, c
     assert len(registry.versions()) == 1
 
 
+@pytest.mark.slow
 def test_a_verdict_against_another_champion_does_not_count(default_params: Params, candidate: Path) -> None:
     first = register_candidate(default_params, candidate)
     other = versions.Version("7", "", "", {})

@@ -35,7 +35,7 @@ EASY = {
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base: Path) -> Path:
+def taught(slow: None, tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base: Path) -> Path:
     """A workspace up to its signals."""
     folder = make_workspace(
         tmp_path_factory.mktemp("search") / "w", tiny_rows, tiny_base,
@@ -84,6 +84,7 @@ def _params(**changed: Any) -> Params:
     return load_params(Path("params.yaml"))
 
 
+@pytest.mark.slow
 def test_every_point_is_measured_and_the_curve_is_drawn(searched: tuple[Path, Found]) -> None:
     folder, found = searched
     assert [trial.state for trial in found.trials] == ["complete"] * 3
@@ -137,6 +138,7 @@ def test_the_cheapest_is_a_serving_folder(searched: tuple[Path, Found]) -> None:
     assert parse_distill(made["distill"]).student.kind == best.kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["layers", "static"])
 def test_the_params_of_a_point_make_the_very_same_student(
     kind: str, searched: tuple[Path, Found], workspace: Path, monkeypatch: pytest.MonkeyPatch
@@ -152,6 +154,7 @@ def test_the_params_of_a_point_make_the_very_same_student(
     assert sha256_file(workspace / "data/serving" / MANIFEST) == theirs
 
 
+@pytest.mark.slow
 def test_a_search_that_is_done_trains_nothing_and_more_trials_go_on(
     searched: tuple[Path, Found], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +181,7 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return trained
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_a_failed_one(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing: list[str] = []
 
@@ -194,6 +198,7 @@ def test_a_trial_that_diverges_is_a_failed_one(workspace: Path, monkeypatch: pyt
     assert read_json(Path("reports/search/facts.json"))["trials"][0]["score"] is None
 
 
+@pytest.mark.slow
 def test_folds_hold_out_every_row_of_train_once(workspace: Path) -> None:
     found = search(_params(trials=1, folds=2, sampler="grid", layers=[[0]]))
     assert found.trials[0].state == "complete"

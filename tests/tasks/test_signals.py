@@ -11,6 +11,8 @@ from potstill.distillation.teachers.outputs import Outputs
 from potstill.distillation.teachers.providers import LiveTeacher
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
+pytestmark = pytest.mark.slow
+
 
 class CutShort(LiveTeacher):
     """A power cut in the fourth shard: two rows show the form of the outputs, then a batch a shard."""

@@ -55,7 +55,7 @@ def params(workspace: Path) -> Params:
 
 
 @pytest.fixture(scope="module")
-def packaged(workspace: Path, params: Params) -> Packaged:
+def packaged(slow: None, workspace: Path, params: Params) -> Packaged:
     return package(params, workspace)
 
 
@@ -63,6 +63,7 @@ def copied(workspace: Path, target: Path) -> Path:
     return Path(shutil.copytree(workspace, target, ignore=shutil.ignore_patterns(".work")))
 
 
+@pytest.mark.slow
 def test_the_bento_answers_as_evaluated_and_is_stopped(
     workspace: Path, params: Params, packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +75,7 @@ def test_the_bento_answers_as_evaluated_and_is_stopped(
     assert not processes_with(packaged.tag)
 
 
+@pytest.mark.slow
 def test_another_answer_than_the_evaluated_is_named(
     workspace: Path, params: Params, packaged: Packaged, tmp_path: Path
 ) -> None:
@@ -87,6 +89,7 @@ def test_another_answer_than_the_evaluated_is_named(
     assert not processes_with(packaged.tag)
 
 
+@pytest.mark.slow
 def test_an_altered_bento_does_not_start(
     workspace: Path, params: Params, packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +109,7 @@ def test_a_bento_that_is_not_ready_in_time_is_stopped(workspace: Path, params: P
     assert not processes_with(packaged.tag)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_running_when_it_is_interrupted(
     workspace: Path, packaged: Packaged, number: signal.Signals
@@ -157,6 +161,7 @@ def test_compare(workspace: Path) -> None:
         compare(golden, [answer("negative", 0.7)], card, 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["single", "pair", "token_classification", "question_answering"])
 def test_a_service_answers_as_its_model_does_outside_it(kind: str, tiny_base: Path, tmp_path: Path) -> None:
     if kind in ("single", "pair"):
@@ -175,6 +180,7 @@ def test_a_service_answers_as_its_model_does_outside_it(kind: str, tiny_base: Pa
         compare(golden, [answers[-1], *answers[:-1]], student.card, 1e-5)
 
 
+@pytest.mark.slow
 def test_a_service_that_is_too_busy_is_asked_again(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

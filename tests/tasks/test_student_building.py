@@ -51,7 +51,7 @@ MAX_TOKENS, MAX_LENGTH, RANK = 90, 48, 16
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base: Path) -> Path:
+def trained(slow: None, tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base: Path) -> Path:
     """A workspace with a trimmed student, all DVC stages run."""
     folder = make_workspace(
         tmp_path_factory.mktemp("trimmed") / "w", tiny_rows, tiny_base,
@@ -68,6 +68,7 @@ def rows(tokens: Path, split: str) -> list[list[int]]:
     return [ids[: mask.sum()].tolist() for ids, mask in zip(found.input_ids, found.attention_mask, strict=True)]
 
 
+@pytest.mark.slow
 def test_both_token_sets_have_the_same_rows(trained: Path) -> None:
     tokens = trained / "data/tokens"
     own, kept = tokens / "student", np.load(tokens / "student/kept.npy").tolist()
@@ -188,6 +189,7 @@ def test_the_same_bytes_again(trained: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {name: file_sums(trained / "data" / name) for name in before} == before
 
 
+@pytest.mark.slow
 def test_a_limit_below_what_is_always_kept(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_limit_below_what_is_always_kept(
     assert not (folder / "data/tokens").exists()
 
 
+@pytest.mark.slow
 def test_without_it_nothing_is_added(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +215,7 @@ def test_without_it_nothing_is_added(
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base: Path) -> Path:
+def taught(slow: None, tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path, tiny_base: Path) -> Path:
     """A workspace with a teacher and its signals."""
     folder = make_workspace(
         tmp_path_factory.mktemp("taught") / "w", tiny_rows, tiny_base, **QUICK, tokenize={"max_length": 48}
@@ -232,12 +235,14 @@ def distilled(taught: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **dis
     return [load_classifier(folder / "data" / name) for name in ("distilled", "control")]
 
 
+@pytest.mark.slow
 def test_a_distilbert(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for model in distilled(taught, tmp_path / "w", monkeypatch, student={"kind": "distilbert"}):
         assert type(model).__name__ == "DistilBertForSequenceClassification"
         assert (model.config.n_layers, model.config.dim, model.config.hidden_dim) == (2, 32, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", [None, {"max_tokens": MAX_TOKENS}])
 def test_a_static_student_through_the_pipeline(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, vocabulary: dict[str, int] | None
@@ -257,6 +262,7 @@ def test_a_static_student_through_the_pipeline(
     assert Student(folder / "data/serving").predict(["a superb movie"])[0].label in ("negative", "positive")
 
 
+@pytest.mark.slow
 def test_a_student_at_random_of_another_size(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = {"kind": "config", "hidden_size": 24, "heads": 3, "intermediate_size": 20}
     found = distilled(taught, tmp_path / "w", monkeypatch, student=kind, layers=[0, 1, 2])
@@ -269,6 +275,7 @@ def test_a_student_at_random_of_another_size(taught: Path, tmp_path: Path, monke
         distilled(taught, tmp_path / "other", monkeypatch, student=kind)
 
 
+@pytest.mark.slow
 def test_a_narrower_student(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,6 +291,7 @@ def test_a_narrower_student(
         distilled(taught, tmp_path / "other", monkeypatch, prune={"ffn": 65})
 
 
+@pytest.mark.slow
 def test_a_student_of_fewer_states_and_heads(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,6 +306,7 @@ def test_a_student_of_fewer_states_and_heads(
         distilled(taught, tmp_path / "other", monkeypatch, prune={"width": 20})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", [None, {"max_tokens": 45}])
 def test_a_checkpoint_with_a_tokenizer_of_its_own(
     tmp_path: Path,
@@ -330,6 +339,7 @@ def test_a_checkpoint_with_a_tokenizer_of_its_own(
     assert load_classifier(folder / "data/teacher").config.hidden_size == 32
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_the_teachers_tokenizer_shares_its_tokens(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +354,7 @@ def test_a_checkpoint_with_the_teachers_tokenizer_shares_its_tokens(
     assert load_classifier(folder / "data/distilled").config.num_hidden_layers == 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_pairs_has_the_segments_that_its_teacher_lacks(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,6 +377,7 @@ def test_a_checkpoint_of_pairs_has_the_segments_that_its_teacher_lacks(
     assert types == [False, True]
 
 
+@pytest.mark.slow
 def test_losses_by_token_are_refused_where_the_checkpoint_splits_otherwise(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, other_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +391,7 @@ def test_losses_by_token_are_refused_where_the_checkpoint_splits_otherwise(
         run_stage("distill")
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_teacher_in_the_place_of_the_student(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, other_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,7 +72,9 @@ def workspace(folder: Path, rows: Path, base: Path, other: Path | None = None, *
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_rows: Path, tiny_base: Path, other: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(
+    slow: None, tiny_rows: Path, tiny_base: Path, other: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A workspace whose two seeds and one further teacher have given their signals."""
     folder = workspace(tmp_path_factory.mktemp("several") / "w", tiny_rows, tiny_base, other, seeds=2)
     with pytest.MonkeyPatch.context() as patch:
@@ -90,6 +92,7 @@ def members_on(folder: Path, split: str) -> np.ndarray:
     return np.stack(found, axis=1)
 
 
+@pytest.mark.slow
 def test_the_first_model_is_the_teachers_folder_and_the_others_lie_below(finished: Path) -> None:
     teacher = finished / "data" / "teacher"
     members = read_members(teacher)
@@ -148,6 +151,7 @@ def test_a_student_learns_from_all_of_them(
     assert "0.9 * T^2 * KL(T=2)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_cut_short_in_the_second_seed_goes_on_there(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +181,7 @@ def test_a_run_cut_short_in_the_second_seed_goes_on_there(
     assert file_sums(folder / "data" / "teacher") == wanted
 
 
+@pytest.mark.slow
 def test_a_teacher_of_one_has_no_list_of_members(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +194,7 @@ def test_a_teacher_of_one_has_no_list_of_members(
     assert not (folder / "data" / "tokens" / "members").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [["good", "bad"], ["positive", "negative", "neutral"]])
 def test_members_that_disagree_on_the_labels_are_refused_before_anything_is_trained(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, labels: list[str]
@@ -200,6 +206,7 @@ def test_members_that_disagree_on_the_labels_are_refused_before_anything_is_trai
         run_stage("teacher")
 
 
+@pytest.mark.slow
 def test_lora_on_the_teacher_leaves_a_plain_folder(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +223,7 @@ def test_lora_on_the_teacher_leaves_a_plain_folder(
     assert not [name for name in file_sums(folder / "data" / "teacher") if "adapter" in name]
 
 
+@pytest.mark.slow
 def test_lora_on_what_a_class_does_not_have_is_refused(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

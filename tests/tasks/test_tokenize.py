@@ -9,6 +9,8 @@ from potstill.errors import SequenceLengthError, TokenizationError
 from tests.conftest import write_csv
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
+pytestmark = pytest.mark.slow
+
 
 def test_outs_have_the_documented_form_and_the_same_bytes_again(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch

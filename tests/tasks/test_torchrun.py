@@ -22,6 +22,8 @@ from tests.conftest import REPOSITORY
 from tests.flows.conftest import Ended, ended, until
 from tests.tasks.data_workspace import STAGES, make_workspace, run_stages
 
+pytestmark = pytest.mark.slow
+
 PLAN = {"epochs": 1, "dropout": 0.0, "batch_tokens": 128, "learning_rate": 1e-3}
 
 

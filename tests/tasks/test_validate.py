@@ -12,6 +12,8 @@ from potstill.errors import ExpectationError
 from tests.conftest import REPOSITORY
 from tests.tasks.data_workspace import make_workspace, run_stages
 
+pytestmark = pytest.mark.slow
+
 
 def test_passing_data_then_accepted_then_the_same_bytes_again(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch

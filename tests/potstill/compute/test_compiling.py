@@ -45,6 +45,7 @@ def test_compile_true_is_refused_where_it_is_impossible(monkeypatch: pytest.Monk
         choose(True, CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method.:DeprecationWarning")  # torch's own
 def test_compile_true_gives_a_compiled_form_with_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")

@@ -32,6 +32,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shared.CASES)
 def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, tiny_base: Path, results: Path, name: str) -> None:
     student, outcome, goal = shared.run(tiny_base, tmp_path, name)
@@ -57,6 +58,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, tiny_base: Pa
     assert [theirs[key] for key in losses] == pytest.approx([ours[key] for key in losses], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_assistants_and_mutual_students_are_the_same_on_two_processes(
     tmp_path: Path, tiny_base: Path, results: Path
 ) -> None:

@@ -47,6 +47,7 @@ def test_run_returns_the_exit_status() -> None:
     assert run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
 
+@pytest.mark.slow
 def test_the_time_limit_ends_a_child_and_all_its_descendants(tmp_path: Path) -> None:
     with pytest.raises(TimeLimitError, match="limit of 2 s"):
         run([sys.executable, "-c", FAMILY, str(tmp_path / "pids")], limit_seconds=2)

@@ -103,6 +103,7 @@ def test_the_module_dies_with_its_command(standby_pid: int, tmp_path: Path) -> N
     assert wait_until(lambda: not alive(int(pid_file.read_text())) and not alive(standby_pid))
 
 
+@pytest.mark.slow
 def test_a_killed_standby_process_is_a_failure(standby_pid: int, tmp_path: Path) -> None:
     write_module(tmp_path, "import os, time\nos.kill(os.getppid(), 9)\ntime.sleep(1)\n")
     assert status(tmp_path) == 1

@@ -12,6 +12,7 @@ def test_the_index_of_counts_is_that_of_their_shares() -> None:
     assert psi_of_counts([5, 5], [500, 500]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bins", "size"), [(2, 800), (20, 800), (20, 40)])
 def test_two_samples_of_one_distribution_exceed_the_critical_value_as_often_as_expected(bins: int, size: int) -> None:
     random, over = np.random.default_rng(3), 0

@@ -43,6 +43,7 @@ def failures(splits: Splits, accepted: dict[str, Any] | None = None) -> tuple[st
     return run_suites(build_suites(splits, LABELS, PARAMS, accepted or {}), None, "data").failures
 
 
+@pytest.mark.slow
 def test_good_data_passes_and_gives_the_same_bytes_again(tmp_path: Path) -> None:
     results = [run_suites(build_suites(good_splits(), LABELS, PARAMS, {}), tmp_path / name, "data") for name in "ab"]
     assert results[0].failures == ()
@@ -51,6 +52,7 @@ def test_good_data_passes_and_gives_the_same_bytes_again(tmp_path: Path) -> None
     assert {"train", "dev-classes", "leakage"} <= results[0].result["suites"].keys()
 
 
+@pytest.mark.slow
 def test_data_docs_connect_nowhere(tmp_path: Path) -> None:
     run_suites(build_suites(good_splits(), LABELS, PARAMS, {})[:1], tmp_path / "docs", "data")
     pages = list((tmp_path / "docs").rglob("*.html"))
@@ -102,6 +104,7 @@ def labelled_transfer(splits: Splits) -> None:
     splits["transfer"] = frame([("a text with a label", "positive")], "transfer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -123,6 +126,7 @@ def test_failing_expectation_is_one_sentence(spoil: Callable[[Splits], None], wo
     assert re.match(words, failures(splits)[0])
 
 
+@pytest.mark.slow
 def test_all_failures_are_named_at_once_each_with_its_key() -> None:
     splits = good_splits()
     for spoil in (empty, long_text, damage, unbalanced):
@@ -134,6 +138,7 @@ def test_all_failures_are_named_at_once_each_with_its_key() -> None:
     assert any("below it are 'negative' 0, 'positive' 0: give more rows" in sentence for sentence in message)
 
 
+@pytest.mark.slow
 def test_change_against_the_accepted_profile() -> None:
     splits = good_splits()
     profile = build_profile(text_lengths(splits), label_names(splits, LABELS))

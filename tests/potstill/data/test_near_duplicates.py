@@ -25,6 +25,7 @@ def test_scripts_without_spaces_are_compared_by_characters() -> None:
     assert index.matches([[b], ["完全不同的一句话没有任何相同的内容在里面"]]) == [[0], []]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 1.0])
 def test_finds_what_comparing_all_pairs_finds(threshold: float) -> None:
     generator = random.Random(5)

@@ -172,6 +172,7 @@ def test_data_that_cannot_be_used_is_refused(
         prepared(tmp_path, {"a.csv": rows}, **params)
 
 
+@pytest.mark.slow
 def test_default_data(default_raw: Path, default_params: Params) -> None:
     result = prepare(default_raw, default_params.prepare)
     assert {split: len(rows) for split, rows in result.splits.items()} == {

@@ -130,6 +130,7 @@ def test_default_data_and_teacher_have_the_sums_params_name(default_raw: Path, d
     assert verify(default_raw)["data.vader"]["requirement"] == "vaderSentiment==3.3.2"
 
 
+@pytest.mark.slow
 def test_package_of_another_sum_is_refused_before_it_is_opened(
     tmp_path: Path, default_params: Params, tiny_base: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_package_of_another_sum_is_refused_before_it_is_opened(
     assert "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9" in message
 
 
+@pytest.mark.slow
 def test_member_of_another_sum_is_refused(tmp_path: Path, default_params: Params, tiny_base: Path) -> None:
     source = default_params.ingest.data["vader"].model_dump()
     source["sums"]["tweets_GroundTruth.txt"] = "0" * 64
@@ -145,6 +147,7 @@ def test_member_of_another_sum_is_refused(tmp_path: Path, default_params: Params
     assert "tweets_GroundTruth.txt of ingest.data.vader" in message
 
 
+@pytest.mark.slow
 def test_package_that_is_not_there_is_named(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # the user's configuration counts: here it names no index
     source = {
@@ -184,6 +187,7 @@ def of_the_hub(rows: Path | None = None, **teacher: str) -> Ingest:
     return ingest_of({"rows": local if rows else remote}, TEACHER | teacher)
 
 
+@pytest.mark.slow
 def test_hub_data_and_model_at_a_pinned_revision(hub: LocalHub, tmp_path: Path, tiny_base: Path) -> None:
     ingest_all(of_the_hub(), tmp_path / "raw", tmp_path / "base")
     assert set(read_json(tmp_path / "raw" / "manifest.json")["files"]) == {"rows/sst/train.csv"}
@@ -193,6 +197,7 @@ def test_hub_data_and_model_at_a_pinned_revision(hub: LocalHub, tmp_path: Path, 
     assert {name for name, _ in hub.manners.sent} == {"sst/train.csv", *given}
 
 
+@pytest.mark.slow
 def test_inspecting_a_hub_model_fetches_no_weights(hub: LocalHub, tiny_base: Path) -> None:
     look = inspect_source(HubSource.model_validate(TEACHER))
     assert (look.layers, look.width, look.saved.where) == (4, 32, f"me/teacher@{REVISION}")
@@ -203,6 +208,7 @@ def test_inspecting_a_hub_model_fetches_no_weights(hub: LocalHub, tiny_base: Pat
         assert (folder / "model.safetensors").stat().st_blocks * 512 < 65536
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("manners", "teacher", "sentence"),
     [
@@ -222,6 +228,7 @@ def test_a_hub_that_refuses_a_source_is_one_sentence(
     assert "secret" not in message
 
 
+@pytest.mark.slow
 def test_a_private_model_needs_the_token_and_a_download_that_breaks_off_is_retried(
     hub: LocalHub, tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,12 +241,14 @@ def test_a_private_model_needs_the_token_and_a_download_that_breaks_off_is_retri
     assert "secret" not in (tmp_path / "base" / "manifest.json").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_download_that_always_breaks_off_leaves_nothing(hub: LocalHub, tmp_path: Path, tiny_rows: Path) -> None:
     hub.manners.cut = {"model.safetensors": 99}
     message = refused(of_the_hub(tiny_rows), tmp_path, FetchError)
     assert "the download of me/teacher at revision 0123456789abcdef0123456789abcdef01234567 broke off" in message
 
 
+@pytest.mark.slow
 def test_an_unreachable_hub_is_one_sentence(tmp_path: Path, tiny_rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     message = refused(of_the_hub(tiny_rows), tmp_path, FetchError)

@@ -64,6 +64,7 @@ def test_the_task_of_typical_files_is_detected(name: str, options: dict[str, Any
     assert survey(CASES / name, DataOptions(**options)).section.items() >= expected.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -109,6 +110,7 @@ def test_given_splits_stay_and_are_named() -> None:
     assert len(drawn.splits["train"]) not in (300, 0)
 
 
+@pytest.mark.slow
 def test_two_classes_98_to_2(tmp_path: Path) -> None:
     texts = [text for text, _ in generate_rows(3000, seed=5)]
     generator = random.Random(5)

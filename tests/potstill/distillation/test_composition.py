@@ -184,6 +184,7 @@ class CutShort(Distillation):
         return super().forward(outputs, part, step)
 
 
+@pytest.mark.slow
 def test_a_run_with_projections_and_relations_resumes_to_the_bit(tmp_path: Path, teacher: Any) -> None:
     configs = [
         config(kind="hidden", layers=[[1, 2], [2, 4]], schedule="warmup", fraction=0.5),

@@ -149,6 +149,7 @@ def test_two_micro_batches_equal_one_batch(teacher: Any) -> None:
         assert torch.allclose(one, two, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_students_learn_and_the_best_on_dev_is_selected(tmp_path: Path, teacher: Any) -> None:
     each = students(teacher)
     goal = MutualLearning([Supervised() for _ in each], 2.0, 1.0)
@@ -185,6 +186,7 @@ class CutShort(Distillation):
         return super().forward(outputs, part, step)
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_equals_straight_through_to_the_bit(tmp_path: Path, teacher: Any) -> None:
     """With projections (a narrower student), dropout, accumulation, weight averaging and frozen embeddings."""
     plan = {"checkpoint_seconds": 1e-6, "average_decay": 0.9, "accumulate": 2, "batch_tokens": 64,

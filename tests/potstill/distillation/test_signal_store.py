@@ -235,6 +235,7 @@ def test_an_interrupted_extraction_resumes_and_ends_with_the_same_bytes(
     assert file_sums(resumed) == file_sums(straight)
 
 
+@pytest.mark.slow
 def test_processes_share_the_shards(tmp_path: Path, teacher: Path) -> None:
     """Two gloo processes; the second shard is finished already."""
     params: dict[str, Any] = {"dtype": "float16", "hidden": [2]}
@@ -271,6 +272,7 @@ def test_shards_of_other_params_or_another_teacher_are_not_reused(
     assert len(other.seen) == 3
 
 
+@pytest.mark.slow
 def test_wide_rows_make_smaller_shards(tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard has room for three of the longest rows here: 11 tokens of 3 * 32 numbers."""
     monkeypatch.setattr(shards, "SHARD_BYTES", 3 * 11 * 3 * 32 * 4 + 1000)

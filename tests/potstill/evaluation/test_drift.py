@@ -68,6 +68,7 @@ def drifting(found: Drift) -> set[str]:
     return {one.feature for one in found.findings if one.drifts}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_texts_of_the_same_kind_do_not_drift(profile: Profile, seed: int) -> None:
     found = verdict_of(profile, texts(400, 10 + seed), texts(400, 20 + seed))
@@ -78,6 +79,7 @@ def test_texts_of_the_same_kind_do_not_drift(profile: Profile, seed: int) -> Non
     assert [part["texts"] for part in found.history] == [400, 400]
 
 
+@pytest.mark.slow
 def test_longer_texts_drift_in_their_lengths(profile: Profile) -> None:
     found = verdict_of(profile, texts(600, 3, words=14))
     assert found.verdict == "drift"
@@ -93,21 +95,25 @@ def test_longer_texts_drift_in_their_lengths(profile: Profile) -> None:
     assert drifting(small)
 
 
+@pytest.mark.slow
 def test_other_words_of_the_same_length_drift_in_their_sketch_alone(profile: Profile) -> None:
     found = verdict_of(profile, texts(600, 3, tokens=range(2, 20)))
     assert drifting(found) == {"vector"}
 
 
+@pytest.mark.slow
 def test_the_same_words_in_another_sense_drift_in_their_embeddings_alone(profile: Profile) -> None:
     assert drifting(verdict_of(profile, texts(600, 3, moved=0.8))) == {"embedding"}
 
 
+@pytest.mark.slow
 def test_unknown_words_and_another_share_of_labels_drift(profile: Profile) -> None:
     assert "unknown" in drifting(verdict_of(profile, texts(600, 3, tokens=[0, 7, 8])))
     rows = [Observation(one.text, one.ids, prediction("yes", 0.9, 0.1)) for one in texts(600, 5)]
     assert "label" in drifting(verdict_of(profile, rows))
 
 
+@pytest.mark.slow
 def test_a_model_that_is_less_sure_is_right_less_often(profile: Profile) -> None:
     found = verdict_of(profile, texts(1000, 3, sure=0.75), max_psi=None, max_ks=None)
     assert found.verdict == "drift"
@@ -137,6 +143,7 @@ def test_the_estimate_is_the_measured_accuracy_on_the_test_texts_and_its_interva
     assert inside / 400 == pytest.approx(0.95, abs=0.03)
 
 
+@pytest.mark.slow
 def test_fewer_texts_than_asked_for_have_no_verdict(profile: Profile) -> None:
     found = verdict_of(profile, texts(100, 3, words=30), min_texts=200)
     assert (found.verdict, found.sentence) == (
@@ -145,6 +152,7 @@ def test_fewer_texts_than_asked_for_have_no_verdict(profile: Profile) -> None:
     assert judge(Windows(profile, [], 0), Watch()).verdict == "too few texts"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_a_small_sample_is_not_called_a_change_by_its_noise(profile: Profile, seed: int) -> None:
     limits: dict[str, Any] = {"max_psi": 0.01, "max_ks": 0.01, "max_accuracy_drop": None}
@@ -153,6 +161,7 @@ def test_a_small_sample_is_not_called_a_change_by_its_noise(profile: Profile, se
     assert found.verdict == "no drift"
 
 
+@pytest.mark.slow
 def test_windows_are_read_newest_last_and_those_of_another_profile_left_out(profile: Profile, tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "w")
     assert read_windows(store, 3) is None
@@ -179,6 +188,7 @@ class Counted(FolderStore):
         return super().read(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 2, "profile": "x"}', "{}", "bad counts", "no psi", "bytes"])
 def test_a_damaged_file_is_left_out_and_older_windows_are_not_read(
     profile: Profile, tmp_path: Path, content: str
@@ -210,6 +220,7 @@ def test_a_profile_that_is_none_is_refused(tmp_path: Path) -> None:
         read_windows(store, 1)
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_feature_and_distribution(profile: Profile) -> None:
     found = Windows(profile, [window(profile, texts(600, 3, words=14))], 0)
     page = render_drift("reviews", judge(found, Watch()), profile, pool(found))

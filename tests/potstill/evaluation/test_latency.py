@@ -8,6 +8,8 @@ import pytest
 
 from potstill.evaluation.latency import BATCH, WARM_UP, Call, Speed, measure_side_by_side, measure_throughput
 
+pytestmark = pytest.mark.slow
+
 
 def _sleeper(seconds: float, seen: list[int] | None = None) -> Callable[[list[str]], object]:
     def call(texts: list[str]) -> object:

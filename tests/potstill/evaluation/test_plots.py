@@ -32,6 +32,7 @@ def _figures(classes: int) -> dict[str, str]:
     return Figures(size, reliability=plots.reliability_diagrams(models, classes), maps=maps).files()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 7, 40])
 def test_figures_are_well_formed_svg_that_loads_nothing(classes: int) -> None:
     assert len(_figures(classes)) == 1 + 2 * len(MODELS)
@@ -43,6 +44,7 @@ def test_figures_are_well_formed_svg_that_loads_nothing(classes: int) -> None:
         assert plots.INK not in svg
 
 
+@pytest.mark.slow
 def test_the_same_numbers_give_the_same_bytes_in_another_process() -> None:
     code = (
         "from potstill.evaluation import plots; from tests.potstill.evaluation.test_plots import SCORES;"

@@ -51,6 +51,7 @@ def test_how_much_of_an_answer_is_right() -> None:
     assert right_shares([prediction(1.5)], np.array([1.0], dtype=np.float32), ["score"]) is None
 
 
+@pytest.mark.slow
 def test_entities_that_are_found_are_compared_with_gold_ones(tiny_base: Path, tmp_path: Path) -> None:
     folder = write_span_model(tiny_base, tmp_path / "serving", "token_classification")
     student = Student(folder, 1)

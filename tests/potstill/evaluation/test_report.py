@@ -194,6 +194,7 @@ def test_on_a_narrow_screen_every_cell_names_its_column() -> None:
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("width", [400, 1280])
 def test_nothing_of_the_page_is_wider_than_the_screen(tmp_path: Path, width: int) -> None:

@@ -178,6 +178,7 @@ def test_a_file_that_is_not_a_model_is_one_sentence(tiny_base: Path, tmp_path: P
         Student(folder)
 
 
+@pytest.mark.slow
 def test_serving_imports_no_training_tool() -> None:
     forbidden = ["torch", "transformers", "mlflow", "dvc", "prefect", "pandas", "datasets", "sklearn", "pyarrow"]
     code = (

@@ -44,6 +44,7 @@ def client(folder: Path, **limits: Any) -> TestClient:
     return TestClient(add_middleware(app, release, Keys({}), metrics), raise_server_exceptions=False)
 
 
+@pytest.mark.slow
 def test_entities_are_decoded_from_the_logits_of_each_units_own_token(tagger: Path) -> None:
     student = Student(tagger, 2)
     texts = [TEXT, "village", "", f"{TEXT} and the movie " * 20]
@@ -79,6 +80,7 @@ def test_the_exported_tagger_has_the_logits_of_the_torch_model(tagger: Path) -> 
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_answers_are_spans_of_the_context_over_all_windows(answerer: Path) -> None:
     student = Student(answerer, 1)
     long = " ".join(f"{word} {TEXT}" for word in ("movie", "train", "garden"))

@@ -125,6 +125,7 @@ def test_teacher_and_student_see_the_same_mixed_rows_and_their_loss_is_added(
     assert float((answer.logits - clean)[real].abs().max()) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_student_learns_from_mixed_rows(tmp_path: Path, precision: Any) -> None:
     teacher, data = make("bert"), rows(64)

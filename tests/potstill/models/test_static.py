@@ -76,6 +76,7 @@ def test_initial_vectors_are_principal_components_weighted_by_zipf(
     np.testing.assert_allclose(np.abs(found[rest]), np.abs(expected[rest]), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_logits_equal_those_of_model2vec_and_of_the_onnx_model(
     student: StaticForSequenceClassification, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_the_folder_loads_as_a_classifier(student: StaticForSequenceClassificati
     assert again.config.id2label == {0: "no", 1: "yes"}
 
 
+@pytest.mark.slow
 def test_a_new_process_loads_the_class(student: StaticForSequenceClassification, tmp_path: Path) -> None:
     student.save_pretrained(tmp_path)
     code = "import sys, pathlib; from potstill.models.loading import load_classifier as load; "

@@ -432,6 +432,7 @@ def test_a_dropped_or_moved_pad_token_is_refused() -> None:
     assert trim_embeddings(make("electra"), [1, 2]).get_input_embeddings().padding_idx == 0
 
 
+@pytest.mark.slow
 def test_a_vocabulary_of_a_hundred_thousand_pieces_is_trimmed_in_seconds(tmp_path: Path) -> None:
     """Once the table of tokens was built again for each kept token, which took hours for multilingual models."""
     letters = "abcdefghij"

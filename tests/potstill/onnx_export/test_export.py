@@ -23,6 +23,8 @@ from potstill.onnx_export.logit_parity import compare, onnx_logits
 from potstill.onnx_export.onnx_model import export_onnx, gives_embedding
 from potstill.onnx_export.quantize import OPERATORS, most_sensitive, narrowing_products, quantize_int8
 
+pytestmark = pytest.mark.slow
+
 
 def dataset(count: int, *, pair: bool) -> TokenDataset:
     random = np.random.default_rng(0)

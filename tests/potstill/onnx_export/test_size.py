@@ -19,6 +19,7 @@ ELECTRA = ElectraConfig(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [BERT, ELECTRA], ids=["bert", "electra"])
 def test_the_estimate_matches_the_exported_file(
     config: PreTrainedConfig, default_params: Params, tmp_path: Path

@@ -59,6 +59,7 @@ def test_two_projects_do_not_wait_for_each_other(workspace: Path, tmp_path: Path
                 assert (one.number, other.number) == (1, 1)
 
 
+@pytest.mark.slow
 def test_the_lease_of_a_killed_holder_is_free_within_seconds(workspace: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from potstill.registry.lease import hold_lease\n"
@@ -78,6 +79,7 @@ def test_the_lease_of_a_killed_holder_is_free_within_seconds(workspace: Path) ->
         assert time.monotonic() - begin < 6
 
 
+@pytest.mark.slow
 def test_a_silent_holder_on_another_machine_loses_the_lease_and_may_not_write(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +97,7 @@ def test_a_silent_holder_on_another_machine_loses_the_lease_and_may_not_write(
                 first.check()
 
 
+@pytest.mark.slow
 def test_a_holder_that_renews_keeps_the_lease(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(leases, "EXPIRE_SECONDS", 2.0)

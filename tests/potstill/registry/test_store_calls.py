@@ -115,6 +115,7 @@ def test_a_server_that_is_not_mlflow_or_refuses(
         champion_at(address, tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_a_server_that_restarts_and_prints_a_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_run_waits_for_a_server_that_restarts_and_prints_a_notice(
     assert "connection refused); asking again for up to" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_an_error_within_seconds(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     add_version(registry, "one")
     shorten_limits(monkeypatch)

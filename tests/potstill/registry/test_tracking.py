@@ -24,6 +24,7 @@ def log(parent: str | None = None, **changes: object) -> None:
     tracking.log_stage(project=PROJECT, stage="distill", parent=parent, **{**facts, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_stage_becomes_one_finished_run_under_its_parent(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workspace)
     parent = tracking.start_parent(workspace, PROJECT, {"project.seed": 17}, [])
@@ -69,6 +70,7 @@ def test_artifacts_go_to_the_workspace_and_no_mlruns_folder_appears(workspace: P
     assert not (workspace / "mlruns").exists()
 
 
+@pytest.mark.slow
 def test_runs_that_a_kill_left_running_are_ended_but_only_those_of_this_workspace(workspace: Path) -> None:
     mine = tracking.start_parent(workspace, PROJECT, {}, [])
     store = tracking.client(workspace)
@@ -99,6 +101,7 @@ def test_a_killed_run_that_had_registered_a_version_is_finished(workspace: Path,
     assert store.get_run(run).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_any_path_can_be_a_workspace(tmp_path: Path) -> None:
     workspace = new_store(tmp_path / 'it\'s "my" 100%_folder; `x` é')
     run = tracking.start_parent(workspace, PROJECT, {}, [])

@@ -92,6 +92,7 @@ def test_a_slow_head_has_the_same_time_limit(port: int) -> None:
         assert trickle(connection) < 50
 
 
+@pytest.mark.slow
 def test_a_pause_between_requests_does_not_count_in_the_time_limit(port: int) -> None:
     whole = b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\n"
     with connected(port) as connection:

@@ -37,6 +37,7 @@ def openapi_document(**changes: Any) -> dict[str, Any]:
     return describe(Release(Path(), Settings(name="n", serve=Serve()), model_card, "n:1", True, "ab", {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CARDS)
 def test_a_complete_client_can_be_generated(tmp_path: Path, name: str) -> None:
     document = openapi_document(**CARDS[name])
@@ -73,6 +74,7 @@ def running_service(folder: Path) -> TestClient:
     return TestClient(add_middleware(app, release, Keys({}), metrics), raise_server_exceptions=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", [False, True])
 def test_the_service_accepts_exactly_what_the_document_allows(tiny_base: Path, tmp_path: Path, pair: bool) -> None:
     bodies: dict[str, list[dict[str, Any]]] = {

@@ -106,6 +106,7 @@ def test_the_page_loads_nothing_from_other_sites() -> None:
     assert re.findall(r'(?:src|href)="([^"]*)"', text) == ["data:,"]
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_text_is_answered_and_explained(tiny_base: Path, tmp_path: Path) -> None:
     folder = write_serving(tiny_base, tmp_path / "serving")
@@ -128,6 +129,7 @@ def test_a_text_is_answered_and_explained(tiny_base: Path, tmp_path: Path) -> No
     assert page.text["times"].startswith("queue ")
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_pair_has_two_fields_and_both_are_explained(tiny_base: Path, tmp_path: Path) -> None:
     folder = write_serving(tiny_base, tmp_path / "serving", pair=True)
@@ -137,6 +139,7 @@ def test_a_pair_has_two_fields_and_both_are_explained(tiny_base: Path, tmp_path:
     assert page.marks == ["a", "superb", "film", "dull", "story"]
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("task", ["token_classification", "question_answering"])
 def test_answer_spans_are_marked_in_the_text(tiny_base: Path, tmp_path: Path, task: str) -> None:
@@ -157,6 +160,7 @@ def test_answer_spans_are_marked_in_the_text(tiny_base: Path, tmp_path: Path, ta
     assert page.marks == spans
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_page_asks_for_a_key(tiny_base: Path, tmp_path: Path) -> None:
     folder = write_serving(tiny_base, tmp_path / "serving")

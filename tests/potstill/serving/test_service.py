@@ -71,7 +71,7 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def packaged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packaged]:
+def packaged(slow: None, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packaged]:
     workspace = write_workspace(tiny_base, tmp_path_factory.mktemp("service") / "workspace", TEXTS)
     params = load_params(workspace / "params.yaml")
     limits = params.serve.model_copy(update={"max_texts": 8, "max_characters": 500, "max_body_bytes": 10_000})
@@ -86,6 +86,7 @@ def server(packaged: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield Server(address, packaged, Student(packaged.path / "src/data/serving"))
 
 
+@pytest.mark.slow
 def test_classify_returns_the_students_predictions(server: Server) -> None:
     texts: list[Text] = [*TEXTS[:7], "good film " * MAX_LENGTH]
     answer = server.ask("/v1/classify", texts=texts)
@@ -146,6 +147,7 @@ result = [client.text_classification({TEXTS[0]!r}), client.text_classification({
     assert best == [{"label": expected.label, "score": max(expected.probabilities)}]
 
 
+@pytest.mark.slow
 def test_bentoml_client(server: Server) -> None:
     (expected,) = server.student.predict([TEXTS[0]])
     result = in_another_process(
@@ -228,6 +230,7 @@ def test_concurrent_callers_get_their_own_answers(server: Server) -> None:
         list(pool.map(ask, range(60)))
 
 
+@pytest.mark.slow
 def test_keys_protect_every_endpoint_of_the_real_service(packaged: Packaged, tmp_path: Path) -> None:
     import httpx
 
@@ -279,6 +282,7 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_requests_are_traced_with_unchanged_answers_if_a_collector_is_configured(
     packaged: Packaged, tmp_path: Path, server: Server
 ) -> None:
@@ -320,6 +324,7 @@ def test_requests_are_traced_with_unchanged_answers_if_a_collector_is_configured
     assert httpx.get(server.address + "/docs.json").status_code == 404
 
 
+@pytest.mark.slow
 def test_the_service_does_not_start_without_its_file_of_keys(packaged: Packaged, tmp_path: Path) -> None:
     with (
         pytest.raises(SmokeError, match="which cannot be read"),
@@ -439,6 +444,7 @@ def test_a_wrong_method_is_refused(server: Server) -> None:
         assert (error.code, json.load(error)["error_type"]) == (405, "Http")
 
 
+@pytest.mark.slow
 def test_a_stopped_service_writes_its_open_window(packaged: Packaged, tmp_path: Path) -> None:
     watch_folder = tmp_path / "watch"
     with served(packaged.tag, tmp_path / "log.txt", 60, {WATCH_FOLDER: str(watch_folder)}) as address:
@@ -455,6 +461,7 @@ def test_a_stopped_service_writes_its_open_window(packaged: Packaged, tmp_path: 
     assert len(answers.read_text(encoding="utf-8").splitlines()) == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("location", "message"),
     [
@@ -475,6 +482,7 @@ def test_a_service_with_an_invalid_watch_location_does_not_start(
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("port", "free"), [(0, True), (3456, False)])
 def test_port_0_is_any_free_port(packaged: Packaged, tmp_path: Path, port: int, free: bool) -> None:
     """Read the port from BentoML's configuration, as `bentoml serve` does."""
@@ -543,6 +551,7 @@ def _make_slow(serving: Path) -> None:
     onnx.save(model, serving / "model.onnx")
 
 
+@pytest.mark.slow
 def test_the_service_is_ready_only_after_the_warm_up(
     packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -572,6 +581,7 @@ def test_the_service_is_ready_only_after_the_warm_up(
         assert "readyz" in answer.json()["error"]
 
 
+@pytest.mark.slow
 def test_a_service_whose_warm_up_fails_says_why_and_ends(
     packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -593,6 +603,7 @@ def test_a_service_whose_warm_up_fails_says_why_and_ends(
     assert not processes_with(str(bento))
 
 
+@pytest.mark.slow
 def test_a_worker_does_not_outlive_its_supervisor(packaged: Packaged, tmp_path: Path) -> None:
     log, port = tmp_path / "log.txt", free_port()
     with log.open("wb") as output:
@@ -612,6 +623,7 @@ def test_a_worker_does_not_outlive_its_supervisor(packaged: Packaged, tmp_path: 
             worker.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

@@ -165,6 +165,7 @@ def test_a_share_of_the_texts_is_captured(workspace: Path, student: Student, tmp
     assert len(lines(tmp_path / "w", TEXTS)) == pytest.approx(1000, abs=120)
 
 
+@pytest.mark.slow
 def test_a_window_ends_by_time_and_old_windows_are_removed(
     workspace: Path, student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

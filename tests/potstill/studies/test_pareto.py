@@ -54,6 +54,7 @@ def test_every_point_is_on_the_front_or_beaten_by_one_that_is(values: list[tuple
         assert (one in best) != any(dominates(other, one) for other in best)
 
 
+@pytest.mark.slow
 def test_the_picture_is_svg_and_png() -> None:
     models = [Cost("teacher", "teacher", 0.9, 12, 90, True), Cost("3 layers", "layers", 0.88, 2, 19, True)]
     svg, png = pareto(

@@ -45,6 +45,7 @@ class _Trainer:
         return _quality(choice)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "grid"])
 def test_a_study_tries_choices_of_its_space(tmp_path: Path, sampler: str) -> None:
     search, trainer = _search(sampler=sampler), _Trainer()
@@ -61,6 +62,7 @@ def test_a_study_tries_choices_of_its_space(tmp_path: Path, sampler: str) -> Non
         assert all(trial.choice.temperature == float(f"{trial.choice.temperature:.6g}") for trial in trials)
 
 
+@pytest.mark.slow
 def test_a_grid_is_tried_whole_and_then_done(tmp_path: Path) -> None:
     search = _search(sampler="grid", trials=100, alpha=[1.0], losses={"kl": []})
     trials = _study(tmp_path, search, _Trainer())
@@ -71,12 +73,14 @@ def test_a_grid_is_tried_whole_and_then_done(tmp_path: Path) -> None:
     assert later.trained == []
 
 
+@pytest.mark.slow
 def test_the_sampler_learns(tmp_path: Path) -> None:
     trials = _study(tmp_path, _search(trials=24), _Trainer())
     scores = [trial.score or 0.0 for trial in trials]
     assert sum(scores[12:]) > sum(scores[:12])
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on_with_the_open_trial(tmp_path: Path) -> None:
     first = _Trainer(interrupt_at=3)
     with pytest.raises(KeyboardInterrupt):
@@ -91,6 +95,7 @@ def test_an_interrupted_study_goes_on_with_the_open_trial(tmp_path: Path) -> Non
     assert first.trained[2] in choices
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_with_the_open_trial(tmp_path: Path) -> None:
     first = _Trainer(interrupt_at=3)
     with pytest.raises(KeyboardInterrupt):
@@ -111,6 +116,7 @@ def test_a_choice_is_never_trained_twice(tmp_path: Path) -> None:
     assert len(trainer.trained) == 1
 
 
+@pytest.mark.slow
 def test_bad_trials_end_early(tmp_path: Path) -> None:
     seen: list[int] = []
 
@@ -129,6 +135,7 @@ def test_bad_trials_end_early(tmp_path: Path) -> None:
     assert all(trial.score is not None and trial.score < 0.1 for trial in trials[4:])
 
 
+@pytest.mark.slow
 def test_hyperband_prunes_too(tmp_path: Path) -> None:
     random = iter([0.9, 0.8, *(0.1 / place for place in range(1, 60))])
 
@@ -142,6 +149,7 @@ def test_hyperband_prunes_too(tmp_path: Path) -> None:
     assert {trial.state for trial in trials} == {"complete", "pruned"}
 
 
+@pytest.mark.slow
 def test_a_loss_that_diverges_fails_one_trial(tmp_path: Path) -> None:
     def train(choice: Choice, watch: Watch) -> float:
         if choice.learning_rate > 1e-4:
@@ -155,6 +163,7 @@ def test_a_loss_that_diverges_fails_one_trial(tmp_path: Path) -> None:
     assert len(_study(tmp_path, _search(sampler="grid", trials=12), train)) == 12  # failed ones count as tried
 
 
+@pytest.mark.slow
 def test_studies_of_other_names_do_not_mix(tmp_path: Path) -> None:
     _study(tmp_path, _search(trials=2), _Trainer())
     other = _Trainer()

@@ -12,7 +12,6 @@ from torch import Tensor
 from potstill.config.distill_params import Distill
 from potstill.config.params_file import parse_distill
 from potstill.data.tokens.batches import TokenDataset
-from potstill.distillation.objective import composition
 from potstill.distillation.objective.composition import Blend, distillation
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.distillation.teachers.signal_store import StoredSignals
@@ -23,6 +22,8 @@ from potstill.training.assistants import Teaching, places, through_assistants
 from potstill.training.loop import Setting, train
 from tests.potstill.models.tiny import make
 from tests.scores import accuracy
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 
@@ -113,7 +114,7 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
             raise Stop
         return whole(blend, both)
 
-    monkeypatch.setattr(composition.Blend, "__call__", short)
+    monkeypatch.setattr(Blend, "__call__", short)
     with pytest.raises(Stop):
         climb(teacher, tmp_path / "cut", params)
     monkeypatch.undo()

@@ -21,6 +21,7 @@ print((psutil.Process().memory_info().rss - before) // 1_000_000)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's mallopt")
 def test_freed_memory_stays_with_the_process() -> None:
     said = subprocess.run([sys.executable, "-c", KEPT], check=True, capture_output=True, text=True).stdout

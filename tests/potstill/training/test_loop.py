@@ -58,6 +58,7 @@ def weights(found: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in found.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "warned"), [(1, True), (6, False)])
 def test_a_plan_of_few_steps_gives_a_warning(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str], epochs: int, warned: bool
@@ -68,6 +69,7 @@ def test_a_plan_of_few_steps_gives_a_warning(
     assert (said in capsys.readouterr().out) is warned
 
 
+@pytest.mark.slow
 def test_a_model_learns_and_ends_with_the_best_weights(tmp_path: Path, tiny_base: Path) -> None:
     student = model(tiny_base)
     outcome = train(student, TRAIN, Supervised(), score, setting(tmp_path))
@@ -80,6 +82,7 @@ def test_a_model_learns_and_ends_with_the_best_weights(tmp_path: Path, tiny_base
     assert len(steps) > 4 * outcome.rows / len(TRAIN)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(tmp_path: Path, tiny_base: Path) -> None:
     first, second = model(tiny_base), model(tiny_base)
     train(first, TRAIN, Supervised(), score, setting(tmp_path / "a", epochs=1))
@@ -92,6 +95,7 @@ class Stop(Exception):
     """Stands for a power cut."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cut", "plan"), [(3, {}), (31, {}), (90, {}), (31, {"average_decay": 0.9})])
 def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     tmp_path: Path, tiny_base: Path, cut: int, plan: dict[str, float]
@@ -116,6 +120,7 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     assert all(torch.equal(value, other[name]) for name, value in weights(resumed).items())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_precision_is_not_resumed(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +135,7 @@ def test_a_checkpoint_of_another_precision_is_not_resumed(
     assert all(torch.equal(value, wanted[name]) for name, value in weights(found).items())
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=1))
     kept = sorted(tmp_path.glob("step-*"))
@@ -145,6 +151,7 @@ def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, tiny_base: Path, capsys
     assert "checkpoint skipped" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_no_pickle_is_written(tmp_path: Path, tiny_base: Path) -> None:
     train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=1))
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
@@ -208,6 +215,7 @@ class Full(Supervised):
         return super().forward(outputs, batch, step)
 
 
+@pytest.mark.slow
 def test_out_of_memory_repeats_the_step_with_half_the_tokens_and_the_same_result(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,6 +242,7 @@ def test_out_of_memory_twice_names_the_setting(tmp_path: Path, tiny_base: Path) 
         train(model(tiny_base), TRAIN, Full(8, RuntimeError("another")), score, setting(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_initial_weights_are_kept_if_dev_does_not_improve(tmp_path: Path, tiny_base: Path) -> None:
     student = model(tiny_base)
     start = weights(student)
@@ -243,6 +252,7 @@ def test_the_initial_weights_are_kept_if_dev_does_not_improve(tmp_path: Path, ti
     assert all(torch.equal(value, start[name]) for name, value in weights(student).items())
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_without_a_gain(tmp_path: Path, tiny_base: Path) -> None:
     scores = iter([0.8, 0.7, 0.6, 0.9])
     outcome: Outcome = train(
@@ -251,6 +261,7 @@ def test_patience_ends_a_run_without_a_gain(tmp_path: Path, tiny_base: Path) -> 
     assert outcome.scores == [0.8, 0.7, 0.6]
 
 
+@pytest.mark.slow
 def test_agreement_breaks_ties_between_scores(tmp_path: Path, tiny_base: Path) -> None:
     scores = iter([(0.8, 0.5), (0.8, 0.7), (0.7, 0.9), (0.8, 0.7)])
     kept: list[dict[str, Tensor]] = []
@@ -265,17 +276,20 @@ def test_agreement_breaks_ties_between_scores(tmp_path: Path, tiny_base: Path) -
     assert all(torch.equal(value, kept[1][name]) for name, value in weights(student).items())
 
 
+@pytest.mark.slow
 def test_dev_is_scored_as_often_as_the_plan_says(tmp_path: Path, tiny_base: Path) -> None:
     outcome = train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=2, evaluations_per_epoch=3))
     assert len(outcome.scores) == 6
 
 
+@pytest.mark.slow
 def test_bf16_trains(tmp_path: Path, tiny_base: Path) -> None:
     plan = setting(tmp_path).plan
     outcome = train(model(tiny_base), TRAIN, Supervised(), score, Setting("distill", plan, 11, CPU, "bf16", tmp_path))
     assert outcome.score > 0.9
 
 
+@pytest.mark.slow
 def test_fp16_trains_and_skips_gradients_that_overflow(tmp_path: Path, tiny_base: Path) -> None:
     plan = setting(tmp_path, epochs=2).plan
     student = model(tiny_base)
@@ -296,6 +310,7 @@ def test_fp16_trains_and_skips_gradients_that_overflow(tmp_path: Path, tiny_base
     assert all(bool(value.isfinite().all()) for value in weights(student).values())
 
 
+@pytest.mark.slow
 def test_fp16_stops_if_no_scale_helps(tmp_path: Path, tiny_base: Path) -> None:
     class Steep(Supervised):
         def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:

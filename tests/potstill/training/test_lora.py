@@ -50,6 +50,7 @@ def weights(found: Any) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in found.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_a_model_learns_with_few_weights_and_ends_as_a_plain_model(tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
@@ -104,6 +105,7 @@ class CutShort(Supervised):
         return super().forward(outputs, part, step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [{}, {"average_decay": 0.9, "dropout": 0.0, "freeze_embeddings": True}])
 def test_interrupted_and_resumed_equals_straight_through_to_the_bit(tmp_path: Path, plan: dict[str, object]) -> None:
     def run(folder: str, objective: Supervised) -> tuple[Any, Outcome]:
@@ -122,6 +124,7 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(tmp_path: Pa
     assert all(torch.equal(value, other[name]) for name, value in weights(resumed).items())
 
 
+@pytest.mark.slow
 def test_the_plans_dropout_does_not_change_that_of_the_matrices(tmp_path: Path) -> None:
     seen = []
 
@@ -135,6 +138,7 @@ def test_the_plans_dropout_does_not_change_that_of_the_matrices(tmp_path: Path) 
     assert seen[0] == {0.0, 0.1}
 
 
+@pytest.mark.slow
 def test_a_moving_average_has_exactly_the_trained_weights(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

@@ -51,6 +51,7 @@ def prepared(folder: Path, texts: list[str] = TEXTS, **changes: Any) -> tuple[Pr
     )
 
 
+@pytest.mark.slow
 def test_a_model_learns_to_predict_masked_tokens(tmp_path: Path) -> None:
     work, setting = prepared(tmp_path, phrases(300), epochs=6, lowercase=False, checkpoint_seconds=1e9)
     outcome = work.train(setting)
@@ -62,6 +63,7 @@ class Stop(Exception):
     """Stands for a power cut."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [3, 14])
 def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
@@ -127,6 +129,7 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked_lm", [None, {"kl": 1.0, "ce": 0.5}])
 def test_general_distillation_makes_a_student_more_similar_to_its_teacher(
     tmp_path: Path, base: Path, masked_lm: dict[str, float] | None
