@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from potstill.compute.precision import Precision
     from potstill.distillation.objective.gold_labels import Objective
-    from potstill.evaluation.teaching import Verdict
+    from potstill.evaluation.teacher_check import Verdict
     from potstill.models.students.checkpoint import Checkpoint
 
 
@@ -364,7 +364,7 @@ def _distilled(
     from potstill.distillation.teachers.position_mapping import across, places_of
     from potstill.distillation.teachers.predict import predict_logits, predict_signals
     from potstill.distillation.teachers.signal_store import StoredSignals
-    from potstill.evaluation.teaching import judge
+    from potstill.evaluation.teacher_check import judge
     from potstill.training.assistants import Teaching, through_assistants
     from potstill.training.loop import Setting
     from potstill.training.together import objective_for, train_students
@@ -441,9 +441,9 @@ def _answered(task: TaskKind, logits: npt.NDArray[Any], labels: Labels) -> Label
 
 
 def _scores(task: TaskKind, student: npt.NDArray[Any], teacher: npt.NDArray[Any], labels: Labels) -> dict[str, float]:
-    from potstill.evaluation.summary import Answers, likeness
+    from potstill.evaluation.summary import Answers, fidelity
 
-    found = likeness(*(Answers(logits, 1.0, 0, 0, task) for logits in (teacher, student)))
+    found = fidelity(*(Answers(logits, 1.0, 0, 0, task) for logits in (teacher, student)))
     if labelled(labels).any():
         scoring = SCORINGS[task]
         found[scoring.key], found[f"teacher_{scoring.key}"] = (

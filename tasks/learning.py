@@ -21,13 +21,14 @@ from potstill.distillation.teachers.providers import Source
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.models.loading import load_classifier
 from potstill.models.students.factorized import factorize, has_rank
+from potstill.paths import PRECISION, WORK
 from potstill.pretrained.members import Member, read_members
 from potstill.progress import say
 from potstill.scores.metrics import require_finite
 from potstill.scores.scoring import SCORINGS, Scoring
 from potstill.training.loop import Outcome, Setting
 from potstill.training.selection import Score
-from tasks.stage import WORK, Result, Stage
+from tasks.stage import Result, Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,15 +69,13 @@ def open_splits(stage: Stage, splits: Sequence[str], *, student: bool = False, m
 def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precision]:
     """Device and precision as params say, measured where they say `auto`; told to the user."""
     device = choose_device(stage.project.device)
-    precision, why = choose_precision(
-        stage.project.precision, device, *product_size(model.config), WORK / "precision.json"
-    )
+    precision, why = choose_precision(stage.project.precision, device, *product_size(model.config), PRECISION)
     say(f"{stage.name}: {device.type}, {precision} ({why})")
     return device, precision
 
 
 def prepare_setting(stage: Stage, plan: Training, model: PreTrainedModel, *, keep_start: bool = False) -> Setting:
-    """Everything `train` needs to know beside model, data and objective."""
+    """Everything `train` needs to know in addition to model, data and objective."""
     device, precision = choose(stage, model)
     return Setting(
         stage.name, plan, stage.project.seed, device, precision, stage.checkpoints, keep_start, WORK, stage.watch

@@ -22,7 +22,7 @@ from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.composition import Blend, Distillation
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError, ModelError
-from potstill.evaluation.summary import Answers, likeness
+from potstill.evaluation.summary import Answers, fidelity
 from potstill.models.loading import load_classifier
 from potstill.pretrained.families import layers_of
 from potstill.scores.scoring import SCORINGS
@@ -112,7 +112,7 @@ class _Probe:
             setting = replace(prepare_setting(stage, plan, student), name="probe", checkpoints=Path(folder))
             train(student, self.rows, objective, self._agreement(setting), setting)
         logits = predict_logits(student, self.dev)
-        agreement, distance = likeness(
+        agreement, distance = fidelity(
             *(Answers(side, 1.0, 0, 0, self.task) for side in (self.answers, logits))
         ).values()
         score = self.scoring.score(logits, self.dev.whole_labels)

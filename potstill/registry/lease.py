@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.compute.processes import hold
 from potstill.errors import BusyError
+from potstill.paths import REGISTRY_LOCK
 from potstill.registry.process_identity import Identity, read_identity, this_process
 from potstill.registry.tracking import client, create_experiment
 
@@ -35,9 +36,6 @@ FRESH_SECONDS = 5.0
 WAIT_SECONDS = 30.0
 # Between two looks of a contender; more means that the store did not answer.
 GAP_SECONDS = 3.0
-# Processes of one workspace wait for each other here and spare the store their questions.
-LOCK = Path(".work/registry.lock")
-
 _HOLDER, _TOKEN, _BEAT, _RELEASED = "potstill.holder", "potstill.token", "potstill.beat", "potstill.released"
 _NOTE = "Potstill keeps the newest of these: by it, machines take turns in changing the registry of {project}."
 
@@ -115,7 +113,8 @@ def hold_lease(workspace: Path, project: str, action: str) -> Iterator[Lease]:
         BusyError: others have held it for 30 s.
     """
     end = time.monotonic() + WAIT_SECONDS
-    with hold(workspace / LOCK, what="a change of the registry", wait_seconds=WAIT_SECONDS):
+    # Processes of one workspace wait for each other here and spare the store their questions.
+    with hold(workspace / REGISTRY_LOCK, what="a change of the registry", wait_seconds=WAIT_SECONDS):
         held = _Leases(workspace, project).acquire(action, end)
         try:
             yield held

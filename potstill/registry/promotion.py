@@ -15,6 +15,7 @@ from typing import Any
 
 from potstill.artifacts import verify
 from potstill.errors import ApprovalPendingError, ChecksumError, RegistryError
+from potstill.paths import FETCHED_MODELS
 from potstill.registry import stored
 from potstill.registry.history import History, read_history
 from potstill.registry.ledger import Ledger, Line, clean_reason
@@ -98,7 +99,7 @@ class Registry(Versions):
             ChecksumError: its bytes are not those it was registered with.
         """
         wanted = self.get(version)
-        folder = self.workspace / ".work" / "registry" / f"{self.name}-{wanted.version}-{wanted.candidate[:12]}"
+        folder = self.workspace / FETCHED_MODELS / f"{self.name}-{wanted.version}-{wanted.candidate[:12]}"
         if not _is_whole(folder, wanted.candidate):
             stored.copy_serving(wanted, folder, self.workspace)
         return folder

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlparse
 
 from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, sha256_value, whole_folder
 from potstill.errors import ChecksumError, RegistryError
+from potstill.paths import SCRATCH
 from potstill.registry.process_identity import has_process
 from potstill.registry.tracking import tracking_uri
 from potstill.registry.versions import Version, candidate_sum
@@ -28,7 +29,6 @@ BENTOS = "bento"
 # Where a Bento has the serving folder.
 _INSIDE = f"src/{SERVING}"
 _IMAGE = "env/docker/"
-_SCRATCH = Path(".work/tmp")
 
 
 def pack_bento(bento: Path, folder: Path) -> str:
@@ -104,7 +104,7 @@ def copy_bento(version: Version, facts: Mapping[str, Any], folder: Path, workspa
 @contextmanager
 def scratch_folder(workspace: Path) -> Iterator[Path]:
     """An empty folder below `.work/tmp` for the duration; those of processes that were killed are removed first."""
-    home = workspace / _SCRATCH
+    home = workspace / SCRATCH
     home.mkdir(parents=True, exist_ok=True)
     clean_scratch(workspace)
     with tempfile.TemporaryDirectory(dir=home, prefix=f"{os.getpid()}-", ignore_cleanup_errors=True) as folder:
@@ -113,7 +113,7 @@ def scratch_folder(workspace: Path) -> Iterator[Path]:
 
 def clean_scratch(workspace: Path) -> None:
     """Remove the scratch folders of processes that have ended."""
-    for folder in (workspace / _SCRATCH).glob("*-*"):
+    for folder in (workspace / SCRATCH).glob("*-*"):
         pid = folder.name.partition("-")[0]
         if pid.isdecimal() and not has_process(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)

@@ -25,9 +25,10 @@ from prometheus_client import CollectorRegistry
 from potstill.artifacts import canonical_json
 from potstill.config.serving_params import Watch
 from potstill.errors import ToolError
-from potstill.inference.profile import FILE, Answer, Counts, Profile, Seen, confidences
+from potstill.inference.profile import Answer, Counts, Profile, Seen, confidences
 from potstill.inference.runtime import ModelCard, Prediction, Tagging, Text, Tokens
 from potstill.inference.window_store import ANSWERS, COUNTS, PROFILE, TEXTS, Store, below, open_store, text_sum
+from potstill.paths import TEST_PROFILE
 from potstill.serving.exported import Exported
 from potstill.serving.launch import WATCH_FOLDER
 from potstill.serving.redaction import Redactor
@@ -250,7 +251,7 @@ def watcher_of(release: Release, registry: CollectorRegistry) -> Watcher | None:
     """
     profile, watch = release.profile, release.settings.watch
     if profile is None:
-        log.warning("watch: off, since there is no %s", FILE)
+        log.warning("watch: off, since there is no %s", TEST_PROFILE)
         return None
     place = watch_place(watch)
     store = None if place is None else open_store(below(place, release.candidate))

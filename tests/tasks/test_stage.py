@@ -13,8 +13,9 @@ import pytest
 
 from potstill.artifacts import read_json, verify
 from potstill.compute.processes import hold
+from potstill.paths import FAILURE, RUN_LOCK
 from potstill.registry import tracking
-from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK
+from tasks.stage import INSIDE_RUN
 from tests.flows.conftest import Ended, ended, until
 from tests.registries import PROJECT, new_store
 
@@ -69,8 +70,8 @@ def workspace(tmp_path: Path) -> Path:
 
 def start(workspace: Path, mode: str, **more: str) -> subprocess.Popen[str]:
     (workspace / "mode").write_text(mode, encoding="utf-8")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "POTSTILL"))}
-    variables = {**kept, "PYTHONPATH": str(REPOSITORY), **more}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "POTSTILL"))}
+    variables = {**environment, "PYTHONPATH": str(REPOSITORY), **more}
     return subprocess.Popen(
         [sys.executable, "toy.py"], cwd=workspace, env=variables, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -111,11 +112,11 @@ def test_alone_a_stage_logs_its_own_mlflow_run(workspace: Path) -> None:
 
 
 def test_same_inputs_same_bytes(workspace: Path) -> None:
-    made = []
+    calls = []
     for _ in range(2):
         assert run(workspace, **recorded(workspace)).code == 0
-        made.append((workspace / "data/made/manifest.json").read_bytes())
-    assert made[0] == made[1]
+        calls.append((workspace / "data/made/manifest.json").read_bytes())
+    assert calls[0] == calls[1]
     assert not (workspace / ".work/checkpoints").exists()
 
 
