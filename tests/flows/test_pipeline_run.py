@@ -256,7 +256,7 @@ def test_after_kill_9_nothing_is_left_running_and_the_next_run_finishes(toy: Toy
     assert "RUNNING" not in {run.info.status for run in runs(toy)}
 
 
-def test_a_killed_run_leaves_no_api_of_its_own_behind(offline_toy: Toy) -> None:
+def test_a_killed_run_leaves_no_temporary_api(offline_toy: Toy) -> None:
     going = offline_toy.start("run", TOY_HANG="prepare")
     assert until((offline_toy.folder / ".work/hanging").exists)
     assert any("prefect.server.api.server" in command for command in offline_toy.processes())

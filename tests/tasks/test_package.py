@@ -23,7 +23,7 @@ from tests.potstill.serving.folders import REPOSITORY, flip_byte, write_workspac
 
 TRAINING = ("torch", "transformers", "mlflow", "dvc", "prefect", "pandas", "datasets", "scikit-learn", "pyarrow")
 # All that a Bento holds of Potstill: its code, the model, the limits.
-CODE = {"__init__", "artifacts", "causes", "environment", "errors"}
+CODE = {"__init__", "artifacts", "causes", "environment", "errors", "paths"}
 ROOMS = {
     "compute": {"__init__.py", "processes.py"},
     # The schema of params but for what training reads.

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.errors import LabelError
-from potstill.config import Finetune
+from potstill.config.distill_params import Finetune
 from tasks.stage import Result, Stage, main
 
 def run(stage: Stage) -> Result:
@@ -169,7 +169,7 @@ def test_a_missing_dep_and_a_wrong_param_end_it_before_any_work(workspace: Path)
     assert_failed(workspace, run(workspace, **recorded(workspace)), 3, "did you mean 'alpha'?")
 
 
-def test_it_does_not_run_beside_a_run_but_does_inside_one(workspace: Path) -> None:
+def test_a_stage_refuses_to_start_during_a_run_but_runs_inside_one(workspace: Path) -> None:
     with hold(workspace / RUN_LOCK, what="a run"):
         busy = run(workspace)
         assert busy.code == 4
