@@ -1,4 +1,4 @@
-"""What the benchmarks share: naming the machine, ratios with their spread, sections of RESULTS.md. Standard library."""
+"""Shared by the benchmarks: the machine's name, ratios with their spread, sections of RESULTS.md."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ _FLAGS = (
 
 
 def machine() -> str:
-    """The processor's name and the cores there are."""
+    """Return the processor's name and its number of cores."""
     model = next(iter(_cpuinfo("model name")), platform.machine())
     return f"{model}, {os.cpu_count()} cores"
 
 
 def flags() -> str:
-    """The processor's flags that matter for matrix products, space-separated."""
-    there = " ".join(_cpuinfo("flags")[:1] + _cpuinfo("Features")[:1]).split()
-    return " ".join(flag for flag in _FLAGS if flag in there) or "flags unknown"
+    """Return the processor's flags that matter for matrix products, space-separated."""
+    available = " ".join(_cpuinfo("flags")[:1] + _cpuinfo("Features")[:1]).split()
+    return " ".join(flag for flag in _FLAGS if flag in available) or "flags unknown"
 
 
 def versions(*packages: str) -> str:
-    """`name version` of each installed package."""
+    """Return `name version` of each package."""
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
 
 def today() -> str:
-    """The date of a measurement."""
+    """Return the date of a measurement."""
     return str(datetime.date.today())
 
 
 def spread(ratios: Sequence[float], digits: int = 1) -> str:
-    """Median and range of ratios that were taken within rounds."""
+    """Format median and range of ratios that were taken within rounds."""
     middle, low, high = (f"{value:.{digits}f}" for value in (statistics.median(ratios), min(ratios), max(ratios)))
     return f"{middle}× ({low}–{high})"
 

@@ -1,6 +1,6 @@
-"""What our own line of texts is measured beside: the same INT8 student behind BentoML's adaptive batching.
+"""A peer for benchmarks/serving.py: the same INT8 student with BentoML's adaptive batching.
 
-As BentoML's documentation has it: one batchable endpoint, one worker, a batch tokenized, padded and computed in one
+It follows BentoML's documentation: one batchable endpoint, one worker, a batch tokenized, padded and computed in one
 call on all cores. `PEER_MODEL` is a serving folder (docs/artifacts.md).
 """
 
@@ -28,10 +28,10 @@ class Batchable:
         self._tokenizer.enable_truncation(self._card["max_length"])
         self._tokenizer.enable_padding(pad_id=self._card["pad_token_id"])
 
-    # Time enough that no request of the loads is shed, which BentoML does where it expects to take longer.
+    # Long enough that BentoML sheds no request of the loads, which it does when it expects to take longer.
     @bentoml.api(batchable=True, batch_dim=0, max_batch_size=64, max_latency_ms=5000)  # type: ignore[untyped-decorator]
     def classify(self, texts: list[str]) -> list[dict[str, float | str]]:
-        """[texts] label and score."""
+        """Return label and score of each text."""
         import numpy as np
 
         encodings = self._tokenizer.encode_batch_fast(texts)
@@ -46,4 +46,7 @@ class Batchable:
         shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         names = [str(label) for label in self._card["labels"]]
-        return [{"label": names[at], "score": float(row[at])} for row, at in zip(shares, shares.argmax(1), strict=True)]
+        return [
+            {"label": names[label], "score": float(row[label])}
+            for row, label in zip(shares, shares.argmax(1), strict=True)
+        ]

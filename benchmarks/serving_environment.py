@@ -1,4 +1,4 @@
-"""What a Bento's environment takes on disk: its own pins, installed as BentoML's image installs them.
+"""The size of a Bento's environment on disk: its pins, installed as BentoML's image installs them.
 
 `python benchmarks/serving.py --environment` measures it.
 """
@@ -18,7 +18,7 @@ LARGEST = 6
 
 
 def environment_size(tag: str) -> list[str]:
-    """Markdown: MB (1e6 bytes, whole blocks) of an environment with what a Bento pins, and its largest packages."""
+    """Return Markdown: MB (1e6 bytes, whole blocks) of an environment with a Bento's pins, and its largest packages."""
     requirements = bento_path(tag) / "env/python/requirements.txt"
     uv = str(Path(sys.executable).parent / "uv")
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
@@ -41,8 +41,9 @@ def environment_size(tag: str) -> list[str]:
         (packages,) = folder.glob("lib/python*/site-packages")
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink():
-                inside = path.is_relative_to(packages)
-                sizes[path.relative_to(packages).parts[0] if inside else "the rest"] += path.stat().st_blocks * 512
+                in_package = path.is_relative_to(packages)
+                package = path.relative_to(packages).parts[0] if in_package else "the rest"
+                sizes[package] += path.stat().st_blocks * 512
         count = len(list(packages.glob("*.dist-info")))
     largest = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in sizes.most_common(LARGEST))
     return [f"{sizes.total() / 1e6:.0f} MB on disk, {count} packages with their bytecode; the largest: {largest}."]

@@ -1,6 +1,6 @@
-"""What our service is measured beside: a model in `transformers.pipeline` behind a plain BentoML service.
+"""A peer for benchmarks/serving.py: a model in `transformers.pipeline`, served by a plain BentoML service.
 
-As BentoML's documentation has it: one typed endpoint, one worker. `PEER_MODEL` is a `save_pretrained` folder.
+It follows BentoML's documentation: one typed endpoint, one worker. `PEER_MODEL` is a `save_pretrained` folder.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ class Peer:
 
     @bentoml.api  # type: ignore[untyped-decorator]
     def classify(self, texts: list[str]) -> list[dict[str, float | str]]:
-        """[texts] label and score."""
-        # One text goes without the data loader that a list goes through.
-        asked, size = (texts, 32) if len(texts) > 1 else (texts[0], 1)
-        found: list[dict[str, float | str]] = self._classify(asked, batch_size=size, truncation=True, max_length=128)
-        return found
+        """Return label and score of each text."""
+        # A single text skips the data loader of a list.
+        inputs: list[str] | str = texts if len(texts) > 1 else texts[0]
+        size = 32 if len(texts) > 1 else 1
+        answers: list[dict[str, float | str]] = self._classify(inputs, batch_size=size, truncation=True, max_length=128)
+        return answers

@@ -1,7 +1,7 @@
-"""What a challenger that rides along costs the champion, and whether the guard drops one that costs too much.
+"""The cost of a shadowed challenger for the champion, and whether the guard drops one that costs too much.
 
-`python benchmarks/serving.py --shadow` measures it. The share of requests that a challenger answers too is fixed in a
-Bento, so the workspace's candidate is packaged once for each, in a store that goes away with the benchmark.
+`python benchmarks/serving.py --shadow` measures it. A Bento fixes the share of requests that its challenger answers
+too, so the workspace's candidate is packaged once for each share, in a store that is deleted with the benchmark.
 """
 
 from __future__ import annotations
@@ -21,133 +21,147 @@ from pathlib import Path
 
 import numpy as np
 from results import spread
-from serving_turns import LOADS, Server, Turn, generator, under_load, up
+from serving_turns import LOADS, Server, Turn, load_generator, running_server, under_load
 
 from potstill.artifacts import write_manifest
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.evaluation.texts import read_texts
+from potstill.paths import SERVING, TEST_SPLIT
 from potstill.serving.launch import SHADOW_FOLDER, serve_command
 from tasks.package import package
 
 ALONE = "alone"
-# A second server without a challenger: how far noise alone goes.
+# A second server without a challenger, to see the noise.
 AGAIN = "alone, once more"
+WITH_CHALLENGER = "with a challenger"
+DROPPED = "after it was dropped"
 SHARES = (0.1, 1.0)
-# A limit that nothing crosses: what is measured is a challenger that rides all the while.
+# A limit that nothing reaches, so that the challenger stays for the whole measurement.
 UNGUARDED = 1e6
-# Floats of the table that the hungry challenger goes through.
+# Floats of the table that the hungry challenger reads.
 TABLE = 64 * 1024 * 1024
-# The guard's own part: a smaller slowdown is noise; and how long a challenger may ride before this is given up.
-FELT, GUARD_SECONDS = 1.02, 60.0
+# A smaller slowdown is noise.
+MIN_SLOWDOWN = 1.02
+# How long to wait for the guard to drop a challenger.
+GUARD_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Ride:
-    """What the service says of a challenger: whether it rides, texts it answered, the guard's figure (0: none yet)."""
+class ShadowState:
+    """A challenger's state by `/metrics`: whether it runs, texts it answered, the guard's slowdown (0: none yet)."""
 
     riding: bool
     texts: int
     slowdown: float
 
 
-def ride(server: Server) -> Ride:
-    """Ask `/metrics`."""
-    with urllib.request.urlopen(server.address.rpartition("/v1/")[0] + "/metrics", timeout=30) as answer:
-        found = dict(re.findall(r"^potstill_shadow_(\w+)\{[^}]*\} (\S+)$", answer.read().decode(), re.MULTILINE))
-    return Ride(float(found["riding"]) == 1.0, int(float(found["texts_total"])), float(found["slowdown"]))
+def shadow_state(server: Server) -> ShadowState:
+    """Read a challenger's state from `/metrics`."""
+    with urllib.request.urlopen(server.address.rpartition("/v1/")[0] + "/metrics", timeout=30) as response:
+        text = response.read().decode()
+    metrics = dict(re.findall(r"^potstill_shadow_(\w+)\{[^}]*\} (\S+)$", text, re.MULTILINE))
+    return ShadowState(float(metrics["riding"]) == 1.0, int(float(metrics["texts_total"])), float(metrics["slowdown"]))
 
 
 def measure(
     rounds: int, seconds: float
-) -> tuple[dict[str, dict[str, list[Turn]]], dict[str, dict[str, list[int]]], dict[str, Ride]]:
-    """Load -> server -> turns; load -> server -> texts its challenger answered in each; server -> its challenger at the
-    end. The challenger is the champion's own model: one that costs what the champion does.
+) -> tuple[dict[str, dict[str, list[Turn]]], dict[str, dict[str, list[int]]], dict[str, ShadowState]]:
+    """Measure champions with and without a challenger, which is the champion's own model and so costs the same.
+
+    Returns:
+        Load -> server -> turns; load -> server -> texts that its challenger answered in each turn; server -> state of
+        its challenger at the end.
     """
-    params, asked = load_params(Path("params.yaml")), _texts()
-    found: dict[str, dict[str, list[Turn]]] = {load: {} for load in LOADS}
+    params = load_params(Path("params.yaml"))
+    texts = _texts()
+    measured: dict[str, dict[str, list[Turn]]] = {load: {} for load in LOADS}
     answered: dict[str, dict[str, list[int]]] = {load: {} for load in LOADS}
     with ExitStack() as stack:
-        folder = stack.enter_context(own_store())
-        challenger = shutil.copytree("data/serving", folder / "challenger")
+        folder = stack.enter_context(temporary_store())
+        challenger = shutil.copytree(SERVING, folder / "challenger")
         shares = {ALONE: 0.0, AGAIN: 0.0} | {f"asked {share:.0%}": share for share in SHARES}
         servers = {
             name: stack.enter_context(_served(params, share, UNGUARDED, challenger, folder))
             for name, share in shares.items()
         }
-        source = stack.enter_context(generator())
+        source = stack.enter_context(load_generator())
 
-        def beside(name: str) -> int:
-            return ride(servers[name]).texts if shares[name] else 0
+        def challenger_texts(name: str) -> int:
+            return shadow_state(servers[name]).texts if shares[name] else 0
 
         for number in range(rounds):
             for load, kind in LOADS.items():
-                # Each is first in its turn.
+                # The order rotates with the rounds.
                 order = list(servers)[number % len(servers) :] + list(servers)[: number % len(servers)]
                 for name in order:
-                    before = beside(name)
-                    turn = under_load(source, servers[name], asked, kind, seconds)
-                    found[load].setdefault(name, []).append(turn)
-                    answered[load].setdefault(name, []).append(beside(name) - before)
+                    before = challenger_texts(name)
+                    turn = under_load(source, servers[name], texts, kind, seconds)
+                    measured[load].setdefault(name, []).append(turn)
+                    answered[load].setdefault(name, []).append(challenger_texts(name) - before)
                     print(f"{load}: {name}: {turn.texts:,.0f} texts/s", file=sys.stderr, flush=True)
-                    _rest(servers[name])
-        rides = {name: ride(server) for name, server in servers.items() if shares[name]}
-    return found, answered, rides
+                    _wait_until_idle(servers[name])
+        states = {name: shadow_state(server) for name, server in servers.items() if shares[name]}
+    return measured, answered, states
 
 
 def guard(rounds: int, seconds: float) -> list[str]:
-    """Markdown: a challenger that the champion feels: unguarded, then with half of what it costs as the limit."""
-    params, asked = load_params(Path("params.yaml")), _texts()
-    turns: dict[str, list[Turn]] = {ALONE: [], "beside it": [], "after it was dropped": []}
+    """Return Markdown on a challenger that slows the champion: unguarded, then with half of its cost as the limit."""
+    params = load_params(Path("params.yaml"))
+    texts = _texts()
+    turns: dict[str, list[Turn]] = {ALONE: [], WITH_CHALLENGER: [], DROPPED: []}
     with ExitStack() as stack:
-        folder = stack.enter_context(own_store())
+        folder = stack.enter_context(temporary_store())
         challenger = hungry_challenger(folder / "challenger")
-        source = stack.enter_context(generator())
+        source = stack.enter_context(load_generator())
         alone = stack.enter_context(_served(params, 0.0, UNGUARDED, challenger, folder))
 
-        def in_turn(name: str, server: Server) -> None:
-            for one, where in ((ALONE, alone), (name, server)):
-                turns[one].append(under_load(source, where, asked, (1, 1), seconds))
-                _rest(where)
+        def alternate(name: str, server: Server) -> None:
+            for label, target in ((ALONE, alone), (name, server)):
+                turns[label].append(under_load(source, target, texts, (1, 1), seconds))
+                _wait_until_idle(target)
 
-        with _served(params, 1.0, UNGUARDED, challenger, folder) as beside:
-            # So many at least that the guard has its figure.
-            while len(turns["beside it"]) < rounds or not ride(beside).slowdown:
-                in_turn("beside it", beside)
-            cost = ride(beside).slowdown
-        if cost < FELT:
+        with _served(params, 1.0, UNGUARDED, challenger, folder) as unguarded:
+            # At least until the guard has measured a slowdown.
+            while len(turns[WITH_CHALLENGER]) < rounds or not shadow_state(unguarded).slowdown:
+                alternate(WITH_CHALLENGER, unguarded)
+            cost = shadow_state(unguarded).slowdown
+        if cost < MIN_SLOWDOWN:
             return [f"The challenger that should slow the champion does not: the guard sees {cost:.2f}×."]
         limit = 1 + (cost - 1) / 2
         with _served(params, 1.0, limit, challenger, folder) as guarded:
             begin = time.monotonic()
-            while ride(guarded).riding and time.monotonic() - begin < GUARD_SECONDS:
-                under_load(source, guarded, asked, (1, 1), 1.0)
-            end, lasted = ride(guarded), time.monotonic() - begin
+            while shadow_state(guarded).riding and time.monotonic() - begin < GUARD_SECONDS:
+                under_load(source, guarded, texts, (1, 1), 1.0)
+            end = shadow_state(guarded)
+            duration = time.monotonic() - begin
             if end.riding:
-                return [f"Not dropped in {lasted:.0f} s: the guard sees {end.slowdown:.2f}× (limit {limit:.2f}×)."]
-            _rest(guarded)
+                return [f"Not dropped in {duration:.0f} s: the guard sees {end.slowdown:.2f}× (limit {limit:.2f}×)."]
+            _wait_until_idle(guarded)
             for _ in range(rounds):
-                in_turn("after it was dropped", guarded)
+                alternate(DROPPED, guarded)
     return [
         f"A challenger that empties the cache all cores share ({TABLE * 4 / 1e6:.0f} MB for each text), asked 100%: "
         f"unguarded the guard sees {cost:.2f}×. With `watch.shadow_max_slowdown` {limit:.2f} it is dropped within "
-        f"{lasted:.0f} s of load, after {end.texts:,} texts, at {end.slowdown:.2f}×.",
+        f"{duration:.0f} s of load, after {end.texts:,} texts, at {end.slowdown:.2f}×.",
         "",
         "| one caller, one text | texts/s | p50 ms | p99 ms |",
         "|---|---|---|---|",
-        *(f"| {name} | {_of(some, 'texts'):,.0f} | {_of(some, 'p50'):.1f} | {_of(some, 'p99'):.1f} |"
-          for name, some in turns.items()),
+        *(f"| {name} | {_median(part, 'texts'):,.0f} | {_median(part, 'p50'):.1f} | {_median(part, 'p99'):.1f} |"
+          for name, part in turns.items()),
     ]  # fmt: skip
 
 
 def hungry_challenger(folder: Path) -> Path:
-    """The student with something before its answer that the lowest priority does not soften: it goes through a table of
-    256 MB again and again, which empties the cache that all cores share and fills their way to the memory.
+    """Write a student that slows the champion in spite of its low priority.
+
+    Before each answer it reads a table of 256 MB again and again, which empties the cache that all cores share and
+    fills their connection to the memory.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    shutil.copytree("data/serving", folder)
+    shutil.copytree(SERVING, folder)
     model = onnx.load(folder / "model.onnx")
     graph = model.graph
     constants = {
@@ -182,32 +196,34 @@ def hungry_challenger(folder: Path) -> Path:
 
 
 def tables(
-    found: dict[str, dict[str, list[Turn]]], answered: dict[str, dict[str, list[int]]], rides: dict[str, Ride]
+    measured: dict[str, dict[str, list[Turn]]],
+    answered: dict[str, dict[str, list[int]]],
+    states: dict[str, ShadowState],
 ) -> list[str]:
-    """Markdown: medians, and ratios to the champion alone, taken within rounds."""
+    """Return Markdown: medians, and ratios to the champion alone, taken within rounds."""
     lines: list[str] = []
-    for load, servers in found.items():
+    for load, servers in measured.items():
         lines += [
             f"| {load} | texts/s | of alone (min–max) | p50 ms | p99 ms | of alone (min–max) | challenger's texts |",
             "|---|---|---|---|---|---|---|",
         ]
         alone = servers[ALONE]
         for name, turns in servers.items():
-            rate = [mine.texts / theirs.texts for mine, theirs in zip(turns, alone, strict=True)]
-            late = [mine.p99 / theirs.p99 for mine, theirs in zip(turns, alone, strict=True)]
-            beside = statistics.median(answered[load][name])
+            rates = [turn.texts / base.texts for turn, base in zip(turns, alone, strict=True)]
+            latencies = [turn.p99 / base.p99 for turn, base in zip(turns, alone, strict=True)]
             lines.append(
-                f"| {name} | {_of(turns, 'texts'):,.0f} | {spread(rate, 2)} | {_of(turns, 'p50'):.1f} | "
-                f"{_of(turns, 'p99'):.1f} | {spread(late, 2)} | {beside:,.0f} |"
+                f"| {name} | {_median(turns, 'texts'):,.0f} | {spread(rates, 2)} | {_median(turns, 'p50'):.1f} | "
+                f"{_median(turns, 'p99'):.1f} | {spread(latencies, 2)} | "
+                f"{statistics.median(answered[load][name]):,.0f} |"
             )
         lines.append("")
-    seen = "; ".join(f"{name}: {one.slowdown:.2f}×, {one.texts:,} texts" for name, one in rides.items())
-    return [*lines, f"What the guard sees at the end, and texts the challenger answered in all: {seen}."]
+    summary = "; ".join(f"{name}: {state.slowdown:.2f}×, {state.texts:,} texts" for name, state in states.items())
+    return [*lines, f"What the guard sees at the end, and texts the challenger answered in all: {summary}."]
 
 
 @contextmanager
-def own_store() -> Iterator[Path]:
-    """A folder that is BentoML's store meanwhile."""
+def temporary_store() -> Iterator[Path]:
+    """Yield a folder with a BentoML store of its own for the block."""
     before = os.environ.get("BENTOML_HOME")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BENTOML_HOME"] = str(Path(folder) / "bentoml")
@@ -224,16 +240,17 @@ def _served(params: Params, share: float, limit: float, challenger: Path, folder
     watch = params.watch.model_copy(update={"shadow": share, "shadow_max_slowdown": limit})
     tag = package(params.model_copy(update={"watch": watch}), Path.cwd()).tag
     log = folder / f"{time.monotonic_ns()}.txt"
-    with up(serve_command(tag, "", 0)[:-4], "/v1/classify", log, {SHADOW_FOLDER: str(challenger)}) as server:
+    variables = {SHADOW_FOLDER: str(challenger)}
+    with running_server(serve_command(tag, "", 0)[:-4], "/v1/classify", log, variables) as server:
         yield server
 
 
 def _texts() -> list[str]:
-    return [text for text in read_texts(Path("data/prepared/test.parquet"))[0] if isinstance(text, str)]
+    return [text for text in read_texts(TEST_SPLIT)[0] if isinstance(text, str)]
 
 
-def _rest(server: Server) -> None:
-    """Wait until it computes nothing: a challenger goes on with what waits for it."""
+def _wait_until_idle(server: Server) -> None:
+    """Wait until the server computes nothing: a challenger works off its queue after the load has ended."""
     spent = server.cpu_seconds()
     while True:
         time.sleep(0.5)
@@ -242,5 +259,5 @@ def _rest(server: Server) -> None:
             return
 
 
-def _of(turns: list[Turn], field: str) -> float:
+def _median(turns: list[Turn], field: str) -> float:
     return float(statistics.median(getattr(turn, field) for turn in turns))

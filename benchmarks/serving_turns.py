@@ -1,4 +1,4 @@
-"""A server that is up, and one turn of load on it: what the benchmarks of serving share."""
+"""Shared by the benchmarks of serving: a running server, and one turn of load on it."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from potstill.inference.runtime import Student, Text
 from tasks.smoke import is_ready
 
 HERE = Path(__file__).resolve().parent
-# Callers at once, texts of a request.
+# Name -> (callers at once, texts of a request).
 LOADS = {"32 callers, one text": (32, 1), "4 callers, 32 texts": (4, 32), "one caller, one text": (1, 1)}
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is up: where it classifies, its process, and how long it took to be ready."""
+    """A running server: the URL where it classifies, its process, and how long it took to be ready."""
 
     address: str
     process: subprocess.Popen[bytes]
     ready_seconds: float
 
     def tree(self) -> list[psutil.Process]:
-        """Its processes."""
+        """Return its process and all descendants."""
         top = psutil.Process(self.process.pid)
         return [top, *top.children(recursive=True)]
 
     def cpu_seconds(self) -> float:
-        """What it has computed so far."""
+        """Return the CPU time of all its processes so far."""
         return sum(sum(process.cpu_times()[:2]) for process in self.tree())
 
     def memory(self) -> tuple[float, float]:
-        """(resident, proportional) MB of all its processes; shared pages count in the second once."""
-        found = [process.memory_full_info() for process in self.tree()]
-        return sum(one.rss for one in found) / 1e6, sum(one.pss for one in found) / 1e6
+        """Return (resident, proportional) MB of all its processes; the second counts shared pages once."""
+        infos = [process.memory_full_info() for process in self.tree()]
+        return sum(info.rss for info in infos) / 1e6, sum(info.pss for info in infos) / 1e6
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One load on one server: texts/s, ms of a request, and milliseconds of the server's cores for a text."""
+    """The result of one load on one server: texts/s, ms of a request (p50, p99), and CPU milliseconds for a text."""
 
     texts: float
     p50: float
@@ -58,8 +58,8 @@ class Turn:
 
 
 @contextmanager
-def up(command: list[str], path: str, log: Path, variables: Mapping[str, str]) -> Iterator[Server]:
-    """A server that is ready, and is stopped at the end."""
+def running_server(command: list[str], path: str, log: Path, variables: Mapping[str, str]) -> Iterator[Server]:
+    """Yield a server that is ready, and stop it at the end."""
     port = free_port()
     begin = time.monotonic()
     with log.open("wb") as output:
@@ -78,8 +78,8 @@ def up(command: list[str], path: str, log: Path, variables: Mapping[str, str]) -
 
 
 @contextmanager
-def generator() -> Iterator[subprocess.Popen[str]]:
-    """The process that loads come from."""
+def load_generator() -> Iterator[subprocess.Popen[str]]:
+    """Yield the process that generates the loads."""
     process = subprocess.Popen(
         [sys.executable, str(HERE / "serving_load.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -93,9 +93,9 @@ def generator() -> Iterator[subprocess.Popen[str]]:
 def under_load(
     source: subprocess.Popen[str], server: Server, texts: list[str], kind: tuple[int, int], seconds: float
 ) -> Turn:
-    """One turn. Refused requests end the benchmark: what is measured is answers."""
+    """Run one turn. A refused request ends the benchmark, since only answers are measured."""
     callers, per_request = kind
-    wish = {
+    request = {
         "address": server.address,
         "texts": texts,
         "callers": callers,
@@ -105,34 +105,37 @@ def under_load(
     before = server.cpu_seconds()
     assert source.stdin is not None
     assert source.stdout is not None
-    print(json.dumps(wish), file=source.stdin, flush=True)
-    found: dict[str, Any] = json.loads(source.stdout.readline())
-    spent, times = server.cpu_seconds() - before, found["seconds"]
-    if found["refused"] or not times:
-        sys.exit(f"{server.address} refused: {found['refused']}")
+    print(json.dumps(request), file=source.stdin, flush=True)
+    result: dict[str, Any] = json.loads(source.stdout.readline())
+    cpu_seconds = server.cpu_seconds() - before
+    times = result["seconds"]
+    if result["refused"] or not times:
+        sys.exit(f"{server.address} refused: {result['refused']}")
     answered = len(times) * per_request
     return Turn(
-        answered / found["lasted"],
+        answered / result["duration"],
         times[len(times) // 2] * 1000,
         times[int(len(times) * 0.99)] * 1000,
-        # The load before the counted one is in `spent` too.
-        spent * 1000 / (answered * (1 + min(1.0, seconds / 4) / found["lasted"])),
+        # `cpu_seconds` includes the warm-up before the counted load.
+        cpu_seconds * 1000 / (answered * (1 + min(1.0, seconds / 4) / result["duration"])),
     )
 
 
 def in_process(student: Student, texts: list[Text], kind: tuple[int, int], seconds: float) -> Turn:
-    """The same texts with no server: one caller that asks about 32 or, alone, about one."""
+    """Run the same texts without a server: one caller with lists of 32, or with single texts for the single caller."""
     size = 1 if kind == (1, 1) else 32
     times: list[float] = []
     begin = time.perf_counter()
     before = sum(os.times()[:2])
     while time.perf_counter() - begin < seconds:
         first = len(times) * size % len(texts)
-        at = time.perf_counter()
+        start_time = time.perf_counter()
         student.predict(texts[first : first + size])
-        times.append(time.perf_counter() - at)
-    lasted, spent = time.perf_counter() - begin, sum(os.times()[:2]) - before
+        times.append(time.perf_counter() - start_time)
+    duration = time.perf_counter() - begin
+    cpu_seconds = sum(os.times()[:2]) - before
     answered = len(times) * size
     times.sort()
-    middle, late = times[len(times) // 2] * 1000, times[int(len(times) * 0.99)] * 1000
-    return Turn(answered / lasted, middle, late, spent * 1000 / answered)
+    p50 = times[len(times) // 2] * 1000
+    p99 = times[int(len(times) * 0.99)] * 1000
+    return Turn(answered / duration, p50, p99, cpu_seconds * 1000 / answered)

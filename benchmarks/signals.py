@@ -1,7 +1,7 @@
-"""The signals store on 10,000 to 1,000,000 generated texts with a tiny encoder: rows/s and peak memory by size.
+"""Measures the signals store on 10,000 to 1,000,000 generated texts with a tiny encoder: rows/s and peak memory.
 
 `python benchmarks/signals.py [--rows 10000 100000 1000000] [--write]`. Writing and reading run in a process of their
-own for each size, whose peak memory is the kernel's own figure (VmHWM: Linux). Tokenizing is not timed.
+own for each size, whose peak memory is the kernel's figure (VmHWM: Linux). Tokenizing is not timed.
 `--write` puts the table into benchmarks/RESULTS.md.
 """
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 MARK = "<!-- signals -->"
 SIZES = (10_000, 100_000, 1_000_000)
 STORED = Signals(dtype="float16", batch_tokens=2048, vectors=[1])
-SYLLABLES = [first + vowel for first in "bdfgklmnprstvz" for vowel in "aeiou"]
-WORDS = [one + two for one in SYLLABLES for two in SYLLABLES[::3]]
+SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
+WORDS = [first + second for first in SYLLABLES for second in SYLLABLES[::3]]
 TEXTS_AT_ONCE = 50_000
 
 
 def texts(count: int) -> Iterator[list[str]]:
-    """Texts of 4 to 24 words, nearly all different."""
+    """Generate texts of 4 to 24 words, nearly all of them different."""
     random = np.random.default_rng(0)
     for start in range(0, count, TEXTS_AT_ONCE):
         lengths = random.integers(4, 25, min(TEXTS_AT_ONCE, count - start))
@@ -50,7 +50,7 @@ def texts(count: int) -> Iterator[list[str]]:
 
 
 def make_teacher(folder: Path) -> None:
-    """A random BERT of one layer of width 32, with a tokenizer of the words."""
+    """Write a random BERT of one layer of width 32, with a tokenizer of the words."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertForSequenceClassification
@@ -87,7 +87,7 @@ def _table(rows: int) -> pa.Table:
 
 
 def write(folder: Path, rows: int) -> dict[str, float]:
-    """Extract and write a store."""
+    """Extract signals and write a store."""
     import torch
 
     from potstill.distillation.teachers.providers import LiveTeacher
@@ -95,7 +95,8 @@ def write(folder: Path, rows: int) -> dict[str, float]:
     from potstill.models.loading import load_classifier
 
     teacher = LiveTeacher(load_classifier(folder / "teacher"), torch.device("cpu"))
-    before, clock = _peak(), _Clock()
+    before = _peak()
+    clock = _Clock()
     dataset = TokenDataset.open(folder / "rows.arrow", 0)
     identity = teacher_identity(folder / "teacher")
     extracted = extract(teacher, dataset, STORED, identity=identity, work=folder / "work")
@@ -107,11 +108,12 @@ def write(folder: Path, rows: int) -> dict[str, float]:
 
 
 def read(folder: Path, rows: int) -> dict[str, float]:
-    """Open the store (verify it, join it to the rows) and read an epoch of shuffled batches."""
+    """Open the store, which verifies it and joins it to the rows, and read an epoch of shuffled batches."""
     from potstill.distillation.teachers.outputs import Needs
     from potstill.distillation.teachers.signal_store import StoredSignals
 
-    before, clock = _peak(), _Clock()
+    before = _peak()
+    clock = _Clock()
     dataset = TokenDataset.open(folder / "rows.arrow", 0)
     stored = StoredSignals.open(folder / "signals", dataset, folder / "teacher")
     needs = Needs(vectors=frozenset(STORED.vectors))
@@ -121,19 +123,19 @@ def read(folder: Path, rows: int) -> dict[str, float]:
 
 
 class _Clock:
-    """Seconds that passed, and those that this process had a core: on a busy machine the second says more."""
+    """Measures wall time and this process's CPU time, which says more on a busy machine."""
 
     def __init__(self) -> None:
-        self._started = time.perf_counter(), time.process_time()
+        self._wall = time.perf_counter()
+        self._cpu = time.process_time()
 
     def read(self) -> dict[str, float]:
-        """`seconds` and `core_seconds` so far."""
-        passed, used = self._started
-        return {"seconds": time.perf_counter() - passed, "core_seconds": time.process_time() - used}
+        """Return `seconds` and `core_seconds` so far."""
+        return {"seconds": time.perf_counter() - self._wall, "core_seconds": time.process_time() - self._cpu}
 
 
 def _peak() -> float:
-    """Bytes this process has had at most in memory. Linux's `ru_maxrss` starts at what the parent had."""
+    """Return this process's peak memory in bytes. Linux's `ru_maxrss` would start at the parent's memory."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
 
@@ -142,40 +144,38 @@ STEPS: dict[str, Callable[[Path, int], dict[str, float]]] = {"tokens": tokens, "
 
 
 def measure(rows: int, scratch: Path) -> dict[str, dict[str, float]]:
-    """What each step says of itself."""
+    """Run each step in a process of its own; returns step -> its readings."""
     folder = scratch / str(rows)
     folder.mkdir()
     make_teacher(folder / "teacher")
-    found = {}
+    readings = {}
     for step in STEPS:
         command = [sys.executable, __file__, "--step", step, "--folder", str(folder), "--rows", str(rows)]
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        found[step] = json.loads(said.splitlines()[-1])
-    return found
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        readings[step] = json.loads(output.splitlines()[-1])
+    return readings
 
 
-def table(found: dict[int, dict[str, dict[str, float]]]) -> list[str]:
-    """Markdown: one line a size."""
+def table(readings: dict[int, dict[str, dict[str, float]]]) -> list[str]:
+    """Return a Markdown table with one line for each size."""
     lines = [
         "| rows | tokens | store | written: rows/s (a core) | peak memory (before) | "
         "read: rows/s (a core) | peak memory (before) |",
         "|---|---|---|---|---|---|---|",
     ]
-    for rows, steps in found.items():
-        write, read = steps["write"], steps["read"]
+    for rows, steps in readings.items():
         cells = [
             f"{rows / step['seconds']:,.0f} ({rows / step['core_seconds']:,.0f}) | "
             f"{step['peak'] / 1e6:,.0f} MB ({step['start'] / 1e6:,.0f})"
-            for step in (write, read)
+            for step in (steps["write"], steps["read"])
         ]
-        lines.append(
-            f"| {rows:,} | {steps['tokens']['tokens']:,} | {write['bytes'] / 1e6:,.0f} MB | {cells[0]} | {cells[1]} |"
-        )
+        size = f"{steps['write']['bytes'] / 1e6:,.0f} MB"
+        lines.append(f"| {rows:,} | {steps['tokens']['tokens']:,} | {size} | {cells[0]} | {cells[1]} |")
     return lines
 
 
 def main() -> None:
-    """Measure, print, and write if asked; or be one step."""
+    """Measure, print, and write if asked; or run one step."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--write", action="store_true", help="replace the section in benchmarks/RESULTS.md")
@@ -185,18 +185,18 @@ def main() -> None:
     if arguments.step is not None:
         print(json.dumps(STEPS[arguments.step](arguments.folder, arguments.rows[0])))
         return
-    found = {}
+    readings = {}
     with tempfile.TemporaryDirectory() as scratch:
         for rows in arguments.rows:
-            found[rows] = measure(rows, Path(scratch))
-            print(table({rows: found[rows]})[-1], flush=True)
+            readings[rows] = measure(rows, Path(scratch))
+            print(table({rows: readings[rows]})[-1], flush=True)
     import torch
 
     head = (
         f"{machine()}, {torch.get_num_threads()} threads, {today()}; {versions('torch', 'safetensors')}; "
         f"logits and sentence vectors of a BERT of one layer of width 32, in {STORED.dtype}."
     )
-    section = "\n".join([head, "", *table(found)])
+    section = "\n".join([head, "", *table(readings)])
     print(section)
     if arguments.write:
         replace_section(MARK, section)

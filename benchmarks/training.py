@@ -1,13 +1,14 @@
-"""The distillation step beside transformers' Trainer and TextBrewer: rows/s, as ratios with spread.
+"""Compares the distillation step with transformers' Trainer and TextBrewer: rows/s, as ratios with spread.
 
 Run in a workspace after `potstill run`: `python benchmarks/training.py [--rounds 5] [--seconds 10] [--write]`. All
-contenders step over the same rows with the same models and take turns, each in a process of its own; a ratio is taken
-within each round, so another load hits both sides of it. The peers are not dependencies of Potstill:
+contenders step over the same rows with the same models and take turns, each in a process of its own. A ratio is taken
+within each round, so that other load affects both sides of it. The peers are not dependencies of Potstill:
 `pip install accelerate tensorboardX && pip install --no-deps textbrewer==0.2.1.post1`.
 
-`--ablation` takes Potstill's measures away one by one instead; `--to-accuracy` times a whole TextBrewer run and
-Potstill to the same dev accuracy (`--labelled`: on the labelled rows, without transfer); `--gpu` measures padding-free
-training on a GPU and needs torch and transformers alone. `--write` puts what was measured into benchmarks/RESULTS.md.
+Other measurements are `--ablation` (Potstill without each of its optimisations), `--to-accuracy` (a whole TextBrewer
+run, and Potstill to the same dev accuracy; with `--labelled` on the labelled rows, without transfer) and `--gpu`
+(padding-free training on a GPU, which needs only torch and transformers). `--write` puts the result into
+benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     Readings = dict[str, list[Reading]]
 
 MARKS = {name: f"<!-- training {name} -->" for name in ("peers", "ablation", "accuracy", "gpu")}
-OURS = "Potstill"
-# Module a peer needs -> how to install what brings it.
+POTSTILL = "Potstill"
+# Module that a peer needs -> the command that installs it.
 PEERS = {
     "accelerate": "pip install accelerate",
     "textbrewer": "pip install --no-deps textbrewer==0.2.1.post1",
@@ -42,7 +42,7 @@ PEERS = {
 
 
 class Worker:
-    """A contender's process: it waits until it is asked."""
+    """A contender's process, which waits for requests."""
 
     def __init__(self, variation: Variation) -> None:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
@@ -52,7 +52,7 @@ class Worker:
         )
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """The answer to one request; ends the benchmark with the contender's last words if it died."""
+        """Return the answer to one request; ends the benchmark with the contender's last output if it died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -73,33 +73,38 @@ class Worker:
 
 
 def alternate(variations: dict[str, Variation], rounds: int, seconds: float) -> tuple[Readings, list[dict[str, float]]]:
-    """Readings of each contender in each round, and the matrix rates beside ours; the order turns with the rounds."""
+    """Measure all contenders in turns, in an order that rotates with the rounds.
+
+    Returns:
+        Readings of each contender in each round, and the matrix rates right after Potstill's turns.
+    """
     from training_peers import Reading
 
-    found: Readings = {name: [] for name in variations}
+    readings: Readings = {name: [] for name in variations}
     rates = []
-    with ExitStack() as held:
+    with ExitStack() as stack:
         workers = {name: Worker(variation) for name, variation in variations.items()}
         for worker in workers.values():
-            held.callback(worker.close)
+            stack.callback(worker.close)
         for worker in workers.values():
             worker.ask("turn", seconds=0)  # loads the models before anything is timed
         names = list(variations)
         for turn in range(rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                found[name].append(Reading(**workers[name].ask("turn", seconds=seconds)))
-                print(f"  round {turn + 1} of {rounds}: {name} {found[name][-1].rate:,.1f} rows/s", file=sys.stderr)
-                if name == OURS:
+                reading = Reading(**workers[name].ask("turn", seconds=seconds))
+                readings[name].append(reading)
+                print(f"  round {turn + 1} of {rounds}: {name} {reading.rate:,.1f} rows/s", file=sys.stderr)
+                if name == POTSTILL:
                     rates.append(workers[name].ask("rates"))
-    return found, rates
+    return readings, rates
 
 
 def peers(precision: Any) -> dict[str, Variation]:
-    """Ours and theirs."""
+    """Return Potstill and its peers."""
     from training_peers import Variation
 
     return {
-        OURS: Variation(precision=precision),
+        POTSTILL: Variation(precision=precision),
         "Trainer, bf16": Variation(kind="trainer", precision="bf16"),
         "Trainer, fp32": Variation(kind="trainer"),
         "TextBrewer at length 128, fp32": Variation(kind="textbrewer"),
@@ -107,45 +112,45 @@ def peers(precision: Any) -> dict[str, Variation]:
 
 
 def ablations(precision: Any) -> dict[str, Variation]:
-    """Ours, and ours without each of its measures."""
+    """Return Potstill, and Potstill without each of its optimisations."""
     from training_peers import Variation
 
-    def ours(**changes: Any) -> Variation:
+    def potstill(**changes: Any) -> Variation:
         return Variation(**({"precision": precision} | changes))
 
     other = "fp32" if precision == "bf16" else "bf16"
     return {
-        OURS: ours(),
-        "live teacher instead of stored signals": ours(signals="live"),
-        "random batches instead of similar lengths": ours(batches="random"),
-        f"{other} instead of {precision} (measured, `auto`)": ours(precision=other),
-        "fused attention (sdpa) instead of plain": ours(attention="sdpa"),
-        "AdamW as a loop instead of fused": ours(optimizer="default"),
-        "freed memory returned instead of kept": ours(memory="returned"),
-        "batch_tokens 512 instead of 2048": ours(plan={"batch_tokens": 512}),
-        "batch_tokens 1024 instead of 2048": ours(plan={"batch_tokens": 1024}),
-        "embeddings frozen instead of trained": ours(plan={"freeze_embeddings": True}),
-        "dropout 0.1 instead of 0": ours(plan={"dropout": 0.1}),
+        POTSTILL: potstill(),
+        "live teacher instead of stored signals": potstill(signals="live"),
+        "random batches instead of similar lengths": potstill(batches="random"),
+        f"{other} instead of {precision} (measured, `auto`)": potstill(precision=other),
+        "fused attention (sdpa) instead of plain": potstill(attention="sdpa"),
+        "AdamW as a loop instead of fused": potstill(optimizer="default"),
+        "freed memory returned instead of kept": potstill(memory="returned"),
+        "batch_tokens 512 instead of 2048": potstill(plan={"batch_tokens": 512}),
+        "batch_tokens 1024 instead of 2048": potstill(plan={"batch_tokens": 1024}),
+        "embeddings frozen instead of trained": potstill(plan={"freeze_embeddings": True}),
+        "dropout 0.1 instead of 0": potstill(plan={"dropout": 0.1}),
         "all of these the other way, fp32, batch_tokens 2048": Variation(
             "potstill", "fp32", "live", "random", "sdpa", "default", "returned", plan={"dropout": 0.1}
         ),
     }
 
 
-def peers_table(found: Readings) -> list[str]:
-    """Markdown: rows/s, rows of a step, and how many times faster ours is."""
+def peers_table(readings: Readings) -> list[str]:
+    """Return Markdown: rows/s, rows of a step, and how many times faster Potstill is."""
     lines = ["| | rows/s (median) | rows per step | Potstill is faster by (min–max) |", "|---|---|---|---|"]
-    return lines + [_line(name, readings, _ratios(found[OURS], readings)) for name, readings in found.items()]
+    return lines + [_line(name, turns, _ratios(readings[POTSTILL], turns)) for name, turns in readings.items()]
 
 
-def ablation_table(found: Readings) -> list[str]:
-    """Markdown: rows/s, rows of a step, and the share of the full configuration's rate."""
+def ablation_table(readings: Readings) -> list[str]:
+    """Return Markdown: rows/s, rows of a step, and the share of the default configuration's rate."""
     lines = ["| | rows/s (median) | rows per step | of the default (min–max) |", "|---|---|---|---|"]
-    return lines + [_line(name, readings, _ratios(readings, found[OURS]), 2) for name, readings in found.items()]
+    return lines + [_line(name, turns, _ratios(turns, readings[POTSTILL]), 2) for name, turns in readings.items()]
 
 
-def _ratios(upper: list[Reading], lower: list[Reading]) -> list[float]:
-    return [mine.rate / theirs.rate for mine, theirs in zip(upper, lower, strict=True)]
+def _ratios(numerators: list[Reading], denominators: list[Reading]) -> list[float]:
+    return [reading.rate / base.rate for reading, base in zip(numerators, denominators, strict=True)]
 
 
 def _line(name: str, readings: list[Reading], ratios: list[float], digits: int = 1) -> str:
@@ -154,51 +159,53 @@ def _line(name: str, readings: list[Reading], ratios: list[float], digits: int =
     return f"| {name} | {rate:,.1f} | {size:.1f} | {spread(ratios, digits)} |"
 
 
-def matrix_share(found: Readings, rates: list[dict[str, float]]) -> list[str]:
-    """One line for each number format: what our step reaches of the rate of bare products of its shapes."""
-    reached = [reading.flops / reading.seconds for reading in found[OURS]]
+def matrix_share(readings: Readings, rates: list[dict[str, float]]) -> list[str]:
+    """Return for each number format which share of the bare products' rate Potstill's step reaches."""
+    reached = [reading.flops / reading.seconds for reading in readings[POTSTILL]]
     lines = []
     for name in ("bf16", "fp32"):
-        shares = [100 * mine / rate[name] for mine, rate in zip(reached, rates, strict=True)]
+        shares = [100 * flops / rate[name] for flops, rate in zip(reached, rates, strict=True)]
         rate = statistics.median(rate[name] for rate in rates)
         lines.append(
             f"- {name}: {statistics.median(shares):.0f}% ({min(shares):.0f}–{max(shares):.0f}) "
             f"of {rate / 1e9:.0f} GFLOP/s"
         )
-    did = f"{statistics.median(reached) / 1e9:.0f} GFLOP/s of products on real tokens in Potstill's step, which is"
-    return [did, "", *lines]
+    head = f"{statistics.median(reached) / 1e9:.0f} GFLOP/s of products on real tokens in Potstill's step, which is"
+    return [head, "", *lines]
 
 
 def to_accuracy(precision: Any, epochs: int, *, labelled: bool) -> list[str]:
-    """One whole run of TextBrewer, then ours to the dev accuracy it ended with, both on the same rows."""
+    """Time a whole run of TextBrewer, then Potstill to the dev accuracy of its end, both on the same rows."""
     from training_peers import Variation
 
-    with ExitStack() as held:
-        theirs = Worker(Variation(kind="textbrewer", labelled=labelled))
-        ours = Worker(Variation(precision=precision, labelled=labelled))
-        held.callback(theirs.close)
-        held.callback(ours.close)
-        ended = theirs.ask("learn", epochs=epochs)
-        # As many passes over rows as theirs; with transfer rows, the distill stage's own.
+    with ExitStack() as stack:
+        textbrewer = Worker(Variation(kind="textbrewer", labelled=labelled))
+        potstill = Worker(Variation(precision=precision, labelled=labelled))
+        stack.callback(textbrewer.close)
+        stack.callback(potstill.close)
+        target = textbrewer.ask("learn", epochs=epochs)
+        # As many epochs as TextBrewer; with transfer rows, those of the distill stage.
         changes = {"epochs": epochs, "evaluations_per_epoch": 5} if labelled else {"evaluations_per_epoch": 20}
-        found = ours.ask("reach", target=ended["accuracy"], changes=changes)
-    reached = f"dev accuracy {ended['accuracy']:.4f} after {ended['seconds']:.0f} s"
+        result = potstill.ask("reach", target=target["accuracy"], changes=changes)
     rows = "the labelled rows" if labelled else "all rows of the distill stage"
-    run = f"TextBrewer, {epochs} epochs of {rows} at length 128: {reached}."
-    if not found["reached"]:
-        return [run, "", f"Potstill did not reach it in a whole run: best {found['best']:.4f}."]
-    whole = found["seconds"] + found["signals"]
+    run = (
+        f"TextBrewer, {epochs} epochs of {rows} at length 128: "
+        f"dev accuracy {target['accuracy']:.4f} after {target['seconds']:.0f} s."
+    )
+    if not result["reached"]:
+        return [run, "", f"Potstill did not reach it in a whole run: best {result['best']:.4f}."]
+    total_seconds = result["seconds"] + result["signals"]
     return [
         run,
         "",
-        f"Potstill at {found['best']:.4f} after {found['seconds']:.1f} s (evaluations included): "
-        f"1/{ended['seconds'] / found['seconds']:.1f} of the time; with the teacher's signals made anew "
-        f"({found['signals']:.1f} s, once for all students) 1/{ended['seconds'] / whole:.1f}.",
+        f"Potstill at {result['best']:.4f} after {result['seconds']:.1f} s (evaluations included): "
+        f"1/{target['seconds'] / result['seconds']:.1f} of the time; with the teacher's signals made anew "
+        f"({result['signals']:.1f} s, once for all students) 1/{target['seconds'] / total_seconds:.1f}.",
     ]
 
 
 def choose_precision() -> tuple[Any, str]:
-    """What `auto` takes here, and why; measured anew, so that no workspace is written to."""
+    """Return what `auto` chooses here, and why; measured anew, so that nothing is written to the workspace."""
     from training_peers import CPU, Workspace
 
     from potstill.compute.precision import choose_precision as choose
@@ -209,14 +216,14 @@ def choose_precision() -> tuple[Any, str]:
 
 
 def check_peers() -> None:
-    """Ends the benchmark with what to install if a peer is missing."""
-    missing = [how for module, how in PEERS.items() if importlib.util.find_spec(module) is None]
+    """End the benchmark with the commands to run if a peer is missing."""
+    missing = [command for module, command in PEERS.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise SystemExit(f"the peers to compare with are not installed; run: {' && '.join(missing)}")
 
 
 def check_workspace() -> None:
-    """Ends the benchmark if there is nothing to train on."""
+    """End the benchmark if there is nothing to train on."""
     needed = ("params.yaml", "data/tokens/info.json", "data/teacher/config.json", "data/signals/manifest.json")
     missing = [name for name in needed if not Path(name).exists()]
     if missing:
@@ -224,7 +231,7 @@ def check_workspace() -> None:
 
 
 def head(arguments: argparse.Namespace, precision: str, why: str) -> str:
-    """Where, when and with what."""
+    """Say on what machine, when and with which packages."""
     import torch
 
     packages = ["torch", "transformers"]
@@ -236,25 +243,25 @@ def head(arguments: argparse.Namespace, precision: str, why: str) -> str:
 
 
 def measure(arguments: argparse.Namespace) -> tuple[str, str]:
-    """Name and text of the section that was asked for."""
+    """Return name and text of the section that was asked for."""
     check_workspace()
     if not arguments.ablation:
         check_peers()
     precision, why = choose_precision()
-    about = head(arguments, precision, why)
+    setup = head(arguments, precision, why)
     if arguments.to_accuracy:
-        found = to_accuracy(precision, arguments.epochs, labelled=arguments.labelled)
-        return "accuracy", "\n".join([f"{about}.", "", *found])
-    contenders, table, name = (
-        (ablations, ablation_table, "ablation") if arguments.ablation else (peers, peers_table, "peers")
-    )
-    readings, rates = alternate(contenders(precision), arguments.rounds, arguments.seconds)
-    turns = f"{about}; {arguments.rounds} alternating rounds of {arguments.seconds:g} s."
-    return name, "\n".join([turns, "", *table(readings), "", *matrix_share(readings, rates)])
+        lines = to_accuracy(precision, arguments.epochs, labelled=arguments.labelled)
+        return "accuracy", "\n".join([f"{setup}.", "", *lines])
+    name = "ablation" if arguments.ablation else "peers"
+    contenders = ablations(precision) if arguments.ablation else peers(precision)
+    readings, rates = alternate(contenders, arguments.rounds, arguments.seconds)
+    table = ablation_table(readings) if arguments.ablation else peers_table(readings)
+    turns = f"{setup}; {arguments.rounds} alternating rounds of {arguments.seconds:g} s."
+    return name, "\n".join([turns, "", *table, "", *matrix_share(readings, rates)])
 
 
 def measure_gpu(arguments: argparse.Namespace) -> tuple[str, str]:
-    """The same for a GPU, without Potstill's other dependencies."""
+    """Return name and text of the GPU's section, without Potstill's other dependencies."""
     import training_gpu
 
     return "gpu", training_gpu.measure(arguments.rounds, arguments.seconds)
@@ -266,12 +273,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10, help="of one turn")
     kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--ablation", action="store_true", help="what each of Potstill's measures gives")
+    kinds.add_argument("--ablation", action="store_true", help="what each of Potstill's optimisations gives")
     kinds.add_argument("--to-accuracy", action="store_true", help="wall time to TextBrewer's final dev accuracy")
     kinds.add_argument("--gpu", action="store_true", help="padding-free against padded training on a GPU")
     kinds.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--epochs", type=int, default=2, help="of TextBrewer's run for --to-accuracy")
-    parser.add_argument("--labelled", action="store_true", help="--to-accuracy: both learn the labelled rows alone")
+    parser.add_argument("--labelled", action="store_true", help="--to-accuracy: both learn only the labelled rows")
     parser.add_argument("--write", action="store_true", help="replace the section in benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     if arguments.worker:
@@ -279,8 +286,7 @@ def main() -> None:
 
         training_peers.serve(arguments.worker)
         return
-    act: Callable[[argparse.Namespace], tuple[str, str]] = measure_gpu if arguments.gpu else measure
-    name, section = act(arguments)
+    name, section = measure_gpu(arguments) if arguments.gpu else measure(arguments)
     print(section)
     if arguments.write:
         replace_section(MARKS[name], section)

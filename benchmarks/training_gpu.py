@@ -1,8 +1,7 @@
-"""Padding-free against padded training on a GPU: a BERT of base size and 6 layers learns the signals of one of 12.
+"""Compares padding-free with padded training on a GPU: a BERT-base student of 6 layers learns a teacher's signals.
 
-Needs torch (2.10 or newer: `torch.nn.attention.varlen`) and transformers alone. The weights are random and so are the
-rows: neither changes the time. Signals are given, as in Potstill's distill stage, so the teacher does not run in the
-step.
+It needs only torch (2.10 or newer, for `torch.nn.attention.varlen`) and transformers. Weights and rows are random,
+which does not change the time. Signals are given, as in Potstill's distill stage, so no teacher runs in the step.
 """
 
 from __future__ import annotations
@@ -11,8 +10,9 @@ import copy
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,15 @@ from matrices import Integers, matrix_rate, model_shapes, step_flops
 from results import spread, today, versions
 from torch import Tensor, nn
 
-LAYERS, ROWS, SHORTEST, LONGEST = 6, 256, 16, 256
-TEMPERATURE, CLIP = 2.0, 1.0
-WARM_STEPS = 5
-# Largest difference of a logit between the two ways that bf16 explains; more means that they are not the same step.
+LAYERS = 6
+ROWS = 256
+# Tokens of a row.
+SHORTEST = 16
+LONGEST = 256
+TEMPERATURE = 2.0
+CLIP_NORM = 1.0
+WARM_UP_STEPS = 5
+# Largest difference of a logit that bf16 explains; a larger one means that the two are not the same step.
 TOLERANCE = 0.1
 
 
@@ -35,7 +40,7 @@ class Rows:
     Attributes:
         ids: [tokens] token ids of all rows, one after the other.
         lengths: [rows] tokens of each row, on the host.
-        signals: [rows, 2] logits of a teacher.
+        signals: [rows, 2] logits of the teacher.
     """
 
     ids: Tensor
@@ -44,18 +49,18 @@ class Rows:
 
 
 def batches(vocabulary: int, device: torch.device, count: int = 8) -> list[Rows]:
-    """Batches with lengths spread evenly over the logarithm: many short rows, some long ones."""
+    """Draw batches with log-uniform lengths: many short rows, some long ones."""
     random = np.random.default_rng(0)
-    made = []
+    drawn = []
     for _ in range(count):
         lengths = np.exp(random.uniform(np.log(SHORTEST), np.log(LONGEST), ROWS)).round().astype(np.int64)
         ids = torch.from_numpy(random.integers(1000, vocabulary, int(lengths.sum()))).to(device)
-        made.append(Rows(ids, lengths, torch.from_numpy(random.normal(size=(ROWS, 2))).float().to(device)))
-    return made
+        drawn.append(Rows(ids, lengths, torch.from_numpy(random.normal(size=(ROWS, 2))).float().to(device)))
+    return drawn
 
 
 def padded(model: Any, rows: Rows) -> Tensor:
-    """[rows, 2] logits; every row is padded to the longest."""
+    """Return [rows, 2] logits, with every row padded to the longest."""
     device = rows.ids.device
     lengths = torch.from_numpy(rows.lengths).to(device)
     mask = torch.arange(int(rows.lengths.max()), device=device)[None, :] < lengths[:, None]
@@ -66,7 +71,7 @@ def padded(model: Any, rows: Rows) -> Tensor:
 
 
 def padding_free(model: Any, rows: Rows) -> Tensor:
-    """[rows, 2] logits; the rows lie end to end and attention stays within each (see `_varlen`)."""
+    """Return [rows, 2] logits, with the rows end to end and attention within each row (see `_varlen`)."""
     device = rows.ids.device
     ends = np.concatenate([[0], np.cumsum(rows.lengths)])
     positions = np.arange(ends[-1]) - np.repeat(ends[:-1], rows.lengths)
@@ -82,12 +87,13 @@ def padding_free(model: Any, rows: Rows) -> Tensor:
 
 
 def _varlen(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **rest: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """An attention function of transformers: [1, heads, tokens, size] in, [1, tokens, heads, size] out."""
+    """Compute attention for transformers: [1, heads, tokens, size] in, [1, tokens, heads, size] out."""
     from torch.nn.attention.varlen import varlen_attn
 
-    bounds, longest = rest["bounds"], rest["longest"]
+    bounds = options["bounds"]
+    longest = options["longest"]
     q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
     out = varlen_attn(q, k, v, bounds, bounds, longest, longest)
     assert isinstance(out, Tensor)
@@ -95,11 +101,11 @@ def _varlen(
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """The bounds of the rows take the mask's place."""
+    """Build no mask: the bounds of the rows take its place."""
 
 
 def student(device: torch.device) -> Any:
-    """A BERT of base size and 6 layers with random weights, no dropout and frozen token embeddings, as by default."""
+    """Make a BERT-base of 6 layers with random weights, no dropout and frozen token embeddings, as by default."""
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
@@ -113,71 +119,74 @@ class Contender:
     """One way to run a batch through a student of its own."""
 
     def __init__(self, model: Any, forward: Callable[[Any, Rows], Tensor]) -> None:
-        self.model, self._forward = model, forward
+        self.model = model
+        self._forward = forward
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(self._parameters, lr=1e-5, fused=True)
 
     def logits(self, rows: Rows) -> Tensor:
-        """[rows, 2] in fp32, computed in bf16."""
+        """Return [rows, 2] logits in fp32, computed in bf16."""
         with torch.autocast("cuda", dtype=torch.bfloat16):
             return self._forward(self.model, rows).float()
 
     def step(self, rows: Rows) -> None:
-        """One optimiser step on T^2 * KL."""
-        student, teacher = self.logits(rows) / TEMPERATURE, rows.signals / TEMPERATURE
+        """Take one optimiser step on T^2 * KL."""
+        student = self.logits(rows) / TEMPERATURE
+        teacher = rows.signals / TEMPERATURE
         loss = nn.functional.kl_div(student.log_softmax(-1), teacher.softmax(-1), reduction="batchmean")
         (TEMPERATURE**2 * loss).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._parameters, CLIP)
+        torch.nn.utils.clip_grad_norm_(self._parameters, CLIP_NORM)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
-    def turn(self, made: list[Rows], seconds: float) -> tuple[float, float]:
-        """Rows/s and FLOP/s of products on real tokens, for about that long."""
-        source = _endless(made)
-        for _ in range(WARM_STEPS):
+    def turn(self, batches: list[Rows], seconds: float) -> tuple[float, float]:
+        """Measure rows/s and FLOP/s of products on real tokens, for about that long."""
+        source = cycle(batches)
+        for _ in range(WARM_UP_STEPS):
             self.step(next(source))
         torch.cuda.synchronize()
-        started, rows, flops = time.perf_counter(), 0, 0.0
+        started = time.perf_counter()
+        rows = 0
+        flops = 0.0
         while time.perf_counter() - started < seconds:
             batch = next(source)
             self.step(batch)
-            # A host that runs ahead of the device would not know the time.
+            # Without this the host would run ahead of the device and misread the time.
             torch.cuda.synchronize()
-            rows, flops = rows + len(batch.lengths), flops + step_flops(self.model.config, batch.lengths)
-        passed = time.perf_counter() - started
-        return rows / passed, flops / passed
-
-
-def _endless(made: list[Rows]) -> Iterator[Rows]:
-    while True:
-        yield from made
+            rows += len(batch.lengths)
+            flops += step_flops(self.model.config, batch.lengths)
+        elapsed = time.perf_counter() - started
+        return rows / elapsed, flops / elapsed
 
 
 def contenders(device: torch.device) -> dict[str, Contender]:
-    """The same student twice: padded rows with torch's fused attention, and rows end to end."""
+    """Make the same student twice: for padded rows with torch's fused attention, and for rows end to end."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register("varlen", _varlen)
     AttentionMaskInterface.register("varlen", _no_mask)
-    wide = student(device)
-    flat = copy.deepcopy(wide)
-    wide.set_attn_implementation("sdpa")
-    flat.set_attn_implementation("varlen")
-    return {"padded": Contender(wide, padded), "padding-free": Contender(flat, padding_free)}
+    padded_student = student(device)
+    padding_free_student = copy.deepcopy(padded_student)
+    padded_student.set_attn_implementation("sdpa")
+    padding_free_student.set_attn_implementation("varlen")
+    return {
+        "padded": Contender(padded_student, padded),
+        "padding-free": Contender(padding_free_student, padding_free),
+    }
 
 
 def check_same(models: dict[str, Contender], rows: Rows) -> float:
-    """The largest difference of a logit between the two; ends the benchmark where it is no rounding."""
+    """Return the largest difference of a logit between the two; ends the benchmark if rounding does not explain it."""
     with torch.no_grad():
-        wide, flat = (model.logits(rows) for model in models.values())
-    difference = float((wide - flat).abs().max())
+        first, second = (model.logits(rows) for model in models.values())
+    difference = float((first - second).abs().max())
     if not difference <= TOLERANCE:
         raise SystemExit(f"padding-free and padded logits differ by {difference:.3f}: nothing was measured")
     return difference
 
 
 def measure(rounds: int, seconds: float) -> str:
-    """The section for RESULTS.md.
+    """Measure both contenders, and return the section for RESULTS.md.
 
     Raises:
         SystemExit: there is no GPU, or torch is too old.
@@ -188,28 +197,28 @@ def measure(rounds: int, seconds: float) -> str:
         raise SystemExit(f"torch {torch.__version__} has no torch.nn.attention.varlen; install 2.10 or newer")
     device = torch.device("cuda")
     models = contenders(device)
-    made = batches(models["padded"].model.config.vocab_size, device)
-    difference = check_same(models, made[0])
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
+    data = batches(models["padded"].model.config.vocab_size, device)
+    difference = check_same(models, data[0])
+    readings: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     rates = []
     for _ in range(rounds):
         for name, model in models.items():
-            found[name].append(model.turn(made, seconds))
-        tokens = round(statistics.mean(int(rows.lengths.sum()) for rows in made))
+            readings[name].append(model.turn(data, seconds))
+        tokens = round(statistics.mean(int(rows.lengths.sum()) for rows in data))
         rates.append(matrix_rate(model_shapes(tokens, models["padded"].model.config), torch.bfloat16, device))
-    return "\n".join(_section(found, rates, made, difference, rounds, seconds))
+    return "\n".join(_section(readings, rates, data, difference, rounds, seconds))
 
 
 def _section(
-    found: dict[str, list[tuple[float, float]]],
+    readings: dict[str, list[tuple[float, float]]],
     rates: list[float],
-    made: list[Rows],
+    data: list[Rows],
     difference: float,
     rounds: int,
     seconds: float,
 ) -> list[str]:
-    """Where and what, then a line for each way."""
-    mean = statistics.mean(float(rows.lengths.mean()) for rows in made)
+    """Return machine and setup, then a line for each contender."""
+    mean = statistics.mean(float(rows.lengths.mean()) for rows in data)
     lines = [
         f"{torch.cuda.get_device_name()}, {today()}; {versions('torch', 'transformers')}, CUDA {torch.version.cuda}; "
         f"BERT-base, {LAYERS} of 12 layers, bf16, {ROWS} rows a step of {SHORTEST} to {LONGEST} tokens "
@@ -220,8 +229,8 @@ def _section(
         "| | rows/s (median) | to padded (min–max) | share of the bf16 matrix rate |",
         "|---|---|---|---|",
     ]
-    for name, turns in found.items():
-        ratios = [mine[0] / theirs[0] for mine, theirs in zip(turns, found["padded"], strict=True)]
+    for name, turns in readings.items():
+        ratios = [turn[0] / base[0] for turn, base in zip(turns, readings["padded"], strict=True)]
         shares = [100 * turn[1] / rate for turn, rate in zip(turns, rates, strict=True)]
         lines.append(
             f"| {name} | {statistics.median(turn[0] for turn in turns):,.0f} | {spread(ratios, 2)} "

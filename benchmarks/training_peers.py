@@ -1,7 +1,7 @@
 """The contenders of benchmarks/training.py, each in a process of its own that waits for its turn.
 
-A process of its own, because what makes a step fast here (memory that is kept, `hotpath.keep_freed_memory`) holds for
-a whole process and would help the others too. The process reads one JSON request a line and answers with one.
+Each has a process of its own, because one of Potstill's optimisations (`hotpath.keep_freed_memory`) holds for a whole
+process and would help the others too. The process reads one JSON request a line and answers with one.
 """
 
 from __future__ import annotations
@@ -50,25 +50,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
 
 CPU = torch.device("cpu")
-# Steps at the start of a turn that are not counted: they make optimiser state and fill caches.
-WARM_STEPS = 3
+# Steps at the start of a turn that are not counted: they create the optimiser's state and fill caches.
+WARM_UP_STEPS = 3
 # The fixed length of TextBrewer's examples.
 FIXED_LENGTH = 128
 
 
 @dataclass(frozen=True)
 class Variation:
-    """What a contender is. Fields left alone make the pipeline's own step.
+    """The configuration of a contender. The defaults are the pipeline's own step.
 
     Attributes:
-        kind: which program steps.
+        kind: which program trains.
         precision: number format of the products.
-        signals: the store, or the teacher in the step.
-        batches: rows of similar length under the token budget, or the same count of rows at random.
+        signals: stored, or from the teacher in the step.
+        batches: rows of similar length under the token budget, or the same number of rows at random.
         attention: plain products, or torch's fused kernel ("sdpa").
         optimizer: fused AdamW, or torch's default, a loop over the tensors.
-        memory: whether the process keeps what it frees or the C library does as it likes.
-        labelled: whether the labelled rows alone are learnt, or what params say.
+        memory: whether the process keeps the memory that it frees, or returns it by the C library's rules.
+        labelled: whether only the labelled rows are learnt, or the rows that params name.
         plan: changes of the training plan.
     """
 
@@ -83,19 +83,19 @@ class Variation:
     plan: dict[str, Any] = field(default_factory=dict)
 
     def command(self) -> str:
-        """As the argument of a worker process."""
+        """Return the argument of a worker process."""
         return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One turn of a contender.
+    """The measurement of one turn of a contender.
 
     Attributes:
-        rows: rows stepped over.
+        rows: rows of all steps.
         steps: optimiser steps.
-        seconds: for all of them.
-        flops: of the products on real tokens, forward and backward; 0 where nobody asks.
+        seconds: time of all steps.
+        flops: FLOPs of the products on real tokens, forward and backward; 0 where they are not counted.
     """
 
     rows: int
@@ -110,17 +110,20 @@ class Reading:
 
 
 class Clock:
-    """Counts steps from the first that is warm, and says when the time is over."""
+    """Counts steps after the warm-up, and tells when the time is over."""
 
     def __init__(self, seconds: float) -> None:
-        self._limit, self._warm, self._started = seconds, 0, 0.0
+        self._limit = seconds
+        self._warm_up_steps = 0
+        self._started = 0.0
         self.reading = Reading(0, 0, 0.0)
 
     def step(self, rows: int, flops: float = 0.0) -> bool:
-        """Note one finished step; True when the time is over."""
+        """Count one finished step; returns whether the time is over."""
         now = time.perf_counter()
-        if self._warm < WARM_STEPS:
-            self._warm, self._started = self._warm + 1, now
+        if self._warm_up_steps < WARM_UP_STEPS:
+            self._warm_up_steps += 1
+            self._started = now
             return False
         before = self.reading
         self.reading = Reading(before.rows + rows, before.steps + 1, now - self._started, before.flops + flops)
@@ -128,23 +131,24 @@ class Clock:
 
 
 class Contender(Protocol):
-    """What a worker process holds."""
+    """The contender in a worker process."""
 
     def turn(self, seconds: float) -> Reading:
-        """Step for about that long."""
+        """Train for about that long."""
         ...
 
 
 class Workspace:
-    """What `potstill run` left in the working directory, as every contender gets it."""
+    """The outs of `potstill run` in the working directory, as every contender receives them."""
 
     def __init__(self, root: Path = Path(), *, labelled: bool = False) -> None:
-        self.root, self._labelled = root, labelled
+        self.root = root
+        self._labelled = labelled
         self.params: Params = load_params(root / "params.yaml")
         self._pad = read_json(root / "data/tokens/info.json")["pad_token_id"]
 
     def split(self, name: str) -> TokenDataset:
-        """Token ids of one split."""
+        """Open the token ids of one split."""
         return TokenDataset.open(self.root / f"data/tokens/{name}.arrow", self._pad)
 
     @cached_property
@@ -164,27 +168,27 @@ class Workspace:
         return StoredSignals.open(self.root / "data/signals", self.dataset, self.root / "data/teacher")
 
     def student(self) -> PreTrainedModel:
-        """The default student before its first step."""
+        """Make the default student before its first step."""
         return student_from_layers(self.teacher, self.params.distill.layers)
 
     def plan(self, **changes: Any) -> Training:
-        """The distill stage's training plan."""
+        """Return the distill stage's training plan with changes."""
         values = {name: getattr(self.params.distill, name) for name in Training.model_fields}
         return Training(**(values | changes))
 
     def rows_per_step(self) -> int:
-        """Median rows of a step of ours: what the others take in each of theirs."""
+        """Return the median number of rows in Potstill's steps, which is the batch size of the peers."""
         batches = shuffled_batches(
             self.dataset.lengths, self.plan().batch_tokens, seed=self.params.project.seed, epoch=0
         )
         return int(statistics.median(map(len, batches)))
 
     def tokens_per_step(self) -> int:
-        """Real tokens of a median step of ours."""
+        """Return the real tokens of a median step of Potstill."""
         return round(self.rows_per_step() * float(self.dataset.lengths.mean()))
 
     def dev_accuracy(self, precision: Precision) -> Callable[[PreTrainedModel], float]:
-        """Scores a model on the dev split."""
+        """Return a function that scores a model on the dev split."""
         dev = self.split("dev")
 
         def score(model: PreTrainedModel) -> float:
@@ -194,18 +198,19 @@ class Workspace:
 
 
 class Potstill:
-    """The training step of potstill.training.loop, with one or more of its measures taken away."""
+    """The training step of potstill.training.loop, with or without each of its optimisations."""
 
-    def __init__(self, workspace: Workspace, variation: Variation, held: ExitStack) -> None:
-        self._workspace, self._variation = workspace, variation
+    def __init__(self, workspace: Workspace, variation: Variation, stack: ExitStack) -> None:
+        self._workspace = workspace
+        self._variation = variation
         torch.manual_seed(workspace.params.project.seed)
         if variation.memory == "kept":
             keep_freed_memory()
         student = workspace.student()
         if variation.attention == "plain":
-            held.enter_context(training_attention(student, CPU))
+            stack.enter_context(training_attention(student, CPU))
         plan = workspace.plan(**variation.plan)
-        scratch = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         setting = Setting("benchmark", plan, workspace.params.project.seed, CPU, variation.precision, scratch)
         score = workspace.dev_accuracy("fp32")
         self._run = _Run(student, workspace.dataset, self._objective(), score, setting, current_world(), packing=False)
@@ -213,41 +218,44 @@ class Potstill:
             self._run.optimizer = torch.optim.AdamW(
                 _groups(student.parameters(), plan.weight_decay), lr=plan.learning_rate
             )
-        self._windows = self._endless()
+        self._batches = self._endless_batches()
 
     def turn(self, seconds: float) -> Reading:
-        """Steps as `train` takes them, without the evaluations and checkpoints between them."""
-        clock, run, config = Clock(seconds), self._run, self._run.model.config
+        """Take steps as `train` does, without the evaluations and checkpoints between them."""
+        clock = Clock(seconds)
+        run = self._run
         run.model.train()
         while True:
-            parts = next(self._windows)
+            micro_batches = next(self._batches)
             if run.step >= run.steps:
                 run.step = 0  # the schedule starts again
-            run._step(parts)
-            rows = np.concatenate(parts)
-            if clock.step(len(rows), step_flops(config, self._workspace.dataset.lengths[rows])):
+            run._step(micro_batches)
+            rows = np.concatenate(micro_batches)
+            if clock.step(len(rows), step_flops(run.model.config, self._workspace.dataset.lengths[rows])):
                 return clock.reading
 
     def rates(self) -> dict[str, float]:
-        """FLOP/s of the model's own products, in each number format."""
-        tokens, config = self._workspace.tokens_per_step(), self._run.model.config
+        """Measure FLOP/s of the model's products in each number format."""
+        shapes = model_shapes(self._workspace.tokens_per_step(), self._run.model.config)
         return {
-            "fp32": matrix_rate(model_shapes(tokens, config), torch.float32, CPU),
-            "bf16": matrix_rate(model_shapes(tokens, config), torch.bfloat16, CPU),
+            "fp32": matrix_rate(shapes, torch.float32, CPU),
+            "bf16": matrix_rate(shapes, torch.bfloat16, CPU),
         }
 
     def reach(self, target: float, changes: dict[str, Any]) -> dict[str, Any]:
-        """Seconds of a run until dev is at the target, by the default plan with changes, and of its signals."""
-        workspace, precision = self._workspace, self._variation.precision
+        """Time a run until dev reaches the target, by the default plan with changes, and the extraction of signals."""
+        workspace = self._workspace
+        precision = self._variation.precision
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
             live = LiveTeacher(workspace.teacher, CPU, precision)
             extract(live, workspace.dataset, workspace.params.signals, identity={}, work=Path(scratch))
         signals = time.perf_counter() - started
         plan = workspace.plan(**changes)
-        score, scores = workspace.dev_accuracy(precision), list[float]()
+        score = workspace.dev_accuracy(precision)
+        scores: list[float] = []
 
-        def until(model: PreTrainedModel) -> float:
+        def stop_at_target(model: PreTrainedModel) -> float:
             scores.append(score(model))
             if scores[-1] >= target:
                 raise _ReachedError
@@ -257,7 +265,7 @@ class Potstill:
             setting = Setting("benchmark", plan, workspace.params.project.seed, CPU, precision, Path(scratch))
             started = time.perf_counter()
             with suppress(_ReachedError):
-                train(workspace.student(), workspace.dataset, self._objective(), until, setting)
+                train(workspace.student(), workspace.dataset, self._objective(), stop_at_target, setting)
             seconds = time.perf_counter() - started
         return {"seconds": seconds, "signals": signals, "best": max(scores), "reached": scores[-1] >= target}
 
@@ -267,26 +275,27 @@ class Potstill:
         live = LiveTeacher(self._workspace.teacher, CPU, self._variation.precision)
         return Distillation(self._workspace.stored if stored else live, Blend(distill.temperature, distill.alpha))
 
-    def _endless(self) -> Iterator[list[Ints]]:
+    def _endless_batches(self) -> Iterator[list[Ints]]:
         bucketed = self._variation.batches == "bucketed"
         for epoch in itertools.count():
-            yield from self._run._epoch_steps(epoch) if bucketed else _random(self._workspace, epoch)
+            yield from self._run._epoch_steps(epoch) if bucketed else _random_batches(self._workspace, epoch)
 
 
 class _ReachedError(Exception):
-    """The dev accuracy that was asked for is there."""
+    """Ends a run that has reached its target accuracy."""
 
 
 class HuggingFace:
     """transformers' Trainer as it is used to distil: a live teacher in `compute_loss`, dynamic padding, defaults."""
 
     def __init__(self, workspace: Workspace, variation: Variation) -> None:
-        self._workspace, self._bf16 = workspace, variation.precision == "bf16"
+        self._workspace = workspace
+        self._bf16 = variation.precision == "bf16"
         self._student = workspace.student()
         self._rows = _as_lists(workspace.dataset)
 
     def turn(self, seconds: float) -> Reading:
-        """A new Trainer, stopped by a callback when its time is over."""
+        """Train with a new Trainer, which a callback stops when the time is over."""
         clock = Clock(seconds)
         with tempfile.TemporaryDirectory() as scratch:
             self._trainer(clock, scratch).train()
@@ -332,7 +341,8 @@ def _trainer_class(workspace: Workspace) -> type[Trainer]:
             with torch.no_grad(), self.accelerator.autocast():
                 teacher = workspace.teacher(**inputs).logits.float()
             outputs = model(**inputs)
-            logits, T = outputs.logits.float(), distill.temperature
+            logits = outputs.logits.float()
+            T = distill.temperature
             soft = functional.kl_div(
                 functional.log_softmax(logits / T, -1), functional.softmax(teacher / T, -1), reduction="batchmean"
             )
@@ -348,7 +358,7 @@ def _stop_at(clock: Clock, rows: int) -> Any:
     from transformers import TrainerCallback
 
     class Stop(TrainerCallback):  # type: ignore[misc]
-        """Counts the steps on the clock."""
+        """Counts the steps, and stops the training when the time is over."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_training_stop = clock.step(rows)
@@ -357,23 +367,24 @@ def _stop_at(clock: Clock, rows: int) -> Any:
 
 
 class TextBrewer:
-    """TextBrewer's GeneralDistiller on rows of the fixed length of its examples, fp32 as they are."""
+    """TextBrewer's GeneralDistiller as in its examples: rows of a fixed length, in fp32."""
 
     def __init__(self, workspace: Workspace, variation: Variation) -> None:
         self._workspace = workspace
-        self._rows = _fixed(workspace.dataset, FIXED_LENGTH)
+        self._rows = _padded_rows(workspace.dataset, FIXED_LENGTH)
 
     def turn(self, seconds: float) -> Reading:
-        """An epoch of a loader that ends when the time is over."""
+        """Train for an epoch of a loader that ends when the time is over."""
         clock = Clock(seconds)
-        self._train(self._student, _Until(self._loader(), clock), epochs=1)
+        self._train(self._student, _TimedLoader(self._loader(), clock), epochs=1)
         return clock.reading
 
     def learn(self, epochs: int) -> dict[str, Any]:
-        """Seconds and final dev accuracy of a whole run, with the linear schedule of its examples."""
+        """Return seconds and final dev accuracy of a whole run, with the linear schedule of its examples."""
         from transformers import get_linear_schedule_with_warmup
 
-        student, loader = self._workspace.student(), self._loader()
+        student = self._workspace.student()
+        loader = self._loader()
         steps = len(loader) * epochs
         schedule = {
             "num_warmup_steps": int(steps * self._workspace.plan().warmup),
@@ -412,18 +423,19 @@ class TextBrewer:
 
 
 def _adaptor(batch: Any, outputs: Any) -> dict[str, Any]:
-    """What TextBrewer's examples call a simple adaptor."""
+    """Pass on the logits alone, like the simple adaptor of TextBrewer's examples."""
     return {"logits": outputs.logits}
 
 
-class _Until:
-    """A loader that starts again when it ends, and ends when the time is over."""
+class _TimedLoader:
+    """A loader that repeats its batches until the time is over."""
 
     def __init__(self, loader: DataLoader[Any], clock: Clock) -> None:
-        self._loader, self._clock = loader, clock
+        self._loader = loader
+        self._clock = clock
 
     def __len__(self) -> int:
-        return sys.maxsize  # the distiller saves a model when it has made this many steps
+        return sys.maxsize  # the distiller saves a model after that many steps
 
     def __iter__(self) -> Iterator[Any]:
         while True:
@@ -433,15 +445,15 @@ class _Until:
                     return
 
 
-def _random(workspace: Workspace, epoch: int) -> list[list[Ints]]:
-    """Steps of one batch of as many rows as ours have, whatever their lengths."""
+def _random_batches(workspace: Workspace, epoch: int) -> list[list[Ints]]:
+    """Draw batches with as many rows as Potstill's steps have, whatever their lengths."""
     order = np.random.default_rng([workspace.params.project.seed, epoch]).permutation(len(workspace.dataset))
     size = workspace.rows_per_step()
     return [[order[start : start + size].astype(np.int64)] for start in range(0, len(order), size)]
 
 
 def _as_lists(dataset: TokenDataset) -> list[dict[str, Any]]:
-    """Rows as a tokenizer gives them: lists without padding."""
+    """Return rows as a tokenizer does: lists without padding."""
     rows = []
     for index in range(len(dataset)):
         batch = dataset.batch(np.array([index]))
@@ -451,33 +463,34 @@ def _as_lists(dataset: TokenDataset) -> list[dict[str, Any]]:
     return rows
 
 
-def _fixed(dataset: TokenDataset, length: int) -> list[dict[str, torch.Tensor]]:
-    """Rows padded to a fixed length."""
+def _padded_rows(dataset: TokenDataset, length: int) -> list[dict[str, torch.Tensor]]:
+    """Return rows padded to a fixed length."""
     rows = []
     for index in range(len(dataset)):
-        batch = dataset.batch(np.array([index]))
-        wide = {name: tensor[0] for name, tensor in model_inputs(batch, CPU).items()}
-        rows.append({name: torch.nn.functional.pad(tensor, (0, length - len(tensor))) for name, tensor in wide.items()})
+        inputs = model_inputs(dataset.batch(np.array([index])), CPU)
+        rows.append(
+            {name: torch.nn.functional.pad(tensor[0], (0, length - len(tensor[0]))) for name, tensor in inputs.items()}
+        )
     return rows
 
 
 def serve(command: str) -> None:
-    """Be one contender: answer the requests on standard input until it closes."""
+    """Run one contender: answer the requests on standard input until it closes."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     sys.stdout = sys.stderr  # the libraries print their losses there
     variation = Variation(**json.loads(command))
     workspace = Workspace(labelled=variation.labelled)
-    with ExitStack() as held:
-        contender = _contender(workspace, variation, held)
+    with ExitStack() as stack:
+        contender = _contender(workspace, variation, stack)
         for line in sys.stdin:
             request = json.loads(line)
-            found = getattr(contender, request.pop("do"))(**request)
-            answers.write(json.dumps(asdict(found) if isinstance(found, Reading) else found) + "\n")
+            result = getattr(contender, request.pop("do"))(**request)
+            answers.write(json.dumps(asdict(result) if isinstance(result, Reading) else result) + "\n")
 
 
-def _contender(workspace: Workspace, variation: Variation, held: ExitStack) -> Contender:
+def _contender(workspace: Workspace, variation: Variation, stack: ExitStack) -> Contender:
     if variation.kind == "trainer":
         return HuggingFace(workspace, variation)
     if variation.kind == "textbrewer":
         return TextBrewer(workspace, variation)
-    return Potstill(workspace, variation, held)
+    return Potstill(workspace, variation, stack)

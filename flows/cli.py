@@ -21,24 +21,25 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of `potstill`: every user error is one sentence and an exit code of its own, never a traceback."""
+    """Run `potstill`. Every user error is one sentence with an exit code of its own, never a traceback."""
     environment.prepare()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
-    except SystemExit as ended:
-        if ended.code == INTERRUPTED:
+    except SystemExit as request:
+        if request.code == INTERRUPTED:
             print("potstill: interrupted; run again to go on where it stopped", file=sys.stderr)
         raise
     except PotstillError as error:
         from flows.engine.flow_errors import StageError
 
-        # A stage has said its sentence itself.
+        # A stage has printed its sentence itself.
         _end("" if isinstance(error, StageError) else str(error), error.exit_code)
     except Exception as error:
         from potstill.causes import unexpected
+        from potstill.paths import LOGS
 
-        _end(*unexpected(error, Path(".work/logs/potstill.txt")))
+        _end(*unexpected(error, LOGS / "potstill.txt"))
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -123,7 +124,7 @@ def params_(
 def probe(
     layers: Annotated[
         list[str] | None,
-        typer.Option(metavar="LIST", help="A choice to try, as [0, 2, 4]; several times. The usual ones by default."),
+        typer.Option(metavar="LIST", help="A choice to try, as [0, 2, 4]; repeatable. The usual ones by default."),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Training rows for each choice.")] = 8000,
 ) -> None:
@@ -194,11 +195,11 @@ def key(
     """Make an API key of the service, and show it this once."""
     from potstill.serving.keys import VARIABLE, add_to_file, key_entry, new_key
 
-    made = new_key()
-    stored = key_entry(name, made)
+    api_key = new_key()
+    stored = key_entry(name, api_key)
     if file is not None:
         add_to_file(file, stored)
-    print(made)
+    print(api_key)
     where = f"its sum is in {file}" if file is not None else f"{VARIABLE}={stored}"
     print(f"keep it: only its sha256 is stored; {where}", file=sys.stderr)
 
@@ -228,10 +229,10 @@ def init(
         str | None, typer.Option(help="All labels, as `first,second`: names of integer tags in order, or the set.")
     ] = None,
     unlabelled: Annotated[
-        str | None, typer.Option(help="What becomes of rows without a label: transfer or leave_out.")
+        str | None, typer.Option(help="What happens to rows without a label: transfer or leave_out.")
     ] = None,
 ) -> None:
-    """Make a workspace for data of your own: what is not said is read from the data, and shown."""
+    """Make a workspace for data of your own: what you leave out is read from the data, and shown."""
     from flows.commands.create_workspace import create
     from potstill.data.proposals.proposal import DataOptions
 

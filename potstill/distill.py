@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from potstill.compute.precision import Precision
     from potstill.distillation.teachers.given_teachers import Teacher
     from potstill.distillation.teachers.providers import Source
-    from potstill.evaluation.teaching import Verdict
+    from potstill.evaluation.teacher_check import Verdict
     from potstill.models.students.checkpoint import Checkpoint
     from potstill.training.distillation_job import DistillationData, TeacherAnswers
     from potstill.training.student_builder import StudentBuilder
@@ -364,7 +364,7 @@ def _answers(
     from potstill.distillation.teachers.mean_answers import ordered, pooled
     from potstill.distillation.teachers.position_mapping import map_positions, mapped_logits, mapped_source
     from potstill.distillation.teachers.predict import predict_logits
-    from potstill.evaluation.teaching import judge
+    from potstill.evaluation.teacher_check import judge
     from potstill.training.distillation_job import DistillationData, TeacherAnswers, TokenRows
 
     first, student, task = rows.teachers[0], rows.student, task_of(teachers[0].model)
@@ -426,9 +426,9 @@ def _answered(task: TaskKind, logits: npt.NDArray[Any], labels: Labels) -> Label
 
 def _scores(task: TaskKind, student: npt.NDArray[Any], teacher: npt.NDArray[Any], labels: Labels) -> dict[str, float]:
     """Compare a student's answers on dev with its teacher's, and both with the gold labels where there are some."""
-    from potstill.evaluation.summary import Answers, likeness
+    from potstill.evaluation.summary import Answers, fidelity
 
-    scores = likeness(*(Answers(logits, 1.0, 0, 0, task) for logits in (teacher, student)))
+    scores = fidelity(*(Answers(logits, 1.0, 0, 0, task) for logits in (teacher, student)))
     if has_label(labels).any():
         scoring = SCORINGS[task]
         scores[scoring.key] = scoring.score(student, labels)

@@ -1,4 +1,4 @@
-"""`python -m tasks STAGE`: as `python -m tasks.STAGE`, in a process that a run holds ready where there is one."""
+"""`python -m tasks STAGE`: runs `tasks.STAGE`, in the process that a run holds ready for it if there is one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Stage code: writes `code.yaml`, by which DVC sees that a stage's code or params are others. It always runs.
+"""code: writes `code.yaml`, by which DVC sees that a stage's code or params have changed. It always runs.
 
-No stage contract around it: it takes milliseconds, and nothing of it is worth a run in MLflow.
+It runs without the stage contract: it takes milliseconds, and there is nothing to record in MLflow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tasks.identity import write_code_file
 
 
 def main() -> None:
-    """Write `code.yaml` of the workspace that is the current folder."""
+    """Write `code.yaml` of the workspace in the current folder."""
     try:
         write_code_file(Path(), load_params(Path("params.yaml")))
     except PotstillError as error:

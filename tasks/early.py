@@ -1,10 +1,9 @@
-"""What params and teacher alone tell of the candidate: limits that it cannot meet are refused before any training."""
+"""Refuses, before any training, limits that the candidate cannot meet as far as params and teacher tell."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from potstill.artifacts import read_json
 from potstill.config.ingest_params import FileSource
@@ -12,24 +11,23 @@ from potstill.config.params import Params
 from potstill.data.tokens.tokenization import STUDENT
 from potstill.models.students.student import check_available
 from potstill.onnx_export.size import check_file_size, student_shape
+from potstill.paths import BASE, GIVEN, LABELS, TOKENS
 from potstill.pretrained.families import FAMILIES
 
 # Stage -> the folder in which it puts the teacher, the later stage first.
-_TEACHERS = {"pretrain": Path("data/base"), "ingest": Path("data/given")}
-_TOKENS = Path("data/tokens")
-_LABELS = Path("data/prepared/labels.json")
+_TEACHERS = {"pretrain": BASE, "ingest": GIVEN}
 
 
 def check_early(params: Params, workspace: Path, done: Collection[str] = ()) -> None:
-    """Refuse what cannot come to a promotion: layers that the teacher lacks, and a file over `gate.max_file_mb`.
+    """Refuse a candidate that cannot be promoted: layers that the teacher lacks, or a file over `gate.max_file_mb`.
 
-    Looks at files of a few kilobytes alone, so that it can be asked before every stage; what is not known yet is
-    looked at after the stage that makes it.
+    The check reads files of a few kilobytes only, so that it can run before every stage. A limit whose facts are not
+    known yet is checked after the stage that makes them known.
 
     Args:
         params: the whole of params.yaml.
         workspace: holds `data/`.
-        done: stages whose outs are current; those of others may be of an earlier run.
+        done: stages whose outs are current; the outs of others may belong to an earlier run.
 
     Raises:
         ModelError: `distill` names layers that the teacher does not have.
@@ -41,15 +39,14 @@ def check_early(params: Params, workspace: Path, done: Collection[str] = ()) -> 
     config = read_json(teacher / "config.json")
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
-        return  # refused where the teacher comes in
+        return  # ingest refuses such a model
     if params.distill.student.kind in ("layers", "distilbert"):
         check_available(params.distill, int(config[family.layers_key]), str(teacher))
-    student = workspace_student(teacher)
     tokens, known = _vocabulary(params, workspace, done)
     if not known:
         return
     shape = student_shape(
-        read_json(student / "config.json"),
+        read_json(workspace_student(teacher) / "config.json"),
         params.distill,
         labels=_label_count(params, workspace, done),
         vocabulary=tokens,
@@ -60,32 +57,32 @@ def check_early(params: Params, workspace: Path, done: Collection[str] = ()) -> 
 
 
 def workspace_student(teacher: Path) -> Path:
-    """The folder of the model that the student starts from: its own checkpoint, where there is one, or the teacher."""
-    own = teacher / STUDENT
-    return own if (own / "config.json").exists() else teacher
+    """Return the folder of the model that the student starts from: the student's own checkpoint, or the teacher."""
+    checkpoint = teacher / STUDENT
+    return checkpoint if (checkpoint / "config.json").exists() else teacher
 
 
 def _teacher(params: Params, workspace: Path, done: Collection[str]) -> Path | None:
-    """The folder with the teacher's config.json; None where it has not come in yet."""
-    places = [workspace / folder for stage, folder in _TEACHERS.items() if stage in done]
+    """Return the folder with the teacher's config.json; None where the teacher is not in the workspace yet."""
+    folders = [workspace / folder for stage, folder in _TEACHERS.items() if stage in done]
     if isinstance(params.ingest.teacher, FileSource):
-        places.append(workspace / params.ingest.teacher.path)
-    return next((place for place in places if (place / "config.json").exists()), None)
+        folders.append(workspace / params.ingest.teacher.path)
+    return next((folder for folder in folders if (folder / "config.json").exists()), None)
 
 
 def _vocabulary(params: Params, workspace: Path, done: Collection[str]) -> tuple[int | None, bool]:
-    """The tokens of a trimmed vocabulary, None for the whole one, and whether that is known yet."""
+    """Return the size of a trimmed vocabulary, None for the whole one, and whether that is known yet."""
     if params.tokenize.vocabulary is None:
         return None, True
-    info = workspace / _TOKENS / STUDENT / "info.json"
-    there = "tokenize" in done and info.exists()
-    trimmed: Mapping[str, Any] = read_json(info).get("vocabulary", {}) if there else {}
-    tokens: int | None = trimmed.get("tokens")
+    info = workspace / TOKENS / STUDENT / "info.json"
+    if "tokenize" not in done or not info.exists():
+        return None, False
+    tokens: int | None = read_json(info).get("vocabulary", {}).get("tokens")
     return tokens, tokens is not None
 
 
 def _label_count(params: Params, workspace: Path, done: Collection[str]) -> int:
     if params.prepare.labels is not None:
         return len(params.prepare.labels)
-    path = workspace / _LABELS
+    path = workspace / LABELS
     return len(read_json(path)["labels"]) if "prepare" in done and path.exists() else 2

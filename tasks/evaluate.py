@@ -26,19 +26,19 @@ from potstill.evaluation.baseline import TASKS as BASELINE_TASKS
 from potstill.evaluation.baseline import Baseline, fit_baseline
 from potstill.evaluation.contenders import served_student, teacher_pipeline
 from potstill.evaluation.gold import read_gold, student_logits
+from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.latency import Speed, measure_side_by_side
-from potstill.evaluation.marks import GoldAnswers, GoldTags
 from potstill.evaluation.naming import BASELINE, MODELS, SHIPPED, TITLES
 from potstill.evaluation.notes import notes
 from potstill.evaluation.pages.figures import Figures, confusions, label_bars
 from potstill.evaluation.pages.plots import (
-    MOST_NAMES,
+    MAX_NAMED_CLASSES,
     accuracy_against,
     answers_against_gold,
     confusion_maps,
     reliability_diagrams,
 )
-from potstill.evaluation.pages.report import differing_marks, disagreements, render_report
+from potstill.evaluation.pages.report import differing_spans, disagreements, render_report
 from potstill.evaluation.pages.verdict_page import with_verdict
 from potstill.evaluation.reference import reference_profile
 from potstill.evaluation.summary import Answers, Gold, compare, score
@@ -96,7 +96,7 @@ def _gold(stage: Stage, test: TokenDataset, student: Student) -> tuple[Sequence[
     texts, gold = read_gold(stage.deps["prepared"] / FROZEN, student)
     if isinstance(gold, GoldTags):
         flat = flat_labels(test.labels)
-        same = np.array_equal(gold.asked, flat[flat != IGNORED])
+        same = np.array_equal(gold.token_classes, flat[flat != IGNORED])
     elif isinstance(gold, GoldAnswers):
         same = [len(window.ids) for row in gold.windows for window in row] == test.lengths.tolist()
     else:
@@ -236,7 +236,7 @@ def _figures(
 def _class_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
     reliabilities = {name: found.reliability(labels, bins) for name, found in answers.items()}
     counts = {name: confusion_matrix(labels, found.predictions, len(names)) for name, found in answers.items()}
-    many = len(names) > MOST_NAMES
+    many = len(names) > MAX_NAMED_CLASSES
     return {
         "reliability": reliability_diagrams(reliabilities, len(names)),
         "maps": confusion_maps(counts) if many else {},
@@ -354,7 +354,7 @@ def _write_report(
     candidate, names = answers[SHIPPED[card.variant]], [str(label) for label in card.labels]
     lines, teacher = [readable(text) for text in texts], answers["teacher"]
     examples = (
-        differing_marks(gold, teacher, candidate, EXAMPLES)
+        differing_spans(gold, teacher, candidate, EXAMPLES)
         if isinstance(gold, GoldTags | GoldAnswers)
         else disagreements(lines, gold, teacher, candidate, names, EXAMPLES)
     )

@@ -1,4 +1,4 @@
-"""export: the student as ONNX fp32 and dynamic INT8; what ships is INT8 where it passes, else fp32."""
+"""export: writes the student as ONNX, in fp32 and dynamic INT8. INT8 ships where it passes its limits, else fp32."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from potstill.scores.scoring import Scoring
 from tasks.learning import open_split, open_tokens, restore_rank, scoring_of, task_kind, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
 
-# Of dev: enough to tell which product costs most.
+# Rows of dev: enough to tell which product suffers most from INT8.
 SENSITIVITY_ROWS = 256
 
 
 def run(stage: Stage) -> Result:
-    """Make `data/export/` and `data/serving/`."""
-    limits, task = stage.params(Export), task_kind(stage)
+    """Write `data/export/` and `data/serving/`."""
+    limits = stage.params(Export)
+    task = task_kind(stage)
     dev = open_split(stage, "dev", student=True)
     student = load_classifier(stage.deps["student"])
     with stage.work("inference"):
@@ -39,36 +40,42 @@ def run(stage: Stage) -> Result:
     with whole_folder(stage.outs["export"]) as folder:
         export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage, student=True)["token_types"])
         with stage.work("inference"):
-            keep = _kept_in_fp32(folder / "student.fp32.onnx", limits.int8_fp32_products, dev, reference)
+            fp32_products = _fp32_products(folder / "student.fp32.onnx", limits.int8_fp32_products, dev, reference)
         quantize_int8(
-            folder / "student.fp32.onnx", folder / "student.int8.onnx", keep, embedding_bits=limits.embedding_bits
+            folder / "student.fp32.onnx",
+            folder / "student.int8.onnx",
+            fp32_products,
+            embedding_bits=limits.embedding_bits,
         )
         with stage.work("inference"):
             logits = {
                 "fp32": onnx_logits(folder / "student.fp32.onnx", dev),
-                # One row a call, as it is served: dynamic INT8 scales depend on who shares the batch.
+                # One row a call, as in serving: dynamic INT8 scales depend on the other rows of a batch.
                 "int8": onnx_logits(folder / "student.int8.onnx", dev, batch_tokens=1),
             }
-        parity = {variant: compare(reference, found, dev.whole_labels, task) for variant, found in logits.items()}
+        parity = {name: compare(reference, values, dev.whole_labels, task) for name, values in logits.items()}
         _require_parity(parity["fp32"], limits)
         variant, why = _choose(parity["int8"], limits, scoring_of(stage))
-        write_json(folder / "parity.json", {name: found.as_dict() for name, found in parity.items()})
+        numbers = {name: result.as_dict() for name, result in parity.items()}
+        write_json(folder / "parity.json", numbers)
         write_manifest(folder, {"ships": variant, "why": why})
     _write_serving(stage, variant, logits[variant], dev)
-    metrics = {f"{name}_{key}": value for name, found in parity.items() for key, value in found.as_dict().items()}
+    metrics = {f"{name}_{key}": value for name, values in numbers.items() for key, value in values.items()}
     return Result(f"{variant} ships: {why}", metrics)
 
 
-def _kept_in_fp32(model: Path, count: int, dev: TokenDataset, reference: Logits) -> list[str]:
-    """The products that are not worth quantizing, by the mean error of a logit over some rows of dev."""
+def _fp32_products(model: Path, count: int, dev: TokenDataset, reference: Logits) -> list[str]:
+    """Choose the products that stay in fp32: those with the largest mean error of a logit over some rows of dev."""
     rows = np.arange(min(SENSITIVITY_ROWS, len(dev)))
     sample = dev.select(rows)
-    # Those rows' logits are the first of all.
-    wanted = flat(reference[: len(rows)]) if reference.dtype.kind == "O" else reference
-    return most_sensitive(model, count, lambda path: _error(flat(onnx_logits(path, sample, batch_tokens=1)), wanted))
+    # The sample is the first rows, so their logits are the first of `reference`.
+    expected = flat(reference[: len(rows)]) if reference.dtype.kind == "O" else reference
+    return most_sensitive(
+        model, count, lambda path: _mean_error(flat(onnx_logits(path, sample, batch_tokens=1)), expected)
+    )
 
 
-def _error(logits: Logits, reference: Logits) -> float:
+def _mean_error(logits: Logits, reference: Logits) -> float:
     return float(np.abs(logits - reference[: len(logits)]).mean())
 
 
@@ -81,7 +88,7 @@ def _require_parity(fp32: Parity, limits: Export) -> None:
 
 
 def _choose(int8: Parity, limits: Export, scoring: Scoring) -> tuple[str, str]:
-    """Which variant ships, and why."""
+    """Choose the variant that ships, and say why."""
     if int8.accuracy_drop > limits.int8_max_accuracy_drop:
         return "fp32", (
             f"INT8 loses {100 * int8.accuracy_drop:.2f} points of dev {scoring.words}, over the limit of "
@@ -101,14 +108,14 @@ def _choose(int8: Parity, limits: Export, scoring: Scoring) -> tuple[str, str]:
 
 def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset) -> None:
     info = tokens_info(stage, student=True)
-    pair, task = bool(info["pair"]), task_kind(stage)
+    task = task_kind(stage)
     temperature = calibrated(task, logits if logits.dtype.kind == "O" else logits.astype(np.float64), dev.labels)
-    model = {
+    card = {
         "format": 1,
         "task": next(name for name, kind in KINDS.items() if kind == task),
         "variant": variant,
         "labels": info["labels"],
-        "pair": pair,
+        "pair": bool(info["pair"]),
         "max_length": info["max_length"],
         "pad_token_id": info["pad_token_id"],
         "temperature": 1.0 if temperature is None else temperature,
@@ -116,14 +123,14 @@ def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset
         "embedding": gives_embedding(stage.outs["export"] / f"student.{variant}.onnx"),
     }
     if task in OF_PLACES:
-        model |= {"stride": info["stride"]}
+        card |= {"stride": info["stride"]}
     if task == "question_answering":
         train = info["splits"]["train"]
-        model |= {"no_answer": train["questions"] > train["answers"]}
+        card |= {"no_answer": train["questions"] > train["answers"]}
     with whole_folder(stage.outs["serving"]) as folder:
         shutil.copyfile(stage.outs["export"] / f"student.{variant}.onnx", folder / "model.onnx")
         write_served_tokenizer(tokenizer_folder(stage, student=True), info["max_length"], folder / TOKENIZER)
-        write_json(folder / "model.json", model)
+        write_json(folder / "model.json", card)
         write_manifest(folder)
 
 

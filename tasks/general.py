@@ -1,4 +1,4 @@
-"""general: layers of the base learn its states on raw text, before any task, where params ask for it."""
+"""general: distils the base into some of its layers on raw text, before any task, where params ask for it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from tasks.stage import Result, Stage, main
 
 
 def run(stage: Stage) -> Result:
-    """Make `data/general/`."""
+    """Write `data/general/`."""
     params = stage.params(General)
     if params.layers is not None:
-        return _distilled(stage, params)
+        return _distil(stage, params)
     with whole_folder(stage.outs["general"]) as folder:
         write_manifest(folder, {"layers": None})
     return Result("nothing to train: general.layers is null")
 
 
-def _distilled(stage: Stage, params: General) -> Result:
+def _distil(stage: Stage, params: General) -> Result:
     import torch
 
     from potstill.data.corpus import LEARNED

@@ -1,8 +1,8 @@
-"""Which code a stage is, and which params it reads: digests in `code.yaml`.
+"""The code that a stage depends on, and the params it reads, as digests in `code.yaml`.
 
-DVC compares values of parameters, so every stage has its entry of `code.yaml` among its own. The code of a stage is the
-digest of its import closure: of the syntax trees of all modules that it imports, lazily or not, without comments and
-docstrings. What it reads of params.yaml is hashed as resolved values, so that a changed default counts as well.
+DVC compares values of parameters, so every stage has its entry of `code.yaml` among its parameters. A stage's code is
+the digest of its import closure: the syntax trees of all modules that it imports, lazily or not, without comments and
+docstrings. Its sections of params.yaml are hashed as resolved values, so that a changed default counts as well.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ from potstill.artifacts import disk_errors, sha256_value, write_json, write_text
 from potstill.config.params import Params
 from potstill.errors import ToolError
 from potstill.imports import imported_names, statements
+from potstill.paths import CODE_CACHE, CODE_FILE
 
 STAGE = "code"
-CODE_FILE = Path("code.yaml")
-# Where the code that runs now lies.
+# Folder of the code that runs now.
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("potstill", "tasks")
-CODE_CACHE = Path(".work/code.json")
 _HEAD = "# Written by `dvc repro` and `potstill run`: digests of each stage's code and of the params that it reads.\n"
-# What describes params is no code of a stage: the values that it reads of them are hashed instead.
+# The schema of params is no code of a stage: the values that the stage reads are hashed instead.
 _SCHEMA = "potstill/config"
 
 
@@ -53,34 +52,34 @@ class Code:
 
     Args:
         root: the folder of the packages.
-        cache: where parsed modules are kept between processes; None: nowhere.
+        cache: where parsed modules are kept between processes; None keeps them nowhere.
     """
 
     def __init__(self, root: Path = ROOT, cache: Path | None = None) -> None:
         self._root = root
         self._cache = cache
-        self._known = _read_cache(cache)
+        self._cached = _read_cache(cache)
         self._used: dict[str, Module] = {}
         self._modules: dict[str, Module] = {}
 
     def modules(self, stage: str) -> dict[str, str]:
-        """Path -> digest of each module in a stage's import closure; empty for a stage that is not Potstill's own."""
-        waiting = [path for path in [f"tasks/{stage}.py"] if (self._root / path).is_file()]
+        """Return path -> digest of each module in a stage's import closure; empty for a stage of another package."""
+        queue = [path for path in [f"tasks/{stage}.py"] if (self._root / path).is_file()]
         closure: dict[str, str] = {}
-        while waiting:
-            path = waiting.pop()
+        while queue:
+            path = queue.pop()
             if path not in closure:
                 module = self._module(path)
                 closure[path] = module.digest
-                waiting.extend(module.imports)
+                queue.extend(module.imports)
         return dict(sorted(closure.items()))
 
     def _module(self, path: str) -> Module:
         if path not in self._modules:
             content = (self._root / path).read_bytes()
-            # Python versions differ in what they call a syntax tree.
+            # Python versions differ in the syntax tree of the same source.
             key = hashlib.sha256(f"{sys.version_info[:2]} {path}\n".encode() + content).hexdigest()
-            self._used[key] = self._known.get(key) or self._parse(path, content)
+            self._used[key] = self._cached.get(key) or self._parse(path, content)
             self._modules[path] = self._used[key]
         return self._modules[path]
 
@@ -91,13 +90,13 @@ class Code:
         return Module(hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:32], tuple(imports))
 
     def _file(self, name: str) -> str | None:
-        """The file of a module; None for one of another package, or a package itself, which holds no code."""
+        """Return the file of a module; None for another package's module, or a package itself, which holds no code."""
         path = Path(*name.split(".")).with_suffix(".py")
         return path.as_posix() if path.parts[0] in PACKAGES and (self._root / path).is_file() else None
 
     def save(self) -> None:
-        """Keep what was parsed for the next process; another one may do the same at the same time."""
-        if self._cache is None or self._used == self._known:
+        """Keep the parsed modules for the next process. Several processes may save at the same time."""
+        if self._cache is None or self._used == self._cached:
             return
         with disk_errors(self._cache):
             write_json(self._cache, {key: [module.digest, module.imports] for key, module in self._used.items()})
@@ -111,7 +110,7 @@ def _read_cache(path: Path | None) -> dict[str, Module]:
 
 
 def _strip(node: ast.AST, *, schema: bool) -> None:
-    """Take docstrings out of a tree and, where it describes params, what the resolved values tell."""
+    """Remove docstrings from a tree and, where it is the schema of params, what the resolved values cover."""
     if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
         if ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
@@ -122,7 +121,7 @@ def _strip(node: ast.AST, *, schema: bool) -> None:
 
 
 def _is_schema(node: ast.AST) -> bool:
-    """Whether a statement says only which values params may have: a field, a validator, a class of nothing else."""
+    """Whether a statement only says which values params may have: a field, a validator, or a class of these alone."""
     if isinstance(node, ast.FunctionDef):
         return any("validator" in ast.dump(decorator) for decorator in node.decorator_list)
     if isinstance(node, ast.ClassDef):
@@ -131,17 +130,17 @@ def _is_schema(node: ast.AST) -> bool:
 
 
 def resolved(params: Params, sections: Mapping[str, Any] | list[str]) -> dict[str, Any]:
-    """The values of some sections of params, defaults included."""
+    """Return the values of some sections of params, defaults included."""
     return {name: params.section(name).model_dump(mode="json") for name in sections}
 
 
 def sections_of(declared: Mapping[str, Any]) -> list[str]:
-    """The sections of params.yaml that a stage of dvc.yaml receives."""
+    """Return the sections of params.yaml that a stage of dvc.yaml receives."""
     return [item for item in declared.get("params", []) if isinstance(item, str)]
 
 
 def identities(params: Params, graph: Mapping[str, Any], code: Code) -> dict[str, dict[str, str]]:
-    """Stage -> digests of its code and of the params it reads, for the stages of dvc.yaml that ask for them."""
+    """Return stage -> digests of its code and params, for the stages of dvc.yaml that depend on their entry."""
     return {
         name: {
             "code": _digest(code.modules(name)),
@@ -157,7 +156,7 @@ def _digest(value: Any) -> str:
 
 
 def write_code_file(workspace: Path, params: Params) -> None:
-    """Bring `code.yaml` of a workspace up to date; a file that is already so is left alone."""
+    """Bring `code.yaml` of a workspace up to date; a file that is up to date is not touched."""
     graph = yaml.safe_load((workspace / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     if STAGE not in graph:
         return
@@ -170,7 +169,7 @@ def write_code_file(workspace: Path, params: Params) -> None:
 
 
 def check_code_file(workspace: Path, stage: str, code: Mapping[str, str]) -> None:
-    """Refuse to run a stage with other code than `code.yaml` names: DVC would record its outs under the wrong one.
+    """Refuse to run a stage with other code than `code.yaml` names: DVC would record its outs under the wrong digest.
 
     Args:
         workspace: folder of dvc.yaml.
@@ -184,8 +183,8 @@ def check_code_file(workspace: Path, stage: str, code: Mapping[str, str]) -> Non
     if not path.exists():
         return
     with suppress(yaml.YAMLError, UnicodeDecodeError):
-        named = yaml.safe_load(path.read_text(encoding="utf-8"))
-        entry = named.get(stage) if isinstance(named, dict) else None
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entry = entries.get(stage) if isinstance(entries, dict) else None
         if isinstance(entry, dict) and entry.get("code") == _digest(code):
             return
     raise ToolError(

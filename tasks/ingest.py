@@ -1,4 +1,4 @@
-"""Stage ingest: the sources that params name, to `data/raw` and `data/given` as they came."""
+"""ingest: fetches the data and models that params name to `data/raw` and `data/given`, unchanged."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from tasks.stage import Result, Stage, main
 
 def run(stage: Stage) -> Result:
     """Fetch, check, and write both outs."""
-    raw, given = stage.outs["raw"], stage.outs["given"]
+    raw = stage.outs["raw"]
+    given = stage.outs["given"]
     origins = ingest_all(stage.params(Ingest), raw, given)
     files = [len(read_json(folder / MANIFEST)["files"]) for folder in (raw, given)]
     names = ", ".join(name.removeprefix("data.") for name in origins if not is_model_source(name))
     models = " and the ".join(name for name in ("teacher", "student") if name in origins)
-    further = sum(name.startswith(TEACHERS) for name in origins)
-    models += f" and of {further} more teachers" if further else ""
+    more_teachers = sum(name.startswith(TEACHERS) for name in origins)
+    models += f" and of {more_teachers} more teachers" if more_teachers else ""
     size = sum(path.stat().st_size for folder in (raw, given) for path in folder.rglob("*") if path.is_file())
     return Result(
         summary=f"{files[0]} files of {names} and {files[1]} of the {models}, {size / 1e6:.1f} MB, sums checked",

@@ -20,12 +20,13 @@ from potstill.distillation.teachers.providers import Source
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.models.loading import load_classifier
 from potstill.models.students.factorized import factorize, has_rank
+from potstill.paths import PRECISION, WORK
 from potstill.pretrained.members import Member, read_members
 from potstill.progress import say
 from potstill.scores.metrics import require_finite
 from potstill.scores.scoring import SCORINGS, Scoring
 from potstill.training.loop import Outcome, Setting
-from tasks.stage import WORK, Result, Stage
+from tasks.stage import Result, Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,9 +70,7 @@ def _tokens(stage: Stage, *, student: bool) -> TokenFolder:
 def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precision]:
     """Choose device and precision as params say, by a measurement where they say `auto`, and tell the user."""
     device = choose_device(stage.project.device)
-    precision, why = choose_precision(
-        stage.project.precision, device, *product_size(model.config), WORK / "precision.json"
-    )
+    precision, why = choose_precision(stage.project.precision, device, *product_size(model.config), PRECISION)
     say(f"{stage.name}: {device.type}, {precision} ({why})")
     return device, precision
 

@@ -1,4 +1,4 @@
-"""Students of a search as they would ship, beside their teacher: scored, timed and judged on dev."""
+"""Scores, times and judges the students of a search on dev, as they would ship, with their teacher for comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from potstill.evaluation.gates import Verdict, judge
 from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.naming import SHIPPED
-from potstill.evaluation.summary import Answers, Gold, likeness, score, score_value
+from potstill.evaluation.summary import Answers, Gold, fidelity, score, score_value
 from potstill.inference.profile import answer_all
 from potstill.inference.runtime import MODEL, ModelCard, Student, Text
 from potstill.models.loading import load_classifier
@@ -27,74 +27,80 @@ from tasks.stage import Stage, load_stage
 from tasks.views import teachers_view
 
 DEV = "dev.parquet"
-# Gates that need what a search does not have: the controls.
+# Gates that are off in a search, since it trains no controls.
 WITHOUT_CONTROLS: dict[str, Any] = {"min_gain_over_control": None, "min_gain_over_control_upper": None, "must_beat": []}
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltStudent:
     """A student ready to be measured.
 
     Attributes:
         kind: see `Point`.
-        place: folder with `student/` and `serving/`.
-        made_by: see `Point`.
+        folder: holds `student/` and `serving/`.
+        run_arguments: see `Point`.
         sections: see `Point`.
-        choice: of a trial.
+        choice: the trial's; None for a student of no trial.
     """
 
     kind: str
-    place: Path
-    made_by: list[str]
+    folder: Path
+    run_arguments: list[str]
     sections: dict[str, Any]
     choice: Choice | None = None
 
     @property
     def serving(self) -> Path:
         """Its serving folder."""
-        return self.place / "serving"
+        return self.folder / "serving"
 
 
-def measure(made: Mapping[str, Made], params: Params, stage: Stage) -> tuple[list[Point], int]:
-    """The teacher's point and one for each student, and the number of dev rows.
+def measure(built: Mapping[str, BuiltStudent], params: Params, stage: Stage) -> tuple[list[Point], int]:
+    """Return the points of the teacher and of each student, and the number of dev rows.
 
     Args:
-        made: name -> student.
+        built: name -> student.
         params: limits of the gates, and how to time.
-        stage: the distill stage; its teacher and its tokens.
+        stage: the distill stage, for its teacher and its tokens.
     """
     path = load_stage("prepare", params).outs["prepared"] / DEV
-    students = {name: Student(one.serving) for name, one in made.items()}
-    # All students read texts alike: a search changes no tokenizer.
+    students = {name: Student(student.serving) for name, student in built.items()}
+    # A search changes no tokenizer, so any student reads the texts as all do.
     texts, gold = read_gold(path, next(iter(students.values())))
     speeds = _speeds(students, texts, params, stage.deps["teacher"])
-    taught = _taught(stage, path)
-    numbers = score(gold, taught, params.evaluate) | asdict(speeds["teacher"])
-    points = [_point("teacher", taught, numbers)]
-    for name, one in made.items():
-        student = students[name]
-        ours = _answers(one, student, texts, gold)
-        numbers = score(gold, ours, params.evaluate) | asdict(speeds[name])
+    teacher_answers = _teacher_answers(stage, path)
+    numbers = score(gold, teacher_answers, params.evaluate) | asdict(speeds["teacher"])
+    points = [_point("teacher", teacher_answers, numbers)]
+    for name, student in students.items():
+        answers = _answers(built[name], student, texts, gold)
+        numbers = score(gold, answers, params.evaluate) | asdict(speeds[name])
         speedup = speeds[name].texts_per_second / speeds["teacher"].texts_per_second
-        comparison = _compare(gold, taught, ours) | {"speedup": speedup}
-        verdict = _judged(student.card, numbers, comparison, params)
-        about = {**numbers, **comparison, "variant": student.card.variant}
-        points.append(_point(name, ours, about, one, verdict))
+        comparison = _compare(gold, teacher_answers, answers) | {"speedup": speedup}
+        verdict = _judge(student.card, numbers, comparison, params)
+        measured = {**numbers, **comparison, "variant": student.card.variant}
+        points.append(_point(name, answers, measured, built[name], verdict))
     return points, len(gold)
 
 
-def _taught(stage: Stage, path: Path) -> Answers:
+def _teacher_answers(stage: Stage, path: Path) -> Answers:
     folder = stage.deps["teacher"]
-    teacher, size = load_classifier(folder), sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    members, logits = len(teacher_members(stage)), teacher_logits(stage, "dev")
-    return Answers(logits, 1.0, teacher.num_parameters(), size, task_kind(stage), members, teachers_view(stage, path))
+    return Answers(
+        teacher_logits(stage, "dev"),
+        1.0,
+        load_classifier(folder).num_parameters(),
+        sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        task_kind(stage),
+        len(teacher_members(stage)),
+        teachers_view(stage, path),
+    )
 
 
-def _answers(made: Made, student: Student, texts: Sequence[Text], gold: Gold) -> Answers:
-    """What a student answers as it ships."""
+def _answers(built: BuiltStudent, student: Student, texts: Sequence[Text], gold: Gold) -> Answers:
+    """Return a student's answers as it ships."""
     logits = student_logits(student, texts, gold)
-    require_finite(logits, str(made.serving))
-    parameters, size = load_classifier(made.place / "student").num_parameters(), (made.serving / MODEL).stat().st_size
+    require_finite(logits, str(built.serving))
+    parameters = load_classifier(built.folder / "student").num_parameters()
+    size = (built.serving / MODEL).stat().st_size
     return Answers(logits, student.card.temperature, parameters, size, student.card.kind)
 
 
@@ -110,31 +116,36 @@ def _speeds(students: Mapping[str, Student], texts: Sequence[Text], params: Para
     )
 
 
-def _compare(gold: Gold, taught: Answers, ours: Answers) -> dict[str, float]:
-    found = likeness(taught, ours, labels=gold)
-    if (right := score_value(gold, taught)) > 0:  # a ratio to nothing is absent, and a missing number fails its gate
-        found["teacher_ratio"] = score_value(gold, ours) / right
-    return found
+def _compare(gold: Gold, teacher: Answers, student: Answers) -> dict[str, float]:
+    comparison = fidelity(teacher, student, labels=gold)
+    teacher_score = score_value(gold, teacher)
+    if teacher_score > 0:  # a ratio to zero is left out, and a missing number fails its gate
+        comparison["teacher_ratio"] = score_value(gold, student) / teacher_score
+    return comparison
 
 
-def _judged(card: ModelCard, numbers: Mapping[str, Any], comparison: Mapping[str, Any], params: Params) -> Verdict:
+def _judge(card: ModelCard, numbers: Mapping[str, Any], comparison: Mapping[str, Any], params: Params) -> Verdict:
     metrics = {"shipped": card.variant, "models": {SHIPPED[card.variant]: numbers}, "comparison": comparison}
     return judge(metrics, params.gate.model_copy(update=WITHOUT_CONTROLS), None, card.kind)
 
 
 def _point(
-    name: str, answers: Answers, numbers: dict[str, Any], made: Made | None = None, verdict: Verdict | None = None
+    name: str,
+    answers: Answers,
+    numbers: dict[str, Any],
+    built: BuiltStudent | None = None,
+    verdict: Verdict | None = None,
 ) -> Point:
     return Point(
         name,
-        made.kind if made else "teacher",
+        built.kind if built else "teacher",
         numbers[SCORINGS[answers.task].key],
         numbers["p50_ms"],
         numbers["megabytes"],
-        made.choice if made else None,
-        made.made_by if made else [],
-        made.sections if made else {},
+        built.choice if built else None,
+        built.run_arguments if built else [],
+        built.sections if built else {},
         verdict,
         numbers,
-        made.serving.as_posix() if made else None,
+        built.serving.as_posix() if built else None,
     )

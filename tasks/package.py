@@ -1,6 +1,6 @@
-"""Package a candidate: an immutable Bento with the verified model, its limits and lineage, and the code that serves it.
+"""package: builds an immutable Bento of the verified candidate, its limits and lineage, and the code that serves it.
 
-The Bento's version follows from what goes into it: packaging the same candidate again finds the Bento it made before.
+The Bento's version is a digest of its content, so packaging the same candidate again finds the Bento built before.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from potstill.compute.processes import run
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, PackageError, PotstillError
+from potstill.paths import BENTO_BUILD, LOGS, SERVING
 from potstill.progress import say
 from potstill.registry.tracking import git_tags
 from potstill.registry.version_artifacts import scratch_folder
 from potstill.serving.core import closure
 from potstill.serving.launch import bento_environment, bento_path
-from potstill.serving.release import SERVING, SETTINGS, Settings, bento_name, verify_seal, write_seal
+from potstill.serving.release import SETTINGS, Settings, bento_name, verify_seal, write_seal
 from tasks.identity import ROOT
-from tasks.stage import WORK
 
 BENTOFILE = "bentofile.yaml"
 SERVICE = ("potstill.serving.service", "potstill.serving.worker")
@@ -58,27 +58,28 @@ def package(params: Params, workspace: Path) -> Packaged:
     """
     workspace = workspace.resolve()
     verify(workspace / SERVING)
-    candidate, staged = sha256_file(workspace / SERVING / MANIFEST), workspace / WORK / "bento"
+    candidate = sha256_file(workspace / SERVING / MANIFEST)
+    build_dir = workspace / BENTO_BUILD
     commit = git_tags(workspace).get("mlflow.source.git.commit")
     settings = Settings(name=bento_name(params.project.name), serve=params.serve, watch=params.watch, git_commit=commit)
-    with whole_folder(staged) as folder:
-        _stage(workspace, folder)
+    with whole_folder(build_dir) as folder:
+        _copy_files(workspace, folder)
         version = _version(folder, settings)
         write_json(folder / SETTINGS, settings.model_dump(mode="json"))
     tag = f"{settings.name}:{version}"
     path = bento_path(tag)
-    if not _intact(path):
+    if not _is_intact(path):
         shutil.rmtree(path, ignore_errors=True)
-        _build(staged, version, workspace)
+        _build(build_dir, version, workspace)
         write_seal(path)
         verify_seal(path)
     return Packaged(tag, path, candidate)
 
 
 def fetch(params: Params, workspace: Path, version: str) -> Packaged:
-    """Bring a version's Bento into BentoML's store from the registry, byte for byte the one that was packaged.
+    """Copy a version's Bento from the registry into BentoML's store, byte for byte the one that was packaged.
 
-    Nothing is registered or promoted. A Bento that is in the store, whole, is left as it is.
+    Nothing is registered or promoted. A Bento that is intact in the store already stays as it is.
 
     Args:
         params: the whole of params.yaml.
@@ -92,20 +93,20 @@ def fetch(params: Params, workspace: Path, version: str) -> Packaged:
     from potstill.registry.promotion import Registry
 
     registry = Registry(workspace, params.project.name)
-    wanted = registry.get(version)
-    tag = registry.bento_of(wanted)
+    registered = registry.get(version)
+    tag = registry.bento_of(registered)
     path = bento_path(tag)
-    if not _intact(path):
-        registry.fetch_bento(wanted, path)
+    if not _is_intact(path):
+        registry.fetch_bento(registered, path)
         verify_seal(path)
-    return Packaged(tag, path, wanted.candidate)
+    return Packaged(tag, path, registered.candidate)
 
 
-def included(workspace: Path) -> Iterator[tuple[str, dict[str, Path]]]:
-    """Each pattern of bentofile.yaml with the files that it names now: path in the Bento -> file.
+def included_files(workspace: Path) -> Iterator[tuple[str, dict[str, Path]]]:
+    """Yield each pattern of bentofile.yaml with the files that match it now: path in the Bento -> file.
 
-    Code is taken from where Potstill is installed: a workspace need not hold it. What packaging writes itself is left
-    out.
+    Code comes from where Potstill is installed, so a workspace need not hold it. Files that packaging writes itself are
+    left out.
 
     Raises:
         PackageError: bentofile.yaml is missing or cannot be read.
@@ -115,19 +116,19 @@ def included(workspace: Path) -> Iterator[tuple[str, dict[str, Path]]]:
         patterns = [str(pattern).lstrip("/") for pattern in yaml.safe_load(bentofile.read_bytes())["include"]]
     except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         raise PackageError(f"{bentofile} is missing or has no `include` list; take it from `potstill init`") from error
-    # An older workspace's list lacks modules that are needed by now.
+    # The list of an older workspace lacks modules that the service has come to import.
     patterns += [f"potstill/{path.as_posix()}" for path in closure(SERVICE)]
     for pattern in dict.fromkeys(patterns):
-        if pattern in (SETTINGS, "params.yaml"):  # the settings take the place of params.yaml
+        if pattern in (SETTINGS, "params.yaml"):  # a Bento has the settings in place of params.yaml
             continue
         root = ROOT if pattern.startswith("potstill/") else workspace
         files = [path for path in sorted(root.glob(pattern)) if path.is_file()]
         yield pattern, {path.relative_to(root).as_posix(): path for path in files}
 
 
-def _stage(workspace: Path, folder: Path) -> None:
-    """Copy what bentofile.yaml names."""
-    for pattern, files in included(workspace):
+def _copy_files(workspace: Path, folder: Path) -> None:
+    """Copy the files that bentofile.yaml names."""
+    for pattern, files in included_files(workspace):
         if not files:
             root = ROOT if pattern.startswith("potstill/") else workspace
             raise PackageError(f"{BENTOFILE} includes {pattern!r}, but there is no such file in {root}")
@@ -138,14 +139,14 @@ def _stage(workspace: Path, folder: Path) -> None:
     shutil.copyfile(workspace / BENTOFILE, folder / BENTOFILE)
 
 
-def _version(staged: Path, settings: Settings) -> str:
-    """12 hex digits over all that goes in, but for the commit: a commit alone makes no other Bento."""
+def _version(build_dir: Path, settings: Settings) -> str:
+    """Return 12 hex digits over the whole content but the commit: another commit alone makes no other Bento."""
     limits = settings.model_dump(mode="json", exclude={"git_commit"})
-    return sha256_value({"files": file_sums(staged), "settings": limits})[:12]
+    return sha256_value({"files": file_sums(build_dir), "settings": limits})[:12]
 
 
-def _intact(bento: Path) -> bool:
-    """Whether this Bento is there, whole; one of a build that was killed, or whose bytes changed, is made anew."""
+def _is_intact(bento: Path) -> bool:
+    """Whether this Bento is in the store with its seal; one whose build was killed, or whose bytes changed, is not."""
     if not bento.exists():
         return False
     try:
@@ -156,16 +157,16 @@ def _intact(bento: Path) -> bool:
     return True
 
 
-def _build(staged: Path, version: str, workspace: Path) -> None:
-    log = workspace / WORK / "logs" / "package.txt"
+def _build(build_dir: Path, version: str, workspace: Path) -> None:
+    log = workspace / LOGS / "package.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    # Named by -f, or BentoML refuses it: it looks for a bentofile in no folder below a hidden one.
+    # With -f, since BentoML searches no folder below a hidden one for a bentofile.
     command = [sys.executable, "-m", "bentoml", "build", "-f", BENTOFILE, "--version", version, "."]
-    # What a build that is killed leaves in its temporary folder, the next run removes.
+    # The temporary folder of a build that is killed is removed by the next run.
     with log.open("wb") as output, scratch_folder(workspace) as scratch:
         variables = {**bento_environment(), "TMPDIR": str(scratch.resolve())}
         status = run(
-            command, cwd=staged, environment=variables, limit_seconds=BUILD_SECONDS, stdout=output, stderr=output
+            command, cwd=build_dir, environment=variables, limit_seconds=BUILD_SECONDS, stdout=output, stderr=output
         )
     if status != 0:
         lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
@@ -174,7 +175,7 @@ def _build(staged: Path, version: str, workspace: Path) -> None:
 
 
 def main() -> None:
-    """`python -m tasks.package`: package the candidate of the workspace one stands in, and print its tag."""
+    """`python -m tasks.package`: package the candidate of the current folder's workspace, and print its tag."""
     environment.prepare()
     try:
         say(package(load_params(Path("params.yaml")), Path.cwd()).tag)

@@ -1,4 +1,4 @@
-"""Stage prepare: clean, deduplicated splits of the raw tables, to `data/prepared`."""
+"""prepare: writes clean, deduplicated splits of the raw tables to `data/prepared`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ def run(stage: Stage) -> Result:
     for note in reading_notes(prepared.report):
         say(f"prepare: {note}")
     rows = {split: len(prepared.splits[split]) for split in SPLITS}
-    gone = sum(prepared.report["removed"].values())
-    made = prepared.report.get("augmented", {"rows": 0})["rows"]
+    removed = sum(prepared.report["removed"].values())
+    augmented = prepared.report.get("augmented", {"rows": 0})["rows"]
+    split_rows = ", ".join(f"{split} {count:,}" for split, count in rows.items())
     return Result(
-        summary=f"{prepared.report['read']:,} rows read, {gone:,} removed, {made:,} made of train for transfer; "
-        + ", ".join(f"{split} {count:,}" for split, count in rows.items()),
-        metrics={f"rows_{split}": float(count) for split, count in rows.items()} | {"rows_removed": float(gone)},
+        summary=f"{prepared.report['read']:,} rows read, {removed:,} removed, "
+        f"{augmented:,} made of train for transfer; {split_rows}",
+        metrics={f"rows_{split}": float(count) for split, count in rows.items()} | {"rows_removed": float(removed)},
         datasets={
             split: {
                 "digest": sha256_file(out / f"{split}.parquet")[:32],
@@ -49,7 +50,7 @@ def run(stage: Stage) -> Result:
 
 
 def _replace(stage: Stage) -> Replace:
-    """Words replaced by the guesses of the model that `ingest` brought."""
+    """Return the function that replaces words by the predictions of the model that `ingest` fetched."""
     from potstill.models.word_replacement import replace_words
 
     return partial(replace_words, folder=stage.deps["raw"] / GENERATOR, device=stage.project.device)

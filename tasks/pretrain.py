@@ -1,4 +1,4 @@
-"""pretrain: the base. A teacher that was given is taken as it came; where there is none, one is made from scratch."""
+"""pretrain: provides the base. A given teacher is linked as it is; without one, an encoder is trained from scratch."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tasks.stage import Result, Stage, main
 
 
 def run(stage: Stage) -> Result:
-    """Make `data/base/`."""
+    """Write `data/base/`."""
     given = stage.deps["given"]
     kind = read_json(given / MANIFEST)["about"]["kind"]
     if kind == "scratch":
-        return _from_scratch(stage)
-    _take(given, stage.outs["base"])
+        return _train_from_scratch(stage)
+    _link_files(given, stage.outs["base"])
     return Result(f"nothing to train: the teacher is given ({kind})")
 
 
-def _take(given: Path, base: Path) -> None:
-    """The same files, their bytes shared on disk: outs are replaced, never written to."""
+def _link_files(given: Path, base: Path) -> None:
+    """Share the bytes on disk: outs are replaced as a whole and never written to."""
     with whole_folder(base) as folder:
         shutil.copytree(given, folder, copy_function=_link, dirs_exist_ok=True)
 
@@ -38,7 +38,7 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _from_scratch(stage: Stage) -> Result:
+def _train_from_scratch(stage: Stage) -> Result:
     from potstill.data.corpus import read_corpus
     from potstill.models.loading import save_model
     from potstill.training.pretraining import prepare_pretraining
@@ -53,15 +53,16 @@ def _from_scratch(stage: Stage) -> Result:
         with stage.work("training"):
             outcome = work.train(setting)
         with whole_folder(stage.outs["base"]) as folder:
-            for other in (STUDENT, MEMBERS):
-                if (stage.deps["given"] / other).exists():
-                    shutil.copytree(stage.deps["given"] / other, folder / other, copy_function=_link)
+            for model in (STUDENT, MEMBERS):
+                if (stage.deps["given"] / model).exists():
+                    shutil.copytree(stage.deps["given"] / model, folder / model, copy_function=_link)
             save_model(work.model.cpu(), folder, Path(tokenizer))
             write_manifest(folder, {"kind": "scratch", "prepared": sha256_file(prepared / MANIFEST)})
     loss = -outcome.score
     return Result(
         f"{work.vocabulary:,} tokens and an encoder of {params.layers} layers from {len(texts):,} texts; "
-        f"loss behind the mask {loss:.2f} nats on held-out texts (perplexity {math.exp(min(loss, 100)):,.1f})",
+        f"masked-language-model loss {loss:.2f} nats on held-out texts "
+        f"(perplexity {math.exp(min(loss, 100)):,.1f})",
         {"held_out_loss": loss, "vocabulary": float(work.vocabulary), "rows_seen": float(outcome.rows)},
         outcome.history,
     )

@@ -1,4 +1,4 @@
-"""Make a registered candidate the champion, or leave that to a person."""
+"""promote: makes a registered candidate the champion, or leaves that to a person."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def promote(params: Params, workspace: Path, version: str, *, expected: str | No
         params: the whole of params.yaml.
         workspace: the workspace.
         version: number of the registered version.
-        expected: number of the champion its gate compared it with; None for none.
+        expected: number of the champion that its gate compared it with; None if there was none.
 
     Raises:
         ApprovalPendingError: the policy is `person`, or a person froze promotion or took the version back.
-        RegistryError: the champion has changed meanwhile, or the version may not become one.
+        RegistryError: the champion has changed meanwhile, or the version may not become champion.
         ChecksumError: the version's bytes are not those it was registered with.
     """
     registry = Registry(workspace, params.project.name)
@@ -35,11 +35,11 @@ def promote(params: Params, workspace: Path, version: str, *, expected: str | No
 
 
 def approve(params: Params, workspace: Path, version: str) -> Version:
-    """A person's decision: make a version that passed its gates the champion.
+    """Make a version that passed its gates the champion, by a person's decision.
 
     Raises:
-        RegistryError: there is no such version, it was vetoed, the evidence it carries is not a passed gate or not what
-            was judged, or it cannot be served.
+        RegistryError: there is no such version, it was vetoed, its evidence is no passed gate or not that of the
+            registered version, or it cannot be served.
         ChecksumError: its bytes are not those it was registered with.
     """
     return Registry(workspace, params.project.name).approve(version)

@@ -1,8 +1,8 @@
-"""proof: the student and both controls once more for each further seed of `proof.seeds`, as answers to the test split.
+"""proof: trains student and controls again for each further seed of `proof.seeds`, and keeps their test answers.
 
-A further seed runs the functions of distill, finetune and control with nothing changed but the seed: the same params on
-the same rows and the same cached signals. The models are dropped once they have answered; the student that is served
-stays the first seed's. With one seed there is nothing to train, and nothing that costs is imported.
+A further seed runs the functions of distill, finetune and control with nothing changed but the seed: the same params,
+rows and cached signals. The models are deleted once they have answered; the student that is served stays the first
+seed's. With one seed there is nothing to train, and nothing slow is imported.
 """
 
 from __future__ import annotations
@@ -23,70 +23,71 @@ if TYPE_CHECKING:
     from potstill.data.tokens.batches import TokenDataset
     from potstill.evaluation.summary import Answers
 
-# Out of a stage that depends on the seed -> its name in the proof.
+# Out of a stage that depends on the seed -> the model's name in the proof.
 MODELS = {"student": "student", "control": "pretrained", "initialised": "initialised"}
 
 
 def run(stage: Stage) -> Result:
-    """Make `data/proof/`."""
-    first, count = stage.project.seed, stage.params(Proof).seeds
-    further = range(first + 1, first + count)
-    for number, seed in enumerate(further, start=2):
-        _answer(stage, seed, f"seed {seed} ({number} of {count})")
+    """Write `data/proof/`."""
+    first = stage.project.seed
+    count = stage.params(Proof).seeds
+    further_seeds = range(first + 1, first + count)
+    for number, seed in enumerate(further_seeds, start=2):
+        _prove_seed(stage, seed, f"seed {seed} ({number} of {count})")
     with whole_folder(stage.outs["proof"]) as folder:
-        for seed in further:
-            shutil.copytree(_kept(stage, seed), folder / f"seed-{seed}")
-        write_manifest(folder, {"seeds": list(further)})
-    if not further:
+        for seed in further_seeds:
+            shutil.copytree(_answers_dir(stage, seed), folder / f"seed-{seed}")
+        write_manifest(folder, {"seeds": list(further_seeds)})
+    if not further_seeds:
         return Result("one seed, nothing to train")
-    return Result(f"student and controls of the seeds {first} to {further[-1]}", {"seeds": float(count)})
+    return Result(f"student and controls of the seeds {first} to {further_seeds[-1]}", {"seeds": float(count)})
 
 
-def _kept(stage: Stage, seed: int) -> Path:
-    """Where a seed's answers lie until the stage ends, so that an interrupted one trains no seed twice."""
+def _answers_dir(stage: Stage, seed: int) -> Path:
+    """Return the folder of a seed's answers until the stage ends, so that an interrupted stage trains no seed twice."""
     return stage.checkpoints / f"answers-{seed}"
 
 
-def _answer(stage: Stage, seed: int, which: str) -> None:
+def _prove_seed(stage: Stage, seed: int, description: str) -> None:
     """Train a seed's models and keep their answers, unless an interrupted run has done so."""
-    if not is_whole(_kept(stage, seed)):
+    if not is_whole(_answers_dir(stage, seed)):
         from potstill.evaluation.teacher_gain import write_answers
         from tasks.learning import open_split
 
         models = stage.checkpoints / f"models-{seed}"
-        _train(stage, seed, which, models)
+        _train(stage, seed, description, models)
         test = open_split(stage, "test", student=True)
         with stage.work("inference"):
             answers = {name: _answers(stage, models / out, test) for out, name in MODELS.items()}
-        with whole_folder(_kept(stage, seed)) as folder:
+        with whole_folder(_answers_dir(stage, seed)) as folder:
             write_answers(folder, test.labels, answers)
             write_manifest(folder)
         shutil.rmtree(models)
-    say(f"proof: {which} has answered")
+    say(f"proof: {description} has answered")
 
 
-def _train(stage: Stage, seed: int, which: str, models: Path) -> None:
-    """Run the stages that depend on the seed, their outs below `models`; those that are whole stay."""
+def _train(stage: Stage, seed: int, description: str, models: Path) -> None:
+    """Run the stages that depend on the seed, with their outs below `models`; outs that are complete stay."""
     params = load_params(Path("params.yaml"))
     params = params.model_copy(update={"project": params.project.model_copy(update={"seed": seed})})
     moved: dict[Path, Path] = {}
-    for name, function in seeded().items():
-        again = elsewhere(name, params, models, moved, clock=stage._clock)
-        if not is_whole(*again.outs.values()):
-            say(f"proof: {name}, {which}")
-            function(again)
-        shutil.rmtree(again.checkpoints, ignore_errors=True)
+    for name, function in seeded_stages().items():
+        seed_stage = elsewhere(name, params, models, moved, clock=stage._clock)
+        if not is_whole(*seed_stage.outs.values()):
+            say(f"proof: {name}, {description}")
+            function(seed_stage)
+        shutil.rmtree(seed_stage.checkpoints, ignore_errors=True)
 
 
-def seeded() -> dict[str, Callable[[Stage], Result]]:
-    """The stages whose outs depend on the seed, in order."""
+def seeded_stages() -> dict[str, Callable[[Stage], Result]]:
+    """Return the stages whose outs depend on the seed, in order."""
     from tasks import control, distill, finetune
 
     return {"distill": distill.run, "finetune": finetune.run, "control": control.run}
 
 
 def _answers(stage: Stage, folder: Path, test: TokenDataset) -> Answers:
-    """A model's answers, calibrated on dev as what is served is."""
+    """Return a model's test answers, calibrated on dev as the served student's are."""
     from potstill.compute.precision import choose_device
     from potstill.distillation.teachers.predict import predict_logits
     from potstill.evaluation.summary import Answers
@@ -95,7 +96,8 @@ def _answers(stage: Stage, folder: Path, test: TokenDataset) -> Answers:
     from potstill.scores.metrics import require_finite
     from tasks.learning import open_split, task_kind
 
-    model, dev = load_classifier(folder).to(choose_device(stage.project.device)), open_split(stage, "dev", student=True)
+    model = load_classifier(folder).to(choose_device(stage.project.device))
+    dev = open_split(stage, "dev", student=True)
     logits = predict_logits(model, test)
     require_finite(logits, folder.name)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))

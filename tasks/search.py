@@ -23,25 +23,24 @@ from potstill.distillation.objective.terms import misfit
 from potstill.errors import ParamsError
 from potstill.models.loading import load_classifier
 from potstill.models.students.student import check_layers
+from potstill.paths import DISTILLED, SEARCH_REPORT, STUDIES
 from potstill.progress import say
 from potstill.scores.scoring import SCORINGS, Scoring
 from potstill.studies.folds import split_folds
-from potstill.studies.outcome import Found, write_outcome
-from potstill.studies.space import Choice, candidate_layers, distill_section, settings, static_changes, written
+from potstill.studies.outcome import SearchOutcome, write_outcome
+from potstill.studies.space import Choice, candidate_layers, distill_section, set_arguments, settings, static_changes
 from potstill.studies.study import Trial, describe, run_study
 from tasks import distill, export, finetune
 from tasks.elsewhere import elsewhere, is_whole
 from tasks.learning import open_tokens
-from tasks.measuring import Made, measure
-from tasks.stage import WORK, Stage, load_stage
+from tasks.measuring import BuiltStudent, measure
+from tasks.stage import Stage, load_stage
 from tasks.student_building import student_builder
 
-STUDIES = WORK / "search"
 DATABASE = STUDIES / "studies.db"
-REPORTS = Path("reports/search")
 
 
-def search(params: Params) -> Found:
+def search(params: Params) -> SearchOutcome:
     """Bring the study to its end, measure what came of it, and write `reports/search/`.
 
     Returns:
@@ -63,7 +62,7 @@ class _Search:
     params: Params
     clock: dict[str, float] = field(default_factory=dict)
 
-    def go(self) -> Found:
+    def go(self) -> SearchOutcome:
         space = self.space
         for path in self.stage.deps.values():
             verify(path)
@@ -72,8 +71,8 @@ class _Search:
             evaluations=self._evaluations(), seed=self.params.project.seed,
         )  # fmt: skip
         points, rows = measure({**self._best(trials), **self._static()}, self.params, self.stage)
-        found = Found(self.name, rows, trials, points)
-        write_outcome(found, self.params, REPORTS)
+        found = SearchOutcome(self.name, rows, trials, points)
+        write_outcome(found, self.params, SEARCH_REPORT)
         return found
 
     @cached_property
@@ -198,7 +197,7 @@ class _Search:
 
     # --- what is measured ---
 
-    def _best(self, trials: list[Trial]) -> dict[str, Made]:
+    def _best(self, trials: list[Trial]) -> dict[str, BuiltStudent]:
         """The best trial of each size, as the pipeline would ship it."""
         best: dict[int, Trial] = {}
         for trial in trials:
@@ -207,15 +206,15 @@ class _Search:
                 best[size] = trial
         return {_title(size): self._layers(best[size].choice) for size in sorted(best, reverse=True)}
 
-    def _layers(self, choice: Choice) -> Made:
+    def _layers(self, choice: Choice) -> BuiltStudent:
         params, place = self._chosen(choice), self._place(choice)
         self._make(params, place, describe(choice))
         sections = {"distill": params.distill.model_dump(mode="json")}
-        return Made("layers", place, settings(self.space, choice), sections, choice)
+        return BuiltStudent("layers", place, settings(self.space, choice), sections, choice)
 
-    def _static(self) -> dict[str, Made]:
+    def _static(self) -> dict[str, BuiltStudent]:
         """The static students; their tokens are the teacher's, or those of them that a trimmed vocabulary keeps."""
-        found: dict[str, Made] = {}
+        found: dict[str, BuiltStudent] = {}
         if self.space.static.dimensions and self.params.prepare.task in OF_PLACES:
             say("search: no static student: it answers about whole texts, and the task is about places in them")
             return found
@@ -229,7 +228,7 @@ class _Search:
             params = self.params.model_copy(update={"distill": parse_distill(sections["distill"])})
             place = STUDIES / self.name / f"static-{width}-{sha256_value(sections)[:12]}"
             self._make(params, place, name)
-            found[name] = Made("static", place, written(changed), sections)
+            found[name] = BuiltStudent("static", place, set_arguments(changed), sections)
         return found
 
     def _make(self, params: Params, place: Path, what: str) -> None:
@@ -237,7 +236,7 @@ class _Search:
         if not is_whole(place / "distilled"):
             say(f"search: {what}, on all rows")
             self._distil(params, place, {}, None)
-        moved = {Path("data/distilled"): place / "distilled"}
+        moved = {DISTILLED: place / "distilled"}
         for name, function in (("finetune", finetune.run), ("export", export.run)):
             stage = elsewhere(name, params, place, moved, clock=self.clock)
             if not is_whole(*stage.outs.values()):

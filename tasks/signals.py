@@ -1,4 +1,4 @@
-"""signals: the teacher's outputs over train and transfer, once."""
+"""signals: computes the teacher's outputs over train and transfer once, for every student to learn from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPLITS = ("train", "transfer")
 
 
 def run(stage: Stage) -> Result:
-    """Make `data/signals/`."""
+    """Write `data/signals/`."""
     signals = stage.params(Signals)
     folder = stage.deps["teacher"]
     teacher = load_classifier(folder)
@@ -41,17 +41,19 @@ def run(stage: Stage) -> Result:
 
 
 def _source(stage: Stage, first: LiveTeacher, device: torch.device, precision: Precision) -> Source:
-    """The teacher, or all members of an ensemble: each on its own tokens of the rows, where it has others."""
+    """Return the teacher, or all members of an ensemble; a member with a tokenizer of its own reads its own tokens."""
     sources: list[Source] = [first]
     for member in teacher_members(stage)[1:]:
         live = LiveTeacher(load_classifier(member.folder), device, precision)
-        own = None if member.tokens == "." else open_tokens(stage).member(member.tokens).split(*SPLITS)
-        sources.append(live if own is None else TeacherTokensSource(live, own))
+        if member.tokens == ".":
+            sources.append(live)
+        else:
+            sources.append(TeacherTokensSource(live, open_tokens(stage).member(member.tokens).split(*SPLITS)))
     return first if len(sources) == 1 else StackedSource(tuple(sources))
 
 
 def _result(extracted: Extracted) -> Result:
-    """The store in one line, and its fidelity as metrics."""
+    """Describe the store in one line, with its rounding errors as metrics."""
     fidelity = extracted.fidelity
     logits = fidelity["arrays"]["logits"]
     metrics = {
@@ -61,12 +63,12 @@ def _result(extracted: Extracted) -> Result:
     }
     metrics |= {f"rounding_kl_at_{T}": value for T, value in fidelity.get("kl", {}).items()}
     metrics |= {"changed_argmax": fidelity["changed_argmax"]} if "changed_argmax" in fidelity else {}
-    others = ", ".join(name for name in fidelity["arrays"] if name != "logits")
+    other_arrays = ", ".join(name for name in fidelity["arrays"] if name != "logits")
     summary = (
         f"{len(extracted.keys):,} signals for {extracted.rows:,} rows in {extracted.about['dtype']}, "
         f"largest rounding error of a logit {logits['largest_error']:.2g}"
     )
-    return Result(summary + (f"; also stored: {others}" if others else ""), metrics)
+    return Result(summary + (f"; also stored: {other_arrays}" if other_arrays else ""), metrics)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Start the built Bento and see that it answers as the model was evaluated: the last step before it is registered."""
+"""smoke: starts the built Bento and checks that it answers as the model was evaluated, before it is registered."""
 
 from __future__ import annotations
 
@@ -25,26 +25,29 @@ from potstill.config.params import Params
 from potstill.errors import SmokeError
 from potstill.evaluation.naming import SHIPPED
 from potstill.inference.runtime import ModelCard, Student, Text, probabilities, read_card
+from potstill.paths import LOGS, PREDICTIONS, SERVING, TEST_SPLIT
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER, bento_environment, serve_command
 from potstill.serving.openapi import typed_endpoint
-from potstill.serving.release import SERVING, SETTINGS
-from tasks.stage import WORK
+from potstill.serving.release import SETTINGS
 
 HOST = "127.0.0.1"
 REQUEST_SECONDS = 60.0
 TOO_BUSY = 429
-# The key of a number among labels.
+# Key of the number that a regression answers, in place of labels.
 SCORE = "score"
-# What a Bento is asked whose evaluation is not at hand: of every length, beyond a model's tokens too.
+# Texts for a Bento whose evaluation is not at hand: of every length, also beyond a model's tokens.
 PROBES = ("no", "a warm and witty film", "It rains. It is dry.", "naïve café — 日本語 🙂", "one two three " * 400)
 
 
 @dataclass(frozen=True)
 class Golden:
-    """A test text (or pair) and the probabilities its evaluation gave, in the order of the card's labels.
+    """A test text with the answer of the evaluated model.
 
-    Of a model of numbers there is one in place of the probabilities: the number. Where answers are places in a text,
-    `served` is what the evaluated model answered.
+    Attributes:
+        id: the row's.
+        text: a text or a pair.
+        probabilities: in the order of the card's labels; of a regression the number alone; of spans none.
+        served: entities or answer, for tasks whose answers are spans of a text.
     """
 
     id: str
@@ -55,7 +58,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class SmokeResult:
-    """What the Bento's first run showed: seconds until ready, texts sent, the largest difference of an answer."""
+    """Seconds until the Bento was ready, texts sent, and the largest difference of an answer."""
 
     seconds: float
     texts: int
@@ -63,7 +66,7 @@ class SmokeResult:
 
 
 def smoke(params: Params, workspace: Path, tag: str) -> SmokeResult:
-    """Serve a Bento on a free loopback port, compare its answers with the evaluated ones, and stop it.
+    """Serve a Bento on a free loopback port, compare its answers with the evaluated ones, and stop it again.
 
     Args:
         params: the whole of params.yaml.
@@ -75,9 +78,8 @@ def smoke(params: Params, workspace: Path, tag: str) -> SmokeResult:
     """
     card = read_card(workspace / SERVING)
     golden = golden_texts(workspace, card, params)
-    log = workspace / WORK / "logs" / "smoke.txt"
     begin = time.monotonic()
-    with served(tag, log, params.smoke.start_seconds) as address:
+    with served(tag, workspace / LOGS / "smoke.txt", params.smoke.start_seconds) as address:
         seconds = time.monotonic() - begin
         answers = ask(address, card, [row.text for row in golden], params.serve.max_texts)
     difference = compare(golden, answers, card, params.smoke.tolerance)
@@ -85,30 +87,30 @@ def smoke(params: Params, workspace: Path, tag: str) -> SmokeResult:
 
 
 def compare_bento(address: str, key: str, workspace: Path, bento: Path, params: Params) -> float:
-    """Compare the answers of a Bento that runs with what its model is known to answer, and give the largest difference.
+    """Compare the answers of a running Bento with its model's known answers, and return the largest difference.
 
-    That is its evaluation where the workspace still holds it. A later run may have left another candidate's there; then
-    it is what the Bento's own model answers outside the service.
+    The known answers are the model's evaluation where the workspace still holds it. A later run may have left another
+    candidate's evaluation there; then they are what the Bento's own model answers outside the service.
 
     Args:
-        address: where it answers.
-        key: one that it accepts, where it has keys.
+        address: the service's URL.
+        key: an API key that it accepts, if it has keys.
         workspace: as for `smoke`.
         bento: the Bento's folder.
         params: the whole of params.yaml.
 
     Raises:
-        SmokeError: an answer is another one, or there is none.
+        SmokeError: an answer differs, or there is none.
     """
     folder = bento / "src" / SERVING
     card = read_card(folder)
-    # The Bento's own limits; those of params may have been changed since.
+    # The Bento's own limits: those of params may have changed since.
     limits = read_json(bento / "src" / SETTINGS)["serve"]
     evaluated = workspace / SERVING / MANIFEST
     if evaluated.exists() and sha256_file(evaluated) == sha256_file(folder / MANIFEST):
         golden = golden_texts(workspace, card, params)
     else:
-        golden = own_answers(Student(folder, 1))
+        golden = direct_answers(Student(folder, 1))
     golden = [row for row in golden if len("".join(row.text)) <= limits["max_characters"]]
     if not golden:
         raise SmokeError(f"no text to ask about fits the Bento's max_characters ({limits['max_characters']})")
@@ -116,94 +118,100 @@ def compare_bento(address: str, key: str, workspace: Path, bento: Path, params: 
     return compare(golden, answers, card, params.smoke.tolerance)
 
 
-def own_answers(student: Student) -> list[Golden]:
-    """Texts of every length, and what the model answers outside any service."""
+def direct_answers(student: Student) -> list[Golden]:
+    """Return texts of every length with the model's answers outside any service."""
     card = student.card
     if card.kind == "question_answering":
-        pairs = [(first, second) for first, second in zip(PROBES, reversed(PROBES), strict=True)]
+        pairs = list(zip(PROBES, reversed(PROBES), strict=True))
         return [Golden(pair[0], pair, [], asdict(student.answer([pair])[0])) for pair in pairs]
     if card.kind == "token_classification":
-        return [Golden(text, text, [], [asdict(e) for e in student.tag([text])[0].entities]) for text in PROBES]
+        return [
+            Golden(text, text, [], [asdict(entity) for entity in student.tag([text])[0].entities]) for text in PROBES
+        ]
     texts: list[Text] = [(text, text) for text in PROBES] if card.pair else list(PROBES)
     return [
-        Golden(str(text), text, found.logits if card.kind == "regression" else found.probabilities)
-        for text, found in zip(texts, student.predict(texts), strict=True)
+        Golden(str(text), text, prediction.logits if card.kind == "regression" else prediction.probabilities)
+        for text, prediction in zip(texts, student.predict(texts), strict=True)
     ]
 
 
 def golden_texts(workspace: Path, card: ModelCard, params: Params) -> list[Golden]:
-    """The first test texts by id (a hash, so any) that the service's limits let in, with their evaluated answers."""
+    """Return test texts within the service's limits with their evaluated answers: the first by id, which is a hash."""
     column = "served" if card.kind in OF_PLACES else SHIPPED[card.variant]
-    evaluated = pq.read_table(workspace / "data/evaluation/predictions.parquet", columns=["id", column])
-    rows = pq.read_table(workspace / "data/prepared/test.parquet").sort_by("id")
+    evaluated = pq.read_table(workspace / PREDICTIONS, columns=["id", column])
+    rows = pq.read_table(workspace / TEST_SPLIT).sort_by("id")
     length = pc.utf8_length(rows["text"])
     if card.pair:
         length = pc.add(length, pc.utf8_length(rows["text_pair"]))
     rows = rows.append_column("answer", pc.index_in(rows["id"], value_set=evaluated["id"]))
     fitting = pc.and_(pc.less_equal(length, params.serve.max_characters), pc.is_valid(rows["answer"]))
-    chosen = rows.filter(fitting).slice(0, params.smoke.texts).to_pylist()
-    if not chosen:
+    first_rows = rows.filter(fitting).slice(0, params.smoke.texts).to_pylist()
+    if not first_rows:
         raise SmokeError(
             "no test text of data/prepared has an evaluated answer and fits serve.max_characters; run evaluate again"
         )
-    return [
-        Golden(
-            row["id"],
-            (row["text"], row["text_pair"]) if card.pair else row["text"],
-            [] if card.kind in OF_PLACES else _expected(evaluated[column][row["answer"]].as_py(), card),
-            evaluated[column][row["answer"]].as_py() if card.kind in OF_PLACES else None,
-        )
-        for row in chosen
-    ]
+    return [_golden(row, evaluated[column][row["answer"]].as_py(), card) for row in first_rows]
 
 
-def _expected(logits: Sequence[float], card: ModelCard) -> list[float]:
+def _golden(row: dict[str, Any], evaluated: Any, card: ModelCard) -> Golden:
+    """Make a golden text of a test row and its entry in predictions.parquet: logits, or an answer as it is served."""
+    text = (row["text"], row["text_pair"]) if card.pair else row["text"]
+    if card.kind in OF_PLACES:
+        return Golden(row["id"], text, [], evaluated)
     if card.kind == "regression":
-        return list(logits)
-    found: list[float] = probabilities(np.array([logits]), card)[0].tolist()
-    return found
+        return Golden(row["id"], text, list(evaluated))
+    return Golden(row["id"], text, probabilities(np.array([evaluated]), card)[0].tolist())
 
 
 def compare(golden: Sequence[Golden], answers: Sequence[dict[str, Any]], card: ModelCard, tolerance: float) -> float:
-    """The largest difference of a probability, or of a number.
+    """Return the largest difference of a probability, or of a number.
 
     Raises:
-        SmokeError: it is over the tolerance, or a label is another one, beyond a tie within the tolerance.
+        SmokeError: it is over the tolerance, or a label differs by more than a tie within the tolerance.
     """
     if len(answers) != len(golden):
         raise SmokeError(f"the Bento answered {len(answers)} of {len(golden)} texts; it is refused")
     if card.kind in OF_PLACES:
-        return max(_compare_places(row, answer, tolerance) for row, answer in zip(golden, answers, strict=True))
+        return max(_compare_spans(row, answer, tolerance) for row, answer in zip(golden, answers, strict=True))
+    return max(
+        (_compare_values(row, answer, card, tolerance) for row, answer in zip(golden, answers, strict=True)),
+        default=0.0,
+    )
+
+
+def _compare_values(row: Golden, answer: dict[str, Any], card: ModelCard, tolerance: float) -> float:
+    """Return the largest difference of a probability or a number of one answer; refuse one over the tolerance."""
+    is_regression = card.kind == "regression"
+    expected = {str(label): value for label, value in zip(card.labels, row.probabilities, strict=True)}
+    served = {SCORE: answer["score"]} if is_regression else answer["probabilities"]
     largest = 0.0
-    for row, answer in zip(golden, answers, strict=True):
-        expected = {str(label): value for label, value in zip(card.labels, row.probabilities, strict=True)}
-        found = {SCORE: answer["score"]} if card.kind == "regression" else answer["probabilities"]
-        for label, value in expected.items():
-            # Of a number: of its size where that is above 1.
-            scale = max(1.0, abs(value)) if card.kind == "regression" else 1.0
-            difference = abs(found.get(label, math.nan) - value) / scale
-            if not difference <= tolerance:  # a NaN fails too
-                raise SmokeError(
-                    f"the Bento gives test text {row.id} {found.get(label)} for {label!r} where the evaluation gave "
-                    f"{value:.6f}, over smoke.tolerance ({tolerance}); it is refused"
-                )
-            largest = max(largest, difference)
-        if card.kind != "regression":
-            _compare_labels(row, expected, answer, card, tolerance)
+    for label, value in expected.items():
+        # A number's difference is relative to its size where that is above 1.
+        scale = max(1.0, abs(value)) if is_regression else 1.0
+        difference = abs(served.get(label, math.nan) - value) / scale
+        if not difference <= tolerance:  # a NaN fails too
+            raise SmokeError(
+                f"the Bento gives test text {row.id} {served.get(label)} for {label!r} where the evaluation gave "
+                f"{value:.6f}, over smoke.tolerance ({tolerance}); it is refused"
+            )
+        largest = max(largest, difference)
+    if not is_regression:
+        _compare_labels(row, expected, answer, card, tolerance)
     return largest
 
 
-def _compare_places(row: Golden, answer: dict[str, Any], tolerance: float) -> float:
-    """The largest difference of a score; an entity or answer that is another one is refused."""
-    found = answer["entities"] if isinstance(row.served, list) else [answer]
-    wanted = row.served if isinstance(row.served, list) else [row.served]
-    said, evaluated = ([{k: v for k, v in one.items() if k != "score"} for one in side] for side in (found, wanted))
-    if said != evaluated:
+def _compare_spans(row: Golden, answer: dict[str, Any], tolerance: float) -> float:
+    """Return the largest difference of a score; refuse another entity or answer than the evaluated one."""
+    served = answer["entities"] if isinstance(row.served, list) else [answer]
+    expected = row.served if isinstance(row.served, list) else [row.served]
+    served_spans = _without_scores(served)
+    expected_spans = _without_scores(expected)
+    if served_spans != expected_spans:
         raise SmokeError(
-            f"the Bento answers test text {row.id} with {said!r:.200} where the evaluation said {evaluated!r:.200}; "
-            "it is refused"
+            f"the Bento answers test text {row.id} with {served_spans!r:.200} where the evaluation said "
+            f"{expected_spans!r:.200}; it is refused"
         )
-    largest = max((abs(a["score"] - b["score"]) for a, b in zip(found, wanted, strict=True)), default=0.0)
+    largest = max((abs(a["score"] - b["score"]) for a, b in zip(served, expected, strict=True)), default=0.0)
     if not largest <= tolerance:  # a NaN fails too
         raise SmokeError(
             f"the Bento's score of test text {row.id} is {largest:.2g} from the evaluated one, over smoke.tolerance "
@@ -212,45 +220,51 @@ def _compare_places(row: Golden, answer: dict[str, Any], tolerance: float) -> fl
     return largest
 
 
+def _without_scores(spans: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in span.items() if key != "score"} for span in spans]
+
+
 def _compare_labels(
-    row: Golden, expected: dict[str, float], answer: dict[str, Any], card: ModelCard, tolerance: float
+    row: Golden, probabilities: dict[str, float], answer: dict[str, Any], card: ModelCard, tolerance: float
 ) -> None:
     """Refuse other labels than the evaluated probabilities give, beyond a tie within the tolerance."""
-    said: Any
-    wanted: Any
+    served: Any
+    expected: Any
     if card.kind == "single_label":
-        said, wanted = answer["label"], max(expected, key=expected.__getitem__)
-        other = expected[wanted] - expected.get(str(said), -math.inf) > 2 * tolerance
+        served = answer["label"]
+        expected = max(probabilities, key=probabilities.__getitem__)
+        differs = probabilities[expected] - probabilities.get(str(served), -math.inf) > 2 * tolerance
     else:
-        said, wanted = answer["labels"], [label for label, value in expected.items() if value > 0.5]
-        differing = {str(label) for label in said} ^ set(wanted)
-        other = any(abs(expected.get(label, math.inf) - 0.5) > 2 * tolerance for label in differing)
-    if other:
+        served = answer["labels"]
+        expected = [label for label, value in probabilities.items() if value > 0.5]
+        differing = {str(label) for label in served} ^ set(expected)
+        differs = any(abs(probabilities.get(label, math.inf) - 0.5) > 2 * tolerance for label in differing)
+    if differs:
         raise SmokeError(
-            f"the Bento labels test text {row.id} {said!r} where the evaluation said {wanted!r}; it is refused"
+            f"the Bento labels test text {row.id} {served!r} where the evaluation said {expected!r}; it is refused"
         )
 
 
 @contextmanager
-def served(tag: str, log: Path, limit_seconds: float, more: Mapping[str, str] | None = None) -> Iterator[str]:
-    """A Bento that answers at the yielded address; stopped with all its processes at the end, however that comes.
+def served(tag: str, log: Path, limit_seconds: float, variables: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Serve a Bento at the yielded address; at the end it is stopped with all its processes, whatever happened.
 
     Args:
         tag: `name:version`.
-        log: takes its output.
-        limit_seconds: until it is ready.
-        more: variables of its environment, beside those of this process but for the API keys.
+        log: receives its output.
+        limit_seconds: how long it may take to be ready.
+        variables: of its environment, in addition to this process's own without the API keys.
 
     Raises:
         SmokeError: it ended, or was not ready within the limit.
     """
     port = free_port()
-    variables = bento_environment()  # whoever tests this one has no key, and is not traced
-    variables[WATCH_FOLDER] = variables[SHADOW_FOLDER] = ""  # nor are its texts any user's
-    variables.update(more or {})
+    environment = bento_environment()  # without API keys and tracing
+    environment[WATCH_FOLDER] = environment[SHADOW_FOLDER] = ""  # these texts are no user's
+    environment.update(variables or {})
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        server = start(serve_command(tag, HOST, port), environment=variables, stdout=output, stderr=output)
+        server = start(serve_command(tag, HOST, port), environment=environment, stdout=output, stderr=output)
         try:
             address = f"http://{HOST}:{port}"
             _wait_until_ready(server, tag, address, log, limit_seconds)
@@ -275,7 +289,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], tag: str, address: str, l
 
 
 def is_ready(address: str) -> bool:
-    """Whether the service there says that it is ready."""
+    """Whether the service at that address says that it is ready."""
     try:
         with urllib.request.urlopen(f"{address}/readyz", timeout=2) as response:
             return bool(response.status == 200)
@@ -284,41 +298,41 @@ def is_ready(address: str) -> bool:
 
 
 def ask(
-    address: str, card: ModelCard, texts: Sequence[str | tuple[str, str]], at_once: int, key: str = ""
+    address: str, card: ModelCard, texts: Sequence[str | tuple[str, str]], max_texts: int, key: str = ""
 ) -> list[dict[str, Any]]:
-    """The service's answers to texts, asked in requests of at most so many, with a key where it has keys.
+    """Ask the service about texts, in requests of at most `max_texts`, with an API key if it has keys.
 
     Raises:
-        SmokeError: it refuses, or gives no answer.
+        SmokeError: it refuses a request, or does not answer.
     """
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
     answers: list[dict[str, Any]] = []
-    for first in range(0, len(texts), at_once):
-        body = json.dumps(body_of(card, texts[first : first + at_once])).encode()
+    for first in range(0, len(texts), max_texts):
+        body = json.dumps(request_body(card, texts[first : first + max_texts])).encode()
         answers += _predictions(urllib.request.Request(f"{address}{typed_endpoint(card).path}", body, headers))
     return answers
 
 
 def _predictions(request: urllib.request.Request) -> list[dict[str, Any]]:
-    """The answers to one request; while the service says that it is too busy, it is asked again."""
+    """Return the answers to one request, which is repeated while the service says that it is too busy."""
     end = time.monotonic() + REQUEST_SECONDS
     while True:
         try:
             with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:
-                found: list[dict[str, Any]] = json.load(response)["predictions"]
-                return found
+                predictions: list[dict[str, Any]] = json.load(response)["predictions"]
+                return predictions
         except urllib.error.HTTPError as error:
             with error:
-                said = error.read(300).decode(errors="replace")
+                message = error.read(300).decode(errors="replace")
             if error.code != TOO_BUSY or time.monotonic() > end:
-                raise SmokeError(f"the Bento answered a test text with status {error.code}: {said}") from error
+                raise SmokeError(f"the Bento answered a test text with status {error.code}: {message}") from error
             time.sleep(float(error.headers.get("retry-after", 1)))
         except (OSError, ValueError, KeyError) as error:
             raise SmokeError(f"the Bento did not answer a test text: {error}") from error
 
 
-def body_of(card: ModelCard, texts: Sequence[str | tuple[str, str]]) -> dict[str, Any]:
-    """What the typed endpoint of a model is sent about texts."""
+def request_body(card: ModelCard, texts: Sequence[str | tuple[str, str]]) -> dict[str, Any]:
+    """Return the request body of a model's typed endpoint for texts."""
     if card.kind == "question_answering":
         return {"questions": [{"question": text[0], "context": text[1]} for text in texts]}
     return {"texts": list(texts)}

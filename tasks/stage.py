@@ -1,7 +1,7 @@
 """The stage contract: what `python -m tasks.<stage>` does around the stage's own function.
 
-dvc.yaml says what a stage depends on and makes; this module reads it, checks the parameters, verifies the manifests of
-the inputs, holds the workspace's lock, turns every user error into one sentence, and logs one MLflow run.
+dvc.yaml says what a stage depends on and what it writes. This module reads it, checks the parameters, verifies the
+manifests of the inputs, holds the workspace's lock, turns every user error into one sentence, and logs one MLflow run.
 """
 
 from __future__ import annotations
@@ -30,17 +30,15 @@ from potstill.config.base import Project, Strict
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import INTERRUPTED, ChecksumError, DiskFullError, ParamsError, PotstillError, ToolError
+from potstill.paths import CHECKPOINTS, CODE_CACHE, FAILURE, LOGS, RUN_LOCK, STAGE_LOCK, TIMINGS, WORK
 from potstill.progress import say
 from tasks import torchrun
-from tasks.identity import CODE_CACHE, ROOT, Code, check_code_file, sections_of
+from tasks.identity import ROOT, Code, check_code_file, sections_of
 
-WORK = Path(".work")
-RUN_LOCK = WORK / "run.lock"
-FAILURE = WORK / "failure.json"
 IN_PARAMS = "in params.yaml"
-# Changed inputs that a message names.
-SHOWN = 5
-# Set by the flow for the stages it runs; its value is the pid that holds the run lock.
+# How many changed inputs a message names.
+NAMED_CHANGES = 5
+# Variable that the flow sets for the stages it runs; its value is the pid that holds the run lock.
 INSIDE_RUN = "POTSTILL_RUN"
 PARENT_RUN = "POTSTILL_MLFLOW_PARENT"
 
@@ -49,48 +47,60 @@ Section = TypeVar("Section", bound=Strict)
 
 @dataclass
 class Result:
-    """What a stage reports: numbers for MLflow, one line for the user."""
+    """What a stage reports.
+
+    Attributes:
+        summary: one line for the user.
+        metrics: numbers for MLflow.
+        history: (step, name, value) in order: losses and scores over a training run.
+        datasets: name in MLflow -> digest, source and rows of a dataset.
+    """
 
     summary: str
     metrics: dict[str, float] = field(default_factory=dict)
-    # (step, name, value) in order: losses and scores over a training run.
     history: list[tuple[int, str, float]] = field(default_factory=list)
-    # Name in MLflow -> facts of a dataset: digest, source, rows.
     datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage's function receives: its own parameters and the paths of its deps and outs, nothing else."""
+    """What a stage's function receives: its own parameters and the paths of its deps and outs, nothing else.
+
+    Attributes:
+        name: in dvc.yaml.
+        sections: the sections of params.yaml that dvc.yaml declares for it.
+        deps: stem of each dep -> its path.
+        outs: stem of each out -> its path.
+        watch: called with every dev score of a training run in the stage (`potstill search`).
+    """
 
     name: str
     sections: Mapping[str, Strict]
     deps: Mapping[str, Path]
     outs: Mapping[str, Path]
     _clock: dict[str, float] = field(default_factory=dict)
-    # Told every dev score of a training run in the stage (`potstill search`).
     watch: Callable[[float], None] | None = None
 
     @property
     def project(self) -> Project:
-        """The parameters all stages share."""
+        """The parameters that all stages share."""
         return self.params(Project)
 
     def params(self, kind: type[Section]) -> Section:
-        """The section of that type among those dvc.yaml declares for the stage."""
+        """Return the section of that type."""
         return next(section for section in self.sections.values() if type(section) is kind)
 
     @cached_property
     def key(self) -> str:
-        """Hash of deps, params, lock file and the stage's code: names the stage's checkpoints."""
-        deps = {name: _sums(path) for name, path in self.deps.items()}
+        """Hash of deps, params, lock file and the stage's code. It names the stage's checkpoints."""
+        deps = {name: _path_sum(path) for name, path in self.deps.items()}
         params = {name: section.model_dump(mode="json") for name, section in self.sections.items()}
         lock = ROOT / "requirements.lock"
         lock_sum = sha256_file(lock) if lock.exists() else None
         return sha256_value({"deps": deps, "params": params, "lock": lock_sum, "code": self.modules()})[:32]
 
     def modules(self) -> dict[str, str]:
-        """Path -> digest of each module of Potstill that the stage imports, lazily or not, as it is now."""
+        """Return path -> digest of each module of Potstill that the stage imports, lazily or not, as it is now."""
         code = Code(cache=CODE_CACHE)
         modules = code.modules(self.name)
         code.save()
@@ -98,21 +108,21 @@ class Stage:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints and unfinished signals live; not a DVC out, since DVC deletes outs before a rerun."""
-        return WORK / "checkpoints" / f"{self.name}-{self.key}"
+        """Folder of checkpoints and unfinished signals. No DVC out, since DVC deletes outs before a rerun."""
+        return CHECKPOINTS / f"{self.name}-{self.key}"
 
     @contextmanager
-    def work(self, what: str) -> Iterator[None]:
-        """Count the time inside as training or inference, not as overhead."""
+    def work(self, kind: str) -> Iterator[None]:
+        """Count the time of the block as training or inference, and not as overhead."""
         start = time.monotonic()
         try:
             yield
         finally:
-            self._clock[what] = self._clock.get(what, 0.0) + time.monotonic() - start
+            self._clock[kind] = self._clock.get(kind, 0.0) + time.monotonic() - start
 
 
 def load_stage(name: str, params: Params) -> Stage:
-    """The stage as dvc.yaml declares it. Keys of `deps` and `outs` are the paths' last parts without suffix."""
+    """Read a stage from dvc.yaml."""
     declared = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
     deps = [_path(item) for item in declared.get("deps", [])]
     outs = [_path(item) for kind in ("outs", "metrics", "plots") for item in declared.get(kind, [])]
@@ -126,7 +136,7 @@ def load_stage(name: str, params: Params) -> Stage:
 
 
 def default_file(name: str) -> Path:
-    """A file that comes with Potstill: next to the code, or where an installed package has it.
+    """Find a file that comes with Potstill: next to the code, or where an installed package has it.
 
     Raises:
         ToolError: the installation lacks it.
@@ -138,16 +148,17 @@ def default_file(name: str) -> Path:
 
 
 def main(function: Callable[[Stage], Result], *, shared: bool = False) -> None:
-    """Run a stage's function under the contract and exit with its code.
+    """Run a stage's function under the contract, and exit with its code.
 
     Args:
-        function: the stage's own.
-        shared: whether `project.processes` processes share its work. This one then starts them (`torchrun`) and ends
-            as they end; started by `torchrun` itself, it is one of them.
+        function: the stage's own function.
+        shared: whether `project.processes` processes share its work. This process then starts them (`torchrun`) and
+            ends as they end. A process that `torchrun` has started is one of them.
     """
     name = Path(inspect.getfile(function)).stem
     die_with_parent(torchrun.launcher())
-    if not torchrun.inside():  # there SIGTERM ends it at once: it may wait for another process, where Python is deaf
+    # Under torchrun SIGTERM keeps its default: a process that waits for another in C code runs no Python handler.
+    if not torchrun.inside():
         signal.signal(signal.SIGTERM, _interrupt)
     if torchrun.first() and torchrun.launcher() is None:
         FAILURE.unlink(missing_ok=True)
@@ -158,7 +169,7 @@ def main(function: Callable[[Stage], Result], *, shared: bool = False) -> None:
     except KeyboardInterrupt:
         _fail(name, INTERRUPTED, "interrupted; run again to go on where it stopped")
     except Exception as error:
-        message, code = unexpected(error, WORK / "logs" / f"{name}.txt")
+        message, code = unexpected(error, LOGS / f"{name}.txt")
         _fail(name, code, message)
 
 
@@ -167,13 +178,13 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _fail(name: str, code: int, message: str) -> None:
-    if torchrun.inside() and FAILURE.exists():  # another one has failed and said why; this one lost touch with it
+    if torchrun.inside() and FAILURE.exists():  # another process has failed and said why; this one only lost it
         os._exit(code)
     print(f"{name}: {message}", file=sys.stderr, flush=True)
-    with suppress(OSError, DiskFullError):  # on a full disk the exit code alone tells the run
+    with suppress(OSError, DiskFullError):  # on a full disk the run learns from the exit code alone
         WORK.mkdir(exist_ok=True)
         write_json(FAILURE, {"stage": name, "exit_code": code, "message": message})
-    # Threads of a library must not hold up the end or print behind the sentence.
+    # A library's threads must neither delay the end nor print after the sentence.
     sys.stdout.flush()
     os._exit(code)
 
@@ -184,37 +195,43 @@ def _run(name: str, function: Callable[[Stage], Result], *, shared: bool) -> Non
     stage = load_stage(name, params)
     environment.prepare()
     if shared and torchrun.inside() and not torchrun.first():
-        return _help(stage, function)
+        return _run_as_follower(stage, function)
     if shared and not torchrun.inside() and params.project.processes > 1:
-        return _share(name, params.project.processes)
+        return _launch(name, params.project.processes)
     check_code_file(Path(), name, stage.modules())
-    with ExitStack() as held:
+    with ExitStack() as locks:
         if INSIDE_RUN not in os.environ:
-            held.enter_context(hold(RUN_LOCK, what="a run"))
-        # Also inside a run: the stage of a killed run may still be on its way out.
-        held.enter_context(hold(WORK / "stage.lock", what="a stage", wait_seconds=30))
+            locks.enter_context(hold(RUN_LOCK, what="a run"))
+        # Needed inside a run too: the stage of a killed run may still be ending.
+        locks.enter_context(hold(STAGE_LOCK, what="a stage", wait_seconds=30))
         for path in stage.deps.values():
             _verify(path)
         before = _inputs(stage)
         with disk_errors(Path.cwd()):
             result = function(stage)
-            if changed := _differences(before, _inputs(stage)):
-                for out in stage.outs.values():
-                    shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
-                raise ChecksumError(f"{changed} changed while {name} ran, so its outs were removed; run again")
-            seconds = time.monotonic() - start
-            _log(stage, result, seconds)
+            _refuse_changed_inputs(stage, before)
+            _log(stage, result, time.monotonic() - start)
             timing = {"seconds": time.monotonic() - start, "work": stage._clock}
-            write_json(WORK / "timings" / f"{name}.json", timing)
-    # Also those of other params or code that a run was stopped with: they can be large.
-    for left in stage.checkpoints.parent.glob(f"{name}-*"):
-        shutil.rmtree(left, ignore_errors=True)
+            write_json(TIMINGS / f"{name}.json", timing)
+    # Checkpoints of other params or code, left by runs that were stopped, go too: they can be large.
+    for checkpoints in CHECKPOINTS.glob(f"{name}-*"):
+        shutil.rmtree(checkpoints, ignore_errors=True)
     say(f"{name}: {result.summary}")
 
 
-def _share(name: str, processes: int) -> None:
-    """Have that many processes run the stage; the first of them writes, logs and holds the locks."""
-    log = WORK / "logs" / f"{name}-torchrun.txt"
+def _refuse_changed_inputs(stage: Stage, before: Mapping[str, Any]) -> None:
+    """Remove the outs of a stage whose inputs changed while it ran: DVC would record them under the new inputs."""
+    changed = _differences(before, _inputs(stage))
+    if not changed:
+        return
+    for out in stage.outs.values():
+        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+    raise ChecksumError(f"{changed} changed while {stage.name} ran, so its outs were removed; run again")
+
+
+def _launch(name: str, processes: int) -> None:
+    """Run the stage in that many processes; the first of them writes, logs and holds the locks."""
+    log = LOGS / f"{name}-torchrun.txt"
     code = torchrun.run(f"tasks.{name}", processes, log)
     if code == 0:
         return
@@ -227,13 +244,13 @@ def _share(name: str, processes: int) -> None:
     _fail(name, failure["exit_code"], failure["message"])
 
 
-def _help(stage: Stage, function: Callable[[Stage], Result]) -> None:
-    """Do the part of one that is not the first; what it writes goes nowhere."""
-    nowhere = WORK / "processes" / os.environ["RANK"]
+def _run_as_follower(stage: Stage, function: Callable[[Stage], Result]) -> None:
+    """Do the part of a process that is not the first; its outs are thrown away."""
+    discarded = WORK / "processes" / os.environ["RANK"]
     try:
-        function(replace(stage, outs={out: nowhere / path.name for out, path in stage.outs.items()}))
+        function(replace(stage, outs={out: discarded / path.name for out, path in stage.outs.items()}))
     finally:
-        shutil.rmtree(nowhere, ignore_errors=True)
+        shutil.rmtree(discarded, ignore_errors=True)
 
 
 def _path(item: str | dict[str, Any]) -> str:
@@ -247,15 +264,17 @@ def _verify(path: Path) -> None:
         verify(path)
 
 
-def _sums(path: Path) -> Any:
-    """A dep's identity: its manifest where it has one (verified already), else its bytes."""
-    if path.is_dir():
-        return sha256_file(path / MANIFEST) if (path / MANIFEST).exists() else file_sums(path)
-    return sha256_file(path)
+def folder_sum(folder: Path) -> Any:
+    """Return what identifies a folder: the sum of its manifest where it has one, else the sums of its files."""
+    return sha256_file(folder / MANIFEST) if (folder / MANIFEST).exists() else file_sums(folder)
+
+
+def _path_sum(path: Path) -> Any:
+    return folder_sum(path) if path.is_dir() else sha256_file(path)
 
 
 def _inputs(stage: Stage) -> dict[str, Any]:
-    """What the stage's outs follow from: key of params.yaml, module or file -> its value, hash or stamp."""
+    """Return what the stage's outs follow from: key of params.yaml, module or file -> its value, hash or stamp."""
     try:
         params = load_params(Path("params.yaml"))
         inputs: dict[str, Any] = {
@@ -272,17 +291,18 @@ def _inputs(stage: Stage) -> dict[str, Any]:
 
 
 def _stamps(path: Path) -> dict[str, tuple[int, int]]:
-    """File -> size and change time: cheap, and enough to see an edit within one run."""
+    """Return file -> size and change time: cheap, and enough to notice an edit within one run."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()}
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """The inputs that are not what they were, in words; empty where all are."""
+    """Name the inputs that have changed; empty where none has."""
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    if "params.yaml" in names:  # which cannot be read now, so none of its keys is known
+    if "params.yaml" in names:  # it cannot be read now, so all of its keys are missing
         names = [name for name in names if not name.endswith(IN_PARAMS)]
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    rest = len(names) - NAMED_CHANGES
+    return ", ".join(names[:NAMED_CHANGES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _log(stage: Stage, result: Result, seconds: float) -> None:
@@ -303,5 +323,5 @@ def _log(stage: Stage, result: Result, seconds: float) -> None:
             metrics={**result.metrics, "seconds": seconds, **{f"seconds_{k}": v for k, v in stage._clock.items()}},
             history=result.history,
             datasets=result.datasets,
-            outs={name: _sums(path) for name, path in stage.outs.items() if path.is_dir()},
+            outs={name: folder_sum(path) for name, path in stage.outs.items() if path.is_dir()},
         )

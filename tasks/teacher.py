@@ -1,7 +1,7 @@
-"""teacher: fine-tune the base on gold labels, or verify one that is fine-tuned; scale its temperature on dev.
+"""teacher: fine-tunes the base on gold labels, or checks one that is fine-tuned, and scales its temperature on dev.
 
 Several seeds or several bases make an ensemble: the first model lies in `data/teacher/`, the others in its `members/`.
-Those of a multi_label task may answer some of the labels alone; in the folder each has an output for every label.
+In a multi_label task a model may answer only some of the labels; in the folder it has an output for every label.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from potstill.distillation.objective.gold_labels import Supervised
 from potstill.distillation.teachers.mean_answers import pooled
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import LabelCountError
-from potstill.evaluation.teaching import Verdict, fitting_order, judge
+from potstill.evaluation.teacher_check import Verdict, fitting_order, judge
 from potstill.models.loading import check_labels, load_classifier
 from potstill.pretrained.heads import HEADS
 from potstill.pretrained.inspection import read_saved
@@ -51,7 +51,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """One model to make: from what, as it is or fine-tuned, and what it counts."""
+    """The plan of one model.
+
+    Attributes:
+        name: of the seed or the member.
+        base: folder of the model to start from.
+        fine_tuned: whether that model is taken as it is.
+        weight: of its answers in the ensemble.
+        labels: the labels that it answers.
+        tokens: folder of its tokens below `data/tokens`.
+        seed: of its training.
+        key: where params describe it.
+        label_map: from its names of labels to those of the data.
+    """
 
     name: str
     base: Path
@@ -60,81 +72,94 @@ class Plan:
     labels: list[str]
     tokens: str = "."
     seed: int = 0
-    # Of params, where the model is described.
     key: str = "teacher"
     label_map: LabelMap | None = None
 
 
 def run(stage: Stage) -> Result:
-    """Make `data/teacher/`."""
-    plans, task, scoring = _plans(stage), task_kind(stage), scoring_of(stage)
+    """Write `data/teacher/`."""
+    plans = _plans(stage)
+    task = task_kind(stage)
+    scoring = scoring_of(stage)
     folders = [stage.checkpoints / "finished" / str(number) for number in range(len(plans))]
-    made = {}
-    # First those that are fine-tuned already: one that does not fit is refused before anything is trained.
-    for number, plan in sorted(enumerate(plans), key=lambda item: not item[1].fine_tuned):
-        if len(plans) > 1:
-            say(f"teacher: {plan.name}, {number + 1} of {len(plans)}, {_counts(plan)}")
-        made[number] = load_outcome(folders[number]) or _made(stage, plan, number, folders[number])
-    outcomes = [made[number] for number in range(len(plans))]
-    weights, dev = [plan.weight for plan in plans], open_split(stage, "dev")
-    logits = pooled([signals(folder) for folder in folders], weights, task)
+    outcomes = _make_models(stage, plans, folders)
+    dev = open_split(stage, "dev")
+    logits = pooled([signals(folder) for folder in folders], [plan.weight for plan in plans], task)
     temperature = calibrated(task, logits, dev.labels)
     score = scoring.score(logits, dev.whole_labels) if len(plans) > 1 else outcomes[0].score
     with whole_folder(stage.outs["teacher"]) as out:
-        members = [_placed(stage, out, plan, number, folders[number]) for number, plan in enumerate(plans)]
+        members = [_write_member(stage, out, plan, number, folders[number]) for number, plan in enumerate(plans)]
         write_members(out, members)
         if temperature is not None:
             write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
         write_manifest(out, {scoring.dev_key: score, "steps": {"teacher": outcomes[0].steps}})
-    alone = [outcome.score for outcome in outcomes]
-    together = f" of {len(plans)} models together ({min(alone):.4f} to {max(alone):.4f} alone)"
-    summary = f"dev {scoring.words} {score:.4f}{together if len(plans) > 1 else ''}"
-    numbers = _alone(alone, scoring.dev_key)
+    scores = [outcome.score for outcome in outcomes]
+    summary = f"dev {scoring.words} {score:.4f}"
+    numbers: dict[str, float] = {}
+    if len(plans) > 1:
+        summary += f" of {len(plans)} models together ({min(scores):.4f} to {max(scores):.4f} alone)"
+        numbers |= {f"{scoring.dev_key}_{number}": value for number, value in enumerate(scores)}
     if temperature is not None:
         summary += f", temperature {temperature:.2f}"
         numbers |= {"temperature": temperature}
-    return training_result(_joined(outcomes, score), scoring, summary, numbers)
+    return training_result(_join_outcomes(outcomes, score), scoring, summary, numbers)
+
+
+def _make_models(stage: Stage, plans: list[Plan], folders: list[Path]) -> list[Outcome]:
+    """Make the models that an interrupted run has not finished.
+
+    Fine-tuned models come first: one that does not fit the data is refused before anything is trained.
+    """
+    outcomes: dict[int, Outcome] = {}
+    for number, plan in sorted(enumerate(plans), key=lambda item: not item[1].fine_tuned):
+        if len(plans) > 1:
+            say(f"teacher: {plan.name}, {number + 1} of {len(plans)}, {_weight_words(plan)}")
+        outcomes[number] = load_outcome(folders[number]) or _make_model(stage, plan, number, folders[number])
+    return [outcomes[number] for number in range(len(plans))]
 
 
 def _plans(stage: Stage) -> list[Plan]:
-    """The models that params name, the one whose layers the student starts from first."""
-    teacher, base, first = stage.params(Teacher), stage.deps["base"], stage.project.seed
-    labels, counts = tokens_info(stage)["labels"], [teacher.weight / teacher.seeds] * teacher.seeds
-    own = _answered(teacher.labels, labels, "teacher.labels")
+    """Return plans for the models that params name, first the one whose layers the student starts from."""
+    teacher = stage.params(Teacher)
+    base = stage.deps["base"]
+    first_seed = stage.project.seed
+    labels = tokens_info(stage)["labels"]
+    answered = _answered_labels(teacher.labels, labels, "teacher.labels")
     plans = [
-        Plan(f"seed {seed}", base, teacher.fine_tuned, 1.0, own, seed=seed, label_map=teacher.label_map)
-        for seed in range(first, first + teacher.seeds)
+        Plan(f"seed {seed}", base, teacher.fine_tuned, 1.0, answered, seed=seed, label_map=teacher.label_map)
+        for seed in range(first_seed, first_seed + teacher.seeds)
     ]
+    weights = [teacher.weight / teacher.seeds] * teacher.seeds
     for name, member in teacher.members.items():
         tokens = f"{MEMBERS}/{name}" if (stage.deps["tokens"] / MEMBERS / name).exists() else "."
         key = f"teacher.members.{name}"
-        own = _answered(member.labels, labels, f"{key}.labels")
+        answered = _answered_labels(member.labels, labels, f"{key}.labels")
         folder = base / MEMBERS / name
-        plans.append(Plan(name, folder, member.fine_tuned, 1.0, own, tokens, first, key, member.label_map))
-        counts.append(member.weight)
-    weights = shares_by_label(counts, [plan.labels for plan in plans], labels)
-    return [replace(plan, weight=weight) for plan, weight in zip(plans, weights, strict=True)]
+        plans.append(Plan(name, folder, member.fine_tuned, 1.0, answered, tokens, first_seed, key, member.label_map))
+        weights.append(member.weight)
+    shares = shares_by_label(weights, [plan.labels for plan in plans], labels)
+    return [replace(plan, weight=share) for plan, share in zip(plans, shares, strict=True)]
 
 
-def _answered(own: list[str] | None, labels: list[str], key: str) -> list[str]:
-    """The labels that a model answers, in our order."""
-    unknown = sorted(set(own or []) - set(labels))
+def _answered_labels(named: list[str] | None, labels: list[str], key: str) -> list[str]:
+    """Return the labels that a model answers, in the data's order; all where params name none."""
+    unknown = sorted(set(named or []) - set(labels))
     if unknown:
         raise LabelCountError(f"{key} names {unknown[0]!r}, the data has {', '.join(labels[:8])}; name some of those")
-    return [label for label in labels if own is None or label in own]
+    return [label for label in labels if named is None or label in named]
 
 
-def _counts(plan: Plan) -> str:
-    """What a model's answers count, in words."""
+def _weight_words(plan: Plan) -> str:
+    """Say what weight a model's answers have in the ensemble."""
     if not isinstance(plan.weight, tuple):
         return f"weight {plan.weight:.3g}"
     weights = [weight for weight in plan.weight if weight]
     return ", ".join(f"{label} {weight:.3g}" for label, weight in zip(plan.labels, weights, strict=True))
 
 
-def _made(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
+def _make_model(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
     """Make a model and keep it, with its logits on dev, until the stage ends."""
-    model, outcome = _verified(stage, plan) if plan.fine_tuned else _fine_tuned(stage, plan, number)
+    model, outcome = _load_fine_tuned(stage, plan) if plan.fine_tuned else _fine_tune(stage, plan, number)
     dev = _rows(stage, "dev", plan)
     with stage.work("inference"):
         logits = predict_logits(model, dev)
@@ -150,67 +175,68 @@ def _made(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
     return outcome
 
 
-def _fine_tuned(stage: Stage, plan: Plan, number: int) -> tuple[PreTrainedModel, Outcome]:
+def _fine_tune(stage: Stage, plan: Plan, number: int) -> tuple[PreTrainedModel, Outcome]:
     torch.manual_seed(plan.seed)
     model = load_classifier(plan.base, plan.labels, task_kind(stage))
     setting = prepare_setting(stage, stage.params(Teacher), model)
     if number:
         setting = replace(setting, seed=plan.seed, checkpoints=stage.checkpoints / f"member-{number}")
-    score, gold = dev_score(task_kind(stage), _rows(stage, "dev", plan), setting), Supervised(task_kind(stage))
+    score = dev_score(task_kind(stage), _rows(stage, "dev", plan), setting)
     with stage.work("training"):
-        outcome = train(model, _rows(stage, "train", plan), gold, score, setting)
+        outcome = train(model, _rows(stage, "train", plan), Supervised(task_kind(stage)), score, setting)
     return model, outcome
 
 
 def _rows(stage: Stage, split: str, plan: Plan) -> TokenDataset:
-    """A split in the model's own tokens, with the labels that it answers alone."""
-    rows, labels = open_split(stage, split, member=plan.tokens), tokens_info(stage)["labels"]
+    """Open a split in the model's own tokens, with only the labels that it answers."""
+    rows = open_split(stage, split, member=plan.tokens)
+    labels = tokens_info(stage)["labels"]
     if plan.labels == labels:
         return rows
     return rows.with_labels(rows.labels[:, [labels.index(label) for label in plan.labels]])
 
 
-def _verified(stage: Stage, plan: Plan) -> tuple[PreTrainedModel, Outcome]:
+def _load_fine_tuned(stage: Stage, plan: Plan) -> tuple[PreTrainedModel, Outcome]:
     task = task_kind(stage)
     try:
         order = check_labels(plan.base, plan.labels, task, plan.label_map, plan.key)
     except LabelNamesError as error:
-        raise LabelNamesError(f"{error}{_fitting_map(stage, plan)}") from error
+        raise LabelNamesError(f"{error}{_label_map_hint(stage, plan)}") from error
     model = load_classifier(plan.base)
     reorder_labels(model, order, plan.labels)
     model.config.problem_type = HEADS[task].problem_type or model.config.problem_type
     return model, Outcome()
 
 
-def _fitting_map(stage: Stage, plan: Plan) -> str:
-    """The map of a teacher's names that dev speaks for, as the end of a sentence."""
-    dev, names = _rows(stage, "dev", plan), read_saved(plan.base).names.names
+def _label_map_hint(stage: Stage, plan: Plan) -> str:
+    """Return the map of a teacher's label names that dev supports, as the end of a sentence."""
+    dev = _rows(stage, "dev", plan)
+    names = read_saved(plan.base).names.names
     with stage.work("inference"):
         logits = predict_logits(load_classifier(plan.base), dev)
     fitting = fitting_order(task_kind(stage), logits, dev.whole_labels, order_by_words(names, plan.labels))
     if fitting is None:
         return "; on dev no map is better than chance, so it may be a teacher of something else"
     order, share = fitting
-    label_map = {name: plan.labels[place] for name, place in zip(names, order, strict=True)}
+    label_map = {name: plan.labels[index] for name, index in zip(names, order, strict=True)}
     return f": {as_yaml(label_map)} fits dev, right on {share:.1%}"
 
 
 def _refuse_unfit(stage: Stage, plan: Plan, verdict: Verdict | None) -> None:
-    """Refuse a fine-tuned teacher that dev says is none of this data, or whose labels are in another order.
+    """Refuse a fine-tuned teacher that does not fit dev, or whose labels are in another order.
 
     Raises:
         LabelCountError: it is not above chance, or better under another order of its labels.
     """
     if verdict is None:
         return
-    place = f"the teacher in {plan.base} is {verdict.words}"
+    quality = f"the teacher in {plan.base} is {verdict.words}"
     if verdict.order is not None:
-        raise LabelCountError(
-            f"{place}, but with its labels in another order {verdict.better}; {_reorder(stage, plan, verdict.order)}"
-        )
+        advice = _reorder_advice(stage, plan, verdict.order)
+        raise LabelCountError(f"{quality}, but with its labels in another order {verdict.better}; {advice}")
     if verdict.above_chance is False:
         raise LabelCountError(
-            f"{place}, which is not above chance ({verdict.chance}); it is a teacher of something else or was never "
+            f"{quality}, which is not above chance ({verdict.chance}); it is a teacher of something else or was never "
             f"trained: give another, or set {plan.key}.fine_tuned to false to fine-tune it"
         )
     if verdict.weak:
@@ -218,26 +244,33 @@ def _refuse_unfit(stage: Stage, plan: Plan, verdict: Verdict | None) -> None:
         say(f"teacher: on dev the answers of {plan.base} to {labels} are not above chance")
 
 
-def _reorder(stage: Stage, plan: Plan, order: Sequence[int]) -> str:
-    """What puts a teacher's labels into an order that is given for its outputs in ours."""
-    names, task = read_saved(plan.base).names.names, task_kind(stage)
-    labels = [plan.labels[place] for place in order]
+def _reorder_advice(stage: Stage, plan: Plan, order: Sequence[int]) -> str:
+    """Say which key of params puts a teacher's labels in order.
+
+    Args:
+        stage: the teacher stage.
+        plan: the teacher's plan.
+        order: for each of its outputs, in the data's order, the index of the label that fits.
+    """
+    names = read_saved(plan.base).names.names
+    task = task_kind(stage)
+    labels = [plan.labels[index] for index in order]
     if unnamed(names) and task == "single_label" and plan.key == "teacher" and plan.label_map is None:
         return f"they have no names, so set prepare.labels to its order: {as_yaml(labels)}"
-    places = check_labels(plan.base, plan.labels, task, plan.label_map, plan.key)
-    fitting = {names[place]: label for place, label in zip(places, labels, strict=True)}
-    return f"set {plan.key}.label_map to {as_yaml(fitting)}"
+    outputs = check_labels(plan.base, plan.labels, task, plan.label_map, plan.key)
+    label_map = {names[output]: label for output, label in zip(outputs, labels, strict=True)}
+    return f"set {plan.key}.label_map to {as_yaml(label_map)}"
 
 
-def _placed(stage: Stage, out: Path, plan: Plan, number: int, folder: Path) -> Member:
-    """A finished model, with its tokenizer, where the teacher's folder has it."""
-    place = out / MEMBERS / str(number) if number else out
-    copy_model(folder, place, tokenizer_folder(stage, member=plan.tokens))
-    return Member(place, plan.weight, plan.tokens)
+def _write_member(stage: Stage, out: Path, plan: Plan, number: int, folder: Path) -> Member:
+    """Copy a finished model with its tokenizer to its folder of the teacher."""
+    target = out / MEMBERS / str(number) if number else out
+    copy_model(folder, target, tokenizer_folder(stage, member=plan.tokens))
+    return Member(target, plan.weight, plan.tokens)
 
 
-def _joined(outcomes: list[Outcome], score: float) -> Outcome:
-    """Several runs as one: their histories by number, the first one's without."""
+def _join_outcomes(outcomes: list[Outcome], score: float) -> Outcome:
+    """Join several training runs; the histories of all but the first are named by their number."""
     history = [
         (step, f"member_{number}_{name}" if number else name, value)
         for number, outcome in enumerate(outcomes)
@@ -245,11 +278,6 @@ def _joined(outcomes: list[Outcome], score: float) -> Outcome:
     ]
     rows = sum(outcome.rows for outcome in outcomes)
     return Outcome(score=score, history=history, rows=rows, steps=outcomes[0].steps)
-
-
-def _alone(scores: list[float], key: str) -> dict[str, float]:
-    """Each model's own score on dev, where there are several."""
-    return {f"{key}_{number}": score for number, score in enumerate(scores)} if len(scores) > 1 else {}
 
 
 if __name__ == "__main__":

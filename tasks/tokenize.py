@@ -1,7 +1,7 @@
-"""Stage tokenize: exact token ids of every split, without padding, to `data/tokens`.
+"""tokenize: writes the token ids of every split, without padding, to `data/tokens`.
 
-Where the student has a tokenizer of its own, the same rows once more as its tokens, in the folder `student`; where a
-further teacher has one, once more as its, in `members/<name>`.
+Where the student has a tokenizer of its own, the same rows follow in its tokens in the folder `student`; where a
+further teacher has one, in `members/<name>`.
 """
 
 from __future__ import annotations
@@ -43,22 +43,23 @@ Info = dict[str, Any]
 
 
 def run(stage: Stage) -> Result:
-    """Tokenize all splits and write them with the tokenizer."""
-    prepared, base, out = stage.deps["prepared"], stage.deps["base"], stage.outs["tokens"]
+    """Tokenize all splits, and write them with the tokenizers."""
+    prepared = stage.deps["prepared"]
+    base = stage.deps["base"]
     plan = stage.params(Tokenize)
-    about = read_json(prepared / "labels.json")
-    with whole_folder(out) as folder:
+    label_info = read_json(prepared / "labels.json")
+    with whole_folder(stage.outs["tokens"]) as folder:
         tables = {split: pq.read_table(prepared / f"{split}.parquet") for split in SPLITS}
-        shared = {"max_length": plan.max_length} | {key: about[key] for key in ("task", "pair", "labels")}
-        if about["task"] in OF_PLACES:
+        shared = {"max_length": plan.max_length} | {key: label_info[key] for key in ("task", "pair", "labels")}
+        if label_info["task"] in OF_PLACES:
             shared["stride"] = window_stride(plan.max_length, plan.stride)
-        info = _write_whole(base, folder, tables, shared)
-        _check_fit(folder, info, tables, plan)
+        info = _write_tokens(base, folder, tables, shared)
+        _check_coverage(folder, info, tables, plan)
         student, words = _write_student(base, folder, tables, info, plan.vocabulary)
         if student is not None:
             check_unknown(_unknown_share(student), plan.max_unknown_share, "student")
         if words:
-            tables |= _with_words(tables, words)
+            tables |= _add_words(tables, words)
             info["splits"] |= _write_splits(folder, {"transfer": tables["transfer"]}, info)
             write_json(folder / "info.json", info)
         for member in sorted((base / MEMBERS).glob("*")):
@@ -67,35 +68,35 @@ def run(stage: Stage) -> Result:
     return _result(info, student)
 
 
-def _write_whole(base: Path, folder: Path, tables: Mapping[str, pa.Table], shared: Info) -> Info:
-    """A model's tokenizer, every split as its tokens, and `info.json`."""
+def _write_tokens(base: Path, folder: Path, tables: Mapping[str, pa.Table], shared: Info) -> Info:
+    """Write a model's tokenizer, every split in its tokens, and `info.json`."""
     config = check_length(base, shared["max_length"])
     copy_tokenizer(base, folder / "tokenizer")
-    types = bool(shared["pair"]) and tells_texts_apart(config)
-    if types:
+    token_types = bool(shared["pair"]) and tells_texts_apart(config)
+    if token_types:
         name_token_types(folder / "tokenizer")
-    info = shared | {"pad_token_id": config.get("pad_token_id") or 0, "token_types": types}
+    info = shared | {"pad_token_id": config.get("pad_token_id") or 0, "token_types": token_types}
     info["splits"] = _write_splits(folder, tables, info)
     write_json(folder / "info.json", info)
     return info
 
 
 def _write_splits(folder: Path, tables: Mapping[str, pa.Table], info: Info) -> dict[str, dict[str, int]]:
-    """Every split as tokens of the tokenizer in the folder, and what was written."""
+    """Write every split in tokens of the folder's tokenizer; returns split -> counts."""
     tokenizer = load_tokenizer(folder / "tokenizer", info["max_length"])
     label = label_type(info["task"], len(info["labels"]))
-    written = {}
+    splits = {}
     for split, table in tables.items():
         path = folder / f"{split}.arrow"
         counts = write_tokens(table, tokenizer, path, label, token_types=info["token_types"], stride=info.get("stride"))
         tokens = TokenDataset.open(path, info["pad_token_id"]).token_counts()
-        missing, plain = count_unknown(tokens, tokenizer)
-        written[split] = asdict(counts) | {"unknown": missing, "text_tokens": plain}
-    return written
+        unknown_tokens, text_tokens = count_unknown(tokens, tokenizer)
+        splits[split] = asdict(counts) | {"unknown": unknown_tokens, "text_tokens": text_tokens}
+    return splits
 
 
-def _check_fit(folder: Path, info: Info, tables: Mapping[str, pa.Table], plan: Tokenize) -> None:
-    """Refuse texts that the teacher hardly reads: in another script, or mostly cut."""
+def _check_coverage(folder: Path, info: Info, tables: Mapping[str, pa.Table], plan: Tokenize) -> None:
+    """Refuse texts that the teacher hardly reads: those in an unknown script, or mostly cut."""
     check_unknown(_unknown_share(info), plan.max_unknown_share)
     train = info["splits"]["train"]
     share = share_of(train["truncated"], train["rows"])
@@ -111,13 +112,13 @@ def _unknown_share(info: Info) -> float:
 
 
 def _write_member(base: Path, folder: Path, tables: Mapping[str, pa.Table], info: Info) -> None:
-    """The folder `members/<name>` of a further teacher, where its tokens are not the first one's."""
-    own = folder / MEMBERS / base.name
-    _write_whole(base, own, tables, info)
-    if (own / "tokenizer" / "tokenizer.json").read_bytes() == (folder / "tokenizer" / "tokenizer.json").read_bytes():
-        shutil.rmtree(own)
-        if not any(own.parent.iterdir()):
-            own.parent.rmdir()
+    """Write the folder `members/<name>` of a further teacher, where its tokenizer is not the first teacher's."""
+    member_dir = folder / MEMBERS / base.name
+    _write_tokens(base, member_dir, tables, info)
+    if _same_tokenizer(member_dir, folder):
+        shutil.rmtree(member_dir)
+        if not any(member_dir.parent.iterdir()):
+            member_dir.parent.rmdir()
     elif info["task"] in OF_PLACES:
         raise ModelError(
             f"ingest.teachers.{base.name} has another tokenizer than ingest.teacher, but the teachers of a "
@@ -128,46 +129,59 @@ def _write_member(base: Path, folder: Path, tables: Mapping[str, pa.Table], info
 def _write_student(
     base: Path, folder: Path, tables: Mapping[str, pa.Table], info: Info, plan: Vocabulary | None
 ) -> tuple[Info | None, list[str]]:
-    """The folder `student`, where its tokens are not the teacher's: its info, or None; the words it has to spell."""
-    own, whole, target = student_base(base), folder / "whole", folder / STUDENT
+    """Write the folder `student`, where its tokens are not the teacher's.
+
+    Returns:
+        Its info, None where there is no such folder; and the words that a trimmed vocabulary spells in pieces.
+    """
+    checkpoint = student_base(base)
+    untrimmed = folder / "whole"
+    target = folder / STUDENT
     source = folder
     words: list[str] = []
-    if own is not None:
-        theirs, info = info, _write_whole(own, whole, tables, info)
-        files = [place / "tokenizer" / "tokenizer.json" for place in (folder, whole)]
-        # Segment ids that the student has no use for do no harm; those that it lacks would.
-        if files[0].read_bytes() != files[1].read_bytes() or info["token_types"] > theirs["token_types"]:
-            source = whole
-        else:
-            info = theirs
+    if checkpoint is not None:
+        student_info = _write_tokens(checkpoint, untrimmed, tables, info)
+        # Segment ids that the student ignores do no harm; missing ones would.
+        if not _same_tokenizer(untrimmed, folder) or student_info["token_types"] > info["token_types"]:
+            source = untrimmed
+            info = student_info
     if plan is not None:
         info, words = _write_trimmed(source, target, tables, info, plan)
-    elif source == whole:
-        whole.rename(target)
-    shutil.rmtree(whole, ignore_errors=True)
+    elif source == untrimmed:
+        untrimmed.rename(target)
+    shutil.rmtree(untrimmed, ignore_errors=True)
     return (info if target.exists() else None), words
+
+
+def _same_tokenizer(folder: Path, other: Path) -> bool:
+    file = Path("tokenizer") / "tokenizer.json"
+    return (folder / file).read_bytes() == (other / file).read_bytes()
 
 
 def _write_trimmed(
     source: Path, target: Path, tables: Mapping[str, pa.Table], info: Info, plan: Vocabulary
 ) -> tuple[Info, list[str]]:
-    """A tokenizer with what the texts to learn from use most, and every split as its tokens; the words to spell."""
+    """Trim a tokenizer to the tokens that train and transfer use most, and write every split in its tokens.
+
+    Returns:
+        The folder's info, and the dropped words that join transfer so that the student learns to spell them.
+    """
     splits = {split: TokenDataset.open(source / f"{split}.arrow", info["pad_token_id"]) for split in SPLITS}
     learned = TokenDataset.concatenate([splits[split] for split in LEARNED])
-    whole = load_tokenizer(source / "tokenizer", info["max_length"])
+    untrimmed = load_tokenizer(source / "tokenizer", info["max_length"])
     fitted = fit_vocabulary(
-        whole, source / "tokenizer", target / "tokenizer", learned, plan, pair=bool(info["pair"]), name="tokenize"
+        untrimmed, source / "tokenizer", target / "tokenizer", learned, plan, pair=bool(info["pair"]), name="tokenize"
     )
-    kept, words = fitted.kept_ids, fitted.spelled
-    np.save(target / KEPT_IDS, kept, allow_pickle=False)
-    changed = {split: rows.share_beyond(kept) for split, rows in splits.items()}
+    kept_ids, words = fitted.kept_ids, fitted.spelled
+    np.save(target / KEPT_IDS, kept_ids, allow_pickle=False)
+    changed = {split: rows.share_beyond(kept_ids) for split, rows in splits.items()}
     trimmed = info | {
-        # Any token serves where the model has none.
+        # A model without a pad token takes any.
         "pad_token_id": fitted.new_ids.get(info["pad_token_id"], 0),
-        "splits": _write_splits(target, _with_words(tables, words), info),
+        "splits": _write_splits(target, _add_words(tables, words), info),
         "vocabulary": {
-            "tokens": len(kept),
-            "of": whole.get_vocab_size(),
+            "tokens": len(kept_ids),
+            "of": untrimmed.get_vocab_size(),
             "spelled": len(words),
             "rank": plan.rank,
             "changed": {split: {"tokens": tokens, "rows": rows} for split, (tokens, rows) in changed.items()},
@@ -177,17 +191,18 @@ def _write_trimmed(
     return trimmed, words
 
 
-def _with_words(tables: Mapping[str, pa.Table], words: list[str]) -> dict[str, pa.Table]:
-    """The tables, with a row of transfer for each word: its text alone, nothing else known of it."""
+def _add_words(tables: Mapping[str, pa.Table], words: list[str]) -> dict[str, pa.Table]:
+    """Add a row to transfer for each word, with id and text and no other column."""
     schema = tables["transfer"].schema
-    known = {"id": [f"word-{number}" for number in range(len(words))], "text": words}
-    columns = [pa.array(known.get(field.name, [None] * len(words)), field.type) for field in schema]
+    values = {"id": [f"word-{number}" for number in range(len(words))], "text": words}
+    columns = [pa.array(values.get(field.name, [None] * len(words)), field.type) for field in schema]
     rows = pa.Table.from_arrays(columns, schema=schema)
     return dict(tables) | {"transfer": pa.concat_tables([tables["transfer"], rows])}
 
 
 def _result(info: Info, student: Info | None) -> Result:
-    rows, cut = (sum(split[part] for split in info["splits"].values()) for part in ("rows", "truncated"))
+    rows = sum(split["rows"] for split in info["splits"].values())
+    cut = sum(split["truncated"] for split in info["splits"].values())
     tokens = _tokens(info)
     if info["task"] in OF_PLACES:
         summary = f"{tokens:,} tokens in {rows:,} windows; {cut:,} texts have several, of {info['max_length']} at most"
@@ -202,13 +217,13 @@ def _result(info: Info, student: Info | None) -> Result:
     metrics |= {"student_tokens": float(_tokens(student))}
     if "vocabulary" not in student:
         return Result(summary, metrics)
-    about = student["vocabulary"]
-    changed = about["changed"]["train"]["tokens"]
+    vocabulary = student["vocabulary"]
+    changed = vocabulary["changed"]["train"]["tokens"]
     summary += (
-        f", from a vocabulary of {about['tokens']:,} of {about['of']:,}: {changed:.1%} of the tokens in train are "
-        f"split into shorter ones, {about['spelled']:,} words join transfer"
+        f", from a vocabulary of {vocabulary['tokens']:,} of {vocabulary['of']:,}: {changed:.1%} of the tokens in "
+        f"train are split into shorter ones, {vocabulary['spelled']:,} words join transfer"
     )
-    return Result(summary, metrics | {"vocabulary": float(about["tokens"]), "changed_tokens": changed})
+    return Result(summary, metrics | {"vocabulary": float(vocabulary["tokens"]), "changed_tokens": changed})
 
 
 def _tokens(info: Info) -> int:

@@ -1,7 +1,7 @@
-"""Several processes for one stage, started by torch's own launcher, `torchrun`.
+"""Runs one stage in several processes, by torch's own launcher, `torchrun`.
 
-`python -m tasks.torchrun` is that launcher; its processes know its pid, and so notice that it has died before they
-could ask to die with it.
+`python -m tasks.torchrun` is that launcher. Its processes know its pid, and so notice if it has died before they could
+ask the kernel to die with it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _LAUNCHER = "POTSTILL_LAUNCHER"
 
 
 def launcher() -> int | None:
-    """The pid of the launcher that started this process; None where it was another one, or none."""
+    """Return the pid of the launcher that started this process; None where another launcher did, or none."""
     pid = os.environ.get(_LAUNCHER)
     return None if pid is None or not inside() else int(pid)
 
 
 def inside() -> bool:
-    """Whether `torchrun` started this process, in whatever way that came about."""
+    """Whether `torchrun` started this process, through this module or not."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
@@ -32,10 +32,10 @@ def first() -> bool:
 
 
 def run(module: str, count: int, log: Path) -> int:
-    """Run a module as that many processes of this machine and give the exit status.
+    """Run a module in that many processes on this machine, and return the exit status.
 
-    They die with this process, share the cores, and end together when one fails. Their standard errors go to the log:
-    the launcher reports a failure there at length.
+    They die with this process, share the cores, and end together when one fails. Their standard errors go to the log,
+    where the launcher reports a failure at length.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     threads = {"OMP_NUM_THREADS": str(max(processes.usable_cores() // count, 1))}

@@ -1,4 +1,4 @@
-"""Stage validate: Great Expectations over the prepared splits; nothing is trained on data that fails."""
+"""validate: runs Great Expectations over the prepared splits; nothing is trained on data that fails."""
 
 from __future__ import annotations
 
@@ -21,46 +21,45 @@ from potstill.data.validation.expectations import (
 )
 from potstill.data.validation.profiles import build_profile
 from potstill.errors import ExpectationError
-from tasks.stage import WORK, Result, Stage, main
-
-# Data Docs of data that failed; the outs do not appear then.
-FAILED = WORK / "validation-failed"
+from potstill.paths import FAILED_VALIDATION
+from tasks.stage import Result, Stage, main
 
 
 def run(stage: Stage) -> Result:
-    """Ask all expectations; write the outs if they pass, else the docs to `FAILED`."""
-    prepared, out = stage.deps["prepared"], stage.outs["validation"]
+    """Check all expectations; write the out if they pass, else only the Data Docs, to `FAILED_VALIDATION`."""
+    prepared = stage.deps["prepared"]
     accepted = read_json(stage.deps["accepted"])
-    about = read_json(prepared / "labels.json")
-    labels, task = [str(label) for label in about["labels"]], about["task"]
+    label_info = read_json(prepared / "labels.json")
+    labels = [str(label) for label in label_info["labels"]]
+    task = label_info["task"]
     splits = {split: pq.read_table(prepared / f"{split}.parquet").to_pandas() for split in SPLITS}
     suites = build_suites(splits, labels, stage.params(Validate), accepted, task)
     profile = build_profile(text_lengths(splits), label_names(splits, labels, task), target_numbers(splits, task))
-    shutil.rmtree(FAILED, ignore_errors=True)
+    shutil.rmtree(FAILED_VALIDATION, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="potstill-") as scratch:
         docs = Path(scratch) / "docs"
         verdict = run_suites(suites, docs, run_name=sha256_file(prepared / MANIFEST)[:16])
-        with whole_folder(FAILED if verdict.failures else out) as folder:
+        with whole_folder(FAILED_VALIDATION if verdict.failures else stage.outs["validation"]) as folder:
             shutil.copytree(docs, folder / "docs")
             write_json(folder / "result.json", verdict.result)
             write_json(folder / "profile.json", profile)
             write_manifest(folder, {"prepared": sha256_file(prepared / MANIFEST), "compared": bool(accepted)})
     if verdict.failures:
         raise ExpectationError(_failure(verdict))
-    change = "compared with the last accepted data" if accepted else (
-        "change was not checked, as no data has been accepted yet (`potstill accept` accepts this)"
-    )  # fmt: skip
+    comparison = "compared with the last accepted data"
+    if not accepted:
+        comparison = "change was not checked, as no data has been accepted yet (`potstill accept` accepts this)"
     return Result(
-        summary=f"{verdict.expectations} expectations hold; {change}",
+        summary=f"{verdict.expectations} expectations hold; {comparison}",
         metrics={"expectations": float(verdict.expectations)},
     )
 
 
 def _failure(verdict: Verdict) -> str:
-    """All failures in one line: each limit that is met alone costs another run."""
+    """Name all failures in one line: to correct them one by one would take a run for each."""
     count = len(verdict.failures)
-    before = f"{count} expectations failed: " if count > 1 else ""
-    return f"{before}{'; '.join(verdict.failures)}; see {FAILED / 'docs' / 'index.html'}"
+    head = f"{count} expectations failed: " if count > 1 else ""
+    return f"{head}{'; '.join(verdict.failures)}; see {FAILED_VALIDATION / 'docs' / 'index.html'}"
 
 
 if __name__ == "__main__":

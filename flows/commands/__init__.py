@@ -1,4 +1,4 @@
-"""The commands of `potstill`, a module for each, named by what it does.
+"""The commands of `potstill`: a module for each, named after what it does.
 
-To add one: a module here, and its options in `flows.cli`.
+To add a command, write a module here and declare its options in `flows.cli`.
 """

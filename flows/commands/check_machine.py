@@ -1,4 +1,4 @@
-"""`potstill doctor`: what this machine and workspace have, and what to do where something is missing."""
+"""`potstill doctor`: checks this machine and workspace, and says what to do where something is missing."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ DISK_GB = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: whether it is in order, what was found, and what to do if it is not."""
+    """The result of one check: whether it passed, what the check saw, and what to do if it failed."""
 
     name: str
     ok: bool
-    found: str
+    detail: str
     advice: str = ""
 
 
 def examine(workspace: Path) -> bool:
-    """Print every finding; returns whether all are in order."""
-    fine = True
+    """Print the result of every check, and return whether all passed."""
+    passed = True
     for finding in findings(workspace):
-        fine &= finding.ok
+        passed &= finding.ok
         advice = "" if finding.ok else f" - {finding.advice}"
-        print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.name:<10} {finding.found}{advice}", flush=True)
-    return fine
+        print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.name:<10} {finding.detail}{advice}", flush=True)
+    return passed
 
 
 def findings(workspace: Path) -> Iterator[Finding]:
-    """Look at one thing after the other."""
+    """Run the checks, one after the other."""
     checks: list[Callable[[Path], Finding]] = [
         _python, _versions, _torch, _memory, _disk, _git, _workspace, _params, _port, _telemetry,
     ]  # fmt: skip
@@ -49,24 +49,30 @@ def findings(workspace: Path) -> Iterator[Finding]:
 
 
 def _python(workspace: Path) -> Finding:
-    found = f"{sys.version.split()[0]} at {sys.executable}"
-    return Finding("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer and set up again")
+    detail = f"{sys.version.split()[0]} at {sys.executable}"
+    return Finding("python", sys.version_info >= (3, 11), detail, "install Python 3.11 or newer and set up again")
 
 
 def _versions(workspace: Path) -> Finding:
-    """Installed packages against the lock; those a platform's marker leaves out are not asked for."""
+    """Compare the installed packages with the lock; a package that its marker leaves out here is skipped."""
     from tasks.stage import default_file
 
     try:
         lock = default_file("requirements.lock").read_text(encoding="utf-8")
     except ToolError as error:
         return Finding("packages", False, "no requirements.lock", str(error))
-    wrong = [f"{name} {there or 'missing'}, locked {wanted}" for name, wanted, there in _differences(lock)]
-    found = "as requirements.lock names them" if not wrong else "; ".join(wrong[:5]) + (" ..." if wrong[5:] else "")
-    return Finding("packages", not wrong, found, "install the locked versions again: `make setup`")
+    wrong = [f"{name} {installed or 'missing'}, locked {locked}" for name, locked, installed in _differences(lock)]
+    detail = "; ".join(wrong[:5]) + (" ..." if wrong[5:] else "")
+    return Finding(
+        "packages",
+        not wrong,
+        detail or "as requirements.lock names them",
+        "install the locked versions again: `make setup`",
+    )
 
 
 def _differences(lock: str) -> Iterator[tuple[str, str, str | None]]:
+    """Yield (name, locked version, installed version or None) of each package that is not as locked."""
     from packaging.markers import Marker
 
     for line in lock.splitlines():
@@ -74,11 +80,11 @@ def _differences(lock: str) -> Iterator[tuple[str, str, str | None]]:
         if match is None or (match[3] and not Marker(match[3]).evaluate()):
             continue
         try:
-            there: str | None = metadata.version(match[1])
+            installed: str | None = metadata.version(match[1])
         except metadata.PackageNotFoundError:
-            there = None
-        if there is None or there.split("+")[0] != match[2]:
-            yield match[1], match[2], there
+            installed = None
+        if installed is None or installed.split("+")[0] != match[2]:
+            yield match[1], match[2], installed
 
 
 def _torch(workspace: Path) -> Finding:
@@ -110,14 +116,14 @@ def _disk(workspace: Path) -> Finding:
 def _git(workspace: Path) -> Finding:
     if shutil.which("git") is None:
         return Finding("git", False, "not installed", "install git: DVC needs it")
-    inside = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workspace, capture_output=True, text=True, check=False)
-    commit = inside.stdout.strip()[:12] if inside.returncode == 0 else "no commit yet"
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workspace, capture_output=True, text=True, check=False)
+    commit = head.stdout.strip()[:12] if head.returncode == 0 else "no commit yet"
     return Finding("git", True, commit)
 
 
 def _workspace(workspace: Path) -> Finding:
-    there = (workspace / "dvc.yaml").exists() and (workspace / ".dvc").is_dir()
-    return Finding("dvc", there, "workspace" if there else "no workspace here", "make one: `potstill init DIR ...`")
+    exists = (workspace / "dvc.yaml").exists() and (workspace / ".dvc").is_dir()
+    return Finding("dvc", exists, "workspace" if exists else "no workspace here", "make one: `potstill init DIR ...`")
 
 
 def _params(workspace: Path) -> Finding:

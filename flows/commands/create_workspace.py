@@ -1,4 +1,4 @@
-"""`potstill init`: a workspace for data of one's own."""
+"""`potstill init`: makes a workspace for the user's own data."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from flows.commands.propose_params import open_teacher, propose_params
 from potstill.artifacts import write_json, write_text
 from potstill.config.params_file import load_params
 from potstill.errors import ParamsError, ToolError
+from potstill.paths import ACCEPTED_PROFILE, SOURCES
 from tasks.identity import write_code_file
 from tasks.stage import default_file
 
@@ -37,10 +38,10 @@ def create(folder: Path, data: Path, wishes: DataOptions, teacher: str | None) -
     """Make a workspace; see `potstill init --help`.
 
     Args:
-        folder: a new one.
+        folder: new or empty.
         data: a file or a folder of files.
-        wishes: what the user says of the data.
-        teacher: a folder, `id@commit`, `scratch`, or None for the default one.
+        wishes: what the user says about the data.
+        teacher: a folder, `id@commit`, `scratch`, or None for the default teacher.
 
     Raises:
         ParamsError: the folder is not empty, or teacher or columns cannot be used.
@@ -51,59 +52,59 @@ def create(folder: Path, data: Path, wishes: DataOptions, teacher: str | None) -
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ParamsError(f"{folder} is not empty; name a new folder")
-    with open_teacher(teacher) as given:
-        read = survey(data, wishes)
-        proposed = propose_params(default_file("params.yaml"), _name(folder), data, read, given)
-        with _whole(folder):
+    with open_teacher(teacher) as teacher_choice:
+        data_survey = survey(data, wishes)
+        proposed = propose_params(default_file("params.yaml"), _project_name(folder), data, data_survey, teacher_choice)
+        with _complete_or_absent(folder):
             _write_workspace(folder, proposed.text)
-            lines = list(overview(read, proposed, folder))
-    for what, value in lines:
-        print(f"{what + ':':<12} {value}")
+            lines = list(overview(data_survey, proposed, folder))
+    for topic, value in lines:
+        print(f"{topic + ':':<12} {value}")
     print(f"{folder} is ready: look through {folder / 'params.yaml'}, then `cd {folder} && potstill run`")
 
 
 def _write_workspace(folder: Path, params: str) -> None:
-    _version_control(folder)
+    _init_version_control(folder)
     write_text(folder / "params.yaml", params)
     for name in ("dvc.yaml", "bentofile.yaml", "prefect.yaml"):
         write_text(folder / name, default_file(name).read_text(encoding="utf-8"))
     write_code_file(folder, load_params(folder / "params.yaml"))
-    for name in ("accepted.json", "sources.json"):
-        write_json(folder / "data" / name, {})
+    for path in (ACCEPTED_PROFILE, SOURCES):
+        write_json(folder / path, {})
     write_text(folder / ".gitignore", "\n".join(_IGNORED) + "\n")
-    write_text(folder / "README.md", _README.format(name=_name(folder)))
+    write_text(folder / "README.md", _README.format(name=_project_name(folder)))
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[None]:
-    """A new folder, which an error takes away again, or empties where it was there."""
+def _complete_or_absent(folder: Path) -> Iterator[None]:
+    """Make a folder for the block; an error removes it with the parents it needed, or empties it if it existed."""
     existed = folder.exists()
-    first = next((parent for parent in reversed([folder, *folder.parents]) if not parent.exists()), folder)
+    topmost_new = next((parent for parent in reversed([folder, *folder.parents]) if not parent.exists()), folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
         if not existed:
-            shutil.rmtree(first, ignore_errors=True)
+            shutil.rmtree(topmost_new, ignore_errors=True)
         else:
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         raise
 
 
-def _name(folder: Path) -> str:
+def _project_name(folder: Path) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
     return slug[:40] or "project"
 
 
-def _version_control(folder: Path) -> None:
+def _init_version_control(folder: Path) -> None:
     try:
-        inside = _call(["git", "rev-parse", "--is-inside-work-tree"], folder) == 0
-        if not inside and _call(["git", "init", "-q"], folder) != 0:
+        in_repository = _call(["git", "rev-parse", "--is-inside-work-tree"], folder) == 0
+        if not in_repository and _call(["git", "init", "-q"], folder) != 0:
             raise ToolError(f"`git init` failed in {folder}; `potstill doctor` says what is missing")
     except FileNotFoundError:
         raise ToolError("git is not installed; install it, DVC needs it") from None
-    subdir = ["--subdir"] if inside else []
+    subdir = ["--subdir"] if in_repository else []
     if _call([sys.executable, "-m", "dvc", "init", "-q", *subdir], folder) != 0:
         raise ToolError(f"`dvc init` failed in {folder}; run it there by hand to see why")
     write_text(folder / ".dvc" / "config", "[core]\n    analytics = false\n    check_update = false\n")

@@ -1,4 +1,4 @@
-"""What `potstill init` says at the end: what it saw of the data, and what to expect of a run."""
+"""The lines that `potstill init` prints at the end: what the data is, and what to expect of a run."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from typing import TYPE_CHECKING
 from flows.commands.propose_params import Proposed, file_megabytes
 from potstill.config.base import LABELLED
 from potstill.errors import PotstillError
+from potstill.paths import PRECISION
 
 if TYPE_CHECKING:
     from potstill.data.proposals.survey import Survey
 
-# Classes that are named one by one.
-_SHOWN = 6
+# How many classes are listed with their rows.
+_LISTED_CLASSES = 6
 
 
 def overview(survey: Survey, proposed: Proposed, workspace: Path) -> Iterator[tuple[str, str]]:
-    """Lines of (what, value). The machine's speed is measured, and kept in the workspace for the stages."""
+    """Yield lines of (topic, value). The machine's speed is measured, and kept in the workspace for the stages."""
     yield "data", "; ".join(_files(survey))
     yield "columns", _columns(survey)
     for note in (*_notes(survey), *_teacher_note(survey, proposed)):
         yield "note", note
     proposal = survey.proposal
     text = survey.section["text"]
-    shown = repr(text) if isinstance(text, str) else " and ".join(map(repr, text))
-    yield "task", f"{proposal.task} of {'pairs: ' if not isinstance(text, str) else ''}{shown}: {proposal.why}"
+    columns = repr(text) if isinstance(text, str) else "pairs: " + " and ".join(map(repr, text))
+    yield "task", f"{proposal.task} of {columns}: {proposal.why}"
     yield "splits", _splits(survey)
     if survey.classes():
         yield "classes", _classes(survey)
@@ -59,9 +60,9 @@ def _columns(survey: Survey) -> str:
 def _notes(survey: Survey) -> Iterator[str]:
     from potstill.data.proposals.limits import DEFAULT_LIMITS
 
-    seen = dict.fromkeys(note for table in survey.report["tables"] for note in table["notes"])
-    # What gives the splits has a line of its own.
-    yield from (note for note in seen if "gives the split" not in note)
+    table_notes = dict.fromkeys(note for table in survey.report["tables"] for note in table["notes"])
+    # The origin of the splits has a line of its own.
+    yield from (note for note in table_notes if "gives the split" not in note)
     yield from survey.proposal.notes
     removed = {why: count for why, count in survey.report["removed"].items() if count}
     if removed:
@@ -80,45 +81,47 @@ def _notes(survey: Survey) -> Iterator[str]:
 
 
 def _splits(survey: Survey) -> str:
-    given, source = survey.given_splits
+    split_given, source = survey.given_splits
     rows = ", ".join(f"{split} {len(group):,}" for split, group in survey.splits.items())
-    named = [split for split in LABELLED if given[split]]
-    drawn = [split for split in ("dev", "test") if not given[split]]
-    if not source or not named:
+    given_splits = [split for split in LABELLED if split_given[split]]
+    drawn = [split for split in ("dev", "test") if not split_given[split]]
+    if not source or not given_splits:
         return f"{rows}: dev and test are drawn by a seeded hash of the texts"
-    more = f"; {' and '.join(drawn)} drawn from train" if drawn else ""
-    return f"{rows}: {', '.join(named)} given by {source}{more} (other: --split draw or a column)"
+    drawn_words = f"; {' and '.join(drawn)} drawn from train" if drawn else ""
+    return f"{rows}: {', '.join(given_splits)} given by {source}{drawn_words} (other: --split draw or a column)"
 
 
 def _classes(survey: Survey) -> str:
     counts: Counter[str] = survey.classes()
-    named = ", ".join(f"{name} {rows:,}" for name, rows in counts.most_common(_SHOWN))
-    if len(counts) <= _SHOWN:
-        return f"{len(counts)}: {named}"
+    listed = ", ".join(f"{name} {rows:,}" for name, rows in counts.most_common(_LISTED_CLASSES))
+    if len(counts) <= _LISTED_CLASSES:
+        return f"{len(counts)}: {listed}"
     name, rows = min(counts.items(), key=lambda item: item[1])
-    return f"{len(counts)}: {named}, ... {name} {rows:,}"
+    return f"{len(counts)}: {listed}, ... {name} {rows:,}"
 
 
 def _characters(survey: Survey) -> str:
     lengths = sorted(sum(map(len, row.texts)) for group in survey.splits.values() for row in group)
-    half, most = lengths[len(lengths) // 2], lengths[min(len(lengths) - 1, int(len(lengths) * 0.95))]
-    return f"half of the texts have at most {half:,}, 95% at most {most:,}, the longest {lengths[-1]:,}"
+    median = lengths[len(lengths) // 2]
+    p95 = lengths[min(len(lengths) - 1, int(len(lengths) * 0.95))]
+    return f"half of the texts have at most {median:,}, 95% at most {p95:,}, the longest {lengths[-1]:,}"
 
 
 def _tokens(survey: Survey, proposed: Proposed) -> Iterator[tuple[str, str]]:
-    coverage, length = proposed.coverage, proposed.params.tokenize.max_length
-    about = "about " if proposed.estimated else ""
-    cut = coverage.cut_share(length)
+    coverage = proposed.coverage
+    length = proposed.params.tokenize.max_length
+    estimated = "about " if proposed.estimated else ""
     yield (
         "tokens",
-        f"half of the texts have at most {about}{coverage.quantile(0.5):,}, 95% {coverage.quantile(0.95):,}, the "
-        f"longest {coverage.quantile(1.0):,}; {cut:.1%} are longer than tokenize.max_length = {length}",
+        f"half of the texts have at most {estimated}{coverage.quantile(0.5):,}, 95% {coverage.quantile(0.95):,}, the "
+        f"longest {coverage.quantile(1.0):,}; {coverage.cut_share(length):.1%} are longer than "
+        f"tokenize.max_length = {length}",
     )
     yield "unknown", f"{coverage.unknown_share:.1%} of the tokens"
 
 
 def _run(proposed: Proposed, workspace: Path) -> Iterator[tuple[str, str]]:
-    """The file that will ship, and steps and minutes of each stage that trains or asks the teacher."""
+    """Yield the size of the file that will ship, and steps and minutes of each stage that trains or predicts."""
     from potstill.training.forecast import forecast, measure_speed
 
     config = proposed.config
@@ -128,7 +131,7 @@ def _run(proposed: Proposed, workspace: Path) -> Iterator[tuple[str, str]]:
             "ships",
             f"an INT8 file of about {megabytes:.1f} MB (gate.max_file_mb = {proposed.params.gate.max_file_mb:g})",
         )
-    speed = measure_speed(proposed.params, config, workspace / ".work" / "precision.json")
+    speed = measure_speed(proposed.params, config, workspace / PRECISION)
     stages = forecast(proposed.params, proposed.size, config, speed)
     for stage, expected in stages.items():
         steps = f"{expected.steps:,} steps, " if expected.steps else ""
@@ -137,7 +140,7 @@ def _run(proposed: Proposed, workspace: Path) -> Iterator[tuple[str, str]]:
 
 
 def _teacher_note(survey: Survey, proposed: Proposed) -> Iterator[str]:
-    """What a fine-tuned teacher's labels lack."""
+    """Yield what keeps a fine-tuned teacher's labels from fitting the data."""
     from potstill.models.loading import check_labels
 
     folder = proposed.teacher.folder

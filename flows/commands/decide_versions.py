@@ -1,6 +1,6 @@
-"""What persons decide about the versions of a workspace's registry, each by one command.
+"""The commands by which a person decides about the versions in a workspace's registry.
 
-A decision takes the registry's lease and not the run lock: nobody waits for a training to put on a brake.
+A decision takes the registry's lease and not the run lock, so that nobody waits for a training run to stop a promotion.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ from tasks import package, promote
 
 
 def approve(workspace: Path, version: str) -> str:
-    """Make a version that passed its gates the champion; gives the sentence to print."""
+    """Make a version that passed its gates the champion; returns the sentence to print."""
     params, _ = _open(workspace)
-    return _is_champion(params, promote.approve(params, workspace, version))
+    return _champion_sentence(params, promote.approve(params, workspace, version))
 
 
 def roll_back(workspace: Path, version: str | None, reason: str) -> str:
-    """Return to an older version, the one before by default; gives the sentence to print."""
+    """Return to an older version, by default the previous champion; returns the sentence to print."""
     params, registry = _open(workspace)
-    return _is_champion(params, registry.roll_back(version, reason))
+    return _champion_sentence(params, registry.roll_back(version, reason))
 
 
 def veto(workspace: Path, version: str, reason: str) -> str:
-    """Refuse a version for good; gives the sentence to print."""
+    """Refuse a version for good; returns the sentence to print."""
     params, registry = _open(workspace)
     champion = registry.veto(version, reason)
-    return f"version {version} of {params.project.name} is vetoed; champion: {_named(champion)}"
+    champion_name = "none" if champion is None else f"version {champion}"
+    return f"version {version} of {params.project.name} is vetoed; champion: {champion_name}"
 
 
 def freeze(workspace: Path, reason: str) -> str:
-    """Stop automatic promotion; gives the sentence to print."""
+    """Stop automatic promotion; returns the sentence to print."""
     params, registry = _open(workspace)
     registry.freeze(reason)
     return f"promotion of {params.project.name} is frozen; candidates that pass wait until `potstill unfreeze`"
 
 
 def unfreeze(workspace: Path, reason: str) -> str:
-    """Allow automatic promotion again; gives the sentence to print."""
+    """Allow automatic promotion again; returns the sentence to print."""
     params, registry = _open(workspace)
     was_frozen = registry.unfreeze(reason)
     state = "is not frozen any more" if was_frozen else "was not frozen"
@@ -51,13 +52,13 @@ def unfreeze(workspace: Path, reason: str) -> str:
 
 
 def history(workspace: Path, lines: int) -> str:
-    """The newest lines of the ledger, oldest first."""
+    """Return the newest lines of the ledger, oldest first."""
     _, registry = _open(workspace)
     return "\n".join(line.sentence for line in registry.ledger.lines()[-lines:]) or "the ledger has no lines yet"
 
 
 def fetch(workspace: Path, version: str) -> str:
-    """Bring a version's Bento here; gives the sentence to print."""
+    """Bring a version's Bento here; returns the sentence to print."""
     params, _ = _open(workspace)
     packaged = package.fetch(params, workspace, version)
     return f"{packaged.tag} is in {packaged.path}; `potstill serve --tag {packaged.tag}` serves it"
@@ -70,9 +71,5 @@ def _open(workspace: Path) -> tuple[Params, Registry]:
     return params, Registry(workspace, params.project.name)
 
 
-def _is_champion(params: Params, champion: Version) -> str:
+def _champion_sentence(params: Params, champion: Version) -> str:
     return f"version {champion.version} of {params.project.name} is champion; `potstill serve` serves {champion.bento}"
-
-
-def _named(version: str | None) -> str:
-    return "none" if version is None else f"version {version}"

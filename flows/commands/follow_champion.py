@@ -1,4 +1,4 @@
-"""`potstill serve --follow`: serve the champion, and go over to each new one without losing a request."""
+"""`potstill serve --follow`: serves the champion, and switches to each new one without losing a request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from flows.commands.judge_answers import challenger_folder, challenger_version, watch_service
-from flows.commands.serve_champion import TAKEN, champion, present
+from flows.commands.serve_champion import TAKEN, champion_bento, stored_bento
 from potstill import environment
 from potstill.compute.processes import die_with_parent, listen
 from potstill.config.params import Params
@@ -38,9 +38,9 @@ WORKER = Path("potstill/serving/worker.py")
 KEY_NAME = "potstill-follow"
 BACKLOG = 2048
 TICK_SECONDS = 0.2
-# A worker that still answers after this is ended: what takes so long is no answer to a text.
+# How long a replaced worker may finish the requests it has begun, before it is killed.
 DRAIN_SECONDS = 60.0
-# After which a Bento that could not be served is tried once more: what kept it may have passed.
+# How long to wait before a Bento that could not be served is tried again: the obstacle may have passed.
 RETRY_SECONDS = 300.0
 
 
@@ -55,41 +55,41 @@ def follow(workspace: Path, host: str | None, port: int | None, every_seconds: f
 
     Raises:
         RegistryError: there is no champion.
-        PackageError: its Bento is not in BentoML's store, or of a version that could not be followed.
+        PackageError: its Bento is not in BentoML's store, or was packaged before `--follow` existed.
         SmokeError: the first Bento did not start or did not answer as it should, or a dead one could not be replaced.
         ToolError: the port is taken.
     """
     params = load_params(workspace / "params.yaml")
     watch_service(workspace, params)
     address = (host or params.serve.host, params.serve.port if port is None else port)
-    ending = Ending()
-    with Looker() as looker:
-        roles = looker.ask(roles_of, workspace, params)
+    stop_request = StopRequest()
+    with RegistryProcess() as registry:
+        roles = registry.call(read_roles, workspace, params)
         with listen(*address, advice=TAKEN, backlog=BACKLOG) as listener:
-            follower = Follower(workspace, params, listener, ending, looker)
+            supervisor = Supervisor(workspace, params, listener, stop_request, registry)
             try:
-                follower.go_over(roles)
-                served = f"http://{address[0]}:{listener.getsockname()[1]}"
-                say(f"serve: {roles.tag} answers at {served}; new champions are followed")
-                follower.keep_on(Watch(workspace, params, roles, every_seconds, looker))
+                supervisor.switch(roles)
+                url = f"http://{address[0]}:{listener.getsockname()[1]}"
+                say(f"serve: {roles.tag} answers at {url}; new champions are followed")
+                supervisor.supervise(RolesWatch(workspace, params, roles, every_seconds, registry))
                 say("serve: stopping; requests that have begun are answered")
             except SmokeError:
-                if not ending.asked:
+                if not stop_request.received:
                     raise
             finally:
-                # First no more connections are taken here, or they would wait in vain until the last answer is out.
+                # Stop accepting first: a connection taken now would wait in vain until the last answer is out.
                 listener.close()
-                follower.stop()
+                supervisor.stop()
 
 
 @dataclass(frozen=True)
 class Roles:
-    """What the registry says is to answer.
+    """The versions that are to answer, as the registry has them.
 
     Attributes:
         version: the champion's number.
-        tag: of its Bento.
-        challenger: number of the version that rides along; None where there is none, or `watch.shadow` is 0.
+        tag: the tag of its Bento.
+        challenger: the number of the version that shadows it; None without a challenger, or where `watch.shadow` is 0.
     """
 
     version: str
@@ -97,34 +97,34 @@ class Roles:
     challenger: str | None
 
 
-def roles_of(workspace: Path, params: Params) -> Roles:
-    """Ask the registry who is champion and who challenges it: two or three cheap calls.
+def read_roles(workspace: Path, params: Params) -> Roles:
+    """Ask the registry for champion and challenger: two or three cheap calls.
 
     Raises:
         RegistryError: there is no champion, or it has no Bento.
     """
-    return Roles(*champion(workspace, params), challenger_version(workspace, params))
+    return Roles(*champion_bento(workspace, params), challenger_version(workspace, params))
 
 
-class Looker:
-    """A process that asks the registry, so that what MLflow does can neither block nor end this one.
+class RegistryProcess:
+    """A process that asks the registry, so that MLflow can neither block nor end this one.
 
-    It stays between looks: starting it anew takes seconds of CPU, for MLflow's import.
+    It lives on between questions: importing MLflow takes seconds of CPU.
     """
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> Looker:
+    def __enter__(self) -> RegistryProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def ask(self, function: Callable[..., T], *arguments: object) -> T:
-        """Call a function there and give what it returns or raises; a process that died is started anew first."""
+    def call(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function in that process and return or raise its outcome; a process that died is restarted first."""
         if self._pool is None:
-            self._pool = _spawning()
+            self._pool = _spawned_process()
         try:
             return self._pool.submit(function, *arguments).result()
         except BrokenProcessPool:
@@ -137,45 +137,53 @@ class Looker:
         self._pool = None
 
 
-class Ending:
-    """Whether the command was told to end. Noted and not raised: an exception would cut a worker off in mid-answer."""
+class StopRequest:
+    """Whether the command was told to end. Recorded, not raised: an exception would cut off a worker in mid-answer."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+            signal.signal(number, self._record)
 
-    def _note(self, number: int, frame: object) -> None:
-        self.asked = True
+    def _record(self, number: int, frame: object) -> None:
+        self.received = True
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C does not wait
 
 
-class Follower:
-    """The supervisor: it holds the public listening socket and one worker that accepts from it."""
+class Supervisor:
+    """The process that holds the public listening socket, and one worker that accepts from it."""
 
     def __init__(
-        self, workspace: Path, params: Params, listener: socket.socket, ending: Ending, looker: Looker
+        self,
+        workspace: Path,
+        params: Params,
+        listener: socket.socket,
+        stop_request: StopRequest,
+        registry: RegistryProcess,
     ) -> None:
-        self._workspace, self._params, self._listener = workspace, params, listener
-        self._ending, self._looker = ending, looker
+        self._workspace = workspace
+        self._params = params
+        self._listener = listener
+        self._stop_request = stop_request
+        self._registry = registry
         self._worker: Worker | None = None
 
-    def go_over(self, roles: Roles, *, tried: bool = False) -> None:
-        """Start a Bento next to the present one, try it, let it take the connections, and drain the present one.
+    def switch(self, roles: Roles, *, compared: bool = False) -> None:
+        """Start a Bento next to the current one, check its answers, hand it the connections, and drain the current one.
 
         Args:
-            roles: whose Bento it is, and whether a challenger rides along.
-            tried: whether it has shown its answers before; its files it verifies at every start.
+            roles: the version whose Bento it is, and the challenger that shadows it.
+            compared: whether its answers were compared before. Its files are verified at every start.
 
         Raises:
-            PotstillError: the Bento is not usable; the present one goes on as before.
+            PotstillError: the Bento is not usable; the current one goes on as before.
         """
-        path = present(roles.tag)
-        new = Worker.start(roles, path, self._shadow(roles))
+        path = stored_bento(roles.tag)
+        new = Worker.start(roles, path, self._challenger_dir(roles))
         try:
-            new.wait_until_ready(self._params.smoke.start_seconds, self._ending)
-            if not tried:
-                _apart(compare_bento, new.address, new.key, self._workspace, path, self._params)
+            new.wait_until_ready(self._params.smoke.start_seconds, self._stop_request)
+            if not compared:
+                _in_own_process(compare_bento, new.address, new.key, self._workspace, path, self._params)
             new.listen(self._listener)
         except BaseException:
             new.stop(0)
@@ -184,101 +192,109 @@ class Follower:
         if old is not None:
             old.stop(DRAIN_SECONDS)
 
-    def _shadow(self, roles: Roles) -> Path | None:
-        """The challenger's folder, looked up for each worker: yesterday's challenger may be today's champion."""
+    def _challenger_dir(self, roles: Roles) -> Path | None:
+        """Look up the challenger's folder, for each worker: yesterday's challenger may be today's champion."""
         if roles.challenger is None:
             return None
         try:
-            return self._looker.ask(challenger_folder, self._workspace, self._params)
+            return self._registry.call(challenger_folder, self._workspace, self._params)
         except BrokenProcessPool:
             say("serve: the challenger is left out: the process that fetched it ended")
             return None
 
-    def keep_on(self, registry: Watch) -> None:
+    def supervise(self, registry: RolesWatch) -> None:
         """Watch worker and registry until the command is told to end.
 
         Raises:
             PotstillError: a worker died and its Bento does not start again.
         """
-        while not self._ending.asked:
+        while not self._stop_request.received:
             time.sleep(TICK_SECONDS)
             worker = self._worker
             assert worker is not None
             if worker.process.poll() is not None:
-                say(f"serve: the process of {worker.tag} ended ({worker.ending()}) and is started again")
-                self.go_over(worker.roles, tried=True)
-            elif (roles := registry.news(worker.roles)) is not None:
-                self._try(roles, worker)
+                say(f"serve: the process of {worker.tag} ended ({worker.exit_words()}) and is started again")
+                self.switch(worker.roles, compared=True)
+            elif (roles := registry.change(worker.roles)) is not None:
+                self._try_switch(roles, worker)
 
     def stop(self) -> None:
         """Let the worker answer what it has begun, and end it."""
         if self._worker is not None:
             self._worker.stop(DRAIN_SECONDS)
 
-    def _try(self, roles: Roles, present_worker: Worker) -> None:
+    def _try_switch(self, roles: Roles, current: Worker) -> None:
         begin = time.monotonic()
         try:
-            self.go_over(roles, tried=roles.tag == present_worker.tag)
-        except Exception as error:  # whatever it is, the present one goes on
-            say(f"serve: {present_worker.tag} stays; {roles.tag} is not served: {_sentence(error)}")
+            self.switch(roles, compared=roles.tag == current.tag)
+        except Exception as error:  # whatever it is, the current worker goes on
+            say(f"serve: {current.tag} stays; {roles.tag} is not served: {_sentence(error)}")
             return
         seconds = time.monotonic() - begin
-        if roles.tag != present_worker.tag:
-            say(f"serve: {roles.tag} answers now, {present_worker.tag} is drained and ended ({seconds:.1f} s)")
-        else:
-            challenger = (
-                "no challenger" if roles.challenger is None else f"version {roles.challenger} as its challenger"
-            )
-            say(f"serve: {roles.tag} answers with {challenger} now ({seconds:.1f} s)")
+        if roles.tag != current.tag:
+            say(f"serve: {roles.tag} answers now, {current.tag} is drained and ended ({seconds:.1f} s)")
+            return
+        challenger = "no challenger"
+        if roles.challenger is not None:
+            challenger = f"version {roles.challenger} as its challenger"
+        say(f"serve: {roles.tag} answers with {challenger} now ({seconds:.1f} s)")
 
 
-class Watch:
-    """The registry's word on who is to answer, asked every so often."""
+class RolesWatch:
+    """Asks the registry at intervals which versions are to answer."""
 
-    def __init__(self, workspace: Path, params: Params, roles: Roles, every_seconds: float, looker: Looker) -> None:
-        self._workspace, self._params, self._every, self._looker = workspace, params, every_seconds, looker
-        self._next = 0.0
-        # What was given out last, and until when it is not given out again.
-        self._given, self._until = roles, math.inf
-        self._said: str | None = None
+    def __init__(
+        self, workspace: Path, params: Params, roles: Roles, every_seconds: float, registry: RegistryProcess
+    ) -> None:
+        self._workspace = workspace
+        self._params = params
+        self._every = every_seconds
+        self._registry = registry
+        self._next_question = 0.0
+        # The roles that were returned last, and until when they are not returned again.
+        self._returned = roles
+        self._silent_until = math.inf
+        self._last_error: str | None = None
 
-    def news(self, serving: Roles) -> Roles | None:
-        """What the registry says where that is not what is served.
+    def change(self, serving: Roles) -> Roles | None:
+        """Return the registry's roles where they are not those that are served; else None.
 
-        Given out once, so that a Bento that cannot be served is not tried all the time, and again `RETRY_SECONDS`
-        later. A look that failed changes nothing: the next one asks the same.
+        The same roles are returned once, and again after `RETRY_SECONDS`: a Bento that cannot be served is not tried
+        all the time. A question that failed changes nothing; the next one asks the same.
         """
-        if time.monotonic() < self._next:
+        if time.monotonic() < self._next_question:
             return None
-        roles = self._look(serving.tag)
+        roles = self._read(serving.tag)
         now = time.monotonic()
-        self._next = now + self._every
+        self._next_question = now + self._every
         if roles is None or (roles.tag, roles.challenger) == (serving.tag, serving.challenger):
             return None
-        if roles == self._given and now < self._until:
+        if roles == self._returned and now < self._silent_until:
             return None
-        self._given, self._until = roles, now + RETRY_SECONDS
+        self._returned = roles
+        self._silent_until = now + RETRY_SECONDS
         return roles
 
-    def _look(self, serving: str) -> Roles | None:
+    def _read(self, serving: str) -> Roles | None:
         try:
-            roles = self._looker.ask(roles_of, self._workspace, self._params)
+            roles = self._registry.call(read_roles, self._workspace, self._params)
         except Exception as error:  # such as a database that is locked for a moment
-            if (said := _sentence(error)) != self._said:
-                say(f"serve: {serving} stays: {said}")
-            self._said = said
+            sentence = _sentence(error)
+            if sentence != self._last_error:
+                say(f"serve: {serving} stays: {sentence}")
+            self._last_error = sentence
             return None
-        self._said = None
+        self._last_error = None
         return roles
 
 
 @dataclass
 class Worker:
-    """A process that serves one Bento: at `address` from the start, on the public socket once it is given to it.
+    """A process that serves one Bento: at `address` from the start, on the public socket once it has received that.
 
     Attributes:
-        roles: what it serves.
-        key: what this process may ask with, where the service has keys: of those it knows the sums alone.
+        roles: the versions it serves.
+        key: an API key made for this process, where the service has keys; of the users' keys only sums are known.
     """
 
     roles: Roles
@@ -295,26 +311,28 @@ class Worker:
 
     @classmethod
     def start(cls, roles: Roles, path: Path, shadow: Path | None) -> Worker:
-        """Start one on a loopback port of its own.
+        """Start a worker on a loopback port of its own.
 
         Args:
-            roles: what it serves.
-            path: of the Bento.
-            shadow: serving folder of the challenger that rides along.
+            roles: the versions it serves.
+            path: folder of the Bento.
+            shadow: serving folder of the challenger.
 
         Raises:
-            PackageError: the Bento is of a version that could not be followed.
+            PackageError: the Bento was packaged before `--follow` existed.
         """
         if not (path / "src" / WORKER).exists():
             raise PackageError(f"{roles.tag} was packaged before --follow was there; `potstill run` packages it anew")
         with ExitStack() as stack:
-            own = stack.enter_context(socket.create_server((HOST, 0)))
-            control, theirs = socket.socketpair()
-            stack.enter_context(theirs)
+            private = stack.enter_context(socket.create_server((HOST, 0)))
+            control, worker_control = socket.socketpair()
+            stack.enter_context(worker_control)
             metrics = Path(tempfile.mkdtemp(prefix="potstill-metrics-"))
-            descriptors, key = (own.fileno(), theirs.fileno()), new_key()
+            descriptors = (private.fileno(), worker_control.fileno())
+            key = new_key()
+            options = ["--own", str(descriptors[0]), "--control", str(descriptors[1])]
             process = subprocess.Popen(
-                [sys.executable, "-m", ".".join(WORKER.with_suffix("").parts), *_options(*descriptors)],
+                [sys.executable, "-m", ".".join(WORKER.with_suffix("").parts), *options],
                 cwd=path / "src",
                 env=_variables(metrics, key, shadow),
                 stdin=subprocess.DEVNULL,
@@ -322,9 +340,9 @@ class Worker:
                 process_group=0,  # Ctrl-C is for the supervisor, which drains
                 preexec_fn=die_with_parent,
             )
-            return cls(roles, process, f"http://{HOST}:{own.getsockname()[1]}", key, control, metrics)
+            return cls(roles, process, f"http://{HOST}:{private.getsockname()[1]}", key, control, metrics)
 
-    def wait_until_ready(self, limit_seconds: float, ending: Ending) -> None:
+    def wait_until_ready(self, limit_seconds: float, stop_request: StopRequest) -> None:
         """Wait for `/readyz`.
 
         Raises:
@@ -332,16 +350,16 @@ class Worker:
         """
         end = time.monotonic() + limit_seconds
         while not is_ready(self.address):
-            if ending.asked:
+            if stop_request.received:
                 raise SmokeError(f"{self.tag} was not ready yet when this command was told to end")
             if self.process.poll() is not None:
-                raise SmokeError(f"{self.tag} did not start ({self.ending()}); what it said is above")
+                raise SmokeError(f"{self.tag} did not start ({self.exit_words()}); its output is above")
             if time.monotonic() > end:
                 raise SmokeError(f"{self.tag} was not ready after {limit_seconds:.0f} s (smoke.start_seconds)")
             time.sleep(0.05)
 
     def listen(self, listener: socket.socket) -> None:
-        """Have it accept from the public socket; returns once it does.
+        """Have it accept from the public socket, and wait until it does.
 
         Raises:
             SmokeError: it ended instead.
@@ -351,10 +369,10 @@ class Worker:
             socket.send_fds(self.control, [b"listen"], [listener.fileno()])
             if self.control.recv(16):
                 return
-        raise SmokeError(f"{self.tag} did not take the public socket ({self.ending()})")
+        raise SmokeError(f"{self.tag} did not take the public socket ({self.exit_words()})")
 
     def stop(self, grace_seconds: float) -> None:
-        """Let it answer what it has begun for so long, then kill what is left."""
+        """Let it finish the requests it has begun for that long, then kill what is left."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(grace_seconds)
@@ -368,16 +386,12 @@ class Worker:
             self.control.close()
             shutil.rmtree(self.metrics, ignore_errors=True)
 
-    def ending(self) -> str:
-        """How it ended."""
+    def exit_words(self) -> str:
+        """Say how the process ended."""
         code = self.process.poll()
         if code is None:
             return "still running"
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-
-
-def _options(own: int, control: int) -> list[str]:
-    return ["--own", str(own), "--control", str(control)]
 
 
 def _variables(metrics: Path, key: str, shadow: Path | None) -> dict[str, str]:
@@ -385,26 +399,26 @@ def _variables(metrics: Path, key: str, shadow: Path | None) -> dict[str, str]:
     if shadow is not None:
         variables.setdefault(SHADOW_FOLDER, str(shadow))
     environment.prepare(variables)
-    # The Bento's own code is what runs, whatever a shell has put before it.
+    # The Bento's own code is to run, whatever a shell has put on the path before it.
     for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
         variables.pop(name, None)
     if variables.get(VARIABLE) or variables.get(FILE_VARIABLE):
         variables[VARIABLE] = ",".join(filter(None, [variables.get(VARIABLE), key_entry(KEY_NAME, key)]))
-    # BentoML's default is one folder for all servers of a user, emptied by each that starts.
+    # BentoML's default is one folder for all servers of a user, which each of them empties at its start.
     return variables | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
 
 
-def _apart(function: Callable[..., T], *arguments: object) -> T:
-    """A call in a process of its own, so that numpy and what else it imports does not stay in memory."""
-    with _spawning() as pool:
+def _in_own_process(function: Callable[..., T], *arguments: object) -> T:
+    """Call a function in a process of its own, so that numpy and its other imports do not stay in memory."""
+    with _spawned_process() as pool:
         return pool.submit(function, *arguments).result()
 
 
-def _spawning() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_attend)
+def _spawned_process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_set_up_process)
 
 
-def _attend() -> None:
+def _set_up_process() -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor
 

@@ -1,4 +1,4 @@
-"""`potstill inspect`: what a model is, as Potstill sees it before it comes in."""
+"""`potstill inspect`: shows what a model is, as the ingest stage would see it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from potstill.config.ingest_params import FileSource, HubSource
 from potstill.errors import ParamsError
 
 
-def source_of(model: str, option: str) -> FileSource | HubSource:
-    """A model as the command line names it: a folder, or a hub id with its commit.
+def model_source(model: str, option: str) -> FileSource | HubSource:
+    """Parse a model as the command line names it: a folder, or a hub id with its commit.
 
     Raises:
         ParamsError: it is neither.
@@ -27,15 +27,15 @@ def source_of(model: str, option: str) -> FileSource | HubSource:
 
 
 def show(model: str) -> None:
-    """Print the look at a model, one line for each thing.
+    """Print what an inspection of the model shows, one fact a line.
 
     Raises:
         ParamsError: it is neither a folder nor an id with its commit.
-        PotstillError: it would be refused; see `inspect_source`.
+        PotstillError: ingest would refuse it; see `inspect_source`.
     """
     from potstill.data.fetching.ingestion import inspect_source
 
-    lines = inspect_source(source_of(model, "inspect")).lines()
-    widest = max(len(what) for what, _ in lines)
-    for what, value in lines:
-        print(f"{what:<{widest}}  {value}")
+    lines = inspect_source(model_source(model, "inspect")).lines()
+    width = max(len(topic) for topic, _ in lines)
+    for topic, value in lines:
+        print(f"{topic:<{width}}  {value}")

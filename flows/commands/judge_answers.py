@@ -1,4 +1,4 @@
-"""What services of a workspace write, and `potstill drift` and `potstill feedback`, which judge it."""
+"""`potstill drift` and `potstill feedback`: judge what the services of a workspace have written."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from potstill.artifacts import write_json, write_text
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import DriftError, ParamsError, RegistryError
+from potstill.paths import DRIFT, DRIFT_PAGE, FEEDBACK
 from potstill.progress import say
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER
 
@@ -21,16 +22,14 @@ if TYPE_CHECKING:
     from potstill.evaluation.drift import Drift, Windows
     from potstill.inference.window_store import Store
 
-REPORT, PAGE, FEEDBACK = Path("reports/drift.json"), Path("reports/drift.html"), Path("reports/feedback.json")
 
-
-def drift(workspace: Path, place: str | None, *, retrain: bool) -> None:
+def drift(workspace: Path, location: str | None, *, retrain: bool) -> None:
     """Judge the newest windows of the champion's service, and write and log the verdict.
 
     Args:
         workspace: the current folder.
-        place: where services write; `watch.folder` when None.
-        retrain: whether to run the pipeline where they drift.
+        location: where services write, a path or a URL; `watch.folder` when None.
+        retrain: whether to run the pipeline if they drift.
 
     Raises:
         DriftError: they drift, and no run was asked for.
@@ -39,11 +38,12 @@ def drift(workspace: Path, place: str | None, *, retrain: bool) -> None:
     from potstill.evaluation.drift import judge, pool
     from potstill.evaluation.pages.drift_page import render_drift
 
-    start, params = time.time(), load_params(workspace / "params.yaml")
-    found = _windows(*_store(workspace, params, place), params.watch.judged_windows)
-    verdict = judge(found, params.watch)
-    write_json(workspace / REPORT, verdict.to_json())
-    write_text(workspace / PAGE, render_drift(params.project.name, verdict, found.profile, pool(found)))
+    start = time.time()
+    params = load_params(workspace / "params.yaml")
+    windows = _windows(*_store(workspace, params, location), params.watch.judged_windows)
+    verdict = judge(windows, params.watch)
+    write_json(workspace / DRIFT, verdict.to_json())
+    write_text(workspace / DRIFT_PAGE, render_drift(params.project.name, verdict, windows.profile, pool(windows)))
     _log_drift(params, verdict, time.time() - start)
     _show(verdict)
     if verdict.verdict != "drift":
@@ -55,23 +55,24 @@ def drift(workspace: Path, place: str | None, *, retrain: bool) -> None:
     execute(workspace, None, [])
 
 
-def feedback(workspace: Path, file: Path, place: str | None) -> None:
-    """Measure how right the champion's service was, with labels from a file.
+def feedback(workspace: Path, file: Path, location: str | None) -> None:
+    """Measure how often the champion's service was right, with labels from a file.
 
     Args:
         workspace: the current folder.
         file: labels; see `potstill.evaluation.feedback.read_labels`.
-        place: where services write; `watch.folder` when None.
+        location: where services write, a path or a URL; `watch.folder` when None.
 
     Raises:
         DriftError: it is right less often than `watch.max_accuracy_drop` tolerates.
-        PotstillError: labels or answers cannot be read, or do not meet.
+        PotstillError: labels or answers cannot be read, or no label belongs to an answer.
     """
     from potstill.evaluation.drift import stored_profile
     from potstill.evaluation.feedback import measure, read_answers, read_labels
 
-    start, params = time.time(), load_params(workspace / "params.yaml")
-    store, candidate = _store(workspace, params, place)
+    start = time.time()
+    params = load_params(workspace / "params.yaml")
+    store, candidate = _store(workspace, params, location)
     profile = stored_profile(store)
     if profile is None:
         raise _nothing_written(store, candidate)
@@ -84,31 +85,28 @@ def feedback(workspace: Path, file: Path, place: str | None) -> None:
     say(measured.sentence)
 
 
-def _store(workspace: Path, params: Params, place: str | None) -> tuple[Store, str]:
-    """Where services of the champion write, and which model that is."""
+def _store(workspace: Path, params: Params, location: str | None) -> tuple[Store, str]:
+    """Open the store that the champion's services write to; returns it with the champion's sha256."""
     from potstill.inference.window_store import candidate_location, open_store
 
-    place = _place(workspace, params) if place is None else place
-    if place is None:
-        raise ParamsError("watch.folder is null, so no service writes anywhere; set it, or name a place with --folder")
+    location = _watch_location(workspace, params) if location is None else location
+    if location is None:
+        raise ParamsError("watch.folder is null, so no service writes anywhere; set it, or name a folder with --folder")
     candidate = find_champion(workspace, params).candidate
-    return open_store(candidate_location(place, candidate)), candidate
+    return open_store(candidate_location(location, candidate)), candidate
 
 
 def watch_service(workspace: Path, params: Params) -> None:
-    """Have the services that this process starts write to `watch.folder`.
-
-    What the environment says already stays.
-    """
-    place = _place(workspace, params)
-    if place is not None:
-        os.environ.setdefault(WATCH_FOLDER, place)
+    """Have the services that this process starts write to `watch.folder`, unless the environment says where already."""
+    location = _watch_location(workspace, params)
+    if location is not None:
+        os.environ.setdefault(WATCH_FOLDER, location)
 
 
 def shadow_service(workspace: Path, params: Params) -> None:
-    """Have the service that this process starts take the challenger along, where there is one and `watch.shadow` asks.
+    """Have the service that this process starts shadow the challenger, where there is one and `watch.shadow` asks.
 
-    What the environment says already stays. A challenger that cannot ride is said and left out.
+    A value that the environment has already stays. A challenger that cannot be loaded is named and left out.
     """
     folder = challenger_folder(workspace, params)
     if folder is not None:
@@ -116,7 +114,7 @@ def shadow_service(workspace: Path, params: Params) -> None:
 
 
 def challenger_version(workspace: Path, params: Params) -> str | None:
-    """The version that is to ride along; None where `watch.shadow` is 0 or nothing challenges the champion."""
+    """Return the challenger's version; None where `watch.shadow` is 0 or there is no challenger."""
     from potstill.registry import tracking
     from potstill.registry.promotion import Registry
     from potstill.registry.versions import CHALLENGER
@@ -131,8 +129,8 @@ def challenger_folder(workspace: Path, params: Params) -> Path | None:
     """Bring the challenger's serving folder here, verified.
 
     Returns:
-        Its path; None where there is no challenger to take along. Whatever is wrong with one is said and never raised:
-        a challenger must not keep the champion from starting.
+        Its path; None where there is no challenger. Whatever is wrong with one is printed and never raised: a
+        challenger must not keep the champion from starting.
     """
     from potstill.registry.promotion import Registry
 
@@ -144,8 +142,8 @@ def challenger_folder(workspace: Path, params: Params) -> Path | None:
         return None
 
 
-def _place(workspace: Path, params: Params) -> str | None:
-    """`watch.folder`, seen from a workspace: an absolute path or a URL."""
+def _watch_location(workspace: Path, params: Params) -> str | None:
+    """Return `watch.folder` as an absolute path or a URL; None where it is null."""
     folder = params.watch.folder
     return folder if folder is None or "://" in folder else str(workspace.resolve() / folder)
 
@@ -153,10 +151,10 @@ def _place(workspace: Path, params: Params) -> str | None:
 def _windows(store: Store, candidate: str, newest: int) -> Windows:
     from potstill.evaluation.drift import read_windows
 
-    found = read_windows(store, newest)
-    if found is None:
+    windows = read_windows(store, newest)
+    if windows is None:
         raise _nothing_written(store, candidate)
-    return found
+    return windows
 
 
 def _nothing_written(store: Store, candidate: str) -> RegistryError:
@@ -168,8 +166,8 @@ def _nothing_written(store: Store, candidate: str) -> RegistryError:
 
 def _log_drift(params: Params, verdict: Drift, seconds: float) -> None:
     metrics = {"drift": float(verdict.verdict == "drift"), "texts": float(verdict.texts)}
-    metrics |= {f"psi.{one.feature}": one.psi for one in verdict.findings}
-    metrics |= {f"ks.{one.feature}": one.ks for one in verdict.findings if one.ks is not None}
+    metrics |= {f"psi.{finding.feature}": finding.psi for finding in verdict.findings}
+    metrics |= {f"ks.{finding.feature}": finding.ks for finding in verdict.findings if finding.ks is not None}
     if verdict.estimate is not None:
         metrics["estimated_accuracy"] = verdict.estimate.accuracy
     _log("drift", params, {"verdict": verdict.verdict, "candidate": verdict.candidate}, metrics, seconds)
@@ -202,7 +200,7 @@ def _show(verdict: Drift) -> None:
     for name in verdict.damaged:
         say(f"{name} is no window of counts and is left out; remove it")
     say(verdict.sentence)
-    say(f"report    {PAGE}")
+    say(f"report    {DRIFT_PAGE}")
 
 
 def _table(verdict: Drift) -> Table:
@@ -212,8 +210,10 @@ def _table(verdict: Drift) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for title in ("", "PSI", "by chance", "KS", "by chance", ""):
         table.add_column(title, justify="right" if title else "left")
-    for one in verdict.findings:
-        ks = ["", ""] if one.ks is None or one.ks_by_chance is None else [f"{one.ks:.3f}", f"{one.ks_by_chance:.3f}"]
-        mark = "drifts" if one.drifts else ""
-        table.add_row(one.feature, f"{one.psi:.3f}", f"{one.psi_by_chance:.3f}", *ks, mark)
+    for finding in verdict.findings:
+        ks = ["", ""]
+        if finding.ks is not None and finding.ks_by_chance is not None:
+            ks = [f"{finding.ks:.3f}", f"{finding.ks_by_chance:.3f}"]
+        mark = "drifts" if finding.drifts else ""
+        table.add_row(finding.feature, f"{finding.psi:.3f}", f"{finding.psi_by_chance:.3f}", *ks, mark)
     return table

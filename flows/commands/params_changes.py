@@ -1,4 +1,4 @@
-"""Changes of params.yaml from the command line: checked as a whole, then written with every comment kept."""
+"""Change params.yaml from the command line: the changes are checked as a whole, then written with all comments kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from potstill.errors import ParamsError
 
 
 def change_params(path: Path, sections: Path | None, settings: list[str]) -> list[str]:
-    """Change params.yaml; when the result does not fit, nothing is written.
+    """Change params.yaml; a result that is not valid is not written.
 
     Args:
         path: params.yaml.
@@ -26,7 +26,7 @@ def change_params(path: Path, sections: Path | None, settings: list[str]) -> lis
         One sentence for each value that changed.
 
     Raises:
-        ParamsError: a setting that cannot be read, or a result that does not fit.
+        ParamsError: a setting that cannot be read, or a result that is not valid.
     """
     before = read_params(path)
     document = edit_params(path)
@@ -44,36 +44,36 @@ def change_params(path: Path, sections: Path | None, settings: list[str]) -> lis
 
 
 def _read_sections(path: Path) -> dict[str, Any]:
-    """The sections of a file that `--params` names.
+    """Read the sections of the file that `--params` names.
 
     Raises:
-        ParamsError: there is no such file, or it is not one of sections.
+        ParamsError: there is no such file, or it does not hold sections.
     """
-    what = "a YAML file whose top-level sections replace those of params.yaml"
+    advice = "name a YAML file whose top-level sections replace those of params.yaml"
     if not path.exists():
         near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.y*ml")], n=1)
-        meant = f" (did you mean {path.with_name(near[0])}?)" if near else ""
-        raise ParamsError(f"--params {path} does not exist{meant}; name {what}")
+        hint = f" (did you mean {path.with_name(near[0])}?)" if near else ""
+        raise ParamsError(f"--params {path} does not exist{hint}; {advice}")
     if path.is_dir():
-        raise ParamsError(f"--params {path} is a folder; name {what}")
+        raise ParamsError(f"--params {path} is a folder; {advice}")
     try:
         path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError) as error:
         why = "is not text" if isinstance(error, UnicodeDecodeError) else f"cannot be read ({error.strerror})"
-        raise ParamsError(f"--params {path} {why}; name {what}") from error
+        raise ParamsError(f"--params {path} {why}; {advice}") from error
     try:
         return read_params(path)
     except ParamsError as error:
-        raise ParamsError(f"--params {error}; name {what}") from error
+        raise ParamsError(f"--params {error}; {advice}") from error
 
 
 def edit_params(path: Path) -> Any:
-    """params.yaml as a document that keeps its comments while it is changed."""
+    """Open params.yaml as a document that keeps its comments while it is changed."""
     return _round_trip().load(path.read_text(encoding="utf-8"))
 
 
 def dump_params(document: Any) -> str:
-    """The text of an edited params.yaml."""
+    """Return the text of an edited params.yaml."""
     text = io.StringIO()
     _round_trip().dump(document, text)
     return text.getvalue()
@@ -94,7 +94,7 @@ def _round_trip() -> Any:
 
 
 def _represent_text(representer: Any, text: str) -> Any:
-    """A text in quotes where PyYAML, which reads params.yaml, would take it for something else: no, on, 3:30."""
+    """Quote a text that PyYAML, which reads params.yaml, would take for something else: no, on, 3:30."""
     import yaml
 
     tag = "tag:yaml.org,2002:str"
@@ -108,25 +108,25 @@ def _set(document: Any, setting: str) -> None:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise ParamsError(f"--set {setting!r} is not KEY=VALUE, such as --set distill.temperature=4")
-    value = _value(key, raw)
-    place = document
+    value = _parse_value(key, raw)
+    parent = document
     for index, part in enumerate(parts[:-1]):
-        child = _child(place, part)
+        child = _child(parent, part)
         if child is None:
-            child = place[part] = {}
+            child = parent[part] = {}
         if not isinstance(child, (dict, list)):
             raise ParamsError(f"--set {key}: {'.'.join(parts[: index + 1])} is a single value, nothing is below it")
-        place = child
+        parent = child
     last = parts[-1]
-    if isinstance(place, list):
-        _child(place, last)
-        place[int(last)] = value
+    if isinstance(parent, list):
+        _child(parent, last)
+        parent[int(last)] = value
     else:
-        place[last] = value
+        parent[last] = value
 
 
-def _value(key: str, raw: str) -> Any:
-    """The value as YAML 1.2 reads it, as the editor does: 1e-4 is a number there, and a text to PyYAML."""
+def _parse_value(key: str, raw: str) -> Any:
+    """Parse a value as YAML 1.2, as the editor does: 1e-4 is a number there, but a text to PyYAML."""
     from ruamel.yaml.error import YAMLError
 
     try:
@@ -136,12 +136,12 @@ def _value(key: str, raw: str) -> Any:
     return float(value) if isinstance(value, float) else value
 
 
-def _child(place: Any, part: str) -> Any:
-    if isinstance(place, list):
-        if not part.isdecimal() or int(part) >= len(place):
-            raise ParamsError(f"--set: {part!r} is no position in a list of {len(place)}")
-        return place[int(part)]
-    return place.get(part)
+def _child(parent: Any, part: str) -> Any:
+    if isinstance(parent, list):
+        if not part.isdecimal() or int(part) >= len(parent):
+            raise ParamsError(f"--set: {part!r} is no position in a list of {len(parent)}")
+        return parent[int(part)]
+    return parent.get(part)
 
 
 def _differences(before: Any, after: Any, key: str) -> Iterator[str]:

@@ -1,15 +1,15 @@
-"""params.yaml for data and a teacher of one's own: the default one, comments kept, with what follows from both."""
+"""Proposes params.yaml for the user's data and teacher: the default file, comments kept, adapted to both."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.commands.inspect_model import source_of
+from flows.commands.inspect_model import model_source
 from flows.commands.params_changes import dump_params, edit_params
 from potstill.config.base import OF_PLACES
 from potstill.config.params import Params
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
     from potstill.training.plan import DataSize
 
 SCRATCH = "scratch"
-# Longer sequences than that are only proposed where more than half of the texts would be cut.
+# Shortest and longest sequence that is proposed where it cuts no more texts than `tokenize.max_cut_share` allows.
 _LENGTHS = (128, 256)
 
 
 @dataclass(frozen=True)
-class Given:
+class TeacherChoice:
     """A teacher as `--teacher` names it.
 
     Attributes:
-        source: for `ingest.teacher`; None: the default one.
-        look: at its folder; None for the default one and for one that is trained.
-        layers: of the student; None: as in the default params.
-        folder: with its tokenizer, as long as it is open; None where there is no look.
+        source: the value of `ingest.teacher`; None for the default teacher.
+        inspection: of its folder; None for the default teacher and for one that is trained from scratch.
+        layers: the student's layers; None for those of the default params.
+        folder: the folder with its tokenizer, while `open_teacher` holds it; None where there is no inspection.
     """
 
     source: dict[str, Any] | None
-    look: Inspection | None
+    inspection: Inspection | None
     layers: list[int] | None
     folder: Path | None = None
 
@@ -56,64 +56,65 @@ class Given:
 
 @dataclass(frozen=True)
 class Proposed:
-    """A params.yaml, and what it was made from."""
+    """A proposed params.yaml, and the facts it follows from."""
 
     text: str
     params: Params
-    teacher: Given
+    teacher: TeacherChoice
     size: DataSize
     coverage: Coverage
     estimated: bool
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """config.json of the teacher, as far as a forecast needs it."""
+        """The teacher's config.json, as far as a forecast needs it."""
         from potstill.data.proposals.english_coverage import CONFIG
         from potstill.training.forecast import scratch_config
 
         config: Mapping[str, Any] = CONFIG
-        if self.teacher.look is not None:
-            config = self.teacher.look.saved.config
+        if self.teacher.inspection is not None:
+            config = self.teacher.inspection.saved.config
         elif self.teacher.scratch:
             config = scratch_config(self.params)
         return config
 
 
 @contextmanager
-def open_teacher(teacher: str | None) -> Iterator[Given]:
-    """Yield what `--teacher` names; of a hub model what a look needs is fetched for as long as it is open.
+def open_teacher(teacher: str | None) -> Iterator[TeacherChoice]:
+    """Yield the teacher that `--teacher` names, with the files of a hub model that an inspection needs.
 
     Raises:
         ParamsError: neither a folder, a hub id with its commit, nor `scratch`.
-        FetchError: the hub did not give it.
+        FetchError: the hub did not deliver it.
         UnsafeFileError, ModelError, LabelCountError: a model that cannot be used.
     """
     from potstill.data.fetching.ingestion import open_for_inspection, source_name
     from potstill.pretrained.inspection import inspect_model
 
     if teacher is None:
-        yield Given(None, None, None)
+        yield TeacherChoice(None, None, None)
     elif teacher == SCRATCH and not Path(teacher).is_dir():
-        yield Given({"kind": SCRATCH}, None, default_layers(Pretrain().layers))
+        yield TeacherChoice({"kind": SCRATCH}, None, default_layers(Pretrain().layers))
     else:
-        source = source_of(teacher, "--teacher")
+        source = model_source(teacher, "--teacher")
         with open_for_inspection(source) as folder:
-            look = inspect_model(folder, where=source_name(source))
-            yield Given(source.model_dump(exclude_defaults=True), look, default_layers(look.layers), folder)
+            inspection = inspect_model(folder, where=source_name(source))
+            values = source.model_dump(exclude_defaults=True)
+            yield TeacherChoice(values, inspection, default_layers(inspection.layers), folder)
 
 
-def propose_params(defaults: Path, name: str, data: Path, survey: Survey, teacher: Given) -> Proposed:
-    """Write what follows from data and teacher into the default params.
+def propose_params(defaults: Path, name: str, data: Path, survey: Survey, teacher: TeacherChoice) -> Proposed:
+    """Adapt the default params to data and teacher.
 
     Args:
         defaults: the default params.yaml.
-        name: of the project.
+        name: the project's name.
         data: the file or folder.
-        survey: of the data.
+        survey: the survey of the data.
         teacher: see `open_teacher`.
 
     Raises:
-        TokenizationError: the teacher's tokenizer does not know much of the texts.
+        TokenizationError: too many tokens of the texts are unknown to the teacher's tokenizer.
     """
     from potstill.training.plan import plan_training
 
@@ -130,24 +131,24 @@ def propose_params(defaults: Path, name: str, data: Path, survey: Survey, teache
     for stage, plan in plan_training(size).items():
         if not (stage == "teacher" and document["teacher"]["fine_tuned"]):
             document[stage].update(plan.params())
-    proposed = _checked(document, data, teacher, size, coverage, estimated)
-    megabytes, limit = file_megabytes(proposed), proposed.params.gate.max_file_mb
+    text, params = _validated(document, data)
+    proposed = Proposed(text, params, teacher, size, coverage, estimated)
+    megabytes = file_megabytes(proposed)
+    limit = params.gate.max_file_mb
     if megabytes is not None and limit is not None and megabytes > limit:
         document["gate"]["max_file_mb"] = float(math.ceil(megabytes * 1.1))
-        proposed = _checked(document, data, teacher, size, coverage, estimated)
+        text, params = _validated(document, data)
+        proposed = replace(proposed, text=text, params=params)
     return proposed
 
 
-def _checked(
-    document: Any, data: Path, teacher: Given, size: DataSize, coverage: Coverage, estimated: bool
-) -> Proposed:
+def _validated(document: Any, data: Path) -> tuple[str, Params]:
     text = dump_params(document)
-    params = parse_params(load_yaml(text), where=f"params.yaml for {data}")
-    return Proposed(text, params, teacher, size, coverage, estimated)
+    return text, parse_params(load_yaml(text), where=f"params.yaml for {data}")
 
 
 def file_megabytes(proposed: Proposed) -> float | None:
-    """The INT8 file that will ship; None where the student's shape is not known before a run."""
+    """Return the size of the INT8 file that will ship; None where the student's shape is not known before a run."""
     from potstill.onnx_export.size import student_shape
 
     params = proposed.params
@@ -155,16 +156,14 @@ def file_megabytes(proposed: Proposed) -> float | None:
     return None if shape is None else shape.file_bytes(params.export.embedding_bits) / 1e6
 
 
-def _cover(survey: Survey, teacher: Given) -> tuple[Coverage, bool]:
-    """What the teacher's tokenizer makes of the texts, and whether that is an estimate."""
+def _cover(survey: Survey, teacher: TeacherChoice) -> tuple[Coverage, bool]:
+    """Return how the teacher's tokenizer covers the texts, and whether that is an estimate."""
     from potstill.data.proposals.english_coverage import estimate_coverage
     from potstill.data.tokens.coverage import check_unknown, measure_coverage
 
     texts = survey.texts()
-    if teacher.folder is not None:
-        coverage, estimated = measure_coverage(teacher.folder, texts), False
-    else:
-        coverage, estimated = estimate_coverage(texts), True
+    estimated = teacher.folder is None
+    coverage = estimate_coverage(texts) if teacher.folder is None else measure_coverage(teacher.folder, texts)
     if not teacher.scratch:
         try:
             check_unknown(coverage.unknown_share, Tokenize().max_unknown_share)
@@ -175,15 +174,15 @@ def _cover(survey: Survey, teacher: Given) -> tuple[Coverage, bool]:
     return coverage, estimated
 
 
-def _set_teacher(document: Any, survey: Survey, teacher: Given) -> None:
+def _set_teacher(document: Any, survey: Survey, teacher: TeacherChoice) -> None:
     if teacher.source is None:
         return
-    document["ingest"].ca.items.pop("teacher", None)  # the comment is about the default one
+    document["ingest"].ca.items.pop("teacher", None)  # the comment describes the default teacher
     document["ingest"]["teacher"] = dict(teacher.source)
     if teacher.layers is not None:
         document["distill"]["layers"] = teacher.layers
-    if teacher.look is not None:
-        document["teacher"]["fine_tuned"] = teacher.look.has_head_of(survey.proposal.task)
+    if teacher.inspection is not None:
+        document["teacher"]["fine_tuned"] = teacher.inspection.has_head_of(survey.proposal.task)
 
 
 def _set_prepare(prepare: Any, survey: Survey) -> None:
@@ -196,16 +195,16 @@ def _set_prepare(prepare: Any, survey: Survey) -> None:
     prepare["augment"] = None if cuts is None else {**cuts, "seed": 0}
 
 
-def _set_length(tokenize: Any, survey: Survey, teacher: Given, coverage: Coverage) -> None:
-    """Sequences that hold nearly all texts, up to a limit beyond which training on a CPU takes hours."""
+def _set_length(tokenize: Any, survey: Survey, teacher: TeacherChoice, coverage: Coverage) -> None:
+    """Set a sequence length that holds nearly all texts, up to a limit beyond which training on a CPU takes hours."""
     from potstill.data.tokens.coverage import fitting_length
 
     positions = Pretrain().max_length if teacher.scratch else None
-    if teacher.look is not None:
-        positions = teacher.look.positions
-    most = positions or 512
-    fitting = fitting_length(coverage, most)
-    length = min(max(_LENGTHS[0], min(fitting, _LENGTHS[1])), most)
+    if teacher.inspection is not None:
+        positions = teacher.inspection.positions
+    max_length = positions or 512
+    fitting = fitting_length(coverage, max_length)
+    length = min(max(_LENGTHS[0], min(fitting, _LENGTHS[1])), max_length)
     limit = Tokenize().max_cut_share
     if survey.proposal.task not in OF_PLACES and limit is not None and coverage.cut_share(length) > limit:
         length = fitting
@@ -214,8 +213,8 @@ def _set_length(tokenize: Any, survey: Survey, teacher: Given, coverage: Coverag
     tokenize["max_length"] = length
 
 
-def _set_gate(gate: Any, survey: Survey, teacher: Given) -> None:
-    """What a good score is, nobody knows yet; the limits against teacher and control stay."""
+def _set_gate(gate: Any, survey: Survey, teacher: TeacherChoice) -> None:
+    """Drop limits on the score, since nobody knows a good score yet; the limits against teacher and control stay."""
     gate.update({"min_accuracy": None, "min_macro_f1": None})
     if survey.proposal.task not in GATE_TASKS["max_ece"]:
         gate["max_ece"] = None
@@ -223,8 +222,8 @@ def _set_gate(gate: Any, survey: Survey, teacher: Given) -> None:
         gate["min_speedup"] = None  # the teacher is small itself
 
 
-def _size(survey: Survey, teacher: Given, document: Any, coverage: Coverage) -> DataSize:
-    """What the plans follow from."""
+def _size(survey: Survey, teacher: TeacherChoice, document: Any, coverage: Coverage) -> DataSize:
+    """Return the sizes that the training plans follow from."""
     from potstill.training.plan import DataSize
 
     rows = len(survey.splits["train"])
@@ -236,5 +235,5 @@ def _size(survey: Survey, teacher: Given, document: Any, coverage: Coverage) -> 
         outputs=len(survey.labels),
         transfer=len(survey.splits["transfer"]) + rows * (cuts.get("crops", 0) + cuts.get("splices", 0)),
         scratch=teacher.scratch,
-        **({"width": teacher.look.width} if teacher.look is not None else {}),
+        **({"width": teacher.inspection.width} if teacher.inspection is not None else {}),
     )

@@ -1,4 +1,4 @@
-"""`potstill run`: apply changes to params.yaml, run the flow, and say what came of it."""
+"""`potstill run`: changes params.yaml if asked, runs the flow, and prints the outcome."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from flows.engine import prefect_server as server
 from potstill.artifacts import read_json
 from potstill.errors import BusyError, PotstillError
+from potstill.paths import METRICS, REPORT, RUN_LOCK, VERDICT
 from potstill.progress import say
-from tasks.stage import RUN_LOCK
 
 if TYPE_CHECKING:
     from flows.engine.pipeline_run import Run
@@ -29,13 +29,7 @@ def execute(workspace: Path, params_file: Path | None, settings: list[str]) -> N
         PotstillError: whatever stopped it.
     """
     started = _process_start()
-    if params_file is not None or settings:
-        from flows.commands.params_changes import change_params
-        from potstill.compute.processes import hold
-
-        with hold(workspace / RUN_LOCK, what="a run"):
-            for sentence in change_params(workspace / "params.yaml", params_file, settings):
-                say(sentence)
+    change_params_locked(workspace, params_file, settings)
     server.quiet_console()
     from flows.engine.pipeline_run import open_run
 
@@ -50,8 +44,20 @@ def execute(workspace: Path, params_file: Path | None, settings: list[str]) -> N
         raise decision
 
 
+def change_params_locked(workspace: Path, params_file: Path | None, settings: list[str]) -> None:
+    """Change params.yaml under the run lock, and print each change; see `change_params`."""
+    if params_file is None and not settings:
+        return
+    from flows.commands.params_changes import change_params
+    from potstill.compute.processes import hold
+
+    with hold(workspace / RUN_LOCK, what="a run"):
+        for sentence in change_params(workspace / "params.yaml", params_file, settings):
+            say(sentence)
+
+
 def _flow() -> PotstillError | None:
-    """Run the flow; gives the decision about the candidate that ended it, an outcome to report like any other."""
+    """Run the flow; returns the decision about the candidate that ended it, which is reported like any outcome."""
     from flows.engine.stage_process import load_ahead
 
     load_ahead()
@@ -66,7 +72,7 @@ def _flow() -> PotstillError | None:
 
 
 def _say_current(run: Run) -> None:
-    """Nothing to do: Prefect, whose start is most of what such a run would take, is left out."""
+    """Print that every stage is current. Prefect is not started: that would take most of such a run's time."""
     for name in run.graph.order:
         say(f"{name}: current")
 
@@ -83,17 +89,16 @@ def _process_start() -> float:
 def _report(run: Run, seconds: float) -> None:
     from rich.console import Console
 
-    from flows.commands.show_status import GATE, REPORT
     from potstill.evaluation.pages.table import render_table
     from potstill.registry.versions import CHAMPION
 
     console = Console(soft_wrap=False)
-    metrics = _read(run.workspace / "reports" / "metrics.json")
+    metrics = _read(run.workspace / METRICS)
     if metrics:
         console.print()
         console.print(render_table(metrics))
     say("")
-    gate = _read(run.workspace / GATE)
+    gate = _read(run.workspace / VERDICT)
     champion = run.registry().by_alias(CHAMPION)
     lines = {
         "gate": gate.get("sentence") if gate else None,
@@ -111,8 +116,8 @@ def _report(run: Run, seconds: float) -> None:
 def _say_times(run: Run, seconds: float) -> None:
     work = sum(times.work for times in run.times.values())
     for name, times in run.times.items():
-        inside = f", of which {times.work:.1f} s training or inference" if times.work else ""
-        say(f"  {name:<10} {times.wall:6.1f} s{inside}")
+        work_words = f", of which {times.work:.1f} s training or inference" if times.work else ""
+        say(f"  {name:<10} {times.wall:6.1f} s{work_words}")
     say(f"time      {seconds:.1f} s, of which {work:.1f} s training or inference and {seconds - work:.1f} s all else")
 
 

@@ -1,4 +1,4 @@
-"""`potstill schedule`: runs of a workspace by the cron of its params."""
+"""`potstill schedule`: runs a workspace by the cron schedule of its params."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from flows.engine import prefect_server as server
 from potstill.compute.processes import listen, stop
 from potstill.config.params_file import load_params
-from potstill.config.promotion_params import Schedule as When
+from potstill.config.promotion_params import Schedule as ScheduleParams
 from potstill.errors import ParamsError
 from potstill.progress import say
 
@@ -24,18 +24,18 @@ PORT = 4200
 
 
 def serve_schedule(workspace: Path, interval_seconds: float | None = None) -> None:
-    """Register the deployment and run it when it is due, until the command is ended.
+    """Register the deployment and run it whenever it is due, until the command is ended.
 
     Args:
         workspace: the current folder.
         interval_seconds: run every so many seconds instead of by `schedule.cron`.
 
     Raises:
-        ParamsError: params.yaml does not fit, or its cron or time zone do not exist.
+        ParamsError: params.yaml is not valid, or its cron or time zone do not exist.
         ToolError: no Prefect server answers.
     """
     params = load_params(workspace / "params.yaml")
-    due = _due(params.schedule, interval_seconds)
+    schedule = _prefect_schedule(params.schedule, interval_seconds)
     with _server() as api:
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.types.entrypoint import EntrypointType
@@ -43,38 +43,38 @@ def serve_schedule(workspace: Path, interval_seconds: float | None = None) -> No
         from flows.engine.prefect_flow import potstill
 
         api.wait_ready()
-        when = f"every {interval_seconds:g} s" if interval_seconds else params.schedule.cron
-        say(f"schedule: {when} ({params.schedule.timezone}); Ctrl-C ends it")
+        interval = f"every {interval_seconds:g} s" if interval_seconds else params.schedule.cron
+        say(f"schedule: {interval} ({params.schedule.timezone}); Ctrl-C ends it")
         potstill.serve(
             name=DEPLOYMENT,
-            schedule=due,
+            schedule=schedule,
             parameters={"workspace": str(workspace)},
             tags=[server.workspace_tag(workspace)],
             entrypoint_type=EntrypointType.MODULE_PATH,
             print_starting_message=False,
             limit=1,
-            # `limit` is about this process; this is about every scheduler of the deployment. Whoever comes too late is
-            # cancelled: the run that goes on does its work.
+            # `limit` holds for this process; this one for every scheduler of the deployment. A run that comes due
+            # while another goes on is cancelled: that one does its work.
             global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
         )
 
 
-def _due(when: When, interval_seconds: float | None) -> Schedule:
+def _prefect_schedule(schedule: ScheduleParams, interval_seconds: float | None) -> Schedule:
     from prefect.schedules import Cron, Interval
 
     try:
-        ZoneInfo(when.timezone)
-        return Interval(interval_seconds) if interval_seconds else Cron(when.cron, timezone=when.timezone)
+        ZoneInfo(schedule.timezone)
+        return Interval(interval_seconds) if interval_seconds else Cron(schedule.cron, timezone=schedule.timezone)
     except (ValueError, KeyError) as error:
         raise ParamsError(
-            f"schedule.cron {when.cron!r} with schedule.timezone {when.timezone!r} is no schedule; "
-            "five fields of cron and a name such as Europe/Berlin are"
+            f"schedule.cron {schedule.cron!r} with schedule.timezone {schedule.timezone!r} is no schedule; "
+            "give five fields of cron and a time zone such as Europe/Berlin"
         ) from error
 
 
 @contextmanager
 def _server() -> Iterator[server.Api]:
-    """The configured Prefect server, else a whole one for as long as the command runs: schedules need its services."""
+    """Yield the configured Prefect server, else a full one for the block: schedules need its services."""
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
     if get_current_settings().api.url is not None:
@@ -85,7 +85,7 @@ def _server() -> Iterator[server.Api]:
     command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(PORT)]
     process = server.start_server(command, {"PREFECT_API_URL": url})
     try:
-        # The runs that come due are processes of their own.
+        # The runs are processes of their own and find the server by the environment.
         os.environ["PREFECT_API_URL"] = url
         with temporary_settings({PREFECT_API_URL: url}):
             say(f"schedule: the runs are at http://127.0.0.1:{PORT}")

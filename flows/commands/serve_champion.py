@@ -1,4 +1,4 @@
-"""`potstill serve`: the champion's Bento, by its fixed tag."""
+"""`potstill serve`: serves the champion's Bento, by its fixed tag."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from potstill.config.params_file import load_params
 from potstill.errors import PackageError
 from potstill.serving.launch import bento_path, serve_command
 
-# What to do where a service cannot listen on its port.
+# Advice where the port is in use.
 TAKEN = "end what uses it, or give --port"
 
 
 def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) -> None:
-    """Become the server of a Bento; returns only by an error.
+    """Replace this process by the server of a Bento; only an error returns from it.
 
     Args:
         workspace: the current folder.
@@ -33,19 +33,19 @@ def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) 
         ToolError: the port is taken.
     """
     params = load_params(workspace / "params.yaml")
-    tag = tag or champion(workspace, params)[1]
-    present(tag)
+    tag = tag or champion_bento(workspace, params)[1]
+    stored_bento(tag)
     watch_service(workspace, params)
     shadow_service(workspace, params)
     address = (host or params.serve.host, params.serve.port if port is None else port)
-    listen(*address, advice=TAKEN).close()  # BentoML would end with the tracebacks of all its processes
+    listen(*address, advice=TAKEN).close()  # on a taken port BentoML prints a traceback of each of its processes
     command = serve_command(tag, *address)
     sys.stdout.flush()
     os.execv(command[0], command)
 
 
-def present(tag: str) -> Path:
-    """Where a Bento is.
+def stored_bento(tag: str) -> Path:
+    """Return the folder of a Bento in BentoML's store.
 
     Raises:
         PackageError: it is not in BentoML's store.
@@ -54,13 +54,13 @@ def present(tag: str) -> Path:
     if not path.exists():
         raise PackageError(
             f"Bento {tag} is not in the store ({path}); `potstill fetch` brings the champion's, `bentoml list` shows "
-            "those there are"
+            "what the store has"
         )
     return path
 
 
-def champion(workspace: Path, params: Params) -> tuple[str, str]:
-    """The champion's version and the tag of its Bento, which is fetched from the registry if it is not here.
+def champion_bento(workspace: Path, params: Params) -> tuple[str, str]:
+    """Return the champion's version and its Bento's tag, after fetching the Bento from the registry if it is not here.
 
     Raises:
         RegistryError: there is no champion, or its Bento is not with the registry.

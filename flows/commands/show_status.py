@@ -1,4 +1,4 @@
-"""`potstill status` and `potstill accept`."""
+"""`potstill status` and `potstill accept`: show a workspace's state, and accept its data as normal."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from flows.engine.dvc_graph import Graph
 from potstill.artifacts import read_json, write_json
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
+from potstill.paths import ACCEPTED_PROFILE, REPORT, VALIDATION, VERDICT
 
-REPORT = Path("reports/report.html")
-GATE = Path("reports/gate.json")
 ALIASES = ("champion", "challenger", "previous")
 
 
 def show(workspace: Path, *, as_json: bool) -> None:
-    """Print what a workspace has: stages, versions, verdict, Bento, report."""
+    """Print a workspace's stages, versions, verdict, Bento and report."""
     facts = collect(workspace)
     if as_json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -36,15 +35,15 @@ def show(workspace: Path, *, as_json: bool) -> None:
 
 
 def collect(workspace: Path) -> dict[str, Any]:
-    """The facts as plain values."""
+    """Return the facts that `potstill status` shows, as plain values."""
     params = load_params(workspace / "params.yaml")
-    # Most of the time goes into loading DVC and MLflow, so each loads in a process of its own.
-    with ProcessPoolExecutor(max_workers=1) as registry:
-        reading = registry.submit(_versions, workspace, params)
+    # Loading DVC and MLflow takes most of the time, so MLflow loads in a process of its own at the same time.
+    with ProcessPoolExecutor(max_workers=1) as pool:
+        registry_state = pool.submit(_versions, workspace, params)
         graph = Graph(workspace, params)
         stale = set(graph.stale())
-        versions, frozen = reading.result()
-    verdict = read_json(workspace / GATE) if (workspace / GATE).exists() else None
+        versions, frozen = registry_state.result()
+    verdict = read_json(workspace / VERDICT) if (workspace / VERDICT).exists() else None
     return {
         "project": params.project.name,
         "stages": {name: "stale" if name in stale else "current" for name in graph.order},
@@ -57,7 +56,7 @@ def collect(workspace: Path) -> dict[str, Any]:
 
 
 def _versions(workspace: Path, params: Params) -> tuple[dict[str, dict[str, Any] | None], str | None]:
-    """The version of each alias, and the line of the ledger that froze promotion, if it is frozen."""
+    """Return the version of each alias, and the sentence of the ledger that froze promotion, if it is frozen."""
     from potstill.registry import tracking
 
     if not tracking.has_store(workspace):
@@ -71,12 +70,12 @@ def _versions(workspace: Path, params: Params) -> tuple[dict[str, dict[str, Any]
 
 
 def accept_data(workspace: Path) -> str:
-    """Take the profile of the data that was validated last as the accepted one.
+    """Accept the profile of the data that was validated last, for later data to be compared with.
 
     Raises:
         ChecksumError: data/validation is missing or altered.
     """
     from potstill.data.validation.profiles import accept_profile
 
-    write_json(workspace / "data" / "accepted.json", accept_profile(workspace / "data" / "validation"))
-    return "the profile of data/validation is the accepted one now (data/accepted.json); commit it"
+    write_json(workspace / ACCEPTED_PROFILE, accept_profile(workspace / VALIDATION))
+    return f"the profile of {VALIDATION} is the accepted one now ({ACCEPTED_PROFILE}); commit it"

@@ -1,4 +1,4 @@
-"""The champion of a workspace, as its registry has it."""
+"""The champion of a workspace, as its registry knows it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 def find_champion(workspace: Path, params: Params) -> Version:
-    """The champion; a store is not made by looking.
+    """Return the champion, without creating a store where there is none.
 
     Raises:
-        RegistryError: there is none.
+        RegistryError: there is no champion.
     """
     from potstill.registry import tracking
     from potstill.registry.promotion import Registry
 
-    found = Registry(workspace, params.project.name).champion() if tracking.has_store(workspace) else None
-    if found is None:
+    champion = Registry(workspace, params.project.name).champion() if tracking.has_store(workspace) else None
+    if champion is None:
         raise no_champion(params)
-    return found
+    return champion
 
 
 def no_champion(params: Params) -> RegistryError:
-    """What is said where there is none."""
+    """Return the error for a project without a champion."""
     return RegistryError(f"{params.project.name} has no champion yet; `potstill run` makes one")

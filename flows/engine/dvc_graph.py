@@ -1,4 +1,4 @@
-"""The DVC graph as the flow sees it: which stages there are, in what order, and which are current."""
+"""The DVC graph as the flow sees it: the stages, their order, and which of them are stale."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tasks.identity import write_code_file
 class Graph:
     """The stages of a workspace's dvc.yaml.
 
-    DVC's files are parsed once, and all stages are compared in one pass; after a stage has run, call `forget`. Brings
-    `code.yaml` up to date, so that DVC sees what was edited.
+    DVC's files are parsed once, and all stages are compared in one pass. Call `forget` after a stage has run. The
+    constructor brings `code.yaml` up to date, so that DVC sees edited code.
 
     Args:
         workspace: folder of dvc.yaml.
-        params: what its params.yaml says.
+        params: its params.yaml.
 
     Attributes:
         order: every stage after those it depends on; in the order of dvc.yaml where the graph leaves a choice.
@@ -47,31 +47,31 @@ class Graph:
             self._read()
         write_code_file(workspace, params)
         self.order = self._order()
-        # Those that differ from dvc.lock; None: to be compared.
+        # The stages that differ from dvc.lock; None until they are compared.
         self._changed: set[str] | None = None
 
     @contextmanager
     def _dvc_errors(self) -> Iterator[None]:
-        """Turn what DVC raises into the project's own errors."""
+        """Turn DVC's exceptions into the project's own errors."""
         from dvc.exceptions import DvcException
         from dvc.lock import LockError
 
         try:
             yield
         except LockError as error:
-            held = _flat(error).partition(" If there are no processes")[0]
-            raise BusyError(f"DVC is at work in this workspace: {held}; wait for it, then run again") from error
+            reason = _one_line(error).partition(" If there are no processes")[0]
+            raise BusyError(f"DVC is at work in this workspace: {reason}; wait for it, then run again") from error
         except DvcException as error:
             raise ToolError(
-                f"DVC cannot use {self._workspace}: {_flat(error)}; `potstill doctor` says what is missing"
+                f"DVC cannot use {self._workspace}: {_one_line(error)}; `potstill doctor` says what is missing"
             ) from error
 
     def _read(self) -> None:
-        """Parse dvc.yaml and dvc.lock of the workspace; a repository may hold other graphs further down."""
+        """Parse the workspace's own dvc.yaml and dvc.lock; subfolders of a repository may hold other graphs."""
         from dvc.repo.index import Index
 
         index = Index.from_file(self._repo, str(self._workspace / "dvc.yaml"))
-        # The stage that always runs is for `dvc repro` alone: its file is written above.
+        # The stage that always runs is for `dvc repro` without Potstill: the constructor writes its file.
         self._stages = {stage.name: stage for stage in index.stages if not stage.always_changed}
         self._dependencies = {
             name: [other.name for other in index.graph.successors(stage) if other.name in self._stages]
@@ -92,7 +92,7 @@ class Graph:
         return ordered
 
     def dependencies(self, name: str) -> list[str]:
-        """The stages whose outs this one uses, by DVC's own reading of dvc.yaml."""
+        """Return the stages whose outs a stage uses, by DVC's own reading of dvc.yaml."""
         return self._dependencies[name]
 
     def is_stale(self, name: str) -> bool:
@@ -107,7 +107,7 @@ class Graph:
             return bool(self._differing([name]))
 
     def stale(self) -> list[str]:
-        """All stages that a run would look at: the stale ones and everything that depends on them, in order.
+        """Return the stages that a run would visit, in order: the stale ones and everything that depends on them.
 
         Raises:
             BusyError: a DVC command is at work in the workspace.
@@ -122,7 +122,7 @@ class Graph:
         return stale
 
     def forget(self) -> None:
-        """Parse and compare again at the next question: a stage has run, so dvc.lock and outs are others now."""
+        """Parse and compare again at the next question, since a stage has changed dvc.lock and outs."""
         self._changed = None
         self._stages = {}
 
@@ -136,24 +136,25 @@ class Graph:
 
 
 def free_dead_locks(workspace: Path) -> None:
-    """Take what dead processes hold out of DVC's table of readers and writers; call it with the run lock held.
+    """Remove the locks of dead processes from DVC's table of readers and writers; call it with the run lock held.
 
-    DVC does so itself for a process that is gone, but takes one for alive that was killed and whose parent has not yet
-    asked how it ended: in a container without an init process that is for ever.
+    DVC does so itself for a process that is gone, but a zombie counts as alive to it: a process that was killed and
+    whose parent has not yet read its exit status. In a container without an init process it stays one for ever.
     """
     table = workspace / ".dvc" / "tmp" / "rwlock"
     if not table.exists():
         return
-    held: dict[str, dict[str, Any]] = {"read": {}, "write": {}} | read_json(table)
-    alive = {
-        "read": {path: kept for path, all_ in held["read"].items() if (kept := [one for one in all_ if _lives(one)])},
-        "write": {path: one for path, one in held["write"].items() if _lives(one)},
+    locks: dict[str, dict[str, Any]] = {"read": {}, "write": {}} | read_json(table)
+    readers = {path: [holder for holder in holders if _is_alive(holder)] for path, holders in locks["read"].items()}
+    live_locks = {
+        "read": {path: holders for path, holders in readers.items() if holders},
+        "write": {path: holder for path, holder in locks["write"].items() if _is_alive(holder)},
     }
-    if alive != held:
-        write_json(table, alive)
+    if live_locks != locks:
+        write_json(table, live_locks)
 
 
-def _lives(holder: dict[str, Any]) -> bool:
+def _is_alive(holder: dict[str, Any]) -> bool:
     import psutil
 
     try:
@@ -162,5 +163,5 @@ def _lives(holder: dict[str, Any]) -> bool:
         return False
 
 
-def _flat(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".")

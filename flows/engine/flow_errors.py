@@ -1,4 +1,4 @@
-"""Errors that only the flow can meet."""
+"""Errors that occur only in the flow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from potstill.errors import PotstillError
 
 
 class StageError(PotstillError):
-    """A stage failed and has said so itself; carries the stage's own exit code and sentence."""
+    """A stage failed and has printed its sentence itself; carries the stage's exit code and sentence."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Turns what stages leave behind into MLflow runs, beside the run and not in its way."""
+"""Turns the records of stages into MLflow runs, in a thread that no stage waits for."""
 
 from __future__ import annotations
 
@@ -9,81 +9,83 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import DiskFullError, StoreError
+from potstill.paths import RECORDS
 from potstill.progress import say
 from potstill.registry import tracking
 from potstill.registry.store_calls import COMMAND, RUN, patience
 
-RECORDS = Path(".work/records")
-
 
 class Recorder:
-    """Writes to MLflow in a thread of its own: the first use of a new store costs seconds, while stages go on.
+    """Writes to MLflow in a thread of its own: the first use of a new store costs seconds, in which stages go on.
 
-    The pipeline's own run is made when the first stage has really run; a run in which nothing happened leaves none.
+    The pipeline's own run is created once a stage has really run. A run in which nothing happened leaves none.
     """
 
     def __init__(self, workspace: Path, project: str, params: Mapping[str, Any]) -> None:
-        self._workspace, self._project, self._params = workspace, project, params
-        self._folder = workspace / RECORDS
+        self._workspace = workspace
+        self._project = project
+        self._params = params
+        self._records = workspace / RECORDS
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-        self._work: list[tuple[Callable[[], None], Future[None]]] = []
-        self._lost = False
+        self._jobs: list[tuple[Callable[[], None], Future[None]]] = []
+        self._incomplete = False
         self._parent: str | None = None
         self._runs: dict[str, str] = {}
 
     @property
     def environment(self) -> dict[str, str]:
-        """What tells a stage to leave its facts here."""
-        return {tracking.RECORDS: str(self._folder)}
+        """The variables that tell a stage where to write its record."""
+        return {tracking.RECORDS: str(self._records)}
 
     def catch_up(self) -> None:
-        """Write what a killed run left unwritten, and end its runs; nothing is done where nothing is left."""
-        # Listed here and not in the thread: while that imports MLflow, this run's first stage may leave its own.
-        left = sorted(self._folder.glob("*.json"))
-        if left or tracking.has_store(self._workspace):
-            self._begin(functools.partial(self._clean, left))
+        """Write the records that a killed run left, and end its runs; without a store and records nothing is done."""
+        # Listed here, not in the thread: while that imports MLflow, this run's first stage may write its record.
+        records = sorted(self._records.glob("*.json"))
+        if records or tracking.has_store(self._workspace):
+            self._submit(functools.partial(self._write_left_over, records))
 
     def collect(self) -> None:
-        """Take up what the stage that just ended has left."""
-        for path in sorted(self._folder.glob("*.json")):
-            self._begin(functools.partial(self._write, path))
+        """Write the record of the stage that has just ended."""
+        for path in sorted(self._records.glob("*.json")):
+            self._submit(functools.partial(self._write, path))
 
     def parent(self) -> str:
-        """The id of the pipeline's run, which is made now if nothing has happened yet."""
+        """Return the id of the pipeline's run, which is created now if it does not exist yet."""
         self.wait()
         return self._thread.submit(self._ensure_parent).result()
 
     def wait(self) -> None:
-        """Wait until everything is written; what failed while the store was away is tried once more.
+        """Wait until everything is written; a job that failed while the store was away is tried once more.
 
         Raises:
-            StoreError: MLflow did not take it. The next run writes what is left.
+            StoreError: MLflow did not take it. The next run writes the rest.
         """
-        while self._work:
-            function, future = self._work.pop(0)
+        while self._jobs:
+            function, future = self._jobs.pop(0)
             try:
                 future.result()
             except StoreError:
-                self._try_again(function)
+                self._retry(function)
 
-    def _try_again(self, function: Callable[[], None]) -> None:
-        for _, waiting in self._work:
+    def _retry(self, failed: Callable[[], None]) -> None:
+        """Run a failed job and all later ones once more."""
+        for _, waiting in self._jobs:
             waiting.cancel()
-        later = [function, *(other for other, _ in self._work)]
-        self._work.clear()
+        functions = [failed, *(later for later, _ in self._jobs)]
+        self._jobs.clear()
         try:
-            for again in later:
-                self._thread.submit(again).result()
+            for function in functions:
+                self._thread.submit(function).result()
         except StoreError:
-            self._lost = True
+            self._incomplete = True
             raise
 
-    def _begin(self, function: Callable[[], None]) -> None:
-        self._work.append((function, self._thread.submit(function)))
+    def _submit(self, function: Callable[[], None]) -> None:
+        self._jobs.append((function, self._thread.submit(function)))
 
     @property
     def parent_id(self) -> str | None:
-        """The id of the pipeline's run, if it was made."""
+        """The id of the pipeline's run; None if it was not created."""
         return self._parent
 
     def close(
@@ -94,15 +96,15 @@ class Recorder:
         Args:
             status: MLflow's FINISHED, FAILED or KILLED.
             metrics: final numbers.
-            outs: stage -> hash of its outs: each is tagged with the run that made it.
+            outs: stage -> hash of its outs. The pipeline's run is tagged with the run that made them.
             tags: further tags.
         """
         finished = status == "FINISHED"
         try:
-            # A run that was stopped is not held up by a store that is away.
+            # A run that was stopped does not wait long for a store that is away.
             with patience(RUN if finished else COMMAND):
                 self.wait()
-                if self._parent is not None and not self._lost:
+                if self._parent is not None and not self._incomplete:
                     self._thread.submit(self._end, status, metrics, outs, tags).result()
         except (StoreError, DiskFullError) as error:
             if finished:
@@ -125,24 +127,24 @@ class Recorder:
             self._runs[record.stage] = tracking.write_stage_run(self._workspace, record, self._ensure_parent())
             path.unlink()
 
-    def _clean(self, left: list[Path]) -> None:
+    def _write_left_over(self, records: list[Path]) -> None:
         tracking.end_stale_runs(self._workspace, self._project)
-        for path in left:
+        for path in records:
             tracking.write_stage_run(self._workspace, tracking.read_record(path), None)
             path.unlink()
 
     def _end(self, status: str, metrics: Mapping[str, float], outs: Mapping[str, str], tags: Mapping[str, str]) -> None:
         assert self._parent is not None
-        made = dict(self._runs)
-        for stage, total in outs.items():
-            found = made.get(stage) or tracking.find_stage_run(self._workspace, self._project, stage, total)
-            if found is not None:
-                made[stage] = found
+        stage_runs = dict(self._runs)
+        for stage, outs_sum in outs.items():
+            run = stage_runs.get(stage) or tracking.find_stage_run(self._workspace, self._project, stage, outs_sum)
+            if run is not None:
+                stage_runs[stage] = run
         tracking.end_parent(
             self._workspace,
             self._parent,
             status,
             metrics=metrics,
-            tags={**tags, **{f"stage.{stage}": run for stage, run in made.items()}},
+            tags={**tags, **{f"stage.{stage}": run for stage, run in stage_runs.items()}},
             artifacts=[self._workspace / "dvc.lock"],
         )

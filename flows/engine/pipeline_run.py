@@ -1,4 +1,4 @@
-"""One run of a workspace: what the Prefect tasks of flows/engine/prefect_flow.py do. Imports no Prefect."""
+"""One run of a workspace: the work of the Prefect tasks in `prefect_flow`. Imports no Prefect."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from flows.engine.dvc_graph import Graph, free_dead_locks
 from flows.engine.flow_errors import StageError
 from flows.engine.mlflow_recorder import Recorder
 from potstill import environment
-from potstill.artifacts import MANIFEST, canonical_json, file_sums, read_json, sha256_file, write_json
+from potstill.artifacts import canonical_json, read_json, write_json
 from potstill.compute.processes import hold
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ApprovalPendingError, GateRefusedError, PotstillError, TimeLimitError
+from potstill.paths import FAILURE, METRICS, RUN_LOCK, SOURCES, TIMINGS
 from potstill.progress import say
 from potstill.registry import tracking
 from potstill.registry.steps import VetoedError
 from potstill.registry.store_calls import RUN, patience
 from potstill.registry.version_artifacts import clean_scratch
-from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK, WORK, load_stage
+from tasks.stage import INSIDE_RUN, folder_sum, load_stage
 
 if TYPE_CHECKING:
     from potstill.registry.promotion import Registry
     from potstill.registry.versions import Version
 
-SOURCES = Path("data/sources.json")
 CURRENT = "current"
 
 
 @dataclass
 class Times:
-    """Seconds of one step, and of them the training and inference inside it."""
+    """Seconds that one step took, and how many of them were training or inference."""
 
     wall: float
     work: float = 0.0
@@ -52,16 +52,16 @@ class Run:
     recorder: Recorder
     times: dict[str, Times] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
-    # Whether this run has registered a version, for which its evidence was logged.
+    # Whether this run has registered a version. Its evidence was logged then.
     registered: bool = False
 
     # --- stages ---
 
     def stage(self, name: str) -> str:
-        """Bring one DVC stage up to date in a child process; one that is current starts none.
+        """Bring one DVC stage up to date in a child process; a current stage starts none.
 
         Returns:
-            `current`, or what happened.
+            `current`, `run`, or `taken from the cache`.
 
         Raises:
             StageError: the stage failed with a sentence of its own.
@@ -76,17 +76,19 @@ class Run:
         check_early(self.params, self.workspace, self.graph.order[: self.graph.order.index(name)])
         failure = self.workspace / FAILURE
         failure.unlink(missing_ok=True)
-        timing = self.workspace / WORK / "timings" / f"{name}.json"
+        timing = self.workspace / TIMINGS / f"{name}.json"
         timing.unlink(missing_ok=True)
         variables = {INSIDE_RUN: str(os.getpid()), **self.recorder.environment}
         start = time.monotonic()
         try:
             reproduce(name, self.workspace, variables, 60 * self.params.schedule.stage_minutes)
         except TimeLimitError:
-            raise  # the sentence the stage left says "interrupted", since that is what the limit did to it
+            raise  # the sentence in FAILURE says "interrupted", since the limit interrupted the stage
         except PotstillError:
-            if failure.exists() and (said := read_json(failure))["stage"] == name:
-                raise StageError(said["message"], said["exit_code"]) from None
+            if failure.exists():
+                stage_failure = read_json(failure)
+                if stage_failure["stage"] == name:
+                    raise StageError(stage_failure["message"], stage_failure["exit_code"]) from None
             raise
         finally:
             work = sum(read_json(timing)["work"].values()) if timing.exists() else 0.0
@@ -96,7 +98,7 @@ class Run:
         return "run" if timing.exists() else "taken from the cache"
 
     def is_current(self) -> bool:
-        """Whether a run would change nothing: each stage is current, and this very candidate is the champion."""
+        """Whether a run would change nothing: each stage is current, and this candidate is the champion already."""
         if self.graph.stale():
             return False
         registry = self.registry()
@@ -110,18 +112,18 @@ class Run:
         return champion is not None and self.settled(champion) == champion
 
     def outs(self) -> dict[str, str]:
-        """Stage -> hash of its outs, for the tag that finds the run which made them."""
-        found = {}
+        """Return stage -> hash of its outs, by which MLflow finds the run that made them."""
+        sums = {}
         for name in self.graph.order:
             folders = {key: path for key, path in load_stage(name, self.params).outs.items() if path.is_dir()}
-            found[name] = tracking.outs_sum({key: _identity(path) for key, path in folders.items()})
-        return found
+            sums[name] = tracking.outs_sum({key: folder_sum(path) for key, path in folders.items()})
+        return sums
 
     # --- candidate ---
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Count a step that is no DVC stage."""
+        """Time a step that is no DVC stage."""
         start = time.monotonic()
         try:
             yield
@@ -129,36 +131,36 @@ class Run:
             self.times[name] = Times(time.monotonic() - start)
 
     def registry(self) -> Registry:
-        """The project's registry; the recorder's thread must be idle, since the first use makes the store."""
+        """Return the project's registry, once the recorder's thread is idle: the first use creates the store."""
         from potstill.registry.promotion import Registry
 
         self.recorder.wait()
         return Registry(self.workspace, self.params.project.name)
 
     def settled(self, champion: Version | None) -> Version | None:
-        """See `tasks.register.settled`."""
+        """Return the version that this candidate is settled as; see `tasks.register.settled`."""
         from tasks.register import settled
 
         return settled(self.params, self.workspace, champion)
 
     def champion_sentence(self) -> str:
-        """Which version is champion."""
+        """Say which version is the champion."""
         champion = self.registry().champion()
         name = self.params.project.name
         return f"version {champion.version} of {name} is the champion" if champion else f"{name} has no champion"
 
     def held_back(self) -> str | None:
-        """Why the candidate is not promoted although it passed, in a sentence: a person took it back."""
+        """Say why a candidate that passed is not promoted: a person took it back. None otherwise."""
         from tasks.register import held_back
 
         return held_back(self.params, self.workspace)
 
     def close(self, status: str) -> None:
-        """End the pipeline's MLflow run, if anything was done, with its evidence.
+        """End the pipeline's MLflow run with its evidence, if anything was done.
 
-        A run that has registered a version has done what it was for, however it ends.
+        A run that has registered a version has fulfilled its purpose and is FINISHED, however it ends.
         """
-        from tasks.register import METRICS, log_evidence
+        from tasks.register import log_evidence
 
         metrics = {f"seconds.{name}": times.wall for name, times in self.times.items()}
         parent = self.recorder.parent_id
@@ -176,11 +178,11 @@ _open: Run | None = None
 
 @contextmanager
 def open_run(workspace: Path) -> Iterator[Run]:
-    """Hold a workspace for one run; inside a run that is open in this process, that run.
+    """Hold a workspace for one run. Where this process has a run open already, yield that one.
 
     Raises:
-        ParamsError: params.yaml does not fit.
-        BusyError: another run goes on.
+        ParamsError: params.yaml is not valid.
+        BusyError: another run holds the workspace.
         ToolError: the folder is no workspace.
     """
     global _open
@@ -212,7 +214,7 @@ def open_run(workspace: Path) -> Iterator[Run]:
 
 
 def _write_sources(workspace: Path, params: Params) -> None:
-    """Let DVC see what changed in local sources, which lie outside its sight."""
+    """Write the fingerprints of the local sources, which lie outside the workspace, for DVC to compare."""
     from potstill.data.fetching.ingestion import local_fingerprint
 
     sums = local_fingerprint(params.ingest)
@@ -221,11 +223,7 @@ def _write_sources(workspace: Path, params: Params) -> None:
         write_json(path, sums)
 
 
-def _identity(folder: Path) -> Any:
-    return sha256_file(folder / MANIFEST) if (folder / MANIFEST).exists() else file_sums(folder)
-
-
 def _flat(params: Params) -> dict[str, Any]:
-    """`section.key` -> value, as MLflow's page shows parameters."""
+    """Return `section.key` -> value, as MLflow's page shows parameters."""
     dumped: dict[str, dict[str, Any]] = params.model_dump(mode="json", by_alias=True)
     return {f"{section}.{key}": value for section, values in dumped.items() for key, value in values.items()}

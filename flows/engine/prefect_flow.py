@@ -1,6 +1,6 @@
 """The Prefect flow: DVC's stages in DVC's order, then what depends on the registry's state.
 
-Prefect says when and shows what happened; it caches nothing, keeps no result, and is handed names and ids only.
+Prefect schedules the flow and shows what happened. It caches nothing, keeps no result, and receives names and ids only.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from potstill.evaluation.gates import Verdict
 
 Answer = TypeVar("Answer")
-# After DVC's stages: they depend on the registry's state, not on files alone.
+# The steps after DVC's stages: they depend on the registry's state and not on files alone.
 CANDIDATE_STEPS = ("gate", "package", "smoke", "register", "promote")
 
 
 @flow(name="potstill", persist_result=False, validate_parameters=True)
 def potstill(workspace: str | None = None) -> State[PotstillError | None]:
-    """One run of a workspace, from its data to the champion.
+    """Run a workspace once, from its data to the champion.
 
     Args:
-        workspace: folder of dvc.yaml and params.yaml; the current one if it is not given.
+        workspace: folder of dvc.yaml and params.yaml; by default the current one.
 
     Returns:
-        The state that Prefect shows, see `flows/engine/prefect_states.py`. A caller gets its data: the decision that
-        ended the run, None where there was none.
+        The state that Prefect shows, see `prefect_states`. A caller receives its data: the decision that ended the run,
+        or None.
 
     Raises:
         PotstillError: whatever stopped it; the message is one sentence.
@@ -67,7 +67,7 @@ def _run(run: Run) -> Outcome:
 
 
 def candidate(run: Run) -> Outcome:
-    """Judge, package, try, register and promote what the stages made; nothing where that has been done."""
+    """Judge, package, smoke-test, register and promote the candidate; steps that are done already are skipped."""
     registry = run.registry()
     for sentence in registry.reconcile():
         say(sentence)
@@ -76,13 +76,13 @@ def candidate(run: Run) -> Outcome:
     if held_back is not None:
         say(held_back)
         return Outcome("HeldBack", held_back)
-    known = run.settled(champion)
-    if known is None:
-        known = _new_version(run, champion)
+    version = run.settled(champion)
+    if version is None:
+        version = _new_version(run, champion)
     else:
         for name in CANDIDATE_STEPS[:-1]:
             _in_task(name, lambda: CURRENT)
-    _in_task("promote", lambda: _promote(run, known, champion))
+    _in_task("promote", lambda: _promote(run, version, champion))
     return Outcome("Completed", run.champion_sentence())
 
 
@@ -91,17 +91,17 @@ def _new_version(run: Run, champion: Version | None) -> Version:
     from tasks.register import register
     from tasks.smoke import smoke
 
-    place = run.workspace
+    workspace = run.workspace
     with run.timed("gate"):
         verdict = _in_task("gate", lambda: _judge(run, champion))
     say(f"gate: {verdict.sentence}")
     with run.timed("package"):
-        packaged = _in_task("package", lambda: package(run.params, place))
+        packaged = _in_task("package", lambda: package(run.params, workspace))
     with run.timed("smoke"):
-        _in_task("smoke", lambda: smoke(run.params, place, packaged.tag))
+        _in_task("smoke", lambda: smoke(run.params, workspace, packaged.tag))
     with run.timed("register"):
         parent = run.recorder.parent()
-        version = _in_task("register", lambda: register(run.params, place, verdict, packaged, parent, champion))
+        version = _in_task("register", lambda: register(run.params, workspace, verdict, packaged, parent, champion))
     run.registered = True
     say(f"register: version {version.version} of {run.params.project.name}, Bento {version.bento}")
     return version
@@ -114,8 +114,8 @@ def _judge(run: Run, champion: Version | None) -> Verdict:
     verdict = gate(run.params, run.workspace, folder)
     run.facts["potstill.verdict"] = verdict.sentence
     if not verdict.passed:
-        kept = f"version {champion.version} stays the champion" if champion else "there is no champion yet"
-        raise GateRefusedError(f"the candidate is {verdict.sentence}; {kept}")
+        consequence = f"version {champion.version} stays the champion" if champion else "there is no champion yet"
+        raise GateRefusedError(f"the candidate is {verdict.sentence}; {consequence}")
     return verdict
 
 
@@ -131,7 +131,7 @@ def _promote(run: Run, version: Version, champion: Version | None) -> str:
 
 
 def _in_task(name: str, function: Callable[[], Answer]) -> Answer:
-    """Run a step as a Prefect task of that name, in this thread; an error of ours is its state, without a traceback."""
+    """Run a step as a Prefect task of that name, in this thread; Potstill's own errors become its state."""
     errors: list[PotstillError] = []
 
     def step() -> Any:

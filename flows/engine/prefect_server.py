@@ -1,4 +1,4 @@
-"""The Prefect API a run talks to: the one that is configured, else one of its own for as long as it takes."""
+"""The Prefect API that a run uses: the configured one, else a temporary server of its own."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from typing import TYPE_CHECKING
 
 from potstill.compute.processes import free_port, start, stop
 from potstill.errors import ToolError
+from potstill.paths import LOGS
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-# How Prefect itself starts its temporary server (prefect.server.api.server.SubprocessASGIServer); that one would stay
-# behind when the run is killed, this one dies with it.
+# As Prefect itself starts its temporary server (prefect.server.api.server.SubprocessASGIServer), which would outlive a
+# run that is killed. This one dies with the run.
 _COMMAND = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1"]
-LOG = Path(".work/logs/prefect.txt")
-# How long a server that was configured, and so should be running, may take to answer.
+LOG = LOGS / "prefect.txt"
+# How long a configured server, which should be running already, may take to answer.
 CONFIGURED_SECONDS = 15.0
 _EPHEMERAL = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 
 
 def quiet_console() -> None:
-    """Keep Prefect's log lines off the terminal, where the stages speak; its page shows them. Before its import."""
+    """Keep Prefect's log lines off the terminal; its page shows them. To be called before Prefect is imported."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     os.environ.setdefault("PREFECT_CLI_COLORS", "false")
@@ -38,39 +39,45 @@ def quiet_console() -> None:
 
 @dataclass(frozen=True)
 class Api:
-    """The Prefect API of a run; `process` is the server where it is one of our own, whose output is in `LOG`."""
+    """The Prefect API of a run.
+
+    Attributes:
+        process: the temporary server, whose output is in `LOG`; None where the API is a configured one.
+    """
 
     process: subprocess.Popen[bytes] | None
 
     def wait_ready(self) -> None:
-        """Wait until it answers.
+        """Wait until the API answers.
 
         Raises:
-            ToolError: it ended, or does not answer in time.
+            ToolError: the server ended, or does not answer in time.
         """
         from prefect.settings import get_current_settings
 
         settings = get_current_settings()
         url = settings.api.url
-        own = self.process is not None
-        end = time.monotonic() + (settings.server.ephemeral.startup_timeout_seconds if own else CONFIGURED_SECONDS)
+        if self.process is None:
+            limit_seconds = CONFIGURED_SECONDS
+            advice = "start it (`prefect server start`) or unset PREFECT_API_URL"
+        else:
+            limit_seconds = settings.server.ephemeral.startup_timeout_seconds
+            advice = f"{LOG} has its output"
+        end = time.monotonic() + limit_seconds
         while not _answers(f"{url}/health"):
             if self.process is not None and self.process.poll() is not None:
                 raise ToolError(f"the Prefect server did not start; {LOG} says why, `potstill doctor` what is missing")
             if time.monotonic() > end:
-                advice = (
-                    f"{LOG} has its output" if own else "start it (`prefect server start`) or unset PREFECT_API_URL"
-                )
                 raise ToolError(f"the Prefect API at {url} does not answer; {advice}")
             time.sleep(0.1)
 
 
 @contextmanager
 def api() -> Iterator[Api]:
-    """Have a Prefect API for the block: the configured one, else a temporary one; not yet ready.
+    """Yield a Prefect API that is not ready yet: the configured one, else a temporary one for the block.
 
-    Importing Prefect and starting a server both take seconds, so the server starts before the settings are read, and
-    is ended at once where they name another.
+    Importing Prefect and starting a server both take seconds. So the server starts before the settings are read, and
+    ends at once where they name another one.
     """
     port = free_port()
     command = [*_COMMAND, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
@@ -96,7 +103,7 @@ def start_server(command: Sequence[str], environment: Mapping[str, str]) -> subp
 
     Args:
         command: arguments of this Python.
-        environment: variables beside this process's own.
+        environment: variables in addition to this process's own.
     """
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("wb") as log:
@@ -105,7 +112,7 @@ def start_server(command: Sequence[str], environment: Mapping[str, str]) -> subp
 
 
 def _flush() -> None:
-    """Send what Prefect still holds back; it would wait for a minute at exit for a server that is gone."""
+    """Send the events that Prefect still holds; at exit it would wait a minute for a server that is gone."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -115,23 +122,23 @@ def _flush() -> None:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 
 
 def workspace_tag(workspace: Path) -> str:
-    """The tag by which a workspace finds its own flow runs."""
+    """Return the tag by which a workspace finds its own flow runs."""
     return f"workspace:{workspace}"
 
 
-def crash_stale_runs(workspace: Path, own: UUID | None) -> int:
+def crash_stale_runs(workspace: Path, current: UUID | None) -> int:
     """Set this workspace's Prefect runs that a kill left Running to Crashed; call it with the run lock held.
 
     Args:
         workspace: the workspace.
-        own: the flow run that goes on.
+        current: the flow run that goes on.
 
     Returns:
         How many there were.
@@ -141,17 +148,17 @@ def crash_stale_runs(workspace: Path, own: UUID | None) -> int:
     from prefect.client.schemas.objects import StateType
     from prefect.states import Crashed
 
-    alive = {"type": {"any_": [StateType.RUNNING, StateType.CANCELLING]}}
-    mine = FlowRunFilter.model_validate({"tags": {"all_": [workspace_tag(workspace)]}, "state": alive})
+    running = {"type": {"any_": [StateType.RUNNING, StateType.CANCELLING]}}
+    of_workspace = FlowRunFilter.model_validate({"tags": {"all_": [workspace_tag(workspace)]}, "state": running})
     message = "The process was killed; noticed at the start of the next run."
     with get_client(sync_client=True) as client:
-        stale = [run for run in client.read_flow_runs(flow_run_filter=mine) if run.id != own]
+        stale = [run for run in client.read_flow_runs(flow_run_filter=of_workspace) if run.id != current]
         for run in stale:
             for task_run in _running_tasks(run.id):
                 client.set_task_run_state(task_run, Crashed(message=message), force=True)
             client.set_flow_run_state(run.id, Crashed(message=message), force=True)
-        if own is not None:
-            client.update_flow_run(own, tags=[*client.read_flow_run(own).tags, workspace_tag(workspace)])
+        if current is not None:
+            client.update_flow_run(current, tags=[*client.read_flow_run(current).tags, workspace_tag(workspace)])
     return len(stale)
 
 

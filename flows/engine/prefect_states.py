@@ -1,7 +1,7 @@
-"""How Prefect shows what came of a run or of one of its steps: by a state with a name of its own and one sentence.
+"""Prefect states for the outcome of a run or step: a name of their own and one sentence.
 
-A decision about a candidate, a workspace that another run holds and a tick with nothing to do are no failures, so none
-of them is FAILED; what a user can cause is FAILED without a traceback.
+Three outcomes are no failures and so not FAILED: a decision about a candidate, a workspace that another run holds, and
+a scheduled run with nothing to do. An error that a user can cause is FAILED without a traceback.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prefect.states import Completed, Failed
 from potstill.errors import ApprovalPendingError, BusyError, GateRefusedError, PotstillError
 from potstill.registry.steps import VetoedError
 
-# What ends a run without being a failure -> the name of its state.
+# Error that ends a run without being a failure -> the name of its state.
 DECISIONS: dict[type[PotstillError], str] = {
     GateRefusedError: "Refused",
     ApprovalPendingError: "ApprovalPending",
@@ -26,7 +26,7 @@ DECISIONS: dict[type[PotstillError], str] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended that nothing stopped: the name of its state, and a sentence."""
+    """The outcome of a run that no error ended: the name of its state, and a sentence."""
 
     name: str
     sentence: str
@@ -38,18 +38,18 @@ class Outcome:
 
 
 def state_of(error: PotstillError) -> State[PotstillError | None]:
-    """The state of a run or step that an error ended; its data is the error."""
+    """Return the state of a run or step that an error ended; its data is the error."""
     name = next((name for kind, name in DECISIONS.items() if isinstance(error, kind)), None)
     if name is None:
         return Failed(message=str(error), data=error)
     return Completed(name=name, message=str(error), data=error)
 
 
-class Sentences(logging.Filter):
-    """Has Prefect log an error of ours by its sentence; a traceback is for what nobody expected."""
+class SentenceFilter(logging.Filter):
+    """Has Prefect log Potstill's own errors by their sentence; a traceback is for unexpected ones."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep every record; take the traceback off those of our own errors."""
+        """Keep every record, but take the traceback off those of Potstill's own errors."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, PotstillError):
             record.msg, record.args, record.exc_info = str(error), (), None
@@ -57,8 +57,8 @@ class Sentences(logging.Filter):
 
 
 def log_sentences() -> None:
-    """Put the filter on Prefect's loggers of runs, once a process."""
+    """Put the filter on Prefect's run loggers, once in each process."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logger = logging.getLogger(name)
-        if not any(isinstance(each, Sentences) for each in logger.filters):
-            logger.addFilter(Sentences())
+        if not any(isinstance(each, SentenceFilter) for each in logger.filters):
+            logger.addFilter(SentenceFilter())

@@ -1,8 +1,8 @@
-"""One DVC stage as a child process, forked from a server that has loaded DVC and what the stage's command will load.
+"""Runs one DVC stage in a child process, forked from a server that has imported DVC and the stage's slow modules.
 
-The child leads a process group of its own, dies with its parent, and is ended as a group past its limit or when the
-run is interrupted. DVC starts the stage's own command in that group, which hands the stage over to a process that the
-child has forked for it (`potstill/compute/standby.py`): some seconds of imports less for each stage.
+The child leads a process group of its own, dies with its parent, and is ended as a group past its time limit or when
+the run is interrupted. DVC starts the stage's command in that group, and the command hands the stage over to a process
+that the child has forked for it (`potstill/compute/standby.py`). That saves some seconds of imports for each stage.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from potstill.causes import causes, full_disk
 from potstill.compute.processes import die_with_parent
 from potstill.compute.standby import ADDRESS, SLOW_MODULES, stand_by
 from potstill.errors import DiskFullError, PotstillError, TimeLimitError
+from potstill.paths import WORK
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__, "dvc.repo", *SLOW_MODULES])
-_SOCKET = Path(".work") / "standby.sock"
+_SOCKET = WORK / "standby.sock"
 GRACE_SECONDS = 5.0
 
 
 def load_ahead() -> None:
-    """Start the server beside what else a run starts with, so that the first stage does not wait for its imports."""
+    """Start the fork server early, so that the first stage does not wait for its imports."""
     forkserver.ensure_running()
 
 
@@ -44,7 +45,7 @@ def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit
     Args:
         stage: its name in dvc.yaml.
         workspace: folder of dvc.yaml.
-        environment: variables for the stage's command, beside this process's own.
+        environment: variables for the stage's command, in addition to this process's own.
         limit_seconds: after this time it is ended with everything it has started.
 
     Returns:
@@ -67,21 +68,21 @@ def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit
                 f"stage {stage} ran past its limit of {limit_seconds / 60:g} minutes and was ended with all it had "
                 "started; raise schedule.stage_minutes in params.yaml if it needs longer"
             )
-        return _answer(stage, receiver, process.exitcode)
+        return _receive_result(stage, receiver, process.exitcode)
     finally:
         if process.is_alive():
             _end(process)
         receiver.close()
 
 
-def _answer(stage: str, receiver: Connection, exitcode: int | None) -> bool:
+def _receive_result(stage: str, receiver: Connection, exitcode: int | None) -> bool:
     try:
-        done, failure = receiver.recv()
+        changed, failure = receiver.recv()
     except EOFError:
         raise PotstillError(f"stage {stage} ended without an answer (status {exitcode}); run again") from None
     if failure is not None:
         raise failure
-    return bool(done)
+    return bool(changed)
 
 
 def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: Connection) -> None:
@@ -90,10 +91,10 @@ def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: C
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(workspace)
-    with _process_for_the_command():
-        # Its parent is the fork server, which ends only after its children; so the run itself is watched.
+    with _standby_process():
+        # The parent is the fork server, which ends only after its children, so the run itself is watched.
         threading.Thread(target=_end_with_run, daemon=True).start()
-        # DVC outlives a SIGTERM to the group: the command has its grace time before the group is killed.
+        # DVC survives a SIGTERM to the group, so that the command has its grace time before the group is killed.
         signal.signal(signal.SIGTERM, lambda *_: None)
         from dvc.repo import Repo
 
@@ -106,23 +107,23 @@ def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: C
 
 
 @contextmanager
-def _process_for_the_command() -> Iterator[None]:
-    """One that stands by for it, where a fork of loaded libraries is safe."""
+def _standby_process() -> Iterator[None]:
+    """Hold a process ready for the stage's command, where forking with loaded libraries is safe."""
     if not sys.platform.startswith("linux"):
         yield
         return
     os.environ[ADDRESS] = str(_SOCKET)
-    waiting = stand_by(_SOCKET)
+    pid = stand_by(_SOCKET)
     try:
         yield
-    finally:  # DVC may have had no need of it
-        os.kill(waiting, signal.SIGKILL)
-        os.waitpid(waiting, 0)
+    finally:  # it still waits if DVC ran no command
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
         _SOCKET.unlink(missing_ok=True)
 
 
 def _end_with_run() -> None:
-    """Kill this process's whole group when the process that asked for it has died, kill -9 included."""
+    """Kill this process's whole group once the run has died, even by SIGKILL."""
     run = multiprocessing.parent_process()
     if run is not None:
         wait([run.sentinel])
@@ -130,30 +131,30 @@ def _end_with_run() -> None:
 
 
 def _failure(stage: str, error: Exception) -> PotstillError:
-    """What DVC's error is about: the innermost of its chain, without what that made impossible."""
+    """Return the cause of DVC's error: the innermost exception of its chain, without its consequences."""
     if (disk := full_disk(error)) is not None:
         return disk
     innermost = list(causes(error))[-1]
     message = f"stage {stage}: {' '.join(str(innermost).split())}"
     if message.endswith(f"exited with {DiskFullError.exit_code}"):
-        return StageError(message, DiskFullError.exit_code)  # it could not leave its sentence in a file
+        return StageError(message, DiskFullError.exit_code)  # with the disk full it could not write FAILURE
     return PotstillError(message)
 
 
 def _end(process: ForkServerProcess) -> None:
     for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 30.0)):
-        with suppress(ProcessLookupError):  # it has ended already, or not made its group yet
+        with suppress(ProcessLookupError):  # it has ended already, or has no group yet
             os.killpg(process.pid or 0, number)
         process.join(seconds)
         if not process.is_alive():
             break
     else:
         process.kill()
-    _kill_rest(process.pid or 0)
+    _kill_group(process.pid or 0)
 
 
-def _kill_rest(group: int) -> None:
-    """What the stage's command had started may outlive it by a moment."""
+def _kill_group(group: int) -> None:
+    """Wait for the processes that the stage's command started, which may outlive it by a moment, then kill them."""
     end = time.monotonic() + GRACE_SECONDS
     with suppress(ProcessLookupError, PermissionError):
         while time.monotonic() < end:

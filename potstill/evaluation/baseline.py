@@ -1,4 +1,4 @@
-"""What the labels are worth without any encoder: TF-IDF with a linear model, fitted and scored on the student's rows.
+"""The baseline without any encoder: TF-IDF with a linear model, fitted and scored on the student's rows.
 
 A student that does not beat it is not worth its megabytes. Fitting is deterministic and takes seconds.
 """
@@ -23,31 +23,34 @@ if TYPE_CHECKING:
 Text = str | tuple[str, str]
 # scipy.sparse.csr_matrix, which has no types.
 Sparse = Any
-# The tasks of whole texts; entities and answers are places in a text.
+# The tasks that label whole texts; entities and answers are spans of a text.
 TASKS: tuple[TaskKind, ...] = ("single_label", "multi_label", "regression")
-# Rows and characters that it is fitted on at most, and up to how many characters n-grams of them are affordable.
-MOST_ROWS = 200_000
-_MOST_CHARACTERS, _FEW_CHARACTERS = 40_000_000, 2_000_000
-# A script that is written without blanks has fewer of them than that, and needs n-grams of characters at any size.
-_BLANKS = 0.02
-# Of more texts, what only one has is left out.
+# How many rows and characters it is fitted on at most.
+MAX_ROWS = 200_000
+_MAX_CHARACTERS = 40_000_000
+# Up to how many characters n-grams of characters are affordable.
+_FEW_CHARACTERS = 2_000_000
+# A script without blanks between words has a smaller share of them, and needs n-grams of characters at any size.
+_MIN_BLANKS = 0.02
+# With more texts than this, n-grams of a single text are left out.
 _FEW_TEXTS = 1_000
 # Inverse strength of the regularisation: texts are short, so their weights may be large.
-_STRENGTH = 4.0
+_INVERSE_REGULARISATION = 4.0
+# Logit of a class or label that train lacks.
 _NEVER = -20.0
 _WORD = re.compile(r"\b\w+\b")
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A fitted model.
+    """A fitted baseline.
 
     Attributes:
-        features: texts to sparse [rows, features].
+        features: turns texts into sparse [rows, features].
         weights: [features, outputs].
         bias: [outputs].
-        rows: it was fitted on.
-        of: labelled rows there were.
+        rows: how many rows it was fitted on.
+        of: how many labelled rows there were.
     """
 
     features: FeatureUnion
@@ -57,20 +60,20 @@ class Baseline:
     of: int
 
     def logits(self, texts: Sequence[Text]) -> Floats:
-        """[rows, outputs] in the form that a classifier of the task gives."""
-        counted: Sparse = self.features.transform(_joined(texts))
-        found: Floats = (counted @ self.weights + self.bias).astype(np.float32)
-        return found
+        """Return [rows, outputs] logits, in the form of the task's classifiers."""
+        counts: Sparse = self.features.transform(_joined(texts))
+        logits: Floats = (counts @ self.weights + self.bias).astype(np.float32)
+        return logits
 
     @property
     def parameters(self) -> int:
-        """Weights, counted."""
+        """The number of weights."""
         return int(self.weights.size + self.bias.size)
 
     @property
     def file_bytes(self) -> int:
-        """Bytes that weights, frequencies and vocabulary take as plain float32 and UTF-8."""
-        vocabularies = [set_.vocabulary_ for _, set_ in self.features.transformer_list]
+        """Bytes of weights, frequencies and vocabulary as plain float32 and UTF-8."""
+        vocabularies = [vectorizer.vocabulary_ for _, vectorizer in self.features.transformer_list]
         names = sum(len(name.encode()) + 1 for vocabulary in vocabularies for name in vocabulary)
         return 4 * (self.parameters + len(self.weights)) + names
 
@@ -79,47 +82,48 @@ def fit_baseline(texts: Sequence[Text], labels: Labels, task: TaskKind, outputs:
     """Fit TF-IDF of words and, where that is affordable, of characters, with logistic or ridge regression.
 
     Args:
-        texts: of the train split; of a pair both, joined.
+        texts: texts of the train split; those of a pair are joined.
         labels: [rows, ...] gold labels in the task's form.
         task: one of `TASKS`.
-        outputs: classes, labels or 1.
+        outputs: number of classes or labels; 1 for a regression.
     """
-    joined, kept = _affordable(_joined(texts))
-    labels = labels[kept]
+    joined, rows = _affordable(_joined(texts))
     features = _features(joined)
-    counted = features.fit_transform(joined)
+    counts = features.fit_transform(joined)
     fit = {"single_label": _fit_classes, "multi_label": _fit_labels, "regression": _fit_numbers}[task]
-    weights, bias = fit(counted, labels, outputs)
+    weights, bias = fit(counts, labels[rows], outputs)
     return Baseline(features, weights.astype(np.float32), bias.astype(np.float32), len(joined), len(texts))
 
 
-def beaten(metrics: Mapping[str, Any]) -> str | None:
-    """Whether the student beats the baseline, in one sentence; None where metrics.json has no baseline."""
-    against, baseline = _comparison(metrics), metrics["models"].get(BASELINE)
-    if against is None or baseline is None:
+def baseline_sentence(metrics: Mapping[str, Any]) -> str | None:
+    """Say whether the student beats the baseline; None where metrics.json has no baseline."""
+    comparison = _comparison(metrics)
+    baseline = metrics["models"].get(BASELINE)
+    if comparison is None or baseline is None:
         return None
-    scoring, candidate = scoring_of(metrics), candidate_of(metrics) or ""
-    ours, theirs = (f"{100 * model[scoring.key]:.1f}%" for model in (metrics["models"][candidate], baseline))
-    points = [f"{100 * against[part]:+.1f}" for part in ("difference", "low", "high")]
-    numbers = f"{ours} against {theirs}, {points[0]} points of {scoring.words} ({points[1]} to {points[2]})"
-    if against["outcome"] == "BEATS":
+    scoring = scoring_of(metrics)
+    candidate = candidate_of(metrics) or ""
+    scores = [f"{100 * model[scoring.key]:.1f}%" for model in (metrics["models"][candidate], baseline)]
+    points = [f"{100 * comparison[part]:+.1f}" for part in ("difference", "low", "high")]
+    numbers = f"{scores[0]} against {scores[1]}, {points[0]} points of {scoring.words} ({points[1]} to {points[2]})"
+    if comparison["outcome"] == "BEATS":
         return f"{MODELS[candidate]} beats TF-IDF with a linear model: {numbers}"
-    words = "loses to" if against["outcome"] == "LOSES" else "does not beat"
+    words = "loses to" if comparison["outcome"] == "LOSES" else "does not beat"
     return (
         f"{MODELS[candidate]} {words} TF-IDF with a linear model: {numbers}; more labelled rows, more epochs or "
         "another teacher may help, or the task needs no encoder"
     )
 
 
-def is_beaten(metrics: Mapping[str, Any]) -> bool:
+def beats_baseline(metrics: Mapping[str, Any]) -> bool:
     """Whether the student is better beyond noise, or there is no baseline for the task."""
-    against = _comparison(metrics)
-    return against is None or against["outcome"] == "BEATS"
+    comparison = _comparison(metrics)
+    return comparison is None or comparison["outcome"] == "BEATS"
 
 
 def _comparison(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    found: Mapping[str, Any] | None = metrics.get("comparison", {}).get(BASELINE)
-    return found
+    comparison: Mapping[str, Any] | None = metrics.get("comparison", {}).get(BASELINE)
+    return comparison
 
 
 def _joined(texts: Sequence[Text]) -> list[str]:
@@ -127,12 +131,12 @@ def _joined(texts: Sequence[Text]) -> list[str]:
 
 
 def _affordable(texts: list[str]) -> tuple[list[str], np.ndarray[Any, np.dtype[np.int64]]]:
-    """The texts to fit on, and their rows: all, or as many as the limits allow, drawn with a fixed seed."""
+    """Return the texts to fit on, and their rows: all, or as many as the limits allow, drawn with a fixed seed."""
     order = np.random.default_rng(0).permutation(len(texts))
     lengths = np.cumsum([len(texts[row]) for row in order])
-    most = min(MOST_ROWS, max(int(np.searchsorted(lengths, _MOST_CHARACTERS)), 1))
-    kept = np.sort(order[:most]) if most < len(texts) else np.arange(len(texts))
-    return [texts[row] for row in kept], kept
+    count = min(MAX_ROWS, max(int(np.searchsorted(lengths, _MAX_CHARACTERS)), 1))
+    rows = np.sort(order[:count]) if count < len(texts) else np.arange(len(texts))
+    return [texts[row] for row in rows], rows
 
 
 def _features(texts: list[str]) -> FeatureUnion:
@@ -146,52 +150,56 @@ def _features(texts: list[str]) -> FeatureUnion:
         "min_df": 1 if len(texts) < _FEW_TEXTS else 2,
         "dtype": np.float32,
     }
-    sets = []
-    # Texts of nothing but signs have no words.
+    vectorizers = []
+    # Texts of punctuation alone have no words.
     if any(map(_WORD.search, texts)):
-        sets.append(("words", TfidfVectorizer(ngram_range=(1, 2), token_pattern=_WORD.pattern, **shared)))
-    if not sets or characters <= _FEW_CHARACTERS or blanks < _BLANKS:
-        sets.append(("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), **shared)))
-    return FeatureUnion(sets)
+        vectorizers.append(("words", TfidfVectorizer(ngram_range=(1, 2), token_pattern=_WORD.pattern, **shared)))
+    if not vectorizers or characters <= _FEW_CHARACTERS or blanks < _MIN_BLANKS:
+        vectorizers.append(("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), **shared)))
+    return FeatureUnion(vectorizers)
 
 
-def _fit_classes(counted: Sparse, labels: Labels, outputs: int) -> tuple[Floats, Floats]:
-    """[features, classes] and [classes]; a class that train lacks is never the answer."""
+def _fit_classes(counts: Sparse, labels: Labels, outputs: int) -> tuple[Floats, Floats]:
+    """Return [features, classes] weights and [classes] bias; a class that train lacks is never the answer."""
     from sklearn.linear_model import LogisticRegression
 
-    weights, bias = np.zeros((counted.shape[1], outputs)), np.full(outputs, _NEVER)
+    weights = np.zeros((counts.shape[1], outputs))
+    bias = np.full(outputs, _NEVER)
     classes = np.unique(labels)
     if len(classes) == 1:
         bias[classes] = 0.0
         return weights, bias
-    model = LogisticRegression(C=_STRENGTH, max_iter=1000).fit(counted, labels)
+    model = LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=1000).fit(counts, labels)
     if len(classes) > 2:
-        weights[:, classes], bias[classes] = model.coef_.T, model.intercept_
+        weights[:, classes] = model.coef_.T
+        bias[classes] = model.intercept_
     else:  # one logit: half of it for one class, half against the other
         weights[:, classes] = np.hstack([-model.coef_.T, model.coef_.T]) / 2
         bias[classes] = np.hstack([-model.intercept_, model.intercept_]) / 2
     return weights, bias
 
 
-def _fit_labels(counted: Sparse, labels: Labels, outputs: int) -> tuple[Floats, Floats]:
-    """[features, labels] and [labels]: each label by itself; one that all rows or none have is a constant."""
+def _fit_labels(counts: Sparse, labels: Labels, outputs: int) -> tuple[Floats, Floats]:
+    """Return [features, labels] weights and [labels] bias, label by label; a label of all rows or none is constant."""
     from sklearn.linear_model import LogisticRegression
 
-    weights, bias = np.zeros((counted.shape[1], outputs)), np.zeros(outputs)
+    weights = np.zeros((counts.shape[1], outputs))
+    bias = np.zeros(outputs)
     for label in range(outputs):
         known = labels[:, label] >= 0
         gold = labels[known, label]
         if len(np.unique(gold)) < 2:
             bias[label] = -_NEVER if len(gold) and gold[0] else _NEVER
             continue
-        model = LogisticRegression(C=_STRENGTH, max_iter=1000).fit(counted[known], gold)
-        weights[:, label], bias[label] = model.coef_[0], model.intercept_[0]
+        model = LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=1000).fit(counts[known], gold)
+        weights[:, label] = model.coef_[0]
+        bias[label] = model.intercept_[0]
     return weights, bias
 
 
-def _fit_numbers(counted: Sparse, labels: Labels, outputs: int) -> tuple[Floats, Floats]:
+def _fit_numbers(counts: Sparse, labels: Labels, outputs: int) -> tuple[Floats, Floats]:
     from sklearn.linear_model import Ridge
 
     numbers = labels.astype(np.float64)
-    model = Ridge(alpha=1.0, solver="lsqr").fit(counted, numbers)
+    model = Ridge(alpha=1.0, solver="lsqr").fit(counts, numbers)
     return model.coef_.reshape(-1, outputs), np.atleast_1d(model.intercept_)

@@ -1,4 +1,4 @@
-"""Teacher and student from raw texts to probabilities, each the way it is used."""
+"""Teacher and student as users run them, from raw texts to answers, for speed comparisons."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from potstill.pretrained.inspection import read_tokenizer
 def teacher_pipeline(
     folder: Path, max_length: int, task: TaskKind = "single_label", stride: int = 0
 ) -> Callable[[list[Any]], object]:
-    """The teacher in `transformers.pipeline`, as one runs it today; on CPU, where the students run too.
+    """Return the teacher in `transformers.pipeline`, as it is usually run; on CPU, where the students run too.
 
     Args:
         folder: a `save_pretrained` folder with its tokenizer.
         max_length: tokens after which a text is cut, as for the student.
-        task: what it answers.
-        stride: of entities and questions, tokens that windows share.
+        task: the kind of task.
+        stride: tokens that neighbouring windows share, for entities and questions.
     """
     from transformers import pipeline
 
-    model, tokenizer = load_classifier(folder), read_tokenizer(folder)
-    if not tells_texts_apart(model.config.to_dict()):  # some tokenizers give ids that such a model cannot take
+    model = load_classifier(folder)
+    tokenizer = read_tokenizer(folder)
+    if not tells_texts_apart(model.config.to_dict()):  # some tokenizers give segment ids that such a model refuses
         names = tokenizer.model_input_names
         tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
     if task == "question_answering":
@@ -47,7 +48,7 @@ def teacher_pipeline(
 
     def call(texts: list[Text]) -> object:
         inputs = [text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]} for text in texts]
-        if len(inputs) == 1:  # without the data loader that a list goes through
+        if len(inputs) == 1:  # a single input skips the data loader of a list
             return classify(inputs[0], truncation=True, max_length=max_length)
         return classify(inputs, batch_size=BATCH, truncation=True, max_length=max_length)
 
@@ -55,7 +56,7 @@ def teacher_pipeline(
 
 
 def _question_teacher(model: Any, tokenizer: Any, max_length: int, stride: int) -> Callable[[list[Any]], object]:
-    """transformers has no pipeline of questions any more; what that one did: windows, a batch at a time, best span."""
+    """Answer questions as transformers' former pipeline did: windows, in batches, and the best span."""
     import torch
 
     from potstill.inference.runtime import reply
@@ -67,18 +68,18 @@ def _question_teacher(model: Any, tokenizer: Any, max_length: int, stride: int) 
         windows = [window for row in rows for window in row]
         logits: list[Any] = []
         for start in range(0, len(windows), BATCH):
-            part = windows[start : start + BATCH]
-            encoded = {"input_ids": [window.ids for window in part]}
+            batch = windows[start : start + BATCH]
+            encoded = {"input_ids": [window.ids for window in batch]}
             if tells_texts_apart(model.config.to_dict()):
-                encoded["token_type_ids"] = [window.type_ids for window in part]
+                encoded["token_type_ids"] = [window.type_ids for window in batch]
             inputs = tokenizer.pad(encoded, return_tensors="pt")
             with torch.inference_mode():
                 output = model(**inputs)
-            both = torch.stack([output.start_logits, output.end_logits], dim=-1).numpy()
-            logits += [values[: len(window.ids)] for values, window in zip(both, part, strict=True)]
-        found = iter(logits)
+            span_logits = torch.stack([output.start_logits, output.end_logits], dim=-1).numpy()
+            logits += [values[: len(window.ids)] for values, window in zip(span_logits, batch, strict=True)]
+        window_logits = iter(logits)
         return [
-            reply(context, row, [next(found) for _ in row], no_answer=False)
+            reply(context, row, [next(window_logits) for _ in row], no_answer=False)
             for (_, context), row in zip(questions, rows, strict=True)
         ]
 
@@ -86,13 +87,13 @@ def _question_teacher(model: Any, tokenizer: Any, max_length: int, stride: int) 
 
 
 def served_student(model: Path, variant: str, serving: Path, folder: Path) -> Student:
-    """An exported student in the serving runtime, whether it is the one that ships or not.
+    """Load an exported student into the serving runtime, whether it ships or not.
 
     Args:
         model: the ONNX file.
         variant: `fp32` or `int8`.
-        serving: the folder that ships, for tokenizer and card.
-        folder: where to lay out the same around `model`; must not exist, and must outlive the loading only.
+        serving: the serving folder, for tokenizer and card.
+        folder: a new folder in which a serving folder is laid out around `model`; needed only while it loads.
     """
     folder.mkdir(parents=True)
     (folder / MODEL).symlink_to(model.resolve())

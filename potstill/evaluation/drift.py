@@ -1,7 +1,7 @@
-"""Whether what a service reads and answers is still like what its model was evaluated on; without any label.
+"""Drift: whether a service's texts and answers are still like those its model was evaluated on, without any label.
 
-A change has to be both large (the limits of `watch` in params) and more than chance. How right the model still is
-follows from how sure it is: `Estimate`.
+A change counts if it is both large (the limits of `watch` in params) and more than chance. The model's accuracy is
+estimated from its confidences: `Estimate`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from potstill.inference.profile import Counts, Feature, Moments, Profile, parse_
 from potstill.inference.window_store import COUNTS, PROFILE, Store
 
 Verdict = Literal["drift", "no drift", "too few texts"]
-# A value, and what it stays under by chance.
+# A distance, and the value that it stays under by chance.
 Measure = tuple[float, float]
-# With which a change is more than chance, all distributions together (Bonferroni).
+# Certainty with which a change is more than chance, over all distributions together (Bonferroni).
 CERTAINTY = 0.99
 # Level of the intervals of an accuracy.
 CONFIDENCE = 0.95
@@ -29,15 +29,15 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Finding:
-    """How far one feature is from the profile.
+    """The distance of one feature from the profile.
 
     Attributes:
         feature: its name in the profile.
-        psi: population stability index; of several distributions the largest, of those that drift if any does.
-        psi_by_chance: what that one stays under by chance.
-        ks: Kolmogorov-Smirnov distance, likewise; None where bins have no order.
-        ks_by_chance: what that one stays under by chance.
-        drifts: whether one of them is over its limit and over chance.
+        psi: population stability index; of several distributions the largest, first of all of those that drift.
+        psi_by_chance: the value that this index stays under by chance.
+        ks: Kolmogorov-Smirnov distance, chosen alike; None where bins have no order.
+        ks_by_chance: the value that this distance stays under by chance.
+        drifts: whether one of the two is over its limit and over chance.
     """
 
     feature: str
@@ -50,18 +50,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The accuracy that confidences tell of: their mean here, plus what the model is righter than sure on the test.
+    """The accuracy estimated from confidences: their mean, plus accuracy minus mean confidence on the test texts.
 
     Difference of confidences (Guillory et al. 2021, "Predicting with confidence on unseen distributions"), on
-    probabilities whose temperature was fitted on dev (Guo et al. 2017); on the test texts it is the measured accuracy.
-    It follows shifts of the texts; where right answers change for the same texts, it cannot know.
+    probabilities whose temperature was fitted on dev (Guo et al. 2017). On the test texts it is the measured accuracy.
+    It follows shifts of the texts, but it cannot notice that the right answers to the same texts have changed.
 
     Attributes:
         accuracy: the estimate.
-        low: lower end of its interval by the normal approximation, from the variances here and on the test.
+        low: lower end of its interval by the normal approximation, from the variances of service and test.
         high: upper end.
-        tested: measured on the test texts.
-        drifts: whether the whole interval is under what is tolerated.
+        tested: the accuracy measured on the test texts.
+        drifts: whether the whole interval is below the tolerated accuracy.
     """
 
     accuracy: float
@@ -75,8 +75,20 @@ class Estimate:
 class Drift:
     """The verdict over some windows.
 
-    `history` has, window by window, its end (seconds since 1970), texts, and PSI of each feature; `damaged` the names
-    of files among the newest that are no window.
+    Attributes:
+        verdict: in one of three forms.
+        sentence: the verdict in words.
+        candidate: sha256 of the model's serving folder manifest.
+        texts: texts that the windows count.
+        truncated: how many of them were cut.
+        windows: how many windows.
+        left_out: how many of the newest windows count in another profile's bins.
+        damaged: names of files among the newest that are no window.
+        start: of the oldest window, in seconds since 1970.
+        end: of the newest window.
+        findings: a finding for each feature.
+        estimate: of the accuracy; None where confidences are not calibrated.
+        history: end, texts and PSI of each feature, window by window.
     """
 
     verdict: Verdict
@@ -100,12 +112,12 @@ class Drift:
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of one model, oldest first, with the profile in whose bins they count.
+    """Windows of one model, oldest first, with the profile whose bins they count in.
 
     Attributes:
-        profile: of the test texts.
+        profile: the profile of the test texts.
         windows: as the service wrote them.
-        left_out: how many of the newest ones count in another profile's bins.
+        left_out: how many of the newest windows count in another profile's bins.
         damaged: names of newer files that are no window of counts.
     """
 
@@ -118,7 +130,7 @@ class Windows:
 def read_windows(store: Store, newest: int) -> Windows | None:
     """Read the newest windows that a service has written, and no older ones.
 
-    A file that is no window is left out, and the next older one read instead.
+    A file that is no window is left out, and the next older one is read in its place.
 
     Args:
         store: where the service writes.
@@ -143,8 +155,8 @@ def read_windows(store: Store, newest: int) -> Windows | None:
             damaged.append(name)
         else:
             windows.append(window)
-    kept = [window for window in reversed(windows) if window["profile"] == profile.sum]
-    return Windows(profile, kept, len(windows) - len(kept), damaged)
+    comparable = [window for window in reversed(windows) if window["profile"] == profile.sum]
+    return Windows(profile, comparable, len(windows) - len(comparable), damaged)
 
 
 def stored_profile(store: Store) -> Profile | None:
@@ -159,7 +171,7 @@ def stored_profile(store: Store) -> Profile | None:
 
 
 def _window(store: Store, name: str, profile: Profile) -> dict[str, Any] | None:
-    """Read one window; None where the file is none, or does not fit the profile that it names."""
+    """Read one window; None where the file is no window, or does not fit the profile that it names."""
     try:
         window: dict[str, Any] = json.loads(store.read(name))
         if window["format"] != 1 or not isinstance(window["profile"], str):
@@ -172,66 +184,69 @@ def _window(store: Store, name: str, profile: Profile) -> dict[str, Any] | None:
     return window
 
 
-def pool(found: Windows) -> Counts:
+def pool(served: Windows) -> Counts:
     """Add up all windows."""
-    counts = Counts(found.profile)
-    for window in found.windows:
+    counts = Counts(served.profile)
+    for window in served.windows:
         counts.merge(window)
     return counts
 
 
-def judge(found: Windows, settings: Watch) -> Drift:
-    """The verdict over windows, together."""
-    profile, counts = found.profile, pool(found)
+def judge(served: Windows, settings: Watch) -> Drift:
+    """Judge the windows together."""
+    profile = served.profile
+    counts = pool(served)
     certainty = 1 - (1 - CERTAINTY) / sum(len(feature.bins) for feature in profile.features.values())
     findings = [
-        _finding(name, feature, [held.tolist() for held in counts.bins[name]], settings, certainty)
+        _finding(name, feature, [bin_counts.tolist() for bin_counts in counts.bins[name]], settings, certainty)
         for name, feature in profile.features.items()
     ]
-    guess = estimate(profile, counts.confidence, settings.max_accuracy_drop)
-    drifts = any(finding.drifts for finding in findings) or (guess is not None and guess.drifts)
-    verdict: Verdict = "too few texts" if counts.texts < settings.min_texts else "drift" if drifts else "no drift"
+    accuracy = estimate(profile, counts.confidence, settings.max_accuracy_drop)
+    drifts = any(finding.drifts for finding in findings) or (accuracy is not None and accuracy.drifts)
+    verdict: Verdict = "drift" if drifts else "no drift"
+    if counts.texts < settings.min_texts:
+        verdict = "too few texts"
     return Drift(
         verdict=verdict,
-        sentence=_sentence(verdict, counts.texts, findings, guess, settings),
+        sentence=_sentence(verdict, counts.texts, findings, accuracy, settings),
         candidate=profile.candidate,
         texts=counts.texts,
         truncated=counts.truncated,
-        windows=len(found.windows),
-        left_out=found.left_out,
-        damaged=found.damaged,
-        start=min((window["start"] for window in found.windows), default=None),
-        end=max((window["end"] for window in found.windows), default=None),
+        windows=len(served.windows),
+        left_out=served.left_out,
+        damaged=served.damaged,
+        start=min((window["start"] for window in served.windows), default=None),
+        end=max((window["end"] for window in served.windows), default=None),
         findings=findings,
-        estimate=guess,
-        history=[{key: window[key] for key in ("end", "texts", "psi")} for window in found.windows],
+        estimate=accuracy,
+        history=[{key: window[key] for key in ("end", "texts", "psi")} for window in served.windows],
     )
 
 
 def _finding(
     name: str, feature: Feature, counts: Sequence[Sequence[int]], settings: Watch, certainty: float
 ) -> Finding:
-    pairs = [(bins.counts, held) for bins, held in zip(feature.bins, counts, strict=True)]
-    pairs = [(here, there) for here, there in pairs if sum(here) and sum(there)]
-    psi = [(psi_of_counts(*pair), critical_psi(*pair, certainty)) for pair in pairs]
-    ks = [(ks_of_counts(*pair), critical_ks(sum(pair[0]), sum(pair[1]), certainty)) for pair in pairs]
-    if feature.names:
-        ks = []
-    index = _largest(psi, settings.max_psi) or (0.0, 0.0)
-    distance = _largest(ks, settings.max_ks)
+    pairs = [(bins.counts, served) for bins, served in zip(feature.bins, counts, strict=True)]
+    pairs = [(tested, served) for tested, served in pairs if sum(tested) and sum(served)]
+    indices = [(psi_of_counts(*pair), critical_psi(*pair, certainty)) for pair in pairs]
+    distances = [(ks_of_counts(*pair), critical_ks(sum(pair[0]), sum(pair[1]), certainty)) for pair in pairs]
+    if feature.names:  # such bins have no order
+        distances = []
+    psi = _largest(indices, settings.max_psi) or (0.0, 0.0)
+    ks = _largest(distances, settings.max_ks)
     return Finding(
         feature=name,
-        psi=index[0],
-        psi_by_chance=index[1],
-        ks=None if distance is None else distance[0],
-        ks_by_chance=None if distance is None else distance[1],
-        drifts=_over(index, settings.max_psi) or (distance is not None and _over(distance, settings.max_ks)),
+        psi=psi[0],
+        psi_by_chance=psi[1],
+        ks=None if ks is None else ks[0],
+        ks_by_chance=None if ks is None else ks[1],
+        drifts=_over(psi, settings.max_psi) or (ks is not None and _over(ks, settings.max_ks)),
     )
 
 
-def _largest(measured: Sequence[Measure], limit: float | None) -> Measure | None:
-    """The largest one, of those over limit and chance if there are any."""
-    return max(measured, key=lambda one: (_over(one, limit), one[0]), default=None)
+def _largest(measures: Sequence[Measure], limit: float | None) -> Measure | None:
+    """Return the largest of those over limit and chance; if none is, the largest of all."""
+    return max(measures, key=lambda measure: (_over(measure, limit), measure[0]), default=None)
 
 
 def _over(measure: Measure, limit: float | None) -> bool:
@@ -239,42 +254,45 @@ def _over(measure: Measure, limit: float | None) -> bool:
 
 
 def estimate(profile: Profile, confidence: Moments, max_drop: float | None) -> Estimate | None:
-    """The accuracy that confidences tell of; None where they are not calibrated, or there are none.
+    """Estimate the accuracy from confidences; None where they are not calibrated, or there are none.
 
     Args:
-        profile: of the test texts.
-        confidence: of answers.
-        max_drop: what is tolerated; None tolerates all.
+        profile: the profile of the test texts.
+        confidence: the confidences of the answers.
+        max_drop: the tolerated drop; None tolerates any.
     """
-    right, value = profile.right, profile.expected(confidence)
+    right = profile.right
+    value = profile.expected(confidence)
     if right is None or value is None:
         return None
     spread = sqrt(confidence.variance / confidence.rows + right.gap.variance / right.gap.rows)
     half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * spread
-    tested, high = right.share.mean, min(value + half, 1.0)
+    tested = right.share.mean
+    high = min(value + half, 1.0)
     drifts = max_drop is not None and high < tested - max_drop
     return Estimate(min(max(value, 0.0), 1.0), max(value - half, 0.0), max(high, 0.0), tested, drifts)
 
 
 def _sentence(
-    verdict: Verdict, texts: int, findings: Sequence[Finding], guess: Estimate | None, settings: Watch
+    verdict: Verdict, texts: int, findings: Sequence[Finding], accuracy: Estimate | None, settings: Watch
 ) -> str:
     if verdict == "too few texts":
         return f"no verdict: {texts:,} texts were counted, watch.min_texts is {settings.min_texts:,}"
-    said = []
-    if guess is not None:
-        interval = f"{100 * guess.low:.1f}–{100 * guess.high:.1f}"
-        said.append(f"estimated accuracy {100 * guess.accuracy:.1f}% ({interval}), {100 * guess.tested:.1f}% on test")
-    if verdict == "no drift":
-        return "; ".join([f"no drift: {texts:,} texts are like the test texts", *said])
     changed = ", ".join(_words(finding, settings) for finding in findings if finding.drifts)
-    return "; ".join([f"drift over {texts:,} texts: {changed or 'the model is right less often'}", *said])
+    parts = [f"drift over {texts:,} texts: {changed or 'the model is right less often'}"]
+    if verdict == "no drift":
+        parts = [f"no drift: {texts:,} texts are like the test texts"]
+    if accuracy is not None:
+        interval = f"{100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}"
+        tested = f"{100 * accuracy.tested:.1f}% on test"
+        parts.append(f"estimated accuracy {100 * accuracy.accuracy:.1f}% ({interval}), {tested}")
+    return "; ".join(parts)
 
 
 def _words(finding: Finding, settings: Watch) -> str:
-    over = []
+    exceeded = []
     if _over((finding.psi, finding.psi_by_chance), settings.max_psi):
-        over.append(f"PSI {finding.psi:.2f} over {settings.max_psi:g}")
+        exceeded.append(f"PSI {finding.psi:.2f} over {settings.max_psi:g}")
     if finding.ks is not None and _over((finding.ks, finding.ks_by_chance or 0.0), settings.max_ks):
-        over.append(f"KS {finding.ks:.2f} over {settings.max_ks:g}")
-    return f"{finding.feature} ({', '.join(over)})"
+        exceeded.append(f"KS {finding.ks:.2f} over {settings.max_ks:g}")
+    return f"{finding.feature} ({', '.join(exceeded)})"

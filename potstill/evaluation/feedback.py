@@ -1,4 +1,4 @@
-"""How right a service was, once labels have arrived for some of its answers."""
+"""Feedback: how often a service was right, once labels have arrived for some of its answers."""
 
 from __future__ import annotations
 
@@ -27,27 +27,31 @@ from potstill.labels.names import LabelNames, normal_label
 from potstill.progress import say
 from potstill.scores.statistics import wilson_interval
 
-# What a label belongs to: a request and the place of the text in it, or the sum of the text.
+# What a label belongs to: a request with the position of the text in it, or the sum of the text.
 Key = tuple[str, int] | str
-# Tasks of which a profile has the names of the labels.
+# Tasks whose profiles have the names of the labels.
 _NAMED = ("single_label", "token_classification")
-REQUEST, POSITION, SUM, LABEL = "request_id", "position", "text_sha256", "label"
+# Columns of the labels, and keys of an answer.
+REQUEST = "request_id"
+POSITION = "position"
+SUM = "text_sha256"
+LABEL = "label"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """How right the answers are that labels came for.
+class Measurement:
+    """How right the answers are for which labels have arrived.
 
     Attributes:
-        measure: `accuracy`, the share of answers that are right in all; of numbers `mean absolute error`.
-        value: the measure.
-        low: lower end of its interval: Wilson's of a share, else by the normal approximation.
+        measure: `accuracy`, the share of answers that are wholly right; of numbers `mean absolute error`.
+        value: the value of the measure.
+        low: lower end of its interval: Wilson's for a share, else by the normal approximation.
         high: upper end.
-        labels: labels that were given.
-        matched: of them, those whose answer was found.
-        estimate: what the same answers' confidences tell (`Estimate`); None where they are not calibrated.
+        labels: how many labels were given.
+        matched: how many of them belong to an answer that was kept.
+        estimate: the accuracy by the same answers' confidences; None where they are not calibrated.
         drifts: whether the whole interval is further below the accuracy on the test texts than is tolerated.
-        sentence: all that in words.
+        sentence: all of it in words.
     """
 
     measure: str
@@ -66,15 +70,15 @@ class Measured:
 
 
 def read_labels(path: Path, task: TaskKind) -> dict[Key, Any]:
-    """The labels of a table in any form that `prepare` reads.
+    """Read labels from a table in any form that `prepare` reads.
 
-    Its columns: `label`, and either `request_id` (with `position` of the text in the request, 0 without),
-    `text_sha256`, or `text` (of pairs also `text_pair`). The last of several labels for one answer counts.
+    Its columns are `label`, and either `request_id` (with `position`, the index of the text in the request, by default
+    0), `text_sha256`, or `text` (for pairs also `text_pair`). Of several labels for one answer the last counts.
 
     Raises:
         FetchError, FormatError, EncodingError, EmptyDataError, ...: the file cannot be read.
-        MissingColumnError: it says no label, or not of what.
-        LabelError: a label is none of that task.
+        MissingColumnError: it has no column of labels, or none that says which answer a label belongs to.
+        LabelError: a label does not fit the task.
     """
     if not path.is_file():
         state = "is a folder" if path.is_dir() else "does not exist"
@@ -84,7 +88,7 @@ def read_labels(path: Path, task: TaskKind) -> dict[Key, Any]:
         raise MissingColumnError(f"{path} has no column {LABEL!r}; it has {', '.join(map(repr, table.columns))}")
     keys = _keys(table)
     values = zip(keys, table.columns[LABEL], strict=True)
-    return {key: _label(value, task, table.row_location(row)) for row, (key, value) in enumerate(values)}
+    return {key: _parse_label(value, task, table.row_location(row)) for row, (key, value) in enumerate(values)}
 
 
 def _keys(table: Table) -> list[Key]:
@@ -92,7 +96,9 @@ def _keys(table: Table) -> list[Key]:
     if REQUEST in columns:
         positions = columns.get(POSITION, [0] * len(table))
         try:
-            return [(str(one), int(at)) for one, at in zip(columns[REQUEST], positions, strict=True)]
+            return [
+                (str(request), int(position)) for request, position in zip(columns[REQUEST], positions, strict=True)
+            ]
         except (TypeError, ValueError) as error:
             raise FormatError(f"{table.location}: {POSITION} has to be a whole number ({error})") from error
     if SUM in columns:
@@ -106,35 +112,36 @@ def _keys(table: Table) -> list[Key]:
     )
 
 
-def _label(value: Any, task: TaskKind, place: str) -> Any:
-    """A label as the service writes it (`potstill.serving.watcher.said`), in a form that can be compared."""
+def _parse_label(value: Any, task: TaskKind, where: str) -> Any:
+    """Parse a label as the service writes it (`potstill.serving.watcher.said`), to a form that can be compared."""
     if is_absent(value) and task in ("single_label", "regression"):
-        raise LabelError(f"{place} has no label; leave such rows out")
+        raise LabelError(f"{where} has no label; leave such rows out")
     try:
         if task == "single_label":
-            return _single(value)
+            return _class_name(value)
         if task == "regression":
             return float(value)
-        return _comparable(_listed(value), task)
+        return _comparable(_parse_cell(value), task)
     except (TypeError, ValueError) as error:
-        raise LabelError(f"{place}: {value!r:.100} is no label of {task} ({error})") from error
+        raise LabelError(f"{where}: {value!r:.100} is no label of {task} ({error})") from error
 
 
-def _single(value: Any) -> str:
-    """The name of a class; of a list of one, that one."""
+def _class_name(value: Any) -> str:
+    """Return the name of a class, which may also be given as a list of one name."""
     names = labels_in(parse_nested(value)) if is_nested(parse_nested(value)) else [value]
     if len(names) != 1:
         raise ValueError(f"{len(names)} labels")
     return normal_label(names[0])
 
 
-def _listed(value: Any) -> Any:
-    """What a cell of text holds: JSON, or a list or an object as Python writes it."""
+def _parse_cell(value: Any) -> Any:
+    """Parse a cell of text: JSON, or a list or an object as Python writes it."""
     value = parse_nested(value)
     return json.loads(value) if isinstance(value, str) else value
 
 
 def _comparable(value: Any, task: TaskKind) -> Any:
+    """Bring a label or an answer to a form in which equal ones are equal values."""
     if task == "single_label":
         return normal_label(value)
     if task == "regression":
@@ -152,7 +159,7 @@ def _comparable(value: Any, task: TaskKind) -> Any:
 def read_answers(store: Store) -> Iterator[dict[str, Any]]:
     """Read all answers that a service has written, oldest first.
 
-    Damaged lines are left out and said, once for each file: they must not keep the others from being judged.
+    Damaged lines are left out and reported once for each file: they must not keep the others from being judged.
     """
     for name in store.names():
         if not name.endswith(ANSWERS):
@@ -168,8 +175,9 @@ def read_answers(store: Store) -> Iterator[dict[str, Any]]:
 
 
 def _answers(store: Store, name: str) -> tuple[list[dict[str, Any]], list[int]]:
-    """The answers of a file, and the numbers of its lines that are none."""
-    answers, damaged = [], []
+    """Return the answers of a file, and the numbers of its lines that are none."""
+    answers = []
+    damaged = []
     for number, line in enumerate(store.read(name).splitlines(), start=1):
         try:
             answer = json.loads(line)
@@ -183,100 +191,108 @@ def _answers(store: Store, name: str) -> tuple[list[dict[str, Any]], list[int]]:
 
 def measure(
     labels: Mapping[Key, Any], answers: Iterator[dict[str, Any]], profile: Profile, settings: Watch
-) -> Measured:
-    """How right answers are.
+) -> Measurement:
+    """Compare the answers with labels.
 
     Args:
         labels: from `read_labels`.
-        answers: from `read_answers`; the last to a text counts.
-        profile: of the model.
-        settings: what is tolerated.
+        answers: from `read_answers`; of several to one text the last counts.
+        profile: the model's profile.
+        settings: the tolerated drop.
 
     Raises:
-        EmptyDataError: there is an answer for none of the labels.
-        LabelError: the model has no such label.
+        EmptyDataError: no label belongs to an answer.
+        LabelError: the model does not have a label.
     """
-    labels = _models_labels(labels, profile)
-    found: dict[Key, dict[str, Any]] = {}
+    labels = _match_model_labels(labels, profile)
+    labelled: dict[Key, dict[str, Any]] = {}
     for answer in answers:
         keys: tuple[Key, Key] = (answer[REQUEST], answer[POSITION]), answer.get(SUM, "")
-        found |= {key: answer for key in keys if key in labels}
-    if not found:
+        labelled |= {key: answer for key in keys if key in labels}
+    if not labelled:
         hint = " (texts are only found with watch.hash_texts)" if isinstance(next(iter(labels), ""), str) else ""
         raise EmptyDataError(f"none of the {len(labels):,} labels is of an answer that was kept{hint}")
     task = profile.task
     if task == "multi_label":
-        labels = _as_answered(labels, list(found.values()))
-    pairs = [(_comparable(answer[LABEL], task), labels[key]) for key, answer in found.items()]
+        labels = _match_answered_labels(labels, list(labelled.values()))
+    pairs = [(_comparable(answer[LABEL], task), labels[key]) for key, answer in labelled.items()]
     if task == "regression":
-        return _errors(np.array([abs(a - b) for a, b in pairs]), len(labels))
-    return _shares([a == b for a, b in pairs], list(found.values()), len(labels), profile, settings)
+        return _measure_error(np.array([abs(a - b) for a, b in pairs]), len(labels))
+    return _measure_accuracy([a == b for a, b in pairs], list(labelled.values()), len(labels), profile, settings)
 
 
-def _models_labels(labels: Mapping[Key, Any], profile: Profile) -> dict[Key, Any]:
-    """Labels by the names that the model has for them, letter case aside where that is one of its labels.
+def _match_model_labels(labels: Mapping[Key, Any], profile: Profile) -> dict[Key, Any]:
+    """Replace names of labels by the model's own, where they differ in letter case.
 
-    Of several labels a profile does not have the names, so those are only compared.
+    A profile of a multi_label task has no names; its labels stay as they are.
 
     Raises:
-        LabelError: the model has no such label; each is named.
+        LabelError: the model does not have a label; each is named.
     """
-    known = profile.features["label"].names if profile.task in _NAMED else []
-    if not known:
+    model_labels = profile.features["label"].names if profile.task in _NAMED else []
+    if not model_labels:
         return dict(labels)
-    names = LabelNames(known)
+    names = LabelNames(model_labels)
     unknown: Counter[str] = Counter()
 
-    def named(name: str) -> str:
+    def match(name: str) -> str:
         label = names.find(name)
         unknown.update([name] if label is None else [])
         return normal_label(label)
 
-    result: dict[Key, Any] = {
-        key: named(value)
+    matched: dict[Key, Any] = {
+        key: match(value)
         if profile.task == "single_label"
-        else frozenset((named(kind), start, end) for kind, start, end in value)
+        else frozenset((match(kind), start, end) for kind, start, end in value)
         for key, value in labels.items()
     }
     if unknown:
-        told = ", ".join(f"{name!r} ({count:,} times{_guess(names, name)})" for name, count in unknown.most_common(5))
-        raise LabelError(f"the model does not have the label {told}; it has {', '.join(known[:20])}: correct the file")
-    return result
+        named = ", ".join(
+            f"{name!r} ({count:,} times{_suggestion(names, name)})" for name, count in unknown.most_common(5)
+        )
+        raise LabelError(
+            f"the model does not have the label {named}; it has {', '.join(model_labels[:20])}: correct the file"
+        )
+    return matched
 
 
-def _as_answered(labels: Mapping[Key, Any], answers: Sequence[Mapping[str, Any]]) -> dict[Key, Any]:
-    """Several labels each by the names in the answers, letter case aside where that is one of them."""
+def _match_answered_labels(labels: Mapping[Key, Any], answers: Sequence[Mapping[str, Any]]) -> dict[Key, Any]:
+    """Replace names of a multi_label task's labels by those in the answers, where they differ in letter case."""
     names = LabelNames(sorted({normal_label(name) for answer in answers for name in answer[LABEL]}))
-    return {key: frozenset(str(names.find(name) or name) for name in held) for key, held in labels.items()}
+    return {key: frozenset(str(names.find(name) or name) for name in values) for key, values in labels.items()}
 
 
-def _guess(names: LabelNames, name: str) -> str:
+def _suggestion(names: LabelNames, name: str) -> str:
     near = names.near(name)
     return f"; did you mean {near!r}?" if near else ""
 
 
-def _shares(
+def _measure_accuracy(
     right: Sequence[bool], answers: Sequence[Mapping[str, Any]], labels: int, profile: Profile, settings: Watch
-) -> Measured:
-    value, matched = sum(right) / len(right), len(right)
+) -> Measurement:
+    matched = len(right)
+    value = sum(right) / matched
     low, high = wilson_interval(sum(right), matched, CONFIDENCE)
     words = f"accuracy {100 * value:.1f}% ({100 * low:.1f}–{100 * high:.1f}) on {matched:,} of {labels:,} labels"
-    if profile.task != "single_label" or profile.right is None:  # elsewhere confidences are of parts of an answer
-        return Measured("accuracy", value, low, high, labels, matched, None, False, words)
-    sure = np.array([answer["confidence"] for answer in answers])
-    guess, drop = estimate(profile, Moments().with_values(sure), None), settings.max_accuracy_drop
+    if profile.task != "single_label" or profile.right is None:  # other tasks have confidences of parts of an answer
+        return Measurement("accuracy", value, low, high, labels, matched, None, False, words)
+    confidences = np.array([answer["confidence"] for answer in answers])
+    unlabelled = estimate(profile, Moments().with_values(confidences), None)
     tested = profile.right.share.mean
+    drop = settings.max_accuracy_drop
     drifts = drop is not None and high < tested - drop
     words += f"; {100 * tested:.1f}% on test"
-    if guess is not None:
-        words += f", estimated without labels {100 * guess.accuracy:.1f}%"
-    return Measured("accuracy", value, low, high, labels, matched, guess, drifts, words)
+    if unlabelled is not None:
+        words += f", estimated without labels {100 * unlabelled.accuracy:.1f}%"
+    return Measurement("accuracy", value, low, high, labels, matched, unlabelled, drifts, words)
 
 
-def _errors(errors: np.typing.NDArray[np.float64], labels: int) -> Measured:
-    value, matched = float(errors.mean()), len(errors)
+def _measure_error(errors: np.typing.NDArray[np.float64], labels: int) -> Measurement:
+    matched = len(errors)
+    value = float(errors.mean())
     spread = float(errors.std(ddof=1)) if matched > 1 else 0.0
     half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * spread / sqrt(matched)
-    low, high = max(value - half, 0.0), value + half
+    low = max(value - half, 0.0)
+    high = value + half
     words = f"mean absolute error {value:.4g} ({low:.4g}–{high:.4g}) on {matched:,} of {labels:,} labels"
-    return Measured("mean absolute error", value, low, high, labels, matched, None, False, words)
+    return Measurement("mean absolute error", value, low, high, labels, matched, None, False, words)

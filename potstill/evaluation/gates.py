@@ -1,4 +1,4 @@
-"""Gates: may this candidate be promoted? Pure and fail-closed: what is missing, NaN or infinite fails."""
+"""Gates: whether a candidate may be promoted. Pure and fail-closed: a missing, NaN or infinite number fails."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Check:
-    """One limit and how the candidate stands to it.
+    """One check of the candidate, mostly against a limit.
 
     Attributes:
-        name: key under `gate` in params.yaml, or what was checked beside the limits.
+        name: key under `gate` in params.yaml, or the name of a check that has no limit.
         value: the number judged; None where there is no finite one.
         limit: None for a check that is not a limit.
         passed: False for everything that is not certainly within the limit.
@@ -37,11 +37,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks of one candidate. No check at all is not a pass.
+    """All checks of one candidate. A verdict without checks is no pass.
 
     Attributes:
         checks: in the order in which they were made.
-        proof: the comparison with the controls in words, from `proof_in_words`; no check by itself.
+        proof: the comparison with the controls in words, from `proof_in_words`. It is no check.
     """
 
     checks: tuple[Check, ...]
@@ -54,7 +54,7 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """The verdict in one sentence: which gates failed by how much, or how many passed."""
+        """The verdict in one sentence: the gates that failed and by how much, or how many passed."""
         failed = [check.sentence for check in self.checks if not check.passed]
         if failed or not self.checks:
             return f"refused: {'; '.join(failed) or 'nothing was checked'}"
@@ -66,52 +66,57 @@ class Verdict:
 
 
 def failed(name: str, sentence: str) -> Check:
-    """A check that failed for a reason that is not a number."""
+    """Return a check that failed for a reason that is not a number."""
     return Check(name, None, None, False, sentence)
 
 
 @dataclass(frozen=True)
 class _Limit:
+    """A limit of params: its name in words, minimum or maximum, and the value that it judges.
+
+    Attributes:
+        value: (the candidate's metrics, the comparison) -> the raw value.
+    """
+
     words: str
     kind: Literal["minimum", "maximum"]
-    # From (candidate's metrics, comparison) to the raw value.
     value: Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
     unit: str = ""
 
 
-def _own(key: str, words: str, kind: Literal["minimum", "maximum"] = "minimum", unit: str = "") -> _Limit:
-    """A limit on a number of the candidate's."""
+def _model_limit(key: str, words: str, kind: Literal["minimum", "maximum"] = "minimum", unit: str = "") -> _Limit:
+    """Return a limit on a number of the candidate."""
     return _Limit(words, kind, lambda model, _: model.get(key), unit)
 
 
-def _of_pair(key: str, words: str, unit: str = "") -> _Limit:
-    """A minimum of a number of the comparison."""
-    return _Limit(words, "minimum", lambda _, pair: pair.get(key), unit)
+def _comparison_minimum(key: str, words: str, unit: str = "") -> _Limit:
+    """Return a minimum for a number of the comparison."""
+    return _Limit(words, "minimum", lambda _, comparison: comparison.get(key), unit)
 
 
 def _limits(scoring: Scoring) -> dict[str, _Limit]:
-    """Every limit, in the order in which they are judged."""
+    """Return every limit, in the order in which they are judged."""
     return {
-        "min_score": _own(scoring.key, scoring.words),
-        "min_accuracy": _own("accuracy", "accuracy"),
-        "min_macro_f1": _own("macro_f1", "macro F1"),
-        "min_micro_f1": _own("micro_f1", "micro F1"),
-        "min_subset_accuracy": _own("subset_accuracy", "subset accuracy"),
-        "max_mse": _own("mse", "mean squared error", "maximum"),
-        "max_mae": _own("mae", "mean absolute error", "maximum"),
-        "min_pearson": _own("pearson", "Pearson correlation"),
-        "min_spearman": _own("spearman", "Spearman correlation"),
-        "min_teacher_ratio": _of_pair("teacher_ratio", f"share of the teacher's {scoring.words}"),
-        "min_gain_over_control": _of_pair("gain_over_control", "gain over the pretrained control"),
+        "min_score": _model_limit(scoring.key, scoring.words),
+        "min_accuracy": _model_limit("accuracy", "accuracy"),
+        "min_macro_f1": _model_limit("macro_f1", "macro F1"),
+        "min_micro_f1": _model_limit("micro_f1", "micro F1"),
+        "min_subset_accuracy": _model_limit("subset_accuracy", "subset accuracy"),
+        "max_mse": _model_limit("mse", "mean squared error", "maximum"),
+        "max_mae": _model_limit("mae", "mean absolute error", "maximum"),
+        "min_pearson": _model_limit("pearson", "Pearson correlation"),
+        "min_spearman": _model_limit("spearman", "Spearman correlation"),
+        "min_teacher_ratio": _comparison_minimum("teacher_ratio", f"share of the teacher's {scoring.words}"),
+        "min_gain_over_control": _comparison_minimum("gain_over_control", "gain over the pretrained control"),
         "min_gain_over_control_upper": _Limit(
             "upper bound of the gain over the pretrained control",
             "minimum",
-            lambda _, pair: _mapping(pair.get("control")).get("high"),
+            lambda _, comparison: _mapping(comparison.get("control")).get("high"),
         ),
-        "max_ece": _own("ece", "calibration error", "maximum"),
-        "max_file_mb": _own("megabytes", "model file", "maximum", " MB"),
-        "max_p99_ms": _own("p99_ms", "p99 latency", "maximum", " ms"),
-        "min_speedup": _of_pair("speedup", "speed-up over the teacher", "x"),
+        "max_ece": _model_limit("ece", "calibration error", "maximum"),
+        "max_file_mb": _model_limit("megabytes", "model file", "maximum", " MB"),
+        "max_p99_ms": _model_limit("p99_ms", "p99 latency", "maximum", " ms"),
+        "min_speedup": _comparison_minimum("speedup", "speed-up over the teacher", "x"),
     }
 
 
@@ -124,87 +129,90 @@ def judge(
     """Judge the candidate.
 
     Args:
-        metrics: the content of reports/metrics.json; it may be anything, what does not fit fails.
+        metrics: the content of reports/metrics.json. It may be anything; what does not fit fails.
         gate: the limits; one that is null in params is not checked.
-        champion: None where there is none yet; else its score on the same test split, under the score's name
-            (`accuracy`), or a `problem` (a sentence) that kept it from being scored there, which fails.
-        task: decides which score is the candidate's.
+        champion: None without a champion; else its score on the same test split under the score's name (`accuracy`),
+            or a `problem` (a sentence) that kept it from being scored, which fails.
+        task: decides which score is judged.
     """
     scoring = SCORINGS[task]
     models = _mapping(metrics.get("models"))
     candidate = _mapping(models.get(candidate_of(metrics) or ""))
     comparison = _mapping(metrics.get("comparison"))
-    checks = [_scored(candidate, scoring)]
+    checks = [_check_score(candidate, scoring)]
     for name, limit in _limits(scoring).items():
         bound = getattr(gate, name)
         if bound is not None:
-            checks.append(_check(name, limit, limit.value(candidate, comparison), bound))
-    checks += [_beats(control, _mapping(metrics.get("proof"))) for control in gate.must_beat]
+            checks.append(_check_limit(name, limit, limit.value(candidate, comparison), bound))
+    checks += [_check_control(control, _mapping(metrics.get("proof"))) for control in gate.must_beat]
     if champion is not None and gate.max_loss_to_champion is not None:
-        checks.append(_against(candidate, champion, gate.max_loss_to_champion, scoring))
+        checks.append(_check_champion(candidate, champion, gate.max_loss_to_champion, scoring))
     return Verdict(tuple(checks), proof_in_words(metrics))
 
 
 def proof_in_words(metrics: Mapping[str, Any]) -> str:
-    """The proof's verdicts, such as `NO DIFFERENCE to the pretrained control (-0.4 to +1.1 points)`.
+    """Return the proof's verdicts, such as `NO DIFFERENCE to the pretrained control (-0.4 to +1.1 points)`.
 
     Empty where metrics.json has none.
     """
     sentences = []
     for control, verdict in _mapping(_mapping(metrics.get("proof")).get("verdicts")).items():
-        outcome, low, high = (_mapping(verdict).get(part) for part in ("outcome", "low", "high"))
-        low, high = _finite(low), _finite(high)
+        outcome = _mapping(verdict).get("outcome")
+        low = _finite(_mapping(verdict).get("low"))
+        high = _finite(_mapping(verdict).get("high"))
         if isinstance(outcome, str) and low is not None and high is not None:
             to = " to" if outcome == "NO DIFFERENCE" else ""
             sentences.append(f"{outcome}{to} the {control} control ({100 * low:+.1f} to {100 * high:+.1f} points)")
     return ", ".join(sentences)
 
 
-def _scored(candidate: Mapping[str, Any], scoring: Scoring) -> Check:
-    """Holds even where every limit is null: a candidate without a score is never promoted."""
+def _check_score(candidate: Mapping[str, Any], scoring: Scoring) -> Check:
+    """Check that there is a score, even where every limit is null: a candidate without one is never promoted."""
     score = _finite(candidate.get(scoring.key))
-    missing = f"the candidate has no finite {scoring.words} in metrics.json"
-    words = "the candidate was scored" if score is not None else missing
-    return Check("scored", score, None, score is not None, words)
+    if score is None:
+        return failed("scored", f"the candidate has no finite {scoring.words} in metrics.json")
+    return Check("scored", score, None, True, "the candidate was scored")
 
 
-def _beats(control: str, proof: Mapping[str, Any]) -> Check:
-    """Whether the proof's verdict against a control is BEATS; the value is the lower end of its interval."""
-    name, verdict = "must_beat", _mapping(_mapping(proof.get("verdicts")).get(control))
+def _check_control(control: str, proof: Mapping[str, Any]) -> Check:
+    """Check that the proof's verdict against a control is BEATS; the value is the lower end of its interval."""
+    name = "must_beat"
+    verdict = _mapping(_mapping(proof.get("verdicts")).get(control))
     difference, low, high = (_finite(verdict.get(part)) for part in ("difference", "low", "high"))
     if difference is None or low is None or high is None:
         return failed(name, f"the verdict against the {control} control is missing, which fails gate.{name}")
-    said = f"gain over the {control} control {_number(difference)} ({_number(low)} to {_number(high)})"
+    gain = f"gain over the {control} control {_number(difference)} ({_number(low)} to {_number(high)})"
     if verdict.get("outcome") == "BEATS" and low > 0:
-        return Check(name, low, 0.0, True, f"{said} is above 0")
-    return Check(name, low, 0.0, False, f"{said} is not above 0 beyond noise (gate.{name})")
+        return Check(name, low, 0.0, True, f"{gain} is above 0")
+    return Check(name, low, 0.0, False, f"{gain} is not above 0 beyond noise (gate.{name})")
 
 
-def _against(candidate: Mapping[str, Any], champion: Mapping[str, Any], bound: float, scoring: Scoring) -> Check:
+def _check_champion(candidate: Mapping[str, Any], champion: Mapping[str, Any], bound: float, scoring: Scoring) -> Check:
     name = "max_loss_to_champion"
     if champion.get("problem") is not None:
         return failed(name, f"the champion cannot be compared: {champion['problem']}")
-    ours, theirs = _finite(candidate.get(scoring.key)), _finite(champion.get(scoring.key))
-    if ours is None or theirs is None:
-        who = "candidate" if ours is None else "champion"
-        lost = f"the {who}'s {scoring.words} is missing or not finite, so the loss to the champion is unknown"
-        return failed(name, lost)
-    return _check(
-        name, _Limit(f"{scoring.words} lost to the champion", "maximum", lambda *_: None), theirs - ours, bound
-    )
+    candidate_score = _finite(candidate.get(scoring.key))
+    champion_score = _finite(champion.get(scoring.key))
+    if candidate_score is None or champion_score is None:
+        model = "candidate" if candidate_score is None else "champion"
+        return failed(
+            name, f"the {model}'s {scoring.words} is missing or not finite, so the loss to the champion is unknown"
+        )
+    limit = _Limit(f"{scoring.words} lost to the champion", "maximum", lambda *_: None)
+    return _check_limit(name, limit, champion_score - candidate_score, bound)
 
 
-def _check(name: str, limit: _Limit, raw: Any, bound: float) -> Check:
+def _check_limit(name: str, limit: _Limit, raw: Any, bound: float) -> Check:
     value = _finite(raw)
     if value is None:
         state = "missing" if raw is None else f"{raw!r}"[:40]
         return Check(name, None, bound, False, f"{limit.words} is {state}, which fails gate.{name}")
-    beyond = bound - value if limit.kind == "minimum" else value - bound
-    said = f"{limit.words} {_number(value)}{limit.unit}"
-    if beyond <= ROUNDING:
-        return Check(name, value, bound, True, f"{said} meets its {limit.kind} of {_number(bound)}{limit.unit}")
-    distance = f"{_number(beyond)}{limit.unit} {'below' if limit.kind == 'minimum' else 'above'}"
-    sentence = f"{said} is {distance} its {limit.kind} of {_number(bound)}{limit.unit} (gate.{name})"
+    excess = bound - value if limit.kind == "minimum" else value - bound
+    number = f"{limit.words} {_number(value)}{limit.unit}"
+    if excess <= ROUNDING:
+        return Check(name, value, bound, True, f"{number} meets its {limit.kind} of {_number(bound)}{limit.unit}")
+    distance = f"{_number(excess)}{limit.unit} {'below' if limit.kind == 'minimum' else 'above'}"
+    sentence = f"{number} is {distance} its {limit.kind} of {_number(bound)}{limit.unit} (gate.{name})"
     return Check(name, value, bound, False, sentence)
 
 
@@ -213,7 +221,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _finite(value: Any) -> float | None:
-    """A finite number as float; None for anything else, True and False included."""
+    """Return a finite number as float; None for anything else, True and False included."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -224,5 +232,5 @@ def _finite(value: Any) -> float | None:
 
 
 def _number(value: float) -> str:
-    """Four decimals, or two significant digits where those would read as zero."""
+    """Format with four decimals, or with two significant digits where four decimals would read as zero."""
     return f"{value:.2g}" if 0 < abs(value) < 5e-5 else f"{value:.4f}".rstrip("0").rstrip(".")

@@ -1,4 +1,4 @@
-"""The gold labels of a split in the form that its task is judged by, and a served student's logits on it."""
+"""The gold labels of a split in the form that its task is scored by, and a served student's logits on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.data.tokens.batches import ragged
-from potstill.evaluation.marks import GoldAnswers, GoldTags, read_answers, read_tags, tag_logits
+from potstill.evaluation.gold_spans import GoldAnswers, GoldTags, read_answers, read_tags, tag_logits
 from potstill.evaluation.summary import Gold
 from potstill.evaluation.texts import read_texts
 
@@ -18,11 +18,11 @@ WHOLE = slice(None)
 
 
 def read_gold(path: Path, student: Student) -> tuple[Sequence[Text], Gold]:
-    """Texts [rows] of a labelled split of `data/prepared`, as users would send them, and what is right.
+    """Read the texts [rows] of a labelled split of `data/prepared`, as users would send them, and its gold labels.
 
     Args:
         path: the split.
-        student: says what the task is and, where answers are places in a text, how the text is read.
+        student: tells the task and, for spans of a text, how texts are cut into windows.
     """
     if student.card.kind == "token_classification":
         tags = read_tags(path, student.text_windows, [str(name) for name in student.card.labels])
@@ -34,7 +34,7 @@ def read_gold(path: Path, student: Student) -> tuple[Sequence[Text], Gold]:
 
 
 def student_logits(student: Student, texts: Sequence[Text], gold: Gold, part: slice = WHOLE) -> Any:
-    """A served student's logits over some of the texts, in the form that `predict_logits` has."""
+    """Compute a served student's logits over some of the texts, in the form of `predict_logits`."""
     if isinstance(gold, GoldTags):
         return tag_logits(student, gold.texts[part], gold.units[part])
     if isinstance(gold, GoldAnswers):

@@ -1,4 +1,4 @@
-"""How fast a classifier answers, measured so that two of them can be compared on a noisy machine."""
+"""Speed of classifiers, measured so that several can be compared on a noisy machine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import TypeVar
 import numpy as np
 
 T = TypeVar("T")
-# What is timed: a list of texts in, anything out.
+# The function under test: a list of texts in, anything out.
 Call = Callable[[list[T]], object]
 
 WARM_UP = 5
-# Texts a call answers at once where throughput is measured.
+# Texts of a call where throughput is measured.
 BATCH = 32
 
 
@@ -31,10 +31,10 @@ class Speed:
 
 
 def measure_throughput(call: Call[T], texts: Sequence[T]) -> float:
-    """Texts per second in batches of `BATCH`; warmed up with the first batch."""
+    """Measure texts per second in batches of `BATCH`, after a warm-up with the first batch."""
     batches = [list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
     call(batches[0])
-    with _quiet():
+    with _no_garbage_collection():
         start = time.perf_counter()
         for batch in batches:
             call(batch)
@@ -44,27 +44,27 @@ def measure_throughput(call: Call[T], texts: Sequence[T]) -> float:
 def measure_side_by_side(
     calls: Mapping[str, Call[T]], texts: Sequence[T], *, latency_texts: int, throughput_texts: int, rounds: int
 ) -> dict[str, Speed]:
-    """Speed of several classifiers under the same conditions.
+    """Measure the speed of several classifiers under the same conditions.
 
-    Another load or a changing clock hits all of them alike, since they take turns: `rounds` times each one answers its
-    share of the texts. Latencies are pooled over the rounds, throughput is the median of the rounds. Meant to be
-    compared with each other; on another day the same machine gives other absolute numbers.
+    They take turns, `rounds` times, so that other load or a changing clock affects all of them alike. Latencies are
+    pooled over the rounds; throughput is the median of the rounds. Compare the numbers with each other only: on another
+    day the same machine gives other absolute numbers.
 
     Args:
         calls: name -> function under test.
-        texts: drawn from in order, repeated where there are too few.
-        latency_texts: single texts a classifier answers over all rounds.
-        throughput_texts: texts it answers in batches over all rounds.
-        rounds: turns.
+        texts: taken in order, and repeated where there are too few.
+        latency_texts: single texts for each classifier over all rounds.
+        throughput_texts: texts in batches for each classifier over all rounds.
+        rounds: how many turns each classifier takes.
     """
     single = _shares(texts, latency_texts, rounds)
     batched = _shares(texts, throughput_texts, rounds)
     times: dict[str, list[float]] = {name: [] for name in calls}
     rates: dict[str, list[float]] = {name: [] for name in calls}
-    with _quiet():
+    with _no_garbage_collection():
         for turn in range(rounds):
             for name, call in calls.items():
-                times[name] += _single(call, single[turn])
+                times[name] += _latencies(call, single[turn])
                 rates[name].append(measure_throughput(call, batched[turn]))
     return {
         name: Speed(
@@ -74,11 +74,11 @@ def measure_side_by_side(
     }
 
 
-def _single(call: Call[T], texts: Sequence[T]) -> list[float]:
+def _latencies(call: Call[T], texts: Sequence[T]) -> list[float]:
     for text in texts[:WARM_UP]:
         call([text])
     times = []
-    with _quiet():
+    with _no_garbage_collection():
         for text in texts:
             start = time.perf_counter()
             call([text])
@@ -87,15 +87,15 @@ def _single(call: Call[T], texts: Sequence[T]) -> list[float]:
 
 
 def _shares(texts: Sequence[T], count: int, rounds: int) -> list[list[T]]:
-    """`rounds` lists of about count / rounds texts each, at least one."""
+    """Return `rounds` lists of about count / rounds texts each, at least one."""
     size = max(-(-count // rounds), 1)
     supply = cycle(texts)
     return [list(islice(supply, size)) for _ in range(rounds)]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No garbage collection within: a full one takes longer than a text and would land on whoever runs then."""
+def _no_garbage_collection() -> Iterator[None]:
+    """Switch garbage collection off for the block: a full collection takes longer than a text."""
     if not gc.isenabled():
         yield
         return

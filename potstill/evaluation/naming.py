@@ -1,4 +1,4 @@
-"""The models an evaluation compares, under the names that metrics.json, predictions.parquet and the report share."""
+"""Names of the models that an evaluation compares, as metrics.json, predictions.parquet and the report share them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MODELS = {
     "control": "Pretrained",
     "initialised": "Initialised",
 }
-# The models of a proof (`proof.MODELS`): what ships, and the two controls by the names they have everywhere.
+# The models of a proof (`teacher_gain.MODELS`): what ships, and the two controls.
 PROVEN = {"student": "Student", "pretrained": MODELS["control"], "initialised": MODELS["initialised"]}
-# No encoder: what TF-IDF with a linear model makes of the same rows (`evaluation/baseline.py`).
+# TF-IDF with a linear model on the same rows, without an encoder (`evaluation/baseline.py`).
 BASELINE = "tfidf"
 TITLES = {**MODELS, BASELINE: "TF-IDF"}
 # `variant` of data/serving/model.json and `shipped` of metrics.json -> the model that was evaluated.
@@ -23,6 +23,6 @@ SHIPPED = {"int8": "int8", "fp32": "student"}
 
 
 def candidate_of(metrics: Mapping[str, Any]) -> str | None:
-    """Which of `MODELS` is the one that ships; None where metrics.json does not say."""
+    """Return which of `MODELS` ships; None where metrics.json does not say."""
     shipped = metrics.get("shipped")
     return SHIPPED.get(shipped) if isinstance(shipped, str) else None

@@ -1,29 +1,29 @@
-"""What the rows of the table do not say: sentences for the end of a run and for the report."""
+"""Notes on the table of models, as sentences for the end of a run and for the report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from potstill.evaluation.baseline import beaten, is_beaten
+from potstill.evaluation.baseline import baseline_sentence, beats_baseline
 from potstill.evaluation.naming import TITLES, candidate_of
 from potstill.scores.scoring import scoring_of
 from potstill.training.plan import FEW_STEPS
 
-# A share of cut texts below that is not worth a sentence.
+# A smaller share of cut texts is not worth a sentence.
 _FEW_CUT = 0.01
 
 
 def notes(metrics: Mapping[str, Any]) -> list[str]:
-    """Sentences about metrics.json, without a full stop; none where there is nothing to add."""
+    """Return sentences about metrics.json, without a full stop; none where there is nothing to add."""
     sentences = [_members(metrics), _steps(metrics), _truncation(metrics)]
-    if not is_beaten(metrics):
-        sentences.append(beaten(metrics))
+    if not beats_baseline(metrics):
+        sentences.append(baseline_sentence(metrics))
     return [sentence for sentence in sentences if sentence is not None]
 
 
 def _members(metrics: Mapping[str, Any]) -> str | None:
-    """That a teacher is scored as an ensemble and timed as one model."""
+    """Say that a teacher is scored as an ensemble but timed as one model."""
     members = metrics["models"].get("teacher", {}).get("members", 1)
     if members == 1:
         return None
@@ -31,7 +31,7 @@ def _members(metrics: Mapping[str, Any]) -> str | None:
 
 
 def _steps(metrics: Mapping[str, Any]) -> str | None:
-    """Which stages made too few optimiser steps."""
+    """Name the stages that made too few optimiser steps."""
     few = [f"{stage} ({steps})" for stage, steps in metrics.get("steps", {}).items() if 0 < steps < FEW_STEPS]
     if not few:
         return None
@@ -39,13 +39,13 @@ def _steps(metrics: Mapping[str, Any]) -> str | None:
 
 
 def _truncation(metrics: Mapping[str, Any]) -> str | None:
-    """How many texts are cut, and what that costs the model that ships."""
-    result = metrics.get("truncation")
-    if result is None or result["share"] < _FEW_CUT:
+    """Say how many texts are cut, and what that costs the model that ships."""
+    truncation = metrics.get("truncation")
+    if truncation is None or truncation["share"] < _FEW_CUT:
         return None
-    start = f"{result['share']:.1%} of the test texts are cut at {result['max_length']} tokens"
+    share = f"{truncation['share']:.1%} of the test texts are cut at {truncation['max_length']} tokens"
     name = candidate_of(metrics)
-    if name is None or "cut" not in result:
-        return start
-    cut, whole = (f"{100 * result[part][name]:.1f}%" for part in ("cut", "whole"))
-    return f"{start}: {TITLES[name]} has {cut} {scoring_of(metrics).words} on those and {whole} on the others"
+    if name is None or "cut" not in truncation:
+        return share
+    cut, whole = (f"{100 * truncation[part][name]:.1f}%" for part in ("cut", "whole"))
+    return f"{share}: {TITLES[name]} has {cut} {scoring_of(metrics).words} on those and {whole} on the others"

@@ -1,4 +1,4 @@
-"""The profile of the test split: what the shipped model read and said there, for the service to compare with."""
+"""The profile of the test split: the texts and answers that a service of the shipped model is compared with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from potstill.config.base import OF_PLACES
-from potstill.evaluation.marks import GoldAnswers, GoldTags
+from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.summary import Gold
 from potstill.inference.profile import Answer, Observation, Profile, build_profile
 from potstill.inference.runtime import Student, Tagging, Text
@@ -21,13 +21,13 @@ from potstill.scores.metrics import Doubles
 def reference_profile(
     student: Student, texts: Sequence[Text], answers: Sequence[Answer], gold: Gold, candidate: str
 ) -> Profile:
-    """The profile of a split.
+    """Build the profile of a split.
 
     Args:
         student: the model that ships.
         texts: [rows].
-        answers: [rows] what it said, from `answer_all`.
-        gold: what is right.
+        answers: [rows] its answers, from `answer_all`.
+        gold: the gold labels.
         candidate: sum of the serving folder's manifest.
     """
     rows = zip(texts, _token_ids(student, texts), answers, strict=True)
@@ -36,10 +36,12 @@ def reference_profile(
 
 
 def right_shares(answers: Sequence[Any], gold: Gold, labels: Sequence[Any]) -> Doubles | None:
-    """[rows] how much of each answer is right, in the terms of its confidence; None where that is not calibrated.
+    """Return how much of each answer [rows] is right, in the terms of its confidence.
 
-    Of one class of several all or nothing; of several labels the share that is said rightly, yes or no; of entities
-    the share of those found that are gold, NaN without any.
+    None where confidences are not calibrated.
+
+    A single label is right or wrong. Of several labels it is the share that is rightly given or not given; of entities
+    the share of those found that are gold, NaN where none was found.
     """
     if isinstance(gold, GoldTags):
         return np.array([_precision(*pair) for pair in zip(answers, gold_entities(gold), strict=True)])
@@ -48,12 +50,12 @@ def right_shares(answers: Sequence[Any], gold: Gold, labels: Sequence[Any]) -> D
     if gold.ndim == 2:
         flags = np.array([[label in answer.label for label in labels] for answer in answers])
         return np.asarray((flags == gold.astype(bool)).mean(axis=1), dtype=np.float64)
-    said = [answer.label == labels[at] for answer, at in zip(answers, gold.tolist(), strict=True)]
-    return np.array(said, dtype=np.float64)
+    right = [answer.label == labels[index] for answer, index in zip(answers, gold.tolist(), strict=True)]
+    return np.array(right, dtype=np.float64)
 
 
 def gold_entities(gold: GoldTags) -> list[set[tuple[str, int, int]]]:
-    """[rows] type, first character and the one behind the last of each gold entity."""
+    """Return type, first character and the one after the last of each gold entity [rows]."""
     return [
         {(kind, units[first].start, units[last - 1].end) for kind, first, last in entities_of(tags)}
         for units, tags in zip(gold.units, tags_by_row(gold.classes, gold.lengths, gold.names), strict=True)
@@ -61,17 +63,16 @@ def gold_entities(gold: GoldTags) -> list[set[tuple[str, int, int]]]:
 
 
 def _precision(answer: Tagging, gold: set[tuple[str, int, int]]) -> float:
-    found = [(entity.type, entity.start, entity.end) in gold for entity in answer.entities]
-    return sum(found) / len(found) if found else np.nan
+    right = [(entity.type, entity.start, entity.end) in gold for entity in answer.entities]
+    return sum(right) / len(right) if right else np.nan
 
 
 def _token_ids(student: Student, texts: Sequence[Text]) -> list[list[int]]:
     rows: Any = texts
-    if student.card.kind in OF_PLACES:
-        windows: Any = (
-            student.windows(rows)
-            if student.card.kind == "question_answering"
-            else student.text_windows(rows, [units_of(text) for text in rows])
-        )
-        return [list(chain.from_iterable(window.ids for window in row)) for row in windows]
-    return [encoding.ids for encoding in student.tokenizer.encode_batch_fast(list(texts))]
+    if student.card.kind not in OF_PLACES:
+        return [encoding.ids for encoding in student.tokenizer.encode_batch_fast(list(texts))]
+    if student.card.kind == "question_answering":
+        windows: Any = student.windows(rows)
+    else:
+        windows = student.text_windows(rows, [units_of(text) for text in rows])
+    return [list(chain.from_iterable(window.ids for window in row)) for row in windows]

@@ -1,4 +1,4 @@
-"""From logits to the numbers of reports/metrics.json. Pure: answers come in, plain values go out."""
+"""Computes the numbers of reports/metrics.json from logits. Pure: answers come in, plain values go out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from potstill.config.base import TaskKind
 from potstill.config.evaluation_params import Evaluate
 from potstill.data.tokens.offsets import OWN
-from potstill.evaluation.marks import GoldAnswers, GoldTags
+from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.naming import BASELINE
 from potstill.inference.probabilities import sigmoid
 from potstill.scores import metrics, numbers, several
@@ -21,25 +21,25 @@ from potstill.scores.metrics import Doubles, Floats, Ints, Labels, Reliability
 from potstill.scores.scoring import SCORINGS
 from potstill.scores.statistics import Comparison, Moments, compare_scores, paired_bootstrap, wilson_interval
 
-# Gold labels [rows, ...] in the task's form, or what places in texts are judged by.
+# Gold labels [rows, ...] in the task's form; for spans of texts, objects that score logits.
 Gold = Labels | GoldTags | GoldAnswers
 View = TypeVar("View", bound=Gold)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model said about the test split.
+    """One model's answers to a labelled split.
 
     Attributes:
-        logits: [rows, labels], finite; of entities [answers, tags] of the tokens that answer; of questions [windows]
+        logits: [rows, labels], finite. For entities [answers, tags] of the tokens that answer; for questions [windows]
             objects [tokens, 2].
         temperature: divides the logits before they become probabilities; 1 for a model that was not calibrated.
-        parameters: weights of the model, counted.
+        parameters: the model's number of weights.
         file_bytes: size of the file that holds them.
-        task: what the logits are: of one class of several, of several labels, a number, entities, or answers.
-        members: models whose answers the logits are the mean of; weights, file and speed are one model's.
-        own: of entities and questions, the gold labels as the model's own tokens or windows see them, where these are
-            not those of the others.
+        task: the kind of task, which decides what the logits are.
+        members: models whose mean answers the logits are; weights, file and speed are those of one model.
+        own_gold: for entities and questions, the gold labels in the model's own tokens or windows, where these differ
+            from the other models'.
     """
 
     logits: npt.NDArray[Any]
@@ -48,17 +48,17 @@ class Answers:
     file_bytes: int
     task: TaskKind = "single_label"
     members: int = 1
-    own: GoldTags | GoldAnswers | None = None
+    own_gold: GoldTags | GoldAnswers | None = None
 
     def view(self, labels: View) -> View:
-        """The gold labels as the model sees them."""
-        return labels if self.own is None else cast("View", self.own)
+        """Return the gold labels in the model's own tokens or windows."""
+        return labels if self.own_gold is None else cast("View", self.own_gold)
 
     @cached_property
     def predictions(self) -> Ints:
         """[rows] the most probable class."""
-        found: Ints = self.logits.argmax(axis=1)
-        return found
+        classes: Ints = self.logits.argmax(axis=1)
+        return classes
 
     @cached_property
     def log_probabilities(self) -> Doubles:
@@ -67,23 +67,23 @@ class Answers:
 
     @property
     def probabilities(self) -> Doubles:
-        """[rows, labels] after calibration; of several labels, each by itself."""
+        """[rows, labels] after calibration; in a multi_label task each label by itself."""
         if self.task == "multi_label":
             return sigmoid(self.logits, self.temperature)
         return np.exp(self.log_probabilities)
 
     @property
     def flags(self) -> several.Flags:
-        """[rows, labels] which of several labels hold: those more probable than not."""
+        """[rows, labels] the labels that a multi_label model gives: those more probable than not."""
         return self.logits > 0
 
     @property
     def numbers(self) -> Floats:
-        """[rows] the answers of a regression."""
+        """[rows] the numbers that a regression answers."""
         return self.logits[:, 0]
 
     def moments(self, labels: Gold) -> Moments:
-        """The scores of several labels, of numbers, of entities or of answers."""
+        """Score the answers of any task but single_label."""
         labels = self.view(labels)
         if isinstance(labels, GoldTags | GoldAnswers):
             return labels.moments(self.logits)
@@ -92,10 +92,10 @@ class Answers:
         return numbers.moments(labels, self.numbers)
 
     def reliability(self, labels: Gold, bins: int) -> Reliability:
-        """Confidence against accuracy after calibration; of entities, of every token that answers."""
+        """Compare confidence with accuracy after calibration; for entities, token by token."""
         labels = self.view(labels)
         if isinstance(labels, GoldTags):
-            return metrics.reliability(labels.asked, self.probabilities, bins)
+            return metrics.reliability(labels.token_classes, self.probabilities, bins)
         assert not isinstance(labels, GoldAnswers)
         if self.task == "multi_label":
             return several.reliability(labels, self.probabilities, bins)
@@ -103,7 +103,7 @@ class Answers:
 
 
 def score(labels: Gold, answers: Answers, settings: Evaluate) -> dict[str, float | int]:
-    """One model's entry of metrics.json, without its speed.
+    """Compute one model's entry of metrics.json, without its speed.
 
     Args:
         labels: [rows, ...] gold labels in the task's form.
@@ -111,17 +111,17 @@ def score(labels: Gold, answers: Answers, settings: Evaluate) -> dict[str, float
         settings: level of the intervals, resamples of those that are bootstrapped, bins of the calibration error.
     """
     labels = answers.view(labels)
-    found = (
-        _class_scores(labels, answers, settings)
-        if not isinstance(labels, GoldTags | GoldAnswers) and answers.task == "single_label"
-        else _scores(answers.moments(labels), settings)
-    )
+    if not isinstance(labels, GoldTags | GoldAnswers) and answers.task == "single_label":
+        scores = _class_scores(labels, answers, settings)
+    else:
+        scores = _scores(answers.moments(labels), settings)
     if isinstance(labels, GoldTags):
-        found |= labels.library_scores(answers.logits)
+        scores |= labels.library_scores(answers.logits)
     if answers.task not in ("regression", "question_answering"):
-        found |= {"ece": answers.reliability(labels, settings.calibration_bins).ece, "temperature": answers.temperature}
-    found |= {"parameters": answers.parameters, "megabytes": answers.file_bytes / 1e6}
-    return found | ({"members": answers.members} if answers.members > 1 else {})
+        ece = answers.reliability(labels, settings.calibration_bins).ece
+        scores |= {"ece": ece, "temperature": answers.temperature}
+    scores |= {"parameters": answers.parameters, "megabytes": answers.file_bytes / 1e6}
+    return scores | ({"members": answers.members} if answers.members > 1 else {})
 
 
 def _class_scores(labels: Ints, answers: Answers, settings: Evaluate) -> dict[str, float | int]:
@@ -136,89 +136,93 @@ def _class_scores(labels: Ints, answers: Answers, settings: Evaluate) -> dict[st
 
 
 def _scores(moments: Moments, settings: Evaluate) -> dict[str, float | int]:
-    """Scores with bootstrap intervals; their draws do not depend on the project, so that numbers can be compared."""
-    found: dict[str, float | int] = {}
+    """Return scores with bootstrap intervals. Their seed is fixed, so that numbers of projects can be compared."""
+    scores: dict[str, float | int] = {}
     intervals = moments.intervals(replicates=settings.bootstrap, confidence=settings.confidence, seed=0)
     for name, value in moments.values.items():
         low, high = intervals[name]
-        found |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return found
+        scores |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return scores
 
 
 def compare(
     labels: Gold, models: Mapping[str, Answers], candidate: str, settings: Evaluate, *, seed: int
 ) -> dict[str, Any]:
-    """`comparison` of metrics.json, without the speed-up: the candidate against teacher, control and baseline.
+    """Compute `comparison` of metrics.json, without the speed-up: the candidate against teacher, control and baseline.
 
     Args:
         labels: [rows, ...] gold labels in the task's form.
         models: name -> answers; holds `teacher`, `control`, the candidate and, where the task has one, the baseline.
         candidate: name of the model that ships.
         settings: level of the interval and resamples of the bootstrap.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
-    ours, teacher, control = models[candidate], models["teacher"], models["control"]
-    against = _against(labels, ours, control, settings, seed)
-    found: dict[str, Any] = likeness(teacher, ours, labels=labels) | {
-        "gain_over_control": against.difference,
-        "control": against.to_json(),
+    student = models[candidate]
+    teacher = models["teacher"]
+    control = _compare_pair(labels, student, models["control"], settings, seed)
+    comparison: dict[str, Any] = fidelity(teacher, student, labels=labels) | {
+        "gain_over_control": control.difference,
+        "control": control.to_json(),
     }
     if BASELINE in models:
-        found[BASELINE] = _against(labels, ours, models[BASELINE], settings, seed).to_json()
-    taught = score_value(labels, teacher)
-    if taught > 0:  # a ratio to nothing is absent, and a missing number fails its gate
-        found["teacher_ratio"] = score_value(labels, ours) / taught
-    return found
+        comparison[BASELINE] = _compare_pair(labels, student, models[BASELINE], settings, seed).to_json()
+    teacher_score = score_value(labels, teacher)
+    if teacher_score > 0:  # a ratio to zero is left out, and a missing number fails its gate
+        comparison["teacher_ratio"] = score_value(labels, student) / teacher_score
+    return comparison
 
 
 def score_value(labels: Gold, answers: Answers) -> float:
-    """The task's score."""
-    scoring, labels = SCORINGS[answers.task], answers.view(labels)
+    """Compute the task's score."""
+    scoring = SCORINGS[answers.task]
+    labels = answers.view(labels)
     if isinstance(labels, GoldTags | GoldAnswers):
         return labels.moments(answers.logits).values[scoring.key]
     return scoring.score(answers.logits, labels)
 
 
-def _against(labels: Gold, ours: Answers, theirs: Answers, settings: Evaluate, seed: int) -> Comparison:
+def _compare_pair(labels: Gold, student: Answers, rival: Answers, settings: Evaluate, seed: int) -> Comparison:
     options: dict[str, Any] = {"replicates": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
-    if not isinstance(labels, GoldTags | GoldAnswers) and ours.task == "single_label":
-        return paired_bootstrap(labels, ours.predictions, theirs.predictions, **options)
-    return compare_scores([ours.moments(labels)], [theirs.moments(labels)], SCORINGS[ours.task].key, **options)
+    if not isinstance(labels, GoldTags | GoldAnswers) and student.task == "single_label":
+        return paired_bootstrap(labels, student.predictions, rival.predictions, **options)
+    return compare_scores([student.moments(labels)], [rival.moments(labels)], SCORINGS[student.task].key, **options)
 
 
-def likeness(teacher: Answers, ours: Answers, *, labels: Gold | None = None) -> dict[str, float]:
-    """How near a student's answers are to the teacher's: how alike they are first, then how far apart.
+def fidelity(teacher: Answers, student: Answers, *, labels: Gold | None = None) -> dict[str, float]:
+    """Compare a student's answers with the teacher's: agreement or correlation first, then divergence or distance.
 
-    Gold answers, where given, only say where spans are: then answers are compared as texts, else window by window.
+    With `GoldAnswers` the answers to questions are compared as texts, which yields an agreement alone; without them,
+    window by window.
     """
     if isinstance(labels, GoldAnswers):
-        theirs, mine = (one.view(labels).answers(one.logits) for one in (teacher, ours))
-        return {"agreement": float(np.mean([first == second for first, second in zip(theirs, mine, strict=True)]))}
-    if isinstance(labels, GoldTags) and (teacher.own, ours.own) != (None, None):
-        teacher, ours = _of_the_same_units(labels, teacher, ours)
-    alike = SCORINGS[ours.task].agreement(teacher.logits, ours.logits)
-    if ours.task == "regression":
-        apart = teacher.numbers.astype(np.float64) - ours.numbers
-        return {"correlation": alike, "rmse": float(np.sqrt(np.square(apart).mean()))}
-    if ours.task == "multi_label":
-        kl = several.divergence(teacher.logits / teacher.temperature, ours.logits / ours.temperature)
-    elif ours.task == "question_answering":
-        kl = float(np.mean([_span_kl(*both) for both in zip(teacher.logits, ours.logits, strict=True)]))
+        pairs = zip(*(answers.view(labels).answers(answers.logits) for answers in (teacher, student)), strict=True)
+        return {"agreement": float(np.mean([first == second for first, second in pairs]))}
+    if isinstance(labels, GoldTags) and (teacher.own_gold, student.own_gold) != (None, None):
+        teacher, student = _restrict_to_shared_units(labels, teacher, student)
+    agreement = SCORINGS[student.task].agreement(teacher.logits, student.logits)
+    if student.task == "regression":
+        difference = teacher.numbers.astype(np.float64) - student.numbers
+        return {"correlation": agreement, "rmse": float(np.sqrt(np.square(difference).mean()))}
+    if student.task == "multi_label":
+        kl = several.divergence(teacher.logits / teacher.temperature, student.logits / student.temperature)
+    elif student.task == "question_answering":
+        kl = float(np.mean([_span_kl(*window) for window in zip(teacher.logits, student.logits, strict=True)]))
     else:
-        kl = metrics.kl_divergence(teacher.log_probabilities, ours.log_probabilities)
-    return {"agreement": alike, "kl": kl}
+        kl = metrics.kl_divergence(teacher.log_probabilities, student.log_probabilities)
+    return {"agreement": agreement, "kl": kl}
 
 
-def _of_the_same_units(labels: GoldTags, teacher: Answers, ours: Answers) -> tuple[Answers, Answers]:
-    """Both models' answers about the units that each sees by a token of its own."""
-    sights = [one.view(labels).seen == OWN for one in (teacher, ours)]
-    both = sights[0] & sights[1]
-    first, second = (
-        replace(one, logits=one.logits[both[seen]], own=None) for one, seen in zip((teacher, ours), sights, strict=True)
+def _restrict_to_shared_units(labels: GoldTags, teacher: Answers, student: Answers) -> tuple[Answers, Answers]:
+    """Keep both models' answers about the units for which each has a token of its own."""
+    teacher_units = teacher.view(labels).visibility == OWN
+    student_units = student.view(labels).visibility == OWN
+    shared = teacher_units & student_units
+    return (
+        replace(teacher, logits=teacher.logits[shared[teacher_units]], own_gold=None),
+        replace(student, logits=student.logits[shared[student_units]], own_gold=None),
     )
-    return first, second
 
 
-def _span_kl(teacher: Floats, ours: Floats) -> float:
-    """Mean over start and end of KL(teacher || student) over a window's tokens, of [tokens, 2] logits."""
-    return metrics.kl_divergence(metrics.log_softmax(teacher.T), metrics.log_softmax(ours.T))
+def _span_kl(teacher: Floats, student: Floats) -> float:
+    """Return the mean over start and end of KL(teacher || student) over a window's tokens, of [tokens, 2] logits."""
+    return metrics.kl_divergence(metrics.log_softmax(teacher.T), metrics.log_softmax(student.T))

@@ -1,7 +1,7 @@
-"""Does the teacher help? A student against two controls, over test rows and training seeds.
+"""Whether the teacher helps: a student against two controls, over test rows and training seeds.
 
-`pretrained` is what one would have without a teacher: the same layers of the pretrained base on gold labels.
-`initialised` is what copying alone gives: the fine-tuned teacher's layers on gold labels, without its signals.
+`pretrained` is the student without a teacher: the same layers of the pretrained base, trained on gold labels.
+`initialised` is the student by copying alone: the fine-tuned teacher's layers, trained on gold labels without signals.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from potstill.config.evaluation_params import Evaluate
 from potstill.data.tokens.batches import SPAN, label_column, ragged
 from potstill.data.tokens.offsets import IGNORED, flat_labels
 from potstill.errors import ChecksumError
-from potstill.evaluation.marks import GoldAnswers, GoldTags
-from potstill.evaluation.summary import Answers, Gold, likeness, score_value
+from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
+from potstill.evaluation.summary import Answers, Gold, fidelity, score_value
 from potstill.scores.metrics import Labels
 from potstill.scores.scoring import SCORINGS
 from potstill.scores.statistics import Comparison, compare_scores, paired_bootstrap
@@ -34,11 +34,11 @@ MODELS = ("student", *CONTROLS)
 
 @dataclass(frozen=True)
 class Seed:
-    """What the models of one training seed said about the test split.
+    """The test answers of the models of one training seed.
 
     Attributes:
         seed: the seed they were trained with.
-        answers: name of `MODELS` -> answers.
+        answers: name in `MODELS` -> answers.
     """
 
     seed: int
@@ -48,62 +48,69 @@ class Seed:
 def prove(
     labels: Gold, teacher: Answers, seeds: Sequence[Seed], settings: Evaluate, *, bootstrap_seed: int
 ) -> dict[str, Any]:
-    """`proof` of metrics.json: the verdict against each control, and every model's numbers, seed by seed.
+    """Compute `proof` of metrics.json: the verdict against each control, and every model's numbers, seed by seed.
 
     Args:
         labels: [rows, ...] gold labels in the task's form.
-        teacher: its answers to those rows; agreement and divergence are with it.
-        seeds: the models of each training seed, the served student's first.
+        teacher: the teacher's answers to those rows, for agreement and divergence.
+        seeds: the models of each training seed, the served student's seed first.
         settings: level of the interval, resamples of the bootstrap, bins of the calibration error.
-        bootstrap_seed: of the bootstrap.
+        bootstrap_seed: seed of the bootstrap.
     """
     options = {"replicates": settings.bootstrap, "confidence": settings.confidence, "seed": bootstrap_seed}
     verdicts = {}
     for control in CONTROLS:
-        against, differences = _against(labels, seeds, control, options)
-        verdicts[control] = against.to_json() | {"differences": differences}
+        comparison, differences = _compare_control(labels, seeds, control, options)
+        verdicts[control] = comparison.to_json() | {"differences": differences}
     return {
-        "seeds": [one.seed for one in seeds],
+        "seeds": [seed.seed for seed in seeds],
         "verdicts": verdicts,
-        "models": {name: _numbers(labels, teacher, [one.answers[name] for one in seeds], settings) for name in MODELS},
+        "models": {
+            name: _numbers(labels, teacher, [seed.answers[name] for seed in seeds], settings) for name in MODELS
+        },
     }
 
 
-def _against(
+def _compare_control(
     labels: Gold, seeds: Sequence[Seed], control: str, options: Mapping[str, Any]
 ) -> tuple[Comparison, list[float]]:
-    """The verdict against a control, and the difference of each seed."""
-    ours, theirs = ([one.answers[name] for one in seeds] for name in ("student", control))
-    if not isinstance(labels, GoldTags | GoldAnswers) and ours[0].task == "single_label":
-        first, second = (np.stack([one.predictions for one in side]) for side in (ours, theirs))
-        gains = (first == labels).sum(axis=1) - (second == labels).sum(axis=1)
-        return paired_bootstrap(labels, first, second, **options), [int(gain) / len(labels) for gain in gains]
-    key = SCORINGS[ours[0].task].key
-    sums, others = ([one.moments(labels) for one in side] for side in (ours, theirs))
-    differences = [one.values[key] - other.values[key] for one, other in zip(sums, others, strict=True)]
-    return compare_scores(sums, others, key, **options), differences
+    """Return the verdict against a control, and the difference of each seed."""
+    students = [seed.answers["student"] for seed in seeds]
+    controls = [seed.answers[control] for seed in seeds]
+    if not isinstance(labels, GoldTags | GoldAnswers) and students[0].task == "single_label":
+        student_classes = np.stack([answers.predictions for answers in students])
+        control_classes = np.stack([answers.predictions for answers in controls])
+        gains = (student_classes == labels).sum(axis=1) - (control_classes == labels).sum(axis=1)
+        comparison = paired_bootstrap(labels, student_classes, control_classes, **options)
+        return comparison, [int(gain) / len(labels) for gain in gains]
+    key = SCORINGS[students[0].task].key
+    student_moments = [answers.moments(labels) for answers in students]
+    control_moments = [answers.moments(labels) for answers in controls]
+    differences = [
+        student.values[key] - other.values[key] for student, other in zip(student_moments, control_moments, strict=True)
+    ]
+    return compare_scores(student_moments, control_moments, key, **options), differences
 
 
-def _numbers(labels: Gold, teacher: Answers, answers: Sequence[Answers], settings: Evaluate) -> dict[str, list[float]]:
-    """One model's numbers, each a list over the seeds: the task's score first."""
-    scoring = SCORINGS[teacher.task]
-    found = {scoring.key: [score_value(labels, one) for one in answers]}
-    alike = [likeness(teacher, one, labels=labels) for one in answers]
-    found |= {key: [one[key] for one in alike] for key in alike[0]}
+def _numbers(labels: Gold, teacher: Answers, seeds: Sequence[Answers], settings: Evaluate) -> dict[str, list[float]]:
+    """Compute one model's numbers, each a list over the seeds, the task's score first."""
+    numbers = {SCORINGS[teacher.task].key: [score_value(labels, answers) for answers in seeds]}
+    fidelities = [fidelity(teacher, answers, labels=labels) for answers in seeds]
+    numbers |= {key: [values[key] for values in fidelities] for key in fidelities[0]}
     if teacher.task not in ("regression", "question_answering"):
-        found["ece"] = [one.reliability(labels, settings.calibration_bins).ece for one in answers]
-    return found
+        numbers["ece"] = [answers.reliability(labels, settings.calibration_bins).ece for answers in seeds]
+    return numbers
 
 
 def flatten(proof: Mapping[str, Any]) -> dict[str, float]:
-    """A proof's numbers for MLflow: means over the seeds, intervals, and each verdict as 1 (BEATS), 0 or -1 (LOSES)."""
-    found = {"proof_seeds": float(len(proof["seeds"]))}
+    """Flatten a proof for MLflow: means over the seeds, intervals, and each verdict as 1 (BEATS), 0 or -1 (LOSES)."""
+    flat = {"proof_seeds": float(len(proof["seeds"]))}
     for control, verdict in proof["verdicts"].items():
-        found |= {f"proof_{control}_{part}": verdict[part] for part in ("difference", "low", "high")}
-        found[f"proof_{control}_verdict"] = {"BEATS": 1.0, "NO DIFFERENCE": 0.0, "LOSES": -1.0}[verdict["outcome"]]
+        flat |= {f"proof_{control}_{part}": verdict[part] for part in ("difference", "low", "high")}
+        flat[f"proof_{control}_verdict"] = {"BEATS": 1.0, "NO DIFFERENCE": 0.0, "LOSES": -1.0}[verdict["outcome"]]
     for name, numbers in proof["models"].items():
-        found |= {f"proof_{name}_{key}": float(np.mean(values)) for key, values in numbers.items()}
-    return found
+        flat |= {f"proof_{name}_{key}": float(np.mean(values)) for key, values in numbers.items()}
+    return flat
 
 
 # --- the further seeds as files ---------------------------------------------------------------------------------------
@@ -112,32 +119,32 @@ def flatten(proof: Mapping[str, Any]) -> dict[str, float]:
 def write_answers(folder: Path, labels: Labels, answers: Mapping[str, Answers]) -> None:
     """Write one seed's answers to the test split into a folder: `predictions.parquet` and `models.json`.
 
-    A row is a text; of entities a token that answers, of questions a window.
+    A row is a text; for entities it is a token that answers, for questions a window.
 
     Args:
-        folder: exists.
+        folder: an existing folder.
         labels: [rows, ...] gold labels in the task's form.
-        answers: name of a model -> what it said.
+        answers: name of a model -> its answers.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {name: _logits_column(one.logits) for name, one in answers.items()}
+    columns = {name: _logits_column(model.logits) for name, model in answers.items()}
     pq.write_table(pa.table({"label": _gold_column(labels), **columns}), folder / "predictions.parquet")
-    about = {
+    facts = {
         name: {
-            "temperature": one.temperature,
-            "parameters": one.parameters,
-            "file_bytes": one.file_bytes,
-            "task": one.task,
+            "temperature": model.temperature,
+            "parameters": model.parameters,
+            "file_bytes": model.file_bytes,
+            "task": model.task,
         }
-        for name, one in answers.items()
+        for name, model in answers.items()
     }
-    write_json(folder / "models.json", about)
+    write_json(folder / "models.json", facts)
 
 
 def _gold_column(labels: Labels) -> pa.Array:
-    """Gold labels of what answers: of texts, of tokens that are asked, or the spans of windows."""
+    """Return the gold labels of texts, of the tokens that answer, or the spans of windows as a column."""
     import pyarrow as pa
 
     if labels.dtype == SPAN:
@@ -157,8 +164,8 @@ def _logits_column(logits: npt.NDArray[Any]) -> pa.Array:
     return pa.array(list(logits), numbers)
 
 
-def _logits_of(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """`_logits_column` undone."""
+def _column_logits(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Read logits from a column; the inverse of `_logits_column`."""
     rows = column.to_pylist()
     if rows and rows[0] and isinstance(rows[0][0], list):
         return ragged([np.array(row, dtype=np.float32) for row in rows])
@@ -166,7 +173,7 @@ def _logits_of(column: pa.ChunkedArray) -> npt.NDArray[Any]:
 
 
 def read_seeds(folder: Path, labels: Labels) -> list[Seed]:
-    """The further seeds of `data/proof`, in order.
+    """Read the further seeds of `data/proof`, in order.
 
     Raises:
         ChecksumError: they are about other test rows.
@@ -178,7 +185,8 @@ def read_seeds(folder: Path, labels: Labels) -> list[Seed]:
 def _read_answers(folder: Path, labels: Labels) -> dict[str, Answers]:
     import pyarrow.parquet as pq
 
-    table, about = pq.read_table(folder / "predictions.parquet"), read_json(folder / "models.json")
+    table = pq.read_table(folder / "predictions.parquet")
+    facts = read_json(folder / "models.json")
     if table.column("label").to_pylist() != _gold_column(labels).to_pylist():
         raise ChecksumError(f"{folder} is about other test rows than data/tokens holds; run the proof stage again")
-    return {name: Answers(_logits_of(table.column(name)), **about[name]) for name in MODELS}
+    return {name: Answers(_column_logits(table.column(name)), **facts[name]) for name in MODELS}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def read_texts(path: Path) -> tuple[list[Text], Labels]:
-    """Texts [rows], or pairs of them, and gold labels [rows, ...] of a split of `data/prepared`, in its order."""
+    """Read texts [rows] (or pairs) and gold labels [rows, ...] of a split of `data/prepared`, in its order."""
     import pyarrow.parquet as pq
 
     rows = pq.read_table(path)
@@ -21,5 +21,5 @@ def read_texts(path: Path) -> tuple[list[Text], Labels]:
 
 
 def readable(text: Text) -> str:
-    """One string for a reader: the two of a pair on lines of their own."""
+    """Return one string for a reader, with the two texts of a pair on lines of their own."""
     return text if isinstance(text, str) else "\n".join(text)

@@ -1,4 +1,4 @@
-"""What the sequence limit costs: how many test texts are cut, and how well a model answers those against whole ones."""
+"""The cost of the sequence limit: how many test texts are cut, and how models score on them and on whole texts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Flags = npt.NDArray[np.bool_]
-# Of fewer texts a score says nothing.
-_FEW = 10
+# A score on fewer texts says nothing.
+_MIN_ROWS = 10
 
 
 def cut_rows(texts: Sequence[Any], lengths: Ints, tokenizer: Tokenizer) -> Flags:
-    """[rows] whether the tokenizer cuts a text, or a text of a pair.
+    """Return [rows] whether the tokenizer cuts a text, or a text of a pair.
 
     Args:
         texts: [rows] as users send them.
-        lengths: [rows] tokens that were kept of each.
+        lengths: [rows] tokens of each text after the cut.
         tokenizer: cuts at its own limit (`tokenization.load_tokenizer`).
     """
     flags = np.zeros(len(texts), dtype=bool)
@@ -37,18 +37,18 @@ def cut_rows(texts: Sequence[Any], lengths: Ints, tokenizer: Tokenizer) -> Flags
 
 
 def truncation(labels: Labels, models: Mapping[str, Answers], cut: Flags) -> dict[str, Any]:
-    """`truncation` of metrics.json: rows that are cut, their share, and each model's score on them and on whole texts.
+    """Compute `truncation` of metrics.json: cut rows, their share, and each model's score on them and on whole texts.
 
-    Scores are left out where there are too few rows of either kind to say anything.
+    Scores are left out where there are too few rows of either kind.
 
     Args:
         labels: [rows, ...] gold labels in the task's form.
         models: name -> answers to those rows.
-        cut: [rows], of `cut_rows`.
+        cut: [rows], from `cut_rows`.
     """
     count = int(cut.sum())
     result: dict[str, Any] = {"rows": count, "share": count / max(len(cut), 1)}
-    if min(count, len(cut) - count) < _FEW:
+    if min(count, len(cut) - count) < _MIN_ROWS:
         return result
     parts = {"cut": cut, "whole": ~cut}
     return result | {

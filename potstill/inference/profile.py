@@ -30,7 +30,6 @@ from potstill.labels.tags import types_named
 Doubles = npt.NDArray[np.float64]
 Answer = Prediction | Tagging | Reply
 
-FILE = "data/evaluation/profile.json"
 # Bins of equal share. Two further bins hold what is below and above all values of the test texts.
 BINS = 20
 VECTOR_BINS = 10

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.compute.processes import hold
 from potstill.errors import BusyError
+from potstill.paths import REGISTRY_LOCK
 from potstill.registry.process_identity import Identity, read_identity, this_process
 from potstill.registry.tracking import client, create_experiment
 
@@ -36,9 +37,6 @@ FRESH_SECONDS = 5.0
 WAIT_SECONDS = 30.0
 # The longest time between two looks of a contender; a longer one means that the store did not answer.
 GAP_SECONDS = 3.0
-# Processes of one workspace wait for each other on this lock and do not poll the store.
-LOCK = Path(".work/registry.lock")
-
 _HOLDER, _TOKEN, _BEAT, _RELEASED = "potstill.holder", "potstill.token", "potstill.beat", "potstill.released"
 _NOTE = "The lock by which machines take turns in changing the registry of {project}. Potstill keeps the newest only."
 
@@ -117,7 +115,8 @@ def hold_lease(workspace: Path, project: str, action: str) -> Iterator[Lease]:
         BusyError: other processes have held it for 30 s.
     """
     end = time.monotonic() + WAIT_SECONDS
-    with hold(workspace / LOCK, what="a change of the registry", wait_seconds=WAIT_SECONDS):
+    # Processes of one workspace wait for each other on this lock and do not poll the store.
+    with hold(workspace / REGISTRY_LOCK, what="a change of the registry", wait_seconds=WAIT_SECONDS):
         lease = _Leases(workspace, project).acquire(action, end)
         try:
             yield lease

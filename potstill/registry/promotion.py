@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.artifacts import verify
 from potstill.errors import ApprovalPendingError, ChecksumError, RegistryError
+from potstill.paths import FETCHED_MODELS
 from potstill.registry.history import History, read_history
 from potstill.registry.ledger import Ledger, Line, clean_reason
 from potstill.registry.steps import hold_registry, judged_facts, refuse_vetoed
@@ -90,7 +91,7 @@ class Registry(Versions):
             ChecksumError: a file differs from what was registered.
         """
         item = self.get(version)
-        folder = self.workspace / ".work" / "registry" / f"{self.name}-{item.version}-{item.candidate[:12]}"
+        folder = self.workspace / FETCHED_MODELS / f"{self.name}-{item.version}-{item.candidate[:12]}"
         if not _is_whole(folder, item.candidate):
             copy_serving(item, folder, self.workspace)
         return folder

@@ -28,10 +28,10 @@ from potstill.config.base import Project, Strict
 from potstill.config.serving_params import Serve, Watch
 from potstill.config.yaml_file import parse_section, read_params
 from potstill.errors import ChecksumError, ModelError
-from potstill.inference.profile import FILE, Profile, read_profile
+from potstill.inference.profile import Profile, read_profile
 from potstill.inference.runtime import ModelCard, read_card
+from potstill.paths import SERVING, TEST_PROFILE
 
-SERVING = "data/serving"
 SETTINGS = "service.json"
 BENTO = "bento.yaml"
 
@@ -117,7 +117,7 @@ def load_release(root: Path) -> Release:
         sealed=in_bento and packaged,
         candidate=candidate,
         sums=read_json(folder / MANIFEST)["files"],
-        profile=read_profile(root / FILE, candidate) if packaged or (root / FILE).exists() else None,
+        profile=read_profile(root / TEST_PROFILE, candidate) if packaged or (root / TEST_PROFILE).exists() else None,
     )
 
 

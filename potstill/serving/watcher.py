@@ -26,7 +26,7 @@ from prometheus_client import CollectorRegistry
 from potstill.artifacts import canonical_json
 from potstill.config.serving_params import Watch
 from potstill.errors import ToolError
-from potstill.inference.profile import FILE, Answer, Counts, Observation, Profile, confidences
+from potstill.inference.profile import Answer, Counts, Observation, Profile, confidences
 from potstill.inference.runtime import ModelCard, Prediction, Tagging, Text, Tokens
 from potstill.inference.window_store import (
     ANSWERS,
@@ -38,6 +38,7 @@ from potstill.inference.window_store import (
     open_store,
     text_sha256,
 )
+from potstill.paths import TEST_PROFILE
 from potstill.serving.launch import WATCH_FOLDER
 from potstill.serving.redaction import Redactor
 from potstill.serving.watch_metrics import WatchMetrics
@@ -282,7 +283,7 @@ def start_watcher(release: Release, registry: CollectorRegistry) -> Watcher | No
     profile = release.profile
     watch = release.settings.watch
     if profile is None:
-        log.warning("watch: off, since there is no %s", FILE)
+        log.warning("watch: off, since there is no %s", TEST_PROFILE)
         return None
     location = watch_location(watch)
     store = None if location is None else open_store(candidate_location(location, release.candidate))

@@ -1,5 +1,6 @@
 """Search: an Optuna study over students, as library functions.
 
-`space` says what is chosen from, `study` runs and resumes it, `pareto` finds what nothing beats, `outcome` and
-`search_page` show it. The stage's side is `tasks.search`. `layer_probe` compares choices of layers in short trainings.
+`space` defines the search space, `study` runs and resumes the study, `pareto` finds the front of score against cost,
+`outcome` and `search_page` show it. `tasks.search` runs a search in a workspace. `layer_probe` compares
+choices of layers in short trainings.
 """

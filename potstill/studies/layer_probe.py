@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from potstill.config.training_params import Training
 from potstill.distillation.teachers.predict import predict_logits
-from potstill.evaluation.summary import Answers, likeness
+from potstill.evaluation.summary import Answers, fidelity
 from potstill.scores.scoring import SCORINGS
 from potstill.training.distillation_job import DistillationJob
 from potstill.training.loop import Setting
@@ -62,7 +62,7 @@ def probe_layers(job: DistillationJob, layers: Sequence[int]) -> Probed:
 
         student = preparation.train(agreement).model
     logits = predict_logits(student, dev)
-    alike, distance = likeness(*(Answers(side, 1.0, 0, 0, data.task) for side in (teacher_logits, logits))).values()
+    alike, distance = fidelity(*(Answers(side, 1.0, 0, 0, data.task) for side in (teacher_logits, logits))).values()
     score = scoring.score(logits, data.student.dev_labels)
     return Probed(tuple(layers), alike, distance, score, time.monotonic() - start)
 

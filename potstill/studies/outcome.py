@@ -1,4 +1,4 @@
-"""What a search found, as files: a page with the picture, the params of every point, the cheapest student."""
+"""The outcome of a search as files: a page with the figure, the params of every point, the cheapest student."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from potstill.studies.search_page import TEMPLATE
 from potstill.studies.space import changes, settings
 from potstill.studies.study import Trial
 
-PAGE, FACTS, CHEAPEST = "index.html", "facts.json", "cheapest"
+CHEAPEST = "cheapest"
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchOutcome:
     """A finished search.
 
     Attributes:
         study: its name.
-        rows: of dev.
-        trials: the finished ones, in order.
+        rows: number of dev rows.
+        trials: the finished trials, in order.
         points: the teacher and the students that were measured.
     """
 
@@ -52,85 +52,94 @@ class Found:
         return pareto.cheapest(self.points)
 
 
-def write_outcome(found: Found, params: Params, folder: Path) -> None:
-    """Write `facts.json`, `index.html`, `pareto.svg`, `pareto.png`, and of the cheapest student its serving folder
-    `cheapest/` and `cheapest.yaml` for `potstill run --params`.
+def write_outcome(outcome: SearchOutcome, params: Params, folder: Path) -> None:
+    """Write the outcome of a search to a folder.
+
+    The files are `facts.json`, `index.html`, `pareto.svg` and `pareto.png`, and for the cheapest student its serving
+    folder `cheapest/` and `cheapest.yaml` for `potstill run --params`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    front = {point.name for point in found.front}
+    front = {point.name for point in outcome.front}
     models = [
-        Cost(one.name, one.kind, one.score, one.milliseconds, one.megabytes, one.name in front) for one in found.points
+        Cost(point.name, point.kind, point.score, point.milliseconds, point.megabytes, point.name in front)
+        for point in outcome.points
     ]
-    drawn = models, trial_dots(found), SCORINGS[params.prepare.task]
-    svg, png = plots.pareto(*drawn)
-    write_json(folder / FACTS, facts(found, params))
+    figure = models, trial_dots(outcome), SCORINGS[params.prepare.task]
+    svg, png = plots.pareto(*figure)
+    write_json(folder / "facts.json", facts(outcome, params))
     write_text(folder / "pareto.svg", svg)
     (folder / "pareto.png").write_bytes(png)
-    write_text(folder / PAGE, _page(found, params, plots.pareto_panels(*drawn)))
-    _write_cheapest(found, folder)
+    write_text(folder / "index.html", _page(outcome, params, plots.pareto_panels(*figure)))
+    _write_cheapest(outcome, folder)
 
 
-def facts(found: Found, params: Params) -> dict[str, Any]:
-    """The content of facts.json."""
-    front, cheapest = {point.name for point in found.front}, found.cheapest
+def facts(outcome: SearchOutcome, params: Params) -> dict[str, Any]:
+    """Return the content of facts.json."""
+    front = {point.name for point in outcome.front}
+    cheapest = outcome.cheapest
     return {
-        "study": found.study,
+        "study": outcome.study,
         "score": SCORINGS[params.prepare.task].key,
         "judged_on": f"{params.search.folds} folds of train" if params.search.folds else "dev",
-        "dev_rows": found.rows,
-        "trials": [_trial(one, params) for one in found.trials],
+        "dev_rows": outcome.rows,
+        "trials": [_trial(trial, params) for trial in outcome.trials],
         "points": [
             {
-                "name": one.name, "kind": one.kind, "score": one.score, "milliseconds": one.milliseconds,
-                "megabytes": one.megabytes, "on_the_front": one.name in front, "set": one.made_by,
-                "gates": one.verdict.to_json() if one.verdict else None, "folder": one.folder,
-                "numbers": one.numbers,
+                "name": point.name, "kind": point.kind, "score": point.score, "milliseconds": point.milliseconds,
+                "megabytes": point.megabytes, "on_the_front": point.name in front, "set": point.run_arguments,
+                "gates": point.verdict.to_json() if point.verdict else None, "folder": point.folder,
+                "numbers": point.numbers,
             }
-            for one in found.points
+            for point in outcome.points
         ],
         "cheapest": cheapest.name if cheapest else None,
     }  # fmt: skip
 
 
 def _trial(trial: Trial, params: Params) -> dict[str, Any]:
-    about = {"number": trial.number, "state": trial.state, "score": trial.score, "losses": trial.choice.losses}
-    return about | changes(params.search, trial.choice) | {"set": settings(params.search, trial.choice)}
+    result = {"number": trial.number, "state": trial.state, "score": trial.score, "losses": trial.choice.losses}
+    return result | changes(params.search, trial.choice) | {"set": settings(params.search, trial.choice)}
 
 
-def trial_dots(found: Found) -> list[tuple[float, float, float]]:
-    """(milliseconds, megabytes, score) of each complete trial, at the cost of the student of its size."""
-    cost = {
+def trial_dots(outcome: SearchOutcome) -> list[tuple[float, float, float]]:
+    """Return (milliseconds, megabytes, score) of each complete trial, at the cost of the student of its size."""
+    costs = {
         len(point.choice.layers): (point.milliseconds, point.megabytes)
-        for point in found.points
+        for point in outcome.points
         if point.choice is not None
     }
-    complete = [one for one in found.trials if one.state == "complete" and one.score is not None]
-    return [(*cost[len(one.choice.layers)], float(one.score or 0)) for one in complete]
+    return [
+        (*costs[len(trial.choice.layers)], float(trial.score))
+        for trial in outcome.trials
+        if trial.state == "complete" and trial.score is not None
+    ]
 
 
-def _write_cheapest(found: Found, folder: Path) -> None:
-    place, sections, best = folder / CHEAPEST, folder / f"{CHEAPEST}.yaml", found.cheapest
-    shutil.rmtree(place, ignore_errors=True)
+def _write_cheapest(outcome: SearchOutcome, folder: Path) -> None:
+    serving = folder / CHEAPEST
+    sections = folder / f"{CHEAPEST}.yaml"
+    shutil.rmtree(serving, ignore_errors=True)
     sections.unlink(missing_ok=True)
-    if best is None or best.folder is None:
+    cheapest = outcome.cheapest
+    if cheapest is None or cheapest.folder is None:
         return
-    shutil.copytree(best.folder, place)
-    text = yaml.safe_dump(best.sections, sort_keys=False)
-    write_text(sections, f"# {best.name}: potstill run --params {sections.as_posix()}\n{text}")
+    shutil.copytree(cheapest.folder, serving)
+    text = yaml.safe_dump(cheapest.sections, sort_keys=False)
+    write_text(sections, f"# {cheapest.name}: potstill run --params {sections.as_posix()}\n{text}")
 
 
-def _page(found: Found, params: Params, figures: Sequence[str]) -> str:
+def _page(outcome: SearchOutcome, params: Params, figures: Sequence[str]) -> str:
     return render(
         TEMPLATE,
         project=params.project.name,
         axis=SCORINGS[params.prepare.task].axis,
-        facts=facts(found, params),
+        facts=facts(outcome, params),
         figures=figures,
-        trials=_by_score(found.trials, params),
+        trials=_by_score(outcome.trials, params),
     )
 
 
 def _by_score(trials: Sequence[Trial], params: Params) -> list[dict[str, Any]]:
-    """Trials, the best first, those without a score last."""
-    ordered = sorted(trials, key=lambda one: (one.state != "complete", -(one.score or 0.0)))
-    return [_trial(one, params) for one in ordered]
+    """Return trials with the best first and those without a score last."""
+    ordered = sorted(trials, key=lambda trial: (trial.state != "complete", -(trial.score or 0.0)))
+    return [_trial(trial, params) for trial in ordered]

@@ -1,4 +1,4 @@
-"""The curve of the score against what it costs: which students nothing beats, and the cheapest that is good enough."""
+"""The Pareto front of score against time and size, and the cheapest student that passes its gates."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from potstill.studies.space import Choice
 
 @dataclass(frozen=True)
 class Point:
-    """One model as it would ship, on dev.
+    """One model as it would ship, measured on dev.
 
     Attributes:
-        name: for people.
+        name: a name for people.
         kind: `teacher`, `layers` (a student of the teacher's layers) or `static`.
-        score: the task's, on dev.
+        score: the task's score on dev.
         milliseconds: median for one text.
-        megabytes: of the file, in 10^6 bytes.
-        choice: of a study; None for what is no trial's.
-        made_by: arguments of `potstill run` that make it again; none for the teacher.
-        sections: section of params.yaml -> its values, which make it again; none for the teacher.
+        megabytes: size of the file in 10^6 bytes.
+        choice: the trial's choice; None for a model of no trial.
+        run_arguments: arguments of `potstill run` that make it again; empty for the teacher.
+        sections: section of params.yaml -> the values that make it again; empty for the teacher.
         verdict: the gates, judged on dev; None for the teacher.
         numbers: everything that was measured.
         folder: the serving folder; None for the teacher.
@@ -34,29 +34,29 @@ class Point:
     milliseconds: float
     megabytes: float
     choice: Choice | None
-    made_by: list[str]
+    run_arguments: list[str]
     sections: dict[str, Any]
     verdict: Verdict | None
     numbers: dict[str, Any]
     folder: str | None
 
 
-def dominates(one: Point, other: Point) -> bool:
-    """Whether a point is as good in all of score, time and size, and better in one."""
-    ours = (one.score, -one.milliseconds, -one.megabytes)
-    theirs = (other.score, -other.milliseconds, -other.megabytes)
-    return all(a >= b for a, b in zip(ours, theirs, strict=True)) and ours != theirs
+def dominates(point: Point, other: Point) -> bool:
+    """Whether a point is at least as good in score, time and size, and better in one of them."""
+    values = (point.score, -point.milliseconds, -point.megabytes)
+    other_values = (other.score, -other.milliseconds, -other.megabytes)
+    return all(a >= b for a, b in zip(values, other_values, strict=True)) and values != other_values
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other dominates, fastest first."""
-    kept = [one for one in points if not any(dominates(other, one) for other in points)]
-    return sorted(kept, key=_cost)
+    """Return the points that no other dominates, fastest first."""
+    undominated = [point for point in points if not any(dominates(other, point) for other in points)]
+    return sorted(undominated, key=_cost)
 
 
 def cheapest(points: Sequence[Point]) -> Point | None:
-    """The fastest point that passes its gates, the smaller of two equally fast ones; None where none passes."""
-    passing = [one for one in points if one.verdict is not None and one.verdict.passed]
+    """Return the fastest point that passes its gates, of equally fast ones the smallest; None where none passes."""
+    passing = [point for point in points if point.verdict is not None and point.verdict.passed]
     return min(passing, key=_cost, default=None)
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - markup does not wrap like code
-"""The page of a search, as code so that it travels with the package as every module does."""
+"""The template of a search's page, in a module so that the package includes it."""
 
 from potstill.evaluation.pages.sheet import HEAD, NARROW, SHEET
 

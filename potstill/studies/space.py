@@ -1,4 +1,4 @@
-"""What a study chooses from, and what a choice is in params.yaml."""
+"""The search space of a study, and the params of a choice in it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from potstill.models.students.layer_choice import default_layers
 if TYPE_CHECKING:
     from optuna import Trial
 
-# Of the teacher's layers, where params name none.
-SHARES = (2, 3, 6)
+# A student has 1/2, 1/3 or 1/6 of the teacher's layers, where params name none.
+LAYER_DIVISORS = (2, 3, 6)
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Choice:
     """One point of the space, as JSON-able values.
 
     Attributes:
-        layers: teacher layers the student starts from.
-        temperature: of the loss on logits.
-        alpha: weight of the teacher in it.
+        layers: teacher layers that the student starts from.
+        temperature: temperature of the loss on logits.
+        alpha: the teacher's weight in that loss.
         learning_rate: peak of the schedule.
         losses: name of a set of further losses in `search.losses`.
     """
@@ -42,23 +42,23 @@ class Choice:
 
     @property
     def key(self) -> str:
-        """A name for files."""
+        """A name for folders."""
         values = [list(self.layers), self.temperature, self.alpha, self.learning_rate, self.losses]
         return f"{len(self.layers)}-layers-{sha256_value(values)[:12]}"
 
 
 def candidate_layers(search: Search, available: int) -> list[list[int]]:
-    """The lists of layers to try, for a teacher with so many."""
+    """Return the lists of layers to try, for a teacher with `available` layers."""
     if search.layers is not None:
         return search.layers
-    sizes = sorted({max(available // share, 1) for share in SHARES}, reverse=True)
+    sizes = sorted({max(available // divisor, 1) for divisor in LAYER_DIVISORS}, reverse=True)
     return [default_layers(available, size) for size in sizes]
 
 
 def grid(search: Search, layers: Sequence[Sequence[int]]) -> dict[str, list[Any]]:
-    """All values of each part, as Optuna's GridSampler takes them."""
+    """Return all values of each parameter, as Optuna's GridSampler takes them."""
     return {
-        "layers": [_written(one) for one in layers],
+        "layers": [json.dumps(list(indices)) for indices in layers],
         "temperature": list(search.temperature),
         "alpha": list(search.alpha),
         "learning_rate": list(search.learning_rate),
@@ -67,15 +67,15 @@ def grid(search: Search, layers: Sequence[Sequence[int]]) -> dict[str, list[Any]
 
 
 def combinations(search: Search, layers: Sequence[Sequence[int]]) -> int:
-    """How many points a grid has."""
+    """Count the points of a grid."""
     return math.prod(len(values) for values in grid(search, layers).values())
 
 
 def suggest(trial: Trial, search: Search, layers: Sequence[Sequence[int]]) -> Choice:
-    """A choice of the study's sampler."""
-    return choice_of(
+    """Draw a choice with the study's sampler."""
+    return parse_choice(
         {
-            "layers": trial.suggest_categorical("layers", [_written(one) for one in layers]),
+            "layers": trial.suggest_categorical("layers", grid(search, layers)["layers"]),
             "temperature": _number(trial, "temperature", search.temperature, search, log=True),
             "alpha": _number(trial, "alpha", search.alpha, search, log=False),
             "learning_rate": _number(trial, "learning_rate", search.learning_rate, search, log=True),
@@ -84,19 +84,19 @@ def suggest(trial: Trial, search: Search, layers: Sequence[Sequence[int]]) -> Ch
     )
 
 
-def choice_of(params: Mapping[str, Any]) -> Choice:
-    """The choice that a trial's params are, its numbers as short as a person would write them."""
+def parse_choice(params: Mapping[str, Any]) -> Choice:
+    """Parse a trial's params, with numbers rounded to what a person would write."""
     numbers = {name: float(f"{params[name]:.6g}") for name in ("temperature", "alpha", "learning_rate")}
     return Choice(layers=tuple(json.loads(params["layers"])), losses=params["losses"], **numbers)
 
 
 def distill_section(distill: Distill, search: Search, choice: Choice) -> Distill:
-    """The `distill` section that makes this choice's student."""
+    """Return the `distill` section of a choice's student."""
     return parse_distill(distill.model_dump() | changes(search, choice))
 
 
 def changes(search: Search, choice: Choice) -> dict[str, Any]:
-    """Keys of `distill` that a choice sets, as plain values."""
+    """Return the keys of `distill` that a choice sets, as plain values."""
     return {
         "layers": list(choice.layers),
         "temperature": choice.temperature,
@@ -108,32 +108,32 @@ def changes(search: Search, choice: Choice) -> dict[str, Any]:
 
 
 def settings(search: Search, choice: Choice) -> list[str]:
-    """`potstill run --set` arguments that make this choice's student again, each ready for a shell."""
-    return written({"distill": changes(search, choice)})
+    """Return the `potstill run --set` arguments of a choice's student, each quoted for a shell."""
+    return set_arguments({"distill": changes(search, choice)})
 
 
 def static_changes(params: Params, width: int) -> dict[str, dict[str, Any]]:
-    """Section -> keys that are to change for a static student of that width, as plain values.
+    """Return section -> keys to change for a static student of that width, as plain values.
 
-    Its controls are trained as it is: what is right for layers would teach a table of vectors nothing.
+    The controls get the same training plan: one for layers would teach a table of vectors nothing.
     """
     plan = params.search.static.model_dump(exclude={"dimensions"})
-    without: dict[str, Any] = {"terms": [], "prune": None, "lora": None, "assistants": [], "mutual": None}
-    without |= {"packing": "auto"} if params.distill.packing is True else {}
-    wanted: dict[str, dict[str, Any]] = {
+    switched_off: dict[str, Any] = {"terms": [], "prune": None, "lora": None, "assistants": [], "mutual": None}
+    switched_off |= {"packing": "auto"} if params.distill.packing is True else {}
+    targets: dict[str, dict[str, Any]] = {
         "general": {"layers": None},
-        "distill": {"student": {"kind": "static", "dimensions": width}} | without | plan,
+        "distill": {"student": {"kind": "static", "dimensions": width}} | switched_off | plan,
         "control": plan,
     }
-    found: dict[str, dict[str, Any]] = {}
-    for name, values in wanted.items():
-        now = params.section(name).model_dump(mode="json")
-        found[name] = {key: value for key, value in values.items() if now[key] != value}
-    return found
+    changed: dict[str, dict[str, Any]] = {}
+    for name, values in targets.items():
+        current = params.section(name).model_dump(mode="json")
+        changed[name] = {key: value for key, value in values.items() if current[key] != value}
+    return changed
 
 
-def written(changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """`potstill run --set` arguments that make these changes, each ready for a shell."""
+def set_arguments(changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the `potstill run --set` arguments of these changes, each quoted for a shell."""
     return [
         f"--set '{section}.{key}={json.dumps(value)}'"
         for section, values in changes.items()
@@ -146,7 +146,3 @@ def _number(trial: Trial, name: str, values: Sequence[float], search: Search, *,
     if search.sampler == "grid" or low == high:
         return float(trial.suggest_categorical(name, list(values)))
     return float(trial.suggest_float(name, low, high, log=log))
-
-
-def _written(layers: Sequence[int]) -> str:
-    return json.dumps(list(layers))

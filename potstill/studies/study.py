@@ -1,4 +1,4 @@
-"""An Optuna study that resumes: every trial is one training, whose dev scores decide whether it goes on."""
+"""An Optuna study that can be resumed. Every trial is one training run, whose dev scores decide whether it goes on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from potstill.config.search_params import Search
 from potstill.errors import TrainingError
 from potstill.progress import say
-from potstill.studies.space import Choice, choice_of, combinations, grid, suggest
+from potstill.studies.space import Choice, combinations, grid, parse_choice, suggest
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-# Trials that run to their end before the median says anything.
+# Trials that run to their end before the median prunes any.
 STARTUP_TRIALS = 4
-PARTS = ("layers", "temperature", "alpha", "learning_rate", "losses")
+PARAMETERS = ("layers", "temperature", "alpha", "learning_rate", "losses")
 _ERROR = "error"
 
 State = Literal["complete", "pruned", "failed"]
-# Trains a choice, tells every dev score, returns the best.
+# Trains a choice, reports every dev score to the callback, and returns the best.
 Train = Callable[[Choice, Callable[[float], None]], float]
 
 
@@ -34,10 +34,10 @@ class Trial:
     """One finished trial.
 
     Attributes:
-        number: in the order they were begun.
-        choice: what was trained.
+        number: in the order in which trials began.
+        choice: the choice that was trained.
         state: `complete`; `pruned`, ended early; or `failed`, the loss became NaN or infinite.
-        score: the best dev score; the last one told of a pruned trial, None of a failed one.
+        score: the best dev score; for a pruned trial the last one, for a failed trial None.
     """
 
     number: int
@@ -56,16 +56,16 @@ def run_study(
     evaluations: int,
     seed: int,
 ) -> list[Trial]:
-    """Bring a study to `search.trials` finished trials; one that was interrupted goes on, its open trial first.
+    """Run a study until it has `search.trials` finished trials; an interrupted study resumes with its open trial.
 
     Args:
         storage: SQLite file of studies.
-        name: of the study in it; a study of another space or other data has another name.
+        name: the study's name in it; a study of another space or other data has another name.
         search: the space, the sampler and the pruner.
         layers: lists of layers to choose from.
         train: trains a choice; a choice that was trained already is not trained again.
-        evaluations: dev scores that a whole training tells.
-        seed: of the sampler.
+        evaluations: number of dev scores that a whole training run reports.
+        seed: seed of the sampler.
 
     Returns:
         The finished trials, in order.
@@ -78,24 +78,25 @@ def run_study(
         storage=f"sqlite:///{storage}", study_name=name, load_if_exists=True, direction="maximize",
         pruner=_pruner(search, evaluations),
     )  # fmt: skip
-    # A sampler that begins again would draw what it drew before.
+    # With its first seed, the sampler of a resumed study would draw the same choices again.
     study.sampler = _sampler(search, layers, seed + len(study.trials))
-    _take_up(study)
-    wanted = search.trials if search.sampler == "tpe" else min(search.trials, combinations(search, layers))
-    if (done := len(finished(study))) and done < wanted:
-        say(f"search: goes on behind {done} of {wanted} trials")
-    if done < wanted:
-        study.optimize(lambda trial: _objective(trial, search, layers, train, wanted), n_trials=wanted - done)
+    _requeue_interrupted(study)
+    total = search.trials if search.sampler == "tpe" else min(search.trials, combinations(search, layers))
+    done = len(finished(study))
+    if 0 < done < total:
+        say(f"search: resumes after {done} of {total} trials")
+    if done < total:
+        study.optimize(lambda trial: _objective(trial, search, layers, train, total), n_trials=total - done)
     return finished(study)
 
 
 def finished(study: Study) -> list[Trial]:
-    """The trials that have an end of their own: complete, pruned, or failed for a reason that training gave."""
+    """Return the trials that were not interrupted: complete, pruned, or failed for a reason that training gave."""
     names: dict[str, State] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     return [
-        Trial(one.number, choice_of(one.params), names[one.state.name], one.value)
-        for one in study.get_trials(deepcopy=False)
-        if _is_finished(one)
+        Trial(trial.number, parse_choice(trial.params), names[trial.state.name], trial.value)
+        for trial in study.get_trials(deepcopy=False)
+        if _is_finished(trial)
     ]
 
 
@@ -103,38 +104,39 @@ def _is_finished(trial: FrozenTrial) -> bool:
     return trial.state.name in ("COMPLETE", "PRUNED") or (trial.state.name == "FAIL" and _ERROR in trial.user_attrs)
 
 
-def _take_up(study: Study) -> None:
-    """Close the trials that an interrupted run left, and try their choices first."""
+def _requeue_interrupted(study: Study) -> None:
+    """Close the trials that an interrupted run left open, and queue their choices to be tried first."""
     import optuna
 
     trials = study.get_trials(deepcopy=False)
-    known = [one.params for one in trials if _is_finished(one)]
-    known += [one.system_attrs["fixed_params"] for one in trials if one.state.name == "WAITING"]
-    for one in trials:
-        if one.state == optuna.trial.TrialState.RUNNING:
-            study.tell(one.number, state=optuna.trial.TrialState.FAIL)
-        elif one.state != optuna.trial.TrialState.FAIL or _is_finished(one):
+    tried = [trial.params for trial in trials if _is_finished(trial)]
+    tried += [trial.system_attrs["fixed_params"] for trial in trials if trial.state.name == "WAITING"]
+    for trial in trials:
+        if trial.state == optuna.trial.TrialState.RUNNING:
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        elif trial.state != optuna.trial.TrialState.FAIL or _is_finished(trial):
             continue
-        if set(one.params) == set(PARTS) and one.params not in known:
-            study.enqueue_trial(one.params)
-            known.append(one.params)
+        if set(trial.params) == set(PARAMETERS) and trial.params not in tried:
+            study.enqueue_trial(trial.params)
+            tried.append(trial.params)
 
 
-def _objective(trial: OptunaTrial, search: Search, layers: Sequence[Sequence[int]], train: Train, wanted: int) -> float:
+def _objective(trial: OptunaTrial, search: Search, layers: Sequence[Sequence[int]], train: Train, total: int) -> float:
     from optuna import TrialPruned
 
     choice = suggest(trial, search, layers)
-    number = len(finished(trial.study)) + 1
-    same = next((one for one in finished(trial.study) if one.choice == choice and one.state == "complete"), None)
+    earlier = finished(trial.study)
+    number = len(earlier) + 1
+    same = next((other for other in earlier if other.choice == choice and other.state == "complete"), None)
     if same is not None and same.score is not None:
-        say(f"search: trial {number} of {wanted}: as trial {same.number}, {same.score:.4f}")
+        say(f"search: trial {number} of {total}: as trial {same.number}, {same.score:.4f}")
         return same.score
-    say(f"search: trial {number} of {wanted}: {describe(choice)}")
-    told: list[float] = []
+    say(f"search: trial {number} of {total}: {describe(choice)}")
+    scores: list[float] = []
 
     def watch(score: float) -> None:
-        told.append(score)
-        trial.report(score, len(told))
+        scores.append(score)
+        trial.report(score, len(scores))
         if trial.should_prune():
             raise TrialPruned
 
@@ -143,16 +145,16 @@ def _objective(trial: OptunaTrial, search: Search, layers: Sequence[Sequence[int
     except TrainingError as error:
         trial.set_user_attr(_ERROR, str(error))
         say(f"search: trial {number} failed: {error}")
-        return float("nan")  # which Optuna takes for a failure
+        return float("nan")  # a failure to Optuna
     except TrialPruned:
-        say(f"search: trial {number} ended early at {told[-1]:.4f}, behind the others")
+        say(f"search: trial {number} ended early at {scores[-1]:.4f}, below the other trials")
         raise
     say(f"search: trial {number}: dev {score:.4f}")
     return score
 
 
 def describe(choice: Choice) -> str:
-    """A choice in a line."""
+    """Describe a choice in one line."""
     return (
         f"layers {list(choice.layers)}, T {choice.temperature:g}, alpha {choice.alpha:g}, "
         f"learning rate {choice.learning_rate:g}, {choice.losses}"

@@ -26,7 +26,7 @@ TOY = Path(__file__).resolve().parent / "toy"
 
 
 def copy_toy(folder: Path) -> None:
-    """The toy stages, with what they read beside their own files; graph.yaml becomes dvc.yaml."""
+    """The toy stages, with the files that they read; graph.yaml becomes dvc.yaml."""
     shutil.copytree(TOY, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "graph.yaml").rename(folder / "dvc.yaml")
     for name in ("params.yaml", "bentofile.yaml"):

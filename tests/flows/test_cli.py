@@ -64,10 +64,10 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 
 @pytest.mark.slow
 def test_a_key_is_shown_once_and_stored_as_its_sum(tmp_path: Path) -> None:
-    made = potstill("key", "mine", "--file", "keys", cwd=tmp_path)
+    created = potstill("key", "mine", "--file", "keys", cwd=tmp_path)
     stored = (tmp_path / "keys").read_text()
-    assert made.returncode == 0
-    assert stored == f"mine:{hashlib.sha256(made.stdout.strip().encode()).hexdigest()}\n"
+    assert created.returncode == 0
+    assert stored == f"mine:{hashlib.sha256(created.stdout.strip().encode()).hexdigest()}\n"
     again = potstill("key", "mine", "--file", "keys", cwd=tmp_path)
     assert (again.returncode, (tmp_path / "keys").read_text()) == (3, stored)
     assert "there twice" in again.stderr

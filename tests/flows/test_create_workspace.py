@@ -188,7 +188,7 @@ def test_what_was_seen_and_what_to_expect_is_shown(
 def test_params_of_every_task_fit(tmp_path: Path, arguments: list[str], key: str, value: object) -> None:
     from functools import reduce
 
-    from flows.commands.propose_params import Given, propose_params
+    from flows.commands.propose_params import TeacherChoice, propose_params
     from potstill.data.proposals.survey import survey
     from tasks.stage import default_file
 
@@ -199,7 +199,7 @@ def test_params_of_every_task_fit(tmp_path: Path, arguments: list[str], key: str
         (), (), said.get("--task"), said.get("--split"), said.get("--sep"), labels, said.get("--unlabelled")
     )
     read = survey(CASES / name, wishes)
-    proposed = propose_params(default_file("params.yaml"), "w", CASES / name, read, Given(None, None, None))
+    proposed = propose_params(default_file("params.yaml"), "w", CASES / name, read, TeacherChoice(None, None, None))
     whole = proposed.params.model_dump(by_alias=True)
     assert reduce(lambda at, part: at[int(part) if part.isdecimal() else part], key.split("."), whole) == value
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from flows.commands.follow_champion import Looker, Roles, Watch, Worker
+from flows.commands.follow_champion import RegistryProcess, Roles, RolesWatch, Worker
 from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.compute.processes import free_port
 from potstill.config.params import Params
@@ -282,14 +282,14 @@ def test_a_challenger_comes_and_goes_and_a_broken_one_never_stops_the_champion(p
         server.end()
 
 
-class FailsOnce(Looker):
+class FailsOnce(RegistryProcess):
     """Asks the registry where there was one look that failed before."""
 
     def __init__(self, answer: Roles) -> None:
         super().__init__()
         self.answers: list[Roles | Exception] = [OSError("database is locked"), *[answer] * 3]
 
-    def ask(self, *_: object) -> Any:
+    def call(self, *_: object) -> Any:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -298,13 +298,13 @@ class FailsOnce(Looker):
 
 def test_a_look_that_fails_misses_no_champion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = Roles("1", "n:a", None), Roles("2", "n:b", None)
-    watch = Watch(tmp_path, Params.model_construct(), old, 0.0, FailsOnce(new))
-    assert watch.news(old) is None
+    watch = RolesWatch(tmp_path, Params.model_construct(), old, 0.0, FailsOnce(new))
+    assert watch.change(old) is None
     assert "n:a stays: OSError: database is locked" in capsys.readouterr().out
-    assert watch.news(old) == new
-    assert watch.news(old) is None  # it was tried, and is tried again only later
-    watch._until = 0.0
-    assert watch.news(old) == new
+    assert watch.change(old) == new
+    assert watch.change(old) is None  # it was tried, and is tried again only later
+    watch._silent_until = 0.0
+    assert watch.change(old) == new
 
 
 def test_what_stops_it_before_it_serves_is_one_sentence(place: Place) -> None:

@@ -16,9 +16,10 @@ from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.config.serving_params import Watch
 from potstill.errors import DriftError, ParamsError, RegistryError
-from potstill.inference.profile import FILE, answer_all, read_profile
+from potstill.inference.profile import answer_all, read_profile
 from potstill.inference.runtime import Student, Text
 from potstill.inference.window_store import candidate_location, open_store
+from potstill.paths import DRIFT, DRIFT_PAGE, FEEDBACK, TEST_PROFILE
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
@@ -41,7 +42,7 @@ def registered(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     # Right on all test texts: of a random model by chance so few are that nothing could be less.
     student = Student(folder / SERVING, 1)
     right = [student.card.labels.index(answer.label) for answer in answer_all(student, TEXTS)]
-    write_profile(folder / SERVING, TEXTS, folder / FILE, right)
+    write_profile(folder / SERVING, TEXTS, folder / TEST_PROFILE, right)
     return new_store(folder)
 
 
@@ -66,7 +67,7 @@ def promote(folder: Path) -> str:
 def serve(folder: Path, place: str, candidate: str, texts: list[Text], name: str) -> list[Any]:
     """What a service writes that is asked about texts, ten a request."""
     student = Student(folder / "data/serving", 1)
-    profile = read_profile(folder / FILE, candidate)
+    profile = read_profile(folder / TEST_PROFILE, candidate)
     store = open_store(candidate_location(place, candidate))
     watcher = Watcher(profile, student.card, Watch(), CollectorRegistry(), bento="n:1", store=store)
     watcher.start()
@@ -87,10 +88,10 @@ def params_with(workspace: Path, monkeypatch: pytest.MonkeyPatch, **watch: Any) 
 
 
 def last_run(folder: Path, name: str) -> Any:
-    found = tracking.client(folder).search_runs(
+    runs = tracking.client(folder).search_runs(
         [tracking.experiment_id(folder, PROJECT)], f"tags.`potstill.stage` = '{name}'", max_results=1
     )
-    return found[0].data
+    return runs[0].data
 
 
 @pytest.mark.slow
@@ -103,11 +104,11 @@ def test_the_verdict_is_said_written_logged_and_told_by_an_error(
         watching.drift(workspace, place, retrain=False)
     answers = serve(workspace, place, candidate, TEXTS, "same")
     watching.drift(workspace, place, retrain=False)
-    said = capsys.readouterr().out
-    assert "no drift: 200 texts are like the test texts; estimated accuracy" in said
-    report = read_json(workspace / watching.REPORT)
+    output = capsys.readouterr().out
+    assert "no drift: 200 texts are like the test texts; estimated accuracy" in output
+    report = read_json(workspace / DRIFT)
     assert (report["verdict"], report["texts"], report["candidate"]) == ("no drift", 200, candidate)
-    assert "<svg" in (workspace / watching.PAGE).read_text(encoding="utf-8")
+    assert "<svg" in (workspace / DRIFT_PAGE).read_text(encoding="utf-8")
     assert last_run(workspace, "drift").metrics["drift"] == 0
     assert last_run(workspace, "drift").params["verdict"] == "no drift"
 
@@ -125,7 +126,7 @@ def test_the_verdict_is_said_written_logged_and_told_by_an_error(
     labels.write_text("\n".join(["request_id,position,label", *rows]), encoding="utf-8")
     watching.feedback(workspace, labels, place)
     assert "accuracy 100.0% (98.1–100.0) on 200 of 200 labels" in capsys.readouterr().out
-    assert read_json(workspace / watching.FEEDBACK)["value"] == 1
+    assert read_json(workspace / FEEDBACK)["value"] == 1
     assert last_run(workspace, "feedback").metrics["value"] == 1
     swapped = labels.read_text().replace("negative", "x").replace("positive", "negative").replace("x", "positive")
     labels.write_text(swapped, encoding="utf-8")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.mlflow_recorder import RECORDS, Recorder
+from flows.engine.mlflow_recorder import Recorder
+from potstill.paths import RECORDS
 from potstill.registry import tracking
 
 
 def leave(workspace: Path, stage: str) -> None:
-    """What a stage leaves behind when it has ended."""
+    """Write the record that a stage leaves at its end."""
     record = tracking.StageRecord(
         project="toy", stage=stage, start=1.0, end=2.0, params={}, metrics={"seconds": 1.0}, history=[], datasets={},
         outs="0" * 64, tags={},

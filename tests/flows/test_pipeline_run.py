@@ -84,18 +84,18 @@ def task_states(toy: Toy) -> dict[str, str]:
 def task_runs(toy: Toy, flow_run: Any) -> list[Any]:
     from prefect.client.schemas.filters import FlowRunFilter
 
-    one = FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
+    run_filter = FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
     with client_of(toy) as client:
-        return list(client.read_task_runs(flow_run_filter=one))
+        return list(client.read_task_runs(flow_run_filter=run_filter))
 
 
 def log_lines(toy: Toy, flow_run: Any) -> list[str]:
     """What Prefect's page shows as the run's log."""
     from prefect.client.schemas.filters import LogFilter
 
-    one = LogFilter.model_validate({"flow_run_id": {"any_": [flow_run.id]}})
+    run_filter = LogFilter.model_validate({"flow_run_id": {"any_": [flow_run.id]}})
     with client_of(toy) as client:
-        return [line.message for line in client.read_logs(log_filter=one)]
+        return [line.message for line in client.read_logs(log_filter=run_filter)]
 
 
 def assert_state(toy: Toy, name: str, kind: str, printed: str) -> None:
@@ -150,8 +150,8 @@ def test_a_run_promotes_and_a_second_one_does_nothing(promoted: Promoted) -> Non
     assert {name: parent.data.tags[f"stage.{name}"] for name in STAGES} == {
         n: r.info.run_id for n, r in children.items()
     }
-    kept = {item.path for item in tracking.client(toy.folder).list_artifacts(parent.info.run_id)}
-    assert kept == {"params.yaml", "dvc.lock", "evidence"}
+    artifacts = {item.path for item in tracking.client(toy.folder).list_artifacts(parent.info.run_id)}
+    assert artifacts == {"params.yaml", "dvc.lock", "evidence"}
     hashes = {item.dataset.name: item.dataset.digest for item in parent.inputs.dataset_inputs}
     assert hashes["data/prepared"].endswith(".dir")
     (flow_run,) = promoted.flow_runs
@@ -290,7 +290,7 @@ def test_after_kill_9_nothing_is_left_running_and_the_next_run_finishes(toy: Toy
     assert "RUNNING" not in {run.info.status for run in runs(toy)}
 
 
-def test_a_killed_run_leaves_no_api_of_its_own_behind(offline_toy: Toy) -> None:
+def test_a_killed_run_leaves_no_temporary_api(offline_toy: Toy) -> None:
     going = offline_toy.start("run", TOY_HANG="prepare")
     assert until((offline_toy.folder / ".work/hanging").exists)
     assert any("prefect.server.api.server" in command for command in offline_toy.processes())

@@ -11,8 +11,9 @@ from potstill.artifacts import read_json
 from potstill.data.tokens.token_folder import TokenFolder
 from potstill.models.loading import load_classifier
 from potstill.models.students.student import student_from_layers
+from potstill.paths import CHECKPOINTS
 from tasks import control
-from tasks.stage import WORK, Stage
+from tasks.stage import Stage
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,7 @@ def test_an_interruption_in_the_second_leaves_the_first(workspace: Path, monkeyp
     resumed = run_stage("control")
     assert begun == ["initialised"]
     monkeypatch.setitem(control.PARENTS, "control", whole["control"])
-    shutil.rmtree(WORK / "checkpoints")
+    shutil.rmtree(CHECKPOINTS)
     straight = [(workspace / "data" / name / "manifest.json").read_bytes() for name in whole]
     assert run_stage("control").history == resumed.history
     assert [(workspace / "data" / name / "manifest.json").read_bytes() for name in whole] == straight

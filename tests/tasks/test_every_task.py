@@ -91,7 +91,7 @@ UP_TO_SIGNALS = ("ingest", "prepare", "validate", "tokenize", "teacher", "signal
 TO_THE_END = ("distill", "finetune", "control", "proof", "export", "evaluate")
 
 
-def check_search_and_probe(task: Any, said: Callable[[], str]) -> None:
+def check_search_and_probe(task: Any, output: Callable[[], str]) -> None:
     """Search and probe in the workspace that is the current folder."""
     params, scoring = load_params(Path("params.yaml")), SCORINGS[task]
     params = params.model_copy(update={"distill": params.distill.model_copy(update={"mutual": None})})
@@ -107,14 +107,14 @@ def check_search_and_probe(task: Any, said: Callable[[], str]) -> None:
     assert {"min_score", "max_file_mb"} <= {check.name for check in found.cheapest.verdict.checks}
     (trial,) = found.trials
     assert trial.score == verify(Path(found.points[1].folder or "").parent / "distilled")[scoring.dev_key]
-    lines = said()
+    lines = output()
     # DIST is of classes, tokens' among them.
     assert ("search: without 'kl and dist'" in lines) == (task != "token_classification")
     assert ("search: no static student: it answers about whole texts" in lines) == (task in PLACES)
     assert scoring.words in Path("reports/search/index.html").read_text(encoding="utf-8")
-    seen: list[Probed] = []
-    (one,) = probe(params, [[0, 1, 2, 3]], 60, seen.append)
-    assert seen == [one]
+    probed: list[Probed] = []
+    (one,) = probe(params, [[0, 1, 2, 3]], 60, probed.append)
+    assert probed == [one]
     assert one.agreement <= 1
     assert one.distance >= 0
     assert np.isfinite(one.score)
@@ -219,8 +219,8 @@ def test_entities_of_a_checkpoint_with_a_tokenizer_of_its_own(
     tmp_path: Path, tiny_base: Path, other_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = _workspace(tmp_path, "token_classification", tiny_base, **_own_checkpoint(other_base))
-    said = run_stages(*UP_TO_SIGNALS, "distill", "control", monkeypatch=monkeypatch, folder=folder)
-    assert "layers [0, 2] of the checkpoint" in said[-2].summary
+    output = run_stages(*UP_TO_SIGNALS, "distill", "control", monkeypatch=monkeypatch, folder=folder)
+    assert "layers [0, 2] of the checkpoint" in output[-2].summary
     for name in ("distilled", "control"):
         model = load_classifier(folder / "data" / name)
         assert (model.config.hidden_size, len(model.config.id2label)) == (16, 5)
@@ -243,8 +243,8 @@ def test_answers_of_a_student_with_tokens_of_its_own(
     for model in metrics["models"].values():
         assert 0 <= model["f1"] <= 1
     assert 0 <= metrics["comparison"]["agreement"] <= 1
-    said = pq.read_table(folder / "data/evaluation/predictions.parquet")
+    output = pq.read_table(folder / "data/evaluation/predictions.parquet")
     contexts = pq.read_table(folder / "data/prepared/test.parquet").column("text_pair").to_pylist()
     for model in ("teacher", "student", "int8"):
-        for answer, context in zip(said.column(model).to_pylist(), contexts, strict=True):
+        for answer, context in zip(output.column(model).to_pylist(), contexts, strict=True):
             assert answer in context

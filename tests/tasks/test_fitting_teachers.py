@@ -104,9 +104,9 @@ def test_other_names_get_the_map_that_fits_dev(case: Case, names: list[str]) -> 
     change_config(case.base, id2label=dict(enumerate(names)), label2id=None)
     said = case.refused()
     assert "does not know the label 'ham'" in said
-    wanted = yaml.safe_load(said.partition("which is which: ")[2].partition(" fits dev")[0])
-    assert {str(name): label for name, label in wanted.items()} == {names[0]: "ham", names[1]: "spam"}
-    assert case.run(label_map=wanted) > 0.9
+    expected = yaml.safe_load(said.partition("which is which: ")[2].partition(" fits dev")[0])
+    assert {str(name): label for name, label in expected.items()} == {names[0]: "ham", names[1]: "spam"}
+    assert case.run(label_map=expected) > 0.9
 
 
 def test_names_match_by_normal_form_and_letter_case_where_that_is_unique(case: Case) -> None:

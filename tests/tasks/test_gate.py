@@ -20,7 +20,7 @@ from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.config.promotion_params import Gate
 from potstill.evaluation.gates import Verdict
-from potstill.evaluation.pages.verdict_page import PLACE
+from potstill.evaluation.pages.verdict_page import PLACEHOLDER
 from tasks.gate import gate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -97,8 +97,8 @@ def _failed(verdict: Verdict) -> list[str]:
 
 
 def _report(workspace: Path) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(workspace / "reports/gate.json")
-    return found
+    verdict_file: dict[str, Any] = read_json(workspace / "reports/gate.json")
+    return verdict_file
 
 
 def test_a_first_candidate_needs_no_champion(params: Params, workspace: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_first_candidate_needs_no_champion(params: Params, workspace: Path) ->
 
 
 def test_the_report_says_what_the_gate_said_of_its_latest_candidate(params: Params, workspace: Path) -> None:
-    write_text(workspace / "reports/student.html", f"<h1>accuracy 0.875</h1>{PLACE}")
+    write_text(workspace / "reports/student.html", f"<h1>accuracy 0.875</h1>{PLACEHOLDER}")
     gate(params, workspace, None)
     passed = (workspace / "reports/report.html").read_text(encoding="utf-8")
     assert "accuracy 0.875" in passed

@@ -14,7 +14,8 @@ import yaml
 
 from potstill.config.params_file import load_params
 from potstill.errors import ToolError
-from tasks.identity import CODE_FILE, Code, check_code_file, identities, write_code_file
+from potstill.paths import CODE_FILE
+from tasks.identity import Code, check_code_file, identities, write_code_file
 from tests.conftest import REPOSITORY
 
 GRAPH = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]

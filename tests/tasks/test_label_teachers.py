@@ -86,9 +86,9 @@ def test_each_label_is_learnt_from_the_teachers_that_answer_it(
 ) -> None:
     folder = workspace(tmp_path, tiny_base, other, ["good", "bad"], ["bad", "long"])
     run_stages(*STAGES, monkeypatch=monkeypatch, folder=folder)
-    said = capsys.readouterr().out
-    assert "teacher: seed 17, 1 of 2, good 1, bad 0.25" in said
-    assert "teacher: other, 2 of 2, bad 0.75, long 1" in said
+    output = capsys.readouterr().out
+    assert "teacher: seed 17, 1 of 2, good 1, bad 0.25" in output
+    assert "teacher: other, 2 of 2, bad 0.75, long 1" in output
     first, second = read_members(folder / "data/teacher")
     assert (first.weight, second.weight) == ((1.0, 0.25, 0.0), (0.0, 0.75, 1.0))
     dev = split(folder, "dev")
@@ -103,8 +103,8 @@ def test_each_label_is_learnt_from_the_teachers_that_answer_it(
     student = load_classifier(folder / "data/distilled")
     assert [student.config.id2label[index] for index in range(3)] == LABELS
     found, one, two = (1 / (1 + np.exp(-logits)) for logits in (predict_logits(student, dev), mine, theirs))
-    wanted = np.stack([one[:, 0], 0.25 * one[:, 1] + 0.75 * two[:, 1], two[:, 2]], axis=1)
-    assert np.abs(found - wanted).mean() < 0.12
+    expected = np.stack([one[:, 0], 0.25 * one[:, 1] + 0.75 * two[:, 1], two[:, 2]], axis=1)
+    assert np.abs(found - expected).mean() < 0.12
     summary = read_json(folder / "data/teacher/manifest.json")["about"]
     assert summary[SCORINGS["multi_label"].dev_key] > 0
 

@@ -23,7 +23,7 @@ from tests.potstill.serving.folders import REPOSITORY, flip_byte, write_workspac
 
 TRAINING = ("torch", "transformers", "mlflow", "dvc", "prefect", "pandas", "datasets", "scikit-learn", "pyarrow")
 # All that a Bento holds of Potstill: its code, the model, the limits.
-CODE = {"__init__", "artifacts", "causes", "environment", "errors"}
+CODE = {"__init__", "artifacts", "causes", "environment", "errors", "paths"}
 ROOMS = {
     "compute": {"__init__.py", "processes.py"},
     # The schema of params but for what training reads.
@@ -37,10 +37,10 @@ ROOMS = {
 
 @pytest.fixture(scope="module")
 def workspace(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    place = write_workspace(tiny_base, tmp_path_factory.mktemp("package") / "workspace", ["good film", "bad film"])
+    folder = write_workspace(tiny_base, tmp_path_factory.mktemp("package") / "workspace", ["good film", "bad film"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(place.parent / "bentoml"))
-        yield place
+        patch.setenv("BENTOML_HOME", str(folder.parent / "bentoml"))
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +134,11 @@ def test_a_bento_of_a_killed_build_is_built_anew(packaged: Packaged, workspace: 
 
 
 def test_an_altered_candidate_is_refused(tiny_base: Path, tmp_path: Path, params: Params) -> None:
-    place = write_workspace(tiny_base, tmp_path / "workspace", ["good film"])
-    flip_byte(place / "data/serving/model.onnx")
+    folder = write_workspace(tiny_base, tmp_path / "workspace", ["good film"])
+    flip_byte(folder / "data/serving/model.onnx")
     with pytest.raises(ChecksumError, match=r"model\.onnx is altered"):
-        package(params, place)
-    assert not (place / ".work/bento").exists()
+        package(params, folder)
+    assert not (folder / ".work/bento").exists()
 
 
 @pytest.mark.slow
@@ -153,11 +153,11 @@ def test_an_altered_candidate_is_refused(tiny_base: Path, tmp_path: Path, params
 def test_a_bentofile_that_does_not_build_is_one_sentence(
     tiny_base: Path, tmp_path: Path, params: Params, change: dict[str, object], said: str
 ) -> None:
-    place = write_workspace(tiny_base, tmp_path / "workspace", ["good film"])
-    bentofile = yaml.safe_load((place / "bentofile.yaml").read_text(encoding="utf-8"))
-    (place / "bentofile.yaml").write_text(yaml.safe_dump({**bentofile, **change}), encoding="utf-8")
+    folder = write_workspace(tiny_base, tmp_path / "workspace", ["good film"])
+    bentofile = yaml.safe_load((folder / "bentofile.yaml").read_text(encoding="utf-8"))
+    (folder / "bentofile.yaml").write_text(yaml.safe_dump({**bentofile, **change}), encoding="utf-8")
     with pytest.raises(PackageError, match=said):
-        package(params, place)
+        package(params, folder)
 
 
 @pytest.mark.slow
@@ -174,14 +174,14 @@ def test_the_command_prints_the_tag(packaged: Packaged, workspace: Path) -> None
 
 @pytest.mark.slow
 def test_bentoml_build_by_hand_works_at_the_top_level(packaged: Packaged, workspace: Path, tmp_path: Path) -> None:
-    place = tmp_path / "checkout"
-    shutil.copytree(workspace, place)
-    shutil.copytree(REPOSITORY / "potstill", place / "potstill", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path / "checkout"
+    shutil.copytree(workspace, folder)
+    shutil.copytree(REPOSITORY / "potstill", folder / "potstill", ignore=shutil.ignore_patterns("__pycache__"))
     environment = {**os.environ, "BENTOML_HOME": str(tmp_path / "bentoml")}
     command = [sys.executable, "-m", "bentoml", "build", "--version", "by-hand"]
-    subprocess.run(command, cwd=place, env=environment, capture_output=True, check=True)
+    subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)
     built = tmp_path / "bentoml/bentos/potstill-movie-reviews/by-hand/src"
-    found = {path.relative_to(built) for path in built.rglob("*.*") if path.is_file()}
+    built_files = {path.relative_to(built) for path in built.rglob("*.*") if path.is_file()}
     source = packaged.path / "src"
-    theirs = {path.relative_to(source) for path in source.rglob("*.*") if path.is_file()}
-    assert found == theirs - {Path("service.json")} | {Path("params.yaml")}
+    source_files = {path.relative_to(source) for path in source.rglob("*.*") if path.is_file()}
+    assert built_files == source_files - {Path("service.json")} | {Path("params.yaml")}

@@ -35,9 +35,9 @@ def test_outs_have_the_documented_form_and_the_same_bytes_again(
         assert [(field.name, field.type) for field in schema] == fields
     labelled = sum(result.datasets[split]["rows"] for split in ("train", "dev", "test"))
     assert labelled == 200
-    made = read_json(out / "report.json")["augmented"]["rows"]
-    assert made > 100
-    assert f"200 rows read, 0 removed, {made} made of train for transfer; train" in result.summary
+    augmented_rows = read_json(out / "report.json")["augmented"]["rows"]
+    assert augmented_rows > 100
+    assert f"200 rows read, 0 removed, {augmented_rows} made of train for transfer; train" in result.summary
     first = file_sums(out)
     run_stages("prepare", monkeypatch=monkeypatch, folder=folder)
     assert file_sums(out) == first

@@ -15,10 +15,11 @@ from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError
 from potstill.evaluation.teacher_gain import Seed, read_seeds
 from potstill.models.loading import load_classifier
+from potstill.paths import CHECKPOINTS
 from tasks import control, finetune
 from tasks.identity import sections_of
 from tasks.learning import open_split
-from tasks.stage import WORK, Stage, load_stage
+from tasks.stage import Stage, load_stage
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
 QUICK = {"epochs": 1, "batch_tokens": 256}
@@ -63,7 +64,7 @@ def _stage() -> Stage:
 def test_a_further_seed_is_what_the_stages_make_with_that_seed(workspace: Path) -> None:
     run_stage("proof")
     assert not (workspace / "data/student").exists()
-    assert not list((WORK / "checkpoints").glob("distill-*"))
+    assert not list(CHECKPOINTS.glob("distill-*"))
     (found,) = _seeds()
     assert found.seed == 18
     _set_seed(18)
@@ -99,7 +100,7 @@ def test_an_interrupted_proof_trains_nothing_twice(workspace: Path, monkeypatch:
     run_stage("proof")  # its answers are kept until the stage has ended
     assert trained == ["finetune"]
     before = file_sums(workspace / "data/proof")
-    shutil.rmtree(WORK / "checkpoints")
+    shutil.rmtree(CHECKPOINTS)
     run_stage("proof")
     assert file_sums(workspace / "data/proof") == before
 
@@ -132,7 +133,7 @@ def test_answers_to_other_rows_are_refused(workspace: Path) -> None:
 def test_it_depends_on_all_that_it_runs_again() -> None:
     stages = yaml.safe_load((Path(__file__).resolve().parents[2] / "dvc.yaml").read_text())["stages"]
     seeded = [stages[name] for name in ("distill", "finetune", "control")]
-    made = {out for stage in seeded for out in stage["outs"]}
-    assert {dep for stage in seeded for dep in stage["deps"]} - made <= set(stages["proof"]["deps"])
+    seeded_outs = {out for stage in seeded for out in stage["outs"]}
+    assert {dep for stage in seeded for dep in stage["deps"]} - seeded_outs <= set(stages["proof"]["deps"])
     sections = {section for stage in seeded for section in sections_of(stage)}
     assert sections <= set(sections_of(stages["proof"]))

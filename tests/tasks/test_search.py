@@ -14,10 +14,11 @@ from potstill.config.params import Params
 from potstill.config.params_file import load_params, parse_distill
 from potstill.errors import ModelError, ParamsError, TrainingError
 from potstill.inference.runtime import Student
-from potstill.studies.outcome import Found
+from potstill.paths import STUDIES
+from potstill.studies.outcome import SearchOutcome
 from tasks import distill
 from tasks.search import search
-from tasks.stage import WORK, Stage
+from tasks.stage import Stage
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
 QUICK = {"epochs": 1, "batch_tokens": 256, "average_decay": None}
@@ -50,7 +51,7 @@ def taught(slow: None, tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path
 
 
 @pytest.fixture(scope="module")
-def searched(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Found]:
+def searched(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SearchOutcome]:
     """A workspace and what a search found in it."""
     folder = Path(shutil.copytree(taught, tmp_path_factory.mktemp("searched") / "w"))
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -85,7 +86,7 @@ def _params(**changed: Any) -> Params:
 
 
 @pytest.mark.slow
-def test_every_point_is_measured_and_the_curve_is_drawn(searched: tuple[Path, Found]) -> None:
+def test_every_point_is_measured_and_the_curve_is_drawn(searched: tuple[Path, SearchOutcome]) -> None:
     folder, found = searched
     assert [trial.state for trial in found.trials] == ["complete"] * 3
     names = [point.name for point in found.points]
@@ -124,7 +125,7 @@ def test_layers_that_another_setting_rules_out_are_refused(
         search(load_params(Path("params.yaml")))
 
 
-def test_the_cheapest_is_a_serving_folder(searched: tuple[Path, Found]) -> None:
+def test_the_cheapest_is_a_serving_folder(searched: tuple[Path, SearchOutcome]) -> None:
     folder, found = searched
     best = found.cheapest
     assert best is not None
@@ -141,11 +142,11 @@ def test_the_cheapest_is_a_serving_folder(searched: tuple[Path, Found]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["layers", "static"])
 def test_the_params_of_a_point_make_the_very_same_student(
-    kind: str, searched: tuple[Path, Found], workspace: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, searched: tuple[Path, SearchOutcome], workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there, found = searched
     point = next(one for one in found.points if one.kind == kind)
-    lines = [line.removeprefix("--set '").removesuffix("'") for line in point.made_by]
+    lines = [line.removeprefix("--set '").removesuffix("'") for line in point.run_arguments]
     change_params(Path("params.yaml"), None, lines)
     for name in ("distill", "finetune", "export"):
         run_stage(name)
@@ -156,7 +157,7 @@ def test_the_params_of_a_point_make_the_very_same_student(
 
 @pytest.mark.slow
 def test_a_search_that_is_done_trains_nothing_and_more_trials_go_on(
-    searched: tuple[Path, Found], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    searched: tuple[Path, SearchOutcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(shutil.copytree(searched[0], tmp_path / "w"))
     monkeypatch.chdir(folder)
@@ -202,7 +203,7 @@ def test_a_trial_that_diverges_is_a_failed_one(workspace: Path, monkeypatch: pyt
 def test_folds_hold_out_every_row_of_train_once(workspace: Path) -> None:
     found = search(_params(trials=1, folds=2, sampler="grid", layers=[[0]]))
     assert found.trials[0].state == "complete"
-    folders = sorted((WORK / "search/folds").iterdir())
+    folders = sorted((STUDIES / "folds").iterdir())
     assert len(folders) == 2
     for folder in folders:
         verify(folder)

@@ -38,7 +38,7 @@ def test_a_stopped_stage_goes_on_and_ends_with_the_same_store(
     folder = make_workspace(tmp_path / "w", tiny_rows, tiny_base, project=fp32, signals=chosen)
     run_stages("ingest", "prepare", "validate", "tokenize", "teacher", monkeypatch=monkeypatch, folder=folder)
     straight = run_stage("signals")
-    wanted = file_sums(folder / "data" / "signals")
+    expected = file_sums(folder / "data" / "signals")
     shutil.rmtree(folder / "data" / "signals")
     shutil.rmtree(folder / ".work" / "checkpoints")
 
@@ -51,7 +51,7 @@ def test_a_stopped_stage_goes_on_and_ends_with_the_same_store(
     resumed = run_stage("signals")
     rows = read_json(folder / "data" / "signals" / "manifest.json")["about"]["rows"]
     assert f"signals: 60 of {rows} rows are there from the run before" in capsys.readouterr().out
-    assert file_sums(folder / "data" / "signals") == wanted
+    assert file_sums(folder / "data" / "signals") == expected
     assert resumed == straight
     assert straight.summary.endswith("; also stored: first-2, mean-2")
     assert straight.metrics["signals"] == rows

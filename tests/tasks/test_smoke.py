@@ -23,7 +23,7 @@ from potstill.inference.runtime import Student, read_card
 from potstill.serving.launch import WATCH_FOLDER
 from potstill.serving.openapi import typed_endpoint
 from tasks.package import Packaged, package
-from tasks.smoke import Golden, ask, body_of, compare, golden_texts, own_answers, served, smoke
+from tasks.smoke import Golden, ask, compare, direct_answers, golden_texts, request_body, served, smoke
 from tests.conftest import generate_rows
 from tests.potstill.inference.test_spans import client
 from tests.potstill.serving.folders import (
@@ -41,10 +41,10 @@ TEXTS = [text for text, _ in generate_rows(60)]
 
 @pytest.fixture(scope="module")
 def workspace(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    place = write_workspace(tiny_base, tmp_path_factory.mktemp("smoke") / "workspace", [*TEXTS, "long " * 5000])
+    folder_copy = write_workspace(tiny_base, tmp_path_factory.mktemp("smoke") / "workspace", [*TEXTS, "long " * 5000])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(place.parent / "bentoml"))
-        yield place
+        patch.setenv("BENTOML_HOME", str(folder_copy.parent / "bentoml"))
+        yield folder_copy
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +79,13 @@ def test_the_bento_answers_as_evaluated_and_is_stopped(
 def test_another_answer_than_the_evaluated_is_named(
     workspace: Path, params: Params, packaged: Packaged, tmp_path: Path
 ) -> None:
-    place = copied(workspace, tmp_path / "workspace")
-    table = pq.read_table(place / PREDICTIONS)
+    folder_copy = copied(workspace, tmp_path / "workspace")
+    table = pq.read_table(folder_copy / PREDICTIONS)
     moved = [[first + 0.01, second] for first, second in table["int8"].to_pylist()]
-    pq.write_table(table.set_column(table.column_names.index("int8"), "int8", [moved]), place / PREDICTIONS)
+    pq.write_table(table.set_column(table.column_names.index("int8"), "int8", [moved]), folder_copy / PREDICTIONS)
     with pytest.raises(SmokeError, match=r"over smoke\.tolerance") as caught:
-        smoke(params, place, packaged.tag)
-    assert golden_texts(place, read_card(place / "data/serving"), params)[0].id in str(caught.value)
+        smoke(params, folder_copy, packaged.tag)
+    assert golden_texts(folder_copy, read_card(folder_copy / "data/serving"), params)[0].id in str(caught.value)
     assert not processes_with(packaged.tag)
 
 
@@ -124,7 +124,7 @@ def test_nothing_is_left_running_when_it_is_interrupted(
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"up\n"
-        assert len(processes_with(packaged.tag)) >= 3  # the holder names it too, beside the server and its worker
+        assert len(processes_with(packaged.tag)) >= 3  # server, worker, and the process that holds them
         holder.send_signal(number)
         holder.wait(30)
     end = time.monotonic() + 10
@@ -169,9 +169,9 @@ def test_a_service_answers_as_its_model_does_outside_it(kind: str, tiny_base: Pa
     else:
         folder = write_span_model(tiny_base, tmp_path / "serving", kind)
     student = Student(folder, 1)
-    golden = own_answers(student)
+    golden = direct_answers(student)
     found = client(folder, max_queue_seconds=60).post(
-        typed_endpoint(student.card).path, json=body_of(student.card, [row.text for row in golden])
+        typed_endpoint(student.card).path, json=request_body(student.card, [row.text for row in golden])
     )
     assert found.status_code == 200, found.text
     answers = found.json()["predictions"]
@@ -185,17 +185,17 @@ def test_a_service_that_is_too_busy_is_asked_again(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
-    place = write_workspace(tiny_base, tmp_path / "workspace", TEXTS[:3])
-    params = load_params(place / "params.yaml")
+    folder_copy = write_workspace(tiny_base, tmp_path / "workspace", TEXTS[:3])
+    params = load_params(folder_copy / "params.yaml")
     # At most four texts of all requests may wait: one of several requests at once is refused.
     narrow = {"max_texts": 4, "max_queue": 4, "threads": 1}
     params = params.model_copy(update={"serve": Serve.model_validate(params.serve.model_dump() | narrow)})
-    tag = package(params, place).tag
-    card = read_card(place / "data/serving")
+    tag = package(params, folder_copy).tag
+    card = read_card(folder_copy / "data/serving")
     with served(tag, tmp_path / "serve.txt", 120) as address, ThreadPoolExecutor(8) as pool:
         texts = [" ".join(TEXTS[:20])] * 4
         answered = list(pool.map(lambda _: len(ask(address, card, texts, 4)), range(40)))
         with urllib.request.urlopen(f"{address}/metrics", timeout=10) as response:
-            said = response.read().decode()
+            body = response.read().decode()
     assert answered == [4] * 40
-    assert re.search(r'potstill_refused_total{reason="full"} [1-9]', said)
+    assert re.search(r'potstill_refused_total{reason="full"} [1-9]', body)

@@ -13,8 +13,9 @@ import pytest
 
 from potstill.artifacts import read_json, verify
 from potstill.compute.processes import hold
+from potstill.paths import FAILURE, RUN_LOCK
 from potstill.registry import tracking
-from tasks.stage import FAILURE, INSIDE_RUN, RUN_LOCK
+from tasks.stage import INSIDE_RUN
 from tests.flows.conftest import Ended, ended, until
 from tests.registries import PROJECT, new_store
 
@@ -24,7 +25,7 @@ import time
 from pathlib import Path
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.errors import LabelError
-from potstill.config import Finetune
+from potstill.config.distill_params import Finetune
 from tasks.stage import Result, Stage, main
 
 def run(stage: Stage) -> Result:
@@ -69,8 +70,8 @@ def workspace(tmp_path: Path) -> Path:
 
 def start(workspace: Path, mode: str, **more: str) -> subprocess.Popen[str]:
     (workspace / "mode").write_text(mode, encoding="utf-8")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "POTSTILL"))}
-    variables = {**kept, "PYTHONPATH": str(REPOSITORY), **more}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "POTSTILL"))}
+    variables = {**environment, "PYTHONPATH": str(REPOSITORY), **more}
     return subprocess.Popen(
         [sys.executable, "toy.py"], cwd=workspace, env=variables, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -113,11 +114,11 @@ def test_alone_a_stage_logs_its_own_mlflow_run(workspace: Path) -> None:
 
 @pytest.mark.slow
 def test_same_inputs_same_bytes(workspace: Path) -> None:
-    made = []
+    calls = []
     for _ in range(2):
         assert run(workspace, **recorded(workspace)).code == 0
-        made.append((workspace / "data/made/manifest.json").read_bytes())
-    assert made[0] == made[1]
+        calls.append((workspace / "data/made/manifest.json").read_bytes())
+    assert calls[0] == calls[1]
     assert not (workspace / ".work/checkpoints").exists()
 
 
@@ -173,7 +174,7 @@ def test_a_missing_dep_and_a_wrong_param_end_it_before_any_work(workspace: Path)
 
 
 @pytest.mark.slow
-def test_it_does_not_run_beside_a_run_but_does_inside_one(workspace: Path) -> None:
+def test_a_stage_refuses_to_start_during_a_run_but_runs_inside_one(workspace: Path) -> None:
     with hold(workspace / RUN_LOCK, what="a run"):
         busy = run(workspace)
         assert busy.code == 4

@@ -125,9 +125,9 @@ def test_signals_hold_every_members_logits_in_the_order_of_our_labels(finished: 
     )
     stored = StoredSignals.open(finished / "data" / "signals", rows, finished / "data" / "teacher")
     found = stored(rows.batch(np.arange(len(rows)))).logits.numpy()
-    wanted = np.concatenate([members_on(finished, split) for split in ("train", "transfer")])
+    expected = np.concatenate([members_on(finished, split) for split in ("train", "transfer")])
     assert found.shape == (len(rows), 3, 2)
-    assert found == pytest.approx(wanted, abs=1e-4)
+    assert found == pytest.approx(expected, abs=1e-4)
     # The folder said Positive, Negative.
     assert (found[:, 2].argmax(axis=1) == rows.labels).mean() > 0.9
 
@@ -160,7 +160,7 @@ def test_a_run_cut_short_in_the_second_seed_goes_on_there(
 
     folder = workspace(tmp_path / "w", tiny_rows, tiny_base, seeds=2)
     run_stages(*BEFORE, "teacher", monkeypatch=monkeypatch, folder=folder)
-    wanted = file_sums(folder / "data" / "teacher")
+    expected = file_sums(folder / "data" / "teacher")
     shutil.rmtree(folder / ".work")
     shutil.rmtree(folder / "data" / "teacher")
     trained = []
@@ -178,7 +178,7 @@ def test_a_run_cut_short_in_the_second_seed_goes_on_there(
     assert not (folder / "data" / "teacher").exists()
     run_stage("teacher")
     assert trained == [17, 18, 18]  # the first is not trained again
-    assert file_sums(folder / "data" / "teacher") == wanted
+    assert file_sums(folder / "data" / "teacher") == expected
 
 
 @pytest.mark.slow

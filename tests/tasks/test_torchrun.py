@@ -16,8 +16,9 @@ import yaml
 from safetensors.torch import load_file
 
 from potstill.artifacts import read_json, verify
+from potstill.paths import FAILURE
 from potstill.registry import tracking
-from tasks.stage import FAILURE, INSIDE_RUN
+from tasks.stage import INSIDE_RUN
 from tests.conftest import REPOSITORY
 from tests.flows.conftest import Ended, ended, until
 from tests.tasks.data_workspace import STAGES, make_workspace, run_stages
@@ -53,9 +54,9 @@ def change(folder: Path, section: str, **values: Any) -> None:
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "POTSTILL"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "POTSTILL"))}
     variables = {
-        **kept, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1",
+        **environment, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1",
         tracking.RECORDS: str(folder / "records"), INSIDE_RUN: "1",
     }  # fmt: skip
     return subprocess.Popen(

@@ -1,5 +1,5 @@
-"""What a person looks at: the report, the drift page, the table at the end of a run.
+"""Pages for people: the report, the drift page, the table at the end of a run.
 
-Self-contained HTML without scripts or fonts from elsewhere (`report`, `report_page`, `drift_page`), figures as SVG text
-(`plots`, `figures`), and the table in the terminal (`table`).
+The pages are self-contained HTML without scripts or external fonts (`report`, `report_page`, `drift_page`), with
+figures as SVG text (`plots`, `figures`). The table is for the terminal (`table`).
 """

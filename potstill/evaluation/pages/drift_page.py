@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - markup does not wrap like code
-"""The page of `potstill drift`: what changed, with the distributions side by side."""
+"""The page of `potstill drift`: the features that changed, with their distributions side by side."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ svg { display: block; width: 100%; height: 7rem; }
 <table class="stack">
 <thead><tr><th scope="col"></th><th scope="col">PSI</th><th scope="col">by chance under</th><th scope="col">KS</th><th scope="col">by chance under</th></tr></thead>
 <tbody>
-{% for one in drift.findings %}
-<tr{% if one.drifts %} class="drifts"{% endif %}><td>{{ one.feature }}{% if one.drifts %} drifts{% endif %}</td><td data-title="PSI">{{ "%.3f" % one.psi }}</td><td data-title="by chance under">{{ "%.3f" % one.psi_by_chance }}</td>
-<td data-title="KS">{% if one.ks is not none %}{{ "%.3f" % one.ks }}{% endif %}</td><td data-title="by chance under">{% if one.ks is not none %}{{ "%.3f" % one.ks_by_chance }}{% endif %}</td></tr>
+{% for finding in drift.findings %}
+<tr{% if finding.drifts %} class="drifts"{% endif %}><td>{{ finding.feature }}{% if finding.drifts %} drifts{% endif %}</td><td data-title="PSI">{{ "%.3f" % finding.psi }}</td><td data-title="by chance under">{{ "%.3f" % finding.psi_by_chance }}</td>
+<td data-title="KS">{% if finding.ks is not none %}{{ "%.3f" % finding.ks }}{% endif %}</td><td data-title="by chance under">{% if finding.ks is not none %}{{ "%.3f" % finding.ks_by_chance }}{% endif %}</td></tr>
 {% endfor %}
 </tbody>
 </table>
@@ -75,38 +75,39 @@ svg { display: block; width: 100%; height: 7rem; }
 
 
 def render_drift(project: str, drift: Drift, profile: Profile, counts: Counts) -> str:
-    """The page, one HTML file.
+    """Render the page as one HTML file.
 
     Args:
-        project: its name.
+        project: the project's name.
         drift: the verdict.
-        profile: of the test texts.
-        counts: of the served ones.
+        profile: the profile of the test texts.
+        counts: the counts of the served texts.
     """
     charts = [
-        _chart(name, feature, bins, held.tolist())
+        _chart(name, feature, bins, served.tolist())
         for name, feature in profile.features.items()
         if len(feature.bins) == 1
-        for bins, held in zip(feature.bins, counts.bins[name], strict=True)
-        if sum(bins.counts) and held.sum()
+        for bins, served in zip(feature.bins, counts.bins[name], strict=True)
+        if sum(bins.counts) and served.sum()
     ]
     return render(TEMPLATE, project=project, drift=drift, profile=profile, charts=charts, span=_span(drift))
 
 
 def _chart(name: str, feature: Feature, bins: Bins, counts: Sequence[int]) -> dict[str, Any]:
-    then, now = ([count / sum(side) for count in side] for side in (bins.counts, counts))
+    then = [count / sum(bins.counts) for count in bins.counts]
+    now = [count / sum(counts) for count in counts]
     largest = max(*then, *now)
     bars = [
-        {"kind": kind, "x": 10 * at + shift, "height": 100 * share / largest}
+        {"kind": kind, "x": 10 * index + shift, "height": 100 * share / largest}
         for kind, shares, shift in (("then", then, 0), ("now", now, 4))
-        for at, share in enumerate(shares)
+        for index, share in enumerate(shares)
     ]
-    ends = f"{bins.edges[0]:.3g} to {bins.edges[-1]:.3g}" if bins.edges else ""
-    return {"title": name, "range": ", ".join(feature.names) or ends, "width": 10 * len(then), "bars": bars}
+    edges = f"{bins.edges[0]:.3g} to {bins.edges[-1]:.3g}" if bins.edges else ""
+    return {"title": name, "range": ", ".join(feature.names) or edges, "width": 10 * len(then), "bars": bars}
 
 
 def _span(drift: Drift) -> str:
     if drift.start is None or drift.end is None:
         return ""
-    first, last = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC" for at in (drift.start, drift.end))
+    first, last = (f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC" for time in (drift.start, drift.end))
     return f"{first} to {last}"

@@ -1,7 +1,7 @@
-"""The figures of a report: SVG where they are curves, values for tables where they hold labels.
+"""The figures of a report: SVG for curves, values of HTML tables for figures with labels.
 
-A table of the page and not SVG, because a browser has fonts for every script that labels are written in, and wraps what
-does not fit. One SVG for each model, so that they stand in as many columns as a screen has room for.
+Figures with labels are tables, because a browser has fonts for every script and wraps long labels. There is one SVG for
+each model, so that the page arranges them in as many columns as the screen has room for.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from potstill.evaluation.naming import TITLES
 from potstill.evaluation.pages.plots import COLOURS
 from potstill.scores.metrics import Counts, Doubles
 
-# Up to so many classes a cell shows its number; with more it is a shade that names its number when pointed at.
-MOST_NUMBERS = 12
+# Up to this many classes a cell shows its number; with more it shows the number when pointed at.
+MAX_NUMBERED = 12
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of texts, and the shade that their share of the gold class gives."""
+    """A number of texts, and a shade for their share of the gold class."""
 
     count: int
     shade: str
@@ -32,7 +32,7 @@ class Confusion:
     """One model's confusion matrix: gold classes down, predicted classes across.
 
     Attributes:
-        title: the model's.
+        title: the model's title.
         rows: [classes] label and cells of each gold class.
         numbers: whether cells show their number.
     """
@@ -44,7 +44,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Bar:
-    """One model's score of a label, from 0 to 1."""
+    """One model's score on a label, from 0 to 1."""
 
     title: str
     colour: str
@@ -53,11 +53,11 @@ class Bar:
 
 @dataclass(frozen=True)
 class Figures:
-    """What the evaluation shows. Which parts there are depends on the task.
+    """The figures of an evaluation. The task decides which of them exist.
 
     Attributes:
         size: SVG of the score over megabytes.
-        latency: SVG of the score over milliseconds; it depends on the machine, so it is no file of `data/evaluation`.
+        latency: SVG of the score over milliseconds. It depends on the machine, so it is no file of `data/evaluation`.
         reliability: model -> SVG of accuracy over confidence.
         answers: model -> SVG of answers over gold numbers.
         maps: model -> SVG of the confusion matrix of many classes.
@@ -74,10 +74,10 @@ class Figures:
     labels: Sequence[tuple[str, list[Bar]]] = ()
 
     def files(self) -> dict[str, str]:
-        """The SVG files of `data/evaluation/plots`, by name."""
-        several = {"reliability": self.reliability, "answers": self.answers, "confusion": self.maps}
-        each = {f"{kind}-{model}": svg for kind, held in several.items() for model, svg in held.items()}
-        return {"size": self.size, **each}
+        """Return the SVG files of `data/evaluation/plots`, by name."""
+        kinds = {"reliability": self.reliability, "answers": self.answers, "confusion": self.maps}
+        per_model = {f"{kind}-{model}": svg for kind, models in kinds.items() for model, svg in models.items()}
+        return {"size": self.size, **per_model}
 
 
 def confusions(models: Mapping[str, Counts], labels: Sequence[str]) -> list[Confusion]:
@@ -88,7 +88,7 @@ def confusions(models: Mapping[str, Counts], labels: Sequence[str]) -> list[Conf
         labels: [classes] names.
     """
     return [
-        Confusion(TITLES[name], _rows(counts, labels, COLOURS[name]), len(labels) <= MOST_NUMBERS)
+        Confusion(TITLES[name], _rows(counts, labels, COLOURS[name]), len(labels) <= MAX_NUMBERED)
         for name, counts in models.items()
     ]
 
@@ -105,7 +105,7 @@ def _rows(counts: Counts, labels: Sequence[str], colour: str) -> list[tuple[str,
 
 
 def _shade(colour: str, share: float) -> str:
-    """The colour with an opacity: not lighter or darker, so that shades hold on a light and on a dark page."""
+    """Add an opacity to the colour, and no lightness, so that shades work on a light and on a dark page."""
     return f"{colour}{round(255 * (0.06 + 0.8 * share)):02x}"
 
 

@@ -1,4 +1,4 @@
-"""Figures as SVG text: same numbers, same bytes; ink that follows the page's colour, light or dark."""
+"""Figures as SVG text: the same bytes for the same numbers, in ink that follows a light or dark page."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ COLOURS = {
     "initialised": "#9a6fb0",
     BASELINE: "#c2556b",
 }
-# Of the models of a search.
+# Colours of the models of a search.
 KINDS = {"teacher": COLOURS["teacher"], "layers": COLOURS["int8"], "static": COLOURS["student"]}
-# Stands for the colour of the text around the figure, which matplotlib has no name for; replaced in the SVG.
+# Stands for `currentColor`, the colour of the text around the figure, which matplotlib does not know.
 INK = "#010203"
 STYLE = {
     "svg.fonttype": "none",
@@ -46,16 +46,16 @@ STYLE = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
 }
-# Beyond these, class names would be unreadable and vector cells too many.
-MOST_NAMES = 30
+# With more classes their names would be unreadable, and the vector cells too many.
+MAX_NAMED_CLASSES = 30
 
 
 def reliability_diagrams(models: Mapping[str, Reliability], classes: int) -> dict[str, str]:
-    """Accuracy against confidence, a figure for each model; on the diagonal confidence is what it claims to be.
+    """Draw accuracy against confidence, a figure for each model; on the diagonal the model is calibrated.
 
     Args:
         models: name -> its bins.
-        classes: how many there are: the most probable of n has at least 1/n.
+        classes: how many there are, since the most probable of n has at least 1/n.
     """
     return {name: _reliability_diagram(name, bins, classes) for name, bins in models.items()}
 
@@ -76,9 +76,9 @@ def _reliability_diagram(name: str, bins: Reliability, classes: int) -> str:
 
 
 def confusion_maps(models: Mapping[str, Counts]) -> dict[str, str]:
-    """Gold classes (down) against predicted ones (across) of more than `MOST_NAMES` classes, a figure for each model.
+    """Draw the confusion matrix of more than `MAX_NAMED_CLASSES` classes, a figure for each model.
 
-    The shade is the share of the gold class; fewer classes are tables of the page (`figures.confusions`).
+    The shade is the share of the gold class. With fewer classes the page has a table (`figures.confusions`).
     """
     return {name: _confusion_map(name, counts) for name, counts in models.items()}
 
@@ -86,25 +86,25 @@ def confusion_maps(models: Mapping[str, Counts]) -> dict[str, str]:
 def accuracy_against(
     models: Mapping[str, Mapping[str, Any]], key: str, words: str, scoring: Scoring = SCORINGS["single_label"]
 ) -> str:
-    """Accuracy, or the score of another task, with its interval over a cost on a logarithmic axis.
+    """Draw accuracy, or the score of another task, with its interval over a cost on a logarithmic axis.
 
     Args:
-        models: name -> its entry of reports/metrics.json; one that lacks the cost is left out.
+        models: name -> its entry of reports/metrics.json; a model without the cost is left out.
         key: the cost, such as `megabytes`.
         words: title of the axis.
-        scoring: of the task.
+        scoring: the task's score.
     """
     shown = {name: model for name, model in models.items() if model.get(key)}
     with _figure(1, 4.2, 3.0, f"accuracy-{key}") as (figure, svg):
         axes = _panels(figure, 1, 1)[0]
-        for place, (name, model) in enumerate(shown.items()):
-            # Two points aside from each other: models of one architecture cost the same.
-            aside = ScaledTranslation((2 * place - len(shown) + 1) / 72, 0, figure.dpi_scale_trans)
+        for index, (name, model) in enumerate(shown.items()):
+            # Models of one architecture cost the same, so neighbours are drawn two typographic points apart.
+            offset = ScaledTranslation((2 * index - len(shown) + 1) / 72, 0, figure.dpi_scale_trans)
             score, low, high = (100 * model[part] for part in _with_bounds(scoring.key))
             axes.errorbar(
                 model[key], score, yerr=[[score - low], [high - score]],
                 fmt="o", markersize=6, capsize=3, linewidth=1.4, color=COLOURS[name], label=TITLES[name],
-                transform=axes.transData + aside,
+                transform=axes.transData + offset,
             )  # fmt: skip
         axes.set(xscale="log", xlabel=words, ylabel=scoring.axis)
         costs = [model[key] for model in shown.values()]
@@ -123,7 +123,7 @@ def _with_bounds(key: str) -> tuple[str, str, str]:
 
 
 def answers_against_gold(models: Mapping[str, Floats], gold: Floats) -> dict[str, str]:
-    """Answers over gold numbers, a figure for each model; on the diagonal they are equal."""
+    """Draw answers over gold numbers, a figure for each model; on the diagonal they are equal."""
     low = min(float(values.min()) for values in (gold, *models.values()))
     high = max(float(values.max()) for values in (gold, *models.values()))
     return {name: _answers_against_gold(name, values, gold, low, high) for name, values in models.items()}
@@ -132,7 +132,7 @@ def answers_against_gold(models: Mapping[str, Floats], gold: Floats) -> dict[str
 def _answers_against_gold(name: str, values: Floats, gold: Floats, low: float, high: float) -> str:
     with _figure(1, 2.9, 2.7, f"answers-{name}") as (figure, svg):
         axes = _panels(figure, 1, 1)[0]
-        # As a picture inside: a vector mark for each of many rows would make a page of megabytes.
+        # Rasterized: a vector mark for each of many rows would make a page of megabytes.
         axes.scatter(gold, values, s=4, alpha=0.35, color=COLOURS[name], linewidths=0, rasterized=True)
         axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="gold", ylabel="answer", title=TITLES[name])
@@ -141,7 +141,7 @@ def _answers_against_gold(name: str, values: Floats, gold: Floats, low: float, h
 
 @dataclass(frozen=True)
 class Cost:
-    """A model in the picture of a search: its score as a share, what it costs, and whether nothing beats it."""
+    """A model in the figure of a search: its score as a share, its costs, and whether it is on the Pareto front."""
 
     name: str
     kind: str
@@ -151,53 +151,54 @@ class Cost:
     front: bool
 
 
-# What a search weighs the score against: title of the axis, and the field of `Cost`.
-_WEIGHED = (("ms for one text", "milliseconds"), ("MB of the file", "megabytes"))
+# The costs of a search's figure: title of the axis, and field of `Cost`.
+_COSTS = (("ms for one text", "milliseconds"), ("MB of the file", "megabytes"))
 
 
 def pareto(models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], scoring: Scoring) -> tuple[str, bytes]:
-    """The score over milliseconds and over megabytes, as SVG text and as PNG on white.
+    """Draw the score over milliseconds and over megabytes, as SVG text and as PNG on white.
 
     Args:
         models: named points; a line joins those of the front.
-        dots: (milliseconds, megabytes, score) of further trials, small and without a name.
-        scoring: what the score is.
+        dots: (milliseconds, megabytes, score) of the other trials, drawn small and without a name.
+        scoring: the task's score.
     """
     buffer = io.BytesIO()
     with _figure(2, 4.6, 3.6, "pareto") as (figure, svg):
-        for place, axes in enumerate(_panels(figure, 1, 2)):
-            _pareto_panel(axes, models, dots, place)
+        for cost, axes in enumerate(_panels(figure, 1, 2)):
+            _pareto_panel(axes, models, dots, cost)
         figure.axes[0].set_ylabel(f"{scoring.words} on dev, %")
         figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
     return svg(), buffer.getvalue()
 
 
 def pareto_panels(models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], scoring: Scoring) -> list[str]:
-    """The two panels of `pareto` as an SVG each, so that a narrow page shows one below the other."""
-    found = []
-    for place, (words, _) in enumerate(_WEIGHED):
+    """Draw the two panels of `pareto` as an SVG each, so that a narrow page shows one below the other."""
+    panels = []
+    for cost, (words, _) in enumerate(_COSTS):
         with _figure(1, 4.6, 3.6, f"pareto-{words}") as (figure, svg):
             axes = _panels(figure, 1, 1)[0]
-            _pareto_panel(axes, models, dots, place)
+            _pareto_panel(axes, models, dots, cost)
             axes.set_ylabel(f"{scoring.words} on dev, %")
-        found.append(svg())
-    return found
+        panels.append(svg())
+    return panels
 
 
-def _pareto_panel(axes: Axes, models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], place: int) -> None:
-    words, cost = _WEIGHED[place]
-    _costs(axes, [(model, getattr(model, cost)) for model in models])
-    axes.scatter([dot[place] for dot in dots], [100 * dot[2] for dot in dots], s=7, color=INK, alpha=0.35)
+def _pareto_panel(axes: Axes, models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], cost: int) -> None:
+    """Draw the panel of one cost, given by its index in `_COSTS` and in a dot."""
+    words, name = _COSTS[cost]
+    _plot_models(axes, [(model, getattr(model, name)) for model in models])
+    axes.scatter([dot[cost] for dot in dots], [100 * dot[2] for dot in dots], s=7, color=INK, alpha=0.35)
     axes.set(xlabel=f"{words} (log scale)")
 
 
-def _costs(axes: Axes, models: Sequence[tuple[Cost, float]]) -> None:
-    """One panel: (model, its cost)."""
-    line = sorted((cost, 100 * one.score) for one, cost in models if one.front)
+def _plot_models(axes: Axes, models: Sequence[tuple[Cost, float]]) -> None:
+    """Plot models, each given with the cost of this panel."""
+    line = sorted((cost, 100 * model.score) for model, cost in models if model.front)
     axes.plot(*zip(*line, strict=True), color=INK, linewidth=0.8, alpha=0.5)
-    for one, cost in models:
-        axes.plot(cost, 100 * one.score, "o", markersize=6, color=KINDS[one.kind], alpha=1 if one.front else 0.5)
-        axes.annotate(one.name, (cost, 100 * one.score), (4, 5), textcoords="offset points", fontsize=8)
+    for model, cost in models:
+        axes.plot(cost, 100 * model.score, "o", markersize=6, color=KINDS[model.kind], alpha=1 if model.front else 0.5)
+        axes.annotate(model.name, (cost, 100 * model.score), (4, 5), textcoords="offset points", fontsize=8)
     costs = [cost for _, cost in models]
     low, high = min(costs) / 1.8, max(costs) * 2.5
     ticks = _ticks(low, high)
@@ -212,7 +213,7 @@ def _confusion_map(name: str, counts: Counts) -> str:
         axes = _panels(figure, 1, 1)[0]
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         tint = np.broadcast_to(mpl.colors.to_rgb(COLOURS[name]), (*shares.shape, 3))
-        # Opacity, not lightness, so that the shades hold on a light and on a dark page.
+        # Opacity and not lightness, so that the shades work on a light and on a dark page.
         axes.pcolormesh(np.concatenate([tint, 0.08 + 0.82 * shares[..., None]], axis=-1), rasterized=True)
         axes.set(aspect="equal", xlabel="predicted", ylabel="gold", title=TITLES[name], xticks=[], yticks=[])
         axes.invert_yaxis()
@@ -221,7 +222,7 @@ def _confusion_map(name: str, counts: Counts) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten within the range."""
+    """Return 1, 2 and 5 times the powers of ten within the range."""
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     return [step * 10.0**power for power in powers for step in (1, 2, 5) if low <= step * 10.0**power <= high]
 
@@ -231,7 +232,7 @@ def _panels(figure: Figure, rows: int, columns: int) -> list[Axes]:
 
 
 class _Svg:
-    """The figure's text, once its context has ended."""
+    """Holds the figure's SVG text once its context has ended."""
 
     text = ""
 
@@ -241,7 +242,7 @@ class _Svg:
 
 @contextmanager
 def _figure(columns: int, width: float, height: float, name: str) -> Iterator[tuple[Figure, _Svg]]:
-    """A figure of `columns` panels of `width` inches; without pyplot, whose state would outlive it."""
+    """Make a figure of `columns` panels of `width` inches, without pyplot, whose state would outlive it."""
     svg = _Svg()
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's matplotlibrc would change the bytes
@@ -252,10 +253,10 @@ def _figure(columns: int, width: float, height: float, name: str) -> Iterator[tu
 
 
 def _render(figure: Figure) -> str:
-    """SVG without date, version, document type and element names, which would collide with another figure's."""
+    """Render SVG without date, version, document type and element ids, which would collide with another figure's."""
     buffer = io.StringIO()
-    nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    no_metadata: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'<g id="[^"]*">', "<g>", text)

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a student: no script, no font, no image from elsewhere."""
+"""The report: one self-contained HTML page about a student, without external scripts, fonts or images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from potstill.data.tokens.offsets import unit_classes
-from potstill.evaluation.baseline import beaten
-from potstill.evaluation.marks import GoldAnswers, GoldTags
+from potstill.evaluation.baseline import baseline_sentence
+from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.naming import MODELS, PROVEN, candidate_of
 from potstill.evaluation.pages import table
 from potstill.evaluation.pages.figures import Figures
@@ -25,7 +25,7 @@ from potstill.scores.scoring import Scoring, scoring_of
 class Disagreement:
     """A test text on which teacher and student differ: in the class, a label, the number, the entities or the answer.
 
-    Only classes and labels have a probability.
+    The probabilities are None where the task has none: for numbers, entities and answers.
     """
 
     text: str
@@ -37,37 +37,41 @@ class Disagreement:
 
 
 def disagreements(
-    texts: Sequence[str], labels: Labels, teacher: Answers, student: Answers, names: Sequence[str], most: int
+    texts: Sequence[str], labels: Labels, teacher: Answers, student: Answers, names: Sequence[str], count: int
 ) -> list[Disagreement]:
-    """The texts on which the two differ, those first where both are surest, or numbers are farthest apart.
+    """Return texts on which the two differ, the most confident pairs or the most distant numbers first.
 
     Args:
         texts: [rows] as they were before tokenization.
         labels: [rows, ...] gold labels in the task's form.
-        teacher: the teacher's answers to them.
-        student: the student's.
+        teacher: the teacher's answers.
+        student: the student's answers.
         names: class names in index order.
-        most: how many to return.
+        count: how many to return at most.
     """
     if teacher.task == "regression":
-        return _far_apart(texts, labels, teacher.numbers, student.numbers, most)
+        return _distant_numbers(texts, labels, teacher.numbers, student.numbers, count)
     if teacher.task == "multi_label":
-        return _disputed(texts, labels, teacher.probabilities, student.probabilities, names, most)
-    ours, theirs = student.probabilities.max(axis=1), teacher.probabilities.max(axis=1)
+        return _disputed_labels(texts, labels, teacher.probabilities, student.probabilities, names, count)
+    teacher_confidence = teacher.probabilities.max(axis=1)
+    student_confidence = student.probabilities.max(axis=1)
     differ = np.flatnonzero(student.predictions != teacher.predictions)
-    order = differ[np.argsort(-np.minimum(ours, theirs)[differ], kind="stable")][:most]
+    confidence = np.minimum(student_confidence, teacher_confidence)[differ]
+    order = differ[np.argsort(-confidence, kind="stable")][:count]
     return [
         Disagreement(
             texts[row], names[labels[row]],
-            names[teacher.predictions[row]], float(theirs[row]),
-            names[student.predictions[row]], float(ours[row]),
+            names[teacher.predictions[row]], float(teacher_confidence[row]),
+            names[student.predictions[row]], float(student_confidence[row]),
         )
         for row in order
     ]  # fmt: skip
 
 
-def _far_apart(texts: Sequence[str], gold: Labels, teacher: Floats, student: Floats, most: int) -> list[Disagreement]:
-    order = np.argsort(-np.abs(teacher - student), kind="stable")[:most]
+def _distant_numbers(
+    texts: Sequence[str], gold: Labels, teacher: Floats, student: Floats, count: int
+) -> list[Disagreement]:
+    order = np.argsort(-np.abs(teacher - student), kind="stable")[:count]
     return [
         Disagreement(texts[row], _number(gold[row]), _number(teacher[row]), None, _number(student[row]), None)
         for row in order
@@ -79,49 +83,53 @@ def _number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _disputed(
-    texts: Sequence[str], gold: Labels, teacher: Doubles, student: Doubles, names: Sequence[str], most: int
+def _disputed_labels(
+    texts: Sequence[str], gold: Labels, teacher: Doubles, student: Doubles, names: Sequence[str], count: int
 ) -> list[Disagreement]:
-    """A text once for each label in dispute; the probability is of what is said, yes or no."""
-    sure = np.minimum(np.abs(teacher - 0.5), np.abs(student - 0.5))
+    """Return a text once for each disputed label; the probability is that of the answer, yes or no."""
+    confidence = np.minimum(np.abs(teacher - 0.5), np.abs(student - 0.5))
     rows, labels = np.nonzero((teacher > 0.5) != (student > 0.5))
-    order = np.argsort(-sure[rows, labels], kind="stable")[:most]
+    order = np.argsort(-confidence[rows, labels], kind="stable")[:count]
 
-    def said(yes: bool, label: int) -> str:
+    def answer(yes: bool, label: int) -> str:
         return names[label] if yes else f"not {names[label]}"
 
-    found = []
+    disputed = []
     for row, label in zip(rows[order].tolist(), labels[order].tolist(), strict=True):
-        theirs, ours = float(teacher[row, label]), float(student[row, label])
-        found.append(
+        of_teacher = float(teacher[row, label])
+        of_student = float(student[row, label])
+        disputed.append(
             Disagreement(
-                texts[row], said(gold[row, label] > 0, label),
-                said(theirs > 0.5, label), max(theirs, 1 - theirs),
-                said(ours > 0.5, label), max(ours, 1 - ours),
+                texts[row], answer(gold[row, label] > 0, label),
+                answer(of_teacher > 0.5, label), max(of_teacher, 1 - of_teacher),
+                answer(of_student > 0.5, label), max(of_student, 1 - of_student),
             )
         )  # fmt: skip
-    return found
+    return disputed
 
 
-def differing_marks(gold: GoldTags | GoldAnswers, teacher: Answers, student: Answers, most: int) -> list[Disagreement]:
-    """The first texts of which teacher and student say other entities, or other answers."""
+def differing_spans(gold: GoldTags | GoldAnswers, teacher: Answers, student: Answers, count: int) -> list[Disagreement]:
+    """Return the first texts of which teacher and student give other entities, or other answers."""
     if isinstance(gold, GoldTags):
-        sides = [(side.logits.argmax(axis=1), side.view(gold)) for side in (teacher, student)]
-        classes = (gold.classes, *(unit_classes(said, view.seen) for said, view in sides))
-        texts, columns = gold.texts, [gold.shown(found) for found in classes]
+        texts = gold.texts
+        columns = [gold.entity_texts(gold.classes), *(_entity_texts(gold, model) for model in (teacher, student))]
     else:
         texts = [f"{question}\n{context}" for question, context in gold.questions]
-        wanted = [" / ".join(dict.fromkeys(ones)) or "none" for ones in gold.gold]
         columns = [
-            wanted,
-            *([one or "none" for one in side.view(gold).answers(side.logits)] for side in (teacher, student)),
+            [" / ".join(dict.fromkeys(answers)) or "none" for answers in gold.gold],
+            *([text or "none" for text in model.view(gold).answers(model.logits)] for model in (teacher, student)),
         ]
-    found = [
-        Disagreement(text, right, theirs, None, ours, None)
-        for text, right, theirs, ours in zip(texts, *columns, strict=True)
-        if theirs != ours
+    differing = [
+        Disagreement(text, right, of_teacher, None, of_student, None)
+        for text, right, of_teacher, of_student in zip(texts, *columns, strict=True)
+        if of_teacher != of_student
     ]
-    return found[:most]
+    return differing[:count]
+
+
+def _entity_texts(gold: GoldTags, answers: Answers) -> list[str]:
+    predictions = answers.logits.argmax(axis=1)
+    return gold.entity_texts(unit_classes(predictions, answers.view(gold).visibility))
 
 
 def render_report(
@@ -133,25 +141,25 @@ def render_report(
     splits: Mapping[str, Mapping[str, int]],
     lineage: Mapping[str, str],
 ) -> str:
-    """The page.
+    """Render the page, with a placeholder for the gate's verdict.
 
     Args:
-        project: its name, for the title.
+        project: the project's name, for the title.
         metrics: the content of reports/metrics.json.
-        figures: of the task.
+        figures: the task's figures.
         examples: texts on which teacher and student disagree; their text is escaped.
         splits: split -> `rows`, `tokens`, `truncated`.
         lineage: path of an input -> its sha256.
     """
     candidate = candidate_of(metrics) or ""
-    comparison, scoring = metrics["comparison"], scoring_of(metrics)
+    scoring = scoring_of(metrics)
     return render(
         TEMPLATE,
         project=project,
         metrics=metrics,
         candidate=MODELS[candidate],
         model=metrics["models"][candidate],
-        comparison=comparison,
+        comparison=metrics["comparison"],
         verdicts=[*(_verdict(name, metrics, scoring) for name in metrics["proof"]["verdicts"]), *_baseline(metrics)],
         proof=_proof_rows(metrics["proof"]),
         proof_titles=["", "training seed", *_proof_titles(metrics["proof"])],
@@ -173,11 +181,11 @@ def render_report(
 
 
 def _one_line(title: str) -> str:
-    """A title of the terminal's table, which breaks words to be narrow, as the page has it."""
+    """Undo the line breaks of a title, which make the terminal's table narrow."""
     return title.replace("-\n", "").replace("\n", " ").strip()
 
 
-# What a reader calls the scores of a task that has several; the table has room for some of them.
+# Names of the scores of tasks that have several; the table has room for some of them only.
 _NAMES: dict[str, dict[str, str]] = {
     "token_classification": {"f1": "F1", "precision": "precision", "recall": "recall", "macro_f1": "macro F1"},
     "question_answering": {"f1": "F1", "exact_match": "exact match"},
@@ -193,7 +201,7 @@ _NAMES: dict[str, dict[str, str]] = {
 
 
 def _details(model: Mapping[str, Any], task: str) -> list[list[str]]:
-    """Name, value and interval of every score of the candidate."""
+    """Return name, value and interval of every score of the candidate."""
     return [
         [words, f"{model[key]:.4f}", f"{model[f'{key}_low']:.4f} to {model[f'{key}_high']:.4f}"]
         for key, words in _NAMES.get(task, {}).items()
@@ -201,16 +209,14 @@ def _details(model: Mapping[str, Any], task: str) -> list[list[str]]:
 
 
 def _verdict(control: str, metrics: Mapping[str, Any], scoring: Scoring) -> str:
-    """The comparison with a control in one sentence."""
-    proof = metrics["proof"]
-    verdict, seeds = proof["verdicts"][control], len(proof["seeds"])
+    """Put the comparison with a control into one sentence."""
+    verdict = metrics["proof"]["verdicts"][control]
+    seeds = len(metrics["proof"]["seeds"])
     words = {"BEATS": "beats", "LOSES": "loses to", "NO DIFFERENCE": "cannot be told apart from"}[verdict["outcome"]]
     points = [f"{100 * verdict[part]:+.1f}" for part in ("difference", "low", "high")]
-    over = (
-        f"over the rows and {seeds} training seeds"
-        if seeds > 1
-        else "over the rows; of one training seed, so the noise of training is not in it"
-    )
+    over = "over the rows; of one training seed, so the noise of training is not in it"
+    if seeds > 1:
+        over = f"over the rows and {seeds} training seeds"
     return (
         f"The student {words} the {PROVEN[control].lower()} control: {points[0]} points of {scoring.words} on the same "
         f"test texts, {100 * metrics['confidence']:g}% interval {points[1]} to {points[2]} (paired bootstrap {over})."
@@ -218,12 +224,12 @@ def _verdict(control: str, metrics: Mapping[str, Any], scoring: Scoring) -> str:
 
 
 def _baseline(metrics: Mapping[str, Any]) -> list[str]:
-    """The comparison with TF-IDF, where the task has one."""
-    sentence = beaten(metrics)
+    """Return the comparison with TF-IDF, where the task has one."""
+    sentence = baseline_sentence(metrics)
     return [] if sentence is None else [f"{sentence}."]
 
 
-# Key of a model's numbers in the proof -> its title, and how it is written.
+# Key of a model's numbers in the proof -> its title, and its format.
 _PROOF: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy, %", lambda value: f"{100 * value:.1f}"),
     "micro_f1": ("micro F1, %", lambda value: f"{100 * value:.1f}"),
@@ -241,20 +247,21 @@ def _proof_titles(proof: Mapping[str, Any]) -> list[str]:
 
 
 def _proof_keys(proof: Mapping[str, Any]) -> list[str]:
-    there = next(iter(proof["models"].values()))
-    return [key for key in _PROOF if key in there]
+    numbers = next(iter(proof["models"].values()))
+    return [key for key in _PROOF if key in numbers]
 
 
 def _proof_rows(proof: Mapping[str, Any]) -> list[list[str]]:
-    """Each model of the proof: a row a seed and, of several, one of their means."""
-    rows, keys = [], _proof_keys(proof)
+    """Return the rows of each model of the proof: one for each seed and, with several, one of their means."""
+    rows = []
+    keys = _proof_keys(proof)
     for name, numbers in proof["models"].items():
         columns = [numbers[key] for key in keys]
-        found = dict(zip(map(str, proof["seeds"]), zip(*columns, strict=True), strict=True))
-        if len(found) > 1:
-            found["mean"] = tuple(float(np.mean(column)) for column in columns)
+        by_seed = dict(zip(map(str, proof["seeds"]), zip(*columns, strict=True), strict=True))
+        if len(by_seed) > 1:
+            by_seed["mean"] = tuple(float(np.mean(column)) for column in columns)
         rows += [
             [PROVEN[name], seed, *(_PROOF[key][1](value) for key, value in zip(keys, values, strict=True))]
-            for seed, values in found.items()
+            for seed, values in by_seed.items()
         ]
     return rows

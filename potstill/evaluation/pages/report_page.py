@@ -1,8 +1,8 @@
 # ruff: noqa: E501 - markup does not wrap like code
-"""The report's template, as code so that it travels with the package as every module does."""
+"""The report's template, in a module so that the package includes it."""
 
 from potstill.evaluation.pages.sheet import HEAD, NARROW
-from potstill.evaluation.pages.verdict_page import PLACE
+from potstill.evaluation.pages.verdict_page import PLACEHOLDER
 
 TEMPLATE = (
     HEAD
@@ -101,7 +101,7 @@ code { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; ove
 <h1>{{ project }}: evaluation of the student</h1>
 <p class="soft">{{ "{:,}".format(metrics.rows) }} test texts that neither training nor any choice has seen. The candidate to ship is {{ candidate }}.</p>
 """
-    + PLACE
+    + PLACEHOLDER
     + """
 
 <section class="facts">

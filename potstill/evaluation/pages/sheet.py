@@ -1,10 +1,10 @@
-"""What pages have alike, as code so that it travels with the package."""
+"""The parts that pages share, in a module so that the package includes them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Of every page, up to its title.
+# The head of every page, up to its title.
 HEAD = """\
 <!DOCTYPE html>
 <html lang="en">
@@ -14,7 +14,7 @@ HEAD = """\
 <meta name="color-scheme" content="light dark">
 """
 
-# Of the pages of drift and search, in the colours that a page sets: --paper, --ink, --soft and --line.
+# Style of the pages of drift and search, in the colours that a page sets: --paper, --ink, --soft and --line.
 SHEET = """\
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
@@ -29,8 +29,8 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-n
 th { font-weight: 500; color: var(--soft); text-align: right; vertical-align: bottom; }
 """
 
-# Of every page: a table whose rows become lists where a screen is narrow, so that no column is out of sight. Its cells
-# name their column in `data-title`.
+# Style of every page's tables: on a narrow screen rows become lists, so that no column is out of sight. Cells name
+# their column in `data-title`.
 NARROW = """\
 @media (max-width: 40rem) {
   main { padding: 1.75rem 1rem 3rem; }
@@ -49,10 +49,10 @@ NARROW = """\
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of HTML: texts are escaped, the filter `svg` takes a drawing as it is, an unknown name raises.
+    """Fill an HTML template: texts are escaped, the filter `svg` leaves a figure as it is, an unknown name raises.
 
     Args:
-        template: in Jinja's language.
+        template: a Jinja template.
         values: the names that it uses.
     """
     from jinja2 import Environment, StrictUndefined

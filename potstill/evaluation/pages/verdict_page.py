@@ -1,12 +1,12 @@
-"""The gate's verdict on the report's page: evaluate makes the page before the gate has judged."""
+"""The gate's verdict on the report's page, which evaluate writes before the gate has judged."""
 
 from __future__ import annotations
 
 from potstill.evaluation.gates import Verdict
 from potstill.evaluation.pages.sheet import render
 
-# Stands in the page where the verdict goes.
-PLACE = "<!-- verdict -->"
+# Stands in the page for the verdict.
+PLACEHOLDER = "<!-- verdict -->"
 _TEMPLATE = """\
 <section class="verdict">
 <p><strong>{{ heading }}</strong>{% if proof %} {{ proof }}.{% endif %}</p>
@@ -18,16 +18,16 @@ _TEMPLATE = """\
 
 
 def with_verdict(page: str, verdict: Verdict | None) -> str:
-    """The page with the verdict in its place.
+    """Return the page with the verdict in place of the placeholder.
 
     Args:
-        page: as `render_report` makes it.
+        page: from `render_report`.
         verdict: None where the gate has not judged yet.
     """
     failed = [check for check in verdict.checks if not check.passed] if verdict else []
     proof = verdict.proof if verdict else ""
     block = render(_TEMPLATE, heading=_heading(verdict), proof=proof, failed=failed)
-    return page.replace(PLACE, block, 1)
+    return page.replace(PLACEHOLDER, block, 1)
 
 
 def _heading(verdict: Verdict | None) -> str:

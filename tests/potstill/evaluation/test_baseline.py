@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.evaluation.baseline import _affordable, beaten, fit_baseline, is_beaten
+from potstill.evaluation.baseline import _affordable, baseline_sentence, beats_baseline, fit_baseline
 from potstill.evaluation.naming import BASELINE
 from potstill.evaluation.notes import notes
 from tests.conftest import generate_rows
@@ -59,7 +59,7 @@ def test_texts_of_signs_alone_are_told_apart_by_them() -> None:
 
 
 def test_of_too_many_texts_a_fixed_sample_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("potstill.evaluation.baseline.MOST_ROWS", 50)
+    monkeypatch.setattr("potstill.evaluation.baseline.MAX_ROWS", 50)
     texts, kept = _affordable(TEXTS)
     assert len(texts) == len(kept) == 50
     assert texts == [TEXTS[row] for row in kept]
@@ -84,8 +84,8 @@ def _metrics(outcome: str, low: float, high: float) -> dict[str, Any]:
 )
 def test_the_end_says_that_the_student_does_not_beat_it(outcome: str, low: float, high: float, words: str) -> None:
     metrics = _metrics(outcome, low, high)
-    assert not is_beaten(metrics)
-    sentence = beaten(metrics)
+    assert not beats_baseline(metrics)
+    sentence = baseline_sentence(metrics)
     assert sentence is not None
     assert words in sentence
     assert "80.0% against 79.0%" in sentence
@@ -94,8 +94,8 @@ def test_the_end_says_that_the_student_does_not_beat_it(outcome: str, low: float
 
 def test_a_student_that_beats_it_needs_no_note() -> None:
     metrics = _metrics("BEATS", 0.01, 0.03)
-    assert is_beaten(metrics)
+    assert beats_baseline(metrics)
     assert notes(metrics) == []
-    assert "beats TF-IDF" in str(beaten(metrics))
-    assert is_beaten({"models": {}, "comparison": {}})
-    assert beaten({"models": {}, "comparison": {}}) is None
+    assert "beats TF-IDF" in str(baseline_sentence(metrics))
+    assert beats_baseline({"models": {}, "comparison": {}})
+    assert baseline_sentence({"models": {}, "comparison": {}}) is None

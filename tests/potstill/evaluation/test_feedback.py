@@ -17,9 +17,9 @@ from tests.potstill.inference.test_profile import TASKS, model_card, observe, pr
 
 
 def profile(task: str = "classification", *, tested: float = 0.9) -> Profile:
-    about, answers, _ = TASKS[task]
+    model_profile, answers, _ = TASKS[task]
     if task != "classification":
-        return profile_of(observe(*answers), about)
+        return profile_of(observe(*answers), model_profile)
     rows = observe(*[prediction("no", 0.9, 0.1)] * 100)
     return profile_of(rows, model_card(), (np.arange(100) < 100 * tested).astype(np.float64))
 
@@ -35,9 +35,9 @@ def write(path: Path, text: str) -> Path:
 
 def test_the_accuracy_on_labels_that_arrived(tmp_path: Path) -> None:
     labels = "request_id,position,label\n" + "".join(f"r{at // 2},{at % 2},yes\n" for at in range(100))
-    found = read_labels(write(tmp_path / "labels.csv", labels), "single_label")
+    parsed_labels = read_labels(write(tmp_path / "labels.csv", labels), "single_label")
     answers = [answer(f"r{at // 2}", "yes" if at < 60 else "no", at % 2) for at in range(80)]
-    measured = measure(found, iter(answers), profile(), Watch())
+    measured = measure(parsed_labels, iter(answers), profile(), Watch())
     assert (measured.measure, measured.value, measured.labels, measured.matched) == ("accuracy", 0.75, 100, 80)
     assert measured.low < 0.75 < measured.high < 0.85
     assert measured.drifts  # 90% on the test texts, and 5 points are tolerated
@@ -46,8 +46,8 @@ def test_the_accuracy_on_labels_that_arrived(tmp_path: Path) -> None:
     assert measured.sentence == (
         "accuracy 75.0% (64.5–83.2) on 80 of 100 labels; 90.0% on test, estimated without labels 80.0%"
     )
-    assert not measure(found, iter(answers), profile(), Watch(max_accuracy_drop=0.2)).drifts
-    assert not measure(found, iter(answers), profile(), Watch(max_accuracy_drop=None)).drifts
+    assert not measure(parsed_labels, iter(answers), profile(), Watch(max_accuracy_drop=0.2)).drifts
+    assert not measure(parsed_labels, iter(answers), profile(), Watch(max_accuracy_drop=None)).drifts
 
 
 NAMES = ["100%", "a/b, c", "billing: refund", "😀 happy"]
@@ -65,33 +65,33 @@ def test_names_are_normalised_as_those_of_training_data(case: str) -> None:
     folder = REPOSITORY / "tests" / "cases" / "feedback"
     right = read_labels(folder / "fb-ok.csv", "single_label")
     answers = [answer(request, label, position) for (request, position), label in right.items()]  # type: ignore[misc]
-    found = read_labels(folder / f"fb-{case}.csv", "single_label")
-    assert measure(found, iter(answers), named_profile(*NAMES), Watch()).value == 1
+    parsed_labels = read_labels(folder / f"fb-{case}.csv", "single_label")
+    assert measure(parsed_labels, iter(answers), named_profile(*NAMES), Watch()).value == 1
 
 
 def test_a_label_that_the_model_does_not_have_is_refused_and_named() -> None:
-    found = read_labels(REPOSITORY / "tests" / "cases" / "feedback" / "fb-typo.csv", "single_label")
+    parsed_labels = read_labels(REPOSITORY / "tests" / "cases" / "feedback" / "fb-typo.csv", "single_label")
     words = r"does not have the label 'bilings' \(\d+ times; did you mean 'billing'\?\); it has billing, right: correct"
     with pytest.raises(LabelError, match=words):
-        measure(found, iter([]), named_profile("billing", "right"), Watch())
+        measure(parsed_labels, iter([]), named_profile("billing", "right"), Watch())
 
 
 def test_letter_case_decides_where_two_labels_differ_in_it_alone() -> None:
-    about = named_profile("right", "Right")
+    model_profile = named_profile("right", "Right")
     answers = [answer("a", "Right"), answer("b", "right")]
-    assert measure({("a", 0): "Right", ("b", 0): "Right"}, iter(answers), about, Watch()).value == 0.5
+    assert measure({("a", 0): "Right", ("b", 0): "Right"}, iter(answers), model_profile, Watch()).value == 0.5
     with pytest.raises(LabelError, match="'RIGHT'"):
-        measure({("a", 0): "RIGHT"}, iter(answers), about, Watch())
+        measure({("a", 0): "RIGHT"}, iter(answers), model_profile, Watch())
 
 
 def test_an_entity_type_that_the_model_does_not_have_is_refused() -> None:
-    about = profile("token_classification")
-    types = about.features["label"].names
+    model_profile = profile("token_classification")
+    types = model_profile.features["label"].names
     said = [[types[0], 0, 3]]
     answers = [answer("a", said)]
-    assert measure({("a", 0): frozenset({(types[0].lower(), 0, 3)})}, iter(answers), about, Watch()).value == 1
+    assert measure({("a", 0): frozenset({(types[0].lower(), 0, 3)})}, iter(answers), model_profile, Watch()).value == 1
     with pytest.raises(LabelError, match="does not have the label 'NEVER'"):
-        measure({("a", 0): frozenset({("NEVER", 0, 3)})}, iter(answers), about, Watch())
+        measure({("a", 0): frozenset({("NEVER", 0, 3)})}, iter(answers), model_profile, Watch())
 
 
 def test_a_list_of_one_is_its_element(tmp_path: Path) -> None:
@@ -103,10 +103,10 @@ def test_a_list_of_one_is_its_element(tmp_path: Path) -> None:
 
 def test_labels_can_be_of_texts(tmp_path: Path) -> None:
     path = write(tmp_path / "labels.jsonl", '{"text": "good", "label": "yes"}\n{"text": "bad", "label": "no"}\n')
-    found = read_labels(path, "single_label")
-    assert found == {text_sha256("good"): "yes", text_sha256("bad"): "no"}
+    parsed_labels = read_labels(path, "single_label")
+    assert parsed_labels == {text_sha256("good"): "yes", text_sha256("bad"): "no"}
     answers = [answer("a", "no", text_sha256=text_sha256("good")), answer("b", "yes", text_sha256=text_sha256("good"))]
-    assert (measure(found, iter(answers), profile(), Watch()).value) == 1  # the last answer counts
+    assert (measure(parsed_labels, iter(answers), profile(), Watch()).value) == 1  # the last answer counts
     path = write(tmp_path / "sums.csv", f"text_sha256,label\n{text_sha256('good')},yes\n")
     assert read_labels(path, "single_label") == {text_sha256("good"): "yes"}
     path = write(tmp_path / "pairs.csv", "text,text_pair,label\na,b,yes\n")
@@ -126,11 +126,11 @@ def test_labels_can_be_of_texts(tmp_path: Path) -> None:
 def test_an_answer_of_several_parts_is_right_in_all_or_wrong(
     task: str, said: Any, right: Any, wrong: Any, tmp_path: Path
 ) -> None:
-    about = profile(task)
+    model_profile = profile(task)
     rows = [{"request_id": "a", "label": right}, {"request_id": "b", "label": wrong}]
     path = write(tmp_path / "labels.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    found = read_labels(path, about.task)
-    measured = measure(found, iter([answer("a", said), answer("b", said)]), about, Watch())
+    parsed_labels = read_labels(path, model_profile.task)
+    measured = measure(parsed_labels, iter([answer("a", said), answer("b", said)]), model_profile, Watch())
     assert (measured.value, measured.matched, measured.estimate, measured.drifts) == (0.5, 2, None, False)
 
 
@@ -141,8 +141,10 @@ def test_lists_in_a_csv_are_json(tmp_path: Path) -> None:
 
 def test_the_error_of_numbers(tmp_path: Path) -> None:
     path = write(tmp_path / "labels.csv", "request_id,label\na,1.0\nb,2\nc,3\n")
-    about = profile("regression")
-    measured = measure(read_labels(path, "regression"), iter([answer("a", 1.5), answer("b", 1.5)]), about, Watch())
+    model_profile = profile("regression")
+    measured = measure(
+        read_labels(path, "regression"), iter([answer("a", 1.5), answer("b", 1.5)]), model_profile, Watch()
+    )
     assert (measured.measure, measured.value, measured.matched) == ("mean absolute error", 0.5, 2)
     assert measured.low == measured.high == 0.5
     assert measured.sentence == "mean absolute error 0.5 (0.5–0.5) on 2 of 3 labels"

@@ -11,11 +11,11 @@ from potstill.evaluation.latency import BATCH, WARM_UP, Call, Speed, measure_sid
 pytestmark = pytest.mark.slow
 
 
-def _sleeper(seconds: float, seen: list[int] | None = None) -> Callable[[list[str]], object]:
+def _sleeper(seconds: float, sizes: list[int] | None = None) -> Callable[[list[str]], object]:
     def call(texts: list[str]) -> object:
         time.sleep(seconds * len(texts))
-        if seen is not None:
-            seen.append(len(texts))
+        if sizes is not None:
+            sizes.append(len(texts))
         return texts
 
     return call
@@ -27,11 +27,11 @@ def measured(call: Call[str]) -> Speed:
 
 
 def test_latency_is_in_milliseconds_of_one_text_after_a_warm_up() -> None:
-    seen: list[int] = []
-    speed = measured(_sleeper(0.002, seen))
+    sizes: list[int] = []
+    speed = measured(_sleeper(0.002, sizes))
     assert 2 <= speed.p50_ms <= speed.p99_ms
     assert speed.p50_ms < 20
-    assert seen[: 20 + WARM_UP] == [1] * (20 + WARM_UP)
+    assert sizes[: 20 + WARM_UP] == [1] * (20 + WARM_UP)
 
 
 def test_the_99th_percentile_sees_the_slow_one() -> None:
@@ -42,10 +42,10 @@ def test_the_99th_percentile_sees_the_slow_one() -> None:
 
 
 def test_throughput_counts_texts_not_batches() -> None:
-    seen: list[int] = []
-    rate = measure_throughput(_sleeper(0.0005, seen), ["a"] * 80)
+    sizes: list[int] = []
+    rate = measure_throughput(_sleeper(0.0005, sizes), ["a"] * 80)
     assert 200 < rate <= 2000
-    assert seen == [BATCH, BATCH, BATCH, 80 - 2 * BATCH]  # the first one is the warm-up
+    assert sizes == [BATCH, BATCH, BATCH, 80 - 2 * BATCH]  # the first one is the warm-up
 
 
 def test_models_take_turns_and_texts_are_repeated_where_there_are_few() -> None:

@@ -47,7 +47,7 @@ def test_figures_are_well_formed_svg_that_loads_nothing(classes: int) -> None:
 @pytest.mark.slow
 def test_the_same_numbers_give_the_same_bytes_in_another_process() -> None:
     code = (
-        "from potstill.evaluation import plots; from tests.potstill.evaluation.test_plots import SCORES;"
+        "from potstill.evaluation.pages import plots; from tests.potstill.evaluation.test_plots import SCORES;"
         "print(plots.accuracy_against(SCORES, 'p50_ms', 'ms'), end='')"
     )
     other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

@@ -9,7 +9,7 @@ import pytest
 
 from potstill.artifacts import MANIFEST, sha256_file
 from potstill.data.tokens.marking import UNIT_LABELS
-from potstill.evaluation.marks import read_tags
+from potstill.evaluation.gold_spans import read_tags
 from potstill.evaluation.reference import gold_entities, reference_profile, right_shares
 from potstill.inference.profile import answer_all
 from potstill.inference.runtime import Entity, Prediction, Student, Tagging, Text

@@ -16,7 +16,7 @@ from potstill.evaluation.naming import MODELS
 from potstill.evaluation.pages import plots
 from potstill.evaluation.pages.figures import Figures, confusions, label_bars
 from potstill.evaluation.pages.report import disagreements, render_report
-from potstill.evaluation.pages.verdict_page import PLACE, with_verdict
+from potstill.evaluation.pages.verdict_page import PLACEHOLDER, with_verdict
 from potstill.evaluation.summary import Answers, compare, score
 from potstill.evaluation.teacher_gain import Seed, prove
 from potstill.scores.metrics import confusion_matrix
@@ -123,11 +123,11 @@ def test_the_page_is_balanced_self_contained_and_escaped() -> None:
 )
 def test_the_page_says_what_the_gate_said(checks: list[bool] | None, expected: str) -> None:
     page = _page({name: _answers(seed) for seed, name in enumerate(MODELS)})
-    made = [Check("max_ece", 0.2, 0.1, passed, "0.2 is <above> 0.1") for passed in checks or []]
-    shown = with_verdict(page, None if checks is None else Verdict(tuple(made), "BEATS the pretrained control"))
+    gate_checks = [Check("max_ece", 0.2, 0.1, passed, "0.2 is <above> 0.1") for passed in checks or []]
+    shown = with_verdict(page, None if checks is None else Verdict(tuple(gate_checks), "BEATS the pretrained control"))
     assert expected in shown
     assert shown.count("<li>0.2 is &lt;above&gt; 0.1</li>") == (checks or []).count(False)
-    assert PLACE not in shown
+    assert PLACEHOLDER not in shown
     tags = _Tags()
     tags.feed(shown)
     assert not tags.open
@@ -142,10 +142,10 @@ def test_the_surest_disagreements_come_first() -> None:
         return Answers(np.array([[margin, 0.0] for margin in margins]), 1.0, 1, 1)
 
     texts, labels = ["same", "unsure", "sure", "half sure"], np.array([0, 0, 1, 1])
-    found = disagreements(texts, labels, answers(5, 0.1, 4, 3), answers(5, -0.1, -4, -0.5), ["no", "yes"], 2)
-    assert [example.text for example in found] == ["sure", "half sure"]
-    assert (found[0].gold, found[0].teacher, found[0].student) == ("yes", "no", "yes")
-    assert found[0].teacher_probability == found[0].student_probability > 0.98
+    differing = disagreements(texts, labels, answers(5, 0.1, 4, 3), answers(5, -0.1, -4, -0.5), ["no", "yes"], 2)
+    assert [example.text for example in differing] == ["sure", "half sure"]
+    assert (differing[0].gold, differing[0].teacher, differing[0].student) == ("yes", "no", "yes")
+    assert differing[0].teacher_probability == differing[0].student_probability > 0.98
 
 
 def test_a_model_has_one_name_in_every_table() -> None:

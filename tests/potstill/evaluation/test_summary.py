@@ -17,12 +17,12 @@ def _answers(*classes: int, temperature: float = 1.0) -> Answers:
 
 
 def test_score_by_hand() -> None:
-    found = score(LABELS, _answers(0, 0, 1, 0), SETTINGS)
-    assert found["accuracy"] == 0.75
-    assert found["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
-    assert found["accuracy_low"] < 0.75 < found["accuracy_high"]
-    assert found["ece"] == pytest.approx(1 / (1 + np.exp(-2)) - 0.75)
-    assert (found["parameters"], found["megabytes"]) == (10, 1.5)
+    scores = score(LABELS, _answers(0, 0, 1, 0), SETTINGS)
+    assert scores["accuracy"] == 0.75
+    assert scores["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert scores["accuracy_low"] < 0.75 < scores["accuracy_high"]
+    assert scores["ece"] == pytest.approx(1 / (1 + np.exp(-2)) - 0.75)
+    assert (scores["parameters"], scores["megabytes"]) == (10, 1.5)
 
 
 def test_the_temperature_moves_the_calibration_error_and_nothing_else() -> None:
@@ -34,13 +34,13 @@ def test_the_temperature_moves_the_calibration_error_and_nothing_else() -> None:
 
 def test_compare_by_hand() -> None:
     models = {"teacher": _answers(0, 0, 1, 1), "control": _answers(1, 1, 1, 0), "int8": _answers(0, 0, 1, 0)}
-    found = compare(LABELS, models, "int8", SETTINGS, seed=1)
-    assert found["agreement"] == 0.75
-    assert found["teacher_ratio"] == 0.75
-    assert found["gain_over_control"] == 0.5
-    assert found["control"]["difference"] == 0.5
+    scores = compare(LABELS, models, "int8", SETTINGS, seed=1)
+    assert scores["agreement"] == 0.75
+    assert scores["teacher_ratio"] == 0.75
+    assert scores["gain_over_control"] == 0.5
+    assert scores["control"]["difference"] == 0.5
     p = 1 / (1 + np.exp(-2))
-    assert found["kl"] == pytest.approx((p * 2 - (1 - p) * 2) / 4)
+    assert scores["kl"] == pytest.approx((p * 2 - (1 - p) * 2) / 4)
 
 
 def test_the_ratio_to_a_teacher_that_is_never_right_is_absent() -> None:

@@ -37,9 +37,9 @@ def _seeds(student: float, pretrained: float, initialised: float, count: int) ->
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_known_cases(count: int) -> None:
     seeds = _seeds(0.9, 0.6, 0.99, count)
-    found = prove(LABELS, _right_on(0.9, 99), seeds, SETTINGS, bootstrap_seed=0)
-    assert found["seeds"] == list(range(17, 17 + count))
-    assert {name: one["outcome"] for name, one in found["verdicts"].items()} == {
+    proof = prove(LABELS, _right_on(0.9, 99), seeds, SETTINGS, bootstrap_seed=0)
+    assert proof["seeds"] == list(range(17, 17 + count))
+    assert {name: one["outcome"] for name, one in proof["verdicts"].items()} == {
         "pretrained": "BEATS", "initialised": "LOSES",
     }  # fmt: skip
     same = [Seed(one.seed, {**one.answers, "pretrained": one.answers["student"]}) for one in seeds]
@@ -49,20 +49,20 @@ def test_known_cases(count: int) -> None:
 
 def test_the_numbers_are_those_of_the_models_seed_by_seed() -> None:
     teacher, seeds = _right_on(0.95, 99), _seeds(0.9, 0.8, 0.85, 2)
-    found = prove(LABELS, teacher, seeds, SETTINGS, bootstrap_seed=0)
-    for name, numbers in found["models"].items():
+    proof = prove(LABELS, teacher, seeds, SETTINGS, bootstrap_seed=0)
+    for name, numbers in proof["models"].items():
         for place, one in enumerate(seeds):
             predictions = one.answers[name].predictions
             assert numbers["accuracy"][place] == (predictions == LABELS).mean()
             assert numbers["agreement"][place] == (predictions == teacher.predictions).mean()
             assert numbers["kl"][place] > 0
             assert numbers["ece"][place] == one.answers[name].reliability(LABELS, SETTINGS.calibration_bins).ece
-    verdict, models = found["verdicts"]["pretrained"], found["models"]
+    verdict, models = proof["verdicts"]["pretrained"], proof["models"]
     differences = np.subtract(models["student"]["accuracy"], models["pretrained"]["accuracy"])
     assert verdict["differences"] == pytest.approx(list(differences))
     assert verdict["difference"] == pytest.approx(differences.mean())
     assert verdict["low"] < verdict["difference"] < verdict["high"]
-    flat = flatten(found)
+    flat = flatten(proof)
     assert flat["proof_seeds"] == 2
     assert flat["proof_pretrained_verdict"] == 1
     assert flat["proof_student_accuracy"] == pytest.approx(np.mean(models["student"]["accuracy"]))
@@ -70,12 +70,12 @@ def test_the_numbers_are_those_of_the_models_seed_by_seed() -> None:
 
 def test_one_seed_is_the_comparison_of_rows() -> None:
     (one,) = _seeds(0.9, 0.85, 0.8, 1)
-    found = prove(LABELS, _right_on(0.9, 99), [one], SETTINGS, bootstrap_seed=3)["verdicts"]["pretrained"]
+    proof = prove(LABELS, _right_on(0.9, 99), [one], SETTINGS, bootstrap_seed=3)["verdicts"]["pretrained"]
     rows = paired_bootstrap(
         LABELS, one.answers["student"].predictions, one.answers["pretrained"].predictions,
         replicates=500, confidence=0.95, seed=3,
     )  # fmt: skip
-    assert found == rows.to_json() | {"differences": [rows.difference]}
+    assert proof == rows.to_json() | {"differences": [rows.difference]}
 
 
 def test_answers_survive_their_file_and_seeds_come_in_order(tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_answers_survive_their_file_and_seeds_come_in_order(tmp_path: Path) -> N
     for one, seed in zip(seeds, (9, 10, 100), strict=True):
         (tmp_path / f"seed-{seed}").mkdir()
         write_answers(tmp_path / f"seed-{seed}", LABELS, one.answers)
-    found = read_seeds(tmp_path, LABELS)
-    assert [one.seed for one in found] == [9, 10, 100]
-    for there, here in zip(found, seeds, strict=True):
+    proof = read_seeds(tmp_path, LABELS)
+    assert [one.seed for one in proof] == [9, 10, 100]
+    for there, here in zip(proof, seeds, strict=True):
         for name, answers in here.answers.items():
             np.testing.assert_array_equal(there.answers[name].logits, answers.logits)
             assert there.answers[name].temperature == answers.temperature
@@ -107,9 +107,9 @@ def test_answers_about_places_survive_their_file(tmp_path: Path) -> None:
         (tmp_path / task / "seed-4").mkdir(parents=True)
         said = Answers(logits, 1.5, 7, 8, task)  # type: ignore[arg-type]
         write_answers(tmp_path / task / "seed-4", labels, dict.fromkeys(MODELS, said))
-        (found,) = read_seeds(tmp_path / task, labels)
-        assert found.answers["student"].task == task
-        for one, other in zip(found.answers["student"].logits, logits, strict=True):
+        (proof,) = read_seeds(tmp_path / task, labels)
+        assert proof.answers["student"].task == task
+        for one, other in zip(proof.answers["student"].logits, logits, strict=True):
             np.testing.assert_array_equal(one, other)
         with pytest.raises(ChecksumError, match="seed-4 is about other test rows"):
             read_seeds(tmp_path / task, labels[::-1].copy())

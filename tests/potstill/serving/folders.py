@@ -11,8 +11,9 @@ import psutil
 from potstill.artifacts import MANIFEST, sha256_file, sha256_value, write_json, write_manifest
 from potstill.config.base import OF_PLACES
 from potstill.data.tokens.tokenization import write_served_tokenizer
-from potstill.inference.profile import FILE, answer_all
+from potstill.inference.profile import answer_all
 from potstill.inference.runtime import Student, Text
+from potstill.paths import TEST_PROFILE
 from tests.conftest import generate_rows
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -111,7 +112,7 @@ def write_workspace(base: Path, workspace: Path, texts: list[str], **serving: An
     inputs: list[Text] = list(texts)
     logits = Student(folder).logits(inputs).tolist()
     column = "int8" if serving.get("variant", "int8") == "int8" else "student"
-    write_profile(folder, inputs, workspace / FILE)
+    write_profile(folder, inputs, workspace / TEST_PROFILE)
     for path, table in (
         ("data/prepared/test.parquet", {"id": ids, "text": texts, "label": labels}),
         ("data/evaluation/predictions.parquet", {"id": ids, "label": labels, column: logits}),

@@ -28,9 +28,9 @@ from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.compute.processes import free_port, start, stop
 from potstill.config.params_file import load_params
 from potstill.errors import SmokeError
-from potstill.inference.profile import FILE
 from potstill.inference.runtime import Student, Text
 from potstill.inference.window_store import ANSWERS, COUNTS
+from potstill.paths import TEST_PROFILE
 from potstill.serving.keys import FILE_VARIABLE, add_to_file, key_entry, new_key
 from potstill.serving.launch import WATCH_FOLDER, serve_command
 from potstill.serving.release import write_seal
@@ -510,7 +510,7 @@ def modified_bento(packaged: Packaged, home: Path, edit: Callable[[Path], None])
     serving = bento / "src/data/serving"
     edit(serving)
     write_manifest(serving)
-    write_profile(serving, list(TEXTS[:2]), bento / "src" / FILE)
+    write_profile(serving, list(TEXTS[:2]), bento / "src" / TEST_PROFILE)
     write_seal(bento)
     return bento
 

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.inference.runtime import Student, Text
+from potstill.paths import TEST_PROFILE
 from potstill.serving import shadow as module
 from potstill.serving.app import create_app, start
 from potstill.serving.keys import Keys
@@ -23,7 +24,7 @@ from potstill.serving.telemetry import Metrics
 from potstill.serving.watcher import AnsweredRequest
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import LABELS, flip_byte, write_profile, write_serving
-from tests.potstill.serving.test_watcher import FILE, release
+from tests.potstill.serving.test_watcher import release
 
 TEXTS: list[Text] = [text for text, _ in generate_rows(12)]
 
@@ -32,7 +33,7 @@ TEXTS: list[Text] = [text for text, _ in generate_rows(12)]
 def workspace(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("champion")
     write_serving(tiny_base, root / "data/serving")
-    write_profile(root / "data/serving", TEXTS, root / FILE)
+    write_profile(root / "data/serving", TEXTS, root / TEST_PROFILE)
     return root
 
 

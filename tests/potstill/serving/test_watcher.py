@@ -18,9 +18,10 @@ from potstill.artifacts import MANIFEST, sha256_file
 from potstill.config.serving_params import Serve, Watch
 from potstill.data.tokens.windows import TextWindow
 from potstill.errors import ToolError
-from potstill.inference.profile import FILE, Counts, read_profile
+from potstill.inference.profile import Counts, read_profile
 from potstill.inference.runtime import Entity, Prediction, Reply, Student, Tagging, Text, read_card
 from potstill.inference.window_store import ANSWERS, COUNTS, TEXTS, FolderStore, Store, candidate_location, text_sha256
+from potstill.paths import TEST_PROFILE
 from potstill.serving import watcher as module
 from potstill.serving.app import create_app, start
 from potstill.serving.keys import Keys
@@ -40,7 +41,7 @@ SECRET = "write to ann@example.org, 555 0100 200, room 12"
 def workspace(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("watched")
     write_serving(tiny_base, root / "data/serving")
-    write_profile(root / "data/serving", list(TEXTS_SENT), root / FILE)
+    write_profile(root / "data/serving", list(TEXTS_SENT), root / TEST_PROFILE)
     return root
 
 
@@ -53,7 +54,7 @@ def release(workspace: Path, **watch: Any) -> Release:
     folder = workspace / "data/serving"
     candidate = sha256_file(folder / MANIFEST)
     settings = Settings(name="n", serve=Serve(), watch=Watch(**watch))
-    profile = read_profile(workspace / FILE, candidate)
+    profile = read_profile(workspace / TEST_PROFILE, candidate)
     return Release(folder, settings, read_card(folder), "n:1", False, candidate, {}, profile)
 
 

@@ -32,9 +32,9 @@ def test_the_front_by_hand() -> None:
 
 
 def test_the_cheapest_passes() -> None:
-    found = cheapest(POINTS)
-    assert found is not None
-    assert found.name == "static"
+    point = cheapest(POINTS)
+    assert point is not None
+    assert point.name == "static"
     assert cheapest([one for one in POINTS if one.verdict is None or not one.verdict.passed]) is None
     even = [_point("large", 0.9, 1.0, 20.0), _point("small", 0.9, 1.0, 10.0)]
     small = cheapest(even)

@@ -176,9 +176,9 @@ def test_studies_of_other_names_do_not_mix(tmp_path: Path) -> None:
     [(6, [[0, 2, 4], [0, 3], [0]]), (12, [[0, 2, 4, 6, 8, 10], [0, 3, 6, 9], [0, 6]]), (4, [[0, 2], [0]]), (1, [[0]])],
 )
 def test_layers_of_a_teacher_evenly_spaced(available: int, expected: list[list[int]]) -> None:
-    found = candidate_layers(Search(), available)
-    assert found == expected
-    assert all(later <= earlier for earlier, later in pairwise(map(len, found)))
+    candidates = candidate_layers(Search(), available)
+    assert candidates == expected
+    assert all(later <= earlier for earlier, later in pairwise(map(len, candidates)))
 
 
 def test_a_choice_is_a_section_and_its_settings_say_the_same(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from potstill.data.tokens.batches import ragged
 from potstill.data.tokens.offsets import IGNORED
-from potstill.evaluation.teaching import fitting_order, judge
+from potstill.evaluation.teacher_check import fitting_order, judge
 
 
 def logits_for(answers: np.ndarray, classes: int) -> np.ndarray:
@@ -151,9 +151,9 @@ def test_names_that_say_nothing_get_the_order_that_fits() -> None:
     assert fitting_order("single_label", logits_for(1 - gold, 2), gold) == ([1, 0], 1.0)
     assert fitting_order("single_label", logits_for(draw(60, [0.5, 0.5], 9), 2), gold) is None
     flags, logits = several(200)
-    found = fitting_order("multi_label", logits[:, [2, 0, 1]], flags)
-    assert found is not None
-    assert found[0] == [2, 0, 1]
+    fitting = fitting_order("multi_label", logits[:, [2, 0, 1]], flags)
+    assert fitting is not None
+    assert fitting[0] == [2, 0, 1]
 
 
 def test_an_order_that_names_suggest_is_taken_where_it_is_above_chance() -> None:
