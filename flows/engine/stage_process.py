@@ -1,8 +1,8 @@
-"""One DVC stage as a child process, forked from a server that has loaded DVC and what the stage's command will load.
+"""One DVC stage as a child process.
 
-The child leads a process group of its own, dies with its parent, and is ended as a group past its limit or when the
-run is interrupted. DVC starts the stage's own command in that group, which hands the stage over to a process that the
-child has forked for it (`potstill/compute/standby.py`): some seconds of imports less for each stage.
+The child leads a process group of its own, in which DVC starts the stage's command. It dies with its parent. The group
+is ended when the stage runs past its limit or the run is interrupted. The fork server, which forks the child, has
+loaded DVC once for all stages of a run.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -24,17 +24,15 @@ from pathlib import Path
 from flows.engine.flow_errors import StageError
 from potstill.causes import causes, full_disk
 from potstill.compute.processes import die_with_parent
-from potstill.compute.standby import ADDRESS, SLOW_MODULES, stand_by
 from potstill.errors import DiskFullError, PotstillError, TimeLimitError
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__, "dvc.repo", *SLOW_MODULES])
-_SOCKET = Path(".work") / "standby.sock"
+_context.set_forkserver_preload([__name__, "dvc.repo"])
 GRACE_SECONDS = 5.0
 
 
 def load_ahead() -> None:
-    """Start the server beside what else a run starts with, so that the first stage does not wait for its imports."""
+    """Start the fork server early, so that the first stage does not wait for it to load DVC."""
     forkserver.ensure_running()
 
 
@@ -44,7 +42,7 @@ def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit
     Args:
         stage: its name in dvc.yaml.
         workspace: folder of dvc.yaml.
-        environment: variables for the stage's command, beside this process's own.
+        environment: variables for the stage's command, added to this process's own.
         limit_seconds: after this time it is ended with everything it has started.
 
     Returns:
@@ -67,18 +65,21 @@ def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit
                 f"stage {stage} ran past its limit of {limit_seconds / 60:g} minutes and was ended with all it had "
                 "started; raise schedule.stage_minutes in params.yaml if it needs longer"
             )
-        return _answer(stage, receiver, process.exitcode)
+        return _answer(process, receiver)
     finally:
         if process.is_alive():
             _end(process)
         receiver.close()
 
 
-def _answer(stage: str, receiver: Connection, exitcode: int | None) -> bool:
+def _answer(process: ForkServerProcess, receiver: Connection) -> bool:
     try:
         done, failure = receiver.recv()
     except EOFError:
-        raise PotstillError(f"stage {stage} ended without an answer (status {exitcode}); run again") from None
+        # The stage's command outlives a killed child as long as it loads modules: it has not asked yet to die with it.
+        _kill_rest(process.pid or 0)
+        message = f"stage {process.name} ended without an answer (status {process.exitcode}); run again"
+        raise PotstillError(message) from None
     if failure is not None:
         raise failure
     return bool(done)
@@ -90,35 +91,18 @@ def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: C
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(workspace)
-    with _process_for_the_command():
-        # Its parent is the fork server, which ends only after its children; so the run itself is watched.
-        threading.Thread(target=_end_with_run, daemon=True).start()
-        # DVC outlives a SIGTERM to the group: the command has its grace time before the group is killed.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        from dvc.repo import Repo
+    # Its parent is the fork server, which ends only after its children; so the run itself is watched.
+    threading.Thread(target=_end_with_run, daemon=True).start()
+    # DVC outlives a SIGTERM to the group: the command has its grace time before the group is killed.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    from dvc.repo import Repo
 
-        logging.getLogger("dvc").setLevel(logging.CRITICAL)
-        try:
-            sender.send((bool(Repo().reproduce(stage, single_item=True)), None))
-        except Exception as error:
-            sender.send((False, _failure(stage, error)))
-    sys.stdout.flush()
-
-
-@contextmanager
-def _process_for_the_command() -> Iterator[None]:
-    """One that stands by for it, where a fork of loaded libraries is safe."""
-    if not sys.platform.startswith("linux"):
-        yield
-        return
-    os.environ[ADDRESS] = str(_SOCKET)
-    waiting = stand_by(_SOCKET)
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)
     try:
-        yield
-    finally:  # DVC may have had no need of it
-        os.kill(waiting, signal.SIGKILL)
-        os.waitpid(waiting, 0)
-        _SOCKET.unlink(missing_ok=True)
+        sender.send((bool(Repo().reproduce(stage, single_item=True)), None))
+    except Exception as error:
+        sender.send((False, _failure(stage, error)))
+    sys.stdout.flush()
 
 
 def _end_with_run() -> None:
