@@ -1,8 +1,8 @@
-"""Runs one DVC stage in a child process, forked from a server that has imported DVC and the stage's slow modules.
+"""One DVC stage as a child process.
 
-The child leads a process group of its own, dies with its parent, and is ended as a group past its time limit or when
-the run is interrupted. DVC starts the stage's command in that group, and the command hands the stage over to a process
-that the child has forked for it (`potstill/compute/standby.py`). That saves some seconds of imports for each stage.
+The child leads a process group of its own, in which DVC starts the stage's command. It dies with its parent. The group
+is ended when the stage runs past its limit or the run is interrupted. The fork server, which forks the child, has
+loaded DVC once for all stages of a run.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -24,18 +24,15 @@ from pathlib import Path
 from flows.engine.flow_errors import StageError
 from potstill.causes import causes, full_disk
 from potstill.compute.processes import die_with_parent
-from potstill.compute.standby import ADDRESS, SLOW_MODULES, stand_by
 from potstill.errors import DiskFullError, PotstillError, TimeLimitError
-from potstill.paths import WORK
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__, "dvc.repo", *SLOW_MODULES])
-_SOCKET = WORK / "standby.sock"
+_context.set_forkserver_preload([__name__, "dvc.repo"])
 GRACE_SECONDS = 5.0
 
 
 def load_ahead() -> None:
-    """Start the fork server early, so that the first stage does not wait for its imports."""
+    """Start the fork server early, so that the first stage does not wait for it to load DVC."""
     forkserver.ensure_running()
 
 
@@ -45,7 +42,7 @@ def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit
     Args:
         stage: its name in dvc.yaml.
         workspace: folder of dvc.yaml.
-        environment: variables for the stage's command, in addition to this process's own.
+        environment: variables for the stage's command, added to this process's own.
         limit_seconds: after this time it is ended with everything it has started.
 
     Returns:
@@ -68,21 +65,24 @@ def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit
                 f"stage {stage} ran past its limit of {limit_seconds / 60:g} minutes and was ended with all it had "
                 "started; raise schedule.stage_minutes in params.yaml if it needs longer"
             )
-        return _receive_result(stage, receiver, process.exitcode)
+        return _receive_result(process, receiver)
     finally:
         if process.is_alive():
             _end(process)
         receiver.close()
 
 
-def _receive_result(stage: str, receiver: Connection, exitcode: int | None) -> bool:
+def _receive_result(process: ForkServerProcess, receiver: Connection) -> bool:
     try:
-        changed, failure = receiver.recv()
+        done, failure = receiver.recv()
     except EOFError:
-        raise PotstillError(f"stage {stage} ended without an answer (status {exitcode}); run again") from None
+        # A command that is still importing modules has not yet asked to die with its parent: it survives a killed child.
+        _kill_group(process.pid or 0)
+        message = f"stage {process.name} ended without an answer (status {process.exitcode}); run again"
+        raise PotstillError(message) from None
     if failure is not None:
         raise failure
-    return bool(changed)
+    return bool(done)
 
 
 def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: Connection) -> None:
@@ -91,39 +91,22 @@ def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: C
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(workspace)
-    with _standby_process():
-        # The parent is the fork server, which ends only after its children, so the run itself is watched.
-        threading.Thread(target=_end_with_run, daemon=True).start()
-        # DVC survives a SIGTERM to the group, so that the command has its grace time before the group is killed.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        from dvc.repo import Repo
+    # The parent is the fork server, which ends only after its children, so the run itself is watched.
+    threading.Thread(target=_end_with_run, daemon=True).start()
+    # DVC survives a SIGTERM to the group, so that the command has its grace time before the group is killed.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    from dvc.repo import Repo
 
-        logging.getLogger("dvc").setLevel(logging.CRITICAL)
-        try:
-            sender.send((bool(Repo().reproduce(stage, single_item=True)), None))
-        except Exception as error:
-            sender.send((False, _failure(stage, error)))
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    try:
+        sender.send((bool(Repo().reproduce(stage, single_item=True)), None))
+    except Exception as error:
+        sender.send((False, _failure(stage, error)))
     sys.stdout.flush()
 
 
-@contextmanager
-def _standby_process() -> Iterator[None]:
-    """Hold a process ready for the stage's command, where forking with loaded libraries is safe."""
-    if not sys.platform.startswith("linux"):
-        yield
-        return
-    os.environ[ADDRESS] = str(_SOCKET)
-    pid = stand_by(_SOCKET)
-    try:
-        yield
-    finally:  # it still waits if DVC ran no command
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        _SOCKET.unlink(missing_ok=True)
-
-
 def _end_with_run() -> None:
-    """Kill this process's whole group once the run has died, even by SIGKILL."""
+    """Kill this process's whole group when the process that asked for it has died, kill -9 included."""
     run = multiprocessing.parent_process()
     if run is not None:
         wait([run.sentinel])
@@ -131,19 +114,19 @@ def _end_with_run() -> None:
 
 
 def _failure(stage: str, error: Exception) -> PotstillError:
-    """Return the cause of DVC's error: the innermost exception of its chain, without its consequences."""
+    """What DVC's error is about: the innermost of its chain, without what that made impossible."""
     if (disk := full_disk(error)) is not None:
         return disk
     innermost = list(causes(error))[-1]
     message = f"stage {stage}: {' '.join(str(innermost).split())}"
     if message.endswith(f"exited with {DiskFullError.exit_code}"):
-        return StageError(message, DiskFullError.exit_code)  # with the disk full it could not write FAILURE
+        return StageError(message, DiskFullError.exit_code)  # it could not leave its sentence in a file
     return PotstillError(message)
 
 
 def _end(process: ForkServerProcess) -> None:
     for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 30.0)):
-        with suppress(ProcessLookupError):  # it has ended already, or has no group yet
+        with suppress(ProcessLookupError):  # it has ended already, or not made its group yet
             os.killpg(process.pid or 0, number)
         process.join(seconds)
         if not process.is_alive():
@@ -154,7 +137,7 @@ def _end(process: ForkServerProcess) -> None:
 
 
 def _kill_group(group: int) -> None:
-    """Wait for the processes that the stage's command started, which may outlive it by a moment, then kill them."""
+    """What the stage's command had started may outlive it by a moment."""
     end = time.monotonic() + GRACE_SECONDS
     with suppress(ProcessLookupError, PermissionError):
         while time.monotonic() < end:

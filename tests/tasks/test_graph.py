@@ -35,7 +35,7 @@ def test_the_flow_runs_every_stage_after_those_it_depends_on() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_is_the_module_of_its_name(stage: str) -> None:
-    assert GRAPH[stage]["cmd"] == f"exec python -m tasks {stage}"
+    assert GRAPH[stage]["cmd"] == f"exec python -m tasks.{stage}"
     assert {"code.yaml": [stage]} in GRAPH[stage]["params"]
     assert (REPOSITORY / "tasks" / f"{stage}.py").exists()
 

@@ -206,7 +206,7 @@ def test_questions_may_be_read_in_other_tokens_than_the_teachers(section: str, v
     parse_params(whole)
     whole["distill"]["student"] = {"kind": "static"}
     whole["ingest"].pop("student", None)
-    with pytest.raises(ParamsError, match=r"kind static is for tasks of whole texts, prepare\.task is question"):
+    with pytest.raises(ParamsError, match=r"kind static is for tasks about whole texts, but prepare\.task is question"):
         parse_params(whole)
 
 
