@@ -36,7 +36,7 @@ from potstill.data.tokens.token_folder import TokenFolder  # noqa: E402
 from potstill.distillation.teachers.mean_answers import Floats  # noqa: E402
 from potstill.distillation.teachers.predict import predict_logits  # noqa: E402
 from potstill.distillation.teachers.signal_store import StoredSignals  # noqa: E402
-from potstill.evaluation.summary import Answers, likeness  # noqa: E402
+from potstill.evaluation.summary import Answers, fidelity  # noqa: E402
 from potstill.models.loading import load_classifier, save_model  # noqa: E402
 from potstill.progress import say  # noqa: E402
 from potstill.training.distillation_job import (  # noqa: E402
@@ -165,7 +165,7 @@ def run_method(workspace: Workspace, budget: Budget, method: str, seed: int) -> 
         trained = DistillationJob(data, teacher, builder, setting).prepare().train()
         seconds, cpu_seconds = time.perf_counter() - seconds, time.process_time() - cpu_seconds
     logits = predict_logits(trained.model, workspace.dev)
-    alike = likeness(*(Answers(part, 1.0, 0, 0, data.task) for part in (dev_logits, logits)))
+    alike = fidelity(*(Answers(part, 1.0, 0, 0, data.task) for part in (dev_logits, logits)))
     right = logits.argmax(axis=1) == workspace.dev.labels
     return Run(
         **asdict(budget), method=method, seed=seed, steps=trained.outcome.steps,

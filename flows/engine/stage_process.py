@@ -76,7 +76,7 @@ def _receive_result(process: ForkServerProcess, receiver: Connection) -> bool:
     try:
         done, failure = receiver.recv()
     except EOFError:
-        # A command that is still importing modules has not yet asked to die with its parent: it survives a killed child.
+        # A command that is still importing modules has not yet asked to die with its parent.
         _kill_group(process.pid or 0)
         message = f"stage {process.name} ended without an answer (status {process.exitcode}); run again"
         raise PotstillError(message) from None

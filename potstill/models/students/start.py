@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from potstill.errors import ModelError
@@ -30,7 +31,7 @@ def start_from_general(student: PreTrainedModel, general: Path) -> None:
     except RuntimeError as error:
         raise ModelError(
             f"the general student in {general} differs in shape from the student of distill "
-            f"({' '.join(str(error).split())[:200]}); "
+            f"({shorten(str(error), 240, placeholder=' ...')}); "
             "give both the same layers and vocabulary, or set general.layers to null"
         ) from error
 
