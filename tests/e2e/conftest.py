@@ -1,13 +1,18 @@
-"""The finished run of a tiny workspace, made once and shared by the tests that only look at it."""
+"""The finished run of a tiny workspace, shared by the tests that only look at it: the tutorial's first commands."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.workspaces import TINY, command, make_workspace
+from tests.conftest import REPOSITORY
+from tests.e2e.pages import Shell, commands
+from tests.e2e.workspaces import TINY, apply_settings, command
+
+TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
 
 
 @dataclass(frozen=True)
@@ -27,5 +32,11 @@ class Finished:
 def finished(slow: None, tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tiny_rows: Path) -> Finished:
     """200 generated rows and a tiny random model, from `potstill init` through every stage to a promoted Bento."""
     home = tmp_path_factory.mktemp("home")
-    folder = make_workspace(home / "reviews", tiny_rows, tiny_base, home, TINY)
-    return Finished(folder, home, command("potstill", "run", cwd=folder, home=home))
+    shutil.copyfile(tiny_rows, home / "reviews.csv")
+    init, run = commands(TUTORIAL)[:2]
+    with Shell(home, home) as shell:
+        # A reader takes the default teacher and the proposed settings.
+        shell.run(replace(init, code=f"{init.code.rstrip()} --teacher {tiny_base}"))
+        apply_settings(home / "reviews", home, TINY)
+        printed = shell.run(run)
+    return Finished(home / "reviews", home, printed)

@@ -60,6 +60,11 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+def commands(page: Path) -> list[Block]:
+    """The `sh` blocks of a page, in order."""
+    return [block for block in blocks(page) if block.kind[:1] == ["sh"]]
+
+
 def missing_line(expected: str, printed: str) -> str | None:
     """The first expected line that the output lacks behind those before it; `...` stands for anything in a line."""
     left: Iterator[str] = iter(printed.splitlines())
@@ -87,12 +92,12 @@ class Shell:
     ) -> None:
         self._servers.close()
 
-    def run(self, block: Block) -> None:
-        """Run a block and check what it prints."""
+    def run(self, block: Block) -> str:
+        """Run a block, check what it prints, and return that; of a server nothing."""
         code, expected = (self._on_free_ports(text) for text in (block.code, block.expected))
         if block.kind[1:2] == ["background"]:
             self._start(block.where, code, expected, [self._on_free_ports(url) for url in block.kind[2:]])
-            return
+            return ""
         state, log = self._logs / "state", self._logs / "printed"
         script = f'set -aeuo pipefail\n{code}\nset +a\n{{ pwd; env -0; }} > "{state}"\n'
         process = self._bash(script, log)
@@ -109,6 +114,7 @@ class Shell:
         place, _, variables = state.read_text(encoding="utf-8").partition("\n")
         self._folder = Path(place)
         self._variables = dict(item.split("=", 1) for item in variables.split("\0") if item)
+        return printed
 
     def _start(self, where: str, code: str, expected: str, urls: list[str]) -> None:
         log = self._logs / f"{where}.log"

@@ -34,12 +34,14 @@ from potstill.models.students.student import check_layers
 from potstill.pretrained.inspection import inspect_model
 from scripts.params_page import PAGE, fill
 from tests.conftest import REPOSITORY, generate_rows
-from tests.e2e.conftest import Finished
-from tests.e2e.pages import Block, Shell, blocks
+from tests.e2e.conftest import TUTORIAL, Finished
+from tests.e2e.pages import Block, Shell, blocks, commands
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-RUN = [page.name for page in PAGES if any(block.kind[:1] == ["sh"] for block in blocks(page))]
+# tests/test_translations.py compares the commands of a translated page with those of the English one.
+RUN = [page.name for page in PAGES if commands(page) and not page.name.endswith(".zh-CN.md")]
+LINKED = [*PAGES, *sorted(REPOSITORY.glob("*.md"))]
 
 
 def table(page: str, heading: str) -> list[list[str]]:
@@ -61,10 +63,11 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, finished: Finished, t
     if page == "own-data.md":  # it begins before there is a workspace
         shutil.copytree(folder / "data" / "teacher", home / "empty" / "my-teacher")
         folder = home / "empty"
+    # The finished run is the first two commands of the tutorial.
+    rest = commands(DOCS / page)[2 if page == TUTORIAL.name else 0 :]
     with Shell(folder, home) as shell:
-        for block in blocks(DOCS / page):
-            if block.kind[:1] == ["sh"]:
-                shell.run(block)
+        for block in rest:
+            shell.run(block)
 
 
 def yaml_blocks() -> list[Block]:
@@ -279,19 +282,28 @@ def test_telemetry_page_names_every_switch() -> None:
     assert named == environment.NO_TELEMETRY
 
 
-@pytest.mark.parametrize("page", [*PAGES, REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
 def test_relative_links_resolve(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+    for target in targets(page):
         path, _, anchor = target.partition("#")
-        if re.match(r"[a-z]+:", target):
-            continue
-        there = page.parent / path if path else page
-        assert there.exists(), f"{page.name}: {target}"
+        linked = page.parent / path if path else page
+        assert linked.exists(), f"{page.name}: {target}"
         if anchor:
-            assert anchor in anchors(there), f"{page.name}: {target}"
+            assert anchor in anchors(linked), f"{page.name}: {target}"
+
+
+def test_the_landing_page_leads_to_every_page() -> None:
+    assert {page.name for page in PAGES} - {"README.md"} <= set(targets(DOCS / "README.md"))
+
+
+def targets(page: Path) -> list[str]:
+    """The targets of a page's links and images, those on other sites aside."""
+    links = re.findall(r"\]\(([^)\s]+)\)|\bsrc=\"([^\"]+)\"", page.read_text(encoding="utf-8"))
+    return [target for pair in links for target in pair if target and not re.match(r"[a-z]+:", target)]
 
 
 def anchors(page: Path) -> set[str]:
     """The anchors a page's headings have on a forge."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -75,13 +75,18 @@ def make_workspace(folder: Path, data: Path, teacher: Path, home: Path, settings
     """`potstill init`, then settings written as `--set` writes them, without a run."""
     words = ["potstill", "init", str(folder), "--data", str(data), "--text", "text", "--label", "label"]
     command(*words, "--teacher", str(teacher), cwd=folder.parent, home=home)
+    apply_settings(folder, home, settings)
+    return folder
+
+
+def apply_settings(folder: Path, home: Path, settings: list[str]) -> None:
+    """Write settings into a new workspace, and commit it."""
     from flows.commands.params_changes import change_params
 
     change_params(folder / "params.yaml", None, settings)
     command("git", "add", "-A", cwd=folder, home=home)
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     command("git", *identity, "commit", "-qm", "start", cwd=folder, home=home)
-    return folder
 
 
 def status(folder: Path, home: Path) -> dict[str, Any]:
