@@ -103,7 +103,7 @@ class StudentBuilder:
         if self.kept_ids is None:
             return student
         if student.config.model_type == STATIC:
-            trimmed: PreTrainedModel = student.keep(self.kept_ids)
+            trimmed: PreTrainedModel = student.trimmed(self.kept_ids)
             return trimmed
         return trim_embeddings(student, self.kept_ids.tolist())
 

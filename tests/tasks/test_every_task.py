@@ -136,7 +136,7 @@ def test_a_search_without_a_loss_of_the_task_is_refused(
     folder = _workspace(tmp_path, "regression", tiny_base, search={"losses": {"ranks": [{"kind": "dist"}]}})
     monkeypatch.chdir(folder)
     with pytest.raises(
-        ParamsError, match=r"search\.losses has none for a regression task: the loss term dist is of one"
+        ParamsError, match=r"search\.losses has none for a regression task: the loss term dist needs probabilities"
     ):
         search(load_params(Path("params.yaml")))
 

@@ -70,6 +70,17 @@ class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         total = (self.embeddings(input_ids) * weights[..., None]).sum(dim=1)
         return SequenceClassifierOutput(logits=self.classifier(functional.normalize(total, dim=-1)))
 
+    def trimmed(self, kept: npt.NDArray[np.integer]) -> StaticForSequenceClassification:
+        """Copy the student with the tokens `kept` (old ids) alone; a token's new id is its index there."""
+        silent = [new_id for new_id, old_id in enumerate(kept.tolist()) if old_id in self.config.silent_ids]
+        config = StaticConfig(**self.config.to_dict() | {"vocab_size": len(kept), "silent_ids": silent})
+        student = StaticForSequenceClassification(config)
+        with torch.no_grad():
+            student.embeddings.weight.copy_(self.embeddings.weight[torch.from_numpy(kept.astype(np.int64))])
+        student.classifier.load_state_dict(self.classifier.state_dict())
+        student.eval()
+        return student
+
     def get_input_embeddings(self) -> nn.Module:
         """Return the table of token vectors."""
         return self.embeddings
