@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from potstill.config.base import OF_PLACES, TaskKind
 from potstill.config.distill_params import Distill
 from potstill.config.params_file import parse_distill
 from potstill.config.tokenize_params import Vocabulary
 from potstill.config.yaml_file import parse_section
 from potstill.data.tokens.batches import SPAN, Ints, Labels, TokenDataset, has_label, ragged
 from potstill.data.tokens.in_memory import InMemoryRows, Label, Text, as_list, fast_tokenizer, tokenize_in_memory
-from potstill.data.tokens.offsets import IGNORED
 from potstill.errors import LabelCountError, ModelError
+from potstill.kinds.definitions.question_answering import best_tokens
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
+from potstill.labels.offsets import IGNORED
 from potstill.models.students.layer_choice import default_layers
 from potstill.pretrained.heads import task_of
 from potstill.progress import say
-from potstill.scores.scoring import SCORINGS, best_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -250,7 +251,7 @@ def _params(
     defaults = {"epochs": 3, "learning_rate": 1e-4, "checkpoint_seconds": 1e9}
     params = parse_distill(defaults | dict(settings) | {"layers": list(layers)})
     kind = params.student.kind
-    if kind == "static" and task_of(model) in OF_PLACES:
+    if kind == "static" and KINDS[task_of(model)].marks_spans:
         raise ModelError(
             f"a static student answers about whole texts, a {task_of(model)} teacher about places in them; take "
             "another kind of student"
@@ -376,7 +377,7 @@ def _answers(
     teacher_logits = pooled(logits, [teacher.weight for teacher in teachers], task)
     student_logits = teacher_logits
     positions = None
-    if student is not first and task in OF_PLACES:
+    if student is not first and KINDS[task].marks_spans:
         positions = map_positions(task, student.files, first.files)
         dev_signals = _signals(teachers, [part.dev for part in rows.teachers], precision)
         dev_positions = map_positions(task, student.dev_files, first.dev_files)
@@ -414,14 +415,14 @@ def _dev_labels(task: TaskKind, logits: npt.NDArray[Any], dev: TokenDataset) -> 
 
 def _answered(task: TaskKind, logits: npt.NDArray[Any], labels: Labels) -> Labels:
     """Put a model's answers into the form of gold labels, which `labels` have."""
-    if task == "regression":
+    if KINDS[task].form == "number":
         return logits[:, 0]
-    if task == "question_answering":
+    if KINDS[task].form == "span":
         return np.array([best_tokens(row) for row in logits], dtype=SPAN)
-    if task == "token_classification":
+    if KINDS[task].form == "entities":
         classes = iter(logits.argmax(axis=1))
         return ragged([np.array([IGNORED if label == IGNORED else next(classes) for label in row]) for row in labels])
-    return (logits > 0).astype(np.int64) if task == "multi_label" else logits.argmax(axis=1)
+    return (logits > 0).astype(np.int64) if KINDS[task].form == "labels" else logits.argmax(axis=1)
 
 
 def _scores(task: TaskKind, student: npt.NDArray[Any], teacher: npt.NDArray[Any], labels: Labels) -> dict[str, float]:
@@ -430,7 +431,7 @@ def _scores(task: TaskKind, student: npt.NDArray[Any], teacher: npt.NDArray[Any]
 
     scores = fidelity(*(Answers(logits, 1.0, 0, 0, task) for logits in (teacher, student)))
     if has_label(labels).any():
-        scoring = SCORINGS[task]
+        scoring = KINDS[task].scoring
         scores[scoring.key] = scoring.score(student, labels)
         scores[f"teacher_{scoring.key}"] = scoring.score(teacher, labels)
     return scores

@@ -23,10 +23,9 @@ from potstill.distillation.objective.gold_labels import Supervised
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError
 from potstill.evaluation.naming import MODELS
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
 from potstill.progress import say
-from potstill.scores.calibration import calibrated
-from potstill.scores.scoring import SCORINGS
 from potstill.training.dev_scores import dev_score
 from potstill.training.loop import Outcome, train
 from tasks.learning import open_tokens, prepare_setting
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 def run(stage: Stage) -> Result:
     """Make `data/control/` and `data/initialised/`."""
     tokens = open_tokens(stage)
-    scoring = SCORINGS[tokens.task]
+    scoring = KINDS[tokens.task].scoring
     outcomes = {name: _outcome(stage, tokens, name) for name in PARENTS}
     for name, outcome in outcomes.items():
         with whole_folder(stage.outs[name]) as folder:
@@ -102,7 +101,7 @@ def _train(stage: Stage, tokens: TokenFolder, name: str, finished: Path) -> None
     with stage.work("training"):
         outcome = train(model, rows, Supervised(task), dev_score(task, dev, setting), setting)
     with stage.work("inference"):
-        temperature = calibrated(task, predict_logits(model.cpu(), dev), dev.labels)
+        temperature = KINDS[task].temperature(predict_logits(model.cpu(), dev), dev.labels)
     with whole_folder(finished) as folder:
         save_student(tokens, model, folder / "model")
         if temperature is not None:

@@ -8,16 +8,15 @@ from __future__ import annotations
 from functools import partial
 
 from potstill.artifacts import whole_folder, write_manifest
-from potstill.config.base import OF_PLACES
 from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import has_label
 from potstill.data.tokens.token_folder import TokenFolder
-from potstill.distillation.objective.supervision import HEAD_LOSSES
 from potstill.distillation.teachers.position_mapping import map_positions
 from potstill.distillation.teachers.signal_arrays import described
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.losses.task_losses import HEAD_LOSSES
 from potstill.models.loading import load_classifier
 from potstill.progress import say
-from potstill.scores.scoring import SCORINGS
 from potstill.training.distillation_job import (
     DistillationData,
     DistillationJob,
@@ -46,7 +45,7 @@ def open_data(tokens: TokenFolder, distill: Distill) -> DistillationData:
     if tokens.student is tokens:
         return DistillationData(tokens.task, teacher, teacher)
     positions = None
-    if tokens.task in OF_PLACES:
+    if KINDS[tokens.task].marks_spans:
         positions = map_positions(tokens.task, tokens.student.files(splits), tokens.files(splits))
     return DistillationData(tokens.task, teacher, _open_rows(tokens.student, splits), positions)
 
@@ -79,7 +78,7 @@ def _describe(preparation: Preparation) -> None:
 
 def _write(stage: Stage, tokens: TokenFolder, student: TrainedStudent) -> Result:
     """Write the student, and report its training."""
-    outcome, others, scoring = student.outcome, student.scores, SCORINGS[tokens.task]
+    outcome, others, scoring = student.outcome, student.scores, KINDS[tokens.task].scoring
     with whole_folder(stage.outs["distilled"]) as folder:
         save_student(tokens, student.model, folder)
         facts = {scoring.dev_key: outcome.score, "steps": {"distill": outcome.steps}}

@@ -15,14 +15,12 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest, write_text
 from potstill.compute.precision import choose_device
-from potstill.config.base import SPLITS, TaskKind
+from potstill.config.base import SPLITS
 from potstill.config.evaluation_params import Evaluate
 from potstill.data.tokens.batches import TokenDataset, label_column
-from potstill.data.tokens.offsets import IGNORED, flat_labels
 from potstill.data.tokens.tokenization import load_tokenizer
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError
-from potstill.evaluation.baseline import TASKS as BASELINE_TASKS
 from potstill.evaluation.baseline import Baseline, fit_baseline
 from potstill.evaluation.contenders import served_student, teacher_pipeline
 from potstill.evaluation.gold import read_gold, student_logits
@@ -47,12 +45,13 @@ from potstill.evaluation.texts import read_texts, readable
 from potstill.evaluation.truncation import cut_rows, truncation
 from potstill.inference.profile import answer_all
 from potstill.inference.runtime import ModelCard, Prediction, Student, Text, logits_of, read_card
-from potstill.labels.tags import types_named
+from potstill.kinds.definitions.kind import Kind
+from potstill.kinds.definitions.task_kinds import KINDS, kind_in
+from potstill.kinds.task_names import TaskKind
+from potstill.labels.offsets import IGNORED, flat_labels
 from potstill.models.loading import load_classifier
 from potstill.progress import Bar, progress, say
 from potstill.scores.metrics import Labels, confusion_matrix, require_finite
-from potstill.scores.scoring import scoring_of
-from potstill.scores.several import label_f1
 from tasks.learning import open_split, teacher_logits, teacher_members, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
 from tasks.views import teachers_view
@@ -143,7 +142,7 @@ def _answers(
 
 def _baseline(stage: Stage, card: ModelCard) -> Baseline | None:
     """TF-IDF with a linear model of the train rows; None for a task of places in a text."""
-    if card.kind not in BASELINE_TASKS:
+    if KINDS[card.kind].marks_spans:
         return None
     with stage.work("training"):
         texts, labels = read_texts(stage.deps["prepared"] / TRAIN)
@@ -225,51 +224,53 @@ def _proof(
 def _figures(
     stage: Stage, gold: Gold, answers: Mapping[str, Answers], metrics: Mapping[str, Any], card: ModelCard
 ) -> Figures:
-    size = accuracy_against(metrics["models"], "megabytes", "MB on disk (log scale)", scoring_of(metrics))
-    names = [str(label) for label in card.labels]
-    parts = _FIGURES[card.kind](
-        gold, {name: answers[name] for name in MODELS}, names, stage.params(Evaluate).calibration_bins
-    )
+    kind = KINDS[card.kind]
+    size = accuracy_against(metrics["models"], "megabytes", "MB on disk (log scale)", kind.scoring)
+    compared = {name: answers[name] for name in MODELS}
+    parts: dict[str, Any] = {}
+    for name in kind.figures:
+        parts |= _FIGURES[name](kind, gold, compared, card, stage.params(Evaluate))
     return Figures(size, **parts)
 
 
-def _class_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
-    reliabilities = {name: found.reliability(labels, bins) for name, found in answers.items()}
-    counts = {name: confusion_matrix(labels, found.predictions, len(names)) for name, found in answers.items()}
-    many = len(names) > MAX_NAMED_CLASSES
-    return {
-        "reliability": reliability_diagrams(reliabilities, len(names)),
-        "maps": confusion_maps(counts) if many else {},
-        "confusions": [] if many else confusions(counts, names),
-    }
+def _reliability(
+    kind: Kind, gold: Gold, models: Mapping[str, Answers], card: ModelCard, settings: Evaluate
+) -> dict[str, Any]:
+    reliabilities = {name: answers.reliability(gold, settings.calibration_bins) for name, answers in models.items()}
+    # A label that is predicted on its own has two classes, yes and no.
+    classes = 2 if kind.form == "labels" else len(card.labels)
+    return {"reliability": reliability_diagrams(reliabilities, classes)}
 
 
-def _label_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
-    reliabilities = {name: found.reliability(labels, bins) for name, found in answers.items()}
-    scores = {name: label_f1(labels, found.flags) for name, found in answers.items()}
-    return {"reliability": reliability_diagrams(reliabilities, 2), "labels": label_bars(scores, names)}
+def _confusions(
+    kind: Kind, gold: Labels, models: Mapping[str, Answers], card: ModelCard, settings: Evaluate
+) -> dict[str, Any]:
+    names = [str(label) for label in card.labels]
+    counts = {name: confusion_matrix(gold, answers.predictions, len(names)) for name, answers in models.items()}
+    if len(names) > MAX_NAMED_CLASSES:
+        return {"maps": confusion_maps(counts)}
+    return {"confusions": confusions(counts, names)}
 
 
-def _number_figures(labels: Labels, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
-    return {"answers": answers_against_gold({name: found.numbers for name, found in answers.items()}, labels)}
+def _label_bars(
+    kind: Kind, gold: Gold, models: Mapping[str, Answers], card: ModelCard, settings: Evaluate
+) -> dict[str, Any]:
+    scores = {name: kind.class_f1(answers.view(gold), answers.logits) for name, answers in models.items()}
+    return {"labels": label_bars(scores, [str(name) for name in kind.class_names(card.labels)])}
 
 
-def _entity_figures(gold: GoldTags, answers: Mapping[str, Answers], names: Sequence[str], bins: int) -> dict[str, Any]:
-    reliabilities = {name: found.reliability(gold, bins) for name, found in answers.items()}
-    scores = {name: found.view(gold).counts(found.logits.argmax(axis=1)).types() for name, found in answers.items()}
-    return {
-        "reliability": reliability_diagrams(reliabilities, len(names)),
-        "labels": label_bars(scores, types_named(names)),
-    }
+def _numbers(
+    kind: Kind, gold: Labels, models: Mapping[str, Answers], card: ModelCard, settings: Evaluate
+) -> dict[str, Any]:
+    return {"answers": answers_against_gold({name: answers.numbers for name, answers in models.items()}, gold)}
 
 
-# Parts of `Figures` that a task has, from gold labels, answers, names of the labels, and bins of the diagrams.
-_FIGURES: dict[TaskKind, Callable[[Any, Mapping[str, Answers], Sequence[str], int], dict[str, Any]]] = {
-    "token_classification": _entity_figures,
-    "question_answering": lambda *_: {},
-    "single_label": _class_figures,
-    "multi_label": _label_figures,
-    "regression": _number_figures,
+# Name in `Kind.figures` -> parts of `Figures`.
+_FIGURES: dict[str, Callable[[Kind, Any, Mapping[str, Answers], ModelCard, Evaluate], dict[str, Any]]] = {
+    "reliability": _reliability,
+    "confusions": _confusions,
+    "labels": _label_bars,
+    "answers": _numbers,
 }
 
 
@@ -358,7 +359,9 @@ def _write_report(
         if isinstance(gold, GoldTags | GoldAnswers)
         else disagreements(lines, gold, teacher, candidate, names, EXAMPLES)
     )
-    latency = accuracy_against(metrics["models"], "p50_ms", "median ms for one text (log scale)", scoring_of(metrics))
+    latency = accuracy_against(
+        metrics["models"], "p50_ms", "median ms for one text (log scale)", kind_in(metrics).scoring
+    )
     page = render_report(
         project=stage.project.name,
         metrics=metrics,
@@ -373,7 +376,7 @@ def _write_report(
 
 
 def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
-    models, comparison, scored = metrics["models"], metrics["comparison"], scoring_of(metrics).key
+    models, comparison, scored = metrics["models"], metrics["comparison"], kind_in(metrics).scoring.key
     numbers = {f"{name}_{key}": float(value) for name, model in models.items() for key, value in model.items()}
     numbers |= {key: float(value) for key, value in comparison.items() if not isinstance(value, dict)}
     numbers |= flatten(metrics["proof"])

@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from potstill.artifacts import whole_folder, write_json, write_manifest
-from potstill.config.base import OF_PLACES
 from potstill.config.evaluation_params import Export
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.tokenization import write_served_tokenizer
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ParityError
-from potstill.inference.runtime import KINDS, TOKENIZER
+from potstill.inference.runtime import TOKENIZER
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
 from potstill.onnx_export.logit_parity import Logits, Parity, compare, flat, onnx_logits
 from potstill.onnx_export.onnx_model import export_onnx, gives_embedding, input_names
 from potstill.onnx_export.quantize import most_sensitive, quantize_int8
-from potstill.scores.calibration import calibrated
 from potstill.scores.scoring import Scoring
 from tasks.learning import open_split, open_tokens, restore_rank, scoring_of, task_kind, tokenizer_folder, tokens_info
 from tasks.stage import Result, Stage, main
@@ -109,10 +108,10 @@ def _choose(int8: Parity, limits: Export, scoring: Scoring) -> tuple[str, str]:
 def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset) -> None:
     info = tokens_info(stage, student=True)
     task = task_kind(stage)
-    temperature = calibrated(task, logits if logits.dtype.kind == "O" else logits.astype(np.float64), dev.labels)
+    temperature = KINDS[task].temperature(logits if logits.dtype.kind == "O" else logits.astype(np.float64), dev.labels)
     card = {
         "format": 1,
-        "task": next(name for name, kind in KINDS.items() if kind == task),
+        "task": KINDS[task].card_name,
         "variant": variant,
         "labels": info["labels"],
         "pair": bool(info["pair"]),
@@ -122,9 +121,9 @@ def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset
         "inputs": list(input_names(pair=info["token_types"])),
         "embedding": gives_embedding(stage.outs["export"] / f"student.{variant}.onnx"),
     }
-    if task in OF_PLACES:
+    if KINDS[task].marks_spans:
         card |= {"stride": info["stride"]}
-    if task == "question_answering":
+    if KINDS[task].form == "span":
         train = info["splits"]["train"]
         card |= {"no_answer": train["questions"] > train["answers"]}
     with whole_folder(stage.outs["serving"]) as folder:

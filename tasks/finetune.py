@@ -5,8 +5,8 @@ from __future__ import annotations
 from potstill.artifacts import MANIFEST, read_json, whole_folder, write_manifest, write_text
 from potstill.config.distill_params import Finetune
 from potstill.distillation.objective.gold_labels import Supervised
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
-from potstill.scores.scoring import SCORINGS
 from potstill.training.dev_scores import dev_score
 from potstill.training.loop import train
 from tasks.learning import open_tokens, prepare_setting, restore_rank, training_result
@@ -25,7 +25,7 @@ The most probable label is the same.
 def run(stage: Stage) -> Result:
     """Make `data/student/`."""
     tokens = open_tokens(stage)
-    task, scoring = tokens.task, SCORINGS[tokens.task]
+    task, scoring = tokens.task, KINDS[tokens.task].scoring
     student = load_classifier(stage.deps["distilled"])
     restore_rank(tokens, student)
     setting = prepare_setting(stage, stage.params(Finetune), student, keep_start=True)

@@ -17,9 +17,9 @@ from potstill.evaluation.gates import Check, Verdict, failed, judge, proof_in_wo
 from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.pages.verdict_page import with_verdict
 from potstill.evaluation.summary import Answers, score_value
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.paths import EVALUATION, METRICS, REPORT, SERVING, STUDENT_PAGE, TEST_SPLIT, VERDICT
 from potstill.scores.metrics import require_finite
-from potstill.scores.scoring import SCORINGS
 
 if TYPE_CHECKING:
     from potstill.inference.runtime import ModelCard, Student
@@ -131,11 +131,11 @@ def _mismatch(champion: ModelCard, candidate: ModelCard) -> str | None:
 
 def _score(champion: Student, candidate: ModelCard, test: Path) -> dict[str, float]:
     """Score the champion through its own tokenizer, with its labels matched to the candidate's by name."""
-    scoring = SCORINGS[candidate.kind]
+    scoring = KINDS[candidate.kind].scoring
     order = [[str(label) for label in champion.card.labels].index(str(label)) for label in candidate.labels]
     texts, gold = read_gold(test, champion)
     logits = student_logits(champion, texts, gold)
     require_finite(logits, "it")
-    if candidate.kind != "question_answering":  # its logits have no labels
+    if candidate.form != "span":  # its logits have no labels
         logits = logits[:, order]
     return {scoring.key: score_value(gold, Answers(logits, 1.0, 0, 0, candidate.kind))}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from potstill.compute.precision import Precision, choose_device, choose_precision, product_size
-from potstill.config.base import TaskKind
 from potstill.config.training_params import Training
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.token_folder import TokenFolder
@@ -18,13 +17,15 @@ from potstill.distillation.teachers.mean_answers import Floats, pooled
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.distillation.teachers.providers import Source
 from potstill.distillation.teachers.signal_store import StoredSignals
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from potstill.models.loading import load_classifier
 from potstill.models.students.factorized import factorize, has_rank
 from potstill.paths import PRECISION, WORK
 from potstill.pretrained.members import Member, read_members
 from potstill.progress import say
 from potstill.scores.metrics import require_finite
-from potstill.scores.scoring import SCORINGS, Scoring
+from potstill.scores.scoring import Scoring
 from potstill.training.loop import Outcome, Setting
 from tasks.stage import Result, Stage
 
@@ -59,7 +60,7 @@ def tokenizer_folder(stage: Stage, *, student: bool = False, member: str = ".") 
 
 def scoring_of(stage: Stage) -> Scoring:
     """Name the score of the stage's task."""
-    return SCORINGS[task_kind(stage)]
+    return KINDS[task_kind(stage)].scoring
 
 
 def _tokens(stage: Stage, *, student: bool) -> TokenFolder:

@@ -17,9 +17,9 @@ from potstill.evaluation.naming import SHIPPED
 from potstill.evaluation.summary import Answers, Gold, fidelity, score, score_value
 from potstill.inference.profile import answer_all
 from potstill.inference.runtime import MODEL, ModelCard, Student, Text
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
 from potstill.scores.metrics import require_finite
-from potstill.scores.scoring import SCORINGS
 from potstill.studies.pareto import Point
 from potstill.studies.space import Choice
 from tasks.learning import task_kind, teacher_logits, teacher_members
@@ -139,7 +139,7 @@ def _point(
     return Point(
         name,
         built.kind if built else "teacher",
-        numbers[SCORINGS[answers.task].key],
+        numbers[KINDS[answers.task].scoring.key],
         numbers["p50_ms"],
         numbers["megabytes"],
         built.choice if built else None,

@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 
 from potstill.artifacts import verify
-from potstill.config.base import OF_PLACES
 from potstill.config.distill_params import Distill
 from potstill.config.params import Params
 from potstill.errors import ChecksumError, ModelError
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.students.layer_choice import candidate_layers
 from potstill.studies.layer_probe import Probed, probe_layers
 from tasks.distill import distillation_job, open_data
@@ -39,7 +39,7 @@ def probe(params: Params, wanted: Sequence[Sequence[int]], rows: int, each: Call
     distill, tokens = stage.params(Distill), open_tokens(stage)
     if distill.student.kind in ("config", "static"):
         raise ModelError(f"a student of kind {distill.student.kind} takes no layers over: there are none to choose")
-    if tokens.task in OF_PLACES and tokens.student is not tokens:
+    if KINDS[tokens.task].marks_spans and tokens.student is not tokens:
         raise ModelError(
             "the student splits texts otherwise than its teacher, so their answers about tokens cannot be compared; "
             "probe with tokenize.vocabulary null and without ingest.student"

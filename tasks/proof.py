@@ -91,8 +91,8 @@ def _answers(stage: Stage, folder: Path, test: TokenDataset) -> Answers:
     from potstill.compute.precision import choose_device
     from potstill.distillation.teachers.predict import predict_logits
     from potstill.evaluation.summary import Answers
+    from potstill.kinds.definitions.task_kinds import KINDS
     from potstill.models.loading import load_classifier
-    from potstill.scores.calibration import calibrated
     from potstill.scores.metrics import require_finite
     from tasks.learning import open_split, task_kind
 
@@ -102,7 +102,7 @@ def _answers(stage: Stage, folder: Path, test: TokenDataset) -> Answers:
     require_finite(logits, folder.name)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     task = task_kind(stage)
-    temperature = calibrated(task, predict_logits(model, dev), dev.labels)
+    temperature = KINDS[task].temperature(predict_logits(model, dev), dev.labels)
     return Answers(logits, 1.0 if temperature is None else temperature, model.num_parameters(), size, task)
 
 

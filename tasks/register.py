@@ -14,6 +14,8 @@ import yaml
 
 from potstill.artifacts import MANIFEST, canonical_json, read_json, sha256_file, sha256_value, verify
 from potstill.config.params import Params
+from potstill.kinds.definitions.kind import Form
+from potstill.kinds.definitions.task_kinds import CARD_NAMES, KINDS
 from potstill.paths import METRICS, PREPARED, RAW, REPORT, SERVING, STUDENT_PAGE, TOKENS, VERDICT
 from potstill.registry import tracking, versions
 from potstill.registry.promotion import Registry
@@ -180,21 +182,21 @@ def _output_columns(card: dict[str, Any]) -> list[Any]:
     from mlflow.types import ColSpec, DataType
     from mlflow.types.schema import Array
 
-    if card["task"] == "regression":
+    form = KINDS[CARD_NAMES[card["task"]]].form
+    if form == "number":
         return [ColSpec(DataType.double, "score")]
-    if card["task"] in ("token_classification", "question_answering"):
-        return _span_columns(card["task"])
-    multi_label = card["task"] == "multi_label"
-    label_column = ColSpec(Array(DataType.string), "labels") if multi_label else ColSpec(DataType.string, "label")
+    if form in ("entities", "span"):
+        return _span_columns(form)
+    label_column = ColSpec(Array(DataType.string), "labels") if form == "labels" else ColSpec(DataType.string, "label")
     return [label_column, *(ColSpec(DataType.double, str(label)) for label in card["labels"])]
 
 
-def _span_columns(task: str) -> list[Any]:
+def _span_columns(form: Form) -> list[Any]:
     from mlflow.types import ColSpec, DataType
     from mlflow.types.schema import Array, Object, Property
 
     span = {"start": DataType.long, "end": DataType.long}
-    if task == "question_answering":
+    if form == "span":
         kinds = {"answer": DataType.string, **span, "score": DataType.double}
         return [ColSpec(kind, name, required=name != "answer") for name, kind in kinds.items()]
     kinds = {"type": DataType.string, **span, "text": DataType.string, "score": DataType.double}

@@ -14,18 +14,18 @@ from functools import cached_property
 from pathlib import Path
 
 from potstill.artifacts import read_json, sha256_value, verify, write_json
-from potstill.config.base import OF_PLACES
 from potstill.config.params import Params
 from potstill.config.params_file import parse_distill
 from potstill.config.search_params import Search
 from potstill.data.tokens.token_folder import TokenFolder
 from potstill.distillation.objective.terms import misfit
 from potstill.errors import ParamsError
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
 from potstill.models.students.student import check_layers
 from potstill.paths import DISTILLED, SEARCH_REPORT, STUDIES
 from potstill.progress import say
-from potstill.scores.scoring import SCORINGS, Scoring
+from potstill.scores.scoring import Scoring
 from potstill.studies.folds import split_folds
 from potstill.studies.outcome import SearchOutcome, write_outcome
 from potstill.studies.space import Choice, candidate_layers, distill_section, set_arguments, settings, static_changes
@@ -91,13 +91,13 @@ class _Search:
         changed: dict[str, object] = {
             "losses": {name: terms for name, terms in search.losses.items() if name not in missed}
         }
-        if task == "regression":  # a number has no temperature to choose
+        if KINDS[task].form == "number":  # a number has no temperature to choose
             changed["temperature"] = [self.params.distill.temperature]
         return search.model_copy(update=changed)
 
     @property
     def scoring(self) -> Scoring:
-        return SCORINGS[self.params.prepare.task]
+        return KINDS[self.params.prepare.task].scoring
 
     @cached_property
     def stage(self) -> Stage:
@@ -215,7 +215,7 @@ class _Search:
     def _static(self) -> dict[str, BuiltStudent]:
         """The static students; their tokens are the teacher's, or those of them that a trimmed vocabulary keeps."""
         found: dict[str, BuiltStudent] = {}
-        if self.space.static.dimensions and self.params.prepare.task in OF_PLACES:
+        if self.space.static.dimensions and KINDS[self.params.prepare.task].marks_spans:
             say("search: no static student: it answers about whole texts, and the task is about places in them")
             return found
         student = self.tokens.student

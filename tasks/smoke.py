@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file
 from potstill.compute.processes import free_port, start, stop
-from potstill.config.base import OF_PLACES
 from potstill.config.params import Params
 from potstill.errors import SmokeError
 from potstill.evaluation.naming import SHIPPED
-from potstill.inference.runtime import ModelCard, Student, Text, probabilities, read_card
+from potstill.inference.runtime import ModelCard, Student, Text, read_card
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.paths import LOGS, PREDICTIONS, SERVING, TEST_SPLIT
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER, bento_environment, serve_command
 from potstill.serving.openapi import typed_endpoint
@@ -121,23 +121,23 @@ def compare_bento(address: str, key: str, workspace: Path, bento: Path, params: 
 def direct_answers(student: Student) -> list[Golden]:
     """Return texts of every length with the model's answers outside any service."""
     card = student.card
-    if card.kind == "question_answering":
+    if card.form == "span":
         pairs = list(zip(PROBES, reversed(PROBES), strict=True))
         return [Golden(pair[0], pair, [], asdict(student.answer([pair])[0])) for pair in pairs]
-    if card.kind == "token_classification":
+    if card.form == "entities":
         return [
             Golden(text, text, [], [asdict(entity) for entity in student.tag([text])[0].entities]) for text in PROBES
         ]
     texts: list[Text] = [(text, text) for text in PROBES] if card.pair else list(PROBES)
     return [
-        Golden(str(text), text, prediction.logits if card.kind == "regression" else prediction.probabilities)
+        Golden(str(text), text, prediction.logits if card.form == "number" else prediction.probabilities)
         for text, prediction in zip(texts, student.predict(texts), strict=True)
     ]
 
 
 def golden_texts(workspace: Path, card: ModelCard, params: Params) -> list[Golden]:
     """Return test texts within the service's limits with their evaluated answers: the first by id, which is a hash."""
-    column = "served" if card.kind in OF_PLACES else SHIPPED[card.variant]
+    column = "served" if KINDS[card.kind].marks_spans else SHIPPED[card.variant]
     evaluated = pq.read_table(workspace / PREDICTIONS, columns=["id", column])
     rows = pq.read_table(workspace / TEST_SPLIT).sort_by("id")
     length = pc.utf8_length(rows["text"])
@@ -156,11 +156,11 @@ def golden_texts(workspace: Path, card: ModelCard, params: Params) -> list[Golde
 def _golden(row: dict[str, Any], evaluated: Any, card: ModelCard) -> Golden:
     """Make a golden text of a test row and its entry in predictions.parquet: logits, or an answer as it is served."""
     text = (row["text"], row["text_pair"]) if card.pair else row["text"]
-    if card.kind in OF_PLACES:
+    if KINDS[card.kind].marks_spans:
         return Golden(row["id"], text, [], evaluated)
-    if card.kind == "regression":
+    if card.form == "number":
         return Golden(row["id"], text, list(evaluated))
-    return Golden(row["id"], text, probabilities(np.array([evaluated]), card)[0].tolist())
+    return Golden(row["id"], text, KINDS[card.kind].probabilities(np.array([evaluated]), card.temperature)[0].tolist())
 
 
 def compare(golden: Sequence[Golden], answers: Sequence[dict[str, Any]], card: ModelCard, tolerance: float) -> float:
@@ -171,7 +171,7 @@ def compare(golden: Sequence[Golden], answers: Sequence[dict[str, Any]], card: M
     """
     if len(answers) != len(golden):
         raise SmokeError(f"the Bento answered {len(answers)} of {len(golden)} texts; it is refused")
-    if card.kind in OF_PLACES:
+    if KINDS[card.kind].marks_spans:
         return max(_compare_spans(row, answer, tolerance) for row, answer in zip(golden, answers, strict=True))
     return max(
         (_compare_values(row, answer, card, tolerance) for row, answer in zip(golden, answers, strict=True)),
@@ -181,7 +181,7 @@ def compare(golden: Sequence[Golden], answers: Sequence[dict[str, Any]], card: M
 
 def _compare_values(row: Golden, answer: dict[str, Any], card: ModelCard, tolerance: float) -> float:
     """Return the largest difference of a probability or a number of one answer; refuse one over the tolerance."""
-    is_regression = card.kind == "regression"
+    is_regression = card.form == "number"
     expected = {str(label): value for label, value in zip(card.labels, row.probabilities, strict=True)}
     served = {SCORE: answer["score"]} if is_regression else answer["probabilities"]
     largest = 0.0
@@ -230,7 +230,7 @@ def _compare_labels(
     """Refuse other labels than the evaluated probabilities give, beyond a tie within the tolerance."""
     served: Any
     expected: Any
-    if card.kind == "single_label":
+    if card.form == "class":
         served = answer["label"]
         expected = max(probabilities, key=probabilities.__getitem__)
         differs = probabilities[expected] - probabilities.get(str(served), -math.inf) > 2 * tolerance
@@ -333,6 +333,6 @@ def _predictions(request: urllib.request.Request) -> list[dict[str, Any]]:
 
 def request_body(card: ModelCard, texts: Sequence[str | tuple[str, str]]) -> dict[str, Any]:
     """Return the request body of a model's typed endpoint for texts."""
-    if card.kind == "question_answering":
+    if card.form == "span":
         return {"questions": [{"question": text[0], "context": text[1]} for text in texts]}
     return {"texts": list(texts)}

@@ -23,14 +23,13 @@ from potstill.distillation.teachers.mean_answers import pooled
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import LabelCountError
 from potstill.evaluation.teacher_check import Verdict, fitting_order, judge
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import check_labels, load_classifier
-from potstill.pretrained.heads import HEADS
 from potstill.pretrained.inspection import read_saved
 from potstill.pretrained.members import MEMBERS, Member, Weight, shares_by_label, write_members
 from potstill.pretrained.output_layer import label_order, reorder_labels
 from potstill.pretrained.output_names import LabelNamesError, order_by_words, unnamed
 from potstill.progress import say
-from potstill.scores.calibration import calibrated
 from potstill.training.dev_scores import dev_score
 from potstill.training.finished import copy_model, load_outcome, save, signals
 from potstill.training.loop import Outcome, train
@@ -85,7 +84,7 @@ def run(stage: Stage) -> Result:
     outcomes = _make_models(stage, plans, folders)
     dev = open_split(stage, "dev")
     logits = pooled([signals(folder) for folder in folders], [plan.weight for plan in plans], task)
-    temperature = calibrated(task, logits, dev.labels)
+    temperature = KINDS[task].temperature(logits, dev.labels)
     score = scoring.score(logits, dev.whole_labels) if len(plans) > 1 else outcomes[0].score
     with whole_folder(stage.outs["teacher"]) as out:
         members = [_write_member(stage, out, plan, number, folders[number]) for number, plan in enumerate(plans)]
@@ -204,7 +203,7 @@ def _load_fine_tuned(stage: Stage, plan: Plan) -> tuple[PreTrainedModel, Outcome
         raise LabelNamesError(f"{error}{_label_map_hint(stage, plan)}") from error
     model = load_classifier(plan.base)
     reorder_labels(model, order, plan.labels)
-    model.config.problem_type = HEADS[task].problem_type or model.config.problem_type
+    model.config.problem_type = KINDS[task].head.problem_type or model.config.problem_type
     return model, Outcome()
 
 
@@ -255,7 +254,7 @@ def _reorder_advice(stage: Stage, plan: Plan, order: Sequence[int]) -> str:
     names = read_saved(plan.base).names.names
     task = task_kind(stage)
     labels = [plan.labels[index] for index in order]
-    if unnamed(names) and task == "single_label" and plan.key == "teacher" and plan.label_map is None:
+    if unnamed(names) and KINDS[task].form == "class" and plan.key == "teacher" and plan.label_map is None:
         return f"they have no names, so set prepare.labels to its order: {as_yaml(labels)}"
     outputs = check_labels(plan.base, plan.labels, task, plan.label_map, plan.key)
     label_map = {names[output]: label for output, label in zip(outputs, labels, strict=True)}

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
-from potstill.config.base import OF_PLACES, SPLITS
+from potstill.config.base import SPLITS
 from potstill.config.tokenize_params import Tokenize, Vocabulary
 from potstill.data.corpus import LEARNED, prepared_texts
-from potstill.data.tokens.batches import TokenDataset, label_type
+from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.coverage import check_cut, check_unknown, count_unknown, measure_coverage, share_of
 from potstill.data.tokens.tokenization import (
     KEPT_IDS,
@@ -34,6 +34,7 @@ from potstill.data.tokens.tokenization import (
     write_tokens,
 )
 from potstill.errors import ModelError
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.students.fitted_vocabulary import fit_vocabulary
 from potstill.pretrained.families import tells_texts_apart
 from potstill.pretrained.members import MEMBERS
@@ -51,7 +52,7 @@ def run(stage: Stage) -> Result:
     with whole_folder(stage.outs["tokens"]) as folder:
         tables = {split: pq.read_table(prepared / f"{split}.parquet") for split in SPLITS}
         shared = {"max_length": plan.max_length} | {key: label_info[key] for key in ("task", "pair", "labels")}
-        if label_info["task"] in OF_PLACES:
+        if KINDS[label_info["task"]].marks_spans:
             shared["stride"] = window_stride(plan.max_length, plan.stride)
         info = _write_tokens(base, folder, tables, shared)
         _check_coverage(folder, info, tables, plan)
@@ -84,7 +85,7 @@ def _write_tokens(base: Path, folder: Path, tables: Mapping[str, pa.Table], shar
 def _write_splits(folder: Path, tables: Mapping[str, pa.Table], info: Info) -> dict[str, dict[str, int]]:
     """Write every split in tokens of the folder's tokenizer; returns split -> counts."""
     tokenizer = load_tokenizer(folder / "tokenizer", info["max_length"])
-    label = label_type(info["task"], len(info["labels"]))
+    label = KINDS[info["task"]].token_column(len(info["labels"]))
     splits = {}
     for split, table in tables.items():
         path = folder / f"{split}.arrow"
@@ -100,7 +101,7 @@ def _check_coverage(folder: Path, info: Info, tables: Mapping[str, pa.Table], pl
     check_unknown(_unknown_share(info), plan.max_unknown_share)
     train = info["splits"]["train"]
     share = share_of(train["truncated"], train["rows"])
-    if info["task"] in OF_PLACES or plan.max_cut_share is None or share <= plan.max_cut_share:
+    if KINDS[info["task"]].marks_spans or plan.max_cut_share is None or share <= plan.max_cut_share:
         return
     texts = prepared_texts(tables["train"])
     check_cut(share, plan.max_length, plan.max_cut_share, measure_coverage(folder / "tokenizer", texts))
@@ -119,7 +120,7 @@ def _write_member(base: Path, folder: Path, tables: Mapping[str, pa.Table], info
         shutil.rmtree(member_dir)
         if not any(member_dir.parent.iterdir()):
             member_dir.parent.rmdir()
-    elif info["task"] in OF_PLACES:
+    elif KINDS[info["task"]].marks_spans:
         raise ModelError(
             f"ingest.teachers.{base.name} has another tokenizer than ingest.teacher, but the teachers of a "
             f"{info['task']} task answer token by token, together; give one with the same tokenizer.json"
@@ -204,7 +205,7 @@ def _result(info: Info, student: Info | None) -> Result:
     rows = sum(split["rows"] for split in info["splits"].values())
     cut = sum(split["truncated"] for split in info["splits"].values())
     tokens = _tokens(info)
-    if info["task"] in OF_PLACES:
+    if KINDS[info["task"]].marks_spans:
         summary = f"{tokens:,} tokens in {rows:,} windows; {cut:,} texts have several, of {info['max_length']} at most"
     else:
         share = f"{cut:,} ({cut / max(rows, 1):.2%})"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from potstill.config.base import OF_PLACES
-from potstill.data.tokens.windows import TextWindower, Windower
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags, read_answers, read_tags
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.labels.windows import TextWindower, Windower
 from tasks.learning import open_tokens
 from tasks.stage import Stage
 
@@ -23,10 +23,10 @@ def teachers_view(stage: Stage, path: Path) -> GoldTags | GoldAnswers | None:
     """
     tokens = open_tokens(stage)
     info = tokens.info
-    if tokens.task not in OF_PLACES or tokens.student is tokens:
+    if not KINDS[tokens.task].marks_spans or tokens.student is tokens:
         return None
     window_settings = (tokens.load_tokenizer(), info["max_length"], info["stride"])
-    if info["task"] == "token_classification":
+    if KINDS[info["task"]].form == "entities":
         return read_tags(path, TextWindower(*window_settings), info["labels"])
     windower = Windower(*window_settings)
     train = info["splits"]["train"]

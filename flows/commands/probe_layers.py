@@ -10,9 +10,9 @@ from potstill.compute.processes import hold
 from potstill.config.params_file import load_params
 from potstill.config.yaml_file import load_yaml
 from potstill.errors import ParamsError
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.paths import RUN_LOCK
 from potstill.progress import say
-from potstill.scores.scoring import SCORINGS
 from potstill.studies.layer_probe import ranked
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def show(workspace: Path, layer_lists: Sequence[str], rows: int) -> None:
     with hold(workspace / RUN_LOCK, what="a run"):
         results = ranked(probe(params, candidates, rows, lambda probed: say(f"probe: {_progress_line(probed)}")))
     width = max(len(_layers_text(probed.layers)) for probed in results)
-    score_title = SCORINGS[params.prepare.task].words
-    is_regression = params.prepare.task == "regression"
-    agreement_title, distance_title = ("correlation", "RMSE") if is_regression else ("agreement", "KL")
+    kind = KINDS[params.prepare.task]
+    score_title = kind.scoring.words
+    agreement_title, distance_title = ("correlation", "RMSE") if kind.form == "number" else ("agreement", "KL")
     print(f"\n{'layers':<{width}}  {agreement_title:>11}  {distance_title:>6}  {score_title:>9}  seconds")
     for probed in results:
         print(

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from flows.commands.inspect_model import model_source
 from flows.commands.params_changes import dump_params, edit_params
-from potstill.config.base import OF_PLACES
 from potstill.config.params import Params
 from potstill.config.params_file import parse_params
-from potstill.config.promotion_params import GATE_TASKS
 from potstill.config.teacher_params import Pretrain
 from potstill.config.tokenize_params import Tokenize
 from potstill.config.yaml_file import load_yaml
 from potstill.errors import TokenizationError
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.students.layer_choice import default_layers
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ def _set_prepare(prepare: Any, survey: Survey) -> None:
 
     prepare["split"].update(survey.section["split"])
     prepare.update({key: value for key, value in survey.section.items() if key != "split"})
-    single = isinstance(survey.section["text"], str) and survey.proposal.task not in OF_PLACES
+    single = isinstance(survey.section["text"], str) and not KINDS[survey.proposal.task].marks_spans
     cuts = augmentation(len(survey.splits["train"])) if single else None
     prepare["augment"] = None if cuts is None else {**cuts, "seed": 0}
 
@@ -206,7 +205,7 @@ def _set_length(tokenize: Any, survey: Survey, teacher: TeacherChoice, coverage:
     fitting = fitting_length(coverage, max_length)
     length = min(max(_LENGTHS[0], min(fitting, _LENGTHS[1])), max_length)
     limit = Tokenize().max_cut_share
-    if survey.proposal.task not in OF_PLACES and limit is not None and coverage.cut_share(length) > limit:
+    if not KINDS[survey.proposal.task].marks_spans and limit is not None and coverage.cut_share(length) > limit:
         length = fitting
         if coverage.cut_share(length) > limit:
             tokenize["max_cut_share"] = round(min(1.0, coverage.cut_share(length) * 1.2), 2)
@@ -216,7 +215,7 @@ def _set_length(tokenize: Any, survey: Survey, teacher: TeacherChoice, coverage:
 def _set_gate(gate: Any, survey: Survey, teacher: TeacherChoice) -> None:
     """Drop limits on the score, since nobody knows a good score yet; the limits against teacher and control stay."""
     gate.update({"min_accuracy": None, "min_macro_f1": None})
-    if survey.proposal.task not in GATE_TASKS["max_ece"]:
+    if "max_ece" not in KINDS[survey.proposal.task].limits:
         gate["max_ece"] = None
     if teacher.scratch:
         gate["min_speedup"] = None  # the teacher is small itself

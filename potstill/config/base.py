@@ -12,11 +12,6 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Splits in which every row has a label.
 LABELLED = ("train", "dev", "test")
 SPLITS = (*LABELLED, "transfer")
-# What a model answers: one class of several; any of several labels; a number; the entities in a text; the span of a
-# context that answers a question.
-TaskKind = Literal["single_label", "multi_label", "regression", "token_classification", "question_answering"]
-# Tasks whose answers are spans of the text.
-OF_PLACES: tuple[TaskKind, ...] = ("token_classification", "question_answering")
 # The folder of `ingest.generator` in `data/raw/`.
 GENERATOR = "generator"
 # auto: on where it helps.

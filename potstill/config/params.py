@@ -6,17 +6,18 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from potstill.config.base import OF_PLACES, Project, Strict
+from potstill.config.base import Project, Strict
 from potstill.config.distill_params import BY_TOKEN, Control, Distill, Finetune, General, Proof
 from potstill.config.evaluation_params import Evaluate, Export
 from potstill.config.ingest_params import Ingest, ScratchSource
 from potstill.config.prepare_params import LabelOrder, LabelSign, Prepare
-from potstill.config.promotion_params import GATE_TASKS, Gate, Promote, Schedule, Smoke
+from potstill.config.promotion_params import Gate, Promote, Schedule, Smoke
 from potstill.config.search_params import Search
 from potstill.config.serving_params import Serve, Watch
 from potstill.config.teacher_params import Member, Pretrain, Signals, Teacher
 from potstill.config.tokenize_params import Tokenize
 from potstill.config.validate_params import Validate
+from potstill.kinds.definitions.task_kinds import KINDS
 
 
 class Params(Strict):
@@ -63,33 +64,35 @@ class Params(Strict):
             )
         if self.prepare.labels is not None and len(set(map(str, self.prepare.labels))) != len(self.prepare.labels):
             raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
-        self._check_limits_of_the_task()
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
             raise ValueError("prepare.label: negative and positive are the same label")
         if isinstance(self.prepare.label, LabelOrder) and self.prepare.label.first == self.prepare.label.second:
             raise ValueError("prepare.label: first and second are the same label")
         return self
 
-    def _check_limits_of_the_task(self) -> None:
-        """Refuse a limit on a number that this task does not have."""
+    @model_validator(mode="after")
+    def _limits_fit_the_task(self) -> Self:
         task, data = self.prepare.task, self.validate_
-        for name, tasks in GATE_TASKS.items():
-            if task not in tasks and getattr(self.gate, name) is not None:
+        kind = KINDS[task]
+        for name in dict.fromkeys(limit for other in KINDS.values() for limit in other.limits):
+            if name not in kind.limits and getattr(self.gate, name) is not None:
+                tasks = [other.name for other in KINDS.values() if name in other.limits]
                 raise ValueError(
                     f"gate.{name} is for {' and '.join(tasks)}, but prepare.task is {task}; set it to null "
                     "(min_score is for every task)"
                 )
-        if task != "regression" and data.target is not None:
+        if kind.form != "number" and data.target is not None:
             raise ValueError(
                 f"validate.target bounds the numbers of a regression, but prepare.task is {task}; remove it"
             )
         for name in {"min_per_class", "max_class_share"} & data.model_fields_set:
-            if task in ("regression", "question_answering") and getattr(data, name) is not None:
+            if not kind.has_classes and getattr(data, name) is not None:
                 raise ValueError(f"validate.{name} is for classes, but a {task} task has none; set it to null")
+        return self
 
     @model_validator(mode="after")
     def _spans_need_a_student_with_layers(self) -> Self:
-        if self.prepare.task in OF_PLACES and self.distill.student.kind == "static":
+        if KINDS[self.prepare.task].marks_spans and self.distill.student.kind == "static":
             raise ValueError(
                 "distill.student.kind static is for tasks about whole texts, but prepare.task is "
                 f"{self.prepare.task}; choose another kind"
@@ -104,12 +107,13 @@ class Params(Strict):
                 f"({', '.join(self.teacher.members) or 'none'}) have to name the same teachers"
             )
         task = self.prepare.task
+        kind = KINDS[task]
         teachers: dict[str, Teacher | Member] = {"teacher": self.teacher}
         teachers |= {f"teacher.members.{name}": member for name, member in self.teacher.members.items()}
         for key, teacher in teachers.items():
-            if teacher.labels is not None and task != "multi_label":
+            if teacher.labels is not None and kind.form != "labels":
                 raise ValueError(f"{key}.labels is for multi_label tasks, but prepare.task is {task}; set it to null")
-            if teacher.label_map is not None and task in ("regression", "question_answering"):
+            if teacher.label_map is not None and not kind.has_classes:
                 raise ValueError(f"{key}.label_map maps labels, but a {task} task has none; set it to null")
         if self.distill.mixup is not None and (self.teacher.members or self.teacher.seeds > 1):
             raise ValueError(

@@ -6,7 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from potstill.config.base import Interval, Share, Strict, TaskKind, check_interval
+from potstill.config.base import Interval, Share, Strict, check_interval
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 
 # Copies of each training text.
 Copies = Annotated[int, Field(ge=0, le=20)]
@@ -202,13 +204,6 @@ class LabelAnswers(Strict):
 ValueLabel = LabelColumn | LabelSign | LabelOrder | LabelColumns | LabelRanges | LabelNumber
 MarkLabel = LabelTags | LabelSpans | LabelWords | LabelAnswers
 Label = Annotated[ValueLabel | MarkLabel, Field(discriminator="kind")]
-LABEL_KINDS: dict[TaskKind, tuple[str, ...]] = {
-    "single_label": ("column", "sign", "order"),
-    "multi_label": ("column", "columns", "ranges"),
-    "regression": ("number",),
-    "token_classification": ("tags", "spans", "words"),
-    "question_answering": ("answers",),
-}
 
 
 class Split(Strict):
@@ -305,25 +300,25 @@ class Prepare(Strict):
 
     @model_validator(mode="after")
     def _label_fits_the_task(self) -> Self:
-        kinds = LABEL_KINDS[self.task]
-        if self.label.kind not in kinds:
+        kind = KINDS[self.task]
+        if self.label.kind not in kind.label_kinds:
             raise ValueError(
-                f"label.kind is {self.label.kind}, which does not fit a {self.task} task; use {' or '.join(kinds)}, or "
-                "change task"
+                f"label.kind is {self.label.kind}, which does not fit a {self.task} task; use "
+                f"{' or '.join(kind.label_kinds)}, or change task"
             )
-        if self.labels is not None and len(self.labels) < 2 and self.task != "token_classification":
+        if self.labels is not None and len(self.labels) < 2 and kind.form != "entities":
             raise ValueError(f"labels is {self.labels}; name at least two")
-        if self.task == "token_classification" and not isinstance(self.text, str):
-            raise ValueError("token_classification reads single texts; name one column under text")
-        if self.task == "question_answering" and isinstance(self.text, str):
-            raise ValueError("question_answering reads pairs; name two columns under text: [question, context]")
+        if kind.form == "entities" and not isinstance(self.text, str):
+            raise ValueError(f"{self.task} reads single texts; name one column under text")
+        if kind.form == "span" and isinstance(self.text, str):
+            raise ValueError(f"{self.task} reads pairs; name two columns under text: [question, context]")
         if self.labels is not None and self.label.kind in ("columns", "ranges", "number", "answers"):
             raise ValueError(
                 f"labels is given, but label.kind {self.label.kind} defines the labels itself; remove labels"
             )
-        if isinstance(self.label, LabelColumn) and self.label.separator is not None and self.task != "multi_label":
+        if isinstance(self.label, LabelColumn) and self.label.separator is not None and kind.form != "labels":
             raise ValueError("label.separator splits several labels; set task to multi_label or remove it")
-        if self.split.class_seeds and self.task in ("regression", "question_answering"):
+        if self.split.class_seeds and not kind.has_classes:
             raise ValueError(f"split.class_seeds is given, but a {self.task} task has no classes; remove it")
         if isinstance(self.label, LabelOrder) and not isinstance(self.text, str):
             raise ValueError("label.kind order makes pairs of single texts; name one column under text")

@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat
 
-from potstill.config.base import Share, Strict, TaskKind
+from potstill.config.base import Share, Strict
 
 # From -1 to 1.
 Signed = Annotated[float, Field(ge=-1, le=1)]
 
 
+# A limit on a score that only some tasks have is named in `Kind.limits` of these tasks.
 class Gate(Strict):
     """Limits that the candidate has to meet; null switches one off. A missing, NaN or infinite number fails."""
 
@@ -67,20 +68,6 @@ class Gate(Strict):
         description="How far the score may be below that of the champion, scored again on the same test split. null: "
         "any.",
     )
-
-
-# Limits on a score that only these tasks have; the others apply to every task.
-GATE_TASKS: dict[str, tuple[TaskKind, ...]] = {
-    "min_accuracy": ("single_label",),
-    "min_macro_f1": ("single_label", "multi_label", "token_classification"),
-    "max_ece": ("single_label", "multi_label", "token_classification"),
-    "min_micro_f1": ("multi_label",),
-    "min_subset_accuracy": ("multi_label",),
-    "max_mse": ("regression",),
-    "max_mae": ("regression",),
-    "min_pearson": ("regression",),
-    "min_spearman": ("regression",),
-}
 
 
 class Promote(Strict):

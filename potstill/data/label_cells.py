@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from potstill.config.base import TaskKind
 from potstill.config.prepare_params import (
     LabelColumn,
     LabelColumns,
@@ -20,6 +19,8 @@ from potstill.config.prepare_params import (
 from potstill.data.formats.cells import is_absent, is_bracketed, is_missing_word, is_nested, parse_nested, paths_of
 from potstill.data.formats.tabular import Table
 from potstill.errors import LabelError
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from potstill.labels.names import normal_label
 
 # The class that `datasets` writes for an unknown one.
@@ -63,7 +64,7 @@ def read_labels(
     values = table.column(label.column)
     if isinstance(label, LabelColumn):
         reader = _LabelReader(table, label, labels, ask=ask)
-        if task == "multi_label":
+        if KINDS[task].form == "labels":
             has_lists = any(is_nested(parse_nested(values[row])) for row in rows)
             return [reader.several(row, values[row], has_lists=has_lists) for row in rows]
         return [reader.single(row, values[row]) for row in rows]

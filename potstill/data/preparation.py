@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config.base import OF_PLACES, SPLITS, TaskKind
+from potstill.config.base import SPLITS
 from potstill.config.prepare_params import Augment, Prepare
 from potstill.data.augmentation import augment
 from potstill.data.reading import read_rows
 from potstill.data.rows import Row, draw_split_rows, without_copies, without_near_copies
 from potstill.data.splits.stratifying import check_classes
-from potstill.data.targets import TARGETS, check_varied, names_of
+from potstill.data.targets import check_varied, names_of
 from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +47,7 @@ class Prepared:
         }
         if self.pair:
             columns["text_pair"] = pa.array([row.text_pair for row in rows], pa.string())
-        labels = TARGETS[self.task].column([row.label for row in rows], self.labels)
+        labels = KINDS[self.task].column([row.label for row in rows], self.labels)
         return pa.table(columns | {"label": labels})
 
 
@@ -62,7 +64,6 @@ def prepare(raw: Path, params: Prepare, *, replace: Replace | None = None) -> Pr
             codes 20 to 30.
     """
     rows, report = read_rows(raw, params)
-    target = TARGETS[params.task]
     labelled = [row for row in rows if row.label is not None]
     check_labelled(labelled, params.task)
     labels = names_of([row.label for row in labelled], params)
@@ -78,7 +79,7 @@ def prepare(raw: Path, params: Prepare, *, replace: Replace | None = None) -> Pr
         report["augmented"] = _add_to_transfer(splits, texts, params.near_duplicate)
     report["removed"] = report["removed"] | dict(split_rows.removed)
     report["splits"] = {
-        split: {"rows": len(splits[split])} | target.counts([row.label for row in splits[split]], labels)
+        split: {"rows": len(splits[split])} | KINDS[params.task].counts([row.label for row in splits[split]], labels)
         for split in SPLITS
     }
     return Prepared(params.task, splits, labels, params.pair, report)
@@ -101,7 +102,7 @@ def check_labelled(rows: Sequence[Row], task: TaskKind) -> None:
             f"all {len(rows)} labelled rows are copies of one text ({rows[0].text[:60]!r}); "
             "give distinct texts, or check prepare.text"
         )
-    if task not in OF_PLACES:
+    if not KINDS[task].marks_spans:
         check_varied([row.label for row in rows])
 
 

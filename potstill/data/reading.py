@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from potstill.config.base import OF_PLACES
 from potstill.config.prepare_params import LabelOrder, LabelSign, LabelWords, MarkLabel, Prepare
 from potstill.config.prepare_params import Table as TableParams
 from potstill.data.annotated import LabelledText, read_annotated_rows
@@ -22,6 +21,7 @@ from potstill.data.pairing import order_label, pair_rows
 from potstill.data.rows import Row
 from potstill.data.splits.split_names import AUTO, given_splits, split_column, splits_of_files
 from potstill.errors import LabelError, MissingColumnError
+from potstill.kinds.definitions.task_kinds import KINDS
 
 # Splits of rows whose labels teach nothing, until params decide about them: the number is too close to zero, or
 # there is no label at all.
@@ -185,7 +185,7 @@ def _label_rows(
         texts, notes = _read_labelled_texts(table, columns, params, needs_label)
     no_label = _UNCLEAR if isinstance(params.label, LabelSign | LabelOrder) else _UNLABELLED
     # All questions about one context go to one split.
-    together = params.task in OF_PLACES and columns[1] is not None
+    together = KINDS[params.task].marks_spans and columns[1] is not None
     rows = []
     for content, split in zip(texts, splits, strict=True):
         given = split if split == "transfer" or content.label is not None else no_label

@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from potstill.config.base import SPLITS, TaskKind
+from potstill.config.base import SPLITS
 from potstill.config.prepare_params import Prepare
 from potstill.data.cleaning import comparable
 from potstill.data.splits.splitting import draw_splits
-from potstill.data.targets import TARGETS, Target
+from potstill.kinds.definitions.kind import Kind
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from potstill.labels.names import Value
 
 # A text that is in several splits stays in the first of these.
@@ -62,7 +64,7 @@ class Row:
 
 def class_counts(rows: Iterable[Row], task: TaskKind) -> Counter[str]:
     """Count the rows of each class. A row with several labels or entities counts for each of its classes."""
-    classes = TARGETS[task].classes
+    classes = KINDS[task].classes
     return Counter(name for row in rows if row.label is not None for name in classes(row.label))
 
 
@@ -83,28 +85,28 @@ class SplitRows:
 
 def draw_split_rows(rows: Sequence[Row], params: Prepare) -> SplitRows:
     """Draw the splits that are not given, and remove copies and near copies. The given rows are not changed."""
-    target = TARGETS[params.task]
-    classes = [() if row.label is None else target.classes(row.label) for row in rows]
+    kind = KINDS[params.task]
+    classes = [() if row.label is None else kind.classes(row.label) for row in rows]
     drawn = draw_splits([row.split_key for row in rows], [row.split for row in rows], params.split, classes)
     copies = [copy.copy(row) for row in rows]
     for row, split in zip(copies, drawn, strict=True):
         row.split = split
     removed: Counter[str] = Counter()
-    splits = without_contradictions(copies, target, removed)
+    splits = without_contradictions(copies, kind, removed)
     leaked = without_copies(splits, removed)
     if params.near_duplicate is not None:
         leaked |= without_near_copies(splits, params.near_duplicate, removed)
     return SplitRows(splits, removed, leaked)
 
 
-def without_contradictions(rows: Sequence[Row], target: Target, removed: Counter[str]) -> dict[str, list[Row]]:
+def without_contradictions(rows: Sequence[Row], kind: Kind, removed: Counter[str]) -> dict[str, list[Row]]:
     """Group rows by split, and keep one of the copies within a split, or none if their labels cannot be reconciled."""
     groups: dict[str, dict[str, list[Row]]] = {split: {} for split in SPLITS}
     for row in rows:
         groups[row.split].setdefault(row.key, []).append(row)
     splits: dict[str, list[Row]] = {}
     for split, texts in groups.items():
-        consistent = [group for group in texts.values() if _reconcile_labels(group, target)]
+        consistent = [group for group in texts.values() if _reconcile_labels(group, kind)]
         contradicting = sum(len(group) for group in texts.values()) - sum(len(group) for group in consistent)
         removed["contradicting labels"] += contradicting
         removed["copies"] += sum(len(group) - 1 for group in consistent)
@@ -112,12 +114,12 @@ def without_contradictions(rows: Sequence[Row], target: Target, removed: Counter
     return splits
 
 
-def _reconcile_labels(copies: Sequence[Row], target: Target) -> bool:
+def _reconcile_labels(copies: Sequence[Row], kind: Kind) -> bool:
     """Reconcile the labels of copies into that of the first, and say whether this worked."""
     labels = [row.label for row in copies if row.label is not None]
     if len(copies) == 1 or not labels:
         return True
-    copies[0].label = target.settle(labels) if len(labels) == len(copies) else None
+    copies[0].label = kind.settle(labels) if len(labels) == len(copies) else None
     return copies[0].label is not None
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from potstill.config.base import TaskKind
 from potstill.evaluation.naming import BASELINE, MODELS, candidate_of
+from potstill.kinds.definitions.task_kinds import KINDS, kind_in
+from potstill.kinds.task_names import TaskKind
 from potstill.scores.metrics import Floats, Labels
-from potstill.scores.scoring import scoring_of
 
 if TYPE_CHECKING:
     from sklearn.pipeline import FeatureUnion
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 Text = str | tuple[str, str]
 # scipy.sparse.csr_matrix, which has no types.
 Sparse = Any
-# The tasks that label whole texts; entities and answers are spans of a text.
-TASKS: tuple[TaskKind, ...] = ("single_label", "multi_label", "regression")
 # How many rows and characters it is fitted on at most.
 MAX_ROWS = 200_000
 _MAX_CHARACTERS = 40_000_000
@@ -84,13 +82,13 @@ def fit_baseline(texts: Sequence[Text], labels: Labels, task: TaskKind, outputs:
     Args:
         texts: texts of the train split; those of a pair are joined.
         labels: [rows, ...] gold labels in the task's form.
-        task: one of `TASKS`.
+        task: one that labels whole texts.
         outputs: number of classes or labels; 1 for a regression.
     """
     joined, rows = _affordable(_joined(texts))
     features = _features(joined)
     counts = features.fit_transform(joined)
-    fit = {"single_label": _fit_classes, "multi_label": _fit_labels, "regression": _fit_numbers}[task]
+    fit = {"class": _fit_classes, "labels": _fit_labels, "number": _fit_numbers}[KINDS[task].form]
     weights, bias = fit(counts, labels[rows], outputs)
     return Baseline(features, weights.astype(np.float32), bias.astype(np.float32), len(joined), len(texts))
 
@@ -101,7 +99,7 @@ def baseline_sentence(metrics: Mapping[str, Any]) -> str | None:
     baseline = metrics["models"].get(BASELINE)
     if comparison is None or baseline is None:
         return None
-    scoring = scoring_of(metrics)
+    scoring = kind_in(metrics).scoring
     candidate = candidate_of(metrics) or ""
     scores = [f"{100 * model[scoring.key]:.1f}%" for model in (metrics["models"][candidate], baseline)]
     points = [f"{100 * comparison[part]:+.1f}" for part in ("difference", "low", "high")]

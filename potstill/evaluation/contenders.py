@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from potstill.artifacts import read_json, write_json, write_manifest
-from potstill.config.base import TaskKind
-from potstill.data.tokens.windows import Windower
 from potstill.evaluation.latency import BATCH
 from potstill.inference.runtime import CARD, MODEL, TOKENIZER, Student, Text
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
+from potstill.labels.windows import Windower
 from potstill.models.loading import load_classifier
 from potstill.pretrained.families import tells_texts_apart
 from potstill.pretrained.inspection import read_tokenizer
@@ -35,9 +36,9 @@ def teacher_pipeline(
     if not tells_texts_apart(model.config.to_dict()):  # some tokenizers give segment ids that such a model refuses
         names = tokenizer.model_input_names
         tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
-    if task == "question_answering":
+    if KINDS[task].form == "span":
         return _question_teacher(model, tokenizer, max_length, stride)
-    if task == "token_classification":
+    if KINDS[task].form == "entities":
         tokenizer.model_max_length = max_length
         tag = pipeline(
             "token-classification", model=model, tokenizer=tokenizer, device="cpu",
@@ -59,7 +60,7 @@ def _question_teacher(model: Any, tokenizer: Any, max_length: int, stride: int) 
     """Answer questions as transformers' former pipeline did: windows, in batches, and the best span."""
     import torch
 
-    from potstill.inference.runtime import reply
+    from potstill.kinds.definitions.question_answering import reply
 
     windower = Windower(tokenizer.backend_tokenizer, max_length, stride)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from potstill.config.base import TaskKind
 from potstill.config.serving_params import Watch
 from potstill.data.formats.cells import is_absent, is_nested, parse_nested
 from potstill.data.formats.tables import read_file
@@ -23,14 +22,17 @@ from potstill.errors import EmptyDataError, FetchError, FormatError, LabelError,
 from potstill.evaluation.drift import CONFIDENCE, Estimate, estimate
 from potstill.inference.profile import Moments, Profile
 from potstill.inference.window_store import ANSWERS, Store, text_sha256
+from potstill.kinds.definitions.kind import Form
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from potstill.labels.names import LabelNames, normal_label
 from potstill.progress import say
 from potstill.scores.statistics import wilson_interval
 
 # What a label belongs to: a request with the position of the text in it, or the sum of the text.
 Key = tuple[str, int] | str
-# Tasks whose profiles have the names of the labels.
-_NAMED = ("single_label", "token_classification")
+# Forms of answers whose profiles have the names of the labels.
+_NAMED = ("class", "entities")
 # Columns of the labels, and keys of an answer.
 REQUEST = "request_id"
 POSITION = "position"
@@ -114,14 +116,15 @@ def _keys(table: Table) -> list[Key]:
 
 def _parse_label(value: Any, task: TaskKind, where: str) -> Any:
     """Parse a label as the service writes it (`potstill.serving.watcher.said`), to a form that can be compared."""
-    if is_absent(value) and task in ("single_label", "regression"):
+    form = KINDS[task].form
+    if is_absent(value) and form in ("class", "number"):
         raise LabelError(f"{where} has no label; leave such rows out")
     try:
-        if task == "single_label":
+        if form == "class":
             return _class_name(value)
-        if task == "regression":
+        if form == "number":
             return float(value)
-        return _comparable(_parse_cell(value), task)
+        return _comparable(_parse_cell(value), form)
     except (TypeError, ValueError) as error:
         raise LabelError(f"{where}: {value!r:.100} is no label of {task} ({error})") from error
 
@@ -140,15 +143,15 @@ def _parse_cell(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _comparable(value: Any, task: TaskKind) -> Any:
+def _comparable(value: Any, form: Form) -> Any:
     """Bring a label or an answer to a form in which equal ones are equal values."""
-    if task == "single_label":
+    if form == "class":
         return normal_label(value)
-    if task == "regression":
+    if form == "number":
         return float(value)
-    if task == "multi_label":
+    if form == "labels":
         return frozenset(normal_label(label) for label in labels_in(value))
-    if task == "token_classification":
+    if form == "entities":
         return frozenset((normal_label(kind), int(start), int(end)) for kind, start, end in value)
     if value is None:
         return None
@@ -212,11 +215,11 @@ def measure(
     if not labelled:
         hint = " (texts are only found with watch.hash_texts)" if isinstance(next(iter(labels), ""), str) else ""
         raise EmptyDataError(f"none of the {len(labels):,} labels is of an answer that was kept{hint}")
-    task = profile.task
-    if task == "multi_label":
+    form = KINDS[profile.task].form
+    if form == "labels":
         labels = _match_answered_labels(labels, list(labelled.values()))
-    pairs = [(_comparable(answer[LABEL], task), labels[key]) for key, answer in labelled.items()]
-    if task == "regression":
+    pairs = [(_comparable(answer[LABEL], form), labels[key]) for key, answer in labelled.items()]
+    if form == "number":
         return _measure_error(np.array([abs(a - b) for a, b in pairs]), len(labels))
     return _measure_accuracy([a == b for a, b in pairs], list(labelled.values()), len(labels), profile, settings)
 
@@ -229,7 +232,8 @@ def _match_model_labels(labels: Mapping[Key, Any], profile: Profile) -> dict[Key
     Raises:
         LabelError: the model does not have a label; each is named.
     """
-    model_labels = profile.features["label"].names if profile.task in _NAMED else []
+    form = KINDS[profile.task].form
+    model_labels = profile.features["label"].names if form in _NAMED else []
     if not model_labels:
         return dict(labels)
     names = LabelNames(model_labels)
@@ -241,9 +245,7 @@ def _match_model_labels(labels: Mapping[Key, Any], profile: Profile) -> dict[Key
         return normal_label(label)
 
     matched: dict[Key, Any] = {
-        key: match(value)
-        if profile.task == "single_label"
-        else frozenset((match(kind), start, end) for kind, start, end in value)
+        key: match(value) if form == "class" else frozenset((match(kind), start, end) for kind, start, end in value)
         for key, value in labels.items()
     }
     if unknown:
@@ -274,7 +276,9 @@ def _measure_accuracy(
     value = sum(right) / matched
     low, high = wilson_interval(sum(right), matched, CONFIDENCE)
     words = f"accuracy {100 * value:.1f}% ({100 * low:.1f}–{100 * high:.1f}) on {matched:,} of {labels:,} labels"
-    if profile.task != "single_label" or profile.right is None:  # other tasks have confidences of parts of an answer
+    if (
+        KINDS[profile.task].form != "class" or profile.right is None
+    ):  # other tasks have confidences of parts of an answer
         return Measurement("accuracy", value, low, high, labels, matched, None, False, words)
     confidences = np.array([answer["confidence"] for answer in answers])
     unlabelled = estimate(profile, Moments().with_values(confidences), None)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from potstill.config.base import TaskKind
 from potstill.config.promotion_params import Gate
 from potstill.evaluation.naming import candidate_of
-from potstill.scores.scoring import SCORINGS, Scoring
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
+from potstill.scores.scoring import Scoring
 
 # Accuracies are ratios of counts: a difference that equals its limit must not fail by the last bit of a float.
 ROUNDING = 1e-9
@@ -135,7 +136,7 @@ def judge(
             or a `problem` (a sentence) that kept it from being scored, which fails.
         task: decides which score is judged.
     """
-    scoring = SCORINGS[task]
+    scoring = KINDS[task].scoring
     models = _mapping(metrics.get("models"))
     candidate = _mapping(models.get(candidate_of(metrics) or ""))
     comparison = _mapping(metrics.get("comparison"))

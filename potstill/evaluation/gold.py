@@ -24,10 +24,10 @@ def read_gold(path: Path, student: Student) -> tuple[Sequence[Text], Gold]:
         path: the split.
         student: tells the task and, for spans of a text, how texts are cut into windows.
     """
-    if student.card.kind == "token_classification":
+    if student.card.form == "entities":
         tags = read_tags(path, student.text_windows, [str(name) for name in student.card.labels])
         return tags.texts, tags
-    if student.card.kind == "question_answering":
+    if student.card.form == "span":
         answers = read_answers(path, student.windows, no_answer=student.card.no_answer)
         return answers.questions, answers
     return read_texts(path)

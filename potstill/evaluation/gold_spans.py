@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.data.tokens.marking import row_units
-from potstill.data.tokens.offsets import OWN, Ints, has_own_token, unit_classes, unit_states
+from potstill.labels.offsets import OWN, Ints, has_own_token, unit_classes, unit_states
 from potstill.labels.tags import Unit, entities_of, types_named
 from potstill.scores import answers
 from potstill.scores.entities import EntityCounts, count_entities, library_scores, tags_by_row
@@ -20,8 +20,8 @@ from potstill.scores.metrics import Floats
 from potstill.scores.statistics import Moments
 
 if TYPE_CHECKING:
-    from potstill.data.tokens.windows import TextWindow, Window
     from potstill.inference.runtime import Student
+    from potstill.labels.windows import TextWindow, Window
 
 # Cuts texts with their units into windows.
 Cut: TypeAlias = "Callable[[Sequence[str], Sequence[Sequence[Unit]]], list[list[TextWindow]]]"
@@ -100,7 +100,7 @@ def read_tags(path: Path, cut: Cut, names: Sequence[str]) -> GoldTags:
 
     Args:
         path: the split.
-        cut: a `TextWindower` of `data.tokens.windows`, or `Student.text_windows`.
+        cut: a `TextWindower` of `labels.windows`, or `Student.text_windows`.
         names: tags in class-index order.
     """
     import pyarrow.parquet as pq
@@ -150,7 +150,7 @@ class GoldAnswers:
 
     def answers(self, logits: npt.NDArray[Any]) -> list[str]:
         """Return the answer [rows] of logits ([windows] objects [tokens, 2]); empty where there is none."""
-        from potstill.inference.runtime import reply
+        from potstill.kinds.definitions.question_answering import reply
 
         texts = []
         start = 0
@@ -170,7 +170,7 @@ def read_answers(path: Path, cut: CutQuestions, *, no_answer: bool) -> GoldAnswe
 
     Args:
         path: the split.
-        cut: a `Windower` of `data.tokens.windows` for pairs, or `Student.windows`.
+        cut: a `Windower` of `labels.windows` for pairs, or `Student.windows`.
         no_answer: whether a model may say that there is no answer.
     """
     import pyarrow.parquet as pq

@@ -7,7 +7,7 @@ from typing import Any
 
 from potstill.evaluation.baseline import baseline_sentence, beats_baseline
 from potstill.evaluation.naming import TITLES, candidate_of
-from potstill.scores.scoring import scoring_of
+from potstill.kinds.definitions.task_kinds import kind_in
 from potstill.training.plan import FEW_STEPS
 
 # A smaller share of cut texts is not worth a sentence.
@@ -48,4 +48,4 @@ def _truncation(metrics: Mapping[str, Any]) -> str | None:
     if name is None or "cut" not in truncation:
         return share
     cut, whole = (f"{100 * truncation[part][name]:.1f}%" for part in ("cut", "whole"))
-    return f"{share}: {TITLES[name]} has {cut} {scoring_of(metrics).words} on those and {whole} on the others"
+    return f"{share}: {TITLES[name]} has {cut} {kind_in(metrics).scoring.words} on those and {whole} on the others"

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from potstill.config.base import OF_PLACES
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.summary import Gold
 from potstill.inference.profile import Answer, Observation, Profile, build_profile
-from potstill.inference.runtime import Student, Tagging, Text
+from potstill.inference.runtime import Student, Text
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.definitions.token_classification import Tagging
 from potstill.labels.tags import entities_of, units_of
 from potstill.scores.entities import tags_by_row
 from potstill.scores.metrics import Doubles
@@ -69,9 +70,9 @@ def _precision(answer: Tagging, gold: set[tuple[str, int, int]]) -> float:
 
 def _token_ids(student: Student, texts: Sequence[Text]) -> list[list[int]]:
     rows: Any = texts
-    if student.card.kind not in OF_PLACES:
+    if not KINDS[student.card.kind].marks_spans:
         return [encoding.ids for encoding in student.tokenizer.encode_batch_fast(list(texts))]
-    if student.card.kind == "question_answering":
+    if student.card.form == "span":
         windows: Any = student.windows(rows)
     else:
         windows = student.text_windows(rows, [units_of(text) for text in rows])

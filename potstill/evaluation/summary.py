@@ -10,16 +10,15 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from potstill.config.base import TaskKind
 from potstill.config.evaluation_params import Evaluate
-from potstill.data.tokens.offsets import OWN
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.naming import BASELINE
-from potstill.inference.probabilities import sigmoid
-from potstill.scores import metrics, numbers, several
+from potstill.kinds.definitions.kind import Kind
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
+from potstill.labels.offsets import OWN
 from potstill.scores.metrics import Doubles, Floats, Ints, Labels, Reliability
-from potstill.scores.scoring import SCORINGS
-from potstill.scores.statistics import Comparison, Moments, compare_scores, paired_bootstrap, wilson_interval
+from potstill.scores.statistics import Comparison, Moments
 
 # Gold labels [rows, ...] in the task's form; for spans of texts, objects that score logits.
 Gold = Labels | GoldTags | GoldAnswers
@@ -60,22 +59,15 @@ class Answers:
         classes: Ints = self.logits.argmax(axis=1)
         return classes
 
-    @cached_property
-    def log_probabilities(self) -> Doubles:
-        """[rows, labels] after calibration."""
-        return metrics.log_softmax(self.logits, self.temperature)
+    @property
+    def kind(self) -> Kind:
+        """The kind of task."""
+        return KINDS[self.task]
 
     @property
     def probabilities(self) -> Doubles:
         """[rows, labels] after calibration; in a multi_label task each label by itself."""
-        if self.task == "multi_label":
-            return sigmoid(self.logits, self.temperature)
-        return np.exp(self.log_probabilities)
-
-    @property
-    def flags(self) -> several.Flags:
-        """[rows, labels] the labels that a multi_label model gives: those more probable than not."""
-        return self.logits > 0
+        return self.kind.evaluated_probabilities(self.logits, self.temperature)
 
     @property
     def numbers(self) -> Floats:
@@ -83,23 +75,12 @@ class Answers:
         return self.logits[:, 0]
 
     def moments(self, labels: Gold) -> Moments:
-        """Score the answers of any task but single_label."""
-        labels = self.view(labels)
-        if isinstance(labels, GoldTags | GoldAnswers):
-            return labels.moments(self.logits)
-        if self.task == "multi_label":
-            return several.moments(labels, self.flags)
-        return numbers.moments(labels, self.numbers)
+        """Score the answers, in a form from which intervals can be drawn."""
+        return self.kind.moments(self.view(labels), self.logits)
 
     def reliability(self, labels: Gold, bins: int) -> Reliability:
         """Compare confidence with accuracy after calibration; for entities, token by token."""
-        labels = self.view(labels)
-        if isinstance(labels, GoldTags):
-            return metrics.reliability(labels.token_classes, self.probabilities, bins)
-        assert not isinstance(labels, GoldAnswers)
-        if self.task == "multi_label":
-            return several.reliability(labels, self.probabilities, bins)
-        return metrics.reliability(labels, self.probabilities, bins)
+        return self.kind.reliability(self.view(labels), self.probabilities, bins)
 
 
 def score(labels: Gold, answers: Answers, settings: Evaluate) -> dict[str, float | int]:
@@ -110,39 +91,15 @@ def score(labels: Gold, answers: Answers, settings: Evaluate) -> dict[str, float
         answers: the model's logits on those rows.
         settings: level of the intervals, resamples of those that are bootstrapped, bins of the calibration error.
     """
-    labels = answers.view(labels)
-    if not isinstance(labels, GoldTags | GoldAnswers) and answers.task == "single_label":
-        scores = _class_scores(labels, answers, settings)
-    else:
-        scores = _scores(answers.moments(labels), settings)
-    if isinstance(labels, GoldTags):
-        scores |= labels.library_scores(answers.logits)
-    if answers.task not in ("regression", "question_answering"):
+    scores: dict[str, float | int] = {}
+    scores |= answers.kind.scores(
+        answers.view(labels), answers.logits, replicates=settings.bootstrap, confidence=settings.confidence
+    )
+    if answers.kind.has_classes:
         ece = answers.reliability(labels, settings.calibration_bins).ece
         scores |= {"ece": ece, "temperature": answers.temperature}
     scores |= {"parameters": answers.parameters, "megabytes": answers.file_bytes / 1e6}
     return scores | ({"members": answers.members} if answers.members > 1 else {})
-
-
-def _class_scores(labels: Ints, answers: Answers, settings: Evaluate) -> dict[str, float | int]:
-    correct = int((answers.predictions == labels).sum())
-    low, high = wilson_interval(correct, len(labels), settings.confidence)
-    return {
-        "accuracy": metrics.accuracy(labels, answers.predictions),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "macro_f1": metrics.macro_f1(labels, answers.predictions),
-    }
-
-
-def _scores(moments: Moments, settings: Evaluate) -> dict[str, float | int]:
-    """Return scores with bootstrap intervals. Their seed is fixed, so that numbers of projects can be compared."""
-    scores: dict[str, float | int] = {}
-    intervals = moments.intervals(replicates=settings.bootstrap, confidence=settings.confidence, seed=0)
-    for name, value in moments.values.items():
-        low, high = intervals[name]
-        scores |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return scores
 
 
 def compare(
@@ -174,18 +131,13 @@ def compare(
 
 def score_value(labels: Gold, answers: Answers) -> float:
     """Compute the task's score."""
-    scoring = SCORINGS[answers.task]
-    labels = answers.view(labels)
-    if isinstance(labels, GoldTags | GoldAnswers):
-        return labels.moments(answers.logits).values[scoring.key]
-    return scoring.score(answers.logits, labels)
+    return answers.kind.score(answers.view(labels), answers.logits)
 
 
 def _compare_pair(labels: Gold, student: Answers, rival: Answers, settings: Evaluate, seed: int) -> Comparison:
     options: dict[str, Any] = {"replicates": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
-    if not isinstance(labels, GoldTags | GoldAnswers) and student.task == "single_label":
-        return paired_bootstrap(labels, student.predictions, rival.predictions, **options)
-    return compare_scores([student.moments(labels)], [rival.moments(labels)], SCORINGS[student.task].key, **options)
+    sides = ([(answers.view(labels), answers.logits)] for answers in (student, rival))
+    return student.kind.compare(*sides, **options)[0]
 
 
 def fidelity(teacher: Answers, student: Answers, *, labels: Gold | None = None) -> dict[str, float]:
@@ -199,17 +151,7 @@ def fidelity(teacher: Answers, student: Answers, *, labels: Gold | None = None) 
         return {"agreement": float(np.mean([first == second for first, second in pairs]))}
     if isinstance(labels, GoldTags) and (teacher.own_gold, student.own_gold) != (None, None):
         teacher, student = _restrict_to_shared_units(labels, teacher, student)
-    agreement = SCORINGS[student.task].agreement(teacher.logits, student.logits)
-    if student.task == "regression":
-        difference = teacher.numbers.astype(np.float64) - student.numbers
-        return {"correlation": agreement, "rmse": float(np.sqrt(np.square(difference).mean()))}
-    if student.task == "multi_label":
-        kl = several.divergence(teacher.logits / teacher.temperature, student.logits / student.temperature)
-    elif student.task == "question_answering":
-        kl = float(np.mean([_span_kl(*window) for window in zip(teacher.logits, student.logits, strict=True)]))
-    else:
-        kl = metrics.kl_divergence(teacher.log_probabilities, student.log_probabilities)
-    return {"agreement": agreement, "kl": kl}
+    return student.kind.fidelity(teacher.logits, student.logits, (teacher.temperature, student.temperature))
 
 
 def _restrict_to_shared_units(labels: GoldTags, teacher: Answers, student: Answers) -> tuple[Answers, Answers]:
@@ -221,8 +163,3 @@ def _restrict_to_shared_units(labels: GoldTags, teacher: Answers, student: Answe
         replace(teacher, logits=teacher.logits[shared[teacher_units]], own_gold=None),
         replace(student, logits=student.logits[shared[student_units]], own_gold=None),
     )
-
-
-def _span_kl(teacher: Floats, student: Floats) -> float:
-    """Return the mean over start and end of KL(teacher || student) over a window's tokens, of [tokens, 2] logits."""
-    return metrics.kl_divergence(metrics.log_softmax(teacher.T), metrics.log_softmax(student.T))

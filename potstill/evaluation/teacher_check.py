@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from potstill.config.base import TaskKind
-from potstill.data.tokens.offsets import IGNORED, flat_labels
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
+from potstill.labels.offsets import IGNORED, flat_labels
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
@@ -56,20 +57,21 @@ def judge(task: TaskKind, logits: Floats, labels: Any) -> Verdict | None:
         logits: from `predict_logits`, in the data's order of the labels.
         labels: gold labels, from `TokenDataset.whole_labels`.
     """
-    if task == "regression":
+    form = KINDS[task].form
+    if form == "number":
         return _judge_numbers(logits[:, 0], np.asarray(labels, dtype=np.float64))
-    if task == "multi_label":
+    if form == "labels":
         return _judge_labels(logits, np.asarray(labels))
-    if task == "question_answering":
+    if form == "span":
         return None
     gold, answers = gold_and_answers(task, logits, labels)
-    return _judge_classes(gold, answers, logits.shape[1], "tokens" if task == "token_classification" else "rows")
+    return _judge_classes(gold, answers, logits.shape[1], "tokens" if form == "entities" else "rows")
 
 
 def gold_and_answers(task: TaskKind, logits: Floats, labels: Any) -> tuple[Ints, Ints]:
     """Return gold classes and the outputs with the largest logits, of texts or of their tokens."""
     answers = logits.argmax(axis=1)
-    if task != "token_classification":
+    if KINDS[task].form != "entities":
         return np.asarray(labels), answers
     gold = flat_labels(labels)
     gold = gold[gold != IGNORED]
@@ -104,12 +106,13 @@ def fitting_order(
         For each output the index of its label, and that share; None where dev supports no order.
     """
     order = None if guess is None else _confirmed_order(task, logits, labels, guess)
+    multi_label = KINDS[task].form == "labels"
     if order is None:
-        order = _best_label_order(logits, labels) if task == "multi_label" else _best_class_order(task, logits, labels)
+        order = _best_label_order(logits, labels) if multi_label else _best_class_order(task, logits, labels)
     if order is None:
         return None
     reordered = logits[:, np.argsort(order)]
-    if task == "multi_label":
+    if multi_label:
         return order, float(((reordered > 0) == np.asarray(labels)).mean())
     gold, answers = gold_and_answers(task, reordered, labels)
     return order, float((gold == answers).mean())

@@ -17,13 +17,11 @@ import numpy.typing as npt
 from potstill.artifacts import read_json, write_json
 from potstill.config.evaluation_params import Evaluate
 from potstill.data.tokens.batches import SPAN, label_column, ragged
-from potstill.data.tokens.offsets import IGNORED, flat_labels
 from potstill.errors import ChecksumError
-from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.summary import Answers, Gold, fidelity, score_value
+from potstill.labels.offsets import IGNORED, flat_labels
 from potstill.scores.metrics import Labels
-from potstill.scores.scoring import SCORINGS
-from potstill.scores.statistics import Comparison, compare_scores, paired_bootstrap
+from potstill.scores.statistics import Comparison
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,29 +73,17 @@ def _compare_control(
     labels: Gold, seeds: Sequence[Seed], control: str, options: Mapping[str, Any]
 ) -> tuple[Comparison, list[float]]:
     """Return the verdict against a control, and the difference of each seed."""
-    students = [seed.answers["student"] for seed in seeds]
-    controls = [seed.answers[control] for seed in seeds]
-    if not isinstance(labels, GoldTags | GoldAnswers) and students[0].task == "single_label":
-        student_classes = np.stack([answers.predictions for answers in students])
-        control_classes = np.stack([answers.predictions for answers in controls])
-        gains = (student_classes == labels).sum(axis=1) - (control_classes == labels).sum(axis=1)
-        comparison = paired_bootstrap(labels, student_classes, control_classes, **options)
-        return comparison, [int(gain) / len(labels) for gain in gains]
-    key = SCORINGS[students[0].task].key
-    student_moments = [answers.moments(labels) for answers in students]
-    control_moments = [answers.moments(labels) for answers in controls]
-    differences = [
-        student.values[key] - other.values[key] for student, other in zip(student_moments, control_moments, strict=True)
-    ]
-    return compare_scores(student_moments, control_moments, key, **options), differences
+    sides = [[seed.answers[name] for seed in seeds] for name in ("student", control)]
+    students, controls = ([(answers.view(labels), answers.logits) for answers in side] for side in sides)
+    return sides[0][0].kind.compare(students, controls, **options)
 
 
 def _numbers(labels: Gold, teacher: Answers, seeds: Sequence[Answers], settings: Evaluate) -> dict[str, list[float]]:
     """Compute one model's numbers, each a list over the seeds, the task's score first."""
-    numbers = {SCORINGS[teacher.task].key: [score_value(labels, answers) for answers in seeds]}
+    numbers = {teacher.kind.scoring.key: [score_value(labels, answers) for answers in seeds]}
     fidelities = [fidelity(teacher, answers, labels=labels) for answers in seeds]
     numbers |= {key: [values[key] for values in fidelities] for key in fidelities[0]}
-    if teacher.task not in ("regression", "question_answering"):
+    if teacher.kind.has_classes:
         numbers["ece"] = [answers.reliability(labels, settings.calibration_bins).ece for answers in seeds]
     return numbers
 

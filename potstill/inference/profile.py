@@ -20,11 +20,14 @@ from pydantic import Field, ValidationError, model_validator
 from tokenizers import Tokenizer
 
 from potstill.artifacts import sha256_value
-from potstill.config.base import Strict, TaskKind
+from potstill.config.base import Strict
 from potstill.data.divergence import ks_of_counts, psi_of_counts
 from potstill.errors import ModelError
-from potstill.inference.runtime import ModelCard, Prediction, Reply, Student, Tagging, Text, characters
+from potstill.inference.runtime import ModelCard, Prediction, Student, Text, characters
 from potstill.inference.sketch import signs
+from potstill.kinds.definitions.question_answering import Reply
+from potstill.kinds.definitions.token_classification import Tagging
+from potstill.kinds.task_names import TaskKind
 from potstill.labels.tags import types_named
 
 Doubles = npt.NDArray[np.float64]
@@ -233,9 +236,9 @@ def read_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
 def answer_all(student: Student, texts: Sequence[Text]) -> list[Any]:
     """Answer each text as the service does: [texts]."""
     rows: Any = texts
-    if student.card.kind == "token_classification":
+    if student.card.form == "entities":
         return student.tag(rows)
-    if student.card.kind == "question_answering":
+    if student.card.form == "span":
         return student.answer(rows)
     return student.predict(rows)
 
@@ -299,17 +302,17 @@ def _answer_features(observations: Sequence[Observation], card: ModelCard) -> di
     features: dict[str, Doubles] = {}
     if card.embedding:
         features["embedding"] = np.array([answer.sketch for answer in answers], dtype=np.float64)
-    if card.kind == "regression":
+    if card.form == "number":
         return features | {"number": _column([answer.label for answer in answers])}
     features["confidence"] = _column(_known(confidences(observations)))
-    if card.kind == "question_answering":
+    if card.form == "span":
         answered = [answer.answer is not None for answer in answers]
         return features | {"answered": _column(answered), "windows": _column([answer.windows for answer in answers])}
-    if card.kind == "token_classification":
+    if card.form == "entities":
         type_index = {name: index for index, name in enumerate(_names("label", card))}
         types = [type_index[entity.type] for answer in answers for entity in answer.entities]
         return features | {"entities": _column([len(answer.entities) for answer in answers]), "label": _column(types)}
-    if card.kind == "multi_label":
+    if card.form == "labels":
         flags = [[label in answer.label for label in card.labels] for answer in answers]
         return features | {"label": np.array(flags, dtype=np.float64).reshape(len(answers), -1)}
     label_index = {label: index for index, label in enumerate(card.labels)}
@@ -326,12 +329,12 @@ def _column(values: Sequence[Any] | npt.NDArray[Any]) -> Doubles:
 
 def _names(feature: str, card: ModelCard) -> list[str]:
     """Name the classes that the bins of a feature stand for; empty if they are ranges of numbers."""
-    if feature == "answered" or (feature == "label" and card.kind == "multi_label"):
+    if feature == "answered" or (feature == "label" and card.form == "labels"):
         return ["no", "yes"]
     if feature != "label":
         return []
     names = [str(label) for label in card.labels]
-    return list(types_named(names)) if card.kind == "token_classification" else names
+    return list(types_named(names)) if card.form == "entities" else names
 
 
 def _feature(name: str, values: Doubles, names: list[str]) -> Feature:

@@ -11,23 +11,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from tokenizers import Encoding, Tokenizer
 
 from potstill.artifacts import verify
 from potstill.compute.processes import usable_cores
-from potstill.config.base import OF_PLACES, Strict, TaskKind
-from potstill.data.tokens.offsets import UNSEEN, has_own_token, unit_classes, unit_states
-from potstill.data.tokens.windows import TextWindow, TextWindower, Window, Windower, best_spans
+from potstill.config.base import Strict
 from potstill.errors import ModelError
-from potstill.inference.probabilities import sigmoid, softmax
 from potstill.inference.sketch import directions
-from potstill.labels.tags import Unit, entities_of, units_of
+from potstill.kinds.definitions.kind import Form
+from potstill.kinds.definitions.question_answering import Reply, reply
+from potstill.kinds.definitions.task_kinds import CARD_NAMES, KINDS
+from potstill.kinds.definitions.token_classification import Tagging, tagging
+from potstill.kinds.task_names import TaskKind
+from potstill.labels.tags import Unit, units_of
+from potstill.labels.windows import TextWindow, TextWindower, Window, Windower
 
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
@@ -39,27 +42,24 @@ Text = str | tuple[str, str]
 MODEL, TOKENIZER, CARD = "model.onnx", "tokenizer.json", "model.json"
 # Padded tokens of one call. Larger batches are hardly faster on a CPU and leave fewer of them to spread over the cores.
 BATCH_TOKENS = 256
-# `task` of model.json -> what params call it; the first one's name is from before there were others.
-KINDS: dict[str, TaskKind] = {
-    "classification": "single_label",
-    "multi_label": "multi_label",
-    "regression": "regression",
-    "token_classification": "token_classification",
-    "question_answering": "question_answering",
-}
-# What the ONNX file gives: start and end are put side by side.
-OUTPUTS: dict[TaskKind, list[str]] = {"question_answering": ["start_logits", "end_logits"]}
 # The additional output of a model that labels whole texts: the input of its head, float32 [batch, hidden].
 EMBEDDING = "sentence_embedding"
 # Texts tokenized at a time. It bounds the memory for a long list, and is enough to sort by length.
 WINDOW = 4096
 
 
+def _card_name(name: str) -> str:
+    """Refuse a name that no task has."""
+    if name not in CARD_NAMES:
+        raise ValueError(f"{name!r} is none of {', '.join(CARD_NAMES)}")
+    return name
+
+
 class ModelCard(Strict):
     """`model.json` of a serving folder (docs/artifacts.md)."""
 
     format: Literal[1]
-    task: Literal["classification", "multi_label", "regression", "token_classification", "question_answering"]
+    task: Annotated[str, AfterValidator(_card_name)]
     variant: Literal["int8", "fp32"]
     labels: Annotated[list[Label], Field(min_length=1)]
     pair: bool
@@ -78,21 +78,26 @@ class ModelCard(Strict):
     def _labels_stay_apart_as_text(self) -> Self:
         if len({str(label) for label in self.labels}) != len(self.labels):
             raise ValueError("labels: two of them read the same")
-        if (len(self.labels) == 1) is not (self.kind == "regression"):
+        if (len(self.labels) == 1) is not KINDS[self.kind].one_output:
             raise ValueError(f"labels: {len(self.labels)} for the task {self.task}")
-        if self.embedding and self.kind in OF_PLACES:
+        if self.embedding and KINDS[self.kind].marks_spans:
             raise ValueError(f"embedding: there is none of a whole text in the task {self.task}")
         return self
 
     @property
     def kind(self) -> TaskKind:
         """The kind of task, which says what the logits mean."""
-        return KINDS[self.task]
+        return CARD_NAMES[self.task]
+
+    @property
+    def form(self) -> Form:
+        """What an answer is to its reader."""
+        return KINDS[self.kind].form
 
     @property
     def outputs(self) -> list[str]:
         """The outputs that are read from the ONNX file."""
-        return [*OUTPUTS.get(self.kind, ["logits"]), *([EMBEDDING] if self.embedding else [])]
+        return [*KINDS[self.kind].outputs, *([EMBEDDING] if self.embedding else [])]
 
 
 def characters(text: Text) -> int:
@@ -120,44 +125,6 @@ class Prediction:
     tokens: int
     truncated: bool
     sketch: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Entity:
-    """An entity in a text: its type, its characters (`end` exclusive), and the mean probability of its units' tags."""
-
-    type: str
-    start: int
-    end: int
-    text: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Tagging:
-    """The entities of one text in order, and the number of windows in which it was read."""
-
-    entities: list[Entity]
-    windows: int
-
-
-@dataclass(frozen=True)
-class Reply:
-    """The answer to one question.
-
-    Attributes:
-        answer: a part of the context; None if the context has no answer.
-        start: first character of the answer; 0 without an answer.
-        end: the character after its last.
-        score: its share of the probability of the best spans, "no answer" included if that is possible.
-        windows: number of windows in which the context was read.
-    """
-
-    answer: str | None
-    start: int
-    end: int
-    score: float
-    windows: int
 
 
 class Tokens(Protocol):
@@ -195,13 +162,6 @@ def read_card(folder: Path) -> ModelCard:
         raise ModelError(
             f"{folder / CARD} is not a model card this version can serve ({_cause(error)}); run the export stage again"
         ) from error
-
-
-def probabilities(logits: npt.NDArray[np.floating], card: ModelCard) -> npt.NDArray[np.float64]:
-    """Compute probabilities [rows, labels] from a model's logits [rows, labels]; [rows, 0] for regression."""
-    if card.kind == "regression":
-        return np.empty((len(logits), 0))
-    return (sigmoid if card.kind == "multi_label" else softmax)(logits, card.temperature)
 
 
 def logits_of(predictions: Sequence[Prediction], card: ModelCard) -> Floats:
@@ -247,9 +207,9 @@ class Student:
         self._tokenizer.enable_truncation(self.card.max_length, direction=side)
         self._tokenizer.no_padding()
         windowing = (self._tokenizer, self.card.max_length, self.card.stride)
-        if self.card.kind == "question_answering":
+        if self.card.form == "span":
             self._windower = Windower(*windowing)
-        if self.card.kind == "token_classification":
+        if self.card.form == "entities":
             self._text_windower = TextWindower(*windowing)
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
@@ -277,7 +237,7 @@ class Student:
 
     def predict_work(self, texts: Sequence[Text]) -> Work[Prediction]:
         """Prepare the work of `predict`."""
-        if self.card.kind in OF_PLACES:
+        if KINDS[self.card.kind].marks_spans:
             raise TypeError(f"the model is for {self.card.kind}, not for labels")
         if any(isinstance(text, str) is self.card.pair for text in texts):
             raise TypeError(f"the model classifies {'pairs of texts' if self.card.pair else 'single texts'}")
@@ -289,29 +249,23 @@ class Student:
         stacked = np.stack(outputs) if outputs else np.empty((0, count), dtype=np.float32)
         logits = stacked[:, :count]
         sketches = map(tuple, stacked[:, count:].tolist())
-        shares = probabilities(logits, self.card).tolist()
+        kind = KINDS[self.card.kind]
+        answers = kind.answers(logits, self.card.labels)
+        shares = kind.probabilities(logits, self.card.temperature).tolist()
         truncated = [bool(encoding.overflowing) for encoding in encodings]
-        rows = zip(self._labels(logits), shares, logits.tolist(), map(len, encodings), truncated, sketches, strict=True)
+        rows = zip(answers, shares, logits.tolist(), map(len, encodings), truncated, sketches, strict=True)
         return [Prediction(*row) for row in rows]
-
-    def _labels(self, logits: Floats) -> list[Any]:
-        """Decode the logits into labels or numbers: [texts]."""
-        names = self.card.labels
-        if self.card.kind == "regression":
-            return [float(value) for value in logits[:, 0]]
-        if self.card.kind == "multi_label":
-            return [[name for name, value in zip(names, row, strict=True) if value > 0] for row in logits]
-        return [names[index] for index in logits.argmax(axis=1)]
 
     def tag_work(self, texts: Sequence[str]) -> Work[Tagging]:
         """Prepare the work of `tag`."""
         units = [units_of(text) for text in texts]
+        card = self.card
         rows = self.text_windows(texts, units)
 
         def finish(outputs: list[Floats]) -> list[Tagging]:
             logits = iter(outputs)
             return [
-                self._tagging(text, text_units, windows, [next(logits) for _ in windows])
+                tagging(text, text_units, windows, [next(logits) for _ in windows], card.labels, card.temperature)
                 for text, text_units, windows in zip(texts, units, rows, strict=True)
             ]
 
@@ -319,31 +273,9 @@ class Student:
 
     def text_windows(self, texts: Sequence[str], units: Sequence[Sequence[Unit]]) -> list[list[TextWindow]]:
         """Cut each text into the windows in which it is read, each with the units that it labels: [texts]."""
-        if self.card.kind != "token_classification":
+        if self.card.form != "entities":
             raise TypeError(f"the model is for {self.card.kind}, not for entities")
         return self._text_windower(texts, units)
-
-    def _tagging(
-        self, text: str, units: Sequence[Unit], windows: Sequence[TextWindow], logits: Sequence[Floats]
-    ) -> Tagging:
-        """Decode the logits of a text's windows into its entities."""
-        token_classes = []
-        confidences = []
-        for window, values in zip(windows, logits, strict=True):
-            token_classes.append(values[window.tokens[has_own_token(window.tokens)]].argmax(axis=1))
-            highest = softmax(values, self.card.temperature).max(axis=1)
-            # Units that share a token share its probability; a unit without a token has none.
-            confidences.append(np.where(window.tokens == UNSEEN, 0.0, highest[window.tokens]))
-        sights = np.concatenate([unit_states(window.tokens) for window in windows])
-        classes = unit_classes(np.concatenate(token_classes), sights)
-        scores = np.concatenate(confidences)
-        tags = [str(self.card.labels[index]) for index in classes.tolist()]
-        entities = []
-        for kind, first, last in entities_of(tags):
-            start = units[first].start
-            end = units[last - 1].end
-            entities.append(Entity(kind, start, end, text[start:end], float(scores[first:last].mean())))
-        return Tagging(entities, len(windows))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -352,7 +284,7 @@ class Student:
 
     def answer_work(self, questions: Sequence[tuple[str, str]]) -> Work[Reply]:
         """Prepare the work of `answer`."""
-        if self.card.kind != "question_answering":
+        if self.card.form != "span":
             raise TypeError(f"the model is for {self.card.kind}, not for questions")
         rows = self.windows(questions)
 
@@ -448,26 +380,6 @@ class Student:
             for name, values in feed.items():
                 values[row, : len(ids)] = 1 if name == "attention_mask" else _values(encoding, name)
         return feed
-
-
-def reply(context: str, windows: Sequence[Window], logits: Sequence[Floats], *, no_answer: bool) -> Reply:
-    """Choose the best answer over the windows of a context.
-
-    Args:
-        context: the text that the windows' offsets refer to.
-        windows: the windows in order.
-        logits: of each window, [tokens, 2]: start and end.
-        no_answer: whether "no answer" is possible; it wins if it scores at least as much as every span.
-    """
-    spans, null_score = best_spans(
-        windows, [window_logits[:, 0] for window_logits in logits], [window_logits[:, 1] for window_logits in logits]
-    )
-    scores = [span.score for span in spans] + ([null_score] if no_answer or not spans else [])
-    shares = softmax(np.array(scores), 1.0)
-    if not spans or (no_answer and null_score >= spans[0].score):
-        return Reply(None, 0, 0, float(shares[-1]), len(windows))
-    start, end, _ = spans[0]
-    return Reply(context[start:end], start, end, float(shares[0]), len(windows))
 
 
 def _values(encoding: Tokens, name: str) -> list[int]:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config.base import TaskKind
 from potstill.errors import LabelCountError, ModelError
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from potstill.pretrained.files import TOKENIZER_FILES
-from potstill.pretrained.heads import HEADS, task_named
+from potstill.pretrained.heads import task_named
 from potstill.pretrained.inspection import STATIC, Saved, check_masked_lm, head_settings, label_settings, read_saved
 from potstill.pretrained.output_names import LabelMap, match_labels, output_names
 from potstill.pretrained.weights import Fit, fit_of, load_state, one_line, quiet, refuse_misfit, unwrapped, weight_files
@@ -42,7 +43,7 @@ def load_classifier(
     if saved.family == STATIC:
         import potstill.models.students.static  # noqa: F401 - registers the class with transformers
     head_task = saved.task if labels is None else None
-    kind = HEADS[head_task or task]
+    kind = KINDS[head_task or task].head
     head = head_settings(saved, head_task)
     if labels is not None:
         head = label_settings(labels)
@@ -146,19 +147,19 @@ def check_labels(
         LabelCountError: the tasks or the numbers of labels differ.
     """
     saved = read_saved(folder)
-    if not saved.architecture.endswith(HEADS[task].suffix):
+    if not saved.architecture.endswith(KINDS[task].head.suffix):
         raise LabelCountError(
-            f"{folder} is a {saved.architecture or 'model without a head'}, not a fine-tuned {HEADS[task].name}; "
+            f"{folder} is a {saved.architecture or 'model without a head'}, not a fine-tuned {KINDS[task].head.name}; "
             "set teacher.fine_tuned to false to fine-tune it"
         )
-    if saved.task == "regression" and task == "single_label":
+    if saved.task and KINDS[saved.task].one_output and KINDS[task].form == "class":
         raise LabelCountError(_one_output(saved, labels))
     if saved.task != task:
         raise LabelCountError(
             f"the teacher in {folder} was fine-tuned for {saved.task} (its problem_type and labels say so), "
             f"the data is for {task}; give a teacher of the same task or set teacher.fine_tuned to false"
         )
-    if task == "regression":
+    if KINDS[task].form == "number":
         return [0]  # the name of the one output does not matter
     return match_labels(saved.names.names, labels, str(folder), label_map, key)
 

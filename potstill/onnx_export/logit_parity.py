@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Batch, Labels, TokenDataset, sorted_batches
 from potstill.distillation.teachers.predict import LogitsCollector
 from potstill.errors import ParityError
 from potstill.inference.runtime import EMBEDDING
-from potstill.scores.scoring import SCORINGS
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 
 Logits = npt.NDArray[np.float32]
 
@@ -89,7 +89,7 @@ def compare(torch_logits: Logits, variant: Logits, labels: Labels, task: TaskKin
         raise ParityError(
             "the exported model gives NaN or infinite logits; set project.precision to fp32 and train again"
         )
-    scoring = SCORINGS[task]
+    scoring = KINDS[task].scoring
     return Parity(
         max_difference=float(np.abs(exact - exported).max()),
         agreement=scoring.agreement(torch_logits, variant),

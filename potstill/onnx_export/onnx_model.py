@@ -10,7 +10,8 @@ import onnx
 import torch
 from torch import Tensor
 
-from potstill.inference.runtime import EMBEDDING, OUTPUTS
+from potstill.inference.runtime import EMBEDDING
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.onnx_export.quiet import errors_only
 from potstill.pretrained.heads import task_of
 
@@ -30,7 +31,7 @@ class _Logits(torch.nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         output = self.model(**dict(zip(self.names, inputs, strict=True)))
-        if task_of(self.model) == "question_answering":
+        if KINDS[task_of(self.model)].form == "span":
             return output.start_logits, output.end_logits
         logits: Tensor = output.logits
         return logits
@@ -67,7 +68,7 @@ def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
             example,
             str(path),
             input_names=list(names),
-            output_names=OUTPUTS.get(task_of(model), ["logits"]),
+            output_names=[*KINDS[task_of(model)].outputs],
             opset_version=OPSET,
             dynamo=True,
             external_data=False,

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from potstill.config.base import TaskKind
 from potstill.errors import ModelError
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from potstill.pretrained.families import FAMILIES, Family, position_offset, positions_of, unsupported
 from potstill.pretrained.files import VOCABULARIES, read_object, refuse_adapter, refuse_pickled_weights
-from potstill.pretrained.heads import HEADS, task_named
+from potstill.pretrained.heads import task_named
 from potstill.pretrained.output_names import OutputNames, output_names
 from potstill.pretrained.weights import Fit, Tensor, compare, one_line, read_tensors, refuse_misfit
 
@@ -66,7 +67,7 @@ class Saved:
     @property
     def task(self) -> TaskKind | None:
         """The task of its head; None if it has no supported head."""
-        if not self.architecture.endswith(tuple(head.suffix for head in HEADS.values())):
+        if not self.architecture.endswith(tuple(kind.head.suffix for kind in KINDS.values())):
             return None
         return task_named(self.architecture, self.config.get("problem_type"), len(self.names.names))
 
@@ -102,12 +103,12 @@ class Inspection:
 
     def has_head_of(self, task: TaskKind) -> bool:
         """Whether its head is of the kind that a task needs; the meaning of its outputs may differ."""
-        return self.saved.architecture.endswith(HEADS[task].suffix)
+        return self.saved.architecture.endswith(KINDS[task].head.suffix)
 
     def lines(self) -> list[tuple[str, str]]:
         """Format the inspection as (property, value) pairs."""
         saved = self.saved
-        head = "none: it is fine-tuned here" if self.task is None else f"{HEADS[self.task].name}, {self.task}"
+        head = "none: it is fine-tuned here" if self.task is None else f"{KINDS[self.task].head.name}, {self.task}"
         offset = position_offset(saved.config)
         counted = f", counted from row {offset}" if offset else ""
         tensors = list(saved.tensors.values())
@@ -121,7 +122,7 @@ class Inspection:
             ("vocabulary", f"{self.vocabulary:,} rows, {self.tokens:,} tokens of the tokenizer"),
             ("head", head),
         ]
-        if self.task is not None and self.task not in ("regression", "question_answering"):
+        if self.task is not None and KINDS[self.task].has_classes:
             names = saved.names
             rows.append(("labels", f"{', '.join(names.names)} ({names.source or 'without names'})"))
         rows.append(("weights", f"{len(tensors)} tensors of {dtypes}{removed}"))
@@ -178,7 +179,7 @@ def inspect_model(folder: Path, use: Use = "teacher", where: str | None = None) 
     config = _config(saved, task)
     tokens = tokenizer_size(folder, saved.where)
     check_tokens(tokens, config.vocab_size, saved.where)
-    fit = compare(config, _MASKED_LM if use == "masked_lm" else HEADS[task or "single_label"].auto, saved.tensors)
+    fit = compare(config, _MASKED_LM if use == "masked_lm" else KINDS[task or "single_label"].head.auto, saved.tensors)
     if use == "masked_lm":
         check_masked_lm(saved, fit, GENERATOR_ADVICE)
     refuse_misfit(fit, saved.where, new_head=use != "masked_lm" and task is None)
@@ -285,7 +286,7 @@ def head_settings(saved: Saved, task: TaskKind | None) -> dict[str, Any]:
     Raises:
         LabelCountError: see `output_names`.
     """
-    if task is None or task == "question_answering":
+    if task is None or KINDS[task].form == "span":
         return {}
     return label_settings(saved.names.names)
 

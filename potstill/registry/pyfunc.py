@@ -41,20 +41,20 @@ class Classifier:
         columns = ["text", "text_pair"] if self._student.card.pair else ["text"]
         values = model_input[columns].astype(str)
         texts = list(values.itertuples(index=False, name=None)) if self._student.card.pair else list(values["text"])
-        kind = self._student.card.kind
-        if kind in ("token_classification", "question_answering"):
+        form = self._student.card.form
+        if form in ("entities", "span"):
             return pandas.DataFrame(self._span_rows(texts), index=model_input.index)
         answers = self._student.predict(texts)
-        if kind == "regression":
+        if form == "number":
             return pandas.DataFrame({"score": [answer.label for answer in answers]}, index=model_input.index)
-        first = "labels" if kind == "multi_label" else "label"
+        first = "labels" if form == "labels" else "label"
         names = [str(label) for label in self._student.card.labels]
         rows = [[_label_text(answer.label), *answer.probabilities] for answer in answers]
         return pandas.DataFrame(rows, columns=[first, *names], index=model_input.index)
 
     def _span_rows(self, texts: list[Any]) -> list[dict[str, Any]]:
         """Predict texts whose answers are spans, as one dictionary of columns a text."""
-        if self._student.card.kind == "token_classification":
+        if self._student.card.form == "entities":
             return [{"entities": [asdict(entity) for entity in row.entities]} for row in self._student.tag(texts)]
         columns = ("answer", "start", "end", "score")
         return [{name: getattr(reply, name) for name in columns} for reply in self._student.answer(texts)]

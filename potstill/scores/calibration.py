@@ -4,37 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from potstill.config.base import TaskKind
-from potstill.data.tokens.offsets import IGNORED, flat_labels
-from potstill.scores.metrics import Floats, Ints, Labels
+from potstill.scores.metrics import Floats, Ints
 
 # Beyond these the logits say nothing more: on separable rows the likelihood rises for ever as T falls, and on rows
 # that are worse than chance as it grows.
 LOWEST, HIGHEST = 0.05, 20.0
 # Halvings of the interval; leaves T exact to float64.
 STEPS = 60
-
-
-def calibrated(task: TaskKind, logits: Floats, labels: Labels) -> float | None:
-    """The temperature of a task's model, fitted on rows that it was not trained on; None for a number, which has none.
-
-    Args:
-        task: one class of several: of softmax(logits / T). Several labels: of sigmoid(logits / T), one T for all.
-        logits: [rows, outputs].
-        labels: [rows, ...] gold labels in the task's form.
-
-    Raises:
-        ValueError: see `fit_temperature`.
-    """
-    if task in ("regression", "question_answering"):
-        return None
-    if task == "token_classification":  # each token that is asked is a row
-        flat = flat_labels(labels)
-        labels = flat[flat != IGNORED]
-    if task == "multi_label":  # each answer is a class of two, whose margin is the logit
-        margins = logits.reshape(-1)
-        return fit_temperature(np.stack([np.zeros_like(margins), margins], axis=1), labels.astype(np.int64).reshape(-1))
-    return fit_temperature(logits, labels.astype(np.int64))
 
 
 def fit_temperature(logits: Floats, labels: Ints) -> float:

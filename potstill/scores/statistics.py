@@ -147,6 +147,15 @@ class Moments:
         found = self.resampled(replicates=replicates, seed=seed)
         return {name: _interval(values, confidence) for name, values in found.items()}
 
+    def with_intervals(self, *, replicates: int, confidence: float) -> dict[str, float]:
+        """Each score with its interval. The seed is fixed, so that numbers of projects can be compared."""
+        scores: dict[str, float] = {}
+        intervals = self.intervals(replicates=replicates, confidence=confidence, seed=0)
+        for name, value in self.values.items():
+            low, high = intervals[name]
+            scores |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        return scores
+
 
 def compare_scores(
     first: Sequence[Moments], second: Sequence[Moments], name: str, *, replicates: int, confidence: float, seed: int

@@ -195,16 +195,16 @@ class Endpoints:
             body = await self._read(request, ClassifyTexts)
         predictions = await self._predict(request, body.texts)
         answers = [self._answer(prediction) for prediction in predictions]
-        response: type[BaseModel] = RESPONSES[self._release.card.kind]
+        response: type[BaseModel] = RESPONSES[self._release.card.form]
         return _json(response.model_construct(predictions=answers, model=self._version))
 
     def _answer(self, prediction: Prediction) -> BaseModel:
         truncated = prediction.truncated
         label: Any = prediction.label
-        if self._release.card.kind == "regression":
+        if self._release.card.form == "number":
             return NumberAnswer.model_construct(score=label, truncated=truncated)
         probabilities = dict(zip(self._names, prediction.probabilities, strict=True))
-        if self._release.card.kind == "multi_label":
+        if self._release.card.form == "labels":
             return LabelsAnswer.model_construct(labels=label, probabilities=probabilities, truncated=truncated)
         return Answer.model_construct(label=label, probabilities=probabilities, truncated=truncated)
 
@@ -258,7 +258,7 @@ class Endpoints:
             )
             for span, prediction in zip(spans, occluded, strict=True)
         ]
-        label = None if self._release.card.kind == "regression" else self._names[index]
+        label = None if self._release.card.form == "number" else self._names[index]
         response = ExplainResponse.model_construct(
             label=label, score=score, weights=weights, truncated=whole.truncated, model=self._version
         )
@@ -268,7 +268,7 @@ class Endpoints:
         """Find the index of a requested label; None if the request names no label."""
         if label is None:
             return None
-        if label not in self._names or self._release.card.kind == "regression":
+        if label not in self._names or self._release.card.form == "number":
             raise RefusedError(422, "Validation", "label: /info names the labels of this model")
         return self._names.index(label)
 
@@ -345,7 +345,7 @@ class Endpoints:
 
     def _check(self, texts: Sequence[Text]) -> None:
         """Refuse a request that exceeds a limit, before it is tokenized."""
-        unit = "question" if self._release.card.kind == "question_answering" else "text"
+        unit = "question" if self._release.card.form == "span" else "text"
         if len(texts) > self._limits.max_texts:
             raise RefusedError(413, "TooManyTexts", f"{len(texts)} {unit}s; at most {self._limits.max_texts} a request")
         for position, text in enumerate(texts):

@@ -62,9 +62,9 @@ class Typed:
 
 def typed_endpoint(card: ModelCard) -> Typed:
     """Return the typed endpoint of a model."""
-    if card.kind == "token_classification":
+    if card.form == "entities":
         return Typed("tag", "Find the entities of texts", TagTexts)
-    if card.kind == "question_answering":
+    if card.form == "span":
         return Typed("answer", "Answer questions about texts", AnswerQuestions)
     return Typed("classify", "Classify texts", ClassifyPairs if card.pair else ClassifyTexts)
 
@@ -127,7 +127,7 @@ class Operation:
 
 def _typed_operation(card: ModelCard) -> Operation:
     typed = typed_endpoint(card)
-    return Operation(typed.name, typed.path, typed.summary, typed.request, _reference(RESPONSES[card.kind]))
+    return Operation(typed.name, typed.path, typed.summary, typed.request, _reference(RESPONSES[card.form]))
 
 
 def _label_operations(card: ModelCard) -> list[Operation]:
@@ -146,7 +146,7 @@ def _label_operations(card: ModelCard) -> list[Operation]:
 
 def _answers(card: ModelCard) -> list[type[BaseModel]]:
     labels: list[type[BaseModel]] = [Score, ExplainResponse] if typed_endpoint(card).name == "classify" else []
-    return [RESPONSES[card.kind], *labels]
+    return [RESPONSES[card.form], *labels]
 
 
 def _bound(schema: dict[str, Any], definitions: Mapping[str, Any], limits: Serve) -> None:
@@ -176,7 +176,7 @@ def _label_schema(card: ModelCard) -> dict[str, Any]:
     """
     null = {"type": "null"}
     annotations = {"title": "Label", "default": None}
-    if card.kind == "regression":
+    if card.form == "number":
         return null | annotations
     names = "|".join(_SPECIAL.sub(r"\\\g<0>", str(label)) for label in card.labels)
     return {"anyOf": [{"type": "string", "pattern": f"^(?:{names})$"}, null]} | annotations

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from potstill.config.base import TaskKind
-from potstill.inference.probabilities import sigmoid, softmax
 from potstill.inference.runtime import Prediction
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
+from potstill.scores.probabilities import sigmoid, softmax
 from potstill.serving.schemas import Predict
-
-# The function from logits to scores for each kind of task.
-_DEFAULT: dict[TaskKind, str] = {"single_label": "softmax", "multi_label": "sigmoid", "regression": "none"}
 
 
 def ranked_scores(prediction: Prediction, request: Predict, task: TaskKind = "single_label") -> list[tuple[int, float]]:
@@ -16,12 +14,13 @@ def ranked_scores(prediction: Prediction, request: Predict, task: TaskKind = "si
 
     Without a requested function the scores are the calibrated probabilities, or the number of a regression model.
     """
+    default = KINDS[task].score_function
     parameters = request.parameters
     requested = parameters.function_to_apply if parameters else None
-    function = "none" if request.raw_scores else requested or _DEFAULT[task]
+    function = "none" if request.raw_scores else requested or default
     if function == "none":
         scores = prediction.logits
-    elif function == _DEFAULT[task]:
+    elif function == default:
         scores = prediction.probabilities
     elif function == "sigmoid":
         scores = sigmoid(prediction.logits).tolist()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from potstill.config.base import TaskKind
+from potstill.kinds.definitions.kind import Form
 
 # A pair is described as an array of two strings, because generated clients have no tuples.
 Pair = Annotated[
@@ -198,16 +198,16 @@ class ExplainResponse(Body):
     model: ModelVersion
 
 
-# The response for each kind of task.
+# The response for each form of answer.
 RESPONSES: dict[
-    TaskKind,
+    Form,
     type[ClassifyResponse] | type[LabelsResponse] | type[NumbersResponse] | type[TagResponse] | type[AnswerResponse],
 ] = {
-    "token_classification": TagResponse,
-    "question_answering": AnswerResponse,
-    "single_label": ClassifyResponse,
-    "multi_label": LabelsResponse,
-    "regression": NumbersResponse,
+    "entities": TagResponse,
+    "span": AnswerResponse,
+    "class": ClassifyResponse,
+    "labels": LabelsResponse,
+    "number": NumbersResponse,
 }
 
 

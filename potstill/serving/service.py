@@ -143,9 +143,9 @@ def _warm_up(student: Student) -> None:
     """Answer a short and a long text."""
     short = "ready"
     long = "ready " * student.card.max_length
-    if student.card.kind == "question_answering":
+    if student.card.form == "span":
         student.answer([(short, short), (short, long)])
-    elif student.card.kind == "token_classification":
+    elif student.card.form == "entities":
         student.tag([short, long])
     else:
         texts: list[Text] = [(short, short), (long, long)] if student.card.pair else [short, long]

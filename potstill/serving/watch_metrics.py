@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as Count
 
 from potstill.inference.profile import Counts, Observation, Profile, confidences
-from potstill.inference.runtime import Prediction, Tagging
+from potstill.inference.runtime import Prediction
+from potstill.kinds.definitions.token_classification import Tagging
 
 _CONFIDENCE_BUCKETS = tuple(step / 20 for step in range(1, 21))
 

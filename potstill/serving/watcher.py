@@ -27,7 +27,7 @@ from potstill.artifacts import canonical_json
 from potstill.config.serving_params import Watch
 from potstill.errors import ToolError
 from potstill.inference.profile import Answer, Counts, Observation, Profile, confidences
-from potstill.inference.runtime import ModelCard, Prediction, Tagging, Text, Tokens
+from potstill.inference.runtime import ModelCard, Prediction, Text, Tokens
 from potstill.inference.window_store import (
     ANSWERS,
     COUNTS,
@@ -38,6 +38,7 @@ from potstill.inference.window_store import (
     open_store,
     text_sha256,
 )
+from potstill.kinds.definitions.token_classification import Tagging
 from potstill.paths import TEST_PROFILE
 from potstill.serving.launch import WATCH_FOLDER
 from potstill.serving.redaction import Redactor

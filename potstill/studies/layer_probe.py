@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from potstill.config.training_params import Training
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.evaluation.summary import Answers, fidelity
-from potstill.scores.scoring import SCORINGS
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.training.distillation_job import DistillationJob
 from potstill.training.loop import Setting
 
@@ -51,7 +51,7 @@ def probe_layers(job: DistillationJob, layers: Sequence[int]) -> Probed:
     """
     start = time.monotonic()
     data, teacher_logits = job.data, job.teacher.dev_logits
-    dev, scoring = data.student.dev, SCORINGS[data.task]
+    dev, scoring = data.student.dev, KINDS[data.task].scoring
     with TemporaryDirectory(prefix="potstill-") as checkpoints:
         preparation = _short(job, layers, Path(checkpoints)).prepare()
         setting = preparation.setting

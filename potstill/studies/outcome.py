@@ -15,7 +15,7 @@ from potstill.config.params import Params
 from potstill.evaluation.pages import plots
 from potstill.evaluation.pages.plots import Cost
 from potstill.evaluation.pages.sheet import render
-from potstill.scores.scoring import SCORINGS
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.studies import pareto
 from potstill.studies.pareto import Point
 from potstill.studies.search_page import TEMPLATE
@@ -64,7 +64,7 @@ def write_outcome(outcome: SearchOutcome, params: Params, folder: Path) -> None:
         Cost(point.name, point.kind, point.score, point.milliseconds, point.megabytes, point.name in front)
         for point in outcome.points
     ]
-    figure = models, trial_dots(outcome), SCORINGS[params.prepare.task]
+    figure = models, trial_dots(outcome), KINDS[params.prepare.task].scoring
     svg, png = plots.pareto(*figure)
     write_json(folder / "facts.json", facts(outcome, params))
     write_text(folder / "pareto.svg", svg)
@@ -79,7 +79,7 @@ def facts(outcome: SearchOutcome, params: Params) -> dict[str, Any]:
     cheapest = outcome.cheapest
     return {
         "study": outcome.study,
-        "score": SCORINGS[params.prepare.task].key,
+        "score": KINDS[params.prepare.task].scoring.key,
         "judged_on": f"{params.search.folds} folds of train" if params.search.folds else "dev",
         "dev_rows": outcome.rows,
         "trials": [_trial(trial, params) for trial in outcome.trials],
@@ -132,7 +132,7 @@ def _page(outcome: SearchOutcome, params: Params, figures: Sequence[str]) -> str
     return render(
         TEMPLATE,
         project=params.project.name,
-        axis=SCORINGS[params.prepare.task].axis,
+        axis=KINDS[params.prepare.task].scoring.axis,
         facts=facts(outcome, params),
         figures=figures,
         trials=_by_score(outcome.trials, params),

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from potstill.config.base import TaskKind
 from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.objective.composition import Distillation, distillation
@@ -21,10 +20,11 @@ from potstill.distillation.teachers.position_mapping import PositionMapping
 from potstill.distillation.teachers.predict import predict_signals
 from potstill.distillation.teachers.providers import Source
 from potstill.distillation.teachers.signal_store import StoredSignals
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from potstill.models.students.student import student_from_layers
 from potstill.pretrained.heads import task_of
 from potstill.progress import say
-from potstill.scores.scoring import SCORINGS
 from potstill.training import finished
 from potstill.training.loop import Outcome, Setting, train
 from potstill.training.selection import Score
@@ -137,9 +137,10 @@ def _hop(
     folder = setting.checkpoints / "finished"
     known = finished.load_outcome(folder)
     outcome = known or _train(params, teaching, dataset, score, setting)
+    words = KINDS[teaching.task].scoring.words
     say(
         f"{setting.name}: assistant {number} of {len(params.assistants)}, layers {params.assistants[number - 1]} of "
-        f"the teacher: dev {SCORINGS[teaching.task].words} {outcome.score:.4f}{' (finished before)' if known else ''}"
+        f"the teacher: dev {words} {outcome.score:.4f}{' (finished before)' if known else ''}"
     )
     source = StoredSignals(finished.signals(folder), np.arange(len(dataset)))
     return Teaching(finished.load(folder), source, [], (*teaching.outcomes, outcome))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Labels, TokenDataset
 from potstill.distillation.teachers.mean_answers import Floats
 from potstill.distillation.teachers.predict import predict_logits
-from potstill.scores.scoring import SCORINGS
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from potstill.training.loop import Setting
 from potstill.training.selection import Score
 
@@ -34,7 +34,7 @@ def dev_score(
         labels: what is right, in the form of `TokenDataset.whole_labels`; None: the gold labels of dev.
         teacher_logits: [rows, outputs] the teacher's answers; between equal scores the agreement with them decides.
     """
-    scoring = SCORINGS[task]
+    scoring = KINDS[task].scoring
     expected = dev.whole_labels if labels is None else labels
 
     def score(model: PreTrainedModel) -> Score:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
-from potstill.config.base import TaskKind
 from potstill.config.distill_params import Distill
 from potstill.config.training_params import Training
 from potstill.data.tokens.batches import Ints, Labels, TokenDataset
@@ -20,6 +19,7 @@ from potstill.distillation.objective.gold_labels import Objective
 from potstill.distillation.teachers.mean_answers import Floats
 from potstill.distillation.teachers.position_mapping import PositionMapping, mapped_source
 from potstill.distillation.teachers.providers import Source
+from potstill.kinds.task_names import TaskKind
 from potstill.models.students.student import check_plan
 from potstill.training.assistants import Teaching, through_assistants
 from potstill.training.dev_scores import dev_score

@@ -28,13 +28,13 @@ from potstill.evaluation.naming import MODELS
 from potstill.evaluation.pages.table import render_table
 from potstill.evaluation.summary import Answers
 from potstill.evaluation.teacher_gain import write_answers
-from potstill.inference.probabilities import softmax
 from potstill.inference.runtime import Student
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.students.student import student_from_layers
 from potstill.onnx_export.onnx_model import export_onnx, input_names
 from potstill.onnx_export.quantize import quantize_int8
 from potstill.pretrained.members import Member, write_members
+from potstill.scores.probabilities import softmax
 from tasks.evaluate import run
 from tasks.stage import Stage, load_stage
 from tests.conftest import generate_rows

@@ -17,8 +17,8 @@ from potstill.config.params_file import load_params
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError, ParamsError
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
-from potstill.scores.scoring import SCORINGS
 from potstill.studies.layer_probe import Probed
 from tasks.probe import probe
 from tasks.search import search
@@ -93,7 +93,7 @@ TO_THE_END = ("distill", "finetune", "control", "proof", "export", "evaluate")
 
 def check_search_and_probe(task: Any, output: Callable[[], str]) -> None:
     """Search and probe in the workspace that is the current folder."""
-    params, scoring = load_params(Path("params.yaml")), SCORINGS[task]
+    params, scoring = load_params(Path("params.yaml")), KINDS[task].scoring
     params = params.model_copy(update={"distill": params.distill.model_copy(update={"mutual": None})})
     found = search(params)
     assert [point.kind for point in found.points] == ["teacher", "layers", *([] if task in PLACES else ["static"])]
@@ -156,7 +156,7 @@ def test_teachers_and_students_of_places_are_several(
     stored = StoredSignals.open(data / "signals", train, data / "teacher")
     batch = train.batch(np.arange(3))
     assert stored(batch).logits.shape == (*batch.input_ids.shape, 2, width)
-    metrics, scoring = read_json(folder / "reports/metrics.json"), SCORINGS[task]
+    metrics, scoring = read_json(folder / "reports/metrics.json"), KINDS[task].scoring
     assert metrics["models"]["teacher"]["members"] == 2
     proof = metrics["proof"]
     assert len(proof["seeds"]) == 2

@@ -16,10 +16,10 @@ from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import LabelCountError
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier, save_model
 from potstill.pretrained.inspection import read_tokenizer
 from potstill.pretrained.members import read_members
-from potstill.scores.scoring import SCORINGS
 from tests.conftest import BAD, GOOD, NEUTRAL
 from tests.marked import write_jsonl
 from tests.tasks.data_workspace import make_workspace, run_stages
@@ -106,7 +106,7 @@ def test_each_label_is_learnt_from_the_teachers_that_answer_it(
     expected = np.stack([one[:, 0], 0.25 * one[:, 1] + 0.75 * two[:, 1], two[:, 2]], axis=1)
     assert np.abs(found - expected).mean() < 0.12
     summary = read_json(folder / "data/teacher/manifest.json")["about"]
-    assert summary[SCORINGS["multi_label"].dev_key] > 0
+    assert summary[KINDS["multi_label"].scoring.dev_key] > 0
 
 
 @pytest.mark.slow

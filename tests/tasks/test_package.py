@@ -24,14 +24,14 @@ from tests.potstill.serving.folders import REPOSITORY, flip_byte, write_workspac
 TRAINING = ("torch", "transformers", "mlflow", "dvc", "prefect", "pandas", "datasets", "scikit-learn", "pyarrow")
 # All that a Bento holds of Potstill: its code, the model, the limits.
 CODE = {"__init__", "artifacts", "causes", "environment", "errors", "paths"}
+LIBRARY = {"compute", "config", "data", "inference", "kinds", "labels", "scores", "serving"}
 ROOMS = {
     "compute": {"__init__.py", "processes.py"},
     # The schema of params but for what training reads.
     "config": {"__init__.py", "base.py", "misfits.py", "serving_params.py", "yaml_file.py"},
-    # What reads entities and answers out of a text, and no more of the room.
-    "data": {"__init__.py", "divergence.py", "tokens"},
-    "data/tokens": {"__init__.py", "offsets.py", "windows.py"},
-    "labels": {"__init__.py", "tags.py"},
+    "data": {"__init__.py", "divergence.py"},
+    # What a task is without torch.
+    "kinds": {"__init__.py", "definitions", "task_names.py"},
 }
 
 
@@ -70,7 +70,7 @@ def test_it_holds_what_serving_needs_and_nothing_of_training(packaged: Packaged)
     source = packaged.path / "src"
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     rooms = {path.relative_to(source / "potstill").parts[0] for path in (source / "potstill").iterdir()}
-    assert rooms == {f"{name}.py" for name in CODE} | {"compute", "config", "data", "inference", "labels", "serving"}
+    assert rooms == {f"{name}.py" for name in CODE} | LIBRARY
     for room, names in ROOMS.items():
         assert {path.name for path in (source / "potstill" / room).iterdir()} == names, room
     assert not [path for path in files if not path.startswith(("potstill/", "data/"))

@@ -7,9 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from potstill.config.base import LABELLED, TaskKind
+from potstill.config.base import LABELLED
 from potstill.data.cleaning import DAMAGE
 from potstill.data.rows import Row, class_counts
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 
 _CHARACTERS = 5_000
 _CLASS_SHARE = 0.95
@@ -40,14 +42,14 @@ def propose_limits(splits: Mapping[str, Sequence[Row]], task: TaskKind) -> dict[
 
 
 def _class_limits(splits: Mapping[str, Sequence[Row]], task: TaskKind) -> dict[str, Any]:
-    if task in ("regression", "question_answering"):
+    if not KINDS[task].has_classes:
         return {"min_per_class": None, "max_class_share": None}
     fewest = math.inf
     largest = 0.0
     for split in LABELLED:
         counts = class_counts(splits[split], task)
         # `validate` computes shares of entities over the types of all rows.
-        whole = sum(counts.values()) if task == "token_classification" else len(splits[split])
+        whole = sum(counts.values()) if KINDS[task].form == "entities" else len(splits[split])
         fewest = min([fewest, *(counts[name] for name in counts)]) if counts else 0
         largest = max([largest, *(count / max(1, whole) for count in counts.values())])
     share = _CLASS_SHARE if largest <= 0.9 else min(1.0, math.ceil((1 + largest) * 500) / 1000)

@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, get_args
+from typing import Any
 
-from potstill.config.base import TaskKind
 from potstill.data.formats.cells import MISSING_WORDS
 from potstill.data.formats.tabular import Table
 from potstill.data.proposals.column_choice import choose_label, choose_text
@@ -26,15 +25,14 @@ from potstill.data.proposals.column_summaries import (
 from potstill.data.proposals.table_summaries import ColumnSummary, TableSummary
 from potstill.data.splits.split_names import given_splits
 from potstill.errors import LabelError, ParamsError
+from potstill.kinds.definitions.kind import Form
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 
 # The names of tasks in --task.
 TASK_NAMES: Mapping[str, TaskKind] = {
-    **{name: name for name in get_args(TaskKind)},
-    "classes": "single_label",
-    "labels": "multi_label",
-    "number": "regression",
-    "entities": "token_classification",
-    "answers": "question_answering",
+    **{name: name for name in KINDS},
+    **{kind.short_name: name for name, kind in KINDS.items()},
 }
 # With up to this many different values, integers are taken for classes, and so are other numbers.
 _MAX_INTEGER_CLASSES = 20
@@ -217,14 +215,14 @@ class _TaskDetector:
         task = requested or likely
         if requested and requested != likely:
             why = f"--task says so; it looks like {likely}: {why}"
-        sections: Mapping[TaskKind, Callable[[], dict[str, Any]]] = {
-            "single_label": self._single_label,
-            "multi_label": self._multi_label,
-            "regression": self._regression,
-            "token_classification": self._token_classification,
-            "question_answering": self._question_answering,
+        sections: Mapping[Form, Callable[[], dict[str, Any]]] = {
+            "class": self._single_label,
+            "labels": self._multi_label,
+            "number": self._regression,
+            "entities": self._token_classification,
+            "span": self._question_answering,
         }
-        return task, sections[task](), why
+        return task, sections[KINDS[task].form](), why
 
     def _likely_task(self) -> tuple[TaskKind, str]:
         label = self._label
@@ -385,7 +383,8 @@ class _TaskDetector:
         """Count the rows that need a label and have none, by reason."""
         reasons = []
         empty = sum(self._columns[name].missing for name in self._labels)
-        if task == "multi_label" and self._label.kind == "text":  # Here an empty cell says that no label applies.
+        if KINDS[task].form == "labels" and self._label.kind == "text":
+            # Here an empty cell says that no label applies.
             empty = sum(value is None for value in column_values(self._tables, self._label.name))
         if empty:
             reasons.append(f"{empty:,} with an empty label")
@@ -394,7 +393,7 @@ class _TaskDetector:
             reasons.append(f"{words:,} with a word such as nan (if it is a class, list all with --labels)")
         if self._label.class_names and self._no_class_rows():
             self.notes.append(f"{self._no_class_rows():,} rows with the class -1 have no label: they go to transfer")
-        elif task == "single_label" and self._counts_from_minus_one():
+        elif KINDS[task].form == "class" and self._counts_from_minus_one():
             names = ",".join(sorted(self._label.values or (), key=int))
             reasons.append(f"{self._no_class_rows():,} with the label -1 (if it is a class: --labels={names})")
         undecided = Counter(reason for table in self._tables for reason in table.undecided.values())

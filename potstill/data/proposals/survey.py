@@ -19,7 +19,8 @@ from potstill.data.proposals.table_summaries import TableSummary, summarize_file
 from potstill.data.reading import rows_from_tables
 from potstill.data.rows import Row, class_counts
 from potstill.data.splits.stratifying import check_classes, find_split
-from potstill.data.targets import Labels, names_of
+from potstill.data.targets import names_of
+from potstill.kinds.definitions.kind import Names
 
 # With more rows than this, near copies are not searched here, since that takes a quarter of a millisecond a row.
 MAX_COMPARED = 30_000
@@ -48,7 +49,7 @@ class Survey:
     given_splits: tuple[Counter[str], str]
     section: dict[str, Any]
     splits: Mapping[str, Sequence[Row]]
-    labels: Labels
+    labels: Names
     report: dict[str, Any]
     limits: dict[str, Any]
     compared: bool

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from potstill.config.base import LABELLED, TaskKind
+from potstill.config.base import LABELLED
 from potstill.config.prepare_params import Prepare, Split
 from potstill.config.yaml_file import as_yaml
 from potstill.data.rows import Row, SplitRows, class_counts, draw_split_rows
 from potstill.data.splits.split_names import AUTO
 from potstill.data.splits.splitting import drawn_shares, drawn_split, hash_position, row_seed
-from potstill.data.targets import TARGETS, Labels
 from potstill.errors import SmallClassError
+from potstill.kinds.definitions.kind import Names
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.labels.names import normal_label
 
 # One row in each of train, dev and test.
@@ -23,10 +24,9 @@ _CLASS_SEEDS = 2_000
 _ROUNDS = 8
 # Common seeds tried for tasks without classes.
 _COMMON_SEEDS = 40
-_WITHOUT_CLASSES: tuple[TaskKind, ...] = ("regression", "question_answering")
 
 
-def check_classes(rows: Sequence[Row], splits: Mapping[str, Sequence[Row]], labels: Labels, params: Prepare) -> None:
+def check_classes(rows: Sequence[Row], splits: Mapping[str, Sequence[Row]], labels: Names, params: Prepare) -> None:
     """Refuse splits that lack a class or, for a regression, two different numbers.
 
     Args:
@@ -38,7 +38,7 @@ def check_classes(rows: Sequence[Row], splits: Mapping[str, Sequence[Row]], labe
     Raises:
         SmallClassError: the sentence names every class that is missing somewhere, its rows, and what to do.
     """
-    if params.task == "regression":
+    if KINDS[params.task].form == "number":
         constant = _constant_splits(splits)
         if constant:
             raise SmallClassError(_constant_sentence(rows, constant, labels, params))
@@ -48,22 +48,22 @@ def check_classes(rows: Sequence[Row], splits: Mapping[str, Sequence[Row]], labe
         raise SmallClassError(_sentence(rows, missing, labels, params))
 
 
-def find_split(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[Split, SplitRows]:
+def find_split(rows: Sequence[Row], labels: Names, params: Prepare) -> tuple[Split, SplitRows]:
     """Find the section `split` that puts every class into every split, as far as the rows allow, and draw with it."""
-    if params.task in _WITHOUT_CLASSES:
+    if not KINDS[params.task].has_classes:
         return _find_common_seed(rows, labels, params)
     seeds, split_rows = find_class_seeds(rows, labels, params)
     return params.split.model_copy(update={"class_seeds": seeds}), split_rows
 
 
-def _find_common_seed(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[Split, SplitRows]:
+def _find_common_seed(rows: Sequence[Row], labels: Names, params: Prepare) -> tuple[Split, SplitRows]:
     """Find the least common seed whose splits pass the checks, for a task without classes."""
     first: tuple[Split, SplitRows] | None = None
     for seed in (params.split.seed, *range(_COMMON_SEEDS)):
         split = params.split.model_copy(update={"seed": seed})
         split_rows = draw_split_rows(rows, params.model_copy(update={"split": split}))
         first = first or (split, split_rows)
-        constant = _constant_splits(split_rows.splits) if params.task == "regression" else []
+        constant = _constant_splits(split_rows.splits) if KINDS[params.task].form == "number" else []
         if not constant and not missing_classes(split_rows.splits, labels, params):
             return split, split_rows
     assert first is not None
@@ -75,13 +75,13 @@ def _constant_splits(splits: Mapping[str, Sequence[Row]]) -> list[str]:
     return [split for split in LABELLED if len({row.label for row in splits[split]}) < 2]
 
 
-def find_class_seeds(rows: Sequence[Row], labels: Labels, params: Prepare) -> tuple[dict[str | int, int], SplitRows]:
+def find_class_seeds(rows: Sequence[Row], labels: Names, params: Prepare) -> tuple[dict[str | int, int], SplitRows]:
     """Find `prepare.split.class_seeds` that put every class into every split, as far as possible, and draw with them.
 
     A class that the common seed leaves out of a split gets a seed of its own: the least one that gives every split at
     least half of its share. The rows of all other classes stay where they are.
     """
-    labels_by_name = {normal_label(label): label for label in TARGETS[params.task].class_names(labels)}
+    labels_by_name = {normal_label(label): label for label in KINDS[params.task].class_names(labels)}
     search = _SeedSearch(rows, params)
     for turn in range(_ROUNDS):
         split_rows = draw_split_rows(rows, params)
@@ -98,11 +98,11 @@ def find_class_seeds(rows: Sequence[Row], labels: Labels, params: Prepare) -> tu
 
 
 def missing_classes(
-    splits: Mapping[str, Sequence[Row]], labels: Labels, params: Prepare
+    splits: Mapping[str, Sequence[Row]], labels: Names, params: Prepare
 ) -> dict[str | int, dict[str, int]]:
     """Map each class that is missing in train, dev or test to its number of rows in each."""
     counts = {split: class_counts(splits[split], params.task) for split in LABELLED}
-    classes = TARGETS[params.task].class_names(labels)
+    classes = KINDS[params.task].class_names(labels)
     rows = {label: {split: counts[split][normal_label(label)] for split in LABELLED} for label in classes}
     return {label: per_split for label, per_split in rows.items() if not all(per_split.values())}
 
@@ -116,7 +116,7 @@ class _SeedSearch:
     """Searches the seeds of classes. It only draws splits; it does not look for copies and near copies."""
 
     def __init__(self, rows: Sequence[Row], params: Prepare) -> None:
-        target = TARGETS[params.task]
+        target = KINDS[params.task]
         self._split: Split = params.split
         self._test, self._dev = drawn_shares([row.split for row in rows], params.split)
         # Each text counts once. Copies whose classes differ will be removed, so they count for no class.
@@ -178,7 +178,7 @@ class _SeedSearch:
 
 
 def _sentence(
-    rows: Sequence[Row], missing: Mapping[str | int, Mapping[str, int]], labels: Labels, params: Prepare
+    rows: Sequence[Row], missing: Mapping[str | int, Mapping[str, int]], labels: Names, params: Prepare
 ) -> str:
     """Name every class that a split lacks, and what to do about it."""
     split, split_rows = find_split(rows, labels, params)
@@ -202,14 +202,14 @@ def _sentence(
         seeds = as_yaml(split.class_seeds)
         remedy = (
             f"prepare.split.seed to {split.seed}"
-            if params.task in _WITHOUT_CLASSES
+            if not KINDS[params.task].has_classes
             else f"prepare.split.class_seeds to {seeds}, which moves the rows of these classes alone"
         )
         clauses.append(f"the draw leaves out {_classes(solved, missing)}; set {remedy}")
     return "; ".join(clauses)
 
 
-def _constant_sentence(rows: Sequence[Row], constant: Sequence[str], labels: Labels, params: Prepare) -> str:
+def _constant_sentence(rows: Sequence[Row], constant: Sequence[str], labels: Names, params: Prepare) -> str:
     """Name every split without two different numbers, and what to do about it."""
     split, split_rows = _find_common_seed(rows, labels, params)
     remedy = f"; set prepare.split.seed to {split.seed}"

@@ -1,6 +1,7 @@
 """Token ids: exact, without padding, memory-mapped, in batches under a token budget.
 
-`tokenization` writes them, `token_folder` opens what it wrote, `batches` reads the rows. `windows` and `marking` divide
-long texts and carry answers to tokens and back, `offsets` joins units of a text and tokens by character, `coverage`
-measures what is cut and unknown.
+`tokenization` writes them, `token_folder` opens what it wrote, `batches` reads the rows. `marking` divides long texts
+and carries answers to tokens, `coverage` measures what is cut and unknown.
+
+Not here: windows and character offsets, which the service needs too (`potstill.labels`).
 """

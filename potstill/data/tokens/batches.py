@@ -15,9 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from potstill.config.base import TaskKind
-from potstill.data.tokens.offsets import IGNORED, flat_labels
 from potstill.errors import FormatError
+from potstill.labels.offsets import IGNORED, flat_labels
 
 Ints = npt.NDArray[np.int64]
 # Gold labels in the form of their task, where -1 (integers) or NaN (floats) is a missing label:
@@ -276,22 +275,6 @@ def has_label(labels: Labels) -> npt.NDArray[np.bool_]:
         return np.array([bool((row >= 0).any()) for row in labels], dtype=np.bool_)
     known: npt.NDArray[np.bool_] = ~np.isnan(labels) if labels.dtype.kind == "f" else labels >= 0
     return np.asarray(known.any(axis=tuple(range(1, known.ndim))), dtype=np.bool_)
-
-
-def label_type(task: TaskKind, labels: int) -> pa.DataType:
-    """Choose the type of the column `label` of `data/tokens`.
-
-    Args:
-        task: of the data.
-        labels: number of outputs of its models.
-    """
-    forms = {
-        "multi_label": pa.list_(pa.int8(), labels),
-        "regression": pa.float32(),
-        "token_classification": TOKEN_LABELS,
-        "question_answering": TOKEN_SPAN,
-    }
-    return forms.get(task, pa.int64())
 
 
 def fill_labels(column: pa.Array, form: pa.DataType) -> pa.Array:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from potstill.config.base import OF_PLACES
 from potstill.data.annotated import read_question
 from potstill.data.formats.cells import is_absent
 from potstill.data.formats.tagged import TaggedText, tag_spans, tag_text
 from potstill.data.tokens.batches import Ints, Labels, TokenDataset
 from potstill.data.tokens.marking import ANSWERS, UNIT_LABELS
-from potstill.data.tokens.windows import without_truncation
 from potstill.errors import EmptyDataError, FormatError, LabelError, ModelError
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.labels.names import LabelNames, normal_label
 from potstill.labels.tags import OUTSIDE, split_tag, tag_set
+from potstill.labels.windows import without_truncation
 from potstill.pretrained.heads import task_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def tokenize_in_memory(
         groups["dev"] = dev
     pair = len(texts) > 0 and not isinstance(texts[0], str)
     task = task_of(model)
-    if task in OF_PLACES and len(texts) and pair != (task == "question_answering"):
+    if KINDS[task].marks_spans and len(texts) and pair != (KINDS[task].form == "span"):
         expected = "single texts" if pair else "pairs of a question and its context"
         raise FormatError(f"texts[0] is {texts[0]!r:.80}; a {task} teacher takes {expected}")
     checked = {}
@@ -105,7 +105,7 @@ def tokenize_in_memory(
     datasets = {name: tokenize(name, group) for name, group in {**checked, "train": train}.items()}
     learned = ["train", *(["transfer"] if transfer else [])]
     rows = TokenDataset.concatenate([datasets[name] for name in learned])
-    if task not in OF_PLACES:
+    if not KINDS[task].marks_spans:
         return InMemoryRows(rows, datasets["dev"])
     return InMemoryRows(rows, datasets["dev"], [tokenize.file(name) for name in learned], [tokenize.file("dev")])
 
@@ -145,7 +145,7 @@ class _LabelledTexts:
         """
         if labels is not None and len(labels) != len(texts):
             raise LabelError(f"{name} has {len(texts)} texts and {len(labels)} labels; give one label for each text")
-        gold = labels if task_of(model) in OF_PLACES else _gold(model, name, labels, len(texts))
+        gold = labels if KINDS[task_of(model)].marks_spans else _gold(model, name, labels, len(texts))
         return cls(name, texts, gold, np.arange(len(texts)))
 
     def select(self, rows: Ints) -> _LabelledTexts:
@@ -190,7 +190,7 @@ def with_tag_set_order(model: PreTrainedModel) -> PreTrainedModel:
     """
     from potstill.pretrained.output_layer import reorder_labels
 
-    if task_of(model) != "token_classification":
+    if KINDS[task_of(model)].form != "entities":
         return model
     names = [str(name) for _, name in sorted(model.config.id2label.items())]
     try:
@@ -230,7 +230,7 @@ def with_all_labels(
             spelling.setdefault(name.lower(), name)
     labels = [*spelling.values()]
     answered = [[spelling[name.lower()] for name in model_names] for model_names in names]
-    multi_label = all(task_of(model) == "multi_label" for model in models)
+    multi_label = all(KINDS[task_of(model)].form == "labels" for model in models)
     if not multi_label or any(map(unnamed, names)) or all(len(own) == len(labels) for own in answered):
         return list(models), [None] * len(models), names[0]
     copies = [copy.deepcopy(model) for model in models]
@@ -250,9 +250,9 @@ def _check_texts(name: str, texts: Sequence[Text], *, pair: bool) -> None:
 def _gold(model: PreTrainedModel, name: str, labels: Sequence[Label] | None, rows: int) -> Labels:
     """Convert labels to the form of the teacher's task: [rows, ...], -1 or NaN if there are none."""
     task = task_of(model)
-    if task == "regression":
+    if KINDS[task].form == "number":
         return np.full(rows, np.nan, dtype=np.float32) if labels is None else _gold_numbers(name, labels)
-    if task == "multi_label":
+    if KINDS[task].form == "labels":
         return _gold_flags(model, name, labels, rows)
     return np.full(rows, -1, dtype=np.int64) if labels is None else _gold_indices(model, name, labels)
 
@@ -344,7 +344,7 @@ class _Tokenize:
 
     def __call__(self, split: str, group: _LabelledTexts) -> TokenDataset:
         """Tokenize texts into rows."""
-        if task_of(self.model) not in OF_PLACES:
+        if not KINDS[task_of(self.model)].marks_spans:
             return _tokenize_texts(self.tokenizer, self.model, group.texts, group.gold, self.max_length)
         return _tokenize_marked(
             self.tokenizer, self.model, _prepared_table(self.model, group), self.max_length, self.file(split)
@@ -381,7 +381,7 @@ def _flat(rows: Sequence[Sequence[int]]) -> Ints:
 
 def _prepared_table(model: PreTrainedModel, group: _LabelledTexts) -> pa.Table:
     """Clean texts and their marks into the columns of `data/prepared`."""
-    read = _question_columns if task_of(model) == "question_answering" else _entity_columns
+    read = _question_columns if KINDS[task_of(model)].form == "span" else _entity_columns
     ids = pa.array([str(row) for row in range(len(group.texts))], pa.string())
     return pa.table({"id": ids, **read(model, group)})
 

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from potstill.data.tokens.batches import TOKEN_LABELS, TOKEN_SPAN
-from potstill.data.tokens.offsets import UNANSWERED, UNSEEN, token_labels, unit_states
-from potstill.data.tokens.windows import NONE, NOWHERE, Ints, TextWindower, Window, Windower, answer_tokens
+from potstill.labels.offsets import UNANSWERED, UNSEEN, token_labels, unit_states
 from potstill.labels.tags import Unit, units_of
+from potstill.labels.windows import NONE, NOWHERE, Ints, TextWindower, Window, Windower, answer_tokens
 
 _ROWS_AT_ONCE = 1000
 # Label types of `data/prepared`: [start, end, class] of each unit, and [start, end] of each answer.

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from potstill.artifacts import read_json
-from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Ints, TokenDataset
 from potstill.data.tokens.tokenization import KEPT_IDS, STUDENT, load_tokenizer
+from potstill.kinds.task_names import TaskKind
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -15,8 +15,8 @@ from potstill.artifacts import MANIFEST, write_json
 from potstill.data.corpus import prepared_texts
 from potstill.data.tokens.batches import fill_labels
 from potstill.data.tokens.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts, write_tagged, write_windows
-from potstill.data.tokens.windows import TextWindower, Windower
 from potstill.errors import ModelError, SequenceLengthError
+from potstill.labels.windows import TextWindower, Windower
 from potstill.pretrained.families import positions_of
 from potstill.pretrained.files import TOKENIZER_FILES, VOCABULARIES
 
@@ -164,7 +164,7 @@ def write_tokens(
         table: columns `id`, `text`, `label` (null: none) and for pairs `text_pair`.
         tokenizer: see `load_tokenizer`.
         path: the file to write.
-        label: type of the column `label` to write (`batches.label_type`); None: int64, a class index.
+        label: type of the column `label` to write (`Kind.token_column`); None: int64, a class index.
         token_types: whether the model distinguishes the texts of a pair by segment ids.
         stride: tokens that windows of a text with entities or of a context share; None: a quarter of a window.
     """

@@ -21,13 +21,15 @@ import pandas as pd
 from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
-from potstill.config.base import LABELLED, TaskKind
+from potstill.config.base import LABELLED
 from potstill.config.validate_params import Validate
 from potstill.data.cleaning import DAMAGE, comparable
 from potstill.data.rows import PAIR_SEPARATOR
-from potstill.data.targets import ANSWER, NO_ANSWER
 from potstill.data.validation.data_docs import make_reproducible
 from potstill.data.validation.profiles import drift
+from potstill.kinds.definitions.question_answering import ANSWER, NO_ANSWER
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from potstill.labels.tags import types_named
 
 # The limit of fp32, which is the type of numbers in data/prepared.
@@ -90,7 +92,7 @@ def build_suites(
     suites = [_split_suite(name, frame, keys[name], params) for name, frame in splits.items()]
     for name, suite in zip(splits, suites, strict=True):
         _expect_labels(suite, name in LABELLED, labels, params, task)
-    if task not in ("regression", "question_answering"):
+    if KINDS[task].has_classes:
         suites += [_class_suite(name, splits[name], labels, params, task) for name in LABELLED]
     suites.append(_leakage_suite(keys))
     if accepted:
@@ -113,14 +115,14 @@ def label_names(
 
 
 def _names(frame: pd.DataFrame, labels: Sequence[str], task: TaskKind) -> list[str]:
-    known = frame["label"].dropna()
-    if task == "regression":
+    form, known = KINDS[task].form, frame["label"].dropna()
+    if form == "number":
         return []
-    if task == "token_classification":  # Each type once a row.
+    if form == "entities":  # Each type once a row.
         return [kind for row in known for kind in _types(row, labels)]
-    if task == "question_answering":
+    if form == "span":
         return [ANSWER if len(row) else NO_ANSWER for row in known]
-    if task == "multi_label":
+    if form == "labels":
         return [label for row in known for label, flag in zip(labels, row, strict=False) if flag == 1]
     return [labels[int(index)] for index in known if 0 <= index < len(labels)]
 
@@ -132,7 +134,7 @@ def _types(row: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
 
 def target_numbers(splits: Mapping[str, pd.DataFrame], task: TaskKind) -> dict[str, list[float]]:
     """List the numbers of the rows, by labelled split. Empty for tasks without numbers."""
-    if task != "regression":
+    if KINDS[task].form != "number":
         return {}
     return {name: splits[name]["label"].dropna().tolist() for name in LABELLED}
 
@@ -171,15 +173,16 @@ def _split_suite(name: str, frame: pd.DataFrame, keys: list[str], params: Valida
 
 def _expect_labels(suite: Suite, labelled: bool, labels: Sequence[str], params: Validate, task: TaskKind) -> None:
     """Add the expectations of a split's labels."""
+    form = KINDS[task].form
     if not labelled:
         suite.expect("no labels", gxe.ExpectColumnValuesToBeNull(column="label"))
-    elif task == "multi_label":
+    elif form == "labels":
         _expect_flags(suite, labels)
-    elif task in ("token_classification", "question_answering"):
+    elif KINDS[task].marks_spans:
         _expect_positions(suite, labels, task)
     else:
         suite.expect("a label in every row", gxe.ExpectColumnValuesToNotBeNull(column="label"))
-        if task == "single_label":
+        if form == "class":
             known = list(range(len(labels)))
             suite.expect("labels of the set", gxe.ExpectColumnValuesToBeInSet(column="label", value_set=known))
         else:
@@ -200,7 +203,7 @@ def _expect_flags(suite: Suite, labels: Sequence[str]) -> None:
 def _expect_positions(suite: Suite, labels: Sequence[str], task: TaskKind) -> None:
     """Replace the column of lists of positions, which no expectation compares, by columns of counts."""
     frame = suite.frame
-    is_entities = task == "token_classification"
+    is_entities = KINDS[task].form == "entities"
     texts = frame["text" if is_entities else "text_pair"].fillna("")
     marks = [[] if row is None else [list(map(int, mark)) for mark in row] for row in frame["label"]]
     suite.frame = frame.assign(
@@ -231,12 +234,13 @@ def _expect_numbers(suite: Suite, params: Validate) -> None:
 
 
 def _class_suite(name: str, frame: pd.DataFrame, labels: Sequence[str], params: Validate, task: TaskKind) -> Suite:
+    form = KINDS[task].form
     counts = Counter(_names(frame, labels, task))
-    if task == "token_classification":
+    if form == "entities":
         labels = types_named(labels)
     rows = [counts[label] for label in labels]
     # Shares of entities are those of the types in all rows, since nearly every row may have an entity.
-    total = max(1, sum(rows) if task == "token_classification" else len(frame))
+    total = max(1, sum(rows) if form == "entities" else len(frame))
     classes = pd.DataFrame({"label": list(labels), "rows": rows, "share": [count / total for count in rows]})
     smallest = labels[rows.index(min(rows))]
     largest = labels[rows.index(max(rows))]

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import nn
 
-from potstill.config.base import TaskKind
 from potstill.config.distill_params import BY_TOKEN, Distill
 from potstill.config.term_params import TermBase
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.distillation.losses.tensors import SelfAttention, SentenceVectors
 from potstill.distillation.objective.balancing import Balancer, Schedule
 from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Terms
-from potstill.distillation.objective.supervision import HEAD_LOSSES, HeadLoss, gold_rows
 from potstill.distillation.objective.terms import ON_VECTORS, LossInputs, Term
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs, answers_of
 from potstill.distillation.teachers.position_mapping import PositionMapping, mapped_source
@@ -30,6 +28,9 @@ from potstill.distillation.teachers.providers import (
     TeacherTokensSource,
 )
 from potstill.errors import ModelError, SignalError
+from potstill.kinds.losses.head_loss import HeadLoss, gold_rows
+from potstill.kinds.losses.task_losses import HEAD_LOSSES
+from potstill.kinds.task_names import TaskKind
 from potstill.pretrained.heads import task_of
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Batch
-from potstill.distillation.objective.supervision import HEAD_LOSSES
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs, answers_of, observe
 from potstill.distillation.teachers.predict import model_inputs
+from potstill.kinds.losses.task_losses import HEAD_LOSSES
+from potstill.kinds.task_names import TaskKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

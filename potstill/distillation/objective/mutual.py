@@ -10,14 +10,13 @@ from operator import or_
 import torch
 from torch import Tensor, nn
 
-from potstill.config.base import TaskKind
 from potstill.config.distill_params import Mutual
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Terms
-from potstill.distillation.objective.supervision import HEAD_LOSSES
-from potstill.distillation.teachers.mean_answers import ensemble_answers
 from potstill.distillation.teachers.outputs import Needs, Outputs, answers_of
 from potstill.errors import ModelError
+from potstill.kinds.losses.task_losses import HEAD_LOSSES
+from potstill.kinds.task_names import TaskKind
 from potstill.models.cohort import Cohort
 
 
@@ -121,5 +120,6 @@ class MutualLearning(Objective):
 
     def _mutual(self, student: Tensor, others: Tensor) -> Tensor:
         """[batch] losses against the mean of the others, whose logits are [batch, ..., others, outputs]."""
-        mean = ensemble_answers(others, [1 / others.shape[-2]] * others.shape[-2], self._temperature, self._task)
-        return HEAD_LOSSES[self._task].soft(student, mean, self._temperature)
+        loss = HEAD_LOSSES[self._task]
+        mean = loss.mean(others, [1 / others.shape[-2]] * others.shape[-2], self._temperature)
+        return loss.soft(student, mean, self._temperature)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from potstill.config.base import TaskKind
 from potstill.config.term_params import (
     AttentionTerm,
     ContrastiveTerm,
@@ -46,6 +45,8 @@ from potstill.distillation.objective.balancing import Schedule
 from potstill.distillation.objective.gold_labels import OptimizerStep
 from potstill.distillation.teachers.outputs import Needs, Outputs, vectors_of
 from potstill.errors import ModelError
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from potstill.pretrained.families import family_of
 from potstill.pretrained.heads import task_of
 
@@ -217,12 +218,12 @@ def misfit(kind: str, task: TaskKind) -> str | None:
     """Explain why a task cannot have a loss term of a kind; None if it can."""
     if kind not in ON_LOGITS:
         return None
-    if task == "question_answering":
+    if KINDS[task].form == "span":
         return (
             f"the loss term {kind} is on classes, but answers are spans; question answering always has a loss on "
             "start and end, to which terms on layers can be added"
         )
-    if kind in OF_CLASSES and task not in ("single_label", "token_classification"):
+    if kind in OF_CLASSES and KINDS[task].form not in ("class", "entities"):
         return (
             f"the loss term {kind} needs probabilities that add up to 1 over the classes, which a {task} model does "
             "not have; use the term mse for its logits"

@@ -2,7 +2,7 @@
 
 Both models read the same characters of a context. The probability of a teacher's token moves to the student's token
 with the character at which an answer would begin, or end, just as gold answers are mapped to tokens
-(`data.tokens.windows.answer_tokens`).
+(`labels.windows.answer_tokens`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from potstill.data.tokens.batches import ArrayChunks, Batch, Ints, mapped_lists
-from potstill.data.tokens.windows import NONE, NOWHERE
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.token_mapping import IMPOSSIBLE, MappedSource, map_outputs
 from potstill.errors import SignalError
+from potstill.labels.windows import NONE, NOWHERE
 
 # Larger than the index of any character of a context.
 _LAST = np.iinfo(np.int32).max

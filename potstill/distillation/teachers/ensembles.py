@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from potstill.data.tokens.batches import Batch
-from potstill.distillation.teachers.mean_answers import Ensemble, Weights, mean_logits
+from potstill.distillation.losses.means import Weights, mean_logits
+from potstill.distillation.teachers.mean_answers import Ensemble
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.providers import Source
 from potstill.pretrained.members import Weight

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.config.base import OF_PLACES
 from potstill.data.tokens.in_memory import with_all_labels, with_tag_set_order
 from potstill.errors import ModelError, SequenceLengthError
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
 from potstill.pretrained.families import family_of, positions_of
-from potstill.pretrained.heads import HEADS, task_of
+from potstill.pretrained.heads import task_of
 from potstill.pretrained.inspection import check_tokens, inspect_model, read_tokenizer
 from potstill.pretrained.members import Weight, shares_by_label
 from potstill.pretrained.output_names import match_labels
@@ -104,15 +104,15 @@ def _orders(models: Sequence[PreTrainedModel]) -> list[list[int]]:
     for model, origin in zip(models, origins, strict=True):
         if task_of(model) != task:
             raise ModelError(f"the teacher in {origin} is for {task_of(model)}, the first one for {task}")
-    if task in ("regression", "question_answering"):
+    if not KINDS[task].has_classes:
         return [list(range(models[0].config.num_labels))] * len(models)  # outputs without names
     return [match_labels(labels, names[0], origin) for labels, origin in zip(names, origins, strict=True)]
 
 
 def _check_head(name: str) -> None:
     """Refuse a class without the head of a task."""
-    if not name.endswith(tuple(head.suffix for head in HEADS.values())):
-        known = ", ".join(dict.fromkeys(head.suffix for head in HEADS.values()))
+    if not name.endswith(tuple(kind.head.suffix for kind in KINDS.values())):
+        known = ", ".join(dict.fromkeys(kind.head.suffix for kind in KINDS.values()))
         raise ModelError(f"the teacher is a {name}; give a fine-tuned model (...{known})")
 
 
@@ -120,7 +120,7 @@ def _check_tokenizers(teachers: Sequence[Teacher]) -> None:
     """Refuse teachers of entities or answers that read other tokens than the first."""
     first, *others = teachers
     task, vocabulary = task_of(first.model), first.tokenizer.get_vocab()
-    if task in OF_PLACES and any(other.tokenizer.get_vocab() != vocabulary for other in others):
+    if KINDS[task].marks_spans and any(other.tokenizer.get_vocab() != vocabulary for other in others):
         raise ModelError(
             f"the teachers have several tokenizers, but those of a {task} task answer token by token, together; give "
             "teachers of one tokenizer"

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.losses.sentences import mean_vectors
 from potstill.distillation.losses.tensors import SelfAttention, SentenceVectors
 from potstill.distillation.teachers.mean_answers import Ensemble
+from potstill.kinds.task_names import TaskKind
 from potstill.pretrained.families import Family, family_of, layers_of
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Outputs:
     ensemble: Ensemble | None = None
 
     def logits_at(self, temperature: float, task: TaskKind = "single_label") -> Tensor:
-        """Return logits [batch, classes] for a loss that softens them at T; for an ensemble see `ensemble_answers`."""
+        """Return logits [batch, classes] for a loss that softens them at T; for an ensemble see `HeadLoss.mean`."""
         return self.logits if self.ensemble is None else self.ensemble.logits_at(temperature, task)
 
 

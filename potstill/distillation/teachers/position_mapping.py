@@ -9,12 +9,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import TokenDataset, ragged
 from potstill.distillation.teachers.answer_mapping import AnswerMapping, WindowMappedSource, map_answers
 from potstill.distillation.teachers.outputs import answers_of
 from potstill.distillation.teachers.providers import Source
 from potstill.distillation.teachers.token_mapping import UnitMappedSource, UnitMapping, map_units
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 
 PositionMapping: TypeAlias = UnitMapping | AnswerMapping
 
@@ -30,7 +31,7 @@ def map_positions(task: TaskKind, student: Sequence[Path], teacher: Sequence[Pat
     Raises:
         SignalError: the files are not of the same texts.
     """
-    return (map_answers if task == "question_answering" else map_units)(student, teacher)
+    return (map_answers if KINDS[task].form == "span" else map_units)(student, teacher)
 
 
 def mapped_source(source: Source, rows: TokenDataset, mapping: PositionMapping) -> Source:
@@ -58,4 +59,4 @@ def mapped_logits(source: Source, rows: TokenDataset, task: TaskKind) -> npt.NDA
     for row in range(len(rows)):
         batch = rows.batch(np.array([row]))
         logits.append(answers_of(source(batch), batch).logits_at(1.0, task).numpy())
-    return ragged([spans[0] for spans in logits]) if task == "question_answering" else np.concatenate(logits)
+    return ragged([spans[0] for spans in logits]) if KINDS[task].form == "span" else np.concatenate(logits)

@@ -1,7 +1,7 @@
 """Token classification between tokenizers: map a teacher's logits to the tokens of its student.
 
 Units (words, see `labels.tags.units_of`) are defined by the characters of a text and are the same for both models. In
-the tokens of each model, one token represents each unit (`data.tokens.offsets`). The logits of a unit are therefore
+the tokens of each model, one token represents each unit (`labels.offsets`). The logits of a unit are therefore
 moved from the teacher's token to the student's token.
 """
 
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from potstill.data.tokens.batches import Batch, Ints, TokenDataset
-from potstill.data.tokens.offsets import CUT, IGNORED, OWN, SHARED
-from potstill.distillation.teachers.mean_answers import mean_logits
+from potstill.distillation.losses.means import mean_logits
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.providers import Source
 from potstill.errors import SignalError
+from potstill.labels.offsets import CUT, IGNORED, OWN, SHARED
 
 # The logit of an impossible class: finite, but its softened probability is 0 at any temperature in use.
 IMPOSSIBLE = -1e4
@@ -128,7 +128,7 @@ class MappedSource:
 class UnitMappedSource(MappedSource):
     """Maps a teacher's logits of units to the student's tokens.
 
-    Logits are read as in `data.tokens.offsets.unit_classes`: a unit that shares a token with an earlier one takes that
+    Logits are read as in `labels.offsets.unit_classes`: a unit that shares a token with an earlier one takes that
     token's logits with B turned into I, and a unit without a token is O.
 
     Attributes:

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from potstill.evaluation.naming import BASELINE, TITLES
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.scores.metrics import Counts, Floats, Reliability
-from potstill.scores.scoring import SCORINGS, Scoring
+from potstill.scores.scoring import Scoring
 
 COLOURS = {
     "teacher": "#3b82c4",
@@ -28,7 +29,7 @@ COLOURS = {
     BASELINE: "#c2556b",
 }
 # Colours of the models of a search.
-KINDS = {"teacher": COLOURS["teacher"], "layers": COLOURS["int8"], "static": COLOURS["student"]}
+MODEL_COLOURS = {"teacher": COLOURS["teacher"], "layers": COLOURS["int8"], "static": COLOURS["student"]}
 # Stands for `currentColor`, the colour of the text around the figure, which matplotlib does not know.
 INK = "#010203"
 STYLE = {
@@ -84,7 +85,7 @@ def confusion_maps(models: Mapping[str, Counts]) -> dict[str, str]:
 
 
 def accuracy_against(
-    models: Mapping[str, Mapping[str, Any]], key: str, words: str, scoring: Scoring = SCORINGS["single_label"]
+    models: Mapping[str, Mapping[str, Any]], key: str, words: str, scoring: Scoring = KINDS["single_label"].scoring
 ) -> str:
     """Draw accuracy, or the score of another task, with its interval over a cost on a logarithmic axis.
 
@@ -197,7 +198,9 @@ def _plot_models(axes: Axes, models: Sequence[tuple[Cost, float]]) -> None:
     line = sorted((cost, 100 * model.score) for model, cost in models if model.front)
     axes.plot(*zip(*line, strict=True), color=INK, linewidth=0.8, alpha=0.5)
     for model, cost in models:
-        axes.plot(cost, 100 * model.score, "o", markersize=6, color=KINDS[model.kind], alpha=1 if model.front else 0.5)
+        axes.plot(
+            cost, 100 * model.score, "o", markersize=6, color=MODEL_COLOURS[model.kind], alpha=1 if model.front else 0.5
+        )
         axes.annotate(model.name, (cost, 100 * model.score), (4, 5), textcoords="offset points", fontsize=8)
     costs = [cost for _, cost in models]
     low, high = min(costs) / 1.8, max(costs) * 2.5

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from potstill.data.tokens.offsets import unit_classes
 from potstill.evaluation.baseline import baseline_sentence
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.naming import MODELS, PROVEN, candidate_of
@@ -17,8 +16,11 @@ from potstill.evaluation.pages.figures import Figures
 from potstill.evaluation.pages.report_page import TEMPLATE
 from potstill.evaluation.pages.sheet import render
 from potstill.evaluation.summary import Answers
+from potstill.kinds.definitions.kind import Kind
+from potstill.kinds.definitions.task_kinds import kind_in
+from potstill.labels.offsets import unit_classes
 from potstill.scores.metrics import Doubles, Floats, Labels
-from potstill.scores.scoring import Scoring, scoring_of
+from potstill.scores.scoring import Scoring
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ def disagreements(
         names: class names in index order.
         count: how many to return at most.
     """
-    if teacher.task == "regression":
+    if teacher.kind.form == "number":
         return _distant_numbers(texts, labels, teacher.numbers, student.numbers, count)
-    if teacher.task == "multi_label":
+    if teacher.kind.form == "labels":
         return _disputed_labels(texts, labels, teacher.probabilities, student.probabilities, names, count)
     teacher_confidence = teacher.probabilities.max(axis=1)
     student_confidence = student.probabilities.max(axis=1)
@@ -152,7 +154,8 @@ def render_report(
         lineage: path of an input -> its sha256.
     """
     candidate = candidate_of(metrics) or ""
-    scoring = scoring_of(metrics)
+    kind = kind_in(metrics)
+    scoring = kind.scoring
     return render(
         TEMPLATE,
         project=project,
@@ -166,8 +169,8 @@ def render_report(
         controls=[PROVEN[name] for name in metrics["proof"]["verdicts"]],
         score=[f"{100 * metrics['models'][candidate][scoring.key + end]:.1f}" for end in ("", "_low", "_high")],
         scoring=scoring,
-        details=_details(metrics["models"][candidate], metrics.get("task", "single_label")),
-        task=metrics.get("task", "single_label"),
+        details=_details(metrics["models"][candidate], kind),
+        form=kind.form,
         headers=[_one_line(title) for title in table.headers(metrics)],
         rows=table.rows(metrics),
         note=table.note(metrics),
@@ -185,26 +188,11 @@ def _one_line(title: str) -> str:
     return title.replace("-\n", "").replace("\n", " ").strip()
 
 
-# Names of the scores of tasks that have several; the table has room for some of them only.
-_NAMES: dict[str, dict[str, str]] = {
-    "token_classification": {"f1": "F1", "precision": "precision", "recall": "recall", "macro_f1": "macro F1"},
-    "question_answering": {"f1": "F1", "exact_match": "exact match"},
-    "multi_label": {"micro_f1": "micro F1", "macro_f1": "macro F1", "subset_accuracy": "subset accuracy"},
-    "regression": {
-        "r2": "R²",
-        "mse": "mean squared error",
-        "mae": "mean absolute error",
-        "pearson": "Pearson correlation",
-        "spearman": "Spearman correlation",
-    },
-}
-
-
-def _details(model: Mapping[str, Any], task: str) -> list[list[str]]:
+def _details(model: Mapping[str, Any], kind: Kind) -> list[list[str]]:
     """Return name, value and interval of every score of the candidate."""
     return [
         [words, f"{model[key]:.4f}", f"{model[f'{key}_low']:.4f} to {model[f'{key}_high']:.4f}"]
-        for key, words in _NAMES.get(task, {}).items()
+        for key, words in kind.score_names.items()
     ]
 
 

@@ -115,13 +115,13 @@ code { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; ove
 
 <h2>Models</h2>
 {{ listing(headers, rows, candidate) }}
-<p class="soft" style="margin-top: .8rem">{% if note %}{{ note }}. {% endif %}{% if task == "single_label" %}
+<p class="soft" style="margin-top: .8rem">{% if note %}{{ note }}. {% endif %}{% if form == "class" %}
 Accuracy with its Wilson interval. ECE: expected calibration error after temperature scaling, {{ metrics.calibration_bins }} bins.
-{% elif task == "multi_label" %}
+{% elif form == "labels" %}
 Micro F1 with its bootstrap interval. Subset: texts whose every label is right.
-{% elif task == "token_classification" %}
+{% elif form == "entities" %}
 F1 by entity with its bootstrap interval: an entity counts where its type and both its ends are right (seqeval); what lies beyond the longest sequence counts as not found.
-{% elif task == "question_answering" %}
+{% elif form == "span" %}
 F1 of words with the best gold answer, and exact match, as SQuAD has them; intervals by bootstrap over the questions.
 {% else %}
 R² with its bootstrap interval: the share of the gold numbers' variance that is explained; their mean alone has 0. MSE in the numbers' own unit.
@@ -146,13 +146,13 @@ the students from text to probabilities through the serving runtime. Compare the
 {{ controls[1] }} starts from the fine-tuned teacher, as the student does: what copying alone gives.
 {% if metrics.proof.seeds | length > 1 %}The first seed's student is compared as it ships, those of further seeds as they were trained.{% endif %}
 
-{% if task == "single_label" %}
+{% if form == "class" %}
 {{ candidate }} agrees with the teacher on {{ "%.1f" % (100 * comparison.agreement) }}% of the texts; the mean divergence KL(teacher‖student) of the calibrated probabilities is {{ "%.4f" % comparison.kl }} nats.</p>
-{% elif task == "token_classification" %}
+{% elif form == "entities" %}
 {{ candidate }} agrees with the teacher on {{ "%.1f" % (100 * comparison.agreement) }}% of the tags; the mean divergence KL(teacher‖student) of a tag's calibrated probabilities is {{ "%.4f" % comparison.kl }} nats.</p>
-{% elif task == "question_answering" %}
+{% elif form == "span" %}
 {{ candidate }} gives the teacher's answer to {{ "%.1f" % (100 * comparison.agreement) }}% of the questions.</p>
-{% elif task == "multi_label" %}
+{% elif form == "labels" %}
 {{ candidate }} agrees with the teacher on {{ "%.1f" % (100 * comparison.agreement) }}% of the labels of all texts; the mean divergence KL(teacher‖student) of a text's calibrated probabilities is {{ "%.4f" % comparison.kl }} nats.</p>
 {% else %}
 {{ candidate }}'s numbers correlate with the teacher's at {{ "%.3f" % comparison.correlation }} (Pearson); they are {{ "%.3g" % comparison.rmse }} apart (root of the mean square).</p>
@@ -214,9 +214,9 @@ the students from text to probabilities through the serving runtime. Compare the
 {% endif %}
 <h2>Where teacher and student disagree</h2>
 {% if examples %}
-{% if task == "regression" %}
+{% if form == "number" %}
 <p class="soft">The {{ examples | length }} texts on which they are farthest apart.</p>
-{% elif task in ("token_classification", "question_answering") %}
+{% elif form in ("entities", "span") %}
 <p class="soft">The first {{ examples | length }} such texts. An answer that is not the gold one is coloured.</p>
 {% else %}
 <p class="soft">The {{ examples | length }} texts on which both are surest. A prediction that is not the gold label is coloured.</p>
@@ -227,10 +227,10 @@ the students from text to probabilities through the serving runtime. Compare the
 <tbody>
 {% for example in examples %}
 <tr><td>{{ example.text }}</td><td data-title="gold">{{ example.gold }}</td>
-{% if task == "regression" %}
+{% if form == "number" %}
 <td data-title="teacher">{{ example.teacher }}</td>
 <td data-title="student">{{ example.student }}</td></tr>
-{% elif task in ("token_classification", "question_answering") %}
+{% elif form in ("entities", "span") %}
 <td data-title="teacher"{% if example.teacher != example.gold %} class="wrong"{% endif %}>{{ example.teacher }}</td>
 <td data-title="student"{% if example.student != example.gold %} class="wrong"{% endif %}>{{ example.student }}</td></tr>
 {% else %}

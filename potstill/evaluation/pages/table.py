@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from potstill.config.base import TaskKind
 from potstill.evaluation.naming import MODELS, TITLES, candidate_of
 from potstill.evaluation.notes import notes
-from potstill.scores.scoring import SCORINGS, scoring_of
+from potstill.kinds.definitions.kind import Kind
+from potstill.kinds.definitions.task_kinds import kind_in
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,23 +16,14 @@ if TYPE_CHECKING:
 ABSENT = "–"
 
 
-# Task -> title and key of each score after the first, which comes with its interval. More would not fit 80 columns.
-_SCORES: dict[TaskKind, tuple[tuple[str, str], ...]] = {
-    "single_label": (("macro\nF1", "macro_f1"), ("\nECE", "ece")),
-    "multi_label": (("macro\nF1", "macro_f1"), ("sub-\nset", "subset_accuracy")),
-    "token_classification": (("pre-\ncision", "precision"), ("re-\ncall", "recall")),
-    "question_answering": (("exact\nmatch", "exact_match"),),
-    "regression": (("\nMSE", "mse"), ("Spear-\nman", "spearman")),
-}
-
-
 def headers(metrics: Mapping[str, Any]) -> list[str]:
     """Column titles, the interval's level included. Two lines each where that keeps the table within 80 columns."""
+    kind = kind_in(metrics)
     level = f"{100 * metrics.get('confidence', 0.95):g}%"
     return [
         "",
-        f"{scoring_of(metrics).axis}\n({level} interval)",
-        *(title for title, _ in _SCORES[_task(metrics)]),
+        f"{kind.scoring.axis}\n({level} interval)",
+        *(title for title, _ in kind.table_columns),
         "para-\nmeters",
         "\nMB",
         "p50\nms",
@@ -41,15 +32,10 @@ def headers(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _task(metrics: Mapping[str, Any]) -> TaskKind:
-    task: TaskKind = metrics.get("task", "single_label")
-    return task
-
-
 def rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     """One row of strings for each model in metrics.json, in the order of `TITLES`; what it lacks is a dash."""
     models = metrics["models"]
-    return [_row(title, models[name], _task(metrics)) for name, title in TITLES.items() if name in models]
+    return [_row(title, models[name], kind_in(metrics)) for name, title in TITLES.items() if name in models]
 
 
 def note(metrics: Mapping[str, Any]) -> str | None:
@@ -72,8 +58,8 @@ def render_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def _row(title: str, model: Mapping[str, Any], task: TaskKind) -> list[str]:
-    key = SCORINGS[task].key
+def _row(title: str, model: Mapping[str, Any], kind: Kind) -> list[str]:
+    key = kind.scoring.key
     score = _percent(model.get(key))
     low, high = model.get(f"{key}_low"), model.get(f"{key}_high")
     if low is not None and high is not None:
@@ -81,7 +67,7 @@ def _row(title: str, model: Mapping[str, Any], task: TaskKind) -> list[str]:
     return [
         title,
         score,
-        *(_fixed(model.get(name), 3) for _, name in _SCORES[task]),
+        *(_fixed(model.get(name), 3) for _, name in kind.table_columns),
         _parameters(model.get("parameters")),
         _fixed(model.get("megabytes"), 1),
         _milliseconds(model.get("p50_ms")),

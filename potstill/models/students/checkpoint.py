@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from potstill.data.tokens.in_memory import fast_tokenizer
-from potstill.data.tokens.windows import without_truncation
+from potstill.labels.windows import without_truncation
 from potstill.models.loading import load_classifier
 from potstill.pretrained.families import tells_texts_apart
 from potstill.pretrained.heads import task_of

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from potstill.data.tokens.batches import SPAN, TokenDataset, has_label
 from potstill.data.tokens.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts
-from potstill.data.tokens.offsets import IGNORED, UNANSWERED
 from potstill.data.tokens.tokenization import load_tokenizer, write_tokens
-from potstill.scores.scoring import entity_f1
+from potstill.kinds.definitions.token_classification import entity_f1
+from potstill.labels.offsets import IGNORED, UNANSWERED
 
 TEXT = "the doctor and the village story"
 

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from potstill.config.base import TaskKind
 from potstill.config.prepare_params import Prepare
 from potstill.data.preparation import Prepared, prepare
-from potstill.data.tokens.batches import fill_labels, label_array, label_column, label_type
+from potstill.data.tokens.batches import fill_labels, label_array, label_column
 from potstill.errors import LabelError, OneClassError, ParamsError, SmallClassError
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from tests.conftest import generate_rows
 
 TEXTS = [text for text, _ in generate_rows(200)]
@@ -186,7 +187,7 @@ def test_a_prepared_label_column_as_tokens_and_as_an_array(
     path = tmp_path / "labels.parquet"
     pq.write_table(pa.table({"label": column}), path)
     read = pq.read_table(path).column("label")
-    filled = fill_labels(read.combine_chunks(), label_type(task, 2))
+    filled = fill_labels(read.combine_chunks(), KINDS[task].token_column(2))
     found = label_array(pa.chunked_array([filled]))
     np.testing.assert_array_equal(found, np.array(labels))
     assert found.dtype == (np.float32 if task == "regression" else np.int64)

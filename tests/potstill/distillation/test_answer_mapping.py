@@ -19,7 +19,7 @@ from potstill.distillation.teachers.ensembles import AveragedSource
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.token_mapping import IMPOSSIBLE
 from potstill.errors import SignalError
-from tests.potstill.data.test_offsets import tokenizer
+from tests.potstill.labels.test_offsets import tokenizer
 
 WORDS = "river,house,unbelievable,Zoë,naïve,New York,since,1998,lives,today,北京,江泽民,a.b".split(",")  # noqa: SIM905
 QUESTION = "who lives"

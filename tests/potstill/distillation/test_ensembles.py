@@ -10,15 +10,17 @@ from torch import Tensor
 from potstill.config.distill_params import Distill
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.losses.logits import kl_divergence
+from potstill.distillation.losses.means import ensemble_logits, mean_logits
 from potstill.distillation.objective.composition import Blend, Distillation, distillation
 from potstill.distillation.objective.gold_labels import OptimizerStep
 from potstill.distillation.teachers.ensembles import AveragedSource, StackedSource, average
-from potstill.distillation.teachers.mean_answers import ensemble_answers, ensemble_logits, mean_logits, pooled
+from potstill.distillation.teachers.mean_answers import pooled
 from potstill.distillation.teachers.outputs import Needs, observe
 from potstill.distillation.teachers.predict import model_inputs, predict_logits
 from potstill.distillation.teachers.providers import LiveTeacher, TeacherTokensSource
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import SignalError
+from potstill.kinds.losses.task_losses import HEAD_LOSSES
 from potstill.models.students.student import student_from_layers
 from tests.potstill.models.tiny import make
 
@@ -110,7 +112,7 @@ def test_pooled_logits_are_the_log_of_the_mean_probabilities() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_each_label_averages_the_teachers_that_know_it(temperature: float) -> None:
     members, weights = draw(8, 3, 2), [(0.25, 0.0), (0.75, 0.4), (0.0, 0.6)]
-    found = torch.sigmoid(ensemble_answers(members, weights, temperature, "multi_label") / temperature)
+    found = torch.sigmoid(HEAD_LOSSES["multi_label"].mean(members, weights, temperature) / temperature)
     each = torch.sigmoid(members / temperature)
     assert torch.allclose(found[:, 0], 0.25 * each[:, 0, 0] + 0.75 * each[:, 1, 0], atol=1e-6)
     assert torch.allclose(found[:, 1], 0.4 * each[:, 1, 1] + 0.6 * each[:, 2, 1], atol=1e-6)
@@ -189,11 +191,11 @@ def test_one_teacher_is_no_ensemble() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_multi_label_averages_probabilities_and_regression_averages_outputs(temperature: float) -> None:
     members = draw(4, 3, 2)
-    found = ensemble_answers(members, WEIGHTS, temperature, "multi_label")
+    found = HEAD_LOSSES["multi_label"].mean(members, WEIGHTS, temperature)
     yes = (members / temperature).sigmoid()
     wanted = sum(weight * yes[:, member] for member, weight in enumerate(WEIGHTS))
     torch.testing.assert_close((found / temperature).sigmoid(), wanted)
-    numbers = ensemble_answers(members, WEIGHTS, temperature, "regression")
+    numbers = HEAD_LOSSES["regression"].mean(members, WEIGHTS, temperature)
     torch.testing.assert_close(numbers, mean_logits(members, WEIGHTS))
     pool = pooled([*members.numpy().swapaxes(0, 1)], WEIGHTS, "regression")
     np.testing.assert_allclose(pool, numbers.numpy())
@@ -203,7 +205,7 @@ def test_multi_label_averages_probabilities_and_regression_averages_outputs(temp
 def test_question_answering_averages_probabilities_over_the_tokens_of_a_row(temperature: float) -> None:
     members = draw(2, 6, 3, 2)
     members[1, 4:] = -torch.inf  # padding
-    found = ensemble_answers(members, WEIGHTS, temperature, "question_answering")
+    found = HEAD_LOSSES["question_answering"].mean(members, WEIGHTS, temperature)
     assert found.shape == (2, 6, 2)
     for row, length in enumerate((6, 4)):
         scaled = members[row, :length].double() / temperature

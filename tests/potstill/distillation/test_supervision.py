@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.objective.composition import Blend, Distillation, make_terms
 from potstill.distillation.objective.gold_labels import OptimizerStep, Supervised
-from potstill.distillation.objective.supervision import gold_rows
 from potstill.distillation.objective.terms import Term
 from potstill.distillation.teachers.outputs import Outputs
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError
+from potstill.kinds.losses.head_loss import gold_rows
+from potstill.kinds.task_names import TaskKind
 from tests.potstill.models.tiny import make
 
 # The last row has no gold label.

@@ -17,7 +17,8 @@ from potstill.distillation.objective.gold_labels import OptimizerStep, Supervise
 from potstill.distillation.objective.mutual import CohortOutputs, MutualLearning
 from potstill.distillation.teachers.ensembles import average
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
-from potstill.scores.scoring import best_tokens, entity_f1, token_span_f1
+from potstill.kinds.definitions.question_answering import best_tokens, token_span_f1
+from potstill.kinds.definitions.token_classification import entity_f1
 
 LENGTHS = np.array([5, 3, 7])
 CLASSES = 3

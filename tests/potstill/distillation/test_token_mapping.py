@@ -12,14 +12,14 @@ import torch
 
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.data.tokens.marking import UNIT_LABELS
-from potstill.data.tokens.offsets import CUT, OWN, SHARED
 from potstill.data.tokens.tokenization import write_tokens
 from potstill.distillation.teachers.ensembles import AveragedSource
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.token_mapping import IMPOSSIBLE, UnitMappedSource, UnitMapping, map_units
 from potstill.errors import SignalError
+from potstill.labels.offsets import CUT, OWN, SHARED
 from potstill.labels.tags import units_of
-from tests.potstill.data.test_offsets import tokenizer
+from tests.potstill.labels.test_offsets import tokenizer
 
 WORDS = "river,house,unbelievable,Zoë,naïve,New York,since,1998,lives,today,北京,江泽民,a.b".split(",")  # noqa: SIM905
 CLASSES = 5

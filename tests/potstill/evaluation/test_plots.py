@@ -11,8 +11,8 @@ import pytest
 from potstill.evaluation.naming import MODELS
 from potstill.evaluation.pages import plots
 from potstill.evaluation.pages.figures import Figures
-from potstill.inference.probabilities import softmax
 from potstill.scores import metrics
+from potstill.scores.probabilities import softmax
 
 random = np.random.default_rng(0)
 SCORES = {

@@ -12,7 +12,8 @@ from potstill.data.tokens.marking import UNIT_LABELS
 from potstill.evaluation.gold_spans import read_tags
 from potstill.evaluation.reference import gold_entities, reference_profile, right_shares
 from potstill.inference.profile import answer_all
-from potstill.inference.runtime import Entity, Prediction, Student, Tagging, Text
+from potstill.inference.runtime import Prediction, Student, Text
+from potstill.kinds.definitions.token_classification import Entity, Tagging
 from potstill.labels.tags import units_of
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import LABELS, TAGS, write_serving, write_span_model

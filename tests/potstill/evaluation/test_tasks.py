@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from potstill.config.base import TaskKind
 from potstill.config.evaluation_params import Evaluate
 from potstill.config.promotion_params import Gate
 from potstill.evaluation.gates import judge
@@ -19,11 +18,11 @@ from potstill.evaluation.pages.figures import label_bars
 from potstill.evaluation.pages.report import disagreements
 from potstill.evaluation.summary import Answers, compare, score
 from potstill.evaluation.teacher_gain import Seed, flatten, prove
-from potstill.inference.probabilities import sigmoid
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from potstill.scores import numbers, several
-from potstill.scores.calibration import calibrated
 from potstill.scores.metrics import micro_f1, r_squared
-from potstill.scores.scoring import SCORINGS
+from potstill.scores.probabilities import sigmoid
 from potstill.scores.statistics import compare_scores
 
 random = np.random.default_rng(4)
@@ -114,7 +113,7 @@ def test_a_better_model_beats_and_equal_ones_cannot_be_told_apart(task: TaskKind
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_summary_of_a_task(task: TaskKind) -> None:
-    found, key = models(task), SCORINGS[task].key
+    found, key = models(task), KINDS[task].scoring.key
     scores = {name: score(GOLD[task], answers, SETTINGS) for name, answers in found.items()}
     for entry in scores.values():
         assert entry[f"{key}_low"] < entry[key] < entry[f"{key}_high"]
@@ -145,8 +144,8 @@ def test_one_temperature_calibrates_all_labels() -> None:
     chances = random.random((2000, 3))
     labels = (random.random((2000, 3)) < chances).astype(np.int64)
     logits = np.log(chances / (1 - chances))
-    assert calibrated("multi_label", (3 * logits).astype(np.float32), labels) == pytest.approx(3, rel=0.1)
-    assert calibrated("regression", logits[:, :1], labels[:, 0]) is None
+    assert KINDS["multi_label"].temperature((3 * logits).astype(np.float32), labels) == pytest.approx(3, rel=0.1)
+    assert KINDS["regression"].temperature(logits[:, :1], labels[:, 0]) is None
     assert several.reliability(labels, sigmoid(logits), 15).ece < 0.03
 
 
@@ -163,12 +162,12 @@ def test_the_table_of_a_task_fits_a_terminal(task: TaskKind) -> None:
         console.print(table.render_table(content))
         text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
-    assert f"{100 * entries['teacher'][SCORINGS[task].key]:.1f} (" in text
+    assert f"{100 * entries['teacher'][KINDS[task].scoring.key]:.1f} (" in text
     assert all(len(row) == len(table.headers(content)) for row in table.rows(content))
 
 
 def test_figures_of_labels_are_bars_and_those_of_numbers_svg() -> None:
-    flags = {name: several.label_f1(GOLD_FLAGS, answers.flags) for name, answers in models("multi_label").items()}
+    flags = {name: several.label_f1(GOLD_FLAGS, answers.logits > 0) for name, answers in models("multi_label").items()}
     values = {name: answers.numbers for name, answers in models("regression").items()}
     bars = dict(label_bars(flags, ["<a>", "b", "c"]))
     assert [bar.value for bar in bars["b"]] == [scores[1] for scores in flags.values()]
@@ -232,11 +231,11 @@ def test_a_limit_of_a_task_is_met_and_missed(task: TaskKind, name: str, met: flo
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_is_judged_by_its_own_score_alone(task: TaskKind) -> None:
-    key = SCORINGS[task].key
+    key = KINDS[task].scoring.key
     assert not judge({**METRICS, "models": {"int8": {"accuracy": 1.0}}}, Gate(), None, task).passed
     assert judge(METRICS, Gate(), {key: 0.8}, task).passed
     lost = judge(METRICS, Gate(), {key: 0.9}, task)
-    assert f"{SCORINGS[task].words} lost to the champion 0.1" in lost.sentence
+    assert f"{KINDS[task].scoring.words} lost to the champion 0.1" in lost.sentence
     assert not judge(METRICS, Gate(), {"accuracy": 0.1}, task).passed
 
 
@@ -265,6 +264,6 @@ def test_the_proof_of_a_task(task: TaskKind) -> None:
     proof = prove(GOLD[task], found["teacher"], seeds, SETTINGS, bootstrap_seed=1)
     assert proof["verdicts"]["pretrained"]["outcome"] == "BEATS"
     assert len(proof["verdicts"]["pretrained"]["differences"]) == 2
-    key = SCORINGS[task].key
+    key = KINDS[task].scoring.key
     assert next(iter(proof["models"]["student"])) == key
     assert all(math.isfinite(value) for value in flatten(proof).values())

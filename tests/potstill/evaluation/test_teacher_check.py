@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from potstill.data.tokens.batches import ragged
-from potstill.data.tokens.offsets import IGNORED
 from potstill.evaluation.teacher_check import fitting_order, judge
+from potstill.labels.offsets import IGNORED
 
 
 def logits_for(answers: np.ndarray, classes: int) -> np.ndarray:

@@ -23,7 +23,9 @@ from potstill.inference.profile import (
     read_profile,
     read_vocabulary,
 )
-from potstill.inference.runtime import Entity, ModelCard, Prediction, Reply, Tagging
+from potstill.inference.runtime import ModelCard, Prediction
+from potstill.kinds.definitions.question_answering import Reply
+from potstill.kinds.definitions.token_classification import Entity, Tagging
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import card
 

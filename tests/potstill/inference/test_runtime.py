@@ -11,9 +11,9 @@ import pytest
 
 from potstill.artifacts import write_json, write_manifest
 from potstill.errors import ChecksumError, ModelError
-from potstill.inference.probabilities import softmax
 from potstill.inference.runtime import Student, Text
 from potstill.inference.sketch import directions
+from potstill.scores.probabilities import softmax
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import LABELS, MAX_LENGTH, TEMPERATURE, card, classifier, flip_byte, write_serving
 

@@ -11,8 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from potstill.config.serving_params import Serve
-from potstill.data.tokens.offsets import has_own_token
 from potstill.inference.runtime import Student, read_card
+from potstill.labels.offsets import has_own_token
 from potstill.labels.tags import units_of
 from potstill.serving.app import create_app, start
 from potstill.serving.keys import Keys

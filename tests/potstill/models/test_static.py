@@ -10,8 +10,8 @@ import torch
 from model2vec import StaticModel
 from tokenizers import Tokenizer
 
-from potstill.config.base import TaskKind
 from potstill.data.tokens.tokenization import load_tokenizer
+from potstill.kinds.task_names import TaskKind
 from potstill.models.loading import load_classifier
 from potstill.models.students.static import (
     StaticForSequenceClassification,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from potstill.errors import ModelError
-from potstill.inference.probabilities import softmax
 from potstill.scores import metrics
+from potstill.scores.probabilities import softmax
 
 random = np.random.default_rng(0)
 

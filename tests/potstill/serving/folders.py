@@ -9,10 +9,10 @@ from typing import Any
 import psutil
 
 from potstill.artifacts import MANIFEST, sha256_file, sha256_value, write_json, write_manifest
-from potstill.config.base import OF_PLACES
 from potstill.data.tokens.tokenization import write_served_tokenizer
 from potstill.inference.profile import answer_all
 from potstill.inference.runtime import Student, Text
+from potstill.kinds.definitions.task_kinds import CARD_NAMES, KINDS
 from potstill.paths import TEST_PROFILE
 from tests.conftest import generate_rows
 
@@ -94,7 +94,7 @@ def card(**changes: Any) -> dict[str, Any]:
         "pad_token_id": 0,
         "temperature": TEMPERATURE,
         "inputs": ["input_ids", "attention_mask", *(["token_type_ids"] if pair else [])],
-        "embedding": changes.get("task", "classification") not in OF_PLACES,
+        "embedding": not KINDS[CARD_NAMES[changes.get("task", "classification")]].marks_spans,
         **changes,
     }
 

@@ -16,11 +16,13 @@ from starlette.testclient import TestClient
 
 from potstill.artifacts import MANIFEST, sha256_file
 from potstill.config.serving_params import Serve, Watch
-from potstill.data.tokens.windows import TextWindow
 from potstill.errors import ToolError
 from potstill.inference.profile import Counts, read_profile
-from potstill.inference.runtime import Entity, Prediction, Reply, Student, Tagging, Text, read_card
+from potstill.inference.runtime import Prediction, Student, Text, read_card
 from potstill.inference.window_store import ANSWERS, COUNTS, TEXTS, FolderStore, Store, candidate_location, text_sha256
+from potstill.kinds.definitions.question_answering import Reply
+from potstill.kinds.definitions.token_classification import Entity, Tagging
+from potstill.labels.windows import TextWindow
 from potstill.paths import TEST_PROFILE
 from potstill.serving import watcher as module
 from potstill.serving.app import create_app, start

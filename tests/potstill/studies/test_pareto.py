@@ -9,7 +9,7 @@ from hypothesis import strategies as some
 
 from potstill.evaluation.gates import Check, Verdict
 from potstill.evaluation.pages.plots import Cost, pareto
-from potstill.scores.scoring import SCORINGS
+from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.studies.pareto import Point, cheapest, dominates, front
 
 
@@ -58,17 +58,18 @@ def test_every_point_is_on_the_front_or_beaten_by_one_that_is(values: list[tuple
 def test_the_picture_is_svg_and_png() -> None:
     models = [Cost("teacher", "teacher", 0.9, 12, 90, True), Cost("3 layers", "layers", 0.88, 2, 19, True)]
     svg, png = pareto(
-        [*models, Cost("static", "static", 0.8, 0.1, 15, False)], [(2.0, 19.0, 0.87)], SCORINGS["single_label"]
+        [*models, Cost("static", "static", 0.8, 0.1, 15, False)], [(2.0, 19.0, 0.87)], KINDS["single_label"].scoring
     )
     assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
     assert "3 layers" in svg
     assert png.startswith(b"\x89PNG")
     again: Any = pareto(
-        [*models, Cost("static", "static", 0.8, 0.1, 15, False)], [(2.0, 19.0, 0.87)], SCORINGS["single_label"]
+        [*models, Cost("static", "static", 0.8, 0.1, 15, False)], [(2.0, 19.0, 0.87)], KINDS["single_label"].scoring
     )
     assert again == (svg, png)
 
 
 @pytest.mark.parametrize("dots", [[], [(1.0, 2.0, 0.5)] * 3])
 def test_a_picture_of_one_model(dots: list[tuple[float, float, float]]) -> None:
-    assert pareto([Cost("teacher", "teacher", 0.9, 12, 90, True)], dots, SCORINGS["regression"])[0].startswith("<svg")
+    drawn = pareto([Cost("teacher", "teacher", 0.9, 12, 90, True)], dots, KINDS["regression"].scoring)
+    assert drawn[0].startswith("<svg")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.data.tokens.offsets import (
+from potstill.labels.offsets import (
     IGNORED,
     UNSEEN,
     has_own_token,

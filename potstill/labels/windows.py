@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from potstill.data.tokens.offsets import UNSEEN, unit_tokens
+from potstill.labels.offsets import UNSEEN, unit_tokens
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer

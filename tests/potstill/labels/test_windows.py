@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.data.tokens.offsets import UNSEEN, unit_tokens
-from potstill.data.tokens.windows import (
+from potstill.labels.offsets import UNSEEN, unit_tokens
+from potstill.labels.tags import units_of
+from potstill.labels.windows import (
     NONE,
     NOWHERE,
     Span,
@@ -18,8 +19,7 @@ from potstill.data.tokens.windows import (
     answer_tokens,
     best_spans,
 )
-from potstill.labels.tags import units_of
-from tests.potstill.data.test_offsets import tokenizer
+from tests.potstill.labels.test_offsets import tokenizer
 
 MAX_LENGTH, STRIDE = 32, 6
 WORDS = "river,house,unbelievable,Zoë,naïve,New York,since,1998,lives,today,北京,江泽民".split(",")  # noqa: SIM905

@@ -1,0 +1,177 @@
+"""The entities of a text: a tag for each of its units, predicted by the token that represents it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from potstill.errors import LabelError, OneClassError
+from potstill.kinds.definitions.kind import Head, Names
+from potstill.kinds.definitions.single_label import SoftmaxKind, count_classes, same_class
+from potstill.labels.offsets import IGNORED, UNSEEN, flat_labels, has_own_token, unit_classes, unit_states
+from potstill.labels.tags import Unit, entities_of, split_tag, tag_set, types_named
+from potstill.scores import metrics
+from potstill.scores.calibration import fit_temperature
+from potstill.scores.entities import count_entities
+from potstill.scores.metrics import Doubles, Floats, Labels, Reliability
+from potstill.scores.probabilities import softmax
+from potstill.scores.scoring import Scoring
+from potstill.scores.statistics import Moments
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from potstill.labels.windows import TextWindow
+
+
+@dataclass(frozen=True)
+class Entity:
+    """An entity in a text: its type, its characters (`end` exclusive), and the mean probability of its units' tags."""
+
+    type: str
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """The entities of one text in order, and the number of windows in which it was read."""
+
+    entities: list[Entity]
+    windows: int
+
+
+def entity_f1(logits: Floats, labels: Labels) -> float:
+    """Compute micro F1 by entity over the tokens that represent units.
+
+    Args:
+        logits: [answers, classes].
+        labels: [texts] objects: the token labels of each text (`TokenDataset.whole_labels`).
+    """
+    lengths = np.array([(row != IGNORED).sum() for row in labels], dtype=np.int64)
+    return count_entities(_token_classes(labels), logits.argmax(axis=1), lengths, logits.shape[1] // 2).f1
+
+
+class TokenClassification(SoftmaxKind):
+    """The entities of a text; each token that represents a unit is one class of several."""
+
+    name = "token_classification"
+    short_name = "entities"
+    form = "entities"
+    head = Head("token classifier", "AutoModelForTokenClassification", "ForTokenClassification")
+    scoring = Scoring("f1", "entity F1", entity_f1, same_class)
+    table_columns = (("pre-\ncision", "precision"), ("re-\ncall", "recall"))
+    score_names = {"f1": "F1", "precision": "precision", "recall": "recall", "macro_f1": "macro F1"}
+    figures = ("reliability", "labels")
+    label_kinds = ("tags", "spans", "words")
+    limits = ("min_macro_f1", "max_ece")
+
+    def output_names(self, values: Sequence[Any], declared: Names | None) -> list[str | int]:
+        """Return O, then B and I of each type."""
+        types = set(_types(values))
+        known = [str(kind) for kind in declared or ()]
+        if not types:
+            raise OneClassError("none of the labelled rows has an entity; check prepare.label")
+        if known and (unknown := sorted(types - set(known))):
+            raise LabelError(
+                f"the data has entities of type {unknown[0]!r}, which is not one of prepare.labels "
+                f"({', '.join(known)}); declare the type, or correct the rows"
+            )
+        return [*tag_set(known or sorted(types))]
+
+    def classes(self, value: Any) -> tuple[str, ...]:
+        return tuple(sorted(_types([value])))
+
+    def class_names(self, labels: Names) -> Names:
+        return types_named(labels)
+
+    def counts(self, values: Sequence[Any], labels: Names) -> dict[str, Any]:
+        """Count the rows with an entity of each type, as classes, and the entities of each type."""
+        tags = [[unit.tag for unit in units] for units in values if units is not None]
+        entities = Counter(entity.type for row in tags for entity in entities_of(row))
+        return count_classes(list(_types(values)), types_named(labels)) | {"entities": dict(sorted(entities.items()))}
+
+    def column(self, values: Sequence[Any], labels: Names) -> pa.Array:
+        """Make a column of lists with start, end and tag index of each unit."""
+        import pyarrow as pa
+
+        index = {str(tag): at for at, tag in enumerate(labels)}
+        rows = [units and [[unit.start, unit.end, index[unit.tag]] for unit in units] for units in values]
+        return pa.array(rows, pa.list_(pa.list_(pa.int32(), 3)))
+
+    def token_column(self, outputs: int) -> pa.DataType:
+        import pyarrow as pa
+
+        return pa.list_(pa.int16())
+
+    def moments(self, gold: Any, logits: Any) -> Moments:
+        moments: Moments = gold.moments(logits)
+        return moments
+
+    def score(self, gold: Any, logits: Any) -> float:
+        return self.moments(gold, logits).values[self.scoring.key]
+
+    def scores(self, gold: Any, logits: Any, *, replicates: int, confidence: float) -> dict[str, float]:
+        """Compute scores by entity; the point estimates are those of the library `seqeval`."""
+        scores = super().scores(gold, logits, replicates=replicates, confidence=confidence)
+        library: dict[str, float] = gold.library_scores(logits)
+        return scores | library
+
+    def class_f1(self, gold: Any, logits: Any) -> Doubles:
+        f1: Doubles = gold.counts(logits.argmax(axis=1)).types()
+        return f1
+
+    def temperature(self, logits: Floats, labels: Labels) -> float | None:
+        """Fit T of softmax(logits / T); each token that represents a unit is a row."""
+        return fit_temperature(logits, _token_classes(labels).astype(np.int64))
+
+    def reliability(self, gold: Any, probabilities: Doubles, bins: int) -> Reliability:
+        """Compare confidence with accuracy, token by token."""
+        return metrics.reliability(gold.token_classes, probabilities, bins)
+
+
+def tagging(
+    text: str,
+    units: Sequence[Unit],
+    windows: Sequence[TextWindow],
+    logits: Sequence[Floats],
+    labels: Names,
+    temperature: float,
+) -> Tagging:
+    """Decode the logits [tokens, tags] of a text's windows into its entities."""
+    token_classes = []
+    confidences = []
+    for window, values in zip(windows, logits, strict=True):
+        token_classes.append(values[window.tokens[has_own_token(window.tokens)]].argmax(axis=1))
+        highest = softmax(values, temperature).max(axis=1)
+        # Units that share a token share its probability; a unit without a token has none.
+        confidences.append(np.where(window.tokens == UNSEEN, 0.0, highest[window.tokens]))
+    states = np.concatenate([unit_states(window.tokens) for window in windows])
+    classes = unit_classes(np.concatenate(token_classes), states)
+    scores = np.concatenate(confidences)
+    tags = [str(labels[index]) for index in classes.tolist()]
+    entities = []
+    for kind, first, last in entities_of(tags):
+        start = units[first].start
+        end = units[last - 1].end
+        entities.append(Entity(kind, start, end, text[start:end], float(scores[first:last].mean())))
+    return Tagging(entities, len(windows))
+
+
+def _token_classes(labels: Labels) -> Labels:
+    """Return the gold classes [answers] of the tokens that represent units."""
+    flat = flat_labels(labels)
+    classes: Labels = flat[flat != IGNORED]
+    return classes
+
+
+def _types(values: Iterable[Any]) -> Iterator[str]:
+    """Yield the types of entities in each row, each once a row."""
+    for units in values:
+        yield from {split_tag(unit.tag)[1] for unit in units or ()} - {""}
