@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -92,6 +93,13 @@ def refuse_adapter(folder: Path, where: str) -> None:
         "peft.AutoPeftModelForSequenceClassification.from_pretrained(ADAPTER).merge_and_unload().save_pretrained(FOLDER)"
         ", with the tokenizer saved there too"
     )
+
+
+def copy_tokenizer_files(tokenizer: Path, folder: Path) -> None:
+    """Copy the files of a tokenizer into the folder of a model."""
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).exists():
+            shutil.copyfile(tokenizer / name, folder / name)
 
 
 def read_object(path: Path, where: str) -> dict[str, Any]:
