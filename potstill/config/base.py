@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, NonNegativeInt, PositiveInt
 from pydantic_core import CoreSchema
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -30,6 +30,18 @@ Switch = Literal["auto"] | bool
 LayerNumbers = list[NonNegativeInt]
 # Layers that a student starts from.
 Layers = Annotated[LayerNumbers, Field(min_length=1)]
+
+
+def _ordered(interval: list[float]) -> list[float]:
+    """Refuse a lower bound above the upper bound. pydantic adds the key and the value to the message."""
+    if interval[0] > interval[1]:
+        raise ValueError("the lower bound is above the upper bound")
+    return interval
+
+
+# [lowest, highest].
+Interval = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+CountInterval = Annotated[list[PositiveInt], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
 
 
 class Strict(BaseModel):
@@ -76,15 +88,3 @@ class Project(Strict):
 
 
 Section = TypeVar("Section", bound=Strict)
-
-Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
-
-
-def check_interval(interval: list[float], name: str) -> None:
-    """Refuse a lower bound above the upper bound.
-
-    Raises:
-        ValueError: pydantic adds the key to its message.
-    """
-    if interval[0] > interval[1]:
-        raise ValueError(f"{name} is {interval}; the lower bound is above the upper bound")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from potstill.config.base import Interval, Share, Strict, TaskKind, check_interval
+from potstill.config.base import Interval, Share, Strict, TaskKind
 
 # Copies of each training text.
 Copies = Annotated[int, Field(ge=0, le=20)]
@@ -76,13 +76,6 @@ class LabelRanges(Strict):
     ranges: dict[str, Annotated[list[Interval], Field(min_length=1)]] = Field(min_length=2)
     """Intervals [lowest, highest] of each label."""
 
-    @model_validator(mode="after")
-    def _order_bounds(self) -> Self:
-        for name, intervals in self.ranges.items():
-            for interval in intervals:
-                check_interval(interval, f"ranges.{name}")
-        return self
-
 
 class LabelNumber(Strict):
     """The label is a number."""
@@ -92,12 +85,6 @@ class LabelNumber(Strict):
     """Name of the column."""
     range: Interval | None = None
     """Bounds [lowest, highest]; a number outside them is refused. null: any number."""
-
-    @model_validator(mode="after")
-    def _order_bounds(self) -> Self:
-        if self.range is not None:
-            check_interval(self.range, "range")
-        return self
 
 
 class LabelOrder(Strict):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from potstill.config.base import LABELLED, Interval, Share, Strict, check_interval
+from potstill.config.base import LABELLED, CountInterval, Interval, Share, Strict
 
 
 class Validate(Strict):
@@ -21,7 +21,7 @@ class Validate(Strict):
     """Highest share of a split's rows that one class or label may have. null: any."""
     target: Interval | None = None
     """Bounds of a regression's numbers, [lowest, highest]. null: any finite number."""
-    characters: list[PositiveInt] = Field([1, 20_000], min_length=2, max_length=2)
+    characters: CountInterval = [1, 20_000]
     """Bounds of a text's length in characters, [lowest, highest]."""
     max_damaged_share: Share = 0.001
     """Highest share of rows with damaged characters: U+FFFD, or marks of a wrong encoding."""
@@ -35,7 +35,4 @@ class Validate(Strict):
         missing = [split for split in LABELLED if split not in named]
         if missing:
             raise ValueError(f"min_rows needs at least 1 for {', '.join(missing)}")
-        check_interval([*self.characters], "characters")
-        if self.target is not None:
-            check_interval(self.target, "target")
         return self

@@ -52,7 +52,7 @@ def opened_files(names: Iterable[str]) -> list[str]:
         names: relative POSIX paths of all files of the folder.
     """
     candidates = [name for name in names if not any(fnmatch(name, glob) for glob in NEVER_OPENED)]
-    has_safetensors = any(_is_safetensors(name) for name in candidates)
+    has_safetensors = any("/" not in name and name.endswith(".safetensors") for name in candidates)
     return [name for name in candidates if not _is_pickle(name) or not has_safetensors or _is_pickled_weights(name)]
 
 
@@ -120,10 +120,6 @@ def read_object(path: Path, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(f"{path.name} of {where} is no JSON object; save the model again")
     return value
-
-
-def _is_safetensors(name: str) -> bool:
-    return "/" not in name and name.endswith(".safetensors")
 
 
 def _is_pickle(name: str) -> bool:
