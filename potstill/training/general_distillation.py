@@ -33,14 +33,12 @@ class GeneralDistillation:
     """A student of a base encoder's layers, and the objective and data of its training.
 
     Attributes:
-        teacher: the base encoder.
-        student: a model of its class, trained in place.
+        student: a model of the base encoder's class, trained in place.
         objective: terms on layers, and predictions of masked tokens if params ask for them.
         rows: rows to train on.
         held_out: rows for evaluation.
     """
 
-    teacher: PreTrainedModel
     student: PreTrainedModel
     objective: Distillation
     rows: TokenDataset
@@ -86,7 +84,7 @@ def prepare_general(
         masking = _masking(tokenizer, teacher.config.vocab_size, params.masked_lm, setting.seed)
         objective = MaskedDistillation(masking, MaskedTeacher(*live), MaskedBlend(params.masked_lm), terms)
     train_rows, held_out = hold_out(rows, params.held_out, setting.seed)
-    return GeneralDistillation(teacher, student, objective, train_rows, held_out)
+    return GeneralDistillation(student, objective, train_rows, held_out)
 
 
 def load_base(folder: Path, params: General) -> PreTrainedModel:
