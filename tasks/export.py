@@ -71,13 +71,12 @@ def _fp32_products(model: Path, count: int, dev: TokenDataset, reference: Logits
     sample = dev.select(rows)
     # The sample is the first rows, so their logits are the first of `reference`.
     expected = flat(reference[: len(rows)]) if reference.dtype.kind == "O" else reference
-    return most_sensitive(
-        model, count, lambda path: _mean_error(flat(onnx_logits(path, sample, batch_tokens=1)), expected)
-    )
 
+    def mean_error(path: Path) -> float:
+        logits = flat(onnx_logits(path, sample, batch_tokens=1))
+        return float(np.abs(logits - expected[: len(logits)]).mean())
 
-def _mean_error(logits: Logits, reference: Logits) -> float:
-    return float(np.abs(logits - reference[: len(logits)]).mean())
+    return most_sensitive(model, count, mean_error)
 
 
 def _require_parity(fp32: Parity, limits: Export) -> None:

@@ -50,15 +50,10 @@ def gate(params: Params, workspace: Path, champion: Path | None) -> Verdict:
     names = ("evaluation_sha256", "serving_sha256", "test_sha256")
     sums = {name: metrics[name] for name in names if isinstance(metrics.get(name), str)}
     write_json(workspace / VERDICT, {**verdict.to_json(), **sums, "champion": champion_score})
-    _write_report(workspace, verdict)
-    return verdict
-
-
-def _write_report(workspace: Path, verdict: Verdict) -> None:
-    """Write the page of the evaluate stage with the verdict, where evaluate wrote one."""
     page = workspace / STUDENT_PAGE
-    if page.exists():
+    if page.exists():  # the page of the evaluate stage, without the verdict
         write_text(workspace / REPORT, with_verdict(page.read_text(encoding="utf-8"), verdict))
+    return verdict
 
 
 def _read_metrics(path: Path) -> dict[str, Any] | None:

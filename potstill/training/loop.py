@@ -266,7 +266,8 @@ class _Run:
         terms = self.budget.run(lambda: self._gradients(rows, batches, step), self.optimizer.zero_grad)
         self.world.sum_gradients(self.trained.values())
         self.scaler.unscale_(self.optimizer)
-        norm = _norm(self.trained.values())
+        gradients = [weight.grad for weight in self.trained.values() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         values = self._read(terms, norm)
         self._check(values, batches)
         self._update(norm)
@@ -454,13 +455,6 @@ class _Run:
         score = -math.inf if self.selection.best is None else self.selection.best[0]
         self.outcome = Outcome(score, self.selection.scores, history, state["rows"], self.step, self.steps)
         checkpoints.set_random_state(tensors[f"random-{self.world.rank}"], self.setting.device)
-
-
-def _norm(parameters: Iterable[Tensor]) -> Tensor:
-    """The norm of all gradients together."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm: Tensor = torch.nn.utils.get_total_norm(gradients)
-    return norm
 
 
 def _clip(parameters: list[Tensor], norm: Tensor, limit: float) -> None:
