@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill.data.tokens.batches import Batch
 from potstill.data.tokens.masking import Masking
@@ -18,7 +18,6 @@ from potstill.errors import ModelError
 from potstill.pretrained.families import family_of
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel
 
 

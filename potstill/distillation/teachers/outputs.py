@@ -14,17 +14,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill.config.base import TaskKind
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.losses.sentences import mean_vectors
 from potstill.distillation.losses.tensors import SelfAttention, SentenceVectors
-from potstill.distillation.teachers.mean_answers import Ensemble
+from potstill.distillation.teachers.mean_answers import Ensemble, ensemble_answers
 from potstill.pretrained.families import Family, family_of, layers_of
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -81,7 +80,9 @@ class Outputs:
 
     def logits_at(self, temperature: float, task: TaskKind = "single_label") -> Tensor:
         """Return logits [batch, classes] for a loss that softens them at T; for an ensemble see `ensemble_answers`."""
-        return self.logits if self.ensemble is None else self.ensemble.logits_at(temperature, task)
+        if self.ensemble is None:
+            return self.logits
+        return ensemble_answers(self.ensemble.logits, self.ensemble.weights, temperature, task)
 
 
 LOGITS = Needs()
