@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from potstill.config.base import TaskKind
 from potstill.errors import LabelCountError, ModelError
 from potstill.pretrained.files import TOKENIZER_FILES
-from potstill.pretrained.heads import HEADS, task_named
+from potstill.pretrained.heads import HEADS
 from potstill.pretrained.inspection import STATIC, Saved, check_masked_lm, head_settings, label_settings, read_saved
-from potstill.pretrained.output_names import LabelMap, match_labels, output_names
+from potstill.pretrained.output_names import LabelMap, match_labels
 from potstill.pretrained.weights import Fit, fit_of, load_state, one_line, quiet, refuse_misfit, unwrapped, weight_files
 from potstill.progress import say
 
@@ -50,12 +50,6 @@ def load_classifier(
     model, fit = _load(saved, folder, kind.auto, f"a {kind.name}", head)
     refuse_misfit(fit, saved.where, new_head=labels is not None)
     return model
-
-
-def saved_task(config: Mapping[str, Any]) -> TaskKind | None:
-    """Read the task of a saved model from its config.json; None for a model without a head."""
-    labels = len(output_names(config, "the model").names)
-    return task_named((config.get("architectures") or [""])[0], config.get("problem_type"), labels)
 
 
 def load_masked_lm(folder: Path, advice: str = _GENERAL_ADVICE) -> PreTrainedModel:

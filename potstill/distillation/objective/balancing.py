@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from potstill.config.term_params import TermBase
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """The weight of a term over a run.
+def weight_at(term: TermBase, step: int, total: int) -> float:
+    """Return the weight of a term at a step, by its schedule in params.
 
-    Attributes:
-        weight: the full weight, above 0.
-        kind: `constant`; `decay`, which falls linearly from the full weight at step 0 to 0 at the end of the fraction;
-            or `warmup`, which rises linearly to the full weight at the last step of the fraction.
-        fraction: share of the run's steps that a decay or a warm-up takes, in (0, 1]; ignored by `constant`.
+    Args:
+        term: `constant` has its full weight at every step; `decay` falls linearly from the full weight at step 0 to 0
+            at the end of the fraction; `warmup` rises linearly to the full weight at the last step of the fraction.
+        step: optimizer step, counted from 0.
+        total: optimizer steps of the run.
     """
+    if term.schedule == "constant":
+        return term.weight
+    duration = term.fraction * total
+    if term.schedule == "decay":
+        return term.weight * max(1 - step / duration, 0.0)
+    return term.weight * min((step + 1) / duration, 1.0)
 
-    weight: float
-    kind: Literal["constant", "decay", "warmup"] = "constant"
-    fraction: float = 1.0
 
-    def at(self, step: int, total: int) -> float:
-        """Return the weight at a step, counted from 0, of a run of `total` optimizer steps."""
-        if self.kind == "constant":
-            return self.weight
-        duration = self.fraction * total
-        if self.kind == "decay":
-            return self.weight * max(1 - step / duration, 0.0)
-        return self.weight * min((step + 1) / duration, 1.0)
-
-    @property
-    def lasts_to_the_end(self) -> bool:
-        """Whether the weight is above 0 at every step of a run."""
-        return self.kind != "decay" or self.fraction == 1
+def lasts_to_the_end(term: TermBase) -> bool:
+    """Whether the weight of a term is above 0 at every step of a run."""
+    return term.schedule != "decay" or term.fraction == 1

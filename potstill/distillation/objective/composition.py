@@ -16,6 +16,7 @@ from potstill.config.distill_params import BY_TOKEN, Distill
 from potstill.config.term_params import TermBase
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.distillation.losses.tensors import SelfAttention, SentenceVectors
+from potstill.distillation.objective.balancing import lasts_to_the_end, weight_at
 from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Terms
 from potstill.distillation.objective.supervision import HEAD_LOSSES, HeadLoss, gold_rows
 from potstill.distillation.objective.terms import ON_VECTORS, LossInputs, Term
@@ -109,7 +110,7 @@ class Distillation(Objective):
         self.teacher_needs = teacher_needs(self._terms)
         for name, term in self._terms.items():
             _check_source(name, term, source)
-        if blend is None and not any(term.schedule.lasts_to_the_end for term in self._terms.values()):
+        if blend is None and not any(lasts_to_the_end(term.config) for term in self._terms.values()):
             raise ParamsError(
                 f"none of the loss terms ({', '.join(self._terms) or 'there are none'}) keeps a weight above 0 to the "
                 "end of the run; give one a constant weight"
@@ -134,7 +135,7 @@ class Distillation(Objective):
         )
         terms = {} if self._blend is None else self._blend(inputs)
         for name, term in active.items():
-            terms[name] = term(inputs).float() * term.schedule.at(step.index, step.total)
+            terms[name] = term(inputs).float() * weight_at(term.config, step.index, step.total)
         return terms
 
     def describe(self) -> list[str]:
@@ -143,7 +144,7 @@ class Distillation(Objective):
         return lines + [f"+ {term.describe()}" for term in self._terms.values()]
 
     def _active(self, step: int, total: int) -> dict[str, Term]:
-        return {name: term for name, term in self._terms.items() if term.schedule.at(step, total) > 0}
+        return {name: term for name, term in self._terms.items() if weight_at(term.config, step, total) > 0}
 
 
 def make_terms(

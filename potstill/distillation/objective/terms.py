@@ -42,7 +42,6 @@ from potstill.distillation.losses.logits import (
 )
 from potstill.distillation.losses.relations import check_heads, self_attention_relations
 from potstill.distillation.losses.sentences import contrastive, patient, rkd_angle, rkd_distance
-from potstill.distillation.objective.balancing import Schedule
 from potstill.distillation.objective.gold_labels import OptimizerStep
 from potstill.distillation.teachers.outputs import Needs, Outputs, vectors_of
 from potstill.errors import ModelError
@@ -120,7 +119,6 @@ class Term(nn.Module):
 
     Attributes:
         kind: the term's kind in params.
-        schedule: its weight over the run.
         student_needs: what it needs of the student beyond logits.
         teacher_needs: what it needs of the teacher beyond logits.
 
@@ -132,7 +130,6 @@ class Term(nn.Module):
         super().__init__()
         self.config = config
         self.kind: str = config.kind  # type: ignore[attr-defined]
-        self.schedule = Schedule(config.weight, config.schedule, config.fraction)
         self.pairs: tuple[Pair, ...] = ()
         self.projections: Projections | None = None
         self.heads = (1, 1)
