@@ -19,7 +19,6 @@ from potstill.config.base import SPLITS, TaskKind
 from potstill.config.evaluation_params import Evaluate
 from potstill.data.tokens.batches import TokenDataset, label_column
 from potstill.data.tokens.offsets import IGNORED, flat_labels
-from potstill.data.tokens.tokenization import load_tokenizer
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError
 from potstill.evaluation.baseline import TASKS as BASELINE_TASKS
@@ -53,7 +52,7 @@ from potstill.progress import Bar, progress, say
 from potstill.scores.metrics import Labels, confusion_matrix, require_finite
 from potstill.scores.scoring import scoring_of
 from potstill.scores.several import label_f1
-from tasks.learning import open_split, teacher_logits, teacher_members, tokenizer_folder, tokens_info
+from tasks.learning import open_tokens, teacher_logits, teacher_members
 from tasks.stage import Result, Stage, main
 from tasks.views import teachers_view
 
@@ -70,7 +69,7 @@ REPLY = pa.struct([("answer", pa.string()), *_PLACE, ("score", pa.float64()), ("
 
 def run(stage: Stage) -> Result:
     """Make `data/evaluation/`, `reports/metrics.json` and `reports/student.html`, the report without a verdict."""
-    test, card = open_split(stage, "test", student=True), read_card(stage.deps["serving"])
+    test, card = open_tokens(stage).student.split("test"), read_card(stage.deps["serving"])
     with TemporaryDirectory(prefix="potstill-") as temporary:
         students = _students(stage, Path(temporary))
     texts, gold = _gold(stage, test, students["student"])
@@ -163,7 +162,7 @@ def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, 
     if name == "teacher":
         logits, members = teacher_logits(stage, "test", bar.advance), len(teacher_members(stage))
     else:
-        logits = predict_logits(model, open_split(stage, "test", student=True), advance=bar.advance)
+        logits = predict_logits(model, open_tokens(stage).student.split("test"), advance=bar.advance)
         require_finite(logits, str(folder))
     # What would be served as fp32 is the exported file; the others are as large as their weights.
     files = [stage.deps["export"] / "student.fp32.onnx"] if name == "student" else folder.glob("*.safetensors")
@@ -181,9 +180,9 @@ def read_temperature(folder: Path) -> float:
 def _truncation(
     stage: Stage, test: TokenDataset, texts: Sequence[Text], gold: Labels, answers: Mapping[str, Answers]
 ) -> dict[str, Any]:
-    limit = tokens_info(stage, student=True)["max_length"]
-    cut = cut_rows(texts, test.lengths, load_tokenizer(tokenizer_folder(stage, student=True), limit))
-    return {"max_length": limit} | truncation(gold, answers, cut)
+    tokens = open_tokens(stage).student
+    cut = cut_rows(texts, test.lengths, tokens.load_tokenizer())
+    return {"max_length": tokens.info["max_length"]} | truncation(gold, answers, cut)
 
 
 def _steps(stage: Stage) -> dict[str, int]:
@@ -197,7 +196,7 @@ def _steps(stage: Stage) -> dict[str, int]:
 def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
     """The content of metrics.json without speeds."""
     settings = stage.params(Evaluate)
-    trimmed = tokens_info(stage, student=True).get("vocabulary")
+    trimmed = open_tokens(stage).student.info.get("vocabulary")
     return ({} if trimmed is None else {"vocabulary": trimmed}) | {
         "task": card.kind,
         "shipped": card.variant,
@@ -364,7 +363,7 @@ def _write_report(
         metrics=metrics,
         figures=replace(figures, latency=latency),
         examples=examples,
-        splits={split: tokens_info(stage)["splits"][split] for split in SPLITS},
+        splits={split: open_tokens(stage).info["splits"][split] for split in SPLITS},
         lineage={path.as_posix(): sha256_file(path / MANIFEST) for path in stage.deps.values()},
     )
     write_text(stage.outs["student"], page)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from potstill.compute.precision import Precision, choose_device, choose_precision, product_size
-from potstill.config.base import TaskKind
 from potstill.config.training_params import Training
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.token_folder import TokenFolder
@@ -24,7 +22,7 @@ from potstill.paths import PRECISION, WORK
 from potstill.pretrained.members import Member, read_members
 from potstill.progress import say
 from potstill.scores.metrics import require_finite
-from potstill.scores.scoring import SCORINGS, Scoring
+from potstill.scores.scoring import Scoring
 from potstill.training.loop import Outcome, Setting
 from tasks.stage import Result, Stage
 
@@ -35,36 +33,6 @@ if TYPE_CHECKING:
 def open_tokens(stage: Stage) -> TokenFolder:
     """Open `data/tokens`: the splits, the tokenizers and the kind of task."""
     return TokenFolder.open(stage.deps["tokens"])
-
-
-def tokens_info(stage: Stage, *, student: bool = False) -> dict[str, Any]:
-    """Read `info.json` of the tokenize stage, the teacher's or the student's."""
-    return dict(_tokens(stage, student=student).info)
-
-
-def task_kind(stage: Stage) -> TaskKind:
-    """Read what the data is for, as `prepare.task` says."""
-    return open_tokens(stage).task
-
-
-def open_split(stage: Stage, split: str, *, student: bool = False, member: str = ".") -> TokenDataset:
-    """Open one split as tokens of the teacher or the student; `member` is `members.Member.tokens`."""
-    return _tokens(stage, student=student).member(member).split(split)
-
-
-def tokenizer_folder(stage: Stage, *, student: bool = False, member: str = ".") -> Path:
-    """Name the folder of the teacher's or the student's tokenizer; `member` is `members.Member.tokens`."""
-    return _tokens(stage, student=student).member(member).tokenizer_dir
-
-
-def scoring_of(stage: Stage) -> Scoring:
-    """Name the score of the stage's task."""
-    return SCORINGS[task_kind(stage)]
-
-
-def _tokens(stage: Stage, *, student: bool) -> TokenFolder:
-    tokens = open_tokens(stage)
-    return tokens.student if student else tokens
 
 
 def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precision]:

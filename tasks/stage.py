@@ -18,12 +18,21 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 
 from potstill import environment
-from potstill.artifacts import MANIFEST, disk_errors, file_sums, sha256_file, sha256_value, verify, write_json
+from potstill.artifacts import (
+    MANIFEST,
+    disk_errors,
+    file_sums,
+    read_json,
+    sha256_file,
+    sha256_value,
+    verify,
+    write_json,
+)
 from potstill.causes import unexpected
 from potstill.compute.processes import die_with_parent, hold
 from potstill.config.base import Project, Strict
@@ -93,7 +102,7 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """Hash of deps, params, lock file and the stage's code. It names the stage's checkpoints."""
-        deps = {name: _path_sum(path) for name, path in self.deps.items()}
+        deps = {name: folder_sum(path) if path.is_dir() else sha256_file(path) for name, path in self.deps.items()}
         params = {name: section.model_dump(mode="json") for name, section in self.sections.items()}
         lock = ROOT / "requirements.lock"
         lock_sum = sha256_file(lock) if lock.exists() else None
@@ -177,7 +186,7 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(name: str, code: int, message: str) -> None:
+def _fail(name: str, code: int, message: str) -> NoReturn:
     if torchrun.inside() and FAILURE.exists():  # another process has failed and said why; this one only lost it
         os._exit(code)
     print(f"{name}: {message}", file=sys.stderr, flush=True)
@@ -235,13 +244,10 @@ def _launch(name: str, processes: int) -> None:
     code = torchrun.run(f"tasks.{name}", processes, log)
     if code == 0:
         return
-    failure: dict[str, Any] = {
-        "exit_code": 1,
-        "message": f"its processes ended with exit code {code}; their last words are in {log}",
-    }
     if FAILURE.exists():
-        failure = json.loads(FAILURE.read_text(encoding="utf-8"))
-    _fail(name, failure["exit_code"], failure["message"])
+        failure = read_json(FAILURE)
+        _fail(name, failure["exit_code"], failure["message"])
+    _fail(name, 1, f"its processes ended with exit code {code}; their last words are in {log}")
 
 
 def _run_as_follower(stage: Stage, function: Callable[[Stage], Result]) -> None:
@@ -267,10 +273,6 @@ def _verify(path: Path) -> None:
 def folder_sum(folder: Path) -> Any:
     """Return what identifies a folder: the sum of its manifest where it has one, else the sums of its files."""
     return sha256_file(folder / MANIFEST) if (folder / MANIFEST).exists() else file_sums(folder)
-
-
-def _path_sum(path: Path) -> Any:
-    return folder_sum(path) if path.is_dir() else sha256_file(path)
 
 
 def _inputs(stage: Stage) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from potstill.config.distill_params import BY_TOKEN, Distill
 from potstill.config.term_params import TermBase
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.distillation.losses.tensors import SelfAttention, SentenceVectors
-from potstill.distillation.objective.balancing import Balancer, Schedule
+from potstill.distillation.objective.balancing import lasts_to_the_end, weight_at
 from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Terms
 from potstill.distillation.objective.supervision import HEAD_LOSSES, HeadLoss, gold_rows
 from potstill.distillation.objective.terms import ON_VECTORS, LossInputs, Term
@@ -29,7 +29,7 @@ from potstill.distillation.teachers.providers import (
     Source,
     TeacherTokensSource,
 )
-from potstill.errors import ModelError, SignalError
+from potstill.errors import ModelError, ParamsError, SignalError
 from potstill.pretrained.heads import task_of
 
 if TYPE_CHECKING:
@@ -60,11 +60,6 @@ class Blend:
         """The two losses of the task."""
         return HEAD_LOSSES[self.task]
 
-    @property
-    def names(self) -> tuple[str, str]:
-        """The names of its two terms."""
-        return self.loss.soft_term, self.loss.gold_term
-
     def __call__(self, inputs: LossInputs) -> Terms:
         """Compute the two weighted terms of a batch."""
         loss = self.loss
@@ -84,10 +79,6 @@ class Blend:
 
 class LogitsLoss(Protocol):
     """Weighted losses on logits, such as `Blend`."""
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """The names of its terms: on the teacher, and on gold labels."""
 
     def __call__(self, inputs: LossInputs) -> Terms:
         """Compute the weighted terms of a batch."""
@@ -119,8 +110,11 @@ class Distillation(Objective):
         self.teacher_needs = teacher_needs(self._terms)
         for name, term in self._terms.items():
             _check_source(name, term, source)
-        schedules = {} if blend is None else {name: Schedule(1.0) for name in blend.names}
-        self._balancer = Balancer(schedules | {name: term.schedule for name, term in self._terms.items()})
+        if blend is None and not any(lasts_to_the_end(term.config) for term in self._terms.values()):
+            raise ParamsError(
+                f"none of the loss terms ({', '.join(self._terms) or 'there are none'}) keeps a weight above 0 to the "
+                "end of the run; give one a constant weight"
+            )
 
     def needs(self, step: int, total: int) -> Needs:
         """Return what the terms with a weight above 0 at this step need of the student."""
@@ -140,8 +134,9 @@ class Distillation(Objective):
             step=step,
         )
         terms = {} if self._blend is None else self._blend(inputs)
-        terms |= {name: term(inputs) for name, term in active.items()}
-        return self._balancer(terms, step.index, step.total)
+        for name, term in active.items():
+            terms[name] = term(inputs).float() * weight_at(term.config, step.index, step.total)
+        return terms
 
     def describe(self) -> list[str]:
         """Describe the blend and each term in one line."""
@@ -149,7 +144,7 @@ class Distillation(Objective):
         return lines + [f"+ {term.describe()}" for term in self._terms.values()]
 
     def _active(self, step: int, total: int) -> dict[str, Term]:
-        return {name: term for name, term in self._terms.items() if term.schedule.at(step, total) > 0}
+        return {name: term for name, term in self._terms.items() if weight_at(term.config, step, total) > 0}
 
 
 def make_terms(
