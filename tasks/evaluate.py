@@ -49,6 +49,7 @@ from potstill.inference.profile import answer_all
 from potstill.inference.runtime import ModelCard, Prediction, Student, Text, logits_of, read_card
 from potstill.labels.tags import types_named
 from potstill.models.loading import load_classifier
+from potstill.paths import PREPARED, TOKENS
 from potstill.progress import Bar, progress, say
 from potstill.scores.metrics import Labels, confusion_matrix, require_finite
 from potstill.scores.scoring import scoring_of
@@ -102,7 +103,7 @@ def _gold(stage: Stage, test: TokenDataset, student: Student) -> tuple[Sequence[
     else:
         same = np.array_equal(gold, test.labels)
     if not same:
-        raise ChecksumError("data/tokens and data/prepared hold different test rows; run the tokenize stage again")
+        raise ChecksumError(f"{TOKENS} and {PREPARED} hold different test rows; run the tokenize stage again")
     return texts, gold
 
 
@@ -388,7 +389,7 @@ def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
         f"{comparison['speedup']:.1f}x the teacher's texts/s"
     )
     summary = "; ".join([summary, *notes(metrics)])
-    test = {"digest": metrics["test_sha256"][:32], "source": f"data/prepared/{FROZEN}", "rows": metrics["rows"]}
+    test = {"digest": metrics["test_sha256"][:32], "source": f"{PREPARED}/{FROZEN}", "rows": metrics["rows"]}
     return Result(summary, numbers, datasets={"test": test})
 
 

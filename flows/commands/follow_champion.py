@@ -27,6 +27,7 @@ from potstill.compute.processes import die_with_parent, listen
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import PackageError, PotstillError, SmokeError
+from potstill.paths import PARAMS
 from potstill.progress import say
 from potstill.serving.keys import FILE_VARIABLE, VARIABLE, key_entry, new_key
 from potstill.serving.launch import SHADOW_FOLDER
@@ -59,7 +60,7 @@ def follow(workspace: Path, host: str | None, port: int | None, every_seconds: f
         SmokeError: the first Bento did not start or did not answer as it should, or a dead one could not be replaced.
         ToolError: the port is taken.
     """
-    params = load_params(workspace / "params.yaml")
+    params = load_params(workspace / PARAMS)
     watch_service(workspace, params)
     address = (host or params.serve.host, params.serve.port if port is None else port)
     stop_request = StopRequest()

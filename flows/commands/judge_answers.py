@@ -12,7 +12,7 @@ from potstill.artifacts import write_json, write_text
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import DriftError, ParamsError, RegistryError
-from potstill.paths import DRIFT, DRIFT_PAGE, FEEDBACK
+from potstill.paths import DRIFT, DRIFT_PAGE, FEEDBACK, PARAMS
 from potstill.progress import say
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER
 
@@ -39,7 +39,7 @@ def drift(workspace: Path, location: str | None, *, retrain: bool) -> None:
     from potstill.evaluation.pages.drift_page import render_drift
 
     start = time.time()
-    params = load_params(workspace / "params.yaml")
+    params = load_params(workspace / PARAMS)
     windows = _windows(*_store(workspace, params, location), params.watch.judged_windows)
     verdict = judge(windows, params.watch)
     write_json(workspace / DRIFT, verdict.to_json())
@@ -71,7 +71,7 @@ def feedback(workspace: Path, file: Path, location: str | None) -> None:
     from potstill.evaluation.feedback import measure, read_answers, read_labels
 
     start = time.time()
-    params = load_params(workspace / "params.yaml")
+    params = load_params(workspace / PARAMS)
     store, candidate = _store(workspace, params, location)
     profile = stored_profile(store)
     if profile is None:

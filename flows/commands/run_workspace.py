@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flows.engine import prefect_server as server
 from potstill.artifacts import read_json
 from potstill.errors import BusyError, PotstillError
-from potstill.paths import METRICS, REPORT, RUN_LOCK, VERDICT
+from potstill.paths import METRICS, PARAMS, REPORT, RUN_LOCK, VERDICT
 from potstill.progress import say
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def change_params_locked(workspace: Path, params_file: Path | None, settings: li
     from potstill.compute.processes import hold
 
     with hold(workspace / RUN_LOCK, what="a run"):
-        for sentence in change_params(workspace / "params.yaml", params_file, settings):
+        for sentence in change_params(workspace / PARAMS, params_file, settings):
             say(sentence)
 
 

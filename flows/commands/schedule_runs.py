@@ -14,6 +14,7 @@ from potstill.compute.processes import listen, stop
 from potstill.config.params_file import load_params
 from potstill.config.promotion_params import Schedule as ScheduleParams
 from potstill.errors import ParamsError
+from potstill.paths import PARAMS
 from potstill.progress import say
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def serve_schedule(workspace: Path, interval_seconds: float | None = None) -> No
         ParamsError: params.yaml is not valid, or its cron or time zone do not exist.
         ToolError: no Prefect server answers.
     """
-    params = load_params(workspace / "params.yaml")
+    params = load_params(workspace / PARAMS)
     schedule = _prefect_schedule(params.schedule, interval_seconds)
     with _server() as api:
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy

@@ -13,6 +13,7 @@ from potstill import environment
 from potstill.artifacts import read_json, write_json
 from potstill.config.params import Params
 from potstill.errors import BusyError, ToolError
+from potstill.paths import DVC_FILE
 from tasks.identity import write_code_file
 
 
@@ -35,7 +36,7 @@ class Graph:
 
     def __init__(self, workspace: Path, params: Params) -> None:
         environment.prepare()
-        if not (workspace / "dvc.yaml").exists():
+        if not (workspace / DVC_FILE).exists():
             raise ToolError(f"{workspace} is no workspace: it has no dvc.yaml; `potstill init DIR` makes one")
         self._workspace = workspace.resolve()
         with self._dvc_errors():
@@ -70,7 +71,7 @@ class Graph:
         """Parse the workspace's own dvc.yaml and dvc.lock; subfolders of a repository may hold other graphs."""
         from dvc.repo.index import Index
 
-        index = Index.from_file(self._repo, str(self._workspace / "dvc.yaml"))
+        index = Index.from_file(self._repo, str(self._workspace / DVC_FILE))
         # The stage that always runs is for `dvc repro` without Potstill: the constructor writes its file.
         self._stages = {stage.name: stage for stage in index.stages if not stage.always_changed}
         self._dependencies = {

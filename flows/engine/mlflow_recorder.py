@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import DiskFullError, StoreError
-from potstill.paths import RECORDS
+from potstill.paths import DVC_LOCK, PARAMS, RECORDS
 from potstill.progress import say
 from potstill.registry import tracking
 from potstill.registry.store_calls import COMMAND, RUN, patience
@@ -117,7 +117,7 @@ class Recorder:
 
     def _ensure_parent(self) -> str:
         if self._parent is None:
-            files = [self._workspace / "params.yaml"]
+            files = [self._workspace / PARAMS]
             self._parent = tracking.start_parent(self._workspace, self._project, self._params, files)
         return self._parent
 
@@ -146,5 +146,5 @@ class Recorder:
             status,
             metrics=metrics,
             tags={**tags, **{f"stage.{stage}": run for stage, run in stage_runs.items()}},
-            artifacts=[self._workspace / "dvc.lock"],
+            artifacts=[self._workspace / DVC_LOCK],
         )

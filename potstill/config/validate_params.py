@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from potstill.config.base import LABELLED, Interval, Share, Strict, check_interval
+from potstill.paths import ACCEPTED_PROFILE
 
 
 class Validate(Strict):
@@ -37,7 +38,8 @@ class Validate(Strict):
     )
     max_psi: PositiveFloat = Field(
         0.25,
-        description="Highest population stability index against the profile accepted last (data/accepted.json). Values "
+        description="Highest population stability index against the profile accepted last "
+        f"({ACCEPTED_PROFILE}). Values "
         "above 0.25 are commonly called a shift.",
     )
 

@@ -21,6 +21,7 @@ from potstill.data.tokens.offsets import IGNORED, flat_labels
 from potstill.errors import ChecksumError
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.summary import Answers, Gold, fidelity, score_value
+from potstill.paths import TOKENS
 from potstill.scores.metrics import Labels
 from potstill.scores.scoring import SCORINGS
 from potstill.scores.statistics import Comparison, compare_scores, paired_bootstrap
@@ -188,5 +189,5 @@ def _read_answers(folder: Path, labels: Labels) -> dict[str, Answers]:
     table = pq.read_table(folder / "predictions.parquet")
     facts = read_json(folder / "models.json")
     if table.column("label").to_pylist() != _gold_column(labels).to_pylist():
-        raise ChecksumError(f"{folder} is about other test rows than data/tokens holds; run the proof stage again")
+        raise ChecksumError(f"{folder} is about other test rows than {TOKENS} holds; run the proof stage again")
     return {name: Answers(_column_logits(table.column(name)), **facts[name]) for name in MODELS}

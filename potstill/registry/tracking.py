@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill import environment
 from potstill.artifacts import sha256_value, write_text
+from potstill.paths import ARTIFACTS, STORE
 from potstill.registry.process_identity import read_identity, this_process
 from potstill.registry.store_calls import connect
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 # Environment variable, set by a pipeline run: the folder for the records of its stages.
 RECORDS = "POTSTILL_RECORDS"
-ARTIFACTS = Path("mlartifacts")
-# The workspace's store, used if no server is configured.
-STORE = Path("mlflow.db")
 
 # MLflow's tags, so that its pages show parent and commit.
 _PARENT = "mlflow.parentRunId"

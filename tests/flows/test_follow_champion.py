@@ -26,7 +26,7 @@ from potstill.compute.processes import free_port
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import PackageError
-from potstill.registry import tracking
+from potstill.paths import ARTIFACTS
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
 from potstill.registry.versions import Version
@@ -259,7 +259,7 @@ def test_a_challenger_comes_and_goes_and_a_broken_one_never_stops_the_champion(p
     promote(place, "one", tag)
     params = place.folder / "params.yaml"
     params.write_text(re.sub(r"^watch:.*$", "watch:\n  shadow: 1.0", params.read_text(), flags=re.MULTILINE))
-    artifacts = place.folder / tracking.ARTIFACTS
+    artifacts = place.folder / ARTIFACTS
     before = set(artifacts.rglob("model.onnx"))
     challenge(place, 3.0)
     flip_byte(*set(artifacts.rglob("model.onnx")) - before)
