@@ -14,7 +14,8 @@ from pathlib import Path
 
 from potstill import environment
 from potstill.compute.processes import listen, usable_cores
-from potstill.errors import ToolError
+from potstill.config.params_file import load_params
+from potstill.errors import ParamsError, ToolError
 from potstill.paths import DVC_FILE, PARAMS
 
 DISK_GB = 5.0
@@ -128,9 +129,6 @@ def _workspace(workspace: Path) -> Finding:
 
 
 def _params(workspace: Path) -> Finding:
-    from potstill.config.params_file import load_params
-    from potstill.errors import ParamsError
-
     try:
         params = load_params(workspace / PARAMS)
     except ParamsError as error:
@@ -139,9 +137,6 @@ def _params(workspace: Path) -> Finding:
 
 
 def _port(workspace: Path) -> Finding:
-    from potstill.config.params_file import load_params
-    from potstill.errors import ParamsError
-
     try:
         serve = load_params(workspace / PARAMS).serve
     except ParamsError:

@@ -14,13 +14,13 @@ from potstill.paths import PARAMS
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.versions import Version
-from tasks import package, promote
+from tasks import package
 
 
 def approve(workspace: Path, version: str) -> str:
     """Make a version that passed its gates the champion; returns the sentence to print."""
-    params, _ = _open(workspace)
-    return _champion_sentence(params, promote.approve(params, workspace, version))
+    params, registry = _open(workspace)
+    return _champion_sentence(params, registry.approve(version))
 
 
 def roll_back(workspace: Path, version: str | None, reason: str) -> str:

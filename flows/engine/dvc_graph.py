@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +79,13 @@ class Graph:
         }
 
     def _order(self) -> list[str]:
-        names = list(self._stages)
+        waiting = dict(self._dependencies)  # without a circle, which DVC refuses
         ordered: list[str] = []
-        sorter = TopologicalSorter(self._dependencies)
-        sorter.prepare()
-        ready = set(sorter.get_ready())
-        while ready:
-            first = min(ready, key=names.index)
+        while waiting:
+            first = next(name for name, needed in waiting.items() if set(needed) <= set(ordered))
             ordered.append(first)
-            sorter.done(first)
-            ready = ready - {first} | set(sorter.get_ready())
+            del waiting[first]
         return ordered
-
-    def dependencies(self, name: str) -> list[str]:
-        """Return the stages whose outs a stage uses, by DVC's own reading of dvc.yaml."""
-        return self._dependencies[name]
 
     def is_stale(self, name: str) -> bool:
         """Whether a stage's deps, params, command or outs differ from dvc.lock.

@@ -200,7 +200,7 @@ class _Watch:
         """Whether the lease was released, its holder has ended, or its counter has not changed for too long."""
         if _RELEASED in lease.tags or lease.lifecycle_stage != "active":
             return True
-        holder = _holder(lease)
+        holder, _ = _holder(lease)
         if holder is not None and holder.has_ended():
             return True
         state = (str(lease.name), lease.tags.get(_BEAT))
@@ -213,20 +213,15 @@ class _Watch:
         return now - self._unchanged_since > EXPIRE_SECONDS
 
 
-def _facts(lease: Experiment) -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = json.loads(lease.tags.get(_HOLDER, "{}"))
-    except ValueError:
-        return {}
-    return facts
-
-
-def _holder(lease: Experiment) -> Identity | None:
-    return read_identity({key: value for key, value in _facts(lease).items() if key != "action"})
+def _holder(lease: Experiment) -> tuple[Identity | None, str]:
+    """Read who holds a lease, None if the tag is not valid, and for what."""
+    facts: dict[str, Any] = {}
+    with suppress(ValueError):
+        facts = json.loads(lease.tags.get(_HOLDER, "{}"))
+    action = facts.pop("action", "unknown")
+    return read_identity(facts), action
 
 
 def _describe(lease: Experiment) -> str:
-    holder = _holder(lease)
-    if holder is None:
-        return "another process"
-    return f"process {holder.pid} of {holder.name} ({_facts(lease).get('action', 'unknown')})"
+    holder, action = _holder(lease)
+    return f"process {holder.pid} of {holder.name} ({action})" if holder else "another process"

@@ -286,7 +286,6 @@ class FailsOnce(RegistryProcess):
     """Asks the registry where there was one look that failed before."""
 
     def __init__(self, answer: Roles) -> None:
-        super().__init__()
         self.answers: list[Roles | Exception] = [OSError("database is locked"), *[answer] * 3]
 
     def call(self, *_: object) -> Any:
@@ -296,9 +295,9 @@ class FailsOnce(RegistryProcess):
         return answer
 
 
-def test_a_look_that_fails_misses_no_champion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_look_that_fails_misses_no_champion(capsys: pytest.CaptureFixture[str]) -> None:
     old, new = Roles("1", "n:a", None), Roles("2", "n:b", None)
-    watch = RolesWatch(tmp_path, Params.model_construct(), old, 0.0, FailsOnce(new))
+    watch = RolesWatch(old, 0.0, FailsOnce(new))
     assert watch.change(old) is None
     assert "n:a stays: OSError: database is locked" in capsys.readouterr().out
     assert watch.change(old) == new
