@@ -25,7 +25,7 @@ from potstill.errors import ChecksumError
 from potstill.evaluation.baseline import TASKS as BASELINE_TASKS
 from potstill.evaluation.baseline import Baseline, fit_baseline
 from potstill.evaluation.contenders import served_student, teacher_pipeline
-from potstill.evaluation.gold import read_gold, student_logits
+from potstill.evaluation.gold import read_gold, read_texts, readable, student_logits
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.naming import BASELINE, MODELS, SHIPPED, TITLES
@@ -43,7 +43,6 @@ from potstill.evaluation.pages.verdict_page import with_verdict
 from potstill.evaluation.reference import reference_profile
 from potstill.evaluation.summary import Answers, Gold, compare, score
 from potstill.evaluation.teacher_gain import Seed, flatten, prove, read_seeds
-from potstill.evaluation.texts import read_texts, readable
 from potstill.evaluation.truncation import cut_rows, truncation
 from potstill.inference.profile import answer_all
 from potstill.inference.runtime import ModelCard, Prediction, Student, Text, logits_of, read_card

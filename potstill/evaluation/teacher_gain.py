@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 CONTROLS = ("pretrained", "initialised")
 MODELS = ("student", *CONTROLS)
+# Attributes of `Answers` that a seed's `models.json` holds.
+_FACTS = ("temperature", "parameters", "file_bytes", "task")
 
 
 @dataclass(frozen=True)
@@ -132,15 +134,7 @@ def write_answers(folder: Path, labels: Labels, answers: Mapping[str, Answers]) 
 
     columns = {name: _logits_column(model.logits) for name, model in answers.items()}
     pq.write_table(pa.table({"label": _gold_column(labels), **columns}), folder / "predictions.parquet")
-    facts = {
-        name: {
-            "temperature": model.temperature,
-            "parameters": model.parameters,
-            "file_bytes": model.file_bytes,
-            "task": model.task,
-        }
-        for name, model in answers.items()
-    }
+    facts = {name: {fact: getattr(model, fact) for fact in _FACTS} for name, model in answers.items()}
     write_json(folder / "models.json", facts)
 
 
