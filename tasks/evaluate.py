@@ -24,7 +24,7 @@ from potstill.errors import ChecksumError
 from potstill.evaluation.baseline import TASKS as BASELINE_TASKS
 from potstill.evaluation.baseline import Baseline, fit_baseline
 from potstill.evaluation.contenders import served_student, teacher_pipeline
-from potstill.evaluation.gold import read_gold, student_logits
+from potstill.evaluation.gold import read_gold, read_texts, readable, student_logits
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.naming import BASELINE, MODELS, SHIPPED, TITLES
@@ -42,12 +42,12 @@ from potstill.evaluation.pages.verdict_page import with_verdict
 from potstill.evaluation.reference import reference_profile
 from potstill.evaluation.summary import Answers, Gold, compare, score
 from potstill.evaluation.teacher_gain import Seed, flatten, prove, read_seeds
-from potstill.evaluation.texts import read_texts, readable
 from potstill.evaluation.truncation import cut_rows, truncation
 from potstill.inference.profile import answer_all
 from potstill.inference.runtime import ModelCard, Prediction, Student, Text, logits_of, read_card
 from potstill.labels.tags import types_named
 from potstill.models.loading import load_classifier
+from potstill.paths import PREPARED, TOKENS
 from potstill.progress import Bar, progress, say
 from potstill.scores.metrics import Labels, confusion_matrix, require_finite
 from potstill.scores.scoring import scoring_of
@@ -101,7 +101,7 @@ def _gold(stage: Stage, test: TokenDataset, student: Student) -> tuple[Sequence[
     else:
         same = np.array_equal(gold, test.labels)
     if not same:
-        raise ChecksumError("data/tokens and data/prepared hold different test rows; run the tokenize stage again")
+        raise ChecksumError(f"{TOKENS} and {PREPARED} hold different test rows; run the tokenize stage again")
     return texts, gold
 
 
@@ -387,7 +387,7 @@ def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
         f"{comparison['speedup']:.1f}x the teacher's texts/s"
     )
     summary = "; ".join([summary, *notes(metrics)])
-    test = {"digest": metrics["test_sha256"][:32], "source": f"data/prepared/{FROZEN}", "rows": metrics["rows"]}
+    test = {"digest": metrics["test_sha256"][:32], "source": f"{PREPARED}/{FROZEN}", "rows": metrics["rows"]}
     return Result(summary, numbers, datasets={"test": test})
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config.distill_params import Proof
 from potstill.config.params_file import load_params
+from potstill.paths import PARAMS
 from potstill.progress import say
 from tasks.elsewhere import elsewhere, is_whole
 from tasks.stage import Result, Stage, main
@@ -68,7 +69,7 @@ def _prove_seed(stage: Stage, seed: int, description: str) -> None:
 
 def _train(stage: Stage, seed: int, description: str, models: Path) -> None:
     """Run the stages that depend on the seed, with their outs below `models`; outs that are complete stay."""
-    params = load_params(Path("params.yaml"))
+    params = load_params(PARAMS)
     params = params.model_copy(update={"project": params.project.model_copy(update={"seed": seed})})
     moved: dict[Path, Path] = {}
     for name, function in seeded_stages().items():

@@ -39,7 +39,7 @@ from potstill.config.base import Project, Strict
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import INTERRUPTED, ChecksumError, DiskFullError, ParamsError, PotstillError, ToolError
-from potstill.paths import CHECKPOINTS, CODE_CACHE, FAILURE, LOGS, RUN_LOCK, STAGE_LOCK, TIMINGS, WORK
+from potstill.paths import CHECKPOINTS, CODE_CACHE, DVC_FILE, FAILURE, LOGS, PARAMS, RUN_LOCK, STAGE_LOCK, TIMINGS, WORK
 from potstill.progress import say
 from tasks import torchrun
 from tasks.identity import ROOT, Code, check_code_file, sections_of
@@ -132,7 +132,7 @@ class Stage:
 
 def load_stage(name: str, params: Params) -> Stage:
     """Read a stage from dvc.yaml."""
-    declared = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
+    declared = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"][name]
     deps = [_path(item) for item in declared.get("deps", [])]
     outs = [_path(item) for kind in ("outs", "metrics", "plots") for item in declared.get(kind, [])]
     sections = {section: params.section(section) for section in sections_of(declared)}
@@ -200,7 +200,7 @@ def _fail(name: str, code: int, message: str) -> NoReturn:
 
 def _run(name: str, function: Callable[[Stage], Result], *, shared: bool) -> None:
     start = time.monotonic()
-    params = load_params(Path("params.yaml"))
+    params = load_params(PARAMS)
     stage = load_stage(name, params)
     environment.prepare()
     if shared and torchrun.inside() and not torchrun.first():
@@ -278,7 +278,7 @@ def folder_sum(folder: Path) -> Any:
 def _inputs(stage: Stage) -> dict[str, Any]:
     """Return what the stage's outs follow from: key of params.yaml, module or file -> its value, hash or stamp."""
     try:
-        params = load_params(Path("params.yaml"))
+        params = load_params(PARAMS)
         inputs: dict[str, Any] = {
             f"{section}.{key} {IN_PARAMS}": value
             for section in stage.sections

@@ -10,6 +10,7 @@ from pathlib import Path
 from flows.engine.champions import no_champion
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
+from potstill.paths import PARAMS
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.versions import Version
@@ -65,7 +66,7 @@ def fetch(workspace: Path, version: str) -> str:
 
 
 def _open(workspace: Path) -> tuple[Params, Registry]:
-    params = load_params(workspace / "params.yaml")
+    params = load_params(workspace / PARAMS)
     if not tracking.has_store(workspace):
         raise no_champion(params)
     return params, Registry(workspace, params.project.name)

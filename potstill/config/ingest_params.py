@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from potstill.config.base import GENERATOR, Sha256, Strict
+from potstill.paths import RAW
 
 
 class PackageSource(Strict):
@@ -90,7 +91,7 @@ class Ingest(Strict):
     def _reserve_the_generators_folder(self) -> Self:
         if self.generator is not None and GENERATOR in self.data:
             raise ValueError(
-                f"data names a source {GENERATOR}, but data/raw/{GENERATOR} is the folder of ingest.generator; rename "
+                f"data names a source {GENERATOR}, but {RAW}/{GENERATOR} is the folder of ingest.generator; rename "
                 "the source"
             )
         return self

@@ -17,7 +17,6 @@ from potstill.artifacts import MANIFEST, verify, whole_folder, write_manifest
 from potstill.compute.distributed import current_world
 from potstill.data.tokens.batches import ragged
 from potstill.errors import ChecksumError
-from potstill.models.loading import load_classifier
 from potstill.pretrained.files import copy_tokenizer_files
 from potstill.pretrained.weights import quiet
 from potstill.progress import say

@@ -28,9 +28,10 @@ def test_a_person_approves_what_passed(default_params: Params, candidate: Path) 
 
 def test_a_person_cannot_wave_through_what_failed(default_params: Params, candidate: Path) -> None:
     version = register_candidate(default_params, candidate)
+    registry = Registry(candidate, "movie-reviews")
     store = tracking.client(candidate)
     store.set_model_version_tag("movie-reviews", version.version, versions.GATE, '{"passed": false, "checks": []}')
     with pytest.raises(RegistryError, match="no passed gate"):
-        Registry(candidate, "movie-reviews").approve(version.version)
+        registry.approve(version.version)
     with pytest.raises(RegistryError, match="no version '9'"):
-        Registry(candidate, "movie-reviews").approve("9")
+        registry.approve("9")

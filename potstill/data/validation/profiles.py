@@ -12,6 +12,7 @@ import numpy as np
 from potstill.artifacts import read_json, verify
 from potstill.data.divergence import psi
 from potstill.errors import FormatError
+from potstill.paths import ACCEPTED_PROFILE
 
 _BINS = 10
 
@@ -76,7 +77,7 @@ def drift(
                 result[f"{split} label"] = psi([shares.get(n, 0.0) for n in names], [counts[n] / total for n in names])
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(
-            "data/accepted.json is not a profile of this version; put {} in it, run, and accept the new profile"
+            f"{ACCEPTED_PROFILE} is not a profile of this version; put {{}} in it, run, and accept the new profile"
         ) from error
     return result
 
