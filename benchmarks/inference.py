@@ -20,8 +20,8 @@ from results import machine, replace_section, spread, today  # noqa: E402
 
 from potstill.artifacts import read_json  # noqa: E402
 from potstill.evaluation.contenders import served_student, teacher_pipeline  # noqa: E402
+from potstill.evaluation.gold import read_texts  # noqa: E402
 from potstill.evaluation.latency import BATCH, measure_side_by_side  # noqa: E402
-from potstill.evaluation.texts import read_texts  # noqa: E402
 from potstill.paths import METRICS, SERVING, TEST_SPLIT  # noqa: E402
 
 MARK = "<!-- inference -->"

@@ -39,7 +39,7 @@ from serving_turns import (  # noqa: E402
 
 from flows.commands.serve_champion import champion_bento  # noqa: E402
 from potstill.config.params_file import load_params  # noqa: E402
-from potstill.evaluation.texts import read_texts  # noqa: E402
+from potstill.evaluation.gold import read_texts  # noqa: E402
 from potstill.inference.runtime import Student  # noqa: E402
 from potstill.paths import SERVING, TEST_SPLIT  # noqa: E402
 from potstill.serving.launch import serve_command  # noqa: E402

@@ -26,7 +26,7 @@ from serving_turns import LOADS, Server, Turn, load_generator, running_server, u
 from potstill.artifacts import write_manifest
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
-from potstill.evaluation.texts import read_texts
+from potstill.evaluation.gold import read_texts
 from potstill.paths import SERVING, TEST_SPLIT
 from potstill.serving.launch import SHADOW_FOLDER, serve_command
 from tasks.package import package

@@ -18,6 +18,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Distil a fine-tuned encoder into a small, fast student that is proven, registered, packaged and served.",
 )
+# Options of several commands.
+ParamsFile = Annotated[
+    Path | None, typer.Option("--params", help="A file whose top-level sections replace those of params.yaml.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one value: distill.temperature=4, search.trials=40."),
+]
+WatchFolder = Annotated[
+    str | None,
+    typer.Option("--folder", help="Where services write, a path or a URL; watch.folder of params.yaml by default."),
+]
 
 
 def main() -> None:
@@ -68,18 +80,11 @@ def _root(
 
 
 @app.command()
-def run(
-    params: Annotated[
-        Path | None, typer.Option(help="A file whose top-level sections replace those of params.yaml.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value: distill.temperature=4.")
-    ] = None,
-) -> None:
+def run(params: ParamsFile = None, settings: Settings = None) -> None:
     """Run what is not current, from the data to the promoted, packaged champion."""
     from flows.commands.run_workspace import execute
 
-    execute(Path.cwd(), params, set_ or [])
+    execute(Path.cwd(), params, settings or [])
 
 
 @app.command()
@@ -87,17 +92,13 @@ def search(
     cheapest: Annotated[
         bool, typer.Option("--cheapest", help="Name the cheapest student that passes the gates; exit code 7 if none.")
     ] = False,
-    params: Annotated[
-        Path | None, typer.Option(help="A file whose top-level sections replace those of params.yaml.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value: search.trials=40.")
-    ] = None,
+    params: ParamsFile = None,
+    settings: Settings = None,
 ) -> None:
     """Try students of many kinds on the teacher's signals, and show what accuracy costs."""
     from flows.commands.search_students import execute
 
-    execute(Path.cwd(), params, set_ or [], cheapest=cheapest)
+    execute(Path.cwd(), params, settings or [], cheapest=cheapest)
 
 
 @app.command()
@@ -161,9 +162,7 @@ def serve(
 
 @app.command()
 def drift(
-    folder: Annotated[
-        str | None, typer.Option(help="Where services write, a path or a URL; watch.folder of params.yaml by default.")
-    ] = None,
+    folder: WatchFolder = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Where it drifts, run the pipeline.")] = False,
 ) -> None:
     """Judge whether what the champion's service reads is still like the test texts; exit code 54 if not."""
@@ -175,9 +174,7 @@ def drift(
 @app.command()
 def feedback(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet file: label, and request_id or text.")],
-    folder: Annotated[
-        str | None, typer.Option(help="Where services write, a path or a URL; watch.folder of params.yaml by default.")
-    ] = None,
+    folder: WatchFolder = None,
 ) -> None:
     """Measure how right the champion's service was, by labels that arrived later."""
     from flows.commands.judge_answers import feedback

@@ -114,6 +114,14 @@ def first_difference(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> 
     return None
 
 
+def link_file(source: Path | str, target: Path | str) -> None:
+    """Make a file share its bytes on disk with another; copy them where that is not possible."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Raise DiskFullError for "no space left", whichever library reports it.

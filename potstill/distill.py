@@ -382,11 +382,16 @@ def _answers(
         dev_signals = _signals(teachers, [part.dev for part in rows.teachers], precision)
         dev_positions = map_positions(task, student.dev_files, first.dev_files)
         student_logits = mapped_logits(mapped_source(dev_signals, first.dev, dev_positions), student.dev, task)
-    if has_label(student.dev.whole_labels).any():
+    has_gold = has_label(student.dev.whole_labels).any()
+    if has_gold:
         _check_answers(teachers[0].model, judge(task, student_logits, student.dev.whole_labels))
     views = [
-        TokenRows(part.rows, part.dev, _dev_labels(task, answers, part.dev))
-        for part, answers in ((first, teacher_logits), (student, student_logits))
+        # Without gold labels the teachers' answers are right.
+        TokenRows(part.rows, part.dev, labels if has_gold else _answered(task, answers, labels))
+        for part, answers, labels in (
+            (first, teacher_logits, first.dev.whole_labels),
+            (student, student_logits, student.dev.whole_labels),
+        )
     ]
     data = DistillationData(task, views[0], views[0] if student is first else views[1], positions)
     return TeacherAnswers(teachers[0].model, signals, lambda: teacher_logits), data, student_logits
@@ -405,12 +410,6 @@ def _signals(teachers: Sequence[Teacher], rows: Sequence[TokenDataset], precisio
     ]
     stored = StoredSignals(side_by_side(signals), np.arange(len(rows[0])))
     return average(stored, [teacher.weight for teacher in teachers])
-
-
-def _dev_labels(task: TaskKind, logits: npt.NDArray[Any], dev: TokenDataset) -> Labels:
-    """The gold labels of dev; where there are none, the teachers' answers in their form."""
-    labels = dev.whole_labels
-    return labels if has_label(labels).any() else _answered(task, logits, labels)
 
 
 def _answered(task: TaskKind, logits: npt.NDArray[Any], labels: Labels) -> Labels:

@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+# What a person edits, and DVC's files.
+PARAMS = Path("params.yaml")
+DVC_FILE = Path("dvc.yaml")
+DVC_LOCK = Path("dvc.lock")
+
 # What the command line writes for DVC to compare.
 CODE_FILE = Path("code.yaml")
 SOURCES = Path("data/sources.json")
@@ -36,6 +41,10 @@ DRIFT = Path("reports/drift.json")
 DRIFT_PAGE = Path("reports/drift.html")
 FEEDBACK = Path("reports/feedback.json")
 SEARCH_REPORT = Path("reports/search")
+
+# MLflow's store and artifacts, where no tracking server is configured.
+STORE = Path("mlflow.db")
+ARTIFACTS = Path("mlartifacts")
 
 # What Potstill keeps between processes. Deleting it costs time and nothing else.
 WORK = Path(".work")

@@ -56,6 +56,7 @@ def pretrain(
     Raises:
         PotstillError: a value or texts that do not fit, before anything is trained.
     """
+    from potstill.pretrained.inspection import read_tokenizer
     from potstill.training.pretraining import prepare_pretraining
     from potstill.training.settings import choose_setting
 
@@ -66,7 +67,7 @@ def pretrain(
         work = prepare_pretraining(texts, params, seed, folder)
         outcome = work.train(choose_setting("pretrain", seed, device, precision, folder, params, work.model))
         report = {"rows": float(len(work.rows)), "rows_seen": float(outcome.rows), "held_out_loss": -outcome.score}
-        return Encoder(work.model.cpu(), _tokenizer(folder), report)
+        return Encoder(work.model.cpu(), read_tokenizer(folder), report)
 
 
 def distill_general(
@@ -99,6 +100,7 @@ def distill_general(
 
     from potstill.data.corpus import token_rows
     from potstill.data.tokens.tokenization import check_length, load_tokenizer
+    from potstill.pretrained.inspection import read_tokenizer
     from potstill.training.general_distillation import load_base, prepare_general
     from potstill.training.settings import choose_setting
 
@@ -117,7 +119,7 @@ def distill_general(
             say(f"general: {line}")
         outcome = work.train(setting)
     report = {"rows": float(len(work.rows)), "rows_seen": float(outcome.rows), "held_out_loss": -outcome.score}
-    return Encoder(work.trained(params), _tokenizer(folder), report)
+    return Encoder(work.trained(params), read_tokenizer(folder), report)
 
 
 def _check_texts(texts: Sequence[str]) -> None:
@@ -126,9 +128,3 @@ def _check_texts(texts: Sequence[str]) -> None:
     wrong = next((row for row, text in enumerate(texts) if not isinstance(text, str)), None)
     if wrong is not None:
         raise FormatError(f"texts[{wrong}] is {texts[wrong]!r:.80}; it has to be a string")
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    from potstill.pretrained.inspection import read_tokenizer
-
-    return read_tokenizer(folder)

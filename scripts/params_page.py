@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The tables of docs/params.md, written from the descriptions, types, limits and defaults in potstill/config.
+"""The tables of docs/params.md, written from the docstrings, types, limits and defaults in potstill/config.
 
 A table stands between the lines `<!-- params: PATH -->` and `<!-- end -->`. The path names one section, or several that
 share a table; `sections` stands for the list of all sections, `training` for the keys of all sections that train.

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from potstill.config.params_file import load_params
 from potstill.errors import PotstillError
+from potstill.paths import PARAMS
 from tasks.identity import write_code_file
 
 
 def main() -> None:
     """Write `code.yaml` of the workspace in the current folder."""
     try:
-        write_code_file(Path(), load_params(Path("params.yaml")))
+        write_code_file(Path(), load_params(PARAMS))
     except PotstillError as error:
         print(f"code: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

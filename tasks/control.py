@@ -9,25 +9,24 @@ nothing from its teacher's layers (another checkpoint, or weights at random), bo
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from potstill.artifacts import read_json, verify, whole_folder, write_json, write_manifest
+from potstill.artifacts import read_json, whole_folder, write_json, write_manifest
 from potstill.config.distill_params import Control
 from potstill.data.tokens.token_folder import TokenFolder
 from potstill.distillation.objective.gold_labels import Supervised
 from potstill.distillation.teachers.predict import predict_logits
-from potstill.errors import ChecksumError
 from potstill.evaluation.naming import MODELS
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
 from potstill.progress import say
 from potstill.training.dev_scores import dev_score
 from potstill.training.loop import Outcome, train
+from tasks.elsewhere import is_whole
 from tasks.learning import open_tokens, prepare_setting
 from tasks.stage import Result, Stage, main
 from tasks.student_building import save_student, student_builder
@@ -40,7 +39,7 @@ def run(stage: Stage) -> Result:
     """Make `data/control/` and `data/initialised/`."""
     tokens = open_tokens(stage)
     scoring = KINDS[tokens.task].scoring
-    outcomes = {name: _outcome(stage, tokens, name) for name in PARENTS}
+    outcomes = {name: _outcome(stage, tokens, name) for name in ("control", "initialised")}
     for name, outcome in outcomes.items():
         with whole_folder(stage.outs[name]) as folder:
             shutil.copytree(_finished_dir(stage, name) / "model", folder, dirs_exist_ok=True)
@@ -49,7 +48,7 @@ def run(stage: Stage) -> Result:
     return Result(
         f"dev {scoring.words} after {stage.params(Control).epochs} epochs of gold labels: {summary}",
         {_metric(name, scoring.dev_key): outcome.score for name, outcome in outcomes.items()},
-        [(step, _metric(name, key), value) for name in PARENTS for step, key, value in outcomes[name].history],
+        [(step, _metric(name, key), value) for name in outcomes for step, key, value in outcomes[name].history],
     )
 
 
@@ -58,19 +57,12 @@ def _metric(name: str, key: str) -> str:
     return key if name == "control" else f"{name}_{key}"
 
 
-def _base(stage: Stage, tokens: TokenFolder) -> PreTrainedModel:
-    """Load the pretrained base with a fresh head."""
+def _parent(stage: Stage, tokens: TokenFolder, name: str) -> PreTrainedModel:
+    """Load the model whose layers a control takes: the fine-tuned teacher, or the base with a fresh head."""
+    if name == "initialised":
+        return load_classifier(stage.deps["teacher"])
     torch.manual_seed(stage.project.seed)
     return load_classifier(stage.deps["base"], tokens.labels, tokens.task)
-
-
-def _teacher(stage: Stage, tokens: TokenFolder) -> PreTrainedModel:
-    """Load the fine-tuned teacher."""
-    return load_classifier(stage.deps["teacher"])
-
-
-# Out -> the model whose layers the control takes.
-PARENTS: dict[str, Callable[[Stage, TokenFolder], PreTrainedModel]] = {"control": _base, "initialised": _teacher}
 
 
 def _finished_dir(stage: Stage, name: str) -> Path:
@@ -81,21 +73,19 @@ def _finished_dir(stage: Stage, name: str) -> Path:
 def _outcome(stage: Stage, tokens: TokenFolder, name: str) -> Outcome:
     """Train a control, unless an interrupted run of the stage has done so."""
     finished = _finished_dir(stage, name)
-    try:
-        verify(finished)
+    if is_whole(finished):
         say(f"control: {MODELS[name].lower()} was finished before the interruption")
-    except ChecksumError:
+    else:
         say(f"control: {MODELS[name].lower()}")
         _train(stage, tokens, name, finished)
-    known = read_json(finished / "outcome.json")
-    return Outcome(**known | {"history": [(step, key, value) for step, key, value in known["history"]]})
+    return Outcome.from_json(read_json(finished / "outcome.json"))
 
 
 def _train(stage: Stage, tokens: TokenFolder, name: str, finished: Path) -> None:
     """Train a control from the start that the student has, on gold labels."""
     task, builder = tokens.task, student_builder(stage, tokens)
     rows, dev = tokens.student.split("train"), tokens.student.split("dev")
-    model = builder.build(PARENTS[name](stage, tokens), builder.params.layers, rows, Supervised(task))
+    model = builder.build(_parent(stage, tokens, name), builder.params.layers, rows, Supervised(task))
     setting = prepare_setting(stage, stage.params(Control), model)
     setting = replace(setting, checkpoints=stage.checkpoints / name)
     with stage.work("training"):

@@ -18,12 +18,11 @@ from potstill.compute.precision import choose_device
 from potstill.config.base import SPLITS
 from potstill.config.evaluation_params import Evaluate
 from potstill.data.tokens.batches import TokenDataset, label_column
-from potstill.data.tokens.tokenization import load_tokenizer
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError
 from potstill.evaluation.baseline import Baseline, fit_baseline
 from potstill.evaluation.contenders import served_student, teacher_pipeline
-from potstill.evaluation.gold import read_gold, student_logits
+from potstill.evaluation.gold import read_gold, read_texts, readable, student_logits
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.naming import BASELINE, MODELS, SHIPPED, TITLES
@@ -41,7 +40,6 @@ from potstill.evaluation.pages.verdict_page import with_verdict
 from potstill.evaluation.reference import reference_profile
 from potstill.evaluation.summary import Answers, Gold, compare, score
 from potstill.evaluation.teacher_gain import Seed, flatten, prove, read_seeds
-from potstill.evaluation.texts import read_texts, readable
 from potstill.evaluation.truncation import cut_rows, truncation
 from potstill.inference.profile import answer_all
 from potstill.inference.runtime import ModelCard, Prediction, Student, Text, logits_of, read_card
@@ -50,9 +48,10 @@ from potstill.kinds.definitions.task_kinds import KINDS, kind_in
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.offsets import IGNORED, flat_labels
 from potstill.models.loading import load_classifier
+from potstill.paths import PREPARED, TOKENS
 from potstill.progress import Bar, progress, say
 from potstill.scores.metrics import Labels, confusion_matrix, require_finite
-from tasks.learning import open_split, teacher_logits, teacher_members, tokenizer_folder, tokens_info
+from tasks.learning import open_tokens, teacher_logits, teacher_members
 from tasks.stage import Result, Stage, main
 from tasks.views import teachers_view
 
@@ -69,7 +68,7 @@ REPLY = pa.struct([("answer", pa.string()), *_PLACE, ("score", pa.float64()), ("
 
 def run(stage: Stage) -> Result:
     """Make `data/evaluation/`, `reports/metrics.json` and `reports/student.html`, the report without a verdict."""
-    test, card = open_split(stage, "test", student=True), read_card(stage.deps["serving"])
+    test, card = open_tokens(stage).student.split("test"), read_card(stage.deps["serving"])
     with TemporaryDirectory(prefix="potstill-") as temporary:
         students = _students(stage, Path(temporary))
     texts, gold = _gold(stage, test, students["student"])
@@ -101,7 +100,7 @@ def _gold(stage: Stage, test: TokenDataset, student: Student) -> tuple[Sequence[
     else:
         same = np.array_equal(gold, test.labels)
     if not same:
-        raise ChecksumError("data/tokens and data/prepared hold different test rows; run the tokenize stage again")
+        raise ChecksumError(f"{TOKENS} and {PREPARED} hold different test rows; run the tokenize stage again")
     return texts, gold
 
 
@@ -162,7 +161,7 @@ def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, 
     if name == "teacher":
         logits, members = teacher_logits(stage, "test", bar.advance), len(teacher_members(stage))
     else:
-        logits = predict_logits(model, open_split(stage, "test", student=True), advance=bar.advance)
+        logits = predict_logits(model, open_tokens(stage).student.split("test"), advance=bar.advance)
         require_finite(logits, str(folder))
     # What would be served as fp32 is the exported file; the others are as large as their weights.
     files = [stage.deps["export"] / "student.fp32.onnx"] if name == "student" else folder.glob("*.safetensors")
@@ -180,9 +179,9 @@ def read_temperature(folder: Path) -> float:
 def _truncation(
     stage: Stage, test: TokenDataset, texts: Sequence[Text], gold: Labels, answers: Mapping[str, Answers]
 ) -> dict[str, Any]:
-    limit = tokens_info(stage, student=True)["max_length"]
-    cut = cut_rows(texts, test.lengths, load_tokenizer(tokenizer_folder(stage, student=True), limit))
-    return {"max_length": limit} | truncation(gold, answers, cut)
+    tokens = open_tokens(stage).student
+    cut = cut_rows(texts, test.lengths, tokens.load_tokenizer())
+    return {"max_length": tokens.info["max_length"]} | truncation(gold, answers, cut)
 
 
 def _steps(stage: Stage) -> dict[str, int]:
@@ -196,7 +195,7 @@ def _steps(stage: Stage) -> dict[str, int]:
 def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
     """The content of metrics.json without speeds."""
     settings = stage.params(Evaluate)
-    trimmed = tokens_info(stage, student=True).get("vocabulary")
+    trimmed = open_tokens(stage).student.info.get("vocabulary")
     return ({} if trimmed is None else {"vocabulary": trimmed}) | {
         "task": card.kind,
         "shipped": card.variant,
@@ -367,7 +366,7 @@ def _write_report(
         metrics=metrics,
         figures=replace(figures, latency=latency),
         examples=examples,
-        splits={split: tokens_info(stage)["splits"][split] for split in SPLITS},
+        splits={split: open_tokens(stage).info["splits"][split] for split in SPLITS},
         lineage={path.as_posix(): sha256_file(path / MANIFEST) for path in stage.deps.values()},
     )
     write_text(stage.outs["student"], page)
@@ -391,7 +390,7 @@ def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
         f"{comparison['speedup']:.1f}x the teacher's texts/s"
     )
     summary = "; ".join([summary, *notes(metrics)])
-    test = {"digest": metrics["test_sha256"][:32], "source": f"data/prepared/{FROZEN}", "rows": metrics["rows"]}
+    test = {"digest": metrics["test_sha256"][:32], "source": f"{PREPARED}/{FROZEN}", "rows": metrics["rows"]}
     return Result(summary, numbers, datasets={"test": test})
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from potstill.artifacts import whole_folder, write_json, write_manifest
 from potstill.config.evaluation_params import Export
 from potstill.data.tokens.batches import TokenDataset
+from potstill.data.tokens.token_folder import TokenFolder
 from potstill.data.tokens.tokenization import write_served_tokenizer
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ParityError
@@ -20,7 +21,7 @@ from potstill.onnx_export.logit_parity import Logits, Parity, compare, flat, onn
 from potstill.onnx_export.onnx_model import export_onnx, gives_embedding, input_names
 from potstill.onnx_export.quantize import most_sensitive, quantize_int8
 from potstill.scores.scoring import Scoring
-from tasks.learning import open_split, open_tokens, restore_rank, scoring_of, task_kind, tokenizer_folder, tokens_info
+from tasks.learning import open_tokens, restore_rank
 from tasks.stage import Result, Stage, main
 
 # Rows of dev: enough to tell which product suffers most from INT8.
@@ -30,14 +31,14 @@ SENSITIVITY_ROWS = 256
 def run(stage: Stage) -> Result:
     """Write `data/export/` and `data/serving/`."""
     limits = stage.params(Export)
-    task = task_kind(stage)
-    dev = open_split(stage, "dev", student=True)
+    tokens = open_tokens(stage)
+    dev = tokens.student.split("dev")
     student = load_classifier(stage.deps["student"])
     with stage.work("inference"):
         reference = predict_logits(student, dev)
-    restore_rank(open_tokens(stage), student)
+    restore_rank(tokens, student)
     with whole_folder(stage.outs["export"]) as folder:
-        export_onnx(student, folder / "student.fp32.onnx", pair=tokens_info(stage, student=True)["token_types"])
+        export_onnx(student, folder / "student.fp32.onnx", pair=tokens.student.info["token_types"])
         with stage.work("inference"):
             fp32_products = _fp32_products(folder / "student.fp32.onnx", limits.int8_fp32_products, dev, reference)
         quantize_int8(
@@ -52,13 +53,13 @@ def run(stage: Stage) -> Result:
                 # One row a call, as in serving: dynamic INT8 scales depend on the other rows of a batch.
                 "int8": onnx_logits(folder / "student.int8.onnx", dev, batch_tokens=1),
             }
-        parity = {name: compare(reference, values, dev.whole_labels, task) for name, values in logits.items()}
+        parity = {name: compare(reference, values, dev.whole_labels, tokens.task) for name, values in logits.items()}
         _require_parity(parity["fp32"], limits)
-        variant, why = _choose(parity["int8"], limits, scoring_of(stage))
+        variant, why = _choose(parity["int8"], limits, KINDS[tokens.task].scoring)
         numbers = {name: result.as_dict() for name, result in parity.items()}
         write_json(folder / "parity.json", numbers)
         write_manifest(folder, {"ships": variant, "why": why})
-    _write_serving(stage, variant, logits[variant], dev)
+    _write_serving(stage, tokens.student, variant, logits[variant], dev)
     metrics = {f"{name}_{key}": value for name, values in numbers.items() for key, value in values.items()}
     return Result(f"{variant} ships: {why}", metrics)
 
@@ -69,13 +70,12 @@ def _fp32_products(model: Path, count: int, dev: TokenDataset, reference: Logits
     sample = dev.select(rows)
     # The sample is the first rows, so their logits are the first of `reference`.
     expected = flat(reference[: len(rows)]) if reference.dtype.kind == "O" else reference
-    return most_sensitive(
-        model, count, lambda path: _mean_error(flat(onnx_logits(path, sample, batch_tokens=1)), expected)
-    )
 
+    def mean_error(path: Path) -> float:
+        logits = flat(onnx_logits(path, sample, batch_tokens=1))
+        return float(np.abs(logits - expected[: len(logits)]).mean())
 
-def _mean_error(logits: Logits, reference: Logits) -> float:
-    return float(np.abs(logits - reference[: len(logits)]).mean())
+    return most_sensitive(model, count, mean_error)
 
 
 def _require_parity(fp32: Parity, limits: Export) -> None:
@@ -105,16 +105,15 @@ def _choose(int8: Parity, limits: Export, scoring: Scoring) -> tuple[str, str]:
     )
 
 
-def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset) -> None:
-    info = tokens_info(stage, student=True)
-    task = task_kind(stage)
+def _write_serving(stage: Stage, tokens: TokenFolder, variant: str, logits: Logits, dev: TokenDataset) -> None:
+    info, task = tokens.info, tokens.task
     temperature = KINDS[task].temperature(logits if logits.dtype.kind == "O" else logits.astype(np.float64), dev.labels)
     card = {
         "format": 1,
         "task": KINDS[task].card_name,
         "variant": variant,
-        "labels": info["labels"],
-        "pair": bool(info["pair"]),
+        "labels": tokens.labels,
+        "pair": tokens.pair,
         "max_length": info["max_length"],
         "pad_token_id": info["pad_token_id"],
         "temperature": 1.0 if temperature is None else temperature,
@@ -128,7 +127,7 @@ def _write_serving(stage: Stage, variant: str, logits: Logits, dev: TokenDataset
         card |= {"no_answer": train["questions"] > train["answers"]}
     with whole_folder(stage.outs["serving"]) as folder:
         shutil.copyfile(stage.outs["export"] / f"student.{variant}.onnx", folder / "model.onnx")
-        write_served_tokenizer(tokenizer_folder(stage, student=True), info["max_length"], folder / TOKENIZER)
+        write_served_tokenizer(tokens.tokenizer_dir, info["max_length"], folder / TOKENIZER)
         write_json(folder / "model.json", card)
         write_manifest(folder)
 

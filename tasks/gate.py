@@ -35,38 +35,33 @@ def gate(params: Params, workspace: Path, champion: Path | None) -> Verdict:
         workspace: holds `data/` and `reports/` of a finished evaluate stage.
         champion: folder of the current champion, in the form of `data/serving/`; None while there is none.
     """
-    metrics, unreadable = _read_metrics(workspace / METRICS)
+    metrics = _read_metrics(workspace / METRICS)
     champion_score = None
     if champion is not None and params.gate.max_loss_to_champion is not None:
         champion_score = _rescore(champion, workspace)
-    if unreadable:
-        checks = [unreadable]
+    if metrics is None:
+        message = f"{workspace / METRICS} is missing or not a JSON object; run the evaluate stage again"
+        checks = [failed("metrics", message)]
+        metrics = {}
     else:
         limits = judge(metrics, params.gate, champion_score, params.prepare.task).checks
         checks = [*_check_files(metrics, workspace), *limits]
     verdict = Verdict(tuple(checks), proof_in_words(metrics))
-    named_sums = {name: metrics.get(name) for name in ("evaluation_sha256", "serving_sha256", "test_sha256")}
-    sums = {name: value for name, value in named_sums.items() if isinstance(value, str)}
+    names = ("evaluation_sha256", "serving_sha256", "test_sha256")
+    sums = {name: metrics[name] for name in names if isinstance(metrics.get(name), str)}
     write_json(workspace / VERDICT, {**verdict.to_json(), **sums, "champion": champion_score})
-    _write_report(workspace, verdict)
+    page = workspace / STUDENT_PAGE
+    if page.exists():  # the page of the evaluate stage, without the verdict
+        write_text(workspace / REPORT, with_verdict(page.read_text(encoding="utf-8"), verdict))
     return verdict
 
 
-def _write_report(workspace: Path, verdict: Verdict) -> None:
-    """Write the page of the evaluate stage with the verdict, where evaluate wrote one."""
-    page = workspace / STUDENT_PAGE
-    if page.exists():
-        write_text(workspace / REPORT, with_verdict(page.read_text(encoding="utf-8"), verdict))
-
-
-def _read_metrics(path: Path) -> tuple[Mapping[str, Any], Check | None]:
+def _read_metrics(path: Path) -> dict[str, Any] | None:
     try:
         metrics = read_json(path)
     except (OSError, ValueError):
-        metrics = None
-    if isinstance(metrics, dict):
-        return metrics, None
-    return {}, failed("metrics", f"{path} is missing or not a JSON object; run the evaluate stage again")
+        return None
+    return metrics if isinstance(metrics, dict) else None
 
 
 def _check_files(metrics: Mapping[str, Any], workspace: Path) -> list[Check]:

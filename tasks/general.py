@@ -21,23 +21,22 @@ def _distil(stage: Stage, params: General) -> Result:
     import torch
 
     from potstill.data.corpus import LEARNED
-    from potstill.data.tokens.batches import TokenDataset
     from potstill.models.loading import save_model
     from potstill.progress import say
     from potstill.training.general_distillation import load_base, prepare_general
-    from tasks.learning import open_split, prepare_setting, tokenizer_folder
+    from tasks.learning import open_tokens, prepare_setting
 
     torch.manual_seed(stage.project.seed)
+    tokens = open_tokens(stage)
     teacher = load_base(stage.deps["base"], params)
     setting = prepare_setting(stage, params, teacher)
-    rows = TokenDataset.concatenate([open_split(stage, split) for split in LEARNED])
-    work = prepare_general(teacher, rows, params, tokenizer_folder(stage), setting)
+    work = prepare_general(teacher, tokens.split(*LEARNED), params, tokens.tokenizer_dir, setting)
     for line in work.objective.describe():
         say(f"general: {line}")
     with stage.work("training"):
         outcome = work.train(setting)
     with whole_folder(stage.outs["general"]) as folder:
-        save_model(work.trained(params), folder, tokenizer_folder(stage))
+        save_model(work.trained(params), folder, tokens.tokenizer_dir)
         write_manifest(folder, {"layers": params.layers, "held_out_loss": -outcome.score})
     summary = f"held-out loss {-outcome.score:.4f} with layers {params.layers} of the base, {len(work.rows):,} rows"
     return Result(summary, {"held_out_loss": -outcome.score, "rows_seen": float(outcome.rows)}, outcome.history)

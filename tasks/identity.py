@@ -23,7 +23,7 @@ from potstill.artifacts import disk_errors, sha256_value, write_json, write_text
 from potstill.config.params import Params
 from potstill.errors import ToolError
 from potstill.imports import imported_names, statements
-from potstill.paths import CODE_CACHE, CODE_FILE
+from potstill.paths import CODE_CACHE, CODE_FILE, DVC_FILE
 
 STAGE = "code"
 # Folder of the code that runs now.
@@ -157,7 +157,7 @@ def _digest(value: Any) -> str:
 
 def write_code_file(workspace: Path, params: Params) -> None:
     """Bring `code.yaml` of a workspace up to date; a file that is up to date is not touched."""
-    graph = yaml.safe_load((workspace / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    graph = yaml.safe_load((workspace / DVC_FILE).read_text(encoding="utf-8"))["stages"]
     if STAGE not in graph:
         return
     code = Code(cache=workspace / CODE_CACHE)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,8 +16,6 @@ from potstill.distillation.teachers.mean_answers import Floats, pooled
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.distillation.teachers.providers import Source
 from potstill.distillation.teachers.signal_store import StoredSignals
-from potstill.kinds.definitions.task_kinds import KINDS
-from potstill.kinds.task_names import TaskKind
 from potstill.models.loading import load_classifier
 from potstill.models.students.factorized import factorize, has_rank
 from potstill.paths import PRECISION, WORK
@@ -36,36 +33,6 @@ if TYPE_CHECKING:
 def open_tokens(stage: Stage) -> TokenFolder:
     """Open `data/tokens`: the splits, the tokenizers and the kind of task."""
     return TokenFolder.open(stage.deps["tokens"])
-
-
-def tokens_info(stage: Stage, *, student: bool = False) -> dict[str, Any]:
-    """Read `info.json` of the tokenize stage, the teacher's or the student's."""
-    return dict(_tokens(stage, student=student).info)
-
-
-def task_kind(stage: Stage) -> TaskKind:
-    """Read what the data is for, as `prepare.task` says."""
-    return open_tokens(stage).task
-
-
-def open_split(stage: Stage, split: str, *, student: bool = False, member: str = ".") -> TokenDataset:
-    """Open one split as tokens of the teacher or the student; `member` is `members.Member.tokens`."""
-    return _tokens(stage, student=student).member(member).split(split)
-
-
-def tokenizer_folder(stage: Stage, *, student: bool = False, member: str = ".") -> Path:
-    """Name the folder of the teacher's or the student's tokenizer; `member` is `members.Member.tokens`."""
-    return _tokens(stage, student=student).member(member).tokenizer_dir
-
-
-def scoring_of(stage: Stage) -> Scoring:
-    """Name the score of the stage's task."""
-    return KINDS[task_kind(stage)].scoring
-
-
-def _tokens(stage: Stage, *, student: bool) -> TokenFolder:
-    tokens = open_tokens(stage)
-    return tokens.student if student else tokens
 
 
 def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precision]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from potstill.evaluation.summary import Answers, Gold, fidelity, score, score_va
 from potstill.inference.profile import answer_all
 from potstill.inference.runtime import MODEL, ModelCard, Student, Text
 from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.task_names import TaskKind
 from potstill.models.loading import load_classifier
 from potstill.scores.metrics import require_finite
 from potstill.studies.pareto import Point
 from potstill.studies.space import Choice
-from tasks.learning import task_kind, teacher_logits, teacher_members
+from tasks.learning import open_tokens, teacher_logits, teacher_members
 from tasks.stage import Stage, load_stage
 from tasks.views import teachers_view
 
@@ -70,7 +71,7 @@ def measure(built: Mapping[str, BuiltStudent], params: Params, stage: Stage) -> 
     speeds = _speeds(students, texts, params, stage.deps["teacher"])
     teacher_answers = _teacher_answers(stage, path)
     numbers = score(gold, teacher_answers, params.evaluate) | asdict(speeds["teacher"])
-    points = [_point("teacher", teacher_answers, numbers)]
+    points = [_point("teacher", "teacher", numbers, teacher_answers.task)]
     for name, student in students.items():
         answers = _answers(built[name], student, texts, gold)
         numbers = score(gold, answers, params.evaluate) | asdict(speeds[name])
@@ -78,7 +79,17 @@ def measure(built: Mapping[str, BuiltStudent], params: Params, stage: Stage) -> 
         comparison = _compare(gold, teacher_answers, answers) | {"speedup": speedup}
         verdict = _judge(student.card, numbers, comparison, params)
         measured = {**numbers, **comparison, "variant": student.card.variant}
-        points.append(_point(name, answers, measured, built[name], verdict))
+        point = _point(name, built[name].kind, measured, answers.task)
+        points.append(
+            replace(
+                point,
+                choice=built[name].choice,
+                run_arguments=built[name].run_arguments,
+                sections=built[name].sections,
+                verdict=verdict,
+                folder=built[name].serving.as_posix(),
+            )
+        )
     return points, len(gold)
 
 
@@ -89,7 +100,7 @@ def _teacher_answers(stage: Stage, path: Path) -> Answers:
         1.0,
         load_classifier(folder).num_parameters(),
         sum(path.stat().st_size for path in folder.glob("*.safetensors")),
-        task_kind(stage),
+        open_tokens(stage).task,
         len(teacher_members(stage)),
         teachers_view(stage, path),
     )
@@ -129,23 +140,5 @@ def _judge(card: ModelCard, numbers: Mapping[str, Any], comparison: Mapping[str,
     return judge(metrics, params.gate.model_copy(update=WITHOUT_CONTROLS), None, card.kind)
 
 
-def _point(
-    name: str,
-    answers: Answers,
-    numbers: dict[str, Any],
-    built: BuiltStudent | None = None,
-    verdict: Verdict | None = None,
-) -> Point:
-    return Point(
-        name,
-        built.kind if built else "teacher",
-        numbers[KINDS[answers.task].scoring.key],
-        numbers["p50_ms"],
-        numbers["megabytes"],
-        built.choice if built else None,
-        built.run_arguments if built else [],
-        built.sections if built else {},
-        verdict,
-        numbers,
-        built.serving.as_posix() if built else None,
-    )
+def _point(name: str, kind: str, numbers: dict[str, Any], task: TaskKind) -> Point:
+    return Point(name, kind, numbers[KINDS[task].scoring.key], numbers["p50_ms"], numbers["megabytes"], numbers)

@@ -19,7 +19,7 @@ from potstill.compute.processes import run
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, PackageError, PotstillError
-from potstill.paths import BENTO_BUILD, LOGS, SERVING
+from potstill.paths import BENTO_BUILD, LOGS, PARAMS, SERVING
 from potstill.progress import say
 from potstill.registry.tracking import git_tags
 from potstill.registry.version_artifacts import scratch_folder
@@ -119,7 +119,7 @@ def included_files(workspace: Path) -> Iterator[tuple[str, dict[str, Path]]]:
     # The list of an older workspace lacks modules that the service has come to import.
     patterns += [f"potstill/{path.as_posix()}" for path in closure(SERVICE)]
     for pattern in dict.fromkeys(patterns):
-        if pattern in (SETTINGS, "params.yaml"):  # a Bento has the settings in place of params.yaml
+        if pattern in (SETTINGS, str(PARAMS)):  # a Bento has the settings in place of params.yaml
             continue
         root = ROOT if pattern.startswith("potstill/") else workspace
         files = [path for path in sorted(root.glob(pattern)) if path.is_file()]
@@ -178,7 +178,7 @@ def main() -> None:
     """`python -m tasks.package`: package the candidate of the current folder's workspace, and print its tag."""
     environment.prepare()
     try:
-        say(package(load_params(Path("params.yaml")), Path.cwd()).tag)
+        say(package(load_params(PARAMS), Path.cwd()).tag)
     except PotstillError as error:
         print(f"package: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

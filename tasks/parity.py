@@ -16,7 +16,7 @@ from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import PotstillError
 from potstill.inference.runtime import read_card
-from potstill.paths import LOGS, SERVING
+from potstill.paths import LOGS, PARAMS, SERVING
 from potstill.progress import say
 from tasks.smoke import Golden, ask, compare, golden_texts, served
 
@@ -95,7 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     environment.prepare()
     try:
-        params = load_params(Path("params.yaml"))
+        params = load_params(PARAMS)
         result = parity(params, Path.cwd(), options.bento, options.requests, options.clients)
     except PotstillError as error:
         print(f"parity: {error}", file=sys.stderr)

@@ -20,17 +20,22 @@ def run(stage: Stage) -> Result:
     out = stage.outs["prepared"]
     params = stage.params(Prepare)
     task = params.task
-    replacements = params.augment is not None and params.augment.replacements
-    prepared = prepare(stage.deps["raw"], params, replace=_replace(stage) if replacements else None)
+    replace: Replace | None = None
+    if params.augment is not None and params.augment.replacements:
+        from potstill.models.word_replacement import replace_words
+
+        # The model is the one that `ingest` fetched.
+        replace = partial(replace_words, folder=stage.deps["raw"] / GENERATOR, device=stage.project.device)
+    prepared = prepare(stage.deps["raw"], params, replace=replace)
     with whole_folder(out) as folder:
         for split in SPLITS:
             pq.write_table(prepared.table(split), folder / f"{split}.parquet", compression="zstd")
         write_json(folder / "labels.json", {"task": task, "labels": prepared.labels, "pair": prepared.pair})
         write_json(folder / "report.json", prepared.report)
-        write_manifest(folder, {"rows": {split: len(prepared.splits[split]) for split in SPLITS}})
+        rows = {split: len(prepared.splits[split]) for split in SPLITS}
+        write_manifest(folder, {"rows": rows})
     for note in reading_notes(prepared.report):
         say(f"prepare: {note}")
-    rows = {split: len(prepared.splits[split]) for split in SPLITS}
     removed = sum(prepared.report["removed"].values())
     augmented = prepared.report.get("augmented", {"rows": 0})["rows"]
     split_rows = ", ".join(f"{split} {count:,}" for split, count in rows.items())
@@ -47,13 +52,6 @@ def run(stage: Stage) -> Result:
             for split, count in rows.items()
         },
     )
-
-
-def _replace(stage: Stage) -> Replace:
-    """Return the function that replaces words by the predictions of the model that `ingest` fetched."""
-    from potstill.models.word_replacement import replace_words
-
-    return partial(replace_words, folder=stage.deps["raw"] / GENERATOR, device=stage.project.device)
 
 
 if __name__ == "__main__":

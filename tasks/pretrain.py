@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_manifest
+from potstill.artifacts import MANIFEST, link_file, read_json, sha256_file, whole_folder, write_manifest
 from potstill.config.teacher_params import Pretrain
 from potstill.data.tokens.tokenization import STUDENT
 from potstill.pretrained.members import MEMBERS
@@ -21,21 +20,10 @@ def run(stage: Stage) -> Result:
     kind = read_json(given / MANIFEST)["about"]["kind"]
     if kind == "scratch":
         return _train_from_scratch(stage)
-    _link_files(given, stage.outs["base"])
+    with whole_folder(stage.outs["base"]) as folder:
+        # Share the bytes on disk: outs are replaced as a whole and never written to.
+        shutil.copytree(given, folder, copy_function=link_file, dirs_exist_ok=True)
     return Result(f"nothing to train: the teacher is given ({kind})")
-
-
-def _link_files(given: Path, base: Path) -> None:
-    """Share the bytes on disk: outs are replaced as a whole and never written to."""
-    with whole_folder(base) as folder:
-        shutil.copytree(given, folder, copy_function=_link, dirs_exist_ok=True)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
 
 
 def _train_from_scratch(stage: Stage) -> Result:
@@ -55,15 +43,15 @@ def _train_from_scratch(stage: Stage) -> Result:
         with whole_folder(stage.outs["base"]) as folder:
             for model in (STUDENT, MEMBERS):
                 if (stage.deps["given"] / model).exists():
-                    shutil.copytree(stage.deps["given"] / model, folder / model, copy_function=_link)
+                    shutil.copytree(stage.deps["given"] / model, folder / model, copy_function=link_file)
             save_model(work.model.cpu(), folder, Path(tokenizer))
             write_manifest(folder, {"kind": "scratch", "prepared": sha256_file(prepared / MANIFEST)})
     loss = -outcome.score
     return Result(
-        f"{work.vocabulary:,} tokens and an encoder of {params.layers} layers from {len(texts):,} texts; "
+        f"{work.masking.vocabulary:,} tokens and an encoder of {params.layers} layers from {len(texts):,} texts; "
         f"masked-language-model loss {loss:.2f} nats on held-out texts "
         f"(perplexity {math.exp(min(loss, 100)):,.1f})",
-        {"held_out_loss": loss, "vocabulary": float(work.vocabulary), "rows_seen": float(outcome.rows)},
+        {"held_out_loss": loss, "vocabulary": float(work.masking.vocabulary), "rows_seen": float(outcome.rows)},
         outcome.history,
     )
 

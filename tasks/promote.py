@@ -32,14 +32,3 @@ def promote(params: Params, workspace: Path, version: str, *, expected: str | No
             f"`potstill approve {version}` makes it the {CHAMPION}, `potstill veto {version} --reason ...` refuses it"
         )
     return registry.promote(version, expected=expected)
-
-
-def approve(params: Params, workspace: Path, version: str) -> Version:
-    """Make a version that passed its gates the champion, by a person's decision.
-
-    Raises:
-        RegistryError: there is no such version, it was vetoed, its evidence is no passed gate or not that of the
-            registered version, or it cannot be served.
-        ChecksumError: its bytes are not those it was registered with.
-    """
-    return Registry(workspace, params.project.name).approve(version)

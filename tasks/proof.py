@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from potstill.artifacts import whole_folder, write_manifest
 from potstill.config.distill_params import Proof
 from potstill.config.params_file import load_params
+from potstill.paths import PARAMS
 from potstill.progress import say
 from tasks.elsewhere import elsewhere, is_whole
 from tasks.stage import Result, Stage, main
@@ -52,11 +53,11 @@ def _prove_seed(stage: Stage, seed: int, description: str) -> None:
     """Train a seed's models and keep their answers, unless an interrupted run has done so."""
     if not is_whole(_answers_dir(stage, seed)):
         from potstill.evaluation.teacher_gain import write_answers
-        from tasks.learning import open_split
+        from tasks.learning import open_tokens
 
         models = stage.checkpoints / f"models-{seed}"
         _train(stage, seed, description, models)
-        test = open_split(stage, "test", student=True)
+        test = open_tokens(stage).student.split("test")
         with stage.work("inference"):
             answers = {name: _answers(stage, models / out, test) for out, name in MODELS.items()}
         with whole_folder(_answers_dir(stage, seed)) as folder:
@@ -68,7 +69,7 @@ def _prove_seed(stage: Stage, seed: int, description: str) -> None:
 
 def _train(stage: Stage, seed: int, description: str, models: Path) -> None:
     """Run the stages that depend on the seed, with their outs below `models`; outs that are complete stay."""
-    params = load_params(Path("params.yaml"))
+    params = load_params(PARAMS)
     params = params.model_copy(update={"project": params.project.model_copy(update={"seed": seed})})
     moved: dict[Path, Path] = {}
     for name, function in seeded_stages().items():
@@ -94,16 +95,16 @@ def _answers(stage: Stage, folder: Path, test: TokenDataset) -> Answers:
     from potstill.kinds.definitions.task_kinds import KINDS
     from potstill.models.loading import load_classifier
     from potstill.scores.metrics import require_finite
-    from tasks.learning import open_split, task_kind
+    from tasks.learning import open_tokens
 
     model = load_classifier(folder).to(choose_device(stage.project.device))
-    dev = open_split(stage, "dev", student=True)
+    tokens = open_tokens(stage).student
+    dev = tokens.split("dev")
     logits = predict_logits(model, test)
     require_finite(logits, folder.name)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    task = task_kind(stage)
-    temperature = KINDS[task].temperature(predict_logits(model, dev), dev.labels)
-    return Answers(logits, 1.0 if temperature is None else temperature, model.num_parameters(), size, task)
+    temperature = KINDS[tokens.task].temperature(predict_logits(model, dev), dev.labels)
+    return Answers(logits, 1.0 if temperature is None else temperature, model.num_parameters(), size, tokens.task)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from potstill.artifacts import MANIFEST, canonical_json, read_json, sha256_file,
 from potstill.config.params import Params
 from potstill.kinds.definitions.kind import Form
 from potstill.kinds.definitions.task_kinds import CARD_NAMES, KINDS
-from potstill.paths import METRICS, PREPARED, RAW, REPORT, SERVING, STUDENT_PAGE, TOKENS, VERDICT
+from potstill.paths import DVC_LOCK, METRICS, PREPARED, RAW, REPORT, SERVING, STUDENT_PAGE, TOKENS, VERDICT
 from potstill.registry import tracking, versions
 from potstill.registry.promotion import Registry
 from potstill.registry.steps import refuse_vetoed
@@ -142,7 +142,7 @@ def register(
 
 def data_hashes(workspace: Path) -> dict[str, str]:
     """Return out -> its DVC hash in dvc.lock, which names the version of the data even where nothing is committed."""
-    lock = yaml.safe_load((workspace / "dvc.lock").read_text(encoding="utf-8"))
+    lock = yaml.safe_load((workspace / DVC_LOCK).read_text(encoding="utf-8"))
     outs = (out for stage in lock["stages"].values() for out in stage.get("outs", []))
     return {out["path"]: out[out.get("hash", "md5")] for out in outs}
 

@@ -25,11 +25,10 @@ from potstill.models.loading import load_classifier
 from potstill.models.students.student import check_layers
 from potstill.paths import DISTILLED, SEARCH_REPORT, STUDIES
 from potstill.progress import say
-from potstill.scores.scoring import Scoring
 from potstill.studies.folds import split_folds
 from potstill.studies.outcome import SearchOutcome, write_outcome
 from potstill.studies.space import Choice, candidate_layers, distill_section, set_arguments, settings, static_changes
-from potstill.studies.study import Trial, describe, run_study
+from potstill.studies.study import Trial, by_score, describe, run_study
 from tasks import distill, export, finetune
 from tasks.elsewhere import elsewhere, is_whole
 from tasks.learning import open_tokens
@@ -66,14 +65,16 @@ class _Search:
         space = self.space
         for path in self.stage.deps.values():
             verify(path)
+        # Scores that a whole trial tells.
+        evaluations = space.folds or self.params.distill.epochs * space.evaluations_per_epoch
         trials = run_study(
             DATABASE, self.name, space, self.layers, self.train,
-            evaluations=self._evaluations(), seed=self.params.project.seed,
+            evaluations=evaluations, seed=self.params.project.seed,
         )  # fmt: skip
         points, rows = measure({**self._best(trials), **self._static()}, self.params, self.stage)
-        found = SearchOutcome(self.name, rows, trials, points)
-        write_outcome(found, self.params, SEARCH_REPORT)
-        return found
+        outcome = SearchOutcome(self.name, rows, trials, points)
+        write_outcome(outcome, self.params, SEARCH_REPORT)
+        return outcome
 
     @cached_property
     def space(self) -> Search:
@@ -94,10 +95,6 @@ class _Search:
         if KINDS[task].form == "number":  # a number has no temperature to choose
             changed["temperature"] = [self.params.distill.temperature]
         return search.model_copy(update=changed)
-
-    @property
-    def scoring(self) -> Scoring:
-        return KINDS[self.params.prepare.task].scoring
 
     @cached_property
     def stage(self) -> Stage:
@@ -150,19 +147,12 @@ class _Search:
             self._keep_best(choice, best)
             return best
         tokens, scores = self.stage.deps["tokens"], []
-        for number, fold in enumerate(split_folds(tokens, STUDIES / "folds", self.space.folds, self._seed)):
+        folds = split_folds(tokens, STUDIES / "folds", self.space.folds, self.params.project.seed)
+        for number, fold in enumerate(folds):
             scores.append(self._distil(self._chosen(choice), place / f"fold-{number}", {tokens: fold}, None))
             watch(sum(scores) / len(scores))
         shutil.rmtree(place)
         return sum(scores) / len(scores)
-
-    @property
-    def _seed(self) -> int:
-        return self.params.project.seed
-
-    def _evaluations(self) -> int:
-        """Scores that a whole trial tells."""
-        return self.space.folds or self.params.distill.epochs * self.space.evaluations_per_epoch
 
     def _place(self, choice: Choice) -> Path:
         return STUDIES / self.name / choice.key
@@ -182,7 +172,7 @@ class _Search:
             shutil.rmtree(stage.checkpoints, ignore_errors=True)
             raise
         shutil.rmtree(stage.checkpoints, ignore_errors=True)
-        return float(verify(place / "distilled")[self.scoring.dev_key])
+        return float(verify(place / "distilled")[KINDS[self.params.prepare.task].scoring.dev_key])
 
     def _keep_best(self, choice: Choice, best: float) -> None:
         """Keep the weights of the best of a size alone: those of many trials would fill the disk."""
@@ -199,12 +189,13 @@ class _Search:
 
     def _best(self, trials: list[Trial]) -> dict[str, BuiltStudent]:
         """The best trial of each size, as the pipeline would ship it."""
-        best: dict[int, Trial] = {}
-        for trial in trials:
-            size = len(trial.choice.layers)
-            if trial.state == "complete" and (size not in best or _score(trial) > _score(best[size])):
-                best[size] = trial
-        return {_title(size): self._layers(best[size].choice) for size in sorted(best, reverse=True)}
+        best: dict[int, Choice] = {}
+        for trial in by_score(trials):
+            if trial.state == "complete":
+                best.setdefault(len(trial.choice.layers), trial.choice)
+        return {
+            f"{size} layer{'s' if size > 1 else ''}": self._layers(best[size]) for size in sorted(best, reverse=True)
+        }
 
     def _layers(self, choice: Choice) -> BuiltStudent:
         params, place = self._chosen(choice), self._place(choice)
@@ -243,12 +234,3 @@ class _Search:
                 say(f"search: {name} of {what}")
                 function(stage)
             shutil.rmtree(stage.checkpoints, ignore_errors=True)
-
-
-def _score(trial: Trial) -> float:
-    assert trial.score is not None  # complete
-    return trial.score
-
-
-def _title(size: int) -> str:
-    return f"{size} layer{'s' if size > 1 else ''}"

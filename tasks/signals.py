@@ -54,7 +54,7 @@ def _source(stage: Stage, first: LiveTeacher, device: torch.device, precision: P
 
 def _result(extracted: Extracted) -> Result:
     """Describe the store in one line, with its rounding errors as metrics."""
-    fidelity = extracted.fidelity
+    fidelity = extracted.about["fidelity"]
     logits = fidelity["arrays"]["logits"]
     metrics = {
         "signals": float(len(extracted.keys)),

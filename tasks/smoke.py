@@ -25,7 +25,7 @@ from potstill.errors import SmokeError
 from potstill.evaluation.naming import SHIPPED
 from potstill.inference.runtime import ModelCard, Student, Text, read_card
 from potstill.kinds.definitions.task_kinds import KINDS
-from potstill.paths import LOGS, PREDICTIONS, SERVING, TEST_SPLIT
+from potstill.paths import LOGS, PREDICTIONS, PREPARED, SERVING, TEST_SPLIT
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER, bento_environment, serve_command
 from potstill.serving.openapi import typed_endpoint
 from potstill.serving.release import SETTINGS
@@ -148,7 +148,7 @@ def golden_texts(workspace: Path, card: ModelCard, params: Params) -> list[Golde
     first_rows = rows.filter(fitting).slice(0, params.smoke.texts).to_pylist()
     if not first_rows:
         raise SmokeError(
-            "no test text of data/prepared has an evaluated answer and fits serve.max_characters; run evaluate again"
+            f"no test text of {PREPARED} has an evaluated answer and fits serve.max_characters; run evaluate again"
         )
     return [_golden(row, evaluated[column][row["answer"]].as_py(), card) for row in first_rows]
 

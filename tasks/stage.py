@@ -18,19 +18,28 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 
 from potstill import environment
-from potstill.artifacts import MANIFEST, disk_errors, file_sums, sha256_file, sha256_value, verify, write_json
+from potstill.artifacts import (
+    MANIFEST,
+    disk_errors,
+    file_sums,
+    read_json,
+    sha256_file,
+    sha256_value,
+    verify,
+    write_json,
+)
 from potstill.causes import unexpected
 from potstill.compute.processes import die_with_parent, hold
 from potstill.config.base import Project, Strict
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import INTERRUPTED, ChecksumError, DiskFullError, ParamsError, PotstillError, ToolError
-from potstill.paths import CHECKPOINTS, CODE_CACHE, FAILURE, LOGS, RUN_LOCK, STAGE_LOCK, TIMINGS, WORK
+from potstill.paths import CHECKPOINTS, CODE_CACHE, DVC_FILE, FAILURE, LOGS, PARAMS, RUN_LOCK, STAGE_LOCK, TIMINGS, WORK
 from potstill.progress import say
 from tasks import torchrun
 from tasks.identity import ROOT, Code, check_code_file, sections_of
@@ -93,7 +102,7 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """Hash of deps, params, lock file and the stage's code. It names the stage's checkpoints."""
-        deps = {name: _path_sum(path) for name, path in self.deps.items()}
+        deps = {name: folder_sum(path) if path.is_dir() else sha256_file(path) for name, path in self.deps.items()}
         params = {name: section.model_dump(mode="json") for name, section in self.sections.items()}
         lock = ROOT / "requirements.lock"
         lock_sum = sha256_file(lock) if lock.exists() else None
@@ -123,7 +132,7 @@ class Stage:
 
 def load_stage(name: str, params: Params) -> Stage:
     """Read a stage from dvc.yaml."""
-    declared = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
+    declared = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"][name]
     deps = [_path(item) for item in declared.get("deps", [])]
     outs = [_path(item) for kind in ("outs", "metrics", "plots") for item in declared.get(kind, [])]
     sections = {section: params.section(section) for section in sections_of(declared)}
@@ -177,7 +186,7 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(name: str, code: int, message: str) -> None:
+def _fail(name: str, code: int, message: str) -> NoReturn:
     if torchrun.inside() and FAILURE.exists():  # another process has failed and said why; this one only lost it
         os._exit(code)
     print(f"{name}: {message}", file=sys.stderr, flush=True)
@@ -191,7 +200,7 @@ def _fail(name: str, code: int, message: str) -> None:
 
 def _run(name: str, function: Callable[[Stage], Result], *, shared: bool) -> None:
     start = time.monotonic()
-    params = load_params(Path("params.yaml"))
+    params = load_params(PARAMS)
     stage = load_stage(name, params)
     environment.prepare()
     if shared and torchrun.inside() and not torchrun.first():
@@ -235,13 +244,10 @@ def _launch(name: str, processes: int) -> None:
     code = torchrun.run(f"tasks.{name}", processes, log)
     if code == 0:
         return
-    failure: dict[str, Any] = {
-        "exit_code": 1,
-        "message": f"its processes ended with exit code {code}; their last words are in {log}",
-    }
     if FAILURE.exists():
-        failure = json.loads(FAILURE.read_text(encoding="utf-8"))
-    _fail(name, failure["exit_code"], failure["message"])
+        failure = read_json(FAILURE)
+        _fail(name, failure["exit_code"], failure["message"])
+    _fail(name, 1, f"its processes ended with exit code {code}; their last words are in {log}")
 
 
 def _run_as_follower(stage: Stage, function: Callable[[Stage], Result]) -> None:
@@ -269,14 +275,10 @@ def folder_sum(folder: Path) -> Any:
     return sha256_file(folder / MANIFEST) if (folder / MANIFEST).exists() else file_sums(folder)
 
 
-def _path_sum(path: Path) -> Any:
-    return folder_sum(path) if path.is_dir() else sha256_file(path)
-
-
 def _inputs(stage: Stage) -> dict[str, Any]:
     """Return what the stage's outs follow from: key of params.yaml, module or file -> its value, hash or stamp."""
     try:
-        params = load_params(Path("params.yaml"))
+        params = load_params(PARAMS)
         inputs: dict[str, Any] = {
             f"{section}.{key} {IN_PARAMS}": value
             for section in stage.sections

@@ -18,6 +18,7 @@ from potstill.artifacts import whole_folder, write_json, write_manifest
 from potstill.config.teacher_params import LabelMap, Teacher
 from potstill.config.yaml_file import as_yaml
 from potstill.data.tokens.batches import TokenDataset
+from potstill.data.tokens.token_folder import TokenFolder
 from potstill.distillation.objective.gold_labels import Supervised
 from potstill.distillation.teachers.mean_answers import pooled
 from potstill.distillation.teachers.predict import predict_logits
@@ -33,15 +34,7 @@ from potstill.progress import say
 from potstill.training.dev_scores import dev_score
 from potstill.training.finished import copy_model, load_outcome, save, signals
 from potstill.training.loop import Outcome, train
-from tasks.learning import (
-    open_split,
-    prepare_setting,
-    scoring_of,
-    task_kind,
-    tokenizer_folder,
-    tokens_info,
-    training_result,
-)
+from tasks.learning import open_tokens, prepare_setting, training_result
 from tasks.stage import Result, Stage, main
 
 if TYPE_CHECKING:
@@ -77,17 +70,17 @@ class Plan:
 
 def run(stage: Stage) -> Result:
     """Write `data/teacher/`."""
-    plans = _plans(stage)
-    task = task_kind(stage)
-    scoring = scoring_of(stage)
+    tokens = open_tokens(stage)
+    plans = _plans(stage, tokens.labels)
+    scoring = KINDS[tokens.task].scoring
     folders = [stage.checkpoints / "finished" / str(number) for number in range(len(plans))]
     outcomes = _make_models(stage, plans, folders)
-    dev = open_split(stage, "dev")
-    logits = pooled([signals(folder) for folder in folders], [plan.weight for plan in plans], task)
-    temperature = KINDS[task].temperature(logits, dev.labels)
+    dev = tokens.split("dev")
+    logits = pooled([signals(folder) for folder in folders], [plan.weight for plan in plans], tokens.task)
+    temperature = KINDS[tokens.task].temperature(logits, dev.labels)
     score = scoring.score(logits, dev.whole_labels) if len(plans) > 1 else outcomes[0].score
     with whole_folder(stage.outs["teacher"]) as out:
-        members = [_write_member(stage, out, plan, number, folders[number]) for number, plan in enumerate(plans)]
+        members = [_write_member(tokens, out, plan, number, folders[number]) for number, plan in enumerate(plans)]
         write_members(out, members)
         if temperature is not None:
             write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
@@ -117,12 +110,11 @@ def _make_models(stage: Stage, plans: list[Plan], folders: list[Path]) -> list[O
     return [outcomes[number] for number in range(len(plans))]
 
 
-def _plans(stage: Stage) -> list[Plan]:
+def _plans(stage: Stage, labels: list[str]) -> list[Plan]:
     """Return plans for the models that params name, first the one whose layers the student starts from."""
     teacher = stage.params(Teacher)
     base = stage.deps["base"]
     first_seed = stage.project.seed
-    labels = tokens_info(stage)["labels"]
     answered = _answered_labels(teacher.labels, labels, "teacher.labels")
     plans = [
         Plan(f"seed {seed}", base, teacher.fine_tuned, 1.0, answered, seed=seed, label_map=teacher.label_map)
@@ -158,17 +150,17 @@ def _weight_words(plan: Plan) -> str:
 
 def _make_model(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
     """Make a model and keep it, with its logits on dev, until the stage ends."""
+    tokens = open_tokens(stage)
     model, outcome = _load_fine_tuned(stage, plan) if plan.fine_tuned else _fine_tune(stage, plan, number)
-    dev = _rows(stage, "dev", plan)
+    dev = _rows(tokens, "dev", plan)
     with stage.work("inference"):
         logits = predict_logits(model, dev)
     if plan.fine_tuned:
-        outcome.score = scoring_of(stage).score(logits, dev.whole_labels)
-        _refuse_unfit(stage, plan, judge(task_kind(stage), logits, dev.whole_labels))
-    labels = tokens_info(stage)["labels"]
-    if plan.labels != labels:
-        order = label_order(plan.labels, labels)
-        reorder_labels(model, order, labels)
+        outcome.score = KINDS[tokens.task].scoring.score(logits, dev.whole_labels)
+        _refuse_unfit(stage, plan, judge(tokens.task, logits, dev.whole_labels))
+    if plan.labels != tokens.labels:
+        order = label_order(plan.labels, tokens.labels)
+        reorder_labels(model, order, tokens.labels)
         logits = np.where(np.array(order) < 0, np.float32(0), logits[:, order])
     save(folder, model.cpu(), outcome, logits)
     return outcome
@@ -176,27 +168,28 @@ def _make_model(stage: Stage, plan: Plan, number: int, folder: Path) -> Outcome:
 
 def _fine_tune(stage: Stage, plan: Plan, number: int) -> tuple[PreTrainedModel, Outcome]:
     torch.manual_seed(plan.seed)
-    model = load_classifier(plan.base, plan.labels, task_kind(stage))
+    tokens = open_tokens(stage)
+    task = tokens.task
+    model = load_classifier(plan.base, plan.labels, task)
     setting = prepare_setting(stage, stage.params(Teacher), model)
     if number:
         setting = replace(setting, seed=plan.seed, checkpoints=stage.checkpoints / f"member-{number}")
-    score = dev_score(task_kind(stage), _rows(stage, "dev", plan), setting)
+    score = dev_score(task, _rows(tokens, "dev", plan), setting)
     with stage.work("training"):
-        outcome = train(model, _rows(stage, "train", plan), Supervised(task_kind(stage)), score, setting)
+        outcome = train(model, _rows(tokens, "train", plan), Supervised(task), score, setting)
     return model, outcome
 
 
-def _rows(stage: Stage, split: str, plan: Plan) -> TokenDataset:
+def _rows(tokens: TokenFolder, split: str, plan: Plan) -> TokenDataset:
     """Open a split in the model's own tokens, with only the labels that it answers."""
-    rows = open_split(stage, split, member=plan.tokens)
-    labels = tokens_info(stage)["labels"]
-    if plan.labels == labels:
+    rows = tokens.member(plan.tokens).split(split)
+    if plan.labels == tokens.labels:
         return rows
-    return rows.with_labels(rows.labels[:, [labels.index(label) for label in plan.labels]])
+    return rows.with_labels(rows.labels[:, [tokens.labels.index(label) for label in plan.labels]])
 
 
 def _load_fine_tuned(stage: Stage, plan: Plan) -> tuple[PreTrainedModel, Outcome]:
-    task = task_kind(stage)
+    task = open_tokens(stage).task
     try:
         order = check_labels(plan.base, plan.labels, task, plan.label_map, plan.key)
     except LabelNamesError as error:
@@ -209,11 +202,12 @@ def _load_fine_tuned(stage: Stage, plan: Plan) -> tuple[PreTrainedModel, Outcome
 
 def _label_map_hint(stage: Stage, plan: Plan) -> str:
     """Return the map of a teacher's label names that dev supports, as the end of a sentence."""
-    dev = _rows(stage, "dev", plan)
+    tokens = open_tokens(stage)
+    dev = _rows(tokens, "dev", plan)
     names = read_saved(plan.base).names.names
     with stage.work("inference"):
         logits = predict_logits(load_classifier(plan.base), dev)
-    fitting = fitting_order(task_kind(stage), logits, dev.whole_labels, order_by_words(names, plan.labels))
+    fitting = fitting_order(tokens.task, logits, dev.whole_labels, order_by_words(names, plan.labels))
     if fitting is None:
         return "; on dev no map is better than chance, so it may be a teacher of something else"
     order, share = fitting
@@ -252,7 +246,7 @@ def _reorder_advice(stage: Stage, plan: Plan, order: Sequence[int]) -> str:
         order: for each of its outputs, in the data's order, the index of the label that fits.
     """
     names = read_saved(plan.base).names.names
-    task = task_kind(stage)
+    task = open_tokens(stage).task
     labels = [plan.labels[index] for index in order]
     if unnamed(names) and KINDS[task].form == "class" and plan.key == "teacher" and plan.label_map is None:
         return f"they have no names, so set prepare.labels to its order: {as_yaml(labels)}"
@@ -261,10 +255,10 @@ def _reorder_advice(stage: Stage, plan: Plan, order: Sequence[int]) -> str:
     return f"set {plan.key}.label_map to {as_yaml(label_map)}"
 
 
-def _write_member(stage: Stage, out: Path, plan: Plan, number: int, folder: Path) -> Member:
+def _write_member(tokens: TokenFolder, out: Path, plan: Plan, number: int, folder: Path) -> Member:
     """Copy a finished model with its tokenizer to its folder of the teacher."""
     target = out / MEMBERS / str(number) if number else out
-    copy_model(folder, target, tokenizer_folder(stage, member=plan.tokens))
+    copy_model(folder, target, tokens.member(plan.tokens).tokenizer_dir)
     return Member(target, plan.weight, plan.tokens)
 
 

@@ -50,8 +50,8 @@ def run(stage: Stage) -> Result:
     if not accepted:
         comparison = "change was not checked, as no data has been accepted yet (`potstill accept` accepts this)"
     return Result(
-        summary=f"{verdict.expectations} expectations hold; {comparison}",
-        metrics={"expectations": float(verdict.expectations)},
+        summary=f"{verdict.result['expectations']} expectations hold; {comparison}",
+        metrics={"expectations": float(verdict.result["expectations"])},
     )
 
 

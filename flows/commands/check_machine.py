@@ -14,7 +14,9 @@ from pathlib import Path
 
 from potstill import environment
 from potstill.compute.processes import listen, usable_cores
-from potstill.errors import ToolError
+from potstill.config.params_file import load_params
+from potstill.errors import ParamsError, ToolError
+from potstill.paths import DVC_FILE, PARAMS
 
 DISK_GB = 5.0
 
@@ -122,27 +124,21 @@ def _git(workspace: Path) -> Finding:
 
 
 def _workspace(workspace: Path) -> Finding:
-    exists = (workspace / "dvc.yaml").exists() and (workspace / ".dvc").is_dir()
+    exists = (workspace / DVC_FILE).exists() and (workspace / ".dvc").is_dir()
     return Finding("dvc", exists, "workspace" if exists else "no workspace here", "make one: `potstill init DIR ...`")
 
 
 def _params(workspace: Path) -> Finding:
-    from potstill.config.params_file import load_params
-    from potstill.errors import ParamsError
-
     try:
-        params = load_params(workspace / "params.yaml")
+        params = load_params(workspace / PARAMS)
     except ParamsError as error:
         return Finding("params", False, str(error), "correct params.yaml")
     return Finding("params", True, f"project {params.project.name}")
 
 
 def _port(workspace: Path) -> Finding:
-    from potstill.config.params_file import load_params
-    from potstill.errors import ParamsError
-
     try:
-        serve = load_params(workspace / "params.yaml").serve
+        serve = load_params(workspace / PARAMS).serve
     except ParamsError:
         return Finding("port", False, "not known", "correct params.yaml")
     try:

@@ -16,14 +16,14 @@ from flows.commands.propose_params import open_teacher, propose_params
 from potstill.artifacts import write_json, write_text
 from potstill.config.params_file import load_params
 from potstill.errors import ParamsError, ToolError
-from potstill.paths import ACCEPTED_PROFILE, SOURCES
+from potstill.paths import ACCEPTED_PROFILE, ARTIFACTS, CODE_FILE, PARAMS, SOURCES, STORE, WORK
 from tasks.identity import write_code_file
 from tasks.stage import default_file
 
 if TYPE_CHECKING:
     from potstill.data.proposals.proposal import DataOptions
 
-_IGNORED = [".work/", "/code.yaml", "/mlflow.db*", "/mlartifacts/", "/mlruns/", "/reports/", "/watch/"]
+_IGNORED = [f"{WORK}/", f"/{CODE_FILE}", f"/{STORE}*", f"/{ARTIFACTS}/", "/mlruns/", "/reports/", "/watch/"]
 _README = """# {name}
 
 A Potstill workspace: `params.yaml` says what is distilled from what, `dvc.yaml` how.
@@ -60,15 +60,15 @@ def create(folder: Path, data: Path, wishes: DataOptions, teacher: str | None) -
             lines = list(overview(data_survey, proposed, folder))
     for topic, value in lines:
         print(f"{topic + ':':<12} {value}")
-    print(f"{folder} is ready: look through {folder / 'params.yaml'}, then `cd {folder} && potstill run`")
+    print(f"{folder} is ready: look through {folder / PARAMS}, then `cd {folder} && potstill run`")
 
 
 def _write_workspace(folder: Path, params: str) -> None:
     _init_version_control(folder)
-    write_text(folder / "params.yaml", params)
+    write_text(folder / PARAMS, params)
     for name in ("dvc.yaml", "bentofile.yaml", "prefect.yaml"):
         write_text(folder / name, default_file(name).read_text(encoding="utf-8"))
-    write_code_file(folder, load_params(folder / "params.yaml"))
+    write_code_file(folder, load_params(folder / PARAMS))
     for path in (ACCEPTED_PROFILE, SOURCES):
         write_json(folder / path, {})
     write_text(folder / ".gitignore", "\n".join(_IGNORED) + "\n")

@@ -21,8 +21,10 @@ _LISTED_CLASSES = 6
 
 def overview(survey: Survey, proposed: Proposed, workspace: Path) -> Iterator[tuple[str, str]]:
     """Yield lines of (topic, value). The machine's speed is measured, and kept in the workspace for the stages."""
+    from potstill.data.proposals.column_summaries import describe_columns
+
     yield "data", "; ".join(_files(survey))
-    yield "columns", _columns(survey)
+    yield "columns", describe_columns(survey.proposal.columns.values())
     for note in (*_notes(survey), *_teacher_note(survey, proposed)):
         yield "note", note
     proposal = survey.proposal
@@ -49,12 +51,6 @@ def _files(survey: Survey) -> Iterator[str]:
     tools = sorted({table.tool for table in tables if table.tool})
     if tools:
         yield f"an export of {' and '.join(tools)}"
-
-
-def _columns(survey: Survey) -> str:
-    from potstill.data.proposals.column_summaries import describe_columns
-
-    return describe_columns(survey.proposal.columns.values())
 
 
 def _notes(survey: Survey) -> Iterator[str]:

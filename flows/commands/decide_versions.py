@@ -10,16 +10,17 @@ from pathlib import Path
 from flows.engine.champions import no_champion
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
+from potstill.paths import PARAMS
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.versions import Version
-from tasks import package, promote
+from tasks import package
 
 
 def approve(workspace: Path, version: str) -> str:
     """Make a version that passed its gates the champion; returns the sentence to print."""
-    params, _ = _open(workspace)
-    return _champion_sentence(params, promote.approve(params, workspace, version))
+    params, registry = _open(workspace)
+    return _champion_sentence(params, registry.approve(version))
 
 
 def roll_back(workspace: Path, version: str | None, reason: str) -> str:
@@ -65,7 +66,7 @@ def fetch(workspace: Path, version: str) -> str:
 
 
 def _open(workspace: Path) -> tuple[Params, Registry]:
-    params = load_params(workspace / "params.yaml")
+    params = load_params(workspace / PARAMS)
     if not tracking.has_store(workspace):
         raise no_champion(params)
     return params, Registry(workspace, params.project.name)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from potstill.config.key_reference import REQUIRED, Key, Schema, describe, find, keys, kind_of, sections, summarize
+from potstill.paths import DVC_FILE
 from tasks.identity import STAGE, sections_of
 from tasks.stage import default_file
 
@@ -39,7 +40,7 @@ def show(workspace: Path, path: str | None) -> None:
         ParamsError: there is no such key.
     """
     width = min(shutil.get_terminal_size((_WIDTH, 24)).columns, _WIDTH)
-    own = workspace / "dvc.yaml"
+    own = workspace / DVC_FILE
     graph = read_graph(own if own.exists() else default_file("dvc.yaml"))
     lines = _overview() if path is None else _explanation(path, receivers(path.partition(".")[0], graph))
     for indent, text in lines:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,6 +27,7 @@ from potstill.compute.processes import die_with_parent, listen
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import PackageError, PotstillError, SmokeError
+from potstill.paths import PARAMS
 from potstill.progress import say
 from potstill.serving.keys import FILE_VARIABLE, VARIABLE, key_entry, new_key
 from potstill.serving.launch import SHADOW_FOLDER
@@ -59,19 +60,19 @@ def follow(workspace: Path, host: str | None, port: int | None, every_seconds: f
         SmokeError: the first Bento did not start or did not answer as it should, or a dead one could not be replaced.
         ToolError: the port is taken.
     """
-    params = load_params(workspace / "params.yaml")
+    params = load_params(workspace / PARAMS)
     watch_service(workspace, params)
     address = (host or params.serve.host, params.serve.port if port is None else port)
     stop_request = StopRequest()
-    with RegistryProcess() as registry:
-        roles = registry.call(read_roles, workspace, params)
+    with closing(RegistryProcess(workspace, params)) as registry:
+        roles = registry.call(read_roles)
         with listen(*address, advice=TAKEN, backlog=BACKLOG) as listener:
             supervisor = Supervisor(workspace, params, listener, stop_request, registry)
             try:
                 supervisor.switch(roles)
                 url = f"http://{address[0]}:{listener.getsockname()[1]}"
                 say(f"serve: {roles.tag} answers at {url}; new champions are followed")
-                supervisor.supervise(RolesWatch(workspace, params, roles, every_seconds, registry))
+                supervisor.supervise(RolesWatch(roles, every_seconds, registry))
                 say("serve: stopping; requests that have begun are answered")
             except SmokeError:
                 if not stop_request.received:
@@ -112,26 +113,22 @@ class RegistryProcess:
     It lives on between questions: importing MLflow takes seconds of CPU.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workspace: Path, params: Params) -> None:
+        self._registry = (workspace, params)
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> RegistryProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def call(self, function: Callable[..., T], *arguments: object) -> T:
+    def call(self, function: Callable[[Path, Params], T]) -> T:
         """Call a function in that process and return or raise its outcome; a process that died is restarted first."""
         if self._pool is None:
             self._pool = _spawned_process()
         try:
-            return self._pool.submit(function, *arguments).result()
+            return self._pool.submit(function, *self._registry).result()
         except BrokenProcessPool:
-            self._end()
+            self.close()
             raise
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """End the process."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._pool = None
@@ -150,23 +147,16 @@ class StopRequest:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C does not wait
 
 
+@dataclass
 class Supervisor:
     """The process that holds the public listening socket, and one worker that accepts from it."""
 
-    def __init__(
-        self,
-        workspace: Path,
-        params: Params,
-        listener: socket.socket,
-        stop_request: StopRequest,
-        registry: RegistryProcess,
-    ) -> None:
-        self._workspace = workspace
-        self._params = params
-        self._listener = listener
-        self._stop_request = stop_request
-        self._registry = registry
-        self._worker: Worker | None = None
+    workspace: Path
+    params: Params
+    listener: socket.socket
+    stop_request: StopRequest
+    registry: RegistryProcess
+    worker: Worker | None = None
 
     def switch(self, roles: Roles, *, compared: bool = False) -> None:
         """Start a Bento next to the current one, check its answers, hand it the connections, and drain the current one.
@@ -181,14 +171,14 @@ class Supervisor:
         path = stored_bento(roles.tag)
         new = Worker.start(roles, path, self._challenger_dir(roles))
         try:
-            new.wait_until_ready(self._params.smoke.start_seconds, self._stop_request)
+            new.wait_until_ready(self.params.smoke.start_seconds, self.stop_request)
             if not compared:
-                _in_own_process(compare_bento, new.address, new.key, self._workspace, path, self._params)
-            new.listen(self._listener)
+                _in_own_process(compare_bento, new.address, new.key, self.workspace, path, self.params)
+            new.listen(self.listener)
         except BaseException:
             new.stop(0)
             raise
-        old, self._worker = self._worker, new
+        old, self.worker = self.worker, new
         if old is not None:
             old.stop(DRAIN_SECONDS)
 
@@ -197,7 +187,7 @@ class Supervisor:
         if roles.challenger is None:
             return None
         try:
-            return self._registry.call(challenger_folder, self._workspace, self._params)
+            return self.registry.call(challenger_folder)
         except BrokenProcessPool:
             say("serve: the challenger is left out: the process that fetched it ended")
             return None
@@ -208,9 +198,9 @@ class Supervisor:
         Raises:
             PotstillError: a worker died and its Bento does not start again.
         """
-        while not self._stop_request.received:
+        while not self.stop_request.received:
             time.sleep(TICK_SECONDS)
-            worker = self._worker
+            worker = self.worker
             assert worker is not None
             if worker.process.poll() is not None:
                 say(f"serve: the process of {worker.tag} ended ({worker.exit_words()}) and is started again")
@@ -220,8 +210,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """Let the worker answer what it has begun, and end it."""
-        if self._worker is not None:
-            self._worker.stop(DRAIN_SECONDS)
+        if self.worker is not None:
+            self.worker.stop(DRAIN_SECONDS)
 
     def _try_switch(self, roles: Roles, current: Worker) -> None:
         begin = time.monotonic()
@@ -243,11 +233,7 @@ class Supervisor:
 class RolesWatch:
     """Asks the registry at intervals which versions are to answer."""
 
-    def __init__(
-        self, workspace: Path, params: Params, roles: Roles, every_seconds: float, registry: RegistryProcess
-    ) -> None:
-        self._workspace = workspace
-        self._params = params
+    def __init__(self, roles: Roles, every_seconds: float, registry: RegistryProcess) -> None:
         self._every = every_seconds
         self._registry = registry
         self._next_question = 0.0
@@ -277,7 +263,7 @@ class RolesWatch:
 
     def _read(self, serving: str) -> Roles | None:
         try:
-            roles = self._registry.call(read_roles, self._workspace, self._params)
+            roles = self._registry.call(read_roles)
         except Exception as error:  # such as a database that is locked for a moment
             sentence = _sentence(error)
             if sentence != self._last_error:

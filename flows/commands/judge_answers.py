@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,14 @@ from potstill.artifacts import write_json, write_text
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import DriftError, ParamsError, RegistryError
-from potstill.paths import DRIFT, DRIFT_PAGE, FEEDBACK
+from potstill.paths import DRIFT, DRIFT_PAGE, FEEDBACK, PARAMS
 from potstill.progress import say
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from potstill.evaluation.drift import Drift, Windows
+    from potstill.evaluation.drift import Drift
     from potstill.inference.window_store import Store
 
 
@@ -35,14 +36,17 @@ def drift(workspace: Path, location: str | None, *, retrain: bool) -> None:
         DriftError: they drift, and no run was asked for.
         PotstillError: they cannot be judged.
     """
-    from potstill.evaluation.drift import judge, pool
+    from potstill.evaluation.drift import judge, pool, read_windows
     from potstill.evaluation.pages.drift_page import render_drift
 
     start = time.time()
-    params = load_params(workspace / "params.yaml")
-    windows = _windows(*_store(workspace, params, location), params.watch.judged_windows)
+    params = load_params(workspace / PARAMS)
+    store, candidate = _store(workspace, params, location)
+    windows = read_windows(store, params.watch.judged_windows)
+    if windows is None:
+        raise _nothing_written(store, candidate)
     verdict = judge(windows, params.watch)
-    write_json(workspace / DRIFT, verdict.to_json())
+    write_json(workspace / DRIFT, asdict(verdict))
     write_text(workspace / DRIFT_PAGE, render_drift(params.project.name, verdict, windows.profile, pool(windows)))
     _log_drift(params, verdict, time.time() - start)
     _show(verdict)
@@ -71,13 +75,13 @@ def feedback(workspace: Path, file: Path, location: str | None) -> None:
     from potstill.evaluation.feedback import measure, read_answers, read_labels
 
     start = time.time()
-    params = load_params(workspace / "params.yaml")
+    params = load_params(workspace / PARAMS)
     store, candidate = _store(workspace, params, location)
     profile = stored_profile(store)
     if profile is None:
         raise _nothing_written(store, candidate)
     measured = measure(read_labels(file, profile.task), read_answers(store), profile, params.watch)
-    write_json(workspace / FEEDBACK, {**measured.to_json(), "candidate": profile.candidate})
+    write_json(workspace / FEEDBACK, {**asdict(measured), "candidate": profile.candidate})
     metrics = {"value": measured.value, "low": measured.low, "high": measured.high, "matched": measured.matched}
     _log("feedback", params, {"measure": measured.measure}, metrics, time.time() - start)
     if measured.drifts:
@@ -121,8 +125,7 @@ def challenger_version(workspace: Path, params: Params) -> str | None:
 
     if not params.watch.shadow or not tracking.has_store(workspace):
         return None
-    challenger = Registry(workspace, params.project.name).by_alias(CHALLENGER)
-    return None if challenger is None else challenger.version
+    return Registry(workspace, params.project.name).number_of(CHALLENGER)
 
 
 def challenger_folder(workspace: Path, params: Params) -> Path | None:
@@ -148,15 +151,6 @@ def _watch_location(workspace: Path, params: Params) -> str | None:
     return folder if folder is None or "://" in folder else str(workspace.resolve() / folder)
 
 
-def _windows(store: Store, candidate: str, newest: int) -> Windows:
-    from potstill.evaluation.drift import read_windows
-
-    windows = read_windows(store, newest)
-    if windows is None:
-        raise _nothing_written(store, candidate)
-    return windows
-
-
 def _nothing_written(store: Store, candidate: str) -> RegistryError:
     return RegistryError(
         f"no service of the champion ({candidate[:12]}) has written to {store} yet; `potstill serve` writes there, "
@@ -180,20 +174,15 @@ def _log(name: str, params: Params, facts: dict[str, str], metrics: dict[str, fl
     log_stage(
         project=params.project.name,
         stage=name,
-        parent=None,
         params=watch | facts,
         metrics={**metrics, "seconds": seconds},
-        history=[],
-        datasets={},
-        outs={},
     )
 
 
 def _show(verdict: Drift) -> None:
     from rich.console import Console
 
-    console = Console(soft_wrap=False)
-    console.print(_table(verdict))
+    Console().print(_table(verdict))
     say("")
     if verdict.left_out:
         say(f"{verdict.left_out} of the newest windows count in the bins of another profile and are left out")
@@ -204,12 +193,9 @@ def _show(verdict: Drift) -> None:
 
 
 def _table(verdict: Drift) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from potstill.evaluation.pages.table import new_table
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for title in ("", "PSI", "by chance", "KS", "by chance", ""):
-        table.add_column(title, justify="right" if title else "left")
+    table = new_table(("", "PSI", "by chance", "KS", "by chance", ""))
     for finding in verdict.findings:
         ks = ["", ""]
         if finding.ks is not None and finding.ks_by_chance is not None:

@@ -11,7 +11,7 @@ from potstill.config.params_file import load_params
 from potstill.config.yaml_file import load_yaml
 from potstill.errors import ParamsError
 from potstill.kinds.definitions.task_kinds import KINDS
-from potstill.paths import RUN_LOCK
+from potstill.paths import PARAMS, RUN_LOCK
 from potstill.progress import say
 from potstill.studies.layer_probe import ranked
 
@@ -32,7 +32,7 @@ def show(workspace: Path, layer_lists: Sequence[str], rows: int) -> None:
     """
     from tasks.probe import probe
 
-    params = load_params(workspace / "params.yaml")
+    params = load_params(workspace / PARAMS)
     candidates = [_parse_layers(text) for text in layer_lists]
     with hold(workspace / RUN_LOCK, what="a run"):
         results = ranked(probe(params, candidates, rows, lambda probed: say(f"probe: {_progress_line(probed)}")))

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.engine import prefect_server as server
+from flows.engine.prefect_server import open_api, quiet_console, wait_ready
 from potstill.artifacts import read_json
 from potstill.errors import BusyError, PotstillError
-from potstill.paths import METRICS, REPORT, RUN_LOCK, VERDICT
+from potstill.paths import METRICS, PARAMS, REPORT, RUN_LOCK, VERDICT
 from potstill.progress import say
 
 if TYPE_CHECKING:
@@ -30,13 +30,15 @@ def execute(workspace: Path, params_file: Path | None, settings: list[str]) -> N
     """
     started = _process_start()
     change_params_locked(workspace, params_file, settings)
-    server.quiet_console()
+    quiet_console()
     from flows.engine.pipeline_run import open_run
 
     with open_run(workspace) as run:
         decision = None
         if run.is_current():
-            _say_current(run)
+            # Prefect is not started: that would take most of such a run's time.
+            for name in run.graph.order:
+                say(f"{name}: current")
         else:
             decision = _flow()
         _report(run, time.time() - started)
@@ -52,7 +54,7 @@ def change_params_locked(workspace: Path, params_file: Path | None, settings: li
     from potstill.compute.processes import hold
 
     with hold(workspace / RUN_LOCK, what="a run"):
-        for sentence in change_params(workspace / "params.yaml", params_file, settings):
+        for sentence in change_params(workspace / PARAMS, params_file, settings):
             say(sentence)
 
 
@@ -61,20 +63,14 @@ def _flow() -> PotstillError | None:
     from flows.engine.stage_process import load_ahead
 
     load_ahead()
-    with server.api() as api:
+    with open_api() as server:
         from flows.engine.prefect_flow import potstill
 
-        api.wait_ready()
+        wait_ready(server)
         decision: PotstillError | None = potstill()  # type: ignore[assignment]  # a returned state's data
     if isinstance(decision, BusyError):  # nothing was decided
         raise decision
     return decision
-
-
-def _say_current(run: Run) -> None:
-    """Print that every stage is current. Prefect is not started: that would take most of such a run's time."""
-    for name in run.graph.order:
-        say(f"{name}: current")
 
 
 def _process_start() -> float:
@@ -92,11 +88,10 @@ def _report(run: Run, seconds: float) -> None:
     from potstill.evaluation.pages.table import render_table
     from potstill.registry.versions import CHAMPION
 
-    console = Console(soft_wrap=False)
     metrics = _read(run.workspace / METRICS)
     if metrics:
-        console.print()
-        console.print(render_table(metrics))
+        say("")
+        Console().print(render_table(metrics))
     say("")
     gate = _read(run.workspace / VERDICT)
     champion = run.registry().by_alias(CHAMPION)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from flows.engine import prefect_server as server
+from flows.engine.prefect_server import Server, start_server, wait_ready, workspace_tag
 from potstill.compute.processes import listen, stop
 from potstill.config.params_file import load_params
 from potstill.config.promotion_params import Schedule as ScheduleParams
 from potstill.errors import ParamsError
+from potstill.paths import PARAMS
 from potstill.progress import say
 
 if TYPE_CHECKING:
@@ -23,33 +24,31 @@ DEPLOYMENT = "scheduled"
 PORT = 4200
 
 
-def serve_schedule(workspace: Path, interval_seconds: float | None = None) -> None:
+def serve_schedule(workspace: Path) -> None:
     """Register the deployment and run it whenever it is due, until the command is ended.
 
     Args:
         workspace: the current folder.
-        interval_seconds: run every so many seconds instead of by `schedule.cron`.
 
     Raises:
         ParamsError: params.yaml is not valid, or its cron or time zone do not exist.
         ToolError: no Prefect server answers.
     """
-    params = load_params(workspace / "params.yaml")
-    schedule = _prefect_schedule(params.schedule, interval_seconds)
-    with _server() as api:
+    params = load_params(workspace / PARAMS)
+    schedule = _prefect_schedule(params.schedule)
+    with _open_api() as server:
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.types.entrypoint import EntrypointType
 
         from flows.engine.prefect_flow import potstill
 
-        api.wait_ready()
-        interval = f"every {interval_seconds:g} s" if interval_seconds else params.schedule.cron
-        say(f"schedule: {interval} ({params.schedule.timezone}); Ctrl-C ends it")
+        wait_ready(server)
+        say(f"schedule: {params.schedule.cron} ({params.schedule.timezone}); Ctrl-C ends it")
         potstill.serve(
             name=DEPLOYMENT,
             schedule=schedule,
             parameters={"workspace": str(workspace)},
-            tags=[server.workspace_tag(workspace)],
+            tags=[workspace_tag(workspace)],
             entrypoint_type=EntrypointType.MODULE_PATH,
             print_starting_message=False,
             limit=1,
@@ -59,12 +58,12 @@ def serve_schedule(workspace: Path, interval_seconds: float | None = None) -> No
         )
 
 
-def _prefect_schedule(schedule: ScheduleParams, interval_seconds: float | None) -> Schedule:
-    from prefect.schedules import Cron, Interval
+def _prefect_schedule(schedule: ScheduleParams) -> Schedule:
+    from prefect.schedules import Cron
 
     try:
         ZoneInfo(schedule.timezone)
-        return Interval(interval_seconds) if interval_seconds else Cron(schedule.cron, timezone=schedule.timezone)
+        return Cron(schedule.cron, timezone=schedule.timezone)
     except (ValueError, KeyError) as error:
         raise ParamsError(
             f"schedule.cron {schedule.cron!r} with schedule.timezone {schedule.timezone!r} is no schedule; "
@@ -73,27 +72,22 @@ def _prefect_schedule(schedule: ScheduleParams, interval_seconds: float | None) 
 
 
 @contextmanager
-def _server() -> Iterator[server.Api]:
-    """Yield the configured Prefect server, else a full one for the block: schedules need its services."""
+def _open_api() -> Iterator[Server]:
+    """Use the configured Prefect API, else that of a full server, whose services schedules need, inside the context."""
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
     if get_current_settings().api.url is not None:
-        yield server.Api(None)
+        yield None
         return
-    _refuse_taken_port()
     url = f"http://127.0.0.1:{PORT}/api"
+    listen("127.0.0.1", PORT, advice=f"if that is a Prefect server, set PREFECT_API_URL={url}").close()
     command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(PORT)]
-    process = server.start_server(command, {"PREFECT_API_URL": url})
+    process = start_server(command, {"PREFECT_API_URL": url})
     try:
         # The runs are processes of their own and find the server by the environment.
         os.environ["PREFECT_API_URL"] = url
         with temporary_settings({PREFECT_API_URL: url}):
             say(f"schedule: the runs are at http://127.0.0.1:{PORT}")
-            yield server.Api(process)
+            yield process
     finally:
         stop(process)
-
-
-def _refuse_taken_port() -> None:
-    advice = f"if that is a Prefect server, set PREFECT_API_URL=http://127.0.0.1:{PORT}/api"
-    listen("127.0.0.1", PORT, advice=advice).close()

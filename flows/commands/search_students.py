@@ -50,20 +50,16 @@ def execute(workspace: Path, params_file: Path | None, settings: list[str], *, c
 def _report(outcome: SearchOutcome) -> None:
     from rich.console import Console
 
-    console = Console(soft_wrap=False)
-    console.print()
-    console.print(_table(outcome))
+    say("")
+    Console().print(_table(outcome))
     say("")
     say(f"report    {SEARCH_REPORT / 'index.html'}")
 
 
 def _table(outcome: SearchOutcome) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from potstill.evaluation.pages.table import new_table
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for title in ("", "dev, %", "ms", "MB", "texts/s", "gates"):
-        table.add_column(title, justify="right" if title not in ("", "gates") else "left", overflow="fold")
+    table = new_table(("", "dev, %", "ms", "MB", "texts/s", "gates"))
     front = {point.name for point in outcome.front}
     for point in outcome.points:
         table.add_row(

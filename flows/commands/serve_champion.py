@@ -12,6 +12,7 @@ from potstill.compute.processes import listen
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import PackageError
+from potstill.paths import PARAMS
 from potstill.serving.launch import bento_path, serve_command
 
 # Advice where the port is in use.
@@ -32,7 +33,7 @@ def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) 
         PackageError: the Bento is not in BentoML's store.
         ToolError: the port is taken.
     """
-    params = load_params(workspace / "params.yaml")
+    params = load_params(workspace / PARAMS)
     tag = tag or champion_bento(workspace, params)[1]
     stored_bento(tag)
     watch_service(workspace, params)

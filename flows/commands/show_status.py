@@ -11,7 +11,7 @@ from flows.engine.dvc_graph import Graph
 from potstill.artifacts import read_json, write_json
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
-from potstill.paths import ACCEPTED_PROFILE, REPORT, VALIDATION, VERDICT
+from potstill.paths import ACCEPTED_PROFILE, PARAMS, REPORT, VALIDATION, VERDICT
 
 ALIASES = ("champion", "challenger", "previous")
 
@@ -36,7 +36,7 @@ def show(workspace: Path, *, as_json: bool) -> None:
 
 def collect(workspace: Path) -> dict[str, Any]:
     """Return the facts that `potstill status` shows, as plain values."""
-    params = load_params(workspace / "params.yaml")
+    params = load_params(workspace / PARAMS)
     # Loading DVC and MLflow takes most of the time, so MLflow loads in a process of its own at the same time.
     with ProcessPoolExecutor(max_workers=1) as pool:
         registry_state = pool.submit(_versions, workspace, params)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from potstill import environment
 from potstill.artifacts import read_json, write_json
 from potstill.config.params import Params
 from potstill.errors import BusyError, ToolError
+from potstill.paths import DVC_FILE
 from tasks.identity import write_code_file
 
 
@@ -35,7 +35,7 @@ class Graph:
 
     def __init__(self, workspace: Path, params: Params) -> None:
         environment.prepare()
-        if not (workspace / "dvc.yaml").exists():
+        if not (workspace / DVC_FILE).exists():
             raise ToolError(f"{workspace} is no workspace: it has no dvc.yaml; `potstill init DIR` makes one")
         self._workspace = workspace.resolve()
         with self._dvc_errors():
@@ -70,7 +70,7 @@ class Graph:
         """Parse the workspace's own dvc.yaml and dvc.lock; subfolders of a repository may hold other graphs."""
         from dvc.repo.index import Index
 
-        index = Index.from_file(self._repo, str(self._workspace / "dvc.yaml"))
+        index = Index.from_file(self._repo, str(self._workspace / DVC_FILE))
         # The stage that always runs is for `dvc repro` without Potstill: the constructor writes its file.
         self._stages = {stage.name: stage for stage in index.stages if not stage.always_changed}
         self._dependencies = {
@@ -79,21 +79,13 @@ class Graph:
         }
 
     def _order(self) -> list[str]:
-        names = list(self._stages)
+        waiting = dict(self._dependencies)  # without a circle, which DVC refuses
         ordered: list[str] = []
-        sorter = TopologicalSorter(self._dependencies)
-        sorter.prepare()
-        ready = set(sorter.get_ready())
-        while ready:
-            first = min(ready, key=names.index)
+        while waiting:
+            first = next(name for name, needed in waiting.items() if set(needed) <= set(ordered))
             ordered.append(first)
-            sorter.done(first)
-            ready = ready - {first} | set(sorter.get_ready())
+            del waiting[first]
         return ordered
-
-    def dependencies(self, name: str) -> list[str]:
-        """Return the stages whose outs a stage uses, by DVC's own reading of dvc.yaml."""
-        return self._dependencies[name]
 
     def is_stale(self, name: str) -> bool:
         """Whether a stage's deps, params, command or outs differ from dvc.lock.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import DiskFullError, StoreError
-from potstill.paths import RECORDS
+from potstill.paths import DVC_LOCK, PARAMS, RECORDS
 from potstill.progress import say
 from potstill.registry import tracking
 from potstill.registry.store_calls import COMMAND, RUN, patience
@@ -19,6 +19,9 @@ class Recorder:
     """Writes to MLflow in a thread of its own: the first use of a new store costs seconds, in which stages go on.
 
     The pipeline's own run is created once a stage has really run. A run in which nothing happened leaves none.
+
+    Attributes:
+        parent_id: the id of the pipeline's run; None if it was not created.
     """
 
     def __init__(self, workspace: Path, project: str, params: Mapping[str, Any]) -> None:
@@ -29,7 +32,7 @@ class Recorder:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         self._jobs: list[tuple[Callable[[], None], Future[None]]] = []
         self._incomplete = False
-        self._parent: str | None = None
+        self.parent_id: str | None = None
         self._runs: dict[str, str] = {}
 
     @property
@@ -83,11 +86,6 @@ class Recorder:
     def _submit(self, function: Callable[[], None]) -> None:
         self._jobs.append((function, self._thread.submit(function)))
 
-    @property
-    def parent_id(self) -> str | None:
-        """The id of the pipeline's run; None if it was not created."""
-        return self._parent
-
     def close(
         self, status: str, metrics: Mapping[str, float], outs: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
@@ -104,7 +102,7 @@ class Recorder:
             # A run that was stopped does not wait long for a store that is away.
             with patience(RUN if finished else COMMAND):
                 self.wait()
-                if self._parent is not None and not self._incomplete:
+                if self.parent_id is not None and not self._incomplete:
                     self._thread.submit(self._end, status, metrics, outs, tags).result()
         except (StoreError, DiskFullError) as error:
             if finished:
@@ -116,10 +114,10 @@ class Recorder:
     # --- in the thread ---
 
     def _ensure_parent(self) -> str:
-        if self._parent is None:
-            files = [self._workspace / "params.yaml"]
-            self._parent = tracking.start_parent(self._workspace, self._project, self._params, files)
-        return self._parent
+        if self.parent_id is None:
+            files = [self._workspace / PARAMS]
+            self.parent_id = tracking.start_parent(self._workspace, self._project, self._params, files)
+        return self.parent_id
 
     def _write(self, path: Path) -> None:
         if path.exists():
@@ -134,7 +132,7 @@ class Recorder:
             path.unlink()
 
     def _end(self, status: str, metrics: Mapping[str, float], outs: Mapping[str, str], tags: Mapping[str, str]) -> None:
-        assert self._parent is not None
+        assert self.parent_id is not None
         stage_runs = dict(self._runs)
         for stage, outs_sum in outs.items():
             run = stage_runs.get(stage) or tracking.find_stage_run(self._workspace, self._project, stage, outs_sum)
@@ -142,9 +140,9 @@ class Recorder:
                 stage_runs[stage] = run
         tracking.end_parent(
             self._workspace,
-            self._parent,
+            self.parent_id,
             status,
             metrics=metrics,
             tags={**tags, **{f"stage.{stage}": run for stage, run in stage_runs.items()}},
-            artifacts=[self._workspace / "dvc.lock"],
+            artifacts=[self._workspace / DVC_LOCK],
         )

@@ -19,7 +19,7 @@ from potstill.compute.processes import hold
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ApprovalPendingError, GateRefusedError, PotstillError, TimeLimitError
-from potstill.paths import FAILURE, METRICS, RUN_LOCK, SOURCES, TIMINGS
+from potstill.paths import FAILURE, METRICS, PARAMS, RUN_LOCK, SOURCES, TIMINGS
 from potstill.progress import say
 from potstill.registry import tracking
 from potstill.registry.steps import VetoedError
@@ -189,7 +189,7 @@ def open_run(workspace: Path) -> Iterator[Run]:
     if _open is not None:
         yield _open
         return
-    params = load_params(workspace / "params.yaml")
+    params = load_params(workspace / PARAMS)
     environment.prepare()
     with hold(workspace / RUN_LOCK, what="a run"), patience(RUN):
         _write_sources(workspace, params)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -18,7 +19,7 @@ from prefect.states import Completed
 
 from flows.engine.pipeline_run import CURRENT, Run, open_run
 from flows.engine.prefect_server import crash_stale_runs
-from flows.engine.prefect_states import Outcome, log_sentences, state_of
+from flows.engine.prefect_states import log_sentences, state_of
 from potstill.errors import GateRefusedError, PotstillError
 from potstill.progress import say
 from potstill.registry.versions import Version
@@ -50,23 +51,24 @@ def potstill(workspace: str | None = None) -> State[PotstillError | None]:
         os.chdir(workspace)
     try:
         with open_run(Path.cwd()) as run:
-            crash_stale_runs(run.workspace, _own_id())
-            outcome = _run(run)
+            crash_stale_runs(run.workspace, UUID(flow_run.id) if flow_run.id else None)
+            return _run(run)
     except PotstillError as error:
         return state_of(error)
-    return outcome.state
 
 
-def _run(run: Run) -> Outcome:
+def _run(run: Run) -> State[PotstillError | None]:
     if run.is_current():
         held_back = run.held_back()
-        return Outcome("HeldBack", held_back) if held_back else Outcome("NothingNew", run.champion_sentence())
+        if held_back is not None:
+            return Completed(name="HeldBack", message=held_back)
+        return Completed(name="NothingNew", message=run.champion_sentence())
     for name in run.graph.order:
         _in_task(name, lambda name=name: run.stage(name))  # type: ignore[misc]
     return candidate(run)
 
 
-def candidate(run: Run) -> Outcome:
+def candidate(run: Run) -> State[PotstillError | None]:
     """Judge, package, smoke-test, register and promote the candidate; steps that are done already are skipped."""
     registry = run.registry()
     for sentence in registry.reconcile():
@@ -75,7 +77,7 @@ def candidate(run: Run) -> Outcome:
     held_back = run.held_back()
     if held_back is not None:
         say(held_back)
-        return Outcome("HeldBack", held_back)
+        return Completed(name="HeldBack", message=held_back)
     version = run.settled(champion)
     if version is None:
         version = _new_version(run, champion)
@@ -83,7 +85,7 @@ def candidate(run: Run) -> Outcome:
         for name in CANDIDATE_STEPS[:-1]:
             _in_task(name, lambda: CURRENT)
     _in_task("promote", lambda: _promote(run, version, champion))
-    return Outcome("Completed", run.champion_sentence())
+    return Completed(name="Completed", message=run.champion_sentence())
 
 
 def _new_version(run: Run, champion: Version | None) -> Version:
@@ -146,9 +148,3 @@ def _in_task(name: str, function: Callable[[], Answer]) -> Answer:
     if errors:
         raise errors[0]
     return answer  # type: ignore[no-any-return]
-
-
-def _own_id() -> Any:
-    from uuid import UUID
-
-    return UUID(flow_run.id) if flow_run.id else None

@@ -10,7 +10,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,44 +36,38 @@ def quiet_console() -> None:
     os.environ.setdefault("PREFECT_CLI_COLORS", "false")
 
 
-@dataclass(frozen=True)
-class Api:
-    """The Prefect API of a run.
+# The temporary server of a run, whose output is in `LOG`; None where the API is a configured one.
+Server = subprocess.Popen[bytes] | None
 
-    Attributes:
-        process: the temporary server, whose output is in `LOG`; None where the API is a configured one.
+
+def wait_ready(server: Server) -> None:
+    """Wait until the API of a run answers.
+
+    Raises:
+        ToolError: the server ended, or does not answer in time.
     """
+    from prefect.settings import get_current_settings
 
-    process: subprocess.Popen[bytes] | None
-
-    def wait_ready(self) -> None:
-        """Wait until the API answers.
-
-        Raises:
-            ToolError: the server ended, or does not answer in time.
-        """
-        from prefect.settings import get_current_settings
-
-        settings = get_current_settings()
-        url = settings.api.url
-        if self.process is None:
-            limit_seconds = CONFIGURED_SECONDS
-            advice = "start it (`prefect server start`) or unset PREFECT_API_URL"
-        else:
-            limit_seconds = settings.server.ephemeral.startup_timeout_seconds
-            advice = f"{LOG} has its output"
-        end = time.monotonic() + limit_seconds
-        while not _answers(f"{url}/health"):
-            if self.process is not None and self.process.poll() is not None:
-                raise ToolError(f"the Prefect server did not start; {LOG} says why, `potstill doctor` what is missing")
-            if time.monotonic() > end:
-                raise ToolError(f"the Prefect API at {url} does not answer; {advice}")
-            time.sleep(0.1)
+    settings = get_current_settings()
+    url = settings.api.url
+    if server is None:
+        limit_seconds = CONFIGURED_SECONDS
+        advice = "start it (`prefect server start`) or unset PREFECT_API_URL"
+    else:
+        limit_seconds = settings.server.ephemeral.startup_timeout_seconds
+        advice = f"{LOG} has its output"
+    end = time.monotonic() + limit_seconds
+    while not _answers(f"{url}/health"):
+        if server is not None and server.poll() is not None:
+            raise ToolError(f"the Prefect server did not start; {LOG} says why, `potstill doctor` what is missing")
+        if time.monotonic() > end:
+            raise ToolError(f"the Prefect API at {url} does not answer; {advice}")
+        time.sleep(0.1)
 
 
 @contextmanager
-def api() -> Iterator[Api]:
-    """Yield a Prefect API that is not ready yet: the configured one, else a temporary one for the block.
+def open_api() -> Iterator[Server]:
+    """Use the configured Prefect API, else that of a temporary server, inside the context; it is not ready yet.
 
     Importing Prefect and starting a server both take seconds. So the server starts before the settings are read, and
     ends at once where they name another one.
@@ -86,11 +79,11 @@ def api() -> Iterator[Api]:
         from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
         if process is None or get_current_settings().api.url is not None:
-            yield Api(None)
+            yield None
             return
         with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
             try:
-                yield Api(process)
+                yield process
             finally:
                 _flush()
     finally:
@@ -133,41 +126,28 @@ def workspace_tag(workspace: Path) -> str:
     return f"workspace:{workspace}"
 
 
-def crash_stale_runs(workspace: Path, current: UUID | None) -> int:
+def crash_stale_runs(workspace: Path, current: UUID | None) -> None:
     """Set this workspace's Prefect runs that a kill left Running to Crashed; call it with the run lock held.
 
     Args:
         workspace: the workspace.
         current: the flow run that goes on.
-
-    Returns:
-        How many there were.
     """
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
     from prefect.client.schemas.objects import StateType
     from prefect.states import Crashed
 
     running = {"type": {"any_": [StateType.RUNNING, StateType.CANCELLING]}}
     of_workspace = FlowRunFilter.model_validate({"tags": {"all_": [workspace_tag(workspace)]}, "state": running})
+    active = TaskRunFilter.model_validate({"state": {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}})
     message = "The process was killed; noticed at the start of the next run."
     with get_client(sync_client=True) as client:
         stale = [run for run in client.read_flow_runs(flow_run_filter=of_workspace) if run.id != current]
         for run in stale:
-            for task_run in _running_tasks(run.id):
-                client.set_task_run_state(task_run, Crashed(message=message), force=True)
+            of_run = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
+            for task_run in client.read_task_runs(flow_run_filter=of_run, task_run_filter=active):
+                client.set_task_run_state(task_run.id, Crashed(message=message), force=True)
             client.set_flow_run_state(run.id, Crashed(message=message), force=True)
         if current is not None:
             client.update_flow_run(current, tags=[*client.read_flow_run(current).tags, workspace_tag(workspace)])
-    return len(stale)
-
-
-def _running_tasks(flow_run: UUID) -> list[UUID]:
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
-    from prefect.client.schemas.objects import StateType
-
-    of_run = FlowRunFilter.model_validate({"id": {"any_": [flow_run]}})
-    running = TaskRunFilter.model_validate({"state": {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}})
-    with get_client(sync_client=True) as client:
-        return [run.id for run in client.read_task_runs(flow_run_filter=of_run, task_run_filter=running)]

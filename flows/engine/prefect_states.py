@@ -7,7 +7,6 @@ a scheduled run with nothing to do. An error that a user can cause is FAILED wit
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
@@ -22,19 +21,6 @@ DECISIONS: dict[type[PotstillError], str] = {
     VetoedError: "Vetoed",
     BusyError: "Busy",
 }
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a run that no error ended: the name of its state, and a sentence."""
-
-    name: str
-    sentence: str
-
-    @property
-    def state(self) -> State[PotstillError | None]:
-        """The state that Prefect shows."""
-        return Completed(name=self.name, message=self.sentence)
 
 
 def state_of(error: PotstillError) -> State[PotstillError | None]:

@@ -36,7 +36,7 @@ def load_ahead() -> None:
     forkserver.ensure_running()
 
 
-def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit_seconds: float) -> bool:
+def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit_seconds: float) -> None:
     """Have DVC bring one stage up to date, and only it (`dvc repro --single-item`).
 
     Args:
@@ -44,9 +44,6 @@ def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit
         workspace: folder of dvc.yaml.
         environment: variables for the stage's command, added to this process's own.
         limit_seconds: after this time it is ended with everything it has started.
-
-    Returns:
-        Whether DVC did anything: it ran the command, or took the outs from its cache.
 
     Raises:
         TimeLimitError: it ran past its limit.
@@ -65,16 +62,17 @@ def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit
                 f"stage {stage} ran past its limit of {limit_seconds / 60:g} minutes and was ended with all it had "
                 "started; raise schedule.stage_minutes in params.yaml if it needs longer"
             )
-        return _receive_result(process, receiver)
+        _raise_failure(process, receiver)
     finally:
         if process.is_alive():
             _end(process)
         receiver.close()
 
 
-def _receive_result(process: ForkServerProcess, receiver: Connection) -> bool:
+def _raise_failure(process: ForkServerProcess, receiver: Connection) -> None:
+    """Raise the error that the child has sent; it sends None after a success."""
     try:
-        done, failure = receiver.recv()
+        failure = receiver.recv()
     except EOFError:
         # A command that is still importing modules has not yet asked to die with its parent.
         _kill_group(process.pid or 0)
@@ -82,7 +80,6 @@ def _receive_result(process: ForkServerProcess, receiver: Connection) -> bool:
         raise PotstillError(message) from None
     if failure is not None:
         raise failure
-    return bool(done)
 
 
 def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: Connection) -> None:
@@ -98,10 +95,12 @@ def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: C
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    failure = None
     try:
-        sender.send((bool(Repo().reproduce(stage, single_item=True)), None))
+        Repo().reproduce(stage, single_item=True)
     except Exception as error:
-        sender.send((False, _failure(stage, error)))
+        failure = _failure(stage, error)
+    sender.send(failure)
     sys.stdout.flush()
 
 

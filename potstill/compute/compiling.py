@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from potstill.artifacts import read_json, write_json
 from potstill.compute.distributed import current_world
-from potstill.compute.precision import machine_key, synchronize
+from potstill.compute.precision import measured_once, synchronize
 from potstill.config.base import Switch
 from potstill.errors import ModelError, ToolError
 
@@ -102,21 +101,20 @@ def compiling_pays(
         measurements: JSON file of the seconds for a plain step, a compiled step and compiling.
         model_key: names the model in the file.
     """
-    key = f"{machine_key(device)}, {model_key}"
-    measured: dict[str, list[float]] = {}
-    if measurements is not None and measurements.exists():
-        measured = read_json(measurements)
-    if key not in measured:
-        compile_seconds = _seconds(device, trial_step, compiled)
-        best = [float("inf"), float("inf")]
-        for _ in range(_ROUNDS):
-            for index, model in enumerate((plain, compiled)):
-                best[index] = min(best[index], _seconds(device, trial_step, model))
-        measured[key] = [*best, compile_seconds]
-        if measurements is not None:
-            write_json(measurements, measured)
-    plain_seconds, compiled_seconds, compile_seconds = measured[key]
+    plain_seconds, compiled_seconds, compile_seconds = measured_once(
+        measurements, device, model_key, lambda: _measure(plain, compiled, device, trial_step)
+    )
     return (plain_seconds - compiled_seconds) * steps > compile_seconds
+
+
+def _measure(plain: Any, compiled: Any, device: torch.device, trial_step: Callable[[Any], None]) -> list[float]:
+    """Measure the seconds of a plain step, of a compiled step and of compiling."""
+    compile_seconds = _seconds(device, trial_step, compiled)
+    best = [float("inf"), float("inf")]
+    for _ in range(_ROUNDS):
+        for index, model in enumerate((plain, compiled)):
+            best[index] = min(best[index], _seconds(device, trial_step, model))
+    return [*best, compile_seconds]
 
 
 def _seconds(device: torch.device, trial_step: Callable[[Any], None], model: Any) -> float:

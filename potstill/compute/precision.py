@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -62,11 +63,22 @@ def choose_precision(
 
 def measured_rates(device: torch.device, hidden: int, intermediate: int, measurements: Path) -> list[float]:
     """Return the GFLOP/s of the model's largest product in fp32 and in bf16, measured unless the file has them."""
-    key = machine_key(device) + f", {hidden} x {intermediate}"
-    measured: dict[str, list[float]] = read_json(measurements) if measurements.exists() else {}
+    name = f"{hidden} x {intermediate}"
+    return measured_once(measurements, device, name, lambda: list(_rate(device, hidden, intermediate)))
+
+
+def measured_once(
+    measurements: Path | None, device: torch.device, name: str, measure: Callable[[], list[float]]
+) -> list[float]:
+    """Read a measurement of this machine from a file; without one, measure and add it to the file, if there is one."""
+    key = f"{machine_key(device)}, {name}"
+    measured: dict[str, list[float]] = {}
+    if measurements is not None and measurements.exists():
+        measured = read_json(measurements)
     if key not in measured:
-        measured[key] = list(_rate(device, hidden, intermediate))
-        write_json(measurements, measured)
+        measured[key] = measure()
+        if measurements is not None:
+            write_json(measurements, measured)
     return measured[key]
 
 
@@ -89,9 +101,10 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
-def _rate(device: torch.device, hidden: int, intermediate: int, tokens: int = 1024) -> tuple[float, float]:
+def _rate(device: torch.device, hidden: int, intermediate: int) -> tuple[float, float]:
     """Measure the GFLOP/s of the product in fp32 and bf16; a separate generator leaves the training seed alone."""
     generator = torch.Generator().manual_seed(0)
+    tokens = 1024
     left = torch.randn(tokens, hidden, generator=generator)
     right = torch.randn(hidden, intermediate, generator=generator)
     factors = [(left.to(device, dtype), right.to(device, dtype)) for dtype in (torch.float32, torch.bfloat16)]

@@ -22,16 +22,14 @@ class MaskedTerm(Strict):
     `kl` · T² · KL(teacher || student at T) + `ce` · CE with the masked tokens (DistilBERT).
     """
 
-    kl: NonNegativeFloat = Field(1.0, description="Weight of the KL divergence from the base's predictions.")
-    ce: NonNegativeFloat = Field(0.5, description="Weight of the cross-entropy with the masked tokens.")
-    temperature: Temperature = Field(2.0, description="Temperature T that softens the predictions.")
-    masked: float = Field(
-        0.15,
-        gt=0,
-        le=0.5,
-        description="Share of the tokens to predict. Of these 80% are masked, 10% are replaced at random, and 10% "
-        "stay.",
-    )
+    kl: NonNegativeFloat = 1.0
+    """Weight of the KL divergence from the base's predictions."""
+    ce: NonNegativeFloat = 0.5
+    """Weight of the cross-entropy with the masked tokens."""
+    temperature: Temperature = 2.0
+    """Temperature T that softens the predictions."""
+    masked: float = Field(0.15, gt=0, le=0.5)
+    """Share of the tokens to predict. Of these 80% are masked, 10% are replaced at random, and 10% stay."""
 
     @model_validator(mode="after")
     def _weigh_something(self) -> Self:
@@ -46,21 +44,18 @@ class General(Training):
     The texts are those of train and transfer, without labels. The student of `distill` then starts from the result.
     """
 
-    layers: Layers | None = Field(
-        None,
-        description="The base's layers that the student starts from, equal to distill.layers. null: no general "
-        "distillation.",
-    )
-    epochs: PositiveInt = Field(3, description="Passes over the texts.")
-    learning_rate: LearningRate = Field(1e-4, description="Highest learning rate, reached at the end of the warm-up.")
-    terms: list[Term] = Field(
-        [RelationsTerm(kind="relations"), CosineTerm(kind="cosine")],
-        description="Losses to minimise, as in distill.terms. Only losses between layers, since there is no task yet.",
-    )
-    masked_lm: MaskedTerm | None = Field(
-        None, description="Add a loss on the predictions of masked tokens. null: none."
-    )
-    held_out: float = Field(0.02, gt=0, lt=1, description="Share of the texts held out to choose the best weights by.")
+    layers: Layers | None = None
+    """The base's layers that the student starts from, equal to distill.layers. null: no general distillation."""
+    epochs: PositiveInt = 3
+    """Passes over the texts."""
+    learning_rate: LearningRate = 1e-4
+    """Highest learning rate, reached at the end of the warm-up."""
+    terms: list[Term] = [RelationsTerm(kind="relations"), CosineTerm(kind="cosine")]
+    """Losses to minimise, as in distill.terms. Only losses between layers, since there is no task yet."""
+    masked_lm: MaskedTerm | None = None
+    """Add a loss on the predictions of masked tokens. null: none."""
+    held_out: float = Field(0.02, gt=0, lt=1)
+    """Share of the texts held out to choose the best weights by."""
 
     @model_validator(mode="after")
     def _compare_layers_only(self) -> Self:
@@ -79,16 +74,14 @@ class Mutual(Strict):
     All learn on the same batches. The best one on dev is kept, and the scores of the others are reported.
     """
 
-    students: list[Layers] = Field(
-        description="Layers of each student, in the teacher. There are at least two; one of them is distill.layers."
-    )
-    weight: PositiveFloat = Field(1.0, description="Weight of what the others teach, next to each student's own loss.")
-    temperature: Temperature | None = Field(
-        None, description="Temperature T of what the others teach. null: distill.temperature."
-    )
-    teacher: bool = Field(
-        True, description="Whether the teacher teaches them too. false: their own loss is that on gold labels."
-    )
+    students: list[Layers]
+    """Layers of each student, in the teacher. There are at least two; one of them is distill.layers."""
+    weight: PositiveFloat = 1.0
+    """Weight of what the others teach, next to each student's own loss."""
+    temperature: Temperature | None = None
+    """Temperature T of what the others teach. null: distill.temperature."""
+    teacher: bool = True
+    """Whether the teacher teaches them too. false: their own loss is that on gold labels."""
 
     @model_validator(mode="after")
     def _take_two(self) -> Self:
@@ -103,29 +96,28 @@ class Distill(Training):
     Other tasks than single labels have losses of their own in its place.
     """
 
-    layers: Layers = Field(
-        description="Layers that the student starts from, in order and counted from 0: the teacher's, or those of "
-        "ingest.student.",
-    )
-    student: StudentKind = Field(LayersStudent(kind="layers"), description="What the student is made of.")
-    prune: Prune | None = Field(None, description="Make the student narrower before it learns. null: keep its widths.")
-    temperature: Temperature = Field(2.0, description="Temperature T that softens the logits.")
-    alpha: Share = Field(
-        0.9, description="Weight of the teacher; gold labels have 1 - alpha. Rows without a gold label have weight 1."
-    )
-    terms: list[Term] = Field(
-        [],
-        description="Further losses, added to that on logits. Losses between layers run the teacher live, unless "
-        "signals stores what they need.",
-    )
-    transfer: bool = Field(True, description="Whether the student learns from the transfer rows too.")
-    mixup: Mixup | None = Field(None, description="Add a pass on blends of rows to each step. null: none.")
-    assistants: list[Layers] = Field(
-        [],
-        description="Layers of students in between (Mirzadeh et al. 2020), counted in the teacher. Each is distilled "
-        "from the one before, and the last one teaches the student. A list takes its layers from the list before.",
-    )
-    mutual: Mutual | None = Field(None, description="Several students that teach each other. null: one student.")
+    layers: Layers
+    """Layers that the student starts from, in order and counted from 0: the teacher's, or those of ingest.student."""
+    student: StudentKind = LayersStudent(kind="layers")
+    """What the student is made of."""
+    prune: Prune | None = None
+    """Make the student narrower before it learns. null: keep its widths."""
+    temperature: Temperature = 2.0
+    """Temperature T that softens the logits."""
+    alpha: Share = 0.9
+    """Weight of the teacher; gold labels have 1 - alpha. Rows without a gold label have weight 1."""
+    terms: list[Term] = []
+    """Further losses, added to that on logits. Losses between layers run the teacher live, unless signals stores what
+    they need."""
+    transfer: bool = True
+    """Whether the student learns from the transfer rows too."""
+    mixup: Mixup | None = None
+    """Add a pass on blends of rows to each step. null: none."""
+    assistants: list[Layers] = []
+    """Layers of students in between (Mirzadeh et al. 2020), counted in the teacher. Each is distilled from the one
+    before, and the last one teaches the student. A list takes its layers from the list before."""
+    mutual: Mutual | None = None
+    """Several students that teach each other. null: one student."""
 
     @model_validator(mode="after")
     def _nest_assistants(self) -> Self:
@@ -209,10 +201,6 @@ class Control(Training):
 class Proof(Strict):
     """Comparison of student and controls on the test split over several training seeds: does the teacher help?"""
 
-    seeds: int = Field(
-        1,
-        ge=1,
-        le=100,
-        description="Training seeds. The first is project.seed, whose student is served; for each further one a "
-        "student and both controls are trained.",
-    )
+    seeds: int = Field(1, ge=1, le=100)
+    """Training seeds. The first is project.seed, whose student is served; for each further one a student and both
+    controls are trained."""

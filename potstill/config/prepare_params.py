@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from potstill.config.base import Interval, Share, Strict, check_interval
+from potstill.config.base import Interval, Share, Strict
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
 
@@ -17,37 +17,27 @@ Copies = Annotated[int, Field(ge=0, le=20)]
 class Table(Strict):
     """Files of one source that have the same format and the same role."""
 
-    source: str = Field(description="Name of the source in ingest.data.")
-    files: str = Field("*", description="Pattern of the file names: `*.csv`.")
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll", "saved", "lines"] = Field(
-        "auto",
-        description="Format of the files. auto: recognised by name and content; saved: `save_to_disk` of the library "
-        "datasets; lines: a text in each line.",
-    )
-    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
-        None,
-        description="Character between the cells of CSV files. null: comma, semicolon, tab or pipe, whichever divides "
-        "the rows.",
-    )
-    columns: list[str] | None = Field(
-        None,
-        description="Names of the columns, for files without a header row; for lines the one name of its column. null: "
-        "the header's names, and `text` for lines.",
-    )
-    constants: dict[str, str | int] = Field(
-        {}, description="Columns with one value in all rows, such as the label if each class has a file of its own."
-    )
-    text: str | list[str] | None = Field(None, description="prepare.text for these files. null: prepare.text.")
-    split: Literal["auto", "draw", "train", "dev", "test", "transfer"] = Field(
-        "auto",
-        description="Split of the rows. auto: as a column, the data set or the names of the files say, else drawn; "
-        "draw: all rows are drawn anew. Rows of transfer need no label.",
-    )
-    split_column: str | None = Field(
-        None,
-        description="Column that names each row's split: train, dev, validation or test. It overrides split. null: "
-        "none.",
-    )
+    source: str
+    """Name of the source in ingest.data."""
+    files: str = "*"
+    """Pattern of the file names: `*.csv`."""
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll", "saved", "lines"] = "auto"
+    """Format of the files. auto: recognised by name and content; saved: `save_to_disk` of the library datasets; lines:
+    a text in each line."""
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Character between the cells of CSV files. null: comma, semicolon, tab or pipe, whichever divides the rows."""
+    columns: list[str] | None = None
+    """Names of the columns, for files without a header row; for lines the one name of its column. null: the header's
+    names, and `text` for lines."""
+    constants: dict[str, str | int] = {}
+    """Columns with one value in all rows, such as the label if each class has a file of its own."""
+    text: str | list[str] | None = None
+    """prepare.text for these files. null: prepare.text."""
+    split: Literal["auto", "draw", "train", "dev", "test", "transfer"] = "auto"
+    """Split of the rows. auto: as a column, the data set or the names of the files say, else drawn; draw: all rows are
+    drawn anew. Rows of transfer need no label."""
+    split_column: str | None = None
+    """Column that names each row's split: train, dev, validation or test. It overrides split. null: none."""
 
     @model_validator(mode="after")
     def _separate_cells(self) -> Self:
@@ -63,53 +53,40 @@ class LabelColumn(Strict):
     """
 
     kind: Literal["column"]
-    column: str = Field(description="Name of the column.")
-    separator: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="What separates the labels of a multi_label task in a cell. null: cells hold lists."
-    )
-    missing: list[str | int] = Field(
-        [], description="Values that mean no label, such as -1. Their rows join the transfer set."
-    )
+    column: str
+    """Name of the column."""
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """What separates the labels of a multi_label task in a cell. null: cells hold lists."""
+    missing: list[str | int] = []
+    """Values that mean no label, such as -1. Their rows join the transfer set."""
 
 
 class LabelColumns(Strict):
     """Several labels, each a column of its name that holds 0 or 1."""
 
     kind: Literal["columns"]
-    columns: list[str] = Field(min_length=2, description="Names of the columns, which are the labels.")
+    columns: list[str] = Field(min_length=2)
+    """Names of the columns, which are the labels."""
 
 
 class LabelRanges(Strict):
     """Several labels made of one number: a label holds if the number is within one of its intervals, ends included."""
 
     kind: Literal["ranges"]
-    column: str = Field(description="Name of the column with the number.")
-    ranges: dict[str, Annotated[list[Interval], Field(min_length=1)]] = Field(
-        min_length=2, description="Intervals [lowest, highest] of each label."
-    )
-
-    @model_validator(mode="after")
-    def _order_bounds(self) -> Self:
-        for name, intervals in self.ranges.items():
-            for interval in intervals:
-                check_interval(interval, f"ranges.{name}")
-        return self
+    column: str
+    """Name of the column with the number."""
+    ranges: dict[str, Annotated[list[Interval], Field(min_length=1)]] = Field(min_length=2)
+    """Intervals [lowest, highest] of each label."""
 
 
 class LabelNumber(Strict):
     """The label is a number."""
 
     kind: Literal["number"]
-    column: str = Field(description="Name of the column.")
-    range: Interval | None = Field(
-        None, description="Bounds [lowest, highest]; a number outside them is refused. null: any number."
-    )
-
-    @model_validator(mode="after")
-    def _order_bounds(self) -> Self:
-        if self.range is not None:
-            check_interval(self.range, "range")
-        return self
+    column: str
+    """Name of the column."""
+    range: Interval | None = None
+    """Bounds [lowest, highest]; a number outside them is refused. null: any number."""
 
 
 class LabelOrder(Strict):
@@ -119,69 +96,66 @@ class LabelOrder(Strict):
     """
 
     kind: Literal["order"]
-    column: str = Field(description="Name of the column with the number.")
-    first: str = Field("first", description="Label of a pair whose first text has the higher number.")
-    second: str = Field("second", description="Label of a pair whose second text has the higher number.")
-    min_gap: NonNegativeFloat = Field(
-        0.0, description="Difference of the numbers below which a pair has no label and joins the transfer set."
-    )
+    column: str
+    """Name of the column with the number."""
+    first: str = "first"
+    """Label of a pair whose first text has the higher number."""
+    second: str = "second"
+    """Label of a pair whose second text has the higher number."""
+    min_gap: NonNegativeFloat = 0.0
+    """Difference of the numbers below which a pair has no label and joins the transfer set."""
 
 
 class LabelSign(Strict):
     """The label is the sign of a number."""
 
     kind: Literal["sign"]
-    column: str = Field(description="Name of the column with the number.")
-    negative: str = Field("negative", description="Label of negative numbers.")
-    positive: str = Field("positive", description="Label of positive numbers.")
-    unclear_below: NonNegativeFloat = Field(
-        0.0, description="Distance from zero below which a row has no label and joins the transfer set."
-    )
+    column: str
+    """Name of the column with the number."""
+    negative: str = "negative"
+    """Label of negative numbers."""
+    positive: str = "positive"
+    """Label of positive numbers."""
+    unclear_below: NonNegativeFloat = 0.0
+    """Distance from zero below which a row has no label and joins the transfer set."""
 
 
 class LabelTags(Strict):
     """Entities as lists: `prepare.text` names a column of words, and `column` one of their tags."""
 
     kind: Literal["tags"]
-    column: str = Field(description="Name of the column with the tags: texts, or integers.")
-    scheme: Literal["auto", "BIO2", "BIO1", "BIOES", "BILOU", "IO"] = Field(
-        "auto",
-        description="Scheme of the tags. auto: recognised by the tags. BIO1 has B only if an entity follows another of "
-        "its type; BIOES (also BMES) and BILOU mark ends and single words; IO has types alone, with or without I-.",
-    )
-    names: Annotated[list[str], Field(min_length=2)] | None = Field(
-        None,
-        description="Names of integer tags, in the order of the integers: `[O, B-PER, I-PER]`. null: those of the "
-        "data's own schema.",
-    )
-    between: Literal[" ", ""] = Field(
-        " ",
-        description="What is between two words in the text. Empty if words are characters, or the script has no "
-        "spaces.",
-    )
+    column: str
+    """Name of the column with the tags: texts, or integers."""
+    scheme: Literal["auto", "BIO2", "BIO1", "BIOES", "BILOU", "IO"] = "auto"
+    """Scheme of the tags. auto: recognised by the tags. BIO1 has B only if an entity follows another of its type; BIOES
+    (also BMES) and BILOU mark ends and single words; IO has types alone, with or without I-."""
+    names: Annotated[list[str], Field(min_length=2)] | None = None
+    """Names of integer tags, in the order of the integers: `[O, B-PER, I-PER]`. null: those of the data's own
+    schema."""
+    between: Literal[" ", ""] = " "
+    """What is between two words in the text. Empty if words are characters, or the script has no spaces."""
 
 
 class LabelSpans(Strict):
     """Entities as characters of the text: a list of {"start": 0, "end": 5, "label": "LOC"} or [0, 5, "LOC"]."""
 
     kind: Literal["spans"]
-    column: str = Field(description="Name of the column with the lists.")
+    column: str
+    """Name of the column with the lists."""
 
 
 class LabelWords(Strict):
     """Entities in the text itself, in which each word carries a tag: `中国/ns 人民/n`."""
 
     kind: Literal["words"]
-    separator: str = Field("/", min_length=1, description="What separates a word from its tag.")
-    types: dict[str, str] = Field(
-        min_length=1, description="Tags of words that are entities -> types of entities. Other tags are no entities."
-    )
-    joined: list[str] = Field(
-        [], description="Tags of which two words in a row are one entity, such as a surname and a given name."
-    )
-    between: Literal[" ", ""] = Field(
-        " ", description="What is between two words in the text. Empty for scripts without spaces."
-    )
+    separator: str = Field("/", min_length=1)
+    """What separates a word from its tag."""
+    types: dict[str, str] = Field(min_length=1)
+    """Tags of words that are entities -> types of entities. Other tags are no entities."""
+    joined: list[str] = []
+    """Tags of which two words in a row are one entity, such as a surname and a given name."""
+    between: Literal[" ", ""] = " "
+    """What is between two words in the text. Empty for scripts without spaces."""
 
     @model_validator(mode="after")
     def _join_entities_only(self) -> Self:
@@ -197,7 +171,8 @@ class LabelAnswers(Strict):
     """
 
     kind: Literal["answers"]
-    column: str = Field("answers", description="Name of the column with the answers.")
+    column: str = "answers"
+    """Name of the column with the answers."""
 
 
 # Labels that are a value of the row, and labels that mark spans of its text.
@@ -209,14 +184,15 @@ Label = Annotated[ValueLabel | MarkLabel, Field(discriminator="kind")]
 class Split(Strict):
     """Shares of the labelled rows without a given split. A seeded hash of its text decides a row's split."""
 
-    dev: float = Field(0.1, gt=0, lt=1, description="Share of dev.")
-    test: float = Field(0.2, gt=0, lt=1, description="Share of test.")
-    seed: NonNegativeInt = Field(0, description="Seed of the hash.")
-    class_seeds: dict[str | int, NonNegativeInt] = Field(
-        {},
-        description="Seeds by class, for classes that `seed` leaves out of a split. With several labels, a row has the "
-        "seed of the first class here that it carries.",
-    )
+    dev: float = Field(0.1, gt=0, lt=1)
+    """Share of dev."""
+    test: float = Field(0.2, gt=0, lt=1)
+    """Share of test."""
+    seed: NonNegativeInt = 0
+    """Seed of the hash."""
+    class_seeds: dict[str | int, NonNegativeInt] = {}
+    """Seeds by class, for classes that `seed` leaves out of a split. With several labels, a row has the seed of the
+    first class here that it carries."""
 
     @model_validator(mode="after")
     def _leave_train(self) -> Self:
@@ -231,61 +207,55 @@ class Augment(Strict):
     A copy that is, or nearly is, a row of dev or test is left out.
     """
 
-    crops: Copies = Field(1, description="Copies of each text that are a run of its words.")
-    splices: Copies = Field(1, description="Copies of each text that join a run of its words and a run of another's.")
-    masks: Copies = Field(0, description="Copies of each text with some words replaced by the mask token.")
-    shuffles: Copies = Field(0, description="Copies of each text in spans of 2 to 4 words, the spans in another order.")
-    replacements: Copies = Field(
-        0,
-        description="Copies of each text with some words replaced by predictions of ingest.generator, a masked "
-        "language model (as in TinyBERT). Words of several tokens stay.",
-    )
-    share: float = Field(0.3, gt=0, lt=1, description="Share of the words that are masked or replaced.")
-    mask_token: str = Field(
-        "[MASK]", min_length=1, description="The mask token, as the tokenizers of teacher and student write it."
-    )
-    seed: NonNegativeInt = Field(0, description="Seed of the changes.")
+    crops: Copies = 1
+    """Copies of each text that are a run of its words."""
+    splices: Copies = 1
+    """Copies of each text that join a run of its words and a run of another's."""
+    masks: Copies = 0
+    """Copies of each text with some words replaced by the mask token."""
+    shuffles: Copies = 0
+    """Copies of each text in spans of 2 to 4 words, the spans in another order."""
+    replacements: Copies = 0
+    """Copies of each text with some words replaced by predictions of ingest.generator, a masked language model (as in
+    TinyBERT). Words of several tokens stay."""
+    share: float = Field(0.3, gt=0, lt=1)
+    """Share of the words that are masked or replaced."""
+    mask_token: str = Field("[MASK]", min_length=1)
+    """The mask token, as the tokenizers of teacher and student write it."""
+    seed: NonNegativeInt = 0
+    """Seed of the changes."""
 
 
 class Prepare(Strict):
     """Task, tables, texts, labels, splits, duplicates and leakage."""
 
-    task: TaskKind = Field(
-        "single_label",
-        description="What the model answers: one class; any of several labels; a number; the entities in a text; the "
-        "answer to a question in its context. It decides labels, head, losses, scores and the answers of the service.",
-    )
-    tables: list[Table] = Field(min_length=1, description="Files to read, and how.")
-    text: str | Annotated[list[str], Field(min_length=2, max_length=2)] = Field(
-        description="Column of the text, or the two columns of a pair."
-    )
-    label: Label = Field(description="Where the label of a row comes from.")
-    labels: Annotated[list[str | int], Field(min_length=1)] | None = Field(
-        None,
-        description="The set of labels in the order of the class indices; for token_classification, the types of "
-        "entities. null: those in the data, sorted.",
-    )
-    split: Split = Field(Split(), description="How rows are drawn for dev and test.")
-    unlabelled: Literal["ask", "transfer", "leave_out"] = Field(
-        "ask",
-        description="What happens to a row that needs a label and has none, or that an annotation tool marks as "
-        "rejected, ignored or disputed. ask: the data is refused; transfer: the row joins the transfer set; leave_out: "
-        "it is dropped.",
-    )
-    near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        0.8,
-        description="Jaccard similarity of word 3-grams from which two texts are near copies, of which one stays. "
-        "null: only exact copies.",
-    )
-    max_leakage: Share = Field(
-        0.05,
-        description="Highest share of the rows of a given test split that may occur in train. Above it the data is "
-        "refused; below it the rows are removed from train and counted.",
-    )
-    max_cell_characters: PositiveInt = Field(100_000, description="Longest cell of a table in characters.")
-    augment: Augment | None = Field(
-        None, description="Changed copies of training texts for the transfer set. null: none."
-    )
+    task: TaskKind = "single_label"
+    """What the model answers: one class; any of several labels; a number; the entities in a text; the answer to a
+    question in its context. It decides labels, head, losses, scores and the answers of the service."""
+    tables: list[Table] = Field(min_length=1)
+    """Files to read, and how."""
+    text: str | Annotated[list[str], Field(min_length=2, max_length=2)]
+    """Column of the text, or the two columns of a pair."""
+    label: Label
+    """Where the label of a row comes from."""
+    labels: Annotated[list[str | int], Field(min_length=1)] | None = None
+    """The set of labels in the order of the class indices; for token_classification, the types of entities. null: those
+    in the data, sorted."""
+    split: Split = Split()
+    """How rows are drawn for dev and test."""
+    unlabelled: Literal["ask", "transfer", "leave_out"] = "ask"
+    """What happens to a row that needs a label and has none, or that an annotation tool marks as rejected, ignored or
+    disputed. ask: the data is refused; transfer: the row joins the transfer set; leave_out: it is dropped."""
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.8
+    """Jaccard similarity of word 3-grams from which two texts are near copies, of which one stays. null: only exact
+    copies."""
+    max_leakage: Share = 0.05
+    """Highest share of the rows of a given test split that may occur in train. Above it the data is refused; below it
+    the rows are removed from train and counted."""
+    max_cell_characters: PositiveInt = 100_000
+    """Longest cell of a table in characters."""
+    augment: Augment | None = None
+    """Changed copies of training texts for the transfer set. null: none."""
 
     @property
     def pair(self) -> bool:

@@ -16,84 +16,71 @@ Signed = Annotated[float, Field(ge=-1, le=1)]
 class Gate(Strict):
     """Limits that the candidate has to meet; null switches one off. A missing, NaN or infinite number fails."""
 
-    min_score: Annotated[float, Field(le=1)] | None = Field(
-        None,
-        description="Lowest score of the task: accuracy, micro F1 of several labels, R² of numbers, F1 of entities or "
-        "of answers. null: any.",
-    )
-    min_accuracy: Share | None = Field(None, description="Lowest accuracy. null: any.")
-    min_macro_f1: Share | None = Field(None, description="Lowest mean F1 over the classes. null: any.")
-    min_micro_f1: Share | None = Field(None, description="Lowest F1 over all labels of all rows. null: any.")
-    min_subset_accuracy: Share | None = Field(
-        None, description="Lowest share of rows in which every label is right. null: any."
-    )
-    max_mse: PositiveFloat | None = Field(
-        None, description="Highest mean squared error, in the numbers' unit squared. null: any."
-    )
-    max_mae: PositiveFloat | None = Field(
-        None, description="Highest mean absolute error, in the numbers' unit. null: any."
-    )
-    min_pearson: Signed | None = Field(None, description="Lowest Pearson correlation with the gold numbers. null: any.")
-    min_spearman: Signed | None = Field(
-        None, description="Lowest Spearman correlation with the gold numbers. null: any."
-    )
-    min_teacher_ratio: PositiveFloat | None = Field(
-        0.97, description="Lowest ratio of the candidate's score to the teacher's on the test split. null: any."
-    )
-    min_gain_over_control: Signed | None = Field(
-        None,
-        description="Lowest gain: the candidate's score minus that of the pretrained control. 0.01 of accuracy is one "
-        "percentage point. null: any.",
-    )
-    min_gain_over_control_upper: Signed | None = Field(
-        0.0,
-        description="Lowest upper bound of that gain's confidence interval. Below 0 the candidate is worse than the "
-        "control beyond noise. null: any.",
-    )
-    must_beat: list[Literal["pretrained", "initialised"]] = Field(
-        [], description="Controls against which the proof has to say BEATS."
-    )
-    max_ece: Share | None = Field(None, description="Highest expected calibration error. null: any.")
-    max_file_mb: PositiveFloat | None = Field(20.0, description="Largest model file, in megabytes. null: any.")
-    max_p99_ms: PositiveFloat | None = Field(
-        None,
-        description="Highest 99th percentile of the latency of single texts, in milliseconds. It depends on the "
-        "machine. null: any.",
-    )
-    min_speedup: PositiveFloat | None = Field(
-        None, description="Lowest ratio of the candidate's throughput to the teacher's. null: any."
-    )
-    max_loss_to_champion: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        0.005,
-        description="How far the score may be below that of the champion, scored again on the same test split. null: "
-        "any.",
-    )
+    min_score: Annotated[float, Field(le=1)] | None = None
+    """Lowest score of the task: accuracy, micro F1 of several labels, R² of numbers, F1 of entities or of answers.
+    null: any."""
+    min_accuracy: Share | None = None
+    """Lowest accuracy. null: any."""
+    min_macro_f1: Share | None = None
+    """Lowest mean F1 over the classes. null: any."""
+    min_micro_f1: Share | None = None
+    """Lowest F1 over all labels of all rows. null: any."""
+    min_subset_accuracy: Share | None = None
+    """Lowest share of rows in which every label is right. null: any."""
+    max_mse: PositiveFloat | None = None
+    """Highest mean squared error, in the numbers' unit squared. null: any."""
+    max_mae: PositiveFloat | None = None
+    """Highest mean absolute error, in the numbers' unit. null: any."""
+    min_pearson: Signed | None = None
+    """Lowest Pearson correlation with the gold numbers. null: any."""
+    min_spearman: Signed | None = None
+    """Lowest Spearman correlation with the gold numbers. null: any."""
+    min_teacher_ratio: PositiveFloat | None = 0.97
+    """Lowest ratio of the candidate's score to the teacher's on the test split. null: any."""
+    min_gain_over_control: Signed | None = None
+    """Lowest gain: the candidate's score minus that of the pretrained control. 0.01 of accuracy is one percentage
+    point. null: any."""
+    min_gain_over_control_upper: Signed | None = 0.0
+    """Lowest upper bound of that gain's confidence interval. Below 0 the candidate is worse than the control beyond
+    noise. null: any."""
+    must_beat: list[Literal["pretrained", "initialised"]] = []
+    """Controls against which the proof has to say BEATS."""
+    max_ece: Share | None = None
+    """Highest expected calibration error. null: any."""
+    max_file_mb: PositiveFloat | None = 20.0
+    """Largest model file, in megabytes. null: any."""
+    max_p99_ms: PositiveFloat | None = None
+    """Highest 99th percentile of the latency of single texts, in milliseconds. It depends on the machine. null: any."""
+    min_speedup: PositiveFloat | None = None
+    """Lowest ratio of the candidate's throughput to the teacher's. null: any."""
+    max_loss_to_champion: Annotated[float, Field(ge=0, le=1)] | None = 0.005
+    """How far the score may be below that of the champion, scored again on the same test split. null: any."""
 
 
 class Promote(Strict):
     """Who makes a candidate that passed its gates the champion."""
 
-    policy: Literal["auto", "person"] = Field(
-        "auto",
-        description="auto: it is promoted at once; person: it stays the challenger until somebody approves it.",
-    )
+    policy: Literal["auto", "person"] = "auto"
+    """auto: it is promoted at once; person: it stays the challenger until somebody approves it."""
 
 
 class Smoke(Strict):
     """The first run of the built Bento, which has to answer golden texts as they were evaluated."""
 
-    texts: int = Field(32, ge=1, description="Golden texts to answer.")
-    tolerance: PositiveFloat = Field(
-        1e-4, description="Largest difference between an answered probability and the evaluated one."
-    )
-    start_seconds: PositiveFloat = Field(60, description="Seconds that the service may take to start.")
+    texts: int = Field(32, ge=1)
+    """Golden texts to answer."""
+    tolerance: PositiveFloat = 1e-4
+    """Largest difference between an answered probability and the evaluated one."""
+    start_seconds: PositiveFloat = 60
+    """Seconds that the service may take to start."""
 
 
 class Schedule(Strict):
     """When a deployment runs, and how long a stage may take."""
 
-    cron: str = Field(
-        "0 3 * * 1", pattern=r"^\S+(\s+\S+){4}$", description="When to run: minute, hour, day, month and weekday."
-    )
-    timezone: str = Field("UTC", description="Time zone of cron, such as Europe/Berlin.")
-    stage_minutes: PositiveFloat = Field(120, description="Minutes after which a stage is ended.")
+    cron: str = Field("0 3 * * 1", pattern=r"^\S+(\s+\S+){4}$")
+    """When to run: minute, hour, day, month and weekday."""
+    timezone: str = "UTC"
+    """Time zone of cron, such as Europe/Berlin."""
+    stage_minutes: PositiveFloat = 120
+    """Minutes after which a stage is ended."""

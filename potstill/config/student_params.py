@@ -34,11 +34,12 @@ class ConfigStudent(Strict):
     """The teacher's class with random weights and as many layers as `distill.layers` names."""
 
     kind: Literal["config"]
-    hidden_size: PositiveInt | None = Field(None, description="Width of the hidden states. null: the teacher's.")
-    heads: PositiveInt | None = Field(None, description="Attention heads of a layer. null: as many as the teacher's.")
-    intermediate_size: PositiveInt | None = Field(
-        None, description="Feed-forward units of a layer. null: the teacher's."
-    )
+    hidden_size: PositiveInt | None = None
+    """Width of the hidden states. null: the teacher's."""
+    heads: PositiveInt | None = None
+    """Attention heads of a layer. null: as many as the teacher's."""
+    intermediate_size: PositiveInt | None = None
+    """Feed-forward units of a layer. null: the teacher's."""
 
 
 class StaticStudent(Strict):
@@ -49,7 +50,8 @@ class StaticStudent(Strict):
     """
 
     kind: Literal["static"]
-    dimensions: int = Field(256, ge=2, le=4096, description="Width of the vectors, at most the teacher's.")
+    dimensions: int = Field(256, ge=2, le=4096)
+    """Width of the vectors, at most the teacher's."""
 
 
 StudentKind = Annotated[
@@ -60,13 +62,13 @@ StudentKind = Annotated[
 class Prune(Strict):
     """A narrower student: before it learns, the parts are removed whose loss costs least."""
 
-    ffn: PositiveInt | None = Field(None, description="Feed-forward units that each layer keeps. null: all.")
-    width: PositiveInt | None = Field(
-        None,
-        description="Width of the hidden states that remains, a multiple of a head's size. Each layer keeps as many "
-        "attention heads as fit into it. null: all.",
-    )
-    rows: PositiveInt = Field(2048, description="Training rows over which importance is measured.")
+    ffn: PositiveInt | None = None
+    """Feed-forward units that each layer keeps. null: all."""
+    width: PositiveInt | None = None
+    """Width of the hidden states that remains, a multiple of a head's size. Each layer keeps as many attention heads as
+    fit into it. null: all."""
+    rows: PositiveInt = 2048
+    """Training rows over which importance is measured."""
 
     @model_validator(mode="after")
     def _prune_something(self) -> Self:

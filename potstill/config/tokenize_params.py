@@ -12,55 +12,36 @@ from potstill.config.base import Share, Strict
 class Vocabulary(Strict):
     """The student's own vocabulary: special tokens, single characters, and the tokens that the texts use most."""
 
-    max_tokens: PositiveInt | None = Field(
-        None, description="Tokens in all, special tokens and characters included. null: no limit."
-    )
-    min_count: PositiveInt = Field(
-        1,
-        description="How often a token has to occur in train and transfer to be kept. Words with a dropped token are "
-        "split into shorter tokens.",
-    )
-    spell: bool = Field(
-        True,
-        description="Whether each dropped word becomes a transfer row of its own: the teacher reads it whole, and the "
-        "student learns the same answer from its pieces. Pairs have no such rows.",
-    )
-    rank: PositiveInt | None = Field(
-        None,
-        description="Rank of the table of token embeddings, less than its width. The student learns the table as a "
-        "product of two smaller ones, which the exported file holds. null: a full table.",
-    )
+    max_tokens: PositiveInt | None = None
+    """Tokens in all, special tokens and characters included. null: no limit."""
+    min_count: PositiveInt = 1
+    """How often a token has to occur in train and transfer to be kept. Words with a dropped token are split into
+    shorter tokens."""
+    spell: bool = True
+    """Whether each dropped word becomes a transfer row of its own: the teacher reads it whole, and the student learns
+    the same answer from its pieces. Pairs have no such rows."""
+    rank: PositiveInt | None = None
+    """Rank of the table of token embeddings, less than its width. The student learns the table as a product of two
+    smaller ones, which the exported file holds. null: a full table."""
 
 
 class Tokenize(Strict):
     """Length of sequences, limits on what the tokenizer loses, and the student's vocabulary."""
 
-    max_length: int = Field(
-        128,
-        ge=8,
-        le=8192,
-        description="Longest sequence in tokens, special tokens included. Longer texts are cut and counted.",
-    )
-    vocabulary: Vocabulary | None = Field(
-        None,
-        description="A smaller vocabulary for the student and its controls; the teacher keeps its own. null: the "
-        "teacher's vocabulary.",
-    )
-    max_unknown_share: Share | None = Field(
-        0.1,
-        description="Highest share of the tokens of train that may be unknown to the vocabulary. A tokenizer for "
-        "another language has more. null: any share.",
-    )
-    max_cut_share: Share | None = Field(
-        0.5,
-        description="Highest share of the train texts that may be cut. Long texts of entities and answers are read in "
-        "windows and not cut. null: any share.",
-    )
-    stride: NonNegativeInt | None = Field(
-        None,
-        description="Tokens by which neighbouring windows of a long text overlap, for entities and answers; at most a "
-        "quarter of max_length. null: a quarter of max_length.",
-    )
+    max_length: int = Field(128, ge=8, le=8192)
+    """Longest sequence in tokens, special tokens included. Longer texts are cut and counted."""
+    vocabulary: Vocabulary | None = None
+    """A smaller vocabulary for the student and its controls; the teacher keeps its own. null: the teacher's
+    vocabulary."""
+    max_unknown_share: Share | None = 0.1
+    """Highest share of the tokens of train that may be unknown to the vocabulary. A tokenizer for another language has
+    more. null: any share."""
+    max_cut_share: Share | None = 0.5
+    """Highest share of the train texts that may be cut. Long texts of entities and answers are read in windows and not
+    cut. null: any share."""
+    stride: NonNegativeInt | None = None
+    """Tokens by which neighbouring windows of a long text overlap, for entities and answers; at most a quarter of
+    max_length. null: a quarter of max_length."""
 
     @model_validator(mode="after")
     def _advance(self) -> Self:

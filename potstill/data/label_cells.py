@@ -21,7 +21,7 @@ from potstill.data.formats.tabular import Table
 from potstill.errors import LabelError
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
-from potstill.labels.names import normal_label
+from potstill.labels.names import Value, normal_label
 
 # The class that `datasets` writes for an unknown one.
 _NO_CLASS = -1
@@ -68,10 +68,8 @@ def read_labels(
             has_lists = any(is_nested(parse_nested(values[row])) for row in rows)
             return [reader.several(row, values[row], has_lists=has_lists) for row in rows]
         return [reader.single(row, values[row]) for row in rows]
-    readers = {LabelSign: _sign, LabelNumber: _number, LabelRanges: _ranges, LabelOrder: _rank}
-    read = readers[type(label)]
     missing = set() if ask else {row for row in rows if is_absent(values[row]) or is_missing_word(values[row])}
-    return [None if row in missing else read(table, row, values[row], label) for row in rows]  # type: ignore[operator]
+    return [None if row in missing else _label_of_number(table, row, values[row], label) for row in rows]
 
 
 class _LabelReader:
@@ -201,7 +199,7 @@ class _LabelReader:
         )
 
     def _check_known(self, row: int, value: Any, key: str) -> None:
-        if self._known is None or key in self._known:
+        if self._known is None:
             return
         near = difflib.get_close_matches(key, self._known, n=1) or [
             name for name in self._known if name.casefold() == key.casefold()
@@ -232,11 +230,7 @@ def labels_in(value: Any) -> list[Any]:
 def _labels_of_object(value: Mapping[str, Any]) -> list[Any]:
     if {"start", "end"} <= set(value) or {"start_offset", "end_offset"} <= set(value):
         raise ValueError(_SPANS)
-    if (
-        value
-        and all(flag in (0, 1) for flag in value.values() if not is_nested(flag))
-        and not any(map(is_nested, value.values()))
-    ):
+    if value and all(not is_nested(flag) and flag in (0, 1) for flag in value.values()):
         return [name for name, flag in value.items() if flag]
     key = next((key for key in _LABEL_KEYS if key in value), None)
     if key is None:
@@ -261,19 +255,19 @@ def _flagged(table: Table, row: int, flags: Mapping[str, Any]) -> tuple[str, ...
     return tuple(sorted(normal_label(name) for name, key in keys.items() if key == "1"))
 
 
-def _ranges(table: Table, row: int, value: Any, label: LabelRanges) -> tuple[str, ...]:
+def _label_of_number(
+    table: Table, row: int, value: Any, label: LabelSign | LabelNumber | LabelRanges | LabelOrder
+) -> Value | None:
+    """Read the label that a number stands for, or the number itself."""
     number = finite_number(table, row, value, label.column)
-    names = (name for name, ranges in label.ranges.items() if any(low <= number <= high for low, high in ranges))
-    return tuple(sorted(map(normal_label, names)))
-
-
-def _rank(table: Table, row: int, value: Any, label: LabelOrder) -> float:
-    return finite_number(table, row, value, label.column)
-
-
-def _number(table: Table, row: int, value: Any, label: LabelNumber) -> float:
-    number = finite_number(table, row, value, label.column)
-    if label.range is not None and not label.range[0] <= number <= label.range[1]:
+    if isinstance(label, LabelSign):
+        if number == 0 or abs(number) < label.unclear_below:
+            return None
+        return label.positive if number > 0 else label.negative
+    if isinstance(label, LabelRanges):
+        names = (name for name, ranges in label.ranges.items() if any(low <= number <= high for low, high in ranges))
+        return tuple(sorted(map(normal_label, names)))
+    if isinstance(label, LabelNumber) and label.range is not None and not label.range[0] <= number <= label.range[1]:
         raise LabelError(
             f"{table.row_location(row)}: {number:g} in {label.column!r} is outside prepare.label.range {label.range}; "
             "correct or remove the row, or widen the range"
@@ -296,10 +290,3 @@ def finite_number(table: Table, row: int, value: Any, column: str) -> float:
             f"{table.row_location(row)}: {str(value)[:60]!r} in {column!r} is no number; correct or remove the row"
         )
     return number
-
-
-def _sign(table: Table, row: int, value: Any, label: LabelSign) -> str | None:
-    rating = finite_number(table, row, value, label.column)
-    if rating == 0 or abs(rating) < label.unclear_below:
-        return None
-    return label.positive if rating > 0 else label.negative

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,24 +110,19 @@ def _activations(inputs_of: list[nn.Module], outputs_of: list[nn.Module]) -> Ite
 
     The list that is yielded is filled when the block ends.
     """
-    captured: list[Tensor | None] = [None] * (len(inputs_of) + len(outputs_of))
-    handles = []
-    for index, module in enumerate(inputs_of):
+    captured: dict[nn.Module, Tensor] = {}
 
-        def save_input(_: nn.Module, args: tuple[Any, ...], index: int = index) -> None:
-            captured[index] = args[0]
+    def save_input(module: nn.Module, args: tuple[Any, ...]) -> None:
+        captured[module] = args[0]
 
-        handles.append(module.register_forward_pre_hook(save_input))
-    for index, module in enumerate(outputs_of, start=len(inputs_of)):
+    def save_output(module: nn.Module, _: Any, output: Tensor) -> None:
+        captured[module] = output
 
-        def save_output(_: nn.Module, __: Any, output: Tensor, index: int = index) -> None:
-            captured[index] = output
-
-        handles.append(module.register_forward_hook(save_output))
     activations: list[Tensor] = []
-    try:
+    with ExitStack() as hooks:
+        for module in inputs_of:
+            hooks.enter_context(module.register_forward_pre_hook(save_input))
+        for module in outputs_of:
+            hooks.enter_context(module.register_forward_hook(save_output))
         yield activations
-        activations += [activation for activation in captured if activation is not None]
-    finally:
-        for handle in handles:
-            handle.remove()
+    activations += [captured[module] for module in (*inputs_of, *outputs_of)]

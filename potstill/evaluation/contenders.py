@@ -9,7 +9,8 @@ from typing import Any
 
 from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.evaluation.latency import BATCH
-from potstill.inference.runtime import CARD, MODEL, TOKENIZER, Student, Text
+from potstill.inference.runtime import CARD, MODEL, TOKENIZER, Student, Text, windowed_work
+from potstill.kinds.definitions.question_answering import reply
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.windows import Windower
@@ -60,16 +61,16 @@ def _question_teacher(model: Any, tokenizer: Any, max_length: int, stride: int) 
     """Answer questions as transformers' former pipeline did: windows, in batches, and the best span."""
     import torch
 
-    from potstill.kinds.definitions.question_answering import reply
-
     windower = Windower(tokenizer.backend_tokenizer, max_length, stride)
 
     def call(questions: list[tuple[str, str]]) -> object:
         rows = windower([question for question, _ in questions], [context for _, context in questions])
-        windows = [window for row in rows for window in row]
+        work = windowed_work(
+            rows, lambda index, values: reply(questions[index][1], rows[index], values, no_answer=False)
+        )
         logits: list[Any] = []
-        for start in range(0, len(windows), BATCH):
-            batch = windows[start : start + BATCH]
+        for start in range(0, len(work.rows), BATCH):
+            batch = work.rows[start : start + BATCH]
             encoded = {"input_ids": [window.ids for window in batch]}
             if tells_texts_apart(model.config.to_dict()):
                 encoded["token_type_ids"] = [window.type_ids for window in batch]
@@ -78,11 +79,7 @@ def _question_teacher(model: Any, tokenizer: Any, max_length: int, stride: int) 
                 output = model(**inputs)
             span_logits = torch.stack([output.start_logits, output.end_logits], dim=-1).numpy()
             logits += [values[: len(window.ids)] for values, window in zip(span_logits, batch, strict=True)]
-        window_logits = iter(logits)
-        return [
-            reply(context, row, [next(window_logits) for _ in row], no_answer=False)
-            for (_, context), row in zip(questions, rows, strict=True)
-        ]
+        return work.finish(logits)
 
     return call
 

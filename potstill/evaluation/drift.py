@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import sqrt
 from statistics import NormalDist
 from typing import Any, Literal
@@ -73,7 +73,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Drift:
-    """The verdict over some windows.
+    """The verdict over some windows, as `reports/drift.json` holds it.
 
     Attributes:
         verdict: in one of three forms.
@@ -104,10 +104,6 @@ class Drift:
     findings: list[Finding]
     estimate: Estimate | None
     history: list[dict[str, Any]]
-
-    def to_json(self) -> dict[str, Any]:
-        """`reports/drift.json`."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from statistics import NormalDist
@@ -42,7 +42,7 @@ LABEL = "label"
 
 @dataclass(frozen=True)
 class Measurement:
-    """How right the answers are for which labels have arrived.
+    """How right the answers are for which labels have arrived, as `reports/feedback.json` holds it.
 
     Attributes:
         measure: `accuracy`, the share of answers that are wholly right; of numbers `mean absolute error`.
@@ -65,10 +65,6 @@ class Measurement:
     estimate: Estimate | None
     drifts: bool
     sentence: str
-
-    def to_json(self) -> dict[str, Any]:
-        """`reports/feedback.json`."""
-        return asdict(self)
 
 
 def read_labels(path: Path, task: TaskKind) -> dict[Key, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from potstill.config.promotion_params import Gate
 from potstill.evaluation.naming import candidate_of
@@ -73,51 +73,39 @@ def failed(name: str, sentence: str) -> Check:
 
 @dataclass(frozen=True)
 class _Limit:
-    """A limit of params: its name in words, minimum or maximum, and the value that it judges.
-
-    Attributes:
-        value: (the candidate's metrics, the comparison) -> the raw value.
-    """
+    """A number with a limit in params: its name in words, its raw value, and its unit."""
 
     words: str
-    kind: Literal["minimum", "maximum"]
-    value: Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+    value: Any
     unit: str = ""
 
 
-def _model_limit(key: str, words: str, kind: Literal["minimum", "maximum"] = "minimum", unit: str = "") -> _Limit:
-    """Return a limit on a number of the candidate."""
-    return _Limit(words, kind, lambda model, _: model.get(key), unit)
+def _limits(scoring: Scoring, model: Mapping[str, Any], comparison: Mapping[str, Any]) -> dict[str, _Limit]:
+    """Return key under `gate` -> what it limits, in the order in which they are judged.
 
-
-def _comparison_minimum(key: str, words: str, unit: str = "") -> _Limit:
-    """Return a minimum for a number of the comparison."""
-    return _Limit(words, "minimum", lambda _, comparison: comparison.get(key), unit)
-
-
-def _limits(scoring: Scoring) -> dict[str, _Limit]:
-    """Return every limit, in the order in which they are judged."""
+    Args:
+        scoring: the task's score.
+        model: the candidate's numbers.
+        comparison: the candidate compared with other models.
+    """
+    upper_gain = _mapping(comparison.get("control")).get("high")
     return {
-        "min_score": _model_limit(scoring.key, scoring.words),
-        "min_accuracy": _model_limit("accuracy", "accuracy"),
-        "min_macro_f1": _model_limit("macro_f1", "macro F1"),
-        "min_micro_f1": _model_limit("micro_f1", "micro F1"),
-        "min_subset_accuracy": _model_limit("subset_accuracy", "subset accuracy"),
-        "max_mse": _model_limit("mse", "mean squared error", "maximum"),
-        "max_mae": _model_limit("mae", "mean absolute error", "maximum"),
-        "min_pearson": _model_limit("pearson", "Pearson correlation"),
-        "min_spearman": _model_limit("spearman", "Spearman correlation"),
-        "min_teacher_ratio": _comparison_minimum("teacher_ratio", f"share of the teacher's {scoring.words}"),
-        "min_gain_over_control": _comparison_minimum("gain_over_control", "gain over the pretrained control"),
-        "min_gain_over_control_upper": _Limit(
-            "upper bound of the gain over the pretrained control",
-            "minimum",
-            lambda _, comparison: _mapping(comparison.get("control")).get("high"),
-        ),
-        "max_ece": _model_limit("ece", "calibration error", "maximum"),
-        "max_file_mb": _model_limit("megabytes", "model file", "maximum", " MB"),
-        "max_p99_ms": _model_limit("p99_ms", "p99 latency", "maximum", " ms"),
-        "min_speedup": _comparison_minimum("speedup", "speed-up over the teacher", "x"),
+        "min_score": _Limit(scoring.words, model.get(scoring.key)),
+        "min_accuracy": _Limit("accuracy", model.get("accuracy")),
+        "min_macro_f1": _Limit("macro F1", model.get("macro_f1")),
+        "min_micro_f1": _Limit("micro F1", model.get("micro_f1")),
+        "min_subset_accuracy": _Limit("subset accuracy", model.get("subset_accuracy")),
+        "max_mse": _Limit("mean squared error", model.get("mse")),
+        "max_mae": _Limit("mean absolute error", model.get("mae")),
+        "min_pearson": _Limit("Pearson correlation", model.get("pearson")),
+        "min_spearman": _Limit("Spearman correlation", model.get("spearman")),
+        "min_teacher_ratio": _Limit(f"share of the teacher's {scoring.words}", comparison.get("teacher_ratio")),
+        "min_gain_over_control": _Limit("gain over the pretrained control", comparison.get("gain_over_control")),
+        "min_gain_over_control_upper": _Limit("upper bound of the gain over the pretrained control", upper_gain),
+        "max_ece": _Limit("calibration error", model.get("ece")),
+        "max_file_mb": _Limit("model file", model.get("megabytes"), " MB"),
+        "max_p99_ms": _Limit("p99 latency", model.get("p99_ms"), " ms"),
+        "min_speedup": _Limit("speed-up over the teacher", comparison.get("speedup"), "x"),
     }
 
 
@@ -141,10 +129,10 @@ def judge(
     candidate = _mapping(models.get(candidate_of(metrics) or ""))
     comparison = _mapping(metrics.get("comparison"))
     checks = [_check_score(candidate, scoring)]
-    for name, limit in _limits(scoring).items():
+    for name, limit in _limits(scoring, candidate, comparison).items():
         bound = getattr(gate, name)
         if bound is not None:
-            checks.append(_check_limit(name, limit, limit.value(candidate, comparison), bound))
+            checks.append(_check_limit(name, limit, bound))
     checks += [_check_control(control, _mapping(metrics.get("proof"))) for control in gate.must_beat]
     if champion is not None and gate.max_loss_to_champion is not None:
         checks.append(_check_champion(candidate, champion, gate.max_loss_to_champion, scoring))
@@ -199,21 +187,24 @@ def _check_champion(candidate: Mapping[str, Any], champion: Mapping[str, Any], b
         return failed(
             name, f"the {model}'s {scoring.words} is missing or not finite, so the loss to the champion is unknown"
         )
-    limit = _Limit(f"{scoring.words} lost to the champion", "maximum", lambda *_: None)
-    return _check_limit(name, limit, champion_score - candidate_score, bound)
+    loss = _Limit(f"{scoring.words} lost to the champion", champion_score - candidate_score)
+    return _check_limit(name, loss, bound)
 
 
-def _check_limit(name: str, limit: _Limit, raw: Any, bound: float) -> Check:
-    value = _finite(raw)
+def _check_limit(name: str, limit: _Limit, bound: float) -> Check:
+    """Check a number against its limit, which is a minimum or a maximum by the beginning of its name."""
+    value = _finite(limit.value)
     if value is None:
-        state = "missing" if raw is None else f"{raw!r}"[:40]
+        state = "missing" if limit.value is None else f"{limit.value!r}"[:40]
         return Check(name, None, bound, False, f"{limit.words} is {state}, which fails gate.{name}")
-    excess = bound - value if limit.kind == "minimum" else value - bound
+    is_minimum = name.startswith("min_")
+    kind = "minimum" if is_minimum else "maximum"
+    excess = bound - value if is_minimum else value - bound
     number = f"{limit.words} {_number(value)}{limit.unit}"
     if excess <= ROUNDING:
-        return Check(name, value, bound, True, f"{number} meets its {limit.kind} of {_number(bound)}{limit.unit}")
-    distance = f"{_number(excess)}{limit.unit} {'below' if limit.kind == 'minimum' else 'above'}"
-    sentence = f"{number} is {distance} its {limit.kind} of {_number(bound)}{limit.unit} (gate.{name})"
+        return Check(name, value, bound, True, f"{number} meets its {kind} of {_number(bound)}{limit.unit}")
+    distance = f"{_number(excess)}{limit.unit} {'below' if is_minimum else 'above'}"
+    sentence = f"{number} is {distance} its {kind} of {_number(bound)}{limit.unit} (gate.{name})"
     return Check(name, value, bound, False, sentence)
 
 

@@ -1,4 +1,4 @@
-"""The gold labels of a split in the form that its task is scored by, and a served student's logits on it."""
+"""The texts of a split as users send them, its gold labels as its task is scored by, and a student's logits on it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.data.tokens.batches import ragged
+from potstill.data.corpus import prepared_texts
+from potstill.data.tokens.batches import Labels, label_array, ragged
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags, read_answers, read_tags, tag_logits
 from potstill.evaluation.summary import Gold
-from potstill.evaluation.texts import read_texts
 
 if TYPE_CHECKING:
     from potstill.inference.runtime import Student, Text
 
 WHOLE = slice(None)
+
+
+def read_texts(path: Path) -> tuple[list[Text], Labels]:
+    """Read texts [rows] (or pairs) and gold labels [rows, ...] of a split of `data/prepared`, in its order."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(path)
+    return list(prepared_texts(rows)), label_array(rows.column("label"))
+
+
+def readable(text: Text) -> str:
+    """Return one string for a reader, with the two texts of a pair on lines of their own."""
+    return text if isinstance(text, str) else "\n".join(text)
 
 
 def read_gold(path: Path, student: Student) -> tuple[Sequence[Text], Gold]:
@@ -38,5 +51,5 @@ def student_logits(student: Student, texts: Sequence[Text], gold: Gold, part: sl
     if isinstance(gold, GoldTags):
         return tag_logits(student, gold.texts[part], gold.units[part])
     if isinstance(gold, GoldAnswers):
-        return ragged(student.read_windows([window for windows in gold.windows[part] for window in windows]))
+        return ragged(student.compute([window for windows in gold.windows[part] for window in windows]))
     return student.logits(texts[part])

@@ -124,7 +124,7 @@ def tag_logits(student: Student, texts: Sequence[str], units: Sequence[Sequence[
     """Return the serving runtime's logits [answers, classes] for given units of some texts, row after row."""
     parts = [np.empty((0, len(student.card.labels)), dtype=np.float32)]
     windows = [window for row in student.text_windows(texts, units) for window in row]
-    for window, logits in zip(windows, student.read_windows(windows), strict=True):
+    for window, logits in zip(windows, student.compute(windows), strict=True):
         parts.append(logits[window.tokens[has_own_token(window.tokens)]])
     return np.concatenate(parts)
 
@@ -150,15 +150,14 @@ class GoldAnswers:
 
     def answers(self, logits: npt.NDArray[Any]) -> list[str]:
         """Return the answer [rows] of logits ([windows] objects [tokens, 2]); empty where there is none."""
+        from potstill.inference.runtime import windowed_work
         from potstill.kinds.definitions.question_answering import reply
 
-        texts = []
-        start = 0
-        for (_, context), windows in zip(self.questions, self.windows, strict=True):
-            window_logits = list(logits[start : start + len(windows)])
-            start += len(windows)
-            texts.append(reply(context, windows, window_logits, no_answer=self.no_answer).answer or "")
-        return texts
+        def answer(row: int, window_logits: list[Floats]) -> str:
+            _, context = self.questions[row]
+            return reply(context, self.windows[row], window_logits, no_answer=self.no_answer).answer or ""
+
+        return windowed_work(self.windows, answer).finish(list(logits))
 
     def moments(self, logits: npt.NDArray[Any]) -> Moments:
         """Score logits, [windows] objects [tokens, 2]."""

@@ -20,6 +20,7 @@ from potstill.data.tokens.batches import SPAN, label_column, ragged
 from potstill.errors import ChecksumError
 from potstill.evaluation.summary import Answers, Gold, fidelity, score_value
 from potstill.labels.offsets import IGNORED, flat_labels
+from potstill.paths import TOKENS
 from potstill.scores.metrics import Labels
 from potstill.scores.statistics import Comparison
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 CONTROLS = ("pretrained", "initialised")
 MODELS = ("student", *CONTROLS)
+# Attributes of `Answers` that a seed's `models.json` holds.
+_FACTS = ("temperature", "parameters", "file_bytes", "task")
 
 
 @dataclass(frozen=True)
@@ -117,15 +120,7 @@ def write_answers(folder: Path, labels: Labels, answers: Mapping[str, Answers]) 
 
     columns = {name: _logits_column(model.logits) for name, model in answers.items()}
     pq.write_table(pa.table({"label": _gold_column(labels), **columns}), folder / "predictions.parquet")
-    facts = {
-        name: {
-            "temperature": model.temperature,
-            "parameters": model.parameters,
-            "file_bytes": model.file_bytes,
-            "task": model.task,
-        }
-        for name, model in answers.items()
-    }
+    facts = {name: {fact: getattr(model, fact) for fact in _FACTS} for name, model in answers.items()}
     write_json(folder / "models.json", facts)
 
 
@@ -174,5 +169,5 @@ def _read_answers(folder: Path, labels: Labels) -> dict[str, Answers]:
     table = pq.read_table(folder / "predictions.parquet")
     facts = read_json(folder / "models.json")
     if table.column("label").to_pylist() != _gold_column(labels).to_pylist():
-        raise ChecksumError(f"{folder} is about other test rows than data/tokens holds; run the proof stage again")
+        raise ChecksumError(f"{folder} is about other test rows than {TOKENS} holds; run the proof stage again")
     return {name: Answers(_column_logits(table.column(name)), **facts[name]) for name in MODELS}

@@ -52,10 +52,9 @@ def truncation(labels: Labels, models: Mapping[str, Answers], cut: Flags) -> dic
         return result
     parts = {"cut": cut, "whole": ~cut}
     return result | {
-        part: {name: _score(labels[rows], answers, rows) for name, answers in models.items()}
+        part: {
+            name: score_value(labels[rows], replace(answers, logits=answers.logits[rows]))
+            for name, answers in models.items()
+        }
         for part, rows in parts.items()
     }
-
-
-def _score(labels: Labels, answers: Answers, rows: Flags) -> float:
-    return score_value(labels, replace(answers, logits=answers.logits[rows]))

@@ -150,6 +150,21 @@ class Work(Generic[Answer]):
     finish: Callable[[list[Floats]], list[Answer]]
 
 
+def windowed_work(rows: Sequence[Sequence[Tokens]], answer: Callable[[int, list[Floats]], Answer]) -> Work[Answer]:
+    """Prepare the work of items that are read in windows.
+
+    Args:
+        rows: [items] windows of each item.
+        answer: the index of an item and the logits of its windows -> the answer.
+    """
+
+    def finish(outputs: list[Floats]) -> list[Answer]:
+        logits = iter(outputs)
+        return [answer(index, [next(logits) for _ in windows]) for index, windows in enumerate(rows)]
+
+    return Work([window for windows in rows for window in windows], finish)
+
+
 def read_card(folder: Path) -> ModelCard:
     """Read the card of a serving folder.
 
@@ -177,6 +192,11 @@ class Student:
     product, and no thread spins while it waits. Dynamic INT8 uses one scale for all activations of a call, so the
     answer to a text would depend on the other texts in its batch (up to 0.04 in probability on the default student).
     An INT8 model therefore computes each text in a separate call.
+
+    Attributes:
+        card: the model card.
+        threads: number of batches that are computed at once.
+        tokenizer: truncates at the model's limit and does not pad; do not change it.
     """
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
@@ -197,16 +217,16 @@ class Student:
             self._session = onnxruntime.InferenceSession(
                 str(folder / MODEL), _session_options(), providers=["CPUExecutionProvider"]
             )
-            self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+            self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
             if self.card.embedding:
                 shapes = {output.name: output.shape for output in self._session.get_outputs()}
                 self._directions = directions(shapes[EMBEDDING][1])
         except Exception as error:  # both libraries raise exceptions of many types
             raise ModelError(f"{folder} cannot be loaded ({_cause(error)}); run the export stage again") from error
-        side = (self._tokenizer.truncation or {}).get("direction", "right")
-        self._tokenizer.enable_truncation(self.card.max_length, direction=side)
-        self._tokenizer.no_padding()
-        windowing = (self._tokenizer, self.card.max_length, self.card.stride)
+        side = (self.tokenizer.truncation or {}).get("direction", "right")
+        self.tokenizer.enable_truncation(self.card.max_length, direction=side)
+        self.tokenizer.no_padding()
+        windowing = (self.tokenizer, self.card.max_length, self.card.stride)
         if self.card.form == "span":
             self._windower = Windower(*windowing)
         if self.card.form == "entities":
@@ -241,7 +261,7 @@ class Student:
             raise TypeError(f"the model is for {self.card.kind}, not for labels")
         if any(isinstance(text, str) is self.card.pair for text in texts):
             raise TypeError(f"the model classifies {'pairs of texts' if self.card.pair else 'single texts'}")
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        encodings = self.tokenizer.encode_batch_fast(list(texts))
         return Work(encodings, lambda outputs: self._predictions(encodings, outputs))
 
     def _predictions(self, encodings: Sequence[Encoding], outputs: list[Floats]) -> list[Prediction]:
@@ -262,14 +282,10 @@ class Student:
         card = self.card
         rows = self.text_windows(texts, units)
 
-        def finish(outputs: list[Floats]) -> list[Tagging]:
-            logits = iter(outputs)
-            return [
-                tagging(text, text_units, windows, [next(logits) for _ in windows], card.labels, card.temperature)
-                for text, text_units, windows in zip(texts, units, rows, strict=True)
-            ]
+        def finish(index: int, logits: list[Floats]) -> Tagging:
+            return tagging(texts[index], units[index], rows[index], logits, card.labels, card.temperature)
 
-        return Work([window for windows in rows for window in windows], finish)
+        return windowed_work(rows, finish)
 
     def text_windows(self, texts: Sequence[str], units: Sequence[Sequence[Unit]]) -> list[list[TextWindow]]:
         """Cut each text into the windows in which it is read, each with the units that it labels: [texts]."""
@@ -277,33 +293,19 @@ class Student:
             raise TypeError(f"the model is for {self.card.kind}, not for entities")
         return self._text_windower(texts, units)
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer, which truncates at the model's limit and does not pad; do not change it."""
-        return self._tokenizer
-
     def answer_work(self, questions: Sequence[tuple[str, str]]) -> Work[Reply]:
         """Prepare the work of `answer`."""
         if self.card.form != "span":
             raise TypeError(f"the model is for {self.card.kind}, not for questions")
         rows = self.windows(questions)
-
-        def finish(outputs: list[Floats]) -> list[Reply]:
-            logits = iter(outputs)
-            return [
-                reply(context, windows, [next(logits) for _ in windows], no_answer=self.card.no_answer)
-                for (_, context), windows in zip(questions, rows, strict=True)
-            ]
-
-        return Work([window for windows in rows for window in windows], finish)
+        no_answer = self.card.no_answer
+        return windowed_work(
+            rows, lambda index, logits: reply(questions[index][1], rows[index], logits, no_answer=no_answer)
+        )
 
     def windows(self, questions: Sequence[tuple[str, str]]) -> list[list[Window]]:
         """Cut each (question, context) into the windows in which it is read: [questions]."""
         return self._windower([question for question, _ in questions], [context for _, context in questions])
-
-    def read_windows(self, windows: Sequence[Window] | Sequence[TextWindow]) -> list[Floats]:
-        """Compute the logits [tokens, labels] of each window; for contexts [tokens, 2], start and end."""
-        return self._compute(windows)
 
     def run(self, rows: Sequence[Tokens]) -> list[Floats]:
         """Compute the logits of rows in one call of the model, padded to the longest.
@@ -333,10 +335,10 @@ class Student:
         # At least once, so that the wrong kind of task is refused even without texts.
         for start in range(0, max(len(items), 1), WINDOW):
             work = prepare(items[start : start + WINDOW])
-            answers += work.finish(self._compute(work.rows))
+            answers += work.finish(self.compute(work.rows))
         return answers
 
-    def _compute(self, rows: Sequence[Tokens]) -> list[Floats]:
+    def compute(self, rows: Sequence[Tokens]) -> list[Floats]:
         """Compute the logits of all rows in batches, longest first, on all cores; see `run`."""
         outputs: list[Floats] = [np.empty(0, dtype=np.float32)] * len(rows)
         batches = self._batches([len(row.ids) for row in rows])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from potstill.errors import LabelCountError, ModelError
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
-from potstill.pretrained.files import TOKENIZER_FILES
-from potstill.pretrained.heads import task_named
+from potstill.pretrained.files import copy_tokenizer_files
 from potstill.pretrained.inspection import STATIC, Saved, check_masked_lm, head_settings, label_settings, read_saved
-from potstill.pretrained.output_names import LabelMap, match_labels, output_names
+from potstill.pretrained.output_names import LabelMap, match_labels
 from potstill.pretrained.weights import Fit, fit_of, load_state, one_line, quiet, refuse_misfit, unwrapped, weight_files
 from potstill.progress import say
 
@@ -51,12 +49,6 @@ def load_classifier(
     model, fit = _load(saved, folder, kind.auto, f"a {kind.name}", head)
     refuse_misfit(fit, saved.where, new_head=labels is not None)
     return model
-
-
-def saved_task(config: Mapping[str, Any]) -> TaskKind | None:
-    """Read the task of a saved model from its config.json; None for a model without a head."""
-    labels = len(output_names(config, "the model").names)
-    return task_named((config.get("architectures") or [""])[0], config.get("problem_type"), labels)
 
 
 def load_masked_lm(folder: Path, advice: str = _GENERAL_ADVICE) -> PreTrainedModel:
@@ -184,10 +176,3 @@ def save_model(model: PreTrainedModel, folder: Path, tokenizer: Path) -> None:
     merge(model)
     model.save_pretrained(folder)
     copy_tokenizer_files(tokenizer, folder)
-
-
-def copy_tokenizer_files(tokenizer: Path, folder: Path) -> None:
-    """Copy the files of a tokenizer into the folder of a model."""
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).exists():
-            shutil.copyfile(tokenizer / name, folder / name)

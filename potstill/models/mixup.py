@@ -67,8 +67,5 @@ def mixed_embeddings(model: PreTrainedModel, batch: Batch) -> Iterator[None]:
         weights = torch.from_numpy((1 - batch.shares)[:, None] * batch.attention_mask[batch.partners])
         return output + weights[:, :, None].to(output) * (output[partners] - output)
 
-    handle = model.get_input_embeddings().register_forward_hook(blend)
-    try:
+    with model.get_input_embeddings().register_forward_hook(blend):
         yield
-    finally:
-        handle.remove()

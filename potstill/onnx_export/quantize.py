@@ -105,9 +105,7 @@ def narrowing_products(source: Path) -> list[str]:
     return [
         node.name
         for node in graph.node
-        if node.op_type == "MatMul"
-        and len(shape := shapes.get(node.input[1], ())) == len(("rows", "columns"))
-        and shape[0] > shape[1]
+        if node.op_type == "MatMul" and len(shape := shapes.get(node.input[1], ())) == 2 and shape[0] > shape[1]
     ]
 
 

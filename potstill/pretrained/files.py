@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -51,7 +52,7 @@ def opened_files(names: Iterable[str]) -> list[str]:
         names: relative POSIX paths of all files of the folder.
     """
     candidates = [name for name in names if not any(fnmatch(name, glob) for glob in NEVER_OPENED)]
-    has_safetensors = any(_is_safetensors(name) for name in candidates)
+    has_safetensors = any("/" not in name and name.endswith(".safetensors") for name in candidates)
     return [name for name in candidates if not _is_pickle(name) or not has_safetensors or _is_pickled_weights(name)]
 
 
@@ -94,6 +95,13 @@ def refuse_adapter(folder: Path, where: str) -> None:
     )
 
 
+def copy_tokenizer_files(tokenizer: Path, folder: Path) -> None:
+    """Copy the files of a tokenizer into the folder of a model."""
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).exists():
+            shutil.copyfile(tokenizer / name, folder / name)
+
+
 def read_object(path: Path, where: str) -> dict[str, Any]:
     """Read a JSON file of a model folder that contains an object.
 
@@ -112,10 +120,6 @@ def read_object(path: Path, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(f"{path.name} of {where} is no JSON object; save the model again")
     return value
-
-
-def _is_safetensors(name: str) -> bool:
-    return "/" not in name and name.endswith(".safetensors")
 
 
 def _is_pickle(name: str) -> bool:

@@ -173,8 +173,8 @@ def inspect_model(folder: Path, use: Use = "teacher", where: str | None = None) 
         LabelCountError: the label names are incomplete or contradict each other.
     """
     saved = read_saved(folder, where)
-    if use != "masked_lm":
-        check_family(saved)
+    if use != "masked_lm" and saved.family not in FAMILIES:
+        raise ModelError(f"{saved.where}: {unsupported(saved.family)}")
     task = saved.task if use == "teacher" else None
     config = _config(saved, task)
     tokens = tokenizer_size(folder, saved.where)
@@ -194,16 +194,6 @@ def inspect_model(folder: Path, use: Use = "teacher", where: str | None = None) 
         tokens=tokens,
         fit=fit,
     )
-
-
-def check_family(saved: Saved) -> None:
-    """Refuse a model of an unsupported family.
-
-    Raises:
-        ModelError: the family is not supported.
-    """
-    if saved.family not in FAMILIES:
-        raise ModelError(f"{saved.where}: {unsupported(saved.family)}")
 
 
 def check_masked_lm(saved: Saved, fit: Fit, advice: str) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from potstill.config.yaml_file import as_yaml
 from potstill.errors import LabelCountError
 from potstill.labels.names import LabelNames
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LabelMap = Mapping[str | int, str | int]
 # The name that transformers gives to an output without a name.
@@ -62,6 +65,11 @@ def output_names(config: Mapping[str, Any], where: str, outputs: int | None = No
             "contradict each other; correct or remove the wrong one"
         )
     return OutputNames(tuple(chosen), "id2label" if chosen is by_index else "label2id")
+
+
+def names_of_outputs(model: PreTrainedModel) -> list[str]:
+    """List the names of a loaded model's outputs in their order."""
+    return [str(name) for _, name in sorted(model.config.id2label.items())]
 
 
 def unnamed(names: Sequence[str]) -> bool:

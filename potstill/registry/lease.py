@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from potstill.compute.processes import hold
 from potstill.errors import BusyError
 from potstill.paths import REGISTRY_LOCK
 from potstill.registry.process_identity import Identity, read_identity, this_process
+from potstill.registry.store_calls import suppress_answers
 from potstill.registry.tracking import client, create_experiment
 
 if TYPE_CHECKING:
@@ -166,21 +168,16 @@ class _Leases:
 
     def _create(self, number: int, action: str) -> Lease | None:
         """Create the lease with a number; None if another process was first."""
-        from mlflow.exceptions import MlflowException
-
         token = uuid.uuid4().hex
         name = f"{self._prefix}{number:08d}"
         tags = {
-            _HOLDER: json.dumps({**this_process().to_json(), "action": action}),
+            _HOLDER: json.dumps({**asdict(this_process()), "action": action}),
             _TOKEN: token,
             _BEAT: "0",
             "mlflow.note.content": _NOTE.format(project=self.project),
         }
-        try:
+        with suppress_answers("RESOURCE_ALREADY_EXISTS"):
             create_experiment(self.workspace, name, tags)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
         # MLflow's client repeats a request whose answer was lost, and then finds the name taken by itself.
         newest = self.newest()
         if newest is None or newest.name != name or newest.tags.get(_TOKEN) != token:
@@ -203,7 +200,7 @@ class _Watch:
         """Whether the lease was released, its holder has ended, or its counter has not changed for too long."""
         if _RELEASED in lease.tags or lease.lifecycle_stage != "active":
             return True
-        holder = _holder(lease)
+        holder, _ = _holder(lease)
         if holder is not None and holder.has_ended():
             return True
         state = (str(lease.name), lease.tags.get(_BEAT))
@@ -216,20 +213,15 @@ class _Watch:
         return now - self._unchanged_since > EXPIRE_SECONDS
 
 
-def _facts(lease: Experiment) -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = json.loads(lease.tags.get(_HOLDER, "{}"))
-    except ValueError:
-        return {}
-    return facts
-
-
-def _holder(lease: Experiment) -> Identity | None:
-    return read_identity({key: value for key, value in _facts(lease).items() if key != "action"})
+def _holder(lease: Experiment) -> tuple[Identity | None, str]:
+    """Read who holds a lease, None if the tag is not valid, and for what."""
+    facts: dict[str, Any] = {}
+    with suppress(ValueError):
+        facts = json.loads(lease.tags.get(_HOLDER, "{}"))
+    action = facts.pop("action", "unknown")
+    return read_identity(facts), action
 
 
 def _describe(lease: Experiment) -> str:
-    holder = _holder(lease)
-    if holder is None:
-        return "another process"
-    return f"process {holder.pid} of {holder.name} ({_facts(lease).get('action', 'unknown')})"
+    holder, action = _holder(lease)
+    return f"process {holder.pid} of {holder.name} ({action})" if holder else "another process"

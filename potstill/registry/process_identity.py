@@ -9,7 +9,8 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,6 @@ class Identity:
         """`user@host`, as the ledger shows it."""
         return f"{self.user}@{self.host}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values, which `read_identity` reads."""
-        return asdict(self)
-
     def has_ended(self) -> bool:
         """Whether the process has certainly ended; False if this machine cannot know."""
         current = this_process()
@@ -64,11 +61,10 @@ def this_process() -> Identity:
 
 
 def read_identity(values: Any) -> Identity | None:
-    """Read an identity from its plain values; None if they are not valid."""
-    try:
+    """Read an identity from its values, as `asdict` returns them; None if they are not valid."""
+    with suppress(TypeError):
         return Identity(**values)
-    except TypeError:
-        return None
+    return None
 
 
 @lru_cache(maxsize=2)  # by pid: a forked child is another process
@@ -92,17 +88,15 @@ def _user() -> str:
 
 
 def _namespace() -> str:
-    try:
+    with suppress(OSError):
         return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
+    return ""
 
 
 def _read(path: str) -> str:
-    try:
+    with suppress(OSError):
         return Path(path).read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
+    return ""
 
 
 def _start_time(pid: int) -> str | None:

@@ -19,6 +19,7 @@ from potstill.paths import FETCHED_MODELS
 from potstill.registry.history import History, read_history
 from potstill.registry.ledger import Ledger, Line, clean_reason
 from potstill.registry.steps import hold_registry, judged_facts, refuse_vetoed
+from potstill.registry.store_calls import suppress_answers
 from potstill.registry.version_artifacts import copy_bento, copy_serving
 from potstill.registry.versions import (
     BENTO,
@@ -156,7 +157,8 @@ class Registry(Versions):
         with hold_registry(self, self.ledger, "register") as steps:
             if self.by_candidate(candidate) is None:
                 intent = steps.announce("register", run_id=run_id, seal=seal, **judged_facts(all_tags))
-                self._ensure_model()
+                with suppress_answers("RESOURCE_ALREADY_EXISTS"):
+                    self._client.create_registered_model(self.name)
                 steps.write(
                     self._client.create_model_version,
                     self.name,
@@ -189,10 +191,10 @@ class Registry(Versions):
         """
         self._expect(version, expected)
         with hold_registry(self, self.ledger, f"promote {version}") as steps:
-            current = self._expect(version, expected)
+            self._expect(version, expected)
             history = steps.history
-            if current is not None and current.version == version and history.champion == version:
-                return current
+            if expected == version == history.champion:
+                return self.get(version)
             candidate = steps.examine(version)
             if not person:
                 self._refuse_held_back(candidate, history)
@@ -216,8 +218,7 @@ class Registry(Versions):
         Raises:
             RegistryError, ChecksumError, BusyError: see `promote`.
         """
-        champion = self.by_alias(CHAMPION)
-        return self.promote(self.get(version).version, expected=champion.version if champion else None, person=True)
+        return self.promote(self.get(version).version, expected=self.number_of(CHAMPION), person=True)
 
     def roll_back(self, version: str | None, reason: str) -> Version:
         """Return to an older version, by a person's decision; later versions are not promoted again.
@@ -233,17 +234,12 @@ class Registry(Versions):
         """
         with hold_registry(self, self.ledger, "roll back") as steps:
             history = steps.history
-            champion = self.by_alias(CHAMPION)
+            champion = self.number_of(CHAMPION)
             number = self._rollback_target(version, history)
-            if champion is not None and number == champion.version and history.champion == number:
+            if number == champion == history.champion:
                 raise RegistryError(f"version {number} of {self.name} is the champion already")
             steps.examine(number)
-            intent = steps.announce(
-                "rollback",
-                version=number,
-                expected=champion.version if champion else None,
-                reason=clean_reason(reason),
-            )
+            intent = steps.announce("rollback", version=number, expected=champion, reason=clean_reason(reason))
             steps.finish(intent)
             return self.get(number)
 
@@ -259,19 +255,18 @@ class Registry(Versions):
         """
         with hold_registry(self, self.ledger, f"veto {version}") as steps:
             history = steps.history
-            current = self.by_alias(CHAMPION)
+            current = self.number_of(CHAMPION)
             if not version.isdecimal():
                 version = self.get(version).version
             if version != history.champion and version not in {item.version for item in self.versions()}:
                 raise RegistryError(f"{self.name} has no version {version!r}; `potstill status` shows those there are")
-            was_champion = history.champion == version or (current is not None and current.version == version)
+            was_champion = version in (history.champion, current)
             restored = steps.fallback(version) if was_champion else None
             intent = steps.announce(
                 "veto", version=version, reason=clean_reason(reason), restored=restored, was_champion=was_champion
             )
             steps.finish(intent)
-            champion = self.by_alias(CHAMPION)
-            return champion.version if champion else None
+            return self.number_of(CHAMPION)
 
     def freeze(self, reason: str) -> None:
         """Stop automatic promotion until `unfreeze`, by a person's decision."""
@@ -316,23 +311,13 @@ class Registry(Versions):
             self._client.log_model_artifacts(_model_id(registered), str(extras))
         with hold_registry(self, self.ledger, f"register {registered.version}") as steps:
             refuse_vetoed(registered, self.name, steps.history)
-            new_facts = {"run_id": registered.run_id, "seal": seal, **judged_facts({**registered.tags, **tags})}
-            if {**facts, **new_facts} != facts or judged_facts(registered.tags) != judged_facts(
-                {**registered.tags, **tags}
-            ):
+            judged = judged_facts({**registered.tags, **tags})
+            new_facts = {"run_id": registered.run_id, "seal": seal, **judged}
+            if {**facts, **new_facts} != facts or judged_facts(registered.tags) != judged:
                 intent = steps.announce("register", **new_facts)
                 steps.tag(registered.version, tags)
                 steps.finish(intent)
             return steps.set_challenger(registered.version)
-
-    def _ensure_model(self) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.create_registered_model(self.name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
 
     def _of_candidate(self, candidate: str) -> Version:
         version = self.by_candidate(candidate)
@@ -340,15 +325,14 @@ class Registry(Versions):
             raise RegistryError(f"the version of {self.name} that was registered just now is gone; run again")
         return version
 
-    def _expect(self, version: str, expected: str | None) -> Version | None:
-        """Return the champion if it is the expected one, else raise RegistryError."""
-        current = self.by_alias(CHAMPION)
-        if (current.version if current else None) != expected:
+    def _expect(self, version: str, expected: str | None) -> None:
+        """Raise RegistryError if the champion is not the expected one."""
+        current = self.number_of(CHAMPION)
+        if current != expected:
             raise RegistryError(
-                f"the champion of {self.name} is version {current.version if current else 'none'} now, not "
-                f"{expected or 'none'} as when version {version} was judged; run again"
+                f"the champion of {self.name} is version {current or 'none'} now, not {expected or 'none'} as when "
+                f"version {version} was judged; run again"
             )
-        return current
 
     def _refuse_held_back(self, version: Version, history: History) -> None:
         held_back = self._held_back(version.candidate, history)

@@ -90,7 +90,7 @@ class Steps:
         """Point an alias at a version; None deletes it."""
         if version is not None:
             self.write(self._store.set_registered_model_alias, self._versions.name, alias, version)
-        elif self._versions.by_alias(alias) is not None:
+        elif self._versions.number_of(alias) is not None:
             self.write(self._store.delete_registered_model_alias, self._versions.name, alias)
 
     def tag(self, version: str, tags: dict[str, str]) -> None:
@@ -100,8 +100,7 @@ class Steps:
 
     def set_challenger(self, version: str) -> Version:
         """Make a version the challenger unless it is the champion."""
-        champion = self._versions.by_alias(CHAMPION)
-        if champion is None or champion.version != version:
+        if self._versions.number_of(CHAMPION) != version:
             self.set_alias(CHALLENGER, version)
         return self._versions.get(version)
 
@@ -168,26 +167,26 @@ class Steps:
         version = line.facts["version"]
         self.set_alias(PREVIOUS, self._previous_champion(line))
         self.set_alias(CHAMPION, version)
-        champion = self._versions.by_alias(CHAMPION)
-        if champion is None or champion.version != version:
+        champion = self._versions.number_of(CHAMPION)
+        if champion != version:
             raise RegistryError(
-                f"alias {CHAMPION} of {self._versions.name} reads back as {champion.version if champion else 'none'}, "
-                f"not {version}: someone else writes to this registry; run again"
+                f"alias {CHAMPION} of {self._versions.name} reads back as {champion or 'none'}, not {version}: someone "
+                "else writes to this registry; run again"
             )
-        self._remove_alias(CHALLENGER, [version])
+        self._remove_challenger(version)
         self.close(line, "done")
         return f"finished, version {version} is champion"
 
     def _promote_or_undo(self, line: Line) -> str:
         version = line.facts["version"]
         expected = line.facts["expected"]
-        current = self._versions.by_alias(CHAMPION)
+        current = self._versions.number_of(CHAMPION)
         try:
-            if (current.version if current else None) not in {version, expected}:
+            if current not in {version, expected}:
                 raise RegistryError("someone else has moved the champion meanwhile")
             self.examine(version)
         except (RegistryError, ChecksumError) as error:
-            if current is not None and current.version == version:
+            if current == version:
                 self.set_alias(CHAMPION, expected)
             self.set_alias(PREVIOUS, self._previous_champion(None))
             self.close(line, "undone", why=str(error)[:500])
@@ -201,16 +200,16 @@ class Steps:
             self.tag(version, {VETO: line.facts["reason"]})
         if line.facts["was_champion"]:
             self.set_alias(CHAMPION, restored)
-        self._remove_alias(CHALLENGER, [version, restored])
+        self._remove_challenger(version, restored)
         self.set_alias(PREVIOUS, self._previous_champion(line))
         self.close(line, "done")
         return f"finished, version {version} is vetoed"
 
-    def _remove_alias(self, alias: str, versions: list[str | None]) -> None:
-        """Delete an alias if it points at one of these versions."""
-        current = self._versions.by_alias(alias)
-        if current is not None and current.version in versions:
-            self.write(self._store.delete_registered_model_alias, self._versions.name, alias)
+    def _remove_challenger(self, *versions: str | None) -> None:
+        """Delete the challenger's alias if it points at one of these versions."""
+        current = self._versions.number_of(CHALLENGER)
+        if current is not None and current in versions:
+            self.write(self._store.delete_registered_model_alias, self._versions.name, CHALLENGER)
 
     def _previous_champion(self, line: Line | None) -> str | None:
         """Find the champion before the present one, as it is once `line` is done."""

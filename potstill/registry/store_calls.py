@@ -37,6 +37,18 @@ T = TypeVar("T")
 ANSWERS = frozenset({"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"})
 
 
+@contextmanager
+def suppress_answers(*codes: str) -> Iterator[None]:
+    """Suppress the MLflow exceptions with these error codes, as `contextlib.suppress` does."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in codes:
+            raise
+
+
 @dataclass(frozen=True)
 class Patience:
     """Time limits of calls.
@@ -224,7 +236,7 @@ def translate(error: Exception, uri: str, answers: frozenset[str] = ANSWERS) -> 
         return disk
     if not isinstance(error, (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError)):
         return None
-    text = _one_line(error)
+    text = " ".join(str(error).split())
     code = getattr(error, "error_code", "")
     if code in answers:
         return None
@@ -281,10 +293,6 @@ def _hanging(uri: str) -> str:
 def redacted(uri: str) -> str:
     """Remove user and password from a URI, for printing."""
     return re.sub(r"(?<=://)[^/@]*@", "", uri)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------

@@ -22,18 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 from potstill import environment
 from potstill.artifacts import sha256_value, write_text
+from potstill.paths import ARTIFACTS, STORE
 from potstill.registry.process_identity import read_identity, this_process
-from potstill.registry.store_calls import connect
+from potstill.registry.store_calls import connect, suppress_answers
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Param, Run
     from mlflow.tracking import MlflowClient
 
 # Environment variable, set by a pipeline run: the folder for the records of its stages.
 RECORDS = "POTSTILL_RECORDS"
-ARTIFACTS = Path("mlartifacts")
-# The workspace's store, used if no server is configured.
-STORE = Path("mlflow.db")
 
 # MLflow's tags, so that its pages show parent and commit.
 _PARENT = "mlflow.parentRunId"
@@ -47,8 +45,6 @@ WORKSPACE_SHA = "potstill.place"
 PROCESS = "potstill.process"
 
 # Limits of a call of the store (mlflow.utils.validation).
-_METRICS_PER_CALL = 1000
-_PARAMS_PER_CALL = 100
 _VALUE_CHARACTERS = 6000
 _TAG_CHARACTERS = 5000
 
@@ -76,21 +72,21 @@ def log_stage(
     *,
     project: str,
     stage: str,
-    parent: str | None,
     params: Mapping[str, Any],
     metrics: Mapping[str, float],
-    history: Sequence[tuple[int, str, float]],
-    datasets: Mapping[str, Mapping[str, Any]],
-    outs: Mapping[str, Any],
+    parent: str | None = None,
+    history: Sequence[tuple[int, str, float]] = (),
+    datasets: Mapping[str, Mapping[str, Any]] | None = None,
+    outs: Mapping[str, Any] | None = None,
 ) -> None:
     """Log a finished stage: to a file inside a pipeline run (`RECORDS`), else to MLflow.
 
     Args:
         project: name of the MLflow experiment.
         stage: name of the stage and of its run.
-        parent: id of the pipeline's run, or None.
         params: the stage's params, flat.
         metrics: final numbers; `seconds` (wall time of the stage) sets the run's start.
+        parent: id of the pipeline's run, or None.
         history: (step, name, value) of metrics over time.
         datasets: name in MLflow -> `digest`, `source`, `rows` of a dataset that the stage used.
         outs: out -> identity; a later run finds this one by their hash, which is a tag.
@@ -103,9 +99,9 @@ def log_stage(
         end=end,
         params=dict(params),
         metrics=dict(metrics),
-        history=[(step, name, value) for step, name, value in history],
-        datasets={name: dict(facts) for name, facts in datasets.items()},
-        outs=outs_sum(outs),
+        history=list(history),
+        datasets={name: dict(facts) for name, facts in (datasets or {}).items()},
+        outs=outs_sum(outs or {}),
         tags=git_tags(Path.cwd()),
     )
     if folder := os.environ.get(RECORDS):
@@ -174,17 +170,12 @@ def _client(uri: str) -> MlflowClient:
 
 def experiment_id(workspace: Path, name: str) -> str:
     """Return the id of an experiment, created if it does not exist; the project's has the project's name."""
-    from mlflow.exceptions import MlflowException
-
     store = client(workspace)
     experiment = store.get_experiment_by_name(name)
     if experiment is None:
-        try:
+        with suppress_answers("RESOURCE_ALREADY_EXISTS"):
             return create_experiment(workspace, name, {})
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            return experiment_id(workspace, name)  # another process has created it meanwhile
+        return experiment_id(workspace, name)  # another process has created it meanwhile
     if experiment.lifecycle_stage == "deleted":
         store.restore_experiment(experiment.experiment_id)
     return str(experiment.experiment_id)
@@ -205,8 +196,8 @@ def create_experiment(workspace: Path, name: str, tags: Mapping[str, str]) -> st
 
 
 def write_stage_run(workspace: Path, record: StageRecord, parent: str | None) -> str:
-    """Create a finished run from a record in at most six calls of the store, and return its id."""
-    from mlflow.entities import Metric, Param
+    """Create a finished run from a record, and return its id."""
+    from mlflow.entities import Metric
 
     store = client(workspace)
     start = round(1000 * record.start)
@@ -217,18 +208,16 @@ def write_stage_run(workspace: Path, record: StageRecord, parent: str | None) ->
     run_id: str = store.create_run(experiment, start_time=start, tags=tags, run_name=record.stage).info.run_id
     series = [Metric(name, value, end, step) for step, name, value in record.history]
     series += [Metric(name, value, end, 0) for name, value in record.metrics.items()]
-    params = [Param(key, str(value)[:_VALUE_CHARACTERS]) for key, value in record.params.items()]
-    for first in range(0, max(len(series), 1), _METRICS_PER_CALL):
-        store.log_batch(
-            run_id,
-            metrics=series[first : first + _METRICS_PER_CALL],
-            params=params[:_PARAMS_PER_CALL] if first == 0 else [],
-        )
-    for first in range(_PARAMS_PER_CALL, len(params), _PARAMS_PER_CALL):
-        store.log_batch(run_id, params=params[first : first + _PARAMS_PER_CALL])
+    store.log_batch(run_id, metrics=series, params=_entries(record.params))
     log_datasets(workspace, run_id, record.datasets, context=record.stage)
     store.set_terminated(run_id, "FINISHED", end_time=end)
     return run_id
+
+
+def _entries(params: Mapping[str, Any]) -> list[Param]:
+    from mlflow.entities import Param
+
+    return [Param(key, str(value)[:_VALUE_CHARACTERS]) for key, value in params.items()]
 
 
 def log_datasets(workspace: Path, run_id: str, datasets: Mapping[str, Mapping[str, Any]], *, context: str) -> None:
@@ -265,15 +254,12 @@ def log_datasets(workspace: Path, run_id: str, datasets: Mapping[str, Mapping[st
 
 def start_parent(workspace: Path, project: str, params: Mapping[str, Any], artifacts: Iterable[Path]) -> str:
     """Start the MLflow run of a pipeline run and return its id; `end_parent` ends it."""
-    from mlflow.entities import Param, RunTag
+    from mlflow.entities import RunTag
 
     store = client(workspace)
     tags = {**_workspace_tags(workspace), **git_tags(workspace)}
     run_id: str = store.create_run(experiment_id(workspace, project), tags=tags, run_name="pipeline").info.run_id
-    flat = [Param(key, str(value)[:_VALUE_CHARACTERS]) for key, value in params.items()]
-    for first in range(0, len(flat), _PARAMS_PER_CALL):
-        store.log_batch(run_id, params=flat[first : first + _PARAMS_PER_CALL])
-    store.log_batch(run_id, tags=[RunTag("potstill.kind", "pipeline")])
+    store.log_batch(run_id, params=_entries(params), tags=[RunTag("potstill.kind", "pipeline")])
     for path in artifacts:
         if path.exists():
             store.log_artifact(run_id, str(path))
@@ -364,5 +350,5 @@ def _workspace_tags(workspace: Path) -> dict[str, str]:
     return {
         WORKSPACE: str(workspace.resolve()),
         WORKSPACE_SHA: _workspace_sha(workspace),
-        PROCESS: json.dumps(this_process().to_json()),
+        PROCESS: json.dumps(asdict(this_process())),
     }

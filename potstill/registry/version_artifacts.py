@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from potstill import paths
 from potstill.artifacts import MANIFEST, file_sums, first_difference, read_json, sha256_file, sha256_value, whole_folder
 from potstill.errors import ChecksumError, RegistryError
-from potstill.paths import SCRATCH
 from potstill.registry.process_identity import has_process
 from potstill.registry.tracking import tracking_uri
 from potstill.registry.versions import Version, candidate_sum
@@ -27,7 +27,7 @@ SERVING = "data/serving"
 # The version's Bentos, each under its own version and without the serving folder, which is stored once.
 BENTOS = "bento"
 # The serving folder in a Bento.
-_SERVING_IN_BENTO = f"src/{SERVING}"
+_SERVING_IN_BENTO = f"src/{paths.SERVING}"
 # The recipe of the image, which `bentoml containerize` may rewrite.
 _IMAGE = "env/docker/"
 
@@ -105,7 +105,7 @@ def copy_bento(version: Version, facts: Mapping[str, Any], folder: Path, workspa
 @contextmanager
 def scratch_folder(workspace: Path) -> Iterator[Path]:
     """Yield an empty folder below `.work/tmp`; folders that killed processes left are removed first."""
-    parent = workspace / SCRATCH
+    parent = workspace / paths.SCRATCH
     parent.mkdir(parents=True, exist_ok=True)
     clean_scratch(workspace)
     with tempfile.TemporaryDirectory(dir=parent, prefix=f"{os.getpid()}-", ignore_cleanup_errors=True) as folder:
@@ -114,7 +114,7 @@ def scratch_folder(workspace: Path) -> Iterator[Path]:
 
 def clean_scratch(workspace: Path) -> None:
     """Remove the scratch folders of processes that have ended."""
-    for folder in (workspace / SCRATCH).glob("*-*"):
+    for folder in (workspace / paths.SCRATCH).glob("*-*"):
         pid = folder.name.partition("-")[0]
         if pid.isdecimal() and not has_process(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.artifacts import MANIFEST, sha256_file
 from potstill.errors import RegistryError
+from potstill.registry.store_calls import suppress_answers
 from potstill.registry.tracking import client
 
 if TYPE_CHECKING:
@@ -70,14 +71,14 @@ class Versions:
 
     def by_alias(self, alias: str) -> Version | None:
         """Find the version that an alias points at, or None."""
-        from mlflow.exceptions import MlflowException
-
-        try:
+        with suppress_answers("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return _version(self._client.get_model_version_by_alias(self.name, alias))
-        except MlflowException as error:
-            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-                return None
-            raise
+        return None
+
+    def number_of(self, alias: str) -> str | None:
+        """Find the number of the version that an alias points at, or None."""
+        version = self.by_alias(alias)
+        return version.version if version else None
 
     def get(self, version: str) -> Version:
         """Find a version by its number or an alias.
@@ -85,17 +86,12 @@ class Versions:
         Raises:
             RegistryError: there is no such version.
         """
-        from mlflow.exceptions import MlflowException
-
         match = None
-        if version.isdecimal():
-            try:
-                match = _version(self._client.get_model_version(self.name, version))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-        else:
+        if not version.isdecimal():
             match = self.by_alias(version)
+        else:
+            with suppress_answers("RESOURCE_DOES_NOT_EXIST"):
+                match = _version(self._client.get_model_version(self.name, version))
         if match is None:
             raise RegistryError(f"{self.name} has no version {version!r}; `potstill status` shows those there are")
         return match
@@ -130,12 +126,7 @@ def version_facts(version: Version | None) -> dict[str, Any] | None:
     """Return a version in plain values, for `potstill status --json`."""
     if version is None:
         return None
-    return {
-        "version": version.version,
-        "bento": version.bento,
-        "candidate": version.candidate,
-        "run_id": version.run_id,
-    }
+    return {name: getattr(version, name) for name in ("version", "bento", "candidate", "run_id")}
 
 
 def _version(item: ModelVersion) -> Version:

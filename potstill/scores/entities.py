@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from potstill.scores.metrics import f1, share
 from potstill.scores.statistics import Moments
 
 Counts = npt.NDArray[np.int64]
@@ -39,11 +40,11 @@ class EntityCounts:
     @property
     def f1(self) -> float:
         """Micro F1: all types together; 0 without any entity."""
-        return float(_f1(self.right.sum(), self.predicted.sum() + self.gold.sum()))
+        return float(f1(self.right.sum(), self.predicted.sum() + self.gold.sum()))
 
     def types(self) -> Doubles:
         """[types] F1 of each type; 0 of one that is nowhere."""
-        return _f1(self.right.sum(axis=0), self.predicted.sum(axis=0) + self.gold.sum(axis=0))
+        return f1(self.right.sum(axis=0), self.predicted.sum(axis=0) + self.gold.sum(axis=0))
 
     def moments(self) -> Moments:
         """Micro `f1`, `precision` and `recall`, and `macro_f1`, the mean over the types that occur, with intervals."""
@@ -55,26 +56,17 @@ class EntityCounts:
 
         def micro(sums: Doubles, rows: int) -> Doubles:
             right, ours, theirs = (part(sums, at).sum(axis=-1) for at in range(3))
-            return _f1(right, ours + theirs)
+            return f1(right, ours + theirs)
 
         def macro(sums: Doubles, rows: int) -> Doubles:
             members = part(sums, 1) + part(sums, 2)
-            found: Doubles = _f1(part(sums, 0), members).sum(axis=-1) / np.maximum((members > 0).sum(axis=-1), 1)
+            found: Doubles = f1(part(sums, 0), members).sum(axis=-1) / np.maximum((members > 0).sum(axis=-1), 1)
             return found
 
-        def share(of: int) -> Callable[[Doubles, int], Doubles]:
-            return lambda sums, rows: _share(part(sums, 0).sum(axis=-1), part(sums, of).sum(axis=-1))
+        def share_of(index: int) -> Callable[[Doubles, int], Doubles]:
+            return lambda sums, rows: share(part(sums, 0).sum(axis=-1), part(sums, index).sum(axis=-1))
 
-        return Moments(columns, {"f1": micro, "precision": share(1), "recall": share(2), "macro_f1": macro})
-
-
-def _share(some: Doubles, all_: Doubles) -> Doubles:
-    found: Doubles = some / np.where(all_ > 0, all_, 1)
-    return found
-
-
-def _f1(right: Any, members: Any) -> Doubles:
-    return _share(2 * np.asarray(right, dtype=np.float64), np.asarray(members, dtype=np.float64))
+        return Moments(columns, {"f1": micro, "precision": share_of(1), "recall": share_of(2), "macro_f1": macro})
 
 
 def count_entities(gold: Ints, predicted: Ints, lengths: Ints, types: int) -> EntityCounts:

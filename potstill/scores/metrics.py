@@ -61,6 +61,18 @@ def confusion_matrix(labels: Ints, predictions: Ints, classes: int) -> Counts:
     return found
 
 
+def share(some: Any, of: Any) -> Doubles:
+    """Divide counts by other counts; 0 where there is nothing to divide by."""
+    divisor = np.asarray(of, dtype=np.float64)
+    quotient: Doubles = np.asarray(some, dtype=np.float64) / np.where(divisor > 0, divisor, 1)
+    return quotient
+
+
+def f1(hits: Any, named: Any) -> Doubles:
+    """F1 from the number of hits, and of what is named by the answers and by the labels together."""
+    return share(2 * np.asarray(hits, dtype=np.float64), named)
+
+
 def micro_f1(labels: Ints, answers: npt.NDArray[np.bool_]) -> float:
     """F1 of all yes and no answers [rows, labels] counted together; 0 where none is yes on either side."""
     hits = int((answers & (labels > 0)).sum())

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.scores import metrics
-from potstill.scores.metrics import Doubles, Floats, Ints, Reliability
+from potstill.scores.metrics import Doubles, Floats, Ints, Reliability, f1
 from potstill.scores.statistics import Moments
 
 Flags = npt.NDArray[np.bool_]
@@ -25,11 +25,11 @@ def moments(labels: Ints, answers: Flags) -> Moments:
     columns = np.concatenate([hits, named, exact], axis=1).astype(np.float64)
 
     def micro(sums: Doubles, rows: int) -> Doubles:
-        return _f1(sums[..., :count].sum(axis=-1), sums[..., count : 2 * count].sum(axis=-1))
+        return f1(sums[..., :count].sum(axis=-1), sums[..., count : 2 * count].sum(axis=-1))
 
     def macro(sums: Doubles, rows: int) -> Doubles:
         present = sums[..., count : 2 * count] > 0
-        each = _f1(sums[..., :count], sums[..., count : 2 * count])
+        each = f1(sums[..., :count], sums[..., count : 2 * count])
         found: Doubles = each.sum(axis=-1) / np.maximum(present.sum(axis=-1), 1)
         return found
 
@@ -41,8 +41,7 @@ def moments(labels: Ints, answers: Flags) -> Moments:
 def label_f1(labels: Ints, answers: Flags) -> Doubles:
     """[labels] F1 of each label; 0 for one that is yes nowhere."""
     gold = labels > 0
-    hits, named = (gold & answers).sum(axis=0), gold.sum(axis=0) + answers.sum(axis=0)
-    return _f1(hits.astype(np.float64), named.astype(np.float64))
+    return f1((gold & answers).sum(axis=0), gold.sum(axis=0) + answers.sum(axis=0))
 
 
 def reliability(labels: Ints, probabilities: Doubles, bins: int) -> Reliability:
@@ -62,9 +61,3 @@ def divergence(teacher: Floats, student: Floats) -> float:
         log_theirs, log_ours = -np.logaddexp(0, -sign * theirs), -np.logaddexp(0, -sign * ours)
         found += (np.exp(log_theirs) * (log_theirs - log_ours)).sum(axis=1)
     return float(found.mean())
-
-
-def _f1(hits: Doubles, named: Doubles) -> Doubles:
-    """2 * hits / named; 0 where nothing is named."""
-    found: Doubles = 2 * hits / np.where(named > 0, named, 1)
-    return found

@@ -177,12 +177,9 @@ def compare_scores(
     if not seeds or seeds != len(second):
         raise ValueError(f"{seeds} and {len(second)} training seeds")
     pairs = list(zip(first, second, strict=True))
+    resampling = {"replicates": replicates, "seed": seed}
     draws = np.array(
-        [
-            ours.resampled(replicates=replicates, seed=seed)[name]
-            - theirs.resampled(replicates=replicates, seed=seed)[name]
-            for ours, theirs in pairs
-        ]
+        [ours.resampled(**resampling)[name] - theirs.resampled(**resampling)[name] for ours, theirs in pairs]
     )
     if seeds > 1:
         random = np.random.default_rng([seed, seeds])

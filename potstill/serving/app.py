@@ -23,43 +23,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from potstill.inference.occlusion import explained_score, remove_span, text_parts, word_spans
-from potstill.inference.profile import Answer as ModelAnswer
+from potstill.inference.profile import Answer
 from potstill.inference.runtime import Prediction, Student, Text, Work, characters
+from potstill.serving import schemas
 from potstill.serving.batching import Batcher, OverloadError
 from potstill.serving.middleware import failure_body, wants_page
 from potstill.serving.openapi import describe, typed_endpoint
 from potstill.serving.predict_scores import ranked_scores
 from potstill.serving.release import Release
-from potstill.serving.schemas import (
-    RESPONSES,
-    Answer,
-    AnswerQuestions,
-    AnswerResponse,
-    ClassifyPairs,
-    ClassifyTexts,
-    Entity,
-    ExplainPair,
-    ExplainResponse,
-    ExplainText,
-    Info,
-    LabelsAnswer,
-    ModelVersion,
-    NumberAnswer,
-    PredictPairs,
-    PredictTexts,
-    Reply,
-    Score,
-    Tagged,
-    TagResponse,
-    TagTexts,
-    Weight,
-)
 from potstill.serving.shadow import Shadow, start_shadow
 from potstill.serving.telemetry import TRIAL, Metrics, record_of
 from potstill.serving.watcher import AnsweredRequest, Watcher, start_watcher
 
 Result = TypeVar("Result")
 Body = TypeVar("Body", bound=BaseModel)
+PairsBody = TypeVar("PairsBody", bound=BaseModel)
 # Time for a body to arrive, so that a caller that sends nothing does not hold resources for ever.
 BODY_SECONDS = 30.0
 # Total size of all bodies that are arriving; at least twice `max_body_bytes`.
@@ -152,7 +130,7 @@ class Endpoints:
         card = release.card
         self._names = [str(label) for label in card.labels]
         self._arriving = ArrivingBytes(max(ARRIVING_BYTES, 2 * self._limits.max_body_bytes))
-        self._version = ModelVersion(bento=release.tag, candidate=release.candidate, variant=card.variant)
+        self._version = schemas.ModelVersion(bento=release.tag, candidate=release.candidate, variant=card.variant)
 
     def task_routes(self) -> list[Route]:
         """Return the routes for this model's task; all other paths give 404."""
@@ -167,54 +145,46 @@ class Endpoints:
 
     async def tag(self, request: Request) -> Response:
         """Answer `POST /v1/tag`."""
-        body = await self._read(request, TagTexts)
+        body = await self._read(request, schemas.TagTexts)
         taggings = await self._run(request, body.texts, lambda student: student.tag_work(body.texts))
         answers = [
-            Tagged.model_construct(
-                entities=[Entity.model_construct(**asdict(entity)) for entity in tagging.entities],
+            schemas.Tagged.model_construct(
+                entities=[schemas.Entity.model_construct(**asdict(entity)) for entity in tagging.entities],
                 windows=tagging.windows,
             )
             for tagging in taggings
         ]
-        return _json(TagResponse.model_construct(predictions=answers, model=self._version))
+        return _json(schemas.TagResponse.model_construct(predictions=answers, model=self._version))
 
     async def answer(self, request: Request) -> Response:
         """Answer `POST /v1/answer`."""
-        body = await self._read(request, AnswerQuestions)
+        body = await self._read(request, schemas.AnswerQuestions)
         questions = [(item.question, item.context) for item in body.questions]
         replies = await self._run(request, questions, lambda student: student.answer_work(questions))
-        answers = [Reply.model_construct(**asdict(reply)) for reply in replies]
-        return _json(AnswerResponse.model_construct(predictions=answers, model=self._version))
+        answers = [schemas.Reply.model_construct(**asdict(reply)) for reply in replies]
+        return _json(schemas.AnswerResponse.model_construct(predictions=answers, model=self._version))
 
     async def classify(self, request: Request) -> Response:
         """Answer `POST /v1/classify`."""
-        body: ClassifyPairs | ClassifyTexts
-        if self._release.card.pair:
-            body = await self._read(request, ClassifyPairs)
-        else:
-            body = await self._read(request, ClassifyTexts)
+        body = await self._read_texts_or_pairs(request, schemas.ClassifyTexts, schemas.ClassifyPairs)
         predictions = await self._predict(request, body.texts)
         answers = [self._answer(prediction) for prediction in predictions]
-        response: type[BaseModel] = RESPONSES[self._release.card.form]
+        response: type[BaseModel] = schemas.RESPONSES[self._release.card.form]
         return _json(response.model_construct(predictions=answers, model=self._version))
 
     def _answer(self, prediction: Prediction) -> BaseModel:
         truncated = prediction.truncated
         label: Any = prediction.label
         if self._release.card.form == "number":
-            return NumberAnswer.model_construct(score=label, truncated=truncated)
+            return schemas.NumberAnswer.model_construct(score=label, truncated=truncated)
         probabilities = dict(zip(self._names, prediction.probabilities, strict=True))
         if self._release.card.form == "labels":
-            return LabelsAnswer.model_construct(labels=label, probabilities=probabilities, truncated=truncated)
-        return Answer.model_construct(label=label, probabilities=probabilities, truncated=truncated)
+            return schemas.LabelsAnswer.model_construct(labels=label, probabilities=probabilities, truncated=truncated)
+        return schemas.Answer.model_construct(label=label, probabilities=probabilities, truncated=truncated)
 
     async def predict(self, request: Request) -> Response:
         """Answer `POST /predict`."""
-        body: PredictPairs | PredictTexts
-        if self._release.card.pair:
-            body = await self._read(request, PredictPairs)
-        else:
-            body = await self._read(request, PredictTexts)
+        body = await self._read_texts_or_pairs(request, schemas.PredictTexts, schemas.PredictPairs)
         texts, is_single = _texts(body)
         predictions = await self._predict(request, texts)
         for position, prediction in enumerate(predictions):
@@ -227,7 +197,7 @@ class Endpoints:
                 )
         scores = [
             [
-                Score.model_construct(label=self._names[index], score=score)
+                schemas.Score.model_construct(label=self._names[index], score=score)
                 for index, score in ranked_scores(prediction, body, self._release.card.kind)
             ]
             for prediction in predictions
@@ -236,11 +206,7 @@ class Endpoints:
 
     async def explain(self, request: Request) -> Response:
         """Answer `POST /v1/explain` with at most `max_texts` texts of work, the whole text included."""
-        body: ExplainPair | ExplainText
-        if self._release.card.pair:
-            body = await self._read(request, ExplainPair)
-        else:
-            body = await self._read(request, ExplainText)
+        body = await self._read_texts_or_pairs(request, schemas.ExplainText, schemas.ExplainPair)
         index = self._label_index(body.label)
         self._check([body.text])
         spans = word_spans(body.text, self._limits.max_texts - 1) if self._limits.max_texts > 2 else []
@@ -251,7 +217,7 @@ class Endpoints:
         score = explained_score(whole, index)
         parts = text_parts(body.text)
         weights = [
-            Weight.model_construct(
+            schemas.Weight.model_construct(
                 **asdict(span),
                 text=parts[span.part][span.start : span.end],
                 weight=score - explained_score(prediction, index),
@@ -259,7 +225,7 @@ class Endpoints:
             for span, prediction in zip(spans, occluded, strict=True)
         ]
         label = None if self._release.card.form == "number" else self._names[index]
-        response = ExplainResponse.model_construct(
+        response = schemas.ExplainResponse.model_construct(
             label=label, score=score, weights=weights, truncated=whole.truncated, model=self._version
         )
         return _json(response)
@@ -281,7 +247,7 @@ class Endpoints:
         limits = {name: getattr(self._limits, name) for name in names}
         verification = {"sum": release.lineage_sum, "verified": "bento" if release.sealed else "model"}
         return _json(
-            Info(
+            schemas.Info(
                 name=release.settings.name,
                 bento=release.tag,
                 model=model,
@@ -308,6 +274,14 @@ class Endpoints:
         except ValidationError as error:
             raise _invalid_body(error) from error
 
+    def _read_texts_or_pairs(
+        self, request: Request, texts: type[Body], pairs: type[PairsBody]
+    ) -> Coroutine[Any, Any, Body | PairsBody]:
+        """Read and validate the body of a request, whose form depends on whether the model takes pairs."""
+        if self._release.card.pair:
+            return self._read(request, pairs)
+        return self._read(request, texts)
+
     async def _predict(self, request: Request, texts: Sequence[Text]) -> list[Prediction]:
         return await self._run(request, texts, lambda student: student.predict_work(texts))
 
@@ -327,7 +301,7 @@ class Endpoints:
         record = record_of(request.scope)
         record.times = answered.times
         if watched and not request.scope.get(TRIAL):
-            answers = cast(list[ModelAnswer], answered.answers)
+            answers = cast(list[Answer], answered.answers)
             times = answered.times
             observed = AnsweredRequest(record.id, texts, answered.rows, answers, times.infer, answered.began)
             for observer in cast(list[Watcher | Shadow], request.app.state.observers):
@@ -355,7 +329,7 @@ class Endpoints:
                 raise RefusedError(413, "TextTooLong", f"{unit} {position} has {length} characters; at most {limit}")
 
 
-def _texts(body: PredictTexts | PredictPairs) -> tuple[list[Text], bool]:
+def _texts(body: schemas.PredictTexts | schemas.PredictPairs) -> tuple[list[Text], bool]:
     """Return the texts of a `/predict` body, and whether it has a single text or pair outside a list."""
     inputs = body.inputs
     if isinstance(inputs, (str, tuple)):
@@ -449,9 +423,9 @@ def _invalid_body(error: ValidationError) -> RefusedError:
     return RefusedError(422, "Validation", f"{field}: {item['msg']}" if field else item["msg"])
 
 
-def _json(value: object, status: int = 200) -> Response:
+def _json(value: object) -> Response:
     body = value if isinstance(value, bytes) else to_json(value)
-    return Response(body, status, media_type="application/json")
+    return Response(body, media_type="application/json")
 
 
 def _failure(
@@ -461,19 +435,19 @@ def _failure(
     return Response(body, status, headers, media_type="application/json")
 
 
-def _refused(request: Request, error: Exception) -> Response:
-    refused = cast(RefusedError, error)
-    return _failure(request, refused.status, refused.kind, str(refused))
+# Starlette's types do not say which exceptions a handler gets.
 
 
-def _overloaded(request: Request, error: Exception) -> Response:
-    retry_after = cast(OverloadError, error).retry_after
-    return _failure(request, 429, "Overloaded", str(error), {"retry-after": str(retry_after)})
+def _refused(request: Request, error: Any) -> Response:
+    return _failure(request, error.status, error.kind, str(error))
 
 
-def _http_error(request: Request, error: Exception) -> Response:
-    http_error = cast(HTTPException, error)
-    return _failure(request, http_error.status_code, "Http", http_error.detail, http_error.headers)
+def _overloaded(request: Request, error: Any) -> Response:
+    return _failure(request, 429, "Overloaded", str(error), {"retry-after": str(error.retry_after)})
+
+
+def _http_error(request: Request, error: Any) -> Response:
+    return _failure(request, error.status_code, "Http", error.detail, error.headers)
 
 
 def _disconnected(_: Request, __: Exception) -> Response:

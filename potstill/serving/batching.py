@@ -110,32 +110,27 @@ class _QueuedRow:
     length: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batcher:
     """A student with one bounded queue and one thread a core.
 
-    Args:
+    Attributes:
         student: the model.
         max_waiting: number of texts that may wait; a request that would exceed it is refused.
         max_seconds: how long a request may wait before its first row is computed.
         listener: receives the events.
+        waiting: number of waiting texts.
     """
 
     student: Student
     max_waiting: int
     max_seconds: float
     listener: Listener
+    waiting: int = 0
     _queue: deque[_QueuedRow] = field(default_factory=deque)
     _ready: threading.Condition = field(default_factory=threading.Condition)
     _threads: list[threading.Thread] = field(default_factory=list)
     _tokenizing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "tokenize"))
-    # Number of waiting texts; in a list, because this class is frozen.
-    _count: list[int] = field(default_factory=lambda: [0])
-
-    @property
-    def waiting(self) -> int:
-        """Number of waiting texts."""
-        return self._count[0]
 
     def start(self) -> None:
         """Start the threads, which end with the process."""
@@ -187,7 +182,7 @@ class Batcher:
             waiting = self.waiting
             is_full = waiting + texts > self.max_waiting
             if not is_full:
-                self._count[0] += texts
+                self.waiting += texts
         if is_full:
             self.listener.refused("full")
             raise OverloadError(
@@ -196,7 +191,7 @@ class Batcher:
 
     def _release(self, texts: int) -> None:
         with self._ready:
-            self._count[0] -= texts
+            self.waiting -= texts
 
     async def _prepare(
         self, characters: int, arrived: float, prepare: Callable[[Student], Work[Answer]]
@@ -270,7 +265,7 @@ class Batcher:
         del self._queue[position]
         row.job.to_take -= 1
         if not row.job.to_take:
-            self._count[0] -= row.job.texts
+            self.waiting -= row.job.texts
         return row
 
     def _is_awaited(self, row: _QueuedRow, now: float) -> bool:

@@ -48,7 +48,7 @@ def add_to_file(path: Path, entry: str) -> None:
         with os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR, 0o600), "r+", encoding="utf-8") as file:
             text = file.read()
             extended = text + ("\n" if text and not text.endswith("\n") else "") + entry + "\n"
-            _parse_entries(str(path), extended)
+            _add_entries({}, str(path), extended)
             file.write(extended[len(text) :])
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is not text" if isinstance(error, UnicodeDecodeError) else error.strerror
@@ -76,10 +76,7 @@ class Keys:
         """
         digests: dict[str, str] = {}
         for source, text in _sources(environment):
-            for name, digest in _parse_entries(source, text).items():
-                if name in digests:
-                    raise ParamsError(f"{source}: the key {name!r} is there twice; give each a different name")
-                digests[name] = digest
+            _add_entries(digests, source, text)
         return cls(digests)
 
     def __bool__(self) -> bool:
@@ -99,12 +96,11 @@ class Keys:
         return owner
 
 
-def _parse_entries(source: str, text: str) -> dict[str, str]:
-    """Parse entries into name -> sha256."""
+def _add_entries(digests: dict[str, str], source: str, text: str) -> None:
+    """Parse entries and add them to name -> sha256."""
     values = [part.strip() for part in re.split(r"[,\n]", re.sub(r"#.*", "", text)) if part.strip()]
     if not values:
         raise ParamsError(f"{source} holds no key, so everyone would have access; add one or unset the variable")
-    digests: dict[str, str] = {}
     for value in values:
         match = _ENTRY.fullmatch(value)
         if match is None:
@@ -114,7 +110,6 @@ def _parse_entries(source: str, text: str) -> dict[str, str]:
         if match["name"] in digests:
             raise ParamsError(f"{source}: the key {match['name']!r} is there twice; give each a different name")
         digests[match["name"]] = match["sum"]
-    return digests
 
 
 def _sources(environment: Mapping[str, str]) -> list[tuple[str, str]]:

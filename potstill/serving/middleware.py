@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import to_json
@@ -111,52 +112,48 @@ class RequestTracker:
             _LOG.info("%s %s %s %d %.1fms key=%s", record.id, scope["method"], escaped, status, seconds * 1000, key)
 
 
+@dataclass(frozen=True)
 class AccessGuard:
     """Refuses requests without a key before their body is read, and hides endpoints that are switched off."""
 
-    def __init__(self, app: App, keys: Keys, metrics: Metrics, *, docs: bool, page: bool) -> None:
-        self._app = app
-        self._keys = keys
-        self._metrics = metrics
-        self._docs = docs
-        self._page = page
+    app: App
+    keys: Keys
+    metrics: Metrics
+    docs: bool
+    page: bool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         record = record_of(scope)
-        if self._keys and not self._is_open(scope):
+        if self.keys and not self._is_open(scope):
             authorization = header(scope, b"authorization")
-            record.key = self._keys.owner(authorization.decode("latin-1") if authorization else None)
+            record.key = self.keys.owner(authorization.decode("latin-1") if authorization else None)
             if record.key is None:
-                self._metrics.refused("key")
+                self.metrics.refused("key")
                 message = "an API key is needed: send authorization: Bearer KEY"
                 await send_failure(send, 401, "Unauthorized", message, record, [(b"www-authenticate", b"Bearer")])
                 return
-        if scope["path"] in DOCS and not self._docs:
+        if scope["path"] in DOCS and not self.docs:
             await send_failure(send, 404, "Http", _MESSAGES[404], record)
             return
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
         # The page is the same for everyone and asks for a key itself.
-        page = self._page and wants_page(scope)
-        return scope["path"] in OPEN or page
+        return scope["path"] in OPEN or (self.page and wants_page(scope))
 
 
-class BentoBypass:
-    """Routes requests for BentoML's paths to BentoML, and all others directly to the application."""
+def bypass_bento(app: App, bento: App) -> App:
+    """Route requests for BentoML's paths to BentoML, and all others directly to the application."""
 
-    def __init__(self, app: App, bento: App) -> None:
-        self._app = app
-        self._bento = bento
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request, or the start or end of the server."""
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
         is_direct = scope["type"] == "http" and scope["path"] not in BENTO
-        await (self._app if is_direct else self._bento)(scope, receive, send)
+        await (app if is_direct else bento)(scope, receive, send)
+
+    return route
 
 
 def wants_page(scope: Scope) -> bool:

@@ -30,7 +30,7 @@ from potstill.config.yaml_file import parse_section, read_params
 from potstill.errors import ChecksumError, ModelError
 from potstill.inference.profile import Profile, read_profile
 from potstill.inference.runtime import ModelCard, read_card
-from potstill.paths import SERVING, TEST_PROFILE
+from potstill.paths import PARAMS, SERVING, TEST_PROFILE
 
 SETTINGS = "service.json"
 BENTO = "bento.yaml"
@@ -163,7 +163,7 @@ def _packaged_settings(path: Path) -> Settings:
 
 
 def _workspace_settings(root: Path) -> Settings:
-    params = read_params(root / "params.yaml")
+    params = read_params(root / PARAMS)
     project = parse_section("project", Project, params.get("project") or {})
     serve = parse_section("serve", Serve, params.get("serve") or {})
     watch = parse_section("watch", Watch, params.get("watch") or {})

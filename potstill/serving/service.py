@@ -35,7 +35,7 @@ from potstill.inference.window_store import require_package  # noqa: E402
 from potstill.serving.app import create_app, start  # noqa: E402
 from potstill.serving.connections import bound_connections  # noqa: E402
 from potstill.serving.keys import Keys  # noqa: E402
-from potstill.serving.middleware import BentoBypass, add_middleware  # noqa: E402
+from potstill.serving.middleware import add_middleware, bypass_bento  # noqa: E402
 from potstill.serving.openapi import bento_routes  # noqa: E402
 from potstill.serving.release import Release, load_release  # noqa: E402
 from potstill.serving.telemetry import Metrics  # noqa: E402
@@ -84,7 +84,7 @@ class DescribedService(Service):  # type: ignore[misc]
         """
         bound_connections()
         bento = super().to_asgi(is_main)
-        return add_middleware(bento if _is_traced() else BentoBypass(app, bento), release, keys, metrics)
+        return add_middleware(bento if _is_traced() else bypass_bento(app, bento), release, keys, metrics)
 
 
 def _is_traced() -> bool:

@@ -28,6 +28,7 @@ from potstill.errors import ModelError
 from potstill.inference.profile import answer_all
 from potstill.inference.runtime import Prediction, Student, characters
 from potstill.serving.launch import SHADOW_FOLDER
+from potstill.serving.telemetry import create_metric
 from potstill.serving.watcher import AnsweredRequest, text_free_answer
 
 if TYPE_CHECKING:
@@ -80,11 +81,6 @@ class Shadow:
         self._periods: deque[tuple[float, float]] = deque(maxlen=MAX_PERIODS)
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the challenger still answers."""
-        return not self._stopped
 
     def start(self) -> None:
         """Start the thread."""
@@ -197,8 +193,7 @@ class Shadow:
 class _Metrics:
     def __init__(self, registry: CollectorRegistry, name: str) -> None:
         def create(kind: Any, metric: str, description: str, **options: Any) -> Any:
-            labels = ["model"]
-            return kind(f"potstill_shadow_{metric}", description, labels, registry=registry, **options).labels(name)
+            return create_metric(registry, kind, f"shadow_{metric}", description, "model", **options).labels(name)
 
         self.riding: Gauge = create(Gauge, "riding", "1 while the challenger answers too, 0 after it was dropped.")
         self.texts: Counter = create(Counter, "texts", "Texts that the challenger answered too.")

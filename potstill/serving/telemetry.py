@@ -7,12 +7,14 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from potstill.serving.batching import Times
 
+Kind = TypeVar("Kind")
 # Key of a request's record in its ASGI scope.
 RECORD = "potstill"
 # Set in the ASGI scope of a test request, whose texts are not watched.
@@ -60,39 +62,30 @@ def record_of(scope: Mapping[str, Any]) -> Record:
     return record
 
 
+def create_metric(
+    registry: CollectorRegistry, kind: Callable[..., Kind], name: str, description: str, *labels: str, **options: Any
+) -> Kind:
+    """Create a metric `potstill_<name>` in a registry."""
+    return kind(f"potstill_{name}", description, labels, registry=registry, **options)
+
+
 class Metrics:
     """The metrics of a process, fed by the queue (as its `batching.Listener`) and by the middleware."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._requests = Histogram(
-            "potstill_request_seconds",
-            "Seconds from the arrival of a request to the end of its response.",
-            ["endpoint", "status"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._waiting = Gauge("potstill_queue_texts", "Texts that wait for a core.", registry=self.registry)
-        self._queue = Histogram(
-            "potstill_queue_seconds",
-            "Seconds that answered requests waited for a core.",
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._rows = Counter("potstill_batch_rows", "Rows that were computed.", registry=self.registry)
-        self._tokens = Histogram(
-            "potstill_batch_tokens",
-            "Tokens of a call of the model, padding included.",
-            buckets=_TOKENS,
-            registry=self.registry,
-        )
-        self._refusals = Counter(
-            "potstill_refused",
-            "Requests without an answer: queue full, waited too long, caller left, or no key.",
-            ["reason"],
-            registry=self.registry,
-        )
+        create = partial(create_metric, self.registry)
+        about_requests = "Seconds from the arrival of a request to the end of its response."
+        self._requests = create(Histogram, "request_seconds", about_requests, "endpoint", "status", buckets=_SECONDS)
+        self._waiting = create(Gauge, "queue_texts", "Texts that wait for a core.")
+        about_queue = "Seconds that answered requests waited for a core."
+        self._queue = create(Histogram, "queue_seconds", about_queue, buckets=_SECONDS)
+        self._rows = create(Counter, "batch_rows", "Rows that were computed.")
+        about_tokens = "Tokens of a call of the model, padding included."
+        self._tokens = create(Histogram, "batch_tokens", about_tokens, buckets=_TOKENS)
+        about_refusals = "Requests without an answer: queue full, waited too long, caller left, or no key."
+        self._refusals = create(Counter, "refused", about_refusals, "reason")
         for reason in ("full", "late", "left", "key"):
             self._refusals.labels(reason)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Gauge, Histogram
@@ -12,6 +13,7 @@ from prometheus_client import Counter as Count
 from potstill.inference.profile import Counts, Observation, Profile, confidences
 from potstill.inference.runtime import Prediction
 from potstill.kinds.definitions.token_classification import Tagging
+from potstill.serving.telemetry import create_metric
 
 _CONFIDENCE_BUCKETS = tuple(step / 20 for step in range(1, 21))
 
@@ -21,13 +23,8 @@ class WatchMetrics:
 
     def __init__(self, profile: Profile, registry: CollectorRegistry) -> None:
         self._profile = profile
-
-        def counter(name: str, description: str, *labels: str) -> Count:
-            return Count(f"potstill_{name}", description, labels, registry=registry)
-
-        def gauge(name: str, description: str, *labels: str) -> Gauge:
-            return Gauge(f"potstill_{name}", description, labels, registry=registry)
-
+        counter = partial(create_metric, registry, Count)
+        gauge = partial(create_metric, registry, Gauge)
         self.failures = counter("watch_failures", "Failures to count or to write.")
         self.dropped = counter("watch_dropped_texts", "Texts that were not counted because too many waited.")
         self._texts = counter("watched_texts", "Texts that were answered and counted.")
@@ -35,8 +32,9 @@ class WatchMetrics:
         self._psi = gauge("drift_psi", "Population stability index of the last window.", "feature")
         self._ks = gauge("drift_ks", "Kolmogorov-Smirnov distance of the last window.", "feature")
         self._accuracy = gauge("estimated_accuracy", "Accuracy in the last window, estimated from its confidences.")
-        self._confidence = Histogram(
-            "potstill_confidence", "The confidence of answers.", buckets=_CONFIDENCE_BUCKETS, registry=registry
+        about_confidence = "The confidence of answers."
+        self._confidence = create_metric(
+            registry, Histogram, "confidence", about_confidence, buckets=_CONFIDENCE_BUCKETS
         )
 
     def count(self, observations: Sequence[Observation]) -> None:

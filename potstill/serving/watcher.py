@@ -169,8 +169,9 @@ class Watcher:
     # --- in the thread ---
 
     def _run(self) -> None:
-        if self._store is not None:
-            self._guarded(self._write_profile)
+        if (store := self._store) is not None:
+            content = canonical_json(self._profile.model_dump(mode="json"))
+            self._guarded(lambda: store.write(PROFILE, content))
         while not self._stop.wait(PAUSE):
             self._guarded(self._count)
 
@@ -182,10 +183,6 @@ class Watcher:
             self._metrics.failures.inc()
             log.error("watch: %s: %s", type(error).__name__, " ".join(str(error).split()))
 
-    def _write_profile(self) -> None:
-        assert self._store is not None
-        self._store.write(PROFILE, canonical_json(self._profile.model_dump(mode="json")))
-
     def _count(self) -> None:
         with self._lock:
             requests = self._queue
@@ -196,7 +193,7 @@ class Watcher:
             self._metrics.dropped.inc(dropped)
         texts = [text for request in requests for text in request.answered_texts()]
         while texts:
-            window = self._open_window()
+            window = self._window = self._window or Window(time.time(), Counts(self._profile), [], [])
             room = self._settings.window_texts - window.counts.texts
             self._add(window, texts[:room])
             texts = texts[room:]
@@ -204,11 +201,6 @@ class Watcher:
                 self._guarded(self._end_window)
         if self._window is not None and time.time() - self._window.start >= self._settings.window_seconds:
             self._end_window()
-
-    def _open_window(self) -> Window:
-        if self._window is None:
-            self._window = Window(time.time(), Counts(self._profile), [], [])
-        return self._window
 
     def _add(self, window: Window, texts: Sequence[AnsweredText]) -> None:
         observations = [text.observation for text in texts]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +50,7 @@ def _write_fold(tokens: Path, fold_dir: Path, folds: int, number: int, seed: int
             groups = rows.column("id").combine_chunks().dictionary_encode().indices.to_numpy()
             held_out = (np.random.default_rng(seed).permutation(groups.max(initial=-1) + 1) % folds == number)[groups]
             for split, selected in (("train", ~held_out), ("dev", held_out)):
-                _write_rows(path.with_name(f"{split}.arrow"), rows, np.flatnonzero(selected).tolist())
+                target = str(path.with_name(f"{split}.arrow"))
+                with pa.OSFile(target, "wb") as sink, pa.ipc.new_stream(sink, rows.schema) as writer:
+                    writer.write_table(rows.take(np.flatnonzero(selected)))
         write_manifest(folder, about)
-
-
-def _write_rows(path: Path, rows: pa.Table, indices: Sequence[int]) -> None:
-    table = rows.take(list(indices))
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)

@@ -54,10 +54,9 @@ def probe_layers(job: DistillationJob, layers: Sequence[int]) -> Probed:
     dev, scoring = data.student.dev, KINDS[data.task].scoring
     with TemporaryDirectory(prefix="potstill-") as checkpoints:
         preparation = _short(job, layers, Path(checkpoints)).prepare()
-        setting = preparation.setting
 
         def agreement(model: PreTrainedModel) -> float:
-            logits = predict_logits(model, dev, device=setting.device, precision=setting.precision)
+            logits = predict_logits(model, dev, precision=preparation.setting.precision)
             return scoring.agreement(logits, teacher_logits)
 
         student = preparation.train(agreement).model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from potstill.studies import pareto
 from potstill.studies.pareto import Point
 from potstill.studies.search_page import TEMPLATE
 from potstill.studies.space import changes, settings
-from potstill.studies.study import Trial
+from potstill.studies.study import Trial, by_score
 
 CHEAPEST = "cheapest"
 
@@ -66,14 +65,23 @@ def write_outcome(outcome: SearchOutcome, params: Params, folder: Path) -> None:
     ]
     figure = models, trial_dots(outcome), KINDS[params.prepare.task].scoring
     svg, png = plots.pareto(*figure)
-    write_json(folder / "facts.json", facts(outcome, params))
+    facts = _facts(outcome, params)
+    write_json(folder / "facts.json", facts)
     write_text(folder / "pareto.svg", svg)
     (folder / "pareto.png").write_bytes(png)
-    write_text(folder / "index.html", _page(outcome, params, plots.pareto_panels(*figure)))
+    page = render(
+        TEMPLATE,
+        project=params.project.name,
+        axis=KINDS[params.prepare.task].scoring.axis,
+        facts=facts,
+        figures=plots.pareto_panels(*figure),
+        trials=[_trial(trial, params) for trial in by_score(outcome.trials)],
+    )
+    write_text(folder / "index.html", page)
     _write_cheapest(outcome, folder)
 
 
-def facts(outcome: SearchOutcome, params: Params) -> dict[str, Any]:
+def _facts(outcome: SearchOutcome, params: Params) -> dict[str, Any]:
     """Return the content of facts.json."""
     front = {point.name for point in outcome.front}
     cheapest = outcome.cheapest
@@ -103,11 +111,8 @@ def _trial(trial: Trial, params: Params) -> dict[str, Any]:
 
 def trial_dots(outcome: SearchOutcome) -> list[tuple[float, float, float]]:
     """Return (milliseconds, megabytes, score) of each complete trial, at the cost of the student of its size."""
-    costs = {
-        len(point.choice.layers): (point.milliseconds, point.megabytes)
-        for point in outcome.points
-        if point.choice is not None
-    }
+    points = [(point, point.choice) for point in outcome.points]
+    costs = {len(choice.layers): (point.milliseconds, point.megabytes) for point, choice in points if choice}
     return [
         (*costs[len(trial.choice.layers)], float(trial.score))
         for trial in outcome.trials
@@ -126,20 +131,3 @@ def _write_cheapest(outcome: SearchOutcome, folder: Path) -> None:
     shutil.copytree(cheapest.folder, serving)
     text = yaml.safe_dump(cheapest.sections, sort_keys=False)
     write_text(sections, f"# {cheapest.name}: potstill run --params {sections.as_posix()}\n{text}")
-
-
-def _page(outcome: SearchOutcome, params: Params, figures: Sequence[str]) -> str:
-    return render(
-        TEMPLATE,
-        project=params.project.name,
-        axis=KINDS[params.prepare.task].scoring.axis,
-        facts=facts(outcome, params),
-        figures=figures,
-        trials=_by_score(outcome.trials, params),
-    )
-
-
-def _by_score(trials: Sequence[Trial], params: Params) -> list[dict[str, Any]]:
-    """Return trials with the best first and those without a score last."""
-    ordered = sorted(trials, key=lambda trial: (trial.state != "complete", -(trial.score or 0.0)))
-    return [_trial(trial, params) for trial in ordered]

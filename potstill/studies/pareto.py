@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from potstill.evaluation.gates import Verdict
@@ -20,11 +20,11 @@ class Point:
         score: the task's score on dev.
         milliseconds: median for one text.
         megabytes: size of the file in 10^6 bytes.
+        numbers: everything that was measured.
         choice: the trial's choice; None for a model of no trial.
         run_arguments: arguments of `potstill run` that make it again; empty for the teacher.
         sections: section of params.yaml -> the values that make it again; empty for the teacher.
         verdict: the gates, judged on dev; None for the teacher.
-        numbers: everything that was measured.
         folder: the serving folder; None for the teacher.
     """
 
@@ -33,12 +33,12 @@ class Point:
     score: float
     milliseconds: float
     megabytes: float
-    choice: Choice | None
-    run_arguments: list[str]
-    sections: dict[str, Any]
-    verdict: Verdict | None
     numbers: dict[str, Any]
-    folder: str | None
+    choice: Choice | None = None
+    run_arguments: list[str] = field(default_factory=list)
+    sections: dict[str, Any] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    folder: str | None = None
 
 
 def dominates(point: Point, other: Point) -> bool:

@@ -8,8 +8,6 @@ TEMPLATE = (
     + """\
 <title>{{ project }}: what students cost</title>
 <style>
-:root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1d2127; --soft: #5d6570; --line: #e2e3e0; }
-@media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e4e6ea; --soft: #9aa2ad; --line: #2e3238; } }
 """
     + SHEET
     + """\

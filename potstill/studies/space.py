@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -64,11 +63,6 @@ def grid(search: Search, layers: Sequence[Sequence[int]]) -> dict[str, list[Any]
         "learning_rate": list(search.learning_rate),
         "losses": list(search.losses),
     }
-
-
-def combinations(search: Search, layers: Sequence[Sequence[int]]) -> int:
-    """Count the points of a grid."""
-    return math.prod(len(values) for values in grid(search, layers).values())
 
 
 def suggest(trial: Trial, search: Search, layers: Sequence[Sequence[int]]) -> Choice:

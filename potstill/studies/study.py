@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from potstill.config.search_params import Search
 from potstill.errors import TrainingError
 from potstill.progress import say
-from potstill.studies.space import Choice, combinations, grid, parse_choice, suggest
+from potstill.studies.space import Choice, grid, parse_choice, suggest
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -81,7 +82,9 @@ def run_study(
     # With its first seed, the sampler of a resumed study would draw the same choices again.
     study.sampler = _sampler(search, layers, seed + len(study.trials))
     _requeue_interrupted(study)
-    total = search.trials if search.sampler == "tpe" else min(search.trials, combinations(search, layers))
+    total = search.trials
+    if search.sampler == "grid":
+        total = min(total, math.prod(map(len, grid(search, layers).values())))
     done = len(finished(study))
     if 0 < done < total:
         say(f"search: resumes after {done} of {total} trials")
@@ -98,6 +101,11 @@ def finished(study: Study) -> list[Trial]:
         for trial in study.get_trials(deepcopy=False)
         if _is_finished(trial)
     ]
+
+
+def by_score(trials: Sequence[Trial]) -> list[Trial]:
+    """Sort trials, the best first and those without a score last."""
+    return sorted(trials, key=lambda trial: (trial.state != "complete", -(trial.score or 0.0)))
 
 
 def _is_finished(trial: FrozenTrial) -> bool:

@@ -12,47 +12,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from potstill.data.tokens.batches import Batch
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class CapturedEmbeddings:
-    """The token embeddings of a forward pass, with their gradient after the backward pass.
-
-    Attributes:
-        embeddings: [rows, sequence, width]; None before the forward pass.
-    """
-
-    embeddings: Tensor | None = None
-
-    def perturbation(self, batch: Batch, epsilon: float) -> Tensor:
-        """Compute the perturbation after the backward pass; see the function `perturbation`."""
-        assert self.embeddings is not None
-        assert self.embeddings.grad is not None
-        mask = torch.from_numpy(batch.attention_mask).to(self.embeddings.device)
-        return perturbation(self.embeddings.grad, mask, epsilon)
-
-
 @contextmanager
-def captured_embeddings(model: PreTrainedModel) -> Iterator[CapturedEmbeddings]:
-    """Capture the token embeddings of the forward pass inside the block, with a gradient even if they are frozen."""
-    captured = CapturedEmbeddings()
+def captured_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
+    """Capture the token embeddings [rows, sequence, width] of each forward pass inside the block.
+
+    After the backward pass they have a gradient, even if they are frozen.
+    """
+    captured: list[Tensor] = []
 
     def capture(_: nn.Module, args: Any, output: Tensor) -> Tensor:
         if output.requires_grad:
             output.retain_grad()
         else:
             output = output.detach().requires_grad_()
-        captured.embeddings = output
+        captured.append(output)
         return output
 
-    handle = model.get_input_embeddings().register_forward_hook(capture)
-    try:
+    with model.get_input_embeddings().register_forward_hook(capture):
         yield captured
-    finally:
-        handle.remove()
 
 
 def perturbation(gradient: Tensor, mask: Tensor, epsilon: float) -> Tensor:
@@ -79,8 +60,5 @@ def perturbed_embeddings(model: PreTrainedModel, added: Tensor) -> Iterator[None
     def perturb(_: nn.Module, args: Any, output: Tensor) -> Tensor:
         return output + added
 
-    handle = model.get_input_embeddings().register_forward_hook(perturb)
-    try:
+    with model.get_input_embeddings().register_forward_hook(perturb):
         yield
-    finally:
-        handle.remove()

@@ -22,6 +22,7 @@ from potstill.distillation.teachers.providers import Source
 from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
+from potstill.models.loading import load_classifier
 from potstill.models.students.student import student_from_layers
 from potstill.pretrained.heads import task_of
 from potstill.progress import say
@@ -131,32 +132,20 @@ def _hop(
     score: Callable[[PreTrainedModel], Score],
     setting: Setting,
 ) -> Teaching:
-    """Train an assistant, or load one that is finished, as the teacher of the next."""
+    """Train an assistant and keep it with its logits on the rows, or load one that is finished."""
     # Whoever watches the training asked for the student's scores, not for the assistants'.
     setting = replace(setting, checkpoints=setting.checkpoints / f"assistant-{number}", watch=None)
     folder = setting.checkpoints / "finished"
-    known = finished.load_outcome(folder)
-    outcome = known or _train(params, teaching, dataset, score, setting)
+    outcome = known = finished.load_outcome(folder)
+    if outcome is None:
+        assistant = student_from_layers(teaching.model, teaching.layers)
+        outcome = train(assistant, dataset, teaching.objective(params, assistant, setting), score, setting)
+        signals = predict_signals(assistant, dataset, precision=setting.precision)
+        finished.save(folder, assistant.cpu(), outcome, signals)
     words = KINDS[teaching.task].scoring.words
     say(
         f"{setting.name}: assistant {number} of {len(params.assistants)}, layers {params.assistants[number - 1]} of "
         f"the teacher: dev {words} {outcome.score:.4f}{' (finished before)' if known else ''}"
     )
     source = StoredSignals(finished.signals(folder), np.arange(len(dataset)))
-    return Teaching(finished.load(folder), source, [], (*teaching.outcomes, outcome))
-
-
-def _train(
-    params: Distill,
-    teaching: Teaching,
-    dataset: TokenDataset,
-    score: Callable[[PreTrainedModel], Score],
-    setting: Setting,
-) -> Outcome:
-    """Train an assistant, and keep it with its logits on the rows."""
-    assistant = student_from_layers(teaching.model, teaching.layers)
-    objective = teaching.objective(params, assistant, setting)
-    outcome = train(assistant, dataset, objective, score, setting)
-    signals = predict_signals(assistant, dataset, device=setting.device, precision=setting.precision)
-    finished.save(setting.checkpoints / "finished", assistant.cpu(), outcome, signals)
-    return outcome
+    return Teaching(load_classifier(folder), source, [], (*teaching.outcomes, outcome))

@@ -38,7 +38,7 @@ def dev_score(
     expected = dev.whole_labels if labels is None else labels
 
     def score(model: PreTrainedModel) -> Score:
-        logits = predict_logits(model, dev, device=setting.device, precision=setting.precision)
+        logits = predict_logits(model, dev, precision=setting.precision)
         value = scoring.score(logits, expected)
         return value if teacher_logits is None else (value, scoring.agreement(teacher_logits, logits))
 

@@ -66,11 +66,6 @@ class DistillationData:
     student: TokenRows
     positions: PositionMapping | None = None
 
-    @property
-    def other_rows(self) -> TokenDataset | None:
-        """The training rows as the teacher's tokens, where these differ from the student's."""
-        return None if self.student is self.teacher else self.teacher.train
-
     def select(self, rows: Ints) -> DistillationData:
         """The same data with some of the training rows; only without `positions`."""
         teacher, student = (replace(part, train=part.train.select(rows)) for part in (self.teacher, self.student))
@@ -140,7 +135,8 @@ class DistillationJob:
         choices = [teaching.layers] if params.mutual is None else params.mutual.students
         students = [self.builder.build(teaching.model, layers, data.student.train, on_logits) for layers in choices]
         setting = self.choose_setting(params, students[0])
-        objective = objective_for(params, students, teaching, setting, data.other_rows, data.positions)
+        teacher_rows = None if data.student is data.teacher else data.teacher.train
+        objective = objective_for(params, students, teaching, setting, teacher_rows, data.positions)
         return Preparation(self, teaching, students, objective, setting)
 
     def _teaching(self) -> Teaching:

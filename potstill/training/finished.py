@@ -6,6 +6,7 @@ A stage that is interrupted in its third training resumes there, with exactly th
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from potstill.artifacts import MANIFEST, verify, whole_folder, write_manifest
 from potstill.compute.distributed import current_world
 from potstill.data.tokens.batches import ragged
 from potstill.errors import ChecksumError
-from potstill.models.loading import copy_tokenizer_files, load_classifier
+from potstill.pretrained.files import copy_tokenizer_files
 from potstill.pretrained.weights import quiet
 from potstill.progress import say
 from potstill.training.loop import Outcome
@@ -36,8 +37,6 @@ def save(folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.ND
         outcome: of its training.
         signals: [rows, ...], or [rows] objects [tokens, ...], as `predict_signals` returns them.
     """
-    about = {"score": outcome.score, "scores": outcome.scores, "history": outcome.history, "rows": outcome.rows}
-    about |= {"steps": outcome.steps}
 
     def write() -> None:
         with whole_folder(folder) as out, quiet():
@@ -47,7 +46,7 @@ def save(folder: Path, model: PreTrainedModel, outcome: Outcome, signals: npt.ND
                 np.save(out / _LENGTHS, np.array([len(row) for row in signals]), allow_pickle=False)
                 numbers = np.concatenate([*signals])
             np.save(out / _SIGNALS, numbers, allow_pickle=False)
-            write_manifest(out, about)
+            write_manifest(out, asdict(outcome))
 
     current_world().run_on_first(write)
 
@@ -61,23 +60,16 @@ def _load_outcome(folder: Path) -> Outcome | None:
     if not folder.exists():
         return None
     try:
-        about: dict[str, Any] = verify(folder)
+        return Outcome.from_json(verify(folder))
     except ChecksumError as error:
         say(f"finished model skipped: {error}")
         return None
-    history = [(int(step), str(name), float(value)) for step, name, value in about["history"]]
-    return Outcome(about["score"], about["scores"], history, about["rows"], steps=about.get("steps", 0))
 
 
 def copy_model(folder: Path, target: Path, tokenizer: Path) -> None:
     """Copy a finished model and a tokenizer's files into a folder, with the files that `save_model` writes."""
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns(MANIFEST, _SIGNALS, _LENGTHS), dirs_exist_ok=True)
     copy_tokenizer_files(tokenizer, target)
-
-
-def load(folder: Path) -> PreTrainedModel:
-    """Load a finished model of the class that it was saved as, in fp32 and evaluation mode."""
-    return load_classifier(folder)
 
 
 def signals(folder: Path) -> npt.NDArray[Any]:

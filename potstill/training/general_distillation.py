@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.config.distill_params import General, MaskedTerm
+from potstill.config.distill_params import General
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.masking import Masking
 from potstill.distillation.objective.composition import Distillation, make_terms
@@ -33,14 +33,12 @@ class GeneralDistillation:
     """A student of a base encoder's layers, and the objective and data of its training.
 
     Attributes:
-        teacher: the base encoder.
-        student: a model of its class, trained in place.
+        student: a model of the base encoder's class, trained in place.
         objective: terms on layers, and predictions of masked tokens if params ask for them.
         rows: rows to train on.
         held_out: rows for evaluation.
     """
 
-    teacher: PreTrainedModel
     student: PreTrainedModel
     objective: Distillation
     rows: TokenDataset
@@ -83,10 +81,14 @@ def prepare_general(
         objective = Distillation(LiveTeacher(*live), None, terms)
         _freeze_unused(student)
     else:
-        masking = _masking(tokenizer, teacher.config.vocab_size, params.masked_lm, setting.seed)
+        loaded = read_tokenizer(tokenizer)
+        if loaded.mask_token_id is None:
+            raise ModelError("the base's tokenizer has no mask token, which general.masked_lm needs; set that to null")
+        special, share = sorted(loaded.all_special_ids), params.masked_lm.masked
+        masking = Masking(loaded.mask_token_id, special, teacher.config.vocab_size, share, setting.seed)
         objective = MaskedDistillation(masking, MaskedTeacher(*live), MaskedBlend(params.masked_lm), terms)
     train_rows, held_out = hold_out(rows, params.held_out, setting.seed)
-    return GeneralDistillation(teacher, student, objective, train_rows, held_out)
+    return GeneralDistillation(student, objective, train_rows, held_out)
 
 
 def load_base(folder: Path, params: General) -> PreTrainedModel:
@@ -108,10 +110,3 @@ def _freeze_unused(student: PreTrainedModel) -> None:
     for name, weight in student.base_model.named_parameters():
         if is_pooler(name):
             weight.requires_grad_(False)
-
-
-def _masking(tokenizer: Path, vocabulary: int, params: MaskedTerm, seed: int) -> Masking:
-    loaded = read_tokenizer(tokenizer)
-    if loaded.mask_token_id is None:
-        raise ModelError("the base's tokenizer has no mask token, which general.masked_lm needs; set that to null")
-    return Masking(loaded.mask_token_id, sorted(loaded.all_special_ids), vocabulary, params.masked, seed)

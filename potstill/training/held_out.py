@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The epoch number of the masks of held-out rows; the same at every evaluation, and not an epoch of training.
 _EVALUATION_EPOCH = -1
+# Padded tokens of a batch.
+_BATCH_TOKENS = 4096
 
 
 def hold_out(dataset: TokenDataset, share: float, seed: int) -> tuple[TokenDataset, TokenDataset]:
@@ -43,15 +45,10 @@ def hold_out(dataset: TokenDataset, share: float, seed: int) -> tuple[TokenDatas
 
 
 def negative_loss(
-    objective: Objective,
-    rows: TokenDataset,
-    device: torch.device,
-    precision: Precision,
-    *,
-    batch_tokens: int = 4096,
+    objective: Objective, rows: TokenDataset, device: torch.device, precision: Precision
 ) -> Callable[[PreTrainedModel], float]:
     """Make a score for `train`: minus the objective's loss over all rows, with each term at its full weight."""
-    batches = sorted_batches(rows.lengths, batch_tokens)
+    batches = sorted_batches(rows.lengths, _BATCH_TOKENS)
     views = [objective.view(rows.batch(part), _EVALUATION_EPOCH) for part in batches]
     step = OptimizerStep.of(views)
     needs = objective.needs(step.index, step.total)

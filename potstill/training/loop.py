@@ -26,7 +26,7 @@ from potstill.models.cohort import Cohort
 from potstill.models.mixup import mix, mixed_embeddings
 from potstill.progress import Bar, progress, say
 from potstill.training import checkpoints
-from potstill.training.adversarial import captured_embeddings, perturbed_embeddings
+from potstill.training.adversarial import captured_embeddings, perturbation, perturbed_embeddings
 from potstill.training.average import WeightAverage
 from potstill.training.dropout import set_dropout
 from potstill.training.failures import write_failure
@@ -68,6 +68,11 @@ class Outcome:
     rows: int = 0
     resumed_at: int = 0
     steps: int = 0
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Outcome:
+        """Read an outcome back from its fields in a JSON file."""
+        return cls(**values | {"history": [(step, name, value) for step, name, value in values["history"]]})
 
 
 @dataclass(frozen=True)
@@ -132,43 +137,38 @@ def train(
     if packing:
         say(f"{setting.name}: rows are packed, without padding")
     model = model.to(device)
-    _adapt(model, plan)
+    model.get_input_embeddings().requires_grad_(not plan.freeze_embeddings)
+    if plan.dropout is not None:
+        set_dropout(model, plan.dropout)
     with training_attention(model, device, packing=packing), low_rank(model, plan.lora, setting.name):
-        return _Run(model, dataset, objective.to(device), score, setting, world, packing=packing).run()
+        return _Run(model, dataset, objective.to(device), score, setting, world, packing).run()
 
 
+@dataclass
 class _Run:
-    """The state of one training run."""
+    """The state of one training run; see `train` for the attributes."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        dataset: TokenDataset,
-        objective: Objective,
-        score: Callable[[PreTrainedModel], Score],
-        setting: Setting,
-        world: World,
-        *,
-        packing: bool,
-    ) -> None:
-        self.model = model
-        self.dataset = dataset
-        self.objective = objective
-        self.score = score
-        self.setting = setting
-        self.world = world
-        self.packing = packing
-        plan = setting.plan
+    model: PreTrainedModel
+    dataset: TokenDataset
+    objective: Objective
+    score: Callable[[PreTrainedModel], Score]
+    setting: Setting
+    world: World
+    packing: bool
+
+    def __post_init__(self) -> None:
+        model, setting, plan = self.model, self.setting, self.setting.plan
         self.mixup = plan.mixup if isinstance(plan, Distill) else None
         epochs = [self._epoch_steps(epoch) for epoch in range(plan.epochs)]
         self.steps = sum(map(len, epochs))
-        self.total_rows = len(dataset) * plan.epochs
         self.evaluate_at = _evaluation_steps([len(steps) for steps in epochs], plan.evaluations_per_epoch)
         self.trained = dict(model.named_parameters())
-        self.trained |= {f"{_OBJECTIVE}/{name}": weight for name, weight in objective.named_parameters()}
-        world.broadcast([*model.state_dict().values(), *objective.state_dict().values()])
+        self.trained |= {f"{_OBJECTIVE}/{name}": weight for name, weight in self.objective.named_parameters()}
+        self.world.broadcast([*model.state_dict().values(), *self.objective.state_dict().values()])
         self.optimizer = torch.optim.AdamW(
-            _groups(self.trained.values(), plan.weight_decay), lr=plan.learning_rate, fused=_fused(setting.device)
+            _groups(self.trained.values(), plan.weight_decay),
+            lr=plan.learning_rate,
+            fused=setting.device.type in ("cpu", "cuda"),
         )
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16")
         self.budget = TokenBudget(plan.batch_tokens, f"{setting.name}.batch_tokens")
@@ -192,7 +192,8 @@ class _Run:
             say(warning)
         # A barrier: no checkpoint is removed while another process reads it.
         self.world.gather(None)
-        with progress(self.setting.name, self.total_rows, "rows", done=self.outcome.rows) as bar:
+        total_rows = len(self.dataset) * self.setting.plan.epochs
+        with progress(self.setting.name, total_rows, "rows", done=self.outcome.rows) as bar:
             self._epochs(bar)
         self.model.load_state_dict(self.best)
         self.model.eval()
@@ -265,7 +266,8 @@ class _Run:
         terms = self.budget.run(lambda: self._gradients(rows, batches, step), self.optimizer.zero_grad)
         self.world.sum_gradients(self.trained.values())
         self.scaler.unscale_(self.optimizer)
-        norm = _norm(self.trained.values())
+        gradients = [weight.grad for weight in self.trained.values() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         values = self._read(terms, norm)
         self._check(values, batches)
         self._update(norm)
@@ -299,7 +301,11 @@ class _Run:
         else:
             with captured_embeddings(self.model) as captured:
                 terms = self._pass(batch, step, self.model)
-            with perturbed_embeddings(self.model, captured.perturbation(batch, adversarial.epsilon)):
+            mask = torch.from_numpy(batch.attention_mask).to(self.setting.device)
+            gradient = captured[-1].grad
+            assert gradient is not None  # after the backward pass
+            added = perturbation(gradient, mask, adversarial.epsilon)
+            with perturbed_embeddings(self.model, added):
                 further = self._pass(batch, step, self.model, adversarial.weight)
             terms["adversarial"] = torch.stack(list(further.values())).sum()
         if self.mixup is not None:
@@ -451,20 +457,6 @@ class _Run:
         checkpoints.set_random_state(tensors[f"random-{self.world.rank}"], self.setting.device)
 
 
-def _adapt(model: PreTrainedModel, plan: Training) -> None:
-    """Set dropout and freeze embeddings for training; the model's config stays the same."""
-    model.get_input_embeddings().requires_grad_(not plan.freeze_embeddings)
-    if plan.dropout is not None:
-        set_dropout(model, plan.dropout)
-
-
-def _norm(parameters: Iterable[Tensor]) -> Tensor:
-    """The norm of all gradients together."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm: Tensor = torch.nn.utils.get_total_norm(gradients)
-    return norm
-
-
 def _clip(parameters: list[Tensor], norm: Tensor, limit: float) -> None:
     """Scale the gradients of all trainable parameters down to a limit of their common norm."""
     # On the CPU reading the norm is free and saves a pass over all gradients. On a GPU reading it would wait.
@@ -478,10 +470,6 @@ def _groups(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str,
         {"params": [p for p in trainable if p.dim() >= _DECAYED_DIMENSIONS], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.dim() < _DECAYED_DIMENSIONS], "weight_decay": 0.0},
     ]
-
-
-def _fused(device: torch.device) -> bool:
-    return device.type in ("cpu", "cuda")
 
 
 def _factor(step: int, steps: int, warmup: float) -> float:

@@ -137,17 +137,15 @@ def packed(model: PreTrainedModel, batch: Batch, device: torch.device) -> Iterat
         return (_unpack(output[0], layout, rows, length), *output[1:])
 
     layers = layers_of(model)
-    handles = [
-        layers[0].register_forward_pre_hook(enter, with_kwargs=True),
-        layers[-1].register_forward_hook(leave),
-    ]
     token = _CURRENT.set(layout)
     try:
-        yield
+        with (
+            layers[0].register_forward_pre_hook(enter, with_kwargs=True),
+            layers[-1].register_forward_hook(leave),
+        ):
+            yield
     finally:
         _CURRENT.reset(token)
-        for handle in handles:
-            handle.remove()
 
 
 def _pack(states: Tensor, layout: PackedLayout) -> Tensor:

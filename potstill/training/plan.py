@@ -151,11 +151,12 @@ def _stage_plan(stage: StageName, size: DataSize) -> StagePlan:
     steps = epochs * per_epoch
     return StagePlan(
         epochs=epochs,
-        learning_rate=_learning_rate(size.width, need.rate),
+        learning_rate=float(f"{min(_RATE * _WIDTH / size.width, _LARGEST_RATE) * need.rate:.1e}"),
         batch_tokens=batch_tokens,
         warmup=round(min(max(10 / steps, 0.06), 0.3), 3),
         average_decay=_average_decay(steps),
-        evaluations_per_epoch=_evaluations(epochs),
+        # At least four in a run.
+        evaluations_per_epoch=max(1, math.ceil(4 / epochs)),
         patience=need.patience,
         steps=steps,
     )
@@ -168,17 +169,8 @@ def _batch_tokens(rows: int, tokens: float) -> int:
     return int(min(max(2 ** round(math.log2(needed)), least), most))
 
 
-def _learning_rate(width: int, factor: float) -> float:
-    return float(f"{min(_RATE * _WIDTH / width, _LARGEST_RATE) * factor:.1e}")
-
-
 def _average_decay(steps: int) -> float | None:
     """The decay of an average over about a tenth of the steps; None for runs too short to benefit from averaging."""
     if steps < FEW_STEPS // 2:
         return None
     return round(1 - 1 / min(max(steps / 10, 10), 1000), 4)
-
-
-def _evaluations(epochs: int) -> int:
-    """Evaluations of each epoch, for at least four in a run."""
-    return max(1, math.ceil(4 / epochs))

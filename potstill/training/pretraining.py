@@ -40,11 +40,6 @@ class Pretraining:
     held_out: TokenDataset
     masking: Masking
 
-    @property
-    def vocabulary(self) -> int:
-        """The number of token ids."""
-        return self.masking.vocabulary
-
     def train(self, setting: Setting) -> Outcome:
         """Train the model in place; its score is minus the loss on held-out rows, in nats a masked token."""
         objective = MaskedLanguage(self.masking)

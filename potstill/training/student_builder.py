@@ -27,12 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Counts the seconds of "training" or "inference" while it is open.
-Clock: TypeAlias = Callable[[str], AbstractContextManager[None]]
-
-
-def no_clock(kind: str) -> AbstractContextManager[None]:
-    """Count nothing."""
-    return nullcontext()
+Clock: TypeAlias = Callable[[str], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class StudentBuilder:
         kept_ids: the ids, in the whole vocabulary, of the tokens that a smaller one keeps; None: all.
         rank: of the table of token embeddings; None: a full table.
         general_dir: folder of the general student whose embeddings and layers the student takes; None: the parent's.
-        clock: counts the time that pruning takes.
+        clock: counts the time that pruning takes; by default nothing is counted.
     """
 
     params: Distill
@@ -62,7 +57,7 @@ class StudentBuilder:
     kept_ids: Ints | None = None
     rank: int | None = None
     general_dir: Path | None = None
-    clock: Clock = no_clock
+    clock: Clock = nullcontext
 
     def build(
         self, parent: PreTrainedModel, layers: Sequence[int], rows: TokenDataset, objective: Objective

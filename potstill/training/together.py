@@ -57,10 +57,12 @@ def objective_for(
         ModelError, SignalError: see `distillation`.
     """
     task, mutual = teaching.task, params.mutual
-    if mutual is not None and not mutual.teacher:
-        return MutualLearning.of(mutual, [Supervised(task) for _ in students], params.temperature, task)
-    objectives = [teaching.objective(params, student, setting, teacher_rows, places) for student in students]
-    return objectives[0] if mutual is None else MutualLearning.of(mutual, objectives, params.temperature, task)
+    objectives: list[Objective] = [Supervised(task) for _ in students]
+    if mutual is None or mutual.teacher:
+        objectives = [teaching.objective(params, student, setting, teacher_rows, places) for student in students]
+    if mutual is None:
+        return objectives[0]
+    return MutualLearning(objectives, mutual.temperature or params.temperature, mutual.weight, task)
 
 
 def train_students(

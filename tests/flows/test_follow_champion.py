@@ -26,7 +26,7 @@ from potstill.compute.processes import free_port
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import PackageError
-from potstill.registry import tracking
+from potstill.paths import ARTIFACTS
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
 from potstill.registry.versions import Version
@@ -259,7 +259,7 @@ def test_a_challenger_comes_and_goes_and_a_broken_one_never_stops_the_champion(p
     promote(place, "one", tag)
     params = place.folder / "params.yaml"
     params.write_text(re.sub(r"^watch:.*$", "watch:\n  shadow: 1.0", params.read_text(), flags=re.MULTILINE))
-    artifacts = place.folder / tracking.ARTIFACTS
+    artifacts = place.folder / ARTIFACTS
     before = set(artifacts.rglob("model.onnx"))
     challenge(place, 3.0)
     flip_byte(*set(artifacts.rglob("model.onnx")) - before)
@@ -286,7 +286,6 @@ class FailsOnce(RegistryProcess):
     """Asks the registry where there was one look that failed before."""
 
     def __init__(self, answer: Roles) -> None:
-        super().__init__()
         self.answers: list[Roles | Exception] = [OSError("database is locked"), *[answer] * 3]
 
     def call(self, *_: object) -> Any:
@@ -296,9 +295,9 @@ class FailsOnce(RegistryProcess):
         return answer
 
 
-def test_a_look_that_fails_misses_no_champion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_look_that_fails_misses_no_champion(capsys: pytest.CaptureFixture[str]) -> None:
     old, new = Roles("1", "n:a", None), Roles("2", "n:b", None)
-    watch = RolesWatch(tmp_path, Params.model_construct(), old, 0.0, FailsOnce(new))
+    watch = RolesWatch(old, 0.0, FailsOnce(new))
     assert watch.change(old) is None
     assert "n:a stays: OSError: database is locked" in capsys.readouterr().out
     assert watch.change(old) == new

@@ -19,7 +19,7 @@ from potstill.errors import DriftError, ParamsError, RegistryError
 from potstill.inference.profile import answer_all, read_profile
 from potstill.inference.runtime import Student, Text
 from potstill.inference.window_store import candidate_location, open_store
-from potstill.paths import DRIFT, DRIFT_PAGE, FEEDBACK, TEST_PROFILE
+from potstill.paths import ARTIFACTS, DRIFT, DRIFT_PAGE, FEEDBACK, TEST_PROFILE
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
@@ -171,7 +171,7 @@ def test_a_challenger_that_is_not_whole_is_left_out_and_said(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     add_version(Registry(workspace, PROJECT), "another")
-    artifacts = workspace / tracking.ARTIFACTS
+    artifacts = workspace / ARTIFACTS
     if damage == "a flipped byte":
         flip_byte(next(artifacts.rglob("model.onnx")))
     elif damage == "no artifacts":

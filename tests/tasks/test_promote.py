@@ -9,7 +9,7 @@ from potstill.errors import ApprovalPendingError, RegistryError
 from potstill.registry import tracking, versions
 from potstill.registry.promotion import Registry
 from potstill.registry.versions import CHALLENGER
-from tasks.promote import approve, promote
+from tasks.promote import promote
 from tests.registries import register_candidate
 
 
@@ -22,15 +22,16 @@ def test_a_person_approves_what_passed(default_params: Params, candidate: Path) 
     with pytest.raises(ApprovalPendingError, match="potstill approve 1"):
         promote(by_person, candidate, version.version, expected=None)
     assert Registry(candidate, "movie-reviews").champion() is None
-    assert approve(by_person, candidate, CHALLENGER).version == "1"
+    assert Registry(candidate, "movie-reviews").approve(CHALLENGER).version == "1"
     assert promote(by_person, candidate, "1", expected="1").version == "1"
 
 
 def test_a_person_cannot_wave_through_what_failed(default_params: Params, candidate: Path) -> None:
     version = register_candidate(default_params, candidate)
+    registry = Registry(candidate, "movie-reviews")
     store = tracking.client(candidate)
     store.set_model_version_tag("movie-reviews", version.version, versions.GATE, '{"passed": false, "checks": []}')
     with pytest.raises(RegistryError, match="no passed gate"):
-        approve(default_params, candidate, version.version)
+        registry.approve(version.version)
     with pytest.raises(RegistryError, match="no version '9'"):
-        approve(default_params, candidate, "9")
+        registry.approve("9")

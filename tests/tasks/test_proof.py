@@ -18,7 +18,7 @@ from potstill.models.loading import load_classifier
 from potstill.paths import CHECKPOINTS
 from tasks import control, finetune
 from tasks.identity import sections_of
-from tasks.learning import open_split
+from tasks.learning import open_tokens
 from tasks.stage import Stage, load_stage
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 
@@ -53,7 +53,7 @@ def _set_seed(seed: int) -> None:
 
 
 def _seeds() -> list[Seed]:
-    return read_seeds(Path("data/proof"), open_split(_stage(), "test").labels)
+    return read_seeds(Path("data/proof"), open_tokens(_stage()).split("test").labels)
 
 
 def _stage() -> Stage:
@@ -70,7 +70,7 @@ def test_a_further_seed_is_what_the_stages_make_with_that_seed(workspace: Path) 
     _set_seed(18)
     for name in ("distill", "finetune", "control"):
         run_stage(name)
-    test = open_split(_stage(), "test")
+    test = open_tokens(_stage()).split("test")
     for out, name in {"student": "student", "control": "pretrained", "initialised": "initialised"}.items():
         model = load_classifier(workspace / "data" / out)
         np.testing.assert_array_equal(found.answers[name].logits, predict_logits(model, test))
@@ -127,7 +127,7 @@ def test_one_seed_trains_nothing_and_imports_nothing_that_costs(workspace: Path)
 def test_answers_to_other_rows_are_refused(workspace: Path) -> None:
     run_stage("proof")
     with pytest.raises(ChecksumError, match="other test rows"):
-        read_seeds(Path("data/proof"), open_split(_stage(), "test").labels[:-1])
+        read_seeds(Path("data/proof"), open_tokens(_stage()).split("test").labels[:-1])
 
 
 def test_it_depends_on_all_that_it_runs_again() -> None:

@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -89,7 +90,7 @@ def _entries(handle: IO[bytes], label: str) -> dict[str, Opener | None]:
     if zipfile.is_zipfile(handle):
         handle.seek(0)
         archive = zipfile.ZipFile(handle)
-        return {item.filename: _zip_opener(archive, item) for item in archive.infolist() if not item.is_dir()}
+        return {item.filename: partial(archive.open, item) for item in archive.infolist() if not item.is_dir()}
     handle.seek(0)
     try:
         tar = tarfile.open(fileobj=handle)  # noqa: SIM115 - read through the openers, closed with its handle
@@ -99,7 +100,7 @@ def _entries(handle: IO[bytes], label: str) -> dict[str, Opener | None]:
             f"{label} is neither a zip nor a tar archive; check the requirement and its members"
         ) from error
     top = _top_folder(items)
-    return {item.name.removeprefix(top): _tar_opener(tar, item) if item.isreg() else None for item in items}
+    return {item.name.removeprefix(top): partial(_open_file, tar, item) if item.isreg() else None for item in items}
 
 
 def _top_folder(items: Sequence[tarfile.TarInfo]) -> str:
@@ -111,14 +112,7 @@ def _top_folder(items: Sequence[tarfile.TarInfo]) -> str:
     return top if any(item.name == f"{top}PKG-INFO" for item in items) else ""
 
 
-def _zip_opener(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> Opener:
-    return lambda: archive.open(item)
-
-
-def _tar_opener(tar: tarfile.TarFile, item: tarfile.TarInfo) -> Opener:
-    def opened() -> IO[bytes]:
-        stream = tar.extractfile(item)
-        assert stream is not None  # the entry is a regular file
-        return stream
-
-    return opened
+def _open_file(tar: tarfile.TarFile, item: tarfile.TarInfo) -> IO[bytes]:
+    stream = tar.extractfile(item)
+    assert stream is not None  # the entry is a regular file
+    return stream

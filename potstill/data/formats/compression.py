@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
 import zipfile
 import zlib
@@ -182,14 +181,5 @@ _OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
     "xz": lzma.LZMAFile,
     "zst": _zstd,
 }
-_DAMAGE = (
-    OSError,  # of gzip, bz2 and pyarrow
-    EOFError,
-    ValueError,
-    RuntimeError,
-    NotImplementedError,  # of zipfile: a method of compression that it does not know
-    zlib.error,
-    lzma.LZMAError,
-    zipfile.BadZipFile,
-    io.UnsupportedOperation,
-)
+# What the libraries raise for damaged files.
+_DAMAGE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)

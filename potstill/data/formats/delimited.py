@@ -48,14 +48,14 @@ class _Dialect:
         """
         csv.field_size_limit(sys.maxsize)  # The limit is checked later, where row and column are known.
         stream = io.StringIO(text, newline="")
-        if not self.quoted:
-            reader = csv.reader(stream, delimiter=self.separator, quoting=csv.QUOTE_NONE)
-        elif self.escape is None:
-            reader = csv.reader(stream, delimiter=self.separator, strict=True)
-        else:
-            reader = csv.reader(
-                stream, delimiter=self.separator, strict=True, escapechar=self.escape, doublequote=False
-            )
+        reader = csv.reader(
+            stream,
+            delimiter=self.separator,
+            quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE,
+            strict=self.quoted,
+            escapechar=self.escape,
+            doublequote=self.escape is None,
+        )
         line = 1
         try:
             for cells in reader:

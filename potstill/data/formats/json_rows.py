@@ -113,7 +113,9 @@ def _read_document(text: str, location: str, file_format: str) -> Table:
         raise FormatError(f"{location} is not JSON ({error}); correct it, or write one object a line") from error
     if (questions := squad_rows(document)) is not None:
         table = rows_table(questions, location, range(1, len(questions) + 1), "question", file_format)
-        return _squad(table)
+        empty = sum(answer is not None and not answer["text"] for answer in table.columns.get("answers", []))
+        note = f"SQuAD: {len(table):,} questions, {empty:,} of them without an answer"
+        return replace(table, tool="SQuAD").with_notes(note)
     rows = _pandas_rows(document) or _records(document, location)
     wrong = next((index for index, row in enumerate(rows) if not isinstance(row, dict)), None)
     if wrong is not None:
@@ -121,13 +123,6 @@ def _read_document(text: str, location: str, file_format: str) -> Table:
             f'{location}, row {wrong + 1} is {type(rows[wrong]).__name__}, not an object such as {{"text": ...}}'
         )
     return rows_table(rows, location, range(1, len(rows) + 1), "row", file_format)
-
-
-def _squad(table: Table) -> Table:
-    answers = table.columns.get("answers", [])
-    empty = sum(answer is not None and not answer["text"] for answer in answers)
-    note = f"SQuAD: {len(table):,} questions, {empty:,} of them without an answer"
-    return replace(table, tool="SQuAD").with_notes(note)
 
 
 def _records(document: Any, location: str) -> list[Any]:

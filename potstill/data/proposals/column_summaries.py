@@ -24,7 +24,6 @@ _WORDS: Mapping[Kind, str] = {
     "empty": "empty",
 }
 _NUMBERS: tuple[Kind, ...] = ("integer", "number")
-_LISTS: tuple[Kind, ...] = ("labels", "words", "tags")
 
 
 def merge_summaries(summaries: Sequence[TableSummary]) -> dict[str, ColumnSummary]:

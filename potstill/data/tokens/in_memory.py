@@ -16,12 +16,15 @@ from potstill.data.formats.cells import is_absent
 from potstill.data.formats.tagged import TaggedText, tag_spans, tag_text
 from potstill.data.tokens.batches import Ints, Labels, TokenDataset
 from potstill.data.tokens.marking import ANSWERS, UNIT_LABELS
+from potstill.data.tokens.tokenization import write_tokens
 from potstill.errors import EmptyDataError, FormatError, LabelError, ModelError
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.labels.names import LabelNames, normal_label
 from potstill.labels.tags import OUTSIDE, split_tag, tag_set
 from potstill.labels.windows import without_truncation
+from potstill.pretrained.families import tells_texts_apart
 from potstill.pretrained.heads import task_of
+from potstill.pretrained.output_names import names_of_outputs, unnamed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -192,7 +195,7 @@ def with_tag_set_order(model: PreTrainedModel) -> PreTrainedModel:
 
     if KINDS[task_of(model)].form != "entities":
         return model
-    names = [str(name) for _, name in sorted(model.config.id2label.items())]
+    names = names_of_outputs(model)
     try:
         types = [kind for _, kind in map(split_tag, names) if kind]
     except ValueError:
@@ -221,9 +224,8 @@ def with_all_labels(
         no names, the models are unchanged.
     """
     from potstill.pretrained.output_layer import label_order, reorder_labels
-    from potstill.pretrained.output_names import unnamed
 
-    names = [[str(name) for _, name in sorted(model.config.id2label.items())] for model in models]
+    names = [names_of_outputs(model) for model in models]
     spelling: dict[str, str] = {}
     for model_names in names:
         for name in model_names:
@@ -254,7 +256,10 @@ def _gold(model: PreTrainedModel, name: str, labels: Sequence[Label] | None, row
         return np.full(rows, np.nan, dtype=np.float32) if labels is None else _gold_numbers(name, labels)
     if KINDS[task].form == "labels":
         return _gold_flags(model, name, labels, rows)
-    return np.full(rows, -1, dtype=np.int64) if labels is None else _gold_indices(model, name, labels)
+    if labels is None:
+        return np.full(rows, -1, dtype=np.int64)
+    known = LabelNames(names_of_outputs(model))
+    return np.array([_index(known, name, row, label) for row, label in enumerate(labels)], dtype=np.int64)
 
 
 def _gold_numbers(name: str, labels: Sequence[Any]) -> Labels:
@@ -276,7 +281,7 @@ def _gold_numbers(name: str, labels: Sequence[Any]) -> Labels:
 def _gold_flags(model: PreTrainedModel, name: str, labels: Sequence[Any] | None, rows: int) -> Labels:
     """Convert lists of labels to flags: [rows, labels], 1 for a label that applies."""
     flags = np.full((rows, model.config.num_labels), -1 if labels is None else 0, dtype=np.int64)
-    known = _label_names(model)
+    known = LabelNames(names_of_outputs(model))
     for row, row_labels in enumerate(labels or ()):
         if isinstance(row_labels, str) or not isinstance(row_labels, (Sequence, np.ndarray, set, frozenset)):
             raise LabelError(f"{name}[{row}] has the label {row_labels!r}; give a list of those that apply")
@@ -288,17 +293,6 @@ def _gold_flags(model: PreTrainedModel, name: str, labels: Sequence[Any] | None,
             )
         flags[row, classes] = 1
     return flags
-
-
-def _gold_indices(model: PreTrainedModel, name: str, labels: Sequence[Any]) -> Ints:
-    """Convert labels to the indices of the teacher's outputs: [rows]."""
-    known = _label_names(model)
-    return np.array([_index(known, name, row, label) for row, label in enumerate(labels)], dtype=np.int64)
-
-
-def _label_names(model: PreTrainedModel) -> LabelNames:
-    """Look up the teacher's labels in the order of its outputs."""
-    return LabelNames(str(label) for _, label in sorted(model.config.id2label.items()))
 
 
 def _index(known: LabelNames, name: str, row: int, label: Any) -> int:
@@ -344,32 +338,33 @@ class _Tokenize:
 
     def __call__(self, split: str, group: _LabelledTexts) -> TokenDataset:
         """Tokenize texts into rows."""
-        if not KINDS[task_of(self.model)].marks_spans:
-            return _tokenize_texts(self.tokenizer, self.model, group.texts, group.gold, self.max_length)
-        return _tokenize_marked(
-            self.tokenizer, self.model, _prepared_table(self.model, group), self.max_length, self.file(split)
+        if KINDS[task_of(self.model)].marks_spans:
+            return self._with_positions(_prepared_table(self.model, group), self.file(split))
+        texts = group.texts
+        columns = list(zip(*texts, strict=True)) if texts and not isinstance(texts[0], str) else [texts]
+        encoded: Mapping[str, Any] = {"input_ids": [], "token_type_ids": []}
+        if texts:
+            encoded = self.tokenizer(
+                *map(list, columns), truncation=True, max_length=self.max_length, return_token_type_ids=True
+            )
+        return TokenDataset(
+            _flat(encoded["input_ids"]).astype(np.int32),
+            np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64),
+            _flat(encoded["token_type_ids"]).astype(np.int8) if self._has_types(pair=len(columns) == 2) else None,
+            group.gold,
+            self.tokenizer.pad_token_id or 0,
         )
 
+    def _with_positions(self, table: pa.Table, path: Path) -> TokenDataset:
+        """Tokenize rows into a file, as the tokenize stage writes it."""
+        types = self._has_types(pair="text_pair" in table.column_names)
+        write_tokens(table, fast_tokenizer(self.tokenizer, self.max_length), path, token_types=types)
+        # The file is mapped, so the rows stay after it is deleted.
+        return TokenDataset.open(path, self.tokenizer.pad_token_id or 0)
 
-def _tokenize_texts(
-    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, texts: Sequence[Text], gold: Labels, max_length: int
-) -> TokenDataset:
-    """Tokenize texts, with segment ids for pairs if the model's class has them."""
-    from potstill.pretrained.families import tells_texts_apart
-
-    columns = list(zip(*texts, strict=True)) if texts and not isinstance(texts[0], str) else [texts]
-    encoded: Mapping[str, Any] = {"input_ids": [], "token_type_ids": []}
-    if texts:
-        encoded = tokenizer(*map(list, columns), truncation=True, max_length=max_length, return_token_type_ids=True)
-    types = len(columns) == 2 and tells_texts_apart(model.config.to_dict())
-    lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
-    return TokenDataset(
-        _flat(encoded["input_ids"]).astype(np.int32),
-        lengths,
-        _flat(encoded["token_type_ids"]).astype(np.int8) if types else None,
-        gold,
-        tokenizer.pad_token_id or 0,
-    )
+    def _has_types(self, *, pair: bool) -> bool:
+        """Whether rows have segment ids: those of pairs, if the model's class distinguishes them."""
+        return pair and tells_texts_apart(self.model.config.to_dict())
 
 
 def _flat(rows: Sequence[Sequence[int]]) -> Ints:
@@ -381,12 +376,13 @@ def _flat(rows: Sequence[Sequence[int]]) -> Ints:
 
 def _prepared_table(model: PreTrainedModel, group: _LabelledTexts) -> pa.Table:
     """Clean texts and their marks into the columns of `data/prepared`."""
-    read = _question_columns if KINDS[task_of(model)].form == "span" else _entity_columns
     ids = pa.array([str(row) for row in range(len(group.texts))], pa.string())
-    return pa.table({"id": ids, **read(model, group)})
+    if KINDS[task_of(model)].form == "span":
+        return pa.table({"id": ids, **_question_columns(group)})
+    return pa.table({"id": ids, **_entity_columns(model, group)})
 
 
-def _question_columns(model: PreTrainedModel, group: _LabelledTexts) -> dict[str, pa.Array]:
+def _question_columns(group: _LabelledTexts) -> dict[str, pa.Array]:
     labels = group.gold
     has_labels = labels is not None
     texts: Sequence[Any] = group.texts
@@ -424,19 +420,6 @@ def _unit_classes(row: TaggedText, known: Mapping[str, int], location: str) -> l
         types = ", ".join(dict.fromkeys(kind for _, kind in map(split_tag, known) if kind))
         raise LabelError(f"the teacher does not know the type {unknown[2:]!r} of {location}; it knows {types}")
     return [[unit.start, unit.end, known[tag]] for unit, tag in zip(row.units, tags, strict=True)]
-
-
-def _tokenize_marked(
-    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, table: pa.Table, max_length: int, path: Path
-) -> TokenDataset:
-    """Tokenize rows into a file, as the tokenize stage writes it."""
-    from potstill.data.tokens.tokenization import write_tokens
-    from potstill.pretrained.families import tells_texts_apart
-
-    types = "text_pair" in table.column_names and tells_texts_apart(model.config.to_dict())
-    write_tokens(table, fast_tokenizer(tokenizer, max_length), path, token_types=types)
-    # The file is mapped, so the rows stay after it is deleted.
-    return TokenDataset.open(path, tokenizer.pad_token_id or 0)
 
 
 def fast_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:

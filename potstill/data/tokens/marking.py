@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,30 +22,47 @@ ANSWERS = pa.list_(pa.list_(pa.int32(), 2))
 
 
 @dataclass
-class TagCounts:
+class SplitCounts:
+    """The counts of a written split."""
+
+    rows: int = 0
+    tokens: int = 0
+    truncated: int = 0
+
+
+@dataclass
+class TagCounts(SplitCounts):
     """The counts of a written split of texts with entities.
 
     Rows are windows. A `truncated` text has several windows, and an `unseen` unit has no token.
     """
 
-    rows: int = 0
-    tokens: int = 0
-    truncated: int = 0
     texts: int = 0
     units: int = 0
     unseen: int = 0
 
 
 @dataclass
-class WindowCounts:
+class WindowCounts(SplitCounts):
     """The counts of a written split of questions. A `lost` answer is longer than the stride, and whole in no window."""
 
-    rows: int = 0
-    tokens: int = 0
-    truncated: int = 0
     questions: int = 0
     answers: int = 0
     lost: int = 0
+
+
+def token_schema(label: pa.DataType, further: Sequence[tuple[str, pa.DataType]] = (), *, types: bool) -> pa.Schema:
+    """Build the schema of a split's `.arrow` file."""
+    fields = [("id", pa.string()), ("input_ids", pa.list_(pa.int32()))]
+    fields += [("token_type_ids", pa.list_(pa.int8()))] if types else []
+    return pa.schema([*fields, *further, ("label", label)])
+
+
+def write_stream(table: pa.Table, path: Path, schema: pa.Schema, convert: Callable[[pa.Table], pa.RecordBatch]) -> None:
+    """Write an Arrow stream, converting a part of a table at a time."""
+    with path.open("wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        for start in range(0, table.num_rows, _ROWS_AT_ONCE):
+            stream.write_batch(convert(table.slice(start, _ROWS_AT_ONCE)))
 
 
 # --- entities ---------------------------------------------------------------------------------------------------------
@@ -64,17 +81,8 @@ def write_tagged(table: pa.Table, windower: TextWindower, path: Path) -> TagCoun
         path: the Arrow stream to write.
     """
     counts = TagCounts()
-    schema = pa.schema(
-        [
-            ("id", pa.string()),
-            ("input_ids", pa.list_(pa.int32())),
-            ("label", TOKEN_LABELS),
-            ("units", pa.list_(pa.int8())),
-        ]
-    )
-    with path.open("wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
-        for start in range(0, table.num_rows, _ROWS_AT_ONCE):
-            stream.write_batch(_tagged_batch(table.slice(start, _ROWS_AT_ONCE), windower, counts, schema))
+    schema = token_schema(TOKEN_LABELS, types=False).append(pa.field("units", pa.list_(pa.int8())))
+    write_stream(table, path, schema, lambda rows: _tagged_batch(rows, windower, counts, schema))
     return counts
 
 
@@ -127,14 +135,11 @@ def write_windows(table: pa.Table, windower: Windower, path: Path, *, types: boo
         types: whether the model has segments.
     """
     counts = WindowCounts()
-    fields = [("id", pa.string()), ("input_ids", pa.list_(pa.int32()))]
-    fields += [("token_type_ids", pa.list_(pa.int8()))] if types else []
-    fields += [("starts", pa.list_(pa.int32())), ("ends", pa.list_(pa.int32())), ("label", TOKEN_SPAN)]
-    schema = pa.schema(fields)
-    with path.open("wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
-        for start in range(0, table.num_rows, _ROWS_AT_ONCE):
-            records = _window_records(table.slice(start, _ROWS_AT_ONCE), windower, counts)
-            stream.write_batch(pa.RecordBatch.from_pylist(list(records), schema))
+    edges = [("starts", pa.list_(pa.int32())), ("ends", pa.list_(pa.int32()))]
+    schema = token_schema(TOKEN_SPAN, edges, types=types)
+    write_stream(
+        table, path, schema, lambda rows: pa.RecordBatch.from_pylist([*_window_records(rows, windower, counts)], schema)
+    )
     return counts
 
 

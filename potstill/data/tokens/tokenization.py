@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from potstill.artifacts import MANIFEST, write_json
+from potstill.artifacts import MANIFEST, read_json, write_json
 from potstill.data.corpus import prepared_texts
 from potstill.data.tokens.batches import fill_labels
-from potstill.data.tokens.marking import ANSWERS, UNIT_LABELS, TagCounts, WindowCounts, write_tagged, write_windows
+from potstill.data.tokens.marking import (
+    ANSWERS,
+    UNIT_LABELS,
+    SplitCounts,
+    token_schema,
+    write_stream,
+    write_tagged,
+    write_windows,
+)
 from potstill.errors import ModelError, SequenceLengthError
 from potstill.labels.windows import TextWindower, Windower
 from potstill.pretrained.families import positions_of
-from potstill.pretrained.files import TOKENIZER_FILES, VOCABULARIES
+from potstill.pretrained.files import VOCABULARIES, copy_tokenizer_files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -28,16 +32,6 @@ if TYPE_CHECKING:
 STUDENT = "student"
 # A file in the latter: the ids, in the whole vocabulary, of the tokens that a trimmed one keeps.
 KEPT_IDS = "kept.npy"
-_ROWS_AT_ONCE = 1000
-
-
-@dataclass
-class SplitCounts:
-    """The counts of a written split."""
-
-    rows: int = 0
-    tokens: int = 0
-    truncated: int = 0
 
 
 def check_length(base: Path, max_length: int) -> dict[str, Any]:
@@ -46,7 +40,7 @@ def check_length(base: Path, max_length: int) -> dict[str, Any]:
     Raises:
         SequenceLengthError: the limit exceeds them.
     """
-    config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = read_json(base / "config.json")
     positions = positions_of(config)
     if positions is not None and max_length > positions:
         raise SequenceLengthError(
@@ -58,8 +52,7 @@ def check_length(base: Path, max_length: int) -> dict[str, Any]:
 
 def student_base(base: Path) -> Path | None:
     """Find the encoder that a student starts from, in the ingest stage's `base`. None: it is the teacher."""
-    about = json.loads((base / MANIFEST).read_text(encoding="utf-8"))["about"]
-    return base / STUDENT if STUDENT in about else None
+    return base / STUDENT if STUDENT in read_json(base / MANIFEST)["about"] else None
 
 
 def copy_tokenizer(base: Path, folder: Path) -> None:
@@ -70,9 +63,7 @@ def copy_tokenizer(base: Path, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if (base / "tokenizer.json").exists():
-        for name in TOKENIZER_FILES:
-            if (base / name).exists():
-                shutil.copyfile(base / name, folder / name)
+        copy_tokenizer_files(base, folder)
         return
     if not any((base / name).exists() for name in VOCABULARIES):  # transformers would invent one from config.json
         raise ModelError(
@@ -100,7 +91,7 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     from tokenizers import Tokenizer
 
     settings = folder / "tokenizer_config.json"
-    config = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+    config = read_json(settings) if settings.exists() else {}
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # the library raises bare Exception
@@ -131,17 +122,10 @@ def write_served_tokenizer(folder: Path, max_length: int, target: Path) -> None:
 def name_token_types(folder: Path) -> None:
     """Make transformers return the segment ids of pairs, which a tokenizer without a model's class leaves out."""
     path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    settings = read_json(path) if path.exists() else {}
     names = settings.get("model_input_names", ["input_ids", "attention_mask"])
     if "token_type_ids" not in names:
         write_json(path, settings | {"model_input_names": [names[0], "token_type_ids", *names[1:]]})
-
-
-def token_schema(label: pa.DataType, *, types: bool) -> pa.Schema:
-    """Build the schema of a split's `.arrow` file."""
-    fields = [("id", pa.string()), ("input_ids", pa.list_(pa.int32()))]
-    fields += [("token_type_ids", pa.list_(pa.int8()))] if types else []
-    return pa.schema([*fields, ("label", label)])
 
 
 def window_stride(max_length: int, stride: int | None) -> int:
@@ -157,7 +141,7 @@ def write_tokens(
     *,
     token_types: bool = True,
     stride: int | None = None,
-) -> SplitCounts | TagCounts | WindowCounts:
+) -> SplitCounts:
     """Tokenize a prepared split into an Arrow stream that `datasets.Dataset.from_file` maps into memory.
 
     Args:
@@ -177,22 +161,18 @@ def write_tokens(
         return write_windows(table, Windower(tokenizer, length, stride), path, types=token_types)
     counts = SplitCounts()
     schema = token_schema(label or pa.int64(), types="text_pair" in table.column_names and token_types)
-    with path.open("wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
-        for batch in _batches(table, tokenizer, counts, schema):
-            stream.write_batch(batch)
+    write_stream(table, path, schema, lambda rows: _token_batch(rows, tokenizer, counts, schema))
     return counts
 
 
-def _batches(table: pa.Table, tokenizer: Tokenizer, counts: SplitCounts, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for start in range(0, table.num_rows, _ROWS_AT_ONCE):
-        rows = table.slice(start, _ROWS_AT_ONCE)
-        encodings = tokenizer.encode_batch_fast(prepared_texts(rows))
-        ids = [encoding.ids for encoding in encodings]
-        counts.rows += len(ids)
-        counts.tokens += sum(map(len, ids))
-        counts.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
-        columns = [rows.column("id").combine_chunks(), pa.array(ids, pa.list_(pa.int32()))]
-        if "token_type_ids" in schema.names:
-            columns.append(pa.array([encoding.type_ids for encoding in encodings], pa.list_(pa.int8())))
-        columns.append(fill_labels(rows.column("label").combine_chunks(), schema.field("label").type))
-        yield pa.record_batch(columns, schema=schema)
+def _token_batch(rows: pa.Table, tokenizer: Tokenizer, counts: SplitCounts, schema: pa.Schema) -> pa.RecordBatch:
+    encodings = tokenizer.encode_batch_fast(prepared_texts(rows))
+    ids = [encoding.ids for encoding in encodings]
+    counts.rows += len(ids)
+    counts.tokens += sum(map(len, ids))
+    counts.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
+    columns = [rows.column("id").combine_chunks(), pa.array(ids, pa.list_(pa.int32()))]
+    if "token_type_ids" in schema.names:
+        columns.append(pa.array([encoding.type_ids for encoding in encodings], pa.list_(pa.int8())))
+    columns.append(fill_labels(rows.column("label").combine_chunks(), schema.field("label").type))
+    return pa.record_batch(columns, schema=schema)

@@ -34,6 +34,8 @@ from potstill.labels.tags import types_named
 
 # The limit of fp32, which is the type of numbers in data/prepared.
 FINITE = 3.4e38
+# How a sentence names the limits of an expectation.
+_LIMITS = {"min_value": "at least", "max_value": "at most", "value_set": "one of", "value": "exactly"}
 # The docs show a run's time. It is fixed, since equal data has to give equal bytes.
 _NO_TIME = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
@@ -63,11 +65,10 @@ class Suite:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of the suites as result.json holds it, a sentence for each failure, and the count of expectations."""
+    """The result of the suites as result.json holds it, and a sentence for each failure."""
 
     result: dict[str, Any]
     failures: tuple[str, ...]
-    expectations: int
 
 
 def build_suites(
@@ -326,7 +327,7 @@ def run_suites(suites: Sequence[Suite], docs: Path | None, run_name: str) -> Ver
         _write_docs(context, docs)
     total = sum(len(suite.checks) for suite in suites)
     summary = {"success": not failures, "expectations": total, "failed": len(failures), "suites": result}
-    return Verdict(summary, tuple(failures), total)
+    return Verdict(summary, tuple(failures))
 
 
 def _write_docs(context: Any, docs: Path) -> None:
@@ -373,16 +374,7 @@ def _sentence(outcome: Mapping[str, Any], remedy: str) -> str:
             f"observed {result.get('unexpected_count', 0):,} of {result.get('element_count', 0):,} rows that fail"
         )
         observed += f", such as {examples}" if examples else ""
-    limits = [
-        f"{words} {_short(expected[key])}"
-        for key, words in (
-            ("min_value", "at least"),
-            ("max_value", "at most"),
-            ("value_set", "one of"),
-            ("value", "exactly"),
-        )
-        if expected.get(key) is not None
-    ]
+    limits = [f"{words} {_short(expected[key])}" for key, words in _LIMITS.items() if expected.get(key) is not None]
     limits = limits or [f"at most {1 - expected.get('mostly', 1.0):.2%} of rows"]
     return f"{outcome['what']}: {observed}, wanted {' and '.join(limits)} ({remedy})"
 

@@ -12,6 +12,7 @@ import numpy as np
 from potstill.artifacts import read_json, verify
 from potstill.data.divergence import psi
 from potstill.errors import FormatError
+from potstill.paths import ACCEPTED_PROFILE
 
 _BINS = 10
 
@@ -32,20 +33,18 @@ def build_profile(
         `lengths`: split -> the inner edges of its deciles and the share in each; `labels`: split -> label -> share;
         `rows`: split -> count; for a regression `targets`, like lengths. Splits without rows are left out.
     """
-    profile: dict[str, Any] = {
+    profile = {
         "rows": {split: len(values) for split, values in lengths.items()},
-        "lengths": {},
-        "labels": {},
+        "lengths": {split: _deciles(values) for split, values in lengths.items() if len(values)},
+        "labels": {split: _shares_by_name(names) for split, names in labels.items() if len(names)},
     }
-    for split, values in lengths.items():
-        if len(values):
-            profile["lengths"][split] = _deciles(values)
-    for split, names in labels.items():
-        if len(names):
-            profile["labels"][split] = {name: count / len(names) for name, count in sorted(Counter(names).items())}
     if targets:
         profile["targets"] = {split: _deciles(values) for split, values in targets.items() if len(values)}
     return profile
+
+
+def _shares_by_name(names: Sequence[str]) -> dict[str, float]:
+    return {name: count / len(names) for name, count in sorted(Counter(names).items())}
 
 
 def drift(
@@ -65,12 +64,12 @@ def drift(
     """
     result: dict[str, float] = {}
     try:
-        for split, reference in accepted["lengths"].items():
-            if len(lengths.get(split, ())):
-                result[f"{split} length"] = psi(reference["shares"], _shares(lengths[split], reference["edges"]))
-        for split, reference in accepted.get("targets", {}).items():
-            if len(numbers := (targets or {}).get(split, ())):
-                result[f"{split} target"] = psi(reference["shares"], _shares(numbers, reference["edges"]))
+        numbers = (("length", accepted["lengths"], lengths), ("target", accepted.get("targets", {}), targets or {}))
+        for name, references, values in numbers:
+            for split, reference in references.items():
+                if len(values.get(split, ())):
+                    shares = _shares(values[split], reference["edges"])
+                    result[f"{split} {name}"] = psi(reference["shares"], shares)
         for split, shares in accepted["labels"].items():
             counts = Counter(labels.get(split, ()))
             if total := sum(counts.values()):
@@ -78,7 +77,7 @@ def drift(
                 result[f"{split} label"] = psi([shares.get(n, 0.0) for n in names], [counts[n] / total for n in names])
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(
-            "data/accepted.json is not a profile of this version; put {} in it, run, and accept the new profile"
+            f"{ACCEPTED_PROFILE} is not a profile of this version; put {{}} in it, run, and accept the new profile"
         ) from error
     return result
 

@@ -64,7 +64,7 @@ def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
 
 class Projections(nn.Module):
-    """Linear projections from the student's width to the teacher's, one for each pair of states of different width.
+    """Linear projections from the student's width to the teacher's, one for each pair of states; none for equal widths.
 
     TinyBERT's learnable transformation (Jiao et al. 2020, section 3.1). The optimizer updates projections, gradient
     clipping includes them and checkpoints contain them, but they are not part of the student and are discarded with
@@ -72,42 +72,24 @@ class Projections(nn.Module):
 
     Args:
         pairs: the layer map, a list of (student's hidden state, teacher's hidden state).
-        student_widths: [layers + 1] widths of the student's hidden states.
-        teacher_widths: [layers + 1] widths of the teacher's hidden states.
+        student_width: width of the student's hidden states.
+        teacher_width: width of the teacher's hidden states.
 
     Raises:
-        ModelError: an entry occurs twice or names a hidden state that a model does not have.
+        ModelError: an entry occurs twice.
     """
 
-    def __init__(self, pairs: Sequence[Pair], student_widths: Sequence[int], teacher_widths: Sequence[int]) -> None:
+    def __init__(self, pairs: Sequence[Pair], student_width: int, teacher_width: int) -> None:
         super().__init__()
-        self.pairs = tuple(pairs)
-        if len(set(self.pairs)) < len(self.pairs):
-            raise ModelError(f"the layer map {list(self.pairs)} holds an entry twice; remove one")
+        if len(set(pairs)) < len(pairs):
+            raise ModelError(f"the layer map {list(pairs)} holds an entry twice; remove one")
         self.linears = nn.ModuleDict()
-        for pair in self.pairs:
-            for owner, index, widths in zip(
-                ("student", "teacher"), pair, (student_widths, teacher_widths), strict=True
-            ):
-                if not 0 <= index < len(widths):
-                    raise ModelError(
-                        f"the layer map names hidden state {index} of the {owner}, which has 0 (embeddings) to "
-                        f"{len(widths) - 1}; choose one of these"
-                    )
-            student_width = student_widths[pair[0]]
-            teacher_width = teacher_widths[pair[1]]
-            if student_width != teacher_width:
-                self.linears[_name(pair)] = nn.Linear(student_width, teacher_width)
+        if student_width != teacher_width:
+            self.linears.update({_name(pair): nn.Linear(student_width, teacher_width) for pair in pairs})
 
     def forward(self, pair: Pair, states: Tensor) -> Tensor:
-        """Project the student's states of a pair to the teacher's width: [..., student width] -> [..., teacher width].
-
-        Raises:
-            ModelError: the pair is not in the layer map.
-        """
-        if pair not in self.pairs:
-            raise ModelError(f"the pair {pair} is not in the layer map {list(self.pairs)}; add it there")
-        if _name(pair) not in self.linears:
+        """Project the student's states of a pair, [..., student width], to [..., teacher width]."""
+        if not self.linears:
             return states
         linear = self.linears[_name(pair)]
         assert isinstance(linear, nn.Linear)

@@ -46,11 +46,8 @@ def self_attention_relations(
         ModelError: the number of relation heads does not divide a width.
         SignalError: the numbers of rows or tokens differ.
     """
-    return {
-        "qq": self_attention_relation(student.queries, teacher.queries, mask, heads),
-        "kk": self_attention_relation(student.keys, teacher.keys, mask, heads),
-        "vv": self_attention_relation(student.values, teacher.values, mask, heads),
-    }
+    parts = zip(("qq", "kk", "vv"), student, teacher, strict=True)
+    return {name: self_attention_relation(ours, theirs, mask, heads) for name, ours, theirs in parts}
 
 
 def self_attention_relation(student: Tensor, teacher: Tensor, mask: Tensor, heads: int = RELATION_HEADS) -> Tensor:

@@ -15,7 +15,7 @@ from potstill.config.distill_params import BY_TOKEN, Distill
 from potstill.config.term_params import TermBase
 from potstill.data.tokens.batches import Batch, TokenDataset
 from potstill.distillation.losses.tensors import SelfAttention, SentenceVectors
-from potstill.distillation.objective.balancing import Balancer, Schedule
+from potstill.distillation.objective.balancing import lasts_to_the_end, weight_at
 from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Terms
 from potstill.distillation.objective.terms import ON_VECTORS, LossInputs, Term
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs, answers_of
@@ -27,7 +27,7 @@ from potstill.distillation.teachers.providers import (
     Source,
     TeacherTokensSource,
 )
-from potstill.errors import ModelError, SignalError
+from potstill.errors import ModelError, ParamsError, SignalError
 from potstill.kinds.losses.head_loss import HeadLoss, gold_rows
 from potstill.kinds.losses.task_losses import HEAD_LOSSES
 from potstill.kinds.task_names import TaskKind
@@ -61,11 +61,6 @@ class Blend:
         """The two losses of the task."""
         return HEAD_LOSSES[self.task]
 
-    @property
-    def names(self) -> tuple[str, str]:
-        """The names of its two terms."""
-        return self.loss.soft_term, self.loss.gold_term
-
     def __call__(self, inputs: LossInputs) -> Terms:
         """Compute the two weighted terms of a batch."""
         loss = self.loss
@@ -85,10 +80,6 @@ class Blend:
 
 class LogitsLoss(Protocol):
     """Weighted losses on logits, such as `Blend`."""
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """The names of its terms: on the teacher, and on gold labels."""
 
     def __call__(self, inputs: LossInputs) -> Terms:
         """Compute the weighted terms of a batch."""
@@ -120,8 +111,11 @@ class Distillation(Objective):
         self.teacher_needs = teacher_needs(self._terms)
         for name, term in self._terms.items():
             _check_source(name, term, source)
-        schedules = {} if blend is None else {name: Schedule(1.0) for name in blend.names}
-        self._balancer = Balancer(schedules | {name: term.schedule for name, term in self._terms.items()})
+        if blend is None and not any(lasts_to_the_end(term.config) for term in self._terms.values()):
+            raise ParamsError(
+                f"none of the loss terms ({', '.join(self._terms) or 'there are none'}) keeps a weight above 0 to the "
+                "end of the run; give one a constant weight"
+            )
 
     def needs(self, step: int, total: int) -> Needs:
         """Return what the terms with a weight above 0 at this step need of the student."""
@@ -141,8 +135,9 @@ class Distillation(Objective):
             step=step,
         )
         terms = {} if self._blend is None else self._blend(inputs)
-        terms |= {name: term(inputs) for name, term in active.items()}
-        return self._balancer(terms, step.index, step.total)
+        for name, term in active.items():
+            terms[name] = term(inputs).float() * weight_at(term.config, step.index, step.total)
+        return terms
 
     def describe(self) -> list[str]:
         """Describe the blend and each term in one line."""
@@ -150,7 +145,7 @@ class Distillation(Objective):
         return lines + [f"+ {term.describe()}" for term in self._terms.values()]
 
     def _active(self, step: int, total: int) -> dict[str, Term]:
-        return {name: term for name, term in self._terms.items() if term.schedule.at(step, total) > 0}
+        return {name: term for name, term in self._terms.items() if weight_at(term.config, step, total) > 0}
 
 
 def make_terms(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,17 +32,15 @@ class MaskedTeacher(LiveTeacher):
             return super().__call__(batch, needs)
 
 
+@dataclass(frozen=True)
 class MaskedBlend:
     """kl * T^2 * KL(teacher || student) + ce * CE at the masked tokens (Sanh et al. 2019, "DistilBERT", section 3)."""
 
-    names = ("kl", "ce")
-
-    def __init__(self, weights: MaskedTerm) -> None:
-        self._weights = weights
+    weights: MaskedTerm
 
     def __call__(self, inputs: LossInputs) -> Terms:
         """Compute the two weighted terms of a batch, as means over the masked tokens of the step."""
-        weights = self._weights
+        weights = self.weights
         size = max(inputs.step.targets, 1)
         soft = kl_divergence(inputs.student.logits, inputs.teacher.logits, weights.temperature)
         hard = cross_entropy(inputs.student.logits, inputs.labels[inputs.labels >= 0])
@@ -49,7 +48,7 @@ class MaskedBlend:
 
     def describe(self) -> str:
         """Describe the two terms in one line."""
-        weights = self._weights
+        weights = self.weights
         return f"{weights.kl:g} * T^2 * KL(T={weights.temperature:g}) + {weights.ce:g} * CE on masked tokens"
 
 

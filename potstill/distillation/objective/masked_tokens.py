@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill.data.tokens.batches import Batch
 from potstill.data.tokens.masking import Masking
@@ -18,7 +18,6 @@ from potstill.errors import ModelError
 from potstill.pretrained.families import family_of
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -40,11 +39,8 @@ def predicting(model: PreTrainedModel, where: Tensor) -> Iterator[None]:
     def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (args[0][where], *args[1:])
 
-    handle = head.register_forward_pre_hook(select)
-    try:
+    with head.register_forward_pre_hook(select):
         yield
-    finally:
-        handle.remove()
 
 
 def _head(model: PreTrainedModel) -> nn.Module:
@@ -57,11 +53,6 @@ def _head(model: PreTrainedModel) -> nn.Module:
             f"a {type(model).__name__} has no head for masked tokens where its class keeps it ({name}); "
             "take a model that was saved with one (a ...ForMaskedLM)"
         ) from None
-
-
-def targets(batch: Batch, device: torch.device) -> Tensor:
-    """[masked tokens] the original ids of the masked tokens, in the order of the logits."""
-    return torch.from_numpy(batch.labels[batch.labels >= 0]).to(device)
 
 
 class MaskedLanguage(Objective):
@@ -86,5 +77,6 @@ class MaskedLanguage(Objective):
 
     def forward(self, outputs: Outputs, batch: Batch, step: OptimizerStep) -> Terms:
         """Compute the one term, `mlm`."""
-        losses = cross_entropy(outputs.logits, targets(batch, outputs.logits.device))
+        masked = torch.from_numpy(batch.labels[batch.labels >= 0]).to(outputs.logits.device)
+        losses = cross_entropy(outputs.logits, masked)
         return {"mlm": losses.sum() / max(step.targets, 1)}

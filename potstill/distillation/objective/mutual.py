@@ -10,7 +10,6 @@ from operator import or_
 import torch
 from torch import Tensor, nn
 
-from potstill.config.distill_params import Mutual
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Terms
 from potstill.distillation.teachers.outputs import Needs, Outputs, answers_of
@@ -73,18 +72,6 @@ class MutualLearning(Objective):
         self._temperature = temperature
         self._weight = weight
         self._task = task
-
-    @classmethod
-    def of(cls, params: Mutual, objectives: Sequence[Objective], temperature: float, task: TaskKind) -> MutualLearning:
-        """Build the objective that `distill.mutual` describes.
-
-        Args:
-            params: the section `distill.mutual`.
-            objectives: the objective of each student.
-            temperature: the temperature of `distill`, used if `params` has none.
-            task: determines the loss.
-        """
-        return cls(objectives, params.temperature or temperature, params.weight, task)
 
     def describe(self) -> list[str]:
         """Describe the first student's objective, and the term that is added for each student."""

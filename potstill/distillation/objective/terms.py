@@ -41,7 +41,6 @@ from potstill.distillation.losses.logits import (
 )
 from potstill.distillation.losses.relations import check_heads, self_attention_relations
 from potstill.distillation.losses.sentences import contrastive, patient, rkd_angle, rkd_distance
-from potstill.distillation.objective.balancing import Schedule
 from potstill.distillation.objective.gold_labels import OptimizerStep
 from potstill.distillation.teachers.outputs import Needs, Outputs, vectors_of
 from potstill.errors import ModelError
@@ -121,7 +120,6 @@ class Term(nn.Module):
 
     Attributes:
         kind: the term's kind in params.
-        schedule: its weight over the run.
         student_needs: what it needs of the student beyond logits.
         teacher_needs: what it needs of the teacher beyond logits.
 
@@ -133,14 +131,14 @@ class Term(nn.Module):
         super().__init__()
         self.config = config
         self.kind: str = config.kind  # type: ignore[attr-defined]
-        self.schedule = Schedule(config.weight, config.schedule, config.fraction)
         self.pairs: tuple[Pair, ...] = ()
         self.projections: Projections | None = None
         self.heads = (1, 1)
         if isinstance(config, LayerTerm):
             self._fit(config, Shape.of(student), Shape.of(teacher))
         else:
-            _check_task(self.kind, student)
+            if (problem := misfit(self.kind, task_of(student))) is not None:
+                raise ModelError(problem)
             if self.kind != "ce":
                 _check_classes(self.kind, student, teacher)
         self.student_needs = self._needs(side=0)
@@ -159,8 +157,7 @@ class Term(nn.Module):
                         f"{shape.layers}; correct its layers [[student, teacher], ...]"
                     )
         if self.kind in PROJECTED:
-            widths = ([shape.width] * (shape.layers + 1) for shape in (student, teacher))
-            self.projections = Projections(self.pairs, *widths)
+            self.projections = Projections(self.pairs, student.width, teacher.width)
         if isinstance(config, RelationsTerm):
             check_heads(student.width, teacher.width, config.heads)
         if isinstance(config, AttentionTerm):
@@ -231,12 +228,6 @@ def misfit(kind: str, task: TaskKind) -> str | None:
     return None
 
 
-def _check_task(kind: str, student: PreTrainedModel) -> None:
-    problem = misfit(kind, task_of(student))
-    if problem is not None:
-        raise ModelError(problem)
-
-
 def _check_classes(kind: str, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     student_classes = student.config.num_labels
     teacher_classes = teacher.config.num_labels
@@ -287,12 +278,17 @@ def _dist(term: Term, inputs: LossInputs) -> Tensor:
     return (dist_inter_class(*logits).sum() + over_rows) / inputs.step.answers
 
 
+def _mean_over_pairs(term: Term, loss: Callable[[Pair], Tensor]) -> Tensor:
+    """Average a loss, summed over the batch, over the term's pairs of layers."""
+    return torch.stack([loss(pair).sum() for pair in term.pairs]).mean()
+
+
 def _per_token(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Term, LossInputs], Tensor]:
     """Make a term of a loss on hidden states that returns [batch] sums over real tokens."""
 
     def term_loss(term: Term, inputs: LossInputs) -> Tensor:
-        sums = [loss(*term.states(inputs, pair), inputs.mask).sum() for pair in term.pairs]
-        return torch.stack(sums).mean() / inputs.step.tokens
+        sums = _mean_over_pairs(term, lambda pair: loss(*term.states(inputs, pair), inputs.mask))
+        return sums / inputs.step.tokens
 
     return term_loss
 
@@ -300,30 +296,29 @@ def _per_token(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Te
 def _attention(term: Term, inputs: LossInputs) -> Tensor:
     config = term.config
     assert isinstance(config, AttentionTerm)
-    sums = []
-    for student_layer, teacher_layer in term.pairs:
-        student_qk = inputs.student.attention[student_layer][:2]
-        teacher_qk = inputs.teacher.attention[teacher_layer][:2]
-        student = attention_scores(*student_qk, inputs.mask, term.heads[0])
-        teacher = attention_scores(*teacher_qk, inputs.mask, term.heads[1])
-        loss = attention_mse
-        if config.loss == "kl":
-            student = attention_probabilities(student, inputs.mask)
-            teacher = attention_probabilities(teacher, inputs.mask)
-            loss = attention_kl
-        sums.append(loss(student, teacher, inputs.mask, average_heads=config.average_heads).sum())
-    return torch.stack(sums).mean() / inputs.step.tokens
+
+    def loss(pair: Pair) -> Tensor:
+        student = attention_scores(*inputs.student.attention[pair[0]][:2], inputs.mask, term.heads[0])
+        teacher = attention_scores(*inputs.teacher.attention[pair[1]][:2], inputs.mask, term.heads[1])
+        if config.loss == "mse":
+            return attention_mse(student, teacher, inputs.mask, average_heads=config.average_heads)
+        student = attention_probabilities(student, inputs.mask)
+        teacher = attention_probabilities(teacher, inputs.mask)
+        return attention_kl(student, teacher, inputs.mask, average_heads=config.average_heads)
+
+    return _mean_over_pairs(term, loss) / inputs.step.tokens
 
 
 def _relations(term: Term, inputs: LossInputs) -> Tensor:
     assert isinstance(term.config, RelationsTerm)
-    sums = []
-    for student_layer, teacher_layer in term.pairs:
-        student = inputs.student.attention[student_layer]
-        teacher = inputs.teacher.attention[teacher_layer]
-        losses = self_attention_relations(student, teacher, inputs.mask, term.config.heads)
-        sums.append(torch.stack(list(losses.values())).sum())
-    return torch.stack(sums).mean() / inputs.step.tokens
+    heads = term.config.heads
+
+    def loss(pair: Pair) -> Tensor:
+        student, teacher = inputs.student.attention[pair[0]], inputs.teacher.attention[pair[1]]
+        losses = self_attention_relations(student, teacher, inputs.mask, heads)
+        return torch.stack(list(losses.values()))
+
+    return _mean_over_pairs(term, loss) / inputs.step.tokens
 
 
 def _pkd(term: Term, inputs: LossInputs) -> Tensor:
@@ -334,22 +329,20 @@ def _pkd(term: Term, inputs: LossInputs) -> Tensor:
 
 
 def _rkd(term: Term, inputs: LossInputs) -> Tensor:
-    sums = []
-    for pair in term.pairs:
+    def loss(pair: Pair) -> Tensor:
         vectors = term.vectors(inputs, pair, "mean")
-        sums.append((rkd_distance(*vectors) + RKD_ANGLE * rkd_angle(*vectors)).sum())
-    return torch.stack(sums).mean() / inputs.step.rows
+        return rkd_distance(*vectors) + RKD_ANGLE * rkd_angle(*vectors)
+
+    return _mean_over_pairs(term, loss) / inputs.step.rows
 
 
 def _contrastive(term: Term, inputs: LossInputs) -> Tensor:
     assert isinstance(term.config, ContrastiveTerm)
     # Rows with the same tokens are not negatives of each other.
     same = torch.unique(inputs.ids, dim=0, return_inverse=True)[1]
-    sums = []
-    for pair in term.pairs:
-        student, teacher = term.vectors(inputs, pair, "mean")
-        sums.append(contrastive(student, teacher, term.config.temperature, same).sum())
-    return torch.stack(sums).mean() / inputs.step.rows
+    temperature = term.config.temperature
+    sums = _mean_over_pairs(term, lambda pair: contrastive(*term.vectors(inputs, pair, "mean"), temperature, same))
+    return sums / inputs.step.rows
 
 
 _LOSSES: dict[str, Callable[[Term, LossInputs], Tensor]] = {

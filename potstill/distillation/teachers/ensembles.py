@@ -10,7 +10,7 @@ from potstill.data.tokens.batches import Batch
 from potstill.distillation.losses.means import Weights, mean_logits
 from potstill.distillation.teachers.mean_answers import Ensemble
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
-from potstill.distillation.teachers.providers import Source
+from potstill.distillation.teachers.providers import Source, WrappedSource
 from potstill.pretrained.members import Weight
 
 
@@ -42,25 +42,14 @@ class StackedSource:
 
 
 @dataclass(frozen=True)
-class AveragedSource:
-    """Averages the members' logits of another source, and passes them on as well.
+class AveragedSource(WrappedSource):
+    """Averages the members' logits [batch, ..., members, classes] of another source, and passes them on as well.
 
     Attributes:
-        source: provides logits [batch, ..., members, classes].
         weights: weights of the members; see `mean_answers.Weights`.
     """
 
-    source: Source
     weights: tuple[Weight, ...]
-
-    @property
-    def name(self) -> str:
-        """The name of the source."""
-        return self.source.name
-
-    def supports(self, needs: Needs) -> bool:
-        """Whether the source provides what is needed beyond logits."""
-        return self.source.supports(needs)
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
         """Return the members' logits and their weighted mean."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from potstill.scores.metrics import log_softmax
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -16,29 +18,23 @@ TEMPERATURES = (1, 2, 4)
 _CHUNK = 2**20
 
 
-class Fidelity:
-    """Sums of rounding errors over a shard; `report` combines those of all shards.
-
-    Attributes:
-        sums: name of the array -> `count`, `largest` and `total` of the absolute rounding errors. `logits` of at least
-            two classes also have the number of `answers`, how many `changed`, and `kl_<T>`.
-    """
-
-    def __init__(self) -> None:
-        self.sums: dict[str, dict[str, float]] = {}
-
-    def add(self, name: str, exact: Floats, stored: Floats) -> None:
-        """Add the rounding errors of an array."""
-        sums = self.sums.setdefault(name, {"count": 0.0, "largest": 0.0, "total": 0.0})
-        errors = np.abs(stored.astype(np.float32) - exact)
-        sums["count"] += errors.size
-        sums["largest"] = max(sums["largest"], float(errors.max(initial=0.0)))
-        sums["total"] += float(errors.sum(dtype=np.float64))
-        if name == "logits" and exact.ndim > 1 and exact.shape[-1] > 1:
-            _add_answers(sums, exact.reshape(-1, exact.shape[-1]), stored.reshape(-1, exact.shape[-1]))
+# Sums of rounding errors over a shard: name of the array -> `count`, `largest` and `total` of the absolute errors.
+# `logits` of at least two classes also have the number of `answers`, how many `changed`, and `kl_<T>`.
+ErrorSums = dict[str, dict[str, float]]
 
 
-def report(shards: Iterable[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+def add_errors(shard: ErrorSums, name: str, exact: Floats, stored: Floats) -> None:
+    """Add the rounding errors of an array to the sums of its shard."""
+    sums = shard.setdefault(name, {"count": 0.0, "largest": 0.0, "total": 0.0})
+    errors = np.abs(stored.astype(np.float32) - exact)
+    sums["count"] += errors.size
+    sums["largest"] = max(sums["largest"], float(errors.max(initial=0.0)))
+    sums["total"] += float(errors.sum(dtype=np.float64))
+    if name == "logits" and exact.ndim > 1 and exact.shape[-1] > 1:
+        _add_answers(sums, exact.reshape(-1, exact.shape[-1]), stored.reshape(-1, exact.shape[-1]))
+
+
+def report(shards: Iterable[ErrorSums]) -> dict[str, Any]:
     """Combine the sums of all shards into a report.
 
     Returns:
@@ -46,7 +42,7 @@ def report(shards: Iterable[Mapping[str, Mapping[str, float]]]) -> dict[str, Any
         mean KL(exact || stored) of their softmax in nats at each temperature, and `changed_argmax`, the share of
         answers whose largest logit changed.
     """
-    sums: dict[str, dict[str, float]] = {}
+    sums: ErrorSums = {}
     for shard in shards:
         for name, values in shard.items():
             total = sums.setdefault(name, {})
@@ -80,12 +76,6 @@ def _add_answers(sums: dict[str, float], exact: Floats, stored: Floats) -> None:
 
 def _divergence(exact: npt.NDArray[np.float64], stored: npt.NDArray[np.float64]) -> float:
     """Sum KL(softmax(exact) || softmax(stored)) over the rows, in nats; negative rounding errors become 0."""
-    log_exact = _log_softmax(exact)
-    log_stored = _log_softmax(stored)
+    log_exact = log_softmax(exact)
+    log_stored = log_softmax(stored)
     return max(float((np.exp(log_exact) * (log_exact - log_stored)).sum()), 0.0)
-
-
-def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probabilities: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return log_probabilities

@@ -15,7 +15,7 @@ from potstill.pretrained.families import family_of, positions_of
 from potstill.pretrained.heads import task_of
 from potstill.pretrained.inspection import check_tokens, inspect_model, read_tokenizer
 from potstill.pretrained.members import Weight, shares_by_label
-from potstill.pretrained.output_names import match_labels
+from potstill.pretrained.output_names import match_labels, names_of_outputs
 from potstill.progress import say
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _load_teacher(
 
 def _orders(models: Sequence[PreTrainedModel]) -> list[list[int]]:
     """For each class of the first teacher, find its index in each of them."""
-    names = [[str(name) for _, name in sorted(model.config.id2label.items())] for model in models]
+    names = [names_of_outputs(model) for model in models]
     origins = [model.config.name_or_path or "memory" for model in models]
     task = task_of(models[0])
     for model, origin in zip(models, origins, strict=True):

@@ -75,10 +75,6 @@ class Ensemble:
     logits: Tensor
     weights: tuple[Weight, ...]
 
-    def logits_at(self, temperature: float, task: TaskKind = "single_label") -> Tensor:
-        """Combine the members' logits for a loss at T; see `HeadLoss.mean`."""
-        return HEAD_LOSSES[task].mean(self.logits, self.weights, temperature)
-
     def to(self, device: torch.device) -> Ensemble:
         """Move the logits to a device."""
         return Ensemble(self.logits.to(device), self.weights)

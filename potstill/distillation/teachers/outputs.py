@@ -7,24 +7,24 @@ output of the n-th layer.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.losses.sentences import mean_vectors
 from potstill.distillation.losses.tensors import SelfAttention, SentenceVectors
 from potstill.distillation.teachers.mean_answers import Ensemble
+from potstill.kinds.losses.task_losses import HEAD_LOSSES
 from potstill.kinds.task_names import TaskKind
 from potstill.pretrained.families import Family, family_of, layers_of
 
 if TYPE_CHECKING:
-    from torch import nn
-    from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
 
@@ -81,7 +81,9 @@ class Outputs:
 
     def logits_at(self, temperature: float, task: TaskKind = "single_label") -> Tensor:
         """Return logits [batch, classes] for a loss that softens them at T; for an ensemble see `HeadLoss.mean`."""
-        return self.logits if self.ensemble is None else self.ensemble.logits_at(temperature, task)
+        if self.ensemble is None:
+            return self.logits
+        return HEAD_LOSSES[task].mean(self.ensemble.logits, self.ensemble.weights, temperature)
 
 
 LOGITS = Needs()
@@ -167,33 +169,28 @@ def _hooks(
 ) -> Iterator[None]:
     """Install forward hooks that fill `hidden` and `projections`, and remove them at the end of the block."""
     layers = layers_of(model)
-    handles: list[RemovableHandle] = []
     states = needs.hidden | needs.vectors
-    if 0 in states:
+    with ExitStack() as hooks:
+        if 0 in states:
 
-        def save_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            hidden[0] = args[0] if args else kwargs["hidden_states"]
+            def save_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                hidden[0] = args[0] if args else kwargs["hidden_states"]
 
-        handles.append(layers[0].register_forward_pre_hook(save_input, with_kwargs=True))
-    for number in states - {0}:
+            hooks.enter_context(layers[0].register_forward_pre_hook(save_input, with_kwargs=True))
+        for number in states - {0}:
 
-        def save_output(_: nn.Module, args: Any, output: Any, number: int = number) -> None:
-            hidden[number] = output if isinstance(output, Tensor) else output[0]
+            def save_output(_: nn.Module, args: Any, output: Any, number: int = number) -> None:
+                hidden[number] = output if isinstance(output, Tensor) else output[0]
 
-        handles.append(layers[number - 1].register_forward_hook(save_output))
-    for number in needs.attention:
-        for name in _projection_names(family_of(model.config)):
+            hooks.enter_context(layers[number - 1].register_forward_hook(save_output))
+        for number, name in itertools.product(needs.attention, _projection_names(family_of(model.config))):
 
             def save_projection(_: nn.Module, args: Any, output: Tensor, key: tuple[int, str] = (number, name)) -> None:
                 # Only the first call: DeBERTa projects its relative positions with the same weights afterwards.
                 projections.setdefault(key, output)
 
-            handles.append(layers[number - 1].get_submodule(name).register_forward_hook(save_projection))
-    try:
+            hooks.enter_context(layers[number - 1].get_submodule(name).register_forward_hook(save_projection))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _projection_names(family: Family) -> list[str]:

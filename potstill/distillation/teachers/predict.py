@@ -64,7 +64,6 @@ def predict_logits(
     dataset: TokenDataset,
     *,
     batch_tokens: int | None = None,
-    device: torch.device | None = None,
     precision: Precision = "fp32",
     advance: Callable[[float], None] | None = None,
 ) -> npt.NDArray[Any]:
@@ -73,8 +72,7 @@ def predict_logits(
     Args:
         model: the model.
         dataset: the rows.
-        batch_tokens: padded tokens of a batch; None takes the number with the best speed on the device.
-        device: device of the model; None reads it from the model.
+        batch_tokens: padded tokens of a batch; None takes the number with the best speed on the model's device.
         precision: number format of the forward pass.
         advance: called with the number of rows of each finished batch.
 
@@ -83,7 +81,7 @@ def predict_logits(
         labelled tokens of one row after another; for question answering [rows] objects, each [tokens, 2].
     """
     collector = LogitsCollector(dataset, model.config.num_labels)
-    for batch, logits in _batch_logits(model, dataset, batch_tokens, device, precision):
+    for batch, logits in _batch_logits(model, dataset, batch_tokens, precision):
         collector.add(batch, logits)
         if advance is not None:
             advance(len(batch.rows))
@@ -91,18 +89,13 @@ def predict_logits(
 
 
 def predict_signals(
-    model: PreTrainedModel,
-    dataset: TokenDataset,
-    *,
-    device: torch.device | None = None,
-    precision: Precision = "fp32",
+    model: PreTrainedModel, dataset: TokenDataset, *, precision: Precision = "fp32"
 ) -> npt.NDArray[Any]:
     """Compute a model's logits over a dataset as signals for a student, in the form of `StoredSignals`.
 
     Args:
         model: the model.
         dataset: the rows.
-        device: device of the model; None reads it from the model.
         precision: number format of the forward pass.
 
     Returns:
@@ -111,7 +104,7 @@ def predict_signals(
     """
     signals: npt.NDArray[Any] = np.empty(len(dataset), dtype=object)
     by_token = dataset.labels.dtype == SPAN or dataset.labels.dtype.kind == "O"
-    for batch, logits in _batch_logits(model, dataset, None, device, precision):
+    for batch, logits in _batch_logits(model, dataset, None, precision):
         lengths = batch.attention_mask.sum(axis=1)
         for row, values, length in zip(batch.rows, logits, lengths, strict=True):
             signals[row] = values[:length].copy() if by_token else values
@@ -120,14 +113,10 @@ def predict_signals(
 
 @torch.inference_mode()
 def _batch_logits(
-    model: PreTrainedModel,
-    dataset: TokenDataset,
-    batch_tokens: int | None,
-    device: torch.device | None,
-    precision: Precision,
+    model: PreTrainedModel, dataset: TokenDataset, batch_tokens: int | None, precision: Precision
 ) -> Iterator[tuple[Batch, npt.NDArray[np.float32]]]:
     """Yield each batch with the model's logits in evaluation mode, padded as the batch is."""
-    device = device or next(model.parameters()).device
+    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     for rows in sorted_batches(dataset.lengths, batch_tokens or BATCH_TOKENS.get(device.type, 8192)):

@@ -107,25 +107,34 @@ class FallbackSource:
 
 
 @dataclass(frozen=True)
-class TeacherTokensSource:
-    """Runs a source on the teacher's token ids of a batch's rows, for a student with another tokenizer.
+class WrappedSource:
+    """Base of sources that pass the outputs of another source on in another form.
 
     Attributes:
-        source: provides outputs on the teacher's token ids.
-        rows: the teacher's token ids of the student's rows, in the same order.
+        source: the other source.
     """
 
     source: Source
-    rows: TokenDataset
 
     @property
     def name(self) -> str:
-        """The name of the source."""
+        """The name of the other source."""
         return self.source.name
 
     def supports(self, needs: Needs) -> bool:
-        """Whether the source provides what is needed beyond logits."""
+        """Whether the other source provides what is needed beyond logits."""
         return self.source.supports(needs)
+
+
+@dataclass(frozen=True)
+class TeacherTokensSource(WrappedSource):
+    """Runs a source on the teacher's token ids of a batch's rows, for a student with another tokenizer.
+
+    Attributes:
+        rows: the teacher's token ids of the student's rows, in the same order.
+    """
+
+    rows: TokenDataset
 
     def __call__(self, batch: Batch, needs: Needs = LOGITS) -> Outputs:
         """Return the source's outputs on the same rows, with the mask of the teacher's tokens."""
@@ -135,21 +144,14 @@ class TeacherTokensSource:
 
 
 @dataclass(frozen=True)
-class MixupSource:
+class MixupSource(WrappedSource):
     """Runs a live teacher on rows that are mixed with others, which are in no store; other rows use another source.
 
     Attributes:
-        source: provides outputs on ordinary rows.
         live: the teacher, for mixed rows.
     """
 
-    source: Source
     live: LiveTeacher
-
-    @property
-    def name(self) -> str:
-        """The name of the source for ordinary rows."""
-        return self.source.name
 
     def supports(self, needs: Needs) -> bool:
         """Whether both sources provide what is needed beyond logits."""

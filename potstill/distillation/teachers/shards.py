@@ -6,8 +6,6 @@ store has the files `shard-<n>.safetensors`, which are memory-mapped when one of
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from potstill.artifacts import verify, whole_folder, write_manifest
 from potstill.data.tokens.batches import Ints
-from potstill.distillation.teachers.fidelity import Fidelity
+from potstill.distillation.teachers.fidelity import ErrorSums, add_errors
 from potstill.distillation.teachers.signal_arrays import Column
 from potstill.errors import ChecksumError, SignalError
 from potstill.progress import say
@@ -28,7 +26,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 # Shards of long rows or wide arrays have fewer rows, so that the memory they take is bounded.
 SHARD_BYTES = 2**27
-_DATA = "signals.safetensors"
+DATA = "signals.safetensors"
 LENGTHS = "lengths"
 
 
@@ -41,8 +39,8 @@ def cut_shards(lengths: Ints, columns: Mapping[str, Column], dtype: str, rows: i
         dtype: number format of the arrays.
         rows: maximum number of rows of a shard.
     """
-    row_size = sum(column.size(1) for column in columns.values() if not column.per_token)
-    token_size = sum(column.size(1) for column in columns.values() if column.per_token)
+    row_size = sum(column.size for column in columns.values() if not column.per_token)
+    token_size = sum(column.size for column in columns.values() if column.per_token)
     ends = np.cumsum((row_size + token_size * lengths) * np.dtype(dtype).itemsize)
     shards = []
     start = 0
@@ -68,7 +66,7 @@ class PendingShard:
     lengths: Ints
     columns: Mapping[str, Column]
     dtype: str
-    fidelity: Fidelity = field(default_factory=Fidelity)
+    errors: ErrorSums = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tokens = int(self.lengths.sum())
@@ -90,7 +88,7 @@ class PendingShard:
             with np.errstate(over="ignore"):
                 stored[...] = exact
             _check_finite(name, exact, stored, self.dtype)
-            self.fidelity.add(name, exact, stored)
+            add_errors(self.errors, name, exact, stored)
             self._filled[name] += len(exact)
 
     def write(self, folder: Path, about: Mapping[str, Any]) -> None:
@@ -99,8 +97,8 @@ class PendingShard:
 
         assert all(self._filled[name] == len(array) for name, array in self.arrays.items())
         with whole_folder(folder) as partial:
-            save_file({LENGTHS: self.lengths.astype(np.int32), **self.arrays}, partial / _DATA)
-            write_manifest(partial, {**about, "fidelity": self.fidelity.sums})
+            save_file({LENGTHS: self.lengths.astype(np.int32), **self.arrays}, partial / DATA)
+            write_manifest(partial, {**about, "fidelity": self.errors})
 
 
 def _check_finite(name: str, exact: Floats, stored: Floats, dtype: str) -> None:
@@ -125,15 +123,6 @@ def finished(folder: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
         say(f"signals: a shard of an earlier run is written again: {error}")
         return None
     return manifest if about.items() <= manifest.items() else None
-
-
-def link(shard: Path, store: Path, number: int) -> None:
-    """Link a shard's file into a store; the work folder keeps it until the stage has ended."""
-    target = store / shard_name(number)
-    try:
-        os.link(shard / _DATA, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(shard / _DATA, target)
 
 
 def shard_name(number: int) -> str:
@@ -177,13 +166,13 @@ class Shards:
             yield int(shard), indices, rows[indices] - first
 
 
+@dataclass(frozen=True)
 class StoredColumn:
     """One array of a store, read across its shards."""
 
-    def __init__(self, shards: Shards, name: str, column: Column) -> None:
-        self._shards = shards
-        self._name = name
-        self._column = column
+    shards: Shards
+    name: str
+    column: Column
 
     def read(self, rows: Ints, sequence: int) -> npt.NDArray[np.float32]:
         """Read some rows in fp32.
@@ -195,15 +184,15 @@ class StoredColumn:
         Returns:
             [batch, *shape], or [batch, sequence, *shape] of an array with entries per token.
         """
-        per_token = self._column.per_token
+        per_token = self.column.per_token
         size = (len(rows), sequence) if per_token else (len(rows),)
-        values = np.zeros((*size, *self._column.shape), dtype=np.float32)
-        for shard, indices, shard_rows in self._shards.split(rows):
-            array = self._shards.tensors(shard)[self._name].numpy()
+        values = np.zeros((*size, *self.column.shape), dtype=np.float32)
+        for shard, indices, shard_rows in self.shards.split(rows):
+            array = self.shards.tensors(shard)[self.name].numpy()
             if not per_token:
                 values[indices] = array[shard_rows]
                 continue
-            starts = self._shards.token_starts(shard)
+            starts = self.shards.token_starts(shard)
             for index, row in zip(indices.tolist(), shard_rows.tolist(), strict=True):
                 start, end = starts[row], starts[row + 1]
                 values[index, : end - start] = array[start:end]

@@ -6,6 +6,7 @@ attention; `first-<n>` and `mean-<n>` for the sentence vectors of a hidden state
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potstill.config.teacher_params import Signals
 from potstill.data.tokens.batches import Batch
 from potstill.distillation.losses.tensors import SelfAttention, SentenceVectors
 from potstill.distillation.teachers.outputs import Needs, Outputs, vectors_of
@@ -35,14 +35,10 @@ class Column:
     shape: tuple[int, ...]
     per_token: bool
 
-    def size(self, tokens: int) -> int:
-        """Count the numbers of a row with that many tokens."""
-        return int(np.prod(self.shape, dtype=np.int64)) * (tokens if self.per_token else 1)
-
-
-def stored_needs(params: Signals) -> Needs:
-    """Read from params which layers are stored in addition to logits."""
-    return Needs(frozenset(params.hidden), frozenset(params.attention), frozenset(params.vectors))
+    @property
+    def size(self) -> int:
+        """The count of numbers of one entry."""
+        return math.prod(self.shape)
 
 
 def names_of(needs: Needs, stored: Needs) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from potstill.artifacts import sha256_file, sha256_value, verify, write_manifest
+from potstill.artifacts import link_file, sha256_file, sha256_value, verify, write_manifest
 from potstill.compute.distributed import current_world
 from potstill.config.teacher_params import Signals
 from potstill.data.tokens.batches import Batch, Ints, TokenDataset, cut_batches
@@ -21,14 +21,15 @@ from potstill.distillation.teachers.fidelity import report
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.distillation.teachers.providers import Source
 from potstill.distillation.teachers.shards import (
+    DATA,
     Floats,
     PendingShard,
     Shards,
     StoredColumn,
     cut_shards,
     finished,
-    link,
     mapped,
+    shard_name,
 )
 from potstill.distillation.teachers.signal_arrays import (
     Column,
@@ -36,7 +37,6 @@ from potstill.distillation.teachers.signal_arrays import (
     described,
     from_arrays,
     names_of,
-    stored_needs,
     to_arrays,
 )
 from potstill.errors import EmptyDataError, SignalError
@@ -76,7 +76,7 @@ class Extracted:
     Attributes:
         keys: [stored rows] hash of each row's token ids, in the order of the shards.
         shards: folders of the shards, in order.
-        about: content of the store's manifest.
+        about: content of the store's manifest; its `fidelity` is the report on rounding errors.
         rows: rows of the dataset, duplicates included.
     """
 
@@ -84,12 +84,6 @@ class Extracted:
     shards: tuple[Path, ...]
     about: dict[str, Any]
     rows: int
-
-    @property
-    def fidelity(self) -> dict[str, Any]:
-        """The report on rounding errors; see `fidelity.report`."""
-        fidelity: dict[str, Any] = self.about["fidelity"]
-        return fidelity
 
 
 def distinct_rows(dataset: TokenDataset, keys: Keys) -> Ints:
@@ -132,7 +126,7 @@ def extract(
     """
     if not len(dataset):
         raise EmptyDataError("there are no rows to run the teacher on; add some to train or transfer")
-    needs = stored_needs(params)
+    needs = Needs(frozenset(params.hidden), frozenset(params.attention), frozenset(params.vectors))
     keys = dataset.keys()
     rows = distinct_rows(dataset, keys)
     with torch.inference_mode():
@@ -146,10 +140,9 @@ def extract(
     }
     digest = sha256_value([facts, params.model_dump(mode="json")])
     budget = TokenBudget(params.batch_tokens, "signals.batch_tokens", "")
-    job = _Job(teacher, dataset, params, needs, columns, digest, budget)
-    shards, sums = job.run(keys, rows, work)
-    counts = [part.stop - part.start for part in job.slices(rows)]
-    about = facts | {"format": FORMAT, "rows": len(rows), "shards": counts, "fidelity": report(sums)}
+    parts = [rows[part] for part in cut_shards(dataset.lengths[rows], columns, params.dtype, params.shard_rows)]
+    shards, sums = _Job(teacher, dataset, params, needs, columns, digest, budget).run(keys, parts, work)
+    about = facts | {"format": FORMAT, "rows": len(rows), "shards": list(map(len, parts)), "fidelity": report(sums)}
     return Extracted(keys[rows], tuple(shards), about, len(dataset))
 
 
@@ -165,20 +158,22 @@ class _Job:
     digest: str
     budget: TokenBudget
 
-    def slices(self, rows: Ints) -> list[slice]:
-        return cut_shards(self.dataset.lengths[rows], self.columns, self.params.dtype, self.params.shard_rows)
+    def run(self, keys: Keys, parts: list[Ints], work: Path) -> tuple[list[Path], list[Any]]:
+        """Return the folders of all shards and their sums of rounding errors, including those of an earlier run.
 
-    def run(self, keys: Keys, rows: Ints, work: Path) -> tuple[list[Path], list[Any]]:
-        """Return the folders of all shards and their sums of rounding errors, including those of an earlier run."""
+        Args:
+            keys: [rows of the dataset] hash of each row's token ids.
+            parts: the rows of each shard.
+            work: see `extract`.
+        """
         world = current_world()
-        parts = [rows[part] for part in self.slices(rows)]
         folders = [work / f"shard-{number:06d}" for number in range(len(parts))]
         abouts = [{"of": self.digest, "keys": sha256(keys[part].tobytes()).hexdigest()} for part in parts]
         # Decided by one process: the others would also find shards that it has written in the meantime.
         earlier = world.run_on_first(lambda: _finished_shards(folders, abouts))
         done = sum(len(parts[number]) for number in earlier)
         if done:
-            say(f"signals: {done:,} of {len(rows):,} rows are there from the run before")
+            say(f"signals: {done:,} of {sum(map(len, parts)):,} rows are there from the run before")
         missing = [number for number in range(len(parts)) if number not in earlier][world.rank :: world.size]
         name = "signals" if world.is_single else f"signals, process 1 of {world.size}"
         sums: dict[int, Any] = {}
@@ -189,7 +184,7 @@ class _Job:
                     shard.add(arrays)
                     bar.advance(count)
                 shard.write(folders[number], abouts[number])
-                sums[number] = shard.fidelity.sums
+                sums[number] = shard.errors
         all_sums = earlier | {number: value for written in world.gather(sums) for number, value in written.items()}
         return folders, [all_sums[number] for number in range(len(parts))]
 
@@ -227,7 +222,8 @@ def write_store(folder: Path, extracted: Extracted) -> None:
     from safetensors.numpy import save_file
 
     for number, shard in enumerate(extracted.shards):
-        link(shard, folder, number)
+        # The work folder keeps its file until the stage has ended.
+        link_file(shard / DATA, folder / shard_name(number))
     order = np.argsort(extracted.keys, kind="stable").astype(np.int64)
     keys = np.ascontiguousarray(extracted.keys[order]).view(np.uint8).reshape(-1, 16)
     save_file({"keys": keys, "rows": order}, folder / _INDEX)

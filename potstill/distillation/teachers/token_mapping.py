@@ -19,7 +19,7 @@ from torch import Tensor
 from potstill.data.tokens.batches import Batch, Ints, TokenDataset
 from potstill.distillation.losses.means import mean_logits
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
-from potstill.distillation.teachers.providers import Source
+from potstill.distillation.teachers.providers import WrappedSource
 from potstill.errors import SignalError
 from potstill.labels.offsets import CUT, IGNORED, OWN, SHARED
 
@@ -103,21 +103,14 @@ def _rows(path: Path) -> Iterator[tuple[str, Ints, Ints]]:
 
 
 @dataclass(frozen=True)
-class MappedSource:
+class MappedSource(WrappedSource):
     """A source on a teacher's tokens that answers on a student's tokens.
 
     Attributes:
-        source: provides outputs on the teacher's token ids.
         rows: the teacher's rows.
     """
 
-    source: Source
     rows: TokenDataset
-
-    @property
-    def name(self) -> str:
-        """The name of the source."""
-        return self.source.name
 
     def supports(self, needs: Needs) -> bool:
         """Whether only logits are needed; states of different tokens cannot be compared."""

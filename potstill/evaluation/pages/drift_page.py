@@ -16,11 +16,11 @@ TEMPLATE = (
     + """\
 <title>{{ project }}: drift</title>
 <style>
-:root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1d2127; --soft: #5d6570; --line: #e2e3e0; --accent: #b45f06; --then: #a9b4c2; }
-@media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e4e6ea; --soft: #9aa2ad; --line: #2e3238; --accent: #f0a04b; --then: #56606d; } }
 """
     + SHEET
     + """\
+:root { --then: #a9b4c2; }
+@media (prefers-color-scheme: dark) { :root { --then: #56606d; } }
 th, td { padding: .5rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 tr.drifts td { font-weight: 600; }

@@ -62,8 +62,7 @@ def reliability_diagrams(models: Mapping[str, Reliability], classes: int) -> dic
 
 
 def _reliability_diagram(name: str, bins: Reliability, classes: int) -> str:
-    with _figure(1, 2.9, 2.6, f"reliability-{name}") as (figure, svg):
-        axes = _panels(figure, 1, 1)[0]
+    with _figure(1, 2.9, 2.6, f"reliability-{name}") as (figure, (axes,)):
         edges = np.linspace(0, 1, len(bins.rows) + 1)
         filled = bins.rows > 0
         axes.bar(
@@ -73,7 +72,7 @@ def _reliability_diagram(name: str, bins: Reliability, classes: int) -> str:
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         title = f"{TITLES[name]}, ECE {bins.ece:.3f}"
         axes.set(xlim=(1 / classes, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", title=title)
-    return svg()
+        return _render(figure)
 
 
 def confusion_maps(models: Mapping[str, Counts]) -> dict[str, str]:
@@ -96,8 +95,7 @@ def accuracy_against(
         scoring: the task's score.
     """
     shown = {name: model for name, model in models.items() if model.get(key)}
-    with _figure(1, 4.2, 3.0, f"accuracy-{key}") as (figure, svg):
-        axes = _panels(figure, 1, 1)[0]
+    with _figure(1, 4.2, 3.0, f"accuracy-{key}") as (figure, (axes,)):
         for index, (name, model) in enumerate(shown.items()):
             # Models of one architecture cost the same, so neighbours are drawn two typographic points apart.
             offset = ScaledTranslation((2 * index - len(shown) + 1) / 72, 0, figure.dpi_scale_trans)
@@ -107,16 +105,12 @@ def accuracy_against(
                 fmt="o", markersize=6, capsize=3, linewidth=1.4, color=COLOURS[name], label=TITLES[name],
                 transform=axes.transData + offset,
             )  # fmt: skip
-        axes.set(xscale="log", xlabel=words, ylabel=scoring.axis)
         costs = [model[key] for model in shown.values()]
         lows, highs = ([100 * model[end] for model in shown.values()] for end in _with_bounds(scoring.key)[1:])
-        axes.set(xlim=(min(costs) / 1.6, max(costs) * 1.6), ylim=(min(lows) - 0.5, max(highs) + 0.5))
-        ticks = _ticks(min(costs) / 1.6, max(costs) * 1.6)
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.set_xticks([], minor=True)
-        axes.grid(axis="y", linewidth=0.4, alpha=0.25, color=INK)
+        axes.set(xlabel=words, ylabel=scoring.axis, ylim=(min(lows) - 0.5, max(highs) + 0.5))
+        _scale_costs(axes, min(costs) / 1.6, max(costs) * 1.6)
         axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), handletextpad=0.3)
-    return svg()
+        return _render(figure)
 
 
 def _with_bounds(key: str) -> tuple[str, str, str]:
@@ -131,13 +125,12 @@ def answers_against_gold(models: Mapping[str, Floats], gold: Floats) -> dict[str
 
 
 def _answers_against_gold(name: str, values: Floats, gold: Floats, low: float, high: float) -> str:
-    with _figure(1, 2.9, 2.7, f"answers-{name}") as (figure, svg):
-        axes = _panels(figure, 1, 1)[0]
+    with _figure(1, 2.9, 2.7, f"answers-{name}") as (figure, (axes,)):
         # Rasterized: a vector mark for each of many rows would make a page of megabytes.
         axes.scatter(gold, values, s=4, alpha=0.35, color=COLOURS[name], linewidths=0, rasterized=True)
         axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="gold", ylabel="answer", title=TITLES[name])
-    return svg()
+        return _render(figure)
 
 
 @dataclass(frozen=True)
@@ -165,23 +158,22 @@ def pareto(models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], s
         scoring: the task's score.
     """
     buffer = io.BytesIO()
-    with _figure(2, 4.6, 3.6, "pareto") as (figure, svg):
-        for cost, axes in enumerate(_panels(figure, 1, 2)):
+    with _figure(2, 4.6, 3.6, "pareto") as (figure, panels):
+        for cost, axes in enumerate(panels):
             _pareto_panel(axes, models, dots, cost)
-        figure.axes[0].set_ylabel(f"{scoring.words} on dev, %")
+        panels[0].set_ylabel(f"{scoring.words} on dev, %")
         figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
-    return svg(), buffer.getvalue()
+        return _render(figure), buffer.getvalue()
 
 
 def pareto_panels(models: Sequence[Cost], dots: Sequence[tuple[float, float, float]], scoring: Scoring) -> list[str]:
     """Draw the two panels of `pareto` as an SVG each, so that a narrow page shows one below the other."""
     panels = []
     for cost, (words, _) in enumerate(_COSTS):
-        with _figure(1, 4.6, 3.6, f"pareto-{words}") as (figure, svg):
-            axes = _panels(figure, 1, 1)[0]
+        with _figure(1, 4.6, 3.6, f"pareto-{words}") as (figure, (axes,)):
             _pareto_panel(axes, models, dots, cost)
             axes.set_ylabel(f"{scoring.words} on dev, %")
-        panels.append(svg())
+            panels.append(_render(figure))
     return panels
 
 
@@ -203,17 +195,11 @@ def _plot_models(axes: Axes, models: Sequence[tuple[Cost, float]]) -> None:
         )
         axes.annotate(model.name, (cost, 100 * model.score), (4, 5), textcoords="offset points", fontsize=8)
     costs = [cost for _, cost in models]
-    low, high = min(costs) / 1.8, max(costs) * 2.5
-    ticks = _ticks(low, high)
-    axes.set(xscale="log", xlim=(low, high))
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_xticks([], minor=True)
-    axes.grid(axis="y", linewidth=0.4, alpha=0.25, color=INK)
+    _scale_costs(axes, min(costs) / 1.8, max(costs) * 2.5)
 
 
 def _confusion_map(name: str, counts: Counts) -> str:
-    with _figure(1, 4.2, 4.2, f"confusion-{name}") as (figure, svg):
-        axes = _panels(figure, 1, 1)[0]
+    with _figure(1, 4.2, 4.2, f"confusion-{name}") as (figure, (axes,)):
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         tint = np.broadcast_to(mpl.colors.to_rgb(COLOURS[name]), (*shares.shape, 3))
         # Opacity and not lightness, so that the shades work on a light and on a dark page.
@@ -221,38 +207,27 @@ def _confusion_map(name: str, counts: Counts) -> str:
         axes.set(aspect="equal", xlabel="predicted", ylabel="gold", title=TITLES[name], xticks=[], yticks=[])
         axes.invert_yaxis()
         axes.spines[:].set_visible(False)
-    return svg()
+        return _render(figure)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times the powers of ten within the range."""
+def _scale_costs(axes: Axes, low: float, high: float) -> None:
+    """Give the costs a logarithmic axis with ticks at 1, 2 and 5 times the powers of ten."""
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    return [step * 10.0**power for power in powers for step in (1, 2, 5) if low <= step * 10.0**power <= high]
-
-
-def _panels(figure: Figure, rows: int, columns: int) -> list[Axes]:
-    return cast(list[Axes], list(figure.subplots(rows, columns, squeeze=False).flat))
-
-
-class _Svg:
-    """Holds the figure's SVG text once its context has ended."""
-
-    text = ""
-
-    def __call__(self) -> str:
-        return self.text
+    ticks = [step * 10.0**power for power in powers for step in (1, 2, 5) if low <= step * 10.0**power <= high]
+    axes.set(xscale="log", xlim=(low, high))
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.grid(axis="y", linewidth=0.4, alpha=0.25, color=INK)
 
 
 @contextmanager
-def _figure(columns: int, width: float, height: float, name: str) -> Iterator[tuple[Figure, _Svg]]:
+def _figure(columns: int, width: float, height: float, name: str) -> Iterator[tuple[Figure, list[Axes]]]:
     """Make a figure of `columns` panels of `width` inches, without pyplot, whose state would outlive it."""
-    svg = _Svg()
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's matplotlibrc would change the bytes
         mpl.rcParams.update(cast(Any, {**STYLE, "svg.hashsalt": name}))
         figure = Figure(figsize=(columns * width, height), layout="constrained")
-        yield figure, svg
-        svg.text = _render(figure)
+        yield figure, list(figure.subplots(1, columns, squeeze=False).flat)
 
 
 def _render(figure: Figure) -> str:

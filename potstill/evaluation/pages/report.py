@@ -165,7 +165,7 @@ def render_report(
         comparison=metrics["comparison"],
         verdicts=[*(_verdict(name, metrics, scoring) for name in metrics["proof"]["verdicts"]), *_baseline(metrics)],
         proof=_proof_rows(metrics["proof"]),
-        proof_titles=["", "training seed", *_proof_titles(metrics["proof"])],
+        proof_titles=["", "training seed", *(_PROOF[key][0] for key in _proof_keys(metrics["proof"]))],
         controls=[PROVEN[name] for name in metrics["proof"]["verdicts"]],
         score=[f"{100 * metrics['models'][candidate][scoring.key + end]:.1f}" for end in ("", "_low", "_high")],
         scoring=scoring,
@@ -228,10 +228,6 @@ _PROOF: dict[str, tuple[str, Callable[[float], str]]] = {
     "rmse": ("distance to the teacher (root of the mean square)", lambda value: f"{value:.3g}"),
     "ece": ("ECE", lambda value: f"{value:.3f}"),
 }
-
-
-def _proof_titles(proof: Mapping[str, Any]) -> list[str]:
-    return [_PROOF[key][0] for key in _proof_keys(proof)]
 
 
 def _proof_keys(proof: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 # ruff: noqa: E501 - markup does not wrap like code
 """The report's template, in a module so that the package includes it."""
 
-from potstill.evaluation.pages.sheet import HEAD, NARROW
+from potstill.evaluation.pages.sheet import HEAD, NARROW, SHEET
 from potstill.evaluation.pages.verdict_page import PLACEHOLDER
 
 TEMPLATE = (
@@ -9,23 +9,9 @@ TEMPLATE = (
     + """\
 <title>{{ project }}: evaluation of the student</title>
 <style>
-:root {
-  color-scheme: light dark;
-  --paper: #fdfdfc; --ink: #1d2127; --soft: #5d6570; --line: #e2e3e0; --accent: #b45f06;
-}
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #16181c; --ink: #e4e6ea; --soft: #9aa2ad; --line: #2e3238; --accent: #f0a04b; }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-}
-main { max-width: 62rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 .4rem; }
-h2 { font-size: 1.15rem; letter-spacing: -0.005em; margin: 3.2rem 0 .6rem; }
-p { margin: 0 0 1rem; max-width: 44rem; }
-.soft { color: var(--soft); }
+"""
+    + SHEET
+    + """\
 .verdict { border-left: 3px solid var(--accent); padding: .1rem 0 .1rem 1rem; margin: 1.2rem 0; }
 .verdict p, .verdict ul { margin: .2rem 0; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); gap: 1px; margin: 2rem 0;
@@ -34,9 +20,6 @@ p { margin: 0 0 1rem; max-width: 44rem; }
 .facts strong { display: block; font-size: 1.7rem; line-height: 1.2; font-weight: 600; letter-spacing: -0.02em;
   font-variant-numeric: tabular-nums; }
 .facts span { color: var(--soft); font-size: .85rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th { font-weight: 500; color: var(--soft); text-align: right; vertical-align: bottom; line-height: 1.25; }
 th, td { padding: .5rem .6rem; border-bottom: 1px solid var(--line); }
 td { text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }

@@ -14,19 +14,26 @@ HEAD = """\
 <meta name="color-scheme" content="light dark">
 """
 
-# Style of the pages of drift and search, in the colours that a page sets: --paper, --ink, --soft and --line.
+# Style of every page.
 SHEET = """\
+:root {
+  color-scheme: light dark;
+  --paper: #fdfdfc; --ink: #1d2127; --soft: #5d6570; --line: #e2e3e0; --accent: #b45f06;
+}
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #16181c; --ink: #e4e6ea; --soft: #9aa2ad; --line: #2e3238; --accent: #f0a04b; }
+}
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 64rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; }
-h2 { font-size: 1.15rem; margin: 3rem 0 .6rem; }
-p { max-width: 46rem; }
+main { max-width: 62rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 .4rem; }
+h2 { font-size: 1.15rem; letter-spacing: -0.005em; margin: 3.2rem 0 .6rem; }
+p { margin: 0 0 1rem; max-width: 44rem; }
 .soft { color: var(--soft); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th { font-weight: 500; color: var(--soft); text-align: right; vertical-align: bottom; }
+th { font-weight: 500; color: var(--soft); text-align: right; vertical-align: bottom; line-height: 1.25; }
 """
 
 # Style of every page's tables: on a narrow screen rows become lists, so that no column is out of sight. Cells name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from potstill.evaluation.naming import MODELS, TITLES, candidate_of
@@ -43,15 +43,21 @@ def note(metrics: Mapping[str, Any]) -> str | None:
     return ". ".join(notes(metrics)) or None
 
 
-def render_table(metrics: Mapping[str, Any]) -> Table:
-    """The content of reports/metrics.json as a table for a terminal; the model that ships is bold."""
+def new_table(titles: Sequence[str], caption: str | None = None) -> Table:
+    """Make an empty table for a terminal; columns without a title are aligned to the left."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption=note(metrics), caption_justify="left")
-    for index, title in enumerate(headers(metrics)):
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
+    for title in titles:
         # Folded where the terminal is narrow: a number is never cut.
-        table.add_column(title, justify="left" if index == 0 else "right", overflow="fold")
+        table.add_column(title, justify="right" if title else "left", overflow="fold")
+    return table
+
+
+def render_table(metrics: Mapping[str, Any]) -> Table:
+    """The content of reports/metrics.json as a table for a terminal; the model that ships is bold."""
+    table = new_table(headers(metrics), note(metrics))
     ships = MODELS.get(candidate_of(metrics) or "")
     for row in rows(metrics):
         table.add_row(*row, style="bold" if row[0] == ships else None)

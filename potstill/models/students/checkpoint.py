@@ -14,6 +14,7 @@ from potstill.models.loading import load_classifier
 from potstill.pretrained.families import tells_texts_apart
 from potstill.pretrained.heads import task_of
 from potstill.pretrained.inspection import inspect_model, read_tokenizer
+from potstill.pretrained.output_names import names_of_outputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,11 +44,10 @@ class Checkpoint:
         Raises:
             UnsafeFileError, ModelError: see `inspect_model`, `load_classifier` and `read_tokenizer`.
         """
-        labels = [str(name) for _, name in sorted(teacher.config.id2label.items())]
         inspect_model(folder, "encoder")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(load_classifier(folder, labels, task_of(teacher)), read_tokenizer(folder))
+            return cls(load_classifier(folder, names_of_outputs(teacher), task_of(teacher)), read_tokenizer(folder))
 
     def tokenizes_as(self, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether the checkpoint can read the token ids that were made for a teacher.

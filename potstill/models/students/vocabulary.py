@@ -127,14 +127,10 @@ def dropped_words(tokenizer: Tokenizer, kept: Collection[int], most: int | None 
         part = texts[start : start + _WORD_BATCH]
         encodings = tokenizer.encode_batch_fast(part, add_special_tokens=False)
         pairs = zip(part, encodings, strict=True)
-        words += [text for text, encoding in pairs if _is_dropped(encoding.ids, kept_ids)]
+        words += [text for text, encoding in pairs if len(encoding.ids) == 1 and encoding.ids[0] not in kept_ids]
         if most is not None and len(words) >= most:
             return words[:most]
     return words
-
-
-def _is_dropped(ids: Sequence[int], kept: Collection[int]) -> bool:
-    return len(ids) == 1 and ids[0] not in kept
 
 
 def trimmed_tokenizer(tokenizer: TokenizerJson, kept: Sequence[int]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from potstill.data.tokens.masking import Masking
 from potstill.distillation.objective.composition import make_terms
 from potstill.distillation.objective.gold_labels import Objective, OptimizerStep, Terms
 from potstill.distillation.objective.masked_teacher import MaskedBlend, MaskedDistillation, MaskedTeacher
-from potstill.distillation.objective.masked_tokens import MaskedLanguage, predicting, targets
+from potstill.distillation.objective.masked_tokens import MaskedLanguage, predicting
 from potstill.errors import ModelError
 from tests.potstill.models.tiny import CLASSES, batch, make
 
@@ -73,7 +73,7 @@ def test_the_loss_is_the_one_transformers_computes() -> None:
         wanted = model(**{name: torch.from_numpy(array) for name, array in inputs.items()}, labels=labels).loss
     terms, _ = loss(objective, model, [list(range(12))])
     assert terms["mlm"].item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert len(targets(whole, CPU)) == (whole.labels >= 0).sum() > 20
+    assert (whole.labels >= 0).sum() > 20
 
 
 def test_batches_of_a_step_add_up_to_one_large_batch() -> None:

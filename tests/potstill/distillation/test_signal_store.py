@@ -304,7 +304,7 @@ def test_float16_reports_its_rounding_errors(tmp_path: Path, teacher: Path) -> N
     exact = predict_logits(load_classifier(teacher), MANY, batch_tokens=32)
     stored = exact.astype(np.float16)
     errors = np.abs(stored - exact)
-    report = found.fidelity
+    report = found.about["fidelity"]
     assert report["arrays"]["logits"]["largest_error"] == pytest.approx(errors.max(), rel=1e-2)
     assert report["arrays"]["logits"]["mean_error"] == pytest.approx(errors.mean(), rel=1e-2)
     assert 0 < report["arrays"]["hidden-4"]["mean_error"] < report["arrays"]["hidden-4"]["largest_error"] < 2e-3
@@ -328,17 +328,17 @@ class Fixed(Shaped):
 
 def test_a_changed_answer_is_counted(tmp_path: Path, teacher: Path) -> None:
     found = run(Fixed(1.0, 1.0001), ROWS, tmp_path, teacher, dtype="float16")
-    assert found.fidelity["changed_argmax"] == 1.0
+    assert found.about["fidelity"]["changed_argmax"] == 1.0
 
 
 def test_float32_has_no_rounding_errors(tmp_path: Path, teacher: Path) -> None:
-    report = run(LiveTeacher(load_classifier(teacher), CPU), MANY, tmp_path, teacher).fidelity
+    report = run(LiveTeacher(load_classifier(teacher), CPU), MANY, tmp_path, teacher).about["fidelity"]
     assert report["arrays"]["logits"] == {"largest_error": 0.0, "mean_error": 0.0}
     assert set(report["kl"].values()) == {0.0}
 
 
 def test_one_output_has_no_probabilities(tmp_path: Path, teacher: Path) -> None:
-    report = run(Fixed(0.1), ROWS, tmp_path, teacher, dtype="float16").fidelity
+    report = run(Fixed(0.1), ROWS, tmp_path, teacher, dtype="float16").about["fidelity"]
     assert report.keys() == {"arrays"}
 
 

@@ -210,7 +210,7 @@ def test_a_damaged_file_is_left_out_and_older_windows_are_not_read(
     assert stored is not None
     assert [part["start"] for part in stored.windows] == [2.0, 4.0]
     assert store.asked == [PROFILE, *(f"2026-{at}{COUNTS}" for at in (4, 3, 2))]
-    assert judge(stored, Watch()).to_json()["damaged"] == [f"2026-3{COUNTS}"]
+    assert judge(stored, Watch()).damaged == [f"2026-3{COUNTS}"]
 
 
 def test_a_profile_that_is_none_is_refused(tmp_path: Path) -> None:

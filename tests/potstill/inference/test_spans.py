@@ -53,7 +53,7 @@ def test_entities_are_decoded_from_the_logits_of_each_units_own_token(tagger: Pa
     for text, text_units, windows, tagging in zip(texts, units, rows, student.tag(texts), strict=True):
         assert (len(windows) > 1) == (len(text_units) > 14)
         best = []
-        for window, logits in zip(windows, student.read_windows(windows), strict=True):
+        for window, logits in zip(windows, student.compute(windows), strict=True):
             assert logits.shape == (len(window.ids), 3)
             best += logits[window.tokens[has_own_token(window.tokens)]].argmax(axis=1).tolist()
         assert len(best) == len(text_units)  # no unit is left out, however long the text is
@@ -74,7 +74,7 @@ def test_the_exported_tagger_has_the_logits_of_the_torch_model(tagger: Path) -> 
 
     student = Student(tagger, 1)
     ((window,),) = student.text_windows([TEXT], [units_of(TEXT)])
-    (logits,) = student.read_windows([window])
+    (logits,) = student.compute([window])
     with torch.inference_mode():
         expected = load_classifier(tagger.parent / "torch")(torch.tensor([window.ids])).logits[0]
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)

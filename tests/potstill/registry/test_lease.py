@@ -42,7 +42,7 @@ def test_numbers_rise_and_only_the_newest_stays(workspace: Path) -> None:
 def test_a_contender_waits_and_then_names_the_holder(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "WAIT_SECONDS", 0.5)
     with hold_lease(workspace, PROJECT, "veto 3"):
-        monkeypatch.setattr(leases, "LOCK", Path("another.lock"))  # the lock of another clone
+        monkeypatch.setattr(leases, "REGISTRY_LOCK", Path("another.lock"))  # the lock of another clone
         with (
             pytest.raises(BusyError, match=rf"process {os.getpid()} of .*@.* \(veto 3\) is changing the registry"),
             hold_lease(workspace, PROJECT, "a test"),
@@ -87,7 +87,7 @@ def test_a_silent_holder_on_another_machine_loses_the_lease_and_may_not_write(
     monkeypatch.setattr(leases, "EXPIRE_SECONDS", 1.0)
     monkeypatch.setattr(leases, "this_process", remote_process)
     with hold_lease(workspace, PROJECT, "the first") as first:
-        monkeypatch.setattr(leases, "LOCK", Path("another.lock"))
+        monkeypatch.setattr(leases, "REGISTRY_LOCK", Path("another.lock"))
         first._ended.set()  # its thread stops renewing, as on a machine that is suspended
         begin = time.monotonic()
         with hold_lease(workspace, PROJECT, "the second") as second:
@@ -104,7 +104,7 @@ def test_a_holder_that_renews_keeps_the_lease(workspace: Path, monkeypatch: pyte
     monkeypatch.setattr(leases, "WAIT_SECONDS", 4.0)
     monkeypatch.setattr(leases, "this_process", remote_process)
     with hold_lease(workspace, PROJECT, "the first") as first:
-        monkeypatch.setattr(leases, "LOCK", Path("another.lock"))
+        monkeypatch.setattr(leases, "REGISTRY_LOCK", Path("another.lock"))
         with pytest.raises(BusyError), hold_lease(workspace, PROJECT, "the second"):
             pass
         first.check()
@@ -112,7 +112,7 @@ def test_a_holder_that_renews_keeps_the_lease(workspace: Path, monkeypatch: pyte
 
 def test_the_identity_of_a_process() -> None:
     current = this_process()
-    assert read_identity(current.to_json()) == current
+    assert read_identity(dataclasses.asdict(current)) == current
     assert read_identity({"pid": 1}) is None
     assert not current.has_ended()
     assert dataclasses.replace(current, started="0").has_ended()  # the pid was reused

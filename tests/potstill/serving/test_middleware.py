@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from potstill.config.serving_params import Serve
 from potstill.inference.runtime import ModelCard
 from potstill.serving.keys import VARIABLE, Keys, key_entry, new_key
-from potstill.serving.middleware import BentoBypass, add_middleware, wants_page
+from potstill.serving.middleware import add_middleware, bypass_bento, wants_page
 from potstill.serving.release import Release, Settings
 from potstill.serving.telemetry import Metrics, record_of
 from tests.potstill.serving.folders import card
@@ -195,7 +195,7 @@ def test_bentoml_answers_its_own_paths_only() -> None:
     def stub(name: str) -> Starlette:
         return Starlette(routes=[Route("/{path:path}", lambda _: PlainTextResponse(name))])
 
-    http = TestClient(BentoBypass(stub("ours"), stub("bento")))
+    http = TestClient(bypass_bento(stub("ours"), stub("bento")))
     bento_paths = ("/livez", "/readyz", "/healthz", "/schema.json")
     assert {http.get(path).text for path in bento_paths} == {"bento"}
     assert {http.get(path).text for path in ("/", "/predict", "/metrics", "/docs.json")} == {"ours"}

@@ -15,7 +15,7 @@ from potstill.studies.pareto import Point, cheapest, dominates, front
 
 def _point(name: str, score: float, ms: float, mb: float, *, passed: bool | None = True) -> Point:
     verdict = None if passed is None else Verdict((Check("scored", score, None, passed, "so"),))
-    return Point(name, "layers", score, ms, mb, None, [], {}, verdict, {}, None)
+    return Point(name, "layers", score, ms, mb, {}, verdict=verdict)
 
 
 POINTS = [
