@@ -41,7 +41,7 @@ def test_a_killed_worker_is_replaced_and_every_request_that_has_begun_is_answere
             assert time.monotonic() - begin < 3  # BentoML alone looks for it every 10 s
             time.sleep(0.05)
         while not is_ready(address):
-            assert time.monotonic() - begin < 10
+            assert time.monotonic() - begin < 60  # what a worker imports takes long on a loaded machine
         _ended_under_load(tag, address, first, log)
 
 

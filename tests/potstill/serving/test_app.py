@@ -136,7 +136,8 @@ def test_callers_wait_while_the_model_is_loaded(folder: Path) -> None:
     http = TestClient(add_middleware(app, release, Keys({}), app.state.metrics))
     refused = http.post("/v1/classify", json={"texts": ["a"]})
     assert (refused.status_code, refused.json()["error_type"]) == (503, "Unavailable")
-    threading.Timer(0.05, lambda: start(app, release, Student(folder, 1))).start()
+    student = Student(folder, 1)
+    threading.Timer(0.05, lambda: start(app, release, student)).start()
     assert http.post("/v1/classify", json={"texts": ["a"]}).status_code == 200
 
 
