@@ -128,10 +128,10 @@ def test_the_travelling_code_takes_nobodys_place(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-import {module}, potstill.config, {package}.config
-assert {package}.config.__file__.startswith({str(tmp_path)!r})
+import {module}, potstill.errors, {package}.errors
+assert {package}.errors.__file__.startswith({str(tmp_path)!r})
 assert not any(name.partition(".")[0] == "potstill" and "runtime" in name for name in sys.modules)
-import {package}.serving.runtime
+import {package}.inference.runtime
 assert "potstill.inference.runtime" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])
