@@ -1,9 +1,9 @@
 """control: trains two models without the teacher's signals, to show what distillation adds.
 
-Both controls learn the gold labels under their own training plan, until their dev score no longer rises. `control`
-starts from the student's layers of the *pretrained* base, with a new head. `initialised` starts from those of the
-fine-tuned teacher, as the student does. If a student takes no layers from its teacher (another checkpoint, or random
-weights), both start as it does.
+Both controls learn the gold labels under the training plan `control` of params. `control` starts from the student's
+layers of the *pretrained* base, with a new head. `initialised` starts from those of the fine-tuned teacher, as the
+student does. If a student takes no layers from its teacher (another checkpoint, or random weights), both start as it
+does.
 """
 
 from __future__ import annotations
