@@ -83,7 +83,7 @@ def distill(
     precision: str = "auto",
     **settings: Any,
 ) -> Distilled:
-    """Make a student of some of a fine-tuned model's layers learn the teacher's answers.
+    """Train a student, made of some of a fine-tuned model's layers, on the teacher's answers.
 
     The teacher's class and config say what its answers are: one class of several, several labels (problem_type
     multi_label_classification), a number (problem_type regression, or one output), entities (ForTokenClassification,
@@ -124,7 +124,7 @@ def distill(
     from potstill.distillation.teachers.given_teachers import load_teachers
     from potstill.training.student_builder import StudentBuilder
 
-    given = _Texts(
+    inputs = _Texts(
         as_list("texts", texts), _listed_labels("texts", labels), as_list("transfer", transfer),
         None if dev is None else (as_list("dev", dev[0]), _listed_labels("dev", dev[1])), max_length, seed,
     )  # fmt: skip
@@ -136,10 +136,10 @@ def distill(
     _check_methods(params, len(teachers), plan, general)
     with tempfile.TemporaryDirectory() as scratch:
         work_dir = Path(scratch)
-        given, tokens = _student_tokens(given, teachers[0], checkpoint, plan, work_dir)
-        rows = _Rows.cut(given, teachers, tokens, work_dir)
+        inputs, tokens = _student_tokens(inputs, teachers[0], checkpoint, plan, work_dir)
+        rows = _Rows.tokenize(inputs, teachers, tokens, work_dir)
         builder = StudentBuilder(
-            params, seed, given.pair, lambda: fast_tokenizer(teachers[0].tokenizer, max_length),
+            params, seed, inputs.pair, lambda: fast_tokenizer(teachers[0].tokenizer, max_length),
             checkpoint=None if checkpoint is None else lambda: checkpoint.model,
             kept_ids=tokens.kept_ids, rank=tokens.rank, general_dir=_general_dir(general, work_dir),
         )  # fmt: skip
@@ -148,7 +148,7 @@ def distill(
 
 @dataclass(frozen=True)
 class _Texts:
-    """What the caller gave to learn from, and how it is cut."""
+    """The texts and labels that the caller gave, and how they are tokenized."""
 
     texts: list[Text]
     labels: list[Label] | None
@@ -162,10 +162,10 @@ class _Texts:
         """Whether the texts are pairs."""
         return bool(self.texts) and not isinstance(self.texts[0], str)
 
-    def cut(
+    def tokenize(
         self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, folder: Path, *, gold: bool = True
     ) -> InMemoryRows:
-        """Cut the texts into a model's tokens; without `gold` the labels are left out, as in the model's own terms."""
+        """Tokenize the texts for a model; without `gold` the gold labels are left out."""
         dev = self.dev if gold or self.dev is None else (self.dev[0], None)
         labels = self.labels if gold else None
         return tokenize_in_memory(
@@ -179,10 +179,10 @@ class _Tokens:
 
     Attributes:
         tokenizer: the student's.
-        model: says the labels, and whether the two texts of a pair are told apart.
+        model: determines the labels, and whether token types tell the two texts of a pair apart.
         shared: whether these are the first teacher's tokens.
-        kept_ids: the ids, in the whole vocabulary, of the tokens of a smaller one; None: all.
-        rank: of the table of token embeddings; None: a full table.
+        kept_ids: ids, in the whole vocabulary, of the tokens of a smaller one; None: all.
+        rank: rank of the table of token embeddings; None: a full table.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -200,22 +200,24 @@ class _Rows:
     student: InMemoryRows
 
     @classmethod
-    def cut(cls, given: _Texts, teachers: Sequence[Teacher], tokens: _Tokens, work_dir: Path) -> _Rows:
-        """Cut the texts."""
-        # The gold labels are in the first teacher's terms.
+    def tokenize(cls, inputs: _Texts, teachers: Sequence[Teacher], tokens: _Tokens, work_dir: Path) -> _Rows:
+        """Tokenize the texts for each teacher and the student."""
+        # The gold labels are named as the first teacher names them.
         rows = [
-            given.cut(teacher.tokenizer, teacher.model, work_dir / f"teacher-{number}", gold=number == 0)
+            inputs.tokenize(teacher.tokenizer, teacher.model, work_dir / f"teacher-{number}", gold=number == 0)
             for number, teacher in enumerate(teachers)
         ]
-        return cls(rows, rows[0] if tokens.shared else given.cut(tokens.tokenizer, tokens.model, work_dir / "student"))
+        if tokens.shared:
+            return cls(rows, rows[0])
+        return cls(rows, inputs.tokenize(tokens.tokenizer, tokens.model, work_dir / "student"))
 
 
 def _listed_labels(name: str, labels: Sequence[Label] | None) -> list[Label] | None:
-    """The labels of a group of texts as a list; None where there are none."""
+    """Convert the labels of a group of texts to a list; None stays None."""
     return None if labels is None else as_list(f"the labels of {name}", labels)
 
 
-# --- what is checked first --------------------------------------------------------------------------------------------
+# --- checks -----------------------------------------------------------------------------------------------------------
 
 
 def _checkpoint(
@@ -253,13 +255,13 @@ def _params(
     kind = params.student.kind
     if kind == "static" and KINDS[task_of(model)].marks_spans:
         raise ModelError(
-            f"a static student answers about whole texts, a {task_of(model)} teacher about places in them; take "
+            f"a static student answers about whole texts, a {task_of(model)} teacher about spans in them; take "
             "another kind of student"
         )
     if kind in ("layers", "distilbert"):
         check_plan(params, model)
     if checkpoint is not None:
-        check_layers(params.layers, available, checkpoint.model.config.name_or_path, whose="checkpoint")
+        check_layers(params.layers, available, checkpoint.model.config.name_or_path, role="checkpoint")
     return params
 
 
@@ -275,8 +277,8 @@ def _check_methods(params: Distill, teachers: int, vocabulary: Vocabulary | None
             "the rank of the vocabulary is of a table that layers read, but a static student has none; leave it out"
         )
     if general is not None and (kind != "layers" or params.assistants or params.mutual is not None):
-        other = "assistants or mutual" if kind == "layers" else f"a student of kind {kind}"
-        raise ModelError(f"with {other} students do not start from a general student; leave out one of the two")
+        method = "assistants or mutual" if kind == "layers" else f"a student of kind {kind}"
+        raise ModelError(f"with {method} students do not start from a general student; leave out one of the two")
 
 
 def _check_answers(teacher: PreTrainedModel, verdict: Verdict | None) -> None:
@@ -299,7 +301,7 @@ def _check_answers(teacher: PreTrainedModel, verdict: Verdict | None) -> None:
 
 
 def _student_tokens(
-    given: _Texts, first: Teacher, checkpoint: Checkpoint | None, plan: Vocabulary | None, work_dir: Path
+    inputs: _Texts, first: Teacher, checkpoint: Checkpoint | None, plan: Vocabulary | None, work_dir: Path
 ) -> tuple[_Texts, _Tokens]:
     """Choose the student's tokens; words that a smaller vocabulary drops join the texts without labels."""
     from potstill.models.students.fitted_vocabulary import fit_vocabulary
@@ -309,18 +311,18 @@ def _student_tokens(
     if checkpoint is not None and not checkpoint.tokenizes_as(first.model, first.tokenizer):
         tokens = _Tokens(checkpoint.tokenizer, checkpoint.model, shared=False)
     if plan is None:
-        return given, tokens
-    whole, trimmed = work_dir / "whole", work_dir / "trimmed"
-    tokens.tokenizer.save_pretrained(whole)
-    rows = given.cut(tokens.tokenizer, tokens.model, work_dir / "whole-rows").rows
-    backend = fast_tokenizer(tokens.tokenizer, given.max_length)
-    fitted = fit_vocabulary(backend, whole, trimmed, rows, plan, pair=given.pair, name="distill")
-    given = replace(given, transfer=[*given.transfer, *fitted.spelled])
-    return given, _Tokens(read_tokenizer(trimmed), tokens.model, False, fitted.kept_ids, plan.rank)
+        return inputs, tokens
+    untrimmed_dir, trimmed_dir = work_dir / "whole", work_dir / "trimmed"
+    tokens.tokenizer.save_pretrained(untrimmed_dir)
+    rows = inputs.tokenize(tokens.tokenizer, tokens.model, work_dir / "whole-rows").rows
+    backend = fast_tokenizer(tokens.tokenizer, inputs.max_length)
+    fitted = fit_vocabulary(backend, untrimmed_dir, trimmed_dir, rows, plan, pair=inputs.pair, name="distill")
+    inputs = replace(inputs, transfer=[*inputs.transfer, *fitted.spelled])
+    return inputs, _Tokens(read_tokenizer(trimmed_dir), tokens.model, False, fitted.kept_ids, plan.rank)
 
 
 def _general_dir(general: Path | str | PreTrainedModel | None, work_dir: Path) -> Path | None:
-    """The folder of the general student; a loaded one is written."""
+    """Return the folder of the general student; a loaded one is written to the work folder."""
     if general is None or isinstance(general, (str, Path)):
         return None if general is None else Path(general)
     general.save_pretrained(work_dir / "general")

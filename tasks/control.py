@@ -1,9 +1,9 @@
-"""control: what a user would have without a teacher, and what copying its layers alone gives.
+"""control: trains two models without the teacher's signals, to show what distillation adds.
 
-Both controls learn the gold labels under one training plan of their own: as one would fine-tune them, for as long as
-their dev score rises. `control` starts from the same layers of the *pretrained* base with a fresh head, `initialised`
-from those of the fine-tuned teacher, as the student does, but without the teacher's signals. Where a student takes
-nothing from its teacher's layers (another checkpoint, or weights at random), both start as it does.
+Both controls learn the gold labels under the training plan `control` of params. `control` starts from the student's
+layers of the *pretrained* base, with a new head. `initialised` starts from those of the fine-tuned teacher, as the
+student does. If a student takes no layers from its teacher (another checkpoint, or random weights), both start as it
+does.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from potstill.models.loading import load_classifier
 from potstill.progress import say
 from potstill.training.dev_scores import dev_score
 from potstill.training.loop import Outcome, train
-from tasks.elsewhere import is_whole
 from tasks.learning import open_tokens, prepare_setting
+from tasks.relocation import is_whole
 from tasks.stage import Result, Stage, main
 from tasks.student_building import save_student, student_builder
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def run(stage: Stage) -> Result:
-    """Make `data/control/` and `data/initialised/`."""
+    """Write `data/control/` and `data/initialised/`."""
     tokens = open_tokens(stage)
     scoring = KINDS[tokens.task].scoring
     outcomes = {name: _outcome(stage, tokens, name) for name in ("control", "initialised")}
@@ -53,7 +53,7 @@ def run(stage: Stage) -> Result:
 
 
 def _metric(name: str, key: str) -> str:
-    """Name a number of a control as MLflow shows it."""
+    """Return the name of a control's number in MLflow."""
     return key if name == "control" else f"{name}_{key}"
 
 
@@ -66,7 +66,7 @@ def _parent(stage: Stage, tokens: TokenFolder, name: str) -> PreTrainedModel:
 
 
 def _finished_dir(stage: Stage, name: str) -> Path:
-    """Name the folder of a trained control until the stage ends, so that an interruption in the other leaves it."""
+    """Return the folder of a trained control until the stage ends, so that an interrupted stage does not repeat it."""
     return stage.checkpoints / f"{name}-finished"
 
 
@@ -82,7 +82,7 @@ def _outcome(stage: Stage, tokens: TokenFolder, name: str) -> Outcome:
 
 
 def _train(stage: Stage, tokens: TokenFolder, name: str, finished: Path) -> None:
-    """Train a control from the start that the student has, on gold labels."""
+    """Train a control on gold labels, from the same start as the student."""
     task, builder = tokens.task, student_builder(stage, tokens)
     rows, dev = tokens.student.split("train"), tokens.student.split("dev")
     model = builder.build(_parent(stage, tokens, name), builder.params.layers, rows, Supervised(task))

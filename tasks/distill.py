@@ -1,6 +1,7 @@
-"""distill: a student made of the teacher's layers learns the teacher's signals on has_label and transfer rows.
+"""distill: trains a student made of the teacher's layers on the teacher's signals, over train and transfer rows.
 
-With assistants, the last of them teaches it; with mutual distillation several students learn, and the best is kept.
+With assistants, the last of them teaches the student. With mutual distillation several students learn together, and
+the best is written.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tasks.student_building import save_student, student_builder
 
 
 def run(stage: Stage) -> Result:
-    """Make `data/distilled/`."""
+    """Write `data/distilled/`."""
     distill, tokens = stage.params(Distill), open_tokens(stage)
     preparation = distillation_job(stage, tokens, open_data(tokens, distill)).prepare()
     _describe(preparation)
@@ -63,31 +64,31 @@ def _open_rows(tokens: TokenFolder, splits: list[str]) -> TokenRows:
 
 
 def _describe(preparation: Preparation) -> None:
-    """Tell the user what is minimised, and on which rows."""
-    data, asks = preparation.job.data, preparation.objective.teacher_needs
-    if not preparation.teaching.source.supports(asks):
-        say(f"distill: the teacher runs for its {described(asks)}, which the signals stage can store")
+    """Print what is minimised, and on which rows."""
+    data, needs = preparation.job.data, preparation.objective.teacher_needs
+    if not preparation.teaching.source.supports(needs):
+        say(f"distill: the teacher runs for its {described(needs)}, which the signals stage can store")
     labels = data.student.train.labels
     without = int((~has_label(labels)).sum())
     soft = HEAD_LOSSES[data.task].soft_term.upper()
     unlabelled = f"{without:,} of {len(labels):,} rows have no gold label and carry {soft} alone"
-    first, *others = preparation.objective.describe()
-    for line in (f"{first}; {unlabelled}", *others):
+    first_line, *further_lines = preparation.objective.describe()
+    for line in (f"{first_line}; {unlabelled}", *further_lines):
         say(f"distill: {line}")
 
 
 def _write(stage: Stage, tokens: TokenFolder, student: TrainedStudent) -> Result:
     """Write the student, and report its training."""
-    outcome, others, scoring = student.outcome, student.scores, KINDS[tokens.task].scoring
+    outcome, scores, scoring = student.outcome, student.scores, KINDS[tokens.task].scoring
     with whole_folder(stage.outs["distilled"]) as folder:
         save_student(tokens, student.model, folder)
         facts = {scoring.dev_key: outcome.score, "steps": {"distill": outcome.steps}}
-        write_manifest(folder, facts | ({"others": others} if others else {}))
+        write_manifest(folder, facts | ({"others": scores} if scores else {}))
     summary = f"dev {scoring.words} {outcome.score:.4f} with {_start(stage.params(Distill), student.layers)}"
-    if others:
-        scores = ", ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in others.items())
-        summary += f" ({scores})"
-    metrics = {f"{scoring.dev_key}_{name}": score for name, score in others.items()}
+    if scores:
+        words = ", ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in scores.items())
+        summary += f" ({words})"
+    metrics = {f"{scoring.dev_key}_{name}": score for name, score in scores.items()}
     return training_result(outcome, scoring, summary, metrics)
 
 

@@ -1,4 +1,4 @@
-"""Refuses, before any training, limits that the candidate cannot meet as far as params and teacher tell."""
+"""Refuses, before any training, limits that the candidate cannot meet with these params and this teacher."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from potstill.onnx_export.size import check_file_size, student_shape
 from potstill.paths import BASE, GIVEN, LABELS, TOKENS
 from potstill.pretrained.families import FAMILIES
 
-# Stage -> the folder in which it puts the teacher, the later stage first.
+# Stage -> the folder to which it writes the teacher, the later stage first.
 _TEACHERS = {"pretrain": BASE, "ingest": GIVEN}
 
 
-def check_early(params: Params, workspace: Path, done: Collection[str] = ()) -> None:
+def check_early(params: Params, workspace: Path, finished: Collection[str] = ()) -> None:
     """Refuse a candidate that cannot be promoted: layers that the teacher lacks, or a file over `gate.max_file_mb`.
 
-    The check reads files of a few kilobytes only, so that it can run before every stage. A limit whose facts are not
-    known yet is checked after the stage that makes them known.
+    The check reads only files of a few kilobytes, so that it can run before every stage. A limit that depends on a
+    later stage's outs is checked after that stage.
 
     Args:
         params: the whole of params.yaml.
         workspace: holds `data/`.
-        done: stages whose outs are current; the outs of others may belong to an earlier run.
+        finished: stages whose outs are current. Outs of other stages may belong to an earlier run.
 
     Raises:
         ModelError: `distill` names layers that the teacher does not have.
         ParamsError: the file will certainly be too large; the message names what makes it smaller.
     """
-    teacher = _teacher(params, workspace, done)
+    teacher = _teacher(params, workspace, finished)
     if teacher is None:
         return
     config = read_json(teacher / "config.json")
@@ -42,13 +42,13 @@ def check_early(params: Params, workspace: Path, done: Collection[str] = ()) -> 
         return  # ingest refuses such a model
     if params.distill.student.kind in ("layers", "distilbert"):
         check_available(params.distill, int(config[family.layers_key]), str(teacher))
-    tokens, known = _vocabulary(params, workspace, done)
-    if not known:
+    tokens, is_known = _vocabulary(params, workspace, finished)
+    if not is_known:
         return
     shape = student_shape(
         read_json(workspace_student(teacher) / "config.json"),
         params.distill,
-        labels=_label_count(params, workspace, done),
+        labels=_label_count(params, workspace, finished),
         vocabulary=tokens,
         rank=params.tokenize.vocabulary.rank if params.tokenize.vocabulary is not None else None,
     )
@@ -62,27 +62,27 @@ def workspace_student(teacher: Path) -> Path:
     return checkpoint if (checkpoint / "config.json").exists() else teacher
 
 
-def _teacher(params: Params, workspace: Path, done: Collection[str]) -> Path | None:
+def _teacher(params: Params, workspace: Path, finished: Collection[str]) -> Path | None:
     """Return the folder with the teacher's config.json; None where the teacher is not in the workspace yet."""
-    folders = [workspace / folder for stage, folder in _TEACHERS.items() if stage in done]
+    folders = [workspace / folder for stage, folder in _TEACHERS.items() if stage in finished]
     if isinstance(params.ingest.teacher, FileSource):
         folders.append(workspace / params.ingest.teacher.path)
     return next((folder for folder in folders if (folder / "config.json").exists()), None)
 
 
-def _vocabulary(params: Params, workspace: Path, done: Collection[str]) -> tuple[int | None, bool]:
+def _vocabulary(params: Params, workspace: Path, finished: Collection[str]) -> tuple[int | None, bool]:
     """Return the size of a trimmed vocabulary, None for the whole one, and whether that is known yet."""
     if params.tokenize.vocabulary is None:
         return None, True
     info = workspace / TOKENS / STUDENT / "info.json"
-    if "tokenize" not in done or not info.exists():
+    if "tokenize" not in finished or not info.exists():
         return None, False
     tokens: int | None = read_json(info).get("vocabulary", {}).get("tokens")
     return tokens, tokens is not None
 
 
-def _label_count(params: Params, workspace: Path, done: Collection[str]) -> int:
+def _label_count(params: Params, workspace: Path, finished: Collection[str]) -> int:
     if params.prepare.labels is not None:
         return len(params.prepare.labels)
     path = workspace / LABELS
-    return len(read_json(path)["labels"]) if "prepare" in done and path.exists() else 2
+    return len(read_json(path)["labels"]) if "prepare" in finished and path.exists() else 2

@@ -1,4 +1,4 @@
-"""export: writes the student as ONNX, in fp32 and dynamic INT8. INT8 ships where it passes its limits, else fp32."""
+"""export: writes the student as ONNX, in fp32 and dynamic INT8. INT8 ships if it is within its limits, else fp32."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from potstill.scores.scoring import Scoring
 from tasks.learning import open_tokens, restore_rank
 from tasks.stage import Result, Stage, main
 
-# Rows of dev: enough to tell which product suffers most from INT8.
+# Rows of dev, enough to find the products with the largest INT8 error.
 SENSITIVITY_ROWS = 256
 
 

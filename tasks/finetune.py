@@ -1,4 +1,4 @@
-"""finetune: a short run on gold labels; the distilled weights stay where dev does not improve."""
+"""finetune: trains the student briefly on gold labels, and keeps the distilled weights if dev does not improve."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.learning import open_tokens, prepare_setting, restore_rank, training_
 from tasks.stage import Result, Stage, main
 from tasks.student_building import save_student
 
-# Left where a user of the folder looks; the temperature is known only when the exported file has been calibrated.
+# For users of the folder. The temperature is known only after the exported file has been calibrated.
 README = """The student as `save_pretrained` writes it. Its logits are not calibrated.
 
 `transformers.pipeline` gives their softmax.
@@ -23,7 +23,7 @@ The most probable label is the same.
 
 
 def run(stage: Stage) -> Result:
-    """Make `data/student/`."""
+    """Write `data/student/`."""
     tokens = open_tokens(stage)
     task, scoring = tokens.task, KINDS[tokens.task].scoring
     student = load_classifier(stage.deps["distilled"])

@@ -1,7 +1,7 @@
 """gate: judges the candidate in `data/serving/` by reports/metrics.json, the limits of params and the champion.
 
-It is no DVC stage, since the verdict depends on the registry's state. Whatever keeps the candidate from being judged is
-a failed check of the verdict, so that nothing unknown is ever promoted.
+It is no DVC stage, since the verdict depends on the registry's state. If the candidate cannot be judged, a check of the
+verdict fails, so that only a judged candidate is promoted.
 """
 
 from __future__ import annotations

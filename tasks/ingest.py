@@ -9,20 +9,20 @@ from tasks.stage import Result, Stage, main
 
 
 def run(stage: Stage) -> Result:
-    """Fetch, check, and write both outs."""
-    raw = stage.outs["raw"]
-    given = stage.outs["given"]
-    origins = ingest_all(stage.params(Ingest), raw, given)
-    files = [len(read_json(folder / MANIFEST)["files"]) for folder in (raw, given)]
+    """Fetch and check all sources, and write both outs."""
+    raw_dir = stage.outs["raw"]
+    given_dir = stage.outs["given"]
+    origins = ingest_all(stage.params(Ingest), raw_dir, given_dir)
+    files = [len(read_json(folder / MANIFEST)["files"]) for folder in (raw_dir, given_dir)]
     names = ", ".join(name.removeprefix("data.") for name in origins if not is_model_source(name))
     models = " and the ".join(name for name in ("teacher", "student") if name in origins)
     more_teachers = sum(name.startswith(TEACHERS) for name in origins)
     models += f" and of {more_teachers} more teachers" if more_teachers else ""
-    size = sum(path.stat().st_size for folder in (raw, given) for path in folder.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for folder in (raw_dir, given_dir) for path in folder.rglob("*") if path.is_file())
     return Result(
         summary=f"{files[0]} files of {names} and {files[1]} of the {models}, {size / 1e6:.1f} MB, sums checked",
         metrics={"files": float(sum(files)), "megabytes": size / 1e6},
-        datasets={"raw": {"digest": sha256_file(raw / MANIFEST)[:32], "source": raw.as_posix()}},
+        datasets={"raw": {"digest": sha256_file(raw_dir / MANIFEST)[:32], "source": raw_dir.as_posix()}},
     )
 
 

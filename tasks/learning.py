@@ -1,4 +1,4 @@
-"""What the learning stages share: token ids, device and precision, the teacher's answers."""
+"""Code that the training stages share: token ids, device and precision, the teacher's answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_tokens(stage: Stage) -> TokenFolder:
 
 
 def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precision]:
-    """Choose device and precision as params say, by a measurement where they say `auto`, and tell the user."""
+    """Choose device and precision by params, for `auto` by a measurement, and print them."""
     device = choose_device(stage.project.device)
     precision, why = choose_precision(stage.project.precision, device, *product_size(model.config), PRECISION)
     say(f"{stage.name}: {device.type}, {precision} ({why})")
@@ -44,7 +44,7 @@ def choose(stage: Stage, model: PreTrainedModel) -> tuple[torch.device, Precisio
 
 
 def prepare_setting(stage: Stage, plan: Training, model: PreTrainedModel, *, keep_start: bool = False) -> Setting:
-    """Make everything that `train` needs to know apart from model, data and objective."""
+    """Build the setting of `train`: all that it needs besides model, data and objective."""
     device, precision = choose(stage, model)
     return Setting(
         stage.name, plan, stage.project.seed, device, precision, stage.checkpoints, keep_start, WORK, stage.watch
@@ -65,13 +65,13 @@ def teacher_members(stage: Stage) -> list[Member]:
 
 
 def stored_signals(stage: Stage, rows: TokenDataset) -> Source:
-    """Open the teacher's signals of rows in its tokens; of several models, of all together."""
+    """Open the teacher's signals of rows in its tokens; for several models, their weighted mean."""
     stored = StoredSignals.open(stage.deps["signals"], rows, stage.deps["teacher"])
     return average(stored, [member.weight for member in teacher_members(stage)])
 
 
 def teacher_logits(stage: Stage, split: str, advance: Callable[[float], None] | None = None) -> Floats:
-    """Compute the teacher's logits [rows, classes] over a split; of several models, of all together."""
+    """Compute the teacher's logits [rows, classes] over a split; for several models, those of their mean answer."""
     tokens, members, logits = open_tokens(stage), teacher_members(stage), []
     for member in members:
         model = load_classifier(member.folder).to(choose_device(stage.project.device))

@@ -1,4 +1,4 @@
-"""Scores, times and judges the students of a search on dev, as they would ship, with their teacher for comparison."""
+"""Measures and judges the students of a search on dev, in their shipped form, and compares them with the teacher."""
 
 from __future__ import annotations
 

@@ -140,13 +140,13 @@ def _copy_files(workspace: Path, folder: Path) -> None:
 
 
 def _version(build_dir: Path, settings: Settings) -> str:
-    """Return 12 hex digits over the whole content but the commit: another commit alone makes no other Bento."""
+    """Hash the content without the commit to 12 hex digits, so that another commit alone makes no new Bento."""
     limits = settings.model_dump(mode="json", exclude={"git_commit"})
     return sha256_value({"files": file_sums(build_dir), "settings": limits})[:12]
 
 
 def _is_intact(bento: Path) -> bool:
-    """Whether this Bento is in the store with its seal; one whose build was killed, or whose bytes changed, is not."""
+    """Whether the Bento is in the store and agrees with its seal; one whose build was killed has none."""
     if not bento.exists():
         return False
     try:

@@ -16,13 +16,13 @@ from tasks.stage import Result, Stage, main
 
 def run(stage: Stage) -> Result:
     """Write `data/base/`."""
-    given = stage.deps["given"]
-    kind = read_json(given / MANIFEST)["about"]["kind"]
+    given_dir = stage.deps["given"]
+    kind = read_json(given_dir / MANIFEST)["about"]["kind"]
     if kind == "scratch":
         return _train_from_scratch(stage)
     with whole_folder(stage.outs["base"]) as folder:
         # Share the bytes on disk: outs are replaced as a whole and never written to.
-        shutil.copytree(given, folder, copy_function=link_file, dirs_exist_ok=True)
+        shutil.copytree(given_dir, folder, copy_function=link_file, dirs_exist_ok=True)
     return Result(f"nothing to train: the teacher is given ({kind})")
 
 

@@ -1,6 +1,6 @@
-"""Choosing a student's layers: short runs of the distill stage's own job, on the signals that are there already.
+"""Compares choices of a student's layers by short runs of the distill stage's job, on the stored signals.
 
-No stage: it makes no out, and changes nothing in the workspace. A person reads its table and sets `distill.layers`.
+It is no stage, since it changes nothing in the workspace. A person reads its table and sets `distill.layers`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from tasks.learning import open_tokens
 from tasks.stage import Stage, load_stage
 
 
-def probe(params: Params, wanted: Sequence[Sequence[int]], rows: int, each: Callable[[Probed], None]) -> list[Probed]:
+def probe(
+    params: Params, candidates: Sequence[Sequence[int]], rows: int, each: Callable[[Probed], None]
+) -> list[Probed]:
     """Train each candidate for one pass over some rows, with the loss on logits alone, and score it on dev.
 
     Args:
-        params: of the workspace, the current folder, whose signals stage has run.
-        wanted: candidates; none: those of `candidate_layers` for as many layers as `distill.layers` names.
-        rows: training rows for each.
-        each: receives a result when it is there.
+        params: params of the workspace in the current folder, whose signals stage has run.
+        candidates: layers of each student; empty: those of `candidate_layers`, as many as `distill.layers` names.
+        rows: training rows of each run.
+        each: called with each result as soon as it is known.
 
     Raises:
         ChecksumError: tokens, teacher or signals are missing or altered.
@@ -47,7 +49,7 @@ def probe(params: Params, wanted: Sequence[Sequence[int]], rows: int, each: Call
     data = open_data(tokens, distill)
     drawn = np.random.default_rng(stage.project.seed).permutation(len(data.student.train))[:rows]
     job = distillation_job(stage, tokens, data.select(np.sort(drawn)))
-    candidates = wanted or candidate_layers(job.builder.available(job.teacher.model), len(distill.layers))
+    candidates = candidates or candidate_layers(job.builder.available(job.teacher.model), len(distill.layers))
     probed = []
     for layers in candidates:
         probed.append(probe_layers(job, layers))
@@ -58,7 +60,7 @@ def probe(params: Params, wanted: Sequence[Sequence[int]], rows: int, each: Call
 def _verified_stage(params: Params) -> Stage:
     """Load the distill stage and verify its deps.
 
-    Without the general student, which has layers of its own: candidates start from the teacher's.
+    The general student is left out, since it has fixed layers. Candidates start from the teacher's layers.
     """
     stage = load_stage("distill", params)
     stage = replace(stage, deps={name: path for name, path in stage.deps.items() if name != "general"})

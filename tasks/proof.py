@@ -1,8 +1,8 @@
 """proof: trains student and controls again for each further seed of `proof.seeds`, and keeps their test answers.
 
-A further seed runs the functions of distill, finetune and control with nothing changed but the seed: the same params,
-rows and cached signals. The models are deleted once they have answered; the student that is served stays the first
-seed's. With one seed there is nothing to train, and nothing slow is imported.
+A further seed runs the functions of distill, finetune and control with the same params, rows and cached signals, and
+another seed. Its models are deleted after they have answered. The served student is always that of the first seed.
+With one seed there is nothing to train, and nothing slow is imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from potstill.config.distill_params import Proof
 from potstill.config.params_file import load_params
 from potstill.paths import PARAMS
 from potstill.progress import say
-from tasks.elsewhere import elsewhere, is_whole
+from tasks.relocation import is_whole, relocated_stage
 from tasks.stage import Result, Stage, main
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _train(stage: Stage, seed: int, description: str, models: Path) -> None:
     params = params.model_copy(update={"project": params.project.model_copy(update={"seed": seed})})
     moved: dict[Path, Path] = {}
     for name, function in seeded_stages().items():
-        seed_stage = elsewhere(name, params, models, moved, clock=stage._clock)
+        seed_stage = relocated_stage(name, params, models, moved, clock=stage._clock)
         if not is_whole(*seed_stage.outs.values()):
             say(f"proof: {name}, {description}")
             function(seed_stage)

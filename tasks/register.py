@@ -37,7 +37,7 @@ DATASETS = (RAW.as_posix(), PREPARED.as_posix(), TOKENS.as_posix())
 
 
 def settled_sum(params: Params, workspace: Path) -> str:
-    """Hash everything that decided about the candidate and went into its Bento: the same sum, the same outcome."""
+    """Hash all that the verdict and the Bento depend on: the same sum means the same outcome."""
     serving = workspace / SERVING
     files = {name: path for _, included in included_files(workspace) for name, path in included.items()}
     return sha256_value(
@@ -75,7 +75,7 @@ def settled(params: Params, workspace: Path, champion: Version | None) -> Versio
 
 
 def held_back(params: Params, workspace: Path) -> str | None:
-    """Say why the candidate in `data/serving` is not promoted although it passed: a person took it back. Else None."""
+    """Return why the candidate in `data/serving` is not promoted, if a person has taken it back; else None."""
     return Registry(workspace, params.project.name).held_back(candidate_sum(workspace / SERVING))
 
 

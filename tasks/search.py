@@ -1,8 +1,8 @@
-"""search: which student is the cheapest that is good enough? A study over `distill`, and static students, on dev.
+"""search: finds the cheapest student that passes the gates on dev, by a study over `distill` and static students.
 
-Not a DVC stage: it makes nothing that the pipeline uses, only a page, the params of each point, and the serving folder
-of the cheapest. Each trial is the distill stage with other params; the best of each size goes on through finetune and
-export, as the pipeline would have it. The test split is never opened.
+It is no DVC stage, since the pipeline uses nothing that it writes: a page, the params of each point, and the serving
+folder of the cheapest student. Each trial is the distill stage with other params. The best trial of each size passes
+through finetune and export, as in the pipeline. The test split is never opened.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from potstill.studies.outcome import SearchOutcome, write_outcome
 from potstill.studies.space import Choice, candidate_layers, distill_section, set_arguments, settings, static_changes
 from potstill.studies.study import Trial, by_score, describe, run_study
 from tasks import distill, export, finetune
-from tasks.elsewhere import elsewhere, is_whole
 from tasks.learning import open_tokens
 from tasks.measuring import BuiltStudent, measure
+from tasks.relocation import is_whole, relocated_stage
 from tasks.stage import Stage, load_stage
 from tasks.student_building import student_builder
 
@@ -40,57 +40,58 @@ DATABASE = STUDIES / "studies.db"
 
 
 def search(params: Params) -> SearchOutcome:
-    """Bring the study to its end, measure what came of it, and write `reports/search/`.
+    """Finish the study, measure its best students, and write `reports/search/`.
 
     Returns:
-        The trials and the points; the cheapest that passes the gates among them.
+        The trials and the points, and among these the cheapest that passes the gates.
 
     Raises:
         ChecksumError: tokens, teacher or signals are missing or altered.
         ModelError: `search.layers` names layers that the teacher lacks.
-        ParamsError: none of `search.losses` is for the task, or `general.layers` or `distill.mutual` are for other
-            layers than those it tries.
+        ParamsError: none of `search.losses` fits the task, or `general.layers` or `distill.mutual` names other layers
+            than the search tries.
     """
-    return _Search(params).go()
+    return _Search(params).run()
 
 
 @dataclass
 class _Search:
-    """One search of one workspace, which is the current folder."""
+    """A search of the workspace in the current folder."""
 
     params: Params
     clock: dict[str, float] = field(default_factory=dict)
 
-    def go(self) -> SearchOutcome:
+    def run(self) -> SearchOutcome:
+        """Run all trials, and measure and report their best students."""
         space = self.space
         for path in self.stage.deps.values():
             verify(path)
-        # Scores that a whole trial tells.
+        # Dev scores that a trial reports if it is not pruned.
         evaluations = space.folds or self.params.distill.epochs * space.evaluations_per_epoch
         trials = run_study(
             DATABASE, self.name, space, self.layers, self.train,
             evaluations=evaluations, seed=self.params.project.seed,
         )  # fmt: skip
-        points, rows = measure({**self._best(trials), **self._static()}, self.params, self.stage)
+        points, rows = measure({**self._best_students(trials), **self._static_students()}, self.params, self.stage)
         outcome = SearchOutcome(self.name, rows, trials, points)
         write_outcome(outcome, self.params, SEARCH_REPORT)
         return outcome
 
     @cached_property
     def space(self) -> Search:
-        """What the task can have of `search`; said where that is not all of it."""
+        """The section `search` without the losses that do not fit the task, which are printed."""
         search, task = self.params.search, self.params.prepare.task
-        missed = {
+        misfits = {
             name: reason
             for name, terms in search.losses.items()
             if (reason := next(filter(None, (misfit(term.kind, task) for term in terms)), None)) is not None
         }
-        if len(missed) == len(search.losses):
-            raise ParamsError(f"search.losses has none for a {task} task: {next(iter(missed.values()))}")
-        for name, reason in missed.items():
+        if len(misfits) == len(search.losses):
+            raise ParamsError(f"search.losses has none for a {task} task: {next(iter(misfits.values()))}")
+        for name, reason in misfits.items():
             say(f"search: without {name!r} of search.losses: {reason}")
         changed: dict[str, object] = {
-            "losses": {name: terms for name, terms in search.losses.items() if name not in missed}
+            "losses": {name: terms for name, terms in search.losses.items() if name not in misfits}
         }
         if KINDS[task].form == "number":  # a number has no temperature to choose
             changed["temperature"] = [self.params.distill.temperature]
@@ -106,13 +107,14 @@ class _Search:
 
     @cached_property
     def name(self) -> str:
-        """Of the study: another space, other data or other code make another one; more trials do not.
+        """The name of the study, a hash of space, data, code and params.
 
-        Nor does what a trial sets itself, so that `params.yaml` can take the params of one in between.
+        The number of trials does not change it. Nor do the params that trials set, so that those of a trial can be
+        copied to `params.yaml` while the study continues.
         """
         space = self.space.model_dump(mode="json", exclude={"trials", "static"})
-        some = Choice(tuple(self.layers[0]), 1.0, 1.0, 1.0, next(iter(self.space.losses)))
-        return sha256_value({"space": space, "distill": load_stage("distill", self._chosen(some)).key})[:16]
+        example = Choice(tuple(self.layers[0]), 1.0, 1.0, 1.0, next(iter(self.space.losses)))
+        return sha256_value({"space": space, "distill": load_stage("distill", self._params_of(example)).key})[:16]
 
     @cached_property
     def layers(self) -> list[list[int]]:
@@ -125,112 +127,114 @@ class _Search:
         return chosen
 
     def _check_fixed(self, chosen: list[list[int]]) -> None:
-        """Refuse layers that another setting rules out: no params could make such a point again."""
+        """Refuse layers that another setting excludes, since no params.yaml could reproduce such a point."""
         general, mutual = self.params.general.layers, self.params.distill.mutual
         fixed = {"general.layers": None if general is None else [general],
                  "distill.mutual": None if mutual is None else mutual.students}  # fmt: skip
         for key, allowed in fixed.items():
-            other = next((layers for layers in chosen if allowed is not None and layers not in allowed), None)
-            if other is not None:
+            excluded = next((layers for layers in chosen if allowed is not None and layers not in allowed), None)
+            if excluded is not None:
                 raise ParamsError(
-                    f"the search tries layers {other}, but {key} is for {' or '.join(map(str, allowed or []))}; set "
+                    f"the search tries layers {excluded}, but {key} is for {' or '.join(map(str, allowed or []))}; set "
                     f"search.layers to those, or {key} to null for the search"
                 )
 
     # --- trials ---
 
     def train(self, choice: Choice, watch: Callable[[float], None]) -> float:
-        """Train a choice as the study asks: once and judged by dev, or once for each held-out part of train."""
-        place = self._place(choice)
+        """Train a choice and return its score: on dev, or the mean over the folds of train."""
+        trial_dir = self._trial_dir(choice)
         if not self.space.folds:
-            best = self._distil(self._chosen(choice), place, {}, watch)
-            self._keep_best(choice, best)
-            return best
+            score = self._distil(self._params_of(choice), trial_dir, {}, watch)
+            self._keep_best(choice, score)
+            return score
         tokens, scores = self.stage.deps["tokens"], []
         folds = split_folds(tokens, STUDIES / "folds", self.space.folds, self.params.project.seed)
         for number, fold in enumerate(folds):
-            scores.append(self._distil(self._chosen(choice), place / f"fold-{number}", {tokens: fold}, None))
+            fold_dir = trial_dir / f"fold-{number}"
+            scores.append(self._distil(self._params_of(choice), fold_dir, {tokens: fold}, None))
             watch(sum(scores) / len(scores))
-        shutil.rmtree(place)
+        shutil.rmtree(trial_dir)
         return sum(scores) / len(scores)
 
-    def _place(self, choice: Choice) -> Path:
+    def _trial_dir(self, choice: Choice) -> Path:
         return STUDIES / self.name / choice.key
 
-    def _chosen(self, choice: Choice) -> Params:
+    def _params_of(self, choice: Choice) -> Params:
         section = distill_section(self.params.distill, self.space, choice)
         return self.params.model_copy(update={"distill": section})
 
     def _distil(
-        self, params: Params, place: Path, moved: dict[Path, Path], watch: Callable[[float], None] | None
+        self, params: Params, student_dir: Path, moved: dict[Path, Path], watch: Callable[[float], None] | None
     ) -> float:
-        """Make `place/distilled`; its best dev score."""
-        stage = elsewhere("distill", params, place, moved, clock=self.clock, watch=watch)
+        """Write `student_dir/distilled`, and return its best dev score."""
+        stage = relocated_stage("distill", params, student_dir, moved, clock=self.clock, watch=watch)
         try:
             distill.run(stage)
-        except Exception:  # an interruption keeps the checkpoints, an end of its own does not
+        except Exception:  # an interruption is no Exception, so it keeps the checkpoints
             shutil.rmtree(stage.checkpoints, ignore_errors=True)
             raise
         shutil.rmtree(stage.checkpoints, ignore_errors=True)
-        return float(verify(place / "distilled")[KINDS[self.params.prepare.task].scoring.dev_key])
+        return float(verify(student_dir / "distilled")[KINDS[self.params.prepare.task].scoring.dev_key])
 
-    def _keep_best(self, choice: Choice, best: float) -> None:
-        """Keep the weights of the best of a size alone: those of many trials would fill the disk."""
+    def _keep_best(self, choice: Choice, score: float) -> None:
+        """Keep only the weights of the best trial of each size, since those of many trials would fill the disk."""
         record = STUDIES / self.name / f"best-of-{len(choice.layers)}.json"
-        known = read_json(record) if record.exists() else None
-        if known is not None and known["key"] != choice.key:
-            if best <= known["score"]:
-                shutil.rmtree(self._place(choice))
+        earlier_best = read_json(record) if record.exists() else None
+        if earlier_best is not None and earlier_best["key"] != choice.key:
+            if score <= earlier_best["score"]:
+                shutil.rmtree(self._trial_dir(choice))
                 return
-            shutil.rmtree(STUDIES / self.name / known["key"], ignore_errors=True)
-        write_json(record, {"key": choice.key, "score": best})
+            shutil.rmtree(STUDIES / self.name / earlier_best["key"], ignore_errors=True)
+        write_json(record, {"key": choice.key, "score": score})
 
-    # --- what is measured ---
+    # --- the students to measure ---
 
-    def _best(self, trials: list[Trial]) -> dict[str, BuiltStudent]:
-        """The best trial of each size, as the pipeline would ship it."""
+    def _best_students(self, trials: list[Trial]) -> dict[str, BuiltStudent]:
+        """Build the student of the best trial of each size, as the pipeline would ship it."""
         best: dict[int, Choice] = {}
         for trial in by_score(trials):
             if trial.state == "complete":
                 best.setdefault(len(trial.choice.layers), trial.choice)
         return {
-            f"{size} layer{'s' if size > 1 else ''}": self._layers(best[size]) for size in sorted(best, reverse=True)
+            f"{size} layer{'s' if size > 1 else ''}": self._layer_student(best[size])
+            for size in sorted(best, reverse=True)
         }
 
-    def _layers(self, choice: Choice) -> BuiltStudent:
-        params, place = self._chosen(choice), self._place(choice)
-        self._make(params, place, describe(choice))
+    def _layer_student(self, choice: Choice) -> BuiltStudent:
+        params, student_dir = self._params_of(choice), self._trial_dir(choice)
+        self._build(params, student_dir, describe(choice))
         sections = {"distill": params.distill.model_dump(mode="json")}
-        return BuiltStudent("layers", place, settings(self.space, choice), sections, choice)
+        return BuiltStudent("layers", student_dir, settings(self.space, choice), sections, choice)
 
-    def _static(self) -> dict[str, BuiltStudent]:
-        """The static students; their tokens are the teacher's, or those of them that a trimmed vocabulary keeps."""
-        found: dict[str, BuiltStudent] = {}
+    def _static_students(self) -> dict[str, BuiltStudent]:
+        """Build the static students, with the teacher's vocabulary or a trimmed one."""
+        students: dict[str, BuiltStudent] = {}
         if self.space.static.dimensions and KINDS[self.params.prepare.task].marks_spans:
-            say("search: no static student: it answers about whole texts, and the task is about places in them")
-            return found
+            say("search: no static student: it labels whole texts, and the task marks spans in them")
+            return students
         student = self.tokens.student
         if self.space.static.dimensions and student is not self.tokens and student.kept_ids is None:
             say("search: no static student: distill.student has a tokenizer of its own, whose tokens the teacher lacks")
-            return found
+            return students
         for width in self.space.static.dimensions:
             changed, name = static_changes(self.params, width), f"static, {width} dimensions"
             sections = {key: self.params.section(key).model_dump(mode="json") | changed[key] for key in changed}
             params = self.params.model_copy(update={"distill": parse_distill(sections["distill"])})
-            place = STUDIES / self.name / f"static-{width}-{sha256_value(sections)[:12]}"
-            self._make(params, place, name)
-            found[name] = BuiltStudent("static", place, set_arguments(changed), sections)
-        return found
+            student_dir = STUDIES / self.name / f"static-{width}-{sha256_value(sections)[:12]}"
+            self._build(params, student_dir, name)
+            students[name] = BuiltStudent("static", student_dir, set_arguments(changed), sections)
+        return students
 
-    def _make(self, params: Params, place: Path, what: str) -> None:
-        """A student from distillation to its serving folder; what is there already stays."""
-        if not is_whole(place / "distilled"):
-            say(f"search: {what}, on all rows")
-            self._distil(params, place, {}, None)
-        moved = {DISTILLED: place / "distilled"}
+    def _build(self, params: Params, student_dir: Path, description: str) -> None:
+        """Build a student, from distillation to its serving folder; complete folders stay as they are."""
+        if not is_whole(student_dir / "distilled"):
+            say(f"search: {description}, on all rows")
+            self._distil(params, student_dir, {}, None)
+        moved = {DISTILLED: student_dir / "distilled"}
         for name, function in (("finetune", finetune.run), ("export", export.run)):
-            stage = elsewhere(name, params, place, moved, clock=self.clock)
+            stage = relocated_stage(name, params, student_dir, moved, clock=self.clock)
             if not is_whole(*stage.outs.values()):
-                say(f"search: {name} of {what}")
+                say(f"search: {name} of {description}")
                 function(stage)
             shutil.rmtree(stage.checkpoints, ignore_errors=True)

@@ -54,7 +54,7 @@ def _source(stage: Stage, first: LiveTeacher, device: torch.device, precision: P
 
 def _result(extracted: Extracted) -> Result:
     """Describe the store in one line, with its rounding errors as metrics."""
-    fidelity = extracted.about["fidelity"]
+    fidelity = extracted.metadata["fidelity"]
     logits = fidelity["arrays"]["logits"]
     metrics = {
         "signals": float(len(extracted.keys)),
@@ -65,7 +65,7 @@ def _result(extracted: Extracted) -> Result:
     metrics |= {"changed_argmax": fidelity["changed_argmax"]} if "changed_argmax" in fidelity else {}
     other_arrays = ", ".join(name for name in fidelity["arrays"] if name != "logits")
     summary = (
-        f"{len(extracted.keys):,} signals for {extracted.rows:,} rows in {extracted.about['dtype']}, "
+        f"{len(extracted.keys):,} signals for {extracted.rows:,} rows in {extracted.metadata['dtype']}, "
         f"largest rounding error of a logit {logits['largest_error']:.2g}"
     )
     return Result(summary + (f"; also stored: {other_arrays}" if other_arrays else ""), metrics)

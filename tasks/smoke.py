@@ -1,4 +1,4 @@
-"""smoke: starts the built Bento and checks that it answers as the model was evaluated, before it is registered."""
+"""smoke: starts the built Bento and checks that its answers are the evaluated ones, before it is registered."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ REQUEST_SECONDS = 60.0
 TOO_BUSY = 429
 # Key of the number that a regression answers, in place of labels.
 SCORE = "score"
-# Texts for a Bento whose evaluation is not at hand: of every length, also beyond a model's tokens.
+# Texts for a Bento without an evaluation in the workspace: of every length, also beyond a model's maximum.
 PROBES = ("no", "a warm and witty film", "It rains. It is dry.", "naïve café — 日本語 🙂", "one two three " * 400)
 
 
@@ -44,7 +44,7 @@ class Golden:
     """A test text with the answer of the evaluated model.
 
     Attributes:
-        id: the row's.
+        id: id of the row.
         text: a text or a pair.
         probabilities: in the order of the card's labels; of a regression the number alone; of spans none.
         served: entities or answer, for tasks whose answers are spans of a text.

@@ -1,6 +1,6 @@
-"""The stage contract: what `python -m tasks.<stage>` does around the stage's own function.
+"""The stage contract: what `python -m tasks.<stage>` does before and after the stage's own function.
 
-dvc.yaml says what a stage depends on and what it writes. This module reads it, checks the parameters, verifies the
+dvc.yaml declares what a stage depends on and what it writes. This module reads it, checks the parameters, verifies the
 manifests of the inputs, holds the workspace's lock, turns every user error into one sentence, and logs one MLflow run.
 """
 
@@ -303,8 +303,8 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if "params.yaml" in names:  # it cannot be read now, so all of its keys are missing
         names = [name for name in names if not name.endswith(IN_PARAMS)]
-    rest = len(names) - NAMED_CHANGES
-    return ", ".join(names[:NAMED_CHANGES]) + (f" and {rest} more" if rest > 0 else "")
+    unnamed = len(names) - NAMED_CHANGES
+    return ", ".join(names[:NAMED_CHANGES]) + (f" and {unnamed} more" if unnamed > 0 else "")
 
 
 def _log(stage: Stage, result: Result, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Adapters of a stage: its builder of students, and how it writes a student."""
+"""Builds and writes the students of a stage."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def student_builder(stage: Stage, tokens: TokenFolder) -> StudentBuilder:
 
 
 def save_student(tokens: TokenFolder, student: PreTrainedModel, folder: Path) -> None:
-    """Write a student as `save_model` does; a static one also as `model2vec/`, which `model2vec.StaticModel` loads."""
+    """Write a student with `save_model`, and a static one also as `model2vec/` for `model2vec.StaticModel`."""
     save_model(student.cpu(), folder, tokens.student.tokenizer_dir)
     if student.config.model_type == STATIC:
         from potstill.models.students.static import save_static
@@ -56,9 +56,9 @@ def save_student(tokens: TokenFolder, student: PreTrainedModel, folder: Path) ->
 
 
 def _general_dir(stage: Stage, distill: Distill) -> Path | None:
-    """The general student, if there is one of these layers.
+    """Return the folder of the general student, if there is one with the student's layers.
 
-    The controls do not receive it: what general distillation gives comes from a teacher.
+    The controls do not receive it, since general distillation uses a teacher.
     """
     folder = stage.deps.get("general")
     if folder is None or read_json(folder / MANIFEST)["about"]["layers"] != distill.layers:

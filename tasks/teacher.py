@@ -1,7 +1,7 @@
 """teacher: fine-tunes the base on gold labels, or checks one that is fine-tuned, and scales its temperature on dev.
 
 Several seeds or several bases make an ensemble: the first model lies in `data/teacher/`, the others in its `members/`.
-In a multi_label task a model may answer only some of the labels; in the folder it has an output for every label.
+In a multi_label task a model may answer only some of the labels. In the folder it has an output for every label.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class Plan:
     """The plan of one model.
 
     Attributes:
-        name: of the seed or the member.
+        name: name of the seed or the member.
         base: folder of the model to start from.
         fine_tuned: whether that model is taken as it is.
-        weight: of its answers in the ensemble.
+        weight: weight of its answers in the ensemble.
         labels: the labels that it answers.
         tokens: folder of its tokens below `data/tokens`.
-        seed: of its training.
-        key: where params describe it.
-        label_map: from its names of labels to those of the data.
+        seed: seed of its training.
+        key: key of params that describes it.
+        label_map: its names of labels -> those of the data.
     """
 
     name: str
@@ -141,7 +141,7 @@ def _answered_labels(named: list[str] | None, labels: list[str], key: str) -> li
 
 
 def _weight_words(plan: Plan) -> str:
-    """Say what weight a model's answers have in the ensemble."""
+    """Describe the weight of a model's answers in the ensemble."""
     if not isinstance(plan.weight, tuple):
         return f"weight {plan.weight:.3g}"
     weights = [weight for weight in plan.weight if weight]

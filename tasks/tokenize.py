@@ -1,7 +1,7 @@
 """tokenize: writes the token ids of every split, without padding, to `data/tokens`.
 
-Where the student has a tokenizer of its own, the same rows follow in its tokens in the folder `student`; where a
-further teacher has one, in `members/<name>`.
+If the student has its own tokenizer, the folder `student` has the same rows in its tokens. If a further teacher has
+one, so has the folder `members/<name>`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _write_tokens(base: Path, folder: Path, tables: Mapping[str, pa.Table], shar
 
 
 def _write_splits(folder: Path, tables: Mapping[str, pa.Table], info: Info) -> dict[str, dict[str, int]]:
-    """Write every split in tokens of the folder's tokenizer; returns split -> counts."""
+    """Write every split in tokens of the folder's tokenizer, and return split -> counts."""
     tokenizer = load_tokenizer(folder / "tokenizer", info["max_length"])
     label = KINDS[info["task"]].token_column(len(info["labels"]))
     splits = {}
@@ -154,9 +154,9 @@ def _write_student(
     return (info if target.exists() else None), words
 
 
-def _same_tokenizer(folder: Path, other: Path) -> bool:
+def _same_tokenizer(first_dir: Path, second_dir: Path) -> bool:
     file = Path("tokenizer") / "tokenizer.json"
-    return (folder / file).read_bytes() == (other / file).read_bytes()
+    return (first_dir / file).read_bytes() == (second_dir / file).read_bytes()
 
 
 def _write_trimmed(

@@ -56,7 +56,7 @@ def run(stage: Stage) -> Result:
 
 
 def _failure(verdict: Verdict) -> str:
-    """Name all failures in one line: to correct them one by one would take a run for each."""
+    """Name all failures in one line, so that a user can correct them all before the next run."""
     count = len(verdict.failures)
     head = f"{count} expectations failed: " if count > 1 else ""
     return f"{head}{'; '.join(verdict.failures)}; see {FAILED_VALIDATION / 'docs' / 'index.html'}"

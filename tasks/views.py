@@ -1,4 +1,4 @@
-"""Gold labels in the teacher's tokens, where the student reads other tokens than the teacher."""
+"""Gold labels in the teacher's tokens, for a student with another tokenizer."""
 
 from __future__ import annotations
 

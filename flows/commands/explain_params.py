@@ -33,27 +33,27 @@ def show(workspace: Path, path: str | None) -> None:
     """Print what a key or a section means, or what sections there are.
 
     Args:
-        workspace: folder of dvc.yaml; without one, the stages are those of Potstill's own.
+        workspace: folder of dvc.yaml; if it has none, the stages are those of Potstill's own.
         path: the key with dots; None: all sections.
 
     Raises:
         ParamsError: there is no such key.
     """
     width = min(shutil.get_terminal_size((_WIDTH, 24)).columns, _WIDTH)
-    own = workspace / DVC_FILE
-    graph = read_graph(own if own.exists() else default_file("dvc.yaml"))
+    dvc_file = workspace / DVC_FILE
+    graph = read_graph(dvc_file if dvc_file.exists() else default_file("dvc.yaml"))
     lines = _overview() if path is None else _explanation(path, receivers(path.partition(".")[0], graph))
     for indent, text in lines:
         print(textwrap.fill(text, width, initial_indent=indent, subsequent_indent=" " * len(indent)))
 
 
 def read_graph(path: Path) -> dict[str, Any]:
-    """The stages of a dvc.yaml, as it declares them."""
+    """Read the stages of a dvc.yaml, as it declares them."""
     return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["stages"])
 
 
 def receivers(section: str, graph: Mapping[str, Any]) -> list[str]:
-    """The stages and commands that receive a section of params.yaml.
+    """List the stages and commands that receive a section of params.yaml.
 
     Args:
         section: its name.
@@ -65,14 +65,14 @@ def receivers(section: str, graph: Mapping[str, Any]) -> list[str]:
 
 
 def _overview() -> Iterator[tuple[str, str]]:
-    """An indent and a text for each section."""
+    """Yield an indent and a text for each section."""
     for name, section in sections().items():
         yield f"{name:<10} ", summarize(section)
     yield "", "`potstill params distill` explains a section, `potstill params distill.temperature` a key."
 
 
 def _explanation(path: str, stages: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """An indent and a text for each line about a key, in all its meanings."""
+    """Yield an indent and a text for each line about a key, in all its meanings."""
     for key in find(path):
         title = f"{path} ({', '.join(key.kinds)})" if key.kinds else path
         yield "", f"{title}: {key.description or describe(key.sections[0])}"

@@ -130,7 +130,7 @@ class Distill(Training):
                     f"{owner} names layer {missing[0]} in {after}, but the assistant before it has only the teacher's "
                     f"layers {before}"
                 )
-        self._refuse_other_students("assistants", wanted=bool(self.assistants))
+        self._refuse_other_students("assistants", enabled=bool(self.assistants))
         if self.assistants and any(isinstance(term, LayerTerm) and term.layers is not None for term in self.terms):
             raise ValueError(
                 "terms name layers, but each assistant has different ones; remove the layers of the terms (the last "
@@ -142,7 +142,7 @@ class Distill(Training):
     def _fit_mutual(self) -> Self:
         if self.mutual is None:
             return self
-        self._refuse_other_students("mutual", wanted=True)
+        self._refuse_other_students("mutual", enabled=True)
         if self.assistants:
             raise ValueError("assistants and mutual exclude each other; set only one of them")
         changed = [key for key in ("adversarial", "mixup") if getattr(self, key) is not None]
@@ -163,8 +163,8 @@ class Distill(Training):
             )
         return self
 
-    def _refuse_other_students(self, key: str, *, wanted: bool) -> None:
-        if wanted and self.student.kind not in ("layers", "distilbert"):
+    def _refuse_other_students(self, key: str, *, enabled: bool) -> None:
+        if enabled and self.student.kind not in ("layers", "distilbert"):
             raise ValueError(
                 f"{key} takes students made of a teacher's layers, but student.kind is {self.student.kind}; set "
                 "student to {kind: layers}"

@@ -104,8 +104,8 @@ def _add_embedding(graph: onnx.GraphProto) -> None:
     logits = graph.output[0]
     last = next(node for node in graph.node if logits.name in node.output)
     weights = {weight.name: weight for weight in graph.initializer}
-    batch, *rest = logits.type.tensor_type.shape.dim
-    if last.op_type != "Gemm" or last.input[1] not in weights or len(rest) != 1:
+    batch, *dimensions = logits.type.tensor_type.shape.dim
+    if last.op_type != "Gemm" or last.input[1] not in weights or len(dimensions) != 1:
         return
     transposed = any(attribute.name == "transB" and attribute.i for attribute in last.attribute)
     width = weights[last.input[1]].dims[1 if transposed else 0]

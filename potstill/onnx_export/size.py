@@ -63,8 +63,8 @@ class StudentShape:
 
     def file_bytes(self, embedding_bits: int = 8) -> float:
         """Estimate the bytes of the INT8 file, with a relative error of at most `TOLERANCE`."""
-        rest = self.other_weights + _FP32_BYTES * self.fp32 + _SCALE_BYTES * self.channels
-        return self.table_bytes(embedding_bits) + rest + _GRAPH_BYTES + _LAYER_BYTES * self.layers
+        other_bytes = self.other_weights + _FP32_BYTES * self.fp32 + _SCALE_BYTES * self.channels
+        return self.table_bytes(embedding_bits) + other_bytes + _GRAPH_BYTES + _LAYER_BYTES * self.layers
 
 
 def student_shape(
@@ -151,8 +151,8 @@ def _weights_outside_layers(config: Mapping[str, Any], width: int, hidden: int, 
 def _remedies(shape: StudentShape, limit: float, bits: int) -> list[str]:
     """List settings that make the file smaller, with their keys."""
     columns = shape.table / shape.vocabulary
-    others = shape.file_bytes(bits) - shape.table_bytes(bits)
-    max_tokens = int((1e6 * limit - others) / (columns * (_FOUR_BIT_BYTES if bits == 4 else 1)) / 1000) * 1000
+    other_bytes = shape.file_bytes(bits) - shape.table_bytes(bits)
+    max_tokens = int((1e6 * limit - other_bytes) / (columns * (_FOUR_BIT_BYTES if bits == 4 else 1)) / 1000) * 1000
     remedies = []
     if max_tokens >= _SMALLEST_VOCABULARY:
         remedies.append(f"trim the vocabulary (tokenize.vocabulary: {{max_tokens: {max_tokens}}} fits)")

@@ -6,19 +6,18 @@ import numpy as np
 
 from potstill.scores.metrics import Floats, Ints
 
-# Beyond these the logits say nothing more: on separable rows the likelihood rises for ever as T falls, and on rows
-# that are worse than chance as it grows.
+# Bounds of T. On separable rows the likelihood rises without end as T falls, and on rows worse than chance as T grows.
 LOWEST, HIGHEST = 0.05, 20.0
-# Halvings of the interval; leaves T exact to float64.
+# Halvings of the interval, enough for T to be exact in float64.
 STEPS = 60
 
 
 def fit_temperature(logits: Floats, labels: Ints) -> float:
-    """The temperature T that minimises the negative log likelihood of softmax(logits / T).
+    """Find the temperature T that minimises the negative log likelihood of softmax(logits / T).
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks". The likelihood is convex in 1/T, so its slope changes
-    sign once at most and bisection finds the minimum; where there is none within [`LOWEST`, `HIGHEST`], as with
-    perfectly separated rows, the nearer bound is returned. Never changes which class is predicted.
+    Guo et al. 2017, "On Calibration of Modern Neural Networks". The loss is convex in 1/T, so its slope changes sign at
+    most once, and bisection finds the minimum. If there is none within [`LOWEST`, `HIGHEST`], as with perfectly
+    separated rows, the nearer bound is returned. The predicted classes stay the same.
 
     Args:
         logits: [rows, labels] of rows that the model was not trained on.
@@ -47,7 +46,7 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
 
 
 def _slope(margins: Floats, inverse: float) -> float:
-    """Derivative of the mean loss by 1/T at `inverse`."""
+    """Compute the derivative of the mean loss with respect to 1/T at `inverse`."""
     scaled = margins * inverse
     weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return float(np.mean((weights * margins).sum(axis=1) / weights.sum(axis=1)))

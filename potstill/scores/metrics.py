@@ -19,19 +19,19 @@ Labels = npt.NDArray[Any]
 
 
 def log_softmax(logits: Floats, temperature: float = 1.0) -> Doubles:
-    """Log probabilities [rows, labels] of logits [rows, labels] divided by a temperature; computed in float64."""
+    """Compute log probabilities [rows, labels] of logits [rows, labels] divided by a temperature, in float64."""
     scaled = logits.astype(np.float64) / temperature
     shifted = scaled - scaled.max(axis=-1, keepdims=True)
-    found: Doubles = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return found
+    log_probabilities: Doubles = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return log_probabilities
 
 
 def require_finite(logits: npt.NDArray[Any], who: str) -> None:
-    """Refuse a model that answers NaN or infinity, which every mean and every comparison would hide or spread.
+    """Refuse a model that answers NaN or infinity, which averages and comparisons would hide or spread.
 
     Args:
         logits: [rows, labels]; of questions [windows] objects [tokens, 2], where a row is a token.
-        who: answered.
+        who: name of the model, for the error message.
 
     Raises:
         ModelError: names `who`, the number of such rows and the first of them.
@@ -47,18 +47,18 @@ def require_finite(logits: npt.NDArray[Any], who: str) -> None:
 
 
 def accuracy(labels: Ints, predictions: Ints) -> float:
-    """Share of rows [rows] where the predicted class is the gold class."""
+    """Compute the share of rows whose predicted class is the gold class."""
     return float(np.mean(labels == predictions))
 
 
-# Two models are compared as a model and the gold labels are.
+# The agreement of two models is the accuracy of one with the other's answers as labels.
 agreement = accuracy
 
 
 def confusion_matrix(labels: Ints, predictions: Ints, classes: int) -> Counts:
-    """Counts [gold class, predicted class]."""
-    found: Counts = np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
-    return found
+    """Count the rows of each pair [gold class, predicted class]."""
+    counts: Counts = np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+    return counts
 
 
 def share(some: Any, of: Any) -> Doubles:
@@ -69,21 +69,21 @@ def share(some: Any, of: Any) -> Doubles:
 
 
 def f1(hits: Any, named: Any) -> Doubles:
-    """F1 from the number of hits, and of what is named by the answers and by the labels together."""
+    """Compute F1 from the number of hits, and the number of positives in answers and labels together."""
     return share(2 * np.asarray(hits, dtype=np.float64), named)
 
 
 def micro_f1(labels: Ints, answers: npt.NDArray[np.bool_]) -> float:
-    """F1 of all yes and no answers [rows, labels] counted together; 0 where none is yes on either side."""
+    """Compute the F1 of all yes and no answers [rows, labels] together; 0 if neither side has a yes."""
     hits = int((answers & (labels > 0)).sum())
     named = int(answers.sum()) + int((labels > 0).sum())
     return 2 * hits / named if named else 0.0
 
 
 def r_squared(values: Floats, answers: Floats) -> float:
-    """Share of the variance of the gold values [rows] that the answers [rows] explain: 1 is exact, 0 is their mean.
+    """Compute the share of the variance of the gold values [rows] that the answers [rows] explain.
 
-    Of values that are all alike it is 0.
+    1 is exact. Answering the mean of the values gives 0. If all values are equal it is 0.
     """
     gold = values.astype(np.float64)
     total = float(np.square(gold - gold.mean()).sum())
@@ -91,7 +91,7 @@ def r_squared(values: Floats, answers: Floats) -> float:
 
 
 def macro_f1(labels: Ints, predictions: Ints) -> float:
-    """Unweighted mean of each class's F1, over the classes that occur in labels or predictions (as scikit-learn)."""
+    """Compute the mean F1 of the classes that occur in labels or predictions, as scikit-learn does."""
     classes = int(max(labels.max(), predictions.max())) + 1
     counts = confusion_matrix(labels, predictions, classes)
     members = counts.sum(axis=0) + counts.sum(axis=1)
@@ -105,8 +105,8 @@ class Reliability:
 
     Attributes:
         rows: [bins] rows in each bin.
-        confidence: [bins] their mean confidence; 0 where a bin is empty.
-        accuracy: [bins] their accuracy; 0 where a bin is empty.
+        confidence: [bins] their mean confidence; 0 for an empty bin.
+        accuracy: [bins] their accuracy; 0 for an empty bin.
     """
 
     rows: Counts
@@ -115,12 +115,12 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: mean |accuracy - confidence| of the bins, weighted by their rows."""
+        """The expected calibration error: mean |accuracy - confidence| of the bins, weighted by their rows."""
         return float(np.sum(self.rows * np.abs(self.accuracy - self.confidence)) / self.rows.sum())
 
 
 def reliability(labels: Ints, probabilities: Floats, bins: int) -> Reliability:
-    """Confidence against accuracy (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+    """Group rows by confidence (Guo et al. 2017, "On Calibration of Modern Neural Networks").
 
     Args:
         labels: [rows] gold classes.
@@ -140,5 +140,5 @@ def reliability(labels: Ints, probabilities: Floats, bins: int) -> Reliability:
 
 
 def kl_divergence(teacher: Floats, student: Floats) -> float:
-    """Mean over the rows of KL(teacher || student) in nats, from log probabilities [rows, labels] of each."""
+    """Compute the mean of KL(teacher || student) over the rows, in nats, from log probabilities [rows, labels]."""
     return float(np.mean(np.sum(np.exp(teacher) * (teacher - student), axis=-1)))

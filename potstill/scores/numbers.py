@@ -9,9 +9,9 @@ from potstill.scores.statistics import Moments
 
 
 def moments(values: Floats, answers: Floats) -> Moments:
-    """`r2`, `mse`, `mae`, `pearson` and `spearman` of answers [rows] to gold values [rows].
+    """Compute `r2`, `mse`, `mae`, `pearson` and `spearman` of answers [rows] to gold values [rows].
 
-    Spearman's interval keeps each row's rank among all rows: exact for the estimate, close to it for a resample.
+    Resamples keep each row's rank among all rows. So Spearman's estimate is exact, and its interval an approximation.
     """
     gold = values.astype(np.float64)
     centre = gold.mean()  # sums of squares about 0 would lose digits far from it
@@ -21,8 +21,8 @@ def moments(values: Floats, answers: Floats) -> Moments:
 
     def r2(sums: Doubles, rows: int) -> Doubles:
         total = sums[..., 4] - sums[..., 2] ** 2 / rows
-        found: Doubles = np.where(total > 0, 1 - sums[..., 0] / np.where(total > 0, total, 1), 0.0)
-        return found
+        score: Doubles = np.where(total > 0, 1 - sums[..., 0] / np.where(total > 0, total, 1), 0.0)
+        return score
 
     return Moments(
         np.stack(parts, axis=1),
@@ -37,23 +37,23 @@ def moments(values: Floats, answers: Floats) -> Moments:
 
 
 def correlation(first: Floats, second: Floats) -> float:
-    """Pearson's correlation of two models' answers [rows]; 0 where either is constant."""
-    x, y = (side.astype(np.float64) - float(side.mean()) for side in (first, second))
+    """Compute Pearson's correlation of two models' answers [rows]; 0 if either is constant."""
+    x, y = (answers.astype(np.float64) - float(answers.mean()) for answers in (first, second))
     norm = float(np.sqrt((x * x).sum() * (y * y).sum()))
     return float((x * y).sum()) / norm if norm else 0.0
 
 
 def _correlation(sums: Doubles, rows: int) -> Doubles:
-    """Pearson's correlation from the sums of x, y, x^2, y^2 and xy."""
-    x, y, xx, yy, xy = (sums[..., at] for at in range(5))
+    """Compute Pearson's correlation from the sums of x, y, x^2, y^2 and xy."""
+    x, y, xx, yy, xy = (sums[..., index] for index in range(5))
     spread = np.maximum(xx - x * x / rows, 0) * np.maximum(yy - y * y / rows, 0)
-    found: Doubles = np.where(spread > 0, (xy - x * y / rows) / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
-    return found
+    correlations: Doubles = np.where(spread > 0, (xy - x * y / rows) / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
+    return correlations
 
 
 def _ranks(values: Doubles) -> Doubles:
-    """[rows] ranks about 0, the mean of their places where values are equal."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    """Rank values around 0 [rows]; equal values share the mean of their ranks."""
+    _, indices, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
-    middle: Doubles = ends - (counts + 1) / 2 - (len(values) - 1) / 2
-    return middle[places]
+    ranks: Doubles = ends - (counts + 1) / 2 - (len(values) - 1) / 2
+    return ranks[indices]

@@ -1,4 +1,4 @@
-"""The one score of a task: weights are selected by it, parity and gates look at it, the table begins with it."""
+"""The main score of a task: it selects weights, parity and gates compare it, and it is the table's first column."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from potstill.scores.metrics import Floats, Labels
 
 @dataclass(frozen=True)
 class Scoring:
-    """The score of one task, the larger the better; at most 1, which a reader sees as 100%.
+    """The score of a task. Larger is better, and 1, shown as 100%, is the largest value.
 
     Attributes:
         key: its name in metrics.json.
-        words: as a sentence calls it.
+        words: its name in a sentence.
         score: (logits [rows, outputs], labels [rows, ...] in the task's form) -> the score.
-        agreement: (one model's logits, another's) -> how alike their answers are: the share of equal classes, or of
-            equal yes and no; of numbers their correlation; of questions, of windows with the same span.
+        agreement: (one model's logits, another's) -> agreement of their answers: the share of equal classes, of equal
+            yes and no answers, or of windows with the same span; for numbers the correlation.
     """
 
     key: str
@@ -27,10 +27,10 @@ class Scoring:
 
     @property
     def dev_key(self) -> str:
-        """Its name in manifests and MLflow where it is the score on dev."""
+        """The name of the score on dev in manifests and MLflow."""
         return f"dev_{self.key}"
 
     @property
     def axis(self) -> str:
-        """Title of a column or an axis."""
+        """The title of a column or an axis."""
         return f"{self.words}, %"

@@ -1,4 +1,4 @@
-"""Scores of answers with several labels a row, each a yes or no of its own."""
+"""Scores of answers with several labels a row, where each label is a yes or no answer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Flags = npt.NDArray[np.bool_]
 
 
 def moments(labels: Ints, answers: Flags) -> Moments:
-    """`micro_f1`, `macro_f1` and `subset_accuracy` of answers [rows, labels] to gold labels of the same shape.
+    """Compute `micro_f1`, `macro_f1` and `subset_accuracy` of answers [rows, labels] to gold labels of that shape.
 
-    Micro: all answers counted together. Macro: the mean of each label's F1, over the labels that are yes anywhere.
-    Subset accuracy: the share of rows whose every label is right.
+    Micro counts all answers together. Macro is the mean F1 of the labels that are yes in some row. Subset accuracy is
+    the share of rows whose labels are all right.
     """
     gold = labels > 0
     count = gold.shape[1]
@@ -29,9 +29,9 @@ def moments(labels: Ints, answers: Flags) -> Moments:
 
     def macro(sums: Doubles, rows: int) -> Doubles:
         present = sums[..., count : 2 * count] > 0
-        each = f1(sums[..., :count], sums[..., count : 2 * count])
-        found: Doubles = each.sum(axis=-1) / np.maximum(present.sum(axis=-1), 1)
-        return found
+        by_label = f1(sums[..., :count], sums[..., count : 2 * count])
+        score: Doubles = by_label.sum(axis=-1) / np.maximum(present.sum(axis=-1), 1)
+        return score
 
     return Moments(
         columns, {"micro_f1": micro, "macro_f1": macro, "subset_accuracy": lambda sums, rows: sums[..., -1] / rows}
@@ -39,25 +39,25 @@ def moments(labels: Ints, answers: Flags) -> Moments:
 
 
 def label_f1(labels: Ints, answers: Flags) -> Doubles:
-    """[labels] F1 of each label; 0 for one that is yes nowhere."""
+    """Compute the F1 of each label [labels]; 0 for a label that is yes in no row."""
     gold = labels > 0
     return f1((gold & answers).sum(axis=0), gold.sum(axis=0) + answers.sum(axis=0))
 
 
 def reliability(labels: Ints, probabilities: Doubles, bins: int) -> Reliability:
-    """Confidence against accuracy of every answer, yes or no, of all labels together."""
+    """Group the yes and no answers of all labels together by confidence."""
     yes = probabilities.reshape(-1)
     return metrics.reliability((labels > 0).reshape(-1).astype(np.int64), np.stack([1 - yes, yes], axis=1), bins)
 
 
 def divergence(teacher: Floats, student: Floats) -> float:
-    """Mean over the rows of KL(teacher || student) in nats, added up over the labels, from calibrated logits of yes.
+    """Compute the mean of KL(teacher || student) over the rows, in nats, summed over the labels.
 
-    From logits, since a probability that rounds to 1 or 0 would make it infinite.
+    Takes calibrated logits of yes: a probability that rounds to 1 or 0 would make the divergence infinite.
     """
-    theirs, ours = teacher.astype(np.float64), student.astype(np.float64)
-    found = np.zeros(len(theirs))
+    sums = np.zeros(len(teacher))
     for sign in (1, -1):
-        log_theirs, log_ours = -np.logaddexp(0, -sign * theirs), -np.logaddexp(0, -sign * ours)
-        found += (np.exp(log_theirs) * (log_theirs - log_ours)).sum(axis=1)
-    return float(found.mean())
+        log_teacher = -np.logaddexp(0, -sign * teacher.astype(np.float64))
+        log_student = -np.logaddexp(0, -sign * student.astype(np.float64))
+        sums += (np.exp(log_teacher) * (log_teacher - log_student)).sum(axis=1)
+    return float(sums.mean())

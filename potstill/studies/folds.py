@@ -25,21 +25,21 @@ def split_folds(tokens: Path, folder: Path, folds: int, seed: int) -> list[Path]
     fold_dirs = []
     for number in range(folds):
         fold_dir = folder / f"{number}-of-{folds}"
-        about = {"source": source, "seed": seed, "folds": folds}
-        if not _is_current(fold_dir, about):
-            _write_fold(tokens, fold_dir, folds, number, seed, about)
+        metadata = {"source": source, "seed": seed, "folds": folds}
+        if not _is_current(fold_dir, metadata):
+            _write_fold(tokens, fold_dir, folds, number, seed, metadata)
         fold_dirs.append(fold_dir)
     return fold_dirs
 
 
-def _is_current(fold_dir: Path, about: dict[str, object]) -> bool:
+def _is_current(fold_dir: Path, metadata: dict[str, object]) -> bool:
     try:
-        return verify(fold_dir) == about
+        return verify(fold_dir) == metadata
     except ChecksumError:
         return False
 
 
-def _write_fold(tokens: Path, fold_dir: Path, folds: int, number: int, seed: int, about: dict[str, object]) -> None:
+def _write_fold(tokens: Path, fold_dir: Path, folds: int, number: int, seed: int, metadata: dict[str, object]) -> None:
     with whole_folder(fold_dir) as folder:
         shutil.copytree(tokens, folder, dirs_exist_ok=True)
         for path in list(folder.rglob("train.arrow")):
@@ -53,4 +53,4 @@ def _write_fold(tokens: Path, fold_dir: Path, folds: int, number: int, seed: int
                 target = str(path.with_name(f"{split}.arrow"))
                 with pa.OSFile(target, "wb") as sink, pa.ipc.new_stream(sink, rows.schema) as writer:
                     writer.write_table(rows.take(np.flatnonzero(selected)))
-        write_manifest(folder, about)
+        write_manifest(folder, metadata)

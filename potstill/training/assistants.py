@@ -70,7 +70,7 @@ class Teaching:
         student: PreTrainedModel,
         setting: Setting,
         teacher_rows: TokenDataset | None = None,
-        places: PositionMapping | None = None,
+        positions: PositionMapping | None = None,
     ) -> Distillation:
         """Compose what a `distill` section has one student learn from this teacher; see `distillation` for errors."""
         return distillation(
@@ -82,11 +82,11 @@ class Teaching:
             precision=setting.precision,
             seed=setting.seed,
             teacher_rows=teacher_rows,
-            mapping=places,
+            mapping=positions,
         )
 
 
-def places(assistants: Sequence[Sequence[int]], layers: Sequence[int]) -> list[list[int]]:
+def relative_layers(assistants: Sequence[Sequence[int]], layers: Sequence[int]) -> list[list[int]]:
     """Count each assistant's layers, and the student's last, in the model before it.
 
     Args:
@@ -118,7 +118,7 @@ def through_assistants(
     Raises:
         ModelError, SignalError: see `distillation`.
     """
-    *hops, last = places(params.assistants, params.layers)
+    *hops, last = relative_layers(params.assistants, params.layers)
     for number, layers in enumerate(hops, start=1):
         teaching = _hop(params, replace(teaching, layers=layers), number, dataset, score, setting)
     return replace(teaching, layers=last)
@@ -133,10 +133,11 @@ def _hop(
     setting: Setting,
 ) -> Teaching:
     """Train an assistant and keep it with its logits on the rows, or load one that is finished."""
-    # Whoever watches the training asked for the student's scores, not for the assistants'.
+    # `watch` is for the student's scores, not for the assistants'.
     setting = replace(setting, checkpoints=setting.checkpoints / f"assistant-{number}", watch=None)
     folder = setting.checkpoints / "finished"
-    outcome = known = finished.load_outcome(folder)
+    outcome = finished.load_outcome(folder)
+    was_finished = outcome is not None
     if outcome is None:
         assistant = student_from_layers(teaching.model, teaching.layers)
         outcome = train(assistant, dataset, teaching.objective(params, assistant, setting), score, setting)
@@ -145,7 +146,7 @@ def _hop(
     words = KINDS[teaching.task].scoring.words
     say(
         f"{setting.name}: assistant {number} of {len(params.assistants)}, layers {params.assistants[number - 1]} of "
-        f"the teacher: dev {words} {outcome.score:.4f}{' (finished before)' if known else ''}"
+        f"the teacher: dev {words} {outcome.score:.4f}{' (finished before)' if was_finished else ''}"
     )
     source = StoredSignals(finished.signals(folder), np.arange(len(dataset)))
     return Teaching(load_classifier(folder), source, [], (*teaching.outcomes, outcome))

@@ -26,9 +26,9 @@ class Best:
     """The student that is kept.
 
     Attributes:
-        index: of it among the students.
-        outcome: of the joint training.
-        scores: of several students, the dev score of each at the evaluation at which one of them was best.
+        index: its index among the students.
+        outcome: the outcome of the joint training.
+        scores: with several students, the dev score of each at the evaluation at which one of them was best.
     """
 
     index: int
@@ -42,7 +42,7 @@ def objective_for(
     teaching: Teaching,
     setting: Setting,
     teacher_rows: TokenDataset | None = None,
-    places: PositionMapping | None = None,
+    positions: PositionMapping | None = None,
 ) -> Objective:
     """Compose what a `distill` section has its students learn: from their teacher, and several from each other too.
 
@@ -51,7 +51,8 @@ def objective_for(
         students: as many as `mutual` names, or one.
         teaching: the teacher, or the last assistant.
         setting: of the training.
-        teacher_rows: see `distillation`; likewise `places`.
+        teacher_rows: see `distillation`.
+        positions: the `mapping` of `distillation`.
 
     Raises:
         ModelError, SignalError: see `distillation`.
@@ -59,7 +60,7 @@ def objective_for(
     task, mutual = teaching.task, params.mutual
     objectives: list[Objective] = [Supervised(task) for _ in students]
     if mutual is None or mutual.teacher:
-        objectives = [teaching.objective(params, student, setting, teacher_rows, places) for student in students]
+        objectives = [teaching.objective(params, student, setting, teacher_rows, positions) for student in students]
     if mutual is None:
         return objectives[0]
     return MutualLearning(objectives, mutual.temperature or params.temperature, mutual.weight, task)

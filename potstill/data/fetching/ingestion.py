@@ -39,12 +39,12 @@ TEACHERS = "teachers."
 _USES: dict[str, Use] = {STUDENT: "encoder", GENERATOR: "masked_lm"}
 
 
-def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
+def ingest_all(ingest: Ingest, raw_dir: Path, given_dir: Path) -> dict[str, Any]:
     """Fetch all sources.
 
-    Data goes to `raw/<source>/`, the teacher to `given/`, a student's encoder to `given/student/` and further teachers
-    to `given/members/<name>/`. Both folders appear whole or not at all. A teacher that is trained from scratch has no
-    file in `given/`, but a manifest.
+    Data goes to `<raw_dir>/<source>/`, the teacher to `<given_dir>/`, a student's encoder to its folder `student`, and
+    further teachers to `members/<name>` there. Both folders are written completely or not at all. A teacher that is
+    trained from scratch has no file in `given_dir`, but a manifest.
 
     Returns:
         Name -> origin, as in the manifests' `about`: the keys of the source, with its sums.
@@ -59,8 +59,8 @@ def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
     package_sources = {name: source for name, source in sources.items() if isinstance(source, PackageSource)}
     with (
         tempfile.TemporaryDirectory(prefix="potstill-") as scratch,
-        whole_folder(raw) as raw_new,
-        whole_folder(given) as given_new,
+        whole_folder(raw_dir) as raw_new,
+        whole_folder(given_dir) as given_new,
         packages.download_packages(package_sources, Path(scratch)) as package_files,
     ):
         for name, source in sources.items():
@@ -78,23 +78,23 @@ def ingest_all(ingest: Ingest, raw: Path, given: Path) -> dict[str, Any]:
     return origins
 
 
-def _target_folder(name: str, raw: Path, given: Path) -> Path:
+def _target_folder(name: str, raw_dir: Path, given_dir: Path) -> Path:
     """Choose the folder of a source.
 
     Raises:
         ModelError: the teacher has a folder of the name that a further model needs.
     """
     if name == "teacher":
-        return given
+        return given_dir
     if name == STUDENT:
-        folder = given / STUDENT
+        folder = given_dir / STUDENT
     elif name.startswith(TEACHERS):
-        folder = given / MEMBERS / name.removeprefix(TEACHERS)
+        folder = given_dir / MEMBERS / name.removeprefix(TEACHERS)
     else:
-        folder = raw / name.removeprefix("data.")
+        folder = raw_dir / name.removeprefix("data.")
     if is_model_source(name) and folder.exists():
         raise ModelError(
-            f"ingest.teacher brings a folder {folder.relative_to(given).as_posix()} of its own; rename it, "
+            f"ingest.teacher brings a folder {folder.relative_to(given_dir).as_posix()} of its own; rename it, "
             "potstill needs the name"
         )
     return folder
@@ -198,12 +198,12 @@ def _fetch_source(
         _check_sums(name, source.sums, folder)
 
 
-def _local_files(name: str, given: str) -> Iterable[tuple[str, Path]]:
+def _local_files(name: str, source_path: str) -> Iterable[tuple[str, Path]]:
     """List the files of a local source as (relative POSIX path, file), sorted.
 
     Hidden files, Potstill's manifest and those files of a model that are never opened are left out.
     """
-    path = Path(given).expanduser()
+    path = Path(source_path).expanduser()
     if path.is_file():
         return [(path.name, path)]
     if not path.is_dir():
@@ -224,9 +224,9 @@ def _local_files(name: str, given: str) -> Iterable[tuple[str, Path]]:
     return [pair for pair in visible if pair[0] in opened]
 
 
-def _say_left_out(name: str, given: str, files: Mapping[str, Path]) -> None:
+def _say_left_out(name: str, source_path: str, files: Mapping[str, Path]) -> None:
     """Print the names of a model's files that are left out."""
-    folder = Path(given).expanduser()
+    folder = Path(source_path).expanduser()
     if not is_model_source(name) or not folder.is_dir():
         return
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]

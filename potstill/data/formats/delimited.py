@@ -114,7 +114,7 @@ def read_delimited(
     rows = records if columns else records[1:]
     if not rows:
         raise EmptyDataError(f"{location} has a header and no rows; give a file with data")
-    _check_rows(rows, header, location, file_format, dialect.separator, limit, given=bool(columns))
+    _check_rows(rows, header, location, file_format, dialect.separator, limit, named=bool(columns))
     values, column_notes = _columns(header, [cells for _, cells in rows])
     lines = [line for line, _ in rows]
     return Table(
@@ -136,7 +136,7 @@ def _detect_dialect(text: str, file_format: str, columns: Sequence[str] | None, 
     plain = max((_Dialect(sign) for sign in candidates), key=lambda dialect: _fit(dialect, text, columns))
     if '\\"' not in text or _is_whole(plain, text):
         return plain
-    escaped = max((_Dialect(sign, escape="\\") for sign in candidates), key=lambda other: _fit(other, text, columns))
+    escaped = max((_Dialect(sign, escape="\\") for sign in candidates), key=lambda item: _fit(item, text, columns))
     return escaped if _is_whole(escaped, text) else plain
 
 
@@ -192,14 +192,14 @@ def _check_rows(
     separator: str,
     limit: int,
     *,
-    given: bool,
+    named: bool,
 ) -> None:
     for line, cells in rows:
         for name, cell in zip(names, cells, strict=False):
             if len(cell) > limit:
                 raise cell_too_long(f"{location}, line {line}", name, len(cell), limit)
         if _length(cells, len(names)) != len(names):
-            raise FormatError(_uneven_sentence(location, line, len(cells), names, file_format, separator, given=given))
+            raise FormatError(_uneven_sentence(location, line, len(cells), names, file_format, separator, named=named))
 
 
 def cell_too_long(location: str, column: str, length: int, limit: int) -> CellSizeError:
@@ -234,9 +234,9 @@ def _columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[dict
 
 
 def _uneven_sentence(
-    location: str, line: int, count: int, names: Sequence[str], file_format: str, separator: str, *, given: bool
+    location: str, line: int, count: int, names: Sequence[str], file_format: str, separator: str, *, named: bool
 ) -> str:
-    expected = f"{len(names)} ({'params' if given else 'the header'}: {', '.join(names[:8])})"
+    expected = f"{len(names)} ({'params' if named else 'the header'}: {', '.join(names[:8])})"
     if file_format == "tsv":
         advice = "a TSV is read without quoting: escape its tabs, or save it as CSV"
     else:

@@ -39,10 +39,10 @@ def recognise_export(table: Table) -> Table:
 
 def agreed_answer(answers: Iterable[Any]) -> tuple[Any, str]:
     """Find the answer that all annotators gave, and the reason if there is none. Without answers both are empty."""
-    given = list(answers)
-    if len({repr(_without_order(answer)) for answer in given}) > 1:
+    values = list(answers)
+    if len({repr(_without_order(value)) for value in values}) > 1:
         return None, _DISAGREEMENT
-    return (given[0], "") if given else (None, "")
+    return (values[0], "") if values else (None, "")
 
 
 def _without_order(answer: Any) -> Any:
@@ -97,14 +97,14 @@ def _is_label_studio(columns: Mapping[str, Sequence[Any]]) -> bool:
 def _label_studio(table: Table) -> Table:
     tasks = table.columns.get("annotations", table.columns.get("completions", []))
     answers = [[_results(item["result"]) for item in task or () if _is_finished(item)] for task in tasks]
-    spans = {name for given in answers for result in given for name, value in result.items() if _is_spans(value)}
+    spans = {name for results in answers for result in results for name, value in result.items() if _is_spans(value)}
     rows: list[dict[str, Any]] = []
     undecided: dict[int, str] = {}
-    for row, (data, given) in enumerate(zip(table.columns["data"], answers, strict=True)):
+    for row, (data, results) in enumerate(zip(table.columns["data"], answers, strict=True)):
         values: dict[str, Any] = {}
-        for name in dict.fromkeys([*(name for result in given for name in result), *(spans if given else ())]):
+        for name in dict.fromkeys([*(name for result in results for name in result), *(spans if results else ())]):
             # Marking no span says that there is none. Making no choice says nothing.
-            annotated = (result.get(name, [] if name in spans else None) for result in given)
+            annotated = (result.get(name, [] if name in spans else None) for result in results)
             values[name], reason = agreed_answer(value for value in annotated if value is not None)
             if reason:
                 undecided[row] = reason

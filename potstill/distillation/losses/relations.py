@@ -27,7 +27,7 @@ RELATION_HEADS = 48
 def self_attention_relations(
     student: SelfAttention, teacher: SelfAttention, mask: Tensor, heads: int = RELATION_HEADS
 ) -> dict[str, Tensor]:
-    """MiniLMv2's losses on the relations of queries, of keys and of values; their sum is its training loss.
+    """Compute MiniLMv2's losses on the relations of queries, of keys and of values; their sum is its training loss.
 
     Wang et al. 2021, "MiniLMv2: Multi-Head Self-Attention Relation Distillation for Compressing Pretrained
     Transformers", with its three default relations of weight 1.
@@ -46,12 +46,15 @@ def self_attention_relations(
         ModelError: the number of relation heads does not divide a width.
         SignalError: the numbers of rows or tokens differ.
     """
-    parts = zip(("qq", "kk", "vv"), student, teacher, strict=True)
-    return {name: self_attention_relation(ours, theirs, mask, heads) for name, ours, theirs in parts}
+    projections = zip(("qq", "kk", "vv"), student, teacher, strict=True)
+    return {
+        name: self_attention_relation(student_states, teacher_states, mask, heads)
+        for name, student_states, teacher_states in projections
+    }
 
 
 def self_attention_relation(student: Tensor, teacher: Tensor, mask: Tensor, heads: int = RELATION_HEADS) -> Tensor:
-    """Row-wise sum over the real queries of the mean over relation heads of KL(teacher || student), in nats.
+    """Sum KL(teacher || student), averaged over relation heads, over the real queries of each row, in nats.
 
     A relation is softmax(A A^T / sqrt(d)) over the real keys, A being one head's [sequence, d] part of the states
     (Wang et al. 2021). Takes the memory of about 4 * batch * heads * sequence^2 fp32 numbers.
@@ -80,7 +83,7 @@ def self_attention_relation(student: Tensor, teacher: Tensor, mask: Tensor, head
 
 
 def _log_relation(states: Tensor, real: Tensor, heads: int) -> Tensor:
-    """[batch, heads, sequence, sequence] log-probabilities over the real keys."""
+    """Compute log-probabilities over the real keys [batch, heads, sequence, sequence]."""
     size = states.shape[-1] // heads
     parts = without_padding(states, real).reshape(*states.shape[:2], heads, size).transpose(1, 2)
     with full_precision(states):

@@ -91,14 +91,14 @@ class PendingShard:
             add_errors(self.errors, name, exact, stored)
             self._filled[name] += len(exact)
 
-    def write(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Write the shard's folder atomically, with `about` in its manifest."""
+    def write(self, folder: Path, metadata: Mapping[str, Any]) -> None:
+        """Write the shard's folder atomically, with the metadata in its manifest."""
         from safetensors.numpy import save_file
 
         assert all(self._filled[name] == len(array) for name, array in self.arrays.items())
         with whole_folder(folder) as partial:
             save_file({LENGTHS: self.lengths.astype(np.int32), **self.arrays}, partial / DATA)
-            write_manifest(partial, {**about, "fidelity": self.errors})
+            write_manifest(partial, {**metadata, "fidelity": self.errors})
 
 
 def _check_finite(name: str, exact: Floats, stored: Floats, dtype: str) -> None:
@@ -113,8 +113,8 @@ def _check_finite(name: str, exact: Floats, stored: Floats, dtype: str) -> None:
         )
 
 
-def finished(folder: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Read the manifest of a shard of an earlier run; None unless it verifies and agrees with `about`."""
+def finished(folder: Path, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read the manifest of a shard of an earlier run; None unless it verifies and has this metadata."""
     if not folder.exists():
         return None
     try:
@@ -122,7 +122,7 @@ def finished(folder: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
     except ChecksumError as error:
         say(f"signals: a shard of an earlier run is written again: {error}")
         return None
-    return manifest if about.items() <= manifest.items() else None
+    return manifest if metadata.items() <= manifest.items() else None
 
 
 def shard_name(number: int) -> str:

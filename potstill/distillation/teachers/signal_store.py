@@ -76,13 +76,13 @@ class Extracted:
     Attributes:
         keys: [stored rows] hash of each row's token ids, in the order of the shards.
         shards: folders of the shards, in order.
-        about: content of the store's manifest; its `fidelity` is the report on rounding errors.
+        metadata: content of the store's manifest; its `fidelity` is the report on rounding errors.
         rows: rows of the dataset, duplicates included.
     """
 
     keys: Keys
     shards: tuple[Path, ...]
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     rows: int
 
 
@@ -142,8 +142,8 @@ def extract(
     budget = TokenBudget(params.batch_tokens, "signals.batch_tokens", "")
     parts = [rows[part] for part in cut_shards(dataset.lengths[rows], columns, params.dtype, params.shard_rows)]
     shards, sums = _Job(teacher, dataset, params, needs, columns, digest, budget).run(keys, parts, work)
-    about = facts | {"format": FORMAT, "rows": len(rows), "shards": list(map(len, parts)), "fidelity": report(sums)}
-    return Extracted(keys[rows], tuple(shards), about, len(dataset))
+    metadata = facts | {"format": FORMAT, "rows": len(rows), "shards": list(map(len, parts)), "fidelity": report(sums)}
+    return Extracted(keys[rows], tuple(shards), metadata, len(dataset))
 
 
 @dataclass(frozen=True)
@@ -168,22 +168,23 @@ class _Job:
         """
         world = current_world()
         folders = [work / f"shard-{number:06d}" for number in range(len(parts))]
-        abouts = [{"of": self.digest, "keys": sha256(keys[part].tobytes()).hexdigest()} for part in parts]
+        shard_metadata = [{"of": self.digest, "keys": sha256(keys[part].tobytes()).hexdigest()} for part in parts]
         # Decided by one process: the others would also find shards that it has written in the meantime.
-        earlier = world.run_on_first(lambda: _finished_shards(folders, abouts))
-        done = sum(len(parts[number]) for number in earlier)
-        if done:
-            say(f"signals: {done:,} of {sum(map(len, parts)):,} rows are there from the run before")
+        earlier = world.run_on_first(lambda: _finished_shards(folders, shard_metadata))
+        earlier_rows = sum(len(parts[number]) for number in earlier)
+        if earlier_rows:
+            say(f"signals: {earlier_rows:,} of {sum(map(len, parts)):,} rows are there from the run before")
         missing = [number for number in range(len(parts)) if number not in earlier][world.rank :: world.size]
         name = "signals" if world.is_single else f"signals, process 1 of {world.size}"
         sums: dict[int, Any] = {}
-        with progress(name, done + sum(len(parts[number]) for number in missing), "rows", done=done) as bar:
+        rows = earlier_rows + sum(len(parts[number]) for number in missing)
+        with progress(name, rows, "rows", done=earlier_rows) as bar:
             for number in missing:
                 shard = PendingShard(self.dataset.lengths[parts[number]], self.columns, self.params.dtype)
                 for count, arrays in self._batches(parts[number]):
                     shard.add(arrays)
                     bar.advance(count)
-                shard.write(folders[number], abouts[number])
+                shard.write(folders[number], shard_metadata[number])
                 sums[number] = shard.errors
         all_sums = earlier | {number: value for written in world.gather(sums) for number, value in written.items()}
         return folders, [all_sums[number] for number in range(len(parts))]
@@ -211,9 +212,9 @@ class _Job:
         return results
 
 
-def _finished_shards(folders: list[Path], abouts: list[dict[str, str]]) -> dict[int, Any]:
+def _finished_shards(folders: list[Path], shard_metadata: list[dict[str, str]]) -> dict[int, Any]:
     """Number of each shard that an earlier run finished -> its sums of rounding errors."""
-    manifests = [finished(folder, about) for folder, about in zip(folders, abouts, strict=True)]
+    manifests = [finished(folder, metadata) for folder, metadata in zip(folders, shard_metadata, strict=True)]
     return {number: manifest["fidelity"] for number, manifest in enumerate(manifests) if manifest is not None}
 
 
@@ -227,7 +228,7 @@ def write_store(folder: Path, extracted: Extracted) -> None:
     order = np.argsort(extracted.keys, kind="stable").astype(np.int64)
     keys = np.ascontiguousarray(extracted.keys[order]).view(np.uint8).reshape(-1, 16)
     save_file({"keys": keys, "rows": order}, folder / _INDEX)
-    write_manifest(folder, extracted.about)
+    write_manifest(folder, extracted.metadata)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -271,22 +272,22 @@ class StoredSignals:
             SignalError: the store is from another teacher or tokenizer, or lacks rows of the dataset.
             ChecksumError: a file of the store was changed or truncated.
         """
-        about = verify(folder)
-        if about.get("format") != FORMAT:
+        metadata = verify(folder)
+        if metadata.get("format") != FORMAT:
             raise SignalError(f"the signals in {folder} were written in another form; run the signals stage again")
         for part, digest in teacher_identity(teacher).items():
-            if about["teacher"][part] != digest:
+            if metadata["teacher"][part] != digest:
                 raise SignalError(
                     f"the signals in {folder} were made with another teacher's {part} than {teacher} holds; "
                     "run the signals stage again"
                 )
         positions = _join(folder, dataset)
-        shards = Shards(folder, about["shards"])
+        shards = Shards(folder, metadata["shards"])
         arrays = {
             name: StoredColumn(shards, name, Column(tuple(column["shape"]), column["per_token"]))
-            for name, column in about["columns"].items()
+            for name, column in metadata["columns"].items()
         }
-        holds = Needs(**{kind: frozenset(numbers) for kind, numbers in about["holds"].items()})
+        holds = Needs(**{kind: frozenset(numbers) for kind, numbers in metadata["holds"].items()})
         return cls(arrays.pop("logits"), positions, arrays, holds)
 
     def supports(self, needs: Needs) -> bool:
@@ -323,7 +324,7 @@ def _read(array: npt.NDArray[Any], rows: Ints, sequence: int) -> npt.NDArray[Any
 
 
 def _join(folder: Path, dataset: TokenDataset) -> Ints:
-    """[rows] index in the store of each row of the dataset.
+    """Find the index in the store of each row of the dataset [rows].
 
     Raises:
         SignalError: the store lacks some rows.

@@ -91,6 +91,6 @@ def merge(model: PreTrainedModel) -> None:
     if not isinstance(embedding, FactorizedEmbedding):
         return
     product = embedding.factors.detach() @ embedding.basis.detach()
-    whole = nn.Embedding(product.shape[0], product.shape[1], padding_idx=model.config.pad_token_id)
-    whole.weight = nn.Parameter(product.contiguous())
-    model.set_input_embeddings(whole)
+    merged = nn.Embedding(product.shape[0], product.shape[1], padding_idx=model.config.pad_token_id)
+    merged.weight = nn.Parameter(product.contiguous())
+    model.set_input_embeddings(merged)

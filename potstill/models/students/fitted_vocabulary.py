@@ -36,15 +36,15 @@ class FittedVocabulary:
 
 
 def fit_vocabulary(
-    whole: Tokenizer, source: Path, target: Path, rows: TokenDataset, plan: Vocabulary, *, pair: bool, name: str
+    tokenizer: Tokenizer, source: Path, target: Path, rows: TokenDataset, plan: Vocabulary, *, pair: bool, name: str
 ) -> FittedVocabulary:
     """Write a tokenizer with the tokens that training rows use most.
 
     Args:
-        whole: the whole tokenizer.
+        tokenizer: the tokenizer with the whole vocabulary.
         source: folder of its files.
         target: folder for those of the smaller one.
-        rows: the rows to learn from, as its tokens.
+        rows: the rows to learn from, as tokens of this tokenizer.
         plan: limits of the vocabulary.
         pair: whether rows are pairs of texts, whose dropped words are not spelled.
         name: of the stage, in messages.
@@ -53,10 +53,10 @@ def fit_vocabulary(
         ModelError: see `trim_tokenizer`.
     """
     counts = rows.token_counts()
-    say(f"{name}: trimming a vocabulary of {whole.get_vocab_size():,} tokens")
-    seen = {int(index): int(counts[index]) for index in np.flatnonzero(counts)}
-    new_ids = trim_tokenizer(source, target, seen, min_count=plan.min_count, max_tokens=plan.max_tokens)
-    # Not more words than texts: of a vocabulary for a hundred languages they would be most of what is learned.
-    spelled = dropped_words(whole, new_ids, most=len(rows)) if plan.spell and not pair else []
+    say(f"{name}: trimming a vocabulary of {tokenizer.get_vocab_size():,} tokens")
+    used = {int(index): int(counts[index]) for index in np.flatnonzero(counts)}
+    new_ids = trim_tokenizer(source, target, used, min_count=plan.min_count, max_tokens=plan.max_tokens)
+    # Not more words than texts: with a vocabulary for a hundred languages, words would be most of the rows.
+    spelled = dropped_words(tokenizer, new_ids, most=len(rows)) if plan.spell and not pair else []
     say(f"{name}: {len(new_ids):,} tokens stay; {len(spelled):,} of the dropped words join transfer")
     return FittedVocabulary(new_ids, spelled)

@@ -25,19 +25,19 @@ Ints = npt.NDArray[np.int64]
 Parts = Sequence[int] | Ints
 
 
-def most_important(importance: npt.NDArray[np.floating], count: int, what: str) -> Ints:
+def most_important(importance: npt.NDArray[np.floating], count: int, name: str) -> Ints:
     """Select the `count` most important parts, as ascending indices; among equals the first.
 
     Args:
         importance: [parts] importance of each part.
         count: number of parts to select.
-        what: name of the parts and of their key in params, for the error message.
+        name: name of the parts and of their key in params, for the error message.
 
     Raises:
         ModelError: there are fewer than `count` parts.
     """
     if count > len(importance):
-        raise ModelError(f"{count} {what} were to stay, but the student has {len(importance)}; set fewer")
+        raise ModelError(f"{count} {name} were to stay, but the student has {len(importance)}; set fewer")
     return np.sort(np.argsort(-importance, kind="stable")[:count]).astype(np.int64)
 
 
@@ -61,17 +61,17 @@ def narrow(model: PreTrainedModel, units: Sequence[Parts]) -> PreTrainedModel:
 
     family = family_of(model.config)
     available = getattr(model.config, family.intermediate_key)
-    kept = _checked_parts(model, units, available, "feed-forward unit")
+    kept_units = _checked_parts(model, units, available, "feed-forward unit")
     path = layers_path(model)
     index: dict[tuple[str, int], Tensor] = {}
-    for number, layer in enumerate(kept):
+    for number, layer in enumerate(kept_units):
         rows = torch.tensor(layer)
         # The outputs of a gated layer are the inputs of the activation, followed by the gates.
         incoming = torch.cat([rows, rows + available]) if family.gated else rows
         index[f"{path}.{number}.{family.ffn_in}.weight", 0] = incoming
         index[f"{path}.{number}.{family.ffn_in}.bias", 0] = incoming
         index[f"{path}.{number}.{family.ffn_out}.weight", 1] = rows
-    return _selected(model, {family.intermediate_key: len(kept[0])}, index, None)
+    return _selected(model, {family.intermediate_key: len(kept_units[0])}, index, None)
 
 
 def narrow_states(model: PreTrainedModel, states: Parts, heads: Sequence[Parts]) -> PreTrainedModel:
@@ -99,23 +99,25 @@ def narrow_states(model: PreTrainedModel, states: Parts, heads: Sequence[Parts])
         )
     size = head_size(model)
     width = getattr(model.config, family.hidden_key)
-    kept = _checked_parts(model, heads, width // size, "attention head")
+    kept_heads = _checked_parts(model, heads, width // size, "attention head")
     chosen = [int(state) for state in states]
-    if len(set(chosen)) != len(kept[0]) * size or not all(0 <= state < width for state in chosen):
-        raise ModelError(f"{len(kept[0])} heads of {size} states each need as many different states of the {width}")
+    if len(set(chosen)) != len(kept_heads[0]) * size or not all(0 <= state < width for state in chosen):
+        raise ModelError(
+            f"{len(kept_heads[0])} heads of {size} states each need as many different states of the {width}"
+        )
     path = layers_path(model)
     index: dict[tuple[str, int], Tensor] = {}
-    for number, layer in enumerate(kept):
+    for number, layer in enumerate(kept_heads):
         inner = torch.cat([torch.arange(head * size, (head + 1) * size) for head in layer])
         for name in (family.query, family.key, family.value):
             index[f"{path}.{number}.{name}.weight", 0] = inner
             index[f"{path}.{number}.{name}.bias", 0] = inner
         index[f"{path}.{number}.{family.attention_out}.weight", 1] = inner
-    return _selected(model, _sizes(model, family, len(chosen), len(kept[0])), index, torch.tensor(chosen))
+    return _selected(model, _sizes(model, family, len(chosen), len(kept_heads[0])), index, torch.tensor(chosen))
 
 
 def _sizes(model: PreTrainedModel, family: Family, width: int, heads: int) -> dict[str, int]:
-    """The config keys that change with the hidden size, with their new values."""
+    """Compute the config keys that change with the hidden size, with their new values."""
     hidden_size = getattr(model.config, family.hidden_key)
     embedding_size = getattr(model.config, "embedding_size", None)
     if embedding_size == width != hidden_size:
@@ -128,16 +130,16 @@ def _sizes(model: PreTrainedModel, family: Family, width: int, heads: int) -> di
     return sizes | ({"embedding_size": width} if embedding_size == hidden_size else {})
 
 
-def _checked_parts(model: PreTrainedModel, parts: Sequence[Parts], available: int, what: str) -> list[list[int]]:
-    """The parts of each layer, ascending, checked to be equally many."""
-    kept = [sorted({int(part) for part in layer}) for layer in parts]
-    sizes = {len(layer) for layer in kept}
-    if len(kept) != len(layers_of(model)) or len(sizes) != 1 or 0 in sizes:
-        raise ModelError(f"give equally many {what}s, at least one, for each layer of the model")
-    beyond = [part for layer in kept for part in layer if not 0 <= part < available]
+def _checked_parts(model: PreTrainedModel, parts: Sequence[Parts], available: int, part: str) -> list[list[int]]:
+    """Sort the parts of each layer, and check that they exist and are equally many."""
+    kept_parts = [sorted({int(index) for index in layer}) for layer in parts]
+    sizes = {len(layer) for layer in kept_parts}
+    if len(kept_parts) != len(layers_of(model)) or len(sizes) != 1 or 0 in sizes:
+        raise ModelError(f"give equally many {part}s, at least one, for each layer of the model")
+    beyond = [index for layer in kept_parts for index in layer if not 0 <= index < available]
     if beyond:
-        raise ModelError(f"{what} {beyond[0]} does not exist: a layer has {available}")
-    return kept
+        raise ModelError(f"{part} {beyond[0]} does not exist: a layer has {available}")
+    return kept_parts
 
 
 def _selected(

@@ -37,11 +37,11 @@ class StaticConfig(PreTrainedConfig):  # type: ignore[misc]
     model_type = STATIC
 
     def __init__(
-        self, vocab_size: int = 2, hidden_size: int = 2, silent_ids: list[int] | None = None, **rest: Any
+        self, vocab_size: int = 2, hidden_size: int = 2, silent_ids: list[int] | None = None, **kwargs: Any
     ) -> None:
         """Set the sizes; tokens of `silent_ids` (special tokens and the unknown token) are left out of the mean."""
         self.vocab_size, self.hidden_size, self.silent_ids = vocab_size, hidden_size, list(silent_ids or [])
-        super().__init__(**rest)
+        super().__init__(**kwargs)
 
 
 class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
@@ -70,13 +70,13 @@ class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         total = (self.embeddings(input_ids) * weights[..., None]).sum(dim=1)
         return SequenceClassifierOutput(logits=self.classifier(functional.normalize(total, dim=-1)))
 
-    def trimmed(self, kept: npt.NDArray[np.integer]) -> StaticForSequenceClassification:
-        """Copy the student with the tokens `kept` (old ids) alone; a token's new id is its index there."""
-        silent = [new_id for new_id, old_id in enumerate(kept.tolist()) if old_id in self.config.silent_ids]
-        config = StaticConfig(**self.config.to_dict() | {"vocab_size": len(kept), "silent_ids": silent})
+    def trimmed(self, kept_ids: npt.NDArray[np.integer]) -> StaticForSequenceClassification:
+        """Copy the student with only some tokens, given by their old ids; a token's new id is its index there."""
+        silent = [new_id for new_id, old_id in enumerate(kept_ids.tolist()) if old_id in self.config.silent_ids]
+        config = StaticConfig(**self.config.to_dict() | {"vocab_size": len(kept_ids), "silent_ids": silent})
         student = StaticForSequenceClassification(config)
         with torch.no_grad():
-            student.embeddings.weight.copy_(self.embeddings.weight[torch.from_numpy(kept.astype(np.int64))])
+            student.embeddings.weight.copy_(self.embeddings.weight[torch.from_numpy(kept_ids.astype(np.int64))])
         student.classifier.load_state_dict(self.classifier.state_dict())
         student.eval()
         return student
@@ -159,7 +159,7 @@ def token_vectors(teacher: PreTrainedModel, tokenizer: Tokenizer) -> npt.NDArray
 
 
 def _surrounding_tokens(tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
-    """[1, tokens] the special tokens that the tokenizer adds before and after a text."""
+    """Return the special tokens that the tokenizer adds before and after a text, each [1, tokens]."""
     encoding = tokenizer.encode("a")
     special = [index for index, flag in enumerate(encoding.special_tokens_mask) if flag]
     inside = next((index for index in range(len(encoding.ids)) if index not in special), len(encoding.ids))
@@ -169,7 +169,7 @@ def _surrounding_tokens(tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
 
 
 def _components(vectors: npt.NDArray[np.float32], dimensions: int) -> npt.NDArray[np.float64]:
-    """[vocabulary, dimensions] principal component scores, largest first; the largest entry of each is positive."""
+    """Compute principal component scores [vocabulary, dimensions]; the largest entry of each is positive."""
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     _, directions = np.linalg.eigh(centred.T @ centred)
     scores = centred @ directions[:, ::-1][:, :dimensions]
@@ -179,7 +179,7 @@ def _components(vectors: npt.NDArray[np.float32], dimensions: int) -> npt.NDArra
 
 
 def zipf_weights(vocabulary: int) -> npt.NDArray[np.float64]:
-    """[vocabulary] smooth inverse frequencies a / (a + p).
+    """Compute smooth inverse frequencies a / (a + p) [vocabulary].
 
     The frequency p of a token is taken to fall as 1 / rank, because vocabularies list frequent tokens first.
     """

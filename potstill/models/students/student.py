@@ -39,16 +39,16 @@ _DISTILBERT_EPS = 1e-12
 
 
 def check_layers(
-    layers: Sequence[int], available: int, where: str, key: str = "distill.layers", whose: str = "teacher"
+    layers: Sequence[int], available: int, location: str, key: str = "distill.layers", role: str = "teacher"
 ) -> None:
     """Refuse layers that a model does not have.
 
     Args:
         layers: layers counted from 0.
         available: number of layers of the model.
-        where: name or folder of the model, for the error message.
+        location: name or folder of the model, for the error message.
         key: key of params that names the layers, for the error message.
-        whose: role of the model, for the error message.
+        role: role of the model, for the error message.
 
     Raises:
         ModelError: a layer is out of range, or `layers` is empty.
@@ -58,7 +58,7 @@ def check_layers(
     beyond = [layer for layer in layers if not 0 <= layer < available]
     if beyond:
         raise ModelError(
-            f"{key} names layer {beyond[0]}, but the {whose} in {where} has {available} layers (0 to {available - 1})"
+            f"{key} names layer {beyond[0]}, but the {role} in {location} has {available} layers (0 to {available - 1})"
         )
 
 
@@ -72,17 +72,17 @@ def check_plan(params: Distill, teacher: PreTrainedModel) -> None:
     check_available(params, available, teacher.config.name_or_path or "memory")
 
 
-def check_available(params: Distill, available: int, where: str) -> None:
+def check_available(params: Distill, available: int, location: str) -> None:
     """Refuse a `distill` section that names layers beyond the teacher's `available` layers.
 
     Raises:
         ModelError: see `check_layers`.
     """
-    check_layers(params.layers, available, where)
+    check_layers(params.layers, available, location)
     for layers in params.assistants:
-        check_layers(layers, available, where, "distill.assistants")
+        check_layers(layers, available, location, "distill.assistants")
     for layers in params.mutual.students if params.mutual is not None else []:
-        check_layers(layers, available, where, "distill.mutual.students")
+        check_layers(layers, available, location, "distill.mutual.students")
 
 
 def student_from_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
@@ -186,7 +186,7 @@ def _check_teacher_layers(teacher: PreTrainedModel, layers: Sequence[int], famil
 
 
 def _config_with_layers(config: PreTrainedConfig, layers: Sequence[int], family: Family) -> PreTrainedConfig:
-    """The student's config: the number of layers and the lists with one item a layer are changed."""
+    """Copy a config with other layers: their number, and the lists with one item a layer."""
     cut = copy.deepcopy(config)
     setattr(cut, family.layers_key, len(layers))
     for key in family.per_layer_keys:
@@ -196,7 +196,7 @@ def _config_with_layers(config: PreTrainedConfig, layers: Sequence[int], family:
 
 
 def _state_of_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> dict[str, Any]:
-    """The teacher's state dict with the given layers renumbered and all other layers removed."""
+    """Return the teacher's state dict with only the given layers, renumbered."""
     pattern = re.compile(rf"({re.escape(layers_path(teacher))}\.)(\d+)(\..+)")
     state: dict[str, Any] = {}
     for name, value in teacher.state_dict().items():
@@ -252,7 +252,7 @@ def _distilbert_config(bert: PreTrainedConfig, layers: int) -> DistilBertConfig:
 
 
 def _as_distilbert(teacher: PreTrainedModel, layers: Sequence[int], head: dict[str, str]) -> dict[str, Any]:
-    """The teacher's state dict under DistilBERT's names, with token type 0 added to the positions."""
+    """Return the teacher's state dict under DistilBERT's names, with token type 0 added to the positions."""
     bert = FAMILIES["bert"]
     distilbert = FAMILIES["distilbert"]
     modules = list(head.items())

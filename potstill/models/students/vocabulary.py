@@ -83,16 +83,16 @@ def select_ids(
     always = _special(tokenizer) | set(names)
     always |= {token for token in tokens.values() if len(_core(token, model)) == 1 or _is_byte(token, model)}
     always |= _irregular(model)
-    seen = sorted((index for index in counts if counts[index] >= min_count), key=lambda index: (-counts[index], index))
+    used = sorted((index for index in counts if counts[index] >= min_count), key=lambda index: (-counts[index], index))
 
     def with_most_frequent(count: int) -> list[int]:
-        selected = always | {tokens[index] for index in seen[:count]}
+        selected = always | {tokens[index] for index in used[:count]}
         selected |= _merge_parts(model, selected)
         return sorted(index for index, token in tokens.items() if token in selected)
 
-    count = len(seen)
+    count = len(used)
     if max_tokens is not None:  # the size of the vocabulary grows with the number of frequent tokens
-        sizes = range(len(seen) + 1)
+        sizes = range(len(used) + 1)
         count = bisect_right(sizes, max_tokens, key=lambda size: len(with_most_frequent(size))) - 1
     if count < 0:
         raise ModelError(
@@ -102,19 +102,19 @@ def select_ids(
     return with_most_frequent(count)
 
 
-def dropped_words(tokenizer: Tokenizer, kept: Collection[int], most: int | None = None) -> list[str]:
+def dropped_words(tokenizer: Tokenizer, kept_ids: Collection[int], most: int | None = None) -> list[str]:
     """List the words that are one dropped token each, which a student with the trimmed vocabulary has to spell.
 
     Args:
         tokenizer: the tokenizer with the whole vocabulary.
-        kept: ids that the trimmed tokenizer keeps.
+        kept_ids: ids that the trimmed tokenizer keeps.
         most: maximum number of words to return; None returns all. Tokenizers give frequent tokens low ids, so the
             first words are those that texts are most likely to have.
 
     Returns:
         Distinct words in the order of their ids, without tokens that are no whole word, such as '##ing'.
     """
-    kept_ids = set(kept)
+    kept_ids = set(kept_ids)
     vocabulary = tokenizer.get_vocab()
     bracketed = _bracketed(vocabulary)
     dropped = sorted(index for token, index in vocabulary.items() if index not in kept_ids and token not in bracketed)
@@ -133,17 +133,17 @@ def dropped_words(tokenizer: Tokenizer, kept: Collection[int], most: int | None 
     return words
 
 
-def trimmed_tokenizer(tokenizer: TokenizerJson, kept: Sequence[int]) -> dict[str, Any]:
+def trimmed_tokenizer(tokenizer: TokenizerJson, kept_ids: Sequence[int]) -> dict[str, Any]:
     """Trim the content of a tokenizer.json.
 
     Args:
         tokenizer: the parsed tokenizer.json.
-        kept: old ids to keep, ascending; a token's new id is its index.
+        kept_ids: old ids to keep, ascending; a token's new id is its index.
 
     Raises:
         ModelError: the kind of tokenizer cannot be trimmed.
     """
-    new = {old: index for index, old in enumerate(kept)}
+    new = {old: index for index, old in enumerate(kept_ids)}
     trimmed = copy.deepcopy(dict(tokenizer))
     old_model = tokenizer["model"]
     model = trimmed["model"]
@@ -179,7 +179,7 @@ def trim_tokenizer(
         counts, min_count, max_tokens: see `select_ids`.
 
     Returns:
-        Old id -> new id of every kept token, ascending in both. The keys are the `kept` of `trim_embeddings`.
+        Old id -> new id of every kept token, ascending in both. The keys are the `kept_ids` of `trim_embeddings`.
 
     Raises:
         ModelError: tokenizer.json is missing, cannot be trimmed, or has ids that cannot be made contiguous; see also
@@ -188,11 +188,11 @@ def trim_tokenizer(
     if target.resolve() == source.resolve():
         raise ModelError(f"the trimmed tokenizer cannot be written over its source {source}; give another folder")
     tokenizer = _read(source / "tokenizer.json")
-    kept = select_ids(tokenizer, counts, min_count=min_count, max_tokens=max_tokens, names=_special_tokens(source))
-    trimmed = trimmed_tokenizer(tokenizer, kept)
+    kept_ids = select_ids(tokenizer, counts, min_count=min_count, max_tokens=max_tokens, names=_special_tokens(source))
+    trimmed = trimmed_tokenizer(tokenizer, kept_ids)
     tokens = _tokens(tokenizer)
-    _check_ids(trimmed, [tokens[index] for index in kept], source)
-    new = {old: index for index, old in enumerate(kept)}
+    _check_ids(trimmed, [tokens[index] for index in kept_ids], source)
+    new = {old: index for index, old in enumerate(kept_ids)}
     write_text(target / "tokenizer.json", _json(trimmed))
     for name in TOKENIZER_FILES:
         if name != "tokenizer.json" and name not in _DROPPED and (source / name).exists():
@@ -203,7 +203,7 @@ def trim_tokenizer(
 # --- the model ------------------------------------------------------------------------------------------------------
 
 
-def trim_embeddings(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
+def trim_embeddings(model: PreTrainedModel, kept_ids: Sequence[int]) -> PreTrainedModel:
     """Copy a model with some rows of its vocabulary; the logits of a classifier stay the same to the bit.
 
     All weights with one row a token are cut: word embeddings (V, E) -> (K, E), and the decoder and biases of a masked
@@ -212,7 +212,7 @@ def trim_embeddings(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedMo
 
     Args:
         model: a model of a class in `families.FAMILIES`, with or without a head.
-        kept: old ids to keep, ascending, as `trim_tokenizer` returns them; a token's new id is its index.
+        kept_ids: old ids to keep, ascending, as `trim_tokenizer` returns them; a token's new id is its index.
 
     Raises:
         ModelError: the ids are out of order or the model does not have them, or the pad token is dropped or cannot
@@ -220,10 +220,10 @@ def trim_embeddings(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedMo
     """
     import torch
 
-    config = _trimmed_config(model.config, kept)
+    config = _trimmed_config(model.config, kept_ids)
     with torch.random.fork_rng(devices=[]):
         trimmed = type(model)(config)
-    rows = torch.tensor(list(kept))
+    rows = torch.tensor(list(kept_ids))
     state = {}
     target_state = trimmed.state_dict()
     for name, value in model.state_dict().items():
@@ -233,10 +233,10 @@ def trim_embeddings(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedMo
     return trimmed.eval()
 
 
-def _trimmed_config(old: PreTrainedConfig, kept: Sequence[int]) -> PreTrainedConfig:
+def _trimmed_config(old: PreTrainedConfig, kept_ids: Sequence[int]) -> PreTrainedConfig:
     family = family_of(old)
-    new = {old_id: new_id for new_id, old_id in enumerate(kept)}
-    if not kept or list(kept) != sorted(new) or kept[0] < 0 or kept[-1] >= old.vocab_size:
+    new = {old_id: new_id for new_id, old_id in enumerate(kept_ids)}
+    if not kept_ids or list(kept_ids) != sorted(new) or kept_ids[0] < 0 or kept_ids[-1] >= old.vocab_size:
         raise ModelError(
             f"the ids to keep have to be ascending and from 0 to {old.vocab_size - 1}, the rows of the model's "
             "embeddings; trim the model with the ids of its own tokenizer"
@@ -250,7 +250,7 @@ def _trimmed_config(old: PreTrainedConfig, kept: Sequence[int]) -> PreTrainedCon
             f"{new[pad]}; keep all ids below it"
         )
     config = copy.deepcopy(old)
-    config.vocab_size = len(kept)
+    config.vocab_size = len(kept_ids)
     for key in (key for key in old.to_dict() if key.endswith("_token_id")):
         value = getattr(old, key)
         moved = [new[item] for item in value if item in new] if isinstance(value, list) else new.get(value)
@@ -322,7 +322,7 @@ def _is_byte(token: str, model: Mapping[str, Any]) -> bool:
 
 
 def _irregular(model: Mapping[str, Any]) -> set[str]:
-    """Tokens that cannot be spelled with single-character tokens of the vocabulary."""
+    """List the tokens that cannot be spelled with single-character tokens of the vocabulary."""
     if model["type"] == "BPE":  # its merges start from single characters
         return set()
     tokens = [entry[0] for entry in model["vocab"]] if model["type"] == "Unigram" else list(model["vocab"])
@@ -338,7 +338,7 @@ def _irregular(model: Mapping[str, Any]) -> set[str]:
 
 
 def _bracketed(tokens: Iterable[str]) -> set[str]:
-    """Tokens such as '[unused7]' and '<pad>', which no ordinary text is tokenized to."""
+    """List tokens such as '[unused7]' and '<pad>', which no ordinary text is tokenized to."""
     return {token for token in tokens if len(token) > 2 and token[0] + token[-1] in ("[]", "<>")}
 
 
@@ -351,7 +351,7 @@ def _merges(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _merge_parts(model: Mapping[str, Any], tokens: set[str]) -> set[str]:
-    """All tokens that BPE can merge some tokens from."""
+    """List all tokens that BPE can merge some tokens from."""
     parts: dict[str, set[str]] = {}
     for left, right, result in _merges(model):
         parts.setdefault(result, set()).update((left, right))
@@ -385,7 +385,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _special_tokens(folder: Path) -> set[str]:
-    """Special tokens of the tokenizer's settings; transformers would add a missing one again, with a new id."""
+    """List special tokens of the tokenizer's settings; transformers would add a missing one with a new id."""
     files = [folder / "tokenizer_config.json", folder / "special_tokens_map.json"]
     settings = [read_json(file) for file in files if file.exists()]
     values = [setting[key] for setting in settings for key in setting if key.endswith(("_token", "special_tokens"))]
@@ -421,7 +421,7 @@ def _check_ids(trimmed: TokenizerJson, tokens: Sequence[str], source: Path) -> N
 
 
 def _side_file(name: str, path: Path, trimmed: TokenizerJson, new: Mapping[int, int]) -> str:
-    """The content of another tokenizer file for the trimmed vocabulary."""
+    """Return the content of another tokenizer file for the trimmed vocabulary."""
     text = path.read_text(encoding="utf-8")
     model = trimmed["model"]
     if name == "vocab.txt":

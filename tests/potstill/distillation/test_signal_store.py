@@ -277,12 +277,12 @@ def test_wide_rows_make_smaller_shards(tmp_path: Path, teacher: Path, monkeypatc
     """A shard has room for three of the longest rows here: 11 tokens of 3 * 32 numbers."""
     monkeypatch.setattr(shards, "SHARD_BYTES", 3 * 11 * 3 * 32 * 4 + 1000)
     extracted = run(LiveTeacher(load_classifier(teacher), CPU), MANY, tmp_path, teacher, attention=[1])
-    counts = extracted.about["shards"]
+    counts = extracted.metadata["shards"]
     assert sum(counts) == 60
     assert counts[0] == 3  # the longest rows come first
     assert max(counts) == 4
     monkeypatch.setattr(shards, "SHARD_BYTES", 1)  # a row is never cut
-    assert run(Shaped(False), MANY, tmp_path / "b", teacher).about["shards"] == [1] * 60
+    assert run(Shaped(False), MANY, tmp_path / "b", teacher).metadata["shards"] == [1] * 60
 
 
 def test_shards_on_another_file_system_are_copied(
@@ -304,7 +304,7 @@ def test_float16_reports_its_rounding_errors(tmp_path: Path, teacher: Path) -> N
     exact = predict_logits(load_classifier(teacher), MANY, batch_tokens=32)
     stored = exact.astype(np.float16)
     errors = np.abs(stored - exact)
-    report = found.about["fidelity"]
+    report = found.metadata["fidelity"]
     assert report["arrays"]["logits"]["largest_error"] == pytest.approx(errors.max(), rel=1e-2)
     assert report["arrays"]["logits"]["mean_error"] == pytest.approx(errors.mean(), rel=1e-2)
     assert 0 < report["arrays"]["hidden-4"]["mean_error"] < report["arrays"]["hidden-4"]["largest_error"] < 2e-3
@@ -328,17 +328,17 @@ class Fixed(Shaped):
 
 def test_a_changed_answer_is_counted(tmp_path: Path, teacher: Path) -> None:
     found = run(Fixed(1.0, 1.0001), ROWS, tmp_path, teacher, dtype="float16")
-    assert found.about["fidelity"]["changed_argmax"] == 1.0
+    assert found.metadata["fidelity"]["changed_argmax"] == 1.0
 
 
 def test_float32_has_no_rounding_errors(tmp_path: Path, teacher: Path) -> None:
-    report = run(LiveTeacher(load_classifier(teacher), CPU), MANY, tmp_path, teacher).about["fidelity"]
+    report = run(LiveTeacher(load_classifier(teacher), CPU), MANY, tmp_path, teacher).metadata["fidelity"]
     assert report["arrays"]["logits"] == {"largest_error": 0.0, "mean_error": 0.0}
     assert set(report["kl"].values()) == {0.0}
 
 
 def test_one_output_has_no_probabilities(tmp_path: Path, teacher: Path) -> None:
-    report = run(Fixed(0.1), ROWS, tmp_path, teacher, dtype="float16").about["fidelity"]
+    report = run(Fixed(0.1), ROWS, tmp_path, teacher, dtype="float16").metadata["fidelity"]
     assert report.keys() == {"arrays"}
 
 

@@ -18,7 +18,7 @@ from potstill.distillation.teachers.signal_store import StoredSignals
 from potstill.errors import ModelError
 from potstill.models.students.student import check_plan, student_from_layers
 from potstill.training import assistants
-from potstill.training.assistants import Teaching, places, through_assistants
+from potstill.training.assistants import Teaching, relative_layers, through_assistants
 from potstill.training.loop import Setting, train
 from tests.potstill.models.tiny import make
 from tests.scores import accuracy
@@ -67,8 +67,8 @@ def weights(found: Any) -> dict[str, Tensor]:
 
 
 def test_layers_are_counted_in_the_model_before() -> None:
-    assert places([[0, 2, 3, 4, 6, 7], [0, 3, 4]], [0, 4]) == [[0, 2, 3, 4, 6, 7], [0, 2, 3], [0, 2]]
-    assert places([], [1, 3]) == [[1, 3]]
+    assert relative_layers([[0, 2, 3, 4, 6, 7], [0, 3, 4]], [0, 4]) == [[0, 2, 3, 4, 6, 7], [0, 2, 3], [0, 2]]
+    assert relative_layers([], [1, 3]) == [[1, 3]]
 
 
 def test_each_assistant_learns_from_the_one_before(tmp_path: Path, teacher: Any) -> None:

@@ -1,4 +1,4 @@
-"""A stage once more with other params and other places for its outs: what a proof's seeds and a search's trials are."""
+"""Stages with other params and other folders for their outs, for the seeds of a proof and the trials of a search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from potstill.errors import ChecksumError
 from tasks.stage import Stage, load_stage
 
 
-def elsewhere(
+def relocated_stage(
     name: str,
     params: Params,
     folder: Path,
@@ -21,15 +21,15 @@ def elsewhere(
     clock: dict[str, float],
     watch: Callable[[float], None] | None = None,
 ) -> Stage:
-    """The stage as dvc.yaml declares it, but with its outs below `folder`.
+    """Load a stage as dvc.yaml declares it, but with its outs below `folder`.
 
     Args:
-        name: of the stage.
-        params: it receives its sections of these.
-        folder: where its outs go.
-        moved: path of a dep or an out -> where it lies instead; this stage's outs are added.
-        clock: counts its seconds of training and inference.
-        watch: told every dev score of its training.
+        name: name of the stage.
+        params: the params of which it receives its sections.
+        folder: parent of its outs.
+        moved: path of a dep or an out -> the path that replaces it; this stage's outs are added.
+        clock: receives its seconds of training and inference.
+        watch: called with every dev score of its training.
     """
     declared = load_stage(name, params)
     moved |= {path: folder / path.name for path in declared.outs.values()}
@@ -39,7 +39,7 @@ def elsewhere(
 
 
 def is_whole(*folders: Path) -> bool:
-    """Whether all of them are there with every byte their manifests name."""
+    """Whether all folders exist and verify against their manifests."""
     try:
         for folder in folders:
             verify(folder)
