@@ -42,7 +42,10 @@ def test_mlflow_starts_and_shows_the_workspace(offline_toy: Toy) -> None:
 
 
 def test_of_two_schedulers_one_run_goes_on_at_a_time_and_an_unchanged_tick_is_nothing_new(toy: Toy) -> None:
-    code = "import pathlib, flows.commands.schedule_runs as runs; runs.serve_schedule(pathlib.Path.cwd(), 5)"
+    code = (
+        "import pathlib; from prefect.schedules import Interval; import flows.commands.schedule_runs as runs; "
+        "runs._prefect_schedule = lambda _: Interval(5); runs.serve_schedule(pathlib.Path.cwd())"  # cron has minutes
+    )
     log = toy.folder / "log.txt"
     with log.open("wb") as output, ExitStack() as ending:
         for _ in range(2):

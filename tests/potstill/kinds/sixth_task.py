@@ -41,7 +41,7 @@ def main(folder: Path, base: Path) -> None:
     model = load_classifier(base, ["0", "1"], TASK).eval()
     task = task_of(model)
     pairs = [(row.text, row.text_pair) for row in prepared.splits["train"]]
-    tokens = AutoTokenizer.from_pretrained(base)(pairs, padding=True, return_tensors="pt")
+    tokens = AutoTokenizer.from_pretrained(base)(pairs, padding=True, return_tensors="pt", return_token_type_ids=True)
     with torch.no_grad():
         logits = model(**tokens).logits
     labels = np.array(prepared.table("train").column("label").to_pylist())

@@ -54,6 +54,6 @@ def test_the_served_tokenizer_truncates_on_the_side_of_training(tiny_base: Path,
     from potstill.artifacts import write_manifest
 
     write_manifest(folder)
-    tokenizer = Student(folder, 1)._tokenizer
+    tokenizer = Student(folder, 1).tokenizer
     assert (tokenizer.truncation["direction"], tokenizer.truncation["max_length"]) == ("left", MAX_LENGTH)
     assert tokenizer.padding is None
