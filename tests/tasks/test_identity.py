@@ -18,6 +18,9 @@ from potstill.paths import CODE_FILE
 from tasks.identity import Code, check_code_file, identities, write_code_file
 from tests.conftest import REPOSITORY
 
+# Most tests hash a copy of the code anew.
+pytestmark = pytest.mark.slow
+
 GRAPH = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 STAGES = [name for name in GRAPH if name != "code"]
 PARAMS = load_params(REPOSITORY / "params.yaml")

@@ -14,6 +14,9 @@ from potstill.distill import distill
 from potstill.models.loading import load_classifier
 from tests.tasks.data_workspace import make_workspace, run_stages
 
+# Each test trains twice.
+pytestmark = pytest.mark.slow
+
 STAGES = ("ingest", "prepare", "validate", "tokenize", "teacher", "signals", "general", "distill")
 PLAN: dict[str, Any] = {
     "layers": [0, 2], "epochs": 2, "learning_rate": 1e-3, "batch_tokens": 256, "evaluations_per_epoch": 2,

@@ -25,6 +25,7 @@ def prediction(label: object, *probabilities: float) -> Prediction:
     return Prediction(label, list(probabilities), [0.0], 3, False)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_profile_is_of_what_the_served_model_says(tiny_base: Path, tmp_path: Path) -> None:
     folder = write_serving(tiny_base, tmp_path / "serving")
     student = Student(folder, 1)
