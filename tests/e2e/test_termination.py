@@ -56,5 +56,5 @@ def _ended_under_load(tag: str, address: str, first: int, log: Path) -> None:
     # A line of the log is a request at its end: each has reached the client that sent it, and whole.
     begun = [line for line in log.read_text(encoding="utf-8").splitlines() if "POST /v1/classify" in line]
     assert set(seen.statuses) == {200}
-    assert len(begun) == seen.statuses[200] > 20
+    assert len(begun) == seen.statuses[200] > 8  # more than one of each client
     assert all(" 200 " in line for line in begun)
