@@ -569,8 +569,9 @@ def test_the_service_is_ready_only_after_the_warm_up(
         while not probes or probes[-1].status_code != 200:
             assert time.monotonic() < end
             with suppress(httpx.ConnectError):
-                probes.append(httpx.get(f"{address}/readyz"))
-                assert httpx.get(f"{address}/livez").status_code == 200
+                # The socket is open before the worker has imported what it needs.
+                probes.append(httpx.get(f"{address}/readyz", timeout=30))
+                assert httpx.get(f"{address}/livez", timeout=30).status_code == 200
         answer = httpx.post(f"{address}/v1/classify", json={"texts": TEXTS[:1]}, timeout=30)
         assert answer.status_code == 200
     finally:
