@@ -11,7 +11,6 @@ import urllib.request
 from pathlib import Path
 
 import psutil
-import pytest
 
 from potstill.compute.processes import free_port, start, stop
 from tasks.smoke import is_ready
@@ -19,7 +18,6 @@ from tests.deploy.conftest import TEXTS, Built
 from tests.tasks.test_package import TRAINING
 
 # The first test also pays for the environment.
-pytestmark = pytest.mark.timeout(900)
 
 
 def pins(built: Built) -> set[str]:

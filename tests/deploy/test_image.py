@@ -109,7 +109,6 @@ exec "$@"
 """
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.skipif(not can_unshare(), reason="needs the right to make a mount namespace (unshare -m)")
 def test_the_context_serves_on_a_read_only_file_system_and_a_killed_worker_ends_it(
     context: Context, clean_environment: Path, tmp_path: Path

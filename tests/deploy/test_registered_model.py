@@ -23,7 +23,6 @@ from tests.deploy.conftest import TEXTS, Built
 from tests.registries import PROJECT, new_store, register_bento
 
 # The first test also pays for the environment.
-pytestmark = pytest.mark.timeout(900)
 
 LOAD = """
 import importlib.util, json, sys

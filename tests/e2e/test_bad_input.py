@@ -13,8 +13,6 @@ from tests.conftest import generate_rows, write_csv
 from tests.e2e.conftest import Finished
 from tests.e2e.workspaces import TINY, command, make_workspace
 
-pytestmark = pytest.mark.timeout(900)
-
 HEADER = b"text,label\n"
 GOOD = b"".join(f"{text},{label}\n".encode() for text, label in generate_rows(40))
 

@@ -54,7 +54,6 @@ def table(page: str, heading: str) -> list[list[str]]:
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(900)  # the first test also pays for the finished run
 @pytest.mark.parametrize("page", RUN)
 def test_the_commands_of_a_page_do_what_it_says(page: str, finished: Finished, tmp_path: Path) -> None:
     home = tmp_path / "home"
@@ -217,7 +216,6 @@ def test_bad_input_says_what_the_table_says(name: str, tmp_path: Path, monkeypat
 # --- tables and links -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["metrics", "gate"])
 def test_json_examples_have_the_keys_of_the_real_files(name: str, finished: Finished) -> None:
     examples = [json.loads(block.code) for block in blocks(DOCS / "artifacts.md") if block.kind == ["json"]]

@@ -14,8 +14,6 @@ from potstill.artifacts import MANIFEST
 from tests.e2e.conftest import Finished
 from tests.e2e.workspaces import TINY, command, environment, make_workspace, processes_in, status
 
-pytestmark = pytest.mark.timeout(900)
-
 WEIGHTS = ("teacher", "signals", "distilled", "student", "control", "initialised", "export", "serving")
 
 

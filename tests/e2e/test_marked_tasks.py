@@ -20,7 +20,6 @@ from tests.e2e.test_tasks import COMMON, GATE
 from tests.marked import PEOPLE, PLACES, question_rows, tagged_rows, write_jsonl
 from tests.tasks.data_workspace import make_workspace, run_stages
 
-pytestmark = pytest.mark.timeout(900)
 ROWS = {"min_rows": {"train": 100, "dev": 10, "test": 20, "transfer": 0}}
 STAGES = [
     *("ingest", "prepare", "validate", "pretrain", "tokenize", "teacher", "signals"),

@@ -106,7 +106,6 @@ CASES = {
 }
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", CASES)
 def test_a_task_from_rows_to_a_service(
     name: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -24,7 +24,6 @@ STAGES = [
 ]
 
 # The session's first test pays for the shared run.
-pytestmark = pytest.mark.timeout(900)
 
 
 def store(finished: Finished, query: str) -> list[tuple[object, ...]]:

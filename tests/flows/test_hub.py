@@ -25,7 +25,6 @@ def change(params: Path, ingest: dict[str, object], prepare: dict[str, object]) 
     params.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
-@pytest.mark.timeout(900)
 def test_init_looks_at_a_hub_teacher_and_run_fetches_it(
     tiny_base: Path, variables: dict[str, str], prefect_server: str, tmp_path: Path
 ) -> None:

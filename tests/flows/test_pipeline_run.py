@@ -21,7 +21,6 @@ from potstill.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
 from tests.flows.conftest import Ended, Toy, ended, until
 
 # Whole runs, several in some tests: minutes where the machine has other things to do.
-pytestmark = pytest.mark.timeout(900)
 STAGES = ["prepare", "export", "evaluate"]
 
 

@@ -20,7 +20,6 @@ from tests.flows.conftest import REPOSITORY, Toy, answers, until
 from tests.flows.test_pipeline_run import flow_runs, task_names
 
 # Servers and a whole run: minutes where the machine has other things to do.
-pytestmark = pytest.mark.timeout(900)
 
 
 def test_prefect_starts(prefect_server: str) -> None:

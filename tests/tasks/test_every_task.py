@@ -120,7 +120,6 @@ def check_search_and_probe(task: Any, output: Callable[[], str]) -> None:
     assert np.isfinite(one.score)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("task", ["regression", "multi_label"])
 def test_other_answers_than_classes_are_searched_and_probed_by_their_own_score(
     task: str, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -141,7 +140,6 @@ def test_a_search_without_a_loss_of_the_task_is_refused(
         search(load_params(Path("params.yaml")))
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("task", PLACES)
 def test_teachers_and_students_of_places_are_several(
     task: Any, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -184,7 +182,6 @@ def test_a_further_teacher_of_places_needs_the_same_tokenizer(
         run_stages("ingest", "prepare", "validate", "tokenize", monkeypatch=monkeypatch, folder=folder)
 
 
-@pytest.mark.timeout(900)
 def test_entities_of_a_student_with_a_smaller_vocabulary(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +223,6 @@ def test_entities_of_a_checkpoint_with_a_tokenizer_of_its_own(
         assert (model.config.hidden_size, len(model.config.id2label)) == (16, 5)
 
 
-@pytest.mark.timeout(900)
 def test_answers_of_a_student_with_tokens_of_its_own(
     tmp_path: Path, tiny_base: Path, other_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,7 +80,6 @@ def split(folder: Path, name: str) -> TokenDataset:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_each_label_is_learnt_from_the_teachers_that_answer_it(
     tmp_path: Path, tiny_base: Path, other: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from tests.racing import check_history, mlflow_server, race
 from tests.registries import new_store
 
 # The processes import MLflow, which takes minutes on a busy machine.
-pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 PROMOTERS, ROUNDS = 4, 2
 
 
