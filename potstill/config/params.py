@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from potstill.config.base import OF_PLACES, Project, Strict
 from potstill.config.distill_params import BY_TOKEN, Control, Distill, Finetune, General, Proof
-from potstill.config.evaluation_params import Evaluate, Export
+from potstill.config.evaluation_params import ABSTENTION_TASKS, VALUE_TASKS, Evaluate, Export
+from potstill.config.expressions import expression_names
 from potstill.config.ingest_params import Ingest, ScratchSource
 from potstill.config.prepare_params import LabelOrder, LabelSign, Prepare
 from potstill.config.promotion_params import GATE_TASKS, Gate, Promote, Schedule, Smoke
@@ -86,6 +87,41 @@ class Params(Strict):
         for name in {"min_per_class", "max_class_share"} & data.model_fields_set:
             if task in ("regression", "question_answering") and getattr(data, name) is not None:
                 raise ValueError(f"validate.{name} is for classes, but a {task} task has none; set it to null")
+
+    @model_validator(mode="after")
+    def _evaluation_fits_the_task(self) -> Self:
+        task = self.prepare.task
+        if self.evaluate.abstention is not None and task not in ABSTENTION_TASKS:
+            reason = (
+                "whose numbers are neither right nor wrong"
+                if task == "regression"
+                else "whose scores are no calibrated probabilities"
+            )
+            raise ValueError(
+                f"evaluate.abstention is given, but prepare.task is {task}, {reason}; set it to null "
+                f"(it is for {', '.join(ABSTENTION_TASKS)})"
+            )
+        if self.evaluate.slices.label is True and task == "regression":
+            raise ValueError(
+                "evaluate.slices.label is true, but a regression has no classes; divide its numbers by "
+                "evaluate.slices.expressions: `label < 2`"
+            )
+        self._check_slice_columns()
+        return self
+
+    def _check_slice_columns(self) -> None:
+        """Refuse a slice on a column that the test split will not have."""
+        task, slices, kept = self.prepare.task, self.evaluate.slices, self.prepare.keep_columns
+        own = ["length", "text", *["text_pair"] * self.prepare.pair, *["label"] * (task in VALUE_TASKS)]
+        used = [("columns", column, kept) for column in slices.columns]
+        for name, expression in slices.expressions.items():
+            used += [(f"expressions.{name}", column, [*own, *kept]) for column in expression_names(expression)]
+        for key, column, known in used:
+            if column not in known:
+                raise ValueError(
+                    f"evaluate.slices.{key} names the column {column!r}, but there is "
+                    f"{', '.join(known) or 'none'}; prepare.keep_columns keeps further columns of the data"
+                )
 
     @model_validator(mode="after")
     def _spans_need_a_student_with_layers(self) -> Self:

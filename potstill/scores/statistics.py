@@ -100,10 +100,11 @@ def bootstrap(gains: Ints, *, replicates: int, confidence: float, seed: int) -> 
     means = random.multinomial(rows, counts / rows, size=replicates) @ kinds.T / rows
     if seeds > 1:
         means = means * random.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=replicates) / (seeds - 1)
-    return _comparison(int(gains.sum()) / gains.size, means.sum(axis=1), confidence)
+    return comparison(int(gains.sum()) / gains.size, means.sum(axis=1), confidence)
 
 
-def _comparison(difference: float, differences: Doubles, confidence: float) -> Comparison:
+def comparison(difference: float, differences: Doubles, confidence: float) -> Comparison:
+    """The comparison that [replicates] resampled differences give, by the percentile interval."""
     low, high = _interval(differences, confidence)
     outcome: Outcome = "BEATS" if low > 0 else "LOSES" if high < 0 else "NO DIFFERENCE"
     return Comparison(outcome, difference, low, high)
@@ -168,7 +169,7 @@ def compare_scores(
     """
     differences = score_differences(first, second, name, replicates=replicates, seed=seed)
     gain = float(np.mean([ours.values[name] - theirs.values[name] for ours, theirs in zip(first, second, strict=True)]))
-    return _comparison(gain, differences, confidence)
+    return comparison(gain, differences, confidence)
 
 
 def score_differences(
@@ -185,9 +186,9 @@ def score_differences(
     models = [*first, *second]
     sums = resampled_sums([model.columns for model in models], replicates=replicates, seed=seed)
     scores = [model.scores[name](some, len(model.columns)) for model, some in zip(models, sums, strict=True)]
-    draws = np.array(scores[:seeds]) - np.array(scores[seeds:])
+    draws: Doubles = np.array(scores[:seeds]) - np.array(scores[seeds:])
     if seeds == 1:
-        return draws[0]
+        return draws.reshape(-1)
     random = np.random.default_rng([seed, seeds])
     counts = random.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=replicates)
     means: Doubles = (draws * counts.T).sum(axis=0) / (seeds - 1)
