@@ -18,7 +18,7 @@ _DRAWS = 2_000_000
 _BINOMIAL_COST = 25
 # Rows of a Poisson resample whose counts are multiplied at once, so that they stay in the processor's cache.
 _TILE = 4096
-_AT_ONCE = 16
+_AT_ONCE = 8
 # Counts of a Poisson number that are tabulated; larger ones have a probability below 1e-40.
 _COUNTS = 40
 # Marks a byte that does not decide the count.
@@ -84,9 +84,9 @@ def _poisson_counts(random: np.random.Generator, rows: int, replicates: int) -> 
         missing = np.array([-1])
         while missing.min() < 0:
             counts = _poisson_numbers(random, some * rows, table, rest).reshape(some, rows)
-            missing = rows - counts.sum(axis=1, dtype=np.int64)
+            missing = rows - counts.sum(axis=1, dtype=np.uint32).astype(np.int64)
         drawn = random.integers(rows, size=int(missing.sum())) + np.repeat(rows * np.arange(some), missing)
-        np.add.at(counts.reshape(-1), drawn, 1)
+        np.add.at(counts.reshape(-1), drawn, np.uint8(1))  # a plain 1 takes NumPy's slow way
         yield counts
 
 
@@ -105,8 +105,8 @@ def _poisson_table(rate: float) -> tuple[bytes, Doubles]:
 
 
 def _poisson_numbers(random: np.random.Generator, size: int, table: bytes, rest: Doubles) -> npt.NDArray[np.uint8]:
-    raw = bytearray(random.bit_generator.random_raw(-(-size // 8)))
-    counts = np.frombuffer(raw.translate(table), np.uint8)[:size]
+    raw = random.bit_generator.random_raw(-(-size // 8)).tobytes()
+    counts = np.frombuffer(raw.translate(table), np.uint8)[:size].copy()
     undecided = np.flatnonzero(counts == _UNDECIDED)
     counts[undecided] = np.searchsorted(rest, random.random(len(undecided)), side="right")
     return counts
