@@ -1,6 +1,7 @@
 """Evidence about a candidate: comparison with teacher and controls, gates, drift, feedback.
 
-`summary` computes the numbers of reports/metrics.json, `gates` the verdict. `teacher_gain` says whether the teacher
+`summary` computes the numbers of reports/metrics.json, `gates` the verdict. `slices` compares models on parts of the
+test split, `abstention` finds a threshold below which not to answer. `teacher_gain` says whether the teacher
 helps, `teacher_check` whether it fits the data. `drift` and `feedback` judge a service. `pages` shows all of it.
 To add a gate, write a limit in `potstill.config.promotion_params.Gate` and a check in `gates`.
 """

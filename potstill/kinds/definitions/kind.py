@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.names import Value
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Form = Literal["class", "labels", "number", "entities", "span"]
 # Names of outputs or classes, as params or data give them.
 Names = Sequence[str | int]
+Flags = npt.NDArray[np.bool_]
 # The gold labels and the logits of each training seed of a model.
 Side = Sequence[tuple[Any, Any]]
 
@@ -64,6 +66,7 @@ class Kind(ABC):
         label_kinds: values of `prepare.label.kind` that fit.
         limits: limits of the section `gate` that are for some tasks only, this one among them.
         has_classes: whether labels are classes, whose probabilities can be calibrated.
+        no_confidence: why no confidence tells whether a whole answer is right, as a clause; empty where one does.
         one_output: whether the head has one output.
     """
 
@@ -81,6 +84,7 @@ class Kind(ABC):
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     score_function: ClassVar[str] = "softmax"
     has_classes: ClassVar[bool] = True
+    no_confidence: ClassVar[str] = ""
     one_output: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -122,6 +126,10 @@ class Kind(ABC):
     @abstractmethod
     def token_column(self, outputs: int) -> pa.DataType:
         """Choose the type of the column `label` of `data/tokens`, for models with this number of outputs."""
+
+    def stored_classes(self, value: Any, labels: Names) -> tuple[str, ...]:
+        """List the classes of a label as `data/prepared` stores it, by which rows are divided; none for a number."""
+        return ()
 
     # --- scores -------------------------------------------------------------------------------------------------------
 
@@ -182,6 +190,14 @@ class Kind(ABC):
     def reliability(self, gold: Any, probabilities: Doubles, bins: int) -> Reliability:
         """Compare confidence with accuracy, for tasks with classes."""
         raise NotImplementedError(f"a {self.name} task has no probabilities")
+
+    def confidence(self, gold: Any, logits: Any, temperature: float) -> tuple[Doubles, Flags]:
+        """Compute [rows] the calibrated probability of the whole answer to a row, and whether that answer is right.
+
+        Several labels, or the tags of a text: the product of the probabilities of each, as if they were independent;
+        right if all are.
+        """
+        raise ValueError(f"evaluate.abstention does not fit a {self.name} task, {self.no_confidence}")
 
     def answers(self, logits: Floats, labels: Names) -> list[Any]:
         """Decode logits [rows, outputs] into answers [rows], for tasks with one answer for a whole text."""
