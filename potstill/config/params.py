@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from potstill.config.base import OF_PLACES, Project, Strict
 from potstill.config.distill_params import BY_TOKEN, Control, Distill, Finetune, General, Proof
-from potstill.config.evaluation_params import Evaluate, Export
+from potstill.config.evaluation_params import TESTS_OF_TASK, Evaluate, Export
 from potstill.config.ingest_params import Ingest, ScratchSource
 from potstill.config.prepare_params import LabelOrder, LabelSign, Prepare
 from potstill.config.promotion_params import GATE_TASKS, Gate, Promote, Schedule, Smoke
@@ -86,6 +86,25 @@ class Params(Strict):
         for name in {"min_per_class", "max_class_share"} & data.model_fields_set:
             if task in ("regression", "question_answering") and getattr(data, name) is not None:
                 raise ValueError(f"validate.{name} is for classes, but a {task} task has none; set it to null")
+
+    @model_validator(mode="after")
+    def _behaviour_fits_the_task(self) -> Self:
+        task, behaviour = self.prepare.task, self.evaluate.behaviour
+        for name in behaviour.tests or ():
+            if name not in TESTS_OF_TASK[task]:
+                raise ValueError(
+                    f"evaluate.behaviour.tests names {name}, which says nothing about a {task} task; choose from "
+                    f"{', '.join(TESTS_OF_TASK[task])}"
+                )
+        if behaviour.negated_labels and task != "single_label":
+            raise ValueError(
+                f"evaluate.behaviour.negated_labels is for single_label, but prepare.task is {task}; set it to []"
+            )
+        if behaviour.templates is not None and task in OF_PLACES:
+            raise ValueError(
+                f"evaluate.behaviour.templates is for tasks about labels, but prepare.task is {task}; set it to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _spans_need_a_student_with_layers(self) -> Self:
