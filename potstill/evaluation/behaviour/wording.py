@@ -23,8 +23,8 @@ _NEGATED = re.compile(
 _OPINION = re.compile(r"\b(I|we|they|you) (?=(?:like|love|enjoy|recommend|trust|need|want|hate|regret)\b)", re.I)
 # A second clause, a question or a word of degree, after which "not" no longer turns the meaning of the sentence.
 _NOT_SIMPLE = re.compile(
-    r"[.!?;:]\s+\S|\?|\b(?:but|although|though|however|because|if|unless|while|except|that|which|who|what|when|why|how"
-    r"|only|just|never|no|none|nothing|nobody|neither|nor|hardly|barely|without)\b",
+    r"[.!?;:]\s+\S|\?|, and\b|\b(?:but|although|though|however|because|if|unless|while|except|that|which|who|whom|whose"
+    r"|what|when|where|why|how|some|less|least|more|most|than|too|only|just|simply|never|no|none|nothing|nobody|neither|nor|hardly|barely|without)\b",
     re.IGNORECASE,
 )
 _MOST_WORDS = 20
@@ -110,15 +110,15 @@ def swap_names(text: str, random: Generator) -> str | None:
 def change_numbers(text: str, random: Generator) -> str | None:
     """Replace each number by another with as many digits, save those of ratings, prices, dates and addresses.
 
-    The first of several digits stays, so that years stay in their millennium.
+    Of long numbers only the last two digits change, so that years stay in their century.
     """
 
     def other(match: re.Match[str]) -> str:
         digits = match[0]
-        first = digits[:1] if len(digits) > 1 else ""
+        head = digits[: max(len(digits) - 2, min(len(digits) - 1, 1))]
         changed = digits
         while changed == digits:
-            changed = first + "".join(str(digit) for digit in random.integers(not first, 10, len(digits) - len(first)))
+            changed = head + "".join(map(str, random.integers(not head, 10, len(digits) - len(head)).tolist()))
         return changed
 
     changed = _NUMBER.sub(other, text)

@@ -145,6 +145,7 @@ def test_only_chinese_characters_are_doubled(text: str, seed: int) -> None:
         ("negation", "The film is long but good.", None),
         ("negation", "The film is good. The cast is bad.", None),
         ("negation", "The film is never dull.", None),
+        ("negation", "It has holes, and it is dull.", None),
         ("negation", "A good film.", None),
         ("negation", "Do not watch this", None),
         ("numbers", "rated 5 stars, 3/10, 4.5, $20, a5, 50%", None),
@@ -171,6 +172,11 @@ def test_only_chinese_characters_are_doubled(text: str, seed: int) -> None:
 )
 def test_examples(name: TestName, text: str, changed: str | None) -> None:
     assert change(name, text) == changed
+
+
+def test_years_stay_in_their_century() -> None:
+    (changed,) = changes(["numbers"], "from 1987 on")
+    assert re.fullmatch(r"from 19\d\d on", changed)
 
 
 def test_names_are_swapped_everywhere_and_stay_apart() -> None:
