@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from potstill.config.base import Share, Strict, Switch
+from potstill.config.behaviour_params import Behaviour
 from potstill.config.expressions import expression_names
 
 # Above 0 and below 1.
@@ -95,3 +96,5 @@ class Evaluate(Strict):
     """Parts of the test split, each with a comparison of its own."""
     abstention: Abstention | None = None
     """Threshold for answers of which a given share is right. null: none."""
+    behaviour: Behaviour = Behaviour()
+    """Behavioural tests on changed test texts and templates."""

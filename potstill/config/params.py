@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from potstill.config.base import Project, Strict
+from potstill.config.behaviour_params import TEST_NAMES
 from potstill.config.distill_params import BY_TOKEN, Control, Distill, Finetune, General, Proof
 from potstill.config.evaluation_params import Evaluate, Export
 from potstill.config.expressions import expression_names
@@ -123,6 +124,27 @@ class Params(Strict):
                     f"evaluate.slices.{key} names the column {column!r}, but there is "
                     f"{', '.join(known) or 'none'}; prepare.keep_columns keeps further columns of the data"
                 )
+
+    @model_validator(mode="after")
+    def _behaviour_fits_the_task(self) -> Self:
+        kind, behaviour = KINDS[self.prepare.task], self.evaluate.behaviour
+        for name in behaviour.tests or ():
+            if name in kind.unfit_perturbations:
+                fitting = [test for test in TEST_NAMES if test not in kind.unfit_perturbations]
+                raise ValueError(
+                    f"evaluate.behaviour.tests names {name}, which says nothing about a {kind.name} task; choose from "
+                    f"{', '.join(fitting)}"
+                )
+        if behaviour.negated_labels and kind.form != "class":
+            raise ValueError(
+                f"evaluate.behaviour.negated_labels is for single_label, but prepare.task is {kind.name}; set it to []"
+            )
+        if behaviour.templates is not None and kind.marks_spans:
+            raise ValueError(
+                f"evaluate.behaviour.templates is for tasks about labels, but prepare.task is {kind.name}; set it to "
+                "null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _spans_need_a_student_with_layers(self) -> Self:

@@ -65,6 +65,7 @@ class Kind(ABC):
         score_function: turns the logits of a text into the scores of `/predict`: softmax, sigmoid or none.
         label_kinds: values of `prepare.label.kind` that fit.
         limits: limits of the section `gate` that are for some tasks only, this one among them.
+        unfit_perturbations: behavioural tests (`evaluate.behaviour.tests`) whose change may change the right answer.
         has_classes: whether labels are classes, whose probabilities can be calibrated.
         no_confidence: why no confidence tells whether a whole answer is right, as a clause; empty where one does.
         one_output: whether the head has one output.
@@ -83,6 +84,8 @@ class Kind(ABC):
     figures: ClassVar[tuple[str, ...]] = ()
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     score_function: ClassVar[str] = "softmax"
+    # A negated sentence has another probability of its class, and only a class is negated.
+    unfit_perturbations: ClassVar[tuple[str, ...]] = ("negation",)
     has_classes: ClassVar[bool] = True
     no_confidence: ClassVar[str] = ""
     one_output: ClassVar[bool] = False

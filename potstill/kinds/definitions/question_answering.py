@@ -95,6 +95,8 @@ class QuestionAnswering(Kind):
     table_columns = (("exact\nmatch", "exact_match"),)
     score_names = {"f1": "F1", "exact_match": "exact match"}
     has_classes = False
+    # The names and numbers of a question decide its answer.
+    unfit_perturbations = ("negation", "names", "numbers")
     no_confidence = "whose scores are no calibrated probabilities"
     label_kinds = ("answers",)
 

@@ -65,6 +65,7 @@ class SingleLabel(SoftmaxKind):
     table_columns: ClassVar[tuple[tuple[str, str], ...]] = (("macro\nF1", "macro_f1"), ("\nECE", "ece"))
     figures = ("reliability", "confusions")
     label_kinds: ClassVar[tuple[str, ...]] = ("column", "sign", "order")
+    unfit_perturbations = ()
     limits = ("min_accuracy", "min_macro_f1", "max_ece")
 
     def output_names(self, values: Sequence[Any], declared: Names | None) -> list[str | int]:

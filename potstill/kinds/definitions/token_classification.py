@@ -71,6 +71,11 @@ class TokenClassification(SoftmaxKind):
     figures = ("reliability", "labels")
     label_kinds = ("tags", "spans", "words")
     limits = ("min_macro_f1", "max_ece")
+    # An entity is compared by its characters, so they must not move.
+    unfit_perturbations = (
+        *("typo_drop", "typo_double", "punctuation_dropped", "punctuation_doubled", "space_doubled", "space_around"),
+        *("space_stripped", "negation", "names", "neutral_url", "neutral_before", "character_doubled"),
+    )
 
     def output_names(self, values: Sequence[Any], declared: Names | None) -> list[str | int]:
         """Return O, then B and I of each type."""
