@@ -55,7 +55,7 @@ class Behaviour(Strict):
     tests: list[TestName] | None = None
     """Perturbations of test texts to try. Of a pair, the first text is changed. null: all that the language and the
     task have. []: none."""
-    rows: PositiveInt = 200
+    rows: PositiveInt = 100
     """Test rows that are drawn for each test among those that it applies to; most cases of a template."""
     negated_labels: list[str | int] = []
     """Labels that the negation of a sentence makes less probable, such as those of opinions: the test `negation` takes

@@ -147,6 +147,24 @@ class Params(Strict):
         return self
 
     @model_validator(mode="after")
+    def _gates_have_evidence(self) -> Self:
+        gate, behaviour = self.gate, self.evaluate.behaviour
+        if gate.min_coverage is not None and self.evaluate.abstention is None:
+            raise ValueError(
+                "gate.min_coverage is given, but evaluate.abstention is null; set it to {}, or this to null"
+            )
+        for name in gate.max_behaviour_failure:
+            # A test that is not Potstill's may be in the file of templates.
+            chosen = TEST_NAMES if behaviour.tests is None else behaviour.tests
+            fits = name in chosen and name not in KINDS[self.prepare.task].unfit_perturbations
+            if not fits and (name in TEST_NAMES or behaviour.templates is None):
+                raise ValueError(
+                    f"gate.max_behaviour_failure names {name!r}, which is no test of evaluate.behaviour; correct the "
+                    "name, or add the test"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _spans_need_a_student_with_layers(self) -> Self:
         if KINDS[self.prepare.task].marks_spans and self.distill.student.kind == "static":
             raise ValueError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -73,3 +74,37 @@ def test_what_fits() -> None:
         "expressions": {"x": 'stars < 2 and label == "negative"'},
     }
     _parse({"slices": slices, "abstention": {"right": 0.9}}, {"keep_columns": ["source", "stars"]})
+
+
+@pytest.mark.parametrize(
+    ("gate", "evaluate", "message"),
+    [
+        ({"min_coverage": 0.5}, {}, "gate.min_coverage is given, but evaluate.abstention is null"),
+        ({"min_coverage": 0.5}, {"abstention": {}}, None),
+        (
+            {"max_behaviour_failure": {"case_lowr": 0.1}},
+            {},
+            "names 'case_lowr', which is no test of evaluate.behaviour",
+        ),
+        (
+            {"max_behaviour_failure": {"names": 0.1}},
+            {"behaviour": {"tests": ["numbers"]}},
+            "names 'names', which is no",
+        ),
+        ({"max_behaviour_failure": {"names": 0.1, "mine": 0}}, {"behaviour": {"templates": "b.yaml"}}, None),
+        ({"max_slice_loss": -0.1}, {}, "gate.max_slice_loss = -0.1: input should be greater than or equal to 0"),
+        ({"slice_rivals": ["student"]}, {}, "gate.slice_rivals.0 = 'student'"),
+        ({"champion_test": "guess"}, {}, "gate.champion_test = 'guess'"),
+    ],
+)
+def test_gates_that_nothing_can_meet_are_refused(
+    gate: dict[str, Any], evaluate: dict[str, Any], message: str | None
+) -> None:
+    params = read_params(REPOSITORY / "params.yaml")
+    params["evaluate"] = params.get("evaluate", {}) | evaluate
+    params["gate"] = gate
+    if message is None:
+        assert parse_params(params).gate.model_dump(exclude_defaults=True) == gate
+        return
+    with pytest.raises(ParamsError, match=re.escape(message)):
+        parse_params(params)

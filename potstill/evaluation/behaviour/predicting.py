@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from potstill.kinds.definitions.kind import Form
+from potstill.kinds.definitions.question_answering import Reply
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
 from potstill.scores.metrics import Doubles, require_finite
@@ -85,6 +87,21 @@ def from_student(student: Student, who: str) -> Predict:
     return from_probabilities(scores, task, labels, who)
 
 
+def from_pipeline(pipeline: Callable[[list[Any]], Any], form: Form) -> Predict:
+    """Make a teacher of entities or answers comparable, as `contenders.teacher_pipeline` returns it."""
+
+    def predict(texts: Sequence[Any]) -> Predictions:
+        found = pipeline(list(texts))
+        if form == "span":
+            return _spans(found)
+        # transformers returns the entities of a single text without a list around them.
+        rows = [found] if len(texts) == 1 else found
+        answers = [[[entity["entity_group"], entity["start"], entity["end"]] for entity in row] for row in rows]
+        return Predictions(answers, np.empty((len(texts), 0)))
+
+    return predict
+
+
 def _tags(student: Student, texts: Sequence[Any]) -> Predictions:
     taggings = student.tag(texts)
     answers = [[[entity.type, entity.start, entity.end] for entity in tagging.entities] for tagging in taggings]
@@ -92,6 +109,9 @@ def _tags(student: Student, texts: Sequence[Any]) -> Predictions:
 
 
 def _replies(student: Student, texts: Sequence[Any]) -> Predictions:
-    replies = student.answer(texts)
+    return _spans(student.answer(texts))
+
+
+def _spans(replies: Sequence[Reply]) -> Predictions:
     answers = [None if reply.answer is None else [reply.start, reply.end] for reply in replies]
-    return Predictions(answers, np.empty((len(texts), 0)))
+    return Predictions(answers, np.empty((len(replies), 0)))

@@ -61,7 +61,7 @@ class Kind(ABC):
         scoring: the one score by which weights are selected and candidates are judged.
         table_columns: title and key of each score after that one in the table of a run. More would not fit 80 columns.
         score_names: key -> name in the report, for tasks that have several scores with intervals.
-        figures: names of the report's figures for this task; `tasks.evaluate` draws them.
+        figures: names of the report's figures for this task; `evaluation.pages.task_figures` draws them.
         score_function: turns the logits of a text into the scores of `/predict`: softmax, sigmoid or none.
         label_kinds: values of `prepare.label.kind` that fit.
         limits: limits of the section `gate` that are for some tasks only, this one among them.
