@@ -131,11 +131,11 @@ class SliceReport:
     def sentences(self) -> list[str]:
         """Say where the candidate is worse, and which slices were not judged; without full stops."""
         words = [
-            f"worse than {rival} on {part.name} ({100 * found.difference:+.1f} points on {part.rows:,} rows, "
-            f"{100 * found.low:+.1f} to {100 * found.high:+.1f})"
+            f"worse than {rival} on {part.name} ({100 * compared.difference:+.1f} points on {part.rows:,} rows, "
+            f"{100 * compared.low:+.1f} to {100 * compared.high:+.1f})"
             for part in self.slices
-            for rival, found in part.rivals.items()
-            if found.outcome == "LOSES"
+            for rival, compared in part.rivals.items()
+            if compared.outcome == "LOSES"
         ]
         empty = [name for name, rows in self.not_judged.items() if not rows]
         small = [f"{name} ({rows})" for name, rows in self.not_judged.items() if rows]
@@ -288,16 +288,18 @@ def judge_slices(
     ]
     rate = settings.slices.false_discovery_rate
     adjusted = adjusted_p_values([p_value for (_, p_value), _, _ in tests])
-    found: dict[str, dict[str, SliceComparison]] = {part.name: {} for part in judged}
+    comparisons: dict[str, dict[str, SliceComparison]] = {part.name: {} for part in judged}
     for ((plain, p_value), name, rival), q in zip(tests, adjusted, strict=True):
         outcome = _outcome(plain.difference) if q <= rate else "NO DIFFERENCE"
-        found[name][rival] = SliceComparison(outcome, plain.difference, plain.low, plain.high, p_value, q)
+        comparisons[name][rival] = SliceComparison(outcome, plain.difference, plain.low, plain.high, p_value, q)
     return SliceReport(
         key,
         rate,
         len(tests),
         [
-            SliceScore(part.name, part.rows, *_score(sides[candidate], part.flags, key, settings), found[part.name])
+            SliceScore(
+                part.name, part.rows, *_score(sides[candidate], part.flags, key, settings), comparisons[part.name]
+            )
             for part in judged
         ],
         {part.name: part.rows for part in slices if part.rows < settings.slices.min_rows},

@@ -218,7 +218,11 @@ def _example(case: Case, judgement: _Judgement, answers: Sequence[_Answer]) -> E
 def _gain(
     ours: Sequence[_Judgement | None], theirs: Sequence[_Judgement | None], settings: Settings
 ) -> Comparison | None:
-    gains = [int(other.failed) - int(own.failed) for own, other in zip(ours, theirs, strict=True) if own and other]
+    gains = [
+        int(rival.failed) - int(candidate.failed)
+        for candidate, rival in zip(ours, theirs, strict=True)
+        if candidate and rival
+    ]
     if not gains:
         return None
     return bootstrap(

@@ -91,11 +91,11 @@ def from_pipeline(pipeline: Callable[[list[Any]], Any], form: Form) -> Predict:
     """Make a teacher of entities or answers comparable, as `contenders.teacher_pipeline` returns it."""
 
     def predict(texts: Sequence[Any]) -> Predictions:
-        found = pipeline(list(texts))
+        results = pipeline(list(texts))
         if form == "span":
-            return _spans(found)
+            return _spans(results)
         # transformers returns the entities of a single text without a list around them.
-        rows = [found] if len(texts) == 1 else found
+        rows = [results] if len(texts) == 1 else results
         answers = [[[entity["entity_group"], entity["start"], entity["end"]] for entity in row] for row in rows]
         return Predictions(answers, np.empty((len(texts), 0)))
 

@@ -1,4 +1,4 @@
-"""The tests that params ask for: perturbations of test rows, then templates of one's own."""
+"""The tests that params ask for: perturbations of test rows, then the user's templates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of one's own, as templates in a YAML file: texts with {slots}, lists of their values, and what is expected."""
+"""The user's tests, as templates in a YAML file: texts with {slots}, lists of their values, and what is expected."""
 
 from __future__ import annotations
 
@@ -148,8 +148,8 @@ def _misfit_of_texts(test: AnyTest, *, pair: bool) -> str | None:
     for key in ("text", "changed"):
         value = getattr(test, key, None)
         if value is not None and isinstance(value, str) is pair:
-            wanted = "pairs; write [first text, second text]" if pair else "single texts; write one text"
-            return f".{key} = {value!r}: the model reads {wanted}"
+            form = "pairs; write [first text, second text]" if pair else "single texts; write one text"
+            return f".{key} = {value!r}: the model reads {form}"
     return None
 
 
@@ -201,8 +201,8 @@ def _values(slots: Slots, used: Sequence[str], number: int) -> list[str]:
     """The values of a combination, counted with the last slot fastest."""
     values: list[str] = []
     for slot in reversed(used):
-        number, place = divmod(number, len(slots[slot]))
-        values.append(slots[slot][place])
+        number, index = divmod(number, len(slots[slot]))
+        values.append(slots[slot][index])
     return values[::-1]
 
 

@@ -22,15 +22,15 @@ Axis = tuple[float, float]
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with its interval, as text and as places on an axis in percent of its width.
+    """A number with its interval, as text and as positions on an axis in percent of its width.
 
     Attributes:
         text: the number and its interval.
         word: `better` or `worse`; empty where there is no difference beyond noise.
         is_difference: whether the axis has 0 in its middle.
-        at: place of the number.
-        low: place of the lower end.
-        high: place of the upper end.
+        at: position of the number.
+        low: position of the lower end.
+        high: position of the upper end.
     """
 
     text: str
@@ -107,17 +107,17 @@ def _rate(failures: Mapping[str, Any]) -> Interval | None:
 
 def _interval(numbers: Sequence[float], axis: Axis) -> Interval:
     value, low, high = (f"{100 * number:.1f}" for number in numbers)
-    return Interval(f"{value} ({low} to {high})", "", False, *(_place(number, axis) for number in numbers))
+    return Interval(f"{value} ({low} to {high})", "", False, *(_percent(number, axis) for number in numbers))
 
 
 def _difference(comparison: Mapping[str, Any], axis: Axis) -> Interval:
     numbers = [comparison[key] for key in ("difference", "low", "high")]
     value, low, high = (f"{100 * number:+.1f}" for number in numbers)
     word = _WORDS[comparison["outcome"]]
-    return Interval(f"{value} ({low} to {high})", word, True, *(_place(number, axis) for number in numbers))
+    return Interval(f"{value} ({low} to {high})", word, True, *(_percent(number, axis) for number in numbers))
 
 
-def _place(value: float, axis: Axis) -> float:
+def _percent(value: float, axis: Axis) -> float:
     low, high = axis
     return 100 * (value - low) / ((high - low) or 1.0)
 
