@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -54,13 +55,16 @@ def _worst_score(slices: Mapping[str, Any], bound: float, scoring: Scoring) -> C
     parts = _parts(slices)
     if not parts:
         return failed(name, f"no slice has a score in metrics.json, which fails gate.{name}")
-    scores = [finite(part.get("score")) for part in parts]
-    worst = min(range(len(parts)), key=lambda index: -1e300 if scores[index] is None else scores[index] or 0.0)
-    part = parts[worst]
-    words = f"{scoring.words} on the slice {part.get('name')}"
-    return check_limit(
-        name, Limit(words, scores[worst], low=part.get("low"), high=part.get("high"), rows=part.get("rows")), bound
-    )
+    worst = min(parts, key=lambda part: _or_lowest(part.get("score")))
+    words = f"{scoring.words} on the slice {worst.get('name')}"
+    limit = Limit(words, worst.get("score"), "", worst.get("low"), worst.get("high"), worst.get("rows"))
+    return check_limit(name, limit, bound)
+
+
+def _or_lowest(score: Any) -> float:
+    """Return a finite score; anything else is the worst, so that it is what fails."""
+    value = finite(score)
+    return -math.inf if value is None else value
 
 
 def _worst_loss(

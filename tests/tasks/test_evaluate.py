@@ -48,7 +48,7 @@ LABELS = ["negative", "positive"]
 ROWS = {"train": 20, "dev": 10, "test": 60, "transfer": 10}
 MAX_LENGTH = 32
 TEMPLATES = """
-tests: [{name: always positive, kind: mft, text: "{{<i>}} a {word}", slots: {word: [b, c, d]}, label: positive}]
+tests: [{name: always positive, kind: mft, text: TEXT, slots: {word: [b, c, d]}, label: positive}]
 """
 
 
@@ -148,7 +148,9 @@ def _write_proof(root: Path) -> None:
 @contextlib.contextmanager
 def _stage(root: Path) -> Iterator[Stage]:
     shutil.copyfile(REPOSITORY / "dvc.yaml", root / "dvc.yaml")
-    (root / "behaviour.yaml").write_text(TEMPLATES, encoding="utf-8")
+    pair = "text_pair" in pq.read_schema(root / "data/prepared/test.parquet").names
+    text = '["{{<i>}} a {word}", "a film"]' if pair else '"{{<i>}} a {word}"'
+    (root / "behaviour.yaml").write_text(TEMPLATES.replace("TEXT", text), encoding="utf-8")
     with contextlib.chdir(root):
         yield load_stage("evaluate", _params())
 

@@ -111,13 +111,13 @@ class TemplateFile(Strict):
         return self
 
 
-def read_templates(path: Path, task: TaskKind, labels: Sequence[Label], *, pair: bool) -> TemplateFile:
+def read_templates(path: Path, task: TaskKind, labels: Sequence[Label] | None, *, pair: bool) -> TemplateFile:
     """Read and check a file of tests.
 
     Args:
         path: the file.
         task: kind of task, about labels or numbers.
-        labels: the model's labels.
+        labels: the model's labels; None where they are not known yet, and not checked.
         pair: whether the model reads two texts.
 
     Raises:
@@ -136,8 +136,9 @@ def read_templates(path: Path, task: TaskKind, labels: Sequence[Label], *, pair:
     except ValidationError as error:
         sections = {name: field.annotation for name, field in TemplateFile.model_fields.items()}
         raise ParamsError(f"{path}: " + misfits(sections, value, [dict(item) for item in error.errors()])) from error
+    names = None if labels is None else [str(label) for label in labels]
     for index, test in enumerate(file.tests):
-        problem = _misfit_of_texts(test, pair=pair) or _misfit_of_labels(test, task, [str(label) for label in labels])
+        problem = _misfit_of_texts(test, pair=pair) or _misfit_of_labels(test, task, names)
         if problem is not None:
             raise ParamsError(f"{path}: tests.{index}{problem}")
     return file
@@ -153,7 +154,7 @@ def _misfit_of_texts(test: AnyTest, *, pair: bool) -> str | None:
     return None
 
 
-def _misfit_of_labels(test: AnyTest, task: TaskKind, labels: Sequence[str]) -> str | None:
+def _misfit_of_labels(test: AnyTest, task: TaskKind, labels: Sequence[str] | None) -> str | None:
     """Say which expectation the task does not have."""
     if isinstance(test, Invariance):
         return None
@@ -164,13 +165,14 @@ def _misfit_of_labels(test: AnyTest, task: TaskKind, labels: Sequence[str]) -> s
         return ".number is missing" if isinstance(test, Functionality) and number is None else None
     if number is not None:
         return f".number = {number!r}: the model answers labels; write label instead"
+    known = "the model's labels" if labels is None else ", ".join(labels)
     if test.label is None:
-        return f".label is missing; it has to be one of {', '.join(labels)}"
+        return f".label is missing; it has to be one of {known}"
     if isinstance(test.label, list) and KINDS[task].form != "labels":
-        return f".label = {test.label!r}: a text has one label; name one of {', '.join(labels)}"
+        return f".label = {test.label!r}: a text has one label; name one of {known}"
     for label in test.label if isinstance(test.label, list) else [test.label]:
-        if str(label) not in labels:
-            return f".label = {label!r}: it has to be one of {', '.join(labels)}"
+        if labels is not None and str(label) not in labels:
+            return f".label = {label!r}: it has to be one of {known}"
     return None
 
 
