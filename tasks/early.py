@@ -1,4 +1,4 @@
-"""Refuses, before any training, limits that the candidate cannot meet with these params and this teacher."""
+"""Refuses, before any training, what params, templates and teacher already show to fail at the end of the run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from potstill.artifacts import read_json
 from potstill.config.ingest_params import FileSource
 from potstill.config.params import Params
 from potstill.data.tokens.tokenization import STUDENT
+from potstill.evaluation.behaviour.templates import read_templates
 from potstill.models.students.student import check_available
 from potstill.onnx_export.size import check_file_size, student_shape
 from potstill.paths import BASE, GIVEN, LABELS, TOKENS
@@ -19,7 +20,7 @@ _TEACHERS = {"pretrain": BASE, "ingest": GIVEN}
 
 
 def check_early(params: Params, workspace: Path, finished: Collection[str] = ()) -> None:
-    """Refuse a candidate that cannot be promoted: layers that the teacher lacks, or a file over `gate.max_file_mb`.
+    """Refuse a file of templates that does not fit, layers that the teacher lacks, and a file over `gate.max_file_mb`.
 
     The check reads only files of a few kilobytes, so that it can run before every stage. A limit that depends on a
     later stage's outs is checked after that stage.
@@ -31,8 +32,10 @@ def check_early(params: Params, workspace: Path, finished: Collection[str] = ())
 
     Raises:
         ModelError: `distill` names layers that the teacher does not have.
-        ParamsError: the file will certainly be too large; the message names what makes it smaller.
+        ParamsError: the templates do not fit, or the model's file will certainly be too large; the message names what
+            makes it smaller.
     """
+    _check_templates(params, workspace, finished)
     teacher = _teacher(params, workspace, finished)
     if teacher is None:
         return
@@ -54,6 +57,13 @@ def check_early(params: Params, workspace: Path, finished: Collection[str] = ())
     )
     if shape is not None:
         check_file_size(params, shape)
+
+
+def _check_templates(params: Params, workspace: Path, finished: Collection[str]) -> None:
+    templates = params.evaluate.behaviour.templates
+    if templates is not None:
+        labels = _labels(params, workspace, finished)
+        read_templates(workspace / templates, params.prepare.task, labels, pair=params.prepare.pair)
 
 
 def workspace_student(teacher: Path) -> Path:
@@ -82,7 +92,14 @@ def _vocabulary(params: Params, workspace: Path, finished: Collection[str]) -> t
 
 
 def _label_count(params: Params, workspace: Path, finished: Collection[str]) -> int:
+    labels = _labels(params, workspace, finished)
+    return 2 if labels is None else len(labels)
+
+
+def _labels(params: Params, workspace: Path, finished: Collection[str]) -> list[str | int] | None:
+    """Return the labels that params or data name; None where they are not known yet."""
     if params.prepare.labels is not None:
-        return len(params.prepare.labels)
+        return params.prepare.labels
     path = workspace / LABELS
-    return len(read_json(path)["labels"]) if "prepare" in finished and path.exists() else 2
+    labels: list[str | int] | None = read_json(path)["labels"] if "prepare" in finished and path.exists() else None
+    return labels

@@ -27,15 +27,10 @@ from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.naming import BASELINE, MODELS, SHIPPED, TITLES
 from potstill.evaluation.notes import notes
-from potstill.evaluation.pages.figures import Figures, confusions, label_bars
-from potstill.evaluation.pages.plots import (
-    MAX_NAMED_CLASSES,
-    accuracy_against,
-    answers_against_gold,
-    confusion_maps,
-    reliability_diagrams,
-)
+from potstill.evaluation.pages.figures import Figures
+from potstill.evaluation.pages.plots import accuracy_against, accuracy_coverage
 from potstill.evaluation.pages.report import differing_spans, disagreements, render_report
+from potstill.evaluation.pages.task_figures import task_figures
 from potstill.evaluation.pages.verdict_page import with_verdict
 from potstill.evaluation.reference import reference_profile
 from potstill.evaluation.summary import Answers, Gold, compare, score
@@ -43,22 +38,24 @@ from potstill.evaluation.teacher_gain import Seed, flatten, prove, read_seeds
 from potstill.evaluation.truncation import cut_rows, truncation
 from potstill.inference.profile import answer_all
 from potstill.inference.runtime import ModelCard, Prediction, Student, Text, logits_of, read_card
-from potstill.kinds.definitions.kind import Kind
 from potstill.kinds.definitions.task_kinds import KINDS, kind_in
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.offsets import IGNORED, flat_labels
 from potstill.models.loading import load_classifier
 from potstill.paths import PREPARED, TOKENS
 from potstill.progress import Bar, progress, say
-from potstill.scores.metrics import Labels, confusion_matrix, require_finite
-from tasks.learning import open_tokens, teacher_logits, teacher_members
+from potstill.scores.metrics import Labels, require_finite
+from tasks.evidence import FROZEN, Evidence, flat_metrics, gather
+from tasks.learning import open_tokens, read_temperature, teacher_logits, teacher_members
 from tasks.stage import Result, Stage, main
 from tasks.views import teachers_view
 
 EXAMPLES = 20
 # Texts between two steps of the progress bar.
 STEP = 256
-FROZEN, TRAIN = "test.parquet", "train.parquet"
+TRAIN = "train.parquet"
+# Texts on which behavioural tests failed, in `data/evaluation/`.
+FAILURES = "behaviour.json"
 PROFILE = "profile.json"
 # The column `served` of predictions.parquet.
 _PLACE = [("start", pa.int32()), ("end", pa.int32())]
@@ -79,12 +76,15 @@ def run(stage: Stage) -> Result:
     metrics = _metrics(stage, gold, answers, card)
     if not isinstance(gold, GoldTags | GoldAnswers):
         metrics["truncation"] = _truncation(stage, test, texts, gold, answers)
-    figures = _figures(stage, gold, answers, metrics, card)
     metrics["proof"] = _proof(stage, test, gold, answers, card)
-    _write_evaluation(stage, texts, gold, answers, said, metrics, figures, students[SHIPPED[card.variant]])
+    shipped = students[SHIPPED[card.variant]]
+    evidence = gather(stage, texts, gold, answers, shipped)
+    metrics |= evidence.metrics
+    figures = _figures(stage, gold, answers, metrics, card)
+    _write_evaluation(stage, texts, gold, answers, said, metrics, figures, evidence, shipped)
     metrics["evaluation_sha256"] = sha256_file(stage.outs["evaluation"] / MANIFEST)
     _add_speeds(metrics, _speeds(stage, texts, students, card, baseline), SHIPPED[card.variant])
-    _write_report(stage, texts, gold, answers, metrics, figures, card)
+    _write_report(stage, texts, gold, answers, metrics, figures, evidence, card)
     write_json(stage.outs["metrics"], metrics)
     return _result(metrics, SHIPPED[card.variant])
 
@@ -170,12 +170,6 @@ def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, 
     return Answers(logits, temperature, model.num_parameters(), size, task, members, own)
 
 
-def read_temperature(folder: Path) -> float:
-    """The temperature fitted for a model; 1, the logits as they are, for one that was not calibrated."""
-    path = folder / "calibration.json"
-    return float(read_json(path)["temperature"]) if path.exists() else 1.0
-
-
 def _truncation(
     stage: Stage, test: TokenDataset, texts: Sequence[Text], gold: Labels, answers: Mapping[str, Answers]
 ) -> dict[str, Any]:
@@ -226,51 +220,9 @@ def _figures(
     kind = KINDS[card.kind]
     size = accuracy_against(metrics["models"], "megabytes", "MB on disk (log scale)", kind.scoring)
     compared = {name: answers[name] for name in MODELS}
-    parts: dict[str, Any] = {}
-    for name in kind.figures:
-        parts |= _FIGURES[name](kind, gold, compared, card, stage.params(Evaluate))
-    return Figures(size, **parts)
-
-
-def _reliability(
-    kind: Kind, gold: Gold, models: Mapping[str, Answers], card: ModelCard, settings: Evaluate
-) -> dict[str, Any]:
-    reliabilities = {name: answers.reliability(gold, settings.calibration_bins) for name, answers in models.items()}
-    # A label that is predicted on its own has two classes, yes and no.
-    classes = 2 if kind.form == "labels" else len(card.labels)
-    return {"reliability": reliability_diagrams(reliabilities, classes)}
-
-
-def _confusions(
-    kind: Kind, gold: Labels, models: Mapping[str, Answers], card: ModelCard, settings: Evaluate
-) -> dict[str, Any]:
-    names = [str(label) for label in card.labels]
-    counts = {name: confusion_matrix(gold, answers.predictions, len(names)) for name, answers in models.items()}
-    if len(names) > MAX_NAMED_CLASSES:
-        return {"maps": confusion_maps(counts)}
-    return {"confusions": confusions(counts, names)}
-
-
-def _label_bars(
-    kind: Kind, gold: Gold, models: Mapping[str, Answers], card: ModelCard, settings: Evaluate
-) -> dict[str, Any]:
-    scores = {name: kind.class_f1(answers.view(gold), answers.logits) for name, answers in models.items()}
-    return {"labels": label_bars(scores, [str(name) for name in kind.class_names(card.labels)])}
-
-
-def _numbers(
-    kind: Kind, gold: Labels, models: Mapping[str, Answers], card: ModelCard, settings: Evaluate
-) -> dict[str, Any]:
-    return {"answers": answers_against_gold({name: answers.numbers for name, answers in models.items()}, gold)}
-
-
-# Name in `Kind.figures` -> parts of `Figures`.
-_FIGURES: dict[str, Callable[[Kind, Any, Mapping[str, Answers], ModelCard, Evaluate], dict[str, Any]]] = {
-    "reliability": _reliability,
-    "confusions": _confusions,
-    "labels": _label_bars,
-    "answers": _numbers,
-}
+    coverage = accuracy_coverage(metrics["abstention"], SHIPPED[card.variant]) if "abstention" in metrics else ""
+    parts = task_figures(kind, gold, compared, card.labels, stage.params(Evaluate))
+    return Figures(size, coverage=coverage, **parts)
 
 
 def _write_evaluation(
@@ -281,6 +233,7 @@ def _write_evaluation(
     said: list[Prediction],
     metrics: Mapping[str, Any],
     figures: Figures,
+    evidence: Evidence,
     shipped: Student,
 ) -> None:
     """`data/evaluation/`: nothing in it depends on time, so that the same models give the same bytes."""
@@ -292,6 +245,7 @@ def _write_evaluation(
     with whole_folder(stage.outs["evaluation"]) as folder:
         pq.write_table(pa.table({"id": ids, **columns}), folder / "predictions.parquet")
         write_json(folder / PROFILE, profile.model_dump(mode="json"))
+        write_json(folder / FAILURES, evidence.failures)
         for name, svg in figures.files().items():
             write_text(folder / "plots" / f"{name}.svg", svg)
         write_manifest(folder, {name: metrics[name] for name in ("shipped", "test_sha256", "serving_sha256")})
@@ -349,6 +303,7 @@ def _write_report(
     answers: Mapping[str, Answers],
     metrics: Mapping[str, Any],
     figures: Figures,
+    evidence: Evidence,
     card: ModelCard,
 ) -> None:
     candidate, names = answers[SHIPPED[card.variant]], [str(label) for label in card.labels]
@@ -366,6 +321,8 @@ def _write_report(
         metrics=metrics,
         figures=replace(figures, latency=latency),
         examples=examples,
+        failures=evidence.failures,
+        abstention=evidence.abstention,
         splits={split: open_tokens(stage).info["splits"][split] for split in SPLITS},
         lineage={path.as_posix(): sha256_file(path / MANIFEST) for path in stage.deps.values()},
     )
@@ -379,6 +336,7 @@ def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
     numbers = {f"{name}_{key}": float(value) for name, model in models.items() for key, value in model.items()}
     numbers |= {key: float(value) for key, value in comparison.items() if not isinstance(value, dict)}
     numbers |= flatten(metrics["proof"])
+    numbers |= flat_metrics(metrics, candidate)
     numbers |= {f"steps_{stage}": float(steps) for stage, steps in metrics["steps"].items()}
     if "truncation" in metrics:
         numbers |= {"cut_share": metrics["truncation"]["share"]}

@@ -7,16 +7,20 @@ verdict fails, so that only a judged candidate is promoted.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, verify, write_json, write_text
 from potstill.config.params import Params
 from potstill.errors import PotstillError
-from potstill.evaluation.gates import Check, Verdict, failed, judge, proof_in_words
+from potstill.evaluation.gate_checks import Check, failed
+from potstill.evaluation.gates import Verdict, judge, proof_in_words
 from potstill.evaluation.gold import read_gold, student_logits
+from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.pages.verdict_page import with_verdict
-from potstill.evaluation.summary import Answers, score_value
+from potstill.evaluation.slices import find_slices, judge_slices
+from potstill.evaluation.summary import Answers, Gold, compare_pair, score_value
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.paths import EVALUATION, METRICS, REPORT, SERVING, STUDENT_PAGE, TEST_SPLIT, VERDICT
 from potstill.scores.metrics import require_finite
@@ -37,8 +41,9 @@ def gate(params: Params, workspace: Path, champion: Path | None) -> Verdict:
     """
     metrics = _read_metrics(workspace / METRICS)
     champion_score = None
-    if champion is not None and params.gate.max_loss_to_champion is not None:
-        champion_score = _rescore(champion, workspace)
+    judges_slices = params.gate.max_slice_loss is not None and "champion" in params.gate.slice_rivals
+    if champion is not None and (params.gate.max_loss_to_champion is not None or judges_slices):
+        champion_score = _rescore(champion, workspace, params)
     if metrics is None:
         message = f"{workspace / METRICS} is missing or not a JSON object; run the evaluate stage again"
         checks = [failed("metrics", message)]
@@ -90,15 +95,18 @@ def _manifest_sum(folder: Path) -> str:
     return sha256_file(folder / MANIFEST)
 
 
-def _rescore(champion: Path, workspace: Path) -> dict[str, Any]:
-    """Return the champion's score on the candidate's test split by name, or the `problem` that prevents it."""
+def _rescore(champion: Path, workspace: Path, params: Params) -> dict[str, Any]:
+    """Return the champion's score on the candidate's test split by name, or the `problem` that prevents it.
+
+    Where params judge by intervals, `comparison` and `slices` compare the candidate with it on the same rows.
+    """
     from potstill.inference.runtime import Student, read_card
 
     try:
         candidate = read_card(workspace / SERVING)
         student = Student(champion)
         problem = _mismatch(student.card, candidate)
-        return {"problem": problem} if problem else _score(student, candidate, workspace / TEST_SPLIT)
+        return {"problem": problem} if problem else _compare(student, candidate, workspace, params)
     except Exception as error:  # onnxruntime has exceptions of its own, and no champion may stop the verdict
         message = " ".join(str(error).split())
         return {"problem": message if isinstance(error, PotstillError) else f"{type(error).__name__}: {message[:300]}"}
@@ -124,13 +132,37 @@ def _mismatch(champion: ModelCard, candidate: ModelCard) -> str | None:
     )
 
 
-def _score(champion: Student, candidate: ModelCard, test: Path) -> dict[str, float]:
-    """Score the champion through its own tokenizer, with its labels matched to the candidate's by name."""
-    scoring = KINDS[candidate.kind].scoring
-    order = [[str(label) for label in champion.card.labels].index(str(label)) for label in candidate.labels]
-    texts, gold = read_gold(test, champion)
-    logits = student_logits(champion, texts, gold)
+def _compare(champion: Student, card: ModelCard, workspace: Path, params: Params) -> dict[str, Any]:
+    """Score the champion and, where params judge by intervals, compare the candidate with it row by row."""
+    import pyarrow.parquet as pq
+
+    from potstill.inference.runtime import Student
+
+    scoring = KINDS[card.kind].scoring
+    champion_gold, theirs = _answers(champion, card, workspace / TEST_SPLIT)
+    scores: dict[str, Any] = {scoring.key: score_value(champion_gold, theirs)}
+    if params.gate.champion_test == "points" and params.gate.max_slice_loss is None:
+        return scores
+    gold, ours = _answers(Student(workspace / SERVING), card, workspace / TEST_SPLIT)
+    if isinstance(champion_gold, GoldTags | GoldAnswers):
+        theirs = replace(theirs, own_gold=champion_gold)
+    evaluate, seed = params.evaluate, params.project.seed
+    comparison = compare_pair(gold, ours, theirs, evaluate, seed)
+    scores["comparison"] = comparison.to_json() | {"rows": len(gold)}
+    if params.gate.max_slice_loss is not None:
+        slices = find_slices(pq.read_table(workspace / TEST_SPLIT), evaluate.slices, KINDS[card.kind], card.labels)
+        models = {"candidate": ours, "champion": theirs}
+        report = judge_slices(slices, gold, models, "candidate", ["champion"], evaluate, seed=seed)
+        scores["slices"] = report.to_json()
+    return scores
+
+
+def _answers(student: Student, card: ModelCard, test: Path) -> tuple[Gold, Answers]:
+    """Ask a served model through its own tokenizer, with its labels matched to the candidate's by name."""
+    order = [[str(label) for label in student.card.labels].index(str(label)) for label in card.labels]
+    texts, gold = read_gold(test, student)
+    logits = student_logits(student, texts, gold)
     require_finite(logits, "it")
-    if candidate.form != "span":  # its logits have no labels
+    if card.form != "span":  # its logits have no labels
         logits = logits[:, order]
-    return {scoring.key: score_value(gold, Answers(logits, 1.0, 0, 0, candidate.kind))}
+    return gold, Answers(logits, 1.0, 0, 0, card.kind)

@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 
-from potstill.artifacts import disk_errors, sha256_value, write_json, write_text
+from potstill.artifacts import disk_errors, sha256_file, sha256_value, write_json, write_text
 from potstill.config.params import Params
-from potstill.errors import ToolError
+from potstill.errors import ParamsError, ToolError
 from potstill.imports import imported_names, statements
 from potstill.paths import CODE_CACHE, CODE_FILE, DVC_FILE
 
@@ -139,12 +139,39 @@ def sections_of(declared: Mapping[str, Any]) -> list[str]:
     return [item for item in declared.get("params", []) if isinstance(item, str)]
 
 
-def identities(params: Params, graph: Mapping[str, Any], code: Code) -> dict[str, dict[str, str]]:
-    """Return stage -> digests of its code and params, for the stages of dvc.yaml that depend on their entry."""
+def named_files(params: Params, sections: list[str], workspace: Path) -> dict[str, str]:
+    """Return path -> content sum of each file of the user's own that these sections name and the stage reads.
+
+    Raises:
+        ParamsError: a file does not exist.
+    """
+    templates = params.evaluate.behaviour.templates
+    if "evaluate" not in sections or templates is None:
+        return {}
+    path = workspace / templates
+    if not path.is_file():
+        raise ParamsError(
+            f"evaluate.behaviour.templates is {templates!r}, but there is no such file; write it, or set null"
+        )
+    return {templates: sha256_file(path)}
+
+
+def identities(
+    params: Params, graph: Mapping[str, Any], code: Code, workspace: Path = Path()
+) -> dict[str, dict[str, str]]:
+    """Return stage -> digests of its code and params, for the stages of dvc.yaml that depend on their entry.
+
+    The params count with the content of the files that they name.
+    """
+
+    def values(sections: list[str]) -> dict[str, Any]:
+        files = named_files(params, sections, workspace)
+        return resolved(params, sections) | ({"files": files} if files else {})
+
     return {
         name: {
             "code": _digest(code.modules(name)),
-            "params": _digest(resolved(params, sections_of(declared))),
+            "params": _digest(values(sections_of(declared))),
         }
         for name, declared in graph.items()
         if {CODE_FILE.as_posix(): [name]} in declared.get("params", [])
@@ -161,7 +188,7 @@ def write_code_file(workspace: Path, params: Params) -> None:
     if STAGE not in graph:
         return
     code = Code(cache=workspace / CODE_CACHE)
-    text = _HEAD + yaml.safe_dump(identities(params, graph, code), sort_keys=False)
+    text = _HEAD + yaml.safe_dump(identities(params, graph, code, workspace), sort_keys=False)
     code.save()
     path = workspace / CODE_FILE
     if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from potstill.artifacts import read_json
 from potstill.compute.precision import Precision, choose_device, choose_precision, product_size
 from potstill.config.training_params import Training
 from potstill.data.tokens.batches import TokenDataset
@@ -59,6 +61,12 @@ def training_result(
     return Result(summary, numbers | (metrics or {}), outcome.history)
 
 
+def read_temperature(folder: Path) -> float:
+    """Read the temperature fitted for a model; 1, the logits as they are, for one that was not calibrated."""
+    path = folder / "calibration.json"
+    return float(read_json(path)["temperature"]) if path.exists() else 1.0
+
+
 def teacher_members(stage: Stage) -> list[Member]:
     """List the teacher's models, the first one first."""
     return read_members(stage.deps["teacher"])
@@ -72,10 +80,21 @@ def stored_signals(stage: Stage, rows: TokenDataset) -> Source:
 
 def teacher_logits(stage: Stage, split: str, advance: Callable[[float], None] | None = None) -> Floats:
     """Compute the teacher's logits [rows, classes] over a split; for several models, those of their mean answer."""
+    return _teacher_logits(stage, lambda tokens: tokens.split(split), advance)
+
+
+def teacher_text_logits(stage: Stage, texts: Sequence[Any]) -> Floats:
+    """Compute the teacher's logits [texts, classes] of texts that are in no split, for tasks that label whole texts."""
+    return _teacher_logits(stage, lambda tokens: tokens.tokenize(texts))
+
+
+def _teacher_logits(
+    stage: Stage, rows: Callable[[TokenFolder], TokenDataset], advance: Callable[[float], None] | None = None
+) -> Floats:
     tokens, members, logits = open_tokens(stage), teacher_members(stage), []
     for member in members:
         model = load_classifier(member.folder).to(choose_device(stage.project.device))
-        logits.append(predict_logits(model, tokens.member(member.tokens).split(split), advance=advance))
+        logits.append(predict_logits(model, rows(tokens.member(member.tokens)), advance=advance))
         require_finite(logits[-1], str(member.folder))
     return pooled(logits, [member.weight for member in members], tokens.task)
 

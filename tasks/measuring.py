@@ -28,8 +28,11 @@ from tasks.stage import Stage, load_stage
 from tasks.views import teachers_view
 
 DEV = "dev.parquet"
-# Gates that are off in a search, since it trains no controls.
-WITHOUT_CONTROLS: dict[str, Any] = {"min_gain_over_control": None, "min_gain_over_control_upper": None, "must_beat": []}
+# Gates that are off in a search, since it trains no controls, tests no behaviour and compares no slices.
+WITHOUT_CONTROLS: dict[str, Any] = {
+    **{"min_gain_over_control": None, "min_gain_over_control_upper": None, "must_beat": []},
+    **{"min_slice_score": None, "max_slice_loss": None, "max_behaviour_failure": {}, "min_coverage": None},
+}
 
 
 @dataclass(frozen=True)

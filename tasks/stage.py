@@ -42,7 +42,7 @@ from potstill.errors import INTERRUPTED, ChecksumError, DiskFullError, ParamsErr
 from potstill.paths import CHECKPOINTS, CODE_CACHE, DVC_FILE, FAILURE, LOGS, PARAMS, RUN_LOCK, STAGE_LOCK, TIMINGS, WORK
 from potstill.progress import say
 from tasks import torchrun
-from tasks.identity import ROOT, Code, check_code_file, sections_of
+from tasks.identity import ROOT, Code, check_code_file, named_files, sections_of
 
 IN_PARAMS = "in params.yaml"
 # How many changed inputs a message names.
@@ -286,6 +286,8 @@ def _inputs(stage: Stage) -> dict[str, Any]:
         }
     except ParamsError as error:
         inputs = {"params.yaml": str(error)}
+    else:
+        inputs |= named_files(params, [*stage.sections], Path())
     inputs |= stage.modules()
     for dep in stage.deps.values():
         inputs |= _stamps(dep)

@@ -10,7 +10,8 @@ from pathlib import Path
 from potstill.artifacts import write_json, write_manifest
 from potstill.compute.processes import hold
 from potstill.config.params import Params
-from potstill.evaluation.gates import Check, Verdict
+from potstill.evaluation.gate_checks import Check
+from potstill.evaluation.gates import Verdict
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING, pack_bento

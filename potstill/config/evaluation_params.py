@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from potstill.config.base import Share, Strict
+from potstill.config.base import Share, Strict, Switch
+from potstill.config.behaviour_params import Behaviour
+from potstill.config.expressions import expression_names
+
+# Above 0 and below 1.
+Level = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Export(Strict):
@@ -27,6 +33,50 @@ class Export(Strict):
     """Bits of a number in the table of token embeddings of the INT8 file. 4 halves the table."""
 
 
+class Slices(Strict):
+    """Parts of the test split on which the candidate is compared with its rivals."""
+
+    length_bands: Annotated[int, Field(ge=2, le=20)] | None = 4
+    """Bands of about equal size by length in characters, of both texts of a pair together. null: none."""
+    length_limits: Annotated[list[PositiveInt], Field(max_length=20)] = []
+    """Lengths at which a new band begins, in place of length_bands: `[100, 500]` gives three bands."""
+    label: Switch = "auto"
+    """Slices by gold label: the class, each label that a row has, each type of entity in it, or whether there is an
+    answer. auto: in every task but regression."""
+    columns: list[str] = []
+    """Columns of which each value is a slice: those that prepare.keep_columns names."""
+    max_values: PositiveInt = 20
+    """Values that such a column may have with min_rows rows or more; divide others by expressions."""
+    expressions: dict[str, str] = {}
+    """Slices by name, each a condition on `length`, `label` (a class or a number), `text` and the columns that
+    prepare.keep_columns names: `length < 40 and stars <= 2`. It knows and, or, not, in, comparisons and + - * / %."""
+    min_rows: Annotated[int, Field(ge=2)] = 50
+    """Rows below which a slice is named but not judged, because its interval would say nothing."""
+    false_discovery_rate: Level = 0.05
+    """Share of wrong ones to expect at most among the differences that are called BEATS or LOSES, over all slices and
+    rivals together."""
+
+    @model_validator(mode="after")
+    def _check_slices(self) -> Self:
+        if any(low >= high for low, high in pairwise(self.length_limits)):
+            raise ValueError(f"length_limits is {self.length_limits}; name lengths in rising order")
+        for name, expression in self.expressions.items():
+            try:
+                expression_names(expression)
+            except ValueError as error:
+                raise ValueError(f"expressions.{name}: {error}") from None
+        return self
+
+
+class Abstention(Strict):
+    """A threshold of confidence below which the model should not answer, found on dev and checked on test."""
+
+    right: Level = 0.95
+    """Share of the answered texts that have to be right."""
+    delta: Level = 0.05
+    """Chance, over draws of the dev split, that the threshold misses this target."""
+
+
 class Evaluate(Strict):
     """Statistics and timing on the frozen test split."""
 
@@ -42,3 +92,9 @@ class Evaluate(Strict):
     """Texts that each model answers in batches, for throughput."""
     rounds: PositiveInt = 5
     """Rounds in which the models take turns while they are timed, each with its share of these texts."""
+    slices: Slices = Slices()
+    """Parts of the test split, each with a comparison of its own."""
+    abstention: Abstention | None = None
+    """Threshold for answers of which a given share is right. null: none."""
+    behaviour: Behaviour = Behaviour()
+    """Behavioural tests on changed test texts and templates."""

@@ -7,8 +7,10 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from potstill.config.base import Project, Strict
+from potstill.config.behaviour_params import TEST_NAMES
 from potstill.config.distill_params import BY_TOKEN, Control, Distill, Finetune, General, Proof
 from potstill.config.evaluation_params import Evaluate, Export
+from potstill.config.expressions import expression_names
 from potstill.config.ingest_params import Ingest, ScratchSource
 from potstill.config.prepare_params import LabelOrder, LabelSign, Prepare
 from potstill.config.promotion_params import Gate, Promote, Schedule, Smoke
@@ -88,6 +90,78 @@ class Params(Strict):
         for name in {"min_per_class", "max_class_share"} & data.model_fields_set:
             if not kind.has_classes and getattr(data, name) is not None:
                 raise ValueError(f"validate.{name} is for classes, but a {task} task has none; set it to null")
+        return self
+
+    @model_validator(mode="after")
+    def _evaluation_fits_the_task(self) -> Self:
+        kind = KINDS[self.prepare.task]
+        if self.evaluate.abstention is not None and kind.no_confidence:
+            fitting = [other.name for other in KINDS.values() if not other.no_confidence]
+            raise ValueError(
+                f"evaluate.abstention is given, but prepare.task is {kind.name}, {kind.no_confidence}; set it to null "
+                f"(it is for {', '.join(fitting)})"
+            )
+        if self.evaluate.slices.label is True and kind.form == "number":
+            raise ValueError(
+                "evaluate.slices.label is true, but a regression has no classes; divide its numbers by "
+                "evaluate.slices.expressions: `label < 2`"
+            )
+        self._check_slice_columns()
+        return self
+
+    def _check_slice_columns(self) -> None:
+        """Refuse a slice on a column that the test split will not have."""
+        slices, kept = self.evaluate.slices, self.prepare.keep_columns
+        # An expression can compare a label that is one value.
+        has_one_value = KINDS[self.prepare.task].form in ("class", "number")
+        own = ["length", "text", *["text_pair"] * self.prepare.pair, *["label"] * has_one_value]
+        used = [("columns", column, kept) for column in slices.columns]
+        for name, expression in slices.expressions.items():
+            used += [(f"expressions.{name}", column, [*own, *kept]) for column in expression_names(expression)]
+        for key, column, known in used:
+            if column not in known:
+                raise ValueError(
+                    f"evaluate.slices.{key} names the column {column!r}, but there is "
+                    f"{', '.join(known) or 'none'}; prepare.keep_columns keeps further columns of the data"
+                )
+
+    @model_validator(mode="after")
+    def _behaviour_fits_the_task(self) -> Self:
+        kind, behaviour = KINDS[self.prepare.task], self.evaluate.behaviour
+        for name in behaviour.tests or ():
+            if name in kind.unfit_perturbations:
+                fitting = [test for test in TEST_NAMES if test not in kind.unfit_perturbations]
+                raise ValueError(
+                    f"evaluate.behaviour.tests names {name}, which says nothing about a {kind.name} task; choose from "
+                    f"{', '.join(fitting)}"
+                )
+        if behaviour.negated_labels and kind.form != "class":
+            raise ValueError(
+                f"evaluate.behaviour.negated_labels is for single_label, but prepare.task is {kind.name}; set it to []"
+            )
+        if behaviour.templates is not None and kind.marks_spans:
+            raise ValueError(
+                f"evaluate.behaviour.templates is for tasks about labels, but prepare.task is {kind.name}; set it to "
+                "null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gates_have_evidence(self) -> Self:
+        gate, behaviour = self.gate, self.evaluate.behaviour
+        if gate.min_coverage is not None and self.evaluate.abstention is None:
+            raise ValueError(
+                "gate.min_coverage is given, but evaluate.abstention is null; set it to {}, or this to null"
+            )
+        for name in gate.max_behaviour_failure:
+            # A test that is not Potstill's may be in the file of templates.
+            chosen = TEST_NAMES if behaviour.tests is None else behaviour.tests
+            fits = name in chosen and name not in KINDS[self.prepare.task].unfit_perturbations
+            if not fits and (name in TEST_NAMES or behaviour.templates is None):
+                raise ValueError(
+                    f"gate.max_behaviour_failure names {name!r}, which is no test of evaluate.behaviour; correct the "
+                    "name, or add the test"
+                )
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,8 @@ from potstill.config.base import Interval, Share, Strict
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
 
+# Columns of the splits themselves, and what `evaluate.slices` adds to them.
+PREPARED_COLUMNS = ("id", "text", "text_pair", "label", "length")
 # Copies of each training text.
 Copies = Annotated[int, Field(ge=0, le=20)]
 
@@ -252,6 +254,9 @@ class Prepare(Strict):
     max_leakage: Share = 0.05
     """Highest share of the rows of a given test split that may occur in train. Above it the data is refused; below it
     the rows are removed from train and counted."""
+    keep_columns: list[str] = []
+    """Further columns of the tables to keep in the splits, for evaluate.slices. `source` is the name in ingest.data
+    where a table has no such column."""
     max_cell_characters: PositiveInt = 100_000
     """Longest cell of a table in characters."""
     augment: Augment | None = None
@@ -266,6 +271,18 @@ class Prepare(Strict):
     def _augment_single_texts(self) -> Self:
         if self.augment is not None and self.pair:
             raise ValueError("augment changes single texts; set it to null for pairs")
+        return self
+
+    @model_validator(mode="after")
+    def _kept_columns_have_names_of_their_own(self) -> Self:
+        twice = next((name for name in self.keep_columns if name in PREPARED_COLUMNS), None)
+        if twice is not None:
+            raise ValueError(
+                f"keep_columns names {twice!r}, which is a column of every split; rename that column of the data "
+                f"(taken are {', '.join(PREPARED_COLUMNS)})"
+            )
+        if self.keep_columns and isinstance(self.label, LabelOrder):
+            raise ValueError("keep_columns keeps a value of a row, but label.kind order joins two; set it to []")
         return self
 
     @model_validator(mode="after")

@@ -55,6 +55,20 @@ class Gate(Strict):
     """Lowest ratio of the candidate's throughput to the teacher's. null: any."""
     max_loss_to_champion: Annotated[float, Field(ge=0, le=1)] | None = 0.005
     """How far the score may be below that of the champion, scored again on the same test split. null: any."""
+    champion_test: Literal["points", "non_inferiority", "superiority"] = "points"
+    """How the champion is compared on the same rows. points: the loss is at most max_loss_to_champion. non_inferiority:
+    so is the upper end of its paired interval. superiority: the whole interval of the gain is above 0."""
+    min_slice_score: Annotated[float, Field(le=1)] | None = None
+    """Lowest score on any slice of evaluate.slices that has enough rows. null: any."""
+    max_slice_loss: Share | None = None
+    """Largest loss of score on a slice on which a rival is better beyond noise, with the false-discovery rate held over
+    all slices. 0: no such slice at all. null: any."""
+    slice_rivals: list[Literal["champion", "teacher", "pretrained", "initialised"]] = ["champion"]
+    """Rivals of max_slice_loss."""
+    max_behaviour_failure: dict[str, Share] = {}
+    """Highest failure rate of behavioural tests by name. The upper end of its interval is judged. {}: any."""
+    min_coverage: Share | None = None
+    """Lowest share of test texts that the model answers from the threshold of evaluate.abstention on. null: any."""
 
 
 class Promote(Strict):

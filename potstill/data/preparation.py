@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.config.base import SPLITS
 from potstill.config.prepare_params import Augment, Prepare
 from potstill.data.augmentation import augment
+from potstill.data.kept_columns import kept_arrays
 from potstill.data.reading import read_rows
 from potstill.data.rows import Row, draw_split_rows, without_copies, without_near_copies
 from potstill.data.splits.stratifying import check_classes
@@ -48,7 +49,7 @@ class Prepared:
         if self.pair:
             columns["text_pair"] = pa.array([row.text_pair for row in rows], pa.string())
         labels = KINDS[self.task].column([row.label for row in rows], self.labels)
-        return pa.table(columns | {"label": labels})
+        return pa.table(columns | {"label": labels} | kept_arrays(self.splits, split))
 
 
 def prepare(raw: Path, params: Prepare, *, replace: Replace | None = None) -> Prepared:

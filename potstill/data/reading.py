@@ -16,6 +16,7 @@ from potstill.data.formats.cells import is_absent, is_missing_text
 from potstill.data.formats.columnar import is_saved
 from potstill.data.formats.tables import matching_files, read_tables
 from potstill.data.formats.tabular import Table
+from potstill.data.kept_columns import kept_values
 from potstill.data.label_cells import read_labels
 from potstill.data.pairing import order_label, pair_rows
 from potstill.data.rows import Row
@@ -121,6 +122,8 @@ def _read_table(table: Table, entry: TableParams, params: Prepare) -> _TableRows
     names = entry.text or params.text
     first, second = (names, None) if isinstance(names, str) else names
     read = _label_rows(table, splits, undecided, params, (first, second))
+    for row, values in zip(read.rows, kept_values(table, entry.source, params.keep_columns, splits), strict=True):
+        row.columns = values
     column = split_column(table) if _takes_given_splits(entry) else None
     if column is not None:
         read.notes.append(f"column {column!r} gives the splits")

@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from potstill.config.base import SPLITS
 from potstill.config.prepare_params import Prepare
@@ -33,6 +34,7 @@ class Row:
         label: as `potstill.labels.names` reads it; None for transfer rows.
         split: train, dev, test or transfer; auto before splits are drawn.
         together: whether all rows with this second text have to be in one split.
+        columns: the values of `prepare.keep_columns`.
         key: equal for rows that are copies of each other.
     """
 
@@ -41,6 +43,7 @@ class Row:
     label: Value | None
     split: str
     together: bool = False
+    columns: dict[str, Any] = field(default_factory=dict)
     key: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -116,13 +116,13 @@ def compare(
     """
     student = models[candidate]
     teacher = models["teacher"]
-    control = _compare_pair(labels, student, models["control"], settings, seed)
+    control = compare_pair(labels, student, models["control"], settings, seed)
     comparison: dict[str, Any] = fidelity(teacher, student, labels=labels) | {
         "gain_over_control": control.difference,
         "control": control.to_json(),
     }
     if BASELINE in models:
-        comparison[BASELINE] = _compare_pair(labels, student, models[BASELINE], settings, seed).to_json()
+        comparison[BASELINE] = compare_pair(labels, student, models[BASELINE], settings, seed).to_json()
     teacher_score = score_value(labels, teacher)
     if teacher_score > 0:  # a ratio to zero is left out, and a missing number fails its gate
         comparison["teacher_ratio"] = score_value(labels, student) / teacher_score
@@ -134,7 +134,8 @@ def score_value(labels: Gold, answers: Answers) -> float:
     return answers.kind.score(answers.view(labels), answers.logits)
 
 
-def _compare_pair(labels: Gold, student: Answers, rival: Answers, settings: Evaluate, seed: int) -> Comparison:
+def compare_pair(labels: Gold, student: Answers, rival: Answers, settings: Evaluate, seed: int) -> Comparison:
+    """Compare the scores of two models on the same rows."""
     options: dict[str, Any] = {"replicates": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
     sides = ([(answers.view(labels), answers.logits)] for answers in (student, rival))
     return student.kind.compare(*sides, **options)[0]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from potstill.scores.metrics import Doubles, Ints
+from potstill.scores.resampling import resampled_sums
 
 Outcome = Literal["BEATS", "NO DIFFERENCE", "LOSES"]
 
@@ -98,10 +100,11 @@ def bootstrap(gains: Ints, *, replicates: int, confidence: float, seed: int) -> 
     means = random.multinomial(rows, counts / rows, size=replicates) @ kinds.T / rows
     if seeds > 1:
         means = means * random.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=replicates) / (seeds - 1)
-    return _comparison(int(gains.sum()) / gains.size, means.sum(axis=1), confidence)
+    return comparison(int(gains.sum()) / gains.size, means.sum(axis=1), confidence)
 
 
-def _comparison(difference: float, differences: Doubles, confidence: float) -> Comparison:
+def comparison(difference: float, differences: Doubles, confidence: float) -> Comparison:
+    """The comparison that [replicates] resampled differences give, by the percentile interval."""
     low, high = _interval(differences, confidence)
     outcome: Outcome = "BEATS" if low > 0 else "LOSES" if high < 0 else "NO DIFFERENCE"
     return Comparison(outcome, difference, low, high)
@@ -113,9 +116,6 @@ def _interval(values: Doubles, confidence: float) -> tuple[float, float]:
 
 
 # --- scores that are no share of rows ---------------------------------------------------------------------------------
-
-# Draws of a row that are held at once.
-_DRAWS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,12 @@ class Moments:
 
     def resampled(self, *, replicates: int, seed: int) -> dict[str, Doubles]:
         """[replicates] values of each score on rows drawn with replacement; the same draws for the same seed."""
-        rows = len(self.columns)
-        sums = np.concatenate([counts @ self.columns for counts in _resamples(rows, replicates, seed)])
-        return {name: score(sums, rows) for name, score in self.scores.items()}
+        (sums,) = resampled_sums([self.columns], replicates=replicates, seed=seed)
+        return {name: score(sums, len(self.columns)) for name, score in self.scores.items()}
+
+    def of(self, rows: npt.NDArray[Any]) -> Moments:
+        """The scores of some of the rows, given as flags or as indices."""
+        return Moments(self.columns[rows], self.scores)
 
     def intervals(self, *, replicates: int, confidence: float, seed: int) -> dict[str, tuple[float, float]]:
         """Percentile bootstrap interval of each score (Efron & Tibshirani 1993, ch. 13)."""
@@ -173,29 +176,29 @@ def compare_scores(
     Raises:
         ValueError: no seeds, or not the same number of them.
     """
+    differences = score_differences(first, second, name, replicates=replicates, seed=seed)
+    gain = float(np.mean([ours.values[name] - theirs.values[name] for ours, theirs in zip(first, second, strict=True)]))
+    return comparison(gain, differences, confidence)
+
+
+def score_differences(
+    first: Sequence[Moments], second: Sequence[Moments], name: str, *, replicates: int, seed: int
+) -> Doubles:
+    """[replicates] differences of a score of two models on resampled rows; see `compare_scores` for the arguments.
+
+    Raises:
+        ValueError: no seeds, or not the same number of them.
+    """
     seeds = len(first)
     if not seeds or seeds != len(second):
         raise ValueError(f"{seeds} and {len(second)} training seeds")
-    pairs = list(zip(first, second, strict=True))
-    resampling = {"replicates": replicates, "seed": seed}
-    draws = np.array(
-        [ours.resampled(**resampling)[name] - theirs.resampled(**resampling)[name] for ours, theirs in pairs]
-    )
-    if seeds > 1:
-        random = np.random.default_rng([seed, seeds])
-        counts = random.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=replicates)
-        means = (draws * counts.T).sum(axis=0) / (seeds - 1)
-    else:
-        means = draws[0]
-    gain = float(np.mean([ours.values[name] - theirs.values[name] for ours, theirs in pairs]))
-    return _comparison(gain, means, confidence)
-
-
-def _resamples(rows: int, replicates: int, seed: int) -> Iterator[Doubles]:
-    """[replicates, rows] how often each row was drawn, some replicates at a time."""
-    random = np.random.default_rng(seed)
-    at_once = max(_DRAWS // max(rows, 1), 1)
-    for start in range(0, replicates, at_once):
-        some = min(at_once, replicates - start)
-        drawn = random.integers(rows, size=(some, rows)) + rows * np.arange(some)[:, None]
-        yield np.bincount(drawn.reshape(-1), minlength=some * rows).reshape(some, rows).astype(np.float64)
+    models = [*first, *second]
+    sums = resampled_sums([model.columns for model in models], replicates=replicates, seed=seed)
+    scores = [model.scores[name](some, len(model.columns)) for model, some in zip(models, sums, strict=True)]
+    draws: Doubles = np.array(scores[:seeds]) - np.array(scores[seeds:])
+    if seeds == 1:
+        return draws.reshape(-1)
+    random = np.random.default_rng([seed, seeds])
+    counts = random.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=replicates)
+    means: Doubles = (draws * counts.T).sum(axis=0) / (seeds - 1)
+    return means

@@ -51,3 +51,21 @@ def test_a_trimmed_vocabulary_counts_as_soon_as_it_is_known(default_params: Para
         check_early(params, tmp_path, (*INGESTED, "tokenize"))
     write_json(info, {"vocabulary": {"tokens": 16_000}})
     check_early(params, tmp_path, (*INGESTED, "tokenize"))
+
+
+def test_templates_are_checked_before_anything_runs_and_their_labels_as_soon_as_they_are_known(
+    default_params: Params, tmp_path: Path
+) -> None:
+    behaviour = default_params.evaluate.behaviour.model_copy(update={"templates": "behaviour.yaml"})
+    evaluate = default_params.evaluate.model_copy(update={"behaviour": behaviour})
+    prepare = default_params.prepare.model_copy(update={"labels": None})
+    params = default_params.model_copy(update={"evaluate": evaluate, "prepare": prepare})
+    path = tmp_path / "behaviour.yaml"
+    path.write_text("tests: [{name: mine, kind: mtf, text: good}]", encoding="utf-8")
+    with pytest.raises(ParamsError, match=r"behaviour\.yaml: tests\.0"):
+        check_early(params, tmp_path)
+    path.write_text("tests: [{name: mine, kind: mft, text: good, label: great}]", encoding="utf-8")
+    check_early(params, tmp_path)
+    write_json(tmp_path / "data/prepared/labels.json", {"labels": ["bad", "good"]})
+    with pytest.raises(ParamsError, match="label = 'great': it has to be one of bad, good"):
+        check_early(params, tmp_path, ("ingest", "prepare"))

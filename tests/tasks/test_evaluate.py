@@ -18,6 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, verify, write_json, write_manifest
 from potstill.config.base import SPLITS
+from potstill.config.behaviour_params import Behaviour
+from potstill.config.evaluation_params import Abstention, Slices
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.data.tokens.batches import TokenDataset
@@ -36,6 +38,8 @@ from potstill.onnx_export.quantize import quantize_int8
 from potstill.pretrained.members import Member, write_members
 from potstill.scores.probabilities import softmax
 from tasks.evaluate import run
+from tasks.evidence import flat_metrics
+from tasks.learning import teacher_logits, teacher_text_logits
 from tasks.stage import Stage, load_stage
 from tests.conftest import generate_rows
 
@@ -43,13 +47,21 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LABELS = ["negative", "positive"]
 ROWS = {"train": 20, "dev": 10, "test": 60, "transfer": 10}
 MAX_LENGTH = 32
+TEMPLATES = """
+tests: [{name: always positive, kind: mft, text: TEXT, slots: {word: [b, c, d]}, label: positive}]
+"""
 
 
 def _params() -> Params:
     params = load_params(REPOSITORY / "params.yaml")
     project = params.project.model_copy(update={"device": "cpu"})
     evaluate = params.evaluate.model_copy(
-        update={"latency_texts": 10, "throughput_texts": 64, "rounds": 2, "bootstrap": 200}
+        update={
+            **{"latency_texts": 10, "throughput_texts": 64, "rounds": 2, "bootstrap": 200},
+            "slices": Slices(length_bands=2, expressions={"<b>short</b>": "length < 90"}, min_rows=5),
+            "behaviour": Behaviour(tests=["case_upper", "neutral_after"], rows=8, templates="behaviour.yaml"),
+            "abstention": Abstention(),
+        }
     )
     return params.model_copy(update={"project": project, "evaluate": evaluate})
 
@@ -136,6 +148,9 @@ def _write_proof(root: Path) -> None:
 @contextlib.contextmanager
 def _stage(root: Path) -> Iterator[Stage]:
     shutil.copyfile(REPOSITORY / "dvc.yaml", root / "dvc.yaml")
+    pair = "text_pair" in pq.read_schema(root / "data/prepared/test.parquet").names
+    text = '["{{<i>}} a {word}", "a film"]' if pair else '"{{<i>}} a {word}"'
+    (root / "behaviour.yaml").write_text(TEMPLATES.replace("TEXT", text), encoding="utf-8")
     with contextlib.chdir(root):
         yield load_stage("evaluate", _params())
 
@@ -232,12 +247,71 @@ def test_the_student_in_torch_is_the_exported_one(workspace: Path) -> None:
 
 def test_the_report_is_one_page_with_every_figure(workspace: Path) -> None:
     page = (workspace / "reports/report.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 7  # size, latency, and a reliability diagram for each model
+    assert page.count("<svg") == 8  # size, latency, coverage, and a reliability diagram for each model
     assert page.count('class="grid"') == 5
     assert "data/prepared" in page
     assert sorted(path.name for path in (workspace / "data/evaluation/plots").iterdir()) == [
-        *(f"reliability-{model}.svg" for model in sorted(MODELS)), "size.svg",
+        "coverage.svg", *(f"reliability-{model}.svg" for model in sorted(MODELS)), "size.svg",
     ]  # fmt: skip
+
+
+def test_slices_compare_the_candidate_with_teacher_and_controls(metrics: Mapping[str, Any]) -> None:
+    slices = {part["name"]: part for part in metrics["slices"]["slices"]}
+    assert {"label = negative", "label = positive"} <= slices.keys()
+    assert sum(part["rows"] for name, part in slices.items() if name.startswith("label")) == ROWS["test"]
+    for part in slices.values():
+        assert list(part["rivals"]) == ["control", "initialised", "teacher"]
+        assert part["low"] <= part["score"] <= part["high"]
+
+
+def test_behaviour_is_that_of_candidate_and_teacher(workspace: Path, metrics: Mapping[str, Any]) -> None:
+    tests = metrics["behaviour"]["tests"]
+    assert set(tests) == {"case_upper", "neutral_after", "always positive"}
+    for test in tests.values():
+        assert set(test["models"]) == {"int8", "teacher"}
+    assert tests["neutral_after"]["models"]["int8"]["rows"] == 8
+    failures = read_json(workspace / "data/evaluation/behaviour.json")
+    # A tiny model gives each of the three texts a class, so some model fails or none does; counts and texts agree.
+    for name, models in failures.items():
+        for model, examples in models.items():
+            assert len(examples) == min(tests[name]["models"][model]["failures"], 5)
+    texts = pq.read_table(workspace / "data/prepared/test.parquet").column("text").to_pylist()
+    assert not any(text in (workspace / "reports/metrics.json").read_text(encoding="utf-8") for text in texts)
+
+
+def test_the_teacher_reads_changed_texts_as_it_reads_those_of_a_split(workspace: Path) -> None:
+    texts = pq.read_table(workspace / "data/prepared/test.parquet").column("text").to_pylist()
+    with _stage(workspace) as stage:
+        assert np.abs(teacher_text_logits(stage, texts) - teacher_logits(stage, "test")).max() < 1e-5
+
+
+def test_abstention_is_found_on_dev_and_drawn_on_test(workspace: Path, metrics: Mapping[str, Any]) -> None:
+    abstention = metrics["abstention"]
+    assert abstention["threshold"] is None  # ten rows prove nothing
+    assert abstention["curve"]["coverage"][-1] == 1
+    assert abstention["curve"]["accuracy"][-1] == pytest.approx(metrics["models"]["int8"]["accuracy"])
+    page = (workspace / "reports/report.html").read_text(encoding="utf-8")
+    assert "no threshold is proven on dev to be right on 95.0% of its answers" in page
+
+
+def test_the_page_shows_slices_and_behaviour_escaped(workspace: Path) -> None:
+    page = (workspace / "reports/report.html").read_text(encoding="utf-8")
+    for title in ("Slices", "Behaviour", "Answering only where it is sure"):
+        assert f"<h2>{title}</h2>" in page
+    assert "&lt;b&gt;short&lt;/b&gt;" in page
+    assert not {"<b>short", "<i>}"} & {match for match in ("<b>short", "<i>}") if match in page}
+
+
+def test_mlflow_takes_the_names_of_all_metrics(metrics: Mapping[str, Any]) -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    numbers = flat_metrics(metrics, "int8")
+    for name, value in numbers.items():
+        _validate_metric_name(name)
+        assert math.isfinite(value)
+    assert numbers["slice_label_negative_rows"] + numbers["slice_label_positive_rows"] == ROWS["test"]
+    assert {"behaviour_case_upper_failure_rate", "behaviour_case_upper_teacher_failure_rate"} <= numbers.keys()
+    assert "slice__b_short_b__score" in numbers
 
 
 def test_the_proof_is_of_what_ships_and_of_the_further_seeds(workspace: Path, metrics: Mapping[str, Any]) -> None:

@@ -147,6 +147,7 @@ def test_teachers_and_students_of_places_are_several(
     folder = _workspace(
         tmp_path, task, tiny_base,
         teacher={"seeds": 2}, proof={"seeds": 2}, distill={"mutual": {"students": [[0, 2], [1]]}},
+        evaluate={"slices": {"min_rows": 2}, "abstention": {} if task == "token_classification" else None},
     )  # fmt: skip
     run_stages(*UP_TO_SIGNALS, *TO_THE_END, monkeypatch=monkeypatch, folder=folder)
     data, width = folder / "data", 5 if task == "token_classification" else 2
@@ -162,6 +163,9 @@ def test_teachers_and_students_of_places_are_several(
         assert len(model[scoring.key]) == len(model["agreement"]) == 2
     first = proof["models"]["student"][scoring.key][0]
     assert first == pytest.approx(metrics["models"]["int8" if metrics["shipped"] == "int8" else "student"][scoring.key])
+    assert any(test["models"]["teacher"]["rows"] for test in metrics["behaviour"]["tests"].values())
+    assert any(part["name"].startswith("label = ") for part in metrics["slices"]["slices"])
+    assert ("abstention" in metrics) == (task == "token_classification")
     check_search_and_probe(task, lambda: capsys.readouterr().out)
 
 

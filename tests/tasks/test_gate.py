@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, write_json, write_manifest, write_text
+from potstill.config.evaluation_params import Slices
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.config.promotion_params import Gate
@@ -188,6 +189,44 @@ def test_a_champion_that_is_damaged_answers_nan_or_is_gone_fails_the_candidate(
         verdict = gate(params, workspace, champion)
         assert _failed(verdict) == ["max_loss_to_champion"]
         assert words in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("test", "margin", "passes"),
+    [("non_inferiority", 0.7, True), ("non_inferiority", 0.4, False), ("superiority", 1.0, False)],
+)
+def test_the_champion_is_compared_row_by_row(
+    params: Params, workspace: Path, tmp_path: Path, test: str, margin: float, passes: bool
+) -> None:
+    champion = _write_words(tmp_path / "champion", {"good": 1, "fine": 1, "bad": -1, "poor": -1, "plot": 0})
+    _write_words(tmp_path / "candidate", {"good": 1, "fine": 1, "bad": 1, "poor": -1})
+    for name in ("model.onnx", "tokenizer.json", "manifest.json"):
+        (workspace / "data/serving" / name).write_bytes((tmp_path / "candidate" / name).read_bytes())
+    write_json(workspace / "reports/metrics.json", _metrics(workspace, 6 / 8))
+    limits = Gate.model_validate({"champion_test": test, "max_loss_to_champion": margin})
+    verdict = gate(params.model_copy(update={"gate": limits}), workspace, champion)
+    comparison = _report(workspace)["champion"]["comparison"]
+    assert (comparison["difference"], comparison["rows"], comparison["low"] < -0.4) == (-0.25, 8, True)
+    check = next(check for check in verdict.checks if check.name == "max_loss_to_champion")
+    assert check.passed is passes, check.sentence
+    assert check.rows == 8
+
+
+def test_slices_are_compared_with_the_champion(params: Params, workspace: Path, tmp_path: Path) -> None:
+    champion = _write_words(tmp_path / "champion", {"good": 1, "fine": 1, "bad": -1, "poor": -1})
+    limits = Gate(max_slice_loss=0.0, max_loss_to_champion=None)
+    evaluate = params.evaluate.model_copy(update={"slices": Slices(min_rows=4, length_bands=None)})
+    judged = params.model_copy(update={"gate": limits, "evaluate": evaluate})
+    verdict = gate(judged, workspace, champion)
+    slices = _report(workspace)["champion"]["slices"]["slices"]
+    assert [(part["name"], part["rows"]) for part in slices] == [("label = no", 4), ("label = yes", 4)]
+    check = next(check for check in verdict.checks if check.name == "max_slice_loss")
+    assert check.passed
+    assert check.sentence == "on none of 2 slices the champion is better beyond noise"
+    unknown = evaluate.model_copy(update={"slices": Slices(columns=["source"])})
+    verdict = gate(judged.model_copy(update={"evaluate": unknown}), workspace, champion)
+    assert _failed(verdict) == ["max_slice_loss"]
+    assert "the column 'source', which the test split does not have" in verdict.sentence
 
 
 def test_a_champion_is_not_scored_where_its_limit_is_off(params: Params, workspace: Path, tmp_path: Path) -> None:

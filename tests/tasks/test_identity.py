@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from potstill.config.params_file import load_params
-from potstill.errors import ToolError
+from potstill.errors import ParamsError, ToolError
 from potstill.paths import CODE_FILE
 from tasks.identity import Code, check_code_file, identities, write_code_file
 from tests.conftest import REPOSITORY
@@ -151,3 +151,19 @@ def test_dvc_alone_notices_an_edit(copy: Path) -> None:
     dvc("repro", "code")
     second = yaml.safe_load((copy / CODE_FILE).read_text(encoding="utf-8"))
     assert changed(yaml.safe_load(first), second) >= {"distill", "finetune"}
+
+
+def test_an_edit_of_the_templates_makes_evaluate_stale_and_no_other_stage(tmp_path: Path) -> None:
+    behaviour = PARAMS.evaluate.behaviour.model_copy(update={"templates": "behaviour.yaml"})
+    params = PARAMS.model_copy(update={"evaluate": PARAMS.evaluate.model_copy(update={"behaviour": behaviour})})
+    code = Code()
+
+    def digests_now() -> dict[str, dict[str, str]]:
+        return identities(params, GRAPH, code, tmp_path)
+
+    with pytest.raises(ParamsError, match=r"evaluate.behaviour.templates .*behaviour.yaml.*write it, or set null"):
+        digests_now()
+    (tmp_path / "behaviour.yaml").write_text("tests: []", encoding="utf-8")
+    before = digests_now()
+    (tmp_path / "behaviour.yaml").write_text("tests: [1]", encoding="utf-8")
+    assert changed(before, digests_now()) == {"evaluate"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from potstill.artifacts import read_json
-from potstill.data.tokens.batches import Ints, TokenDataset
+from potstill.data.tokens.batches import ArrayChunks, Ints, TokenDataset
 from potstill.data.tokens.tokenization import KEPT_IDS, STUDENT, load_tokenizer
 from potstill.kinds.task_names import TaskKind
 
@@ -86,6 +86,16 @@ class TokenFolder:
     def load_tokenizer(self) -> Tokenizer:
         """Load the tokenizer; it cuts texts as the stage did."""
         return load_tokenizer(self.tokenizer_dir, self.info["max_length"])
+
+    def tokenize(self, texts: Sequence[Any]) -> TokenDataset:
+        """Tokenize texts, or pairs, that are in no split, as the stage did those of whole texts; none has a label."""
+        encodings = self.load_tokenizer().encode_batch_fast(list(texts))
+        types = None
+        if self.pair and self.info.get("token_types", True):
+            types = np.concatenate([np.array(encoding.type_ids, np.int8) for encoding in encodings])
+        ids = ArrayChunks([np.concatenate([np.array(encoding.ids, np.int32) for encoding in encodings])])
+        lengths = np.array([len(encoding.ids) for encoding in encodings], np.int64)
+        return TokenDataset(ids, lengths, types, np.full(len(texts), -1), self.info["pad_token_id"])
 
     def file(self, split: str) -> Path:
         """The file of a split."""

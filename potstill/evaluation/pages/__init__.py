@@ -1,5 +1,5 @@
 """Pages for people: the report, the drift page, the table at the end of a run.
 
-The pages are self-contained HTML without scripts or external fonts (`report`, `report_page`, `drift_page`), with
-figures as SVG text (`plots`, `figures`). The table is for the terminal (`table`).
+The pages are self-contained HTML without scripts or external fonts (`report`, `report_page`, `evidence`,
+`drift_page`), with figures as SVG text (`plots`, `figures`, `task_figures`). The table is for the terminal (`table`).
 """

@@ -63,6 +63,7 @@ class Figures:
         maps: model -> SVG of the confusion matrix of many classes.
         confusions: confusion matrices of few classes.
         labels: label -> F1 of each model.
+        coverage: SVG of the candidate's accuracy over coverage, where params ask for a threshold.
     """
 
     size: str
@@ -72,12 +73,13 @@ class Figures:
     maps: Mapping[str, str] = field(default_factory=dict)
     confusions: Sequence[Confusion] = ()
     labels: Sequence[tuple[str, list[Bar]]] = ()
+    coverage: str = ""
 
     def files(self) -> dict[str, str]:
         """Return the SVG files of `data/evaluation/plots`, by name."""
         kinds = {"reliability": self.reliability, "answers": self.answers, "confusion": self.maps}
         per_model = {f"{kind}-{model}": svg for kind, models in kinds.items() for model, svg in models.items()}
-        return {"size": self.size, **per_model}
+        return {"size": self.size, **per_model, **({"coverage": self.coverage} if self.coverage else {})}
 
 
 def confusions(models: Mapping[str, Counts], labels: Sequence[str]) -> list[Confusion]:

@@ -75,6 +75,25 @@ def _reliability_diagram(name: str, bins: Reliability, classes: int) -> str:
         return _render(figure)
 
 
+def accuracy_coverage(abstention: Mapping[str, Any], candidate: str) -> str:
+    """Draw the accuracy on the surest texts over their share, with the target and the threshold's coverage.
+
+    Args:
+        abstention: the section of metrics.json.
+        candidate: name of the model.
+    """
+    with _figure(1, 4.2, 2.8, "coverage") as (figure, (axes,)):
+        coverage, accuracy = ([100 * value for value in abstention["curve"][key]] for key in ("coverage", "accuracy"))
+        axes.plot(coverage, accuracy, color=COLOURS[candidate], linewidth=1.6)
+        axes.axhline(100 * abstention["target"], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        test = abstention["test"]
+        if test is not None and test["right"] is not None:
+            axes.plot(100 * test["coverage"], 100 * test["right"], "o", color=COLOURS[candidate], markersize=7)
+        lowest = min(*accuracy, 100 * abstention["target"])
+        axes.set(xlim=(0, 101), ylim=(lowest - 1, 100.5), xlabel="texts answered, %", ylabel="of these right, %")
+        return _render(figure)
+
+
 def confusion_maps(models: Mapping[str, Counts]) -> dict[str, str]:
     """Draw the confusion matrix of more than `MAX_NAMED_CLASSES` classes, a figure for each model.
 

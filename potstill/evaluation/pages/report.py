@@ -12,6 +12,7 @@ from potstill.evaluation.baseline import baseline_sentence
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.naming import MODELS, PROVEN, candidate_of
 from potstill.evaluation.pages import table
+from potstill.evaluation.pages.evidence import behaviour_table, failure_lists, slice_table
 from potstill.evaluation.pages.figures import Figures
 from potstill.evaluation.pages.report_page import TEMPLATE
 from potstill.evaluation.pages.sheet import render
@@ -21,6 +22,9 @@ from potstill.kinds.definitions.task_kinds import kind_in
 from potstill.labels.offsets import unit_classes
 from potstill.scores.metrics import Doubles, Floats, Labels
 from potstill.scores.scoring import Scoring
+
+# Behavioural test -> model -> examples of failures, as `data/evaluation/behaviour.json` has them.
+Failures = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,8 @@ def render_report(
     examples: Sequence[Disagreement],
     splits: Mapping[str, Mapping[str, int]],
     lineage: Mapping[str, str],
+    failures: Failures | None = None,
+    abstention: str = "",
 ) -> str:
     """Render the page, with a placeholder for the gate's verdict.
 
@@ -152,6 +158,8 @@ def render_report(
         examples: texts on which teacher and student disagree; their text is escaped.
         splits: split -> `rows`, `tokens`, `truncated`.
         lineage: path of an input -> its sha256.
+        failures: behavioural test -> model -> examples; their texts are escaped.
+        abstention: what the threshold brings, in a sentence.
     """
     candidate = candidate_of(metrics) or ""
     kind = kind_in(metrics)
@@ -180,6 +188,10 @@ def render_report(
             [name, *(f"{split[key]:,}" for key in ("rows", "tokens", "truncated"))] for name, split in splits.items()
         ],
         lineage=lineage,
+        slices=slice_table(metrics),
+        behaviour=behaviour_table(metrics, candidate),
+        failures=failure_lists(failures or {}, candidate),
+        abstention=abstention,
     )
 
 

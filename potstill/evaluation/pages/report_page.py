@@ -1,6 +1,7 @@
 # ruff: noqa: E501 - markup does not wrap like code
 """The report's template, in a module so that the package includes it."""
 
+from potstill.evaluation.pages.evidence import MACROS, SECTIONS, STYLE
 from potstill.evaluation.pages.sheet import HEAD, NARROW, SHEET
 from potstill.evaluation.pages.verdict_page import PLACEHOLDER
 
@@ -56,11 +57,15 @@ code { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; ove
 .sums td:last-child { text-align: left; white-space: normal; color: var(--soft); }
 """
     + NARROW
+    + STYLE
     + """\
 @media print { main { padding: 0; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 </style>
 </head>
 <body>
+"""
+    + MACROS
+    + """\
 {% macro listing(titles, rows, ships="") %}
 <div class="wide">
 <table class="stack">
@@ -142,6 +147,9 @@ the students from text to probabilities through the serving runtime. Compare the
 {% endif %}
 {{ listing(proof_titles, proof) }}
 
+"""
+    + SECTIONS
+    + """\
 {% if figures.reliability %}
 <h2>Calibration</h2>
 <p class="soft">How often a model is right, by how sure it is. On the dashed line the two are equal.</p>

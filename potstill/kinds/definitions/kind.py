@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.names import Value
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Form = Literal["class", "labels", "number", "entities", "span"]
 # Names of outputs or classes, as params or data give them.
 Names = Sequence[str | int]
+Flags = npt.NDArray[np.bool_]
 # The gold labels and the logits of each training seed of a model.
 Side = Sequence[tuple[Any, Any]]
 
@@ -59,11 +61,13 @@ class Kind(ABC):
         scoring: the one score by which weights are selected and candidates are judged.
         table_columns: title and key of each score after that one in the table of a run. More would not fit 80 columns.
         score_names: key -> name in the report, for tasks that have several scores with intervals.
-        figures: names of the report's figures for this task; `tasks.evaluate` draws them.
+        figures: names of the report's figures for this task; `evaluation.pages.task_figures` draws them.
         score_function: turns the logits of a text into the scores of `/predict`: softmax, sigmoid or none.
         label_kinds: values of `prepare.label.kind` that fit.
         limits: limits of the section `gate` that are for some tasks only, this one among them.
+        unfit_perturbations: behavioural tests (`evaluate.behaviour.tests`) whose change may change the right answer.
         has_classes: whether labels are classes, whose probabilities can be calibrated.
+        no_confidence: why no confidence tells whether a whole answer is right, as a clause; empty where one does.
         one_output: whether the head has one output.
     """
 
@@ -80,7 +84,10 @@ class Kind(ABC):
     figures: ClassVar[tuple[str, ...]] = ()
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     score_function: ClassVar[str] = "softmax"
+    # A negated sentence has another probability of its class, and only a class is negated.
+    unfit_perturbations: ClassVar[tuple[str, ...]] = ("negation",)
     has_classes: ClassVar[bool] = True
+    no_confidence: ClassVar[str] = ""
     one_output: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -122,6 +129,10 @@ class Kind(ABC):
     @abstractmethod
     def token_column(self, outputs: int) -> pa.DataType:
         """Choose the type of the column `label` of `data/tokens`, for models with this number of outputs."""
+
+    def stored_classes(self, value: Any, labels: Names) -> tuple[str, ...]:
+        """List the classes of a label as `data/prepared` stores it, by which rows are divided; none for a number."""
+        return ()
 
     # --- scores -------------------------------------------------------------------------------------------------------
 
@@ -182,6 +193,14 @@ class Kind(ABC):
     def reliability(self, gold: Any, probabilities: Doubles, bins: int) -> Reliability:
         """Compare confidence with accuracy, for tasks with classes."""
         raise NotImplementedError(f"a {self.name} task has no probabilities")
+
+    def confidence(self, gold: Any, logits: Any, temperature: float) -> tuple[Doubles, Flags]:
+        """Compute [rows] the calibrated probability of the whole answer to a row, and whether that answer is right.
+
+        Several labels, or the tags of a text: the product of the probabilities of each, as if they were independent;
+        right if all are.
+        """
+        raise ValueError(f"evaluate.abstention does not fit a {self.name} task, {self.no_confidence}")
 
     def answers(self, logits: Floats, labels: Names) -> list[Any]:
         """Decode logits [rows, outputs] into answers [rows], for tasks with one answer for a whole text."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from potstill.kinds.definitions.kind import Kind, Names
+from potstill.kinds.definitions.kind import Flags, Kind, Names
 from potstill.kinds.definitions.single_label import SingleLabel, count_classes, names_of_classes
 from potstill.labels.names import normal_label
 from potstill.scores import metrics, several
@@ -52,6 +52,9 @@ class MultiLabel(Kind):
     def classes(self, value: Any) -> tuple[str, ...]:
         return tuple(value)
 
+    def stored_classes(self, value: Any, labels: Names) -> tuple[str, ...]:
+        return tuple(str(label) for label, flag in zip(labels, value, strict=True) if flag)
+
     def counts(self, values: Sequence[Any], labels: Names) -> dict[str, Any]:
         return count_classes([key for keys in values for key in keys or ()], labels)
 
@@ -91,6 +94,11 @@ class MultiLabel(Kind):
     def reliability(self, gold: Any, probabilities: Doubles, bins: int) -> Reliability:
         """Compare the confidence in each label's yes or no with accuracy."""
         return several.reliability(gold, probabilities, bins)
+
+    def confidence(self, gold: Any, logits: Any, temperature: float) -> tuple[Doubles, Flags]:
+        probabilities = self.probabilities(logits, temperature)
+        confidence: Doubles = np.maximum(probabilities, 1 - probabilities).prod(axis=1)
+        return confidence, ((logits > 0) == (gold > 0)).all(axis=1)
 
     def answers(self, logits: Floats, labels: Names) -> list[Any]:
         """Return the labels that are more probable than not."""

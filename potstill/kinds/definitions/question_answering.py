@@ -95,6 +95,9 @@ class QuestionAnswering(Kind):
     table_columns = (("exact\nmatch", "exact_match"),)
     score_names = {"f1": "F1", "exact_match": "exact match"}
     has_classes = False
+    # The names and numbers of a question decide its answer.
+    unfit_perturbations = ("negation", "names", "numbers")
+    no_confidence = "whose scores are no calibrated probabilities"
     label_kinds = ("answers",)
 
     def output_names(self, values: Sequence[Any], declared: Names | None) -> list[str | int]:
@@ -105,6 +108,9 @@ class QuestionAnswering(Kind):
 
     def class_names(self, labels: Names) -> Names:
         return [ANSWER]
+
+    def stored_classes(self, value: Any, labels: Names) -> tuple[str, ...]:
+        return (ANSWER if value else NO_ANSWER,)
 
     def counts(self, values: Sequence[Any], labels: Names) -> dict[str, Any]:
         """Count the questions with and without an answer."""

@@ -53,6 +53,7 @@ class Regression(Kind):
     label_kinds = ("number",)
     limits = ("max_mse", "max_mae", "min_pearson", "min_spearman")
     has_classes = False
+    no_confidence = "whose numbers are neither right nor wrong"
     one_output = True
 
     def settle(self, values: Sequence[Value]) -> Value | None:

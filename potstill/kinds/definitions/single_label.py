@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from potstill.errors import LabelError
-from potstill.kinds.definitions.kind import Head, Kind, Names, Side
+from potstill.kinds.definitions.kind import Flags, Head, Kind, Names, Side
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.names import label_set, normal_label
 from potstill.scores import metrics
@@ -65,6 +65,7 @@ class SingleLabel(SoftmaxKind):
     table_columns: ClassVar[tuple[tuple[str, str], ...]] = (("macro\nF1", "macro_f1"), ("\nECE", "ece"))
     figures = ("reliability", "confusions")
     label_kinds: ClassVar[tuple[str, ...]] = ("column", "sign", "order")
+    unfit_perturbations = ()
     limits = ("min_accuracy", "min_macro_f1", "max_ece")
 
     def output_names(self, values: Sequence[Any], declared: Names | None) -> list[str | int]:
@@ -72,6 +73,9 @@ class SingleLabel(SoftmaxKind):
 
     def classes(self, value: Any) -> tuple[str, ...]:
         return (value,)
+
+    def stored_classes(self, value: Any, labels: Names) -> tuple[str, ...]:
+        return (str(labels[value]),)
 
     def counts(self, values: Sequence[Any], labels: Names) -> dict[str, Any]:
         return count_classes(values, labels)
@@ -120,6 +124,9 @@ class SingleLabel(SoftmaxKind):
     def reliability(self, gold: Any, probabilities: Doubles, bins: int) -> Reliability:
         """Compare the confidence in the most probable class with accuracy."""
         return metrics.reliability(gold, probabilities, bins)
+
+    def confidence(self, gold: Any, logits: Any, temperature: float) -> tuple[Doubles, Flags]:
+        return self.evaluated_probabilities(logits, temperature).max(axis=1), logits.argmax(axis=1) == gold
 
     def answers(self, logits: Floats, labels: Names) -> list[Any]:
         """Return the most probable class of each row."""

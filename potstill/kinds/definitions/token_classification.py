@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from potstill.errors import LabelError, OneClassError
-from potstill.kinds.definitions.kind import Head, Names
+from potstill.kinds.definitions.kind import Flags, Head, Names
 from potstill.kinds.definitions.single_label import SoftmaxKind, count_classes, same_class
 from potstill.labels.offsets import IGNORED, UNSEEN, flat_labels, has_own_token, unit_classes, unit_states
 from potstill.labels.tags import Unit, entities_of, split_tag, tag_set, types_named
@@ -71,6 +71,11 @@ class TokenClassification(SoftmaxKind):
     figures = ("reliability", "labels")
     label_kinds = ("tags", "spans", "words")
     limits = ("min_macro_f1", "max_ece")
+    # An entity is compared by its characters, so they must not move.
+    unfit_perturbations = (
+        *("typo_drop", "typo_double", "punctuation_dropped", "punctuation_doubled", "space_doubled", "space_around"),
+        *("space_stripped", "negation", "names", "neutral_url", "neutral_before", "character_doubled"),
+    )
 
     def output_names(self, values: Sequence[Any], declared: Names | None) -> list[str | int]:
         """Return O, then B and I of each type."""
@@ -90,6 +95,10 @@ class TokenClassification(SoftmaxKind):
 
     def class_names(self, labels: Names) -> Names:
         return types_named(labels)
+
+    def stored_classes(self, value: Any, labels: Names) -> tuple[str, ...]:
+        types = {split_tag(str(labels[tag]))[1] for _, _, tag in value} - {""}
+        return tuple(sorted(types))
 
     def counts(self, values: Sequence[Any], labels: Names) -> dict[str, Any]:
         """Count the rows with an entity of each type, as classes, and the entities of each type."""
@@ -134,6 +143,13 @@ class TokenClassification(SoftmaxKind):
     def reliability(self, gold: Any, probabilities: Doubles, bins: int) -> Reliability:
         """Compare confidence with accuracy, token by token."""
         return metrics.reliability(gold.token_classes, probabilities, bins)
+
+    def confidence(self, gold: Any, logits: Any, temperature: float) -> tuple[Doubles, Flags]:
+        counts = gold.counts(logits.argmax(axis=1))
+        right: Flags = ((counts.right == counts.predicted) & (counts.right == counts.gold)).all(axis=1)
+        surest = metrics.log_softmax(logits, temperature).max(axis=1)
+        sums = [row.sum() for row in gold.answers_by_row(surest)]
+        return np.exp(np.array(sums, dtype=np.float64)), right
 
 
 def tagging(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from potstill.config.evaluation_params import Evaluate
-from potstill.evaluation.gates import Check, Verdict
+from potstill.evaluation.gate_checks import Check
+from potstill.evaluation.gates import Verdict
 from potstill.evaluation.naming import MODELS
 from potstill.evaluation.pages import plots
 from potstill.evaluation.pages.figures import Figures, confusions, label_bars
@@ -38,6 +39,7 @@ def _page(models: dict[str, Answers], **more: Any) -> str:
         "rows": 60,
         "confidence": 0.95,
         "calibration_bins": 15,
+        **EVIDENCE,
         "models": {name: score(labels, models[name], settings) for name in MODELS},
         "comparison": compare(labels, models, "int8", settings, seed=0) | {"speedup": 6.0},
     } | more
@@ -57,11 +59,75 @@ def _page(models: dict[str, Answers], **more: Any) -> str:
             dict.fromkeys(MODELS, figure),
             confusions=confusions(counts, NAMES),
             labels=label_bars(dict.fromkeys(MODELS, np.array([0.25, 1.0])), NAMES),
+            coverage=plots.accuracy_coverage(ABSTENTION, "int8"),
         ),
+        failures=FAILURES,
+        abstention=f"a threshold {ATTACK}",
         examples=disagreements([ATTACK] * 60, labels, models["teacher"], models["int8"], NAMES, 5),
         splits={"train": {"rows": 1234, "tokens": 5, "truncated": 0}},
         lineage={"data/prepared": "ab" * 32},
     )
+
+
+def _slice(name: str, rows: int, difference: float, outcome: str) -> dict[str, Any]:
+    compared = {"outcome": outcome, "difference": difference, "low": difference - 0.02, "high": difference + 0.02}
+    rivals = {rival: compared | {"p_value": 0.1, "adjusted_p_value": 0.2} for rival in ("teacher", "control")}
+    return {"name": name, "rows": rows, "score": 0.8, "low": 0.77, "high": 0.83, "rivals": rivals}
+
+
+def _failures(rate: float | None) -> dict[str, Any]:
+    ends = {f"failure_rate{end}": rate for end in ("", "_low", "_high")}
+    return {"rows": 100 if rate else 0, "failures": 100 * (rate or 0), **ends}
+
+
+EVIDENCE: dict[str, Any] = {
+    "slices": {
+        "comparisons": 6,
+        "false_discovery_rate": 0.05,
+        "min_rows": 50,
+        "not_judged": {ATTACK: 3},
+        "slices": [
+            _slice(ATTACK, 1200, -0.05, "LOSES"),
+            _slice("标签 = 很长很长很长的名称", 800, 0.04, "BEATS"),
+            _slice("length 120 to 340", 60, 0.001, "NO DIFFERENCE"),
+        ],
+    },
+    "behaviour": {
+        "tests": {
+            "case_lower": {
+                "kind": "INV",
+                "direction": None,
+                "models": {"int8": _failures(0.25), "teacher": _failures(0.1)},
+                "gains": {"teacher": {"outcome": "LOSES", "difference": -0.15, "low": -0.2, "high": -0.1}},
+            },
+            ATTACK: {
+                "kind": "DIR",
+                "direction": "falls",
+                "models": {"int8": _failures(None), "teacher": _failures(None)},
+                "gains": {},
+            },
+        }
+    },
+}
+FAILURES = {
+    "case_lower": {
+        "int8": [
+            {
+                **{"original": ATTACK, "text": ATTACK.lower() + "  x", "expected": None, "change": 0.4},
+                **{"before": "bad", "after": ATTACK, "scores_before": [0.9, 0.1], "scores_after": [0.2, 0.8]},
+            },
+            {
+                **{"original": None, "text": ["first " + ATTACK, "second"], "expected": ["bad", "good"], "change": 0.4},
+                **{"before": None, "after": [], "scores_before": [], "scores_after": [0.2, 0.8]},
+            },
+        ]
+    }
+}
+ABSTENTION = {
+    "target": 0.95,
+    "test": {"coverage": 0.6, "right": 0.97},
+    "curve": {"coverage": [0.1, 0.5, 1.0], "accuracy": [1.0, 0.98, 0.86]},
+}
 
 
 class _Tags(HTMLParser):
@@ -111,6 +177,24 @@ def test_the_page_is_balanced_self_contained_and_escaped() -> None:
         "6.0×",
     ):
         assert expected in page
+
+
+def test_slices_behaviour_and_abstention_are_shown() -> None:
+    page = _page({name: _answers(seed) for seed, name in enumerate(MODELS)})
+    for expected in (
+        "-5.0 (-7.0 to -3.0) worse",
+        "+4.0 (+2.0 to +6.0) better",
+        "标签 = 很长很长很长的名称",
+        "case_lower (INV)",
+        "(DIR, falls)",
+        "25.0 (25.0 to 25.0)",
+        "no cases",
+        "bad 0.90",
+        "(about bad, good)",
+        "Accuracy over coverage",
+    ):
+        assert expected in page
+    assert "Slices" not in _page({name: _answers(seed) for seed, name in enumerate(MODELS)}, slices={}, behaviour={})
 
 
 @pytest.mark.parametrize(

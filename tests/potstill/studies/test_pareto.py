@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from potstill.evaluation.gates import Check, Verdict
+from potstill.evaluation.gate_checks import Check
+from potstill.evaluation.gates import Verdict
 from potstill.evaluation.pages.plots import Cost, pareto
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.studies.pareto import Point, cheapest, dominates, front

@@ -1,0 +1,93 @@
+"""How often a threshold of `evaluate.abstention` misses its target: over redrawn calibration rows, against the truth.
+
+`python benchmarks/abstention.py --write` writes the section of RESULTS.md. With `--predictions FILE` it also resamples
+the rows of a run's `data/evaluation/predictions.parquet` (a task of classes). The answers of INT8 are then the whole
+population, with a temperature of 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from results import replace_section, today
+
+from potstill.scores.metrics import log_softmax
+from potstill.scores.selective import find_threshold
+
+TARGET, DELTA, RESAMPLES, SIZES = 0.95, 0.05, 500, (500, 1000, 3000)
+POPULATION = 200_000
+Doubles = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+# Log-odds of the confidence -> log-odds of being right.
+SIMULATED: dict[str, Callable[[Doubles], Doubles]] = {
+    "calibrated": lambda odds: odds,
+    "overconfident (log-odds halved)": lambda odds: odds / 2,
+    "underconfident (log-odds doubled)": lambda odds: 2 * odds,
+    "wrong where surest (above 0.99)": lambda odds: np.where(odds > 4.6, 1.5, odds),
+    "right on 95.0% at every confidence": lambda odds: np.full_like(odds, np.log(19) - 1e-3),
+    "right on 94.5% at every confidence": lambda odds: np.full_like(odds, np.log(0.945 / 0.055)),
+}
+
+
+def simulate(right_odds: Callable[[Doubles], Doubles]) -> tuple[Doubles, Flags]:
+    """Confidence and rightness of a population of two classes."""
+    random = np.random.default_rng(0)
+    odds = random.gamma(1.5, 2.0, size=POPULATION)
+    right = random.random(POPULATION) < 1 / (1 + np.exp(-right_odds(odds)))
+    return 1 / (1 + np.exp(-odds)), right
+
+
+def read_predictions(path: Path) -> tuple[Doubles, Flags]:
+    """Confidence and rightness of the INT8 student on the test rows of a run."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(path, columns=["label", "int8"])
+    logits = np.array(rows.column("int8").to_pylist(), dtype=np.float64)
+    return np.exp(log_softmax(logits)).max(axis=1), logits.argmax(axis=1) == rows.column("label").to_numpy()
+
+
+def measure(confidence: Doubles, right: Flags, size: int) -> tuple[float, float, float]:
+    """Share of resamples whose threshold misses the target, share without one, and mean coverage of the others."""
+    random = np.random.default_rng(1)
+    broken, coverages = 0, []
+    for _ in range(RESAMPLES):
+        rows = random.integers(len(right), size=size)
+        threshold = find_threshold(confidence[rows], right[rows], target=TARGET, delta=DELTA)
+        if threshold is not None:
+            answered = confidence >= threshold.confidence
+            broken += bool(right[answered].mean() < TARGET)
+            coverages.append(float(answered.mean()))
+    return broken / RESAMPLES, 1 - len(coverages) / RESAMPLES, float(np.mean(coverages)) if coverages else 0.0
+
+
+def main() -> None:
+    """Measure every population, and print or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--predictions", type=Path)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    populations = {name: simulate(right_odds) for name, right_odds in SIMULATED.items()}
+    if options.predictions is not None:
+        real = read_predictions(options.predictions)
+        populations[f"a run's student INT8 on {len(real[1]):,} test rows"] = real
+    lines = [
+        f"Target: right on {TARGET:.0%}; delta {DELTA}; {RESAMPLES} resamples each; {today()}.",
+        "",
+        "| scores | right of all | " + " | ".join(f"{size:,} rows: broken, none, coverage" for size in SIZES) + " |",
+        "|---|---|" + "---|" * len(SIZES),
+    ]
+    for name, (confidence, right) in populations.items():
+        cells = ["{:.1%}, {:.1%}, {:.1%}".format(*measure(confidence, right, size)) for size in SIZES]
+        lines.append(f"| {name} | {right.mean():.1%} | {' | '.join(cells)} |")
+    section = "\n".join(lines)
+    print(section)
+    if options.write:
+        replace_section("<!-- abstention -->", section)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""When a model should not answer: a threshold from dev, checked on test.
+
+The guarantee of `potstill.scores.selective` asks for rows that did nothing else. Test judges the candidate, so none of
+it may set the threshold. Dev sets it, although dev has also chosen the checkpoint, the temperature and perhaps INT8: a
+choice among few models, which makes the errors on dev a little too few. `choices` pays for that exactly where the
+number of models is known. Test then checks the threshold, which it had no part in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from potstill.config.evaluation_params import Abstention
+from potstill.evaluation.summary import Answers, Gold
+from potstill.kinds.definitions.kind import Flags
+from potstill.scores.metrics import Doubles
+from potstill.scores.selective import Curve, Threshold, accuracy_coverage, find_threshold, upper_bound
+
+# What test says of the target: its interval is above it, holds it, or is below it.
+Check = Literal["CONFIRMED", "NOT CONTRADICTED", "BROKEN"]
+
+
+@dataclass(frozen=True)
+class Abstaining:
+    """A threshold on the test split.
+
+    Attributes:
+        check: of the target by the interval.
+        rows: of the test split.
+        answered: of them.
+        coverage: their share.
+        right: share of the answers that are right; None without answers.
+        low: lower Clopper-Pearson bound of that share.
+        high: upper bound; each is wrong with a chance of delta at most.
+    """
+
+    check: Check
+    rows: int
+    answered: int
+    coverage: float
+    right: float | None
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class AbstentionReport:
+    """`abstention` of metrics.json.
+
+    Attributes:
+        target: share of the answers that have to be right.
+        delta: chance of a miss.
+        threshold: from dev; None where no threshold is proven to meet the target.
+        test: the threshold on test; None without one.
+        curve: accuracy against coverage on test.
+    """
+
+    target: float
+    delta: float
+    threshold: Threshold | None
+    test: Abstaining | None
+    curve: Curve
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """Say what the threshold brings, without a full stop."""
+        if self.threshold is None or self.test is None:
+            return (
+                f"no threshold is proven on dev to be right on {self.target:.1%} of its answers; label more rows of "
+                "dev, or lower evaluate.abstention.right"
+            )
+        words = {
+            "CONFIRMED": "which test confirms",
+            "NOT CONTRADICTED": "which test does not contradict",
+            "BROKEN": "but test contradicts it",
+        }[self.test.check]
+        right = "none" if self.test.right is None else f"{self.test.right:.1%}"
+        return (
+            f"from a confidence of {self.threshold.confidence:.4f} on, at least {self.target:.1%} of the answers are "
+            f"right, {words}: {right} of {self.test.answered:,} answers, {self.test.coverage:.1%} of the texts"
+        )
+
+
+def report_abstention(
+    dev: tuple[Gold, Answers], test: tuple[Gold, Answers], settings: Abstention, *, choices: int = 1
+) -> AbstentionReport:
+    """Find the threshold on dev and check it on test.
+
+    Args:
+        dev: gold labels, and the shipped model's answers.
+        test: the same of the test split.
+        settings: the section.
+        choices: models that dev has chosen the shipped one from.
+    """
+    threshold = find_threshold(
+        *confidence_and_right(*dev), target=settings.right, delta=settings.delta, choices=choices
+    )
+    confidence, right = confidence_and_right(*test)
+    check = None if threshold is None else _check(confidence >= threshold.confidence, right, settings)
+    return AbstentionReport(settings.right, settings.delta, threshold, check, accuracy_coverage(confidence, right))
+
+
+def _check(answered: Flags, right: Flags, settings: Abstention) -> Abstaining:
+    count, hits = int(answered.sum()), int(right[answered].sum())
+    counts = np.array([count])
+    low = 1 - float(upper_bound(counts - hits, counts, settings.delta)[0])
+    high = float(upper_bound(np.array([hits]), counts, settings.delta)[0])
+    check: Check = "NOT CONTRADICTED"
+    if low >= settings.right:
+        check = "CONFIRMED"
+    elif high < settings.right:
+        check = "BROKEN"
+    return Abstaining(
+        check, len(right), count, count / len(right) if len(right) else 0.0, hits / count if count else None, low, high
+    )
+
+
+def confidence_and_right(labels: Gold, answers: Answers) -> tuple[Doubles, Flags]:
+    """Compute [rows] how sure a model is of its whole answer to a row, and whether that answer is right.
+
+    Raises:
+        ValueError: the task has no answers that are right or wrong with a probability.
+    """
+    return answers.kind.confidence(answers.view(labels), answers.logits, answers.temperature)
