@@ -130,6 +130,11 @@ def git_tags(workspace: Path) -> dict[str, str]:
     return {_COMMIT: commit, "potstill.git_dirty": str(bool(changes)).lower()}
 
 
+def has_commit(workspace: Path, commit: str) -> bool:
+    """Whether the repository of a workspace has a commit."""
+    return _git(workspace, "cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
 def _git(workspace: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", *arguments], cwd=workspace, capture_output=True, text=True, check=False)
