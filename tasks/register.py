@@ -185,7 +185,7 @@ def _lineage(params: Params, workspace: Path, tags: Mapping[str, str], champion:
         project=params.project.name,
         candidate=candidate_sum(workspace / SERVING),
         bento=tags[versions.BENTO],
-        commit=tags.get(versions.COMMIT),
+        commit=tags.get(tracking.COMMIT),
         is_clean=None if dirty is None else dirty == "false",
         lock_sha256=sha256_file(default_file("requirements.lock")),
         data=data_hashes(workspace),

@@ -14,7 +14,7 @@ from potstill.paths import PARAMS, REPORT
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.store_reader import reader
-from potstill.registry.versions import CHALLENGER, CHAMPION, GATE, PREVIOUS, Version, version_facts
+from potstill.registry.versions import AGAINST, CHALLENGER, CHAMPION, GATE, PREVIOUS, Version, version_facts
 
 
 def show(workspace: Path, version: str | None, *, as_json: bool, open_report: bool) -> None:
@@ -63,7 +63,7 @@ def collect(workspace: Path, version: str | None) -> dict[str, Any]:
         "passed": verdict.get("passed") is True,
         "failed": [check["sentence"] for check in verdict.get("checks", []) if check.get("passed") is not True],
         "rival": {"alias": rival_alias, **(version_facts(rival) or {})} if rival else None,
-        **_comparison(registry, evidence, rival, rival_alias),
+        **_comparison(registry, item, rival, rival_alias),
         "report": str(report) if report and report.exists() else None,
         "card": str(evidence / "README.md") if evidence else None,
         "decisions": [
@@ -72,7 +72,7 @@ def collect(workspace: Path, version: str | None) -> dict[str, Any]:
     }
 
 
-def _comparison(registry: Registry, evidence: Path | None, rival: Version | None, alias: str) -> dict[str, Any]:
+def _comparison(registry: Registry, version: Version, rival: Version | None, alias: str) -> dict[str, Any]:
     """Compare a version with its rival; what prevents that is said and never raised."""
     if rival is None:
         words = "no champion yet" if alias == CHAMPION else "no champion before it"
@@ -81,12 +81,15 @@ def _comparison(registry: Registry, evidence: Path | None, rival: Version | None
         other = registry.fetch_evidence(rival)
     except PotstillError as error:
         return {"basis": f"the {alias} cannot be compared: {error}", "differences": [], "worse": []}
+    evidence = registry.fetch_evidence(version)
     if evidence is None or other is None:
         words = "one of the two was registered by a Potstill that kept no evidence with versions"
         return {"basis": f"{words}; its MLflow run has its numbers", "differences": [], "worse": []}
     from potstill.registry.version_comparison import compare_versions
 
-    return compare_versions(evidence, other, "the champion" if alias == CHAMPION else "the version before").to_json()
+    name = "the champion" if alias == CHAMPION else "the version before"
+    is_judged_rival = version.tags.get(AGAINST) == rival.version
+    return compare_versions(evidence, other, rival=name, is_judged_rival=is_judged_rival).to_json()
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

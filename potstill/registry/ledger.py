@@ -37,6 +37,8 @@ _KEY = re.compile(r"potstill\.ledger\.(\d{8})\.([0-9a-f]{16})")
 # Number and digest of the newest line: without it, nobody would miss a line that is taken from the end. It is written
 # after the line, so it may be one line late; a holder that lost its lease may set it to a line that does not count.
 _HEAD = "potstill.ledger.head"
+# A sentence has the first digits of a checksum, as everywhere a person reads one.
+_SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 _NOTE = "mlflow.note.content"
 _SHOWN = 20
 
@@ -79,7 +81,8 @@ class Line:
     @property
     def sentence(self) -> str:
         """The line in readable form."""
-        facts = ", ".join(f"{key} {value}" for key, value in self.facts.items() if isinstance(value, (str, int)))
+        values = {key: str(value) for key, value in self.facts.items() if isinstance(value, (str, int))}
+        facts = ", ".join(f"{key} {_SHA256.sub(_first_digits, value)}" for key, value in values.items())
         return f"{self.number:>5}  {self.time}  {self.by}  {self.action} {self.state}: {facts}"
 
 
@@ -171,6 +174,10 @@ class Ledger:
                 )
             line = previous
         return chain[::-1]
+
+
+def _first_digits(checksum: re.Match[str]) -> str:
+    return checksum[0][:12]
 
 
 def clean_reason(reason: str) -> str:

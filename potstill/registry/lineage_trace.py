@@ -19,9 +19,9 @@ from potstill.errors import ChecksumError, PotstillError, RegistryError
 from potstill.paths import DVC_LOCK, GIVEN, RAW
 from potstill.registry.promotion import Registry
 from potstill.registry.steps import edited_tags
-from potstill.registry.tracking import client, has_commit
+from potstill.registry.tracking import COMMIT, client, has_commit
 from potstill.registry.version_artifacts import verify_version
-from potstill.registry.versions import COMMIT, DATA, PARAMS, Version
+from potstill.registry.versions import DATA, PARAMS, Version
 
 State = Literal["verified", "not here", "FAILED"]
 # DVC's cache of a workspace, as DVC 3 lays it out.

@@ -150,7 +150,8 @@ def _sections(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: L
     sections = [
         _head(metrics, verdict, lineage),
         _evaluation(metrics, verdict, lineage),
-        _warnings(metrics),
+        _losses(metrics, verdict),
+        _behaviour(metrics),
         _gate(verdict),
         _use(metrics, lineage),
         _commands(lineage),
@@ -213,9 +214,9 @@ def _champion_row(
 
 
 def _difference(name: str, model: Mapping[str, Any], metrics: Mapping[str, Any], key: str, candidate: str) -> str:
-    """Write the candidate's gain over a model, with its interval where metrics.json has one."""
+    """Write the candidate's gain over a model, with its interval where metrics.json or the verdict has one."""
     verdicts = _mapping(_mapping(metrics.get("proof")).get("verdicts"))
-    for comparison in (_mapping(metrics.get("comparison")).get(name), verdicts.get(name)):
+    for comparison in (model.get("comparison"), _mapping(metrics.get("comparison")).get(name), verdicts.get(name)):
         facts = _mapping(comparison)
         difference, low, high = (_number(facts.get(part)) for part in ("difference", "low", "high"))
         if difference is not None and low is not None and high is not None:
@@ -233,23 +234,42 @@ def _with_interval(model: Mapping[str, Any], key: str) -> str:
     return f"{100 * value:.1f}{interval}"
 
 
-def _warnings(metrics: Mapping[str, Any]) -> str:
+def _losses(metrics: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
     """List the slices on which the candidate is worse than a rival."""
     losses = [
         f"- {escape(part.get('name'))}: {100 * facts['difference']:+.1f} points to the {escape(rival)} on "
         f"{part.get('rows')} rows ({100 * facts['low']:+.1f} to {100 * facts['high']:+.1f})\n"
-        for part, rival, facts in slice_losses(metrics)
+        for part, rival, facts in slice_losses(metrics, verdict)
     ]
     return f"## Worse on\n\n{''.join(losses)}" if losses else ""
 
 
-def slice_losses(metrics: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
-    """Yield (slice, rival, comparison) where `slices` of metrics.json says that the candidate loses to a rival."""
-    for part in _mapping(metrics.get("slices")).get("slices") or []:
+def slice_losses(
+    metrics: Mapping[str, Any], verdict: Mapping[str, Any]
+) -> Iterator[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
+    """Yield (slice, rival, comparison) where the candidate loses to a rival, the champion of the verdict included."""
+    champion = _mapping(verdict.get("champion"))
+    reports = [_mapping(source.get("slices")) for source in (metrics, champion)]
+    for part in [part for report in reports for part in report.get("slices") or []]:
         for rival, facts in _mapping(_mapping(part).get("rivals")).items():
             numbers = [_number(_mapping(facts).get(name)) for name in ("difference", "low", "high")]
             if _mapping(facts).get("outcome") == "LOSES" and None not in numbers:
                 yield part, rival, facts
+
+
+def _behaviour(metrics: Mapping[str, Any]) -> str:
+    """List how often the candidate fails each behavioural test, next to the teacher."""
+    rows = []
+    for test, result in _mapping(_mapping(metrics.get("behaviour")).get("tests")).items():
+        models = _mapping(_mapping(result).get("models"))
+        rates = [_with_interval(_mapping(models.get(name)), "failure_rate") for name in _behaved(metrics)]
+        rows.append([escape(test), *rates])
+    header = ["test", "fails, %", "teacher fails, %"]
+    return f"## Behaviour\n\n{_table(header, rows)}" if rows else ""
+
+
+def _behaved(metrics: Mapping[str, Any]) -> tuple[str, str]:
+    return candidate_of(metrics) or "", "teacher"
 
 
 def _gate(verdict: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from potstill.errors import ChecksumError, RegistryError
 from potstill.registry.history import History, read_history
 from potstill.registry.lease import Lease, hold_lease
 from potstill.registry.ledger import Ledger, Line
-from potstill.registry.tracking import client
+from potstill.registry.tracking import COMMIT, client
 from potstill.registry.version_artifacts import verify_version
 from potstill.registry.versions import (
     AGAINST,
@@ -24,7 +24,6 @@ from potstill.registry.versions import (
     CANDIDATE,
     CHALLENGER,
     CHAMPION,
-    COMMIT,
     DATA,
     EVIDENCE,
     GATE,

@@ -95,15 +95,19 @@ class _Answers:
     logits: Any
 
 
-def compare_versions(candidate: Path, champion: Path, rival: str = "the champion") -> VersionComparison:
+def compare_versions(
+    candidate: Path, champion: Path, *, rival: str = "the champion", is_judged_rival: bool = False
+) -> VersionComparison:
     """Compare two versions by their evidence, as `version_artifacts.pack_evidence` packed it.
 
     Args:
         candidate: evidence of the version in question.
         champion: evidence of the version that it is compared with.
         rival: what sentences call that version.
+        is_judged_rival: whether it is the champion that the candidate's gate scored again on the candidate's test rows.
     """
     metrics = read_json(candidate / "metrics.json")
+    verdict = read_json(candidate / "gate.json") if is_judged_rival and (candidate / "gate.json").exists() else {}
     other_metrics = read_json(champion / "metrics.json")
     kind = _kind(candidate)
     reason = _mismatch(candidate, champion, kind)
@@ -115,13 +119,17 @@ def compare_versions(candidate: Path, champion: Path, rival: str = "the champion
             differences = _compare_rows(kind, _labels(candidate), ours, theirs)
         else:
             reason = f"the two were tested on different rows ({rows} in common)"
-    if reason is not None:
+    judged = None if reason is None else _judged(kind, metrics, verdict)
+    if judged is not None:
+        basis = f"{reason}, but the gate has asked {rival} all test rows of this version"
+        differences = [judged]
+    elif reason is not None:
         basis = f"{reason}, so differences are those of two separate evaluations, without an interval"
         differences = _compare_scores(kind, metrics, other_metrics)
     differences += _compare_costs(metrics, other_metrics)
     slices = [
         f"{part.get('name')}: {_points(facts['difference'], facts['low'], facts['high'])} on {part.get('rows')} rows"
-        for part, name, facts in slice_losses(metrics)
+        for part, name, facts in slice_losses(metrics, verdict)
         if name == "champion"
     ]
     worse = [item.sentence.replace("the champion", rival) for item in differences if item.is_worse]
@@ -168,7 +176,8 @@ def _read_answers(evidence: Path, metrics: Mapping[str, Any]) -> tuple[list[str]
     import pyarrow.parquet as pq
 
     name = candidate_of(metrics) or "int8"
-    table = pq.read_table(evidence / "predictions.parquet", columns=["id", "label", name])
+    # Not `read_table`, which imports pandas.
+    table = pq.ParquetFile(evidence / "predictions.parquet").read(columns=["id", "label", name])
     return table["id"].to_pylist(), np.array(table["label"].to_pylist()), np.array(table[name].to_pylist())
 
 
@@ -198,6 +207,18 @@ def _with_interval(measure: str, values: tuple[float, float], found: Comparison,
     return Difference(
         measure, *values, found.difference, found.low, found.high, rows, found.outcome == "LOSES", sentence
     )
+
+
+def _judged(kind: Kind, metrics: Mapping[str, Any], verdict: Mapping[str, Any]) -> Difference | None:
+    """Read the comparison with the champion that the gate made; None if it made none with an interval."""
+    champion = verdict.get("champion") or {}
+    found = champion.get("comparison")
+    if not isinstance(found, Mapping) or kind.scoring.key not in champion:
+        return None
+    comparison = Comparison(found["outcome"], found["difference"], found["low"], found["high"])
+    score = float(metrics["models"][candidate_of(metrics)][kind.scoring.key])
+    values = (score, float(champion[kind.scoring.key]))
+    return _with_interval(kind.scoring.words, values, comparison, int(found["rows"]))
 
 
 def _compare_scores(kind: Kind, metrics: Mapping[str, Any], other: Mapping[str, Any]) -> list[Difference]:

@@ -29,7 +29,6 @@ VETO = "potstill.veto"
 PARAMS = "potstill.params"
 # Out -> DVC hash of dvc.lock, as JSON.
 DATA = "potstill.data"
-COMMIT = "mlflow.source.git.commit"
 # The sha256 of the manifest of `version_artifacts.EVIDENCE_FOLDER`.
 EVIDENCE = "potstill.evidence"
 # The sha256 that every answer of its Bento has in the header X-Lineage-Sum.

@@ -61,15 +61,17 @@ def test_a_review_says_what_got_worse_and_where_the_report_is(
 def test_a_review_answers_without_mlflow(workspace: Path) -> None:
     registry = Registry(workspace, PROJECT)
     add_judged_version(registry, "one", range(100))
+    registry.approve("1")
+    add_judged_version(registry, "two", range(100))
     code = (
         "import sys; from pathlib import Path; from flows.commands.review_version import collect; "
-        "collect(Path.cwd(), None); print('mlflow' in sys.modules, 'torch' in sys.modules)"
+        "collect(Path.cwd(), None); print(*(name in sys.modules for name in ('mlflow', 'torch', 'pandas')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=workspace, env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.stdout == "False False\n", done.stderr
+    assert done.stdout == "False False False\n", done.stderr
 
 
 def test_what_cannot_be_reviewed_says_why(workspace: Path) -> None:

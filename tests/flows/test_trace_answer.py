@@ -15,7 +15,7 @@ from potstill.inference.window_store import candidate_location
 from potstill.registry import tracking
 from potstill.registry.lineage_trace import dvc_sum, lock_hashes
 from potstill.registry.promotion import Registry
-from potstill.registry.versions import COMMIT, DATA, LINEAGE, PARAMS, Version
+from potstill.registry.versions import DATA, LINEAGE, PARAMS, Version
 from potstill.serving.launch import bento_path
 from potstill.serving.release import write_seal
 from tests.conftest import REPOSITORY
@@ -88,7 +88,7 @@ def test_every_name_of_an_answer_leads_to_the_commit(workspace: Path, capsys: py
             "dvc.lock", "raw sums", "commit",
         ]  # fmt: skip
     show(workspace, "1", None, as_json=False)
-    assert f"commit      verified  {version.tags[COMMIT]}, clean" in capsys.readouterr().out
+    assert f"commit      verified  {version.tags[tracking.COMMIT]}, clean" in capsys.readouterr().out
     for what, reason in (("7", "no version '7'"), ("x:2", "no bento x:2"), ("f" * 64, "no lineage"), ("id", "id id")):
         with pytest.raises(RegistryError, match=reason):
             show(workspace, what, None, as_json=True)

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def test_a_line_as_plain_values_names_who_decided_and_why(workspace: Path) -> No
     assert (values["version"], values["reason"], values["by"]) == ("3", "it shouts", line.by)
     assert values["facts"] == {"restored": None}
     assert json.loads(json.dumps(values)) == values
+    assert replace(line, facts={"candidate": "a" * 64}).sentence.endswith("veto done: candidate aaaaaaaaaaaa")
 
 
 def test_the_line_of_a_holder_that_lost_its_lease_does_not_count(workspace: Path) -> None:

@@ -94,8 +94,14 @@ def test_a_champion_that_could_not_be_compared_is_told() -> None:
 def test_slices_and_the_abstention_of_metrics_are_told() -> None:
     losing = {"outcome": "LOSES", "difference": -0.1, "low": -0.15, "high": -0.05}
     slices = {"slices": [{"name": "label = <b>", "rows": 300, "rivals": {"champion": losing}}]}
-    metrics = {**METRICS, "slices": slices, "abstention": {"threshold": {"confidence": 0.81}}}
-    card = render_card(metrics, VERDICT, LINEAGE)
+    failures = {"failure_rate": 0.05, "failure_rate_low": 0.03, "failure_rate_high": 0.08}
+    behaviour = {"tests": {"typos": {"models": {"int8": failures}}}}
+    abstention = {"threshold": {"confidence": 0.81}}
+    metrics = {**METRICS, "abstention": abstention, "behaviour": behaviour}
+    compared = {"accuracy": 0.86, "comparison": losing, "slices": slices}
+    card = render_card(metrics, {**VERDICT, "champion": compared}, LINEAGE)
+    assert table_row(card, "Champion, version 3")[2] == "-10.0 (-15.0 to -5.0)"
+    assert table_row(card, "typos")[1:] == ["5.0 (3.0 to 8.0)", "missing"]
     assert "label = &lt;b&gt;: -10.0 points to the champion on 300 rows (-15.0 to -5.0)" in card
     assert "Below a confidence of 0.810" in card
 

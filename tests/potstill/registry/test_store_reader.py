@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from potstill.errors import RegistryError
+from potstill.compute.processes import free_port
+from potstill.errors import RegistryError, StoreError
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.store_reader import reader
@@ -104,6 +105,12 @@ def test_a_server_is_asked_by_its_rest_api(server: str, tmp_path: Path) -> None:
     assert [item.version for item in registry.versions()] == ["7", "7"]
     assert registry.ledger.lines() == []
     assert Registry(tmp_path, "q", reader(tmp_path)).ledger.lines() == []
+
+
+def test_a_server_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(StoreError, match="connection refused"):
+        Registry(tmp_path, "p", reader(tmp_path)).by_alias(CHAMPION)
 
 
 def test_credentials_are_left_to_mlflows_client(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

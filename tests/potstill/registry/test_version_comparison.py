@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from potstill.artifacts import write_json
 from potstill.registry.version_comparison import VersionComparison, compare_versions
 from tests.registries import answers, write_evidence
 
@@ -81,3 +82,21 @@ def test_versions_of_different_test_rows_are_not_compared_row_by_row(tmp_path: P
     candidate = write_evidence(tmp_path / "candidate", ids, gold, classes)
     champion = write_evidence(tmp_path / "champion", [f"other {name}" for name in ids[:90]] + ids[90:], gold, classes)
     assert "different rows (10 in common)" in compare_versions(candidate, champion).basis
+
+
+def test_the_gates_own_comparison_with_the_champion_stands_in(tmp_path: Path) -> None:
+    ids, gold, classes = answers(100, range(10))
+    candidate = write_evidence(tmp_path / "candidate", ids, gold, classes)
+    champion = write_evidence(tmp_path / "champion", [f"other {name}" for name in ids], gold, classes)
+    found = {"outcome": "LOSES", "difference": -0.05, "low": -0.08, "high": -0.02}
+    part = {"name": "label = negative", "rows": 50, "rivals": {"champion": found}}
+    judged = {"accuracy": 0.95, "comparison": {**found, "rows": 100}, "slices": {"slices": [part]}}
+    write_json(candidate / "gate.json", {"champion": judged})
+    compared = compare_versions(candidate, champion, is_judged_rival=True)
+    assert "the gate has asked the champion all test rows" in compared.basis
+    assert compared.worse == (
+        "accuracy 90.0%, the champion's 95.0%: -5.0 points (-8.0 to -2.0) on 100 rows",
+        "label = negative: -5.0 points (-8.0 to -2.0) on 50 rows",
+    )
+    # Another champion than the one of the verdict.
+    assert compare_versions(candidate, champion).worse == ()
