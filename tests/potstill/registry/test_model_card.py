@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from potstill.errors import StoreError
+from potstill.registry import tracking
 from potstill.registry.model_card import (
     DESCRIPTION_CHARACTERS,
     Lineage,
@@ -19,6 +22,10 @@ from potstill.registry.model_card import (
     render_card,
     render_description,
 )
+from potstill.registry.promotion import Registry
+from potstill.registry.versions import PARAMS
+from tests.postgres import need_postgres, postgres
+from tests.registries import PROJECT, add_version
 
 MODEL = {
     "accuracy": 0.867, "accuracy_low": 0.851, "accuracy_high": 0.881, "ece": 0.02, "megabytes": 17.5, "p50_ms": 4.3,
@@ -120,6 +127,21 @@ def test_a_description_is_no_longer_than_mlflow_takes_it() -> None:
     assert "## Lineage" in description
     assert "## Gate" not in description
     assert description.endswith("`README.md` of this version.\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_postgresql_takes_a_description_of_that_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_postgres()
+    text = "\u4f60" * DESCRIPTION_CHARACTERS
+    with postgres() as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        version = add_version(Registry(tmp_path, PROJECT), "one", tags={PARAMS: "x" * 50_000})
+        store = tracking.client(tmp_path)
+        store.update_model_version(PROJECT, version.version, text)
+        assert store.get_model_version(PROJECT, version.version).description == text
+        with pytest.raises(StoreError):
+            store.update_model_version(PROJECT, version.version, f"{text}.")
 
 
 HOSTILE = [
