@@ -304,7 +304,7 @@ def _use(metrics: Mapping[str, Any], lineage: Lineage) -> str:
 def _commands(lineage: Lineage) -> str:
     return (
         "## Serve, and roll back\n\n```sh\n"
-        f"potstill fetch && potstill serve --tag {lineage.bento}\n"
+        f"potstill fetch VERSION && potstill serve --tag {lineage.bento}\n"
         "potstill review                       # against the champion\n"
         'potstill rollback --reason "..."      # to the champion before\n'
         f"mlflow models serve -m models:/{lineage.project}@champion   # without Potstill\n```\n"
