@@ -26,6 +26,13 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value: distill.temperature=4, search.trials=40."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print plain JSON.")]
+ExpectChampion = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N", help="The champion's number as the decision assumes it, or none; another champion is refused."
+    ),
+]
 WatchFolder = Annotated[
     str | None,
     typer.Option("--folder", help="Where services write, a path or a URL; watch.folder of params.yaml by default."),
@@ -102,7 +109,7 @@ def search(
 
 
 @app.command()
-def status(json_: Annotated[bool, typer.Option("--json", help="Print plain JSON.")] = False) -> None:
+def status(json_: Json = False) -> None:
     """Show which stages are current, and the versions in the registry."""
     from flows.commands.show_status import show
 
@@ -265,33 +272,82 @@ def schedule() -> None:
 
 
 @app.command()
-def approve(version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")]) -> None:
-    """Make a version that passed its gates the champion."""
+def review(
+    version: Annotated[
+        str | None, typer.Argument(help="Number or alias; by default the challenger, else the champion.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    json_: Json = False,
+) -> None:
+    """Show what decides about a version: verdict, differences to the champion with intervals, and what got worse."""
+    from flows.commands.review_version import show
+
+    show(Path.cwd(), version, as_json=json_, open_report=open_)
+
+
+@app.command()
+def trace(
+    what: Annotated[
+        str,
+        typer.Argument(help="A version, a Bento's tag, a request id, or an answer's X-Lineage-Sum or X-Model-Version."),
+    ],
+    folder: WatchFolder = None,
+    json_: Json = False,
+) -> None:
+    """Verify every hop from an answer to the commit: Bento, version, run, params, signals, teacher, data."""
+    from flows.commands.trace_answer import show
+
+    show(Path.cwd(), what, folder, as_json=json_)
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
+    expect_champion: ExpectChampion = None,
+    json_: Json = False,
+) -> None:
+    """Make a version that passed its gates the champion, by a person's decision."""
     from flows.commands.decide_versions import approve
 
-    print(approve(Path.cwd(), version))
+    approve(Path.cwd(), version, reason, expect_champion, as_json=json_)
+
+
+@app.command()
+def approve(
+    version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")],
+    reason: Annotated[str | None, typer.Option(help="Why; kept in the ledger.")] = None,
+    expect_champion: ExpectChampion = None,
+    json_: Json = False,
+) -> None:
+    """Do what `promote` does; the reason may be left out."""
+    from flows.commands.decide_versions import approve
+
+    approve(Path.cwd(), version, reason, expect_champion, as_json=json_)
 
 
 @app.command()
 def veto(
     version: Annotated[str, typer.Argument(help="Number of a registered version.")],
     reason: Annotated[str, typer.Option(help="Why; kept with the version.")],
+    json_: Json = False,
 ) -> None:
     """Refuse a version for good; if it is the champion, an older one takes its place."""
     from flows.commands.decide_versions import veto
 
-    print(veto(Path.cwd(), version, reason))
+    veto(Path.cwd(), version, reason, as_json=json_)
 
 
 @app.command()
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
     version: Annotated[str | None, typer.Argument(help="Number or alias; the champion before by default.")] = None,
+    json_: Json = False,
 ) -> None:
     """Return to an older version; what came after it stays back until somebody approves it."""
     from flows.commands.decide_versions import roll_back
 
-    print(roll_back(Path.cwd(), version, reason))
+    roll_back(Path.cwd(), version, reason, as_json=json_)
 
 
 @app.command()
@@ -311,11 +367,13 @@ def unfreeze(reason: Annotated[str, typer.Option(help="Why; kept in the ledger."
 
 
 @app.command()
-def history(lines: Annotated[int, typer.Option(min=1, help="How many of the newest lines.")] = 20) -> None:
-    """Show the registry's ledger: what was registered, promoted and decided, when and by whom."""
+def history(
+    lines: Annotated[int, typer.Option(min=1, help="How many of the newest lines.")] = 20, json_: Json = False
+) -> None:
+    """Verify the registry's ledger and show it: what was registered, promoted and decided, when, by whom and why."""
     from flows.commands.decide_versions import history
 
-    print(history(Path.cwd(), lines))
+    history(Path.cwd(), lines, as_json=json_)
 
 
 @app.command()

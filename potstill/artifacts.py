@@ -98,6 +98,17 @@ def verify(folder: Path) -> dict[str, Any]:
     return metadata
 
 
+def lineage(candidate: str, files: Mapping[str, str], git_commit: str | None) -> dict[str, Any]:
+    """Return what identifies a model in service; the header X-Lineage-Sum is the `sha256_value` of this.
+
+    Args:
+        candidate: sha256 of the serving folder's manifest.
+        files: file of the serving folder -> sha256.
+        git_commit: commit at which it was packaged.
+    """
+    return {"candidate": candidate, "files": dict(files), "git_commit": git_commit}
+
+
 def first_difference(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, str] | None:
     """Find the first file whose sha256 is not the expected one, or None.
 

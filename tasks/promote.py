@@ -6,6 +6,7 @@ from pathlib import Path
 
 from potstill.config.params import Params
 from potstill.errors import ApprovalPendingError
+from potstill.progress import say
 from potstill.registry.promotion import Registry
 from potstill.registry.versions import CHALLENGER, CHAMPION, Version
 
@@ -29,6 +30,12 @@ def promote(params: Params, workspace: Path, version: str, *, expected: str | No
     if params.promote.policy == "person" and (champion is None or champion.version != version):
         raise ApprovalPendingError(
             f"version {version} of {params.project.name} passed its gates and waits as {CHALLENGER}; "
-            f"`potstill approve {version}` makes it the {CHAMPION}, `potstill veto {version} --reason ...` refuses it"
+            f"`potstill review {version}` shows what decides, `potstill approve {version}` makes it the {CHAMPION}, "
+            f"`potstill veto {version} --reason ...` refuses it"
         )
-    return registry.promote(version, expected=expected)
+    promoted = registry.promote(version, expected=expected)
+    line = registry.decision(version)
+    problem = line.facts.get("champion_problem") if line else None
+    if problem:
+        say(f"promote: the champion before cannot be restored: {problem}")
+    return promoted

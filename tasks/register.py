@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import time
 import warnings
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from potstill.artifacts import MANIFEST, canonical_json, read_json, sha256_file, sha256_value, verify
+from potstill.artifacts import MANIFEST, canonical_json, lineage, read_json, sha256_file, sha256_value, verify
+from potstill.config.ingest_params import HubSource, ScratchSource, TeacherSource
 from potstill.config.params import Params
+from potstill.data.fetching.ingestion import source_name
+from potstill.evaluation.naming import candidate_of
 from potstill.kinds.definitions.kind import Form
 from potstill.kinds.definitions.task_kinds import CARD_NAMES, KINDS
-from potstill.paths import DVC_LOCK, METRICS, PREPARED, RAW, REPORT, SERVING, STUDENT_PAGE, TOKENS, VERDICT
+from potstill.paths import (
+    DVC_LOCK,
+    GIVEN,
+    METRICS,
+    PREDICTIONS,
+    PREPARED,
+    RAW,
+    REPORT,
+    SERVING,
+    STUDENT_PAGE,
+    TOKENS,
+    VERDICT,
+)
 from potstill.registry import tracking, versions
+from potstill.registry.lineage_trace import lock_hashes
+from potstill.registry.model_card import Lineage, Teacher, render_card, render_description
 from potstill.registry.promotion import Registry
 from potstill.registry.steps import refuse_vetoed
-from potstill.registry.version_artifacts import pack_bento, scratch_folder
+from potstill.registry.version_artifacts import pack_bento, pack_evidence, scratch_folder
 from potstill.registry.versions import Version, candidate_sum
 from potstill.serving.core import write_core
+from potstill.serving.release import SETTINGS
 from tasks.package import BENTOFILE, included_files
 
 if TYPE_CHECKING:
@@ -31,6 +49,13 @@ if TYPE_CHECKING:
 
 # Files that are kept with the pipeline's run, which has params.yaml and dvc.lock already.
 EVIDENCE = (METRICS, VERDICT, REPORT)
+# Files that are kept with the version: what `potstill review` compares and `potstill trace` verifies.
+KEPT = (*EVIDENCE, PREDICTIONS, SERVING / "model.json", DVC_LOCK)
+# Not a text of the data: whoever reads the registry need not be allowed to read the data.
+EXAMPLE_TEXT = "A text to answer."
+# What decides about a student, and the length of a value that MLflow takes of a model's params.
+MODEL_SECTIONS = ("project", "tokenize", "teacher", "distill", "finetune", "export")
+PARAM_CHARACTERS = 500
 # Packages that a registered model needs to answer. Potstill is not among them: its code travels with the model.
 MODEL_REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pydantic", "pyyaml", "tokenizers")
 DATASETS = (RAW.as_posix(), PREPARED.as_posix(), TOKENS.as_posix())
@@ -114,10 +139,26 @@ def register(
     """
     verify(workspace / SERVING)
     log_evidence(workspace, run_id)
+    tags = {
+        versions.BENTO: packaged.tag,
+        versions.GATE: json.dumps(verdict.to_json(), allow_nan=False),
+        versions.AGAINST: champion_tag(champion),
+        versions.SETTLED: settled_sum(params, workspace),
+        versions.PARAMS: canonical_json(params.model_dump(mode="json", by_alias=True)),
+        versions.DATA: canonical_json(data_hashes(workspace)),
+        **tracking.git_tags(workspace),
+    }
+    facts = _lineage(params, workspace, tags, champion)
+    judged = {**_content(workspace / VERDICT), **verdict.to_json()}
+    metrics = read_json(workspace / METRICS)
     with scratch_folder(workspace) as scratch:
         model = scratch / "model"
         extras = scratch / "extras"
+        evidence = scratch / "evidence"
         _save_model(workspace / SERVING, model)
+        card = render_card(metrics, judged, facts)
+        tags[versions.EVIDENCE] = pack_evidence({path.name: workspace / path for path in KEPT}, card, evidence)
+        tags |= _lineage_sum(workspace / SERVING, packaged)
         version = Registry(workspace, params.project.name).register(
             candidate=candidate_sum(workspace / SERVING),
             model=model,
@@ -125,26 +166,100 @@ def register(
             seal=pack_bento(packaged.path, extras),
             experiment=tracking.experiment_id(workspace, params.project.name),
             run_id=run_id,
-            tags={
-                versions.BENTO: packaged.tag,
-                versions.GATE: json.dumps(verdict.to_json(), allow_nan=False),
-                versions.AGAINST: champion_tag(champion),
-                versions.SETTLED: settled_sum(params, workspace),
-                "potstill.params": canonical_json(params.model_dump(mode="json", by_alias=True)),
-                "potstill.data": canonical_json(data_hashes(workspace)),
-                **tracking.git_tags(workspace),
-            },
-            description=f"{verdict.sentence}. Bento: {packaged.tag}",
+            tags=tags,
+            description=render_description(metrics, judged, facts),
+            evidence=evidence,
+            params=_flat(params),
+            metrics=_model_numbers(metrics),
         )
     tracking.client(workspace).set_tag(run_id, "potstill.version", version.version)
     return version
 
 
+def _lineage(params: Params, workspace: Path, tags: Mapping[str, str], champion: Version | None) -> Lineage:
+    from tasks.stage import default_file
+
+    card = read_json(workspace / SERVING / "model.json")
+    dirty = tags.get("potstill.git_dirty")
+    return Lineage(
+        project=params.project.name,
+        candidate=candidate_sum(workspace / SERVING),
+        bento=tags[versions.BENTO],
+        commit=tags.get(tracking.COMMIT),
+        is_clean=None if dirty is None else dirty == "false",
+        lock_sha256=sha256_file(default_file("requirements.lock")),
+        data=data_hashes(workspace),
+        teacher=_teacher(params.ingest.teacher, workspace / GIVEN),
+        labels=card["labels"] if KINDS[CARD_NAMES[card["task"]]].has_classes else (),
+        max_length=card["max_length"],
+        champion=champion.version if champion else None,
+    )
+
+
+def _teacher(source: TeacherSource, given: Path) -> Teacher:
+    """Name the origin of a teacher, and the licence that its folder names."""
+    if isinstance(source, ScratchSource):
+        return Teacher("an encoder trained from scratch on the project's own texts")
+    hub_id = source.id if isinstance(source, HubSource) else None
+    return Teacher(source_name(source), hub_id, _licence(given))
+
+
+def _licence(folder: Path) -> str | None:
+    """Find the licence of a model: in the metadata of its card, else the first line of its licence file."""
+    readme = folder / "README.md"
+    if readme.is_file():
+        text = readme.read_text(encoding="utf-8", errors="replace")
+        match = re.match(r"---\s*\n(.*?)\n---", text, flags=re.DOTALL)
+        named = re.search(r"^license:\s*(\S.*)$", match[1], flags=re.MULTILINE) if match else None
+        if named:
+            return named[1].strip(" '\"")
+    for path in sorted(folder.glob("LICEN[CS]E*")):
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in lines if line.strip()), None)
+    return None
+
+
+def _lineage_sum(serving: Path, packaged: Packaged) -> dict[str, str]:
+    """Compute the sum that the Bento's answers have in their header; empty without its settings."""
+    settings = _content(packaged.path / "src" / SETTINGS)
+    if not settings:
+        return {}
+    files = read_json(serving / MANIFEST)["files"]
+    return {versions.LINEAGE: sha256_value(lineage(candidate_sum(serving), files, settings.get("git_commit")))}
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where there is no file."""
+    content: dict[str, Any] = read_json(path) if path.exists() else {}
+    return content
+
+
+def _flat(params: Params) -> dict[str, str]:
+    """Return `section.key` -> value of what decided about the student, as MLflow's page shows a model's params."""
+    dumped: dict[str, dict[str, Any]] = params.model_dump(mode="json", by_alias=True)
+    flat = {f"{name}.{key}": value for name in MODEL_SECTIONS for key, value in dumped[name].items()}
+    return {key: str(value)[:PARAM_CHARACTERS] for key, value in flat.items()}
+
+
+def _model_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Select the numbers of what ships."""
+    return _numbers(metrics["models"].get(candidate_of(metrics), {}))
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Flatten the numbers of nested mappings, as `control.low`."""
+    numbers: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            numbers |= _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            numbers[f"{prefix}{name}"] = float(value)
+    return numbers
+
+
 def data_hashes(workspace: Path) -> dict[str, str]:
     """Return out -> its DVC hash in dvc.lock, which names the version of the data even where nothing is committed."""
-    lock = yaml.safe_load((workspace / DVC_LOCK).read_text(encoding="utf-8"))
-    outs = (out for stage in lock["stages"].values() for out in stage.get("outs", []))
-    return {out["path"]: out[out.get("hash", "md5")] for out in outs}
+    return lock_hashes(workspace / DVC_LOCK)
 
 
 def _save_model(serving: Path, target: Path) -> None:
@@ -152,6 +267,7 @@ def _save_model(serving: Path, target: Path) -> None:
 
     `mlflow.pyfunc.load_model("models:/<project>@champion")` loads it.
     """
+    import pandas
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
@@ -159,7 +275,7 @@ def _save_model(serving: Path, target: Path) -> None:
     columns = ["text", "text_pair"] if card["pair"] else ["text"]
     code = target.parent / "code"
     with warnings.catch_warnings():
-        # MLflow warns of its own type hints at import, and of a missing example although the signature is given.
+        # MLflow warns of its own type hints at import.
         warnings.simplefilter("ignore")
         loader = write_core(code, "potstill.registry.pyfunc")
         pyfunc = importlib.import_module("mlflow.pyfunc")
@@ -173,6 +289,7 @@ def _save_model(serving: Path, target: Path) -> None:
                 outputs=Schema(_output_columns(card)),
             ),
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in MODEL_REQUIREMENTS],
+            input_example=pandas.DataFrame({column: [EXAMPLE_TEXT] for column in columns}),
             metadata={"manifest": sha256_file(serving / MANIFEST), "variant": card["variant"]},
         )
 
@@ -209,12 +326,7 @@ def log_evidence(workspace: Path, run_id: str) -> None:
 
     store = tracking.client(workspace)
     metrics = read_json(workspace / METRICS)
-    numbers = {
-        f"{model}.{name}": float(value)
-        for model, values in {**metrics["models"], "comparison": metrics["comparison"]}.items()
-        for name, value in values.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
+    numbers = _numbers({**metrics["models"], "comparison": metrics["comparison"]})
     now = round(1000 * time.time())
     store.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])
     hashes = data_hashes(workspace)

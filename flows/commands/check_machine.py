@@ -15,7 +15,7 @@ from pathlib import Path
 from potstill import environment
 from potstill.compute.processes import listen, usable_cores
 from potstill.config.params_file import load_params
-from potstill.errors import ParamsError, ToolError
+from potstill.errors import ParamsError, PotstillError, ToolError
 from potstill.paths import DVC_FILE, PARAMS
 
 DISK_GB = 5.0
@@ -44,7 +44,7 @@ def examine(workspace: Path) -> bool:
 def findings(workspace: Path) -> Iterator[Finding]:
     """Run the checks, one after the other."""
     checks: list[Callable[[Path], Finding]] = [
-        _python, _versions, _torch, _memory, _disk, _git, _workspace, _params, _port, _telemetry,
+        _python, _versions, _torch, _memory, _disk, _git, _workspace, _params, _registry, _port, _telemetry,
     ]  # fmt: skip
     for check in checks:
         yield check(workspace)
@@ -134,6 +134,26 @@ def _params(workspace: Path) -> Finding:
     except ParamsError as error:
         return Finding("params", False, str(error), "correct params.yaml")
     return Finding("params", True, f"project {params.project.name}")
+
+
+def _registry(workspace: Path) -> Finding:
+    """Verify the whole ledger, and the files with which the champion is served or restored."""
+    from potstill.registry import tracking
+    from potstill.registry.promotion import Registry
+    from potstill.registry.store_reader import reader
+
+    if not tracking.has_store(workspace):
+        return Finding("registry", True, "none yet")
+    try:
+        registry = Registry(workspace, load_params(workspace / PARAMS).project.name, reader(workspace))
+        lines = registry.ledger.lines()
+        champion = registry.champion()
+        if champion is not None:
+            registry.verify(champion)
+    except PotstillError as error:
+        return Finding("registry", False, str(error), "docs/operating.md says how the registry is repaired")
+    state = f"champion version {champion.version} is intact" if champion else "no champion yet"
+    return Finding("registry", True, f"{len(lines)} lines of the ledger are intact, {state}")
 
 
 def _port(workspace: Path) -> Finding:

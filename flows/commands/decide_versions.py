@@ -5,6 +5,8 @@ A decision takes the registry's lease and not the run lock, so that nobody waits
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 from flows.engine.champions import no_champion
@@ -12,29 +14,62 @@ from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.paths import PARAMS
 from potstill.registry import tracking
+from potstill.registry.ledger import Ledger
 from potstill.registry.promotion import Registry
-from potstill.registry.versions import Version
-from tasks import package
+from potstill.registry.store_reader import reader
+from potstill.registry.versions import Version, version_facts
+
+# `--expect-champion` where there is none yet.
+NO_CHAMPION = "none"
 
 
-def approve(workspace: Path, version: str) -> str:
-    """Make a version that passed its gates the champion; returns the sentence to print."""
+def approve(workspace: Path, version: str, reason: str | None, expect_champion: str | None, *, as_json: bool) -> None:
+    """Make a version that passed its gates the champion.
+
+    Args:
+        workspace: the current folder.
+        version: number or alias.
+        reason: reason for the ledger.
+        expect_champion: number of the champion that the decision is about, or `none`; None: whichever it is.
+        as_json: whether to print JSON.
+    """
     params, registry = _open(workspace)
-    return _champion_sentence(params, registry.approve(version))
+    if expect_champion is None:
+        champion = registry.approve(version, reason)
+    else:
+        number = registry.get(version).version
+        expected = None if expect_champion == NO_CHAMPION else expect_champion
+        champion = registry.promote(number, expected=expected, person=True, reason=reason)
+    _show(registry, champion.version, champion, _champion_sentence(params, champion), as_json=as_json)
 
 
-def roll_back(workspace: Path, version: str | None, reason: str) -> str:
-    """Return to an older version, by default the previous champion; returns the sentence to print."""
+def roll_back(workspace: Path, version: str | None, reason: str, *, as_json: bool) -> None:
+    """Return to an older version, by default the previous champion."""
     params, registry = _open(workspace)
-    return _champion_sentence(params, registry.roll_back(version, reason))
+    champion = registry.roll_back(version, reason)
+    _show(registry, champion.version, champion, _champion_sentence(params, champion), as_json=as_json)
 
 
-def veto(workspace: Path, version: str, reason: str) -> str:
-    """Refuse a version for good; returns the sentence to print."""
+def veto(workspace: Path, version: str, reason: str, *, as_json: bool) -> None:
+    """Refuse a version for good."""
     params, registry = _open(workspace)
     champion = registry.veto(version, reason)
     champion_name = "none" if champion is None else f"version {champion}"
-    return f"version {version} of {params.project.name} is vetoed; champion: {champion_name}"
+    sentence = f"version {version} of {params.project.name} is vetoed; champion: {champion_name}"
+    _show(registry, version, registry.get(champion) if champion else None, sentence, as_json=as_json)
+
+
+def _show(registry: Registry, version: str, champion: Version | None, sentence: str, *, as_json: bool) -> None:
+    """Print a decision, and what the ledger says of it: who decided, when and why."""
+    line = registry.decision(version)
+    problem = line.facts.get("champion_problem") if line else None
+    if problem:
+        print(f"potstill: the champion before cannot be restored: {problem}", file=sys.stderr)
+    if not as_json:
+        print(sentence)
+        return
+    facts = {"sentence": sentence, "champion": version_facts(champion), "decision": line.to_json() if line else None}
+    print(json.dumps(facts, indent=2, ensure_ascii=False))
 
 
 def freeze(workspace: Path, reason: str) -> str:
@@ -52,14 +87,26 @@ def unfreeze(workspace: Path, reason: str) -> str:
     return f"promotion of {params.project.name} {state}"
 
 
-def history(workspace: Path, lines: int) -> str:
-    """Return the newest lines of the ledger, oldest first."""
-    _, registry = _open(workspace)
-    return "\n".join(line.sentence for line in registry.ledger.lines()[-lines:]) or "the ledger has no lines yet"
+def history(workspace: Path, lines: int, *, as_json: bool) -> None:
+    """Print the newest lines of the ledger, oldest first; all of it is verified.
+
+    Raises:
+        RegistryError: a line was taken away or edited.
+    """
+    params = load_params(workspace / PARAMS)
+    if not tracking.has_store(workspace):
+        raise no_champion(params)
+    newest = Ledger(workspace, params.project.name, reader(workspace)).lines()[-lines:]
+    if as_json:
+        print(json.dumps([line.to_json() for line in newest], indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(line.sentence for line in newest) or "the ledger has no lines yet")
 
 
 def fetch(workspace: Path, version: str) -> str:
     """Bring a version's Bento here; returns the sentence to print."""
+    from tasks import package
+
     params, _ = _open(workspace)
     packaged = package.fetch(params, workspace, version)
     return f"{packaged.tag} is in {packaged.path}; `potstill serve --tag {packaged.tag}` serves it"

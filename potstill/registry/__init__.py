@@ -1,7 +1,8 @@
 """The model registry: versions, the champion and its history, on MLflow. Imports no torch.
 
 `versions` reads MLflow's versions and aliases. `promotion` decides under the registry's lock (`lease`); `steps` writes
-each step into the hash-chained `ledger` before it is taken, and `history` replays the ledger. `version_artifacts`
-verifies the bytes of a version. `tracking` logs runs, and `store_calls` bounds every call of MLflow's store. `pyfunc`
-is the model as MLflow loads it.
+each step into the hash-chained `ledger` before it is taken, and `history` replays the ledger. `version_artifacts` packs
+and verifies the bytes of a version, and `model_card` writes what MLflow's page shows of it. `version_comparison`
+compares two versions, `lineage_trace` verifies what one was made of, and `store_reader` reads without loading MLflow.
+`tracking` logs runs, and `store_calls` bounds every call of MLflow's store. `pyfunc` is the model as MLflow loads it.
 """

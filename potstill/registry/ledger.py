@@ -25,6 +25,8 @@ from potstill.registry.process_identity import this_process
 from potstill.registry.tracking import client, experiment_id
 
 if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
     from potstill.registry.lease import Lease
 
 START = "0" * 64
@@ -32,6 +34,11 @@ START = "0" * 64
 _REASON_CHARACTERS = 1000
 
 _KEY = re.compile(r"potstill\.ledger\.(\d{8})\.([0-9a-f]{16})")
+# Number and digest of the newest line: without it, nobody would miss a line that is taken from the end. It is written
+# after the line, so it may be one line late; a holder that lost its lease may set it to a line that does not count.
+_HEAD = "potstill.ledger.head"
+# A sentence has the first digits of a checksum, as everywhere a person reads one.
+_SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 _NOTE = "mlflow.note.content"
 _SHOWN = 20
 
@@ -64,18 +71,27 @@ class Line:
     facts: dict[str, Any]
     digest: str
 
+    def to_json(self) -> dict[str, Any]:
+        """The line as plain values, with the reason and the version next to who wrote it."""
+        facts = {key: value for key, value in self.facts.items() if key not in ("version", "reason")}
+        named = {name: getattr(self, name) for name in ("number", "time", "by", "action", "state")}
+        return {**named, "version": self.facts.get("version"), "reason": self.facts.get("reason"), "facts": facts,
+                "digest": self.digest}  # fmt: skip
+
     @property
     def sentence(self) -> str:
         """The line in readable form."""
-        facts = ", ".join(f"{key} {value}" for key, value in self.facts.items() if isinstance(value, (str, int)))
+        values = {key: str(value) for key, value in self.facts.items() if isinstance(value, (str, int))}
+        facts = ", ".join(f"{key} {_SHA256.sub(_first_digits, value)}" for key, value in values.items())
         return f"{self.number:>5}  {self.time}  {self.by}  {self.action} {self.state}: {facts}"
 
 
 class Ledger:
     """The ledger of a project; a writer has to hold the lease."""
 
-    def __init__(self, workspace: Path, project: str) -> None:
+    def __init__(self, workspace: Path, project: str, store: MlflowClient | None = None) -> None:
         self._workspace = workspace
+        self._store = store
         self.name = f"{project}.ledger"
         self._experiment: str | None = None
 
@@ -85,13 +101,14 @@ class Ledger:
         Raises:
             RegistryError: a line was edited or removed.
         """
-        experiment = client(self._workspace).get_experiment_by_name(self.name)
+        store = client(self._workspace) if self._store is None else self._store
+        experiment = store.get_experiment_by_name(self.name)
         if experiment is None:
             return []
         if experiment.lifecycle_stage == "active":
             self._experiment = str(experiment.experiment_id)
         lines = [_read_line(key, value) for key, value in experiment.tags.items()]
-        return self._chain([line for line in lines if line is not None])
+        return self._chain([line for line in lines if line is not None], experiment.tags.get(_HEAD, ""))
 
     def append(self, lines: list[Line], lease: Lease, line: dict[str, Any]) -> Line:
         """Append a line and return it.
@@ -122,15 +139,27 @@ class Ledger:
         experiment = self._experiment
         store = client(self._workspace)
         store.set_experiment_tag(experiment, f"potstill.ledger.{number:08d}.{new_line.digest[:16]}", value)
+        store.set_experiment_tag(experiment, _HEAD, f"{number} {new_line.digest}")
         lines.append(new_line)
         if new_line.state != "open":
             with suppress(Exception):  # the note is for readers of MLflow's page only
                 store.set_experiment_tag(experiment, _NOTE, _note(lines))
         return new_line
 
-    def _chain(self, stored: list[Line]) -> list[Line]:
-        """Follow the chain of digests back from the newest line of the latest holder."""
+    def _chain(self, stored: list[Line], head: str = "") -> list[Line]:
+        """Follow the chain of digests back from the newest line of the latest holder.
+
+        Args:
+            stored: all lines of the experiment.
+            head: the tag that names the newest line; empty in a ledger of an older Potstill.
+        """
         by_digest = {line.digest: line for line in stored}
+        number, _, digest = head.partition(" ")
+        if head and digest not in by_digest:
+            raise RegistryError(
+                f"line {number} of the ledger (MLflow's experiment {self.name}) was taken away or edited; "
+                "restore MLflow's store from a backup"
+            )
         line = max(stored, key=lambda line: (line.number, line.fence), default=None)
         chain: list[Line] = []
         while line is not None:
@@ -145,6 +174,10 @@ class Ledger:
                 )
             line = previous
         return chain[::-1]
+
+
+def _first_digits(checksum: re.Match[str]) -> str:
+    return checksum[0][:12]
 
 
 def clean_reason(reason: str) -> str:

@@ -9,18 +9,19 @@ changes the registry finishes or undoes a step that a crash interrupted.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.artifacts import verify
+from potstill.artifacts import MANIFEST, sha256_file, verify
 from potstill.errors import ApprovalPendingError, ChecksumError, RegistryError
 from potstill.paths import FETCHED_MODELS
 from potstill.registry.history import History, read_history
 from potstill.registry.ledger import Ledger, Line, clean_reason
 from potstill.registry.steps import hold_registry, judged_facts, refuse_vetoed
 from potstill.registry.store_calls import suppress_answers
-from potstill.registry.version_artifacts import copy_bento, copy_serving
+from potstill.registry.version_artifacts import copy_bento, copy_evidence, copy_serving, verify_version
 from potstill.registry.versions import (
     BENTO,
     CANDIDATE,
@@ -34,14 +35,21 @@ from potstill.registry.versions import (
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
+    from mlflow.tracking import MlflowClient
 
 
 class Registry(Versions):
-    """The registered model of one project."""
+    """The registered model of one project.
 
-    def __init__(self, workspace: Path, name: str) -> None:
-        super().__init__(workspace, name)
-        self.ledger = Ledger(workspace, name)
+    Args:
+        workspace: the workspace.
+        name: name of the project.
+        store: what reads it, such as `store_reader.reader`; MLflow's client by default, which also writes.
+    """
+
+    def __init__(self, workspace: Path, name: str, store: MlflowClient | None = None) -> None:
+        super().__init__(workspace, name, store)
+        self.ledger = Ledger(workspace, name, store)
 
     # --- reading ---
 
@@ -93,9 +101,36 @@ class Registry(Versions):
         """
         item = self.get(version)
         folder = self.workspace / FETCHED_MODELS / f"{self.name}-{item.version}-{item.candidate[:12]}"
-        if not _is_whole(folder, item.candidate):
+        if not (_is_whole(folder) and candidate_sum(folder) == item.candidate):
             copy_serving(item, folder, self.workspace)
         return folder
+
+    def fetch_evidence(self, version: Version) -> Path | None:
+        """Copy what a version was judged by into the workspace, verify it, and return its folder.
+
+        Returns:
+            None if the version was registered by a Potstill that kept no evidence with versions.
+
+        Raises:
+            RegistryError: its artifacts are gone.
+            ChecksumError: a file differs from what was registered.
+        """
+        seal: str | None = self._registered(version).get("evidence")
+        if seal is None:
+            return None
+        folder = self.workspace / FETCHED_MODELS / f"{self.name}-{version.version}-evidence-{seal[:12]}"
+        if not (_is_whole(folder) and sha256_file(folder / MANIFEST) == seal):
+            copy_evidence(version, seal, folder, self.workspace)
+        return folder
+
+    def verify(self, version: Version) -> None:
+        """Check a version's model and Bento in the registry against the ledger.
+
+        Raises:
+            RegistryError: its artifacts are gone, or it is not in the ledger.
+            ChecksumError: a file differs from what was registered.
+        """
+        verify_version(version, self._registered(version), self.workspace)
 
     def bento_of(self, version: Version) -> str:
         """Return the tag of the Bento that was registered with a version.
@@ -130,6 +165,9 @@ class Registry(Versions):
         run_id: str,
         tags: Mapping[str, str],
         description: str,
+        evidence: Path | None = None,
+        params: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> Version:
         """Register a candidate as `challenger`; a candidate that is already registered only gets the new tags.
 
@@ -144,6 +182,9 @@ class Registry(Versions):
             run_id: id of its run.
             tags: evidence that is stored with the version.
             description: text for MLflow's page.
+            evidence: a folder with the evidence as `version_artifacts.pack_evidence` packs it.
+            params: params of the model for MLflow's page.
+            metrics: numbers of the model for MLflow's page.
 
         Raises:
             RegistryError: a person has vetoed the candidate.
@@ -151,8 +192,8 @@ class Registry(Versions):
         """
         registered = self.by_candidate(candidate)
         if registered is not None:
-            return self._register_again(registered, extras, seal, dict(tags))
-        logged = self._log_model(model, extras, experiment, run_id)
+            return self._register_again(registered, extras, seal, dict(tags), evidence, description)
+        logged = self._log_model([model, extras, evidence], experiment, run_id, params or {}, metrics or {})
         all_tags = {CANDIDATE: candidate, MODEL_ID: logged.model_id, **tags}
         with hold_registry(self, self.ledger, "register") as steps:
             if self.by_candidate(candidate) is None:
@@ -172,15 +213,18 @@ class Registry(Versions):
                 return self._of_candidate(candidate)
         # Another machine registered the same candidate meanwhile.
         self._client.delete_logged_model(logged.model_id)
-        return self._register_again(self._of_candidate(candidate), extras, seal, dict(tags))
+        return self._register_again(self._of_candidate(candidate), extras, seal, dict(tags), evidence, description)
 
-    def promote(self, version: str, *, expected: str | None, person: bool = False) -> Version:
+    def promote(
+        self, version: str, *, expected: str | None, person: bool = False, reason: str | None = None
+    ) -> Version:
         """Make a version the champion if the champion is still `expected`; the old one becomes `previous`.
 
         Args:
             version: number of the version.
             expected: number of the champion at the time of the decision, or None.
             person: whether a person decides; earlier freezes and rollbacks do not hold then.
+            reason: reason for the ledger.
 
         Raises:
             ApprovalPendingError: a person has frozen promotion or rolled this version back.
@@ -198,27 +242,33 @@ class Registry(Versions):
             candidate = steps.examine(version)
             if not person:
                 self._refuse_held_back(candidate, history)
+            facts = {"version": version, "expected": expected} | steps.champion_problem(version, expected)
             if person and history.is_rollback(version, expected):
-                intent = steps.announce(
-                    "rollback", version=version, expected=expected, reason=f"approved version {version}"
-                )
+                intent = steps.announce("rollback", **facts, reason=clean_reason(reason or f"approved {version}"))
             else:
-                intent = steps.announce("promote", version=version, expected=expected, person=person)
+                facts |= {"reason": clean_reason(reason)} if reason else {}
+                intent = steps.announce("promote", **facts, person=person)
             steps.finish(intent)
             return self.get(version)
 
-    def approve(self, version: str) -> Version:
+    def approve(self, version: str, reason: str | None = None) -> Version:
         """Make a version that passed its gates the champion, by a person's decision.
 
         Approving an older version rolls back all later ones, as `roll_back` does.
 
         Args:
             version: number or alias.
+            reason: reason for the ledger.
 
         Raises:
             RegistryError, ChecksumError, BusyError: see `promote`.
         """
-        return self.promote(self.get(version).version, expected=self.number_of(CHAMPION), person=True)
+        return self.promote(self.get(version).version, expected=self.number_of(CHAMPION), person=True, reason=reason)
+
+    def decision(self, version: str) -> Line | None:
+        """Find the newest line of the ledger that decided about a version; None if there is none."""
+        lines = [line for line in self.ledger.lines() if line.state == "done" and line.action != "register"]
+        return next((line for line in reversed(lines) if line.facts.get("version") == version), None)
 
     def roll_back(self, version: str | None, reason: str) -> Version:
         """Return to an older version, by a person's decision; later versions are not promoted again.
@@ -290,16 +340,39 @@ class Registry(Versions):
 
     # --- parts of decisions ---
 
-    def _log_model(self, model: Path, extras: Path | None, experiment: str, run_id: str) -> LoggedModel:
-        """Upload a candidate's files as a logged model."""
-        logged = self._client.create_logged_model(experiment, name=self.name, source_run_id=run_id)
-        for folder in filter(None, (model, extras)):
+    def _log_model(
+        self,
+        folders: Iterable[Path | None],
+        experiment: str,
+        run_id: str,
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+    ) -> LoggedModel:
+        """Upload a candidate's files, params and numbers as a logged model."""
+        from mlflow.entities import Metric
+
+        logged = self._client.create_logged_model(
+            experiment, name=self.name, source_run_id=run_id, params=dict(params) or None
+        )
+        for folder in filter(None, folders):
             self._client.log_model_artifacts(logged.model_id, str(folder))
+        now = round(1000 * time.time())
+        numbers = [
+            Metric(name, value, now, 0, model_id=logged.model_id, run_id=run_id) for name, value in metrics.items()
+        ]
+        if numbers:
+            self._client.log_batch(run_id, metrics=numbers)
         self._client.finalize_logged_model(logged.model_id, "READY")
         return logged
 
     def _register_again(
-        self, registered: Version, extras: Path | None, seal: str | None, tags: dict[str, str]
+        self,
+        registered: Version,
+        extras: Path | None,
+        seal: str | None,
+        tags: dict[str, str],
+        evidence: Path | None,
+        description: str,
     ) -> Version:
         """Give a registered candidate new evidence, and the new Bento if it is a different one."""
         history = self.history()
@@ -309,6 +382,8 @@ class Registry(Versions):
             seal = facts["seal"]
         elif extras is not None:
             self._client.log_model_artifacts(_model_id(registered), str(extras))
+        if evidence is not None:
+            self._client.log_model_artifacts(_model_id(registered), str(evidence))
         with hold_registry(self, self.ledger, f"register {registered.version}") as steps:
             refuse_vetoed(registered, self.name, steps.history)
             judged = judged_facts({**registered.tags, **tags})
@@ -316,6 +391,7 @@ class Registry(Versions):
             if {**facts, **new_facts} != facts or judged_facts(registered.tags) != judged:
                 intent = steps.announce("register", **new_facts)
                 steps.tag(registered.version, tags)
+                steps.write(self._client.update_model_version, self.name, registered.version, description)
                 steps.finish(intent)
             return steps.set_challenger(registered.version)
 
@@ -330,8 +406,8 @@ class Registry(Versions):
         current = self.number_of(CHAMPION)
         if current != expected:
             raise RegistryError(
-                f"the champion of {self.name} is version {current or 'none'} now, not {expected or 'none'} as when "
-                f"version {version} was judged; run again"
+                f"the champion of {self.name} is version {current or 'none'} now, not {expected or 'none'} as when the "
+                f"decision about version {version} was made; look again (`potstill review {version}`, or run again)"
             )
 
     def _refuse_held_back(self, version: Version, history: History) -> None:
@@ -388,9 +464,10 @@ def _model_id(version: Version) -> str:
     return model_id
 
 
-def _is_whole(folder: Path, candidate: str) -> bool:
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder agrees with its manifest."""
     try:
         verify(folder)
     except ChecksumError:
         return False
-    return candidate_sum(folder) == candidate
+    return True

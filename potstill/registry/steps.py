@@ -7,7 +7,7 @@ Before every write it is checked that the lease is still held.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from potstill.errors import ChecksumError, RegistryError
 from potstill.registry.history import History, read_history
 from potstill.registry.lease import Lease, hold_lease
 from potstill.registry.ledger import Ledger, Line
-from potstill.registry.tracking import client
+from potstill.registry.tracking import COMMIT, client
 from potstill.registry.version_artifacts import verify_version
 from potstill.registry.versions import (
     AGAINST,
@@ -24,7 +24,11 @@ from potstill.registry.versions import (
     CANDIDATE,
     CHALLENGER,
     CHAMPION,
+    DATA,
+    EVIDENCE,
     GATE,
+    LINEAGE,
+    PARAMS,
     PREVIOUS,
     SETTLED,
     VETO,
@@ -121,6 +125,19 @@ class Steps:
         verify_version(candidate, history.registered[version], self._versions.workspace)
         return candidate
 
+    def champion_problem(self, version: str, champion: str | None) -> dict[str, str]:
+        """Say what keeps the present champion from being restored after a promotion; empty if nothing does.
+
+        A broken champion does not stop its successor, but the ledger and whoever decides are told.
+        """
+        if champion is None or champion == version:
+            return {}
+        try:
+            self.examine(champion)
+        except (RegistryError, ChecksumError) as error:
+            return {"champion_problem": str(error)[:500]}
+        return {}
+
     def fallback(self, vetoed: str) -> str | None:
         """Find the replacement of a vetoed champion: the latest former champion, else the newest older version."""
         history = self.history
@@ -156,7 +173,7 @@ class Steps:
         if version is None:
             self.close(line, "undone")
             return "no version was created, so there was nothing to undo"
-        if any(line.facts[key] != value for key, value in judged_facts(version.tags).items()):
+        if edited_tags(line.facts, version.tags):
             self.close(line, "undone")
             return f"version {version.version} did not get all of its evidence; run again to have it judged"
         self.set_challenger(version.version)
@@ -253,20 +270,28 @@ def refuse_unjudged(version: Version, name: str, history: History) -> None:
             f"version {version.version} of {name} carries no passed gate, so it cannot become champion; "
             "`potstill run` judges and registers a candidate"
         )
-    current = judged_facts(version.tags)
-    for tag, key in _FACT_OF_TAG.items():
-        if current[key] != facts[key]:
-            raise RegistryError(
-                f"tag {tag} of version {version.version} of {name} is not what was judged and registered: someone has "
-                "edited it in MLflow; put it back, or run again to have the candidate judged anew"
-            )
+    for tag in edited_tags(facts, version.tags):
+        raise RegistryError(
+            f"tag {tag} of version {version.version} of {name} is not what was judged and registered: someone has "
+            "edited it in MLflow; put it back, or run again to have the candidate judged anew"
+        )
 
 
-_FACT_OF_TAG = {CANDIDATE: "candidate", GATE: "gate", BENTO: "bento", SETTLED: "settled", AGAINST: "against"}
+_FACT_OF_TAG = {
+    CANDIDATE: "candidate", GATE: "gate", BENTO: "bento", SETTLED: "settled", AGAINST: "against", PARAMS: "params",
+    DATA: "data", COMMIT: "commit", EVIDENCE: "evidence", LINEAGE: "lineage",
+}  # fmt: skip
+# Tags whose values are too long for a line of the ledger.
+_HASHED = (GATE, PARAMS, DATA)
 
 
-def judged_facts(tags: dict[str, str]) -> dict[str, str | None]:
-    """Select the facts that the ledger keeps of a version's tags: short ones as they are, the verdict as its sha256."""
+def judged_facts(tags: Mapping[str, str]) -> dict[str, str | None]:
+    """Select the facts that the ledger keeps of a version's tags: short ones as they are, long ones as their sha256."""
     facts = {key: tags.get(tag) for tag, key in _FACT_OF_TAG.items()}
-    facts["gate"] = hashlib.sha256(tags.get(GATE, "").encode()).hexdigest()
-    return facts
+    return facts | {_FACT_OF_TAG[tag]: hashlib.sha256(tags.get(tag, "").encode()).hexdigest() for tag in _HASHED}
+
+
+def edited_tags(facts: Mapping[str, Any], tags: Mapping[str, str]) -> list[str]:
+    """List the tags that differ from the ledger's facts. A line of an older Potstill has fewer facts."""
+    current = judged_facts(tags)
+    return [tag for tag, key in _FACT_OF_TAG.items() if key in facts and current[key] != facts[key]]

@@ -35,7 +35,7 @@ RECORDS = "POTSTILL_RECORDS"
 
 # MLflow's tags, so that its pages show parent and commit.
 _PARENT = "mlflow.parentRunId"
-_COMMIT = "mlflow.source.git.commit"
+COMMIT = "mlflow.source.git.commit"
 STAGE = "potstill.stage"
 OUTS = "potstill.outs"
 WORKSPACE = "potstill.workspace"
@@ -127,7 +127,12 @@ def git_tags(workspace: Path) -> dict[str, str]:
     if commit is None:
         return {}
     changes = _git(workspace, "status", "--porcelain", "--untracked-files=no")
-    return {_COMMIT: commit, "potstill.git_dirty": str(bool(changes)).lower()}
+    return {COMMIT: commit, "potstill.git_dirty": str(bool(changes)).lower()}
+
+
+def has_commit(workspace: Path, commit: str) -> bool:
+    """Whether the repository of a workspace has a commit."""
+    return _git(workspace, "cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
 def _git(workspace: Path, *arguments: str) -> str | None:

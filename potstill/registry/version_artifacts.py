@@ -16,8 +16,19 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from potstill import paths
-from potstill.artifacts import MANIFEST, file_sums, first_difference, read_json, sha256_file, sha256_value, whole_folder
+from potstill.artifacts import (
+    MANIFEST,
+    file_sums,
+    first_difference,
+    read_json,
+    sha256_file,
+    sha256_value,
+    whole_folder,
+    write_manifest,
+    write_text,
+)
 from potstill.errors import ChecksumError, RegistryError
+from potstill.registry.model_card import CARD
 from potstill.registry.process_identity import has_process
 from potstill.registry.tracking import tracking_uri
 from potstill.registry.versions import Version, candidate_sum
@@ -26,6 +37,8 @@ from potstill.registry.versions import Version, candidate_sum
 SERVING = "data/serving"
 # The version's Bentos, each under its own version and without the serving folder, which is stored once.
 BENTOS = "bento"
+# What a version was judged by, under the sha256 of its manifest.
+EVIDENCE_FOLDER = "evidence"
 # The serving folder in a Bento.
 _SERVING_IN_BENTO = f"src/{paths.SERVING}"
 # The recipe of the image, which `bentoml containerize` may rewrite.
@@ -49,6 +62,29 @@ def pack_bento(bento: Path, folder: Path) -> str:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bento / path, target / path)
     return _seal(bento)
+
+
+def pack_evidence(files: Mapping[str, Path], card: str, folder: Path) -> str:
+    """Copy what a version was judged by, in the layout of a version's artifacts.
+
+    Args:
+        files: name -> file; those that do not exist are left out.
+        card: the model card, which MLflow's page of the artifacts shows first.
+        folder: where `EVIDENCE_FOLDER/<sum>` and the card are created.
+
+    Returns:
+        The sha256 of the evidence's manifest, which the ledger keeps.
+    """
+    write_text(folder / CARD, card)
+    new = folder / EVIDENCE_FOLDER / "new"
+    write_text(new / CARD, card)
+    for name, path in files.items():
+        if path.exists():
+            shutil.copyfile(path, new / name)
+    write_manifest(new)
+    seal = sha256_file(new / MANIFEST)
+    new.rename(new.with_name(seal[:12]))
+    return seal
 
 
 def verify_version(version: Version, facts: Mapping[str, Any], workspace: Path) -> None:
@@ -100,6 +136,27 @@ def copy_bento(version: Version, facts: Mapping[str, Any], folder: Path, workspa
         with whole_folder(folder) as copy:
             shutil.copytree(bento, copy, dirs_exist_ok=True)
             shutil.copytree(serving, copy / _SERVING_IN_BENTO)
+
+
+def copy_evidence(version: Version, seal: str, folder: Path, workspace: Path) -> None:
+    """Copy the verified evidence of a version to `folder`.
+
+    Args:
+        version: the version.
+        seal: sha256 of the evidence's manifest, as the ledger has it.
+        folder: the new folder.
+        workspace: the workspace.
+
+    Raises:
+        RegistryError: the artifacts are gone.
+        ChecksumError: a file differs from what was registered.
+    """
+    part = f"{EVIDENCE_FOLDER}/{seal[:12]}"
+    with _artifacts(version, workspace, [part]) as (evidence,):
+        actual = file_sums(evidence)
+        _compare(version, part, actual, {**_listed_files(version, evidence), MANIFEST: seal})
+        with whole_folder(folder) as copy:
+            shutil.copytree(evidence, copy, dirs_exist_ok=True)
 
 
 @contextmanager

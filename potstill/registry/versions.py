@@ -14,6 +14,7 @@ from potstill.registry.tracking import client
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
 
 # MLflow aliases are case-sensitive. Potstill reads and writes only these three.
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
@@ -25,6 +26,13 @@ AGAINST = "potstill.judged_against"
 # The gates' verdict as JSON: the evidence that is checked again before a version becomes champion.
 GATE = "potstill.gate"
 VETO = "potstill.veto"
+PARAMS = "potstill.params"
+# Out -> DVC hash of dvc.lock, as JSON.
+DATA = "potstill.data"
+# The sha256 of the manifest of `version_artifacts.EVIDENCE_FOLDER`.
+EVIDENCE = "potstill.evidence"
+# The sha256 that every answer of its Bento has in the header X-Lineage-Sum.
+LINEAGE = "potstill.lineage"
 # The logged model that holds the version's artifacts; MLflow's own field for it is empty on most stores.
 MODEL_ID = "potstill.model_id"
 
@@ -64,10 +72,10 @@ def candidate_sum(serving: Path) -> str:
 class Versions:
     """The versions of one registered model."""
 
-    def __init__(self, workspace: Path, name: str) -> None:
+    def __init__(self, workspace: Path, name: str, store: MlflowClient | None = None) -> None:
         self.workspace = workspace
         self.name = name
-        self._client = client(workspace)
+        self._client = client(workspace) if store is None else store
 
     def by_alias(self, alias: str) -> Version | None:
         """Find the version that an alias points at, or None."""

@@ -18,6 +18,7 @@ from potstill.artifacts import (
     MANIFEST,
     file_sums,
     first_difference,
+    lineage,
     read_json,
     sha256_file,
     sha256_value,
@@ -72,7 +73,7 @@ class Release:
     @property
     def lineage(self) -> dict[str, Any]:
         """The origin of the model."""
-        return {"candidate": self.candidate, "files": self.sums, "git_commit": self.settings.git_commit}
+        return lineage(self.candidate, self.sums, self.settings.git_commit)
 
     @cached_property
     def lineage_sum(self) -> str:

@@ -40,6 +40,9 @@ def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
         "init",
         "doctor",
         "schedule",
+        "review",
+        "trace",
+        "promote",
         "approve",
         "veto",
         "rollback",
@@ -92,6 +95,10 @@ def test_version(tmp_path: Path) -> None:
         (["drift"], 3, "params.yaml does not exist"),
         (["feedback", "labels.csv"], 3, "params.yaml does not exist"),
         (["approve", "1"], 3, "params.yaml does not exist"),
+        (["review"], 3, "params.yaml does not exist"),
+        (["trace", "1"], 3, "params.yaml does not exist"),
+        (["promote", "1", "--reason", "x"], 3, "params.yaml does not exist"),
+        (["promote", "1"], 2, "Missing option '--reason'"),
         (["rollback", "--reason", "x"], 3, "params.yaml does not exist"),
         (["accept"], 10, "data/validation"),
         (["params", "distill.temprature"], 3, "unknown key 'distill.temprature'; did you mean 'temperature'?"),
@@ -126,7 +133,8 @@ def test_serving_without_a_champion_or_its_bento(tmp_path: Path) -> None:
     assert (done.returncode, "has no champion yet" in done.stderr) == (50, True)
     done = potstill("serve", "--tag", "nothing:here", cwd=tmp_path)
     assert (done.returncode, "is not in the store" in done.stderr) == (51, True)
-    for command in (["fetch"], ["approve", "1"], ["rollback", "--reason", "x"], ["history"]):
+    decisions = [["approve", "1"], ["rollback", "--reason", "x"]]
+    for command in (["fetch"], *decisions, ["history"], ["review"], ["trace", "1"]):
         done = potstill(*command, cwd=tmp_path)
         assert (done.returncode, "has no champion yet" in done.stderr) == (50, True)
     assert not (tmp_path / "mlflow.db").exists()

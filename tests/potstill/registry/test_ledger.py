@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,36 @@ def test_a_removed_line_is_detected(workspace: Path) -> None:
     lines = write(workspace, {}, {}, {})
     with pytest.raises(RegistryError, match=r"line 2 of the ledger .* was taken away"):
         Ledger(workspace, PROJECT)._chain([lines[0], lines[2]])
+
+
+def test_a_line_that_is_taken_from_the_end_is_detected(workspace: Path) -> None:
+    lines = write(workspace, {}, {}, {})
+    experiment, tags = ledger_tags(workspace)
+    delete_tag(workspace, experiment, next(key for key in tags if ".00000003." in key))
+    with pytest.raises(RegistryError, match=r"line 3 of the ledger .* was taken away"):
+        Ledger(workspace, PROJECT).lines()
+    # Lines 2 and 3 together, and a ledger from before the newest line was named.
+    with pytest.raises(RegistryError, match="line 3"):
+        Ledger(workspace, PROJECT)._chain(lines[:1], f"3 {lines[2].digest}")
+    assert Ledger(workspace, PROJECT)._chain(lines[:1]) == lines[:1]
+    # A writer that was killed before it named its line.
+    assert Ledger(workspace, PROJECT)._chain(lines, f"2 {lines[1].digest}") == lines
+
+
+def delete_tag(workspace: Path, experiment: str, key: str) -> None:
+    """Take a tag away in the database, as nothing in MLflow's own interface can."""
+    with closing(sqlite3.connect(workspace / "mlflow.db")) as database:
+        database.execute("delete from experiment_tags where experiment_id = ? and key = ?", [experiment, key])
+        database.commit()
+
+
+def test_a_line_as_plain_values_names_who_decided_and_why(workspace: Path) -> None:
+    (line,) = write(workspace, {"action": "veto", "facts": {"version": "3", "reason": "it shouts", "restored": None}})
+    values = line.to_json()
+    assert (values["version"], values["reason"], values["by"]) == ("3", "it shouts", line.by)
+    assert values["facts"] == {"restored": None}
+    assert json.loads(json.dumps(values)) == values
+    assert replace(line, facts={"candidate": "a" * 64}).sentence.endswith("veto done: candidate aaaaaaaaaaaa")
 
 
 def test_the_line_of_a_holder_that_lost_its_lease_does_not_count(workspace: Path) -> None:
@@ -137,10 +170,11 @@ def test_a_thousand_lines_are_read_in_well_under_a_second(workspace: Path) -> No
         for _ in range(999):
             facts = {"version": "17", "candidate": "c" * 64, "gate": "g" * 64, "seal": "s" * 64, "settled": "t" * 64}
             ledger.append(known, LostLease(1), {"state": "open", "action": "register", "facts": facts})
+    tags = {tag.key: tag.value for tag in recorder.tags}
+    head = tags.pop("potstill.ledger.head")
+    tracking.client(workspace).set_experiment_tag(experiment, "potstill.ledger.head", head)
     with store.ManagedSessionMaker(read_only=False) as session:
-        session.add_all(
-            [SqlExperimentTag(experiment_id=int(experiment), key=tag.key, value=tag.value) for tag in recorder.tags]
-        )
+        session.add_all([SqlExperimentTag(experiment_id=int(experiment), key=key, value=tags[key]) for key in tags])
     assert ExperimentTag
     begin = time.process_time()
     assert len(ledger.lines()) == 1000

@@ -14,8 +14,8 @@ from potstill.errors import ApprovalPendingError, ChecksumError, RegistryError
 from potstill.registry import tracking
 from potstill.registry.lease import Lease
 from potstill.registry.promotion import Registry
-from potstill.registry.steps import Steps
-from potstill.registry.versions import CHALLENGER, CHAMPION, GATE, PREVIOUS
+from potstill.registry.steps import Steps, edited_tags
+from potstill.registry.versions import CHALLENGER, CHAMPION, GATE, PARAMS, PREVIOUS
 from tests.registries import PASSED, PROJECT, REFUSED, add_version, new_store
 
 
@@ -438,3 +438,46 @@ def test_two_projects_share_a_store(tmp_path: Path) -> None:
     one, other = Registry(workspace, "one"), Registry(workspace, "other")
     add_version(one, "one")
     assert other.versions() == []
+
+
+@pytest.mark.slow
+def test_a_person_who_expects_another_champion_is_refused(registry: Registry) -> None:
+    promote_all(registry, "one", "two")
+    add_version(registry, "three")
+    for expected in (None, "1"):
+        with pytest.raises(RegistryError, match=f"is version 2 now, not {expected or 'none'} .*review 3"):
+            registry.promote("3", expected=expected, person=True, reason="better on negations")
+    assert champion(registry) == "2"
+    registry.promote("3", expected="2", person=True, reason="better on\nnegations")
+    line = registry.decision("3")
+    assert line is not None
+    assert (line.action, line.facts["reason"], line.facts["person"]) == ("promote", "better on negations", True)
+    assert "champion_problem" not in line.facts
+    assert registry.decision("9") is None
+
+
+@pytest.mark.slow
+def test_a_champion_that_cannot_be_restored_is_not_replaced_in_silence(registry: Registry) -> None:
+    promote_all(registry, "one")
+    add_version(registry, "two")
+    (source(registry, "1") / "data/serving/model.onnx").write_bytes(b"rot")
+    registry.approve("2", "the champion is damaged")
+    line = registry.decision("2")
+    assert line is not None
+    assert "model.onnx is altered" in line.facts["champion_problem"]
+    with pytest.raises(ChecksumError):
+        registry.roll_back(None, "back")
+    assert champion(registry) == "2"
+
+
+@pytest.mark.slow
+def test_a_tag_that_an_older_ledger_has_no_sum_of_is_not_missed(registry: Registry) -> None:
+    version = add_version(registry, "one", tags={PARAMS: "{}"})
+    facts = registry.history().registered["1"]
+    assert edited_tags(facts, version.tags) == []
+    assert edited_tags(facts, {**version.tags, PARAMS: "{ }"}) == [PARAMS]
+    older = {key: value for key, value in facts.items() if key not in ("params", "data", "evidence")}
+    assert edited_tags(older, {**version.tags, PARAMS: "{ }"}) == []
+    tracking.client(registry.workspace).set_model_version_tag(PROJECT, "1", PARAMS, "{ }")
+    with pytest.raises(RegistryError, match=r"tag potstill\.params of version 1"):
+        registry.approve("1")

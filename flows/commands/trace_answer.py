@@ -1,0 +1,134 @@
+"""`potstill trace`: every hop from an answer to the commit, each verified now."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.engine.champions import no_champion
+from potstill.artifacts import MANIFEST, lineage, read_json, sha256_value
+from potstill.config.params import Params
+from potstill.config.params_file import load_params
+from potstill.errors import ChecksumError, RegistryError
+from potstill.inference.window_store import ANSWERS, COUNTS, candidate_location, open_store
+from potstill.paths import PARAMS, SERVING
+from potstill.registry import tracking
+from potstill.registry.ledger import Line
+from potstill.registry.lineage_trace import Hop, NotHereError, hop, trace_version
+from potstill.registry.promotion import Registry
+from potstill.registry.store_reader import reader
+from potstill.serving.launch import bento_path
+from potstill.serving.release import SETTINGS, verify_seal
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where an answer came from: the ledger's line of the Bento, and how it was found."""
+
+    line: Line
+    sentence: str
+    lineage_sum: str | None = None
+
+
+def show(workspace: Path, what: str, folder: str | None, *, as_json: bool) -> None:
+    """Print every hop from an answer to the commit.
+
+    Args:
+        workspace: the current folder.
+        what: a version, a Bento's tag, a request id, or the header X-Lineage-Sum or X-Model-Version of an answer.
+        folder: where services write, a path or a URL; `watch.folder` when None.
+        as_json: whether to print JSON.
+
+    Raises:
+        RegistryError: nothing is known of it, or a hop fails.
+        ChecksumError: a hop fails because bytes are not what they were.
+    """
+    params = load_params(workspace / PARAMS)
+    if not tracking.has_store(workspace):
+        raise no_champion(params)
+    registry = Registry(workspace, params.project.name, reader(workspace))
+    origin = _find(registry, params, what, folder)
+    version = registry.get(origin.line.facts["version"])
+    hops = [
+        Hop("answer", "verified", origin.sentence),
+        hop("Bento", lambda: _bento(origin)),
+        *trace_version(registry, version, workspace),
+    ]
+    if as_json:
+        print(json.dumps([item.to_json() for item in hops], indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(f"{item.name:<11} {item.state:<9} {item.sentence}" for item in hops))
+    broken = next((item for item in hops if item.error is not None), None)
+    if broken is not None and broken.error is not None:
+        raise type(broken.error)(f"the trace of {what} breaks at the hop {broken.name}: {broken.error}")
+
+
+def _find(registry: Registry, params: Params, what: str, folder: str | None) -> _Origin:
+    """Find the newest registration that something belongs to."""
+    lines = [line for line in registry.ledger.lines() if line.action == "register" and line.state == "done"]
+    lines.reverse()
+    if what.isdecimal() or registry.by_alias(what) is not None:
+        number = registry.get(what).version
+        return _first(lines, "version", number, what, f"version {number}")
+    if ":" in what:
+        return _first(lines, "bento", what, what, f"Bento {what}")
+    if re.fullmatch(r"[0-9a-f]{64}", what):
+        key = "candidate" if any(line.facts["candidate"] == what for line in lines) else "lineage"
+        origin = _first(lines, key, what, what, f"{key} {what}")
+        return _Origin(origin.line, origin.sentence, what if key == "lineage" else None)
+    if match := re.fullmatch(r"([0-9a-f]{12})-(int8|fp32)", what):
+        candidate = next(
+            (line.facts["candidate"] for line in lines if line.facts["candidate"].startswith(match[1])), ""
+        )
+        return _first(lines, "candidate", candidate, what, f"model {what}")
+    return _find_request(registry, params, lines, what, folder)
+
+
+def _first(lines: list[Line], key: str, value: str, what: str, sentence: str) -> _Origin:
+    line = next((line for line in lines if line.facts.get(key) == value), None)
+    if line is None:
+        raise RegistryError(
+            f"the registry knows no {key} {what}; name a version, a Bento's tag, a request id, or the header "
+            "X-Lineage-Sum or X-Model-Version of an answer"
+        )
+    return _Origin(line, sentence)
+
+
+def _find_request(registry: Registry, params: Params, lines: list[Line], request: str, folder: str | None) -> _Origin:
+    """Find the window of a service that has an answer to a request."""
+    location = folder or params.watch.folder
+    if location is None:
+        raise RegistryError(f"{request} may be a request id, but watch.folder is null; name the folder with --folder")
+    if "://" not in location:
+        location = str(registry.workspace.resolve() / location)
+    for candidate in dict.fromkeys(line.facts["candidate"] for line in lines):
+        store = open_store(candidate_location(location, candidate))
+        for name in reversed([name for name in store.names() if name.endswith(ANSWERS)]):
+            text = store.read(name)
+            if request in text and any(json.loads(row).get("request_id") == request for row in text.splitlines()):
+                window = json.loads(store.read(name.removesuffix(ANSWERS) + COUNTS))
+                origin = _first(lines, "bento", window["bento"], str(window["bento"]), "")
+                return _Origin(origin.line, f"request {request}, in {store}/{name}, answered by {window['bento']}")
+    raise RegistryError(
+        f"no service has written an answer with the request id {request} to {location}; it may be in a window that is "
+        "not finished, or removed (watch.keep_windows)"
+    )
+
+
+def _bento(origin: _Origin) -> str:
+    """Verify the Bento in BentoML's store; the registry's copy is verified with the version."""
+    tag: str = origin.line.facts["bento"]
+    path = bento_path(tag)
+    if not path.exists():
+        raise NotHereError(f"{tag} is not in BentoML's store; `potstill fetch` brings it from the registry")
+    verify_seal(path)
+    serving = path / "src" / SERVING
+    settings = path / "src" / SETTINGS
+    if origin.lineage_sum is not None and settings.exists():
+        files = read_json(serving / MANIFEST)["files"]
+        current = sha256_value(lineage(origin.line.facts["candidate"], files, read_json(settings)["git_commit"]))
+        if current != origin.lineage_sum:
+            raise ChecksumError(f"Bento {tag} has the lineage sum {current} and not {origin.lineage_sum}")
+    return f"{tag}, every file in {path} is as packaged"

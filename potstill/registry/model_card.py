@@ -1,0 +1,349 @@
+"""The model card of a version: what a reviewer reads on MLflow's page, in the form of Hugging Face's model cards.
+
+Everything here is a pure function of plain values. Text from data and params is escaped, so that a label cannot become
+a link, a heading or a column of a table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from potstill.evaluation.naming import TITLES, candidate_of
+from potstill.kinds.definitions.kind import Kind
+from potstill.kinds.definitions.task_kinds import KINDS
+
+# MLflow's column for the description of a version (mlflow.store.model_registry.dbmodels). SQLite stores longer texts,
+# PostgreSQL and MySQL refuse them.
+DESCRIPTION_CHARACTERS = 5000
+CARD = "README.md"
+_NAMED_LABELS = 20
+_CELL_CHARACTERS = 400
+# Form of the answers -> the hub's name of the task; numbers are a text classification there.
+_PIPELINES = {"entities": "token-classification", "span": "question-answering"}
+_ANSWERS = {
+    "class": "answers one class for each text",
+    "labels": "answers the labels that apply to each text",
+    "number": "answers a number for each text",
+    "entities": "marks the entities of each text",
+    "span": "answers questions with a span of their context",
+}
+# Outs whose hashes are in the card; the version's tag potstill.data has those of all stages.
+_OUTS = ("raw", "given", "prepared", "tokens", "teacher", "signals", "serving", "evaluation")
+_MARKUP = re.compile(r"[\\`*_\[\]<>|~#$@&]")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The origin of a teacher.
+
+    Attributes:
+        origin: where it comes from, such as `owner/name@commit`.
+        hub_id: its id on the Hugging Face hub; None if it is not from there.
+        licence: its licence, as its folder names it; None if it names none.
+    """
+
+    origin: str
+    hub_id: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a version was made of.
+
+    Attributes:
+        project: name of the project.
+        candidate: sha256 of its serving folder's manifest.
+        bento: tag of its Bento.
+        commit: git commit; None outside git.
+        is_clean: whether the tree was that of the commit; None outside git.
+        lock_sha256: sha256 of the environment's lock file.
+        data: out -> DVC hash in dvc.lock.
+        teacher: origin of the teacher.
+        labels: what the model answers; empty for answers to questions and numbers.
+        max_length: tokens that the model reads of a text.
+        champion: number of the champion that the gate compared it with; None without one.
+    """
+
+    project: str
+    candidate: str
+    bento: str
+    commit: str | None
+    is_clean: bool | None
+    lock_sha256: str | None
+    data: Mapping[str, str]
+    teacher: Teacher
+    labels: Sequence[str | int]
+    max_length: int | None
+    champion: str | None
+
+
+def render_card(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: Lineage) -> str:
+    """Write the whole card, with the metadata that the Hugging Face hub reads.
+
+    Args:
+        metrics: the content of reports/metrics.json.
+        verdict: the content of reports/gate.json.
+        lineage: what the version was made of.
+    """
+    return _metadata(metrics, lineage) + "\n".join(_sections(metrics, verdict, lineage))
+
+
+def render_description(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: Lineage) -> str:
+    """Write the card as MLflow's description: without metadata, and without the sections that do not fit."""
+    end = f"\nThe whole card is the artifact `{CARD}` of this version.\n"
+    text = ""
+    for section in _sections(metrics, verdict, lineage):
+        longer = f"{text}\n{section}" if text else section
+        if len(longer) + len(end) <= DESCRIPTION_CHARACTERS:
+            text = longer
+    return text + end
+
+
+# --- escaping ---------------------------------------------------------------------------------------------------------
+
+
+def escape(value: object, characters: int = _CELL_CHARACTERS) -> str:
+    """Write a text so that Markdown shows it as it is, on one line and of limited length."""
+    text = " ".join(str(value).split())
+    if len(text) > characters:
+        text = f"{text[: characters - 1]}\u2026"
+    text = _MARKUP.sub(lambda match: _ENTITIES.get(match[0], f"\\{match[0]}"), text)
+    # Without a backslash, a list item could begin a list of its own, and an address would become a link.
+    text = re.sub(r"^(\d*)([-+.)])", r"\1\\\2", text)
+    return re.sub(r"(?i)(https?|ftp)://|\bwww\.", lambda match: match[0].replace(":", "\\:").replace(".", "\\."), text)
+
+
+def _code(value: object) -> str:
+    """Write a hash, a tag or a path as code; text that could end the code is escaped instead."""
+    text = str(value)
+    return f"`{text}`" if re.fullmatch(r"[\w./:@=+ -]+", text) else escape(text)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+# --- sections ---------------------------------------------------------------------------------------------------------
+
+
+def _metadata(metrics: Mapping[str, Any], lineage: Lineage) -> str:
+    import yaml
+
+    facts: dict[str, Any] = {
+        "library_name": "onnx",
+        "pipeline_tag": _PIPELINES.get(_kind(metrics).form, "text-classification"),
+        "tags": ["potstill", "distillation"],
+    }
+    if lineage.teacher.hub_id is not None:
+        facts |= {"base_model": lineage.teacher.hub_id, "base_model_relation": "finetune"}
+    return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---\n\n"
+
+
+def _sections(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: Lineage) -> list[str]:
+    """Write all sections, the most important ones first."""
+    sections = [
+        _head(metrics, verdict, lineage),
+        _evaluation(metrics, verdict, lineage),
+        _losses(metrics, verdict),
+        _behaviour(metrics),
+        _gate(verdict),
+        _use(metrics, lineage),
+        _commands(lineage),
+        _lineage(lineage),
+        _data(lineage),
+    ]
+    return [section for section in sections if section]
+
+
+def _head(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: Lineage) -> str:
+    rival = f"version {lineage.champion}" if lineage.champion else "none yet"
+    shipped = {"int8": "INT8", "fp32": "fp32"}.get(str(metrics.get("shipped")), "an unknown variant")
+    return (
+        f"# {escape(lineage.project)}\n\n"
+        f"**{escape(verdict.get('sentence', 'not judged'), 1200)}**\n\n"
+        f"A student of {escape(lineage.teacher.origin)}, distilled by Potstill and shipped as {shipped} for "
+        f"onnxruntime. Bento: {_code(lineage.bento)}. Champion when it was judged: {rival}.\n"
+    )
+
+
+def _evaluation(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: Lineage) -> str:
+    scoring = _kind(metrics).scoring
+    models = _mapping(metrics.get("models"))
+    candidate = candidate_of(metrics) or ""
+    confidence = 100 * float(metrics.get("confidence") or 0.95)
+    names = [candidate, *(name for name in (*TITLES, *models) if name in models and name != candidate)]
+    rows = [_row(name, metrics, scoring.key, candidate) for name in dict.fromkeys(names)]
+    champion = _mapping(verdict.get("champion"))
+    if champion:
+        rows.insert(1, _champion_row(champion, metrics, scoring.key, candidate, lineage))
+    score = f"{scoring.words}, %"
+    header = ["model", score, "candidate minus it, points", "calibration error", "MB", "p50 ms", "p99 ms"]
+    return (
+        f"## Evaluation\n\nOn {metrics.get('rows', 'an unknown number of')} test rows that no stage trained on. "
+        f"Intervals are at {confidence:g}%; times are of one text a call on the CPU.\n\n{_table(header, rows)}"
+    )
+
+
+def _row(name: str, metrics: Mapping[str, Any], key: str, candidate: str) -> list[str]:
+    model = _mapping(_mapping(metrics.get("models")).get(name))
+    title = escape(TITLES.get(name, name))
+    return [
+        f"**{title} (this version)**" if name == candidate else title,
+        _with_interval(model, key),
+        "" if name == candidate else _difference(name, model, metrics, key, candidate),
+        _decimal(model.get("ece"), 3),
+        _decimal(model.get("megabytes"), 1),
+        _decimal(model.get("p50_ms"), 1),
+        _decimal(model.get("p99_ms"), 1),
+    ]
+
+
+def _champion_row(
+    champion: Mapping[str, Any], metrics: Mapping[str, Any], key: str, candidate: str, lineage: Lineage
+) -> list[str]:
+    title = f"Champion, version {lineage.champion}" if lineage.champion else "Champion"
+    if champion.get("problem") is not None:
+        return [title, "not comparable", escape(champion["problem"]), "", "", "", ""]
+    return [title, _with_interval(champion, key), _difference("champion", champion, metrics, key, candidate), *[""] * 4]
+
+
+def _difference(name: str, model: Mapping[str, Any], metrics: Mapping[str, Any], key: str, candidate: str) -> str:
+    """Write the candidate's gain over a model, with its interval where metrics.json or the verdict has one."""
+    verdicts = _mapping(_mapping(metrics.get("proof")).get("verdicts"))
+    for comparison in (model.get("comparison"), _mapping(metrics.get("comparison")).get(name), verdicts.get(name)):
+        facts = _mapping(comparison)
+        difference, low, high = (_number(facts.get(part)) for part in ("difference", "low", "high"))
+        if difference is not None and low is not None and high is not None:
+            return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    own = _number(_mapping(_mapping(metrics.get("models")).get(candidate)).get(key))
+    other = _number(model.get(key))
+    return "" if own is None or other is None else f"{100 * (own - other):+.1f}"
+
+
+def _with_interval(model: Mapping[str, Any], key: str) -> str:
+    value, low, high = (_number(model.get(name)) for name in (key, f"{key}_low", f"{key}_high"))
+    if value is None:
+        return "missing"
+    interval = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{100 * value:.1f}{interval}"
+
+
+def _losses(metrics: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
+    """List the slices on which the candidate is worse than a rival."""
+    losses = [
+        f"- {escape(part.get('name'))}: {100 * facts['difference']:+.1f} points to the {escape(rival)} on "
+        f"{part.get('rows')} rows ({100 * facts['low']:+.1f} to {100 * facts['high']:+.1f})\n"
+        for part, rival, facts in slice_losses(metrics, verdict)
+    ]
+    return f"## Worse on\n\n{''.join(losses)}" if losses else ""
+
+
+def slice_losses(
+    metrics: Mapping[str, Any], verdict: Mapping[str, Any]
+) -> Iterator[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
+    """Yield (slice, rival, comparison) where the candidate loses to a rival, the champion of the verdict included."""
+    champion = _mapping(verdict.get("champion"))
+    reports = [_mapping(source.get("slices")) for source in (metrics, champion)]
+    for part in [part for report in reports for part in report.get("slices") or []]:
+        for rival, facts in _mapping(_mapping(part).get("rivals")).items():
+            numbers = [_number(_mapping(facts).get(name)) for name in ("difference", "low", "high")]
+            if _mapping(facts).get("outcome") == "LOSES" and None not in numbers:
+                yield part, rival, facts
+
+
+def _behaviour(metrics: Mapping[str, Any]) -> str:
+    """List how often the candidate fails each behavioural test, next to the teacher."""
+    rows = []
+    for test, result in _mapping(_mapping(metrics.get("behaviour")).get("tests")).items():
+        models = _mapping(_mapping(result).get("models"))
+        rates = [_with_interval(_mapping(models.get(name)), "failure_rate") for name in _behaved(metrics)]
+        rows.append([escape(test), *rates])
+    header = ["test", "fails, %", "teacher fails, %"]
+    return f"## Behaviour\n\n{_table(header, rows)}" if rows else ""
+
+
+def _behaved(metrics: Mapping[str, Any]) -> tuple[str, str]:
+    return candidate_of(metrics) or "", "teacher"
+
+
+def _gate(verdict: Mapping[str, Any]) -> str:
+    checks = [_mapping(check) for check in verdict.get("checks") or []]
+    rows = [
+        ["pass" if check.get("passed") is True else "**FAIL**", _code(check.get("name")), escape(check.get("sentence"))]
+        for check in sorted(checks, key=lambda check: check.get("passed") is True)
+    ]
+    return f"## Gate\n\n{_table(['result', 'check', 'in words'], rows)}" if rows else ""
+
+
+def _use(metrics: Mapping[str, Any], lineage: Lineage) -> str:
+    kind = _kind(metrics)
+    labels = [escape(label, 60) for label in lineage.labels[:_NAMED_LABELS]]
+    more = len(lineage.labels) - len(labels)
+    named = f" Its labels: {', '.join(labels)}{f' and {more} more' if more > 0 else ''}." if labels else ""
+    truncation = _mapping(metrics.get("truncation"))
+    share = _number(truncation.get("share"))
+    cut = "" if share is None else f" ({100 * share:.1f}% of the test texts were longer)"
+    length = f"It reads the first {lineage.max_length} tokens of a text{cut}. " if lineage.max_length else ""
+    abstention = _mapping(_mapping(metrics.get("abstention")).get("threshold"))
+    confidence = _number(abstention.get("confidence"))
+    sure = "" if confidence is None else f" Below a confidence of {confidence:.3f} a person should decide."
+    return (
+        f"## Intended use and limits\n\nIt {_ANSWERS[kind.form]}, for texts like those in `data/prepared`.{named} "
+        f"{length}"
+        "The numbers hold for texts like the test rows: other domains, languages and times are not measured here. "
+        f"`potstill drift` watches for that.{sure}\n"
+    )
+
+
+def _commands(lineage: Lineage) -> str:
+    return (
+        "## Serve, and roll back\n\n```sh\n"
+        f"potstill fetch VERSION && potstill serve --tag {lineage.bento}\n"
+        "potstill review                       # against the champion\n"
+        'potstill rollback --reason "..."      # to the champion before\n'
+        f"mlflow models serve -m models:/{lineage.project}@champion   # without Potstill\n```\n"
+    )
+
+
+def _lineage(lineage: Lineage) -> str:
+    state = {True: "clean", False: "with uncommitted changes", None: "state not known"}[lineage.is_clean]
+    commit = f"{_code(lineage.commit)}, {state}" if lineage.commit else "not in git"
+    teacher = lineage.teacher
+    rows = [
+        ["commit", commit],
+        ["candidate", _code(lineage.candidate)],
+        ["environment", _code(lineage.lock_sha256) if lineage.lock_sha256 else "no lock file"],
+        ["teacher", escape(teacher.origin)],
+        ["licence of the teacher", escape(teacher.licence) if teacher.licence else "not named by its folder"],
+        ["report", "artifact `report.html` in `evidence`"],
+    ]
+    return f"## Lineage\n\n{_table(['what', 'value'], rows)}"
+
+
+def _data(lineage: Lineage) -> str:
+    paths = [path for path in (f"data/{name}" for name in _OUTS) if path in lineage.data]
+    rows = [[_code(path), _code(lineage.data[path])] for path in paths]
+    return f"## Data\n\n{_table(['out', 'DVC hash'], rows)}" if rows else ""
+
+
+def _kind(metrics: Mapping[str, Any]) -> Kind:
+    return KINDS[metrics.get("task") or "single_label"]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _decimal(value: Any, digits: int) -> str:
+    number = _number(value)
+    return "" if number is None else f"{number:.{digits}f}"
