@@ -1,6 +1,6 @@
 """The documentation as a test reads it: code blocks that are run, and what they are said to print.
 
-The convention of docs/: the `sh` blocks of a page are run in order, in one shell; a `text` block behind one holds lines
+The convention of docs/: the `sh` blocks of a page are run in order, in one shell; a `text` block after one holds lines
 that its output has, in that order, with `...` for anything. `sh background URL` is started, waited for until the URL
 answers (and its `text` was printed), and stopped at the end of the page. `yaml` blocks are sections of params.yaml.
 Other blocks are not looked at.
@@ -30,7 +30,7 @@ START_SECONDS = 300
 
 @dataclass
 class Block:
-    """A fenced block: where it is, the words behind its fence, its text, and the `text` block that follows it."""
+    """A fenced block: where it is, the words after its fence, its text, and the `text` block that follows it."""
 
     where: str
     kind: list[str]
@@ -39,7 +39,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """All fenced blocks of a page; a `text` block directly behind an `sh` block belongs to that."""
+    """All fenced blocks of a page; a `text` block directly after an `sh` block belongs to that."""
     found: list[Block] = []
     fence: Block | None = None
     adjacent = False
@@ -66,7 +66,7 @@ def commands(page: Path) -> list[Block]:
 
 
 def missing_line(expected: str, printed: str) -> str | None:
-    """The first expected line that the output lacks behind those before it; `...` stands for anything in a line."""
+    """The first expected line that the output lacks after those before it; `...` stands for anything in a line."""
     left: Iterator[str] = iter(printed.splitlines())
     for line in filter(None, map(str.rstrip, expected.splitlines())):
         pattern = re.compile(".*".join(map(re.escape, line.split("..."))))

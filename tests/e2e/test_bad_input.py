@@ -19,7 +19,7 @@ GOOD = b"".join(f"{text},{label}\n".encode() for text, label in generate_rows(40
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
-    """A workspace over data.csv beside it, never run."""
+    """A workspace over data.csv next to it, never run."""
     home = tmp_path_factory.mktemp("bad")
     data = write_csv(home / "data.csv", generate_rows(200))
     teacher = home / "teacher"

@@ -135,7 +135,7 @@ def test_a_teacher_without_a_head_or_a_tokenizer(tiny_base: Path, teacher: Path)
 
 @pytest.fixture(scope="module")
 def others(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Teachers beside the first: another seed, the same with its labels the other way round, and other labels."""
+    """Teachers next to the first: another seed, the same with its labels the other way round, and other labels."""
     folders = {}
     for name, labels in {
         "seed": ["negative", "positive"],

@@ -110,7 +110,7 @@ def check_search_and_probe(task: Any, output: Callable[[], str]) -> None:
     lines = output()
     # DIST is of classes, tokens' among them.
     assert ("search: without 'kl and dist'" in lines) == (task != "token_classification")
-    assert ("search: no static student: it answers about whole texts" in lines) == (task in PLACES)
+    assert ("search: no static student: it labels whole texts" in lines) == (task in PLACES)
     assert scoring.words in Path("reports/search/index.html").read_text(encoding="utf-8")
     probed: list[Probed] = []
     (one,) = probe(params, [[0, 1, 2, 3]], 60, probed.append)

@@ -20,6 +20,8 @@ from tasks import teacher as stage_module
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
 from tests.teachers import CASES, change_config, change_weights, copy_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tokenized(trained_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -69,7 +71,6 @@ def reverse(folder: Path) -> None:
     change_weights(folder, lambda own: {n: v.flip(0) if n.startswith("classifier") else v for n, v in own.items()})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
 def test_a_teacher_of_these_labels_is_right(case: Case, prefix: str) -> None:
     change_weights(case.base, lambda own: {f"{prefix}{name}": value for name, value in own.items()})
@@ -199,7 +200,6 @@ def test_init_and_ingest_say_the_same(
     assert not (tmp_path / "w").exists()
 
 
-@pytest.mark.slow
 def test_a_folder_that_a_training_left_comes_in_without_its_leftovers(
     trained_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,6 +19,8 @@ from tasks.stage import INSIDE_RUN
 from tests.flows.conftest import Ended, ended, until
 from tests.registries import PROJECT, new_store
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAGE = """
 import time
@@ -99,7 +101,6 @@ def assert_failed(workspace: Path, end: Ended, code: int, words: str) -> None:
     assert [path.name for path in (workspace / "data").iterdir()] == ["given.txt"]
 
 
-@pytest.mark.slow
 def test_alone_a_stage_logs_its_own_mlflow_run(workspace: Path) -> None:
     end = run(workspace)
     assert (end.code, end.out, end.err) == (0, "toy: all well\n", "")
@@ -112,7 +113,6 @@ def test_alone_a_stage_logs_its_own_mlflow_run(workspace: Path) -> None:
     assert "training" in read_json(workspace / ".work/timings/toy.json")["work"]
 
 
-@pytest.mark.slow
 def test_same_inputs_same_bytes(workspace: Path) -> None:
     calls = []
     for _ in range(2):
@@ -122,7 +122,6 @@ def test_same_inputs_same_bytes(workspace: Path) -> None:
     assert not (workspace / ".work/checkpoints").exists()
 
 
-@pytest.mark.slow
 def test_what_stopped_runs_left_is_removed_when_the_stage_has_ended(workspace: Path) -> None:
     left = [workspace / ".work/checkpoints" / name for name in ("toy-0123", "other-0123")]
     for folder in left:
@@ -161,7 +160,6 @@ def test_what_is_edited_in_mid_run_makes_no_out_and_is_named(workspace: Path, mo
     assert_failed(workspace, end, 10, f"toy: {named} changed while toy ran, so its outs were removed; run again")
 
 
-@pytest.mark.slow
 def test_a_missing_dep_and_a_wrong_param_end_it_before_any_work(workspace: Path) -> None:
     (workspace / "data/given.txt").rename(workspace / "given")
     end = run(workspace, **recorded(workspace))
@@ -173,7 +171,6 @@ def test_a_missing_dep_and_a_wrong_param_end_it_before_any_work(workspace: Path)
     assert_failed(workspace, run(workspace, **recorded(workspace)), 3, "did you mean 'alpha'?")
 
 
-@pytest.mark.slow
 def test_a_stage_refuses_to_start_during_a_run_but_runs_inside_one(workspace: Path) -> None:
     with hold(workspace / RUN_LOCK, what="a run"):
         busy = run(workspace)
@@ -190,7 +187,6 @@ def test_an_interrupted_stage_leaves_nothing(workspace: Path, number: signal.Sig
     assert_failed(workspace, ended(process), 130, "interrupted")
 
 
-@pytest.mark.slow
 def test_after_kill_9_the_next_run_makes_the_out(workspace: Path) -> None:
     process = start(workspace, "hang", **recorded(workspace))
     assert until((workspace / "hangs").exists)

@@ -102,7 +102,7 @@ ALONE: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("width", ["same", "narrow"])
+@pytest.mark.parametrize("width", ["same", pytest.param("narrow", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kind", "options"), ALONE)
 def test_a_student_learns_with_each_term_alone(
     tmp_path: Path, teacher: Any, kind: str, options: dict[str, Any], width: str
@@ -310,7 +310,7 @@ def everything(teacher: Any, tmp_path_factory: pytest.TempPathFactory) -> Stored
     return StoredSignals.open(folder / "signals", ROWS, folder / "teacher")
 
 
-@pytest.mark.parametrize("width", ["same", "narrow"])
+@pytest.mark.parametrize("width", ["same", pytest.param("narrow", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kind", "options"), ALONE)
 def test_each_term_is_the_same_from_a_store_as_from_the_teacher(
     teacher: Any, everything: StoredSignals, kind: str, options: dict[str, Any], width: str

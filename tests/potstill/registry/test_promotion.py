@@ -18,6 +18,8 @@ from potstill.registry.steps import Steps, edited_tags
 from potstill.registry.versions import CHALLENGER, CHAMPION, GATE, PARAMS, PREVIOUS
 from tests.registries import PASSED, PROJECT, REFUSED, add_version, new_store
 
+pytestmark = pytest.mark.slow
+
 
 def source(registry: Registry, version: str) -> Path:
     return Path(urlparse(registry.get(version).source).path)
@@ -28,7 +30,6 @@ def aliases(registry: Registry) -> dict[str, str | None]:
     return {alias: version.version if version else None for alias, version in versions.items()}
 
 
-@pytest.mark.slow
 def test_from_candidate_to_champion(registry: Registry) -> None:
     assert registry.champion() is None
     first = add_version(registry, "one")
@@ -41,7 +42,6 @@ def test_from_candidate_to_champion(registry: Registry) -> None:
     assert not registry.history().open
 
 
-@pytest.mark.slow
 def test_a_candidate_is_not_registered_twice(registry: Registry) -> None:
     first = add_version(registry, "one", bento="potstill-x:1")
     again = add_version(registry, "one", bento="potstill-x:2")
@@ -49,7 +49,6 @@ def test_a_candidate_is_not_registered_twice(registry: Registry) -> None:
     assert len(registry.versions()) == 1
 
 
-@pytest.mark.slow
 def test_the_second_of_two_writers_fails_although_mlflow_lets_both_succeed(registry: Registry) -> None:
     for content in ("one", "two", "three"):
         add_version(registry, content)
@@ -66,7 +65,6 @@ def test_a_capitalised_alias_is_not_the_champion(registry: Registry) -> None:
     assert registry.champion() is None
 
 
-@pytest.mark.slow
 def test_a_champion_deleted_by_hand_is_detected(registry: Registry) -> None:
     add_version(registry, "one")
     add_version(registry, "two")
@@ -81,7 +79,6 @@ def test_a_champion_deleted_by_hand_is_detected(registry: Registry) -> None:
     assert champion.version == "1"
 
 
-@pytest.mark.slow
 def test_a_deleted_champion_can_be_vetoed(registry: Registry) -> None:
     add_version(registry, "one")
     registry.promote("1", expected=None)
@@ -90,7 +87,6 @@ def test_a_deleted_champion_can_be_vetoed(registry: Registry) -> None:
     assert registry.champion() is None
 
 
-@pytest.mark.slow
 def test_a_version_without_files_is_ready_in_mlflow_but_not_promoted(registry: Registry) -> None:
     version = add_version(registry, "one")
     shutil.rmtree(source(registry, "1"))
@@ -101,7 +97,6 @@ def test_a_version_without_files_is_ready_in_mlflow_but_not_promoted(registry: R
     assert not registry.history().open
 
 
-@pytest.mark.slow
 def test_a_flipped_bit_that_mlflow_would_download_is_detected(registry: Registry) -> None:
     add_version(registry, "one")
     path = source(registry, "1") / "data/serving/model.onnx"
@@ -114,7 +109,6 @@ def test_a_flipped_bit_that_mlflow_would_download_is_detected(registry: Registry
         registry.promote("1", expected=None)
 
 
-@pytest.mark.slow
 def test_a_swapped_model_with_a_valid_manifest_is_detected(registry: Registry) -> None:
     add_version(registry, "one")
     add_version(registry, "two")
@@ -132,7 +126,6 @@ def test_a_fetched_folder_is_verified_on_each_fetch(registry: Registry) -> None:
     assert (folder / "model.onnx").read_bytes() == b"one" * 100
 
 
-@pytest.mark.slow
 def test_a_version_that_did_not_pass_never_becomes_champion(registry: Registry) -> None:
     refused = add_version(registry, "one", evidence=REFUSED)
     with pytest.raises(RegistryError, match="no passed gate"):
@@ -149,7 +142,6 @@ def test_a_version_that_did_not_pass_never_becomes_champion(registry: Registry) 
             registry.promote(version.version, expected=None)
 
 
-@pytest.mark.slow
 def test_a_veto_is_permanent_and_restores_the_previous_champion(registry: Registry) -> None:
     add_version(registry, "one")
     add_version(registry, "two")
@@ -169,7 +161,6 @@ def crash(*_: object, **__: object) -> None:
     raise SystemExit("killed here")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("call", ["create_logged_model", "log_model_artifacts", "create_model_version"])
 def test_a_registration_interrupted_before_the_version_leaves_nothing_open(
     workspace: Path, call: str, monkeypatch: pytest.MonkeyPatch
@@ -200,7 +191,6 @@ def test_a_registration_interrupted_after_the_version_is_finished(
     assert aliases(registry)[CHALLENGER] == "1"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("calls_before_the_crash", [0, 1])
 def test_an_interrupted_promotion_is_finished(
     workspace: Path, calls_before_the_crash: int, monkeypatch: pytest.MonkeyPatch
@@ -228,7 +218,6 @@ def test_an_interrupted_promotion_is_finished(
     assert aliases(registry) == {CHAMPION: "2", CHALLENGER: None, PREVIOUS: "1"}
 
 
-@pytest.mark.slow
 def test_an_interrupted_promotion_is_undone_if_it_may_not_be_finished(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,7 +244,6 @@ DECISIONS: dict[str, Callable[[Registry], object]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("action", list(DECISIONS))
 def test_a_decision_interrupted_before_any_of_its_writes_is_atomic(
     registry: Registry, tmp_path: Path, action: str
@@ -310,7 +298,6 @@ def champion(registry: Registry) -> str | None:
     return version.version if version else None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("decision", ["roll_back", "approve"])
 def test_a_version_that_a_person_rolled_back_is_not_promoted_again(registry: Registry, decision: str) -> None:
     promote_all(registry, "one", "two", "three")
@@ -332,7 +319,6 @@ def test_a_version_that_a_person_rolled_back_is_not_promoted_again(registry: Reg
     assert registry.held_back(registry.get("3").candidate) is None
 
 
-@pytest.mark.slow
 def test_rollbacks_without_a_version_go_back_one_champion_at_a_time(registry: Registry) -> None:
     promote_all(registry, "one", "two", "three")
     assert registry.roll_back(None, "a").version == "2"
@@ -343,7 +329,6 @@ def test_rollbacks_without_a_version_go_back_one_champion_at_a_time(registry: Re
         registry.roll_back("1", "d")
 
 
-@pytest.mark.slow
 def test_a_frozen_registry_waits_for_a_person(registry: Registry) -> None:
     promote_all(registry, "one")
     add_version(registry, "two")
@@ -358,7 +343,6 @@ def test_a_frozen_registry_waits_for_a_person(registry: Registry) -> None:
     assert registry.promote("3", expected="2").version == "3"
 
 
-@pytest.mark.slow
 def test_a_veto_falls_back_to_a_version_that_verifies(registry: Registry) -> None:
     promote_all(registry, "one", "two", "three", "four")
     (source(registry, "3") / "data/serving/model.onnx").write_bytes(b"rot")
@@ -404,7 +388,6 @@ def test_a_version_with_an_edited_tag_is_not_approved(registry: Registry, tag: s
         registry.approve("2")
 
 
-@pytest.mark.slow
 def test_an_alias_that_was_moved_by_hand_is_detected(registry: Registry) -> None:
     promote_all(registry, "one", "two")
     add_version(registry, "three")
@@ -415,7 +398,6 @@ def test_an_alias_that_was_moved_by_hand_is_detected(registry: Registry) -> None
     assert champion(registry) == "2"
 
 
-@pytest.mark.slow
 def test_a_second_clone_sees_the_same_history_and_fetches_the_champions_bento(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

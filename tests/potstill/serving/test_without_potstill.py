@@ -26,6 +26,7 @@ def padding_tokenizer(base: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", [False, True])
 def test_the_recipe_gives_the_probabilities_of_the_service(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: bool
