@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from results import replace_section, today
 
+from potstill.scores.calibration import fit_temperature
 from potstill.scores.metrics import log_softmax
 from potstill.scores.selective import find_threshold
 
 TARGET, DELTA, RESAMPLES, SIZES = 0.95, 0.05, 500, (500, 1000, 3000)
-POPULATION = 200_000
+POPULATION, CHOICES, CHOSEN_SIZE = 200_000, 40, 1000
 Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 # Log-odds of the confidence -> log-odds of being right.
@@ -31,6 +32,9 @@ SIMULATED: dict[str, Callable[[Doubles], Doubles]] = {
     "right on 95.0% at every confidence": lambda odds: np.full_like(odds, np.log(19) - 1e-3),
     "right on 94.5% at every confidence": lambda odds: np.full_like(odds, np.log(0.945 / 0.055)),
 }
+
+# Of these, what is measured for a model that the rows have chosen.
+CHOSEN = ("calibrated", "overconfident (log-odds halved)", "right on 95.0% at every confidence")
 
 
 def simulate(right_odds: Callable[[Doubles], Doubles]) -> tuple[Doubles, Flags]:
@@ -64,6 +68,35 @@ def measure(confidence: Doubles, right: Flags, size: int) -> tuple[float, float,
     return broken / RESAMPLES, 1 - len(coverages) / RESAMPLES, float(np.mean(coverages)) if coverages else 0.0
 
 
+def measure_chosen(confidence: Doubles, right: Flags) -> list[tuple[float, float]]:
+    """Measure a model that the rows themselves chose from several, with a temperature that they fitted.
+
+    All models are equally good and their answers independent, so that the choice is one of noise alone.
+
+    Returns:
+        Without payment for the choice, and with it: share of resamples whose threshold misses the target, and share
+        with a threshold.
+    """
+    random = np.random.default_rng(2)
+    order = np.argsort(confidence)
+    odds, right = np.log(confidence / (1 - confidence))[order], right[order]
+    wrong_from = np.cumsum(~right[::-1])[::-1]
+    outcomes: dict[int, list[bool]] = {1: [], CHOICES: []}
+    for _ in range(RESAMPLES):
+        models = random.integers(len(right), size=(CHOICES, CHOSEN_SIZE))
+        rows = models[right[models].sum(axis=1).argmax()]
+        logits = np.stack([odds[rows], np.zeros(len(rows))], axis=1)
+        temperature = fit_temperature(logits, (~right[rows]).astype(np.int64))
+        scaled = 1 / (1 + np.exp(-odds[rows] / temperature))
+        for choices, broken in outcomes.items():
+            threshold = find_threshold(scaled, right[rows], target=TARGET, delta=DELTA, choices=choices)
+            if threshold is not None:
+                lowest = temperature * np.log(threshold.confidence / (1 - threshold.confidence))
+                first = int(np.searchsorted(odds, lowest))
+                broken.append(bool(wrong_from[first] > (1 - TARGET) * (len(odds) - first)))
+    return [(sum(broken) / RESAMPLES, len(broken) / RESAMPLES) for broken in outcomes.values()]
+
+
 def main() -> None:
     """Measure every population, and print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -83,6 +116,16 @@ def main() -> None:
     for name, (confidence, right) in populations.items():
         cells = ["{:.1%}, {:.1%}, {:.1%}".format(*measure(confidence, right, size)) for size in SIZES]
         lines.append(f"| {name} | {right.mean():.1%} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"The best of {CHOICES} equally good models on the same {CHOSEN_SIZE:,} rows, which also fit the temperature:",
+        "",
+        f"| scores | `choices` 1: broken, none | `choices` {CHOICES}: broken, none |",
+        "|---|---|---|",
+    ]
+    for name in CHOSEN:
+        cells = [f"{broken:.1%}, {1 - proven:.1%}" for broken, proven in measure_chosen(*populations[name])]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     section = "\n".join(lines)
     print(section)
     if options.write:

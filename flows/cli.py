@@ -301,6 +301,14 @@ def trace(
 
 
 @app.command()
+def score(json_: Json = False) -> None:
+    """Show the ML Test Score of the pipeline: 28 practices, the points for each, and what proves them."""
+    from flows.commands.score_pipeline import show
+
+    show(as_json=json_)
+
+
+@app.command()
 def promote(
     version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],

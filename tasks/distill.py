@@ -82,7 +82,11 @@ def _write(stage: Stage, tokens: TokenFolder, student: TrainedStudent) -> Result
     outcome, scores, scoring = student.outcome, student.scores, KINDS[tokens.task].scoring
     with whole_folder(stage.outs["distilled"]) as folder:
         save_student(tokens, student.model, folder)
-        facts = {scoring.dev_key: outcome.score, "steps": {"distill": outcome.steps}}
+        facts = {
+            scoring.dev_key: outcome.score,
+            "steps": {"distill": outcome.steps},
+            "choices": {"distill": student.choices},
+        }
         write_manifest(folder, facts | ({"others": scores} if scores else {}))
     summary = f"dev {scoring.words} {outcome.score:.4f} with {_start(stage.params(Distill), student.layers)}"
     if scores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from potstill.artifacts import MANIFEST, read_json
 from potstill.config.evaluation_params import Abstention, Evaluate
 from potstill.evaluation.abstention import AbstentionReport, report_abstention
 from potstill.evaluation.behaviour.judging import Result as TestResult
@@ -155,7 +157,14 @@ def _abstention(stage: Stage, settings: Abstention, shipped: Student, test: tupl
         logits = student_logits(shipped, texts, gold)
     require_finite(logits, MODELS[SHIPPED[shipped.card.variant]])
     dev = Answers(logits, shipped.card.temperature, 0, 0, shipped.card.kind)
-    return report_abstention((gold, dev), test, settings)
+    return report_abstention((gold, dev), test, settings, choices=_choices(stage))
+
+
+def _choices(stage: Stage) -> int:
+    """Count the models among which dev chose the shipped one: each choice of a stage leads to other models after it."""
+    manifests = [read_json(stage.deps[out] / MANIFEST) for out in ("teacher", "student", "export")]
+    numbers: list[int] = [number for manifest in manifests for number in manifest["about"]["choices"].values()]
+    return math.prod(numbers)
 
 
 # --- numbers for MLflow -----------------------------------------------------------------------------------------------

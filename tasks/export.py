@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
 from potstill.onnx_export.logit_parity import Logits, Parity, compare, flat, onnx_logits
 from potstill.onnx_export.onnx_model import export_onnx, gives_embedding, input_names
-from potstill.onnx_export.quantize import most_sensitive, quantize_int8
+from potstill.onnx_export.quantize import most_sensitive, narrowing_products, quantize_int8
 from potstill.scores.scoring import Scoring
 from tasks.learning import open_tokens, restore_rank
 from tasks.stage import Result, Stage, main
@@ -58,7 +59,8 @@ def run(stage: Stage) -> Result:
         variant, why = _choose(parity["int8"], limits, KINDS[tokens.task].scoring)
         numbers = {name: result.as_dict() for name, result in parity.items()}
         write_json(folder / "parity.json", numbers)
-        write_manifest(folder, {"ships": variant, "why": why})
+        choices = _choices(folder / "student.fp32.onnx", limits.int8_fp32_products)
+        write_manifest(folder, {"ships": variant, "why": why, "choices": {"export": choices}})
     _write_serving(stage, tokens.student, variant, logits[variant], dev)
     metrics = {f"{name}_{key}": value for name, values in numbers.items() for key, value in values.items()}
     return Result(f"{variant} ships: {why}", metrics)
@@ -76,6 +78,12 @@ def _fp32_products(model: Path, count: int, dev: TokenDataset, reference: Logits
         return float(np.abs(logits - expected[: len(logits)]).mean())
 
     return most_sensitive(model, count, mean_error)
+
+
+def _choices(model: Path, fp32_products: int) -> int:
+    """Count the files among which dev chose: fp32, and INT8 with each set of products that could stay in fp32."""
+    products = len(narrowing_products(model))
+    return 1 + math.comb(products, min(fp32_products, products))
 
 
 def _require_parity(fp32: Parity, limits: Export) -> None:

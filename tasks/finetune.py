@@ -37,8 +37,12 @@ def run(stage: Stage) -> Result:
     with whole_folder(stage.outs["student"]) as folder:
         save_student(tokens, student, folder)
         write_text(folder / "README.md", README)
-        steps = read_json(stage.deps["distilled"] / MANIFEST)["about"].get("steps", {}) | {"finetune": outcome.steps}
-        write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": unchanged, "steps": steps})
+        distilled = read_json(stage.deps["distilled"] / MANIFEST)["about"]
+        facts = {
+            "steps": distilled["steps"] | {"finetune": outcome.steps},
+            "choices": distilled["choices"] | {"finetune": outcome.choices},
+        }
+        write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": unchanged, **facts})
     summary = f"dev {scoring.words} {before:.4f} -> {outcome.score:.4f}"
     if unchanged:
         summary = f"dev {scoring.words} {after:.4f} is not above {before:.4f}: the distilled weights stay"

@@ -22,7 +22,8 @@ from potstill.evaluation.pages.verdict_page import with_verdict
 from potstill.evaluation.slices import find_slices, judge_slices
 from potstill.evaluation.summary import Answers, Gold, compare_pair, score_value
 from potstill.kinds.definitions.task_kinds import KINDS
-from potstill.paths import EVALUATION, METRICS, REPORT, SERVING, STUDENT_PAGE, TEST_SPLIT, VERDICT
+from potstill.paths import DVC_FILE, EVALUATION, METRICS, PARAMS, REPORT, SERVING, STUDENT_PAGE, TEST_SPLIT, VERDICT
+from potstill.registry.tracking import uncommitted
 from potstill.scores.metrics import require_finite
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def gate(params: Params, workspace: Path, champion: Path | None) -> Verdict:
     else:
         limits = judge(metrics, params.gate, champion_score, params.prepare.task).checks
         checks = [*_check_files(metrics, workspace), *limits]
+    if params.gate.committed:
+        checks.append(_check_commit(workspace))
     verdict = Verdict(tuple(checks), proof_in_words(metrics))
     names = ("evaluation_sha256", "serving_sha256", "test_sha256")
     sums = {name: metrics[name] for name in names if isinstance(metrics.get(name), str)}
@@ -88,6 +91,17 @@ def _check_files(metrics: Mapping[str, Any], workspace: Path) -> list[Check]:
         else:
             checks.append(failed(name, f"{METRICS} is not about the current {path}; run the evaluate stage again"))
     return checks
+
+
+def _check_commit(workspace: Path) -> Check:
+    """Check that what says what to run is committed, so that it can be reviewed."""
+    name = "committed"
+    changed = uncommitted(workspace, (PARAMS, DVC_FILE))
+    if changed is None:
+        return failed(name, f"{workspace} is in no git repository with a commit, which fails gate.{name}")
+    if changed:
+        return failed(name, f"not as in the commit: {', '.join(changed)} (gate.{name}); commit and run again")
+    return Check(name, None, None, True, f"{PARAMS} and {DVC_FILE} are as in the commit")
 
 
 def _manifest_sum(folder: Path) -> str:

@@ -25,7 +25,7 @@ from potstill.registry.tracking import git_tags
 from potstill.registry.version_artifacts import scratch_folder
 from potstill.serving.core import closure
 from potstill.serving.launch import bento_environment, bento_path
-from potstill.serving.release import SETTINGS, Settings, bento_name, verify_seal, write_seal
+from potstill.serving.release import SETTINGS, Settings, bento_name, served_threshold, verify_seal, write_seal
 from tasks.identity import ROOT
 
 BENTOFILE = "bentofile.yaml"
@@ -53,6 +53,7 @@ def package(params: Params, workspace: Path) -> Packaged:
 
     Raises:
         ChecksumError: the serving folder is not what its manifest says.
+        ModelError: params ask for abstention, but the evaluation has no threshold.
         PackageError: there is nothing to package, or BentoML could not build it.
         TimeLimitError: the build ran past its limit.
     """
@@ -61,7 +62,13 @@ def package(params: Params, workspace: Path) -> Packaged:
     candidate = sha256_file(workspace / SERVING / MANIFEST)
     build_dir = workspace / BENTO_BUILD
     commit = git_tags(workspace).get("mlflow.source.git.commit")
-    settings = Settings(name=bento_name(params.project.name), serve=params.serve, watch=params.watch, git_commit=commit)
+    settings = Settings(
+        name=bento_name(params.project.name),
+        serve=params.serve,
+        watch=params.watch,
+        git_commit=commit,
+        abstain_below=served_threshold(workspace, params.serve, candidate),
+    )
     with whole_folder(build_dir) as folder:
         _copy_files(workspace, folder)
         version = _version(folder, settings)

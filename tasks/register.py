@@ -36,11 +36,12 @@ from potstill.registry import tracking, versions
 from potstill.registry.lineage_trace import lock_hashes
 from potstill.registry.model_card import Lineage, Teacher, render_card, render_description
 from potstill.registry.promotion import Registry
+from potstill.registry.pyfunc import ABSTAIN_BELOW
 from potstill.registry.steps import refuse_vetoed
 from potstill.registry.version_artifacts import pack_bento, pack_evidence, scratch_folder
 from potstill.registry.versions import Version, candidate_sum
 from potstill.serving.core import write_core
-from potstill.serving.release import SETTINGS
+from potstill.serving.release import SETTINGS, served_threshold
 from tasks.package import BENTOFILE, included_files
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ def register(
         model = scratch / "model"
         extras = scratch / "extras"
         evidence = scratch / "evidence"
-        _save_model(workspace / SERVING, model)
+        threshold = served_threshold(workspace, params.serve, candidate_sum(workspace / SERVING))
+        _save_model(workspace / SERVING, model, threshold)
         card = render_card(metrics, judged, facts)
         tags[versions.EVIDENCE] = pack_evidence({path.name: workspace / path for path in KEPT}, card, evidence)
         tags |= _lineage_sum(workspace / SERVING, packaged)
@@ -193,6 +195,7 @@ def _lineage(params: Params, workspace: Path, tags: Mapping[str, str], champion:
         labels=card["labels"] if KINDS[CARD_NAMES[card["task"]]].has_classes else (),
         max_length=card["max_length"],
         champion=champion.version if champion else None,
+        abstains=params.serve.abstain,
     )
 
 
@@ -262,10 +265,15 @@ def data_hashes(workspace: Path) -> dict[str, str]:
     return lock_hashes(workspace / DVC_LOCK)
 
 
-def _save_model(serving: Path, target: Path) -> None:
+def _save_model(serving: Path, target: Path, abstain_below: float | None) -> None:
     """Save the serving folder in MLflow's model format, with its code, so that Potstill need not be installed.
 
     `mlflow.pyfunc.load_model("models:/<project>@champion")` loads it.
+
+    Args:
+        serving: the serving folder.
+        target: the folder to write.
+        abstain_below: the confidence below which the model abstains; None: it never does.
     """
     import pandas
     from mlflow.models import ModelSignature
@@ -286,16 +294,24 @@ def _save_model(serving: Path, target: Path) -> None:
             data_path=str(serving),
             signature=ModelSignature(
                 inputs=Schema([ColSpec(DataType.string, column) for column in columns]),
-                outputs=Schema(_output_columns(card)),
+                outputs=Schema(_output_columns(card, abstains=abstain_below is not None)),
             ),
+            # A key without a value too, since only keys that are saved can be changed by who loads the model.
+            model_config={ABSTAIN_BELOW: abstain_below},
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in MODEL_REQUIREMENTS],
             input_example=pandas.DataFrame({column: [EXAMPLE_TEXT] for column in columns}),
             metadata={"manifest": sha256_file(serving / MANIFEST), "variant": card["variant"]},
         )
 
 
-def _output_columns(card: dict[str, Any]) -> list[Any]:
+def _output_columns(card: dict[str, Any], *, abstains: bool) -> list[Any]:
     """Return the columns of the model's answers, as `potstill.registry.pyfunc` makes them."""
+    from mlflow.types import ColSpec, DataType
+
+    return [*_answer_columns(card), *([ColSpec(DataType.boolean, "abstained")] if abstains else [])]
+
+
+def _answer_columns(card: dict[str, Any]) -> list[Any]:
     from mlflow.types import ColSpec, DataType
     from mlflow.types.schema import Array
 

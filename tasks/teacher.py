@@ -6,6 +6,7 @@ In a multi_label task a model may answer only some of the labels. In the folder 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,7 +85,9 @@ def run(stage: Stage) -> Result:
         write_members(out, members)
         if temperature is not None:
             write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
-        write_manifest(out, {scoring.dev_key: score, "steps": {"teacher": outcomes[0].steps}})
+        choices = math.prod(outcome.choices for outcome in outcomes)
+        facts = {"steps": {"teacher": outcomes[0].steps}, "choices": {"teacher": choices}}
+        write_manifest(out, {scoring.dev_key: score, **facts})
     scores = [outcome.score for outcome in outcomes]
     summary = f"dev {scoring.words} {score:.4f}"
     numbers: dict[str, float] = {}

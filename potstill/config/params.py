@@ -147,6 +147,20 @@ class Params(Strict):
         return self
 
     @model_validator(mode="after")
+    def _abstaining_has_a_threshold(self) -> Self:
+        if self.serve.abstain and self.evaluate.abstention is None:
+            raise ValueError(
+                "serve.abstain is true, but evaluate.abstention is null, which finds its threshold; set that to {}, or "
+                "serve.abstain to false"
+            )
+        if self.serve.abstain and self.gate.min_coverage is None:
+            raise ValueError(
+                "serve.abstain is true, but gate.min_coverage is null, so that a candidate without a threshold would "
+                "pass; set it to the share of texts to answer (0 asks for a threshold alone), or serve.abstain to false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _gates_have_evidence(self) -> Self:
         gate, behaviour = self.gate, self.evaluate.behaviour
         if gate.min_coverage is not None and self.evaluate.abstention is None:

@@ -55,9 +55,10 @@ class Gate(Strict):
     """Lowest ratio of the candidate's throughput to the teacher's. null: any."""
     max_loss_to_champion: Annotated[float, Field(ge=0, le=1)] | None = 0.005
     """How far the score may be below that of the champion, scored again on the same test split. null: any."""
-    champion_test: Literal["points", "non_inferiority", "superiority"] = "points"
-    """How the champion is compared on the same rows. points: the loss is at most max_loss_to_champion. non_inferiority:
-    so is the upper end of its paired interval. superiority: the whole interval of the gain is above 0."""
+    champion_test: Literal["points", "inferiority", "non_inferiority", "superiority"] = "points"
+    """How the champion is compared on the same rows. points: the loss is at most max_loss_to_champion. inferiority: so
+    is the lower end of its paired interval, so that only a loss beyond noise refuses. non_inferiority: so is the upper
+    end. superiority: the whole interval of the gain is above 0."""
     min_slice_score: Annotated[float, Field(le=1)] | None = None
     """Lowest score on any slice of evaluate.slices that has enough rows. null: any."""
     max_slice_loss: Share | None = None
@@ -69,6 +70,8 @@ class Gate(Strict):
     """Highest failure rate of behavioural tests by name. The upper end of its interval is judged. {}: any."""
     min_coverage: Share | None = None
     """Lowest share of test texts that the model answers from the threshold of evaluate.abstention on. null: any."""
+    committed: bool = False
+    """Whether params.yaml and dvc.yaml have to be as in the git commit, so that what ran is what was reviewed."""
 
 
 class Promote(Strict):

@@ -35,6 +35,8 @@ class Serve(Strict):
     """Whether there are the descriptions `/openapi.json` and `/schema.json`."""
     metrics: bool = True
     """Whether there are Prometheus metrics at `/metrics`."""
+    abstain: bool = False
+    """Whether answers of a lower confidence than the threshold of evaluate.abstention say `abstained: true`."""
     access_log: bool = False
     """Whether each request is a line in the log."""
     cors_origins: list[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]] = []

@@ -1,9 +1,9 @@
 """When a model should not answer: a threshold from dev, checked on test.
 
 The guarantee of `potstill.scores.selective` asks for rows that did nothing else. Test judges the candidate, so none of
-it may set the threshold. Dev sets it, although dev has also chosen the checkpoint, the temperature and perhaps INT8: a
-choice among few models, which makes the errors on dev a little too few. `choices` pays for that exactly where the
-number of models is known. Test then checks the threshold, which it had no part in.
+it may set the threshold. Dev sets it, although dev has also chosen the model: which evaluation's weights each training
+kept, and whether INT8 ships. That makes the errors on dev a little too few, for which `choices`, the number of models
+that could have been chosen, pays in full. Test then checks the threshold, which it had no part in.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class AbstentionReport:
     Attributes:
         target: share of the answers that have to be right.
         delta: chance of a miss.
+        choices: models among which dev has chosen the shipped one.
         threshold: from dev; None where no threshold is proven to meet the target.
         test: the threshold on test; None without one.
         curve: accuracy against coverage on test.
@@ -60,6 +61,7 @@ class AbstentionReport:
 
     target: float
     delta: float
+    choices: int
     threshold: Threshold | None
     test: Abstaining | None
     curve: Curve
@@ -88,7 +90,7 @@ class AbstentionReport:
 
 
 def report_abstention(
-    dev: tuple[Gold, Answers], test: tuple[Gold, Answers], settings: Abstention, *, choices: int = 1
+    dev: tuple[Gold, Answers], test: tuple[Gold, Answers], settings: Abstention, *, choices: int
 ) -> AbstentionReport:
     """Find the threshold on dev and check it on test.
 
@@ -96,14 +98,15 @@ def report_abstention(
         dev: gold labels, and the shipped model's answers.
         test: the same of the test split.
         settings: the section.
-        choices: models that dev has chosen the shipped one from.
+        choices: models among which dev has chosen the shipped one.
     """
     threshold = find_threshold(
         *confidence_and_right(*dev), target=settings.right, delta=settings.delta, choices=choices
     )
     confidence, right = confidence_and_right(*test)
     check = None if threshold is None else _check(confidence >= threshold.confidence, right, settings)
-    return AbstentionReport(settings.right, settings.delta, threshold, check, accuracy_coverage(confidence, right))
+    curve = accuracy_coverage(confidence, right)
+    return AbstentionReport(settings.right, settings.delta, choices, threshold, check, curve)
 
 
 def _check(answered: Flags, right: Flags, settings: Abstention) -> Abstaining:

@@ -146,9 +146,11 @@ def check_champion(candidate: Mapping[str, Any], champion: Mapping[str, Any], ga
         return _check_superiority(comparison, scoring)
     low, high = _negated(comparison)
     rows = comparison.get("rows")
-    if gate.champion_test == "non_inferiority":
-        words = f"upper bound of the {scoring.words} lost to the champion"
-        return check_limit(name, Limit(words, high, "", low, high, rows), margin)
+    bounds = {"inferiority": ("lower", low), "non_inferiority": ("upper", high)}
+    if gate.champion_test in bounds:
+        end, bound = bounds[gate.champion_test]
+        words = f"{end} bound of the {scoring.words} lost to the champion"
+        return check_limit(name, Limit(words, bound, "", low, high, rows), margin)
     candidate_score, champion_score = finite(candidate.get(scoring.key)), finite(champion.get(scoring.key))
     if candidate_score is None or champion_score is None:
         model = "candidate" if candidate_score is None else "champion"

@@ -67,6 +67,7 @@ class Lineage:
         labels: what the model answers; empty for answers to questions and numbers.
         max_length: tokens that the model reads of a text.
         champion: number of the champion that the gate compared it with; None without one.
+        abstains: whether the service says where it is less sure than its threshold.
     """
 
     project: str
@@ -80,6 +81,7 @@ class Lineage:
     labels: Sequence[str | int]
     max_length: int | None
     champion: str | None
+    abstains: bool = False
 
 
 def render_card(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: Lineage) -> str:
@@ -292,7 +294,8 @@ def _use(metrics: Mapping[str, Any], lineage: Lineage) -> str:
     length = f"It reads the first {lineage.max_length} tokens of a text{cut}. " if lineage.max_length else ""
     abstention = _mapping(_mapping(metrics.get("abstention")).get("threshold"))
     confidence = _number(abstention.get("confidence"))
-    sure = "" if confidence is None else f" Below a confidence of {confidence:.3f} a person should decide."
+    served = ", and the service says `abstained: true`" if lineage.abstains else ""
+    sure = "" if confidence is None else f" Below a confidence of {confidence:.4f} a person should decide{served}."
     return (
         f"## Intended use and limits\n\nIt {_ANSWERS[kind.form]}, for texts like those in `data/prepared`.{named} "
         f"{length}"

@@ -11,6 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+ABSTAIN_BELOW = "abstain_below"
+_REPLY = ("answer", "start", "end", "score")
+
 if TYPE_CHECKING:
     import pandas
 
@@ -18,10 +21,16 @@ if TYPE_CHECKING:
 
 
 class Classifier:
-    """A student as a pyfunc model."""
+    """A student as a pyfunc model.
 
-    def __init__(self, student: Student) -> None:
+    Args:
+        student: the student.
+        abstain_below: the confidence below which it abstains; None: it never does.
+    """
+
+    def __init__(self, student: Student, abstain_below: float | None = None) -> None:
         self._student = student
+        self._abstain_below = abstain_below
 
     def predict(self, model_input: pandas.DataFrame, params: dict[str, Any] | None = None) -> pandas.DataFrame:
         """Predict each row.
@@ -34,39 +43,60 @@ class Classifier:
             Columns with the index of the input. single_label: `label`, and a column of probabilities for each label.
             multi_label: `labels` (a list), and the same columns of probabilities. regression: `score`.
             token_classification: `entities`, lists of type, start, end, text and score. question_answering: `answer`,
-            `start`, `end` and `score`.
+            `start`, `end` and `score`. Of a model that may abstain the last column is `abstained`.
         """
         import pandas
 
         columns = ["text", "text_pair"] if self._student.card.pair else ["text"]
         values = model_input[columns].astype(str)
         texts = list(values.itertuples(index=False, name=None)) if self._student.card.pair else list(values["text"])
-        form = self._student.card.form
-        if form in ("entities", "span"):
-            return pandas.DataFrame(self._span_rows(texts), index=model_input.index)
-        answers = self._student.predict(texts)
-        if form == "number":
-            return pandas.DataFrame({"score": [answer.label for answer in answers]}, index=model_input.index)
-        first = "labels" if form == "labels" else "label"
-        names = [str(label) for label in self._student.card.labels]
-        rows = [[_label_text(answer.label), *answer.probabilities] for answer in answers]
-        return pandas.DataFrame(rows, columns=[first, *names], index=model_input.index)
+        answers = self._answers(texts)
+        rows = [self._row(answer) for answer in answers]
+        frame = pandas.DataFrame(rows, columns=self._columns(), index=model_input.index)
+        if self._abstain_below is not None:
+            from potstill.inference.certainty import answer_confidence
 
-    def _span_rows(self, texts: list[Any]) -> list[dict[str, Any]]:
-        """Predict texts whose answers are spans, as one dictionary of columns a text."""
-        if self._student.card.form == "entities":
-            return [{"entities": [asdict(entity) for entity in row.entities]} for row in self._student.tag(texts)]
-        columns = ("answer", "start", "end", "score")
-        return [{name: getattr(reply, name) for name in columns} for reply in self._student.answer(texts)]
+            frame["abstained"] = [answer_confidence(answer) < self._abstain_below for answer in answers]
+        return frame
+
+    def _answers(self, texts: list[Any]) -> list[Any]:
+        form = self._student.card.form
+        if form == "entities":
+            return self._student.tag(texts)
+        return self._student.answer(texts) if form == "span" else self._student.predict(texts)
+
+    def _columns(self) -> list[str]:
+        card = self._student.card
+        if card.form == "span":
+            return [*_REPLY]
+        if card.form == "number":
+            return ["score"]
+        if card.form == "entities":
+            return ["entities"]
+        return ["labels" if card.form == "labels" else "label", *map(str, card.labels)]
+
+    def _row(self, answer: Any) -> list[Any]:
+        form = self._student.card.form
+        if form == "span":
+            return [getattr(answer, name) for name in _REPLY]
+        if form == "number":
+            return [answer.label]
+        if form == "entities":
+            return [[asdict(entity) for entity in answer.entities]]
+        return [_label_text(answer.label), *answer.probabilities]
 
 
 def _label_text(label: object) -> str | list[str]:
     return [str(item) for item in label] if isinstance(label, list) else str(label)
 
 
-def _load_pyfunc(data_path: str) -> Classifier:
-    """Load the model; MLflow calls this with the path of the serving folder."""
+def _load_pyfunc(data_path: str, model_config: dict[str, Any] | None = None) -> Classifier:
+    """Load the model.
+
+    MLflow calls this with the path of the serving folder, and with the configuration that the version was saved with
+    and that `load_model(..., model_config={"abstain_below": 0.9})` may change.
+    """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     from potstill.inference.runtime import Student
 
-    return Classifier(Student(Path(data_path)))
+    return Classifier(Student(Path(data_path)), (model_config or {}).get(ABSTAIN_BELOW))

@@ -130,6 +130,14 @@ def git_tags(workspace: Path) -> dict[str, str]:
     return {COMMIT: commit, "potstill.git_dirty": str(bool(changes)).lower()}
 
 
+def uncommitted(workspace: Path, paths: Iterable[Path]) -> list[str] | None:
+    """Return those of some files of a workspace that differ from the commit; None outside git or without a commit."""
+    names = [path.as_posix() for path in paths]
+    if _git(workspace, "rev-parse", "--verify", "HEAD") is None:
+        return None
+    return [name for name in names if _git(workspace, "status", "--porcelain", "--ignored", "--", name) != ""]
+
+
 def has_commit(workspace: Path, commit: str) -> bool:
     """Whether the repository of a workspace has a commit."""
     return _git(workspace, "cat-file", "-e", f"{commit}^{{commit}}") is not None

@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from potstill.inference.certainty import answer_confidence
 from potstill.inference.occlusion import explained_score, remove_span, text_parts, word_spans
 from potstill.inference.profile import Answer
 from potstill.inference.runtime import Prediction, Student, Text, Work, characters
@@ -148,39 +149,51 @@ class Endpoints:
         body = await self._read(request, schemas.TagTexts)
         taggings = await self._run(request, body.texts, lambda student: student.tag_work(body.texts))
         answers = [
-            schemas.Tagged.model_construct(
-                entities=[schemas.Entity.model_construct(**asdict(entity)) for entity in tagging.entities],
-                windows=tagging.windows,
-            )
+            {
+                "entities": [schemas.Entity.model_construct(**asdict(entity)) for entity in tagging.entities],
+                "windows": tagging.windows,
+            }
             for tagging in taggings
         ]
-        return _json(schemas.TagResponse.model_construct(predictions=answers, model=self._version))
+        return self._respond(request, taggings, answers)
 
     async def answer(self, request: Request) -> Response:
         """Answer `POST /v1/answer`."""
         body = await self._read(request, schemas.AnswerQuestions)
         questions = [(item.question, item.context) for item in body.questions]
         replies = await self._run(request, questions, lambda student: student.answer_work(questions))
-        answers = [schemas.Reply.model_construct(**asdict(reply)) for reply in replies]
-        return _json(schemas.AnswerResponse.model_construct(predictions=answers, model=self._version))
+        return self._respond(request, replies, [asdict(reply) for reply in replies])
 
     async def classify(self, request: Request) -> Response:
         """Answer `POST /v1/classify`."""
         body = await self._read_texts_or_pairs(request, schemas.ClassifyTexts, schemas.ClassifyPairs)
         predictions = await self._predict(request, body.texts)
-        answers = [self._answer(prediction) for prediction in predictions]
-        response: type[BaseModel] = schemas.RESPONSES[self._release.card.form]
-        return _json(response.model_construct(predictions=answers, model=self._version))
+        return self._respond(request, predictions, [self._fields(prediction) for prediction in predictions])
 
-    def _answer(self, prediction: Prediction) -> BaseModel:
-        truncated = prediction.truncated
-        label: Any = prediction.label
+    def _fields(self, prediction: Prediction) -> dict[str, Any]:
         if self._release.card.form == "number":
-            return schemas.NumberAnswer.model_construct(score=label, truncated=truncated)
+            return {"score": prediction.label, "truncated": prediction.truncated}
         probabilities = dict(zip(self._names, prediction.probabilities, strict=True))
-        if self._release.card.form == "labels":
-            return schemas.LabelsAnswer.model_construct(labels=label, probabilities=probabilities, truncated=truncated)
-        return schemas.Answer.model_construct(label=label, probabilities=probabilities, truncated=truncated)
+        name = "labels" if self._release.card.form == "labels" else "label"
+        return {name: prediction.label, "probabilities": probabilities, "truncated": prediction.truncated}
+
+    def _respond(self, request: Request, answers: Sequence[Answer], fields: list[dict[str, Any]]) -> Response:
+        """Make the response of the typed endpoint; a release with a threshold says which answers it abstains from.
+
+        Args:
+            request: the request.
+            answers: [texts] of the student.
+            fields: [texts] their fields in the response.
+        """
+        threshold = self._release.settings.abstain_below
+        if threshold is not None:
+            abstained = [answer_confidence(answer) < threshold for answer in answers]
+            fields = [{**row, "abstained": flag} for row, flag in zip(fields, abstained, strict=True)]
+            if not request.scope.get(TRIAL):
+                cast(Metrics, request.app.state.metrics).abstained(abstained)
+        answer, response = self._release.answering
+        predictions = [answer.model_construct(**row) for row in fields]
+        return _json(response.model_construct(predictions=predictions, model=self._version))
 
     async def predict(self, request: Request) -> Response:
         """Answer `POST /predict`."""
@@ -243,6 +256,8 @@ class Endpoints:
         release = self._release
         card = release.card
         model = card.model_dump(include={"task", "variant", "labels", "pair", "max_length", "temperature"})
+        if release.settings.abstain_below is not None:
+            model["abstain_below"] = release.settings.abstain_below
         names = ("max_texts", "max_characters", "max_body_bytes", "max_queue", "max_queue_seconds")
         limits = {name: getattr(self._limits, name) for name in names}
         verification = {"sum": release.lineage_sum, "verified": "bento" if release.sealed else "model"}

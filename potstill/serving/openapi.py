@@ -15,7 +15,6 @@ from potstill.config.serving_params import Serve
 from potstill.inference.runtime import ModelCard
 from potstill.serving.release import Release
 from potstill.serving.schemas import (
-    RESPONSES,
     AnswerQuestions,
     ClassifyPairs,
     ClassifyTexts,
@@ -75,9 +74,9 @@ def describe(release: Release) -> dict[str, Any]:
     It allows exactly the requests that the service accepts, except for two limits that a schema cannot express: the
     bytes of a body, and the characters of both texts of a pair together.
     """
-    operations = [_typed_operation(release.card), *_label_operations(release.card)]
+    operations = [_typed_operation(release), *_label_operations(release.card)]
     models: list[type[BaseModel]] = [operation.request for operation in operations]
-    models += [*_answers(release.card), Failure, Info]
+    models += [*_answers(release), Failure, Info]
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE)
     definitions: dict[str, Any] = schemas["$defs"]
     for operation in operations:
@@ -125,9 +124,9 @@ class Operation:
         }
 
 
-def _typed_operation(card: ModelCard) -> Operation:
-    typed = typed_endpoint(card)
-    return Operation(typed.name, typed.path, typed.summary, typed.request, _reference(RESPONSES[card.form]))
+def _typed_operation(release: Release) -> Operation:
+    typed = typed_endpoint(release.card)
+    return Operation(typed.name, typed.path, typed.summary, typed.request, _reference(release.answering.response))
 
 
 def _label_operations(card: ModelCard) -> list[Operation]:
@@ -144,9 +143,9 @@ def _label_operations(card: ModelCard) -> list[Operation]:
     ]
 
 
-def _answers(card: ModelCard) -> list[type[BaseModel]]:
-    labels: list[type[BaseModel]] = [Score, ExplainResponse] if typed_endpoint(card).name == "classify" else []
-    return [RESPONSES[card.form], *labels]
+def _answers(release: Release) -> list[type[BaseModel]]:
+    has_scores = typed_endpoint(release.card).name == "classify"
+    return [release.answering.response, *([Score, ExplainResponse] if has_scores else [])]
 
 
 def _bound(schema: dict[str, Any], definitions: Mapping[str, Any], limits: Serve) -> None:

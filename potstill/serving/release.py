@@ -29,9 +29,11 @@ from potstill.config.base import Project, Strict
 from potstill.config.serving_params import Serve, Watch
 from potstill.config.yaml_file import parse_section, read_params
 from potstill.errors import ChecksumError, ModelError
+from potstill.inference.certainty import read_threshold
 from potstill.inference.profile import Profile, read_profile
 from potstill.inference.runtime import ModelCard, read_card
-from potstill.paths import PARAMS, SERVING, TEST_PROFILE
+from potstill.paths import METRICS, PARAMS, SERVING, TEST_PROFILE
+from potstill.serving.schemas import ABSTAINING, ANSWERING, Answering
 
 SETTINGS = "service.json"
 BENTO = "bento.yaml"
@@ -44,6 +46,8 @@ class Settings(Strict):
     serve: Serve
     watch: Watch = Watch()
     git_commit: str | None = None
+    # The confidence below which the model abstains; None: it never does.
+    abstain_below: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,11 @@ class Release:
     candidate: str
     sums: dict[str, str]
     profile: Profile | None = None
+
+    @property
+    def answering(self) -> Answering:
+        """The bodies of the typed endpoint's answers."""
+        return (ANSWERING if self.settings.abstain_below is None else ABSTAINING)[self.card.form]
 
     @property
     def lineage(self) -> dict[str, Any]:
@@ -99,7 +108,7 @@ def load_release(root: Path) -> Release:
 
     Raises:
         ChecksumError: a file does not match a manifest, or a packaged Bento has no seal.
-        ModelError: settings or model card cannot be used.
+        ModelError: settings, model card or threshold cannot be used.
         ParamsError: the workspace's params.yaml is invalid.
     """
     bento = root.parent
@@ -112,7 +121,7 @@ def load_release(root: Path) -> Release:
     candidate = sha256_file(folder / MANIFEST)
     return Release(
         folder=folder,
-        settings=_packaged_settings(root / SETTINGS) if packaged else _workspace_settings(root),
+        settings=_packaged_settings(root / SETTINGS) if packaged else _workspace_settings(root, candidate),
         card=read_card(folder),
         tag=_tag(bento) if in_bento else None,
         sealed=in_bento and packaged,
@@ -120,6 +129,15 @@ def load_release(root: Path) -> Release:
         sums=read_json(folder / MANIFEST)["files"],
         profile=read_profile(root / TEST_PROFILE, candidate) if packaged or (root / TEST_PROFILE).exists() else None,
     )
+
+
+def served_threshold(workspace: Path, serve: Serve, candidate: str) -> float | None:
+    """Return the confidence below which a workspace's candidate abstains; None where params do not ask for that.
+
+    Raises:
+        ModelError: params ask for it, but the evaluation has no threshold of this candidate.
+    """
+    return read_threshold(workspace / METRICS, candidate) if serve.abstain else None
 
 
 def write_seal(bento: Path) -> None:
@@ -163,12 +181,13 @@ def _packaged_settings(path: Path) -> Settings:
         raise ModelError(f"{path} is not a service setting of this version; package the model again") from error
 
 
-def _workspace_settings(root: Path) -> Settings:
+def _workspace_settings(root: Path, candidate: str) -> Settings:
     params = read_params(root / PARAMS)
     project = parse_section("project", Project, params.get("project") or {})
     serve = parse_section("serve", Serve, params.get("serve") or {})
     watch = parse_section("watch", Watch, params.get("watch") or {})
-    return Settings(name=bento_name(project.name), serve=serve, watch=watch)
+    threshold = served_threshold(root, serve, candidate)
+    return Settings(name=bento_name(project.name), serve=serve, watch=watch, abstain_below=threshold)
 
 
 def _tag(bento: Path) -> str:

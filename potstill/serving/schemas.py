@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -111,6 +111,24 @@ class NumberAnswer(Body):
     truncated: bool
 
 
+class AbstainingAnswer(Answer):
+    """An answer, and whether the model is less sure of it than `abstain_below` of /info."""
+
+    abstained: bool
+
+
+class AbstainingLabelsAnswer(LabelsAnswer):
+    """Labels, and whether the model is less sure of all of them together than `abstain_below` of /info."""
+
+    abstained: bool
+
+
+class AbstainingTagged(Tagged):
+    """Entities, and whether the model is less sure of all tags together than `abstain_below` of /info."""
+
+    abstained: bool
+
+
 class Explain(Body):
     """The common part of the body of `POST /v1/explain`. Without a label the most probable one is explained."""
 
@@ -198,16 +216,47 @@ class ExplainResponse(Body):
     model: ModelVersion
 
 
-# The response for each form of answer.
-RESPONSES: dict[
-    Form,
-    type[ClassifyResponse] | type[LabelsResponse] | type[NumbersResponse] | type[TagResponse] | type[AnswerResponse],
-] = {
-    "entities": TagResponse,
-    "span": AnswerResponse,
-    "class": ClassifyResponse,
-    "labels": LabelsResponse,
-    "number": NumbersResponse,
+class AbstainingClassifyResponse(Body):
+    """Answers in the order of the request's texts, of a model that may abstain."""
+
+    predictions: list[AbstainingAnswer]
+    model: ModelVersion
+
+
+class AbstainingLabelsResponse(Body):
+    """Answers of a multi-label model that may abstain, in the order of the request's texts."""
+
+    predictions: list[AbstainingLabelsAnswer]
+    model: ModelVersion
+
+
+class AbstainingTagResponse(Body):
+    """Entities in the order of the request's texts, of a model that may abstain."""
+
+    predictions: list[AbstainingTagged]
+    model: ModelVersion
+
+
+class Answering(NamedTuple):
+    """The body of an answer, and that of the response that lists answers."""
+
+    answer: type[BaseModel]
+    response: type[BaseModel]
+
+
+# For each form of answer.
+ANSWERING: dict[Form, Answering] = {
+    "entities": Answering(Tagged, TagResponse),
+    "span": Answering(Reply, AnswerResponse),
+    "class": Answering(Answer, ClassifyResponse),
+    "labels": Answering(LabelsAnswer, LabelsResponse),
+    "number": Answering(NumberAnswer, NumbersResponse),
+}
+# The same for models that may abstain.
+ABSTAINING: dict[Form, Answering] = {
+    "entities": Answering(AbstainingTagged, AbstainingTagResponse),
+    "class": Answering(AbstainingAnswer, AbstainingClassifyResponse),
+    "labels": Answering(AbstainingLabelsAnswer, AbstainingLabelsResponse),
 }
 
 

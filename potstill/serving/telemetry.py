@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -86,6 +86,8 @@ class Metrics:
         self._tokens = create(Histogram, "batch_tokens", about_tokens, buckets=_TOKENS)
         about_refusals = "Requests without an answer: queue full, waited too long, caller left, or no key."
         self._refusals = create(Counter, "refused", about_refusals, "reason")
+        about_abstentions = "Texts answered by a model with a threshold, by whether it abstained."
+        self._abstentions = create(Counter, "threshold_texts", about_abstentions, "abstained")
         for reason in ("full", "late", "left", "key"):
             self._refusals.labels(reason)
 
@@ -105,6 +107,11 @@ class Metrics:
     def waited(self, seconds: float) -> None:
         """See `batching.Listener`."""
         self._queue.observe(seconds)
+
+    def abstained(self, flags: Sequence[bool]) -> None:
+        """Count the texts of a request by whether the model abstained."""
+        for name, number in (("true", sum(flags)), ("false", len(flags) - sum(flags))):
+            self._abstentions.labels(name).inc(number)
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a finished request."""

@@ -6,6 +6,7 @@ the teacher, the rows and the device come from, and in what they do with the stu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -188,7 +189,9 @@ class Preparation:
         history = [*self.teaching.history, *best.outcome.history]
         outcome = replace(best.outcome, history=history, rows=rows)
         layers = job.params.layers if job.params.mutual is None else job.params.mutual.students[best.index]
-        return TrainedStudent(self.students[best.index], layers, outcome, scores)
+        trainings = [*self.teaching.outcomes, best.outcome]
+        choices = math.prod([len(self.students), *(training.choices for training in trainings)])
+        return TrainedStudent(self.students[best.index], layers, outcome, scores, choices)
 
     def _dev_score(self) -> Callable[[PreTrainedModel], Score]:
         job = self.job
@@ -210,9 +213,11 @@ class TrainedStudent:
         layers: it started from, of the teacher or of its checkpoint.
         outcome: of the training; history and rows are also the assistants'.
         scores: dev scores of the assistants, and of several students that taught each other.
+        choices: models among which dev chose: each choice of an assistant leads to other students.
     """
 
     model: PreTrainedModel
     layers: list[int]
     outcome: Outcome
     scores: dict[str, float]
+    choices: int

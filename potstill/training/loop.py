@@ -69,6 +69,11 @@ class Outcome:
     resumed_at: int = 0
     steps: int = 0
 
+    @property
+    def choices(self) -> int:
+        """The number of models among which dev chose."""
+        return max(1, len(self.scores))
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Outcome:
         """Read an outcome back from its fields in a JSON file."""

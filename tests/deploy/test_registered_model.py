@@ -39,7 +39,7 @@ def registered(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with the Bento's model in its registry, as version 1."""
     folder = new_store(tmp_path_factory.mktemp("registered") / "workspace")
     model = folder / "model"
-    _save_model(built.packaged.path / "src/data/serving", model)
+    _save_model(built.packaged.path / "src/data/serving", model, None)
     register_bento(Registry(folder, PROJECT), built.packaged.path, model, built.packaged.tag)
     return folder
 

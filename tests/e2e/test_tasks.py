@@ -200,7 +200,7 @@ def _check_pyfunc(folder: Path, case: Case, found: dict[str, Any], home: Path) -
 
     from tasks.register import _save_model
 
-    _save_model(folder / "data/serving", home / "model")
+    _save_model(folder / "data/serving", home / "model", None)
     texts = [case.text] if isinstance(case.text, str) else list(case.text)
     frame = pd.DataFrame([texts], columns=["text", "text_pair"][: len(texts)])
     answer = pyfunc.load_model(str(home / "model")).predict(frame).iloc[0].to_dict()

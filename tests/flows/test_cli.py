@@ -42,6 +42,7 @@ def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
         "schedule",
         "review",
         "trace",
+        "score",
         "promote",
         "approve",
         "veto",

@@ -108,3 +108,25 @@ def test_gates_that_nothing_can_meet_are_refused(
         return
     with pytest.raises(ParamsError, match=re.escape(message)):
         parse_params(params)
+
+
+@pytest.mark.parametrize(
+    ("abstention", "coverage", "message"),
+    [
+        (None, None, "serve.abstain is true, but evaluate.abstention is null, which finds its threshold"),
+        ({}, None, "serve.abstain is true, but gate.min_coverage is null, so that a candidate without a threshold"),
+        ({}, 0, None),
+    ],
+)
+def test_a_service_abstains_only_with_a_threshold(
+    abstention: dict[str, Any] | None, coverage: float | None, message: str | None
+) -> None:
+    params = read_params(REPOSITORY / "params.yaml")
+    params["evaluate"]["abstention"] = abstention
+    params["gate"]["min_coverage"] = coverage
+    params["serve"]["abstain"] = True
+    if message is None:
+        assert parse_params(params).serve.abstain
+        return
+    with pytest.raises(ParamsError, match=re.escape(message)):
+        parse_params(params)

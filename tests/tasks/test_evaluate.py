@@ -115,13 +115,13 @@ def _write_models(root: Path, base: Path, *, pair: bool) -> None:
         save_model(model, root / "data" / name, root / "data/tokens/tokenizer")
     write_json(root / "data/teacher/calibration.json", {"temperature": 1.5})
     for name in models:
-        write_manifest(root / "data" / name)
+        write_manifest(root / "data" / name, {"choices": {name: 3}})
     _write_proof(root)
     export, serving = root / "data/export", root / "data/serving"
     export.mkdir()
     export_onnx(models["student"], export / "student.fp32.onnx", pair=pair)
     quantize_int8(export / "student.fp32.onnx", export / "student.int8.onnx")
-    write_manifest(export)
+    write_manifest(export, {"choices": {"export": 2}})
     serving.mkdir()
     shutil.copyfile(export / "student.int8.onnx", serving / "model.onnx")
     shutil.copyfile(root / "data/tokens/tokenizer/tokenizer.json", serving / "tokenizer.json")
@@ -288,6 +288,7 @@ def test_the_teacher_reads_changed_texts_as_it_reads_those_of_a_split(workspace:
 def test_abstention_is_found_on_dev_and_drawn_on_test(workspace: Path, metrics: Mapping[str, Any]) -> None:
     abstention = metrics["abstention"]
     assert abstention["threshold"] is None  # ten rows prove nothing
+    assert abstention["choices"] == 3 * 3 * 2  # of the teacher, the student and the exported files
     assert abstention["curve"]["coverage"][-1] == 1
     assert abstention["curve"]["accuracy"][-1] == pytest.approx(metrics["models"]["int8"]["accuracy"])
     page = (workspace / "reports/report.html").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,28 @@ def test_numbers_of_another_candidate_or_evaluation_do_not_count(params: Params,
     verdict = gate(params, workspace, None)
     assert _failed(verdict) == [f"{name}_sha256"]
     assert f"metrics.json is not about the current data/{name}; run the evaluate stage again" in verdict.sentence
+
+
+def test_params_that_nobody_could_review_fail_where_params_ask(params: Params, workspace: Path) -> None:
+    strict = params.model_copy(update={"gate": Gate(min_accuracy=0.8, committed=True)})
+    assert "is in no git repository with a commit" in gate(strict, workspace, None).sentence
+    for name in ("params.yaml", "dvc.yaml"):
+        write_text(workspace / name, "a: 1\n")
+
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
+        subprocess.run(["git", *identity, *arguments], cwd=workspace, check=True, capture_output=True)
+
+    git("init")
+    git("add", "params.yaml")
+    git("commit", "-m", "params")
+    assert "not as in the commit: dvc.yaml (gate.committed)" in gate(strict, workspace, None).sentence
+    git("add", "dvc.yaml")
+    git("commit", "-m", "stages")
+    assert gate(strict, workspace, None).passed
+    write_text(workspace / "params.yaml", "a: 2\n")
+    assert _failed(gate(strict, workspace, None)) == ["committed"]
+    assert gate(params, workspace, None).passed
 
 
 @pytest.mark.parametrize("file", ["serving/model.onnx", "evaluation/predictions.parquet"])

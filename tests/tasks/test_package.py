@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from potstill.artifacts import MANIFEST, sha256_file
+from potstill.artifacts import MANIFEST, sha256_file, write_json
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
-from potstill.errors import ChecksumError, PackageError
+from potstill.errors import ChecksumError, ModelError, PackageError
 from potstill.serving.launch import bento_path
 from scripts.serving_pins import serving_pins
 from tasks.package import Packaged, package
@@ -131,6 +131,15 @@ def test_a_bento_of_a_killed_build_is_built_anew(packaged: Packaged, workspace: 
     (packaged.path / "bento.yaml").unlink()
     assert package(params, workspace) == packaged
     assert (packaged.path / MANIFEST).exists()
+
+
+def test_a_candidate_without_a_threshold_does_not_abstain(tiny_base: Path, tmp_path: Path, params: Params) -> None:
+    folder = write_workspace(tiny_base, tmp_path / "workspace", ["good film"])
+    metrics = {"serving_sha256": sha256_file(folder / "data/serving" / MANIFEST), "abstention": {"threshold": None}}
+    write_json(folder / "reports/metrics.json", metrics)
+    abstaining = params.model_copy(update={"serve": params.serve.model_copy(update={"abstain": True})})
+    with pytest.raises(ModelError, match="has none that is proven"):
+        package(abstaining, folder)
 
 
 def test_an_altered_candidate_is_refused(tiny_base: Path, tmp_path: Path, params: Params) -> None:

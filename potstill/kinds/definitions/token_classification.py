@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,10 +42,17 @@ class Entity:
 
 @dataclass(frozen=True)
 class Tagging:
-    """The entities of one text in order, and the number of windows in which it was read."""
+    """The entities of one text.
+
+    Attributes:
+        entities: in order.
+        windows: the number of windows in which the text was read.
+        confidence: the calibrated probability of all tags together, as if they were independent.
+    """
 
     entities: list[Entity]
     windows: int
+    confidence: float
 
 
 def entity_f1(logits: Floats, labels: Labels) -> float:
@@ -163,8 +171,11 @@ def tagging(
     """Decode the logits [tokens, tags] of a text's windows into its entities."""
     token_classes = []
     confidences = []
+    log_confidence = 0.0
     for window, values in zip(windows, logits, strict=True):
-        token_classes.append(values[window.tokens[has_own_token(window.tokens)]].argmax(axis=1))
+        own = values[window.tokens[has_own_token(window.tokens)]]
+        token_classes.append(own.argmax(axis=1))
+        log_confidence += float(metrics.log_softmax(own, temperature).max(axis=1).sum())
         highest = softmax(values, temperature).max(axis=1)
         # Units that share a token share its probability; a unit without a token has none.
         confidences.append(np.where(window.tokens == UNSEEN, 0.0, highest[window.tokens]))
@@ -177,7 +188,7 @@ def tagging(
         start = units[first].start
         end = units[last - 1].end
         entities.append(Entity(kind, start, end, text[start:end], float(scores[first:last].mean())))
-    return Tagging(entities, len(windows))
+    return Tagging(entities, len(windows), math.exp(log_confidence))
 
 
 def _token_classes(labels: Labels) -> Labels:

@@ -25,7 +25,7 @@ def _classes(rows: int, seed: int, *, overconfident: float = 1.0) -> tuple[np.nd
 
 
 def test_a_threshold_from_dev_is_checked_on_test() -> None:
-    report = report_abstention(_classes(2000, 0), _classes(2000, 1), Abstention())
+    report = report_abstention(_classes(2000, 0), _classes(2000, 1), Abstention(), choices=1)
     assert report.threshold is not None
     assert report.test is not None
     assert report.test.check in ("CONFIRMED", "NOT CONTRADICTED")
@@ -37,14 +37,24 @@ def test_a_threshold_from_dev_is_checked_on_test() -> None:
 
 
 def test_other_texts_break_the_target() -> None:
-    report = report_abstention(_classes(2000, 0), _classes(2000, 1, overconfident=4), Abstention())
+    report = report_abstention(_classes(2000, 0), _classes(2000, 1, overconfident=4), Abstention(), choices=1)
     assert report.test is not None
     assert report.test.check == "BROKEN"
     assert "but test contradicts it" in report.sentence()
 
 
+def test_what_dev_has_chosen_raises_the_threshold() -> None:
+    once, often = (
+        report_abstention(_classes(2000, 0), _classes(2000, 1), Abstention(), choices=number) for number in (1, 1000)
+    )
+    assert once.threshold is not None
+    assert often.threshold is not None
+    assert often.threshold.confidence > once.threshold.confidence
+    assert often.to_json()["choices"] == 1000
+
+
 def test_no_threshold_is_said() -> None:
-    report = report_abstention(_classes(40, 0), _classes(200, 1), Abstention())
+    report = report_abstention(_classes(40, 0), _classes(200, 1), Abstention(), choices=1)
     assert (report.threshold, report.test) == (None, None)
     assert report.sentence().startswith("no threshold is proven on dev")
     assert report.curve.coverage[-1] == 1

@@ -56,6 +56,7 @@ LIMITS: dict[str, Any] = {
 }
 GATE = OFF.model_copy(update={**LIMITS, "slice_rivals": ["teacher", "champion"]})
 NON_INFERIORITY = OFF.model_copy(update={"max_loss_to_champion": 0.005, "champion_test": "non_inferiority"})
+INFERIORITY = NON_INFERIORITY.model_copy(update={"champion_test": "inferiority"})
 SUPERIORITY = NON_INFERIORITY.model_copy(update={"champion_test": "superiority"})
 # Where each judged number lies, and in which direction it is better.
 PLACES: dict[tuple[Any, ...], int] = {
@@ -156,7 +157,10 @@ def test_no_shape_of_a_section_passes_by_accident_or_raises(section: str, value:
 
 @given(value=test_gates.json_values)
 def test_no_shape_of_the_champion_passes_by_accident_or_raises(value: Any) -> None:
-    for key, gate in (("slices", GATE), ("comparison", NON_INFERIORITY), ("comparison", SUPERIORITY)):
+    for key, gate in (
+        ("slices", GATE),
+        *(("comparison", gate) for gate in (INFERIORITY, NON_INFERIORITY, SUPERIORITY)),
+    ):
         assert not judge(METRICS, gate, {**CHAMPION, key: value}).passed
 
 
@@ -174,7 +178,7 @@ def test_raising_a_metric_never_turns_pass_into_fail(place: tuple[Any, ...], val
 
 @given(low=some.floats(-1, 1), raised=some.floats(0, 2))
 def test_a_higher_interval_never_turns_pass_into_fail_against_the_champion(low: float, raised: float) -> None:
-    for gate in (NON_INFERIORITY, SUPERIORITY):
+    for gate in (INFERIORITY, NON_INFERIORITY, SUPERIORITY):
         before, after = (
             judge(METRICS, gate, {**CHAMPION, "comparison": {"low": end, "high": end + 0.1}}).passed
             for end in (low, low + raised)
@@ -200,6 +204,12 @@ def test_the_champion_is_compared_by_points_or_by_the_interval() -> None:
         "refused: upper bound of the accuracy lost to the champion 0.012 is 0.007 above its maximum of 0.005 "
         "(gate.max_loss_to_champion)"
     )
+    assert judge(METRICS, INFERIORITY, wide).passed
+    worse = {**CHAMPION, "comparison": {"difference": -0.02, "low": -0.03, "high": -0.01, "rows": 2000}}
+    assert judge(METRICS, INFERIORITY, worse).sentence == (
+        "refused: lower bound of the accuracy lost to the champion 0.01 is 0.005 above its maximum of 0.005 "
+        "(gate.max_loss_to_champion)"
+    )
     assert judge(METRICS, SUPERIORITY, CHAMPION).sentence == (
         "refused: accuracy gained over the champion (-0.004 to 0.001) is not above 0 beyond noise (gate.champion_test)"
     )
@@ -209,6 +219,8 @@ def test_the_champion_is_compared_by_points_or_by_the_interval() -> None:
 
 
 TRIALS = 1000
+# Refuses any loss that is beyond noise.
+STRICT = INFERIORITY.model_copy(update={"max_loss_to_champion": 0.0})
 
 
 def _verdicts(discordant: float) -> dict[str, int]:
@@ -223,7 +235,7 @@ def _verdicts(discordant: float) -> dict[str, int]:
         champion = {"accuracy": float(theirs.mean()), "comparison": compared.to_json()}
         metrics = _changed(METRICS, ("models", "int8", "accuracy"), float(ours.mean()))
         counts["superior"] += judge(metrics, SUPERIORITY, champion).passed
-        counts["inferior"] += compared.outcome == "LOSES"
+        counts["inferior"] += not judge(metrics, STRICT, champion).passed
         if discordant == 0:
             assert judge(metrics, NON_INFERIORITY, champion).passed
     return counts

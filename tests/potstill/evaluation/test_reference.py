@@ -68,9 +68,9 @@ def test_entities_that_are_found_are_compared_with_gold_ones(tiny_base: Path, tm
     gold = read_tags(path, student.text_windows, TAGS)
     assert gold_entities(gold) == [set(row) for row in marks]
     found = [
-        Tagging([Entity("LOC", 19, 26, "village", 0.9), Entity("LOC", 4, 10, "doctor", 0.5)], 1),
-        Tagging([Entity("LOC", 2, 15, "village story", 0.9)], 1),
-        Tagging([], 1),
+        Tagging([Entity("LOC", 19, 26, "village", 0.9), Entity("LOC", 4, 10, "doctor", 0.5)], 1, 0.9),
+        Tagging([Entity("LOC", 2, 15, "village story", 0.9)], 1, 0.9),
+        Tagging([], 1, 0.9),
     ]
     right = right_shares(found, gold, TAGS)
     assert right is not None

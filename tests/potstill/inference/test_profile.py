@@ -108,7 +108,7 @@ TASKS: dict[str, tuple[ModelCard, list[Answer], set[str]]] = {
     "regression": (model_card("regression", ["score"]), [prediction(1.5), prediction(-2.0)], {"number", "embedding"}),
     "token_classification": (
         model_card("token_classification", ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]),
-        [Tagging([Entity("PER", 0, 4, "good", 0.9), Entity("LOC", 5, 9, "film", 0.5)], 2), Tagging([], 1)],
+        [Tagging([Entity("PER", 0, 4, "good", 0.9), Entity("LOC", 5, 9, "film", 0.5)], 2, 0.9), Tagging([], 1, 0.9)],
         {"label", "confidence", "entities"},
     ),
     "question_answering": (

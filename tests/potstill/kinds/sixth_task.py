@@ -30,7 +30,7 @@ from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
 from potstill.onnx_export.onnx_model import export_onnx
 from potstill.pretrained.heads import task_of
-from potstill.serving.schemas import RESPONSES
+from potstill.serving.schemas import ANSWERING
 
 TASK: Any = "next_sentence"
 
@@ -56,7 +56,7 @@ def main(folder: Path, base: Path) -> None:
         "blend": Blend(2.0, 0.5, task).describe(),
         "columns": [title.replace("\n", " ").split(" (")[0] for title in headers(metrics)][:3],
         "served": sorted({str(answer.label) for answer in found} | {*map(str, student.card.labels)}),
-        "response": RESPONSES[student.card.form].__name__,
+        "response": ANSWERING[student.card.form].response.__name__,
     }
     assert len(rows(metrics)) == 2
     print(json.dumps(result))

@@ -110,7 +110,9 @@ def test_slices_and_the_abstention_of_metrics_are_told() -> None:
     assert table_row(card, "Champion, version 3")[2] == "-10.0 (-15.0 to -5.0)"
     assert table_row(card, "typos")[1:] == ["5.0 (3.0 to 8.0)", "missing"]
     assert "label = &lt;b&gt;: -10.0 points to the champion on 300 rows (-15.0 to -5.0)" in card
-    assert "Below a confidence of 0.810" in card
+    assert "Below a confidence of 0.8100 a person should decide." in card
+    abstaining = render_card(metrics, VERDICT, replace(LINEAGE, abstains=True))
+    assert "a person should decide, and the service says `abstained: true`." in abstaining
 
 
 @pytest.mark.parametrize("metrics", [{}, {"models": {"int8": {}}, "shipped": "int8"}, {"models": None}])

@@ -10,24 +10,27 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from starlette.testclient import TestClient
 
 from potstill.config.serving_params import Serve
 from potstill.inference.runtime import Floats, Student, read_card
+from potstill.registry.pyfunc import Classifier
 from potstill.serving.app import create_app, start
 from potstill.serving.keys import Keys
 from potstill.serving.middleware import App, add_middleware
 from potstill.serving.release import Release, Settings
 from potstill.serving.telemetry import Metrics
+from tests.conftest import generate_rows
 from tests.potstill.serving.folders import write_serving
 
 
 class Service:
     """An application whose model waits for a gate."""
 
-    def __init__(self, folder: Path, **serve: Any) -> None:
-        settings = Settings(name="n", serve=Serve(**serve))
+    def __init__(self, folder: Path, abstain_below: float | None = None, **serve: Any) -> None:
+        settings = Settings(name="n", serve=Serve(**serve), abstain_below=abstain_below)
         self.release = Release(folder, settings, read_card(folder), "n:1", False, "sum", {})
         self.metrics = Metrics()
         self.student = Student(folder, 1)
@@ -102,6 +105,31 @@ def test_an_overloaded_service_says_when_to_retry(folder: Path) -> None:
     assert service.count("potstill_queue_texts 0.0")
     assert service.count("potstill_batch_rows_total 2.0")
     assert service.count("potstill_queue_seconds_count 1.0")
+
+
+def test_an_answer_below_the_threshold_is_marked_as_by_the_registered_model(folder: Path) -> None:
+    texts = [text for text, _ in generate_rows(12)]
+    confidences = [max(prediction.probabilities) for prediction in Student(folder, 1).predict([*texts])]
+    threshold = sorted(confidences)[5]
+    service = Service(folder, abstain_below=threshold)
+    service.gate.set()
+    http = TestClient(service.app)
+    answers = http.post("/v1/classify", json={"texts": texts}).json()["predictions"]
+    abstained = [answer.pop("abstained") for answer in answers]
+    assert abstained == [confidence < threshold for confidence in confidences]
+    assert 0 < sum(abstained) < len(texts)
+    frame = Classifier(Student(folder, 1), threshold).predict(pandas.DataFrame({"text": texts}))
+    assert frame["abstained"].tolist() == abstained
+    assert service.count(f'potstill_threshold_texts_total{{abstained="true"}} {float(sum(abstained))}')
+    answered = float(len(texts) - sum(abstained))
+    assert service.count(f'potstill_threshold_texts_total{{abstained="false"}} {answered}')
+    assert http.get("/info").json()["model"]["abstain_below"] == threshold
+    without = Service(folder)
+    without.gate.set()
+    plain = TestClient(without.app)
+    assert plain.post("/v1/classify", json={"texts": texts}).json()["predictions"] == answers
+    assert "abstain_below" not in plain.get("/info").json()["model"]
+    assert "abstained" not in Classifier(Student(folder, 1)).predict(pandas.DataFrame({"text": texts}))
 
 
 def test_the_texts_of_a_caller_that_left_are_not_computed(folder: Path) -> None:

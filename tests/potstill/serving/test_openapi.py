@@ -32,9 +32,10 @@ CARDS: dict[str, dict[str, Any]] = {
 }
 
 
-def openapi_document(**changes: Any) -> dict[str, Any]:
+def openapi_document(abstain_below: float | None = None, **changes: Any) -> dict[str, Any]:
     model_card = ModelCard.model_validate(card(**changes))
-    return describe(Release(Path(), Settings(name="n", serve=Serve()), model_card, "n:1", True, "ab", {}))
+    settings = Settings(name="n", serve=Serve(), abstain_below=abstain_below)
+    return describe(Release(Path(), settings, model_card, "n:1", True, "ab", {}))
 
 
 @pytest.mark.slow
@@ -46,6 +47,19 @@ def test_a_complete_client_can_be_generated(tmp_path: Path, name: str) -> None:
     assert len(set(ids)) == len(ids)
     assert {path.stem for path in (package / "api/default").glob("[!_]*.py")} == set(ids)
     assert all(schema["title"] for schema in document["components"]["schemas"].values())
+
+
+@pytest.mark.parametrize("name", ["single", "pair", "multi", "entities"])
+def test_a_model_that_may_abstain_says_so_in_each_answer(name: str) -> None:
+    for threshold, required in ((None, False), (0.8, True)):
+        document = openapi_document(abstain_below=threshold, **CARDS[name])
+        answers = [
+            schema
+            for title, schema in document["components"]["schemas"].items()
+            if title.endswith(("Answer", "Tagged"))
+        ]
+        assert answers
+        assert all(("abstained" in schema["required"]) is required for schema in answers)
 
 
 def test_operation_ids_never_change() -> None:

@@ -235,7 +235,7 @@ def test_no_answer_of_many_threads_is_lost(workspace: Path, student: Student, mo
 
 def test_text_free_answers() -> None:
     assert text_free_answer(Prediction(["a"], [0.9], [1.0], 3, False)) == ["a"]
-    assert text_free_answer(Tagging([Entity("LOC", 2, 5, "Ulm", 0.9)], 1)) == [["LOC", 2, 5]]
+    assert text_free_answer(Tagging([Entity("LOC", 2, 5, "Ulm", 0.9)], 1, 0.9)) == [["LOC", 2, 5]]
     assert text_free_answer(Reply("Ulm", 2, 5, 0.9, 1)) == [2, 5]
     assert text_free_answer(Reply(None, 0, 0, 0.9, 1)) is None
 
@@ -315,6 +315,6 @@ def test_a_relative_location_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_text_read_in_windows_has_the_tokens_of_all_of_them() -> None:
     rows = [TextWindow([number, 9], [0, 0], 0, np.empty(0, dtype=np.int64)) for number in range(4)]
-    answers = [Tagging([], 2), Tagging([], 1), Tagging([], 1)]
+    answers = [Tagging([], 2, 0.9), Tagging([], 1, 0.9), Tagging([], 1, 0.9)]
     texts = AnsweredRequest("r", ["a", "b", "c"], rows, answers, 0.0).answered_texts()
     assert [text.observation.ids for text in texts] == [[0, 9, 1, 9], [2, 9], [3, 9]]
