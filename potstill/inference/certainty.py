@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from potstill.artifacts import read_json
 from potstill.errors import ModelError
+from potstill.inference.runtime import Prediction
 from potstill.kinds.definitions.question_answering import Reply
 from potstill.kinds.definitions.token_classification import Tagging
 
 
-def answer_confidence(answer: Any) -> float:
+def answer_confidence(answer: Prediction | Tagging | Reply) -> float:
     """Compute the calibrated probability of a whole answer, as `Kind.confidence` does for the threshold.
 
     Args:

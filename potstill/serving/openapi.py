@@ -145,7 +145,8 @@ def _label_operations(card: ModelCard) -> list[Operation]:
 
 def _answers(release: Release) -> list[type[BaseModel]]:
     has_scores = typed_endpoint(release.card).name == "classify"
-    return [release.answering.response, *([Score, ExplainResponse] if has_scores else [])]
+    scores: list[type[BaseModel]] = [Score, ExplainResponse] if has_scores else []
+    return [release.answering.response, *scores]
 
 
 def _bound(schema: dict[str, Any], definitions: Mapping[str, Any], limits: Serve) -> None:
