@@ -19,6 +19,8 @@ from potstill.causes import full_disk
 from potstill.errors import ChecksumError
 
 MANIFEST = "manifest.json"
+# The signature of a Bento, in its top folder. It signs the manifest too, which therefore cannot list it.
+BENTO_SIGNATURE = "bento.sig"
 
 
 def sha256_file(path: Path) -> str:

@@ -66,6 +66,12 @@ class UnsafeFileError(PotstillError):
     exit_code = 11
 
 
+class SignatureError(PotstillError):
+    """A signature is missing or does not verify, or a key or certificate cannot be used."""
+
+    exit_code = 12
+
+
 class MissingColumnError(PotstillError):
     """A column that params name is not in the data."""
 

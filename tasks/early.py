@@ -1,4 +1,4 @@
-"""Refuses, before any training, what params, templates and teacher already show to fail at the end of the run."""
+"""Refuses, before any training, what params, templates, keys and teacher show to fail at the end of the run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from potstill.models.students.student import check_available
 from potstill.onnx_export.size import check_file_size, student_shape
 from potstill.paths import BASE, GIVEN, LABELS, TOKENS
 from potstill.pretrained.families import FAMILIES
+from potstill.registry.signatures import signer_sum
 
 # Stage -> the folder to which it writes the teacher, the later stage first.
 _TEACHERS = {"pretrain": BASE, "ingest": GIVEN}
 
 
 def check_early(params: Params, workspace: Path, finished: Collection[str] = ()) -> None:
-    """Refuse a file of templates that does not fit, layers that the teacher lacks, and a file over `gate.max_file_mb`.
+    """Refuse templates that do not fit, an unusable key, layers that the teacher lacks, a file over `gate.max_file_mb`.
 
     The check reads only files of a few kilobytes, so that it can run before every stage. A limit that depends on a
     later stage's outs is checked after that stage.
@@ -34,7 +35,9 @@ def check_early(params: Params, workspace: Path, finished: Collection[str] = ())
         ModelError: `distill` names layers that the teacher does not have.
         ParamsError: the templates do not fit, or the model's file will certainly be too large; the message names what
             makes it smaller.
+        SignatureError: the key that is to sign the candidate cannot be used.
     """
+    signer_sum(params.sign, workspace)
     _check_templates(params, workspace, finished)
     teacher = _teacher(params, workspace, finished)
     if teacher is None:

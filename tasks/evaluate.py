@@ -44,6 +44,7 @@ from potstill.labels.offsets import IGNORED, flat_labels
 from potstill.models.loading import load_classifier
 from potstill.paths import PREPARED, TOKENS
 from potstill.progress import Bar, progress, say
+from potstill.registry.tracking import digest
 from potstill.scores.metrics import Labels, require_finite
 from tasks.evidence import FROZEN, Evidence, flat_metrics, gather
 from tasks.learning import open_tokens, read_temperature, teacher_logits, teacher_members
@@ -348,7 +349,7 @@ def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
         f"{comparison['speedup']:.1f}x the teacher's texts/s"
     )
     summary = "; ".join([summary, *notes(metrics)])
-    test = {"digest": metrics["test_sha256"][:32], "source": f"{PREPARED}/{FROZEN}", "rows": metrics["rows"]}
+    test = {"digest": digest(metrics["test_sha256"]), "source": f"{PREPARED}/{FROZEN}", "rows": metrics["rows"]}
     return Result(summary, numbers, datasets={"test": test})
 
 

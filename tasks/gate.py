@@ -15,7 +15,7 @@ from potstill.artifacts import MANIFEST, read_json, sha256_file, verify, write_j
 from potstill.config.params import Params
 from potstill.errors import PotstillError
 from potstill.evaluation.gate_checks import Check, failed
-from potstill.evaluation.gates import Verdict, judge, proof_in_words
+from potstill.evaluation.gates import Verdict, judge, proof_in_words, wear_in_words
 from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.pages.verdict_page import with_verdict
@@ -23,7 +23,7 @@ from potstill.evaluation.slices import find_slices, judge_slices
 from potstill.evaluation.summary import Answers, Gold, compare_pair, score_value
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.paths import DVC_FILE, EVALUATION, METRICS, PARAMS, REPORT, SERVING, STUDENT_PAGE, TEST_SPLIT, VERDICT
-from potstill.registry.tracking import uncommitted
+from potstill.registry import tracking
 from potstill.scores.metrics import require_finite
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ def gate(params: Params, workspace: Path, champion: Path | None) -> Verdict:
         params: `gate` holds the limits.
         workspace: holds `data/` and `reports/` of a finished evaluate stage.
         champion: folder of the current champion, in the form of `data/serving/`; None while there is none.
+
+    Raises:
+        StoreError: MLflow's store, which knows how often the test split has judged, is not reachable.
     """
     metrics = _read_metrics(workspace / METRICS)
     champion_score = None
@@ -54,14 +57,24 @@ def gate(params: Params, workspace: Path, champion: Path | None) -> Verdict:
         checks = [*_check_files(metrics, workspace), *limits]
     if params.gate.committed:
         checks.append(_check_commit(workspace))
-    verdict = Verdict(tuple(checks), proof_in_words(metrics))
+    test_uses = _count_test_uses(params, workspace, metrics)
+    verdict = Verdict(tuple(checks), proof_in_words(metrics), wear_in_words(test_uses, params.gate))
     names = ("evaluation_sha256", "serving_sha256", "test_sha256")
     sums = {name: metrics[name] for name in names if isinstance(metrics.get(name), str)}
-    write_json(workspace / VERDICT, {**verdict.to_json(), **sums, "champion": champion_score})
+    facts = {**sums, "champion": champion_score, "test_uses": test_uses}
+    write_json(workspace / VERDICT, {**verdict.to_json(), **facts})
     page = workspace / STUDENT_PAGE
     if page.exists():  # the page of the evaluate stage, without the verdict
         write_text(workspace / REPORT, with_verdict(page.read_text(encoding="utf-8"), verdict))
     return verdict
+
+
+def _count_test_uses(params: Params, workspace: Path, metrics: Mapping[str, Any]) -> int | None:
+    """Count the evaluations on the candidate's test split, its own included; None where no store knows of any."""
+    test = metrics.get("test_sha256")
+    if not isinstance(test, str) or not tracking.has_store(workspace):
+        return None
+    return tracking.count_evaluations(workspace, params.project.name, test) or None
 
 
 def _read_metrics(path: Path) -> dict[str, Any] | None:
@@ -96,7 +109,7 @@ def _check_files(metrics: Mapping[str, Any], workspace: Path) -> list[Check]:
 def _check_commit(workspace: Path) -> Check:
     """Check that what says what to run is committed, so that it can be reviewed."""
     name = "committed"
-    changed = uncommitted(workspace, (PARAMS, DVC_FILE))
+    changed = tracking.uncommitted(workspace, (PARAMS, DVC_FILE))
     if changed is None:
         return failed(name, f"{workspace} is in no git repository with a commit, which fails gate.{name}")
     if changed:

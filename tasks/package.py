@@ -14,13 +14,23 @@ from pathlib import Path
 import yaml
 
 from potstill import environment
-from potstill.artifacts import MANIFEST, file_sums, sha256_file, sha256_value, verify, whole_folder, write_json
+from potstill.artifacts import (
+    BENTO_SIGNATURE,
+    MANIFEST,
+    file_sums,
+    sha256_file,
+    sha256_value,
+    verify,
+    whole_folder,
+    write_json,
+)
 from potstill.compute.processes import run
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, PackageError, PotstillError
 from potstill.paths import BENTO_BUILD, LOGS, PARAMS, SERVING
 from potstill.progress import say
+from potstill.registry.signatures import sign_bento, signer_sum
 from potstill.registry.tracking import git_tags
 from potstill.registry.version_artifacts import scratch_folder
 from potstill.serving.core import closure
@@ -55,6 +65,7 @@ def package(params: Params, workspace: Path) -> Packaged:
         ChecksumError: the serving folder is not what its manifest says.
         ModelError: params ask for abstention, but the evaluation has no threshold.
         PackageError: there is nothing to package, or BentoML could not build it.
+        SignatureError: the key that signs cannot be used.
         TimeLimitError: the build ran past its limit.
     """
     workspace = workspace.resolve()
@@ -68,6 +79,7 @@ def package(params: Params, workspace: Path) -> Packaged:
         watch=params.watch,
         git_commit=commit,
         abstain_below=served_threshold(workspace, params.serve, candidate),
+        signer=signer_sum(params.sign, workspace),
     )
     with whole_folder(build_dir) as folder:
         _copy_files(workspace, folder)
@@ -75,11 +87,13 @@ def package(params: Params, workspace: Path) -> Packaged:
         write_json(folder / SETTINGS, settings.model_dump(mode="json"))
     tag = f"{settings.name}:{version}"
     path = bento_path(tag)
-    if not _is_intact(path):
+    if not _is_intact(path) or (settings.signer is not None and not (path / BENTO_SIGNATURE).exists()):
         shutil.rmtree(path, ignore_errors=True)
         _build(build_dir, version, workspace)
         write_seal(path)
         verify_seal(path)
+        if settings.signer is not None:
+            sign_bento(path, params.sign, workspace)
     return Packaged(tag, path, candidate)
 
 

@@ -12,7 +12,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.artifacts import MANIFEST, canonical_json, lineage, read_json, sha256_file, sha256_value, verify
+from potstill.artifacts import (
+    MANIFEST,
+    canonical_json,
+    lineage,
+    read_json,
+    sha256_file,
+    sha256_value,
+    verify,
+    write_text,
+)
 from potstill.config.ingest_params import HubSource, ScratchSource, TeacherSource
 from potstill.config.params import Params
 from potstill.data.fetching.ingestion import source_name
@@ -33,10 +42,12 @@ from potstill.paths import (
     VERDICT,
 )
 from potstill.registry import tracking, versions
+from potstill.registry.bill_of_materials import render_bom
 from potstill.registry.lineage_trace import lock_hashes
 from potstill.registry.model_card import Lineage, Teacher, render_card, render_description
 from potstill.registry.promotion import Registry
 from potstill.registry.pyfunc import ABSTAIN_BELOW
+from potstill.registry.signatures import MODEL_SIGNATURE, sign_files, signer_sum
 from potstill.registry.steps import refuse_vetoed
 from potstill.registry.version_artifacts import pack_bento, pack_evidence, scratch_folder
 from potstill.registry.versions import Version, candidate_sum
@@ -52,6 +63,8 @@ if TYPE_CHECKING:
 EVIDENCE = (METRICS, VERDICT, REPORT)
 # Files that are kept with the version: what `potstill review` compares and `potstill trace` verifies.
 KEPT = (*EVIDENCE, PREDICTIONS, SERVING / "model.json", DVC_LOCK)
+# The bill of materials among them, and its signature.
+BOM, BOM_SIGNATURE = "ml-bom.json", "ml-bom.sig"
 # Not a text of the data: whoever reads the registry need not be allowed to read the data.
 EXAMPLE_TEXT = "A text to answer."
 # What decides about a student, and the length of a value that MLflow takes of a model's params.
@@ -72,6 +85,7 @@ def settled_sum(params: Params, workspace: Path) -> str:
             "metrics": sha256_file(workspace / METRICS),
             "bentofile": sha256_file(workspace / BENTOFILE),
             "packed": {name: sha256_file(path) for name, path in files.items() if not path.is_relative_to(serving)},
+            "signer": signer_sum(params.sign, workspace),
             **{name: params.section(name).model_dump(mode="json") for name in ("gate", "serve", "smoke", "watch")},
         }
     )
@@ -135,6 +149,7 @@ def register(
 
     Raises:
         ChecksumError: the serving folder is not what its manifest says.
+        SignatureError: the key that signs cannot be used.
         RegistryError: the candidate was vetoed.
         BusyError: another process is changing the registry.
     """
@@ -159,7 +174,8 @@ def register(
         threshold = served_threshold(workspace, params.serve, candidate_sum(workspace / SERVING))
         _save_model(workspace / SERVING, model, threshold)
         card = render_card(metrics, judged, facts)
-        tags[versions.EVIDENCE] = pack_evidence({path.name: workspace / path for path in KEPT}, card, evidence)
+        kept = {path.name: workspace / path for path in KEPT} | _materials(params, workspace, facts, metrics, scratch)
+        tags[versions.EVIDENCE] = pack_evidence(kept, card, evidence)
         tags |= _lineage_sum(workspace / SERVING, packaged)
         version = Registry(workspace, params.project.name).register(
             candidate=candidate_sum(workspace / SERVING),
@@ -176,6 +192,23 @@ def register(
         )
     tracking.client(workspace).set_tag(run_id, "potstill.version", version.version)
     return version
+
+
+def _materials(
+    params: Params, workspace: Path, facts: Lineage, metrics: Mapping[str, Any], folder: Path
+) -> dict[str, Path]:
+    """Write the bill of materials and, where a key is configured, the signatures of model and bill; name -> file."""
+    from tasks.stage import default_file
+
+    serving = workspace / SERVING
+    lock = default_file("requirements.lock").read_text(encoding="utf-8")
+    write_text(folder / BOM, render_bom(facts, read_json(serving / MANIFEST)["files"], metrics, lock))
+    names = [BOM]
+    if params.sign.private_key is not None:
+        sign_files(serving, folder / MODEL_SIGNATURE, params.sign, workspace)
+        sign_files(folder / BOM, folder / BOM_SIGNATURE, params.sign, workspace)
+        names += [MODEL_SIGNATURE, BOM_SIGNATURE]
+    return {name: folder / name for name in names}
 
 
 def _lineage(params: Params, workspace: Path, tags: Mapping[str, str], champion: Version | None) -> Lineage:
@@ -196,6 +229,7 @@ def _lineage(params: Params, workspace: Path, tags: Mapping[str, str], champion:
         max_length=card["max_length"],
         champion=champion.version if champion else None,
         abstains=params.serve.abstain,
+        signer=signer_sum(params.sign, workspace),
     )
 
 
@@ -342,7 +376,8 @@ def log_evidence(workspace: Path, run_id: str) -> None:
 
     store = tracking.client(workspace)
     metrics = read_json(workspace / METRICS)
-    numbers = _numbers({**metrics["models"], "comparison": metrics["comparison"]})
+    test_uses = _content(workspace / VERDICT).get("test_uses")
+    numbers = _numbers({**metrics["models"], "comparison": metrics["comparison"], "test_uses": test_uses})
     now = round(1000 * time.time())
     store.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])
     hashes = data_hashes(workspace)

@@ -124,6 +124,8 @@ def mlflow_server(backend: str, folder: Path) -> Iterator[str]:
     port = free_port()
     command = ["-m", "mlflow", "server", "--backend-store-uri", backend, "--port", str(port), "--workers", "2"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
+    # Uvicorn kills a worker that does not answer within 5 s; on a loaded machine MLflow's import takes longer.
+    command += ["--uvicorn-opts", "--timeout-worker-healthcheck 120"]
     variables = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     variables.pop("MLFLOW_TRACKING_URI", None)
     with (folder / "server.txt").open("wb") as log:

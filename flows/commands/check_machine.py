@@ -15,7 +15,7 @@ from pathlib import Path
 from potstill import environment
 from potstill.compute.processes import listen, usable_cores
 from potstill.config.params_file import load_params
-from potstill.errors import ParamsError, PotstillError, ToolError
+from potstill.errors import ParamsError, PotstillError, SignatureError, ToolError
 from potstill.paths import DVC_FILE, PARAMS
 
 DISK_GB = 5.0
@@ -129,11 +129,15 @@ def _workspace(workspace: Path) -> Finding:
 
 
 def _params(workspace: Path) -> Finding:
+    """Read params.yaml, and the key that it names for signatures."""
+    from potstill.registry.signatures import signer_sum
+
     try:
         params = load_params(workspace / PARAMS)
-    except ParamsError as error:
+        signer = signer_sum(params.sign, workspace)
+    except (ParamsError, SignatureError) as error:
         return Finding("params", False, str(error), "correct params.yaml")
-    return Finding("params", True, f"project {params.project.name}")
+    return Finding("params", True, f"project {params.project.name}" + (f", signed by {signer[:12]}" if signer else ""))
 
 
 def _registry(workspace: Path) -> Finding:

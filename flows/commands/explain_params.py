@@ -21,6 +21,7 @@ _WIDTH = 120
 _READERS = {
     "gate": ["gate"],
     "promote": ["promote"],
+    "sign": ["package", "register", "`potstill serve`"],
     "search": ["`potstill search`"],
     "serve": ["package", "`potstill serve`"],
     "watch": ["package", "`potstill serve`", "`potstill drift`"],

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from flows.commands.judge_answers import challenger_folder, challenger_version, watch_service
-from flows.commands.serve_champion import TAKEN, champion_bento, stored_bento
+from flows.commands.serve_champion import TAKEN, champion_bento, require_signature, stored_bento
 from potstill import environment
 from potstill.compute.processes import die_with_parent, listen
 from potstill.config.params import Params
@@ -57,6 +57,7 @@ def follow(workspace: Path, host: str | None, port: int | None, every_seconds: f
     Raises:
         RegistryError: there is no champion.
         PackageError: its Bento is not in BentoML's store, or was packaged before `--follow` existed.
+        SignatureError: params require a signature, and that of the first Bento is missing or does not verify.
         SmokeError: the first Bento did not start or did not answer as it should, or a dead one could not be replaced.
         ToolError: the port is taken.
     """
@@ -169,6 +170,8 @@ class Supervisor:
             PotstillError: the Bento is not usable; the current one goes on as before.
         """
         path = stored_bento(roles.tag)
+        if self.params.sign.require:
+            _in_own_process(require_signature, path, self.params, self.workspace)
         new = Worker.start(roles, path, self._challenger_dir(roles))
         try:
             new.wait_until_ready(self.params.smoke.start_seconds, self.stop_request)

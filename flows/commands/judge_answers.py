@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from potstill.evaluation.drift import Drift
     from potstill.inference.window_store import Store
+    from potstill.registry.promotion import Registry
 
 
 def drift(workspace: Path, location: str | None, *, retrain: bool) -> None:
@@ -139,10 +140,24 @@ def challenger_folder(workspace: Path, params: Params) -> Path | None:
 
     try:
         version = challenger_version(workspace, params)
-        return None if version is None else Registry(workspace, params.project.name).fetch(version).resolve()
+        if version is None:
+            return None
+        registry = Registry(workspace, params.project.name)
+        folder = registry.fetch(version).resolve()
+        if params.sign.require:
+            _verify_signature(registry, version, folder, params)
+        return folder
     except Exception as error:
         say(f"serve: the challenger is left out: {' '.join(str(error).split())}")
         return None
+
+
+def _verify_signature(registry: Registry, version: str, folder: Path, params: Params) -> None:
+    """Verify the signature of a version's serving folder, which is kept with its evidence."""
+    from potstill.registry.signatures import MODEL_SIGNATURE, verify_files
+
+    evidence = registry.fetch_evidence(registry.get(version)) or folder.parent
+    verify_files(folder, evidence / MODEL_SIGNATURE, params.sign, registry.workspace)
 
 
 def _watch_location(workspace: Path, params: Params) -> str | None:

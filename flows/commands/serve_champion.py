@@ -31,11 +31,12 @@ def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) 
     Raises:
         RegistryError: there is no champion.
         PackageError: the Bento is not in BentoML's store.
+        SignatureError: params require a signature, and that of the Bento is missing or does not verify.
         ToolError: the port is taken.
     """
     params = load_params(workspace / PARAMS)
     tag = tag or champion_bento(workspace, params)[1]
-    stored_bento(tag)
+    require_signature(stored_bento(tag), params, workspace)
     watch_service(workspace, params)
     shadow_service(workspace, params)
     address = (host or params.serve.host, params.serve.port if port is None else port)
@@ -58,6 +59,18 @@ def stored_bento(tag: str) -> Path:
             "what the store has"
         )
     return path
+
+
+def require_signature(bento: Path, params: Params, workspace: Path) -> None:
+    """Verify the signature of a Bento where params require one.
+
+    Raises:
+        SignatureError: it is missing, or it does not verify.
+    """
+    if params.sign.require:
+        from potstill.registry.signatures import verify_bento
+
+        verify_bento(bento, params.sign, workspace)
 
 
 def champion_bento(workspace: Path, params: Params) -> tuple[str, str]:

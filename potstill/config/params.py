@@ -13,7 +13,7 @@ from potstill.config.evaluation_params import Evaluate, Export
 from potstill.config.expressions import expression_names
 from potstill.config.ingest_params import Ingest, ScratchSource
 from potstill.config.prepare_params import LabelOrder, LabelSign, Prepare
-from potstill.config.promotion_params import Gate, Promote, Schedule, Smoke
+from potstill.config.promotion_params import Gate, Promote, Schedule, Sign, Smoke
 from potstill.config.search_params import Search
 from potstill.config.serving_params import Serve, Watch
 from potstill.config.teacher_params import Member, Pretrain, Signals, Teacher
@@ -42,6 +42,7 @@ class Params(Strict):
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
     promote: Promote = Promote()
+    sign: Sign = Sign()
     search: Search = Search()
     serve: Serve = Serve()
     watch: Watch = Watch()

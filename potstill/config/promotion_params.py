@@ -1,10 +1,10 @@
-"""Sections `gate`, `promote`, `smoke` and `schedule`."""
+"""Sections `gate`, `promote`, `sign`, `smoke` and `schedule`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from potstill.config.base import Share, Strict
 
@@ -72,6 +72,9 @@ class Gate(Strict):
     """Lowest share of test texts that the model answers from the threshold of evaluate.abstention on. null: any."""
     committed: bool = False
     """Whether params.yaml and dvc.yaml have to be as in the git commit, so that what ran is what was reviewed."""
+    warn_test_uses: PositiveInt | None = 50
+    """Evaluations on the same test split from which verdict and model card warn that it is worn out. null: no
+    warning."""
 
 
 class Promote(Strict):
@@ -79,6 +82,37 @@ class Promote(Strict):
 
     policy: Literal["auto", "person"] = "auto"
     """auto: it is promoted at once; person: it stays the challenger until somebody approves it."""
+
+
+class Sign(Strict):
+    """Signatures of candidate and Bento (OpenSSF Model Signing), and whether `potstill serve` asks for them."""
+
+    private_key: str | None = None
+    """PEM file of the elliptic-curve key that signs: P-256, P-384 or P-521, unencrypted, not in the repository. null:
+    nothing is signed."""
+    certificate: str | None = None
+    """PEM file of the certificate of private_key, which goes into the signatures. null: they are verified by the public
+    key."""
+    certificate_chain: list[str] = []
+    """PEM files of the authorities between certificate and a root."""
+    require: bool = False
+    """Whether `potstill serve` refuses a Bento, and a challenger that shadows it, without a signature that verifies."""
+    public_key: str | None = None
+    """PEM file of the public key that is trusted. null: trusted_certificates are."""
+    trusted_certificates: list[str] = []
+    """PEM files of the root certificates that are trusted."""
+
+    @model_validator(mode="after")
+    def _name_what_is_needed(self) -> Self:
+        if self.private_key is None and (self.certificate or self.certificate_chain):
+            raise ValueError("certificate is given, but private_key is null, so nothing is signed; name the key")
+        if self.certificate_chain and self.certificate is None:
+            raise ValueError("certificate_chain is given, but certificate is null; name the certificate")
+        if self.public_key is not None and self.trusted_certificates:
+            raise ValueError("public_key and trusted_certificates are both given; keep the one that signatures have")
+        if self.require and self.public_key is None and not self.trusted_certificates:
+            raise ValueError("require is true, but nothing says whom to trust; set public_key or trusted_certificates")
+        return self
 
 
 class Smoke(Strict):

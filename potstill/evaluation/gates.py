@@ -22,10 +22,12 @@ class Verdict:
     Attributes:
         checks: in the order in which they were made.
         proof: the comparison with the controls in words, from `proof_in_words`. It is no check.
+        wear: the warning that the test split is worn out, from `wear_in_words`. It is no check.
     """
 
     checks: tuple[Check, ...]
     proof: str = ""
+    wear: str = ""
 
     @property
     def passed(self) -> bool:
@@ -38,7 +40,7 @@ class Verdict:
         failed = [check.sentence for check in self.checks if not check.passed]
         if failed or not self.checks:
             return f"refused: {'; '.join(failed) or 'nothing was checked'}"
-        return f"passed: all {len(self.checks)} gates" + (f"; {self.proof}" if self.proof else "")
+        return "; ".join(filter(None, [f"passed: all {len(self.checks)} gates", self.proof, self.wear]))
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as plain values, none of them NaN."""
@@ -130,6 +132,21 @@ def proof_in_words(metrics: Mapping[str, Any]) -> str:
             to = " to" if outcome == "NO DIFFERENCE" else ""
             sentences.append(f"{outcome}{to} the {control} control ({100 * low:+.1f} to {100 * high:+.1f} points)")
     return ", ".join(sentences)
+
+
+def wear_in_words(test_uses: int | None, gate: Gate) -> str:
+    """Return the warning that a test split has judged so often that the best of its scores flatters; empty if not.
+
+    Args:
+        test_uses: evaluations on this test split; None where that is not known.
+        gate: from how many on to warn.
+    """
+    if test_uses is None or gate.warn_test_uses is None or test_uses < gate.warn_test_uses:
+        return ""
+    return (
+        f"the test split has judged {test_uses} times, so the best of these scores flatters (gate.warn_test_uses = "
+        f"{gate.warn_test_uses}); draw another one (prepare.split.seed) or label new rows"
+    )
 
 
 def _check_score(candidate: Mapping[str, Any], scoring: Scoring) -> Check:

@@ -2,7 +2,8 @@
 
 `versions` reads MLflow's versions and aliases. `promotion` decides under the registry's lock (`lease`); `steps` writes
 each step into the hash-chained `ledger` before it is taken, and `history` replays the ledger. `version_artifacts` packs
-and verifies the bytes of a version, and `model_card` writes what MLflow's page shows of it. `version_comparison`
-compares two versions, `lineage_trace` verifies what one was made of, and `store_reader` reads without loading MLflow.
-`tracking` logs runs, and `store_calls` bounds every call of MLflow's store. `pyfunc` is the model as MLflow loads it.
+and verifies the bytes of a version, and `model_card` writes what MLflow's page shows of it. `signatures` signs and
+verifies, and `bill_of_materials` says what a version consists of. `version_comparison` compares two versions,
+`lineage_trace` verifies what one was made of, and `store_reader` reads without loading MLflow. `tracking` logs runs,
+and `store_calls` bounds every call of MLflow's store. `pyfunc` is the model as MLflow loads it.
 """

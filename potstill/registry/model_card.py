@@ -68,6 +68,7 @@ class Lineage:
         max_length: tokens that the model reads of a text.
         champion: number of the champion that the gate compared it with; None without one.
         abstains: whether the service says where it is less sure than its threshold.
+        signer: sha256 of the public key or certificate that signs it; None if it is not signed.
     """
 
     project: str
@@ -82,6 +83,7 @@ class Lineage:
     max_length: int | None
     champion: str | None
     abstains: bool = False
+    signer: str | None = None
 
 
 def render_card(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: Lineage) -> str:
@@ -186,8 +188,11 @@ def _evaluation(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage:
         rows.insert(1, _champion_row(champion, metrics, scoring.key, candidate, lineage))
     score = f"{scoring.words}, %"
     header = ["model", score, "candidate minus it, points", "calibration error", "MB", "p50 ms", "p99 ms"]
+    uses = verdict.get("test_uses")
+    judged = f" They have judged {uses} candidate{'s' if uses != 1 else ''} so far." if isinstance(uses, int) else ""
+    rows_text = f"{metrics.get('rows', 'an unknown number of')} test rows that no stage trained on."
     return (
-        f"## Evaluation\n\nOn {metrics.get('rows', 'an unknown number of')} test rows that no stage trained on. "
+        f"## Evaluation\n\nOn {rows_text}{judged} "
         f"Intervals are at {confidence:g}%; times are of one text a call on the CPU.\n\n{_table(header, rows)}"
     )
 
@@ -324,7 +329,9 @@ def _lineage(lineage: Lineage) -> str:
         ["environment", _code(lineage.lock_sha256) if lineage.lock_sha256 else "no lock file"],
         ["teacher", escape(teacher.origin)],
         ["licence of the teacher", escape(teacher.licence) if teacher.licence else "not named by its folder"],
+        ["signed by", _code(lineage.signer) if lineage.signer else "nobody"],
         ["report", "artifact `report.html` in `evidence`"],
+        ["bill of materials", "artifact `ml-bom.json` in `evidence`"],
     ]
     return f"## Lineage\n\n{_table(['what', 'value'], rows)}"
 

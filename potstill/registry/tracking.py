@@ -325,6 +325,34 @@ def find_stage_run(workspace: Path, project: str, stage: str, outs: str) -> str 
     return str(runs[0].info.run_id) if runs else None
 
 
+def count_evaluations(workspace: Path, project: str, test_sha256: str) -> int:
+    """Count how often candidates were evaluated on a test split, on whichever machine; the same outcome counts once.
+
+    Args:
+        workspace: the workspace.
+        project: name of the project.
+        test_sha256: sha256 of the split's file.
+    """
+    store = client(workspace)
+    outcomes: set[str] = set()
+    token: str | None = None
+    while True:
+        runs = store.search_runs(
+            [experiment_id(workspace, project)],
+            filter_string=f"dataset.digest = '{digest(test_sha256)}' and tags.`{STAGE}` = 'evaluate'",
+            page_token=token,
+        )
+        outcomes |= {run.data.tags.get(OUTS, run.info.run_id) for run in runs}
+        token = runs.token
+        if not token:
+            return len(outcomes)
+
+
+def digest(sha256: str) -> str:
+    """Shorten a sha256 to what MLflow takes as the digest of a dataset."""
+    return sha256[:32]
+
+
 def end_stale_runs(workspace: Path, project: str) -> list[str]:
     """End this workspace's runs that a kill left RUNNING, and return their ids. The caller holds the run lock.
 

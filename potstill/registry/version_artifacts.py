@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlparse
 
 from potstill import paths
 from potstill.artifacts import (
+    BENTO_SIGNATURE,
     MANIFEST,
     file_sums,
     first_difference,
@@ -57,7 +58,8 @@ def pack_bento(bento: Path, folder: Path) -> str:
     """
     listed = read_json(bento / MANIFEST)["files"]
     target = folder / BENTOS / bento.name
-    for path in [MANIFEST, *listed, *_image_files(bento)]:
+    signature = [BENTO_SIGNATURE] * (bento / BENTO_SIGNATURE).exists()
+    for path in [MANIFEST, *listed, *_image_files(bento), *signature]:
         if not path.startswith(f"{_SERVING_IN_BENTO}/"):
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bento / path, target / path)
@@ -241,7 +243,9 @@ def _verify_bento(version: Version, facts: Mapping[str, Any], serving: Path, ben
             f"the Bento of version {version.version} at {version.source}/{folder} is not the one that was registered; "
             "restore the artifacts from a backup, or run again"
         )
-    actual = {path: value for path, value in file_sums(bento).items() if not path.startswith(_IMAGE)}
+    # A signature is verified by the key that is trusted (`signatures`), wherever one is required.
+    sums = file_sums(bento)
+    actual = {path: sums[path] for path in sums if path != BENTO_SIGNATURE and not path.startswith(_IMAGE)}
     actual |= {f"{_SERVING_IN_BENTO}/{path}": value for path, value in file_sums(serving).items()}
     _compare(version, folder, actual, {**listed, MANIFEST: actual[MANIFEST]})
 

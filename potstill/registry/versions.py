@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
+# Digits of a number that is none of a version: databases do not take it for an integer.
+_TOO_LONG = 10
 # MLflow aliases are case-sensitive. Potstill reads and writes only these three.
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
@@ -97,7 +99,7 @@ class Versions:
         match = None
         if not version.isdecimal():
             match = self.by_alias(version)
-        else:
+        elif len(version) < _TOO_LONG:
             with suppress_answers("RESOURCE_DOES_NOT_EXIST"):
                 match = _version(self._client.get_model_version(self.name, version))
         if match is None:

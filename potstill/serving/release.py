@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from potstill.artifacts import (
+    BENTO_SIGNATURE,
     MANIFEST,
     file_sums,
     first_difference,
@@ -48,6 +49,8 @@ class Settings(Strict):
     git_commit: str | None = None
     # The confidence below which the model abstains; None: it never does.
     abstain_below: Annotated[float, Field(gt=0, lt=1)] | None = None
+    # The sha256 of the public key or certificate that signs the Bento.
+    signer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -163,14 +166,14 @@ def verify_seal(bento: Path) -> None:
 
 
 def _sealed_sums(bento: Path) -> dict[str, str]:
-    """Map all files to their sha256, without the seal, Python's caches, and the image recipe.
+    """Map all files to their sha256, without the seal, its signature, Python's caches, and the image recipe.
 
     `bentoml containerize` rewrites the image recipe.
     """
     return {
         path: value
         for path, value in file_sums(bento).items()
-        if path != MANIFEST and "__pycache__/" not in path and not path.startswith("env/docker/")
+        if path not in (MANIFEST, BENTO_SIGNATURE) and "__pycache__/" not in path and not path.startswith("env/docker/")
     }
 
 

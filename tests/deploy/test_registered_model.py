@@ -105,6 +105,23 @@ def test_mlflow_models_serve_answers_as_the_service(
     assert probabilities(answer["predictions"]) == pytest.approx(flat(expected), abs=1e-5)
 
 
+def test_mlflow_models_predict_answers_a_file(
+    registered: Path, environment: Path, expected: list[list[float]], tmp_path: Path
+) -> None:
+    texts, answers = tmp_path / "texts.json", tmp_path / "answers.json"
+    texts.write_text(json.dumps({"dataframe_records": [{"text": text} for text in TEXTS]}), encoding="utf-8")
+    command = [str(environment / "bin/mlflow"), "models", "predict", "--env-manager", "local"]
+    command += ["--model-uri", f"models:/{PROJECT}@challenger", "--input-path", str(texts)]
+    store = {"MLFLOW_TRACKING_URI": tracking.tracking_uri(registered)}
+    done = subprocess.run(
+        [*command, "--output-path", str(answers)],
+        cwd=tmp_path, env=variables(tmp_path) | store, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(answers.read_text(encoding="utf-8"))["predictions"]
+    assert probabilities(rows) == pytest.approx(flat(expected), abs=1e-5)
+
+
 def ask(url: str, body: object) -> dict[str, list[dict[str, float]]]:
     """Post to a server as soon as it listens."""
     end = time.monotonic() + 120

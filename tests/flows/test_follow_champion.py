@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 
-from flows.commands.follow_champion import RegistryProcess, Roles, RolesWatch, Worker
+from flows.commands.follow_champion import RegistryProcess, Roles, RolesWatch, Supervisor, Worker
 from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.compute.processes import free_port
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
-from potstill.errors import PackageError
+from potstill.errors import PackageError, SignatureError
 from potstill.paths import ARTIFACTS
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
@@ -36,6 +36,7 @@ from potstill.serving.release import verify_seal
 from tasks.package import package
 from tests.conftest import generate_rows
 from tests.flows.conftest import REPOSITORY, until
+from tests.keys import write_keys
 from tests.potstill.serving.folders import flip_byte, processes_with, write_workspace
 from tests.potstill.serving.load import load
 from tests.registries import PROJECT, add_version, new_store, register_bento
@@ -335,3 +336,12 @@ def test_what_stops_it_before_it_serves_is_one_sentence(place: Place) -> None:
 def test_a_bento_of_an_older_version_is_not_started(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="a:b was packaged before --follow was there"):
         Worker.start(Roles("1", "a:b", None), tmp_path, None)
+
+
+def test_a_bento_without_the_signature_that_is_required_is_not_started(place: Place, tmp_path: Path) -> None:
+    params = load_params(place.folder / "params.yaml").model_copy(update={"sign": write_keys(tmp_path / "keys")})
+    with socket.socket() as listener:
+        supervisor = Supervisor(place.folder, params, listener, None, None)  # type: ignore[arg-type]
+        with pytest.raises(SignatureError, match="has no signature"):
+            supervisor.switch(Roles("1", place.tags[0], None))
+    assert supervisor.worker is None

@@ -22,13 +22,23 @@ from potstill.inference.window_store import candidate_location, open_store
 from potstill.paths import ARTIFACTS, DRIFT, DRIFT_PAGE, FEEDBACK, TEST_PROFILE
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
+from potstill.registry.signatures import MODEL_SIGNATURE, sign_files
 from potstill.registry.version_artifacts import SERVING
 from potstill.registry.versions import candidate_sum
 from potstill.serving.launch import SHADOW_FOLDER, WATCH_FOLDER
 from potstill.serving.watcher import AnsweredRequest, Watcher
 from tests.conftest import generate_rows
+from tests.keys import write_keys
 from tests.potstill.serving.folders import flip_byte, write_profile, write_workspace
-from tests.registries import PROJECT, add_version, new_store, register_bento, write_bento
+from tests.registries import (
+    PROJECT,
+    add_judged_version,
+    add_version,
+    model_folder,
+    new_store,
+    register_bento,
+    write_bento,
+)
 
 TEXTS: list[Text] = [text for text, _ in generate_rows(200)]
 
@@ -181,3 +191,23 @@ def test_a_challenger_that_is_not_whole_is_left_out_and_said(
     watching.shadow_service(workspace, params_with(workspace, monkeypatch, shadow=0.5))
     assert SHADOW_FOLDER not in os.environ
     assert "serve: the challenger is left out: " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_challenger_is_taken_along_only_with_the_signature_that_is_required(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = write_keys(tmp_path / "keys")
+    params = params_with(workspace, monkeypatch, shadow=0.5).model_copy(update={"sign": keys})
+    registry = Registry(workspace, PROJECT)
+    add_version(registry, "unsigned")
+    watching.shadow_service(workspace, params)
+    assert SHADOW_FOLDER not in os.environ
+    assert "the challenger is left out: " in (said := capsys.readouterr().out)
+    assert "has no signature" in said
+    signature = tmp_path / MODEL_SIGNATURE
+    sign_files(model_folder(tmp_path / "model", "signed") / SERVING, signature, keys, workspace)
+    added = add_judged_version(registry, "signed", range(1), files={MODEL_SIGNATURE: signature})
+    watching.shadow_service(workspace, params)
+    assert candidate_sum(Path(os.environ[SHADOW_FOLDER])) == added.candidate
+    monkeypatch.delenv(SHADOW_FOLDER)

@@ -7,8 +7,9 @@ import pytest
 
 from potstill.artifacts import write_json
 from potstill.config.params import Params
+from potstill.config.promotion_params import Sign
 from potstill.config.tokenize_params import Vocabulary
-from potstill.errors import ModelError, ParamsError
+from potstill.errors import ModelError, ParamsError, SignatureError
 from tasks.early import check_early
 
 CONFIG: dict[str, Any] = {
@@ -32,6 +33,11 @@ def test_a_local_teacher_is_looked_at_before_anything_runs(default_params: Param
     ingest = default_params.ingest.model_validate(default_params.ingest.model_dump() | {"teacher": source})
     with pytest.raises(ParamsError, match="250,037 token embeddings"):
         check_early(default_params.model_copy(update={"ingest": ingest}), tmp_path)
+
+
+def test_a_key_that_cannot_sign_is_refused_before_anything_runs(default_params: Params, tmp_path: Path) -> None:
+    with pytest.raises(SignatureError, match=r"sign\.private_key .*gone\.pem\) cannot be used"):
+        check_early(default_params.model_copy(update={"sign": Sign(private_key="gone.pem")}), tmp_path)
 
 
 def test_layers_that_the_teacher_lacks_are_refused(default_params: Params, tmp_path: Path) -> None:

@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from potstill.artifacts import MANIFEST, sha256_file, write_json
+from potstill.artifacts import BENTO_SIGNATURE, MANIFEST, sha256_file, write_json
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
-from potstill.errors import ChecksumError, ModelError, PackageError
+from potstill.errors import ChecksumError, ModelError, PackageError, SignatureError
+from potstill.registry.signatures import verify_bento
 from potstill.serving.launch import bento_path
+from potstill.serving.release import verify_seal
 from scripts.serving_pins import serving_pins
 from tasks.package import Packaged, package
+from tests.keys import write_keys
 from tests.potstill.serving.folders import REPOSITORY, flip_byte, write_workspace
 
 TRAINING = ("torch", "transformers", "mlflow", "dvc", "prefect", "pandas", "datasets", "scikit-learn", "pyarrow")
@@ -111,6 +114,25 @@ def test_other_limits_make_another_bento(
     assert other.tag != packaged.tag
     assert json.loads((other.path / "src/service.json").read_text())["serve"]["max_texts"] == 3
     shutil.rmtree(other.path)
+
+
+@pytest.mark.slow
+def test_a_signed_bento_is_another_one_and_verifies(
+    packaged: Packaged, workspace: Path, params: Params, tmp_path: Path
+) -> None:
+    keys = write_keys(tmp_path / "keys")
+    signed = package(params.model_copy(update={"sign": keys}), workspace)
+    assert signed.tag != packaged.tag
+    verify_seal(signed.path)
+    verify_bento(signed.path, keys, workspace)
+    assert not (packaged.path / BENTO_SIGNATURE).exists()
+    shutil.rmtree(signed.path)
+
+
+def test_without_its_key_nothing_is_built(workspace: Path, params: Params, tmp_path: Path) -> None:
+    keys = params.sign.model_copy(update={"private_key": str(tmp_path / "gone.pem")})
+    with pytest.raises(SignatureError, match=r"sign\.private_key .*gone\.pem"):
+        package(params.model_copy(update={"sign": keys}), workspace)
 
 
 @pytest.mark.slow

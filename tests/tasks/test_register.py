@@ -5,6 +5,8 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from potstill.artifacts import read_json, sha256_file, write_json
 from potstill.config.params import Params
@@ -13,10 +15,12 @@ from potstill.registry import tracking, versions
 from potstill.registry.lineage_trace import dvc_sum
 from potstill.registry.model_card import CARD
 from potstill.registry.promotion import Registry
+from potstill.registry.signatures import MODEL_SIGNATURE, verify_files
 from potstill.registry.versions import CHALLENGER
 from tasks.identity import ROOT
 from tasks.promote import promote
 from tasks.register import _licence, data_hashes, settled, settled_sum
+from tests.keys import write_keys
 from tests.registries import BENTO_TAG, register_candidate
 
 
@@ -68,8 +72,9 @@ def test_a_version_carries_its_card_and_what_it_was_judged_by(default_params: Pa
     registry = Registry(candidate, "movie-reviews")
     evidence = registry.fetch_evidence(version)
     assert evidence is not None
-    names = {"metrics.json", "gate.json", "predictions.parquet", "model.json", "dvc.lock", CARD}
+    names = {"metrics.json", "gate.json", "predictions.parquet", "model.json", "dvc.lock", "ml-bom.json", CARD}
     assert names <= {path.name for path in evidence.iterdir()}
+    assert not list(evidence.glob("*.sig"))
     card = (evidence / CARD).read_text(encoding="utf-8")
     description = tracking.client(candidate).get_model_version("movie-reviews", version.version).description
     for text in (card, description):
@@ -87,6 +92,25 @@ def test_a_version_carries_its_card_and_what_it_was_judged_by(default_params: Pa
     shutil.rmtree(evidence)
     with pytest.raises(ChecksumError, match=r"metrics\.json is altered"):
         registry.fetch_evidence(version)
+
+
+@pytest.mark.slow
+def test_a_key_signs_model_and_bill_of_materials(default_params: Params, candidate: Path, tmp_path: Path) -> None:
+    keys = write_keys(tmp_path / "keys")
+    signing = default_params.model_copy(update={"sign": keys})
+    version = register_candidate(signing, candidate)
+    evidence = Registry(candidate, "movie-reviews").fetch_evidence(version)
+    assert evidence is not None
+    verify_files(candidate / "data/serving", evidence / MODEL_SIGNATURE, keys, candidate)
+    bill = evidence / "ml-bom.json"
+    verify_files(bill, evidence / "ml-bom.sig", keys, candidate)
+    text = bill.read_text(encoding="utf-8")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    assert data_hashes(candidate)["data/prepared"] in text
+    assert sha256_file(candidate / "data/serving/model.onnx") in text
+    # A verdict that was signed by another key, or by none, does not count.
+    assert settled(signing, candidate, None) == version
+    assert settled(default_params, candidate, None) is None
 
 
 @pytest.mark.slow

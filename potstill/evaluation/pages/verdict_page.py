@@ -10,6 +10,7 @@ PLACEHOLDER = "<!-- verdict -->"
 _TEMPLATE = """\
 <section class="verdict">
 <p><strong>{{ heading }}</strong>{% if proof %} {{ proof }}.{% endif %}</p>
+{% if wear %}<p>Mind that {{ wear }}.</p>{% endif %}
 {% if failed %}
 <ul>{% for check in failed %}<li>{{ check.sentence }}</li>{% endfor %}</ul>
 {% endif %}
@@ -25,8 +26,8 @@ def with_verdict(page: str, verdict: Verdict | None) -> str:
         verdict: None where the gate has not judged yet.
     """
     failed = [check for check in verdict.checks if not check.passed] if verdict else []
-    proof = verdict.proof if verdict else ""
-    block = render(_TEMPLATE, heading=_heading(verdict), proof=proof, failed=failed)
+    proof, wear = (verdict.proof, verdict.wear) if verdict else ("", "")
+    block = render(_TEMPLATE, heading=_heading(verdict), proof=proof, wear=wear, failed=failed)
     return page.replace(PLACEHOLDER, block, 1)
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as some
 
 from potstill.artifacts import canonical_json
 from potstill.config.promotion_params import Gate
-from potstill.evaluation.gates import Verdict, judge
+from potstill.evaluation.gate_checks import Check
+from potstill.evaluation.gates import Verdict, judge, wear_in_words
 
 METRICS: dict[str, Any] = {
     "shipped": "int8",
@@ -150,6 +151,14 @@ def test_a_null_limit_is_absent_but_an_unscored_candidate_never_passes() -> None
 def test_a_verdict_without_checks_is_no_pass() -> None:
     assert not Verdict(()).passed
     assert Verdict(()).sentence == "refused: nothing was checked"
+
+
+def test_a_test_split_that_is_worn_out_is_told_and_no_check() -> None:
+    gate = Gate(warn_test_uses=3)
+    assert wear_in_words(None, gate) == wear_in_words(2, gate) == wear_in_words(9, Gate(warn_test_uses=None)) == ""
+    verdict = Verdict((Check("scored", 0.9, None, True, "the candidate was scored"),), "", wear_in_words(3, gate))
+    assert verdict.passed
+    assert verdict.sentence.startswith("passed: all 1 gates; the test split has judged 3 times")
 
 
 def test_what_ships_is_judged() -> None:

@@ -208,7 +208,9 @@ def test_slices_behaviour_and_abstention_are_shown() -> None:
 def test_the_page_says_what_the_gate_said(checks: list[bool] | None, expected: str) -> None:
     page = _page({name: _answers(seed) for seed, name in enumerate(MODELS)})
     gate_checks = [Check("max_ece", 0.2, 0.1, passed, "0.2 is <above> 0.1") for passed in checks or []]
-    shown = with_verdict(page, None if checks is None else Verdict(tuple(gate_checks), "BEATS the pretrained control"))
+    verdict = Verdict(tuple(gate_checks), "BEATS the pretrained control", "the test split has judged <50> times")
+    shown = with_verdict(page, None if checks is None else verdict)
+    assert ("the test split has judged &lt;50&gt; times." in shown) == (checks is not None)
     assert expected in shown
     assert shown.count("<li>0.2 is &lt;above&gt; 0.1</li>") == (checks or []).count(False)
     assert PLACEHOLDER not in shown

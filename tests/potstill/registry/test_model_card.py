@@ -81,6 +81,7 @@ def test_the_card_has_the_numbers_of_every_rival_with_intervals() -> None:
     assert table_row(card, "Pretrained")[2] == "+1.1 (+0.2 to +2.0)"
     assert table_row(card, "Initialised")[2] == "+10.0 (+8.0 to +12.0)"
     assert "with uncommitted changes" in card
+    assert "They have judged 7 candidates so far." in render_card(METRICS, {**VERDICT, "test_uses": 7}, LINEAGE)
     assert "not named by its folder" in card
     assert LINEAGE.data["data/raw"] in card
     # What failed comes first.

@@ -155,6 +155,9 @@ def test_a_veto_is_permanent_and_restores_the_previous_champion(registry: Regist
         add_version(registry, "two")
     with pytest.raises(RegistryError, match="no version '9'"):
         registry.veto("9", "no such")
+    for version in ("9", "9" * 30, "loudest", ""):  # no database takes the second for an integer
+        with pytest.raises(RegistryError, match=f"no version '{version}'"):
+            registry.approve(version, "no such")
 
 
 def crash(*_: object, **__: object) -> None:

@@ -14,18 +14,20 @@ from tests.registries import new_store
 
 # The processes import MLflow, which takes minutes on a busy machine.
 pytestmark = pytest.mark.slow
-PROMOTERS, ROUNDS = 4, 2
 
 
-def check_race(uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch, project: str) -> Registry:
+def check_race(
+    uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch, project: str, *, promoters: int = 4, rounds: int = 2
+) -> Registry:
     folder.mkdir(exist_ok=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # `race` sets it too, so that it is unset afterwards
-    for result in race(uri, folder, promoters=PROMOTERS, rounds=ROUNDS, project=project):
-        assert result.winners == 1
+    results = race(uri, folder, promoters=promoters, rounds=rounds, project=project)
+    assert [result.winners for result in results] == [1] * rounds
+    for result in results:
         for sentence in filter(None, result.sentences):
             assert sentence.startswith((f"RegistryError: the champion of {project} is version", "BusyError: "))
     for clone in ("one", "two"):
-        check_history(folder / clone, ROUNDS, project)
+        check_history(folder / clone, rounds, project)
     return Registry(folder / "two", project)
 
 
@@ -54,4 +56,5 @@ def test_one_promoter_wins_on_postgresql_directly_and_through_a_server(
     with postgres() as uri:
         check_rollback(check_race(uri, tmp_path / "direct", monkeypatch, "direct"))
         with mlflow_server(uri, tmp_path) as address:
-            check_rollback(check_race(address, tmp_path / "served", monkeypatch, "served"))
+            served = check_race(address, tmp_path / "served", monkeypatch, "served", promoters=8, rounds=20)
+            check_rollback(served)

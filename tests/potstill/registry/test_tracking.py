@@ -45,6 +45,24 @@ def test_a_stage_becomes_one_finished_run_under_its_parent(workspace: Path, monk
     assert tracking.find_stage_run(workspace, PROJECT, "distill", tracking.outs_sum({"distilled": "other"})) is None
 
 
+@pytest.mark.slow
+def test_evaluations_on_a_test_split_are_counted_once_an_outcome(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workspace)
+    test = "b" * 64
+    assert tracking.count_evaluations(workspace, PROJECT, test) == 0
+    for stage, split, outcome in [
+        ("evaluate", test, "one"), ("evaluate", test, "one"), ("evaluate", test, "two"),
+        ("evaluate", "c" * 64, "three"), ("distill", test, "four"),
+    ]:  # fmt: skip
+        datasets = {"test": {"digest": tracking.digest(split), "source": "data/prepared/test.parquet", "rows": 7}}
+        tracking.log_stage(
+            project=PROJECT, stage=stage, params={}, metrics={}, datasets=datasets, outs={"evaluation": outcome}
+        )
+    assert tracking.count_evaluations(workspace, PROJECT, test) == 2
+
+
 def test_inside_a_run_a_stage_leaves_a_file_and_imports_no_mlflow(workspace: Path) -> None:
     code = (
         "import sys; from potstill.registry.tracking import log_stage;"
