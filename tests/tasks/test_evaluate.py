@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,14 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
-from transformers import PreTrainedModel
 
 from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, verify, write_json, write_manifest
 from potstill.config.base import SPLITS
 from potstill.config.behaviour_params import Behaviour
-from potstill.config.evaluation_params import Abstention, Slices
+from potstill.config.evaluation_params import Abstention, Quantize, Slices
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.data.tokens.batches import TokenDataset
-from potstill.data.tokens.token_folder import TokenFolder
 from potstill.data.tokens.tokenization import copy_tokenizer, load_tokenizer, write_tokens
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError, ModelError
@@ -32,14 +31,14 @@ from potstill.evaluation.naming import MODELS
 from potstill.evaluation.pages.table import render_table
 from potstill.evaluation.summary import Answers
 from potstill.evaluation.teacher_gain import write_answers
-from potstill.inference.runtime import Student
+from potstill.inference.runtime import Student, read_card
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.students.student import student_from_layers
 from potstill.onnx_export.eight_bits import quantize_int8
 from potstill.onnx_export.onnx_model import export_onnx, input_names
-from potstill.onnx_export.serving_folder import write_serving_folder
 from potstill.pretrained.members import Member, write_members
 from potstill.scores.probabilities import softmax
+from tasks import quantize
 from tasks.evaluate import run
 from tasks.evidence import flat_metrics
 from tasks.learning import teacher_logits, teacher_text_logits
@@ -130,7 +129,7 @@ def _write_models(root: Path, base: Path, *, pair: bool) -> None:
     write_json(root / "data/teacher/calibration.json", {"temperature": 1.5})
     for name in models:
         write_manifest(root / "data" / name)
-    _write_quantized(root, teacher, pair=pair)
+    _write_quantized(root, pair=pair)
     _write_proof(root)
     export, serving = root / "data/export", root / "data/serving"
     export.mkdir()
@@ -148,18 +147,11 @@ def _write_models(root: Path, base: Path, *, pair: bool) -> None:
     write_manifest(serving)
 
 
-def _write_quantized(root: Path, teacher: PreTrainedModel, *, pair: bool) -> None:
+def _write_quantized(root: Path, *, pair: bool) -> None:
     """A quantized teacher of single texts, and none of pairs."""
-    folder = root / "data/teacher_int8"
-    folder.mkdir()
-    if pair:
-        write_manifest(folder, {"absent": "quantize.teacher is false"})
-        return
-    fp32, int8 = root / "teacher.fp32.onnx", root / "teacher.int8.onnx"
-    export_onnx(teacher, fp32, pair=pair)
-    quantize_int8(fp32, int8)
-    about = {"member": 1, "members": 2, "parameters": teacher.num_parameters()}
-    write_serving_folder(folder, int8, "int8", TokenFolder.open(root / "data/tokens"), 1.25, about)
+    with _stage(root, "quantize") as stage:
+        wanted = Quantize(teacher=not pair)
+        quantize.run(replace(stage, sections={**stage.sections, "quantize": wanted}))
 
 
 def _write_proof(root: Path) -> None:
@@ -175,13 +167,13 @@ def _write_proof(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _stage(root: Path) -> Iterator[Stage]:
+def _stage(root: Path, name: str = "evaluate") -> Iterator[Stage]:
     shutil.copyfile(REPOSITORY / "dvc.yaml", root / "dvc.yaml")
     pair = "text_pair" in pq.read_schema(root / "data/prepared/test.parquet").names
     text = '["{{<i>}} a {word}", "a film"]' if pair else '"{{<i>}} a {word}"'
     (root / "behaviour.yaml").write_text(TEMPLATES.replace("TEXT", text), encoding="utf-8")
     with contextlib.chdir(root):
-        yield load_stage("evaluate", _params())
+        yield load_stage(name, _params())
 
 
 @pytest.fixture(scope="module")
@@ -259,20 +251,29 @@ def test_speed_and_size_are_compared_with_both_forms_of_the_teacher(metrics: Map
     sizes = {name: model["megabytes"] for name, model in metrics["models"].items()}
     assert quantized["smaller"] == sizes["teacher_int8"] / sizes["int8"] > 1
     assert quantized["low"] <= quantized["difference"] <= quantized["high"]
-    assert metrics["quantized_teacher"]["member"] == 1
+    assert metrics["quantized_teacher"] == {
+        "member": 0, "members": 1, "parameters": metrics["models"]["teacher"]["parameters"],
+    }  # fmt: skip
 
 
-def test_the_page_compares_with_the_quantized_teacher_and_names_it(workspace: Path) -> None:
+def test_the_quantized_teacher_answers_almost_as_the_teacher(workspace: Path) -> None:
+    assert np.abs(_logits(workspace, "teacher_int8") - _logits(workspace, "teacher")).max() < 2
+    same = _logits(workspace, "teacher_int8").argmax(axis=1) == _logits(workspace, "teacher").argmax(axis=1)
+    assert same.mean() > 0.9
+    assert read_card(workspace / "data/teacher_int8").variant == "int8"
+
+
+def test_the_page_compares_with_the_quantized_teacher(workspace: Path) -> None:
     page = (workspace / "reports/report.html").read_text(encoding="utf-8")
     assert ">Teacher INT8</td>" in page
     assert "the quantized teacher: " in page
-    assert "Teacher INT8: teacher 2 of 2 alone, the best on dev of those that answer every label" in page
 
 
 def test_each_model_has_its_own_temperature_size_and_parameters(workspace: Path, metrics: Mapping[str, Any]) -> None:
     models = metrics["models"]
     assert {name: model["temperature"] for name, model in models.items()} == {
-        "teacher": 1.5, "teacher_int8": 1.25, "student": 2.0, "int8": 2.0,
+        "teacher": 1.5, "teacher_int8": read_card(workspace / "data/teacher_int8").temperature,
+        "student": 2.0, "int8": 2.0,
         "control": 1.0, "initialised": 1.0, "tfidf": 1.0,
     }  # fmt: skip
     assert models["teacher"]["parameters"] > models["student"]["parameters"] == models["int8"]["parameters"]

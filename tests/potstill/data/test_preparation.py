@@ -209,12 +209,19 @@ def test_data_that_cannot_be_used_is_refused(
 @pytest.mark.slow
 def test_default_data(default_raw: Path, default_params: Params) -> None:
     result = prepare(default_raw, default_params.prepare)
-    assert {split: len(rows) for split, rows in result.splits.items()} == {
-        "train": 7046, "dev": 998, "test": 2026, "transfer": 13485 + result.report["augmented"]["rows"],
-    }  # fmt: skip
+    rows = {split: len(group) for split, group in result.splits.items()}
+    removed = result.report["removed"]
+    # The shift set takes rows from train and transfer alone.
+    lost = removed.get("train: copies of shift", 0) + removed.get("train: near copies of shift", 0)
+    assert (rows["train"], rows["dev"], rows["test"]) == (7046 - lost, 998, 2026)
+    assert lost < 100
+    assert 3000 < rows["shift"] <= 3708
+    assert rows["transfer"] - result.report["augmented"]["rows"] > 9000
+    learned = {row.key for split in ("train", "transfer") for row in result.splits[split]}
+    assert not learned & {row.key for row in result.splits["shift"]}
     assert result.report["read"] == 10_605 + 13_098
     assert result.report["unclear"] == 533
-    assert result.report["augmented"]["rows"] == 27_684
+    assert result.report["augmented"]["rows"] > 27_000
     assert any("''" in row.text for row in result.splits["train"])
 
 

@@ -101,6 +101,13 @@ def test_without_a_quantized_teacher_the_gate_says_why() -> None:
     assert not _verdict(metrics)[0]
 
 
+def test_a_note_names_the_teacher_that_was_quantized() -> None:
+    assert quantized_note({"quantized_teacher": {"member": 0, "members": 1}}) is None
+    assert quantized_note({"quantized_teacher": {"member": 1, "members": 3}}) == (
+        "Teacher INT8: teacher 2 of 3 alone, the best on dev of those that answer every label"
+    )
+
+
 def test_the_verdict_names_the_comparison_where_the_gate_is_off() -> None:
     metrics = _metrics(-0.02, -0.03, -0.01, speedup=1.1, smaller=1.1)
     gate = OFF.model_copy(update={"min_advantage": None})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from potstill.data.tokens.batches import SPAN
+from potstill.data.tokens.batches import SPAN, ragged
 from potstill.kinds.definitions.kind import AGREEMENT
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.labels.offsets import IGNORED
@@ -33,17 +33,11 @@ def test_regression() -> None:
     assert found.as_dict()["r2_drop"] == pytest.approx(residual / total, rel=1e-6)
 
 
-def _rows(*rows: object) -> np.ndarray:
-    objects = np.empty(len(rows), dtype=object)
-    objects[:] = [np.array(row) for row in rows]
-    return objects
-
-
 def test_scores_and_agreements_of_resamples_are_those_of_the_rows() -> None:
     random = np.random.default_rng(3)
-    tags = _rows([IGNORED, 1, 2, 0], [IGNORED, 0, 1], [IGNORED, 1])
+    tags = ragged([np.array(row) for row in ([IGNORED, 1, 2, 0], [IGNORED, 0, 1], [IGNORED, 1])])
     spans = np.array([(1, 2), (0, 0), (2, 3)], dtype=SPAN)
-    windows = [_rows(*(random.normal(size=(length, 2)).astype(np.float32) for length in (5, 4, 6))) for _ in "ab"]
+    windows = [ragged([random.normal(size=(length, 2)) for length in (5, 4, 6)]) for _ in "ab"]
     cases = {
         "single_label": (random.integers(3, size=40), [random.normal(size=(40, 3)) for _ in "ab"]),
         "multi_label": (random.integers(2, size=(40, 3)), [random.normal(size=(40, 3)) for _ in "ab"]),
