@@ -381,7 +381,7 @@ def _write_report(
 
 def _comparison_numbers(comparison: Mapping[str, Any]) -> dict[str, float]:
     """The section `comparison` for MLflow; those with other models as `over_<model>_<part>`."""
-    numbers = {}
+    numbers: dict[str, Any] = {}
     for key, value in comparison.items():
         parts = {f"over_{key}_{part}": number for part, number in value.items()} if isinstance(value, dict) else {}
         numbers |= parts or {key: value}
