@@ -1,4 +1,4 @@
-"""evaluate: teacher, student, INT8 and both controls on the frozen test split, side by side."""
+"""evaluate: teacher, student, both as INT8, controls and TF-IDF on the frozen test split, side by side."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from potstill.evaluation.contenders import served_student, teacher_pipeline
 from potstill.evaluation.gold import read_gold, read_texts, readable, student_logits
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.latency import Speed, measure_side_by_side
-from potstill.evaluation.naming import BASELINE, MODELS, SHIPPED, TITLES
+from potstill.evaluation.naming import BASELINE, MODELS, QUANTIZED, SHIPPED, TITLES
 from potstill.evaluation.notes import notes
 from potstill.evaluation.pages.figures import Figures
 from potstill.evaluation.pages.plots import accuracy_against, accuracy_coverage
@@ -34,10 +34,11 @@ from potstill.evaluation.pages.task_figures import task_figures
 from potstill.evaluation.pages.verdict_page import with_verdict
 from potstill.evaluation.reference import reference_profile
 from potstill.evaluation.summary import Answers, Gold, compare, score
+from potstill.evaluation.teacher_forms import add_advantages, fastest_form
 from potstill.evaluation.teacher_gain import Seed, flatten, prove, read_seeds
 from potstill.evaluation.truncation import cut_rows, truncation
 from potstill.inference.profile import answer_all
-from potstill.inference.runtime import ModelCard, Prediction, Student, Text, logits_of, read_card
+from potstill.inference.runtime import MODEL, ModelCard, Prediction, Student, Text, logits_of, read_card
 from potstill.kinds.definitions.task_kinds import KINDS, kind_in
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.offsets import IGNORED, flat_labels
@@ -48,6 +49,7 @@ from potstill.registry.tracking import digest
 from potstill.scores.metrics import Labels, require_finite
 from tasks.evidence import FROZEN, Evidence, flat_metrics, gather
 from tasks.learning import open_tokens, read_temperature, teacher_logits, teacher_members
+from tasks.shift import measure_shift
 from tasks.stage import Result, Stage, main
 from tasks.views import teachers_view
 
@@ -70,7 +72,7 @@ def run(stage: Stage) -> Result:
     with TemporaryDirectory(prefix="potstill-") as temporary:
         students = _students(stage, Path(temporary))
     texts, gold = _gold(stage, test, students["student"])
-    answers, said = _answers(stage, test, texts, gold, students["int8"], card)
+    answers, said = _answers(stage, test, texts, gold, students, card)
     baseline = _baseline(stage, card)
     if baseline is not None:
         answers[BASELINE] = _baseline_answers(baseline, texts, card.kind)
@@ -81,10 +83,16 @@ def run(stage: Stage) -> Result:
     shipped = students[SHIPPED[card.variant]]
     evidence = gather(stage, texts, gold, answers, shipped)
     metrics |= evidence.metrics
+    with TemporaryDirectory(prefix="potstill-") as temporary:
+        shift = measure_shift(stage, shipped, students.get(QUANTIZED), baseline, Path(temporary))
+    if shift is not None:
+        metrics["shift"] = shift
     figures = _figures(stage, gold, answers, metrics, card)
     _write_evaluation(stage, texts, gold, answers, said, metrics, figures, evidence, shipped)
     metrics["evaluation_sha256"] = sha256_file(stage.outs["evaluation"] / MANIFEST)
     _add_speeds(metrics, _speeds(stage, texts, students, card, baseline), SHIPPED[card.variant])
+    if baseline is not None:
+        metrics["models"][BASELINE]["fit_seconds"] = baseline.fit_seconds
     _write_report(stage, texts, gold, answers, metrics, figures, evidence, card)
     write_json(stage.outs["metrics"], metrics)
     return _result(metrics, SHIPPED[card.variant])
@@ -106,38 +114,74 @@ def _gold(stage: Stage, test: TokenDataset, student: Student) -> tuple[Sequence[
 
 
 def _students(stage: Stage, folder: Path) -> dict[str, Student]:
-    """Both exported files in the serving runtime."""
+    """Both exported files and, where there is one, the quantized teacher in the serving runtime."""
     export, serving = stage.deps["export"], stage.deps["serving"]
-    return {
+    students = {
         name: served_student(export / f"student.{variant}.onnx", variant, serving, folder / variant)
         for variant, name in (("fp32", "student"), ("int8", "int8"))
     }
+    return students if "absent" in _quantized(stage) else students | {QUANTIZED: Student(stage.deps[QUANTIZED])}
+
+
+def _quantized(stage: Stage) -> dict[str, Any]:
+    """Which teacher was quantized, or why none was (`absent`)."""
+    about: dict[str, Any] = read_json(stage.deps[QUANTIZED] / MANIFEST)["about"]
+    return about
 
 
 def _answers(
-    stage: Stage, test: TokenDataset, texts: Sequence[Text], gold: Gold, int8: Student, card: ModelCard
+    stage: Stage,
+    test: TokenDataset,
+    texts: Sequence[Text],
+    gold: Gold,
+    students: Mapping[str, Student],
+    card: ModelCard,
 ) -> tuple[dict[str, Answers], list[Prediction]]:
-    """Every model's logits over the test split, INT8's from the texts; and what INT8 says of whole texts to users."""
+    """Every model's logits over the test split, those of INT8 from the texts; and what INT8 says of whole texts."""
     found = {}
-    models = len(MODELS) - 1 + len(teacher_members(stage))
+    models = len(MODELS) - 1 + len(teacher_members(stage)) + (QUANTIZED in students)
     with stage.work("inference"), progress("evaluate", models * len(test), "rows") as bar:
         for name in ("teacher", "student", "control", "initialised"):
             temperature = card.temperature if name == "student" else read_temperature(stage.deps[name])
             found[name] = _torch_answers(stage, name, temperature, card.kind, bar)
-        parts: list[Any] = []
-        said: list[Prediction] = []
-        for start in range(0, len(texts), STEP):
-            part = slice(start, start + STEP)
-            if isinstance(gold, GoldTags | GoldAnswers):
-                parts.append(student_logits(int8, texts, gold, part))
-            else:
-                said += int8.predict(texts[part])
-                parts.append(logits_of(said[part], int8.card))
-            bar.advance(min(STEP, len(texts) - start))
-    logits, file = np.concatenate(parts), stage.deps["export"] / "student.int8.onnx"
-    require_finite(logits, str(file))
-    found["int8"] = Answers(logits, card.temperature, found["student"].parameters, file.stat().st_size, card.kind)
+        file = stage.deps["export"] / "student.int8.onnx"
+        logits, said = _served_logits(students["int8"], texts, gold, file, bar)
+        found["int8"] = Answers(logits, card.temperature, found["student"].parameters, file.stat().st_size, card.kind)
+        if QUANTIZED in students:
+            found[QUANTIZED] = _quantized_answers(stage, students[QUANTIZED], texts, gold, bar)
     return found, said
+
+
+def _quantized_answers(stage: Stage, teacher: Student, texts: Sequence[Text], gold: Gold, bar: Bar) -> Answers:
+    """The quantized teacher's answers; spans of a text in its own tokens."""
+    own = None
+    if isinstance(gold, GoldTags | GoldAnswers):
+        _, own_gold = read_gold(stage.deps["prepared"] / FROZEN, teacher)
+        assert isinstance(own_gold, GoldTags | GoldAnswers)
+        own = own_gold
+    file = stage.deps[QUANTIZED] / MODEL
+    logits, _ = _served_logits(teacher, texts, gold if own is None else own, file, bar)
+    parameters = _quantized(stage)["parameters"]
+    return Answers(logits, teacher.card.temperature, parameters, file.stat().st_size, teacher.card.kind, own_gold=own)
+
+
+def _served_logits(
+    student: Student, texts: Sequence[Text], gold: Gold, file: Path, bar: Bar
+) -> tuple[Any, list[Prediction]]:
+    """A served model's logits, and its predictions where the task labels whole texts."""
+    parts: list[Any] = []
+    said: list[Prediction] = []
+    for start in range(0, len(texts), STEP):
+        part = slice(start, start + STEP)
+        if isinstance(gold, GoldTags | GoldAnswers):
+            parts.append(student_logits(student, texts, gold, part))
+        else:
+            said += student.predict(texts[part])
+            parts.append(logits_of(said[part], student.card))
+        bar.advance(min(STEP, len(texts) - start))
+    logits = np.concatenate(parts)
+    require_finite(logits, str(file))
+    return logits, said
 
 
 def _baseline(stage: Stage, card: ModelCard) -> Baseline | None:
@@ -147,7 +191,10 @@ def _baseline(stage: Stage, card: ModelCard) -> Baseline | None:
     with stage.work("training"):
         texts, labels = read_texts(stage.deps["prepared"] / TRAIN)
         baseline = fit_baseline(texts, labels, card.kind, len(card.labels))
-    say(f"evaluate: TF-IDF with a linear model, fitted on {baseline.rows:,} of {baseline.of:,} rows of train")
+    say(
+        f"evaluate: TF-IDF with a linear model, fitted on {baseline.rows:,} of {baseline.of:,} rows of train in "
+        f"{baseline.fit_seconds:.1f} s of CPU"
+    )
     return baseline
 
 
@@ -200,6 +247,7 @@ def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: Mod
         "confidence": settings.confidence,
         "calibration_bins": settings.calibration_bins,
         "steps": _steps(stage),
+        "quantized_teacher": _quantized(stage),
         "models": {name: score(gold, answers[name], settings) for name in TITLES if name in answers},
         "comparison": compare(gold, answers, SHIPPED[card.variant], settings, seed=stage.project.seed),
     }
@@ -294,7 +342,7 @@ def _speeds(
 def _add_speeds(metrics: dict[str, Any], speeds: Mapping[str, Speed], candidate: str) -> None:
     for name, speed in speeds.items():
         metrics["models"][name] |= asdict(speed)
-    metrics["comparison"]["speedup"] = speeds[candidate].texts_per_second / speeds["teacher"].texts_per_second
+    add_advantages(metrics, candidate)
 
 
 def _write_report(
@@ -332,10 +380,19 @@ def _write_report(
     write_text(stage.outs["student"].with_name("report.html"), with_verdict(page, None))
 
 
+def _comparison_numbers(comparison: Mapping[str, Any]) -> dict[str, float]:
+    """The section `comparison` for MLflow; those with other models as `over_<model>_<part>`."""
+    numbers: dict[str, Any] = {}
+    for key, value in comparison.items():
+        parts = {f"over_{key}_{part}": number for part, number in value.items()} if isinstance(value, dict) else {}
+        numbers |= parts or {key: value}
+    return {name: float(value) for name, value in numbers.items() if not isinstance(value, str)}
+
+
 def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
     models, comparison, scored = metrics["models"], metrics["comparison"], kind_in(metrics).scoring.key
     numbers = {f"{name}_{key}": float(value) for name, model in models.items() for key, value in model.items()}
-    numbers |= {key: float(value) for key, value in comparison.items() if not isinstance(value, dict)}
+    numbers |= _comparison_numbers(comparison)
     numbers |= flatten(metrics["proof"])
     numbers |= flat_metrics(metrics, candidate)
     numbers |= {f"steps_{stage}": float(steps) for stage, steps in metrics["steps"].items()}
@@ -346,7 +403,7 @@ def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
         f"{MODELS[candidate]} {models[candidate][scored]:.4f}, teacher {models['teacher'][scored]:.4f}, "
         f"pretrained control {models['control'][scored]:.4f}, initialised control {models['initialised'][scored]:.4f} "
         f"({verdicts}), "
-        f"{comparison['speedup']:.1f}x the teacher's texts/s"
+        f"{comparison['speedup']:.1f}x the texts/s of {TITLES[fastest_form(metrics)]}"
     )
     summary = "; ".join([summary, *notes(metrics)])
     test = {"digest": digest(metrics["test_sha256"]), "source": f"{PREPARED}/{FROZEN}", "rows": metrics["rows"]}

@@ -25,6 +25,7 @@ from potstill.evaluation.behaviour.predicting import (
 )
 from potstill.evaluation.behaviour.suite import Suite, make_suite
 from potstill.evaluation.contenders import teacher_pipeline
+from potstill.evaluation.domain_shift import flat_shift
 from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.naming import MODELS, SHIPPED
 from potstill.evaluation.slices import find_slices, judge_slices
@@ -191,6 +192,8 @@ def _options(name: str) -> Iterator[str]:
 
 
 def _numbers(metrics: Mapping[str, Any], candidate: str) -> Iterator[tuple[str, float | None]]:
+    if "shift" in metrics:
+        yield from flat_shift(metrics["shift"])
     slices = metrics["slices"]
     losses = [rival for part in slices["slices"] for rival in part["rivals"].values() if rival["outcome"] == "LOSES"]
     yield "slices_lost", len(losses)

@@ -8,15 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from potstill.artifacts import MANIFEST, read_json
 from potstill.config.params import Params
 from potstill.evaluation.contenders import teacher_pipeline
-from potstill.evaluation.gates import Verdict, judge
+from potstill.evaluation.gates import judge
 from potstill.evaluation.gold import read_gold, student_logits
+from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.latency import Speed, measure_side_by_side
-from potstill.evaluation.naming import SHIPPED
-from potstill.evaluation.summary import Answers, Gold, fidelity, score, score_value
+from potstill.evaluation.naming import QUANTIZED, SHIPPED
+from potstill.evaluation.summary import Answers, Gold, compare_pair, fidelity, score, score_value
+from potstill.evaluation.teacher_forms import add_advantages
 from potstill.inference.profile import answer_all
-from potstill.inference.runtime import MODEL, ModelCard, Student, Text
+from potstill.inference.runtime import MODEL, Student, Text
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
 from potstill.models.loading import load_classifier
@@ -33,6 +36,8 @@ WITHOUT_CONTROLS: dict[str, Any] = {
     **{"min_gain_over_control": None, "min_gain_over_control_upper": None, "must_beat": []},
     **{"min_slice_score": None, "max_slice_loss": None, "max_behaviour_failure": {}, "min_coverage": None},
 }
+# Names of the teacher's points.
+_POINTS = {"teacher": "teacher", QUANTIZED: "teacher INT8"}
 
 
 @dataclass(frozen=True)
@@ -59,28 +64,46 @@ class BuiltStudent:
         return self.folder / "serving"
 
 
-def measure(built: Mapping[str, BuiltStudent], params: Params, stage: Stage) -> tuple[list[Point], int]:
-    """Return the points of the teacher and of each student, and the number of dev rows.
+def measure(
+    built: Mapping[str, BuiltStudent], params: Params, stage: Stage, quantized: Path
+) -> tuple[list[Point], int]:
+    """Return the points of the teacher, as it is and quantized, and of each student, and the number of dev rows.
 
     Args:
         built: name -> student.
         params: limits of the gates, and how to time.
         stage: the distill stage, for its teacher and its tokens.
+        quantized: the out of the quantize stage.
     """
     path = load_stage("prepare", params).outs["prepared"] / DEV
     students = {name: Student(student.serving) for name, student in built.items()}
     # A search changes no tokenizer, so any student reads the texts as all do.
     texts, gold = read_gold(path, next(iter(students.values())))
-    speeds = _speeds(students, texts, params, stage.deps["teacher"])
-    teacher_answers = _teacher_answers(stage, path)
-    numbers = score(gold, teacher_answers, params.evaluate) | asdict(speeds["teacher"])
-    points = [_point("teacher", "teacher", numbers, teacher_answers.task)]
+    about = read_json(quantized / MANIFEST)["about"]
+    quantized_teacher = {} if "absent" in about else {QUANTIZED: Student(quantized)}
+    speeds = _speeds(students | quantized_teacher, texts, params, stage.deps["teacher"])
+    teachers = {"teacher": _teacher_answers(stage, path)}
+    for name, teacher in quantized_teacher.items():
+        teachers[name] = _quantized_answers(teacher, quantized, about["parameters"], path)
+    measured_teachers = {
+        name: score(gold, answers, params.evaluate) | asdict(speeds[name]) for name, answers in teachers.items()
+    }
+    points = [
+        _point(_POINTS[name], "teacher", numbers, teachers[name].task) for name, numbers in measured_teachers.items()
+    ]
     for name, student in students.items():
         answers = _answers(built[name], student, texts, gold)
         numbers = score(gold, answers, params.evaluate) | asdict(speeds[name])
-        speedup = speeds[name].texts_per_second / speeds["teacher"].texts_per_second
-        comparison = _compare(gold, teacher_answers, answers) | {"speedup": speedup}
-        verdict = _judge(student.card, numbers, comparison, params)
+        metrics: dict[str, Any] = {
+            "shipped": student.card.variant,
+            "quantized_teacher": about,
+            "models": {**measured_teachers, SHIPPED[student.card.variant]: numbers},
+            "comparison": _compare(gold, teachers, answers, params),
+        }
+        add_advantages(metrics, SHIPPED[student.card.variant])
+        gate = params.gate.model_copy(update=WITHOUT_CONTROLS)
+        verdict = judge(metrics, gate, None, student.card.kind)
+        comparison = {key: value for key, value in metrics["comparison"].items() if not isinstance(value, dict)}
         measured = {**numbers, **comparison, "variant": student.card.variant}
         point = _point(name, built[name].kind, measured, answers.task)
         points.append(
@@ -109,6 +132,16 @@ def _teacher_answers(stage: Stage, path: Path) -> Answers:
     )
 
 
+def _quantized_answers(teacher: Student, folder: Path, parameters: int, path: Path) -> Answers:
+    """Return the quantized teacher's answers, with spans of a text in its own tokens."""
+    texts, gold = read_gold(path, teacher)
+    logits = student_logits(teacher, texts, gold)
+    require_finite(logits, str(folder))
+    own = gold if isinstance(gold, GoldTags | GoldAnswers) else None
+    size = (folder / MODEL).stat().st_size
+    return Answers(logits, teacher.card.temperature, parameters, size, teacher.card.kind, own_gold=own)
+
+
 def _answers(built: BuiltStudent, student: Student, texts: Sequence[Text], gold: Gold) -> Answers:
     """Return a student's answers as it ships."""
     logits = student_logits(student, texts, gold)
@@ -130,17 +163,16 @@ def _speeds(students: Mapping[str, Student], texts: Sequence[Text], params: Para
     )
 
 
-def _compare(gold: Gold, teacher: Answers, student: Answers) -> dict[str, float]:
-    comparison = fidelity(teacher, student, labels=gold)
-    teacher_score = score_value(gold, teacher)
+def _compare(gold: Gold, teachers: Mapping[str, Answers], student: Answers, params: Params) -> dict[str, Any]:
+    """Compare a student with the teacher and, where there is one, the quantized teacher."""
+    comparison: dict[str, Any] = {**fidelity(teachers["teacher"], student, labels=gold)}
+    teacher_score = score_value(gold, teachers["teacher"])
     if teacher_score > 0:  # a ratio to zero is left out, and a missing number fails its gate
         comparison["teacher_ratio"] = score_value(gold, student) / teacher_score
+    if QUANTIZED in teachers:
+        pair = compare_pair(gold, student, teachers[QUANTIZED], params.evaluate, params.project.seed)
+        comparison[QUANTIZED] = pair.to_json()
     return comparison
-
-
-def _judge(card: ModelCard, numbers: Mapping[str, Any], comparison: Mapping[str, Any], params: Params) -> Verdict:
-    metrics = {"shipped": card.variant, "models": {SHIPPED[card.variant]: numbers}, "comparison": comparison}
-    return judge(metrics, params.gate.model_copy(update=WITHOUT_CONTROLS), None, card.kind)
 
 
 def _point(name: str, kind: str, numbers: dict[str, Any], task: TaskKind) -> Point:

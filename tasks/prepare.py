@@ -7,7 +7,7 @@ from functools import partial
 import pyarrow.parquet as pq
 
 from potstill.artifacts import sha256_file, whole_folder, write_json, write_manifest
-from potstill.config.base import GENERATOR, SPLITS
+from potstill.config.base import GENERATOR
 from potstill.config.prepare_params import Prepare
 from potstill.data.preparation import Replace, prepare
 from potstill.data.reading import reading_notes
@@ -28,11 +28,11 @@ def run(stage: Stage) -> Result:
         replace = partial(replace_words, folder=stage.deps["raw"] / GENERATOR, device=stage.project.device)
     prepared = prepare(stage.deps["raw"], params, replace=replace)
     with whole_folder(out) as folder:
-        for split in SPLITS:
+        for split in prepared.splits:
             pq.write_table(prepared.table(split), folder / f"{split}.parquet", compression="zstd")
         write_json(folder / "labels.json", {"task": task, "labels": prepared.labels, "pair": prepared.pair})
         write_json(folder / "report.json", prepared.report)
-        rows = {split: len(prepared.splits[split]) for split in SPLITS}
+        rows = {split: len(group) for split, group in prepared.splits.items()}
         write_manifest(folder, {"rows": rows})
     for note in reading_notes(prepared.report):
         say(f"prepare: {note}")

@@ -20,6 +20,7 @@ from potstill.config.search_params import Search
 from potstill.data.tokens.token_folder import TokenFolder
 from potstill.distillation.objective.terms import misfit
 from potstill.errors import ParamsError
+from potstill.evaluation.naming import QUANTIZED
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
 from potstill.models.students.student import check_layers
@@ -29,7 +30,7 @@ from potstill.studies.folds import split_folds
 from potstill.studies.outcome import SearchOutcome, write_outcome
 from potstill.studies.space import Choice, candidate_layers, distill_section, set_arguments, settings, static_changes
 from potstill.studies.study import Trial, by_score, describe, run_study
-from tasks import distill, export, finetune
+from tasks import distill, export, finetune, quantize
 from tasks.learning import open_tokens
 from tasks.measuring import BuiltStudent, measure
 from tasks.relocation import is_whole, relocated_stage
@@ -72,7 +73,8 @@ class _Search:
             DATABASE, self.name, space, self.layers, self.train,
             evaluations=evaluations, seed=self.params.project.seed,
         )  # fmt: skip
-        points, rows = measure({**self._best_students(trials), **self._static_students()}, self.params, self.stage)
+        students = {**self._best_students(trials), **self._static_students()}
+        points, rows = measure(students, self.params, self.stage, self._quantized_teacher())
         outcome = SearchOutcome(self.name, rows, trials, points)
         write_outcome(outcome, self.params, SEARCH_REPORT)
         return outcome
@@ -188,7 +190,14 @@ class _Search:
             shutil.rmtree(STUDIES / self.name / earlier_best["key"], ignore_errors=True)
         write_json(record, {"key": choice.key, "score": score})
 
-    # --- the students to measure ---
+    # --- what is measured ---
+
+    def _quantized_teacher(self) -> Path:
+        """Quantize the teacher, as the pipeline does; a complete folder stays as it is."""
+        stage = relocated_stage("quantize", self.params, STUDIES / self.name, {}, clock=self.clock)
+        if not is_whole(*stage.outs.values()):
+            quantize.run(stage)
+        return stage.outs[QUANTIZED]
 
     def _best_students(self, trials: list[Trial]) -> dict[str, BuiltStudent]:
         """Build the student of the best trial of each size, as the pipeline would ship it."""

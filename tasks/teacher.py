@@ -79,16 +79,16 @@ def run(stage: Stage) -> Result:
     dev = tokens.split("dev")
     logits = pooled([signals(folder) for folder in folders], [plan.weight for plan in plans], tokens.task)
     temperature = KINDS[tokens.task].temperature(logits, dev.labels)
-    score = scoring.score(logits, dev.whole_labels) if len(plans) > 1 else outcomes[0].score
+    scores = [outcome.score for outcome in outcomes]
+    score = scoring.score(logits, dev.whole_labels) if len(plans) > 1 else scores[0]
     with whole_folder(stage.outs["teacher"]) as out:
         members = [_write_member(tokens, out, plan, number, folders[number]) for number, plan in enumerate(plans)]
         write_members(out, members)
         if temperature is not None:
             write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
         choices = math.prod(outcome.choices for outcome in outcomes)
-        facts = {"steps": {"teacher": outcomes[0].steps}, "choices": {"teacher": choices}}
-        write_manifest(out, {scoring.dev_key: score, **facts})
-    scores = [outcome.score for outcome in outcomes]
+        about = {scoring.dev_key: score, "steps": {"teacher": outcomes[0].steps}, "choices": {"teacher": choices}}
+        write_manifest(out, about | ({"member_scores": scores} if len(plans) > 1 else {}))
     summary = f"dev {scoring.words} {score:.4f}"
     numbers: dict[str, float] = {}
     if len(plans) > 1:

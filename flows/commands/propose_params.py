@@ -218,7 +218,7 @@ def _set_gate(gate: Any, survey: Survey, teacher: TeacherChoice) -> None:
     if "max_ece" not in KINDS[survey.proposal.task].limits:
         gate["max_ece"] = None
     if teacher.scratch:
-        gate["min_speedup"] = None  # the teacher is small itself
+        gate.update({"min_speedup": None, "min_advantage": None})  # the teacher is small itself
 
 
 def _size(survey: Survey, teacher: TeacherChoice, document: Any, coverage: Coverage) -> DataSize:

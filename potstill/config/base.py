@@ -17,6 +17,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Splits in which every row has a label.
 LABELLED = ("train", "dev", "test")
 SPLITS = (*LABELLED, "transfer")
+# Labelled rows of another domain, which are only evaluated. Most projects have none.
+SHIFT = "shift"
 # The folder of `ingest.generator` in `data/raw/`.
 GENERATOR = "generator"
 # auto: on where it helps.

@@ -1,4 +1,4 @@
-"""Sections `export` and `evaluate`."""
+"""Sections `export`, `quantize` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,34 @@ Level = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Export(Strict):
-    """How far ONNX and INT8 may differ from the student, measured on dev; INT8 beyond its limits is not shipped."""
+    """How far ONNX and INT8 may differ from the student, measured on dev. INT8 ships unless it breaks a limit beyond
+    noise."""
 
     max_parity_difference: PositiveFloat = 1e-3
     """Largest difference of a logit between the student and its fp32 ONNX file."""
     int8_max_accuracy_drop: Share = 0.005
-    """How far the score of INT8 may be below the student's: accuracy, micro F1 of several labels, R² of numbers. Else
-    fp32 is shipped."""
+    """How far the score of INT8 may be below the student's: accuracy, micro F1 of several labels, R² of numbers. fp32
+    ships where the lower end of the loss's paired interval is above this."""
     int8_min_agreement: Share = 0.98
-    """Share of rows on which INT8 and the student have to give the same label; for numbers, their correlation. Else
-    fp32 is shipped."""
+    """Share of rows on which INT8 and the student have to give the same label; for numbers, their correlation. fp32
+    ships where the upper end of its interval is below this."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Level of both intervals."""
+    bootstrap: int = Field(10000, ge=100)
+    """Resamples of the rows of dev for them."""
     int8_fp32_products: NonNegativeInt = 1
     """Matrix products to compute in fp32: the outputs of those feed-forward layers that lose most in INT8. Their
     weights are stored in 8 bits like the others."""
     embedding_bits: Literal[4, 8] = 8
     """Bits of a number in the table of token embeddings of the INT8 file. 4 halves the table."""
+
+
+class Quantize(Strict):
+    """The teacher in ONNX INT8, which users could serve without a student. The student is compared with it."""
+
+    teacher: Switch = "auto"
+    """Whether it is made. auto: unless it cannot be, because it is too large or of a kind that the exporter lacks, or
+    because none of several teachers answers every label."""
 
 
 class Slices(Strict):
@@ -92,6 +105,8 @@ class Evaluate(Strict):
     """Texts that each model answers in batches, for throughput."""
     rounds: PositiveInt = 5
     """Rounds in which the models take turns while they are timed, each with its share of these texts."""
+    shift_rows: PositiveInt = 2000
+    """Rows of the shift set that are drawn at most (`split: shift` of prepare.tables)."""
     slices: Slices = Slices()
     """Parts of the test split, each with a comparison of its own."""
     abstention: Abstention | None = None

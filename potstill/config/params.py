@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from potstill.config.base import Project, Strict
 from potstill.config.behaviour_params import TEST_NAMES
 from potstill.config.distill_params import BY_TOKEN, Control, Distill, Finetune, General, Proof
-from potstill.config.evaluation_params import Evaluate, Export
+from potstill.config.evaluation_params import Evaluate, Export, Quantize
 from potstill.config.expressions import expression_names
 from potstill.config.ingest_params import Ingest, ScratchSource
 from potstill.config.prepare_params import LabelOrder, LabelSign, Prepare
@@ -39,6 +39,7 @@ class Params(Strict):
     control: Control
     proof: Proof = Proof()
     export: Export = Export()
+    quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
     promote: Promote = Promote()
@@ -164,9 +165,19 @@ class Params(Strict):
     @model_validator(mode="after")
     def _gates_have_evidence(self) -> Self:
         gate, behaviour = self.gate, self.evaluate.behaviour
+        if gate.min_advantage is not None and self.quantize.teacher is False:
+            raise ValueError(
+                "gate.min_advantage compares with the quantized teacher, but quantize.teacher is false; set it to "
+                "auto, or gate.min_advantage to null"
+            )
         if gate.min_coverage is not None and self.evaluate.abstention is None:
             raise ValueError(
                 "gate.min_coverage is given, but evaluate.abstention is null; set it to {}, or this to null"
+            )
+        if "tfidf" in gate.must_beat and KINDS[self.prepare.task].marks_spans:
+            raise ValueError(
+                f"gate.must_beat names tfidf, but prepare.task is {self.prepare.task}, for which TF-IDF has no "
+                "answers; remove it"
             )
         for name in gate.max_behaviour_failure:
             # A test that is not Potstill's may be in the file of templates.

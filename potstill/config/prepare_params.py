@@ -35,9 +35,10 @@ class Table(Strict):
     """Columns with one value in all rows, such as the label if each class has a file of its own."""
     text: str | list[str] | None = None
     """prepare.text for these files. null: prepare.text."""
-    split: Literal["auto", "draw", "train", "dev", "test", "transfer"] = "auto"
+    split: Literal["auto", "draw", "train", "dev", "test", "transfer", "shift"] = "auto"
     """Split of the rows. auto: as a column, the data set or the names of the files say, else drawn; draw: all rows are
-    drawn anew. Rows of transfer need no label."""
+    drawn anew. Rows of transfer need no label. shift: rows of another domain, which nothing learns from, scored like
+    test and apart from it."""
     split_column: str | None = None
     """Column that names each row's split: train, dev, validation or test. It overrides split. null: none."""
 

@@ -43,8 +43,9 @@ class Gate(Strict):
     min_gain_over_control_upper: Signed | None = 0.0
     """Lowest upper bound of that gain's confidence interval. Below 0 the candidate is worse than the control beyond
     noise. null: any."""
-    must_beat: list[Literal["pretrained", "initialised"]] = []
-    """Controls against which the proof has to say BEATS."""
+    must_beat: list[Literal["pretrained", "initialised", "tfidf"]] = []
+    """Models whose score the candidate has to be above beyond noise: controls of the proof, and TF-IDF with a linear
+    model, which tasks about spans of a text do not have."""
     max_ece: Share | None = None
     """Highest expected calibration error. null: any."""
     max_file_mb: PositiveFloat | None = 20.0
@@ -52,7 +53,11 @@ class Gate(Strict):
     max_p99_ms: PositiveFloat | None = None
     """Highest 99th percentile of the latency of single texts, in milliseconds. It depends on the machine. null: any."""
     min_speedup: PositiveFloat | None = None
-    """Lowest ratio of the candidate's throughput to the teacher's. null: any."""
+    """Lowest ratio of the candidate's throughput to the teacher's in its fastest form: as it is or quantized. null:
+    any."""
+    min_advantage: Annotated[float, Field(ge=1)] | None = None
+    """How many times faster or smaller than the quantized teacher the candidate has to be, unless its score is better
+    beyond noise. Else it is not worth its training and its loss. null: any."""
     max_loss_to_champion: Annotated[float, Field(ge=0, le=1)] | None = 0.005
     """How far the score may be below that of the champion, scored again on the same test split. null: any."""
     champion_test: Literal["points", "inferiority", "non_inferiority", "superiority"] = "points"

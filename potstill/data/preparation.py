@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.config.base import SPLITS
+from potstill.config.base import SHIFT
 from potstill.config.prepare_params import Augment, Prepare
 from potstill.data.augmentation import augment
 from potstill.data.kept_columns import kept_arrays
@@ -16,9 +16,10 @@ from potstill.data.reading import read_rows
 from potstill.data.rows import Row, draw_split_rows, without_copies, without_near_copies
 from potstill.data.splits.stratifying import check_classes
 from potstill.data.targets import check_varied, names_of
-from potstill.errors import DuplicateRowsError, EmptyDataError, LeakageError
+from potstill.errors import DuplicateRowsError, EmptyDataError, LabelError, LeakageError
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
+from potstill.labels.names import normal_label
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,9 +66,10 @@ def prepare(raw: Path, params: Prepare, *, replace: Replace | None = None) -> Pr
             codes 20 to 30.
     """
     rows, report = read_rows(raw, params)
-    labelled = [row for row in rows if row.label is not None]
+    labelled = [row for row in rows if row.label is not None and row.split != SHIFT]
     check_labelled(labelled, params.task)
     labels = names_of([row.label for row in labelled], params)
+    _check_shift_labels(rows, labels, params.task)
     given_test = any(row.split == "test" for row in labelled)
     split_rows = draw_split_rows(rows, params)
     splits = split_rows.splits
@@ -81,7 +83,7 @@ def prepare(raw: Path, params: Prepare, *, replace: Replace | None = None) -> Pr
     report["removed"] = report["removed"] | dict(split_rows.removed)
     report["splits"] = {
         split: {"rows": len(splits[split])} | KINDS[params.task].counts([row.label for row in splits[split]], labels)
-        for split in SPLITS
+        for split in splits
     }
     return Prepared(params.task, splits, labels, params.pair, report)
 
@@ -105,6 +107,22 @@ def check_labelled(rows: Sequence[Row], task: TaskKind) -> None:
         )
     if not KINDS[task].marks_spans:
         check_varied([row.label for row in rows])
+
+
+def _check_shift_labels(rows: Sequence[Row], labels: Sequence[str | int], task: TaskKind) -> None:
+    """Refuse a label of the shift set that the other splits lack, since no model could answer it.
+
+    Raises:
+        LabelError: names the first such label.
+    """
+    known = {normal_label(name) for name in KINDS[task].class_names(labels)}
+    named = [name for row in rows if row.split == SHIFT for name in KINDS[task].classes(row.label)]
+    unknown = sorted({name for name in named if normal_label(name) not in known})
+    if unknown:
+        raise LabelError(
+            f"the shift set has the label {unknown[0]!r}, which no other row has ({', '.join(map(str, labels))}); "
+            "leave its rows out, or map the label"
+        )
 
 
 def _add_to_transfer(splits: dict[str, list[Row]], texts: Sequence[str], near: float | None) -> dict[str, Any]:

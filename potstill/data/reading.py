@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from potstill.config.base import SHIFT
 from potstill.config.prepare_params import LabelOrder, LabelSign, LabelWords, MarkLabel, Prepare
 from potstill.config.prepare_params import Table as TableParams
 from potstill.data.annotated import LabelledText, read_annotated_rows
@@ -133,7 +134,17 @@ def _read_table(table: Table, entry: TableParams, params: Prepare) -> _TableRows
     read.counts["empty"] += len(read.rows) - len(filled)
     if isinstance(params.label, LabelOrder):
         filled = _paired(filled, params.label, params.split.seed)
+    if entry.split == SHIFT:
+        return _with_labels_only(read, filled)
     return _without_unlabelled(read, filled, params)
+
+
+def _with_labels_only(read: _TableRows, rows: Sequence[Row]) -> _TableRows:
+    """Leave rows without a label out: nothing may learn from a row of the shift set."""
+    read.rows = [row for row in rows if row.split == SHIFT]
+    if len(read.rows) < len(rows):
+        read.notes.append(f"without a clear label and left out: {len(rows) - len(read.rows):,} of {len(rows):,} rows")
+    return read
 
 
 def _without_unlabelled(read: _TableRows, rows: Sequence[Row], params: Prepare) -> _TableRows:

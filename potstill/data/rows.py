@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from potstill.config.base import SPLITS
+from potstill.config.base import SHIFT, SPLITS
 from potstill.config.prepare_params import Prepare
 from potstill.data.cleaning import comparable
 from potstill.data.splits.splitting import draw_splits
@@ -19,7 +19,7 @@ from potstill.kinds.task_names import TaskKind
 from potstill.labels.names import Value
 
 # A text that is in several splits stays in the first of these.
-PRIORITY = ("test", "dev", "train", "transfer")
+PRIORITY = ("test", "dev", SHIFT, "train", "transfer")
 # Joins the texts of a pair in its key. Cleaning leaves no such character in a text.
 PAIR_SEPARATOR = "\x1f"
 
@@ -32,7 +32,7 @@ class Row:
         text: the cleaned text.
         text_pair: the cleaned second text; None for single texts.
         label: as `potstill.labels.names` reads it; None for transfer rows.
-        split: train, dev, test or transfer; auto before splits are drawn.
+        split: train, dev, test, transfer or shift; auto before splits are drawn.
         together: whether all rows with this second text have to be in one split.
         columns: the values of `prepare.keep_columns`.
         key: equal for rows that are copies of each other.
@@ -76,7 +76,7 @@ class SplitRows:
     """The rows of each split without copies.
 
     Attributes:
-        splits: the rows of each split.
+        splits: the rows of each split; of shift only where the data has such rows.
         removed: the number of removed rows by reason.
         leaked: keys of test rows that were in train too.
     """
@@ -104,7 +104,7 @@ def draw_split_rows(rows: Sequence[Row], params: Prepare) -> SplitRows:
 
 def without_contradictions(rows: Sequence[Row], kind: Kind, removed: Counter[str]) -> dict[str, list[Row]]:
     """Group rows by split, and keep one of the copies within a split, or none if their labels cannot be reconciled."""
-    groups: dict[str, dict[str, list[Row]]] = {split: {} for split in SPLITS}
+    groups: dict[str, dict[str, list[Row]]] = {split: {} for split in (*SPLITS, SHIFT)}
     for row in rows:
         groups[row.split].setdefault(row.key, []).append(row)
     splits: dict[str, list[Row]] = {}
@@ -114,6 +114,8 @@ def without_contradictions(rows: Sequence[Row], kind: Kind, removed: Counter[str
         removed["contradicting labels"] += contradicting
         removed["copies"] += sum(len(group) - 1 for group in consistent)
         splits[split] = [group[0] for group in consistent]
+    if not splits[SHIFT]:
+        del splits[SHIFT]
     return splits
 
 
@@ -126,11 +128,15 @@ def _reconcile_labels(copies: Sequence[Row], kind: Kind) -> bool:
     return copies[0].label is not None
 
 
+def _by_priority(splits: Mapping[str, list[Row]]) -> list[str]:
+    return [split for split in PRIORITY if split in splits]
+
+
 def without_copies(splits: dict[str, list[Row]], removed: Counter[str]) -> set[str]:
     """Remove copies of rows of a split earlier in PRIORITY, in place. Returns the test keys that were in train."""
     first_splits: dict[str, str] = {}
     leaked: set[str] = set()
-    for split in PRIORITY:
+    for split in _by_priority(splits):
         remaining = []
         for row in splits[split]:
             first = first_splits.setdefault(row.key, split)
@@ -145,13 +151,13 @@ def without_copies(splits: dict[str, list[Row]], removed: Counter[str]) -> set[s
 
 
 def without_near_copies(splits: dict[str, list[Row]], threshold: float, removed: Counter[str]) -> set[str]:
-    """Remove near copies of test and dev from the splits after them, in place. Returns the test keys close to train."""
+    """Remove near copies of held-out rows from later splits, in place. Returns the test keys close to train."""
     from potstill.data.near_duplicates import NearDuplicateIndex
 
     index = NearDuplicateIndex(threshold)
     held_out: list[Row] = []
     leaked: set[str] = set()
-    for split in PRIORITY:
+    for split in _by_priority(splits):
         remaining = []
         for row, matches in zip(splits[split], index.matches(row.texts for row in splits[split]), strict=True):
             if not matches:
@@ -162,7 +168,7 @@ def without_near_copies(splits: dict[str, list[Row]], threshold: float, removed:
             if split == "train":
                 leaked |= {original.key for original in originals if original.split == "test"}
         splits[split] = remaining
-        if split in ("test", "dev"):
+        if split in ("test", "dev", SHIFT):
             index.add(row.texts for row in remaining)
             held_out += remaining
     return leaked

@@ -6,6 +6,7 @@ A student that does not beat it is not worth its megabytes. Fitting is determini
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ class Baseline:
         bias: [outputs].
         rows: how many rows it was fitted on.
         of: how many labelled rows there were.
+        fit_seconds: CPU time of the fit.
     """
 
     features: FeatureUnion
@@ -56,6 +58,7 @@ class Baseline:
     bias: Floats
     rows: int
     of: int
+    fit_seconds: float
 
     def logits(self, texts: Sequence[Text]) -> Floats:
         """Return [rows, outputs] logits, in the form of the task's classifiers."""
@@ -85,12 +88,14 @@ def fit_baseline(texts: Sequence[Text], labels: Labels, task: TaskKind, outputs:
         task: one that labels whole texts.
         outputs: number of classes or labels; 1 for a regression.
     """
+    start = time.process_time()
     joined, rows = _affordable(_joined(texts))
     features = _features(joined)
     counts = features.fit_transform(joined)
     fit = {"class": _fit_classes, "labels": _fit_labels, "number": _fit_numbers}[KINDS[task].form]
     weights, bias = fit(counts, labels[rows], outputs)
-    return Baseline(features, weights.astype(np.float32), bias.astype(np.float32), len(joined), len(texts))
+    weights, bias = weights.astype(np.float32), bias.astype(np.float32)
+    return Baseline(features, weights, bias, len(joined), len(texts), time.process_time() - start)
 
 
 def baseline_sentence(metrics: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,8 @@ from typing import Any
 from potstill.config.promotion_params import Gate
 from potstill.evaluation.evidence_gates import check_champion, evidence_checks
 from potstill.evaluation.gate_checks import Check, Limit, check_limit, failed, finite, mapping, number
-from potstill.evaluation.naming import candidate_of
+from potstill.evaluation.naming import BASELINE, TITLES, candidate_of
+from potstill.evaluation.teacher_forms import check_advantage, quantized_in_words
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
 from potstill.scores.scoring import Scoring
@@ -21,7 +22,8 @@ class Verdict:
 
     Attributes:
         checks: in the order in which they were made.
-        proof: the comparison with the controls in words, from `proof_in_words`. It is no check.
+        proof: the comparison with the quantized teacher and the controls in words, from `proof_in_words`. It is no
+            check.
         wear: the warning that the test split is worn out, from `wear_in_words`. It is no check.
     """
 
@@ -82,7 +84,7 @@ def _limits(scoring: Scoring, model: Mapping[str, Any], comparison: Mapping[str,
         "max_ece": Limit("calibration error", model.get("ece"), rows=rows),
         "max_file_mb": Limit("model file", model.get("megabytes"), " MB"),
         "max_p99_ms": Limit("p99 latency", model.get("p99_ms"), " ms"),
-        "min_speedup": Limit("speed-up over the teacher", comparison.get("speedup"), "x"),
+        "min_speedup": Limit("speed-up over the teacher's fastest form", comparison.get("speedup"), "x"),
     }
 
 
@@ -111,7 +113,9 @@ def judge(
         bound = getattr(gate, name)
         if bound is not None:
             checks.append(check_limit(name, limit, bound))
-    checks += [_check_control(control, mapping(metrics.get("proof"))) for control in gate.must_beat]
+    advantage = check_advantage(metrics, gate, scoring)
+    checks += [] if advantage is None else [advantage]
+    checks += [_check_control(control, metrics) for control in gate.must_beat]
     checks += evidence_checks(metrics, gate, champion, candidate_of(metrics) or "", scoring)
     if champion is not None and gate.max_loss_to_champion is not None:
         checks.append(check_champion(candidate, champion, gate, scoring))
@@ -121,9 +125,9 @@ def judge(
 def proof_in_words(metrics: Mapping[str, Any]) -> str:
     """Return the proof's verdicts, such as `NO DIFFERENCE to the pretrained control (-0.4 to +1.1 points)`.
 
-    Empty where metrics.json has none.
+    The comparison with the quantized teacher comes first. Empty where metrics.json has none of them.
     """
-    sentences = []
+    sentences = [words for words in [quantized_in_words(metrics)] if words]
     for control, verdict in mapping(mapping(metrics.get("proof")).get("verdicts")).items():
         outcome = mapping(verdict).get("outcome")
         low = finite(mapping(verdict).get("low"))
@@ -157,14 +161,16 @@ def _check_score(candidate: Mapping[str, Any], scoring: Scoring) -> Check:
     return Check("scored", score, None, True, "the candidate was scored")
 
 
-def _check_control(control: str, proof: Mapping[str, Any]) -> Check:
-    """Check that the proof's verdict against a control is BEATS; the value is the lower end of its interval."""
+def _check_control(control: str, metrics: Mapping[str, Any]) -> Check:
+    """Check that the verdict against a control or TF-IDF is BEATS; the value is the lower end of its interval."""
     name = "must_beat"
-    verdict = mapping(mapping(proof.get("verdicts")).get(control))
+    words = TITLES[BASELINE] if control == BASELINE else f"the {control} control"
+    verdicts = metrics.get("comparison") if control == BASELINE else mapping(metrics.get("proof")).get("verdicts")
+    verdict = mapping(mapping(verdicts).get(control))
     difference, low, high = (finite(verdict.get(part)) for part in ("difference", "low", "high"))
     if difference is None or low is None or high is None:
-        return failed(name, f"the verdict against the {control} control is missing, which fails gate.{name}")
-    gain = f"gain over the {control} control {number(difference)} ({number(low)} to {number(high)})"
+        return failed(name, f"the verdict against {words} is missing, which fails gate.{name}")
+    gain = f"gain over {words} {number(difference)} ({number(low)} to {number(high)})"
     if verdict.get("outcome") == "BEATS" and low > 0:
         return Check(name, low, 0.0, True, f"{gain} is above 0", low, high)
     return Check(name, low, 0.0, False, f"{gain} is not above 0 beyond noise (gate.{name})", low, high)

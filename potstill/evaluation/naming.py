@@ -17,7 +17,9 @@ MODELS = {
 PROVEN = {"student": "Student", "pretrained": MODELS["control"], "initialised": MODELS["initialised"]}
 # TF-IDF with a linear model on the same rows, without an encoder (`evaluation/baseline.py`).
 BASELINE = "tfidf"
-TITLES = {**MODELS, BASELINE: "TF-IDF"}
+# The teacher in ONNX INT8, where it can be made (`tasks/quantize.py`).
+QUANTIZED = "teacher_int8"
+TITLES = {"teacher": MODELS["teacher"], QUANTIZED: "Teacher INT8", **MODELS, BASELINE: "TF-IDF"}
 # `variant` of data/serving/model.json and `shipped` of metrics.json -> the model that was evaluated.
 SHIPPED = {"int8": "int8", "fp32": "student"}
 

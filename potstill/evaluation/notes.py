@@ -7,6 +7,7 @@ from typing import Any
 
 from potstill.evaluation.baseline import baseline_sentence, beats_baseline
 from potstill.evaluation.naming import TITLES, candidate_of
+from potstill.evaluation.teacher_forms import quantized_note
 from potstill.kinds.definitions.task_kinds import kind_in
 from potstill.training.plan import FEW_STEPS
 
@@ -16,7 +17,7 @@ _FEW_CUT = 0.01
 
 def notes(metrics: Mapping[str, Any]) -> list[str]:
     """Return sentences about metrics.json, without a full stop; none where there is nothing to add."""
-    sentences = [_members(metrics), _steps(metrics), _truncation(metrics)]
+    sentences = [_members(metrics), quantized_note(metrics), _steps(metrics), _truncation(metrics)]
     if not beats_baseline(metrics):
         sentences.append(baseline_sentence(metrics))
     return [sentence for sentence in sentences if sentence is not None]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from potstill.config.evaluation_params import Evaluate
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
-from potstill.evaluation.naming import BASELINE
+from potstill.evaluation.naming import BASELINE, QUANTIZED
 from potstill.kinds.definitions.kind import Kind
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
@@ -105,11 +105,12 @@ def score(labels: Gold, answers: Answers, settings: Evaluate) -> dict[str, float
 def compare(
     labels: Gold, models: Mapping[str, Answers], candidate: str, settings: Evaluate, *, seed: int
 ) -> dict[str, Any]:
-    """Compute `comparison` of metrics.json, without the speed-up: the candidate against teacher, control and baseline.
+    """Compute `comparison` of metrics.json without speeds: the candidate against teacher, control and alternatives.
 
     Args:
         labels: [rows, ...] gold labels in the task's form.
-        models: name -> answers; holds `teacher`, `control`, the candidate and, where the task has one, the baseline.
+        models: name -> answers; holds `teacher`, `control`, the candidate and, where there are any, the quantized
+            teacher and the baseline.
         candidate: name of the model that ships.
         settings: level of the interval and resamples of the bootstrap.
         seed: seed of the bootstrap.
@@ -121,8 +122,9 @@ def compare(
         "gain_over_control": control.difference,
         "control": control.to_json(),
     }
-    if BASELINE in models:
-        comparison[BASELINE] = compare_pair(labels, student, models[BASELINE], settings, seed).to_json()
+    for name in (QUANTIZED, BASELINE):
+        if name in models:
+            comparison[name] = compare_pair(labels, student, models[name], settings, seed).to_json()
     teacher_score = score_value(labels, teacher)
     if teacher_score > 0:  # a ratio to zero is left out, and a missing number fails its gate
         comparison["teacher_ratio"] = score_value(labels, student) / teacher_score

@@ -14,8 +14,10 @@ from potstill.data.tokens.batches import Batch, Labels, TokenDataset, sorted_bat
 from potstill.distillation.teachers.predict import LogitsCollector
 from potstill.errors import ParityError
 from potstill.inference.runtime import EMBEDDING
+from potstill.kinds.definitions.kind import AGREEMENT
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
+from potstill.scores.statistics import Comparison, compare_scores
 
 Logits = npt.NDArray[np.float32]
 
@@ -53,13 +55,17 @@ class Parity:
         max_difference: largest absolute difference of a logit.
         agreement: share of equal answers: rows with the same label, tokens with the same tag, windows with the same
             span, or single labels of a multi-label task; for regression the correlation.
-        accuracy_drop: the task's score of the torch student minus that of the variant.
+        agreement_low: lower end of its interval.
+        agreement_high: upper end.
+        drop: the task's score of the torch student minus that of the variant, with its paired interval.
         key: name of that score.
     """
 
     max_difference: float
     agreement: float
-    accuracy_drop: float
+    agreement_low: float
+    agreement_high: float
+    drop: Comparison
     key: str = "accuracy"
 
     def as_dict(self) -> dict[str, float]:
@@ -67,18 +73,36 @@ class Parity:
         return {
             "max_difference": self.max_difference,
             "agreement": self.agreement,
-            f"{self.key}_drop": self.accuracy_drop,
+            "agreement_low": self.agreement_low,
+            "agreement_high": self.agreement_high,
+            f"{self.key}_drop": self.drop.difference,
+            f"{self.key}_drop_low": self.drop.low,
+            f"{self.key}_drop_high": self.drop.high,
         }
 
 
-def compare(torch_logits: Logits, variant: Logits, labels: Labels, task: TaskKind = "single_label") -> Parity:
+def compare(
+    torch_logits: Logits,
+    variant: Logits,
+    labels: Labels,
+    task: TaskKind = "single_label",
+    *,
+    replicates: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Parity:
     """Compare the logits of a torch model and of an exported variant, both in the form of `predict_logits`.
+
+    Both are scored on the same resamples of the rows, since they differ on few of them.
 
     Args:
         torch_logits: logits of the torch model.
         variant: logits of the exported variant.
         labels: gold labels of the rows.
         task: determines agreement and score.
+        replicates: resamples of the bootstrap.
+        confidence: level of the intervals.
+        seed: of the bootstrap.
 
     Raises:
         ParityError: the variant's logits are NaN or infinite.
@@ -89,12 +113,19 @@ def compare(torch_logits: Logits, variant: Logits, labels: Labels, task: TaskKin
         raise ParityError(
             "the exported model gives NaN or infinite logits; set project.precision to fp32 and train again"
         )
-    scoring = KINDS[task].scoring
+    kind = KINDS[task]
+    key = kind.scoring.key
+    options: dict[str, Any] = {"replicates": replicates, "confidence": confidence, "seed": seed}
+    sides = ([kind.dev_moments(labels, logits)] for logits in (torch_logits, variant))
+    agreement = kind.agreement_moments(labels, torch_logits, variant)
+    low, high = agreement.intervals(**options)[AGREEMENT]
     return Parity(
         max_difference=float(np.abs(exact - exported).max()),
-        agreement=scoring.agreement(torch_logits, variant),
-        accuracy_drop=scoring.score(torch_logits, labels) - scoring.score(variant, labels),
-        key=scoring.key,
+        agreement=kind.scoring.agreement(torch_logits, variant),
+        agreement_low=low,
+        agreement_high=high,
+        drop=compare_scores(*sides, key, **options),
+        key=key,
     )
 
 

@@ -14,7 +14,7 @@ from potstill.artifacts import MANIFEST
 from tests.e2e.conftest import Finished
 from tests.e2e.workspaces import TINY, command, environment, make_workspace, processes_in, status
 
-WEIGHTS = ("teacher", "signals", "distilled", "student", "control", "initialised", "export", "serving")
+WEIGHTS = ("teacher", "signals", "distilled", "student", "control", "initialised", "export", "teacher_int8", "serving")
 
 
 def begin(folder: Path, home: Path) -> subprocess.Popen[str]:

@@ -23,7 +23,7 @@ from tests.tasks.data_workspace import make_workspace, run_stages
 ROWS = {"min_rows": {"train": 100, "dev": 10, "test": 20, "transfer": 0}}
 STAGES = [
     *("ingest", "prepare", "validate", "pretrain", "tokenize", "teacher", "signals"),
-    *("general", "distill", "finetune", "control", "proof", "export", "evaluate"),
+    *("general", "distill", "finetune", "control", "proof", "export", "quantize", "evaluate"),
 ]
 SMOKE = {"texts": 8, "start_seconds": 240}
 CLASSLESS = {"min_per_class": None, "max_class_share": None}

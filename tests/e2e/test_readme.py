@@ -44,6 +44,7 @@ SETTINGS = [
     "gate.min_gain_over_control_upper=null",
     "gate.max_ece=null",
     "gate.min_speedup=null",
+    "gate.min_advantage=null",
     "search.trials=2",
     "search.evaluations_per_epoch=1",
     "search.static={dimensions: [64], epochs: 2, learning_rate: 5.0e-3, batch_tokens: 8192}",

@@ -35,7 +35,7 @@ COMMON: dict[str, dict[str, Any]] = {
 }
 GATE = {
     "min_accuracy": None, "min_macro_f1": None, "max_ece": None, "min_speedup": None, "min_teacher_ratio": 0.5,
-    "min_gain_over_control_upper": None,
+    "min_advantage": None, "min_gain_over_control_upper": None,
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from tests.e2e.workspaces import environment, processes_in, status
 
 STAGES = [
     *("ingest", "prepare", "validate", "pretrain", "tokenize", "teacher", "signals"),
-    *("general", "distill", "finetune", "control", "proof", "export", "evaluate"),
+    *("general", "distill", "finetune", "control", "proof", "export", "quantize", "evaluate"),
 ]
 
 # The session's first test pays for the shared run.
@@ -146,4 +146,6 @@ def test_metrics_name_what_ships(finished: Finished) -> None:
     metrics = read_json(finished.folder / "reports" / "metrics.json")
     card = read_json(finished.folder / "data" / "serving" / "model.json")
     assert metrics["shipped"] == card["variant"]
-    assert set(metrics["models"]) == {"teacher", "student", "int8", "control", "initialised", "tfidf"}
+    assert set(metrics["models"]) == {
+        *("teacher", "teacher_int8", "student", "int8", "control", "initialised", "tfidf")
+    }

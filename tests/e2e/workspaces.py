@@ -39,6 +39,7 @@ TINY = [
     "gate.min_gain_over_control_upper=null",
     "gate.max_ece=null",
     "gate.min_speedup=null",
+    "gate.min_advantage=null",
     "smoke.texts=8",
 ]
 

@@ -95,6 +95,7 @@ def test_what_fits() -> None:
         ({"max_slice_loss": -0.1}, {}, "gate.max_slice_loss = -0.1: input should be greater than or equal to 0"),
         ({"slice_rivals": ["student"]}, {}, "gate.slice_rivals.0 = 'student'"),
         ({"champion_test": "guess"}, {}, "gate.champion_test = 'guess'"),
+        ({"min_advantage": 0.9}, {}, "gate.min_advantage = 0.9: input should be greater than or equal to 1"),
     ],
 )
 def test_gates_that_nothing_can_meet_are_refused(
@@ -130,3 +131,12 @@ def test_a_service_abstains_only_with_a_threshold(
         return
     with pytest.raises(ParamsError, match=re.escape(message)):
         parse_params(params)
+
+
+def test_a_gate_against_a_teacher_that_is_not_quantized_is_refused() -> None:
+    params = read_params(REPOSITORY / "params.yaml")
+    params["quantize"] = {"teacher": False}
+    with pytest.raises(ParamsError, match=r"quantize.teacher is false; set it to auto, or gate.min_advantage to null"):
+        parse_params(params)
+    params["gate"]["min_advantage"] = None
+    assert parse_params(params).quantize.teacher is False

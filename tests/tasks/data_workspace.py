@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY
 
 STAGES = ("ingest", "prepare", "validate", "pretrain", "tokenize")
 # What a stage needs of another that does next to nothing by default: run before it where a test does not name it.
-BEFORE = {"tokenize": "pretrain", "distill": "general"}
+BEFORE = {"tokenize": "pretrain", "distill": "general", "evaluate": "quantize"}
 Workspace = Callable[..., Path]
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from potstill.artifacts import MANIFEST, file_sums, read_json, sha256_file, verify, write_json, write_manifest
 from potstill.config.base import SPLITS
 from potstill.config.behaviour_params import Behaviour
-from potstill.config.evaluation_params import Abstention, Slices
+from potstill.config.evaluation_params import Abstention, Quantize, Slices
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.data.tokens.batches import TokenDataset
@@ -30,13 +31,14 @@ from potstill.evaluation.naming import MODELS
 from potstill.evaluation.pages.table import render_table
 from potstill.evaluation.summary import Answers
 from potstill.evaluation.teacher_gain import write_answers
-from potstill.inference.runtime import Student
+from potstill.inference.runtime import Student, read_card
 from potstill.models.loading import load_classifier, save_model
 from potstill.models.students.student import student_from_layers
+from potstill.onnx_export.eight_bits import quantize_int8
 from potstill.onnx_export.onnx_model import export_onnx, input_names
-from potstill.onnx_export.quantize import quantize_int8
 from potstill.pretrained.members import Member, write_members
 from potstill.scores.probabilities import softmax
+from tasks import quantize
 from tasks.evaluate import run
 from tasks.evidence import flat_metrics
 from tasks.learning import teacher_logits, teacher_text_logits
@@ -47,6 +49,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LABELS = ["negative", "positive"]
 ROWS = {"train": 20, "dev": 10, "test": 60, "transfer": 10}
 MAX_LENGTH = 32
+# As many of the rows of another domain are evaluated.
+SHIFT_ROWS = 30
 TEMPLATES = """
 tests: [{name: always positive, kind: mft, text: TEXT, slots: {word: [b, c, d]}, label: positive}]
 """
@@ -57,7 +61,7 @@ def _params() -> Params:
     project = params.project.model_copy(update={"device": "cpu"})
     evaluate = params.evaluate.model_copy(
         update={
-            **{"latency_texts": 10, "throughput_texts": 64, "rounds": 2, "bootstrap": 200},
+            **{"latency_texts": 10, "throughput_texts": 64, "rounds": 2, "bootstrap": 200, "shift_rows": SHIFT_ROWS},
             "slices": Slices(length_bands=2, expressions={"<b>short</b>": "length < 90"}, min_rows=5),
             "behaviour": Behaviour(tests=["case_upper", "neutral_after"], rows=8, templates="behaviour.yaml"),
             "abstention": Abstention(),
@@ -87,11 +91,20 @@ def _write_data(root: Path, base: Path, *, pair: bool) -> None:
         pq.write_table(table, prepared / f"{split}.parquet")
         counts = write_tokens(table, tokenizer, tokens / f"{split}.arrow")
         splits[split] = {"rows": counts.rows, "tokens": counts.tokens, "truncated": counts.truncated}
+    if not pair:
+        shift = [(f"parcel {text}", label) for text, label in generate_rows(SHIFT_ROWS + 5, seed=9)]
+        columns = {
+            "id": pa.array([f"shift-{number}" for number in range(len(shift))]),
+            "text": pa.array([text for text, _ in shift]),
+            "label": pa.array([LABELS.index(label) for _, label in shift], pa.int64()),
+        }
+        pq.write_table(pa.table(columns), prepared / "shift.parquet")
     about = {
         "max_length": MAX_LENGTH,
         "pad_token_id": 0,
         "task": "single_label",
         "pair": pair,
+        "token_types": pair,
         "labels": LABELS,
         "splits": splits,
     }
@@ -116,6 +129,7 @@ def _write_models(root: Path, base: Path, *, pair: bool) -> None:
     write_json(root / "data/teacher/calibration.json", {"temperature": 1.5})
     for name in models:
         write_manifest(root / "data" / name, {"choices": {name: 3}})
+    _write_quantized(root, pair=pair)
     _write_proof(root)
     export, serving = root / "data/export", root / "data/serving"
     export.mkdir()
@@ -133,6 +147,13 @@ def _write_models(root: Path, base: Path, *, pair: bool) -> None:
     write_manifest(serving)
 
 
+def _write_quantized(root: Path, *, pair: bool) -> None:
+    """A quantized teacher of single texts, and none of pairs."""
+    with _stage(root, "quantize") as stage:
+        wanted = Quantize(teacher=not pair)
+        quantize.run(replace(stage, sections={**stage.sections, "quantize": wanted}))
+
+
 def _write_proof(root: Path) -> None:
     """Two further seeds, all of whose models are right on every row but the student of the last."""
     labels = TokenDataset.open(root / "data/tokens/test.arrow", 0).labels
@@ -146,13 +167,13 @@ def _write_proof(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _stage(root: Path) -> Iterator[Stage]:
+def _stage(root: Path, name: str = "evaluate") -> Iterator[Stage]:
     shutil.copyfile(REPOSITORY / "dvc.yaml", root / "dvc.yaml")
     pair = "text_pair" in pq.read_schema(root / "data/prepared/test.parquet").names
     text = '["{{<i>}} a {word}", "a film"]' if pair else '"{{<i>}} a {word}"'
     (root / "behaviour.yaml").write_text(TEMPLATES.replace("TEXT", text), encoding="utf-8")
     with contextlib.chdir(root):
-        yield load_stage("evaluate", _params())
+        yield load_stage(name, _params())
 
 
 @pytest.fixture(scope="module")
@@ -187,11 +208,14 @@ def _logits(root: Path, name: str) -> np.ndarray:
 def test_metrics_have_the_documented_form(metrics: Mapping[str, Any]) -> None:
     assert metrics["shipped"] == "int8"
     assert metrics["rows"] == ROWS["test"]
-    assert list(metrics["models"]) == ["control", "initialised", "int8", "student", "teacher", "tfidf"]
+    assert list(metrics["models"]) == [
+        *("control", "initialised", "int8", "student", "teacher", "teacher_int8", "tfidf")
+    ]
     scores = {"accuracy", "accuracy_low", "accuracy_high", "macro_f1", "ece", "temperature", "parameters", "megabytes"}
     speeds = {"p50_ms", "p99_ms", "texts_per_second"}
     for name, model in metrics["models"].items():
-        assert set(model) == scores | (speeds if name not in ("control", "initialised") else set())
+        timed = speeds if name not in ("control", "initialised") else set()
+        assert set(model) == scores | timed | ({"fit_seconds"} if name == "tfidf" else set())
         assert all(math.isfinite(value) for value in model.values())
     assert {"agreement", "kl", "teacher_ratio", "gain_over_control", "speedup"} <= set(metrics["comparison"])
 
@@ -206,27 +230,57 @@ def test_metrics_name_the_bytes_they_are_about(workspace: Path, metrics: Mapping
 def test_the_scores_follow_from_the_saved_predictions(workspace: Path, metrics: Mapping[str, Any]) -> None:
     table = pq.read_table(workspace / "data/evaluation/predictions.parquet")
     test = pq.read_table(workspace / "data/prepared/test.parquet")
-    assert table.column_names == ["id", "label", "teacher", "student", "int8", "control", "initialised", "tfidf"]
+    assert table.column_names == [
+        *("id", "label", "teacher", "teacher_int8", "student", "int8", "control", "initialised", "tfidf")
+    ]
     assert table.column("id").equals(test.column("id"))
     labels = table.column("label").to_numpy()
     for name, model in metrics["models"].items():
         assert model["accuracy"] == (_logits(workspace, name).argmax(axis=1) == labels).mean()
     agreement = (_logits(workspace, "teacher").argmax(axis=1) == _logits(workspace, "int8").argmax(axis=1)).mean()
     assert metrics["comparison"]["agreement"] == agreement
-    ours, theirs = (metrics["models"][name]["texts_per_second"] for name in ("int8", "teacher"))
-    assert metrics["comparison"]["speedup"] == ours / theirs
+
+
+def test_speed_and_size_are_compared_with_both_forms_of_the_teacher(metrics: Mapping[str, Any]) -> None:
+    rates = {name: model.get("texts_per_second") for name, model in metrics["models"].items()}
+    comparison = metrics["comparison"]
+    assert comparison["speedup_over_teacher"] == rates["int8"] / rates["teacher"]
+    quantized = comparison["teacher_int8"]
+    assert quantized["speedup"] == rates["int8"] / rates["teacher_int8"]
+    assert comparison["speedup"] == min(comparison["speedup_over_teacher"], quantized["speedup"])
+    sizes = {name: model["megabytes"] for name, model in metrics["models"].items()}
+    assert quantized["smaller"] == sizes["teacher_int8"] / sizes["int8"] > 1
+    assert quantized["low"] <= quantized["difference"] <= quantized["high"]
+    assert metrics["quantized_teacher"] == {
+        "member": 0, "members": 1, "parameters": metrics["models"]["teacher"]["parameters"],
+    }  # fmt: skip
+
+
+def test_the_quantized_teacher_answers_almost_as_the_teacher(workspace: Path) -> None:
+    assert np.abs(_logits(workspace, "teacher_int8") - _logits(workspace, "teacher")).max() < 2
+    same = _logits(workspace, "teacher_int8").argmax(axis=1) == _logits(workspace, "teacher").argmax(axis=1)
+    assert same.mean() > 0.9
+    assert read_card(workspace / "data/teacher_int8").variant == "int8"
+
+
+def test_the_page_compares_with_the_quantized_teacher(workspace: Path) -> None:
+    page = (workspace / "reports/report.html").read_text(encoding="utf-8")
+    assert ">Teacher INT8</td>" in page
+    assert "the quantized teacher: " in page
 
 
 def test_each_model_has_its_own_temperature_size_and_parameters(workspace: Path, metrics: Mapping[str, Any]) -> None:
     models = metrics["models"]
     assert {name: model["temperature"] for name, model in models.items()} == {
-        "teacher": 1.5, "student": 2.0, "int8": 2.0, "control": 1.0, "initialised": 1.0, "tfidf": 1.0,
+        "teacher": 1.5, "teacher_int8": read_card(workspace / "data/teacher_int8").temperature,
+        "student": 2.0, "int8": 2.0,
+        "control": 1.0, "initialised": 1.0, "tfidf": 1.0,
     }  # fmt: skip
     assert models["teacher"]["parameters"] > models["student"]["parameters"] == models["int8"]["parameters"]
     files = {
         "teacher": "teacher/model.safetensors", "student": "export/student.fp32.onnx",
         "int8": "export/student.int8.onnx", "control": "control/model.safetensors",
-        "initialised": "initialised/model.safetensors",
+        "initialised": "initialised/model.safetensors", "teacher_int8": "teacher_int8/model.onnx",
     }  # fmt: skip
     for name, file in files.items():
         assert models[name]["megabytes"] == (workspace / "data" / file).stat().st_size / 1e6
@@ -253,6 +307,22 @@ def test_the_report_is_one_page_with_every_figure(workspace: Path) -> None:
     assert sorted(path.name for path in (workspace / "data/evaluation/plots").iterdir()) == [
         "coverage.svg", *(f"reliability-{model}.svg" for model in sorted(MODELS)), "size.svg",
     ]  # fmt: skip
+
+
+def test_another_domain_is_scored_apart_from_test(workspace: Path, metrics: Mapping[str, Any]) -> None:
+    shift = metrics["shift"]
+    assert (metrics["rows"], shift["rows"]) == (ROWS["test"], SHIFT_ROWS)
+    assert set(shift["models"]) == set(metrics["models"]) - {"student"}
+    for model in shift["models"].values():
+        assert model["accuracy_low"] <= model["accuracy"] <= model["accuracy_high"]
+    assert set(shift["comparison"]) == set(shift["models"]) - {"int8"}
+    gain = shift["models"]["int8"]["accuracy"] - shift["models"]["teacher"]["accuracy"]
+    assert shift["comparison"]["teacher"]["difference"] == pytest.approx(gain)
+    flat = flat_metrics(metrics, "int8")
+    assert flat["shift_rows"] == SHIFT_ROWS
+    assert flat["shift_over_control_low"] == shift["comparison"]["control"]["low"]
+    page = (workspace / "reports/report.html").read_text(encoding="utf-8")
+    assert "<h2>Another domain</h2>" in page
 
 
 def test_slices_compare_the_candidate_with_teacher_and_controls(metrics: Mapping[str, Any]) -> None:

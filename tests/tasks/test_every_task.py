@@ -63,7 +63,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 PLACES = ("token_classification", "question_answering")
 GATE = {
     "min_accuracy": None, "min_macro_f1": None, "max_ece": None, "min_speedup": None, "min_teacher_ratio": None,
-    "min_gain_over_control_upper": None, "min_score": -1.0, "max_file_mb": 1.0,
+    "min_advantage": None, "min_gain_over_control_upper": None, "min_score": -1.0, "max_file_mb": 1.0,
 }  # fmt: skip
 
 
@@ -96,7 +96,12 @@ def check_search_and_probe(task: Any, output: Callable[[], str]) -> None:
     params, scoring = load_params(Path("params.yaml")), KINDS[task].scoring
     params = params.model_copy(update={"distill": params.distill.model_copy(update={"mutual": None})})
     found = search(params)
-    assert [point.kind for point in found.points] == ["teacher", "layers", *([] if task in PLACES else ["static"])]
+    assert [point.kind for point in found.points] == [
+        "teacher",
+        "teacher",
+        "layers",
+        *([] if task in PLACES else ["static"]),
+    ]
     facts = read_json(Path("reports/search/facts.json"))
     assert facts["score"] == scoring.key
     for point in found.points:
@@ -106,7 +111,7 @@ def check_search_and_probe(task: Any, output: Callable[[], str]) -> None:
     assert found.cheapest.verdict is not None
     assert {"min_score", "max_file_mb"} <= {check.name for check in found.cheapest.verdict.checks}
     (trial,) = found.trials
-    assert trial.score == verify(Path(found.points[1].folder or "").parent / "distilled")[scoring.dev_key]
+    assert trial.score == verify(Path(found.points[2].folder or "").parent / "distilled")[scoring.dev_key]
     lines = output()
     # DIST is of classes, tokens' among them.
     assert ("search: without 'kl and dist'" in lines) == (task != "token_classification")
@@ -157,6 +162,9 @@ def test_teachers_and_students_of_places_are_several(
     assert stored(batch).logits.shape == (*batch.input_ids.shape, 2, width)
     metrics, scoring = read_json(folder / "reports/metrics.json"), KINDS[task].scoring
     assert metrics["models"]["teacher"]["members"] == 2
+    assert metrics["quantized_teacher"]["members"] == 2
+    assert 0 <= metrics["models"]["teacher_int8"][scoring.key] <= 1
+    assert metrics["comparison"]["teacher_int8"]["smaller"] > 1
     proof = metrics["proof"]
     assert len(proof["seeds"]) == 2
     for model in proof["models"].values():

@@ -31,7 +31,7 @@ SPACE = {
 }
 EASY = {
     "min_accuracy": 0.1, "min_macro_f1": None, "min_teacher_ratio": None, "max_ece": None, "min_speedup": None,
-    "max_file_mb": 1.0,
+    "min_advantage": None, "max_file_mb": 1.0,
 }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def test_every_point_is_measured_and_the_curve_is_drawn(searched: tuple[Path, Se
     names = [point.name for point in found.points]
     sizes = {len(trial.choice.layers) for trial in found.trials}
     titles = [{1: "1 layer", 2: "2 layers"}[size] for size in sorted(sizes, reverse=True)]
-    assert names == ["teacher", *titles, "static, 8 dimensions"]
+    assert names == ["teacher", "teacher INT8", *titles, "static, 8 dimensions"]
     for point in found.points:
         assert 0 <= point.score <= 1
         assert 0 < point.milliseconds < point.numbers["p99_ms"] + 1e-9

@@ -46,6 +46,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "distill": {"layers": [0, 2], "terms": [{"kind": "rkd"}]},
     "control": {"epochs": 1},
     "export": {"int8_fp32_products": 0, "embedding_bits": 4},
+    "quantize": {"teacher": False},
+    "gate": {"min_advantage": None},
 }
 MAX_TOKENS, MAX_LENGTH, RANK = 90, 48, 16
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.evaluation.naming import TITLES
+from potstill.kinds.definitions.task_kinds import kind_in
 
 # Failures of each test that the page shows.
 _SHOWN = 3
@@ -48,10 +49,12 @@ class Table:
     Attributes:
         titles: of the columns with intervals.
         rows: name, number of rows or cases, and an interval, or None, for each column.
+        absent: shown in place of None.
     """
 
     titles: list[str]
     rows: list[tuple[str, str, list[Interval | None]]]
+    absent: str = "no cases"
 
 
 def slice_table(metrics: Mapping[str, Any]) -> Table | None:
@@ -74,6 +77,32 @@ def slice_table(metrics: Mapping[str, Any]) -> Table | None:
         for part in slices
     ]
     return Table(["score, %", *(f"minus {TITLES[rival]}" for rival in rivals)], rows)
+
+
+def shift_table(metrics: Mapping[str, Any]) -> Table | None:
+    """Return every model's score on the shift set, and the candidate's difference to it; None without a set."""
+    shift = metrics.get("shift")
+    if shift is None:
+        return None
+    key = kind_in(metrics).scoring.key
+    scores = {
+        name: [numbers[f"{key}{end}"] for end in ("", "_low", "_high")] for name, numbers in shift["models"].items()
+    }
+    axis = min(low for _, low, _ in scores.values()), max(high for _, _, high in scores.values())
+    gains = _symmetric(shift["comparison"].values())
+    rows: list[tuple[str, str, list[Interval | None]]] = [
+        (
+            title,
+            f"{shift['rows']:,}",
+            [
+                _interval(scores[name], axis),
+                _difference(shift["comparison"][name], gains) if name in shift["comparison"] else None,
+            ],
+        )
+        for name, title in TITLES.items()
+        if name in scores
+    ]
+    return Table(["score, %", "candidate minus it"], rows, absent="–")
 
 
 def behaviour_table(metrics: Mapping[str, Any], candidate: str) -> Table | None:
@@ -205,7 +234,7 @@ MACROS = """\
 <td data-title="{{ title }}"><span{% if cell.word %} class="{{ cell.word }}"{% endif %}>{{ cell.text }}{% if cell.word %} {{ cell.word }}{% endif %}</span>
 <span class="forest{% if cell.is_difference %} zero{% endif %}{% if cell.word %} {{ cell.word }}{% endif %}" aria-hidden="true" style="--low: {{ "%.1f" % cell.low }}%; --high: {{ "%.1f" % cell.high }}%; --at: {{ "%.1f" % cell.at }}%"><i></i><b></b></span></td>
 {% else %}
-<td data-title="{{ title }}">no cases</td>
+<td data-title="{{ title }}">{{ table.absent }}</td>
 {% endif %}
 {% endfor %}
 </tr>
@@ -225,6 +254,12 @@ SECTIONS = """\
 {% if metrics.slices.not_judged %}
 <p class="soft" style="margin-top: .8rem">Fewer than {{ metrics.slices.min_rows }} rows, not judged:{% for name, rows in metrics.slices.not_judged.items() %} {{ name }} ({{ rows }}){{ "." if loop.last else "," }}{% endfor %}</p>
 {% endif %}
+
+{% endif %}
+{% if shift %}
+<h2>Another domain</h2>
+<p class="soft">{{ scoring.words }} on {{ "{:,}".format(metrics.shift.rows) }} rows of the shift set, from which nothing learnt, with {{ "%g" % (100 * metrics.confidence) }}% intervals. They are not among the test rows.</p>
+{{ evidence("model", "rows", shift) }}
 
 {% endif %}
 {% if behaviour %}

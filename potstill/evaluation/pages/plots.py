@@ -15,13 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from potstill.evaluation.naming import BASELINE, TITLES
+from potstill.evaluation.naming import BASELINE, QUANTIZED, TITLES
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.scores.metrics import Counts, Floats, Reliability
 from potstill.scores.scoring import Scoring
 
 COLOURS = {
     "teacher": "#3b82c4",
+    QUANTIZED: "#5b6ee1",
     "student": "#17a286",
     "int8": "#dd7a0c",
     "control": "#8a8f98",

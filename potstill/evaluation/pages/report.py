@@ -12,11 +12,12 @@ from potstill.evaluation.baseline import baseline_sentence
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.naming import MODELS, PROVEN, candidate_of
 from potstill.evaluation.pages import table
-from potstill.evaluation.pages.evidence import behaviour_table, failure_lists, slice_table
+from potstill.evaluation.pages.evidence import behaviour_table, failure_lists, shift_table, slice_table
 from potstill.evaluation.pages.figures import Figures
 from potstill.evaluation.pages.report_page import TEMPLATE
 from potstill.evaluation.pages.sheet import render
 from potstill.evaluation.summary import Answers
+from potstill.evaluation.teacher_forms import quantized_sentence
 from potstill.kinds.definitions.kind import Kind
 from potstill.kinds.definitions.task_kinds import kind_in
 from potstill.labels.offsets import unit_classes
@@ -171,7 +172,10 @@ def render_report(
         candidate=MODELS[candidate],
         model=metrics["models"][candidate],
         comparison=metrics["comparison"],
-        verdicts=[*(_verdict(name, metrics, scoring) for name in metrics["proof"]["verdicts"]), *_baseline(metrics)],
+        verdicts=[
+            *(_verdict(name, metrics, scoring) for name in metrics["proof"]["verdicts"]),
+            *_alternatives(metrics, candidate),
+        ],
         proof=_proof_rows(metrics["proof"]),
         proof_titles=["", "training seed", *(_PROOF[key][0] for key in _proof_keys(metrics["proof"]))],
         controls=[PROVEN[name] for name in metrics["proof"]["verdicts"]],
@@ -189,6 +193,7 @@ def render_report(
         ],
         lineage=lineage,
         slices=slice_table(metrics),
+        shift=shift_table(metrics),
         behaviour=behaviour_table(metrics, candidate),
         failures=failure_lists(failures or {}, candidate),
         abstention=abstention,
@@ -223,10 +228,10 @@ def _verdict(control: str, metrics: Mapping[str, Any], scoring: Scoring) -> str:
     )
 
 
-def _baseline(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the comparison with TF-IDF, where the task has one."""
-    sentence = baseline_sentence(metrics)
-    return [] if sentence is None else [f"{sentence}."]
+def _alternatives(metrics: Mapping[str, Any], candidate: str) -> list[str]:
+    """Return the comparisons with the quantized teacher and with TF-IDF, where there are any."""
+    sentences = [quantized_sentence(metrics, candidate), baseline_sentence(metrics)]
+    return [f"{sentence}." for sentence in sentences if sentence is not None]
 
 
 # Key of a model's numbers in the proof -> its title, and its format.

@@ -97,7 +97,7 @@ code { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; ove
 {% if comparison.teacher_ratio is defined %}
 <div><strong>{{ "%.1f" % (100 * comparison.teacher_ratio) }}%</strong><span>of the teacher's {{ scoring.words }}</span></div>
 {% endif %}
-<div><strong>{{ "%.1f" % comparison.speedup }}×</strong><span>the teacher's texts per second</span></div>
+<div><strong>{{ "%.1f" % comparison.speedup }}×</strong><span>the texts per second of the teacher's fastest form</span></div>
 <div><strong>{{ "%.1f" % model.megabytes }} MB</strong><span>model file, teacher {{ "%.1f" % metrics.models.teacher.megabytes }} MB</span></div>
 </section>
 

@@ -26,6 +26,8 @@ Names = Sequence[str | int]
 Flags = npt.NDArray[np.bool_]
 # The gold labels and the logits of each training seed of a model.
 Side = Sequence[tuple[Any, Any]]
+# The name of the score of `Kind.agreement_moments`.
+AGREEMENT = "agreement"
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,14 @@ class Kind(ABC):
         """Compare two models' answers: the agreement first, then `distance`."""
         return {"agreement": self.scoring.agreement(teacher, student)} | self.distance(teacher, student, temperatures)
 
+    def dev_moments(self, labels: Labels, logits: Any) -> Moments:
+        """Compute the same, `scoring` among the scores, from the labels of `TokenDataset.whole_labels`."""
+        return self.moments(labels, logits)
+
+    @abstractmethod
+    def agreement_moments(self, labels: Labels, first: Any, second: Any) -> Moments:
+        """Compute the agreement of two models' logits on such rows, in a form from which intervals can be drawn."""
+
     def score(self, gold: Any, logits: Any) -> float:
         """Compute the one score of a model, as users would see it."""
         return self.scoring.score(logits, gold)
@@ -205,3 +215,15 @@ class Kind(ABC):
     def answers(self, logits: Floats, labels: Names) -> list[Any]:
         """Decode logits [rows, outputs] into answers [rows], for tasks with one answer for a whole text."""
         raise NotImplementedError(f"answers of a {self.name} task are spans of a text")
+
+
+def share_moments(equal: Any, of: Any = 1) -> Moments:
+    """Return the moments of an agreement.
+
+    Args:
+        equal: [rows] equal answers of each row.
+        of: [rows] answers of each row, or the same number for all.
+    """
+    parts = np.broadcast_arrays(np.asarray(equal, np.float64), np.asarray(of, np.float64))
+    columns = np.stack(parts, axis=1)
+    return Moments(columns, {AGREEMENT: lambda sums, rows: sums[..., 0] / np.maximum(sums[..., 1], 1)})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from potstill.kinds.definitions.kind import Flags, Kind, Names
+from potstill.kinds.definitions.kind import Flags, Kind, Names, share_moments
 from potstill.kinds.definitions.single_label import SingleLabel, count_classes, names_of_classes
 from potstill.labels.names import normal_label
 from potstill.scores import metrics, several
@@ -74,6 +74,9 @@ class MultiLabel(Kind):
 
     def moments(self, gold: Any, logits: Any) -> Moments:
         return several.moments(gold, logits > 0)
+
+    def agreement_moments(self, labels: Labels, first: Any, second: Any) -> Moments:
+        return share_moments(((first > 0) == (second > 0)).sum(axis=1), first.shape[1])
 
     def distance(self, teacher: Any, student: Any, temperatures: tuple[float, float]) -> dict[str, float]:
         """Compute KL(teacher || student) of each label's yes and no, summed over the labels, in nats."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from potstill.kinds.definitions.kind import Head, Kind, Names
+from potstill.kinds.definitions.kind import Head, Kind, Names, share_moments
 from potstill.kinds.definitions.single_label import count_classes
 from potstill.labels.windows import Window, best_spans
 from potstill.scores import metrics
-from potstill.scores.metrics import Floats, Labels
+from potstill.scores.metrics import Doubles, Floats, Labels
 from potstill.scores.probabilities import softmax
 from potstill.scores.scoring import Scoring
 from potstill.scores.statistics import Moments
@@ -54,11 +54,13 @@ def token_span_f1(logits: Labels, labels: Labels) -> float:
         logits: [rows] objects, each [tokens, 2].
         labels: [rows] SPAN.
     """
-    return float(
-        np.mean(
-            [_overlap(best_tokens(row), (gold["start"], gold["end"])) for row, gold in zip(logits, labels, strict=True)]
-        )
-    )
+    return float(np.mean(_token_f1(logits, labels)))
+
+
+def _token_f1(logits: Labels, labels: Labels) -> Doubles:
+    """Compute the F1 of each window [rows]; see `token_span_f1`."""
+    pairs = zip(logits, labels, strict=True)
+    return np.array([_overlap(best_tokens(row), (gold["start"], gold["end"])) for row, gold in pairs])
 
 
 def best_tokens(logits: Floats) -> tuple[int, int]:
@@ -79,8 +81,12 @@ def _overlap(span: tuple[int, int], gold: tuple[int, int]) -> float:
 
 def _same_spans(first: Labels, second: Labels) -> float:
     """Compute the share of windows in which two models predict the same span."""
-    pairs = zip(first, second, strict=True)
-    return float(np.mean([best_tokens(logits) == best_tokens(other) for logits, other in pairs]))
+    return float(np.mean(_equal_spans(first, second)))
+
+
+def _equal_spans(first: Labels, second: Labels) -> list[bool]:
+    """Say of each window whether both predict the same span."""
+    return [best_tokens(logits) == best_tokens(other) for logits, other in zip(first, second, strict=True)]
 
 
 class QuestionAnswering(Kind):
@@ -132,6 +138,13 @@ class QuestionAnswering(Kind):
     def moments(self, gold: Any, logits: Any) -> Moments:
         moments: Moments = gold.moments(logits)
         return moments
+
+    def dev_moments(self, labels: Labels, logits: Any) -> Moments:
+        """Compute `token_span_f1`, a row a window."""
+        return Moments(_token_f1(logits, labels)[:, None], {self.scoring.key: lambda sums, rows: sums[..., 0] / rows})
+
+    def agreement_moments(self, labels: Labels, first: Any, second: Any) -> Moments:
+        return share_moments(_equal_spans(first, second))
 
     def score(self, gold: Any, logits: Any) -> float:
         return self.moments(gold, logits).values[self.scoring.key]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from potstill.kinds.definitions.kind import Kind, Names
+from potstill.kinds.definitions.kind import AGREEMENT, Kind, Names
 from potstill.kinds.definitions.single_label import SingleLabel
 from potstill.labels.names import Value
 from potstill.scores import metrics, numbers
@@ -89,6 +89,11 @@ class Regression(Kind):
 
     def moments(self, gold: Any, logits: Any) -> Moments:
         return numbers.moments(gold, logits[:, 0])
+
+    def agreement_moments(self, labels: Labels, first: Any, second: Any) -> Moments:
+        """Compute the correlation of the two models' numbers."""
+        moments = numbers.moments(first[:, 0], second[:, 0])
+        return Moments(moments.columns, {AGREEMENT: moments.scores["pearson"]})
 
     def distance(self, teacher: Any, student: Any, temperatures: tuple[float, float]) -> dict[str, float]:
         """Compute the root of the mean squared difference."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from potstill.errors import LabelError
-from potstill.kinds.definitions.kind import Flags, Head, Kind, Names, Side
+from potstill.kinds.definitions.kind import Flags, Head, Kind, Names, Side, share_moments
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.names import label_set, normal_label
 from potstill.scores import metrics
@@ -95,6 +95,9 @@ class SingleLabel(SoftmaxKind):
     def moments(self, gold: Any, logits: Any) -> Moments:
         right = (logits.argmax(axis=1) == gold).astype(np.float64)[:, None]
         return Moments(right, {"accuracy": lambda sums, rows: sums[..., 0] / rows})
+
+    def agreement_moments(self, labels: Labels, first: Any, second: Any) -> Moments:
+        return share_moments(first.argmax(axis=1) == second.argmax(axis=1))
 
     def scores(self, gold: Any, logits: Any, *, replicates: int, confidence: float) -> dict[str, float]:
         """Compute the accuracy with its exact interval, and macro F1."""

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from potstill.errors import LabelError, OneClassError
-from potstill.kinds.definitions.kind import Flags, Head, Names
+from potstill.kinds.definitions.kind import Flags, Head, Names, share_moments
 from potstill.kinds.definitions.single_label import SoftmaxKind, count_classes, same_class
 from potstill.labels.offsets import IGNORED, UNSEEN, flat_labels, has_own_token, unit_classes, unit_states
 from potstill.labels.tags import Unit, entities_of, split_tag, tag_set, types_named
 from potstill.scores import metrics
 from potstill.scores.calibration import fit_temperature
-from potstill.scores.entities import count_entities
-from potstill.scores.metrics import Doubles, Floats, Labels, Reliability
+from potstill.scores.entities import EntityCounts, count_entities
+from potstill.scores.metrics import Counts, Doubles, Floats, Labels, Reliability
 from potstill.scores.probabilities import softmax
 from potstill.scores.scoring import Scoring
 from potstill.scores.statistics import Moments
@@ -62,8 +62,7 @@ def entity_f1(logits: Floats, labels: Labels) -> float:
         logits: [answers, classes].
         labels: [texts] objects: the token labels of each text (`TokenDataset.whole_labels`).
     """
-    lengths = np.array([(row != IGNORED).sum() for row in labels], dtype=np.int64)
-    return count_entities(_token_classes(labels), logits.argmax(axis=1), lengths, logits.shape[1] // 2).f1
+    return _entity_counts(logits, labels).f1
 
 
 class TokenClassification(SoftmaxKind):
@@ -131,6 +130,17 @@ class TokenClassification(SoftmaxKind):
         moments: Moments = gold.moments(logits)
         return moments
 
+    def dev_moments(self, labels: Labels, logits: Any) -> Moments:
+        return _entity_counts(logits, labels).moments()
+
+    def agreement_moments(self, labels: Labels, first: Any, second: Any) -> Moments:
+        """Compute the share of tokens with the same tag, from counts of each text."""
+        lengths = _answer_counts(labels)
+        equal = first.argmax(axis=1) == second.argmax(axis=1)
+        ends = np.cumsum(lengths)
+        before = np.concatenate([[0], np.cumsum(equal)])
+        return share_moments(before[ends] - before[ends - lengths], lengths)
+
     def score(self, gold: Any, logits: Any) -> float:
         return self.moments(gold, logits).values[self.scoring.key]
 
@@ -189,6 +199,16 @@ def tagging(
         end = units[last - 1].end
         entities.append(Entity(kind, start, end, text[start:end], float(scores[first:last].mean())))
     return Tagging(entities, len(windows), math.exp(log_confidence))
+
+
+def _entity_counts(logits: Floats, labels: Labels) -> EntityCounts:
+    """Count entities over the tokens that represent units; see `entity_f1` for the arguments."""
+    return count_entities(_token_classes(labels), logits.argmax(axis=1), _answer_counts(labels), logits.shape[1] // 2)
+
+
+def _answer_counts(labels: Labels) -> Counts:
+    """Count the tokens that represent units [texts]."""
+    return np.array([(row != IGNORED).sum() for row in labels], dtype=np.int64)
 
 
 def _token_classes(labels: Labels) -> Labels:

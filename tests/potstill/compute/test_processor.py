@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from potstill.compute import processor
-from potstill.onnx_export.quantize import quantize_int8
+from potstill.onnx_export.eight_bits import quantize_int8
 
 
 @pytest.fixture(autouse=True)

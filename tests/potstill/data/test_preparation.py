@@ -101,6 +101,40 @@ def test_test_text_or_near_copy_stays_in_test_only(tmp_path: Path) -> None:
         prepared(tmp_path, files, [*tables, {"files": "more.csv", "split": "transfer"}], max_leakage=0.04)
 
 
+def test_nothing_learns_from_a_row_of_the_shift_set_and_test_loses_none_to_it(tmp_path: Path) -> None:
+    long = [(f"{text} {' '.join(text.split()[::-1])}", label) for text, label in ROWS]
+    test, dev, train = long[:40], long[40:80], long[80:]
+    new = [(f"parcel {n} came late, box {7 * n} was torn and lid {13 * n} lost", ROWS[n][1]) for n in range(20)]
+    copies = [test[0], (dev[1][0] + " indeed", dev[1][1]), train[0], (train[1][0] + " indeed", train[1][1])]
+    unclear = [("a parcel that nobody has rated so far", "")]
+    transfer = [(new[3][0], ""), ("a text of its own here", "")]
+    files = {
+        "train.csv": [*train, new[2]], "dev.csv": dev, "test.csv": test, "more.csv": transfer,
+        "other.csv": [*new, *copies, *unclear],
+    }  # fmt: skip
+    tables = [{"files": f"{name}.csv", "split": name} for name in ("train", "dev", "test")]
+    tables += [{"files": "more.csv", "split": "transfer"}, {"files": "other.csv", "split": "shift"}]
+    result = prepared(tmp_path, files, tables, unlabelled="leave_out", near_duplicate=0.8)
+    assert texts(result, "test") == [text for text, _ in test]
+    assert texts(result, "dev") == [text for text, _ in dev]
+    assert texts(result, "shift") == [text for text, _ in [*new, *copies[2:]]]
+    assert texts(result, "train") == [text for text, _ in train[2:]]
+    assert texts(result, "transfer") == ["a text of its own here"]
+    removed = {name: count for name, count in result.report["removed"].items() if count}
+    assert removed == {
+        "shift: copies of test": 1, "shift: near copies of dev": 1,
+        "train: copies of shift": 2, "train: near copies of shift": 1, "transfer: copies of shift": 1,
+    }  # fmt: skip
+    assert result.report["splits"]["shift"]["rows"] == result.table("shift").num_rows == 22
+
+
+def test_a_shift_set_with_a_label_of_its_own_is_refused(tmp_path: Path) -> None:
+    tables = [{"files": "a.csv"}, {"files": "b.csv", "split": "shift"}]
+    files = {"a.csv": ROWS, "b.csv": [("a parcel that came late", "mixed")]}
+    with pytest.raises(LabelError, match=r"the shift set has the label 'mixed', which no other row has \(negative"):
+        prepared(tmp_path, files, tables)
+
+
 def test_split_column_wins_and_missing_dev_is_drawn_from_train(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     lines = [f'"{text}",{label},{"test" if index < 50 else "train"}' for index, (text, label) in enumerate(ROWS)]
@@ -175,12 +209,19 @@ def test_data_that_cannot_be_used_is_refused(
 @pytest.mark.slow
 def test_default_data(default_raw: Path, default_params: Params) -> None:
     result = prepare(default_raw, default_params.prepare)
-    assert {split: len(rows) for split, rows in result.splits.items()} == {
-        "train": 7046, "dev": 998, "test": 2026, "transfer": 13485 + result.report["augmented"]["rows"],
-    }  # fmt: skip
+    rows = {split: len(group) for split, group in result.splits.items()}
+    removed = result.report["removed"]
+    # The shift set takes rows from train and transfer alone.
+    lost = removed.get("train: copies of shift", 0) + removed.get("train: near copies of shift", 0)
+    assert (rows["train"], rows["dev"], rows["test"]) == (7046 - lost, 998, 2026)
+    assert lost < 100
+    assert 3000 < rows["shift"] <= 3708
+    assert rows["transfer"] - result.report["augmented"]["rows"] > 9000
+    learned = {row.key for split in ("train", "transfer") for row in result.splits[split]}
+    assert not learned & {row.key for row in result.splits["shift"]}
     assert result.report["read"] == 10_605 + 13_098
     assert result.report["unclear"] == 533
-    assert result.report["augmented"]["rows"] == 27_684
+    assert result.report["augmented"]["rows"] > 27_000
     assert any("''" in row.text for row in result.splits["train"])
 
 

@@ -8,8 +8,8 @@ from transformers import AutoModelForSequenceClassification, BertConfig, Electra
 
 from potstill.config.params import Params
 from potstill.errors import ParamsError
+from potstill.onnx_export.eight_bits import quantize_int8
 from potstill.onnx_export.onnx_model import export_onnx
-from potstill.onnx_export.quantize import quantize_int8
 from potstill.onnx_export.size import TOLERANCE, check_file_size, student_shape
 
 BERT = BertConfig(vocab_size=8000, hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512)

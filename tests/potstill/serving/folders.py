@@ -43,8 +43,8 @@ def write_serving(base: Path, folder: Path, *, variant: str = "int8", pair: bool
     """Write a serving folder as the export stage does; the ONNX files are created once a session."""
     exported = base.parent / f"{base.name}-onnx-{'pair' if pair else 'single'}"
     if not exported.exists():
+        from potstill.onnx_export.eight_bits import quantize_int8
         from potstill.onnx_export.onnx_model import export_onnx
-        from potstill.onnx_export.quantize import quantize_int8
 
         exported.mkdir()
         export_onnx(classifier(base), exported / "fp32.onnx", pair=pair)

@@ -1,0 +1,92 @@
+"""The models' answers to the shift set, labelled rows of another domain, where the data has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from potstill.compute.precision import choose_device
+from potstill.config.base import SHIFT
+from potstill.config.evaluation_params import Evaluate
+from potstill.distillation.teachers.predict import predict_logits
+from potstill.evaluation.baseline import Baseline
+from potstill.evaluation.domain_shift import judge_shift
+from potstill.evaluation.gold import read_gold, student_logits
+from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
+from potstill.evaluation.naming import BASELINE, QUANTIZED, SHIPPED
+from potstill.evaluation.summary import Answers
+from potstill.inference.runtime import Student, Text
+from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.models.loading import load_classifier
+from potstill.scores.metrics import require_finite
+from tasks.learning import open_tokens, read_temperature, teacher_text_logits
+from tasks.stage import Stage
+
+SHIFT_FILE = f"{SHIFT}.parquet"
+
+
+def measure_shift(
+    stage: Stage, shipped: Student, quantized: Student | None, baseline: Baseline | None, folder: Path
+) -> dict[str, Any] | None:
+    """Score the models on the shift set; None where the data has none.
+
+    Of a task about spans of a text these are the served models: the candidate and the quantized teacher.
+
+    Args:
+        stage: evaluate.
+        shipped: the served candidate.
+        quantized: the quantized teacher, where there is one.
+        baseline: TF-IDF, where the task has one.
+        folder: a scratch folder.
+    """
+    prepared = stage.deps["prepared"] / SHIFT_FILE
+    if not prepared.exists():
+        return None
+    settings, seed = stage.params(Evaluate), stage.project.seed
+    path = _sample(prepared, settings.shift_rows, seed, folder)
+    candidate = SHIPPED[shipped.card.variant]
+    texts, gold = read_gold(path, shipped)
+    with stage.work("inference"):
+        answers = {candidate: _served(shipped, texts, gold)}
+        if quantized is not None:
+            answers[QUANTIZED] = _served(quantized, *read_gold(path, quantized))
+        if not KINDS[shipped.card.kind].marks_spans:
+            answers |= _torch_answers(stage, texts, shipped)
+    if baseline is not None:
+        answers[BASELINE] = Answers(baseline.logits(texts), 1.0, 0, 0, shipped.card.kind)
+    return judge_shift(gold, answers, candidate, settings, seed=seed)
+
+
+def _sample(path: Path, count: int, seed: int, folder: Path) -> Path:
+    """Return a file of at most `count` rows, drawn by a seed."""
+    rows = pq.read_table(path)
+    if len(rows) <= count:
+        return path
+    chosen = np.sort(np.random.default_rng(seed).choice(len(rows), size=count, replace=False))
+    pq.write_table(rows.take(chosen), folder / SHIFT_FILE)
+    return folder / SHIFT_FILE
+
+
+def _served(student: Student, texts: Sequence[Text], gold: Any) -> Answers:
+    """Return a served model's answers, with spans of a text in its own tokens."""
+    logits = student_logits(student, texts, gold)
+    require_finite(logits, "a served model")
+    own = gold if isinstance(gold, GoldTags | GoldAnswers) else None
+    return Answers(logits, student.card.temperature, 0, 0, student.card.kind, own_gold=own)
+
+
+def _torch_answers(stage: Stage, texts: Sequence[Text], shipped: Student) -> Mapping[str, Answers]:
+    """Return the answers of the teacher and both controls to whole texts."""
+    task, temperature = shipped.card.kind, read_temperature(stage.deps["teacher"])
+    answers = {"teacher": Answers(teacher_text_logits(stage, texts), temperature, 0, 0, task)}
+    rows = open_tokens(stage).student.tokenize(texts)
+    for name in ("control", "initialised"):
+        model = load_classifier(stage.deps[name]).to(choose_device(stage.project.device))
+        logits = predict_logits(model, rows)
+        require_finite(logits, str(stage.deps[name]))
+        answers[name] = Answers(logits, read_temperature(stage.deps[name]), 0, 0, task)
+    return answers
