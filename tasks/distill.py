@@ -18,6 +18,7 @@ from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.losses.task_losses import HEAD_LOSSES
 from potstill.models.loading import load_classifier
 from potstill.progress import say
+from potstill.training.curves import learning_curve
 from potstill.training.distillation_job import (
     DistillationData,
     DistillationJob,
@@ -82,7 +83,8 @@ def _write(stage: Stage, tokens: TokenFolder, student: TrainedStudent) -> Result
     outcome, scores, scoring = student.outcome, student.scores, KINDS[tokens.task].scoring
     with whole_folder(stage.outs["distilled"]) as folder:
         save_student(tokens, student.model, folder)
-        facts = {scoring.dev_key: outcome.score, "steps": {"distill": outcome.steps}}
+        curves = {"distill": learning_curve(outcome)}
+        facts = {scoring.dev_key: outcome.score, "steps": {"distill": outcome.steps}, "curves": curves}
         write_manifest(folder, facts | ({"others": scores} if scores else {}))
     summary = f"dev {scoring.words} {outcome.score:.4f} with {_start(stage.params(Distill), student.layers)}"
     if scores:

@@ -7,6 +7,7 @@ from potstill.config.distill_params import Finetune
 from potstill.distillation.objective.gold_labels import Supervised
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
+from potstill.training.curves import learning_curve
 from potstill.training.dev_scores import dev_score
 from potstill.training.loop import train
 from tasks.learning import open_tokens, prepare_setting, restore_rank, training_result
@@ -37,8 +38,12 @@ def run(stage: Stage) -> Result:
     with whole_folder(stage.outs["student"]) as folder:
         save_student(tokens, student, folder)
         write_text(folder / "README.md", README)
-        steps = read_json(stage.deps["distilled"] / MANIFEST)["about"].get("steps", {}) | {"finetune": outcome.steps}
-        write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": unchanged, "steps": steps})
+        before_it = read_json(stage.deps["distilled"] / MANIFEST)["about"]
+        training = {
+            "steps": before_it.get("steps", {}) | {"finetune": outcome.steps},
+            "curves": before_it.get("curves", {}) | {"finetune": learning_curve(outcome)},
+        }
+        write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": unchanged, **training})
     summary = f"dev {scoring.words} {before:.4f} -> {outcome.score:.4f}"
     if unchanged:
         summary = f"dev {scoring.words} {after:.4f} is not above {before:.4f}: the distilled weights stay"

@@ -31,6 +31,7 @@ from potstill.pretrained.members import MEMBERS, Member, Weight, shares_by_label
 from potstill.pretrained.output_layer import label_order, reorder_labels
 from potstill.pretrained.output_names import LabelNamesError, order_by_words, unnamed
 from potstill.progress import say
+from potstill.training.curves import learning_curve
 from potstill.training.dev_scores import dev_score
 from potstill.training.finished import copy_model, load_outcome, save, signals
 from potstill.training.loop import Outcome, train
@@ -84,7 +85,8 @@ def run(stage: Stage) -> Result:
         write_members(out, members)
         if temperature is not None:
             write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
-        write_manifest(out, {scoring.dev_key: score, "steps": {"teacher": outcomes[0].steps}})
+        training = {"steps": {"teacher": outcomes[0].steps}, "curves": {"teacher": learning_curve(outcomes[0])}}
+        write_manifest(out, {scoring.dev_key: score, **training})
     scores = [outcome.score for outcome in outcomes]
     summary = f"dev {scoring.words} {score:.4f}"
     numbers: dict[str, float] = {}
