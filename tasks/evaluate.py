@@ -362,31 +362,11 @@ def _write_report(
 def _attributions(
     stage: Stage, texts: Sequence[Text], gold: Gold, answers: Answers, shipped: Student
 ) -> list[Attribution]:
-    """Weigh the words of the surest errors and of the first texts that are answered right; none where spans answer."""
-    card = shipped.card
+    """Weigh the words of a few texts; none where answers are places in a text."""
     if isinstance(gold, GoldTags | GoldAnswers):
         return []
-    if card.form == "number":
-        farthest = np.argsort(-np.abs(answers.numbers - gold), kind="stable")
-        errors = farthest[: WEIGHED // 2].tolist()
-        others = range(len(texts))
-    else:
-        confidence, right = answers.kind.confidence(gold, answers.logits, answers.temperature)
-        surest = np.argsort(-confidence, kind="stable")
-        errors = surest[~right[surest]][: WEIGHED // 2].tolist()
-        others = np.flatnonzero(right).tolist()
-    chosen = errors + [row for row in others if row not in errors][: WEIGHED - len(errors)]
-    names = [_gold_name(card, gold[row]) for row in chosen]
     with stage.work("inference"):
-        return attribute(shipped, [texts[row] for row in chosen], names)
-
-
-def _gold_name(card: ModelCard, gold: Any) -> str:
-    if card.form == "number":
-        return f"{gold:.4g}"
-    if card.form == "labels":
-        return ", ".join(str(label) for label, yes in zip(card.labels, gold, strict=True) if yes > 0) or "none"
-    return str(card.labels[gold])
+        return attribute(shipped, texts, gold, answers, WEIGHED)
 
 
 def _result(metrics: Mapping[str, Any], candidate: str) -> Result:

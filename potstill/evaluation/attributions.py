@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from potstill.evaluation.gold import readable
+from potstill.evaluation.summary import Answers
 from potstill.inference.occlusion import Span, explained_score, remove_span, text_parts, word_spans
 from potstill.inference.runtime import Student, Text
+from potstill.scores.metrics import Labels
 
 # Words, or runs of words, of a text: each is one prediction more.
 _SPANS = 48
+# Characters of a text that is chosen.
+_CHARACTERS = 600
 
 
 @dataclass(frozen=True)
@@ -42,15 +50,44 @@ class Attribution:
     parts: list[list[Word]]
 
 
-def attribute(student: Student, texts: Sequence[Text], gold: Sequence[str]) -> list[Attribution]:
-    """Weigh the words of texts by leaving each out in turn (`potstill.inference.occlusion`).
+def attribute(student: Student, texts: Sequence[Text], gold: Labels, answers: Answers, count: int) -> list[Attribution]:
+    """Weigh the words of the surest errors and of texts that are answered right.
+
+    Each word is left out in turn (`potstill.inference.occlusion`).
 
     Args:
         student: the served model, of a task without spans.
-        texts: a few.
-        gold: their right answers.
+        texts: [rows].
+        gold: [rows, ...] gold labels in the task's form.
+        answers: the student's answers to them.
+        count: how many texts; half of them errors, as far as there are.
     """
-    return [_attribution(student, text, right) for text, right in zip(texts, gold, strict=True)]
+    return [
+        _attribution(student, texts[row], _gold_name(student, gold[row]))
+        for row in _chosen_rows(texts, gold, answers, count)
+    ]
+
+
+def _chosen_rows(texts: Sequence[Text], gold: Labels, answers: Answers, count: int) -> list[int]:
+    """Choose short texts, since in long ones runs of words would be weighed."""
+    short = np.array([len(readable(text)) <= _CHARACTERS for text in texts])
+    if answers.kind.form == "number":
+        rank = np.abs(answers.numbers - gold)
+        wrong = others = short
+    else:
+        rank, right = answers.kind.confidence(gold, answers.logits, answers.temperature)
+        wrong = short & ~right
+        others = short & right
+    errors = [row for row in np.argsort(-rank, kind="stable").tolist() if wrong[row]]
+    return list(dict.fromkeys([*errors[: count // 2], *np.flatnonzero(others).tolist()]))[:count]
+
+
+def _gold_name(student: Student, gold: Any) -> str:
+    if student.card.form == "number":
+        return f"{gold:.4g}"
+    if student.card.form == "labels":
+        return ", ".join(str(label) for label, yes in zip(student.card.labels, gold, strict=True) if yes > 0) or "none"
+    return str(student.card.labels[gold])
 
 
 def _attribution(student: Student, text: Text, gold: str) -> Attribution:

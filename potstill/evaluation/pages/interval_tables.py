@@ -16,6 +16,8 @@ from potstill.kinds.definitions.task_kinds import kind_in
 
 # Failures of each test that the page shows.
 _SHOWN = 3
+# Characters of a text of such a failure.
+_CHARACTERS = 2000
 _WORDS = {"BEATS": "better", "LOSES": "worse", "NO DIFFERENCE": ""}
 
 
@@ -254,7 +256,8 @@ def _failure(example: Mapping[str, Any]) -> Failure:
 
 
 def _lines(text: str | Sequence[str]) -> str:
-    return text if isinstance(text, str) else "\n".join(text)
+    lines = text if isinstance(text, str) else "\n".join(text)
+    return lines if len(lines) <= _CHARACTERS else f"{lines[:_CHARACTERS]} …"
 
 
 def _answer(answer: Any, scores: Sequence[float]) -> str:
