@@ -282,7 +282,8 @@ STYLE = """\
 .evidence td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
 .evidence td:nth-child(n+3) { min-width: 10rem; }
 .evidence .lead td:first-child { font-weight: 600; }
-details { margin: .4rem 0; border-bottom: 1px solid var(--line); padding-bottom: .4rem; }
+details { margin: .4rem 0; padding-bottom: .4rem; }
+details + details { border-top: 1px solid var(--line); padding-top: .4rem; }
 summary { cursor: pointer; padding: .2rem 0; }
 details > summary + * { margin-top: .6rem; }
 .change th { text-align: left; }

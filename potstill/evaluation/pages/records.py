@@ -15,6 +15,7 @@ STYLE = """\
 .tools label { display: grid; gap: .15rem; color: var(--soft); }
 .tools input, .tools select, button { font: inherit; color: var(--ink); background: var(--raised); border: 1px solid var(--edge);
   border-radius: 6px; padding: .3rem .55rem; }
+.tools input, .tools select { height: 2.2rem; }
 .tools input { width: 14rem; max-width: 100%; }
 .tools output { color: var(--soft); margin-left: auto; font-variant-numeric: tabular-nums; }
 .records { max-height: 34rem; overflow: auto; border: 1px solid var(--line); border-radius: 8px; }

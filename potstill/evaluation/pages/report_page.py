@@ -25,7 +25,6 @@ a:hover { text-decoration-color: currentColor; }
 .verdict.refused .call strong { color: var(--accent); }
 .verdict p, .verdict ul { margin: .4rem 0; }
 .verdict ul { padding-left: 1.2rem; max-width: 46rem; }
-.verdict details { border: 0; }
 .verdict summary { color: var(--soft); }
 .note { margin-top: .8rem; }
 dl.run { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); gap: .5rem 2rem; margin: 1.5rem 0; font-size: .85rem; }
