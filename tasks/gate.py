@@ -7,7 +7,7 @@ verdict fails, so that only a judged candidate is promoted.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from potstill.evaluation.gates import Verdict, judge, proof_in_words
 from potstill.evaluation.gold import read_gold, readable, student_logits
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.pages.decision_page import Decision, with_decision
-from potstill.evaluation.pages.differences import Rows, differing_rows
+from potstill.evaluation.pages.differences import differing_rows
 from potstill.evaluation.slices import find_slices, judge_slices
 from potstill.evaluation.summary import Answers, Gold, compare_pair, score, score_value
 from potstill.kinds.definitions.task_kinds import KINDS
@@ -37,26 +37,38 @@ _DIFFERING = 200
 
 
 @dataclass(frozen=True)
+class SameRows:
+    """Candidate and champion on the candidate's test split.
+
+    Attributes:
+        card: the candidate's.
+        texts: [rows] of the split.
+        gold: its gold labels.
+        candidate: the candidate's answers.
+        champion: the champion's.
+        comparison: the candidate's score minus the champion's.
+    """
+
+    card: ModelCard
+    texts: Sequence[Text]
+    gold: Gold
+    candidate: Answers
+    champion: Answers
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
 class Rescored:
-    """The champion on the candidate's test split.
+    """The champion, scored again.
 
     Attributes:
         judged: what the verdict judges: its score, and `comparison` and `slices` where params ask for them; or a
             `problem`.
-        numbers: all its scores with intervals.
-        comparison: the candidate's score minus the champion's on the same rows; None with a problem.
-        rows: on which the two differ; None with a problem.
+        rows: what the page compares; None with a problem.
     """
 
     judged: dict[str, Any]
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    comparison: Comparison | None = None
-    rows: Rows | None = None
-
-    def described(self, version: str | None) -> dict[str, Any]:
-        """Return what the page says of the champion."""
-        compared = {} if self.comparison is None else {"comparison": self.comparison.to_json()}
-        return {**self.numbers, **compared, **self.judged, "version": version}
+    rows: SameRows | None = None
 
 
 def gate(params: Params, workspace: Path, champion: Path | None, version: str | None = None) -> Verdict:
@@ -89,13 +101,12 @@ def gate(params: Params, workspace: Path, champion: Path | None, version: str | 
     write_json(workspace / VERDICT, {**verdict.to_json(), **sums, "champion": champion_score})
     page = workspace / STUDENT_PAGE
     if page.exists():  # the page of the evaluate stage, without the verdict
-        decision = Decision(
-            metrics,
-            verdict,
-            rescored.described(version) if rescored else None,
-            rescored.rows if rescored else None,
-            run_facts(params, workspace, metrics),
-        )
+        facts = run_facts(params, workspace, metrics)
+        decision = Decision(metrics, verdict, facts=facts)
+        if rescored is not None:
+            decision = replace(decision, champion={**rescored.judged, "version": version})
+        if rescored is not None and rescored.rows is not None:
+            decision = _with_champion(decision, rescored.rows, workspace, params)
         write_text(workspace / REPORT, with_decision(page.read_text(encoding="utf-8"), decision))
     return verdict
 
@@ -172,8 +183,6 @@ def _mismatch(champion: ModelCard, candidate: ModelCard) -> str | None:
 
 def _compare(champion: Student, card: ModelCard, workspace: Path, params: Params) -> Rescored:
     """Score the champion, and compare the candidate with it row by row."""
-    import pyarrow.parquet as pq
-
     from potstill.inference.runtime import Student
 
     scoring = KINDS[card.kind].scoring
@@ -186,15 +195,36 @@ def _compare(champion: Student, card: ModelCard, workspace: Path, params: Params
     comparison = compare_pair(gold, ours, theirs, evaluate, seed)
     if params.gate.champion_test != "points" or params.gate.max_slice_loss is not None:
         scores["comparison"] = comparison.to_json() | {"rows": len(gold)}
+    rows = SameRows(card, texts, gold, ours, theirs, comparison)
     if params.gate.max_slice_loss is not None:
-        slices = find_slices(pq.read_table(workspace / TEST_SPLIT), evaluate.slices, KINDS[card.kind], card.labels)
-        models = {"candidate": ours, "champion": theirs}
-        report = judge_slices(slices, gold, models, "candidate", ["champion"], evaluate, seed=seed)
-        scores["slices"] = report.to_json()
-    names = [str(label) for label in card.labels]
-    lines = [readable(text) for text in texts]
-    numbers = score(champion_gold, theirs, evaluate)
-    return Rescored(scores, numbers, comparison, differing_rows(lines, gold, theirs, ours, names, _DIFFERING))
+        scores["slices"] = _slices(rows, workspace, params)
+    return Rescored(scores, rows)
+
+
+def _slices(rows: SameRows, workspace: Path, params: Params) -> dict[str, Any]:
+    """Compare the two on each slice."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(workspace / TEST_SPLIT)
+    evaluate, seed = params.evaluate, params.project.seed
+    slices = find_slices(table, evaluate.slices, KINDS[rows.card.kind], rows.card.labels)
+    models = {"candidate": rows.candidate, "champion": rows.champion}
+    return judge_slices(slices, rows.gold, models, "candidate", ["champion"], evaluate, seed=seed).to_json()
+
+
+def _with_champion(decision: Decision, rows: SameRows, workspace: Path, params: Params) -> Decision:
+    """Add to the page how the champion answers, on slices and on single texts, whatever params judge."""
+    champion = {
+        **score(rows.gold, rows.champion, params.evaluate),
+        "comparison": rows.comparison.to_json(),
+        **(decision.champion or {}),
+    }
+    if "slices" not in champion:
+        champion["slices"] = _slices(rows, workspace, params)
+    names = [str(label) for label in rows.card.labels]
+    lines = [readable(text) for text in rows.texts]
+    differing = differing_rows(lines, rows.gold, rows.champion, rows.candidate, names, _DIFFERING)
+    return replace(decision, champion=champion, rows=differing)
 
 
 def _answers(student: Student, card: ModelCard, test: Path) -> tuple[Gold, Answers, Sequence[Text]]:

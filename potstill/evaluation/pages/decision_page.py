@@ -138,6 +138,7 @@ def with_decision(page: str, decision: Decision) -> str:
         "confidence": finite(metrics.get("confidence")) or 0.95,
         "champion": decision.champion,
         "rows": decision.rows,
+        "slices": interval_tables.slice_table(decision.champion or {}),
         "facts": decision.facts,
         "measured": mapping(metrics.get("measured")),
         "bento": _BENTO,
@@ -226,6 +227,11 @@ _TEMPLATES = {
 "Better" and "worse" mean that the whole interval is on one side of 0.{% if champion and champion.get("problem") %} The champion could not be compared: {{ champion.problem }}.{% endif %}</p>
 """,
     "champion": """\
+{% if slices %}
+<h3>Slices against the champion</h3>
+{{ evidence("slice", "rows", slices) }}
+
+{% endif %}
 {% if rows is not none %}
 <h2 id="champion">Where champion and candidate differ</h2>
 {% if rows.rows %}

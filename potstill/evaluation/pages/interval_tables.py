@@ -168,7 +168,7 @@ def slice_table(metrics: Mapping[str, Any]) -> Table | None:
         )
         for part in slices
     ]
-    return Table(["score, %", *(f"minus {TITLES[rival]}" for rival in rivals)], rows)
+    return Table(["score, %", *(f"minus {TITLES.get(rival, rival)}" for rival in rivals)], rows)
 
 
 def behaviour_table(metrics: Mapping[str, Any], candidate: str) -> Table | None:

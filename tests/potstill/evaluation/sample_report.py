@@ -99,9 +99,11 @@ def sample_metrics() -> dict[str, Any]:
     return metrics
 
 
-def _slice(name: str, rows: int, difference: float, outcome: str) -> dict[str, Any]:
+def _slice(
+    name: str, rows: int, difference: float, outcome: str, names: tuple[str, ...] = ("teacher", "control")
+) -> dict[str, Any]:
     compared = {"outcome": outcome, "difference": difference, "low": difference - 0.02, "high": difference + 0.02}
-    rivals = {rival: compared | {"p_value": 0.1, "adjusted_p_value": 0.2} for rival in ("teacher", "control")}
+    rivals = {rival: compared | {"p_value": 0.1, "adjusted_p_value": 0.2} for rival in names}
     return {"name": name, "rows": rows, "score": 0.8, "low": 0.77, "high": 0.83, "rivals": rivals}
 
 
@@ -201,6 +203,7 @@ def sample_decision(*passed: bool) -> Decision:
         "accuracy": float((champion.predictions == GOLD).mean()),
         "comparison": compare_pair(GOLD, models["int8"], champion, SETTINGS, 0).to_json(),
         "version": "3",
+        "slices": {"slices": [_slice("length 1 to 9", 120, -0.06, "LOSES", ("champion",))]},
     }
     return Decision(
         sample_metrics(),

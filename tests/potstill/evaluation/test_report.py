@@ -168,6 +168,8 @@ def test_the_run_is_named(finished: str) -> None:
 def test_the_champion_is_compared_and_the_rows_that_differ_are_listed(finished: str) -> None:
     assert "Champion, version 3" in finished
     assert 'id="champion">Where champion and candidate differ' in finished
+    assert "Slices against the champion" in finished
+    assert "-6.0 (-8.0 to -4.0) worse" in finished
     rows = finished[finished.index('id="champion"') : finished.index('id="rows"')]
     assert {"gained", "lost"} <= set(re.findall(r'<td data-title="change">([^<]*)</td>', rows))
 
