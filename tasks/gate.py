@@ -214,7 +214,7 @@ def _slices(rows: SameRows, workspace: Path, params: Params) -> dict[str, Any]:
 
 def _with_champion(decision: Decision, rows: SameRows, workspace: Path, params: Params) -> Decision:
     """Add to the page how the champion answers, on slices and on single texts, whatever params judge."""
-    champion = {
+    champion: dict[str, Any] = {
         **score(rows.gold, rows.champion, params.evaluate),
         "comparison": rows.comparison.to_json(),
         **(decision.champion or {}),

@@ -20,7 +20,7 @@ from potstill.scores.metrics import Doubles, Labels
 _CHARACTERS = 500
 # What the candidate's answer is next to the rival's.
 Change = Literal["gained", "lost", "both wrong", "both right"]
-Order = npt.NDArray[np.int64]
+Order = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)

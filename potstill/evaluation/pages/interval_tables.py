@@ -67,7 +67,7 @@ def rivals_table(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None)
         metrics: the content of reports/metrics.json; what is missing is left out.
         champion: its score, `version` and `comparison`, which is the candidate's score minus its score; None without.
     """
-    candidate = candidate_of(metrics)
+    candidate = candidate_of(metrics) or ""
     scoring = kind_in(metrics).scoring
     models = mapping(metrics.get("models"))
     rivals = dict(mapping(mapping(metrics.get("comparison")).get("rivals")))
