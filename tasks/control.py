@@ -24,6 +24,7 @@ from potstill.evaluation.naming import MODELS
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
 from potstill.progress import say
+from potstill.training.curves import learning_curve
 from potstill.training.dev_scores import dev_score
 from potstill.training.loop import Outcome, train
 from tasks.learning import open_tokens, prepare_setting
@@ -43,7 +44,8 @@ def run(stage: Stage) -> Result:
     for name, outcome in outcomes.items():
         with whole_folder(stage.outs[name]) as folder:
             shutil.copytree(_finished_dir(stage, name) / "model", folder, dirs_exist_ok=True)
-            write_manifest(folder, {scoring.dev_key: outcome.score, "steps": {"control": outcome.steps}})
+            training = {"steps": {"control": outcome.steps}, "curves": {name: learning_curve(outcome)}}
+            write_manifest(folder, {scoring.dev_key: outcome.score, **training})
     summary = ", ".join(f"{MODELS[name].lower()} {outcome.score:.4f}" for name, outcome in outcomes.items())
     return Result(
         f"dev {scoring.words} after {stage.params(Control).epochs} epochs of gold labels: {summary}",

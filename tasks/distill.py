@@ -18,6 +18,7 @@ from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.losses.task_losses import HEAD_LOSSES
 from potstill.models.loading import load_classifier
 from potstill.progress import say
+from potstill.training.curves import learning_curve
 from potstill.training.distillation_job import (
     DistillationData,
     DistillationJob,
@@ -86,6 +87,7 @@ def _write(stage: Stage, tokens: TokenFolder, student: TrainedStudent) -> Result
             scoring.dev_key: outcome.score,
             "steps": {"distill": outcome.steps},
             "choices": {"distill": student.choices},
+            "curves": {"distill": learning_curve(outcome)},
         }
         write_manifest(folder, facts | ({"others": scores} if scores else {}))
     summary = f"dev {scoring.words} {outcome.score:.4f} with {_start(stage.params(Distill), student.layers)}"

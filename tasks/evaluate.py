@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,23 +16,28 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest, write_text
 from potstill.compute.precision import choose_device
+from potstill.compute.processes import usable_cores
+from potstill.compute.processor import processor_name
 from potstill.config.base import SPLITS
 from potstill.config.evaluation_params import Evaluate
 from potstill.data.tokens.batches import TokenDataset, label_column
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.errors import ChecksumError
+from potstill.evaluation.attributions import Attribution, attribute
 from potstill.evaluation.baseline import Baseline, fit_baseline
+from potstill.evaluation.class_scores import class_scores
 from potstill.evaluation.contenders import served_student, teacher_pipeline
 from potstill.evaluation.gold import read_gold, read_texts, readable, student_logits
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.naming import BASELINE, MODELS, QUANTIZED, SHIPPED, TITLES
 from potstill.evaluation.notes import notes
+from potstill.evaluation.pages.decision_page import Decision, with_decision
+from potstill.evaluation.pages.differences import differing_rows, surest_errors
 from potstill.evaluation.pages.figures import Figures
-from potstill.evaluation.pages.plots import accuracy_against, accuracy_coverage
-from potstill.evaluation.pages.report import differing_spans, disagreements, render_report
+from potstill.evaluation.pages.plots import accuracy_against, accuracy_coverage, learning_curves
+from potstill.evaluation.pages.report import render_report
 from potstill.evaluation.pages.task_figures import task_figures
-from potstill.evaluation.pages.verdict_page import with_verdict
 from potstill.evaluation.reference import reference_profile
 from potstill.evaluation.summary import Answers, Gold, compare, score
 from potstill.evaluation.teacher_forms import add_advantages, fastest_form
@@ -53,7 +59,10 @@ from tasks.shift import measure_shift
 from tasks.stage import Result, Stage, main
 from tasks.views import teachers_view
 
-EXAMPLES = 20
+# Rows that the page lists on which teacher and candidate differ, errors, and texts whose words it weighs.
+DIFFERING = 200
+ERRORS = 100
+WEIGHED = 6
 # Texts between two steps of the progress bar.
 STEP = 256
 TRAIN = "train.parquet"
@@ -93,7 +102,7 @@ def run(stage: Stage) -> Result:
     _add_speeds(metrics, _speeds(stage, texts, students, card, baseline), SHIPPED[card.variant])
     if baseline is not None:
         metrics["models"][BASELINE]["fit_seconds"] = baseline.fit_seconds
-    _write_report(stage, texts, gold, answers, metrics, figures, evidence, card)
+    _write_report(stage, texts, gold, answers, metrics, figures, evidence, shipped)
     write_json(stage.outs["metrics"], metrics)
     return _result(metrics, SHIPPED[card.variant])
 
@@ -228,10 +237,15 @@ def _truncation(
 
 def _steps(stage: Stage) -> dict[str, int]:
     """Optimiser steps of the stages that trained, by what their manifests say."""
-    said: dict[str, int] = {}
-    for out in ("teacher", "student", "control"):
-        said |= read_json(stage.deps[out] / MANIFEST)["about"].get("steps", {})
-    return said
+    return _training_facts(stage, "steps")
+
+
+def _training_facts(stage: Stage, key: str) -> dict[str, Any]:
+    """Training -> `steps` or `curves`, from the manifests of what was trained."""
+    facts: dict[str, Any] = {}
+    for out in ("teacher", "student", "control", "initialised"):
+        facts |= read_json(stage.deps[out] / MANIFEST)["about"].get(key, {})
+    return facts
 
 
 def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
@@ -250,6 +264,12 @@ def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: Mod
         "quantized_teacher": _quantized(stage),
         "models": {name: score(gold, answers[name], settings) for name in TITLES if name in answers},
         "comparison": compare(gold, answers, SHIPPED[card.variant], settings, seed=stage.project.seed),
+        "classes": class_scores(
+            gold,
+            {name: answers[name] for name in (SHIPPED[card.variant], "teacher")},
+            card.labels,
+            settings.confidence,
+        ),
     }
 
 
@@ -271,7 +291,8 @@ def _figures(
     compared = {name: answers[name] for name in MODELS}
     coverage = accuracy_coverage(metrics["abstention"], SHIPPED[card.variant]) if "abstention" in metrics else ""
     parts = task_figures(kind, gold, compared, card.labels, stage.params(Evaluate))
-    return Figures(size, coverage=coverage, **parts)
+    learning = learning_curves(_training_facts(stage, "curves"), kind.scoring.words)
+    return Figures(size, coverage=coverage, learning=learning, **parts)
 
 
 def _write_evaluation(
@@ -343,6 +364,10 @@ def _add_speeds(metrics: dict[str, Any], speeds: Mapping[str, Speed], candidate:
     for name, speed in speeds.items():
         metrics["models"][name] |= asdict(speed)
     add_advantages(metrics, candidate)
+    metrics["measured"] = {
+        "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "machine": f"{processor_name()}, {usable_cores()} cores",
+    }
 
 
 def _write_report(
@@ -353,14 +378,15 @@ def _write_report(
     metrics: Mapping[str, Any],
     figures: Figures,
     evidence: Evidence,
-    card: ModelCard,
+    shipped: Student,
 ) -> None:
-    candidate, names = answers[SHIPPED[card.variant]], [str(label) for label in card.labels]
-    lines, teacher = [readable(text) for text in texts], answers["teacher"]
-    examples = (
-        differing_spans(gold, teacher, candidate, EXAMPLES)
-        if isinstance(gold, GoldTags | GoldAnswers)
-        else disagreements(lines, gold, teacher, candidate, names, EXAMPLES)
+    card = shipped.card
+    rows = (
+        [readable(text) for text in texts],
+        gold,
+        answers["teacher"],
+        answers[SHIPPED[card.variant]],
+        [str(label) for label in card.labels],
     )
     latency = accuracy_against(
         metrics["models"], "p50_ms", "median ms for one text (log scale)", kind_in(metrics).scoring
@@ -369,7 +395,9 @@ def _write_report(
         project=stage.project.name,
         metrics=metrics,
         figures=replace(figures, latency=latency),
-        examples=examples,
+        differing=differing_rows(*rows, DIFFERING),
+        errors=surest_errors(*rows, ERRORS),
+        attributions=_attributions(stage, texts, gold, answers[SHIPPED[card.variant]], shipped),
         failures=evidence.failures,
         abstention=evidence.abstention,
         splits={split: open_tokens(stage).info["splits"][split] for split in SPLITS},
@@ -377,15 +405,25 @@ def _write_report(
     )
     write_text(stage.outs["student"], page)
     # Not an out: the gate, which is no stage, writes it again with its verdict. Until then nobody reads an older one.
-    write_text(stage.outs["student"].with_name("report.html"), with_verdict(page, None))
+    write_text(stage.outs["student"].with_name("report.html"), with_decision(page, Decision(metrics)))
+
+
+def _attributions(
+    stage: Stage, texts: Sequence[Text], gold: Gold, answers: Answers, shipped: Student
+) -> list[Attribution]:
+    """Weigh the words of a few texts; none where answers are places in a text."""
+    if isinstance(gold, GoldTags | GoldAnswers):
+        return []
+    with stage.work("inference"):
+        return attribute(shipped, texts, gold, answers, WEIGHED)
 
 
 def _comparison_numbers(comparison: Mapping[str, Any]) -> dict[str, float]:
-    """The section `comparison` for MLflow; those with other models as `over_<model>_<part>`."""
-    numbers: dict[str, Any] = {}
-    for key, value in comparison.items():
-        parts = {f"over_{key}_{part}": number for part, number in value.items()} if isinstance(value, dict) else {}
-        numbers |= parts or {key: value}
+    """Flatten the section `comparison` for MLflow; comparisons with another model are `over_<model>_<part>`."""
+    numbers = {key: value for key, value in comparison.items() if not isinstance(value, dict)}
+    for model, facts in comparison["rivals"].items():
+        parts = facts | comparison.get(model, {})  # speed and size are next to the interval
+        numbers |= {f"over_{model}_{part}": value for part, value in parts.items()}
     return {name: float(value) for name, value in numbers.items() if not isinstance(value, str)}
 
 

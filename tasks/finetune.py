@@ -7,6 +7,7 @@ from potstill.config.distill_params import Finetune
 from potstill.distillation.objective.gold_labels import Supervised
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
+from potstill.training.curves import learning_curve
 from potstill.training.dev_scores import dev_score
 from potstill.training.loop import train
 from tasks.learning import open_tokens, prepare_setting, restore_rank, training_result
@@ -41,6 +42,7 @@ def run(stage: Stage) -> Result:
         facts = {
             "steps": distilled["steps"] | {"finetune": outcome.steps},
             "choices": distilled["choices"] | {"finetune": outcome.choices},
+            "curves": distilled["curves"] | {"finetune": learning_curve(outcome)},
         }
         write_manifest(folder, {scoring.dev_key: outcome.score, "kept_distilled": unchanged, **facts})
     summary = f"dev {scoring.words} {before:.4f} -> {outcome.score:.4f}"

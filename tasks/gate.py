@@ -6,8 +6,8 @@ verdict fails, so that only a judged candidate is promoted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +16,63 @@ from potstill.config.params import Params
 from potstill.errors import PotstillError
 from potstill.evaluation.gate_checks import Check, failed
 from potstill.evaluation.gates import Verdict, judge, proof_in_words, wear_in_words
-from potstill.evaluation.gold import read_gold, student_logits
+from potstill.evaluation.gold import read_gold, readable, student_logits
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
-from potstill.evaluation.pages.verdict_page import with_verdict
+from potstill.evaluation.pages.decision_page import Decision, with_decision
+from potstill.evaluation.pages.differences import differing_rows
 from potstill.evaluation.slices import find_slices, judge_slices
-from potstill.evaluation.summary import Answers, Gold, compare_pair, score_value
+from potstill.evaluation.summary import Answers, Gold, compare_pair, score, score_value
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.paths import DVC_FILE, EVALUATION, METRICS, PARAMS, REPORT, SERVING, STUDENT_PAGE, TEST_SPLIT, VERDICT
 from potstill.registry import tracking
 from potstill.scores.metrics import require_finite
+from potstill.scores.statistics import Comparison
+from tasks.run_facts import run_facts
 
 if TYPE_CHECKING:
-    from potstill.inference.runtime import ModelCard, Student
+    from potstill.inference.runtime import ModelCard, Student, Text
 
 
-def gate(params: Params, workspace: Path, champion: Path | None) -> Verdict:
+# Rows that the page lists on which champion and candidate differ.
+_DIFFERING = 200
+
+
+@dataclass(frozen=True)
+class SameRows:
+    """Candidate and champion on the candidate's test split.
+
+    Attributes:
+        card: the candidate's.
+        texts: [rows] of the split.
+        gold: its gold labels.
+        candidate: the candidate's answers.
+        champion: the champion's.
+        comparison: the candidate's score minus the champion's.
+    """
+
+    card: ModelCard
+    texts: Sequence[Text]
+    gold: Gold
+    candidate: Answers
+    champion: Answers
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """The champion, scored again.
+
+    Attributes:
+        judged: what the verdict judges: its score, and `comparison` and `slices` where params ask for them; or a
+            `problem`.
+        rows: what the page compares; None with a problem.
+    """
+
+    judged: dict[str, Any]
+    rows: SameRows | None = None
+
+
+def gate(params: Params, workspace: Path, champion: Path | None, version: str | None = None) -> Verdict:
     """Judge the candidate, and write the verdict to `reports/gate.json` and into `reports/report.html`.
 
     A fault of candidate or champion fails a check and is never raised.
@@ -39,15 +81,17 @@ def gate(params: Params, workspace: Path, champion: Path | None) -> Verdict:
         params: `gate` holds the limits.
         workspace: holds `data/` and `reports/` of a finished evaluate stage.
         champion: folder of the current champion, in the form of `data/serving/`; None while there is none.
+        version: the champion's number, for the page.
 
     Raises:
         StoreError: MLflow's store, which knows how often the test split has judged, is not reachable.
     """
     metrics = _read_metrics(workspace / METRICS)
-    champion_score = None
+    rescored = None
     judges_slices = params.gate.max_slice_loss is not None and "champion" in params.gate.slice_rivals
     if champion is not None and (params.gate.max_loss_to_champion is not None or judges_slices):
-        champion_score = _rescore(champion, workspace, params)
+        rescored = _rescore(champion, workspace, params)
+    champion_score = rescored.judged if rescored else None
     if metrics is None:
         message = f"{workspace / METRICS} is missing or not a JSON object; run the evaluate stage again"
         checks = [failed("metrics", message)]
@@ -65,7 +109,12 @@ def gate(params: Params, workspace: Path, champion: Path | None) -> Verdict:
     write_json(workspace / VERDICT, {**verdict.to_json(), **facts})
     page = workspace / STUDENT_PAGE
     if page.exists():  # the page of the evaluate stage, without the verdict
-        write_text(workspace / REPORT, with_verdict(page.read_text(encoding="utf-8"), verdict))
+        decision = Decision(metrics, verdict, facts=run_facts(params, workspace, metrics))
+        if rescored is not None:
+            decision = replace(decision, champion={**rescored.judged, "version": version})
+        if rescored is not None and rescored.rows is not None:
+            decision = _with_champion(decision, rescored.rows, workspace, params)
+        write_text(workspace / REPORT, with_decision(page.read_text(encoding="utf-8"), decision))
     return verdict
 
 
@@ -122,21 +171,20 @@ def _manifest_sum(folder: Path) -> str:
     return sha256_file(folder / MANIFEST)
 
 
-def _rescore(champion: Path, workspace: Path, params: Params) -> dict[str, Any]:
-    """Return the champion's score on the candidate's test split by name, or the `problem` that prevents it.
-
-    Where params judge by intervals, `comparison` and `slices` compare the candidate with it on the same rows.
-    """
+def _rescore(champion: Path, workspace: Path, params: Params) -> Rescored:
+    """Score the champion on the candidate's test split, or say what prevents it."""
     from potstill.inference.runtime import Student, read_card
 
     try:
         candidate = read_card(workspace / SERVING)
         student = Student(champion)
         problem = _mismatch(student.card, candidate)
-        return {"problem": problem} if problem else _compare(student, candidate, workspace, params)
+        return Rescored({"problem": problem}) if problem else _compare(student, candidate, workspace, params)
     except Exception as error:  # onnxruntime has exceptions of its own, and no champion may stop the verdict
         message = " ".join(str(error).split())
-        return {"problem": message if isinstance(error, PotstillError) else f"{type(error).__name__}: {message[:300]}"}
+        return Rescored(
+            {"problem": message if isinstance(error, PotstillError) else f"{type(error).__name__}: {message[:300]}"}
+        )
 
 
 def _mismatch(champion: ModelCard, candidate: ModelCard) -> str | None:
@@ -159,32 +207,53 @@ def _mismatch(champion: ModelCard, candidate: ModelCard) -> str | None:
     )
 
 
-def _compare(champion: Student, card: ModelCard, workspace: Path, params: Params) -> dict[str, Any]:
-    """Score the champion and, where params judge by intervals, compare the candidate with it row by row."""
-    import pyarrow.parquet as pq
-
+def _compare(champion: Student, card: ModelCard, workspace: Path, params: Params) -> Rescored:
+    """Score the champion, and compare the candidate with it row by row."""
     from potstill.inference.runtime import Student
 
     scoring = KINDS[card.kind].scoring
-    champion_gold, theirs = _answers(champion, card, workspace / TEST_SPLIT)
+    champion_gold, theirs, _ = _answers(champion, card, workspace / TEST_SPLIT)
     scores: dict[str, Any] = {scoring.key: score_value(champion_gold, theirs)}
-    if params.gate.champion_test == "points" and params.gate.max_slice_loss is None:
-        return scores
-    gold, ours = _answers(Student(workspace / SERVING), card, workspace / TEST_SPLIT)
+    gold, ours, texts = _answers(Student(workspace / SERVING), card, workspace / TEST_SPLIT)
     if isinstance(champion_gold, GoldTags | GoldAnswers):
         theirs = replace(theirs, own_gold=champion_gold)
     evaluate, seed = params.evaluate, params.project.seed
     comparison = compare_pair(gold, ours, theirs, evaluate, seed)
-    scores["comparison"] = comparison.to_json() | {"rows": len(gold)}
+    if params.gate.champion_test != "points" or params.gate.max_slice_loss is not None:
+        scores["comparison"] = comparison.to_json() | {"rows": len(gold)}
+    rows = SameRows(card, texts, gold, ours, theirs, comparison)
     if params.gate.max_slice_loss is not None:
-        slices = find_slices(pq.read_table(workspace / TEST_SPLIT), evaluate.slices, KINDS[card.kind], card.labels)
-        models = {"candidate": ours, "champion": theirs}
-        report = judge_slices(slices, gold, models, "candidate", ["champion"], evaluate, seed=seed)
-        scores["slices"] = report.to_json()
-    return scores
+        scores["slices"] = _slices(rows, workspace, params)
+    return Rescored(scores, rows)
 
 
-def _answers(student: Student, card: ModelCard, test: Path) -> tuple[Gold, Answers]:
+def _slices(rows: SameRows, workspace: Path, params: Params) -> dict[str, Any]:
+    """Compare the two on each slice."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(workspace / TEST_SPLIT)
+    evaluate, seed = params.evaluate, params.project.seed
+    slices = find_slices(table, evaluate.slices, KINDS[rows.card.kind], rows.card.labels)
+    models = {"candidate": rows.candidate, "champion": rows.champion}
+    return judge_slices(slices, rows.gold, models, "candidate", ["champion"], evaluate, seed=seed).to_json()
+
+
+def _with_champion(decision: Decision, rows: SameRows, workspace: Path, params: Params) -> Decision:
+    """Add to the page how the champion answers, on slices and on single texts, whatever params judge."""
+    champion: dict[str, Any] = {
+        **score(rows.gold, rows.champion, params.evaluate),
+        "comparison": rows.comparison.to_json(),
+        **(decision.champion or {}),
+    }
+    if "slices" not in champion:
+        champion["slices"] = _slices(rows, workspace, params)
+    names = [str(label) for label in rows.card.labels]
+    lines = [readable(text) for text in rows.texts]
+    differing = differing_rows(lines, rows.gold, rows.champion, rows.candidate, names, _DIFFERING)
+    return replace(decision, champion=champion, rows=differing)
+
+
+def _answers(student: Student, card: ModelCard, test: Path) -> tuple[Gold, Answers, Sequence[Text]]:
     """Ask a served model through its own tokenizer, with its labels matched to the candidate's by name."""
     order = [[str(label) for label in student.card.labels].index(str(label)) for label in card.labels]
     texts, gold = read_gold(test, student)
@@ -192,4 +261,4 @@ def _answers(student: Student, card: ModelCard, test: Path) -> tuple[Gold, Answe
     require_finite(logits, "it")
     if card.form != "span":  # its logits have no labels
         logits = logits[:, order]
-    return gold, Answers(logits, 1.0, 0, 0, card.kind)
+    return gold, Answers(logits, student.card.temperature, 0, 0, card.kind), texts

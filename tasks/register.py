@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 import time
 import warnings
 from collections.abc import Mapping
@@ -22,10 +21,9 @@ from potstill.artifacts import (
     verify,
     write_text,
 )
-from potstill.config.ingest_params import HubSource, ScratchSource, TeacherSource
 from potstill.config.params import Params
-from potstill.data.fetching.ingestion import source_name
 from potstill.evaluation.naming import candidate_of
+from potstill.evaluation.pages.decision_page import with_bento
 from potstill.kinds.definitions.kind import Form
 from potstill.kinds.definitions.task_kinds import CARD_NAMES, KINDS
 from potstill.paths import (
@@ -43,8 +41,7 @@ from potstill.paths import (
 )
 from potstill.registry import tracking, versions
 from potstill.registry.bill_of_materials import render_bom
-from potstill.registry.lineage_trace import lock_hashes
-from potstill.registry.model_card import Lineage, Teacher, render_card, render_description
+from potstill.registry.model_card import Lineage, render_card, render_description
 from potstill.registry.promotion import Registry
 from potstill.registry.pyfunc import ABSTAIN_BELOW
 from potstill.registry.signatures import MODEL_SIGNATURE, sign_files, signer_sum
@@ -54,6 +51,7 @@ from potstill.registry.versions import Version, candidate_sum
 from potstill.serving.core import write_core
 from potstill.serving.release import SETTINGS, served_threshold
 from tasks.package import BENTOFILE, included_files
+from tasks.run_facts import data_hashes, teacher_origin
 
 if TYPE_CHECKING:
     from potstill.evaluation.gates import Verdict
@@ -154,6 +152,9 @@ def register(
         BusyError: another process is changing the registry.
     """
     verify(workspace / SERVING)
+    report = workspace / REPORT
+    if report.exists():
+        write_text(report, with_bento(report.read_text(encoding="utf-8"), packaged.tag))
     log_evidence(workspace, run_id)
     tags = {
         versions.BENTO: packaged.tag,
@@ -224,36 +225,13 @@ def _lineage(params: Params, workspace: Path, tags: Mapping[str, str], champion:
         is_clean=None if dirty is None else dirty == "false",
         lock_sha256=sha256_file(default_file("requirements.lock")),
         data=data_hashes(workspace),
-        teacher=_teacher(params.ingest.teacher, workspace / GIVEN),
+        teacher=teacher_origin(params.ingest.teacher, workspace / GIVEN),
         labels=card["labels"] if KINDS[CARD_NAMES[card["task"]]].has_classes else (),
         max_length=card["max_length"],
         champion=champion.version if champion else None,
         abstains=params.serve.abstain,
         signer=signer_sum(params.sign, workspace),
     )
-
-
-def _teacher(source: TeacherSource, given: Path) -> Teacher:
-    """Name the origin of a teacher, and the licence that its folder names."""
-    if isinstance(source, ScratchSource):
-        return Teacher("an encoder trained from scratch on the project's own texts")
-    hub_id = source.id if isinstance(source, HubSource) else None
-    return Teacher(source_name(source), hub_id, _licence(given))
-
-
-def _licence(folder: Path) -> str | None:
-    """Find the licence of a model: in the metadata of its card, else the first line of its licence file."""
-    readme = folder / "README.md"
-    if readme.is_file():
-        text = readme.read_text(encoding="utf-8", errors="replace")
-        match = re.match(r"---\s*\n(.*?)\n---", text, flags=re.DOTALL)
-        named = re.search(r"^license:\s*(\S.*)$", match[1], flags=re.MULTILINE) if match else None
-        if named:
-            return named[1].strip(" '\"")
-    for path in sorted(folder.glob("LICEN[CS]E*")):
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        return next((line.strip() for line in lines if line.strip()), None)
-    return None
 
 
 def _lineage_sum(serving: Path, packaged: Packaged) -> dict[str, str]:
@@ -292,11 +270,6 @@ def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             numbers[f"{prefix}{name}"] = float(value)
     return numbers
-
-
-def data_hashes(workspace: Path) -> dict[str, str]:
-    """Return out -> its DVC hash in dvc.lock, which names the version of the data even where nothing is committed."""
-    return lock_hashes(workspace / DVC_LOCK)
 
 
 def _save_model(serving: Path, target: Path, abstain_below: float | None) -> None:

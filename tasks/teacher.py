@@ -32,6 +32,7 @@ from potstill.pretrained.members import MEMBERS, Member, Weight, shares_by_label
 from potstill.pretrained.output_layer import label_order, reorder_labels
 from potstill.pretrained.output_names import LabelNamesError, order_by_words, unnamed
 from potstill.progress import say
+from potstill.training.curves import learning_curve
 from potstill.training.dev_scores import dev_score
 from potstill.training.finished import copy_model, load_outcome, save, signals
 from potstill.training.loop import Outcome, train
@@ -86,8 +87,12 @@ def run(stage: Stage) -> Result:
         write_members(out, members)
         if temperature is not None:
             write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
-        choices = math.prod(outcome.choices for outcome in outcomes)
-        about = {scoring.dev_key: score, "steps": {"teacher": outcomes[0].steps}, "choices": {"teacher": choices}}
+        about = {
+            scoring.dev_key: score,
+            "steps": {"teacher": outcomes[0].steps},
+            "choices": {"teacher": math.prod(outcome.choices for outcome in outcomes)},
+            "curves": {"teacher": learning_curve(outcomes[0])},
+        }
         write_manifest(out, about | ({"member_scores": scores} if len(plans) > 1 else {}))
     summary = f"dev {scoring.words} {score:.4f}"
     numbers: dict[str, float] = {}

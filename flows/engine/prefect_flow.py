@@ -113,7 +113,7 @@ def _judge(run: Run, champion: Version | None) -> Verdict:
     from tasks.gate import gate
 
     folder = run.registry().fetch(champion.version) if champion else None
-    verdict = gate(run.params, run.workspace, folder)
+    verdict = gate(run.params, run.workspace, folder, champion.version if champion else None)
     run.facts["potstill.verdict"] = verdict.sentence
     if not verdict.passed:
         consequence = f"version {champion.version} stays the champion" if champion else "there is no champion yet"

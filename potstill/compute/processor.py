@@ -12,6 +12,13 @@ EXACT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 X86 = frozenset({"x86_64", "AMD64", "i386", "i686"})
 
 
+def processor_name() -> str:
+    """Name the processor; its architecture where the system does not name it."""
+    lines = CPU_INFO.read_text(encoding="utf-8").splitlines() if CPU_INFO.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
 @functools.cache
 def saturates() -> bool:
     """Whether a sum of two products of 8-bit numbers saturates at 16 bits on this processor.

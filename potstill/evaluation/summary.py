@@ -105,7 +105,7 @@ def score(labels: Gold, answers: Answers, settings: Evaluate) -> dict[str, float
 def compare(
     labels: Gold, models: Mapping[str, Answers], candidate: str, settings: Evaluate, *, seed: int
 ) -> dict[str, Any]:
-    """Compute `comparison` of metrics.json without speeds: the candidate against teacher, control and alternatives.
+    """Compute `comparison` of metrics.json, without the speed-up: the candidate against every other model.
 
     Args:
         labels: [rows, ...] gold labels in the task's form.
@@ -117,14 +117,20 @@ def compare(
     """
     student = models[candidate]
     teacher = models["teacher"]
-    control = compare_pair(labels, student, models["control"], settings, seed)
+    rivals = {
+        name: compare_pair(labels, student, rival, settings, seed)
+        for name, rival in models.items()
+        if name != candidate
+    }
+    control = rivals["control"]
     comparison: dict[str, Any] = fidelity(teacher, student, labels=labels) | {
         "gain_over_control": control.difference,
         "control": control.to_json(),
+        "rivals": {name: rival.to_json() for name, rival in rivals.items()},
     }
     for name in (QUANTIZED, BASELINE):
-        if name in models:
-            comparison[name] = compare_pair(labels, student, models[name], settings, seed).to_json()
+        if name in rivals:
+            comparison[name] = rivals[name].to_json()
     teacher_score = score_value(labels, teacher)
     if teacher_score > 0:  # a ratio to zero is left out, and a missing number fails its gate
         comparison["teacher_ratio"] = score_value(labels, student) / teacher_score

@@ -116,7 +116,7 @@ def compare(
     kind = KINDS[task]
     key = kind.scoring.key
     options: dict[str, Any] = {"replicates": replicates, "confidence": confidence, "seed": seed}
-    sides = ([kind.dev_moments(labels, logits)] for logits in (torch_logits, variant))
+    before, after = (kind.dev_moments(labels, logits) for logits in (torch_logits, variant))
     agreement = kind.agreement_moments(labels, torch_logits, variant)
     low, high = agreement.intervals(**options)[AGREEMENT]
     return Parity(
@@ -124,7 +124,7 @@ def compare(
         agreement=kind.scoring.agreement(torch_logits, variant),
         agreement_low=low,
         agreement_high=high,
-        drop=compare_scores(*sides, key, **options),
+        drop=compare_scores([before], [after], key, **options),
         key=key,
     )
 

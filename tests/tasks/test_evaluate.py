@@ -304,6 +304,9 @@ def test_the_report_is_one_page_with_every_figure(workspace: Path) -> None:
     assert page.count("<svg") == 8  # size, latency, coverage, and a reliability diagram for each model
     assert page.count('class="grid"') == 5
     assert "data/prepared" in page
+    assert "The words that answers rest on" in page
+    assert page.count('<div class="reason">') == 6
+    assert page.count("data-records>") == 2  # of the teacher, and errors
     assert sorted(path.name for path in (workspace / "data/evaluation/plots").iterdir()) == [
         "coverage.svg", *(f"reliability-{model}.svg" for model in sorted(MODELS)), "size.svg",
     ]  # fmt: skip
@@ -368,7 +371,7 @@ def test_abstention_is_found_on_dev_and_drawn_on_test(workspace: Path, metrics: 
 def test_the_page_shows_slices_and_behaviour_escaped(workspace: Path) -> None:
     page = (workspace / "reports/report.html").read_text(encoding="utf-8")
     for title in ("Slices", "Behaviour", "Answering only where it is sure"):
-        assert f"<h2>{title}</h2>" in page
+        assert f">{title}</h2>" in page
     assert "&lt;b&gt;short&lt;/b&gt;" in page
     assert not {"<b>short", "<i>}"} & {match for match in ("<b>short", "<i>}") if match in page}
 

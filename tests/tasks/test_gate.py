@@ -22,7 +22,7 @@ from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.config.promotion_params import Gate
 from potstill.evaluation.gates import Verdict
-from potstill.evaluation.pages.verdict_page import PLACEHOLDER
+from potstill.evaluation.pages.decision_page import PLACEHOLDER, SLOTS, slot
 from tasks.gate import gate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -124,6 +124,44 @@ def test_the_report_says_what_the_gate_said_of_its_latest_candidate(params: Para
     refused = (workspace / "reports/report.html").read_text(encoding="utf-8")
     assert "The gate refused this candidate, so it does not ship" in refused
     assert verdict.sentence == f"refused: {re.findall('<li>(.*)</li>', refused)[0]}"
+
+
+def test_the_report_compares_the_champion_and_lists_the_rows_that_differ(
+    params: Params, workspace: Path, tmp_path: Path
+) -> None:
+    write_text(workspace / "reports/student.html", "".join(map(slot, SLOTS)))
+    champion = _write_words(tmp_path / "champion", {"plot": 0, "bad": -1, "good": 1})
+    gate(params, workspace, champion, "3")
+    page = (workspace / "reports/report.html").read_text(encoding="utf-8")
+    assert "Champion, version 3" in page
+    # Right on 6 of 8, with Wilson's interval; the served candidate on all.
+    assert "75.0 (40.9 to 92.9)" in page
+    assert "+25.0 (" in page
+    differing = page[page.index('id="champion"') :]
+    assert [text for text in TEXTS if f"<td>{text}</td>" in differing] == ["fine film", "fine plot"]
+    assert "gained (2)" in differing
+
+
+def test_the_report_names_what_the_run_has(params: Params, workspace: Path) -> None:
+    write_text(workspace / "reports/student.html", "".join(map(slot, SLOTS)))
+    write_text(workspace / "dvc.yaml", "stages: {teacher: {}, distill: {}, export: {}}")
+    for name, seconds in (("distill", 61.25), ("teacher", 30.5)):
+        timing = {"seconds": seconds, "work": {"training": seconds - 10}}
+        write_json(workspace / f".work/timings/{name}.json", timing)
+    write_json(workspace / "data/prepared/report.json", {"removed": {"copies": 7, "empty": 0}})
+    checks = [{"what": "enough rows", "success": False}, {"what": "an id in every row", "success": True}]
+    write_json(workspace / "data/validation/result.json", {"expectations": 2, "failed": 1, "suites": {"test": checks}})
+    profile = {
+        "rows": {"test": 8},
+        "lengths": {"test": {"edges": list(range(1, 10)), "shares": []}},
+        "labels": {"test": {"<no>": 0.5, "yes": 0.5}},
+    }
+    write_json(workspace / "data/validation/profile.json", profile)
+    gate(params, workspace, None)
+    page = (workspace / "reports/report.html").read_text(encoding="utf-8")
+    assert page.index("<td>teacher</td>") < page.index("<td>distill</td>") < page.index("<td>all stages</td>")
+    for expected in ("91.8", "enough rows (test)", "7 (copies).", "&lt;no&gt; 50.0% · yes 50.0%", "none yet"):
+        assert expected in page
 
 
 def test_the_champion_is_scored_on_the_same_texts_with_its_own_tokenizer(

@@ -8,9 +8,10 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from potstill.artifacts import read_json, sha256_file, write_json
+from potstill.artifacts import read_json, sha256_file, write_json, write_text
 from potstill.config.params import Params
 from potstill.errors import ChecksumError
+from potstill.evaluation.pages.decision_page import slot
 from potstill.registry import tracking, versions
 from potstill.registry.lineage_trace import dvc_sum
 from potstill.registry.model_card import CARD
@@ -19,14 +20,18 @@ from potstill.registry.signatures import MODEL_SIGNATURE, verify_files
 from potstill.registry.versions import CHALLENGER
 from tasks.identity import ROOT
 from tasks.promote import promote
-from tasks.register import _licence, data_hashes, settled, settled_sum
+from tasks.register import settled, settled_sum
+from tasks.run_facts import _licence, data_hashes
 from tests.keys import write_keys
 from tests.registries import BENTO_TAG, register_candidate
 
 
 @pytest.mark.slow
 def test_a_version_carries_model_evidence_and_lineage(default_params: Params, candidate: Path) -> None:
+    report = candidate / "reports/report.html"
+    write_text(report, f"<dd>{slot('bento')}not packaged</dd>")
     version = register_candidate(default_params, candidate)
+    assert report.read_text(encoding="utf-8") == f"<dd>{BENTO_TAG}</dd>"
     assert Registry(candidate, "movie-reviews").get(CHALLENGER) == version
     assert version.bento == BENTO_TAG
     assert "the candidate was scored" in version.tags[versions.GATE]
@@ -42,7 +47,7 @@ def test_a_version_carries_model_evidence_and_lineage(default_params: Params, ca
     assert run.info.status == "FINISHED"
     assert run.data.metrics["int8.accuracy"] == 1.0
     evidence = {item.path for item in tracking.client(candidate).list_artifacts(version.run_id, "evidence")}
-    assert {"evidence/metrics.json", "evidence/gate.json"} <= evidence
+    assert {"evidence/metrics.json", "evidence/gate.json", "evidence/report.html"} <= evidence
     model = tracking.client(candidate).get_logged_model(version.tags[versions.MODEL_ID])
     assert {metric.key: metric.value for metric in model.metrics}["accuracy"] == 1.0
     assert model.params["distill.temperature"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from potstill.evaluation.naming import TITLES
-from potstill.evaluation.pages.plots import COLOURS
+from potstill.evaluation.pages.plots import colour_of
 from potstill.scores.metrics import Counts, Doubles
 
 # Up to this many classes a cell shows its number; with more it shows the number when pointed at.
@@ -32,11 +32,13 @@ class Confusion:
     """One model's confusion matrix: gold classes down, predicted classes across.
 
     Attributes:
+        model: its name in metrics.json.
         title: the model's title.
         rows: [classes] label and cells of each gold class.
         numbers: whether cells show their number.
     """
 
+    model: str
     title: str
     rows: list[tuple[str, list[Cell]]]
     numbers: bool
@@ -64,6 +66,7 @@ class Figures:
         confusions: confusion matrices of few classes.
         labels: label -> F1 of each model.
         coverage: SVG of the candidate's accuracy over coverage, where params ask for a threshold.
+        learning: training -> SVG of its dev score and loss.
     """
 
     size: str
@@ -74,10 +77,16 @@ class Figures:
     confusions: Sequence[Confusion] = ()
     labels: Sequence[tuple[str, list[Bar]]] = ()
     coverage: str = ""
+    learning: Mapping[str, str] = field(default_factory=dict)
 
     def files(self) -> dict[str, str]:
         """Return the SVG files of `data/evaluation/plots`, by name."""
-        kinds = {"reliability": self.reliability, "answers": self.answers, "confusion": self.maps}
+        kinds = {
+            "reliability": self.reliability,
+            "answers": self.answers,
+            "confusion": self.maps,
+            "learning": self.learning,
+        }
         per_model = {f"{kind}-{model}": svg for kind, models in kinds.items() for model, svg in models.items()}
         return {"size": self.size, **per_model, **({"coverage": self.coverage} if self.coverage else {})}
 
@@ -90,7 +99,7 @@ def confusions(models: Mapping[str, Counts], labels: Sequence[str]) -> list[Conf
         labels: [classes] names.
     """
     return [
-        Confusion(TITLES[name], _rows(counts, labels, COLOURS[name]), len(labels) <= MAX_NUMBERED)
+        Confusion(name, TITLES.get(name, name), _rows(counts, labels, colour_of(name)), len(labels) <= MAX_NUMBERED)
         for name, counts in models.items()
     ]
 
@@ -107,8 +116,8 @@ def _rows(counts: Counts, labels: Sequence[str], colour: str) -> list[tuple[str,
 
 
 def _shade(colour: str, share: float) -> str:
-    """Add an opacity to the colour, and no lightness, so that shades work on a light and on a dark page."""
-    return f"{colour}{round(255 * (0.06 + 0.8 * share)):02x}"
+    """Add an opacity to the colour, and no lightness, so that numbers are legible on a light and on a dark page."""
+    return f"{colour}{round(255 * (0.05 + 0.5 * share)):02x}"
 
 
 def label_bars(models: Mapping[str, Doubles], labels: Sequence[str]) -> list[tuple[str, list[Bar]]]:
@@ -119,6 +128,6 @@ def label_bars(models: Mapping[str, Doubles], labels: Sequence[str]) -> list[tup
         labels: names.
     """
     return [
-        (label, [Bar(TITLES[name], COLOURS[name], float(values[row])) for name, values in models.items()])
+        (label, [Bar(TITLES.get(name, name), colour_of(name), float(values[row])) for name, values in models.items()])
         for row, label in enumerate(labels)
     ]

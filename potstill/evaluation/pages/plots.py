@@ -29,6 +29,15 @@ COLOURS = {
     "initialised": "#9a6fb0",
     BASELINE: "#c2556b",
 }
+# The colour of a model that has none of its own.
+_OTHER = "#6f7b3a"
+
+
+def colour_of(model: str) -> str:
+    """Return the colour of a model in every figure."""
+    return COLOURS.get(model, _OTHER)
+
+
 # Colours of the models of a search.
 MODEL_COLOURS = {"teacher": COLOURS["teacher"], "layers": COLOURS["int8"], "static": COLOURS["student"]}
 # Stands for `currentColor`, the colour of the text around the figure, which matplotlib does not know.
@@ -68,10 +77,10 @@ def _reliability_diagram(name: str, bins: Reliability, classes: int) -> str:
         filled = bins.rows > 0
         axes.bar(
             edges[:-1][filled], bins.accuracy[filled], width=1 / len(bins.rows), align="edge",
-            color=COLOURS[name], alpha=0.75, linewidth=0.5, edgecolor=INK,
+            color=colour_of(name), alpha=0.75, linewidth=0.5, edgecolor=INK,
         )  # fmt: skip
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-        title = f"{TITLES[name]}, ECE {bins.ece:.3f}"
+        title = f"{TITLES.get(name, name)}, ECE {bins.ece:.3f}"
         axes.set(xlim=(1 / classes, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", title=title)
         return _render(figure)
 
@@ -85,13 +94,37 @@ def accuracy_coverage(abstention: Mapping[str, Any], candidate: str) -> str:
     """
     with _figure(1, 4.2, 2.8, "coverage") as (figure, (axes,)):
         coverage, accuracy = ([100 * value for value in abstention["curve"][key]] for key in ("coverage", "accuracy"))
-        axes.plot(coverage, accuracy, color=COLOURS[candidate], linewidth=1.6)
+        axes.plot(coverage, accuracy, color=colour_of(candidate), linewidth=1.6)
         axes.axhline(100 * abstention["target"], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         test = abstention["test"]
         if test is not None and test["right"] is not None:
-            axes.plot(100 * test["coverage"], 100 * test["right"], "o", color=COLOURS[candidate], markersize=7)
+            axes.plot(100 * test["coverage"], 100 * test["right"], "o", color=colour_of(candidate), markersize=7)
         lowest = min(*accuracy, 100 * abstention["target"])
         axes.set(xlim=(0, 101), ylim=(lowest - 1, 100.5), xlabel="texts answered, %", ylabel="of these right, %")
+        return _render(figure)
+
+
+def learning_curves(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], words: str) -> dict[str, str]:
+    """Draw the dev score and the loss of each training over its steps, a figure for each training.
+
+    Args:
+        curves: training -> `dev` and `loss` as (step, value) pairs; without dev scores it is left out.
+        words: the task's score, in the axis title.
+    """
+    return {name: _learning_curve(name, curve, words) for name, curve in curves.items() if curve["dev"]}
+
+
+def _learning_curve(name: str, curve: Mapping[str, Sequence[tuple[float, float]]], words: str) -> str:
+    with _figure(1, 2.9, 3.2, f"learning-{name}", rows=2) as (figure, (upper, lower)):
+        steps, scores = zip(*curve["dev"], strict=True)
+        percent = 100 * np.array(scores)
+        upper.plot(steps, percent, color=COLOURS["int8"], linewidth=1.6, marker="o", markersize=2.5)
+        best = int(percent.argmax())
+        upper.plot(steps[best], percent[best], "o", color=COLOURS["int8"], markersize=6)
+        upper.set(title=f"{name}, best {percent[best]:.1f}", ylabel=f"dev {words}, %")
+        if curve["loss"]:
+            lower.plot(*zip(*curve["loss"], strict=True), color=INK, linewidth=1.0, alpha=0.7)
+        lower.set(xlabel="optimiser step", ylabel="loss", xlim=upper.get_xlim())
         return _render(figure)
 
 
@@ -122,7 +155,7 @@ def accuracy_against(
             score, low, high = (100 * model[part] for part in _with_bounds(scoring.key))
             axes.errorbar(
                 model[key], score, yerr=[[score - low], [high - score]],
-                fmt="o", markersize=6, capsize=3, linewidth=1.4, color=COLOURS[name], label=TITLES[name],
+                fmt="o", markersize=6, capsize=3, linewidth=1.4, color=colour_of(name), label=TITLES.get(name, name),
                 transform=axes.transData + offset,
             )  # fmt: skip
         costs = [model[key] for model in shown.values()]
@@ -147,9 +180,9 @@ def answers_against_gold(models: Mapping[str, Floats], gold: Floats) -> dict[str
 def _answers_against_gold(name: str, values: Floats, gold: Floats, low: float, high: float) -> str:
     with _figure(1, 2.9, 2.7, f"answers-{name}") as (figure, (axes,)):
         # Rasterized: a vector mark for each of many rows would make a page of megabytes.
-        axes.scatter(gold, values, s=4, alpha=0.35, color=COLOURS[name], linewidths=0, rasterized=True)
+        axes.scatter(gold, values, s=4, alpha=0.35, color=colour_of(name), linewidths=0, rasterized=True)
         axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.set(xlim=(low, high), ylim=(low, high), xlabel="gold", ylabel="answer", title=TITLES[name])
+        axes.set(xlim=(low, high), ylim=(low, high), xlabel="gold", ylabel="answer", title=TITLES.get(name, name))
         return _render(figure)
 
 
@@ -221,10 +254,10 @@ def _plot_models(axes: Axes, models: Sequence[tuple[Cost, float]]) -> None:
 def _confusion_map(name: str, counts: Counts) -> str:
     with _figure(1, 4.2, 4.2, f"confusion-{name}") as (figure, (axes,)):
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        tint = np.broadcast_to(mpl.colors.to_rgb(COLOURS[name]), (*shares.shape, 3))
+        tint = np.broadcast_to(mpl.colors.to_rgb(colour_of(name)), (*shares.shape, 3))
         # Opacity and not lightness, so that the shades work on a light and on a dark page.
         axes.pcolormesh(np.concatenate([tint, 0.08 + 0.82 * shares[..., None]], axis=-1), rasterized=True)
-        axes.set(aspect="equal", xlabel="predicted", ylabel="gold", title=TITLES[name], xticks=[], yticks=[])
+        axes.set(aspect="equal", xlabel="predicted", ylabel="gold", title=TITLES.get(name, name), xticks=[], yticks=[])
         axes.invert_yaxis()
         axes.spines[:].set_visible(False)
         return _render(figure)
@@ -241,13 +274,15 @@ def _scale_costs(axes: Axes, low: float, high: float) -> None:
 
 
 @contextmanager
-def _figure(columns: int, width: float, height: float, name: str) -> Iterator[tuple[Figure, list[Axes]]]:
-    """Make a figure of `columns` panels of `width` inches, without pyplot, whose state would outlive it."""
+def _figure(
+    columns: int, width: float, height: float, name: str, *, rows: int = 1
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """Make a figure of rows of `columns` panels of `width` inches, without pyplot, whose state would outlive it."""
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's matplotlibrc would change the bytes
         mpl.rcParams.update(cast(Any, {**STYLE, "svg.hashsalt": name}))
         figure = Figure(figsize=(columns * width, height), layout="constrained")
-        yield figure, list(figure.subplots(1, columns, squeeze=False).flat)
+        yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def _render(figure: Figure) -> str:

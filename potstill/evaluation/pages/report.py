@@ -1,142 +1,37 @@
-"""The report: one self-contained HTML page about a student, without external scripts, fonts or images."""
+"""The report: one self-contained HTML page about a student, which loads nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from potstill.evaluation.attributions import Attribution
 from potstill.evaluation.baseline import baseline_sentence
-from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
-from potstill.evaluation.naming import MODELS, PROVEN, candidate_of
+from potstill.evaluation.naming import MODELS, PROVEN, TITLES, candidate_of
 from potstill.evaluation.pages import table
-from potstill.evaluation.pages.evidence import behaviour_table, failure_lists, shift_table, slice_table
+from potstill.evaluation.pages.decision_page import SLOTS, slot
+from potstill.evaluation.pages.differences import Rows
 from potstill.evaluation.pages.figures import Figures
+from potstill.evaluation.pages.interval_tables import (
+    behaviour_table,
+    class_table,
+    cut_table,
+    failure_lists,
+    shift_table,
+    slice_table,
+)
+from potstill.evaluation.pages.records import POLICY, SCRIPT
 from potstill.evaluation.pages.report_page import TEMPLATE
 from potstill.evaluation.pages.sheet import render
-from potstill.evaluation.summary import Answers
 from potstill.evaluation.teacher_forms import quantized_sentence
 from potstill.kinds.definitions.kind import Kind
 from potstill.kinds.definitions.task_kinds import kind_in
-from potstill.labels.offsets import unit_classes
-from potstill.scores.metrics import Doubles, Floats, Labels
 from potstill.scores.scoring import Scoring
 
 # Behavioural test -> model -> examples of failures, as `data/evaluation/behaviour.json` has them.
 Failures = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """A test text on which teacher and student differ: in the class, a label, the number, the entities or the answer.
-
-    The probabilities are None where the task has none: for numbers, entities and answers.
-    """
-
-    text: str
-    gold: str
-    teacher: str
-    teacher_probability: float | None
-    student: str
-    student_probability: float | None
-
-
-def disagreements(
-    texts: Sequence[str], labels: Labels, teacher: Answers, student: Answers, names: Sequence[str], count: int
-) -> list[Disagreement]:
-    """Return texts on which the two differ, the most confident pairs or the most distant numbers first.
-
-    Args:
-        texts: [rows] as they were before tokenization.
-        labels: [rows, ...] gold labels in the task's form.
-        teacher: the teacher's answers.
-        student: the student's answers.
-        names: class names in index order.
-        count: how many to return at most.
-    """
-    if teacher.kind.form == "number":
-        return _distant_numbers(texts, labels, teacher.numbers, student.numbers, count)
-    if teacher.kind.form == "labels":
-        return _disputed_labels(texts, labels, teacher.probabilities, student.probabilities, names, count)
-    teacher_confidence = teacher.probabilities.max(axis=1)
-    student_confidence = student.probabilities.max(axis=1)
-    differ = np.flatnonzero(student.predictions != teacher.predictions)
-    confidence = np.minimum(student_confidence, teacher_confidence)[differ]
-    order = differ[np.argsort(-confidence, kind="stable")][:count]
-    return [
-        Disagreement(
-            texts[row], names[labels[row]],
-            names[teacher.predictions[row]], float(teacher_confidence[row]),
-            names[student.predictions[row]], float(student_confidence[row]),
-        )
-        for row in order
-    ]  # fmt: skip
-
-
-def _distant_numbers(
-    texts: Sequence[str], gold: Labels, teacher: Floats, student: Floats, count: int
-) -> list[Disagreement]:
-    order = np.argsort(-np.abs(teacher - student), kind="stable")[:count]
-    return [
-        Disagreement(texts[row], _number(gold[row]), _number(teacher[row]), None, _number(student[row]), None)
-        for row in order
-        if teacher[row] != student[row]
-    ]
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def _disputed_labels(
-    texts: Sequence[str], gold: Labels, teacher: Doubles, student: Doubles, names: Sequence[str], count: int
-) -> list[Disagreement]:
-    """Return a text once for each disputed label; the probability is that of the answer, yes or no."""
-    confidence = np.minimum(np.abs(teacher - 0.5), np.abs(student - 0.5))
-    rows, labels = np.nonzero((teacher > 0.5) != (student > 0.5))
-    order = np.argsort(-confidence[rows, labels], kind="stable")[:count]
-
-    def answer(yes: bool, label: int) -> str:
-        return names[label] if yes else f"not {names[label]}"
-
-    disputed = []
-    for row, label in zip(rows[order].tolist(), labels[order].tolist(), strict=True):
-        of_teacher = float(teacher[row, label])
-        of_student = float(student[row, label])
-        disputed.append(
-            Disagreement(
-                texts[row], answer(gold[row, label] > 0, label),
-                answer(of_teacher > 0.5, label), max(of_teacher, 1 - of_teacher),
-                answer(of_student > 0.5, label), max(of_student, 1 - of_student),
-            )
-        )  # fmt: skip
-    return disputed
-
-
-def differing_spans(gold: GoldTags | GoldAnswers, teacher: Answers, student: Answers, count: int) -> list[Disagreement]:
-    """Return the first texts of which teacher and student give other entities, or other answers."""
-    if isinstance(gold, GoldTags):
-        texts = gold.texts
-        columns = [gold.entity_texts(gold.classes), *(_entity_texts(gold, model) for model in (teacher, student))]
-    else:
-        texts = [f"{question}\n{context}" for question, context in gold.questions]
-        columns = [
-            [" / ".join(dict.fromkeys(answers)) or "none" for answers in gold.gold],
-            *([text or "none" for text in model.view(gold).answers(model.logits)] for model in (teacher, student)),
-        ]
-    differing = [
-        Disagreement(text, right, of_teacher, None, of_student, None)
-        for text, right, of_teacher, of_student in zip(texts, *columns, strict=True)
-        if of_teacher != of_student
-    ]
-    return differing[:count]
-
-
-def _entity_texts(gold: GoldTags, answers: Answers) -> list[str]:
-    predictions = answers.logits.argmax(axis=1)
-    return gold.entity_texts(unit_classes(predictions, answers.view(gold).visibility))
 
 
 def render_report(
@@ -144,23 +39,27 @@ def render_report(
     project: str,
     metrics: Mapping[str, Any],
     figures: Figures,
-    examples: Sequence[Disagreement],
+    differing: Rows,
+    errors: Rows,
     splits: Mapping[str, Mapping[str, int]],
     lineage: Mapping[str, str],
     failures: Failures | None = None,
     abstention: str = "",
+    attributions: Sequence[Attribution] = (),
 ) -> str:
-    """Render the page, with a placeholder for the gate's verdict.
+    """Render the page, with a slot for each part that is known later (`decision_page`).
 
     Args:
         project: the project's name, for the title.
         metrics: the content of reports/metrics.json.
         figures: the task's figures.
-        examples: texts on which teacher and student disagree; their text is escaped.
+        differing: rows on which teacher and candidate differ; all texts are escaped.
+        errors: the candidate's surest errors.
         splits: split -> `rows`, `tokens`, `truncated`.
         lineage: path of an input -> its sha256.
         failures: behavioural test -> model -> examples; their texts are escaped.
         abstention: what the threshold brings, in a sentence.
+        attributions: the words that some answers rest on.
     """
     candidate = candidate_of(metrics) or ""
     kind = kind_in(metrics)
@@ -187,7 +86,17 @@ def render_report(
         rows=table.rows(metrics),
         note=table.note(metrics),
         figures=figures,
-        examples=examples,
+        differing=differing,
+        errors=errors,
+        attributions=attributions,
+        precision=class_table(metrics, "precision"),
+        recall=class_table(metrics, "recall"),
+        cut=cut_table(metrics),
+        shown=("teacher", candidate),
+        titles=TITLES,
+        slots={name: slot(name) for name in SLOTS},
+        policy=POLICY,
+        script=SCRIPT,
         split_rows=[
             [name, *(f"{split[key]:,}" for key in ("rows", "tokens", "truncated"))] for name, split in splits.items()
         ],

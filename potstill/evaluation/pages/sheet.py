@@ -18,10 +18,14 @@ HEAD = """\
 SHEET = """\
 :root {
   color-scheme: light dark;
-  --paper: #fdfdfc; --ink: #1d2127; --soft: #5d6570; --line: #e2e3e0; --accent: #b45f06;
+  --paper: #fdfdfc; --raised: #fff; --ink: #1d2127; --soft: #5d6570;
+  --line: #e2e3e0; --edge: #c6c9c4; --accent: #a85705;
 }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #16181c; --ink: #e4e6ea; --soft: #9aa2ad; --line: #2e3238; --accent: #f0a04b; }
+  :root {
+    --paper: #16181c; --raised: #1d2025; --ink: #e4e6ea; --soft: #9fa7b2;
+    --line: #2e3238; --edge: #444a53; --accent: #f0a04b;
+  }
 }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);

@@ -1,4 +1,4 @@
-"""Tests of `processor.saturates`."""
+"""Tests of `processor`."""
 
 from __future__ import annotations
 
@@ -59,3 +59,10 @@ def test_quantized_sums_do_not_saturate_on_this_machine(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
     (sums,) = session.run(None, {"x": np.ones((1, size), np.float32)})
     np.testing.assert_allclose(sums, size, rtol=0.02)
+
+
+def test_the_processor_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "CPU_INFO", tmp_path / "cpuinfo")
+    assert processor.processor_name()
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Chip @ 2.10GHz\n", encoding="utf-8")
+    assert processor.processor_name() == "A Chip @ 2.10GHz"

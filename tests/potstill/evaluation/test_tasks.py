@@ -14,8 +14,8 @@ from potstill.config.evaluation_params import Evaluate
 from potstill.config.promotion_params import Gate
 from potstill.evaluation.gates import judge
 from potstill.evaluation.pages import plots, table
+from potstill.evaluation.pages.differences import differing_rows
 from potstill.evaluation.pages.figures import label_bars
-from potstill.evaluation.pages.report import disagreements
 from potstill.evaluation.summary import Answers, compare, score
 from potstill.evaluation.teacher_gain import Seed, flatten, prove
 from potstill.kinds.definitions.task_kinds import KINDS
@@ -179,8 +179,8 @@ def test_figures_of_labels_are_bars_and_those_of_numbers_svg() -> None:
 def test_a_disputed_label_is_named_with_what_each_says() -> None:
     teacher = Answers(np.array([[3.0, -3.0], [0.1, 2.0]]), 1.0, 1, 1, "multi_label")
     student = Answers(np.array([[-2.0, -3.0], [-0.1, 2.0]]), 1.0, 1, 1, "multi_label")
-    found = disagreements(["x", "y"], np.array([[1, 0], [0, 1]]), teacher, student, ["late", "rude"], 5)
-    assert [(item.text, item.gold, item.teacher, item.student) for item in found] == [
+    found = differing_rows(["x", "y"], np.array([[1, 0], [0, 1]]), teacher, student, ["late", "rude"], 5).rows
+    assert [(item.text, item.gold, item.rival, item.student) for item in found] == [
         ("x", "late", "late", "not late"),
         ("y", "not late", "late", "not late"),
     ]
@@ -191,8 +191,8 @@ def test_numbers_farthest_apart_come_first() -> None:
     teacher, student = (
         Answers(np.array(values)[:, None], 1.0, 1, 1, "regression") for values in ([1.0, 2.0, 3.0], [1.5, 2.0, 5.0])
     )
-    found = disagreements(["a", "b", "c"], np.array([1.0, 2.0, 3.5]), teacher, student, ["score"], 5)
-    assert [(item.text, item.gold, item.teacher, item.student) for item in found] == [
+    found = differing_rows(["a", "b", "c"], np.array([1.0, 2.0, 3.5]), teacher, student, ["score"], 5).rows
+    assert [(item.text, item.gold, item.rival, item.student) for item in found] == [
         ("c", "3.5", "3", "5"),
         ("a", "1", "1", "1.5"),
     ]

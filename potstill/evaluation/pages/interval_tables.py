@@ -1,4 +1,4 @@
-"""Slices, behavioural tests and abstention on the report's page: values for its tables, and their part of the template.
+"""Intervals on the report's page: other models, slices, behavioural tests, classes; and their part of the template.
 
 Intervals are drawn by style sheets and not as SVG, so that names wrap and have a font in every script.
 """
@@ -10,11 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.evaluation.naming import TITLES
+from potstill.evaluation.gate_checks import finite, mapping
+from potstill.evaluation.naming import TITLES, candidate_of
 from potstill.kinds.definitions.task_kinds import kind_in
 
 # Failures of each test that the page shows.
 _SHOWN = 3
+# Characters of a text of such a failure.
+_CHARACTERS = 2000
 _WORDS = {"BEATS": "better", "LOSES": "worse", "NO DIFFERENCE": ""}
 
 
@@ -48,13 +51,102 @@ class Table:
 
     Attributes:
         titles: of the columns with intervals.
-        rows: name, number of rows or cases, and an interval, or None, for each column.
-        absent: shown in place of None.
+        rows: name, number of rows or cases, or a cost, and an interval, or None, for each column.
+        leads: whether the first row is the one that the others are compared with.
     """
 
     titles: list[str]
     rows: list[tuple[str, str, list[Interval | None]]]
-    absent: str = "no cases"
+    leads: bool = False
+
+
+def rivals_table(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None) -> Table:
+    """Return each model's score, and the candidate's difference to it on the same rows.
+
+    Args:
+        metrics: the content of reports/metrics.json; what is missing is left out.
+        champion: its score, `version` and `comparison`, which is the candidate's score minus its score; None without.
+    """
+    candidate = candidate_of(metrics) or ""
+    scoring = kind_in(metrics).scoring
+    models = mapping(metrics.get("models"))
+    rivals = dict(mapping(mapping(metrics.get("comparison")).get("rivals")))
+    titles = {name: TITLES.get(name, name) for name in (*TITLES, *models) if name in models}
+    entries = {name: mapping(models[name]) for name in titles}
+    if champion is not None and finite(champion.get(scoring.key)) is not None:
+        version = champion.get("version")
+        titles["champion"] = f"Champion, version {version}" if version else "Champion"
+        entries["champion"] = champion
+        rivals["champion"] = mapping(champion.get("comparison"))
+    order = [name for name in (candidate, "champion") if name in titles]
+    order += [name for name in titles if name not in order]
+    scores = {name: [finite(entries[name].get(scoring.key + end)) for end in ("", "_low", "_high")] for name in order}
+    compared = {name: facts for name, facts in rivals.items() if finite(mapping(facts).get("high")) is not None}
+    bounds = [number for numbers in scores.values() for number in numbers if number is not None]
+    axis = _padded(min(bounds, default=0.0), max(bounds, default=1.0))
+    around = _symmetric(compared.values())
+    rows: list[tuple[str, str, list[Interval | None]]] = [
+        (
+            titles[name],
+            _milliseconds(entries[name].get("p50_ms")),
+            [_score(scores[name], axis), _difference(compared[name], around) if name in compared else None],
+        )
+        for name in order
+    ]
+    return Table([f"{scoring.words}, %", "candidate minus it"], rows, leads=candidate in titles)
+
+
+def _milliseconds(value: Any) -> str:
+    number = finite(value)
+    return "–" if number is None else f"{number:.3g}"
+
+
+def _score(numbers: Sequence[float | None], axis: Axis) -> Interval | None:
+    value, low, high = numbers
+    if value is None:
+        return None
+    if low is None or high is None:
+        position = _percent(value, axis)
+        return Interval(f"{100 * value:.1f}", "", False, position, position, position)
+    return _interval((value, low, high), axis)
+
+
+def class_table(metrics: Mapping[str, Any], measure: str) -> Table | None:
+    """Return precision or recall of each class, of the candidate and the teacher; None for a task without classes."""
+    classes = metrics.get("classes") or {}
+    if not classes:
+        return None
+    models = list(next(iter(classes.values()))["models"])
+    rows: list[tuple[str, str, list[Interval | None]]] = [
+        (label, f"{scores['gold']:,}", [_share(scores["models"][model], measure) for model in models])
+        for label, scores in classes.items()
+    ]
+    return Table([f"{TITLES.get(model, model)}, %" for model in models], rows)
+
+
+def _share(scores: Mapping[str, Any], measure: str) -> Interval | None:
+    if scores[measure] is None:
+        return None
+    return _interval([scores[f"{measure}{end}"] for end in ("", "_low", "_high")], (0.0, 1.0))
+
+
+def cut_table(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]] | None:
+    """Return titles and rows: each model's score on texts that are cut and on whole ones; None without such numbers."""
+    truncation = metrics.get("truncation") or {}
+    if "cut" not in truncation:
+        return None
+    titles = [
+        "",
+        f"cut texts ({truncation['rows']:,}), %",
+        f"whole texts ({metrics['rows'] - truncation['rows']:,}), %",
+        "loss",
+    ]
+    rows = []
+    for name, title in TITLES.items():
+        if name in truncation["cut"]:
+            cut, whole = (truncation[part][name] for part in ("cut", "whole"))
+            rows.append([title, f"{100 * cut:.1f}", f"{100 * whole:.1f}", f"{100 * (whole - cut):+.1f}"])
+    return titles, rows
 
 
 def slice_table(metrics: Mapping[str, Any]) -> Table | None:
@@ -63,7 +155,7 @@ def slice_table(metrics: Mapping[str, Any]) -> Table | None:
     if not slices:
         return None
     rivals = list(slices[0]["rivals"])
-    scores = min(part["low"] for part in slices), max(part["high"] for part in slices)
+    scores = _padded(min(part["low"] for part in slices), max(part["high"] for part in slices))
     axis = _symmetric(part["rivals"][rival] for part in slices for rival in rivals)
     rows: list[tuple[str, str, list[Interval | None]]] = [
         (
@@ -76,7 +168,7 @@ def slice_table(metrics: Mapping[str, Any]) -> Table | None:
         )
         for part in slices
     ]
-    return Table(["score, %", *(f"minus {TITLES[rival]}" for rival in rivals)], rows)
+    return Table(["score, %", *(f"minus {TITLES.get(rival, rival)}" for rival in rivals)], rows)
 
 
 def shift_table(metrics: Mapping[str, Any]) -> Table | None:
@@ -102,7 +194,7 @@ def shift_table(metrics: Mapping[str, Any]) -> Table | None:
         for name, title in TITLES.items()
         if name in scores
     ]
-    return Table(["score, %", "candidate minus it"], rows, absent="–")
+    return Table(["score, %", "candidate minus it"], rows)
 
 
 def behaviour_table(metrics: Mapping[str, Any], candidate: str) -> Table | None:
@@ -122,10 +214,16 @@ def behaviour_table(metrics: Mapping[str, Any], candidate: str) -> Table | None:
     return Table([*titles, *(f"passes minus {TITLES[other]}" for other in others)], rows)
 
 
+def _padded(low: float, high: float) -> Axis:
+    """Return an axis a little longer than from the lowest number to the highest."""
+    margin = 0.04 * (high - low)
+    return low - margin, high + margin
+
+
 def _symmetric(comparisons: Iterable[Mapping[str, Any]]) -> Axis:
     """Return an axis around 0 that holds all intervals."""
     width = max([abs(compared[end]) for compared in comparisons for end in ("low", "high")] + [0.01])
-    return -width, width
+    return -1.04 * width, 1.04 * width
 
 
 def _rate(failures: Mapping[str, Any]) -> Interval | None:
@@ -184,7 +282,8 @@ def _failure(example: Mapping[str, Any]) -> Failure:
 
 
 def _lines(text: str | Sequence[str]) -> str:
-    return text if isinstance(text, str) else "\n".join(text)
+    lines = text if isinstance(text, str) else "\n".join(text)
+    return lines if len(lines) <= _CHARACTERS else f"{lines[:_CHARACTERS]} …"
 
 
 def _answer(answer: Any, scores: Sequence[float]) -> str:
@@ -207,8 +306,12 @@ STYLE = """\
 .worse { color: var(--accent); font-weight: 600; }
 .evidence td > span:first-child { white-space: nowrap; }
 .evidence td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
-details { margin: .4rem 0; border-bottom: 1px solid var(--line); padding-bottom: .4rem; }
+.evidence td:nth-child(n+3) { min-width: 10rem; }
+.evidence .lead td:first-child { font-weight: 600; }
+details { margin: .4rem 0; padding-bottom: .4rem; }
+details + details { border-top: 1px solid var(--line); padding-top: .4rem; }
 summary { cursor: pointer; padding: .2rem 0; }
+details > summary + * { margin-top: .6rem; }
 .change th { text-align: left; }
 .change td { text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere; min-width: 6rem; }
 @media (max-width: 40rem) {
@@ -222,19 +325,19 @@ summary { cursor: pointer; padding: .2rem 0; }
 
 MACROS = """\
 {% macro evidence(first, count, table) %}
-<div class="wide">
+<div class="wide" tabindex="0" role="region" aria-label="{{ first }}">
 <table class="stack evidence">
 <thead><tr><th scope="col">{{ first }}</th><th scope="col">{{ count }}</th>{% for title in table.titles %}<th scope="col">{{ title }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for name, rows, cells in table.rows %}
-<tr><td>{{ name }}</td><td data-title="{{ count }}">{{ rows }}</td>
+<tr{% if table.leads and loop.first %} class="lead"{% endif %}><td>{{ name }}</td><td data-title="{{ count }}">{{ rows }}</td>
 {% for cell in cells %}
 {% set title = table.titles[loop.index0] %}
 {% if cell %}
 <td data-title="{{ title }}"><span{% if cell.word %} class="{{ cell.word }}"{% endif %}>{{ cell.text }}{% if cell.word %} {{ cell.word }}{% endif %}</span>
 <span class="forest{% if cell.is_difference %} zero{% endif %}{% if cell.word %} {{ cell.word }}{% endif %}" aria-hidden="true" style="--low: {{ "%.1f" % cell.low }}%; --high: {{ "%.1f" % cell.high }}%; --at: {{ "%.1f" % cell.at }}%"><i></i><b></b></span></td>
 {% else %}
-<td data-title="{{ title }}">{{ table.absent }}</td>
+<td data-title="{{ title }}">–</td>
 {% endif %}
 {% endfor %}
 </tr>
@@ -247,7 +350,7 @@ MACROS = """\
 
 SECTIONS = """\
 {% if slices %}
-<h2>Slices</h2>
+<h2 id="slices">Slices</h2>
 <p class="soft">The candidate's {{ scoring.words }} on parts of the test split, and its difference to the others on the same texts, in points, with {{ "%g" % (100 * metrics.confidence) }}% intervals.
 "Better" and "worse" hold over all {{ metrics.slices.comparisons }} comparisons together: at most {{ "%g" % (100 * metrics.slices.false_discovery_rate) }}% of these words are expected to be wrong (Benjamini–Hochberg).</p>
 {{ evidence("slice", "rows", slices) }}
@@ -263,7 +366,7 @@ SECTIONS = """\
 
 {% endif %}
 {% if behaviour %}
-<h2>Behaviour</h2>
+<h2 id="behaviour">Behaviour</h2>
 <p class="soft">How often an answer changes although the change of the text should not matter (INV), does not move as it should (DIR), or is not the right one (MFT). Test texts with a small change, and templates of your own.</p>
 {{ evidence("test", "cases", behaviour) }}
 {% if failures %}
@@ -285,9 +388,9 @@ SECTIONS = """\
 
 {% endif %}
 {% if figures.coverage %}
-<h2>Answering only where it is sure</h2>
+<h2 id="abstention">Answering only where it is sure</h2>
 <p>{{ abstention }}.</p>
-<figure role="img" aria-label="Accuracy over coverage">{{ figures.coverage | svg }}</figure>
+<figure role="img" aria-label="Accuracy over coverage" class="single">{{ figures.coverage | svg }}</figure>
 
 {% endif %}
 """

@@ -1,0 +1,129 @@
+"""What a reviewer should do with a candidate, in one sentence, and what to look at first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from potstill.evaluation.baseline import baseline_sentence, beats_baseline
+from potstill.evaluation.gate_checks import finite, mapping
+from potstill.evaluation.gates import Verdict
+from potstill.evaluation.naming import PROVEN, TITLES, candidate_of
+from potstill.kinds.definitions.task_kinds import kind_in
+
+# How a candidate stands to a rival that it does not beat.
+_WORDS = {"LOSES": "loses to", "NO DIFFERENCE": "cannot be told apart from"}
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Advice about a candidate.
+
+    Attributes:
+        call: what to do.
+        summary: why, in one sentence with intervals, without a full stop.
+        cautions: what speaks against a candidate that the gate passed, a sentence each.
+    """
+
+    call: str
+    summary: str
+    cautions: list[str]
+
+
+def recommend(
+    metrics: Mapping[str, Any], verdict: Verdict | None, champion: Mapping[str, Any] | None
+) -> Recommendation:
+    """Advise by the gate's verdict and what it does not judge.
+
+    Args:
+        metrics: the content of reports/metrics.json. It may be anything; what does not fit is left out.
+        verdict: None where the gate has not judged yet.
+        champion: as `gates.judge` receives it, with its `version` and, where it was compared, `comparison`.
+    """
+    cautions = list(_cautions(metrics, mapping(champion)))
+    if verdict is None:
+        call = "Not judged yet"
+    elif not verdict.passed:
+        call = "Do not promote"
+    else:
+        call = "Promote with care" if cautions else "Promote"
+    return Recommendation(call, _summary(metrics, verdict, champion), cautions)
+
+
+def _summary(metrics: Mapping[str, Any], verdict: Verdict | None, champion: Mapping[str, Any] | None) -> str:
+    candidate = candidate_of(metrics) or ""
+    scoring = kind_in(metrics).scoring
+    model = mapping(mapping(metrics.get("models")).get(candidate))
+    score, low, high = (finite(model.get(scoring.key + end)) for end in ("", "_low", "_high"))
+    if score is None:
+        return f"the candidate has no {scoring.words}"
+    interval = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+    summary = f"{TITLES[candidate]} has {100 * score:.1f}% {scoring.words}{interval}"
+    ratio = finite(mapping(metrics.get("comparison")).get("teacher_ratio"))
+    if ratio is not None:
+        summary += f", {100 * ratio:.1f}% of the teacher's"
+    return summary if verdict is None else f"{summary}; {_against_champion(champion)}"
+
+
+def _against_champion(champion: Mapping[str, Any] | None) -> str:
+    if champion is None:
+        return "there is no champion yet"
+    version = champion.get("version")
+    name = f"the champion, version {version}" if version else "the champion"
+    numbers = _points(mapping(champion.get("comparison")))
+    if numbers is None:
+        return f"{name}, was not compared with it" if version else f"{name} was not compared with it"
+    words = _WORDS.get(champion["comparison"].get("outcome"), "beats")
+    return f"it {words} {name} ({numbers})"
+
+
+def _points(comparison: Mapping[str, Any]) -> str | None:
+    difference, low, high = (finite(comparison.get(part)) for part in ("difference", "low", "high"))
+    if difference is None or low is None or high is None:
+        return None
+    return f"{100 * difference:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _cautions(metrics: Mapping[str, Any], champion: Mapping[str, Any]) -> Iterator[str]:
+    if mapping(champion.get("comparison")).get("outcome") == "LOSES":
+        yield f"It loses to the champion beyond noise: {_points(champion['comparison'])}."
+    yield from _lost_slices(mapping(champion.get("slices")), "champion")
+    yield from _lost_slices(mapping(metrics.get("slices")), "teacher")
+    for control, verdict in mapping(mapping(metrics.get("proof")).get("verdicts")).items():
+        words = _WORDS.get(mapping(verdict).get("outcome", ""), "")
+        if words:
+            yield f"It {words} the {PROVEN.get(control, control).lower()} control: {_points(mapping(verdict))}."
+    if mapping(metrics.get("models")) and not beats_baseline(metrics):
+        yield f"{baseline_sentence(metrics)}."
+    yield from _failed_tests(metrics)
+    if mapping(mapping(metrics.get("abstention")).get("test")).get("check") == "BROKEN":
+        yield "Test contradicts the threshold of abstention."
+
+
+def _lost_slices(slices: Mapping[str, Any], rival: str) -> Iterator[str]:
+    found = slices.get("slices")
+    parts = [mapping(part) for part in found] if isinstance(found, list) else []
+    compared = [(part, mapping(mapping(part.get("rivals")).get(rival))) for part in parts]
+    lost = [(part, facts) for part, facts in compared if facts.get("outcome") == "LOSES"]
+    if lost:
+        part, facts = min(lost, key=lambda item: item[1]["difference"])
+        yield (
+            f"On {len(lost)} of {len(parts)} slices the {rival} is better beyond noise, most on {part.get('name')}: "
+            f"{_points(facts)}."
+        )
+
+
+def _failed_tests(metrics: Mapping[str, Any]) -> Iterator[str]:
+    candidate = candidate_of(metrics) or ""
+    for name, test in mapping(mapping(metrics.get("behaviour")).get("tests")).items():
+        facts = mapping(mapping(mapping(test).get("gains")).get("teacher"))
+        rates = [
+            finite(mapping(mapping(mapping(test).get("models")).get(model)).get("failure_rate"))
+            for model in (candidate, "teacher")
+        ]
+        if facts.get("outcome") == "LOSES" and rates[0] is not None and rates[1] is not None:
+            yield (
+                f"It fails the behavioural test {name} more often than the teacher: "
+                f"{100 * rates[0]:.1f}% against {100 * rates[1]:.1f}%."
+            )
