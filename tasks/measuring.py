@@ -16,7 +16,7 @@ from potstill.evaluation.gold import read_gold, student_logits
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.naming import QUANTIZED, SHIPPED
-from potstill.evaluation.summary import Answers, Gold, compare_pair, fidelity, score, score_value
+from potstill.evaluation.summary import Answers, Gold, compare_pair, fidelity, score, teacher_share
 from potstill.evaluation.teacher_forms import add_advantages
 from potstill.inference.profile import answer_all
 from potstill.inference.runtime import MODEL, Student, Text
@@ -165,10 +165,9 @@ def _speeds(students: Mapping[str, Student], texts: Sequence[Text], params: Para
 
 def _compare(gold: Gold, teachers: Mapping[str, Answers], student: Answers, params: Params) -> dict[str, Any]:
     """Compare a student with the teacher and, where there is one, the quantized teacher."""
-    comparison: dict[str, Any] = {**fidelity(teachers["teacher"], student, labels=gold)}
-    teacher_score = score_value(gold, teachers["teacher"])
-    if teacher_score > 0:  # a ratio to zero is left out, and a missing number fails its gate
-        comparison["teacher_ratio"] = score_value(gold, student) / teacher_score
+    teacher = teachers["teacher"]
+    comparison: dict[str, Any] = {**fidelity(teacher, student, labels=gold)}
+    comparison |= teacher_share(gold, student, teacher, params.evaluate, params.project.seed)
     if QUANTIZED in teachers:
         pair = compare_pair(gold, student, teachers[QUANTIZED], params.evaluate, params.project.seed)
         comparison[QUANTIZED] = pair.to_json()

@@ -37,6 +37,8 @@ class Gate(Strict):
     """Lowest Spearman correlation with the gold numbers. null: any."""
     min_teacher_ratio: PositiveFloat | None = 0.97
     """Lowest ratio of the candidate's score to the teacher's on the test split. null: any."""
+    min_teacher_ratio_lower: PositiveFloat | None = None
+    """Lowest lower bound of that ratio's confidence interval. null: any."""
     min_gain_over_control: Signed | None = None
     """Lowest gain: the candidate's score minus that of the pretrained control. 0.01 of accuracy is one percentage
     point. null: any."""

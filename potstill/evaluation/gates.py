@@ -60,6 +60,7 @@ def _limits(scoring: Scoring, model: Mapping[str, Any], comparison: Mapping[str,
     """
     control = mapping(comparison.get("control"))
     gain = {"low": control.get("low"), "high": control.get("high"), "rows": rows}
+    ratio = {"low": comparison.get("teacher_ratio_low"), "high": comparison.get("teacher_ratio_high"), "rows": rows}
 
     def score(words: str, key: str) -> Limit:
         return Limit(words, model.get(key), low=model.get(f"{key}_low"), high=model.get(f"{key}_high"), rows=rows)
@@ -74,8 +75,9 @@ def _limits(scoring: Scoring, model: Mapping[str, Any], comparison: Mapping[str,
         "max_mae": score("mean absolute error", "mae"),
         "min_pearson": score("Pearson correlation", "pearson"),
         "min_spearman": score("Spearman correlation", "spearman"),
-        "min_teacher_ratio": Limit(
-            f"share of the teacher's {scoring.words}", comparison.get("teacher_ratio"), rows=rows
+        "min_teacher_ratio": Limit(f"share of the teacher's {scoring.words}", comparison.get("teacher_ratio"), **ratio),
+        "min_teacher_ratio_lower": Limit(
+            f"lower bound of the share of the teacher's {scoring.words}", ratio["low"], **ratio
         ),
         "min_gain_over_control": Limit("gain over the pretrained control", comparison.get("gain_over_control"), **gain),
         "min_gain_over_control_upper": Limit(

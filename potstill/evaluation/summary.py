@@ -18,7 +18,7 @@ from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.offsets import OWN
 from potstill.scores.metrics import Doubles, Floats, Ints, Labels, Reliability
-from potstill.scores.statistics import Comparison, Moments
+from potstill.scores.statistics import Comparison, Moments, ratio_interval
 
 # Gold labels [rows, ...] in the task's form; for spans of texts, objects that score logits.
 Gold = Labels | GoldTags | GoldAnswers
@@ -131,10 +131,29 @@ def compare(
     for name in (QUANTIZED, BASELINE):
         if name in rivals:
             comparison[name] = rivals[name].to_json()
+    return comparison | teacher_share(labels, student, teacher, settings, seed)
+
+
+def teacher_share(labels: Gold, student: Answers, teacher: Answers, settings: Evaluate, seed: int) -> dict[str, float]:
+    """Compute the share of the teacher's score that a student keeps, with its interval over resampled rows.
+
+    Returns:
+        `teacher_ratio`, `teacher_ratio_low` and `teacher_ratio_high`. Empty where the teacher's score is not above 0,
+        so that a gate on them fails.
+    """
     teacher_score = score_value(labels, teacher)
-    if teacher_score > 0:  # a ratio to zero is left out, and a missing number fails its gate
-        comparison["teacher_ratio"] = score_value(labels, student) / teacher_score
-    return comparison
+    if teacher_score <= 0:
+        return {}
+    low, high = ratio_interval(
+        student.kind.moments(student.view(labels), student.logits),
+        teacher.kind.moments(teacher.view(labels), teacher.logits),
+        student.kind.scoring.key,
+        replicates=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=seed,
+    )
+    ratio = score_value(labels, student) / teacher_score
+    return {"teacher_ratio": ratio, "teacher_ratio_low": low, "teacher_ratio_high": high}
 
 
 def score_value(labels: Gold, answers: Answers) -> float:

@@ -181,6 +181,29 @@ def compare_scores(
     return comparison(gain, differences, confidence)
 
 
+def ratio_interval(
+    first: Moments, second: Moments, name: str, *, replicates: int, confidence: float, seed: int
+) -> tuple[float, float]:
+    """Compute the percentile interval of the ratio of two models' scores on the same draws of rows.
+
+    A draw on which the second score is not above 0 counts as a ratio of 0: it proves nothing of the first.
+
+    Args:
+        first: the model in question.
+        second: the model whose score is the denominator.
+        name: of the score, the larger the better.
+        replicates: bootstrap resamples.
+        confidence: level of the interval, such as 0.95.
+        seed: of the resampling.
+    """
+    sums = resampled_sums([first.columns, second.columns], replicates=replicates, seed=seed)
+    numerator, denominator = (
+        model.scores[name](some, len(model.columns)) for model, some in zip((first, second), sums, strict=True)
+    )
+    ratios = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+    return _interval(ratios, confidence)
+
+
 def score_differences(
     first: Sequence[Moments], second: Sequence[Moments], name: str, *, replicates: int, seed: int
 ) -> Doubles:

@@ -25,12 +25,16 @@ METRICS: dict[str, Any] = {
     },
     "comparison": {
         "teacher_ratio": 0.855 / 0.86,
+        "teacher_ratio_low": 0.975,
         "gain_over_control": 0.012,
         "control": {"high": 0.02},
         "speedup": 6.0,
     },
 }
-GATE = Gate(min_accuracy=0.8, min_macro_f1=0.8, max_ece=0.1, max_p99_ms=5.0, min_speedup=2.0, min_gain_over_control=0.0)
+GATE = Gate(
+    min_accuracy=0.8, min_macro_f1=0.8, min_teacher_ratio_lower=0.95, max_ece=0.1, max_p99_ms=5.0, min_speedup=2.0,
+    min_gain_over_control=0.0,
+)  # fmt: skip
 # Where each limit's number lies.
 PLACES = {
     "min_accuracy": ("models", "int8", "accuracy"),
@@ -39,6 +43,7 @@ PLACES = {
     "max_file_mb": ("models", "int8", "megabytes"),
     "max_p99_ms": ("models", "int8", "p99_ms"),
     "min_teacher_ratio": ("comparison", "teacher_ratio"),
+    "min_teacher_ratio_lower": ("comparison", "teacher_ratio_low"),
     "min_gain_over_control": ("comparison", "gain_over_control"),
     "min_gain_over_control_upper": ("comparison", "control", "high"),
     "min_speedup": ("comparison", "speedup"),
@@ -63,7 +68,7 @@ def test_a_good_candidate_passes_every_limit() -> None:
     verdict = judge(METRICS, GATE, {"accuracy": 0.857})
     assert verdict.passed
     assert {check.name for check in verdict.checks} == {"scored", *PLACES, "max_loss_to_champion"}
-    assert verdict.sentence == "passed: all 11 gates"
+    assert verdict.sentence == "passed: all 12 gates"
 
 
 def test_what_passed_says_how_it_stands_to_the_controls() -> None:
@@ -73,11 +78,11 @@ def test_what_passed_says_how_it_stands_to_the_controls() -> None:
     }
     sentence = judge({**METRICS, "proof": {"verdicts": verdicts}}, GATE, None).sentence
     assert sentence == (
-        "passed: all 10 gates; NO DIFFERENCE to the pretrained control (-0.4 to +1.1 points), "
+        "passed: all 11 gates; NO DIFFERENCE to the pretrained control (-0.4 to +1.1 points), "
         "BEATS the initialised control (+1.2 to +3.0 points)"
     )
     for odd in (None, 7, {"verdicts": 7}, {"verdicts": {"pretrained": None}}):
-        assert judge({**METRICS, "proof": odd}, GATE, None).sentence == "passed: all 10 gates"
+        assert judge({**METRICS, "proof": odd}, GATE, None).sentence == "passed: all 11 gates"
 
 
 @pytest.mark.parametrize("name", PLACES)

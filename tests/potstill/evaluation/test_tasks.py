@@ -123,6 +123,7 @@ def test_the_summary_of_a_task(task: TaskKind) -> None:
     assert comparison["control"]["outcome"] == "BEATS"
     assert comparison["gain_over_control"] == pytest.approx(scores["int8"][key] - scores["control"][key], abs=1e-6)
     assert comparison["teacher_ratio"] == pytest.approx(scores["int8"][key] / scores["teacher"][key], rel=1e-6)
+    assert comparison["teacher_ratio_low"] < comparison["teacher_ratio"] < comparison["teacher_ratio_high"]
     likeness = {"agreement", "kl"} if task == "multi_label" else {"correlation", "rmse"}
     assert likeness <= comparison.keys()
 

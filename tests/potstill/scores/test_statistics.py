@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from potstill.scores.statistics import bootstrap, paired_bootstrap, wilson_interval
+from potstill.scores.statistics import Moments, bootstrap, paired_bootstrap, ratio_interval, wilson_interval
 
 
 def test_wilson_by_hand() -> None:
@@ -141,3 +141,27 @@ def test_predictions_of_seeds_are_paired_with_the_same_labels() -> None:
     assert found.difference == 0
     with pytest.raises(ValueError, match=r"\(2, 4\) and \(1, 4\) predictions"):
         paired_bootstrap(labels, first, second[:1], replicates=100, confidence=0.95, seed=0)
+
+
+def _accuracy(right: np.ndarray) -> Moments:
+    return Moments(right[:, None].astype(np.float64), {"accuracy": lambda sums, rows: sums[..., 0] / rows})
+
+
+def test_the_interval_of_a_ratio_is_that_of_resampled_rows() -> None:
+    random = np.random.default_rng(3)
+    teacher = random.random(400) < 0.9
+    student = teacher & (random.random(400) < 0.95)
+    low, high = ratio_interval(
+        _accuracy(student), _accuracy(teacher), "accuracy", replicates=4000, confidence=0.9, seed=0
+    )
+    rows = random.integers(400, size=(4000, 400))
+    expected = np.quantile(student[rows].mean(axis=1) / teacher[rows].mean(axis=1), [0.05, 0.95])
+    assert [low, high] == pytest.approx(expected, abs=0.003)
+    assert low < student.mean() / teacher.mean() < high
+
+
+def test_a_teacher_that_is_seldom_right_proves_nothing() -> None:
+    right = np.zeros(50, dtype=bool)
+    right[0] = True
+    model = _accuracy(right)
+    assert ratio_interval(model, model, "accuracy", replicates=500, confidence=0.9, seed=0) == (0.0, 1.0)
