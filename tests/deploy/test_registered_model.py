@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,8 +23,6 @@ from tasks.register import _save_model
 from tests.deploy.conftest import TEXTS, Built
 from tests.registries import PROJECT, new_store, register_bento
 
-# The first test also pays for the environment.
-
 LOAD = """
 import importlib.util, json, sys
 import mlflow, pandas
@@ -31,6 +30,18 @@ assert importlib.util.find_spec("potstill") is None
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model(sys.argv[2])
 print(model.predict(pandas.DataFrame({"text": json.loads(sys.argv[3])})).to_json(orient="records", double_precision=15))
+"""
+
+
+SPARK = """
+import json, sys
+import mlflow
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+mlflow.set_tracking_uri(sys.argv[1])
+answer = mlflow.pyfunc.spark_udf(spark, sys.argv[2], env_manager="local")
+rows = spark.createDataFrame([(text,) for text in json.loads(sys.argv[3])], ["text"])
+print(json.dumps([row.answer.asDict() for row in rows.select(answer("text").alias("answer")).collect()]))
 """
 
 
@@ -51,7 +62,8 @@ def environment(registered: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     uv, requirements = str(Path(sys.executable).parent / "uv"), str(registered / "model/requirements.txt")
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(folder)], env=variables, check=True)
-    command = [uv, "pip", "install", "-q", "--python", str(folder / "bin/python"), "-r", requirements]
+    # pyspark is for the test of Spark; the model does not ask for it.
+    command = [uv, "pip", "install", "-q", "--python", str(folder / "bin/python"), "-r", requirements, "pyspark"]
     lock = Path(__file__).resolve().parents[2] / "requirements.lock"
     subprocess.run([*command, "-c", str(lock)], env=variables, check=True)
     return folder
@@ -119,6 +131,22 @@ def test_mlflow_models_predict_answers_a_file(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = json.loads(answers.read_text(encoding="utf-8"))["predictions"]
+    assert probabilities(rows) == pytest.approx(flat(expected), abs=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="there is no Java here")
+def test_it_answers_under_spark(
+    registered: Path, environment: Path, expected: list[list[float]], tmp_path: Path
+) -> None:
+    python = str(environment / "bin/python")
+    arguments = [tracking.tracking_uri(registered), f"models:/{PROJECT}@challenger", json.dumps(TEXTS)]
+    done = subprocess.run(
+        [python, "-c", SPARK, *arguments],
+        cwd=tmp_path, env=variables(tmp_path) | {"PYSPARK_PYTHON": python, "SPARK_LOCAL_IP": "127.0.0.1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])
     assert probabilities(rows) == pytest.approx(flat(expected), abs=1e-5)
 
 
