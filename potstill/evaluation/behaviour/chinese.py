@@ -12,7 +12,7 @@ from numpy.random import Generator
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 # A text is Chinese from this share of its characters on.
 _CHINESE_SHARE = 0.3
-# A doubled character for each started twenty.
+# A doubled character for every twenty, rounded up.
 _CHARACTERS_A_TYPO = 20
 # U+0021 to U+007E have forms of full width in the same order; the space is U+3000.
 _FULL = {code: code + 0xFEE0 for code in range(0x21, 0x7F)} | {0x20: 0x3000}
@@ -20,7 +20,7 @@ _HALF = {full: half for half, full in _FULL.items()} | {0x3002: 0x2E, 0x3001: 0x
 
 
 def chinese_share(text: str) -> float:
-    """Share of Chinese characters among the characters of a text that are no white space."""
+    """Compute the share of Chinese characters among the characters of a text that are no white space."""
     visible = sum(not character.isspace() for character in text)
     return len(HAN.findall(text)) / visible if visible else 0.0
 
@@ -55,13 +55,13 @@ def change_script(text: str, random: Generator) -> str | None:
 
 def double_character(text: str, random: Generator) -> str | None:
     """Type a Chinese character twice."""
-    places = [match.start() for match in HAN.finditer(text)]
-    if not places:
+    positions = [match.start() for match in HAN.finditer(text)]
+    if not positions:
         return None
-    chosen = random.choice(places, size=ceil(len(places) / _CHARACTERS_A_TYPO), replace=False)
+    chosen = random.choice(positions, size=ceil(len(positions) / _CHARACTERS_A_TYPO), replace=False)
     changed = text
-    for at in sorted(chosen.tolist(), reverse=True):
-        changed = changed[:at] + changed[at] + changed[at:]
+    for position in sorted(chosen.tolist(), reverse=True):
+        changed = changed[:position] + changed[position] + changed[position:]
     return changed
 
 

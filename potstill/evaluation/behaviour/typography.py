@@ -10,15 +10,15 @@ from numpy.random import Generator
 
 from potstill.evaluation.behaviour.chinese import HAN
 
-# A typo for each started ten words that can have one.
+# A typo for every ten words that can have one, rounded up.
 _WORDS_A_TYPO = 10
 # Letters within the word stay readable: its first letter is never changed.
 _LONG_WORD = re.compile(r"(?<![A-Za-z0-9_.@/:#-])[A-Za-z]{4,}(?![A-Za-z0-9_@/:-]|\.\w)")
 _ROWS_OF_KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _NEIGHBOURS = {
-    letter: row[max(place - 1, 0) : place] + row[place + 1 : place + 2]
+    letter: row[max(column - 1, 0) : column] + row[column + 1 : column + 2]
     for row in _ROWS_OF_KEYS
-    for place, letter in enumerate(row)
+    for column, letter in enumerate(row)
 }
 _CJK_MARKS = (
     "\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f\u201c\u201d\u2018\u2019\u300a\u300b\uff08\uff09\u3010\u3011\u2026"
@@ -35,10 +35,10 @@ def swap_letters(text: str, random: Generator) -> str | None:
     """Swap two neighbouring letters."""
 
     def edit(word: str) -> str | None:
-        places = [at for at in range(1, len(word) - 1) if word[at] != word[at + 1]]
-        if not places:
+        positions = [at for at in range(1, len(word) - 1) if word[at] != word[at + 1]]
+        if not positions:
             return None
-        at = int(random.choice(places))
+        at = int(random.choice(positions))
         return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
 
     return _with_typos(text, random, edit)
@@ -92,7 +92,7 @@ def _with_typos(text: str, random: Generator, edit: Callable[[str], str | None])
 
 
 def lower_case(text: str, random: Generator) -> str | None:
-    """Write all letters small."""
+    """Write all letters in lower case."""
     return _unless_equal(text, "".join(map(_lower, text)))
 
 
@@ -107,13 +107,13 @@ def title_case(text: str, random: Generator) -> str | None:
 
 
 def _lower(character: str) -> str:
-    """Lower a character if that can be undone and leaves one character, unlike that of a dotted capital I."""
+    """Lower a character if the result is one character and can be raised again, unlike that of a dotted capital I."""
     lowered = character.lower()
     return lowered if len(lowered) == 1 and lowered.upper() == character.upper() else character
 
 
 def _upper(character: str) -> str:
-    """Raise a character if that can be undone and leaves one character, unlike that of a German sharp s."""
+    """Raise a character if the result is one character and can be lowered again, unlike that of a German sharp s."""
     raised = character.upper()
     return raised if len(raised) == 1 and raised.lower() == character.lower() else character
 
@@ -151,7 +151,7 @@ def strip_spaces(text: str, random: Generator) -> str | None:
 
 
 def full_stop(text: str) -> str:
-    """The full stop of the script that a text ends in."""
+    """Return the full stop of the script that a text ends in."""
     return "\u3002" if HAN.match(text[-1:]) else "."
 
 
