@@ -7,25 +7,24 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.engine.champions import no_champion
+from flows.engine.champions import open_registry
+from flows.json_output import print_json
 from potstill.artifacts import MANIFEST, lineage, read_json, sha256_value
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, RegistryError
 from potstill.inference.window_store import ANSWERS, COUNTS, candidate_location, open_store
 from potstill.paths import PARAMS, SERVING
-from potstill.registry import tracking
 from potstill.registry.ledger import Line
 from potstill.registry.lineage_trace import Hop, NotHereError, hop, trace_version
 from potstill.registry.promotion import Registry
-from potstill.registry.store_reader import reader
 from potstill.serving.launch import bento_path
 from potstill.serving.release import SETTINGS, verify_seal
 
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where an answer came from: the ledger's line of the Bento, and how it was found."""
+    """The origin of an answer: the ledger's line of the Bento, and how it was found."""
 
     line: Line
     sentence: str
@@ -42,13 +41,11 @@ def show(workspace: Path, what: str, folder: str | None, *, as_json: bool) -> No
         as_json: whether to print JSON.
 
     Raises:
-        RegistryError: nothing is known of it, or a hop fails.
+        RegistryError: the registry does not know it, or a hop fails.
         ChecksumError: a hop fails because bytes are not what they were.
     """
     params = load_params(workspace / PARAMS)
-    if not tracking.has_store(workspace):
-        raise no_champion(params)
-    registry = Registry(workspace, params.project.name, reader(workspace))
+    registry = open_registry(workspace, params, read_only=True)
     origin = _find(registry, params, what, folder)
     version = registry.get(origin.line.facts["version"])
     hops = [
@@ -57,7 +54,7 @@ def show(workspace: Path, what: str, folder: str | None, *, as_json: bool) -> No
         *trace_version(registry, version, workspace),
     ]
     if as_json:
-        print(json.dumps([item.to_json() for item in hops], indent=2, ensure_ascii=False))
+        print_json([item.to_json() for item in hops])
     else:
         print("\n".join(f"{item.name:<11} {item.state:<9} {item.sentence}" for item in hops))
     broken = next((item for item in hops if item.error is not None), None)
