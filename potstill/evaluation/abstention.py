@@ -15,8 +15,7 @@ import numpy as np
 
 from potstill.config.evaluation_params import Abstention
 from potstill.evaluation.summary import Answers, Gold
-from potstill.kinds.definitions.kind import Flags
-from potstill.scores.metrics import Doubles
+from potstill.scores.metrics import Doubles, Flags
 from potstill.scores.selective import Curve, Threshold, accuracy_coverage, find_threshold, upper_bound
 
 # Whether the interval on test is above the target, holds it, or is below it.

@@ -25,7 +25,8 @@ from potstill.errors import MissingColumnError, ParamsError
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.metrics_reading import signed_interval, signed_points
 from potstill.evaluation.summary import Answers, Gold
-from potstill.kinds.definitions.kind import Flags, Kind, Names
+from potstill.kinds.definitions.kind import Kind, Names
+from potstill.scores.metrics import Flags
 from potstill.scores.significance import adjusted_p_values, bootstrap_p_value, mcnemar_p_value
 from potstill.scores.statistics import (
     Comparison,
