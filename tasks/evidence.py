@@ -180,7 +180,7 @@ def flat_metrics(metrics: Mapping[str, Any], candidate: str) -> dict[str, float]
     for name, value in _numbers(metrics, candidate):
         legal = _NOT_IN_A_NAME.sub("_", name)[:200]
         # Two names of slices may differ in signs alone.
-        unique = next(name for name in _numbered(legal) if name not in numbers)
+        unique = next(option for option in _numbered(legal) if option not in numbers)
         if value is not None:
             numbers[unique] = float(value)
     return numbers

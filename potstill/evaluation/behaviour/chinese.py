@@ -9,6 +9,8 @@ from typing import Any
 
 from numpy.random import Generator
 
+from potstill.evaluation.behaviour.edits import unless_equal
+
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 # A text is Chinese from this share of its characters on.
 _CHINESE_SHARE = 0.3
@@ -32,14 +34,12 @@ def is_chinese(text: str) -> bool:
 
 def widen(text: str, random: Generator) -> str | None:
     """Write ASCII in full width: １２３ for 123."""
-    changed = text.translate(_FULL)
-    return changed if changed != text else None
+    return unless_equal(text, text.translate(_FULL))
 
 
 def narrow(text: str, random: Generator) -> str | None:
     """Write characters of full width in ASCII: 123 for １２３, a comma for ，."""
-    changed = text.translate(_HALF)
-    return changed if changed != text else None
+    return unless_equal(text, text.translate(_HALF))
 
 
 def change_script(text: str, random: Generator) -> str | None:
@@ -50,7 +50,7 @@ def change_script(text: str, random: Generator) -> str | None:
     changed = _converter("s2t").convert(text)
     if changed == text:
         changed = _converter("t2s").convert(text)
-    return changed if changed != text and len(changed) == len(text) else None
+    return unless_equal(text, changed) if len(changed) == len(text) else None
 
 
 def double_character(text: str, random: Generator) -> str | None:

@@ -9,6 +9,7 @@ from math import ceil
 from numpy.random import Generator
 
 from potstill.evaluation.behaviour.chinese import HAN
+from potstill.evaluation.behaviour.edits import unless_equal
 
 # A typo for every ten words that can have one, rounded up.
 _WORDS_A_TYPO = 10
@@ -88,22 +89,22 @@ def _with_typos(text: str, random: Generator, edit: Callable[[str], str | None])
         edited = edit(word[0])
         if edited is not None:
             changed = changed[: word.start()] + edited + changed[word.end() :]
-    return changed if changed != text else None
+    return unless_equal(text, changed)
 
 
 def lower_case(text: str, random: Generator) -> str | None:
     """Write all letters in lower case."""
-    return _unless_equal(text, "".join(map(_lower, text)))
+    return unless_equal(text, "".join(map(_lower, text)))
 
 
 def upper_case(text: str, random: Generator) -> str | None:
     """Write all letters as capitals."""
-    return _unless_equal(text, "".join(map(_upper, text)))
+    return unless_equal(text, "".join(map(_upper, text)))
 
 
 def title_case(text: str, random: Generator) -> str | None:
     """Write the first letter of each word as a capital."""
-    return _unless_equal(text, re.sub(r"(?<![\w'\u2019])[^\W\d_]", lambda match: _upper(match[0]), text))
+    return unless_equal(text, re.sub(r"(?<![\w'\u2019])[^\W\d_]", lambda match: _upper(match[0]), text))
 
 
 def _lower(character: str) -> str:
@@ -121,7 +122,7 @@ def _upper(character: str) -> str:
 def drop_punctuation(text: str, random: Generator) -> str | None:
     """Remove punctuation, save that within words, numbers, addresses and smileys."""
     changed = _PUNCTUATION.sub(lambda match: match[1] or "", text)
-    return _unless_equal(text, changed) if changed.strip() else None
+    return unless_equal(text, changed) if changed.strip() else None
 
 
 def end_with_full_stop(text: str, random: Generator) -> str | None:
@@ -131,12 +132,12 @@ def end_with_full_stop(text: str, random: Generator) -> str | None:
 
 def double_punctuation(text: str, random: Generator) -> str | None:
     """Double the marks that end sentences and clauses."""
-    return _unless_equal(text, _DOUBLED.sub(lambda match: match[0] * 2, text))
+    return unless_equal(text, _DOUBLED.sub(lambda match: match[0] * 2, text))
 
 
 def double_spaces(text: str, random: Generator) -> str | None:
     """Double each single space between two words."""
-    return _unless_equal(text, re.sub(r"(?<=\S) (?=\S)", "  ", text))
+    return unless_equal(text, re.sub(r"(?<=\S) (?=\S)", "  ", text))
 
 
 def pad_with_spaces(text: str, random: Generator) -> str | None:
@@ -147,13 +148,9 @@ def pad_with_spaces(text: str, random: Generator) -> str | None:
 def strip_spaces(text: str, random: Generator) -> str | None:
     """Remove the white space at both ends."""
     changed = text.strip()
-    return _unless_equal(text, changed) if changed else None
+    return unless_equal(text, changed) if changed else None
 
 
 def full_stop(text: str) -> str:
     """Return the full stop of the script that a text ends in."""
     return "\u3002" if HAN.match(text[-1:]) else "."
-
-
-def _unless_equal(text: str, changed: str) -> str | None:
-    return None if changed == text else changed

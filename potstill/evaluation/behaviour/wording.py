@@ -8,6 +8,7 @@ import string
 from numpy.random import Generator
 
 from potstill.evaluation.behaviour.chinese import is_chinese
+from potstill.evaluation.behaviour.edits import unless_equal
 from potstill.evaluation.behaviour.typography import full_stop
 
 # --- negation ---------------------------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ def swap_names(text: str, random: Generator) -> str | None:
         unused = [candidate for candidate in (_WOMEN if name in _WOMEN else _MEN) if candidate not in present]
         replacements[name] = str(random.choice(unused)) if unused else name
     changed = _NAME.sub(lambda match: replacements[match[0]], text)
-    return changed if changed != text else None
+    return unless_equal(text, changed)
 
 
 def change_numbers(text: str, random: Generator) -> str | None:
@@ -122,7 +123,7 @@ def change_numbers(text: str, random: Generator) -> str | None:
         return changed
 
     changed = _NUMBER.sub(change, text)
-    return changed if changed != text else None
+    return unless_equal(text, changed)
 
 
 # --- neutral additions ------------------------------------------------------------------------------------------------

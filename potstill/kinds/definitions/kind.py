@@ -216,13 +216,13 @@ class Kind(ABC):
         raise NotImplementedError(f"answers of a {self.name} task are spans of a text")
 
 
-def share_moments(equal: Any, of: Any = 1) -> Moments:
+def share_moments(equal: Any, answers: Any = 1) -> Moments:
     """Return the moments of an agreement.
 
     Args:
         equal: [rows] equal answers of each row.
-        of: [rows] answers of each row, or the same number for all.
+        answers: [rows] answers of each row, or the same number for all.
     """
-    parts = np.broadcast_arrays(np.asarray(equal, np.float64), np.asarray(of, np.float64))
+    parts = np.broadcast_arrays(np.asarray(equal, np.float64), np.asarray(answers, np.float64))
     columns = np.stack(parts, axis=1)
     return Moments(columns, {AGREEMENT: lambda sums, rows: sums[..., 0] / np.maximum(sums[..., 1], 1)})
