@@ -114,7 +114,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def lineage(candidate: str, files: Mapping[str, str], git_commit: str | None) -> dict[str, Any]:
-    """Return what identifies a model in service; the header X-Lineage-Sum is the `sha256_value` of this.
+    """Return what identifies a model in service; the header X-Lineage-Sum is the sum of this.
 
     Args:
         candidate: sha256 of the serving folder's manifest.
@@ -122,6 +122,11 @@ def lineage(candidate: str, files: Mapping[str, str], git_commit: str | None) ->
         git_commit: commit at which it was packaged.
     """
     return {"candidate": candidate, "files": dict(files), "git_commit": git_commit}
+
+
+def lineage_sum(candidate: str, files: Mapping[str, str], git_commit: str | None) -> str:
+    """Compute the header X-Lineage-Sum of a model's answers; see `lineage` for the arguments."""
+    return sha256_value(lineage(candidate, files, git_commit))
 
 
 def first_difference(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, str] | None:

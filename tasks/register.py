@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.artifacts import (
     MANIFEST,
     canonical_json,
-    lineage,
+    lineage_sum,
     read_json,
     read_json_if_present,
     sha256_file,
@@ -180,7 +180,7 @@ def register(
         card = render_card(metrics, judged, facts)
         files = {path.name: workspace / path for path in KEPT} | _materials(params, workspace, facts, metrics, scratch)
         tags[versions.EVIDENCE] = pack_evidence(files, card, evidence)
-        tags |= _lineage_sum(workspace / SERVING, packaged)
+        tags |= _lineage_tag(workspace / SERVING, packaged)
         version = Registry(workspace, params.project.name).register(
             candidate=candidate_sum(workspace / SERVING),
             model=model,
@@ -237,13 +237,13 @@ def _lineage(params: Params, workspace: Path, tags: Mapping[str, str], champion:
     )
 
 
-def _lineage_sum(serving: Path, packaged: Packaged) -> dict[str, str]:
-    """Compute the sum that the Bento's answers have in their header; empty without its settings."""
+def _lineage_tag(serving: Path, packaged: Packaged) -> dict[str, str]:
+    """Return the tag with the sum that the Bento's answers have in their header; empty without its settings."""
     settings = read_json_if_present(packaged.path / "src" / SETTINGS)
     if not settings:
         return {}
     files = read_json(serving / MANIFEST)["files"]
-    return {versions.LINEAGE: sha256_value(lineage(candidate_sum(serving), files, settings.get("git_commit")))}
+    return {versions.LINEAGE: lineage_sum(candidate_sum(serving), files, settings.get("git_commit"))}
 
 
 def _flat(params: Params) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.engine.champions import open_registry
 from flows.json_output import print_json
-from potstill.artifacts import MANIFEST, lineage, read_json, sha256_value
+from potstill.artifacts import MANIFEST, lineage_sum, read_json
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, RegistryError
@@ -125,7 +125,7 @@ def _bento(origin: _Origin) -> str:
     settings = path / "src" / SETTINGS
     if origin.lineage_sum is not None and settings.exists():
         files = read_json(serving / MANIFEST)["files"]
-        current = sha256_value(lineage(origin.line.facts["candidate"], files, read_json(settings)["git_commit"]))
+        current = lineage_sum(origin.line.facts["candidate"], files, read_json(settings)["git_commit"])
         if current != origin.lineage_sum:
             raise ChecksumError(f"Bento {tag} has the lineage sum {current} and not {origin.lineage_sum}")
     return f"{tag}, every file in {path} is as packaged"

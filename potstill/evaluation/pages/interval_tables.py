@@ -53,18 +53,22 @@ class Interval:
     high: float
 
 
+# Name, number of rows or cases, or a cost, and an interval, or None, for each column.
+TableRow = tuple[str, str, list[Interval | None]]
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of intervals.
 
     Attributes:
         titles: of the columns with intervals.
-        rows: name, number of rows or cases, or a cost, and an interval, or None, for each column.
+        rows: in the order of the page.
         leads: whether the first row is the one that the others are compared with.
     """
 
     titles: list[str]
-    rows: list[tuple[str, str, list[Interval | None]]]
+    rows: list[TableRow]
     leads: bool = False
 
 
@@ -93,7 +97,7 @@ def rivals_table(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None)
     bounds = [number for numbers in scores.values() for number in numbers if number is not None]
     axis = _padded(min(bounds, default=0.0), max(bounds, default=1.0))
     gains = _symmetric(compared.values())
-    rows: list[tuple[str, str, list[Interval | None]]] = [
+    rows: list[TableRow] = [
         (
             titles[name],
             _milliseconds(entries[name].get("p50_ms")),
@@ -125,17 +129,18 @@ def class_table(metrics: Mapping[str, Any], measure: str) -> Table | None:
     if not classes:
         return None
     models = list(next(iter(classes.values()))["models"])
-    rows: list[tuple[str, str, list[Interval | None]]] = [
+    rows: list[TableRow] = [
         (label, f"{scores['gold']:,}", [_share(scores["models"][model], measure) for model in models])
         for label, scores in classes.items()
     ]
     return Table([f"{TITLES.get(model, model)}, %" for model in models], rows)
 
 
-def _share(scores: Mapping[str, Any], measure: str) -> Interval | None:
-    if scores[measure] is None:
+def _share(numbers: Mapping[str, Any], key: str) -> Interval | None:
+    """Draw a share on an axis from 0 to 1; None where there is none."""
+    if numbers[key] is None:
         return None
-    return _interval([scores[key] for key in with_bounds(measure)], (0.0, 1.0))
+    return _interval([numbers[name] for name in with_bounds(key)], (0.0, 1.0))
 
 
 def cut_table(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]] | None:
@@ -167,7 +172,7 @@ def slice_table(metrics: Mapping[str, Any]) -> Table | None:
     rivals = list(slices[0]["rivals"])
     scores = _padded(min(part["low"] for part in slices), max(part["high"] for part in slices))
     axis = _symmetric(part["rivals"][rival] for part in slices for rival in rivals)
-    rows: list[tuple[str, str, list[Interval | None]]] = [
+    rows: list[TableRow] = [
         (
             part["name"],
             f"{part['rows']:,}",
@@ -190,7 +195,7 @@ def shift_table(metrics: Mapping[str, Any]) -> Table | None:
     scores = {name: [numbers[key] for key in keys] for name, numbers in shift["models"].items()}
     axis = min(low for _, low, _ in scores.values()), max(high for _, _, high in scores.values())
     gains = _symmetric(shift["comparison"].values())
-    rows: list[tuple[str, str, list[Interval | None]]] = [
+    rows: list[TableRow] = [
         (
             title,
             f"{shift['rows']:,}",
@@ -212,10 +217,10 @@ def behaviour_table(metrics: Mapping[str, Any], candidate: str) -> Table | None:
         return None
     rivals = [name for name in next(iter(tests.values()))["models"] if name != candidate]
     axis = _symmetric(gain for test in tests.values() for gain in test["gains"].values())
-    rows: list[tuple[str, str, list[Interval | None]]] = []
+    rows: list[TableRow] = []
     for name, test in tests.items():
         direction = f", {test['direction']}" if test["direction"] else ""
-        rates = [_rate(test["models"][model]) for model in (candidate, *rivals)]
+        rates = [_share(test["models"][model], "failure_rate") for model in (candidate, *rivals)]
         gains = [_difference(test["gains"][rival], axis) if rival in test["gains"] else None for rival in rivals]
         rows.append((f"{name} ({test['kind']}{direction})", f"{test['models'][candidate]['rows']:,}", [*rates, *gains]))
     titles = [f"{TITLES[model]} fails, %" for model in (candidate, *rivals)]
@@ -232,12 +237,6 @@ def _symmetric(comparisons: Iterable[Mapping[str, Any]]) -> Axis:
     """Return an axis around 0 that holds all intervals."""
     width = max([abs(compared[end]) for compared in comparisons for end in ("low", "high")] + [0.01])
     return -1.04 * width, 1.04 * width
-
-
-def _rate(failures: Mapping[str, Any]) -> Interval | None:
-    if failures["failure_rate"] is None:
-        return None
-    return _interval([failures[key] for key in with_bounds("failure_rate")], (0.0, 1.0))
 
 
 def _interval(numbers: Sequence[float], axis: Axis) -> Interval:
