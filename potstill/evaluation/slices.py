@@ -242,7 +242,10 @@ def _shown(value: Any) -> str:
 
 
 def _expression_slice(frame: pd.DataFrame, name: str, expression: str) -> Slice:
-    """Find the rows for which an expression is true; a comparison with a missing value is false, save for `!=`."""
+    """Find the rows for which an expression is true.
+
+    A comparison with a missing value is false, save for `!=` and `not in`.
+    """
     import pandas as pd
 
     for column in expression_names(expression):

@@ -27,8 +27,8 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
 def bootstrap_p_value(differences: Doubles) -> float:
     """Compute the two-sided p value of a difference of 0 from [replicates] resampled differences.
 
-    It is below 1 - c where the percentile interval of level c leaves 0 out (Efron & Tibshirani 1993, ch. 15). Adding 1
-    to both counts keeps it above 0 (Davison & Hinkley 1997, ch. 4).
+    It is below 1 - c exactly where the percentile interval of level c leaves 0 out (Efron & Tibshirani 1993, ch. 15).
+    Adding 1 to both counts keeps it above 0 (Davison & Hinkley 1997, ch. 4).
     """
     tail = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     return min(2 * (1 + tail) / (1 + len(differences)), 1.0)
