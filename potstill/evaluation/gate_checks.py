@@ -71,13 +71,13 @@ def check_limit(name: str, limit: Limit, bound: float) -> Check:
     is_minimum = name.startswith("min_")
     kind = "minimum" if is_minimum else "maximum"
     excess = bound - value if is_minimum else value - bound
-    shown = f"{limit.words} {number(value)}{limit.unit}"
+    measured = f"{limit.words} {number(value)}{limit.unit}"
     passed = excess <= ROUNDING
     if passed:
-        sentence = f"{shown} meets its {kind} of {number(bound)}{limit.unit}"
+        sentence = f"{measured} meets its {kind} of {number(bound)}{limit.unit}"
     else:
         distance = f"{number(excess)}{limit.unit} {'below' if is_minimum else 'above'}"
-        sentence = f"{shown} is {distance} its {kind} of {number(bound)}{limit.unit} (gate.{name})"
+        sentence = f"{measured} is {distance} its {kind} of {number(bound)}{limit.unit} (gate.{name})"
     return Check(name, value, bound, passed, sentence, finite(limit.low), finite(limit.high), count(limit.rows))
 
 

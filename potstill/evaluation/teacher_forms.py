@@ -110,16 +110,16 @@ def check_advantage(metrics: Mapping[str, Any], gate: Gate, scoring: Scoring) ->
     difference, low, high = numbers
     advantage = max(speedup, smaller)
     rows = count(metrics.get("rows"))
-    shown = f"{number(difference)} of {scoring.words} ({number(low)} to {number(high)}), {_advantages(comparison)}"
+    measured = f"{number(difference)} of {scoring.words} ({number(low)} to {number(high)}), {_advantages(comparison)}"
     if low > 0:
-        words = f"its score is above the quantized teacher's beyond noise: {shown}"
+        words = f"its score is above the quantized teacher's beyond noise: {measured}"
         return Check(_NAME, advantage, bound, True, words, low, high, rows)
     if advantage >= bound - ROUNDING:
-        words = f"next to the quantized teacher: {shown}; {number(advantage)}x meets its minimum of {number(bound)}x"
+        words = f"next to the quantized teacher: {measured}; {number(advantage)}x meets its minimum of {number(bound)}x"
         return Check(_NAME, advantage, bound, True, words, low, high, rows)
     loss = "not worth its loss" if high < 0 else "not worth its training"
     words = (
-        f"{loss} next to the quantized teacher: {shown}, and neither is {number(bound)}x (gate.{_NAME}); serve the "
+        f"{loss} next to the quantized teacher: {measured}, and neither is {number(bound)}x (gate.{_NAME}); serve the "
         "quantized teacher, or make the student smaller"
     )
     return Check(_NAME, advantage, bound, False, words, low, high, rows)

@@ -74,9 +74,17 @@ class Line:
     def to_json(self) -> dict[str, Any]:
         """The line as plain values, with the reason and the version next to who wrote it."""
         facts = {key: value for key, value in self.facts.items() if key not in ("version", "reason")}
-        named = {name: getattr(self, name) for name in ("number", "time", "by", "action", "state")}
-        return {**named, "version": self.facts.get("version"), "reason": self.facts.get("reason"), "facts": facts,
-                "digest": self.digest}  # fmt: skip
+        return {
+            "number": self.number,
+            "time": self.time,
+            "by": self.by,
+            "action": self.action,
+            "state": self.state,
+            "version": self.facts.get("version"),
+            "reason": self.facts.get("reason"),
+            "facts": facts,
+            "digest": self.digest,
+        }
 
     @property
     def sentence(self) -> str:
