@@ -12,17 +12,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from results import replace_section, today
 
 from potstill.scores.calibration import fit_temperature
-from potstill.scores.metrics import log_softmax
+from potstill.scores.metrics import Doubles, Flags, log_softmax
 from potstill.scores.selective import find_threshold
 
-TARGET, DELTA, RESAMPLES, SIZES = 0.95, 0.05, 500, (500, 1000, 3000)
-POPULATION, CHOICES, CHOSEN_SIZE = 200_000, 40, 1000
-Doubles = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
+TARGET = 0.95
+DELTA = 0.05
+RESAMPLES = 500
+# Rows of a resample.
+SIZES = (500, 1000, 3000)
+POPULATION = 200_000
+# Models from which the rows choose one, and the number of these rows.
+CHOICES = 40
+CHOSEN_SIZE = 1000
 # Log-odds of the confidence -> log-odds of being right.
 SIMULATED: dict[str, Callable[[Doubles], Doubles]] = {
     "calibrated": lambda odds: odds,
@@ -33,12 +37,12 @@ SIMULATED: dict[str, Callable[[Doubles], Doubles]] = {
     "right on 94.5% at every confidence": lambda odds: np.full_like(odds, np.log(0.945 / 0.055)),
 }
 
-# Of these, what is measured for a model that the rows have chosen.
+# The populations in which a model is also measured that the rows have chosen.
 CHOSEN = ("calibrated", "overconfident (log-odds halved)", "right on 95.0% at every confidence")
 
 
 def simulate(right_odds: Callable[[Doubles], Doubles]) -> tuple[Doubles, Flags]:
-    """Confidence and rightness of a population of two classes."""
+    """Simulate the confidence and rightness of a population of two classes."""
     random = np.random.default_rng(0)
     odds = random.gamma(1.5, 2.0, size=POPULATION)
     right = random.random(POPULATION) < 1 / (1 + np.exp(-right_odds(odds)))
@@ -46,7 +50,7 @@ def simulate(right_odds: Callable[[Doubles], Doubles]) -> tuple[Doubles, Flags]:
 
 
 def read_predictions(path: Path) -> tuple[Doubles, Flags]:
-    """Confidence and rightness of the INT8 student on the test rows of a run."""
+    """Read the confidence and rightness of the INT8 student on the test rows of a run."""
     import pyarrow.parquet as pq
 
     rows = pq.read_table(path, columns=["label", "int8"])
@@ -55,9 +59,10 @@ def read_predictions(path: Path) -> tuple[Doubles, Flags]:
 
 
 def measure(confidence: Doubles, right: Flags, size: int) -> tuple[float, float, float]:
-    """Share of resamples whose threshold misses the target, share without one, and mean coverage of the others."""
+    """Measure the share of resamples whose threshold misses the target, that without one, and the mean coverage."""
     random = np.random.default_rng(1)
-    broken, coverages = 0, []
+    broken = 0
+    coverages = []
     for _ in range(RESAMPLES):
         rows = random.integers(len(right), size=size)
         threshold = find_threshold(confidence[rows], right[rows], target=TARGET, delta=DELTA)
@@ -79,7 +84,8 @@ def measure_chosen(confidence: Doubles, right: Flags) -> list[tuple[float, float
     """
     random = np.random.default_rng(2)
     order = np.argsort(confidence)
-    odds, right = np.log(confidence / (1 - confidence))[order], right[order]
+    odds = np.log(confidence / (1 - confidence))[order]
+    right = right[order]
     wrong_from = np.cumsum(~right[::-1])[::-1]
     outcomes: dict[int, list[bool]] = {1: [], CHOICES: []}
     for _ in range(RESAMPLES):

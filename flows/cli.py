@@ -328,7 +328,7 @@ def approve(
     expect_champion: ExpectChampion = None,
     json_: Json = False,
 ) -> None:
-    """Do what `promote` does; the reason may be left out."""
+    """Make a version that passed its gates the champion, as `promote` does; the reason may be left out."""
     from flows.commands.decide_versions import approve
 
     approve(Path.cwd(), version, reason, expect_champion, as_json=json_)

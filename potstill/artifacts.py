@@ -21,12 +21,19 @@ from potstill.errors import ChecksumError
 MANIFEST = "manifest.json"
 # The signature of a Bento, in its top folder. It signs the manifest too, which therefore cannot list it.
 BENTO_SIGNATURE = "bento.sig"
+# The image recipe of a Bento, which `bentoml containerize` rewrites: neither manifest nor signature covers it.
+BENTO_IMAGE = "env/docker"
 
 
 def sha256_file(path: Path) -> str:
     """Compute the sha256 of a file, in hex."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    """Compute the sha256 of a text in UTF-8, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def canonical_json(value: Any) -> str:
@@ -36,7 +43,7 @@ def canonical_json(value: Any) -> str:
 
 def sha256_value(value: Any) -> str:
     """Compute the sha256, in hex, of the canonical JSON of a value."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    return sha256_text(canonical_json(value))
 
 
 def file_sums(folder: Path) -> dict[str, str]:
@@ -67,6 +74,12 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read the value of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_json_if_present(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where there is no file."""
+    content: dict[str, Any] = read_json(path) if path.exists() else {}
+    return content
 
 
 def write_manifest(folder: Path, metadata: Mapping[str, Any] | None = None) -> None:
@@ -101,7 +114,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def lineage(candidate: str, files: Mapping[str, str], git_commit: str | None) -> dict[str, Any]:
-    """Return what identifies a model in service; the header X-Lineage-Sum is the `sha256_value` of this.
+    """Return what identifies a model in service; the header X-Lineage-Sum is the sum of this.
 
     Args:
         candidate: sha256 of the serving folder's manifest.
@@ -109,6 +122,11 @@ def lineage(candidate: str, files: Mapping[str, str], git_commit: str | None) ->
         git_commit: commit at which it was packaged.
     """
     return {"candidate": candidate, "files": dict(files), "git_commit": git_commit}
+
+
+def lineage_sum(candidate: str, files: Mapping[str, str], git_commit: str | None) -> str:
+    """Compute the header X-Lineage-Sum of a model's answers; see `lineage` for the arguments."""
+    return sha256_value(lineage(candidate, files, git_commit))
 
 
 def first_difference(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""Refuses, before any training, what params, templates, keys and teacher show to fail at the end of the run."""
+"""Checks before any training: params, templates, keys or a teacher with which the run would fail at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""evaluate: teacher, student, both as INT8, controls and TF-IDF on the frozen test split, side by side."""
+"""evaluate: compares teacher, student, both as INT8, controls and TF-IDF on the frozen test split."""
 
 from __future__ import annotations
 
@@ -77,11 +77,12 @@ REPLY = pa.struct([("answer", pa.string()), *_PLACE, ("score", pa.float64()), ("
 
 def run(stage: Stage) -> Result:
     """Make `data/evaluation/`, `reports/metrics.json` and `reports/student.html`, the report without a verdict."""
-    test, card = open_tokens(stage).student.split("test"), read_card(stage.deps["serving"])
+    test = open_tokens(stage).student.split("test")
+    card = read_card(stage.deps["serving"])
     with TemporaryDirectory(prefix="potstill-") as temporary:
         students = _students(stage, Path(temporary))
     texts, gold = _gold(stage, test, students["student"])
-    answers, said = _answers(stage, test, texts, gold, students, card)
+    answers, int8_predictions = _answers(stage, test, texts, gold, students, card)
     baseline = _baseline(stage, card)
     if baseline is not None:
         answers[BASELINE] = _baseline_answers(baseline, texts, card.kind)
@@ -97,7 +98,7 @@ def run(stage: Stage) -> Result:
     if shift is not None:
         metrics["shift"] = shift
     figures = _figures(stage, gold, answers, metrics, card)
-    _write_evaluation(stage, texts, gold, answers, said, metrics, figures, evidence, shipped)
+    _write_evaluation(stage, texts, gold, answers, int8_predictions, metrics, figures, evidence, shipped)
     metrics["evaluation_sha256"] = sha256_file(stage.outs["evaluation"] / MANIFEST)
     _add_speeds(metrics, _speeds(stage, texts, students, card, baseline), SHIPPED[card.variant])
     if baseline is not None:
@@ -108,7 +109,7 @@ def run(stage: Stage) -> Result:
 
 
 def _gold(stage: Stage, test: TokenDataset, student: Student) -> tuple[Sequence[Text], Gold]:
-    """The test texts as users would send them, and what is right."""
+    """Read the test texts as users would send them, and their gold labels."""
     texts, gold = read_gold(stage.deps["prepared"] / FROZEN, student)
     if isinstance(gold, GoldTags):
         flat = flat_labels(test.labels)
@@ -123,19 +124,19 @@ def _gold(stage: Stage, test: TokenDataset, student: Student) -> tuple[Sequence[
 
 
 def _students(stage: Stage, folder: Path) -> dict[str, Student]:
-    """Both exported files and, where there is one, the quantized teacher in the serving runtime."""
+    """Load both exported files and, where there is one, the quantized teacher in the serving runtime."""
     export, serving = stage.deps["export"], stage.deps["serving"]
     students = {
         name: served_student(export / f"student.{variant}.onnx", variant, serving, folder / variant)
         for variant, name in (("fp32", "student"), ("int8", "int8"))
     }
-    return students if "absent" in _quantized(stage) else students | {QUANTIZED: Student(stage.deps[QUANTIZED])}
+    return students if "absent" in _quantized_facts(stage) else students | {QUANTIZED: Student(stage.deps[QUANTIZED])}
 
 
-def _quantized(stage: Stage) -> dict[str, Any]:
-    """Which teacher was quantized, or why none was (`absent`)."""
-    about: dict[str, Any] = read_json(stage.deps[QUANTIZED] / MANIFEST)["about"]
-    return about
+def _quantized_facts(stage: Stage) -> dict[str, Any]:
+    """Read which teacher was quantized, or why none was (`absent`)."""
+    facts: dict[str, Any] = read_json(stage.deps[QUANTIZED] / MANIFEST)["about"]
+    return facts
 
 
 def _answers(
@@ -146,55 +147,62 @@ def _answers(
     students: Mapping[str, Student],
     card: ModelCard,
 ) -> tuple[dict[str, Answers], list[Prediction]]:
-    """Every model's logits over the test split, those of INT8 from the texts; and what INT8 says of whole texts."""
-    found = {}
+    """Compute every model's logits over the test split, and the predictions of INT8 where the task labels texts."""
+    answers = {}
     models = len(MODELS) - 1 + len(teacher_members(stage)) + (QUANTIZED in students)
     with stage.work("inference"), progress("evaluate", models * len(test), "rows") as bar:
         for name in ("teacher", "student", "control", "initialised"):
             temperature = card.temperature if name == "student" else read_temperature(stage.deps[name])
-            found[name] = _torch_answers(stage, name, temperature, card.kind, bar)
+            answers[name] = _torch_answers(stage, name, temperature, card.kind, bar)
         file = stage.deps["export"] / "student.int8.onnx"
-        logits, said = _served_logits(students["int8"], texts, gold, file, bar)
-        found["int8"] = Answers(logits, card.temperature, found["student"].parameters, file.stat().st_size, card.kind)
+        logits, predictions = _served_logits(students["int8"], texts, gold, file, bar)
+        parameters = answers["student"].parameters
+        answers["int8"] = Answers(logits, card.temperature, parameters, file.stat().st_size, card.kind)
         if QUANTIZED in students:
-            found[QUANTIZED] = _quantized_answers(stage, students[QUANTIZED], texts, gold, bar)
-    return found, said
+            answers[QUANTIZED] = _quantized_answers(stage, students[QUANTIZED], texts, gold, bar)
+    return answers, predictions
 
 
 def _quantized_answers(stage: Stage, teacher: Student, texts: Sequence[Text], gold: Gold, bar: Bar) -> Answers:
-    """The quantized teacher's answers; spans of a text in its own tokens."""
-    own = None
+    """Compute the quantized teacher's answers; spans of a text in its own tokens."""
+    own_gold = None
     if isinstance(gold, GoldTags | GoldAnswers):
-        _, own_gold = read_gold(stage.deps["prepared"] / FROZEN, teacher)
-        assert isinstance(own_gold, GoldTags | GoldAnswers)
-        own = own_gold
+        _, teacher_gold = read_gold(stage.deps["prepared"] / FROZEN, teacher)
+        assert isinstance(teacher_gold, GoldTags | GoldAnswers)
+        own_gold = teacher_gold
     file = stage.deps[QUANTIZED] / MODEL
-    logits, _ = _served_logits(teacher, texts, gold if own is None else own, file, bar)
-    parameters = _quantized(stage)["parameters"]
-    return Answers(logits, teacher.card.temperature, parameters, file.stat().st_size, teacher.card.kind, own_gold=own)
+    logits, _ = _served_logits(teacher, texts, gold if own_gold is None else own_gold, file, bar)
+    return Answers(
+        logits,
+        teacher.card.temperature,
+        _quantized_facts(stage)["parameters"],
+        file.stat().st_size,
+        teacher.card.kind,
+        own_gold=own_gold,
+    )
 
 
 def _served_logits(
     student: Student, texts: Sequence[Text], gold: Gold, file: Path, bar: Bar
 ) -> tuple[Any, list[Prediction]]:
-    """A served model's logits, and its predictions where the task labels whole texts."""
+    """Compute a served model's logits, and its predictions where the task labels whole texts."""
     parts: list[Any] = []
-    said: list[Prediction] = []
+    predictions: list[Prediction] = []
     for start in range(0, len(texts), STEP):
         part = slice(start, start + STEP)
         if isinstance(gold, GoldTags | GoldAnswers):
             parts.append(student_logits(student, texts, gold, part))
         else:
-            said += student.predict(texts[part])
-            parts.append(logits_of(said[part], student.card))
+            predictions += student.predict(texts[part])
+            parts.append(logits_of(predictions[part], student.card))
         bar.advance(min(STEP, len(texts) - start))
     logits = np.concatenate(parts)
     require_finite(logits, str(file))
-    return logits, said
+    return logits, predictions
 
 
 def _baseline(stage: Stage, card: ModelCard) -> Baseline | None:
-    """TF-IDF with a linear model of the train rows; None for a task of places in a text."""
+    """Fit TF-IDF with a linear model on the train rows; None for a task of places in a text."""
     if KINDS[card.kind].marks_spans:
         return None
     with stage.work("training"):
@@ -212,19 +220,21 @@ def _baseline_answers(baseline: Baseline, texts: Sequence[Text], task: TaskKind)
 
 
 def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, bar: Bar) -> Answers:
-    """A model's answers; of a teacher of several models, all of theirs, with the weights and the file of the first."""
-    folder, members = stage.deps[name], 1
+    """Compute a model's answers; of several teachers, their mean answers, with weights and file of the first."""
+    folder = stage.deps[name]
+    members = 1
     model = load_classifier(folder).to(choose_device(stage.project.device))
     if name == "teacher":
-        logits, members = teacher_logits(stage, "test", bar.advance), len(teacher_members(stage))
+        logits = teacher_logits(stage, "test", bar.advance)
+        members = len(teacher_members(stage))
     else:
         logits = predict_logits(model, open_tokens(stage).student.split("test"), advance=bar.advance)
         require_finite(logits, str(folder))
     # What would be served as fp32 is the exported file; the others are as large as their weights.
     files = [stage.deps["export"] / "student.fp32.onnx"] if name == "student" else folder.glob("*.safetensors")
     size = sum(path.stat().st_size for path in files)
-    own = teachers_view(stage, stage.deps["prepared"] / FROZEN) if name == "teacher" else None
-    return Answers(logits, temperature, model.num_parameters(), size, task, members, own)
+    own_gold = teachers_view(stage, stage.deps["prepared"] / FROZEN) if name == "teacher" else None
+    return Answers(logits, temperature, model.num_parameters(), size, task, members, own_gold)
 
 
 def _truncation(
@@ -235,13 +245,8 @@ def _truncation(
     return {"max_length": tokens.info["max_length"]} | truncation(gold, answers, cut)
 
 
-def _steps(stage: Stage) -> dict[str, int]:
-    """Optimiser steps of the stages that trained, by what their manifests say."""
-    return _training_facts(stage, "steps")
-
-
 def _training_facts(stage: Stage, key: str) -> dict[str, Any]:
-    """Training -> `steps` or `curves`, from the manifests of what was trained."""
+    """Read training -> `steps` or `curves` from the manifests of the trained models."""
     facts: dict[str, Any] = {}
     for out in ("teacher", "student", "control", "initialised"):
         facts |= read_json(stage.deps[out] / MANIFEST)["about"].get(key, {})
@@ -249,7 +254,7 @@ def _training_facts(stage: Stage, key: str) -> dict[str, Any]:
 
 
 def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: ModelCard) -> dict[str, Any]:
-    """The content of metrics.json without speeds."""
+    """Compute metrics.json without speeds, truncation, proof and evidence."""
     settings = stage.params(Evaluate)
     trimmed = open_tokens(stage).student.info.get("vocabulary")
     return ({} if trimmed is None else {"vocabulary": trimmed}) | {
@@ -260,8 +265,8 @@ def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: Mod
         "serving_sha256": sha256_file(stage.deps["serving"] / MANIFEST),
         "confidence": settings.confidence,
         "calibration_bins": settings.calibration_bins,
-        "steps": _steps(stage),
-        "quantized_teacher": _quantized(stage),
+        "steps": _training_facts(stage, "steps"),
+        "quantized_teacher": _quantized_facts(stage),
         "models": {name: score(gold, answers[name], settings) for name in TITLES if name in answers},
         "comparison": compare(gold, answers, SHIPPED[card.variant], settings, seed=stage.project.seed),
         "classes": class_scores(
@@ -276,7 +281,7 @@ def _metrics(stage: Stage, gold: Gold, answers: Mapping[str, Answers], card: Mod
 def _proof(
     stage: Stage, test: TokenDataset, gold: Gold, answers: Mapping[str, Answers], card: ModelCard
 ) -> dict[str, Any]:
-    """The first seed's student as it ships, and the further seeds of the proof stage."""
+    """Prove the teacher's gain on the first seed's student as it ships, and on the further seeds of the proof stage."""
     names = {"student": SHIPPED[card.variant], "pretrained": "control", "initialised": "initialised"}
     first = Seed(stage.project.seed, {role: answers[name] for role, name in names.items()})
     seeds = [first, *read_seeds(stage.deps["proof"], test.labels)]
@@ -300,16 +305,17 @@ def _write_evaluation(
     texts: Sequence[Text],
     gold: Gold,
     answers: Mapping[str, Answers],
-    said: list[Prediction],
+    int8_predictions: list[Prediction],
     metrics: Mapping[str, Any],
     figures: Figures,
     evidence: Evidence,
     shipped: Student,
 ) -> None:
-    """`data/evaluation/`: nothing in it depends on time, so that the same models give the same bytes."""
+    """Write `data/evaluation/`, of which nothing depends on time: the same models give the same bytes."""
     ids = pq.read_table(stage.deps["prepared"] / FROZEN, columns=["id"]).column("id")
     with stage.work("inference"):
-        served: list[Any] = [*said] if said and shipped.card.variant == "int8" else answer_all(shipped, texts)
+        has_answered = shipped.card.variant == "int8" and bool(int8_predictions)
+        served: list[Any] = [*int8_predictions] if has_answered else answer_all(shipped, texts)
     columns = _predictions(gold, {name: answers[name] for name in TITLES if name in answers}, served)
     profile = reference_profile(shipped, texts, served, gold, metrics["serving_sha256"])
     with whole_folder(stage.outs["evaluation"]) as folder:
@@ -322,29 +328,31 @@ def _write_evaluation(
 
 
 def _predictions(gold: Gold, answers: Mapping[str, Answers], served: Sequence[Any]) -> dict[str, pa.Array]:
-    """Gold labels and what each model said of each row: its logits; of questions, its answer.
+    """Build the columns of predictions.parquet: gold labels, and each model's logits or, of questions, answers.
 
-    Where answers are places in a text, `served`, what the shipped model answers users, is a column: smoke compares it.
+    Where answers are places in a text, `served` is a column too: the shipped model's answers to users, for smoke.
     """
     numbers = pa.list_(pa.float32())
     if isinstance(gold, GoldTags):
         label = pa.array(np.split(gold.classes, np.cumsum(gold.lengths)[:-1]), pa.list_(pa.int16()))
-        rows = {name: side.view(gold).answers_by_row(side.logits) for name, side in answers.items()}
-        found = {name: pa.array([row.tolist() for row in own], pa.list_(numbers)) for name, own in rows.items()}
+        logits = {
+            name: pa.array([row.tolist() for row in model.view(gold).answers_by_row(model.logits)], pa.list_(numbers))
+            for name, model in answers.items()
+        }
         entities = [asdict(tagging)["entities"] for tagging in served]
-        return {"label": label, **found, "served": pa.array(entities, ENTITIES)}
+        return {"label": label, **logits, "served": pa.array(entities, ENTITIES)}
     if isinstance(gold, GoldAnswers):
-        found = {name: pa.array(side.view(gold).answers(side.logits), pa.string()) for name, side in answers.items()}
+        texts = {name: pa.array(model.view(gold).answers(model.logits), pa.string()) for name, model in answers.items()}
         replies = [asdict(reply) for reply in served]
-        return {"label": pa.array(gold.gold, pa.list_(pa.string())), **found, "served": pa.array(replies, REPLY)}
-    logits = {name: pa.array(list(side.logits), numbers) for name, side in answers.items()}
+        return {"label": pa.array(gold.gold, pa.list_(pa.string())), **texts, "served": pa.array(replies, REPLY)}
+    logits = {name: pa.array(list(model.logits), numbers) for name, model in answers.items()}
     return {"label": label_column(gold), **logits}
 
 
 def _speeds(
     stage: Stage, texts: Sequence[Text], students: Mapping[str, Student], card: ModelCard, baseline: Baseline | None
 ) -> dict[str, Speed]:
-    """Raw texts in, probabilities out."""
+    """Time each model from raw texts to probabilities."""
     settings = stage.params(Evaluate)
     teacher = teacher_pipeline(stage.deps["teacher"], card.max_length, card.kind, card.stride)
     calls: dict[str, Callable[[list[Text]], object]] = {"teacher": teacher}
@@ -428,20 +436,21 @@ def _comparison_numbers(comparison: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
-    models, comparison, scored = metrics["models"], metrics["comparison"], kind_in(metrics).scoring.key
-    numbers = {f"{name}_{key}": float(value) for name, model in models.items() for key, value in model.items()}
+    models = metrics["models"]
+    comparison = metrics["comparison"]
+    key = kind_in(metrics).scoring.key
+    numbers = {f"{name}_{part}": float(value) for name, model in models.items() for part, value in model.items()}
     numbers |= _comparison_numbers(comparison)
     numbers |= flatten(metrics["proof"])
     numbers |= flat_metrics(metrics, candidate)
     numbers |= {f"steps_{stage}": float(steps) for stage, steps in metrics["steps"].items()}
     if "truncation" in metrics:
         numbers |= {"cut_share": metrics["truncation"]["share"]}
-    verdicts = ", ".join(f"{one['outcome']} {control}" for control, one in metrics["proof"]["verdicts"].items())
+    verdicts = ", ".join(f"{verdict['outcome']} {name}" for name, verdict in metrics["proof"]["verdicts"].items())
     summary = (
-        f"{MODELS[candidate]} {models[candidate][scored]:.4f}, teacher {models['teacher'][scored]:.4f}, "
-        f"pretrained control {models['control'][scored]:.4f}, initialised control {models['initialised'][scored]:.4f} "
-        f"({verdicts}), "
-        f"{comparison['speedup']:.1f}x the texts/s of {TITLES[fastest_form(metrics)]}"
+        f"{MODELS[candidate]} {models[candidate][key]:.4f}, teacher {models['teacher'][key]:.4f}, "
+        f"pretrained control {models['control'][key]:.4f}, initialised control {models['initialised'][key]:.4f} "
+        f"({verdicts}), {comparison['speedup']:.1f}x the texts/s of {TITLES[fastest_form(metrics)]}"
     )
     summary = "; ".join([summary, *notes(metrics)])
     test = {"digest": digest(metrics["test_sha256"]), "source": f"{PREPARED}/{FROZEN}", "rows": metrics["rows"]}

@@ -1,4 +1,4 @@
-"""What the evaluate stage says beyond one score: slices, behavioural tests and abstention."""
+"""Evidence of the evaluate stage beyond one score: slices, behavioural tests and abstention."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ from potstill.evaluation.behaviour.predicting import (
 from potstill.evaluation.behaviour.suite import Suite, make_suite
 from potstill.evaluation.contenders import teacher_pipeline
 from potstill.evaluation.domain_shift import flat_shift
-from potstill.evaluation.gold import read_gold, student_logits
+from potstill.evaluation.gold import read_gold, served_answers
+from potstill.evaluation.metrics_reading import with_bounds
 from potstill.evaluation.naming import MODELS, SHIPPED
 from potstill.evaluation.slices import find_slices, judge_slices
 from potstill.evaluation.summary import Answers, Gold
 from potstill.inference.runtime import ModelCard, Student, Text
 from potstill.kinds.definitions.task_kinds import KINDS
-from potstill.scores.metrics import require_finite
 from tasks.learning import read_temperature, teacher_text_logits
 from tasks.stage import Stage
 
-FROZEN, DEV = "test.parquet", "dev.parquet"
+FROZEN = "test.parquet"
+DEV = "dev.parquet"
 # The models with which the candidate is compared on each slice.
 RIVALS = ("teacher", "control", "initialised")
 _NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
@@ -69,7 +70,8 @@ def gather(
         answers: name of a model -> its answers to them.
         shipped: the served candidate.
     """
-    settings, card = stage.params(Evaluate), shipped.card
+    settings = stage.params(Evaluate)
+    card = shipped.card
     candidate = SHIPPED[card.variant]
     rows = pq.read_table(stage.deps["prepared"] / FROZEN)
     slices = find_slices(rows, settings.slices, KINDS[card.kind], card.labels)
@@ -79,7 +81,8 @@ def gather(
     sentence = ""
     if settings.abstention is not None:
         abstention = _abstention(stage, settings.abstention, shipped, (gold, answers[candidate]))
-        metrics["abstention"], sentence = abstention.to_json(), abstention.sentence()
+        metrics["abstention"] = abstention.to_json()
+        sentence = abstention.sentence()
     return Evidence(metrics, {result.name: _failures(result) for result in results}, sentence)
 
 
@@ -88,7 +91,8 @@ def gather(
 
 def _behaviour(stage: Stage, texts: Sequence[Text], gold: Any, shipped: Student) -> tuple[Suite, list[TestResult]]:
     """Run the tests that params name on the served candidate and on the teacher."""
-    settings, card = stage.params(Evaluate), shipped.card
+    settings = stage.params(Evaluate)
+    card = shipped.card
     names = [card.labels[index] for index in gold] if card.form == "class" else None
     suite = make_suite(
         settings.behaviour, card.kind, card.labels, texts, names, pair=card.pair, seed=stage.project.seed
@@ -120,8 +124,9 @@ def _timed(stage: Stage, predict: Predict) -> Predict:
 
 
 def _teacher(stage: Stage, card: ModelCard) -> Predict:
-    """Make the teacher comparable; a teacher of several models answers for spans with its first model."""
-    kind, folder = KINDS[card.kind], stage.deps["teacher"]
+    """Wrap the teacher as `Predict`; of several models, the first one answers where answers are spans."""
+    kind = KINDS[card.kind]
+    folder = stage.deps["teacher"]
     if kind.marks_spans:
         return from_pipeline(teacher_pipeline(folder, card.max_length, card.kind, card.stride), kind.form)
     temperature = read_temperature(folder)
@@ -155,9 +160,7 @@ def _abstention(stage: Stage, settings: Abstention, shipped: Student, test: tupl
     """Find the threshold on dev, which the served model answers here, and check it on test."""
     texts, gold = read_gold(stage.deps["prepared"] / DEV, shipped)
     with stage.work("inference"):
-        logits = student_logits(shipped, texts, gold)
-    require_finite(logits, MODELS[SHIPPED[shipped.card.variant]])
-    dev = Answers(logits, shipped.card.temperature, 0, 0, shipped.card.kind)
+        dev = served_answers(shipped, texts, gold, MODELS[SHIPPED[shipped.card.variant]])
     return report_abstention((gold, dev), test, settings, choices=_choices(stage))
 
 
@@ -177,13 +180,14 @@ def flat_metrics(metrics: Mapping[str, Any], candidate: str) -> dict[str, float]
     for name, value in _numbers(metrics, candidate):
         legal = _NOT_IN_A_NAME.sub("_", name)[:200]
         # Two names of slices may differ in signs alone.
-        unique = next(option for option in _options(legal) if option not in numbers)
+        unique = next(option for option in _numbered(legal) if option not in numbers)
         if value is not None:
             numbers[unique] = float(value)
     return numbers
 
 
-def _options(name: str) -> Iterator[str]:
+def _numbered(name: str) -> Iterator[str]:
+    """Yield a name, then the same name with numbers from 2 on."""
     yield name
     number = 2
     while True:
@@ -207,7 +211,7 @@ def _numbers(metrics: Mapping[str, Any], candidate: str) -> Iterator[tuple[str, 
     for test, result in metrics["behaviour"]["tests"].items():
         for name, numbers in result["models"].items():
             model = "" if name == candidate else f"{name}_"
-            for key in ("failure_rate", "failure_rate_low", "failure_rate_high"):
+            for key in with_bounds("failure_rate"):
                 yield f"behaviour_{test}_{model}{key}", numbers[key]
     abstention = metrics.get("abstention")
     if abstention is not None:

@@ -63,9 +63,9 @@ class Rescored:
     """The champion, scored again.
 
     Attributes:
-        judged: what the verdict judges: its score, and `comparison` and `slices` where params ask for them; or a
+        judged: its score, and `comparison` and `slices` where params ask for them, which the verdict judges; or a
             `problem`.
-        rows: what the page compares; None with a problem.
+        rows: both models' answers, for the page; None with a problem.
     """
 
     judged: dict[str, Any]
@@ -156,7 +156,7 @@ def _check_files(metrics: Mapping[str, Any], workspace: Path) -> list[Check]:
 
 
 def _check_commit(workspace: Path) -> Check:
-    """Check that what says what to run is committed, so that it can be reviewed."""
+    """Check that params and pipeline are committed, so that they can be reviewed."""
     name = "committed"
     changed = tracking.uncommitted(workspace, (PARAMS, DVC_FILE))
     if changed is None:
@@ -182,9 +182,8 @@ def _rescore(champion: Path, workspace: Path, params: Params) -> Rescored:
         return Rescored({"problem": problem}) if problem else _compare(student, candidate, workspace, params)
     except Exception as error:  # onnxruntime has exceptions of its own, and no champion may stop the verdict
         message = " ".join(str(error).split())
-        return Rescored(
-            {"problem": message if isinstance(error, PotstillError) else f"{type(error).__name__}: {message[:300]}"}
-        )
+        problem = message if isinstance(error, PotstillError) else f"{type(error).__name__}: {message[:300]}"
+        return Rescored({"problem": problem})
 
 
 def _mismatch(champion: ModelCard, candidate: ModelCard) -> str | None:
@@ -212,30 +211,30 @@ def _compare(champion: Student, card: ModelCard, workspace: Path, params: Params
     from potstill.inference.runtime import Student
 
     scoring = KINDS[card.kind].scoring
-    champion_gold, theirs, _ = _answers(champion, card, workspace / TEST_SPLIT)
-    scores: dict[str, Any] = {scoring.key: score_value(champion_gold, theirs)}
-    gold, ours, texts = _answers(Student(workspace / SERVING), card, workspace / TEST_SPLIT)
+    champion_gold, champion_answers, _ = _answers(champion, card, workspace / TEST_SPLIT)
+    scores: dict[str, Any] = {scoring.key: score_value(champion_gold, champion_answers)}
+    gold, answers, texts = _answers(Student(workspace / SERVING), card, workspace / TEST_SPLIT)
     if isinstance(champion_gold, GoldTags | GoldAnswers):
-        theirs = replace(theirs, own_gold=champion_gold)
-    evaluate, seed = params.evaluate, params.project.seed
-    comparison = compare_pair(gold, ours, theirs, evaluate, seed)
+        champion_answers = replace(champion_answers, own_gold=champion_gold)
+    comparison = compare_pair(gold, answers, champion_answers, params.evaluate, params.project.seed)
     if params.gate.champion_test != "points" or params.gate.max_slice_loss is not None:
         scores["comparison"] = comparison.to_json() | {"rows": len(gold)}
-    rows = SameRows(card, texts, gold, ours, theirs, comparison)
+    rows = SameRows(card, texts, gold, answers, champion_answers, comparison)
     if params.gate.max_slice_loss is not None:
         scores["slices"] = _slices(rows, workspace, params)
     return Rescored(scores, rows)
 
 
 def _slices(rows: SameRows, workspace: Path, params: Params) -> dict[str, Any]:
-    """Compare the two on each slice."""
+    """Compare candidate and champion on each slice."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(workspace / TEST_SPLIT)
-    evaluate, seed = params.evaluate, params.project.seed
+    evaluate = params.evaluate
     slices = find_slices(table, evaluate.slices, KINDS[rows.card.kind], rows.card.labels)
     models = {"candidate": rows.candidate, "champion": rows.champion}
-    return judge_slices(slices, rows.gold, models, "candidate", ["champion"], evaluate, seed=seed).to_json()
+    report = judge_slices(slices, rows.gold, models, "candidate", ["champion"], evaluate, seed=params.project.seed)
+    return report.to_json()
 
 
 def _with_champion(decision: Decision, rows: SameRows, workspace: Path, params: Params) -> Decision:

@@ -12,8 +12,7 @@ from potstill.artifacts import MANIFEST, read_json
 from potstill.config.params import Params
 from potstill.evaluation.contenders import teacher_pipeline
 from potstill.evaluation.gates import judge
-from potstill.evaluation.gold import read_gold, student_logits
-from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
+from potstill.evaluation.gold import read_gold, served_answers, student_logits
 from potstill.evaluation.latency import Speed, measure_side_by_side
 from potstill.evaluation.naming import QUANTIZED, SHIPPED
 from potstill.evaluation.summary import Answers, Gold, compare_pair, fidelity, score, teacher_share
@@ -33,10 +32,15 @@ from tasks.views import teachers_view
 DEV = "dev.parquet"
 # Gates that are off in a search, since it trains no controls, tests no behaviour and compares no slices.
 WITHOUT_CONTROLS: dict[str, Any] = {
-    **{"min_gain_over_control": None, "min_gain_over_control_upper": None, "must_beat": []},
-    **{"min_slice_score": None, "max_slice_loss": None, "max_behaviour_failure": {}, "min_coverage": None},
+    "min_gain_over_control": None,
+    "min_gain_over_control_upper": None,
+    "must_beat": [],
+    "min_slice_score": None,
+    "max_slice_loss": None,
+    "max_behaviour_failure": {},
+    "min_coverage": None,
 }
-# Names of the teacher's points.
+# Form of the teacher -> name of its point.
 _POINTS = {"teacher": "teacher", QUANTIZED: "teacher INT8"}
 
 
@@ -79,12 +83,20 @@ def measure(
     students = {name: Student(student.serving) for name, student in built.items()}
     # A search changes no tokenizer, so any student reads the texts as all do.
     texts, gold = read_gold(path, next(iter(students.values())))
-    about = read_json(quantized / MANIFEST)["about"]
-    quantized_teacher = {} if "absent" in about else {QUANTIZED: Student(quantized)}
+    quantized_facts = read_json(quantized / MANIFEST)["about"]
+    quantized_teacher = {} if "absent" in quantized_facts else {QUANTIZED: Student(quantized)}
     speeds = _speeds(students | quantized_teacher, texts, params, stage.deps["teacher"])
     teachers = {"teacher": _teacher_answers(stage, path)}
     for name, teacher in quantized_teacher.items():
-        teachers[name] = _quantized_answers(teacher, quantized, about["parameters"], path)
+        teacher_texts, teacher_gold = read_gold(path, teacher)
+        teachers[name] = served_answers(
+            teacher,
+            teacher_texts,
+            teacher_gold,
+            str(quantized),
+            parameters=quantized_facts["parameters"],
+            file_bytes=(quantized / MODEL).stat().st_size,
+        )
     measured_teachers = {
         name: score(gold, answers, params.evaluate) | asdict(speeds[name]) for name, answers in teachers.items()
     }
@@ -96,7 +108,7 @@ def measure(
         numbers = score(gold, answers, params.evaluate) | asdict(speeds[name])
         metrics: dict[str, Any] = {
             "shipped": student.card.variant,
-            "quantized_teacher": about,
+            "quantized_teacher": quantized_facts,
             "models": {**measured_teachers, SHIPPED[student.card.variant]: numbers},
             "comparison": _compare(gold, teachers, answers, params),
         }
@@ -130,16 +142,6 @@ def _teacher_answers(stage: Stage, path: Path) -> Answers:
         len(teacher_members(stage)),
         teachers_view(stage, path),
     )
-
-
-def _quantized_answers(teacher: Student, folder: Path, parameters: int, path: Path) -> Answers:
-    """Return the quantized teacher's answers, with spans of a text in its own tokens."""
-    texts, gold = read_gold(path, teacher)
-    logits = student_logits(teacher, texts, gold)
-    require_finite(logits, str(folder))
-    own = gold if isinstance(gold, GoldTags | GoldAnswers) else None
-    size = (folder / MODEL).stat().st_size
-    return Answers(logits, teacher.card.temperature, parameters, size, teacher.card.kind, own_gold=own)
 
 
 def _answers(built: BuiltStudent, student: Student, texts: Sequence[Text], gold: Gold) -> Answers:

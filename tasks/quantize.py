@@ -1,4 +1,4 @@
-"""quantize: writes the teacher as ONNX INT8 with the student's code: what its users could serve without a student.
+"""quantize: writes the teacher as ONNX INT8 with the student's code, which its users could serve without a student.
 
 Of several teachers it takes the best one on dev that answers every label.
 """
@@ -32,15 +32,15 @@ LARGEST_BYTES = 2_000_000_000
 
 @dataclass(frozen=True)
 class _Choice:
-    """One of the teacher's models, its number and how many there are."""
+    """One of the teacher's models, its number from 0 on, and how many there are."""
 
     member: Member
     number: int
-    of: int
+    members: int
 
 
 class _Absent(Exception):
-    """Why there is no quantized teacher, as a clause."""
+    """The reason why there is no quantized teacher, as a clause."""
 
 
 def run(stage: Stage) -> Result:
@@ -67,32 +67,34 @@ def _choose(stage: Stage) -> _Choice:
     if len(members) == 1:
         return _Choice(members[0], 0, 1)
     # Where the models answer different labels, the weight of a label is 0 in those that lack it.
-    whole = [number for number, member in enumerate(members) if np.all(np.asarray(member.weight) > 0)]
-    if not whole:
+    complete = [number for number, member in enumerate(members) if np.all(np.asarray(member.weight) > 0)]
+    if not complete:
         raise _Absent(f"none of the {len(members)} teachers answers every label")
     scores = read_json(stage.deps["teacher"] / MANIFEST)["about"]["member_scores"]
-    best = max(whole, key=scores.__getitem__)
+    best = max(complete, key=scores.__getitem__)
     return _Choice(members[best], best, len(members))
 
 
 def _quantize(stage: Stage, choice: _Choice) -> Result:
     tokens = open_tokens(stage).member(choice.member.tokens)
-    scoring, dev = KINDS[tokens.task].scoring, tokens.split("dev")
+    scoring = KINDS[tokens.task].scoring
+    dev = tokens.split("dev")
     with TemporaryDirectory(prefix="potstill-") as temporary:
-        model, parameters = Path(temporary) / "teacher.int8.onnx", _export(stage, choice, tokens, Path(temporary))
+        parameters = _export(stage, choice, tokens, Path(temporary))
+        model = Path(temporary) / "teacher.int8.onnx"
         with stage.work("inference"):
             logits: Logits = onnx_logits(model, dev, batch_tokens=1)
         if not np.isfinite(flat(logits)).all():
             raise _Absent("it answers NaN or infinity in INT8")
-        about: dict[str, Any] = {"member": choice.number, "members": choice.of, "parameters": parameters}
+        facts: dict[str, Any] = {"member": choice.number, "members": choice.members, "parameters": parameters}
         with whole_folder(stage.outs["teacher_int8"]) as folder:
             temperature = served_temperature(logits, dev, tokens.task)
-            write_serving_folder(folder, model, "int8", tokens, temperature, about)
+            write_serving_folder(folder, model, "int8", tokens, temperature, facts)
         megabytes = model.stat().st_size / 1e6
     score = scoring.score(logits, dev.whole_labels)
-    of = f" of teacher {choice.number + 1} of {choice.of}" if choice.of > 1 else ""
+    origin = f" of teacher {choice.number + 1} of {choice.members}" if choice.members > 1 else ""
     return Result(
-        f"dev {scoring.words} {score:.4f}{of}, {megabytes:.1f} MB",
+        f"dev {scoring.words} {score:.4f}{origin}, {megabytes:.1f} MB",
         {scoring.dev_key: score, "megabytes": megabytes},
     )
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from potstill.artifacts import (
     MANIFEST,
     canonical_json,
-    lineage,
+    lineage_sum,
     read_json,
+    read_json_if_present,
     sha256_file,
     sha256_value,
     verify,
@@ -62,11 +63,13 @@ EVIDENCE = (METRICS, VERDICT, REPORT)
 # Files that are kept with the version: what `potstill review` compares and `potstill trace` verifies.
 KEPT = (*EVIDENCE, PREDICTIONS, SERVING / "model.json", DVC_LOCK)
 # The bill of materials among them, and its signature.
-BOM, BOM_SIGNATURE = "ml-bom.json", "ml-bom.sig"
+BOM = "ml-bom.json"
+BOM_SIGNATURE = "ml-bom.sig"
 # Not a text of the data: whoever reads the registry need not be allowed to read the data.
 EXAMPLE_TEXT = "A text to answer."
-# What decides about a student, and the length of a value that MLflow takes of a model's params.
+# Sections that decide about a student, which become params of the model in MLflow.
 MODEL_SECTIONS = ("project", "tokenize", "teacher", "distill", "finetune", "export")
+# The longest value that MLflow takes of such a param.
 PARAM_CHARACTERS = 500
 # Packages that a registered model needs to answer. Potstill is not among them: its code travels with the model.
 MODEL_REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pydantic", "pyyaml", "tokenizers")
@@ -166,7 +169,7 @@ def register(
         **tracking.git_tags(workspace),
     }
     facts = _lineage(params, workspace, tags, champion)
-    judged = {**_content(workspace / VERDICT), **verdict.to_json()}
+    judged = {**read_json_if_present(workspace / VERDICT), **verdict.to_json()}
     metrics = read_json(workspace / METRICS)
     with scratch_folder(workspace) as scratch:
         model = scratch / "model"
@@ -175,9 +178,9 @@ def register(
         threshold = served_threshold(workspace, params.serve, candidate_sum(workspace / SERVING))
         _save_model(workspace / SERVING, model, threshold)
         card = render_card(metrics, judged, facts)
-        kept = {path.name: workspace / path for path in KEPT} | _materials(params, workspace, facts, metrics, scratch)
-        tags[versions.EVIDENCE] = pack_evidence(kept, card, evidence)
-        tags |= _lineage_sum(workspace / SERVING, packaged)
+        files = {path.name: workspace / path for path in KEPT} | _materials(params, workspace, facts, metrics, scratch)
+        tags[versions.EVIDENCE] = pack_evidence(files, card, evidence)
+        tags |= _lineage_tag(workspace / SERVING, packaged)
         version = Registry(workspace, params.project.name).register(
             candidate=candidate_sum(workspace / SERVING),
             model=model,
@@ -234,30 +237,24 @@ def _lineage(params: Params, workspace: Path, tags: Mapping[str, str], champion:
     )
 
 
-def _lineage_sum(serving: Path, packaged: Packaged) -> dict[str, str]:
-    """Compute the sum that the Bento's answers have in their header; empty without its settings."""
-    settings = _content(packaged.path / "src" / SETTINGS)
+def _lineage_tag(serving: Path, packaged: Packaged) -> dict[str, str]:
+    """Return the tag with the sum that the Bento's answers have in their header; empty without its settings."""
+    settings = read_json_if_present(packaged.path / "src" / SETTINGS)
     if not settings:
         return {}
     files = read_json(serving / MANIFEST)["files"]
-    return {versions.LINEAGE: sha256_value(lineage(candidate_sum(serving), files, settings.get("git_commit")))}
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty where there is no file."""
-    content: dict[str, Any] = read_json(path) if path.exists() else {}
-    return content
+    return {versions.LINEAGE: lineage_sum(candidate_sum(serving), files, settings.get("git_commit"))}
 
 
 def _flat(params: Params) -> dict[str, str]:
-    """Return `section.key` -> value of what decided about the student, as MLflow's page shows a model's params."""
+    """Return `section.key` -> value of the params that decide about a student, for MLflow's page of the model."""
     dumped: dict[str, dict[str, Any]] = params.model_dump(mode="json", by_alias=True)
     flat = {f"{name}.{key}": value for name in MODEL_SECTIONS for key, value in dumped[name].items()}
     return {key: str(value)[:PARAM_CHARACTERS] for key, value in flat.items()}
 
 
 def _model_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Select the numbers of what ships."""
+    """Select the numbers of the model that ships."""
     return _numbers(metrics["models"].get(candidate_of(metrics), {}))
 
 
@@ -349,7 +346,7 @@ def log_evidence(workspace: Path, run_id: str) -> None:
 
     store = tracking.client(workspace)
     metrics = read_json(workspace / METRICS)
-    test_uses = _content(workspace / VERDICT).get("test_uses")
+    test_uses = read_json_if_present(workspace / VERDICT).get("test_uses")
     numbers = _numbers({**metrics["models"], "comparison": metrics["comparison"], "test_uses": test_uses})
     now = round(1000 * time.time())
     store.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])

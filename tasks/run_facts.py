@@ -1,6 +1,6 @@
-"""What names a run on the report's page: commit, teacher, params, data, the cost of each stage, the data's profile.
+"""The facts that identify a run on the report's page: commit, teacher, params, data, costs, the data's profile.
 
-Whatever a workspace lacks is left out: a page names what there is.
+What a workspace lacks is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from potstill.artifacts import read_json, sha256_file, sha256_value
+from potstill.artifacts import read_json_if_present, sha256_file, sha256_value
 from potstill.config.ingest_params import HubSource, ScratchSource, TeacherSource
 from potstill.config.params import Params
 from potstill.data.fetching.ingestion import source_name
@@ -28,7 +28,7 @@ _LABELS = 8
 
 
 def run_facts(params: Params, workspace: Path, metrics: Mapping[str, Any]) -> RunFacts:
-    """Collect what names a run.
+    """Collect the facts that identify a run.
 
     Args:
         params: the whole of params.yaml.
@@ -38,7 +38,7 @@ def run_facts(params: Params, workspace: Path, metrics: Mapping[str, Any]) -> Ru
     tags = git_tags(workspace)
     values = params.model_dump(mode="json", by_alias=True)
     teacher = teacher_origin(params.ingest.teacher, workspace / GIVEN)
-    report = _content(workspace / PREPARED / "report.json")
+    report = read_json_if_present(workspace / PREPARED / "report.json")
     return RunFacts(
         commit=tags.get(COMMIT),
         is_clean=tags.get("potstill.git_dirty") == "false",
@@ -59,12 +59,17 @@ def data_hashes(workspace: Path) -> dict[str, str]:
     return lock_hashes(workspace / DVC_LOCK)
 
 
-def teacher_origin(source: TeacherSource, given: Path) -> Teacher:
-    """Name the origin of a teacher, and the licence that its folder names."""
+def teacher_origin(source: TeacherSource, folder: Path) -> Teacher:
+    """Name the origin of a teacher, and the licence that its folder names.
+
+    Args:
+        source: the teacher in params.
+        folder: the teacher as it was fetched, `data/given`.
+    """
     if isinstance(source, ScratchSource):
         return Teacher("an encoder trained from scratch on the project's own texts")
     hub_id = source.id if isinstance(source, HubSource) else None
-    return Teacher(source_name(source), hub_id, _licence(given))
+    return Teacher(source_name(source), hub_id, _licence(folder))
 
 
 def _licence(folder: Path) -> str | None:
@@ -73,9 +78,9 @@ def _licence(folder: Path) -> str | None:
     if readme.is_file():
         text = readme.read_text(encoding="utf-8", errors="replace")
         match = re.match(r"---\s*\n(.*?)\n---", text, flags=re.DOTALL)
-        named = re.search(r"^license:\s*(\S.*)$", match[1], flags=re.MULTILINE) if match else None
-        if named:
-            return named[1].strip(" '\"")
+        entry = re.search(r"^license:\s*(\S.*)$", match[1], flags=re.MULTILINE) if match else None
+        if entry:
+            return entry[1].strip(" '\"")
     for path in sorted(folder.glob("LICEN[CS]E*")):
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in lines if line.strip()), None)
@@ -87,7 +92,7 @@ def _costs(workspace: Path, steps: Mapping[str, int]) -> list[StageCost]:
     if not (workspace / DVC_FILE).exists():
         return []
     names = yaml.safe_load((workspace / DVC_FILE).read_text(encoding="utf-8"))["stages"]
-    timings = {name: _content(workspace / TIMINGS / f"{name}.json") for name in names}
+    timings = {name: read_json_if_present(workspace / TIMINGS / f"{name}.json") for name in names}
     return [
         StageCost(
             name,
@@ -102,8 +107,8 @@ def _costs(workspace: Path, steps: Mapping[str, int]) -> list[StageCost]:
 
 
 def _validation(folder: Path) -> Validation | None:
-    result = _content(folder / "result.json")
-    profile = _content(folder / "profile.json")
+    result = read_json_if_present(folder / "result.json")
+    profile = read_json_if_present(folder / "profile.json")
     if not result or not profile:
         return None
     failed = [
@@ -121,11 +126,5 @@ def _split(name: str, rows: int, profile: Mapping[str, Any]) -> SplitProfile:
     edges = profile.get("lengths", {}).get(name, {}).get("edges", [])
     characters = [edges[0], edges[4], edges[8]] if len(edges) == 9 else []
     shares = profile.get("labels", {}).get(name, {})
-    numeric = all(isinstance(share, int | float) for share in shares.values())
-    return SplitProfile(name, rows, characters, shares if numeric and len(shares) <= _LABELS else {})
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty where there is no file."""
-    content: dict[str, Any] = read_json(path) if path.exists() else {}
-    return content
+    is_shown = len(shares) <= _LABELS and all(isinstance(share, int | float) for share in shares.values())
+    return SplitProfile(name, rows, characters, shares if is_shown else {})

@@ -1,4 +1,4 @@
-"""The models' answers to the shift set, labelled rows of another domain, where the data has one."""
+"""Scores of the models on the shift set: labelled rows of another domain, where the data has them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from potstill.config.evaluation_params import Evaluate
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.evaluation.baseline import Baseline
 from potstill.evaluation.domain_shift import judge_shift
-from potstill.evaluation.gold import read_gold, student_logits
-from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
-from potstill.evaluation.naming import BASELINE, QUANTIZED, SHIPPED
+from potstill.evaluation.gold import read_gold, served_answers
+from potstill.evaluation.naming import BASELINE, QUANTIZED, SHIPPED, TITLES
 from potstill.evaluation.summary import Answers
 from potstill.inference.runtime import Student, Text
 from potstill.kinds.definitions.task_kinds import KINDS
@@ -46,14 +45,16 @@ def measure_shift(
     prepared = stage.deps["prepared"] / SHIFT_FILE
     if not prepared.exists():
         return None
-    settings, seed = stage.params(Evaluate), stage.project.seed
+    settings = stage.params(Evaluate)
+    seed = stage.project.seed
     path = _sample(prepared, settings.shift_rows, seed, folder)
     candidate = SHIPPED[shipped.card.variant]
     texts, gold = read_gold(path, shipped)
     with stage.work("inference"):
-        answers = {candidate: _served(shipped, texts, gold)}
+        answers = {candidate: served_answers(shipped, texts, gold, TITLES[candidate])}
         if quantized is not None:
-            answers[QUANTIZED] = _served(quantized, *read_gold(path, quantized))
+            quantized_texts, quantized_gold = read_gold(path, quantized)
+            answers[QUANTIZED] = served_answers(quantized, quantized_texts, quantized_gold, TITLES[QUANTIZED])
         if not KINDS[shipped.card.kind].marks_spans:
             answers |= _torch_answers(stage, texts, shipped)
     if baseline is not None:
@@ -71,17 +72,10 @@ def _sample(path: Path, count: int, seed: int, folder: Path) -> Path:
     return folder / SHIFT_FILE
 
 
-def _served(student: Student, texts: Sequence[Text], gold: Any) -> Answers:
-    """Return a served model's answers, with spans of a text in its own tokens."""
-    logits = student_logits(student, texts, gold)
-    require_finite(logits, "a served model")
-    own = gold if isinstance(gold, GoldTags | GoldAnswers) else None
-    return Answers(logits, student.card.temperature, 0, 0, student.card.kind, own_gold=own)
-
-
 def _torch_answers(stage: Stage, texts: Sequence[Text], shipped: Student) -> Mapping[str, Answers]:
     """Return the answers of the teacher and both controls to whole texts."""
-    task, temperature = shipped.card.kind, read_temperature(stage.deps["teacher"])
+    task = shipped.card.kind
+    temperature = read_temperature(stage.deps["teacher"])
     answers = {"teacher": Answers(teacher_text_logits(stage, texts), temperature, 0, 0, task)}
     rows = open_tokens(stage).student.tokenize(texts)
     for name in ("control", "initialised"):

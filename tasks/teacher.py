@@ -87,13 +87,13 @@ def run(stage: Stage) -> Result:
         write_members(out, members)
         if temperature is not None:
             write_json(out / "calibration.json", {"temperature": temperature, "fitted_on": "dev", "rows": len(dev)})
-        about = {
+        facts = {
             scoring.dev_key: score,
             "steps": {"teacher": outcomes[0].steps},
             "choices": {"teacher": math.prod(outcome.choices for outcome in outcomes)},
             "curves": {"teacher": learning_curve(outcomes[0])},
         }
-        write_manifest(out, about | ({"member_scores": scores} if len(plans) > 1 else {}))
+        write_manifest(out, facts | ({"member_scores": scores} if len(plans) > 1 else {}))
     summary = f"dev {scoring.words} {score:.4f}"
     numbers: dict[str, float] = {}
     if len(plans) > 1:

@@ -5,18 +5,15 @@ A decision takes the registry's lease and not the run lock, so that nobody waits
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-from flows.engine.champions import no_champion
+from flows.engine.champions import open_registry
+from flows.json_output import print_json
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.paths import PARAMS
-from potstill.registry import tracking
-from potstill.registry.ledger import Ledger
 from potstill.registry.promotion import Registry
-from potstill.registry.store_reader import reader
 from potstill.registry.versions import Version, version_facts
 
 # `--expect-champion` where there is none yet.
@@ -69,7 +66,7 @@ def _show(registry: Registry, version: str, champion: Version | None, sentence: 
         print(sentence)
         return
     facts = {"sentence": sentence, "champion": version_facts(champion), "decision": line.to_json() if line else None}
-    print(json.dumps(facts, indent=2, ensure_ascii=False))
+    print_json(facts)
 
 
 def freeze(workspace: Path, reason: str) -> str:
@@ -94,11 +91,9 @@ def history(workspace: Path, lines: int, *, as_json: bool) -> None:
         RegistryError: a line was taken away or edited.
     """
     params = load_params(workspace / PARAMS)
-    if not tracking.has_store(workspace):
-        raise no_champion(params)
-    newest = Ledger(workspace, params.project.name, reader(workspace)).lines()[-lines:]
+    newest = open_registry(workspace, params, read_only=True).ledger.lines()[-lines:]
     if as_json:
-        print(json.dumps([line.to_json() for line in newest], indent=2, ensure_ascii=False))
+        print_json([line.to_json() for line in newest])
     else:
         print("\n".join(line.sentence for line in newest) or "the ledger has no lines yet")
 
@@ -114,9 +109,7 @@ def fetch(workspace: Path, version: str) -> str:
 
 def _open(workspace: Path) -> tuple[Params, Registry]:
     params = load_params(workspace / PARAMS)
-    if not tracking.has_store(workspace):
-        raise no_champion(params)
-    return params, Registry(workspace, params.project.name)
+    return params, open_registry(workspace, params)
 
 
 def _champion_sentence(params: Params, champion: Version) -> str:

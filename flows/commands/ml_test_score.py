@@ -18,8 +18,8 @@ SECTIONS: dict[Section, str] = {
     "infrastructure": "Infrastructure",
     "monitoring": "Monitoring",
 }
-# The section score below which the paper speaks of gaps in a tested pipeline.
-WANTED = 5.0
+# The section score below which the paper still sees gaps in a tested pipeline.
+TARGET = 5.0
 # The page of this table, relative to a checkout.
 PAGE = "docs/ml-test-score.md"
 

@@ -1,4 +1,4 @@
-"""`potstill review`: what decides about a version, read from what was kept with it in the registry."""
+"""`potstill review`: the evidence about a version, read from what was kept with it in the registry."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from flows.engine.champions import no_champion
+from flows.engine.champions import no_champion, open_registry
+from flows.json_output import print_json
 from potstill.config.params_file import load_params
 from potstill.errors import PotstillError
 from potstill.paths import PARAMS, REPORT
-from potstill.registry import tracking
 from potstill.registry.promotion import Registry
-from potstill.registry.store_reader import reader
 from potstill.registry.versions import AGAINST, CHALLENGER, CHAMPION, GATE, PREVIOUS, Version, version_facts
 
 
@@ -32,7 +31,7 @@ def show(workspace: Path, version: str | None, *, as_json: bool, open_report: bo
     """
     facts = collect(workspace, version)
     if as_json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        print_json(facts)
     else:
         print("\n".join(_lines(facts)))
     if open_report and facts["report"] is not None:
@@ -42,16 +41,14 @@ def show(workspace: Path, version: str | None, *, as_json: bool, open_report: bo
 def collect(workspace: Path, version: str | None) -> dict[str, Any]:
     """Return the facts that `potstill review` shows, as plain values."""
     params = load_params(workspace / PARAMS)
-    if not tracking.has_store(workspace):
-        raise no_champion(params)
-    registry = Registry(workspace, params.project.name, reader(workspace))
+    registry = open_registry(workspace, params, read_only=True)
     aliases = {alias: registry.by_alias(alias) for alias in (CHALLENGER, CHAMPION, PREVIOUS)}
     item = registry.get(version) if version else aliases[CHALLENGER] or aliases[CHAMPION]
     if item is None:
         raise no_champion(params)
     rival_alias = PREVIOUS if item == aliases[CHAMPION] else CHAMPION
     rival = aliases[rival_alias]
-    lines = registry.ledger.lines()
+    lines = registry.finished_lines(item.version)
     evidence = registry.fetch_evidence(item)
     verdict = json.loads(item.tags.get(GATE) or "{}")
     report = evidence / REPORT.name if evidence else None
@@ -66,41 +63,39 @@ def collect(workspace: Path, version: str | None) -> dict[str, Any]:
         **_comparison(registry, item, rival, rival_alias),
         "report": str(report) if report and report.exists() else None,
         "card": str(evidence / "README.md") if evidence else None,
-        "decisions": [
-            line.to_json() for line in lines if line.state == "done" and line.facts.get("version") == item.version
-        ],
+        "decisions": [line.to_json() for line in lines],
     }
 
 
 def _comparison(registry: Registry, version: Version, rival: Version | None, alias: str) -> dict[str, Any]:
-    """Compare a version with its rival; what prevents that is said and never raised."""
+    """Compare a version with its rival; what prevents that becomes the basis, and is never raised."""
     if rival is None:
-        words = "no champion yet" if alias == CHAMPION else "no champion before it"
-        return {"basis": f"{words}, so there is nothing to compare with", "differences": [], "worse": []}
+        reason = "no champion yet" if alias == CHAMPION else "no champion before it"
+        return {"basis": f"{reason}, so there is nothing to compare with", "differences": [], "worse": []}
     try:
-        other = registry.fetch_evidence(rival)
+        rival_evidence = registry.fetch_evidence(rival)
     except PotstillError as error:
         return {"basis": f"the {alias} cannot be compared: {error}", "differences": [], "worse": []}
     evidence = registry.fetch_evidence(version)
-    if evidence is None or other is None:
-        words = "one of the two was registered by a Potstill that kept no evidence with versions"
-        return {"basis": f"{words}; its MLflow run has its numbers", "differences": [], "worse": []}
+    if evidence is None or rival_evidence is None:
+        reason = "one of the two was registered by a Potstill that kept no evidence with versions"
+        return {"basis": f"{reason}; its MLflow run has its numbers", "differences": [], "worse": []}
     from potstill.registry.version_comparison import compare_versions
 
     name = "the champion" if alias == CHAMPION else "the version before"
     is_judged_rival = version.tags.get(AGAINST) == rival.version
-    return compare_versions(evidence, other, rival=name, is_judged_rival=is_judged_rival).to_json()
+    return compare_versions(evidence, rival_evidence, rival=name, is_judged_rival=is_judged_rival).to_json()
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
     alias = f" ({', '.join(facts['aliases'])})" if facts["aliases"] else ""
     rival = facts["rival"]
+    against = f"{rival['alias']}, version {rival['version']}: " if rival else ""
     lines = [
         f"version {facts['version']} of {facts['project']}{alias}, Bento {facts['bento']}",
         f"verdict   {facts['verdict']}",
-        f"against   {rival['alias']}, version {rival['version']}: {facts['basis']}" if rival else
-        f"against   {facts['basis']}",
-    ]  # fmt: skip
+        f"against   {against}{facts['basis']}",
+    ]
     lines += [f"          {item['sentence']}" for item in facts["differences"]]
     lines += [f"worse     {sentence}" for sentence in facts["worse"]]
     if facts["differences"] and not facts["worse"]:
@@ -109,8 +104,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines.append(f"report    {facts['report'] or 'not with this version'}")
     if CHALLENGER in facts["aliases"]:
         number = facts["version"]
-        champion = f" --expect-champion {rival['version']}" if rival else " --expect-champion none"
-        lines.append(f"decide    potstill promote {number} --reason TEXT{champion}")
+        champion = rival["version"] if rival else "none"
+        lines.append(f"decide    potstill promote {number} --reason TEXT --expect-champion {champion}")
         lines.append(f"          potstill veto {number} --reason TEXT")
     return lines
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -13,7 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.commands.ml_test_score import ITEMS, PAGE, SECTIONS, WANTED, Item, score, section_points
+from flows.commands.ml_test_score import ITEMS, PAGE, SECTIONS, TARGET, Item, score, section_points
+from flows.json_output import print_json
 from potstill.errors import PotstillError
 from tasks.identity import ROOT
 
@@ -33,11 +33,11 @@ def show(*, as_json: bool) -> None:
             f"the score names what does not exist: {', '.join(missing)}; correct flows/commands/ml_test_score.py"
         )
     if as_json:
-        print(json.dumps(to_json(checked=checked), indent=2, ensure_ascii=False))
+        print_json(to_json(checked=checked))
         return
     _print_table()
-    where = f"each exists in {ROOT}" if checked else "only a checkout of Potstill has them"
-    print(f"{sum(len(item.tests) for item in ITEMS)} tests prove this; {where}")
+    state = f"each exists in {ROOT}" if checked else "only a checkout of Potstill has them"
+    print(f"{sum(len(item.tests) for item in ITEMS)} tests prove this; {state}")
 
 
 def to_json(*, checked: bool) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def to_json(*, checked: bool) -> dict[str, Any]:
     """
     return {
         "score": score(),
-        "wanted": WANTED,
+        "wanted": TARGET,
         "sections": section_points(),
         "items": [asdict(item) for item in ITEMS],
         "checked": checked,
@@ -101,4 +101,4 @@ def _print_table() -> None:
         Console().print(table)
         print()
     weakest = min(points, key=lambda section: points[section])
-    print(f"ML Test Score {score():g}, that of the weakest section ({SECTIONS[weakest].lower()}); {WANTED:g} is wanted")
+    print(f"ML Test Score {score():g}, that of the weakest section ({SECTIONS[weakest].lower()}); {TARGET:g} is wanted")

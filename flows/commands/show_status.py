@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from flows.engine.dvc_graph import Graph
+from flows.json_output import print_json
 from potstill.artifacts import read_json, write_json
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
@@ -20,7 +20,7 @@ def show(workspace: Path, *, as_json: bool) -> None:
     """Print a workspace's stages, versions, verdict, Bento and report."""
     facts = collect(workspace)
     if as_json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        print_json(facts)
         return
     print(facts["project"])
     for stage, state in facts["stages"].items():

@@ -7,49 +7,46 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.engine.champions import no_champion
-from potstill.artifacts import MANIFEST, lineage, read_json, sha256_value
+from flows.engine.champions import open_registry
+from flows.json_output import print_json
+from potstill.artifacts import MANIFEST, lineage_sum, read_json
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, RegistryError
 from potstill.inference.window_store import ANSWERS, COUNTS, candidate_location, open_store
 from potstill.paths import PARAMS, SERVING
-from potstill.registry import tracking
 from potstill.registry.ledger import Line
 from potstill.registry.lineage_trace import Hop, NotHereError, hop, trace_version
 from potstill.registry.promotion import Registry
-from potstill.registry.store_reader import reader
 from potstill.serving.launch import bento_path
 from potstill.serving.release import SETTINGS, verify_seal
 
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where an answer came from: the ledger's line of the Bento, and how it was found."""
+    """The origin of an answer: the ledger's line of the Bento, and how it was found."""
 
     line: Line
     sentence: str
     lineage_sum: str | None = None
 
 
-def show(workspace: Path, what: str, folder: str | None, *, as_json: bool) -> None:
+def show(workspace: Path, identifier: str, folder: str | None, *, as_json: bool) -> None:
     """Print every hop from an answer to the commit.
 
     Args:
         workspace: the current folder.
-        what: a version, a Bento's tag, a request id, or the header X-Lineage-Sum or X-Model-Version of an answer.
+        identifier: a version, a Bento's tag, a request id, or the header X-Lineage-Sum or X-Model-Version of an answer.
         folder: where services write, a path or a URL; `watch.folder` when None.
         as_json: whether to print JSON.
 
     Raises:
-        RegistryError: nothing is known of it, or a hop fails.
+        RegistryError: the registry does not know it, or a hop fails.
         ChecksumError: a hop fails because bytes are not what they were.
     """
     params = load_params(workspace / PARAMS)
-    if not tracking.has_store(workspace):
-        raise no_champion(params)
-    registry = Registry(workspace, params.project.name, reader(workspace))
-    origin = _find(registry, params, what, folder)
+    registry = open_registry(workspace, params, read_only=True)
+    origin = _find(registry, params, identifier, folder)
     version = registry.get(origin.line.facts["version"])
     hops = [
         Hop("answer", "verified", origin.sentence),
@@ -57,40 +54,40 @@ def show(workspace: Path, what: str, folder: str | None, *, as_json: bool) -> No
         *trace_version(registry, version, workspace),
     ]
     if as_json:
-        print(json.dumps([item.to_json() for item in hops], indent=2, ensure_ascii=False))
+        print_json([item.to_json() for item in hops])
     else:
         print("\n".join(f"{item.name:<11} {item.state:<9} {item.sentence}" for item in hops))
     broken = next((item for item in hops if item.error is not None), None)
     if broken is not None and broken.error is not None:
-        raise type(broken.error)(f"the trace of {what} breaks at the hop {broken.name}: {broken.error}")
+        raise type(broken.error)(f"the trace of {identifier} breaks at the hop {broken.name}: {broken.error}")
 
 
-def _find(registry: Registry, params: Params, what: str, folder: str | None) -> _Origin:
+def _find(registry: Registry, params: Params, identifier: str, folder: str | None) -> _Origin:
     """Find the newest registration that something belongs to."""
     lines = [line for line in registry.ledger.lines() if line.action == "register" and line.state == "done"]
     lines.reverse()
-    if what.isdecimal() or registry.by_alias(what) is not None:
-        number = registry.get(what).version
-        return _first(lines, "version", number, what, f"version {number}")
-    if ":" in what:
-        return _first(lines, "bento", what, what, f"Bento {what}")
-    if re.fullmatch(r"[0-9a-f]{64}", what):
-        key = "candidate" if any(line.facts["candidate"] == what for line in lines) else "lineage"
-        origin = _first(lines, key, what, what, f"{key} {what}")
-        return _Origin(origin.line, origin.sentence, what if key == "lineage" else None)
-    if match := re.fullmatch(r"([0-9a-f]{12})-(int8|fp32)", what):
+    if identifier.isdecimal() or registry.by_alias(identifier) is not None:
+        number = registry.get(identifier).version
+        return _first(lines, "version", number, identifier, f"version {number}")
+    if ":" in identifier:
+        return _first(lines, "bento", identifier, identifier, f"Bento {identifier}")
+    if re.fullmatch(r"[0-9a-f]{64}", identifier):
+        key = "candidate" if any(line.facts["candidate"] == identifier for line in lines) else "lineage"
+        origin = _first(lines, key, identifier, identifier, f"{key} {identifier}")
+        return _Origin(origin.line, origin.sentence, identifier if key == "lineage" else None)
+    if match := re.fullmatch(r"([0-9a-f]{12})-(int8|fp32)", identifier):
         candidate = next(
             (line.facts["candidate"] for line in lines if line.facts["candidate"].startswith(match[1])), ""
         )
-        return _first(lines, "candidate", candidate, what, f"model {what}")
-    return _find_request(registry, params, lines, what, folder)
+        return _first(lines, "candidate", candidate, identifier, f"model {identifier}")
+    return _find_request(registry, params, lines, identifier, folder)
 
 
-def _first(lines: list[Line], key: str, value: str, what: str, sentence: str) -> _Origin:
+def _first(lines: list[Line], key: str, value: str, identifier: str, sentence: str) -> _Origin:
     line = next((line for line in lines if line.facts.get(key) == value), None)
     if line is None:
         raise RegistryError(
-            f"the registry knows no {key} {what}; name a version, a Bento's tag, a request id, or the header "
+            f"the registry knows no {key} {identifier}; name a version, a Bento's tag, a request id, or the header "
             "X-Lineage-Sum or X-Model-Version of an answer"
         )
     return _Origin(line, sentence)
@@ -128,7 +125,7 @@ def _bento(origin: _Origin) -> str:
     settings = path / "src" / SETTINGS
     if origin.lineage_sum is not None and settings.exists():
         files = read_json(serving / MANIFEST)["files"]
-        current = sha256_value(lineage(origin.line.facts["candidate"], files, read_json(settings)["git_commit"]))
+        current = lineage_sum(origin.line.facts["candidate"], files, read_json(settings)["git_commit"])
         if current != origin.lineage_sum:
             raise ChecksumError(f"Bento {tag} has the lineage sum {current} and not {origin.lineage_sum}")
     return f"{tag}, every file in {path} is as packaged"

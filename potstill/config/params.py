@@ -98,7 +98,7 @@ class Params(Strict):
     def _evaluation_fits_the_task(self) -> Self:
         kind = KINDS[self.prepare.task]
         if self.evaluate.abstention is not None and kind.no_confidence:
-            fitting = [other.name for other in KINDS.values() if not other.no_confidence]
+            fitting = [name for name, fitting_kind in KINDS.items() if not fitting_kind.no_confidence]
             raise ValueError(
                 f"evaluate.abstention is given, but prepare.task is {kind.name}, {kind.no_confidence}; set it to null "
                 f"(it is for {', '.join(fitting)})"
@@ -113,23 +113,26 @@ class Params(Strict):
 
     def _check_slice_columns(self) -> None:
         """Refuse a slice on a column that the test split will not have."""
-        slices, kept = self.evaluate.slices, self.prepare.keep_columns
+        slices = self.evaluate.slices
+        keep_columns = self.prepare.keep_columns
         # An expression can compare a label that is one value.
         has_one_value = KINDS[self.prepare.task].form in ("class", "number")
-        own = ["length", "text", *["text_pair"] * self.prepare.pair, *["label"] * has_one_value]
-        used = [("columns", column, kept) for column in slices.columns]
+        split_columns = ["length", "text", *["text_pair"] * self.prepare.pair, *["label"] * has_one_value]
+        used = [("columns", column, keep_columns) for column in slices.columns]
         for name, expression in slices.expressions.items():
-            used += [(f"expressions.{name}", column, [*own, *kept]) for column in expression_names(expression)]
-        for key, column, known in used:
-            if column not in known:
+            columns = [*split_columns, *keep_columns]
+            used += [(f"expressions.{name}", column, columns) for column in expression_names(expression)]
+        for key, column, available in used:
+            if column not in available:
                 raise ValueError(
                     f"evaluate.slices.{key} names the column {column!r}, but there is "
-                    f"{', '.join(known) or 'none'}; prepare.keep_columns keeps further columns of the data"
+                    f"{', '.join(available) or 'none'}; prepare.keep_columns keeps further columns of the data"
                 )
 
     @model_validator(mode="after")
     def _behaviour_fits_the_task(self) -> Self:
-        kind, behaviour = KINDS[self.prepare.task], self.evaluate.behaviour
+        kind = KINDS[self.prepare.task]
+        behaviour = self.evaluate.behaviour
         for name in behaviour.tests or ():
             if name in kind.unfit_perturbations:
                 fitting = [test for test in TEST_NAMES if test not in kind.unfit_perturbations]
@@ -164,7 +167,8 @@ class Params(Strict):
 
     @model_validator(mode="after")
     def _gates_have_evidence(self) -> Self:
-        gate, behaviour = self.gate, self.evaluate.behaviour
+        gate = self.gate
+        behaviour = self.evaluate.behaviour
         if gate.min_advantage is not None and self.quantize.teacher is False:
             raise ValueError(
                 "gate.min_advantage compares with the quantized teacher, but quantize.teacher is false; set it to "

@@ -276,10 +276,10 @@ class Prepare(Strict):
 
     @model_validator(mode="after")
     def _kept_columns_have_names_of_their_own(self) -> Self:
-        twice = next((name for name in self.keep_columns if name in PREPARED_COLUMNS), None)
-        if twice is not None:
+        taken_name = next((name for name in self.keep_columns if name in PREPARED_COLUMNS), None)
+        if taken_name is not None:
             raise ValueError(
-                f"keep_columns names {twice!r}, which is a column of every split; rename that column of the data "
+                f"keep_columns names {taken_name!r}, which is a column of every split; rename that column of the data "
                 f"(taken are {', '.join(PREPARED_COLUMNS)})"
             )
         if self.keep_columns and isinstance(self.label, LabelOrder):

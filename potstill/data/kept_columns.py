@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from potstill.data.rows import Row
 
-# A name that every table has.
+# A column that every table has, by the name of its source where it has none of its own.
 SOURCE = "source"
-# As programs write a number. `007` is a code.
+# A number as programs write it. `007` is a code.
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
@@ -33,12 +33,12 @@ def kept_values(table: Table, source: str, names: Sequence[str], splits: Sequenc
         MissingColumnError: there is no such column.
         FormatError: a column holds bytes, lists or objects.
     """
-    known = table.names()
+    table_names = table.names()
     columns: dict[str, list[Any]] = {}
     for name in names:
-        if name == SOURCE and SOURCE not in known:
+        if name == SOURCE and SOURCE not in table_names:
             columns[name] = [source] * len(table)
-        elif name not in known and set(splits) == {"transfer"}:
+        elif name not in table_names and set(splits) == {"transfer"}:
             columns[name] = [None] * len(table)
         else:
             cells = table.texts(name)
@@ -50,12 +50,12 @@ def kept_arrays(splits: Mapping[str, Sequence[Row]], split: str) -> dict[str, pa
     """Build the kept columns of a split: of numbers where every value in every split is one, else of texts."""
     import pyarrow as pa
 
-    everything = [row.columns for rows in splits.values() for row in rows]
-    names = dict.fromkeys(name for columns in everything for name in columns)
+    all_columns = [row.columns for rows in splits.values() for row in rows]
+    names = dict.fromkeys(name for columns in all_columns for name in columns)
     arrays = {}
     for name in names:
         values = [row.columns.get(name) for row in splits[split]]
-        if all(_is_number(columns.get(name)) for columns in everything):
+        if all(_is_number(columns.get(name)) for columns in all_columns):
             arrays[name] = pa.array([None if value is None else float(value) for value in values], pa.float64())
         else:
             arrays[name] = pa.array([None if value is None else str(value) for value in values], pa.string())

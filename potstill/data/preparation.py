@@ -115,9 +115,9 @@ def _check_shift_labels(rows: Sequence[Row], labels: Sequence[str | int], task: 
     Raises:
         LabelError: names the first such label.
     """
-    known = {normal_label(name) for name in KINDS[task].class_names(labels)}
-    named = [name for row in rows if row.split == SHIFT for name in KINDS[task].classes(row.label)]
-    unknown = sorted({name for name in named if normal_label(name) not in known})
+    learnt = {normal_label(name) for name in KINDS[task].class_names(labels)}
+    shift_labels = {name for row in rows if row.split == SHIFT for name in KINDS[task].classes(row.label)}
+    unknown = sorted(name for name in shift_labels if normal_label(name) not in learnt)
     if unknown:
         raise LabelError(
             f"the shift set has the label {unknown[0]!r}, which no other row has ({', '.join(map(str, labels))}); "

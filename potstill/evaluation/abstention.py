@@ -15,11 +15,10 @@ import numpy as np
 
 from potstill.config.evaluation_params import Abstention
 from potstill.evaluation.summary import Answers, Gold
-from potstill.kinds.definitions.kind import Flags
-from potstill.scores.metrics import Doubles
+from potstill.scores.metrics import Doubles, Flags
 from potstill.scores.selective import Curve, Threshold, accuracy_coverage, find_threshold, upper_bound
 
-# What test says of the target: its interval is above it, holds it, or is below it.
+# Whether the interval on test is above the target, holds it, or is below it.
 Check = Literal["CONFIRMED", "NOT CONTRADICTED", "BROKEN"]
 
 
@@ -28,10 +27,10 @@ class Abstaining:
     """A threshold on the test split.
 
     Attributes:
-        check: of the target by the interval.
-        rows: of the test split.
-        answered: of them.
-        coverage: their share.
+        check: outcome of the check against the target.
+        rows: rows of the test split.
+        answered: rows that are answered.
+        coverage: share of the rows that are answered.
         right: share of the answers that are right; None without answers.
         low: lower Clopper-Pearson bound of that share.
         high: upper bound; each is wrong with a chance of delta at most.
@@ -48,12 +47,12 @@ class Abstaining:
 
 @dataclass(frozen=True)
 class AbstentionReport:
-    """`abstention` of metrics.json.
+    """The section `abstention` of metrics.json.
 
     Attributes:
         target: share of the answers that have to be right.
-        delta: chance of a miss.
-        choices: models among which dev has chosen the shipped one.
+        delta: chance that the threshold misses the target.
+        choices: number of models among which dev has chosen the shipped one.
         threshold: from dev; None where no threshold is proven to meet the target.
         test: the threshold on test; None without one.
         curve: accuracy against coverage on test.
@@ -77,7 +76,7 @@ class AbstentionReport:
                 f"no threshold is proven on dev to be right on {self.target:.1%} of its answers; label more rows of "
                 "dev, or lower evaluate.abstention.right"
             )
-        words = {
+        outcome = {
             "CONFIRMED": "which test confirms",
             "NOT CONTRADICTED": "which test does not contradict",
             "BROKEN": "but test contradicts it",
@@ -85,7 +84,7 @@ class AbstentionReport:
         right = "none" if self.test.right is None else f"{self.test.right:.1%}"
         return (
             f"from a confidence of {self.threshold.confidence:.4f} on, at least {self.target:.1%} of the answers are "
-            f"right, {words}: {right} of {self.test.answered:,} answers, {self.test.coverage:.1%} of the texts"
+            f"right, {outcome}: {right} of {self.test.answered:,} answers, {self.test.coverage:.1%} of the texts"
         )
 
 
@@ -98,11 +97,10 @@ def report_abstention(
         dev: gold labels, and the shipped model's answers.
         test: the same of the test split.
         settings: the section.
-        choices: models among which dev has chosen the shipped one.
+        choices: number of models among which dev has chosen the shipped one.
     """
-    threshold = find_threshold(
-        *confidence_and_right(*dev), target=settings.right, delta=settings.delta, choices=choices
-    )
+    dev_confidence, dev_right = confidence_and_right(*dev)
+    threshold = find_threshold(dev_confidence, dev_right, target=settings.right, delta=settings.delta, choices=choices)
     confidence, right = confidence_and_right(*test)
     check = None if threshold is None else _check(confidence >= threshold.confidence, right, settings)
     curve = accuracy_coverage(confidence, right)
@@ -110,7 +108,9 @@ def report_abstention(
 
 
 def _check(answered: Flags, right: Flags, settings: Abstention) -> Abstaining:
-    count, hits = int(answered.sum()), int(right[answered].sum())
+    rows = len(right)
+    count = int(answered.sum())
+    hits = int(right[answered].sum())
     counts = np.array([count])
     low = 1 - float(upper_bound(counts - hits, counts, settings.delta)[0])
     high = float(upper_bound(np.array([hits]), counts, settings.delta)[0])
@@ -119,9 +119,8 @@ def _check(answered: Flags, right: Flags, settings: Abstention) -> Abstaining:
         check = "CONFIRMED"
     elif high < settings.right:
         check = "BROKEN"
-    return Abstaining(
-        check, len(right), count, count / len(right) if len(right) else 0.0, hits / count if count else None, low, high
-    )
+    coverage = count / rows if rows else 0.0
+    return Abstaining(check, rows, count, coverage, hits / count if count else None, low, high)
 
 
 def confidence_and_right(labels: Gold, answers: Answers) -> tuple[Doubles, Flags]:

@@ -1,4 +1,4 @@
-"""Which words a served model's answers rest on, for a few texts of the report."""
+"""The words that a served model's answers rest on, for a few texts of the report."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from potstill.inference.occlusion import Span, explained_score, remove_span, tex
 from potstill.inference.runtime import Student, Text
 from potstill.scores.metrics import Labels
 
-# Words, or runs of words, of a text: each is one prediction more.
+# Most words, or runs of words, of a text: each costs a prediction.
 _SPANS = 48
-# Characters of a text that is chosen.
+# Longest text that is chosen, in characters.
 _CHARACTERS = 600
 
 
@@ -73,13 +73,14 @@ def _chosen_rows(texts: Sequence[Text], gold: Labels, answers: Answers, count: i
     short = np.array([len(readable(text)) <= _CHARACTERS for text in texts])
     if answers.kind.form == "number":
         rank = np.abs(answers.numbers - gold)
-        wrong = others = short
+        wrong = short
+        fillers = short
     else:
         rank, right = answers.kind.confidence(gold, answers.logits, answers.temperature)
         wrong = short & ~right
-        others = short & right
+        fillers = short & right
     errors = [row for row in np.argsort(-rank, kind="stable").tolist() if wrong[row]]
-    return list(dict.fromkeys([*errors[: count // 2], *np.flatnonzero(others).tolist()]))[:count]
+    return list(dict.fromkeys([*errors[: count // 2], *np.flatnonzero(fillers).tolist()]))[:count]
 
 
 def _gold_name(student: Student, gold: Any) -> str:
@@ -92,10 +93,10 @@ def _gold_name(student: Student, gold: Any) -> str:
 
 def _attribution(student: Student, text: Text, gold: str) -> Attribution:
     spans = word_spans(text, _SPANS)
-    whole, *without = student.predict([text, *(remove_span(text, span) for span in spans)])
-    index = max(range(len(whole.logits)), key=whole.logits.__getitem__)
-    score = explained_score(whole, index)
-    weights = [score - explained_score(prediction, index) for prediction in without]
+    prediction, *reduced = student.predict([text, *(remove_span(text, span) for span in spans)])
+    index = max(range(len(prediction.logits)), key=prediction.logits.__getitem__)
+    score = explained_score(prediction, index)
+    weights = [score - explained_score(without_span, index) for without_span in reduced]
     is_number = student.card.form == "number"
     answer = f"{score:.4g}" if is_number else str(student.card.labels[index])
     parts = [

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from potstill.evaluation.metrics_reading import signed_interval, signed_points
 from potstill.evaluation.naming import BASELINE, MODELS, candidate_of
 from potstill.kinds.definitions.task_kinds import KINDS, kind_in
 from potstill.kinds.task_names import TaskKind
@@ -94,8 +95,14 @@ def fit_baseline(texts: Sequence[Text], labels: Labels, task: TaskKind, outputs:
     counts = features.fit_transform(joined)
     fit = {"class": _fit_classes, "labels": _fit_labels, "number": _fit_numbers}[KINDS[task].form]
     weights, bias = fit(counts, labels[rows], outputs)
-    weights, bias = weights.astype(np.float32), bias.astype(np.float32)
-    return Baseline(features, weights, bias, len(joined), len(texts), time.process_time() - start)
+    return Baseline(
+        features,
+        weights.astype(np.float32),
+        bias.astype(np.float32),
+        len(joined),
+        len(texts),
+        time.process_time() - start,
+    )
 
 
 def baseline_sentence(metrics: Mapping[str, Any]) -> str | None:
@@ -107,8 +114,9 @@ def baseline_sentence(metrics: Mapping[str, Any]) -> str | None:
     scoring = kind_in(metrics).scoring
     candidate = candidate_of(metrics) or ""
     scores = [f"{100 * model[scoring.key]:.1f}%" for model in (metrics["models"][candidate], baseline)]
-    points = [f"{100 * comparison[part]:+.1f}" for part in ("difference", "low", "high")]
-    numbers = f"{scores[0]} against {scores[1]}, {points[0]} points of {scoring.words} ({points[1]} to {points[2]})"
+    interval = signed_interval(comparison["low"], comparison["high"])
+    points = f"{signed_points(comparison['difference'])} points of {scoring.words} ({interval})"
+    numbers = f"{scores[0]} against {scores[1]}, {points}"
     if comparison["outcome"] == "BEATS":
         return f"{MODELS[candidate]} beats TF-IDF with a linear model: {numbers}"
     words = "loses to" if comparison["outcome"] == "LOSES" else "does not beat"

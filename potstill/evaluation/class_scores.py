@@ -44,14 +44,14 @@ def class_scores(
 
 
 def _counts(gold: Any, answers: Answers, outputs: int) -> tuple[Counts, Counts, Counts]:
-    """Count right, predicted and gold ones of each class."""
+    """Count, for each class, the right answers, all answers, and the gold labels."""
     if answers.kind.form == "class":
         matrix = confusion_matrix(gold, answers.predictions, outputs)
         return np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
     if answers.kind.form == "labels":
-        yes = answers.logits > 0
-        right = gold > 0
-        return (yes & right).sum(axis=0), yes.sum(axis=0), right.sum(axis=0)
+        predicted = answers.logits > 0
+        applies = gold > 0
+        return (predicted & applies).sum(axis=0), predicted.sum(axis=0), applies.sum(axis=0)
     entities = answers.view(gold).counts(answers.logits.argmax(axis=1))
     return entities.right.sum(axis=0), entities.predicted.sum(axis=0), entities.gold.sum(axis=0)
 

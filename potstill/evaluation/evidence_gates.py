@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from potstill.config.promotion_params import Gate
-from potstill.evaluation.gate_checks import ROUNDING, Check, Limit, check_limit, count, failed, finite, mapping, number
+from potstill.evaluation.gate_checks import ROUNDING, Check, Limit, check_limit, failed, number
+from potstill.evaluation.metrics_reading import count, finite, judged_slices, mapping, with_bounds
 from potstill.evaluation.naming import PROVEN
 from potstill.scores.scoring import Scoring
 
@@ -43,16 +44,10 @@ def evidence_checks(
 # --- slices -----------------------------------------------------------------------------------------------------------
 
 
-def _parts(slices: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """List the slices that were judged; none where the section has another form."""
-    parts = slices.get("slices")
-    return [mapping(part) for part in parts] if isinstance(parts, Sequence) and not isinstance(parts, str) else []
-
-
 def _worst_score(slices: Mapping[str, Any], bound: float, scoring: Scoring) -> Check:
     """Check the lowest score on a slice."""
     name = "min_slice_score"
-    parts = _parts(slices)
+    parts = judged_slices(slices)
     if not parts:
         return failed(name, f"no slice has a score in metrics.json, which fails gate.{name}")
     worst = min(parts, key=lambda part: _or_lowest(part.get("score")))
@@ -71,34 +66,38 @@ def _worst_loss(
     slices: Mapping[str, Any], champion: Mapping[str, Any] | None, rival: str, bound: float, scoring: Scoring
 ) -> Check:
     """Check the largest loss among the slices on which a rival is better, with the false-discovery rate held."""
-    name, words = "max_slice_loss", PROVEN.get(rival, rival).lower()
+    name = "max_slice_loss"
+    words = PROVEN.get(rival, rival).lower()
     if rival == "champion":
         if champion is None:
             return Check(name, None, bound, True, "there is no champion yet, with which slices could be compared")
         if champion.get("problem") is not None:
             return failed(name, f"the champion cannot be compared: {champion['problem']}")
         slices = mapping(champion.get("slices"))
-    rate, parts = finite(slices.get("false_discovery_rate")), _parts(slices)
-    compared = [(part, mapping(mapping(part.get("rivals")).get(_RIVALS[rival]))) for part in parts]
-    numbers = [(finite(both.get("difference")), finite(both.get("adjusted_p_value"))) for _, both in compared]
+    rate = finite(slices.get("false_discovery_rate"))
+    compared = [(part, mapping(mapping(part.get("rivals")).get(_RIVALS[rival]))) for part in judged_slices(slices)]
+    numbers = [
+        (finite(comparison.get("difference")), finite(comparison.get("adjusted_p_value"))) for _, comparison in compared
+    ]
     if rate is None or not compared or any(None in pair for pair in numbers):
         return failed(name, f"slices are not compared with the {words}, which fails gate.{name}")
     worse = [
-        (-difference, part, both)
-        for (difference, p_value), (part, both) in zip(numbers, compared, strict=True)
+        (-difference, part, comparison)
+        for (difference, p_value), (part, comparison) in zip(numbers, compared, strict=True)
         if difference is not None and p_value is not None and difference < 0 and p_value <= rate
     ]
     if not worse:
         return Check(name, 0.0, bound, True, f"on none of {len(compared)} slices the {words} is better beyond noise")
-    loss, part, both = max(worse, key=lambda item: item[0])
+    loss, part, comparison = max(worse, key=lambda item: item[0])
     sentence = f"{scoring.words} lost to the {words} on the slice {part.get('name')}"
-    low, high = _negated(both)
+    low, high = _loss_interval(comparison)
     return check_limit(name, Limit(sentence, loss, "", low, high, part.get("rows")), bound)
 
 
-def _negated(comparison: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Turn the interval of a gain into that of the loss."""
-    low, high = finite(comparison.get("low")), finite(comparison.get("high"))
+def _loss_interval(comparison: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return the interval of the loss, of a comparison that holds the gain."""
+    low = finite(comparison.get("low"))
+    high = finite(comparison.get("high"))
     return None if high is None else -high, None if low is None else -low
 
 
@@ -107,19 +106,15 @@ def _negated(comparison: Mapping[str, Any]) -> tuple[float | None, float | None]
 
 def _failure_rate(test: str, failures: Mapping[str, Any], bound: float) -> Check:
     """Check the upper bound of the failure rate of one behavioural test."""
-    limit = Limit(
-        f"upper bound of the failure rate of {test}",
-        failures.get("failure_rate_high"),
-        low=failures.get("failure_rate_low"),
-        high=failures.get("failure_rate_high"),
-        rows=failures.get("rows"),
-    )
-    return check_limit("max_behaviour_failure", limit, bound)
+    _, low, high = (failures.get(key) for key in with_bounds("failure_rate"))
+    words = f"upper bound of the failure rate of {test}"
+    return check_limit("max_behaviour_failure", Limit(words, high, "", low, high, failures.get("rows")), bound)
 
 
 def _coverage(abstention: Mapping[str, Any], bound: float) -> Check:
     """Check the share of the texts that are answered from the threshold on, which test must not contradict."""
-    name, test = "min_coverage", mapping(abstention.get("test"))
+    name = "min_coverage"
+    test = mapping(abstention.get("test"))
     if test.get("check") == "BROKEN":
         return failed(name, f"test contradicts the threshold of abstention, which fails gate.{name}")
     return check_limit(name, Limit("coverage", test.get("coverage"), rows=test.get("rows")), bound)
@@ -137,21 +132,23 @@ def check_champion(candidate: Mapping[str, Any], champion: Mapping[str, Any], ga
         gate: `max_loss_to_champion`, the margin, and `champion_test`.
         scoring: the task's score.
     """
-    name, margin = "max_loss_to_champion", gate.max_loss_to_champion
+    name = "max_loss_to_champion"
+    margin = gate.max_loss_to_champion
     assert margin is not None
     if champion.get("problem") is not None:
         return failed(name, f"the champion cannot be compared: {champion['problem']}")
     comparison = mapping(champion.get("comparison"))
     if gate.champion_test == "superiority":
         return _check_superiority(comparison, scoring)
-    low, high = _negated(comparison)
+    low, high = _loss_interval(comparison)
     rows = comparison.get("rows")
     bounds = {"inferiority": ("lower", low), "non_inferiority": ("upper", high)}
     if gate.champion_test in bounds:
         end, bound = bounds[gate.champion_test]
         words = f"{end} bound of the {scoring.words} lost to the champion"
         return check_limit(name, Limit(words, bound, "", low, high, rows), margin)
-    candidate_score, champion_score = finite(candidate.get(scoring.key)), finite(champion.get(scoring.key))
+    candidate_score = finite(candidate.get(scoring.key))
+    champion_score = finite(champion.get(scoring.key))
     if candidate_score is None or champion_score is None:
         model = "candidate" if candidate_score is None else "champion"
         return failed(
@@ -163,8 +160,10 @@ def check_champion(candidate: Mapping[str, Any], champion: Mapping[str, Any], ga
 
 def _check_superiority(comparison: Mapping[str, Any], scoring: Scoring) -> Check:
     """Check that the whole interval of the gain over the champion is above 0."""
-    name, rows = "max_loss_to_champion", count(comparison.get("rows"))
-    low, high = finite(comparison.get("low")), finite(comparison.get("high"))
+    name = "max_loss_to_champion"
+    low = finite(comparison.get("low"))
+    high = finite(comparison.get("high"))
+    rows = count(comparison.get("rows"))
     if low is None or high is None:
         return failed(name, f"the gain over the champion has no interval, which fails gate.{name}")
     gain = f"{scoring.words} gained over the champion ({number(low)} to {number(high)})"

@@ -1,11 +1,11 @@
-"""A check of the candidate, and the helpers that all checks share. Fail-closed: what is no finite number fails."""
+"""Checks of the candidate against limits. Fail-closed: what is no finite number fails."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from potstill.evaluation.metrics_reading import count, finite
 
 # Accuracies are ratios of counts: a difference that equals its limit must not fail by the last bit of a float.
 ROUNDING = 1e-9
@@ -71,35 +71,14 @@ def check_limit(name: str, limit: Limit, bound: float) -> Check:
     is_minimum = name.startswith("min_")
     kind = "minimum" if is_minimum else "maximum"
     excess = bound - value if is_minimum else value - bound
-    shown = f"{limit.words} {number(value)}{limit.unit}"
+    measured = f"{limit.words} {number(value)}{limit.unit}"
     passed = excess <= ROUNDING
     if passed:
-        sentence = f"{shown} meets its {kind} of {number(bound)}{limit.unit}"
+        sentence = f"{measured} meets its {kind} of {number(bound)}{limit.unit}"
     else:
         distance = f"{number(excess)}{limit.unit} {'below' if is_minimum else 'above'}"
-        sentence = f"{shown} is {distance} its {kind} of {number(bound)}{limit.unit} (gate.{name})"
+        sentence = f"{measured} is {distance} its {kind} of {number(bound)}{limit.unit} (gate.{name})"
     return Check(name, value, bound, passed, sentence, finite(limit.low), finite(limit.high), count(limit.rows))
-
-
-def mapping(value: Any) -> Mapping[str, Any]:
-    """Return a mapping; an empty one for anything else."""
-    return value if isinstance(value, Mapping) else {}
-
-
-def finite(value: Any) -> float | None:
-    """Return a finite number as float; None for anything else, True and False included."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        as_float = float(value)
-    except OverflowError:
-        return None
-    return as_float if math.isfinite(as_float) else None
-
-
-def count(value: Any) -> int | None:
-    """Return a number of rows; None for anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def number(value: float) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from potstill.config.promotion_params import Gate
 from potstill.evaluation.evidence_gates import check_champion, evidence_checks
-from potstill.evaluation.gate_checks import Check, Limit, check_limit, failed, finite, mapping, number
+from potstill.evaluation.gate_checks import Check, Limit, check_limit, failed, number
+from potstill.evaluation.metrics_reading import finite, mapping, read_difference, signed_interval, with_bounds
 from potstill.evaluation.naming import BASELINE, TITLES, candidate_of
 from potstill.evaluation.teacher_forms import check_advantage, quantized_in_words
 from potstill.kinds.definitions.task_kinds import KINDS
@@ -63,7 +64,8 @@ def _limits(scoring: Scoring, model: Mapping[str, Any], comparison: Mapping[str,
     ratio = {"low": comparison.get("teacher_ratio_low"), "high": comparison.get("teacher_ratio_high"), "rows": rows}
 
     def score(words: str, key: str) -> Limit:
-        return Limit(words, model.get(key), low=model.get(f"{key}_low"), high=model.get(f"{key}_high"), rows=rows)
+        value, low, high = (model.get(name) for name in with_bounds(key))
+        return Limit(words, value, low=low, high=high, rows=rows)
 
     return {
         "min_score": score(scoring.words, scoring.key),
@@ -129,14 +131,15 @@ def proof_in_words(metrics: Mapping[str, Any]) -> str:
 
     The comparison with the quantized teacher comes first. Empty where metrics.json has none of them.
     """
-    sentences = [words for words in [quantized_in_words(metrics)] if words]
+    quantized = quantized_in_words(metrics)
+    sentences = [quantized] if quantized else []
     for control, verdict in mapping(mapping(metrics.get("proof")).get("verdicts")).items():
         outcome = mapping(verdict).get("outcome")
         low = finite(mapping(verdict).get("low"))
         high = finite(mapping(verdict).get("high"))
         if isinstance(outcome, str) and low is not None and high is not None:
             to = " to" if outcome == "NO DIFFERENCE" else ""
-            sentences.append(f"{outcome}{to} the {control} control ({100 * low:+.1f} to {100 * high:+.1f} points)")
+            sentences.append(f"{outcome}{to} the {control} control ({signed_interval(low, high)} points)")
     return ", ".join(sentences)
 
 
@@ -169,9 +172,10 @@ def _check_control(control: str, metrics: Mapping[str, Any]) -> Check:
     words = TITLES[BASELINE] if control == BASELINE else f"the {control} control"
     verdicts = metrics.get("comparison") if control == BASELINE else mapping(metrics.get("proof")).get("verdicts")
     verdict = mapping(mapping(verdicts).get(control))
-    difference, low, high = (finite(verdict.get(part)) for part in ("difference", "low", "high"))
-    if difference is None or low is None or high is None:
+    numbers = read_difference(verdict)
+    if numbers is None:
         return failed(name, f"the verdict against {words} is missing, which fails gate.{name}")
+    difference, low, high = numbers
     gain = f"gain over {words} {number(difference)} ({number(low)} to {number(high)})"
     if verdict.get("outcome") == "BEATS" and low > 0:
         return Check(name, low, 0.0, True, f"{gain} is above 0", low, high)

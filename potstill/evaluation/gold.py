@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from potstill.data.corpus import prepared_texts
 from potstill.data.tokens.batches import Labels, label_array, ragged
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags, read_answers, read_tags, tag_logits
-from potstill.evaluation.summary import Gold
+from potstill.evaluation.summary import Answers, Gold
+from potstill.scores.metrics import require_finite
 
 if TYPE_CHECKING:
     from potstill.inference.runtime import Student, Text
@@ -53,3 +54,25 @@ def student_logits(student: Student, texts: Sequence[Text], gold: Gold, part: sl
     if isinstance(gold, GoldAnswers):
         return ragged(student.compute([window for windows in gold.windows[part] for window in windows]))
     return student.logits(texts[part])
+
+
+def served_answers(
+    student: Student, texts: Sequence[Text], gold: Gold, name: str, *, parameters: int = 0, file_bytes: int = 0
+) -> Answers:
+    """Compute a served model's answers, with gold spans in its own tokens or windows.
+
+    Args:
+        student: the served model.
+        texts: as `read_gold` returns them for this model.
+        gold: their gold labels, from the same call.
+        name: the model's name, for errors.
+        parameters: the model's number of weights, where that is reported.
+        file_bytes: size of the model's file, where that is reported.
+
+    Raises:
+        ModelError: it answers NaN or infinity.
+    """
+    logits = student_logits(student, texts, gold)
+    require_finite(logits, name)
+    own_gold = gold if isinstance(gold, GoldTags | GoldAnswers) else None
+    return Answers(logits, student.card.temperature, parameters, file_bytes, student.card.kind, own_gold=own_gold)

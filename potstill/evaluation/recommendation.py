@@ -7,13 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.evaluation.baseline import baseline_sentence, beats_baseline
-from potstill.evaluation.gate_checks import finite, mapping
 from potstill.evaluation.gates import Verdict
+from potstill.evaluation.metrics_reading import (
+    OUTCOMES,
+    finite,
+    judged_slices,
+    mapping,
+    percent_interval,
+    read_difference,
+    signed_interval,
+    signed_points,
+    slice_losses,
+    with_bounds,
+)
 from potstill.evaluation.naming import PROVEN, TITLES, candidate_of
 from potstill.kinds.definitions.task_kinds import kind_in
-
-# How a candidate stands to a rival that it does not beat.
-_WORDS = {"LOSES": "loses to", "NO DIFFERENCE": "cannot be told apart from"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Recommendation:
 def recommend(
     metrics: Mapping[str, Any], verdict: Verdict | None, champion: Mapping[str, Any] | None
 ) -> Recommendation:
-    """Advise by the gate's verdict and what it does not judge.
+    """Advise what to do with a candidate, by the gate's verdict and by what the gate does not judge.
 
     Args:
         metrics: the content of reports/metrics.json. It may be anything; what does not fit is left out.
@@ -55,10 +63,10 @@ def _summary(metrics: Mapping[str, Any], verdict: Verdict | None, champion: Mapp
     candidate = candidate_of(metrics) or ""
     scoring = kind_in(metrics).scoring
     model = mapping(mapping(metrics.get("models")).get(candidate))
-    score, low, high = (finite(model.get(scoring.key + end)) for end in ("", "_low", "_high"))
+    score, low, high = (finite(model.get(key)) for key in with_bounds(scoring.key))
     if score is None:
         return f"the candidate has no {scoring.words}"
-    interval = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+    interval = "" if low is None or high is None else f" ({percent_interval(low, high)})"
     summary = f"{TITLES[candidate]} has {100 * score:.1f}% {scoring.words}{interval}"
     ratio = finite(mapping(metrics.get("comparison")).get("teacher_ratio"))
     if ratio is not None:
@@ -74,15 +82,16 @@ def _against_champion(champion: Mapping[str, Any] | None) -> str:
     numbers = _points(mapping(champion.get("comparison")))
     if numbers is None:
         return f"{name}, was not compared with it" if version else f"{name} was not compared with it"
-    words = _WORDS.get(champion["comparison"].get("outcome"), "beats")
+    words = OUTCOMES.get(champion["comparison"].get("outcome"), OUTCOMES["BEATS"])
     return f"it {words} {name} ({numbers})"
 
 
 def _points(comparison: Mapping[str, Any]) -> str | None:
-    difference, low, high = (finite(comparison.get(part)) for part in ("difference", "low", "high"))
-    if difference is None or low is None or high is None:
+    numbers = read_difference(comparison)
+    if numbers is None:
         return None
-    return f"{100 * difference:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}"
+    difference, low, high = numbers
+    return f"{signed_points(difference)} points, {signed_interval(low, high)}"
 
 
 def _cautions(metrics: Mapping[str, Any], champion: Mapping[str, Any]) -> Iterator[str]:
@@ -91,9 +100,10 @@ def _cautions(metrics: Mapping[str, Any], champion: Mapping[str, Any]) -> Iterat
     yield from _lost_slices(mapping(champion.get("slices")), "champion")
     yield from _lost_slices(mapping(metrics.get("slices")), "teacher")
     for control, verdict in mapping(mapping(metrics.get("proof")).get("verdicts")).items():
-        words = _WORDS.get(mapping(verdict).get("outcome", ""), "")
-        if words:
-            yield f"It {words} the {PROVEN.get(control, control).lower()} control: {_points(mapping(verdict))}."
+        outcome = mapping(verdict).get("outcome")
+        if outcome in ("LOSES", "NO DIFFERENCE"):
+            name = PROVEN.get(control, control).lower()
+            yield f"It {OUTCOMES[outcome]} the {name} control: {_points(mapping(verdict))}."
     if mapping(metrics.get("models")) and not beats_baseline(metrics):
         yield f"{baseline_sentence(metrics)}."
     yield from _failed_tests(metrics)
@@ -102,28 +112,25 @@ def _cautions(metrics: Mapping[str, Any], champion: Mapping[str, Any]) -> Iterat
 
 
 def _lost_slices(slices: Mapping[str, Any], rival: str) -> Iterator[str]:
-    found = slices.get("slices")
-    parts = [mapping(part) for part in found] if isinstance(found, list) else []
-    compared = [(part, mapping(mapping(part.get("rivals")).get(rival))) for part in parts]
-    lost = [(part, facts) for part, facts in compared if facts.get("outcome") == "LOSES"]
+    lost = [(part, comparison) for part, name, comparison in slice_losses(slices) if name == rival]
     if lost:
-        part, facts = min(lost, key=lambda item: item[1]["difference"])
+        part, comparison = min(lost, key=lambda item: item[1]["difference"])
         yield (
-            f"On {len(lost)} of {len(parts)} slices the {rival} is better beyond noise, most on {part.get('name')}: "
-            f"{_points(facts)}."
+            f"On {len(lost)} of {len(judged_slices(slices))} slices the {rival} is better beyond noise, most on "
+            f"{part.get('name')}: {_points(comparison)}."
         )
 
 
 def _failed_tests(metrics: Mapping[str, Any]) -> Iterator[str]:
     candidate = candidate_of(metrics) or ""
     for name, test in mapping(mapping(metrics.get("behaviour")).get("tests")).items():
-        facts = mapping(mapping(mapping(test).get("gains")).get("teacher"))
-        rates = [
-            finite(mapping(mapping(mapping(test).get("models")).get(model)).get("failure_rate"))
-            for model in (candidate, "teacher")
-        ]
-        if facts.get("outcome") == "LOSES" and rates[0] is not None and rates[1] is not None:
+        models = mapping(mapping(test).get("models"))
+        rate, teacher_rate = (
+            finite(mapping(models.get(model)).get("failure_rate")) for model in (candidate, "teacher")
+        )
+        gain = mapping(mapping(mapping(test).get("gains")).get("teacher"))
+        if gain.get("outcome") == "LOSES" and rate is not None and teacher_rate is not None:
             yield (
                 f"It fails the behavioural test {name} more often than the teacher: "
-                f"{100 * rates[0]:.1f}% against {100 * rates[1]:.1f}%."
+                f"{100 * rate:.1f}% against {100 * teacher_rate:.1f}%."
             )

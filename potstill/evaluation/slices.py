@@ -23,8 +23,10 @@ from potstill.config.evaluation_params import Evaluate, Slices
 from potstill.config.expressions import expression_names
 from potstill.errors import MissingColumnError, ParamsError
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
+from potstill.evaluation.metrics_reading import signed_interval, signed_points
 from potstill.evaluation.summary import Answers, Gold
-from potstill.kinds.definitions.kind import Flags, Kind, Names
+from potstill.kinds.definitions.kind import Kind, Names
+from potstill.scores.metrics import Flags
 from potstill.scores.significance import adjusted_p_values, bootstrap_p_value, mcnemar_p_value
 from potstill.scores.statistics import (
     Comparison,
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# The name of a missing value of a column, and of its values with too few rows.
-MISSING, OTHERS = "missing", "other values"
+# The name of a missing value of a column.
+MISSING = "missing"
+# The name of all values of a column that have too few rows.
+RARE = "other values"
 
 
 @dataclass(frozen=True)
@@ -130,19 +134,19 @@ class SliceReport:
 
     def sentences(self) -> list[str]:
         """Say where the candidate is worse, and which slices were not judged; without full stops."""
-        words = [
-            f"worse than {rival} on {part.name} ({100 * compared.difference:+.1f} points on {part.rows:,} rows, "
-            f"{100 * compared.low:+.1f} to {100 * compared.high:+.1f})"
+        sentences = [
+            f"worse than {rival} on {part.name} ({signed_points(compared.difference)} points on {part.rows:,} rows, "
+            f"{signed_interval(compared.low, compared.high)})"
             for part in self.slices
             for rival, compared in part.rivals.items()
             if compared.outcome == "LOSES"
         ]
         empty = [name for name, rows in self.not_judged.items() if not rows]
         small = [f"{name} ({rows})" for name, rows in self.not_judged.items() if rows]
-        words += [f"no test row is in the slice {name}" for name in empty]
+        sentences += [f"no test row is in the slice {name}" for name in empty]
         if small:
-            words.append(f"slices of fewer than {self.min_rows} test rows, not judged: {', '.join(small)}")
-        return words
+            sentences.append(f"slices of fewer than {self.min_rows} test rows, not judged: {', '.join(small)}")
+        return sentences
 
 
 # --- which rows -------------------------------------------------------------------------------------------------------
@@ -172,7 +176,7 @@ def find_slices(rows: pa.Table, settings: Slices, kind: Kind, names: Names) -> l
 
 
 def _frame(rows: pa.Table, kind: Kind, names: Names) -> pd.DataFrame:
-    """The columns that params may name: those of the split, the length, and a label that is one value."""
+    """Build the columns that params may name: those of the split, the length, and a label that is one value."""
     frame: pd.DataFrame = rows.drop_columns(["id", "label"]).to_pandas()
     frame["length"] = sum(frame[name].str.len() for name in ("text", "text_pair") if name in frame)
     if kind.form == "class":
@@ -182,10 +186,10 @@ def _frame(rows: pa.Table, kind: Kind, names: Names) -> pd.DataFrame:
     return frame
 
 
-def _column(frame: pd.DataFrame, name: str, where: str) -> pd.Series[Any]:
+def _column(frame: pd.DataFrame, name: str, key: str) -> pd.Series[Any]:
     if name not in frame:
         raise MissingColumnError(
-            f"evaluate.slices.{where} names the column {name!r}, which the test split does not have; it has "
+            f"evaluate.slices.{key} names the column {name!r}, which the test split does not have; it has "
             f"{', '.join(map(repr, frame.columns))}; prepare.keep_columns keeps further columns of the data"
         )
     return frame[name]
@@ -218,7 +222,7 @@ def _label_slices(values: Sequence[Any], kind: Kind, names: Names) -> list[Slice
 
 
 def _column_slices(column: pd.Series[Any], settings: Slices) -> list[Slice]:
-    """A slice for each value of a column with enough rows, and one for all others."""
+    """Make a slice for each value of a column with enough rows, and one for all others."""
     values = [MISSING if value != value or value is None else _shown(value) for value in column]
     texts, index, counts = np.unique(values, return_inverse=True, return_counts=True)
     judged = [at for at in np.argsort(-counts, kind="stable").tolist() if counts[at] >= settings.min_rows]
@@ -229,8 +233,8 @@ def _column_slices(column: pd.Series[Any], settings: Slices) -> list[Slice]:
             "evaluate.slices.expressions, or raise max_values"
         )
     slices = [Slice(f"{column.name} = {texts[at]}", index == at) for at in judged]
-    others = ~np.isin(index, judged)
-    return [*slices, Slice(f"{column.name}: {OTHERS}", others)] if others.any() else slices
+    rare = ~np.isin(index, judged)
+    return [*slices, Slice(f"{column.name}: {RARE}", rare)] if rare.any() else slices
 
 
 def _shown(value: Any) -> str:
@@ -238,7 +242,10 @@ def _shown(value: Any) -> str:
 
 
 def _expression_slice(frame: pd.DataFrame, name: str, expression: str) -> Slice:
-    """The rows for which an expression is true; where a value is missing, a comparison other than != is not."""
+    """Find the rows for which an expression is true.
+
+    A comparison with a missing value is false, save for `!=` and `not in`.
+    """
     import pandas as pd
 
     for column in expression_names(expression):
@@ -279,10 +286,10 @@ def judge_slices(
         seed: of the bootstrap.
     """
     judged = [part for part in slices if part.rows >= settings.slices.min_rows]
-    sides = {name: _graded(labels, models[name]) for name in (candidate, *rivals)}
+    graded = {name: _graded(labels, models[name]) for name in (candidate, *rivals)}
     key = models[candidate].kind.scoring.key
     tests = [
-        (_compare(sides[candidate], sides[rival], part.flags, key, settings, seed), part.name, rival)
+        (_compare(graded[candidate], graded[rival], part.flags, key, settings, seed), part.name, rival)
         for part in judged
         for rival in rivals
     ]
@@ -292,16 +299,15 @@ def judge_slices(
     for ((plain, p_value), name, rival), q in zip(tests, adjusted, strict=True):
         outcome = _outcome(plain.difference) if q <= rate else "NO DIFFERENCE"
         comparisons[name][rival] = SliceComparison(outcome, plain.difference, plain.low, plain.high, p_value, q)
+    scores = [
+        SliceScore(part.name, part.rows, *_score(graded[candidate], part.flags, key, settings), comparisons[part.name])
+        for part in judged
+    ]
     return SliceReport(
         key,
         rate,
         len(tests),
-        [
-            SliceScore(
-                part.name, part.rows, *_score(sides[candidate], part.flags, key, settings), comparisons[part.name]
-            )
-            for part in judged
-        ],
+        scores,
         {part.name: part.rows for part in slices if part.rows < settings.slices.min_rows},
         settings.slices.min_rows,
     )
@@ -314,34 +320,36 @@ def _outcome(difference: float) -> Outcome:
 
 
 def _graded(labels: Gold, answers: Answers) -> Flags | Moments:
-    """[rows] whether a class is right; of other tasks the sums that their scores follow from."""
+    """Return [rows] whether a class is right; of other tasks the sums that their scores follow from."""
     if answers.kind.form == "class" and not isinstance(labels, GoldTags | GoldAnswers):
         right: Flags = answers.predictions == labels
         return right
     return answers.moments(labels)
 
 
-def _score(side: Flags | Moments, flags: Flags, key: str, settings: Evaluate) -> tuple[float, float, float]:
-    """The score on a slice with its interval: Wilson's for a share of rows, else by the bootstrap."""
-    if not isinstance(side, Moments):
-        right, rows = int(side[flags].sum()), int(flags.sum())
+def _score(graded: Flags | Moments, flags: Flags, key: str, settings: Evaluate) -> tuple[float, float, float]:
+    """Compute the score on a slice with its interval: Wilson's for a share of rows, else by the bootstrap."""
+    if not isinstance(graded, Moments):
+        right = int(graded[flags].sum())
+        rows = int(flags.sum())
         return right / rows, *wilson_interval(right, rows, settings.confidence)
-    part = Moments(side.columns[flags], {key: side.scores[key]})
+    part = Moments(graded.columns[flags], {key: graded.scores[key]})
     intervals = part.intervals(replicates=settings.bootstrap, confidence=settings.confidence, seed=0)
     return part.values[key], *intervals[key]
 
 
 def _compare(
-    ours: Flags | Moments, theirs: Flags | Moments, flags: Flags, key: str, settings: Evaluate, seed: int
+    student: Flags | Moments, rival: Flags | Moments, flags: Flags, key: str, settings: Evaluate, seed: int
 ) -> tuple[Comparison, float]:
-    """The paired difference of two models on a slice, and the p value of no difference."""
-    if isinstance(ours, Moments) and isinstance(theirs, Moments):
-        first, second = ours.of(flags), theirs.of(flags)
+    """Compute the paired difference of two models on a slice, and the p value of no difference."""
+    if isinstance(student, Moments) and isinstance(rival, Moments):
+        first = student.of(flags)
+        second = rival.of(flags)
         draws = score_differences([first], [second], key, replicates=settings.bootstrap, seed=seed)
         plain = comparison(first.values[key] - second.values[key], draws, settings.confidence)
         return plain, bootstrap_p_value(draws)
-    assert not isinstance(ours, Moments)
-    assert not isinstance(theirs, Moments)
-    gains = ours[flags].astype(np.int64) - theirs[flags]
+    assert not isinstance(student, Moments)
+    assert not isinstance(rival, Moments)
+    gains = student[flags].astype(np.int64) - rival[flags]
     plain = bootstrap(gains[None], replicates=settings.bootstrap, confidence=settings.confidence, seed=seed)
     return plain, mcnemar_p_value(int((gains > 0).sum()), int((gains < 0).sum()))

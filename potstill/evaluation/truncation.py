@@ -7,15 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from potstill.evaluation.summary import Answers, score_value
-from potstill.scores.metrics import Ints, Labels
+from potstill.scores.metrics import Flags, Ints, Labels
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Flags = npt.NDArray[np.bool_]
 # A score on fewer texts says nothing.
 _MIN_ROWS = 10
 

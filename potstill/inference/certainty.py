@@ -1,4 +1,4 @@
-"""How sure a model is of a whole answer, and the confidence below which it abstains."""
+"""The confidence of a whole answer, and the threshold below which a model abstains."""
 
 from __future__ import annotations
 

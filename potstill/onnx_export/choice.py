@@ -1,4 +1,4 @@
-"""Which of the two exported variants ships."""
+"""The choice between the two exported variants."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ def choose_variant(int8: Parity, limits: Export, scoring: Scoring) -> tuple[str,
 
     Dev has few rows on which INT8 and fp32 differ, so a point estimate would let chance decide.
     """
-    drop, level = int8.drop, f"{100 * limits.confidence:g}% interval"
-    loss = f"{100 * drop.difference:.2f} points of dev {scoring.words} ({level} {100 * drop.low:.2f} to "
-    loss += f"{100 * drop.high:.2f})"
+    drop = int8.drop
+    level = f"{100 * limits.confidence:g}% interval"
+    loss = (
+        f"{100 * drop.difference:.2f} points of dev {scoring.words} ({level} {100 * drop.low:.2f} to "
+        f"{100 * drop.high:.2f})"
+    )
     if drop.low > limits.int8_max_accuracy_drop:
         return "fp32", (
             f"INT8 loses {loss}, beyond noise more than the limit of "

@@ -26,9 +26,9 @@ def write_serving_folder(
     variant: str,
     tokens: TokenFolder,
     temperature: float,
-    about: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Lay a serving folder out.
+    """Write a serving folder.
 
     Args:
         folder: an existing folder.
@@ -36,9 +36,10 @@ def write_serving_folder(
         variant: `fp32` or `int8`.
         tokens: the tokens that the model reads.
         temperature: divides its logits.
-        about: metadata of the manifest.
+        metadata: metadata of the manifest.
     """
-    info, task = tokens.info, tokens.task
+    info = tokens.info
+    task = tokens.task
     card = {
         "format": 1,
         "task": KINDS[task].card_name,
@@ -59,7 +60,7 @@ def write_serving_folder(
     shutil.copyfile(model, folder / MODEL)
     write_served_tokenizer(tokens.tokenizer_dir, info["max_length"], folder / TOKENIZER)
     write_json(folder / CARD, card)
-    write_manifest(folder, about)
+    write_manifest(folder, metadata)
 
 
 def served_temperature(logits: Logits, dev: TokenDataset, task: TaskKind) -> float:

@@ -1,4 +1,4 @@
-"""The bill of materials of a version: what the model was made of, as a CycloneDX ML-BOM that its validators accept.
+"""The bill of materials of a version: what the model was made of, as a CycloneDX ML-BOM.
 
 It is a pure function of plain values, without a time or a random number: the same candidate has the same bytes.
 """
@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from potstill.artifacts import canonical_json
+from potstill.evaluation.metrics_reading import with_bounds
 from potstill.evaluation.naming import candidate_of
-from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.definitions.task_kinds import kind_in
 from potstill.registry.model_card import Lineage
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def render_bom(lineage: Lineage, files: Mapping[str, str], metrics: Mapping[str,
     from cyclonedx.output.json import JsonV1Dot6
 
     model = _model(lineage, files)
-    datasets, teacher, packages = list(_datasets(lineage, metrics)), _teacher(lineage), list(_packages(lock))
+    datasets = list(_datasets(lineage, metrics))
+    teacher = _teacher(lineage)
+    packages = list(_packages(lock))
     bom = Bom(
         metadata=BomMetaData(component=model),
         components=[*datasets, teacher, *packages],
@@ -117,9 +120,9 @@ def _packages(lock: str) -> Iterator[Component]:
 
 
 def _model_card(metrics: Mapping[str, Any], datasets: list[str]) -> dict[str, Any]:
-    kind = KINDS[metrics.get("task") or "single_label"]
+    kind = kind_in(metrics)
     model = metrics.get("models", {}).get(candidate_of(metrics) or "", {})
-    key = kind.scoring.key
+    value, low, high = (model.get(key) for key in with_bounds(kind.scoring.key))
     card: dict[str, Any] = {
         "modelParameters": {
             "approach": {"type": "supervised"},
@@ -127,11 +130,10 @@ def _model_card(metrics: Mapping[str, Any], datasets: list[str]) -> dict[str, An
             "datasets": [{"ref": name} for name in datasets],
         }
     }
-    if key in model:
-        score: dict[str, Any] = {"type": kind.scoring.words, "value": str(model[key])}
-        if f"{key}_low" in model:
-            bounds = {"lowerBound": str(model[f"{key}_low"]), "upperBound": str(model[f"{key}_high"])}
-            score["confidenceInterval"] = bounds
+    if value is not None:
+        score: dict[str, Any] = {"type": kind.scoring.words, "value": str(value)}
+        if low is not None and high is not None:
+            score["confidenceInterval"] = {"lowerBound": str(low), "upperBound": str(high)}
         card["quantitativeAnalysis"] = {"performanceMetrics": [score]}
     return card
 

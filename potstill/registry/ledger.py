@@ -11,7 +11,6 @@ that is still open for the next holder was therefore interrupted, and that holde
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.artifacts import sha256_text
 from potstill.errors import RegistryError
 from potstill.registry.process_identity import this_process
 from potstill.registry.tracking import client, experiment_id
@@ -74,9 +74,17 @@ class Line:
     def to_json(self) -> dict[str, Any]:
         """The line as plain values, with the reason and the version next to who wrote it."""
         facts = {key: value for key, value in self.facts.items() if key not in ("version", "reason")}
-        named = {name: getattr(self, name) for name in ("number", "time", "by", "action", "state")}
-        return {**named, "version": self.facts.get("version"), "reason": self.facts.get("reason"), "facts": facts,
-                "digest": self.digest}  # fmt: skip
+        return {
+            "number": self.number,
+            "time": self.time,
+            "by": self.by,
+            "action": self.action,
+            "state": self.state,
+            "version": self.facts.get("version"),
+            "reason": self.facts.get("reason"),
+            "facts": facts,
+            "digest": self.digest,
+        }
 
     @property
     def sentence(self) -> str:
@@ -132,7 +140,7 @@ class Ledger:
             **line,
         }
         value = json.dumps(content, ensure_ascii=False, sort_keys=True, allow_nan=False)
-        new_line = Line(**content, digest=_digest(value))
+        new_line = Line(**content, digest=sha256_text(value))
         lease.check()
         if self._experiment is None:
             self._experiment = experiment_id(self._workspace, self.name)
@@ -191,7 +199,7 @@ def _read_line(key: str, value: str) -> Line | None:
     match = _KEY.fullmatch(key)
     if match is None:
         return None
-    digest = _digest(value)
+    digest = sha256_text(value)
     try:
         line = Line(**json.loads(value), digest=digest)
     except (ValueError, TypeError):
@@ -202,10 +210,6 @@ def _read_line(key: str, value: str) -> Line | None:
             "store from a backup"
         )
     return line
-
-
-def _digest(value: str) -> str:
-    return hashlib.sha256(value.encode()).hexdigest()
 
 
 def _note(lines: list[Line]) -> str:

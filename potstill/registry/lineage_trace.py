@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from potstill.artifacts import MANIFEST, read_json, sha256_file
+from potstill.artifacts import MANIFEST, read_json, sha256_file, sha256_text
 from potstill.errors import ChecksumError, PotstillError, RegistryError
 from potstill.paths import DVC_LOCK, GIVEN, RAW
 from potstill.registry.promotion import Registry
@@ -36,11 +36,11 @@ class NotHereError(Exception):
 
 @dataclass(frozen=True)
 class Hop:
-    """One hop of a trace.
+    """A hop of a trace.
 
     Attributes:
         name: such as `Bento` or `dvc.lock`.
-        state: what came of verifying it.
+        state: the outcome of its verification.
         sentence: what it is, or what is wrong.
         error: the error of a failed hop.
     """
@@ -120,11 +120,11 @@ def _params(version: Version, facts: Mapping[str, Any]) -> str:
     params = version.tags.get(PARAMS)
     if params is None:
         raise RegistryError(f"version {version.version} has no params")
-    current = hashlib.sha256(params.encode()).hexdigest()
+    current = sha256_text(params)
     if facts.get("params", current) != current:
         raise RegistryError(f"tag {PARAMS} of version {version.version} is not what was registered")
-    known = "the ledger has their sum" if "params" in facts else "the ledger of that time has no sum of them"
-    return f"sha256 {current}; {known}"
+    recorded = "the ledger has their sum" if "params" in facts else "the ledger of that time has no sum of them"
+    return f"sha256 {current}; {recorded}"
 
 
 def _evidence(registry: Registry, version: Version) -> str:
@@ -174,12 +174,12 @@ def _raw_sums(version: Version, data: Mapping[str, str], workspace: Path) -> str
         raise NotHereError(f"{RAW} of this version is not in the workspace")
     files = read_json(raw / MANIFEST)["files"]
     sources = json.loads(version.tags.get(PARAMS) or "{}").get("ingest", {}).get("data", {})
-    named = {f"{source}/{name}": value for source, facts in sources.items() for name, value in _sums(facts).items()}
-    for name, expected in named.items():
-        current = next((sum_ for path, sum_ in files.items() if path == name or path.endswith(f"/{name}")), None)
+    sums = {f"{source}/{name}": value for source, facts in sources.items() for name, value in _sums(facts).items()}
+    for name, expected in sums.items():
+        current = next((value for path, value in files.items() if path == name or path.endswith(f"/{name}")), None)
         if current != expected:
             raise ChecksumError(f"{RAW}/{name} has sha256 {current}, and params name {expected}")
-    return f"{len(named)} of {len(files)} files have the sums that params name; the others those of the manifest"
+    return f"{len(sums)} of {len(files)} files have the sums that params name; the others those of the manifest"
 
 
 def _sums(source: Mapping[str, Any]) -> dict[str, str]:
@@ -193,8 +193,8 @@ def _commit(version: Version, workspace: Path) -> str:
         raise NotHereError("it was made outside git, or before the first commit")
     if not has_commit(workspace, commit):
         raise NotHereError(f"{commit} is not in this clone; `git fetch` may bring it")
-    dirty = version.tags.get("potstill.git_dirty") == "true"
-    return commit + (", with changes that were not committed" if dirty else ", clean")
+    state = "with changes that were not committed" if version.tags.get("potstill.git_dirty") == "true" else "clean"
+    return f"{commit}, {state}"
 
 
 # --- DVC's hashes -----------------------------------------------------------------------------------------------------

@@ -7,13 +7,22 @@ a link, a heading or a column of a table.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.evaluation.metrics_reading import (
+    finite,
+    mapping,
+    percent_interval,
+    read_difference,
+    signed_interval,
+    signed_points,
+    slice_losses,
+    with_bounds,
+)
 from potstill.evaluation.naming import TITLES, candidate_of
-from potstill.kinds.definitions.kind import Kind
-from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.kinds.definitions.task_kinds import kind_in
 
 # MLflow's column for the description of a version (mlflow.store.model_registry.dbmodels). SQLite stores longer texts,
 # PostgreSQL and MySQL refuse them.
@@ -53,7 +62,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Lineage:
-    """What a version was made of.
+    """The origins of a version: teacher, data, code and environment.
 
     Attributes:
         project: name of the project.
@@ -141,7 +150,7 @@ def _metadata(metrics: Mapping[str, Any], lineage: Lineage) -> str:
 
     facts: dict[str, Any] = {
         "library_name": "onnx",
-        "pipeline_tag": _PIPELINES.get(_kind(metrics).form, "text-classification"),
+        "pipeline_tag": _PIPELINES.get(kind_in(metrics).form, "text-classification"),
         "tags": ["potstill", "distillation"],
     }
     if lineage.teacher.hub_id is not None:
@@ -166,24 +175,24 @@ def _sections(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: L
 
 
 def _head(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: Lineage) -> str:
-    rival = f"version {lineage.champion}" if lineage.champion else "none yet"
+    champion = f"version {lineage.champion}" if lineage.champion else "none yet"
     shipped = {"int8": "INT8", "fp32": "fp32"}.get(str(metrics.get("shipped")), "an unknown variant")
     return (
         f"# {escape(lineage.project)}\n\n"
         f"**{escape(verdict.get('sentence', 'not judged'), 1200)}**\n\n"
         f"A student of {escape(lineage.teacher.origin)}, distilled by Potstill and shipped as {shipped} for "
-        f"onnxruntime. Bento: {_code(lineage.bento)}. Champion when it was judged: {rival}.\n"
+        f"onnxruntime. Bento: {_code(lineage.bento)}. Champion when it was judged: {champion}.\n"
     )
 
 
 def _evaluation(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: Lineage) -> str:
-    scoring = _kind(metrics).scoring
-    models = _mapping(metrics.get("models"))
+    scoring = kind_in(metrics).scoring
+    models = mapping(metrics.get("models"))
     candidate = candidate_of(metrics) or ""
     confidence = 100 * float(metrics.get("confidence") or 0.95)
     names = [candidate, *(name for name in (*TITLES, *models) if name in models and name != candidate)]
     rows = [_row(name, metrics, scoring.key, candidate) for name in dict.fromkeys(names)]
-    champion = _mapping(verdict.get("champion"))
+    champion = mapping(verdict.get("champion"))
     if champion:
         rows.insert(1, _champion_row(champion, metrics, scoring.key, candidate, lineage))
     score = f"{scoring.words}, %"
@@ -198,7 +207,7 @@ def _evaluation(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage:
 
 
 def _row(name: str, metrics: Mapping[str, Any], key: str, candidate: str) -> list[str]:
-    model = _mapping(_mapping(metrics.get("models")).get(name))
+    model = mapping(mapping(metrics.get("models")).get(name))
     title = escape(TITLES.get(name, name))
     return [
         f"**{title} (this version)**" if name == candidate else title,
@@ -222,65 +231,51 @@ def _champion_row(
 
 def _difference(name: str, model: Mapping[str, Any], metrics: Mapping[str, Any], key: str, candidate: str) -> str:
     """Write the candidate's gain over a model, with its interval where metrics.json or the verdict has one."""
-    verdicts = _mapping(_mapping(metrics.get("proof")).get("verdicts"))
-    for comparison in (model.get("comparison"), _mapping(metrics.get("comparison")).get(name), verdicts.get(name)):
-        facts = _mapping(comparison)
-        difference, low, high = (_number(facts.get(part)) for part in ("difference", "low", "high"))
-        if difference is not None and low is not None and high is not None:
-            return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-    own = _number(_mapping(_mapping(metrics.get("models")).get(candidate)).get(key))
-    other = _number(model.get(key))
-    return "" if own is None or other is None else f"{100 * (own - other):+.1f}"
+    verdicts = mapping(mapping(metrics.get("proof")).get("verdicts"))
+    for comparison in (model.get("comparison"), mapping(metrics.get("comparison")).get(name), verdicts.get(name)):
+        numbers = read_difference(comparison)
+        if numbers is not None:
+            difference, low, high = numbers
+            return f"{signed_points(difference)} ({signed_interval(low, high)})"
+    candidate_score = finite(mapping(mapping(metrics.get("models")).get(candidate)).get(key))
+    score = finite(model.get(key))
+    return "" if candidate_score is None or score is None else signed_points(candidate_score - score)
 
 
 def _with_interval(model: Mapping[str, Any], key: str) -> str:
-    value, low, high = (_number(model.get(name)) for name in (key, f"{key}_low", f"{key}_high"))
+    value, low, high = (finite(model.get(name)) for name in with_bounds(key))
     if value is None:
         return "missing"
-    interval = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+    interval = "" if low is None or high is None else f" ({percent_interval(low, high)})"
     return f"{100 * value:.1f}{interval}"
 
 
 def _losses(metrics: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
-    """List the slices on which the candidate is worse than a rival."""
+    """List the slices on which the candidate is worse than a rival, the champion of the verdict included."""
+    reports = [metrics.get("slices"), mapping(verdict.get("champion")).get("slices")]
     losses = [
-        f"- {escape(part.get('name'))}: {100 * facts['difference']:+.1f} points to the {escape(rival)} on "
-        f"{part.get('rows')} rows ({100 * facts['low']:+.1f} to {100 * facts['high']:+.1f})\n"
-        for part, rival, facts in slice_losses(metrics, verdict)
+        f"- {escape(part.get('name'))}: {signed_points(comparison['difference'])} points to the {escape(rival)} on "
+        f"{part.get('rows')} rows ({signed_interval(comparison['low'], comparison['high'])})\n"
+        for report in reports
+        for part, rival, comparison in slice_losses(report)
     ]
     return f"## Worse on\n\n{''.join(losses)}" if losses else ""
 
 
-def slice_losses(
-    metrics: Mapping[str, Any], verdict: Mapping[str, Any]
-) -> Iterator[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
-    """Yield (slice, rival, comparison) where the candidate loses to a rival, the champion of the verdict included."""
-    champion = _mapping(verdict.get("champion"))
-    reports = [_mapping(source.get("slices")) for source in (metrics, champion)]
-    for part in [part for report in reports for part in report.get("slices") or []]:
-        for rival, facts in _mapping(_mapping(part).get("rivals")).items():
-            numbers = [_number(_mapping(facts).get(name)) for name in ("difference", "low", "high")]
-            if _mapping(facts).get("outcome") == "LOSES" and None not in numbers:
-                yield part, rival, facts
-
-
 def _behaviour(metrics: Mapping[str, Any]) -> str:
     """List how often the candidate fails each behavioural test, next to the teacher."""
+    compared = (candidate_of(metrics) or "", "teacher")
     rows = []
-    for test, result in _mapping(_mapping(metrics.get("behaviour")).get("tests")).items():
-        models = _mapping(_mapping(result).get("models"))
-        rates = [_with_interval(_mapping(models.get(name)), "failure_rate") for name in _behaved(metrics)]
+    for test, result in mapping(mapping(metrics.get("behaviour")).get("tests")).items():
+        models = mapping(mapping(result).get("models"))
+        rates = [_with_interval(mapping(models.get(name)), "failure_rate") for name in compared]
         rows.append([escape(test), *rates])
     header = ["test", "fails, %", "teacher fails, %"]
     return f"## Behaviour\n\n{_table(header, rows)}" if rows else ""
 
 
-def _behaved(metrics: Mapping[str, Any]) -> tuple[str, str]:
-    return candidate_of(metrics) or "", "teacher"
-
-
 def _gate(verdict: Mapping[str, Any]) -> str:
-    checks = [_mapping(check) for check in verdict.get("checks") or []]
+    checks = [mapping(check) for check in verdict.get("checks") or []]
     rows = [
         ["pass" if check.get("passed") is True else "**FAIL**", _code(check.get("name")), escape(check.get("sentence"))]
         for check in sorted(checks, key=lambda check: check.get("passed") is True)
@@ -289,23 +284,23 @@ def _gate(verdict: Mapping[str, Any]) -> str:
 
 
 def _use(metrics: Mapping[str, Any], lineage: Lineage) -> str:
-    kind = _kind(metrics)
+    kind = kind_in(metrics)
     labels = [escape(label, 60) for label in lineage.labels[:_NAMED_LABELS]]
-    more = len(lineage.labels) - len(labels)
-    named = f" Its labels: {', '.join(labels)}{f' and {more} more' if more > 0 else ''}." if labels else ""
-    truncation = _mapping(metrics.get("truncation"))
-    share = _number(truncation.get("share"))
+    unnamed = len(lineage.labels) - len(labels)
+    more = f" and {unnamed} more" if unnamed > 0 else ""
+    names = f" Its labels: {', '.join(labels)}{more}." if labels else ""
+    truncation = mapping(metrics.get("truncation"))
+    share = finite(truncation.get("share"))
     cut = "" if share is None else f" ({100 * share:.1f}% of the test texts were longer)"
     length = f"It reads the first {lineage.max_length} tokens of a text{cut}. " if lineage.max_length else ""
-    abstention = _mapping(_mapping(metrics.get("abstention")).get("threshold"))
-    confidence = _number(abstention.get("confidence"))
+    abstention = mapping(mapping(metrics.get("abstention")).get("threshold"))
+    confidence = finite(abstention.get("confidence"))
     served = ", and the service says `abstained: true`" if lineage.abstains else ""
-    sure = "" if confidence is None else f" Below a confidence of {confidence:.4f} a person should decide{served}."
+    threshold = "" if confidence is None else f" Below a confidence of {confidence:.4f} a person should decide{served}."
     return (
-        f"## Intended use and limits\n\nIt {_ANSWERS[kind.form]}, for texts like those in `data/prepared`.{named} "
-        f"{length}"
-        "The numbers hold for texts like the test rows: other domains, languages and times are not measured here. "
-        f"`potstill drift` watches for that.{sure}\n"
+        f"## Intended use and limits\n\nIt {_ANSWERS[kind.form]}, for texts like those in `data/prepared`.{names} "
+        f"{length}The numbers hold for texts like the test rows: other domains, languages and times are not measured "
+        f"here. `potstill drift` watches for that.{threshold}\n"
     )
 
 
@@ -342,18 +337,6 @@ def _data(lineage: Lineage) -> str:
     return f"## Data\n\n{_table(['out', 'DVC hash'], rows)}" if rows else ""
 
 
-def _kind(metrics: Mapping[str, Any]) -> Kind:
-    return KINDS[metrics.get("task") or "single_label"]
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
 def _decimal(value: Any, digits: int) -> str:
-    number = _number(value)
+    number = finite(value)
     return "" if number is None else f"{number:.{digits}f}"

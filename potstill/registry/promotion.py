@@ -44,7 +44,7 @@ class Registry(Versions):
     Args:
         workspace: the workspace.
         name: name of the project.
-        store: what reads it, such as `store_reader.reader`; MLflow's client by default, which also writes.
+        store: the reader, such as `store_reader.reader`; MLflow's client by default, which also writes.
     """
 
     def __init__(self, workspace: Path, name: str, store: MlflowClient | None = None) -> None:
@@ -265,10 +265,14 @@ class Registry(Versions):
         """
         return self.promote(self.get(version).version, expected=self.number_of(CHAMPION), person=True, reason=reason)
 
+    def finished_lines(self, version: str) -> list[Line]:
+        """List the ledger's lines of what was done with a version, oldest first."""
+        return [line for line in self.ledger.lines() if line.state == "done" and line.facts.get("version") == version]
+
     def decision(self, version: str) -> Line | None:
         """Find the newest line of the ledger that decided about a version; None if there is none."""
-        lines = [line for line in self.ledger.lines() if line.state == "done" and line.action != "register"]
-        return next((line for line in reversed(lines) if line.facts.get("version") == version), None)
+        lines = self.finished_lines(version)
+        return next((line for line in reversed(lines) if line.action != "register"), None)
 
     def roll_back(self, version: str | None, reason: str) -> Version:
         """Return to an older version, by a person's decision; later versions are not promoted again.

@@ -63,7 +63,9 @@ class Classifier:
         form = self._student.card.form
         if form == "entities":
             return self._student.tag(texts)
-        return self._student.answer(texts) if form == "span" else self._student.predict(texts)
+        if form == "span":
+            return self._student.answer(texts)
+        return self._student.predict(texts)
 
     def _columns(self) -> list[str]:
         card = self._student.card

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.artifacts import BENTO_SIGNATURE, sha256_file
+from potstill.artifacts import BENTO_IMAGE, BENTO_SIGNATURE, sha256_file
 from potstill.config.promotion_params import Sign
 from potstill.errors import SignatureError
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 # The signature of the serving folder, in a version's evidence.
 MODEL_SIGNATURE = "model.sig"
-# `bentoml containerize` rewrites the image recipe.
-_UNSIGNED_IN_BENTO = (BENTO_SIGNATURE, "env/docker")
+_UNSIGNED_IN_BENTO = (BENTO_SIGNATURE, BENTO_IMAGE)
 _DIGESTS = re.compile(r": Expected \\?'Digest\(.*?, Actual \\?'Digest\(.*?\)\\?'")
 
 
@@ -111,7 +110,8 @@ def _signing_config(settings: Sign, workspace: Path) -> signing.Config:
     if settings.certificate is None:
         with _usable("private_key", key):
             return signing.Config().use_elliptic_key_signer(private_key=key)
-    certificate, chain = _path(workspace, settings.certificate), _paths(workspace, settings.certificate_chain)
+    certificate = _path(workspace, settings.certificate)
+    chain = _paths(workspace, settings.certificate_chain)
     with _usable("private_key with sign.certificate and sign.certificate_chain", key, certificate, *chain):
         # model_signing 1.1 does not take an empty chain.
         return signing.Config().use_certificate_signer(
@@ -150,7 +150,7 @@ def _paths(workspace: Path, values: list[str]) -> list[Path]:
 
 @contextmanager
 def _usable(name: str, *paths: Path) -> Iterator[None]:
-    """Turn what a file of keys or certificates lacks into one sentence."""
+    """Raise every fault of files of keys or certificates as one sentence."""
     try:
         yield
     except Exception as error:  # each of the three libraries below has exceptions of its own

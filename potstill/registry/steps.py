@@ -6,12 +6,12 @@ Before every write it is checked that the lease is still held.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from potstill.artifacts import sha256_text
 from potstill.errors import ChecksumError, RegistryError
 from potstill.registry.history import History, read_history
 from potstill.registry.lease import Lease, hold_lease
@@ -288,7 +288,7 @@ _HASHED = (GATE, PARAMS, DATA)
 def judged_facts(tags: Mapping[str, str]) -> dict[str, str | None]:
     """Select the facts that the ledger keeps of a version's tags: short ones as they are, long ones as their sha256."""
     facts = {key: tags.get(tag) for tag, key in _FACT_OF_TAG.items()}
-    return facts | {_FACT_OF_TAG[tag]: hashlib.sha256(tags.get(tag, "").encode()).hexdigest() for tag in _HASHED}
+    return facts | {_FACT_OF_TAG[tag]: sha256_text(tags.get(tag, "")) for tag in _HASHED}
 
 
 def edited_tags(facts: Mapping[str, Any], tags: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reads the registry without MLflow's package, whose import takes seconds.
+"""Reading the registry without MLflow's package, whose import takes seconds.
 
 `potstill review`, `history` and `trace` only read a few rows. They are read from MLflow's SQLite file, or through the
 REST API of its server. Whatever is not as expected is left to MLflow's own client: another schema, another kind of
@@ -72,7 +72,7 @@ class MissingError(Exception):
 
 
 def reader(workspace: Path) -> MlflowClient:
-    """Return what reads a workspace's registry fastest. It has the methods of MLflow's client."""
+    """Return the fastest reader of a workspace's registry, with the methods of MLflow's client."""
     uri = tracking_uri(workspace)
     if any(name in os.environ for name in _SETTINGS):
         return client(workspace)
@@ -84,7 +84,7 @@ def reader(workspace: Path) -> MlflowClient:
 
 
 class _Reader:
-    """Answers the reading methods of MLflow's client from rows, and everything else by the client."""
+    """A client that reads rows by itself, and leaves everything else to MLflow's client."""
 
     def __init__(self, workspace: Path, rows: _SqliteRows | _RestRows) -> None:
         self._workspace = workspace
@@ -140,7 +140,8 @@ class _SqliteRows:
             rows = database.execute(_VERSIONS, [name]).fetchall()
             tags = [dict(database.execute(_VERSION_TAGS, row[:2]).fetchall()) for row in rows]
         return VersionPage(
-            StoredVersion(row[0], str(row[1]), row[2], row[3], own) for row, own in zip(rows, tags, strict=True)
+            StoredVersion(row[0], str(row[1]), row[2], row[3], row_tags)
+            for row, row_tags in zip(rows, tags, strict=True)
         )
 
 

@@ -9,7 +9,6 @@ logs itself.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import subprocess
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill import environment
-from potstill.artifacts import sha256_value, write_text
+from potstill.artifacts import sha256_text, sha256_value, write_text
 from potstill.paths import ARTIFACTS, STORE
 from potstill.registry.process_identity import read_identity, this_process
 from potstill.registry.store_calls import connect, suppress_answers
@@ -384,7 +383,7 @@ def _may_be_alive(run: Run) -> bool:
 
 
 def _workspace_sha(workspace: Path) -> str:
-    return hashlib.sha256(str(workspace.resolve()).encode()).hexdigest()[:32]
+    return sha256_text(str(workspace.resolve()))[:32]
 
 
 def _workspace_tags(workspace: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlparse
 
 from potstill import paths
 from potstill.artifacts import (
+    BENTO_IMAGE,
     BENTO_SIGNATURE,
     MANIFEST,
     file_sums,
@@ -42,8 +43,6 @@ BENTOS = "bento"
 EVIDENCE_FOLDER = "evidence"
 # The serving folder in a Bento.
 _SERVING_IN_BENTO = f"src/{paths.SERVING}"
-# The recipe of the image, which `bentoml containerize` may rewrite.
-_IMAGE = "env/docker/"
 
 
 def pack_bento(bento: Path, folder: Path) -> str:
@@ -245,7 +244,7 @@ def _verify_bento(version: Version, facts: Mapping[str, Any], serving: Path, ben
         )
     # A signature is verified by the key that is trusted (`signatures`), wherever one is required.
     sums = file_sums(bento)
-    actual = {path: sums[path] for path in sums if path != BENTO_SIGNATURE and not path.startswith(_IMAGE)}
+    actual = {path: sums[path] for path in sums if path != BENTO_SIGNATURE and not path.startswith(f"{BENTO_IMAGE}/")}
     actual |= {f"{_SERVING_IN_BENTO}/{path}": value for path, value in file_sums(serving).items()}
     _compare(version, folder, actual, {**listed, MANIFEST: actual[MANIFEST]})
 
@@ -256,7 +255,7 @@ def _seal(bento: Path) -> str:
 
 def _image_files(bento: Path) -> dict[str, str]:
     """Map the files of the image recipe, which the manifest of a Bento does not list, to their sha256."""
-    return {path: value for path, value in file_sums(bento).items() if path.startswith(_IMAGE)}
+    return {path: value for path, value in file_sums(bento).items() if path.startswith(f"{BENTO_IMAGE}/")}
 
 
 def _listed_files(version: Version, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Compares what two versions were judged by: a candidate against the champion, row by row where that is possible.
+"""Comparison of two versions by their evidence: a candidate against the champion, row by row where possible.
 
 Each version keeps its answers to the test rows. Two versions that were tested on the same rows are compared on these
 with paired intervals. Without common rows, or for answers that are places in a text, only the numbers of their
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from potstill.artifacts import read_json
+from potstill.evaluation.metrics_reading import finite, mapping, signed_interval, signed_points, slice_losses
 from potstill.evaluation.naming import candidate_of
 from potstill.kinds.definitions.kind import Kind
 from potstill.kinds.definitions.task_kinds import CARD_NAMES, KINDS
-from potstill.registry.model_card import slice_losses
 from potstill.scores.statistics import Comparison, paired_bootstrap
 
 # Fewer common rows, or rows of a class, are not compared.
@@ -108,15 +108,15 @@ def compare_versions(
     """
     metrics = read_json(candidate / "metrics.json")
     verdict = read_json(candidate / "gate.json") if is_judged_rival and (candidate / "gate.json").exists() else {}
-    other_metrics = read_json(champion / "metrics.json")
+    champion_metrics = read_json(champion / "metrics.json")
     kind = _kind(candidate)
     reason = _mismatch(candidate, champion, kind)
     differences: list[Difference] = []
     if reason is None:
-        ours, theirs, rows = _common_rows(candidate, champion, metrics, other_metrics)
+        answers, champion_answers, rows = _common_rows(candidate, champion, metrics, champion_metrics)
         if rows >= MIN_ROWS:
             basis = f"both were tested on these {rows:,} rows, so differences have paired 95% intervals"
-            differences = _compare_rows(kind, _labels(candidate), ours, theirs)
+            differences = _compare_rows(kind, _labels(candidate), answers, champion_answers)
         else:
             reason = f"the two were tested on different rows ({rows} in common)"
     judged = None if reason is None else _judged(kind, metrics, verdict)
@@ -125,11 +125,11 @@ def compare_versions(
         differences = [judged]
     elif reason is not None:
         basis = f"{reason}, so differences are those of two separate evaluations, without an interval"
-        differences = _compare_scores(kind, metrics, other_metrics)
-    differences += _compare_costs(metrics, other_metrics)
+        differences = _compare_scores(kind, metrics, champion_metrics)
+    differences += _compare_costs(metrics, champion_metrics)
     slices = [
-        f"{part.get('name')}: {_points(facts['difference'], facts['low'], facts['high'])} on {part.get('rows')} rows"
-        for part, name, facts in slice_losses(metrics, verdict)
+        f"{part.get('name')}: {_points(loss['difference'], loss['low'], loss['high'])} on {part.get('rows')} rows"
+        for part, name, loss in slice_losses(mapping(verdict.get("champion")).get("slices"))
         if name == "champion"
     ]
     worse = [item.sentence.replace("the champion", rival) for item in differences if item.is_worse]
@@ -158,18 +158,22 @@ def _mismatch(candidate: Path, champion: Path, kind: Kind) -> str | None:
 
 
 def _common_rows(
-    candidate: Path, champion: Path, metrics: Mapping[str, Any], other_metrics: Mapping[str, Any]
+    candidate: Path, champion: Path, metrics: Mapping[str, Any], champion_metrics: Mapping[str, Any]
 ) -> tuple[_Answers, _Answers, int]:
     """Read both versions' answers to the rows that both were tested on, in the candidate's order of labels."""
     ids, gold, logits = _read_answers(candidate, metrics)
-    other_ids, _, other_logits = _read_answers(champion, other_metrics)
+    champion_ids, _, champion_logits = _read_answers(champion, champion_metrics)
     labels = _labels(candidate)
     order = [_labels(champion).index(label) for label in labels]
-    other_rows = {name: row for row, name in enumerate(other_ids)}
-    rows = [(row, other_rows[name]) for row, name in enumerate(ids) if name in other_rows]
-    ours, theirs = (np.array([pair[side] for pair in rows], dtype=np.int64) for side in (0, 1))
+    champion_row_of = {name: row for row, name in enumerate(champion_ids)}
+    rows = np.array([row for row, name in enumerate(ids) if name in champion_row_of], dtype=np.int64)
+    champion_rows = np.array([champion_row_of[ids[row]] for row in rows], dtype=np.int64)
     # The gold labels are the candidate's: where the two differ, the data was corrected meanwhile.
-    return _Answers(gold[ours], logits[ours]), _Answers(gold[ours], other_logits[theirs][:, order]), len(rows)
+    return (
+        _Answers(gold[rows], logits[rows]),
+        _Answers(gold[rows], champion_logits[champion_rows][:, order]),
+        len(rows),
+    )
 
 
 def _read_answers(evidence: Path, metrics: Mapping[str, Any]) -> tuple[list[str], Any, Any]:
@@ -181,63 +185,70 @@ def _read_answers(evidence: Path, metrics: Mapping[str, Any]) -> tuple[list[str]
     return table["id"].to_pylist(), np.array(table["label"].to_pylist()), np.array(table[name].to_pylist())
 
 
-def _compare_rows(kind: Kind, labels: list[str], ours: _Answers, theirs: _Answers) -> list[Difference]:
+def _compare_rows(kind: Kind, labels: list[str], candidate: _Answers, champion: _Answers) -> list[Difference]:
     """Compare the score and, for one class a text, the share of right answers of each class."""
     options = {"replicates": _REPLICATES, "confidence": 0.95, "seed": 0}
-    score, _ = kind.compare([(ours.gold, ours.logits)], [(theirs.gold, theirs.logits)], **options)
-    values = (kind.score(ours.gold, ours.logits), kind.score(theirs.gold, theirs.logits))
-    differences = [_with_interval(kind.scoring.words, values, score, len(ours.gold))]
+    score, _ = kind.compare([(candidate.gold, candidate.logits)], [(champion.gold, champion.logits)], **options)
+    values = (kind.score(candidate.gold, candidate.logits), kind.score(champion.gold, champion.logits))
+    differences = [_with_interval(kind.scoring.words, values, score, len(candidate.gold))]
     if kind.form != "class":
         return differences
-    classes = [index for index in range(len(labels)) if (ours.gold == index).sum() >= MIN_CLASS_ROWS]
+    classes = [index for index in range(len(labels)) if (candidate.gold == index).sum() >= MIN_CLASS_ROWS]
     for index in classes:
-        chosen = ours.gold == index
-        predictions = [answers.logits[chosen].argmax(axis=1) for answers in (ours, theirs)]
+        chosen = candidate.gold == index
+        predictions = [answers.logits[chosen].argmax(axis=1) for answers in (candidate, champion)]
         # Bonferroni: the chance that any class is called worse by noise stays at 5%.
         level = 1 - 0.05 / len(classes)
-        part = paired_bootstrap(ours.gold[chosen], *predictions, replicates=_REPLICATES, confidence=level, seed=0)
+        part = paired_bootstrap(candidate.gold[chosen], *predictions, replicates=_REPLICATES, confidence=level, seed=0)
         shares = (float((predictions[0] == index).mean()), float((predictions[1] == index).mean()))
         differences.append(_with_interval(f"recall of {labels[index]}", shares, part, int(chosen.sum())))
     return differences
 
 
-def _with_interval(measure: str, values: tuple[float, float], found: Comparison, rows: int) -> Difference:
-    points = _points(found.difference, found.low, found.high)
+def _with_interval(measure: str, values: tuple[float, float], comparison: Comparison, rows: int) -> Difference:
+    points = _points(comparison.difference, comparison.low, comparison.high)
     sentence = f"{measure} {100 * values[0]:.1f}%, the champion's {100 * values[1]:.1f}%: {points} on {rows:,} rows"
     return Difference(
-        measure, *values, found.difference, found.low, found.high, rows, found.outcome == "LOSES", sentence
+        measure,
+        *values,
+        comparison.difference,
+        comparison.low,
+        comparison.high,
+        rows,
+        comparison.outcome == "LOSES",
+        sentence,
     )
 
 
 def _judged(kind: Kind, metrics: Mapping[str, Any], verdict: Mapping[str, Any]) -> Difference | None:
     """Read the comparison with the champion that the gate made; None if it made none with an interval."""
     champion = verdict.get("champion") or {}
-    found = champion.get("comparison")
-    if not isinstance(found, Mapping) or kind.scoring.key not in champion:
+    judged = champion.get("comparison")
+    if not isinstance(judged, Mapping) or kind.scoring.key not in champion:
         return None
-    comparison = Comparison(found["outcome"], found["difference"], found["low"], found["high"])
+    comparison = Comparison(judged["outcome"], judged["difference"], judged["low"], judged["high"])
     score = float(metrics["models"][candidate_of(metrics)][kind.scoring.key])
     values = (score, float(champion[kind.scoring.key]))
-    return _with_interval(kind.scoring.words, values, comparison, int(found["rows"]))
+    return _with_interval(kind.scoring.words, values, comparison, int(judged["rows"]))
 
 
-def _compare_scores(kind: Kind, metrics: Mapping[str, Any], other: Mapping[str, Any]) -> list[Difference]:
+def _compare_scores(kind: Kind, metrics: Mapping[str, Any], champion: Mapping[str, Any]) -> list[Difference]:
     key = kind.scoring.key
-    values = _shipped_values(metrics, other, key)
+    values = _shipped_values(metrics, champion, key)
     if values is None:
         return []
     difference = values[0] - values[1]
     sentence = (
         f"{kind.scoring.words} {100 * values[0]:.1f}%, the champion's {100 * values[1]:.1f}%: "
-        f"{100 * difference:+.1f} points, each on its own test rows"
+        f"{signed_points(difference)} points, each on its own test rows"
     )
     return [Difference(kind.scoring.words, *values, difference, None, None, None, False, sentence)]
 
 
-def _compare_costs(metrics: Mapping[str, Any], other: Mapping[str, Any]) -> list[Difference]:
+def _compare_costs(metrics: Mapping[str, Any], champion: Mapping[str, Any]) -> list[Difference]:
     differences = []
     for key, (name, unit, digits) in _COSTS.items():
-        values = _shipped_values(metrics, other, key)
+        values = _shipped_values(metrics, champion, key)
         if values is not None:
             sentence = f"{name} {values[0]:.{digits}f}{unit}, the champion's {values[1]:.{digits}f}{unit}"
             is_worse = values[0] > values[1] * _COST_RATIO and round(values[0] - values[1], digits) > 0
@@ -245,12 +256,13 @@ def _compare_costs(metrics: Mapping[str, Any], other: Mapping[str, Any]) -> list
     return differences
 
 
-def _shipped_values(metrics: Mapping[str, Any], other: Mapping[str, Any], key: str) -> tuple[float, float] | None:
+def _shipped_values(metrics: Mapping[str, Any], champion: Mapping[str, Any], key: str) -> tuple[float, float] | None:
     """Return a number of both shipped models; None if one of them does not have it."""
-    values = [side.get("models", {}).get(candidate_of(side), {}).get(key) for side in (metrics, other)]
-    numbers = [float(value) for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
+    value, champion_value = (
+        finite(side.get("models", {}).get(candidate_of(side), {}).get(key)) for side in (metrics, champion)
+    )
+    return None if value is None or champion_value is None else (value, champion_value)
 
 
 def _points(difference: float, low: float, high: float) -> str:
-    return f"{100 * difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{signed_points(difference)} points ({signed_interval(low, high)})"

@@ -13,6 +13,7 @@ from potstill.errors import ModelError
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 Doubles = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 # Gold labels in the form that the task gives them.
 Labels = npt.NDArray[Any]

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from potstill.scores.metrics import Doubles
+from potstill.scores.metrics import Doubles, Flags
 
-Flags = npt.NDArray[np.bool_]
-# Thresholds that are tested, from the strictest on: fixed, so that no row decides which they are. In steps of equal
-# log-odds, since the probabilities of a good model crowd near 1.
+# Thresholds that are tested, from the strictest on. They are fixed, so that no row decides which they are, and in steps
+# of equal log-odds, since the probabilities of a good model crowd near 1.
 _LOG_ODDS = np.arange(140, -61, -1) / 20
 THRESHOLDS: tuple[float, ...] = tuple(np.round(1 / (1 + np.exp(-_LOG_ODDS)), 6).tolist())
 # Where a sequence of tests begins. One that began at the strictest threshold alone would end there, where a few hundred
@@ -62,9 +61,9 @@ class Threshold:
 
     Attributes:
         confidence: at least this much is answered.
-        rows: of the calibration rows.
-        answered: of them.
-        errors: among the answered ones.
+        rows: number of calibration rows.
+        answered: rows with at least this confidence.
+        errors: wrong answers among them.
         max_error: upper Clopper-Pearson bound on the error, at the level of one test.
     """
 
@@ -95,7 +94,7 @@ def find_threshold(
         right: [rows] whether an answer is right.
         target: share of the answers that have to be right.
         delta: chance of a miss.
-        choices: models that these rows chose the model from; each has its share of delta (union bound).
+        choices: number of models among which these rows chose; each has its share of delta (union bound).
 
     Returns:
         None where no threshold passes: too many errors, or too few rows to tell.
@@ -120,10 +119,13 @@ def find_threshold(
 
 
 def upper_bound(events: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], level: float) -> Doubles:
-    """Upper bounds of a share, each above it with a chance of 1 - level (Clopper & Pearson 1934); 1 without rows."""
+    """Compute upper bounds of shares (Clopper & Pearson 1934); 1 without rows.
+
+    Each is below the true share with a chance of `level` at most.
+    """
     from scipy.special import betaincinv
 
-    inside = events < rows
+    below_one = events < rows
     bounds: Doubles = np.ones(len(rows))
-    bounds[inside] = betaincinv(events[inside] + 1, rows[inside] - events[inside], 1 - level)
+    bounds[below_one] = betaincinv(events[below_one] + 1, rows[below_one] - events[below_one], 1 - level)
     return bounds

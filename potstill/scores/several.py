@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from potstill.scores import metrics
-from potstill.scores.metrics import Doubles, Floats, Ints, Reliability, f1
+from potstill.scores.metrics import Doubles, Flags, Floats, Ints, Reliability, f1
 from potstill.scores.statistics import Moments
-
-Flags = npt.NDArray[np.bool_]
 
 
 def moments(labels: Ints, answers: Flags) -> Moments:

@@ -10,7 +10,7 @@ from potstill.scores.metrics import Doubles
 
 
 def mcnemar_p_value(only_first: int, only_second: int) -> float:
-    """Two-sided p value of the exact McNemar test (McNemar 1947).
+    """Compute the two-sided p value of the exact McNemar test (McNemar 1947).
 
     If two models are equally good, a row on which just one of them is right is a toss of a fair coin.
 
@@ -25,10 +25,10 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
 
 
 def bootstrap_p_value(differences: Doubles) -> float:
-    """Two-sided p value of a difference of 0, from [replicates] resampled differences.
+    """Compute the two-sided p value of a difference of 0 from [replicates] resampled differences.
 
-    It is below 1 - c just where the percentile interval of level c leaves 0 out (Efron & Tibshirani 1993, ch. 15). The
-    one that is added keeps it above 0 (Davison & Hinkley 1997, ch. 4).
+    It is below 1 - c exactly where the percentile interval of level c leaves 0 out (Efron & Tibshirani 1993, ch. 15).
+    Adding 1 to both counts keeps it above 0 (Davison & Hinkley 1997, ch. 4).
     """
     tail = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     return min(2 * (1 + tail) / (1 + len(differences)), 1.0)

@@ -17,7 +17,9 @@ Outcome = Literal["BEATS", "NO DIFFERENCE", "LOSES"]
 
 
 def wilson_interval(correct: int, rows: int, confidence: float) -> tuple[float, float]:
-    """Score interval of a share (Wilson 1927): holds its level near 0 and 1, where the normal one leaves [0, 1].
+    """Compute the score interval of a share (Wilson 1927).
+
+    It holds its level near 0 and 1, where the normal interval leaves [0, 1].
 
     Raises:
         ValueError: no rows, or more correct ones than rows.
@@ -25,7 +27,8 @@ def wilson_interval(correct: int, rows: int, confidence: float) -> tuple[float, 
     if not 0 <= correct <= rows or rows == 0:
         raise ValueError(f"{correct} correct of {rows} rows")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, spread = correct / rows, z * z / rows
+    share = correct / rows
+    spread = z * z / rows
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * float(np.sqrt(share * (1 - share) / rows + spread / (4 * rows)))
     # At the ends the bounds are exact; rounding would leave 1e-17 there.
@@ -71,15 +74,16 @@ def paired_bootstrap(
     Raises:
         ValueError: no rows, or arrays of different length.
     """
-    ours, theirs = np.atleast_2d(first), np.atleast_2d(second)
-    if not len(labels) or ours.shape != theirs.shape or ours.shape[1] != len(labels):
-        raise ValueError(f"{len(labels)} labels, {ours.shape} and {theirs.shape} predictions [seeds, rows]")
-    gains = (ours == labels).astype(np.int64) - (theirs == labels).astype(np.int64)
+    first = np.atleast_2d(first)
+    second = np.atleast_2d(second)
+    if not len(labels) or first.shape != second.shape or first.shape[1] != len(labels):
+        raise ValueError(f"{len(labels)} labels, {first.shape} and {second.shape} predictions [seeds, rows]")
+    gains = (first == labels).astype(np.int64) - (second == labels).astype(np.int64)
     return bootstrap(gains, replicates=replicates, confidence=confidence, seed=seed)
 
 
 def bootstrap(gains: Ints, *, replicates: int, confidence: float, seed: int) -> Comparison:
-    """The mean of gains that belong to rows and to training seeds, with its percentile interval.
+    """Compute the mean of gains that belong to rows and to training seeds, with its percentile interval.
 
     Rows and seeds are resampled independently of each other, each row with all its seeds (Owen 2007, "The pigeonhole
     bootstrap"; Sellam et al. 2022, "The MultiBERTs", section 4). Of n seeds n - 1 are drawn: a resample of n has a
@@ -104,9 +108,13 @@ def bootstrap(gains: Ints, *, replicates: int, confidence: float, seed: int) -> 
 
 
 def comparison(difference: float, differences: Doubles, confidence: float) -> Comparison:
-    """The comparison that [replicates] resampled differences give, by the percentile interval."""
+    """Compare by the percentile interval of [replicates] resampled differences."""
     low, high = _interval(differences, confidence)
-    outcome: Outcome = "BEATS" if low > 0 else "LOSES" if high < 0 else "NO DIFFERENCE"
+    outcome: Outcome = "NO DIFFERENCE"
+    if low > 0:
+        outcome = "BEATS"
+    elif high < 0:
+        outcome = "LOSES"
     return Comparison(outcome, difference, low, high)
 
 
@@ -137,21 +145,21 @@ class Moments:
         return {name: float(score(sums, len(self.columns))) for name, score in self.scores.items()}
 
     def resampled(self, *, replicates: int, seed: int) -> dict[str, Doubles]:
-        """[replicates] values of each score on rows drawn with replacement; the same draws for the same seed."""
+        """Compute [replicates] values of each score on rows drawn with replacement; the same for the same seed."""
         (sums,) = resampled_sums([self.columns], replicates=replicates, seed=seed)
         return {name: score(sums, len(self.columns)) for name, score in self.scores.items()}
 
     def of(self, rows: npt.NDArray[Any]) -> Moments:
-        """The scores of some of the rows, given as flags or as indices."""
+        """Return the sums of some of the rows, given as flags or as indices."""
         return Moments(self.columns[rows], self.scores)
 
     def intervals(self, *, replicates: int, confidence: float, seed: int) -> dict[str, tuple[float, float]]:
-        """Percentile bootstrap interval of each score (Efron & Tibshirani 1993, ch. 13)."""
-        found = self.resampled(replicates=replicates, seed=seed)
-        return {name: _interval(values, confidence) for name, values in found.items()}
+        """Compute the percentile bootstrap interval of each score (Efron & Tibshirani 1993, ch. 13)."""
+        resamples = self.resampled(replicates=replicates, seed=seed)
+        return {name: _interval(values, confidence) for name, values in resamples.items()}
 
     def with_intervals(self, *, replicates: int, confidence: float) -> dict[str, float]:
-        """Each score with its interval. The seed is fixed, so that numbers of projects can be compared."""
+        """Compute each score with its interval. The seed is fixed, so that numbers of projects can be compared."""
         scores: dict[str, float] = {}
         intervals = self.intervals(replicates=replicates, confidence=confidence, seed=0)
         for name, value in self.values.items():
@@ -177,7 +185,7 @@ def compare_scores(
         ValueError: no seeds, or not the same number of them.
     """
     differences = score_differences(first, second, name, replicates=replicates, seed=seed)
-    gain = float(np.mean([ours.values[name] - theirs.values[name] for ours, theirs in zip(first, second, strict=True)]))
+    gain = float(np.mean([a.values[name] - b.values[name] for a, b in zip(first, second, strict=True)]))
     return comparison(gain, differences, confidence)
 
 
@@ -198,7 +206,7 @@ def ratio_interval(
     """
     sums = resampled_sums([first.columns, second.columns], replicates=replicates, seed=seed)
     numerator, denominator = (
-        model.scores[name](some, len(model.columns)) for model, some in zip((first, second), sums, strict=True)
+        model.scores[name](totals, len(model.columns)) for model, totals in zip((first, second), sums, strict=True)
     )
     ratios = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
     return _interval(ratios, confidence)
@@ -207,7 +215,7 @@ def ratio_interval(
 def score_differences(
     first: Sequence[Moments], second: Sequence[Moments], name: str, *, replicates: int, seed: int
 ) -> Doubles:
-    """[replicates] differences of a score of two models on resampled rows; see `compare_scores` for the arguments.
+    """Compute [replicates] differences of a score of two models on resampled rows; see `compare_scores`.
 
     Raises:
         ValueError: no seeds, or not the same number of them.
@@ -217,7 +225,7 @@ def score_differences(
         raise ValueError(f"{seeds} and {len(second)} training seeds")
     models = [*first, *second]
     sums = resampled_sums([model.columns for model in models], replicates=replicates, seed=seed)
-    scores = [model.scores[name](some, len(model.columns)) for model, some in zip(models, sums, strict=True)]
+    scores = [model.scores[name](totals, len(model.columns)) for model, totals in zip(models, sums, strict=True)]
     draws: Doubles = np.array(scores[:seeds]) - np.array(scores[seeds:])
     if seeds == 1:
         return draws.reshape(-1)

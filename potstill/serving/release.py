@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from potstill.artifacts import (
+    BENTO_IMAGE,
     BENTO_SIGNATURE,
     MANIFEST,
     file_sums,
@@ -166,14 +167,13 @@ def verify_seal(bento: Path) -> None:
 
 
 def _sealed_sums(bento: Path) -> dict[str, str]:
-    """Map all files to their sha256, without the seal, its signature, Python's caches, and the image recipe.
-
-    `bentoml containerize` rewrites the image recipe.
-    """
+    """Map all files to their sha256, without the seal, its signature, Python's caches, and the image recipe."""
     return {
         path: value
         for path, value in file_sums(bento).items()
-        if path not in (MANIFEST, BENTO_SIGNATURE) and "__pycache__/" not in path and not path.startswith("env/docker/")
+        if path not in (MANIFEST, BENTO_SIGNATURE)
+        and "__pycache__/" not in path
+        and not path.startswith(f"{BENTO_IMAGE}/")
     }
 
 

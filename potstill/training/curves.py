@@ -8,10 +8,11 @@ import numpy as np
 
 from potstill.training.loop import Outcome
 
-# Points of a curve; a longer one is averaged over runs of steps.
+# Most points of a curve. The losses of a longer one are averaged over runs of steps, its dev scores thinned.
 _POINTS = 100
 # Names in a history, see `Outcome.history`.
-_LOSS, _DEV = "loss", "dev"
+_LOSS = "loss"
+_DEV = "dev"
 
 
 def learning_curve(outcome: Outcome) -> dict[str, Any]:
@@ -31,6 +32,6 @@ def _averaged(points: list[tuple[int, float]]) -> list[list[float]]:
 
 
 def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Keep every so many points, the last one among them."""
+    """Keep points at equal distances, the last one among them."""
     every = -(-len(points) // _POINTS) or 1
     return points[::-1][::every][::-1]

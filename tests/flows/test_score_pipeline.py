@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.commands import score_pipeline
-from flows.commands.ml_test_score import ITEMS, PAGE, SECTIONS, WANTED, Item, render_page, score, section_points
+from flows.commands.ml_test_score import ITEMS, PAGE, SECTIONS, TARGET, Item, render_page, score, section_points
 from flows.commands.score_pipeline import missing_proofs, show
 from potstill.errors import PotstillError
 from tests.conftest import REPOSITORY
@@ -32,7 +32,7 @@ def test_each_section_has_the_seven_items_of_the_paper_with_honest_points() -> N
         assert ("Missing: " in item.reason) == (item.points < 1), item.practice
         assert bool(item.tests) == (item.points > 0), item.practice
         assert item.pages, item.practice
-    assert score() == min(section_points().values()) >= WANTED
+    assert score() == min(section_points().values()) >= TARGET
 
 
 def test_the_page_is_up_to_date() -> None:

@@ -1,4 +1,4 @@
-"""What a behavioural test consists of: its kind, and cases of one text or of two."""
+"""Behavioural tests as data: kind, direction, and cases of one text or of two."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Direction = Literal["rises", "falls"]
 
 @dataclass(frozen=True)
 class Case:
-    """One case of a test.
+    """A case of a test.
 
     Attributes:
         text: the text, or the original before the change.

@@ -47,12 +47,12 @@ PERTURBATIONS: dict[TestName, Perturbation] = {
 
 
 def language_of(texts: Sequence[Text]) -> Language:
-    """The language whose tests texts get: zh if enough of all their characters are Chinese, else en."""
+    """Choose the language whose tests fit some texts: zh if enough of all their characters are Chinese, else en."""
     return "zh" if chinese.is_chinese("".join(map(_first, texts))) else "en"
 
 
 def chosen_tests(behaviour: Behaviour, task: TaskKind, language: Language) -> list[TestName]:
-    """Names of the perturbations to try: those that params name, or all that language and task have."""
+    """Choose the perturbations to try: those that params name, or all that language and task have."""
     if behaviour.tests is not None:
         return list(dict.fromkeys(behaviour.tests))
     return [
@@ -70,7 +70,7 @@ def perturbed_tests(
     *,
     seed: int,
 ) -> list[BehaviourTest]:
-    """Make the tests of test rows; each is made of the first rows in a drawn order that its perturbation applies to.
+    """Make tests of test rows. Each takes the first rows, in a drawn order, that its perturbation applies to.
 
     Args:
         texts: [rows]; of a pair, the first text is changed.

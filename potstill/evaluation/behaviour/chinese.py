@@ -9,10 +9,12 @@ from typing import Any
 
 from numpy.random import Generator
 
+from potstill.evaluation.behaviour.edits import unless_equal
+
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 # A text is Chinese from this share of its characters on.
 _CHINESE_SHARE = 0.3
-# A doubled character for each started twenty.
+# A doubled character for every twenty, rounded up.
 _CHARACTERS_A_TYPO = 20
 # U+0021 to U+007E have forms of full width in the same order; the space is U+3000.
 _FULL = {code: code + 0xFEE0 for code in range(0x21, 0x7F)} | {0x20: 0x3000}
@@ -20,7 +22,7 @@ _HALF = {full: half for half, full in _FULL.items()} | {0x3002: 0x2E, 0x3001: 0x
 
 
 def chinese_share(text: str) -> float:
-    """Share of Chinese characters among the characters of a text that are no white space."""
+    """Compute the share of Chinese characters among the characters of a text that are no white space."""
     visible = sum(not character.isspace() for character in text)
     return len(HAN.findall(text)) / visible if visible else 0.0
 
@@ -32,14 +34,12 @@ def is_chinese(text: str) -> bool:
 
 def widen(text: str, random: Generator) -> str | None:
     """Write ASCII in full width: １２３ for 123."""
-    changed = text.translate(_FULL)
-    return changed if changed != text else None
+    return unless_equal(text, text.translate(_FULL))
 
 
 def narrow(text: str, random: Generator) -> str | None:
     """Write characters of full width in ASCII: 123 for １２３, a comma for ，."""
-    changed = text.translate(_HALF)
-    return changed if changed != text else None
+    return unless_equal(text, text.translate(_HALF))
 
 
 def change_script(text: str, random: Generator) -> str | None:
@@ -50,18 +50,18 @@ def change_script(text: str, random: Generator) -> str | None:
     changed = _converter("s2t").convert(text)
     if changed == text:
         changed = _converter("t2s").convert(text)
-    return changed if changed != text and len(changed) == len(text) else None
+    return unless_equal(text, changed) if len(changed) == len(text) else None
 
 
 def double_character(text: str, random: Generator) -> str | None:
     """Type a Chinese character twice."""
-    places = [match.start() for match in HAN.finditer(text)]
-    if not places:
+    positions = [match.start() for match in HAN.finditer(text)]
+    if not positions:
         return None
-    chosen = random.choice(places, size=ceil(len(places) / _CHARACTERS_A_TYPO), replace=False)
+    chosen = random.choice(positions, size=ceil(len(positions) / _CHARACTERS_A_TYPO), replace=False)
     changed = text
-    for at in sorted(chosen.tolist(), reverse=True):
-        changed = changed[:at] + changed[at] + changed[at:]
+    for position in sorted(chosen.tolist(), reverse=True):
+        changed = changed[:position] + changed[position] + changed[position:]
     return changed
 
 

@@ -27,7 +27,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Settings:
-    """How answers are judged.
+    """The settings by which answers are judged.
 
     Attributes:
         task: kind of task.
@@ -83,7 +83,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Failures:
-    """What one model did in one test.
+    """The failures of one model in one test.
 
     Attributes:
         rows: cases that were judged; DIR leaves out those whose probability has no room for the expected change.
@@ -110,7 +110,7 @@ class Result:
         name: name of the test.
         kind: INV, DIR or MFT.
         direction: of DIR, where the probability has to move.
-        models: name of a model -> what it did.
+        models: name of a model -> its failures.
         gains: name of another model -> pass rate of the candidate minus that model's, on the cases judged for both.
     """
 
@@ -145,7 +145,7 @@ class _Answer:
 def run_tests(
     tests: Sequence[BehaviourTest], models: Mapping[str, Predict], candidate: str, settings: Settings
 ) -> list[Result]:
-    """Run tests on models; each model answers each text once.
+    """Run tests on models. Each model answers each text once.
 
     Args:
         tests: the tests.
@@ -154,15 +154,17 @@ def run_tests(
         settings: how answers are judged.
     """
     texts = list(dict.fromkeys(chain.from_iterable(_texts(case) for test in tests for case in test.cases)))
-    places = {text: index for index, text in enumerate(texts)}
+    indices = {text: index for index, text in enumerate(texts)}
     predictions = {name: predict(texts) for name, predict in models.items()} if texts else {}
 
     def result(test: BehaviourTest) -> Result:
         judgements = {
-            name: [_judge(test, case, _answers(case, places, predictions[name]), settings) for case in test.cases]
+            name: [_judge(test, case, _answers(case, indices, predictions[name]), settings) for case in test.cases]
             for name in models
         }
-        failures = {name: _failures(test, judgements[name], places, predictions.get(name), settings) for name in models}
+        failures = {
+            name: _failures(test, judgements[name], indices, predictions.get(name), settings) for name in models
+        }
         gains = {
             name: gain
             for name in models
@@ -177,16 +179,16 @@ def _texts(case: Case) -> list[Text]:
     return [case.text] if case.changed is None else [case.text, case.changed]
 
 
-def _answers(case: Case, places: Mapping[Text, int], predictions: Predictions) -> list[_Answer]:
-    """The answers to the case's texts, the changed one last."""
-    rows = [places[text] for text in _texts(case)]
+def _answers(case: Case, indices: Mapping[Text, int], predictions: Predictions) -> list[_Answer]:
+    """Return the answers to the case's texts, the changed one last."""
+    rows = [indices[text] for text in _texts(case)]
     return [_Answer(predictions.answers[row], predictions.scores[row]) for row in rows]
 
 
 def _failures(
     test: BehaviourTest,
     judgements: Sequence[_Judgement | None],
-    places: Mapping[Text, int],
+    indices: Mapping[Text, int],
     predictions: Predictions | None,
     settings: Settings,
 ) -> Failures:
@@ -196,7 +198,7 @@ def _failures(
         return Failures(0, 0, None, None, None, [])
     low, high = wilson_interval(len(failed), len(judged), settings.confidence)
     worst = sorted(failed, key=lambda pair: pair[1].severity, reverse=True)[: settings.examples]
-    examples = [_example(case, judgement, _answers(case, places, predictions)) for case, judgement in worst]
+    examples = [_example(case, judgement, _answers(case, indices, predictions)) for case, judgement in worst]
     return Failures(len(judged), len(failed), len(failed) / len(judged), low, high, examples)
 
 
@@ -216,12 +218,13 @@ def _example(case: Case, judgement: _Judgement, answers: Sequence[_Answer]) -> E
 
 
 def _gain(
-    ours: Sequence[_Judgement | None], theirs: Sequence[_Judgement | None], settings: Settings
+    candidate: Sequence[_Judgement | None], rival: Sequence[_Judgement | None], settings: Settings
 ) -> Comparison | None:
+    """Compare the pass rates of two models on the cases judged for both; None without such cases."""
     gains = [
-        int(rival.failed) - int(candidate.failed)
-        for candidate, rival in zip(ours, theirs, strict=True)
-        if candidate and rival
+        int(second.failed) - int(first.failed)
+        for first, second in zip(candidate, rival, strict=True)
+        if first and second
     ]
     if not gains:
         return None
@@ -248,7 +251,7 @@ def _judge(test: BehaviourTest, case: Case, answers: Sequence[_Answer], settings
 
 
 def _distance(before: _Answer, after: _Answer) -> float:
-    """The largest change of a probability; of places in a text, how many only one answer has."""
+    """Compute the largest change of a probability; of places in a text, how many only one answer has."""
     if before.scores.size:
         return float(np.abs(after.scores - before.scores).max())
     if before.answer is None or after.answer is None or not isinstance(next(iter(before.answer), None), list):
@@ -277,8 +280,8 @@ def _judge_answer(case: Case, after: _Answer, settings: Settings) -> _Judgement:
     exact = isinstance(case.expected, tuple)
     labels = case.expected if isinstance(case.expected, tuple) else (case.expected,)
     expected = set(map(str, labels))
-    given = {str(label) for label in (after.answer if settings.form == "labels" else [after.answer])}
-    failed = given != expected if exact or settings.form == "class" else not expected <= given
+    answered = {str(label) for label in (after.answer if settings.form == "labels" else [after.answer])}
+    failed = answered != expected if exact or settings.form == "class" else not expected <= answered
     errors = [
         abs(float(str(label) in expected) - score)
         for label, score in zip(settings.labels, after.scores.tolist(), strict=True)

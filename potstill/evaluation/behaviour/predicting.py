@@ -43,7 +43,7 @@ def from_probabilities(
     labels: Sequence[Label],
     who: str,
 ) -> Predict:
-    """Make a model of labels or numbers comparable.
+    """Wrap a model of labels or numbers as `Predict`.
 
     Args:
         probabilities: texts -> probabilities [texts, labels]; for a regression the numbers [texts, 1].
@@ -72,8 +72,8 @@ def _answers(scores: Doubles, task: TaskKind, labels: Sequence[Label]) -> list[A
 
 
 def from_student(student: Student, who: str) -> Predict:
-    """Make a served model of any task comparable; see `from_probabilities`."""
-    task, labels = student.card.kind, student.card.labels
+    """Wrap a served model of any task as `Predict`; see `from_probabilities`."""
+    labels = student.card.labels
     if student.card.form == "entities":
         return lambda texts: _tags(student, texts)
     if student.card.form == "span":
@@ -84,11 +84,11 @@ def from_student(student: Student, who: str) -> Predict:
         rows = [prediction.probabilities or prediction.logits for prediction in predictions]
         return np.array(rows, dtype=np.float64).reshape(len(texts), len(labels))
 
-    return from_probabilities(scores, task, labels, who)
+    return from_probabilities(scores, student.card.kind, labels, who)
 
 
 def from_pipeline(pipeline: Callable[[list[Any]], Any], form: Form) -> Predict:
-    """Make a teacher of entities or answers comparable, as `contenders.teacher_pipeline` returns it."""
+    """Wrap a teacher of entities or answers, from `contenders.teacher_pipeline`, as `Predict`."""
 
     def predict(texts: Sequence[Any]) -> Predictions:
         results = pipeline(list(texts))

@@ -34,7 +34,7 @@ _MOST_CASES = 2**62
 
 
 class TemplateTest(Strict):
-    """What all kinds of tests have."""
+    """The fields that all kinds of tests have."""
 
     name: Name
     text: Template
@@ -42,7 +42,7 @@ class TemplateTest(Strict):
 
     @property
     def templates(self) -> list[str]:
-        """Every template of the test."""
+        """The texts of the test, each with slots."""
         changed = getattr(self, "changed", None)
         return [part for value in (self.text, changed) if value is not None for part in _parts(value)]
 
@@ -100,11 +100,11 @@ class TemplateFile(Strict):
     @model_validator(mode="after")
     def _slots_have_values(self) -> Self:
         for index, test in enumerate(self.tests):
-            known = self.slots | test.slots
+            slots = self.slots | test.slots
             used = {slot for template in test.templates for slot in _slots_of(template)}
-            for slot in sorted(used - known.keys()):
+            for slot in sorted(used - slots.keys()):
                 raise ValueError(
-                    f"tests.{index}: {{{slot}}} has no values; known slots: {', '.join(sorted(known)) or 'none'}"
+                    f"tests.{index}: {{{slot}}} has no values; known slots: {', '.join(sorted(slots)) or 'none'}"
                 )
             for slot in sorted(test.slots.keys() - used):
                 raise ValueError(f"tests.{index}.slots names {slot!r}, which no text of the test has; remove it")
@@ -165,19 +165,19 @@ def _misfit_of_labels(test: AnyTest, task: TaskKind, labels: Sequence[str] | Non
         return ".number is missing" if isinstance(test, Functionality) and number is None else None
     if number is not None:
         return f".number = {number!r}: the model answers labels; write label instead"
-    known = "the model's labels" if labels is None else ", ".join(labels)
+    allowed = "the model's labels" if labels is None else ", ".join(labels)
     if test.label is None:
-        return f".label is missing; it has to be one of {known}"
+        return f".label is missing; it has to be one of {allowed}"
     if isinstance(test.label, list) and KINDS[task].form != "labels":
-        return f".label = {test.label!r}: a text has one label; name one of {known}"
+        return f".label = {test.label!r}: a text has one label; name one of {allowed}"
     for label in test.label if isinstance(test.label, list) else [test.label]:
         if labels is not None and str(label) not in labels:
-            return f".label = {label!r}: it has to be one of {known}"
+            return f".label = {label!r}: it has to be one of {allowed}"
     return None
 
 
 def template_tests(file: TemplateFile, *, rows: int, seed: int) -> list[BehaviourTest]:
-    """Fill in the slots of each test: with all combinations of their values, or with as many as `rows`, drawn by seed.
+    """Fill in the slots of each test, with all combinations of their values or with `rows` drawn ones.
 
     Cases in which a change leaves the text as it is are left out.
     """
@@ -200,7 +200,7 @@ def _fill(test: AnyTest, slots: Slots, rows: int, seed: int) -> BehaviourTest:
 
 
 def _values(slots: Slots, used: Sequence[str], number: int) -> list[str]:
-    """The values of a combination, counted with the last slot fastest."""
+    """Return the values of a combination by its number, with the last slot changing fastest."""
     values: list[str] = []
     for slot in reversed(used):
         number, index = divmod(number, len(slots[slot]))
@@ -227,7 +227,7 @@ def _parts(template: str | list[str]) -> list[str]:
 
 
 def _slots_of(template: str) -> set[str]:
-    """The slots of a template.
+    """List the slots of a template.
 
     Raises:
         ValueError: pydantic adds the key to its message.

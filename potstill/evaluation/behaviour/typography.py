@@ -9,16 +9,17 @@ from math import ceil
 from numpy.random import Generator
 
 from potstill.evaluation.behaviour.chinese import HAN
+from potstill.evaluation.behaviour.edits import unless_equal
 
-# A typo for each started ten words that can have one.
+# A typo for every ten words that can have one, rounded up.
 _WORDS_A_TYPO = 10
 # Letters within the word stay readable: its first letter is never changed.
 _LONG_WORD = re.compile(r"(?<![A-Za-z0-9_.@/:#-])[A-Za-z]{4,}(?![A-Za-z0-9_@/:-]|\.\w)")
 _ROWS_OF_KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _NEIGHBOURS = {
-    letter: row[max(place - 1, 0) : place] + row[place + 1 : place + 2]
+    letter: row[max(column - 1, 0) : column] + row[column + 1 : column + 2]
     for row in _ROWS_OF_KEYS
-    for place, letter in enumerate(row)
+    for column, letter in enumerate(row)
 }
 _CJK_MARKS = (
     "\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f\u201c\u201d\u2018\u2019\u300a\u300b\uff08\uff09\u3010\u3011\u2026"
@@ -35,10 +36,10 @@ def swap_letters(text: str, random: Generator) -> str | None:
     """Swap two neighbouring letters."""
 
     def edit(word: str) -> str | None:
-        places = [at for at in range(1, len(word) - 1) if word[at] != word[at + 1]]
-        if not places:
+        positions = [at for at in range(1, len(word) - 1) if word[at] != word[at + 1]]
+        if not positions:
             return None
-        at = int(random.choice(places))
+        at = int(random.choice(positions))
         return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
 
     return _with_typos(text, random, edit)
@@ -88,32 +89,32 @@ def _with_typos(text: str, random: Generator, edit: Callable[[str], str | None])
         edited = edit(word[0])
         if edited is not None:
             changed = changed[: word.start()] + edited + changed[word.end() :]
-    return changed if changed != text else None
+    return unless_equal(text, changed)
 
 
 def lower_case(text: str, random: Generator) -> str | None:
-    """Write all letters small."""
-    return _unless_equal(text, "".join(map(_lower, text)))
+    """Write all letters in lower case."""
+    return unless_equal(text, "".join(map(_lower, text)))
 
 
 def upper_case(text: str, random: Generator) -> str | None:
     """Write all letters as capitals."""
-    return _unless_equal(text, "".join(map(_upper, text)))
+    return unless_equal(text, "".join(map(_upper, text)))
 
 
 def title_case(text: str, random: Generator) -> str | None:
     """Write the first letter of each word as a capital."""
-    return _unless_equal(text, re.sub(r"(?<![\w'\u2019])[^\W\d_]", lambda match: _upper(match[0]), text))
+    return unless_equal(text, re.sub(r"(?<![\w'\u2019])[^\W\d_]", lambda match: _upper(match[0]), text))
 
 
 def _lower(character: str) -> str:
-    """Lower a character if that can be undone and leaves one character, unlike that of a dotted capital I."""
+    """Lower a character if the result is one character and can be raised again, unlike that of a dotted capital I."""
     lowered = character.lower()
     return lowered if len(lowered) == 1 and lowered.upper() == character.upper() else character
 
 
 def _upper(character: str) -> str:
-    """Raise a character if that can be undone and leaves one character, unlike that of a German sharp s."""
+    """Raise a character if the result is one character and can be lowered again, unlike that of a German sharp s."""
     raised = character.upper()
     return raised if len(raised) == 1 and raised.lower() == character.lower() else character
 
@@ -121,7 +122,7 @@ def _upper(character: str) -> str:
 def drop_punctuation(text: str, random: Generator) -> str | None:
     """Remove punctuation, save that within words, numbers, addresses and smileys."""
     changed = _PUNCTUATION.sub(lambda match: match[1] or "", text)
-    return _unless_equal(text, changed) if changed.strip() else None
+    return unless_equal(text, changed) if changed.strip() else None
 
 
 def end_with_full_stop(text: str, random: Generator) -> str | None:
@@ -131,12 +132,12 @@ def end_with_full_stop(text: str, random: Generator) -> str | None:
 
 def double_punctuation(text: str, random: Generator) -> str | None:
     """Double the marks that end sentences and clauses."""
-    return _unless_equal(text, _DOUBLED.sub(lambda match: match[0] * 2, text))
+    return unless_equal(text, _DOUBLED.sub(lambda match: match[0] * 2, text))
 
 
 def double_spaces(text: str, random: Generator) -> str | None:
     """Double each single space between two words."""
-    return _unless_equal(text, re.sub(r"(?<=\S) (?=\S)", "  ", text))
+    return unless_equal(text, re.sub(r"(?<=\S) (?=\S)", "  ", text))
 
 
 def pad_with_spaces(text: str, random: Generator) -> str | None:
@@ -147,13 +148,9 @@ def pad_with_spaces(text: str, random: Generator) -> str | None:
 def strip_spaces(text: str, random: Generator) -> str | None:
     """Remove the white space at both ends."""
     changed = text.strip()
-    return _unless_equal(text, changed) if changed else None
+    return unless_equal(text, changed) if changed else None
 
 
 def full_stop(text: str) -> str:
-    """The full stop of the script that a text ends in."""
+    """Return the full stop of the script that a text ends in."""
     return "\u3002" if HAN.match(text[-1:]) else "."
-
-
-def _unless_equal(text: str, changed: str) -> str | None:
-    return None if changed == text else changed

@@ -8,6 +8,7 @@ import string
 from numpy.random import Generator
 
 from potstill.evaluation.behaviour.chinese import is_chinese
+from potstill.evaluation.behaviour.edits import unless_equal
 from potstill.evaluation.behaviour.typography import full_stop
 
 # --- negation ---------------------------------------------------------------------------------------------------------
@@ -101,10 +102,10 @@ def swap_names(text: str, random: Generator) -> str | None:
     replacements: dict[str, str] = {}
     for name in names:
         present = {*names, *replacements.values()}
-        others = [other for other in (_WOMEN if name in _WOMEN else _MEN) if other not in present]
-        replacements[name] = str(random.choice(others)) if others else name
+        unused = [candidate for candidate in (_WOMEN if name in _WOMEN else _MEN) if candidate not in present]
+        replacements[name] = str(random.choice(unused)) if unused else name
     changed = _NAME.sub(lambda match: replacements[match[0]], text)
-    return changed if changed != text else None
+    return unless_equal(text, changed)
 
 
 def change_numbers(text: str, random: Generator) -> str | None:
@@ -113,7 +114,7 @@ def change_numbers(text: str, random: Generator) -> str | None:
     Of long numbers only the last two digits change, so that years stay in their century.
     """
 
-    def other(match: re.Match[str]) -> str:
+    def change(match: re.Match[str]) -> str:
         digits = match[0]
         head = digits[: max(len(digits) - 2, min(len(digits) - 1, 1))]
         changed = digits
@@ -121,8 +122,8 @@ def change_numbers(text: str, random: Generator) -> str | None:
             changed = head + "".join(map(str, random.integers(not head, 10, len(digits) - len(head)).tolist()))
         return changed
 
-    changed = _NUMBER.sub(other, text)
-    return changed if changed != text else None
+    changed = _NUMBER.sub(change, text)
+    return unless_equal(text, changed)
 
 
 # --- neutral additions ------------------------------------------------------------------------------------------------
@@ -141,18 +142,18 @@ _NEUTRAL_CHINESE = (
 
 
 def add_address(text: str, random: Generator) -> str | None:
-    """Add an address of the web at the end."""
+    """Add a web address at the end."""
     path = "".join(random.choice(list(string.ascii_lowercase + string.digits), size=8))
     return f"{text} https://example.com/{path}"
 
 
 def add_sentence_before(text: str, random: Generator) -> str | None:
-    """Put a sentence that says nothing of weight before the text."""
+    """Put a neutral sentence before the text."""
     return _sentence(text, random) + ("" if is_chinese(text) else " ") + text
 
 
 def add_sentence_after(text: str, random: Generator) -> str | None:
-    """Put a sentence that says nothing of weight after the text."""
+    """Put a neutral sentence after the text."""
     stop = full_stop(text) if text[-1:].isalnum() else ""
     return text + stop + ("" if is_chinese(text) or text[-1:].isspace() else " ") + _sentence(text, random)
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from potstill.evaluation.gate_checks import finite, mapping
 from potstill.evaluation.gates import Verdict
+from potstill.evaluation.metrics_reading import finite, mapping
 from potstill.evaluation.naming import MODELS, candidate_of
 from potstill.evaluation.pages import interval_tables, records
 from potstill.evaluation.pages.differences import Rows
@@ -21,7 +21,7 @@ from potstill.kinds.definitions.task_kinds import kind_in
 
 
 def slot(name: str) -> str:
-    """Return what stands in the page for a part."""
+    """Return the placeholder of a part in the page."""
     return f"<!-- {name} -->"
 
 
@@ -32,7 +32,7 @@ _SERVE = slot("serve")
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage took: seconds in all, and those of training and of inference."""
+    """The cost of a stage: seconds in all, those of training and of inference, and optimiser steps."""
 
     stage: str
     seconds: float
@@ -69,7 +69,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What names a run.
+    """The facts that identify a run.
 
     Attributes:
         commit: git commit; None outside git.
@@ -100,7 +100,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Decision:
-    """All that is known when the gate has judged.
+    """The facts that the page's slots are filled with.
 
     Attributes:
         metrics: the content of reports/metrics.json; anything may be missing.
@@ -122,10 +122,11 @@ def with_decision(page: str, decision: Decision) -> str:
 
     Args:
         page: from `report.render_report`.
-        decision: what is known.
+        decision: the facts; what is None is left out.
     """
     metrics = decision.metrics
     verdict = decision.verdict
+    kind = kind_in(metrics)
     values = {
         "advice": recommend(metrics, verdict, decision.champion),
         "heading": _heading(verdict),
@@ -134,8 +135,8 @@ def with_decision(page: str, decision: Decision) -> str:
         "checks": [(check, _interval(check.low, check.high)) for check in verdict.checks] if verdict else [],
         "rivals": interval_tables.rivals_table(metrics, decision.champion),
         "candidate": MODELS.get(candidate_of(metrics) or "", "Candidate"),
-        "words": kind_in(metrics).scoring.words,
-        "form": kind_in(metrics).form,
+        "words": kind.scoring.words,
+        "form": kind.form,
         "confidence": finite(metrics.get("confidence")) or 0.95,
         "champion": decision.champion,
         "rows": decision.rows,
@@ -263,15 +264,15 @@ _TEMPLATES = {
 """,
     "validation": """\
 {% if facts and facts.validation %}
-{% set found = facts.validation %}
+{% set validation = facts.validation %}
 <h3>Profile and validation</h3>
-<p>{% if found.failed %}<span class="worse">{{ found.failed | length }} of {{ found.expectations }} expectations failed:</span> {{ found.failed | join("; ") }}.{% else %}All {{ found.expectations }} expectations of the data hold.{% endif %}
+<p>{% if validation.failed %}<span class="worse">{{ validation.failed | length }} of {{ validation.expectations }} expectations failed:</span> {{ validation.failed | join("; ") }}.{% else %}All {{ validation.expectations }} expectations of the data hold.{% endif %}
 {% if facts.removed %} Prepare removed {% for reason, count in facts.removed.items() %}{{ "{:,}".format(count) }} ({{ reason }}){{ "." if loop.last else ", " }}{% endfor %}{% endif %}</p>
 <div class="wide">
 <table class="stack">
 <thead><tr>{% for title in ("split", "rows", "characters, 10%", "median", "90%", "labels") %}<th scope="col">{{ title }}</th>{% endfor %}</tr></thead>
 <tbody>
-{% for split in found.splits %}
+{% for split in validation.splits %}
 <tr><td>{{ split.split }}</td><td data-title="rows">{{ "{:,}".format(split.rows) }}</td>{% for title in ("characters, 10%", "median", "90%") %}<td data-title="{{ title }}">{{ "{:,.0f}".format(split.characters[loop.index0]) if split.characters else "–" }}</td>{% endfor %}<td data-title="labels" class="words">{% for label, share in split.labels.items() %}{{ label }} {{ "%.1f" % (100 * share) }}%{{ "" if loop.last else " · " }}{% else %}–{% endfor %}</td></tr>
 {% endfor %}
 </tbody>

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from potstill.evaluation.abstention import confidence_and_right
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
+from potstill.evaluation.pages.sheet import shortened
 from potstill.evaluation.summary import Answers, Gold
 from potstill.labels.offsets import unit_classes
 from potstill.scores.answers import exact_match
@@ -75,10 +76,9 @@ def differing_rows(
         distance = np.abs(rival.numbers - student.numbers)
         return _number_rows(texts, gold, rival, student, _surest(distance > 0, distance), count)
     if student.kind.form == "labels":
-        sides = rival.probabilities, student.probabilities
-        margin = np.minimum(*(np.abs(side - 0.5) for side in sides))
-        order = _surest((sides[0] > 0.5) != (sides[1] > 0.5), margin)
-        return _label_rows(texts, gold, *sides, names, order, count)
+        margin = np.minimum(np.abs(rival.probabilities - 0.5), np.abs(student.probabilities - 0.5))
+        order = _surest((rival.probabilities > 0.5) != (student.probabilities > 0.5), margin)
+        return _label_rows(texts, gold, rival.probabilities, student.probabilities, names, order, count)
     confidence = np.minimum(rival.probabilities.max(axis=1), student.probabilities.max(axis=1))
     order = _surest(student.predictions != rival.predictions, confidence)
     return _class_rows(texts, gold, rival, student, names, order, count)
@@ -94,9 +94,8 @@ def surest_errors(
         distance = np.abs(student.numbers - gold)
         return _number_rows(texts, gold, rival, student, _surest(distance > 0, distance), count)
     if student.kind.form == "labels":
-        sides = rival.probabilities, student.probabilities
-        order = _surest((sides[1] > 0.5) != (gold > 0), np.abs(sides[1] - 0.5))
-        return _label_rows(texts, gold, *sides, names, order, count)
+        order = _surest((student.probabilities > 0.5) != (gold > 0), np.abs(student.probabilities - 0.5))
+        return _label_rows(texts, gold, rival.probabilities, student.probabilities, names, order, count)
     order = _surest(student.predictions != gold, student.probabilities.max(axis=1))
     return _class_rows(texts, gold, rival, student, names, order, count)
 
@@ -116,10 +115,6 @@ def _change(rival_right: bool, student_right: bool) -> Change:
     return "lost" if rival_right else "both wrong"
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]} …"
-
-
 def _class_rows(
     texts: Sequence[str],
     gold: Labels,
@@ -129,12 +124,13 @@ def _class_rows(
     order: Order,
     count: int,
 ) -> Rows:
-    confidences = [answers.probabilities.max(axis=1) for answers in (rival, student)]
+    rival_confidence = rival.probabilities.max(axis=1)
+    student_confidence = student.probabilities.max(axis=1)
     rows = [
         Row(
-            _short(texts[row]), names[gold[row]],
-            names[rival.predictions[row]], float(confidences[0][row]),
-            names[student.predictions[row]], float(confidences[1][row]),
+            shortened(texts[row], _CHARACTERS), names[gold[row]],
+            names[rival.predictions[row]], float(rival_confidence[row]),
+            names[student.predictions[row]], float(student_confidence[row]),
             _change(bool(rival.predictions[row] == gold[row]), bool(student.predictions[row] == gold[row])),
         )
         for row in order[:count].tolist()
@@ -147,10 +143,15 @@ def _number_rows(
 ) -> Rows:
     rows = []
     for row in order[:count].tolist():
-        numbers = (gold[row], rival.numbers[row], student.numbers[row])
-        right, of_rival, of_student = (f"{number:.4g}" for number in numbers)
         is_nearer = abs(student.numbers[row] - gold[row]) < abs(rival.numbers[row] - gold[row])
-        rows.append(Row(_short(texts[row]), right, of_rival, None, of_student, None, "gained" if is_nearer else "lost"))
+        rows.append(
+            Row(
+                shortened(texts[row], _CHARACTERS), f"{gold[row]:.4g}",
+                f"{rival.numbers[row]:.4g}", None,
+                f"{student.numbers[row]:.4g}", None,
+                "gained" if is_nearer else "lost",
+            )
+        )  # fmt: skip
     return Rows(rows, len(order))
 
 
@@ -170,15 +171,15 @@ def _label_rows(
 
     rows = []
     for row, label in (divmod(index, len(names)) for index in order[:count].tolist()):
-        of_rival = float(rival[row, label])
-        of_student = float(student[row, label])
+        rival_probability = float(rival[row, label])
+        student_probability = float(student[row, label])
         right = bool(gold[row, label] > 0)
-        change = _change((of_rival > 0.5) == right, (of_student > 0.5) == right)
+        change = _change((rival_probability > 0.5) == right, (student_probability > 0.5) == right)
         rows.append(
             Row(
-                _short(texts[row]), answer(right, label),
-                answer(of_rival > 0.5, label), max(of_rival, 1 - of_rival),
-                answer(of_student > 0.5, label), max(of_student, 1 - of_student),
+                shortened(texts[row], _CHARACTERS), answer(right, label),
+                answer(rival_probability > 0.5, label), max(rival_probability, 1 - rival_probability),
+                answer(student_probability > 0.5, label), max(student_probability, 1 - student_probability),
                 change,
             )
         )  # fmt: skip
@@ -189,27 +190,27 @@ def _span_rows(gold: GoldTags | GoldAnswers, rival: Answers, student: Answers, c
     models = (rival, student)
     confidences = None
     if isinstance(gold, GoldTags):
-        texts, right, sides = _entity_columns(gold, models)
+        texts, right, answers = _entity_columns(gold, models)
         judged = [confidence_and_right(gold, model) for model in models]
         confidences = [confidence for confidence, _ in judged]
         flags = [hits.tolist() for _, hits in judged]
     else:  # the answer to a question has no calibrated probability
-        texts, right, sides, flags = _answer_columns(gold, models)
-    of_rival, of_student = sides
+        texts, right, answers, flags = _answer_columns(gold, models)
+    rival_answers, student_answers = answers
     if errors:
         wrong = ~np.array(flags[1], dtype=bool)
         order = np.flatnonzero(wrong) if confidences is None else _surest(wrong, confidences[1])
     else:
-        order = np.flatnonzero(np.array(of_rival, dtype=object) != np.array(of_student, dtype=object))
+        order = np.flatnonzero(np.array(rival_answers, dtype=object) != np.array(student_answers, dtype=object))
 
-    def probability(side: int, row: int) -> float | None:
-        return None if confidences is None else float(confidences[side][row])
+    def probability(model: int, row: int) -> float | None:
+        return None if confidences is None else float(confidences[model][row])
 
     rows = [
         Row(
-            _short(texts[row]), right[row],
-            of_rival[row], probability(0, row),
-            of_student[row], probability(1, row),
+            shortened(texts[row], _CHARACTERS), right[row],
+            rival_answers[row], probability(0, row),
+            student_answers[row], probability(1, row),
             _change(flags[0][row], flags[1][row]),
         )
         for row in order[:count].tolist()
@@ -220,10 +221,10 @@ def _span_rows(gold: GoldTags | GoldAnswers, rival: Answers, student: Answers, c
 def _entity_columns(gold: GoldTags, models: Sequence[Answers]) -> tuple[list[str], list[str], list[list[str]]]:
     """Return texts, right entities, and those of each model."""
     right = gold.entity_texts(gold.classes)
-    sides = [
+    answers = [
         gold.entity_texts(unit_classes(model.logits.argmax(axis=1), model.view(gold).visibility)) for model in models
     ]
-    return list(gold.texts), right, sides
+    return list(gold.texts), right, answers
 
 
 def _answer_columns(
@@ -233,5 +234,8 @@ def _answer_columns(
     texts = [f"{question}\n{context}" for question, context in gold.questions]
     right = [" / ".join(dict.fromkeys(answers)) or "none" for answers in gold.gold]
     answers = [model.view(gold).answers(model.logits) for model in models]
-    flags = [[exact_match(a, golds) > 0 for a, golds in zip(side, gold.gold, strict=True)] for side in answers]
-    return texts, right, [[text or "none" for text in side] for side in answers], flags
+    flags = [
+        [exact_match(answer, accepted) > 0 for answer, accepted in zip(model_answers, gold.gold, strict=True)]
+        for model_answers in answers
+    ]
+    return texts, right, [[answer or "none" for answer in model_answers] for model_answers in answers], flags

@@ -10,8 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.evaluation.gate_checks import finite, mapping
+from potstill.evaluation.metrics_reading import (
+    finite,
+    mapping,
+    percent_interval,
+    signed_interval,
+    signed_points,
+    with_bounds,
+)
 from potstill.evaluation.naming import TITLES, candidate_of
+from potstill.evaluation.pages.sheet import shortened
 from potstill.kinds.definitions.task_kinds import kind_in
 
 # Failures of each test that the page shows.
@@ -45,18 +53,22 @@ class Interval:
     high: float
 
 
+# Name, number of rows or cases, or a cost, and an interval, or None, for each column.
+TableRow = tuple[str, str, list[Interval | None]]
+
+
 @dataclass(frozen=True)
 class Table:
-    """Rows of intervals.
+    """A table of intervals.
 
     Attributes:
         titles: of the columns with intervals.
-        rows: name, number of rows or cases, or a cost, and an interval, or None, for each column.
+        rows: in the order of the page.
         leads: whether the first row is the one that the others are compared with.
     """
 
     titles: list[str]
-    rows: list[tuple[str, str, list[Interval | None]]]
+    rows: list[TableRow]
     leads: bool = False
 
 
@@ -80,16 +92,16 @@ def rivals_table(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None)
         rivals["champion"] = mapping(champion.get("comparison"))
     order = [name for name in (candidate, "champion") if name in titles]
     order += [name for name in titles if name not in order]
-    scores = {name: [finite(entries[name].get(scoring.key + end)) for end in ("", "_low", "_high")] for name in order}
+    scores = {name: [finite(entries[name].get(key)) for key in with_bounds(scoring.key)] for name in order}
     compared = {name: facts for name, facts in rivals.items() if finite(mapping(facts).get("high")) is not None}
     bounds = [number for numbers in scores.values() for number in numbers if number is not None]
     axis = _padded(min(bounds, default=0.0), max(bounds, default=1.0))
-    around = _symmetric(compared.values())
-    rows: list[tuple[str, str, list[Interval | None]]] = [
+    gains = _symmetric(compared.values())
+    rows: list[TableRow] = [
         (
             titles[name],
             _milliseconds(entries[name].get("p50_ms")),
-            [_score(scores[name], axis), _difference(compared[name], around) if name in compared else None],
+            [_score(scores[name], axis), _difference(compared[name], gains) if name in compared else None],
         )
         for name in order
     ]
@@ -117,17 +129,18 @@ def class_table(metrics: Mapping[str, Any], measure: str) -> Table | None:
     if not classes:
         return None
     models = list(next(iter(classes.values()))["models"])
-    rows: list[tuple[str, str, list[Interval | None]]] = [
+    rows: list[TableRow] = [
         (label, f"{scores['gold']:,}", [_share(scores["models"][model], measure) for model in models])
         for label, scores in classes.items()
     ]
     return Table([f"{TITLES.get(model, model)}, %" for model in models], rows)
 
 
-def _share(scores: Mapping[str, Any], measure: str) -> Interval | None:
-    if scores[measure] is None:
+def _share(numbers: Mapping[str, Any], key: str) -> Interval | None:
+    """Draw a share on an axis from 0 to 1; None where there is none."""
+    if numbers[key] is None:
         return None
-    return _interval([scores[f"{measure}{end}"] for end in ("", "_low", "_high")], (0.0, 1.0))
+    return _interval([numbers[name] for name in with_bounds(key)], (0.0, 1.0))
 
 
 def cut_table(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]] | None:
@@ -144,8 +157,10 @@ def cut_table(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]] |
     rows = []
     for name, title in TITLES.items():
         if name in truncation["cut"]:
-            cut, whole = (truncation[part][name] for part in ("cut", "whole"))
-            rows.append([title, f"{100 * cut:.1f}", f"{100 * whole:.1f}", f"{100 * (whole - cut):+.1f}"])
+            cut_score = truncation["cut"][name]
+            whole_score = truncation["whole"][name]
+            loss = signed_points(whole_score - cut_score)
+            rows.append([title, f"{100 * cut_score:.1f}", f"{100 * whole_score:.1f}", loss])
     return titles, rows
 
 
@@ -157,7 +172,7 @@ def slice_table(metrics: Mapping[str, Any]) -> Table | None:
     rivals = list(slices[0]["rivals"])
     scores = _padded(min(part["low"] for part in slices), max(part["high"] for part in slices))
     axis = _symmetric(part["rivals"][rival] for part in slices for rival in rivals)
-    rows: list[tuple[str, str, list[Interval | None]]] = [
+    rows: list[TableRow] = [
         (
             part["name"],
             f"{part['rows']:,}",
@@ -176,13 +191,11 @@ def shift_table(metrics: Mapping[str, Any]) -> Table | None:
     shift = metrics.get("shift")
     if shift is None:
         return None
-    key = kind_in(metrics).scoring.key
-    scores = {
-        name: [numbers[f"{key}{end}"] for end in ("", "_low", "_high")] for name, numbers in shift["models"].items()
-    }
+    keys = with_bounds(kind_in(metrics).scoring.key)
+    scores = {name: [numbers[key] for key in keys] for name, numbers in shift["models"].items()}
     axis = min(low for _, low, _ in scores.values()), max(high for _, _, high in scores.values())
     gains = _symmetric(shift["comparison"].values())
-    rows: list[tuple[str, str, list[Interval | None]]] = [
+    rows: list[TableRow] = [
         (
             title,
             f"{shift['rows']:,}",
@@ -198,20 +211,20 @@ def shift_table(metrics: Mapping[str, Any]) -> Table | None:
 
 
 def behaviour_table(metrics: Mapping[str, Any], candidate: str) -> Table | None:
-    """Return each test's failure rates, and the candidate's difference to the others; None without tests."""
+    """Return each test's failure rates, and the candidate's difference to its rivals; None without tests."""
     tests = metrics.get("behaviour", {}).get("tests", {})
     if not tests:
         return None
-    others = [name for name in next(iter(tests.values()))["models"] if name != candidate]
+    rivals = [name for name in next(iter(tests.values()))["models"] if name != candidate]
     axis = _symmetric(gain for test in tests.values() for gain in test["gains"].values())
-    rows: list[tuple[str, str, list[Interval | None]]] = []
+    rows: list[TableRow] = []
     for name, test in tests.items():
         direction = f", {test['direction']}" if test["direction"] else ""
-        rates = [_rate(test["models"][model]) for model in (candidate, *others)]
-        gains = [_difference(test["gains"][other], axis) if other in test["gains"] else None for other in others]
+        rates = [_share(test["models"][model], "failure_rate") for model in (candidate, *rivals)]
+        gains = [_difference(test["gains"][rival], axis) if rival in test["gains"] else None for rival in rivals]
         rows.append((f"{name} ({test['kind']}{direction})", f"{test['models'][candidate]['rows']:,}", [*rates, *gains]))
-    titles = [f"{TITLES[model]} fails, %" for model in (candidate, *others)]
-    return Table([*titles, *(f"passes minus {TITLES[other]}" for other in others)], rows)
+    titles = [f"{TITLES[model]} fails, %" for model in (candidate, *rivals)]
+    return Table([*titles, *(f"passes minus {TITLES[rival]}" for rival in rivals)], rows)
 
 
 def _padded(low: float, high: float) -> Axis:
@@ -226,22 +239,18 @@ def _symmetric(comparisons: Iterable[Mapping[str, Any]]) -> Axis:
     return -1.04 * width, 1.04 * width
 
 
-def _rate(failures: Mapping[str, Any]) -> Interval | None:
-    if failures["failure_rate"] is None:
-        return None
-    return _interval([failures[f"failure_rate{end}"] for end in ("", "_low", "_high")], (0.0, 1.0))
-
-
 def _interval(numbers: Sequence[float], axis: Axis) -> Interval:
-    value, low, high = (f"{100 * number:.1f}" for number in numbers)
-    return Interval(f"{value} ({low} to {high})", "", False, *(_percent(number, axis) for number in numbers))
+    value, low, high = numbers
+    text = f"{100 * value:.1f} ({percent_interval(low, high)})"
+    return Interval(text, "", False, *(_percent(number, axis) for number in numbers))
 
 
 def _difference(comparison: Mapping[str, Any], axis: Axis) -> Interval:
     numbers = [comparison[key] for key in ("difference", "low", "high")]
-    value, low, high = (f"{100 * number:+.1f}" for number in numbers)
+    difference, low, high = numbers
+    text = f"{signed_points(difference)} ({signed_interval(low, high)})"
     word = _WORDS[comparison["outcome"]]
-    return Interval(f"{value} ({low} to {high})", word, True, *(_percent(number, axis) for number in numbers))
+    return Interval(text, word, True, *(_percent(number, axis) for number in numbers))
 
 
 def _percent(value: float, axis: Axis) -> float:
@@ -282,8 +291,7 @@ def _failure(example: Mapping[str, Any]) -> Failure:
 
 
 def _lines(text: str | Sequence[str]) -> str:
-    lines = text if isinstance(text, str) else "\n".join(text)
-    return lines if len(lines) <= _CHARACTERS else f"{lines[:_CHARACTERS]} …"
+    return shortened(text if isinstance(text, str) else "\n".join(text), _CHARACTERS)
 
 
 def _answer(answer: Any, scores: Sequence[float]) -> str:

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
+from potstill.evaluation.metrics_reading import with_bounds
 from potstill.evaluation.naming import BASELINE, QUANTIZED, TITLES
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.scores.metrics import Counts, Floats, Reliability
@@ -152,22 +153,18 @@ def accuracy_against(
         for index, (name, model) in enumerate(shown.items()):
             # Models of one architecture cost the same, so neighbours are drawn two typographic points apart.
             offset = ScaledTranslation((2 * index - len(shown) + 1) / 72, 0, figure.dpi_scale_trans)
-            score, low, high = (100 * model[part] for part in _with_bounds(scoring.key))
+            score, low, high = (100 * model[part] for part in with_bounds(scoring.key))
             axes.errorbar(
                 model[key], score, yerr=[[score - low], [high - score]],
                 fmt="o", markersize=6, capsize=3, linewidth=1.4, color=colour_of(name), label=TITLES.get(name, name),
                 transform=axes.transData + offset,
             )  # fmt: skip
         costs = [model[key] for model in shown.values()]
-        lows, highs = ([100 * model[end] for model in shown.values()] for end in _with_bounds(scoring.key)[1:])
+        lows, highs = ([100 * model[end] for model in shown.values()] for end in with_bounds(scoring.key)[1:])
         axes.set(xlabel=words, ylabel=scoring.axis, ylim=(min(lows) - 0.5, max(highs) + 0.5))
         _scale_costs(axes, min(costs) / 1.6, max(costs) * 1.6)
         axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), handletextpad=0.3)
         return _render(figure)
-
-
-def _with_bounds(key: str) -> tuple[str, str, str]:
-    return key, f"{key}_low", f"{key}_high"
 
 
 def answers_against_gold(models: Mapping[str, Floats], gold: Floats) -> dict[str, str]:

@@ -41,12 +41,12 @@ th[aria-sort=descending] button::after { content: " ↓"; opacity: 1; }
 """
 
 MACRO = """\
-{% macro records(title, found, rival, candidate, changes=true) %}
+{% macro records(title, examples, rival, candidate, changes=true) %}
 <div data-records>
 <div class="tools" hidden>
 <label>Find <input type="search" data-find></label>
 {% if changes %}
-<label>Show <select data-show><option value="">all rows</option>{% for change in ("gained", "lost", "both wrong", "both right") %}{% set count = found.rows | selectattr("change", "equalto", change) | list | length %}{% if count %}<option value="{{ change }}">{{ change }} ({{ count }})</option>{% endif %}{% endfor %}</select></label>
+<label>Show <select data-show><option value="">all rows</option>{% for change in ("gained", "lost", "both wrong", "both right") %}{% set count = examples.rows | selectattr("change", "equalto", change) | list | length %}{% if count %}<option value="{{ change }}">{{ change }} ({{ count }})</option>{% endif %}{% endfor %}</select></label>
 {% endif %}
 <label>Order <select data-order></select></label>
 <output aria-live="polite"></output>
@@ -55,7 +55,7 @@ MACRO = """\
 <table class="prose stack">
 <thead><tr>{% for name in ("text", "gold", rival, candidate) %}<th scope="col">{{ name }}</th>{% endfor %}{% if changes %}<th scope="col">change</th>{% endif %}</tr></thead>
 <tbody>
-{% for row in found.rows %}
+{% for row in examples.rows %}
 <tr><td>{{ row.text }}</td><td data-title="gold">{{ row.gold }}</td>
 <td data-title="{{ rival }}"{% if row.rival_probability is not none %} data-value="{{ "%.6f" % row.rival_probability }}"{% endif %}><span{% if row.change in ("gained", "both wrong") %} class="wrong"{% endif %}>{{ row.rival }}{% if row.rival_probability is not none %}<span class="sure">{{ "%.2f" % row.rival_probability }}</span>{% endif %}</span></td>
 <td data-title="{{ candidate }}"{% if row.student_probability is not none %} data-value="{{ "%.6f" % row.student_probability }}"{% endif %}><span{% if row.change in ("lost", "both wrong") %} class="wrong"{% endif %}>{{ row.student }}{% if row.student_probability is not none %}<span class="sure">{{ "%.2f" % row.student_probability }}</span>{% endif %}</span></td>
@@ -84,10 +84,10 @@ SCRIPT = """\
     const heads = [...box.querySelectorAll("th")], rows = [...body.rows];
     const texts = rows.map(row => row.textContent.toLowerCase());
     const filter = () => {
-      const wanted = find.value.trim().toLowerCase();
+      const query = find.value.trim().toLowerCase();
       let shown = 0;
       rows.forEach((row, index) => {
-        const fits = texts[index].includes(wanted) && (!show?.value || row.cells[row.cells.length - 1].textContent === show.value);
+        const fits = texts[index].includes(query) && (!show?.value || row.cells[row.cells.length - 1].textContent === show.value);
         row.hidden = !fits;
         shown += fits;
       });

@@ -9,6 +9,7 @@ import numpy as np
 
 from potstill.evaluation.attributions import Attribution
 from potstill.evaluation.baseline import baseline_sentence
+from potstill.evaluation.metrics_reading import OUTCOMES, signed_interval, signed_points, with_bounds
 from potstill.evaluation.naming import MODELS, PROVEN, TITLES, candidate_of
 from potstill.evaluation.pages import table
 from potstill.evaluation.pages.decision_page import SLOTS, slot
@@ -78,7 +79,7 @@ def render_report(
         proof=_proof_rows(metrics["proof"]),
         proof_titles=["", "training seed", *(_PROOF[key][0] for key in _proof_keys(metrics["proof"]))],
         controls=[PROVEN[name] for name in metrics["proof"]["verdicts"]],
-        score=[f"{100 * metrics['models'][candidate][scoring.key + end]:.1f}" for end in ("", "_low", "_high")],
+        score=[f"{100 * metrics['models'][candidate][key]:.1f}" for key in with_bounds(scoring.key)],
         scoring=scoring,
         details=_details(metrics["models"][candidate], kind),
         form=kind.form,
@@ -126,14 +127,14 @@ def _verdict(control: str, metrics: Mapping[str, Any], scoring: Scoring) -> str:
     """Put the comparison with a control into one sentence."""
     verdict = metrics["proof"]["verdicts"][control]
     seeds = len(metrics["proof"]["seeds"])
-    words = {"BEATS": "beats", "LOSES": "loses to", "NO DIFFERENCE": "cannot be told apart from"}[verdict["outcome"]]
-    points = [f"{100 * verdict[part]:+.1f}" for part in ("difference", "low", "high")]
     over = "over the rows; of one training seed, so the noise of training is not in it"
     if seeds > 1:
         over = f"over the rows and {seeds} training seeds"
     return (
-        f"The student {words} the {PROVEN[control].lower()} control: {points[0]} points of {scoring.words} on the same "
-        f"test texts, {100 * metrics['confidence']:g}% interval {points[1]} to {points[2]} (paired bootstrap {over})."
+        f"The student {OUTCOMES[verdict['outcome']]} the {PROVEN[control].lower()} control: "
+        f"{signed_points(verdict['difference'])} points of {scoring.words} on the same test texts, "
+        f"{100 * metrics['confidence']:g}% interval {signed_interval(verdict['low'], verdict['high'])} "
+        f"(paired bootstrap {over})."
     )
 
 

@@ -59,6 +59,11 @@ NARROW = """\
 """
 
 
+def shortened(text: str, characters: int) -> str:
+    """Cut a text that is longer than a number of characters, and mark the cut."""
+    return text if len(text) <= characters else f"{text[:characters]} …"
+
+
 def render(template: str, **values: Any) -> str:
     """Fill an HTML template: texts are escaped, the filter `svg` leaves a figure as it is, an unknown name raises.
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.names import Value
-from potstill.scores.metrics import Doubles, Floats, Labels, Reliability
+from potstill.scores.metrics import Doubles, Flags, Floats, Labels, Reliability
 from potstill.scores.scoring import Scoring
 from potstill.scores.statistics import Comparison, Moments, compare_scores
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 Form = Literal["class", "labels", "number", "entities", "span"]
 # Names of outputs or classes, as params or data give them.
 Names = Sequence[str | int]
-Flags = npt.NDArray[np.bool_]
 # The gold labels and the logits of each training seed of a model.
 Side = Sequence[tuple[Any, Any]]
 # The name of the score of `Kind.agreement_moments`.
@@ -69,7 +67,8 @@ class Kind(ABC):
         limits: limits of the section `gate` that are for some tasks only, this one among them.
         unfit_perturbations: behavioural tests (`evaluate.behaviour.tests`) whose change may change the right answer.
         has_classes: whether labels are classes, whose probabilities can be calibrated.
-        no_confidence: why no confidence tells whether a whole answer is right, as a clause; empty where one does.
+        no_confidence: the reason why no confidence tells whether a whole answer is right, as a clause; empty where one
+            does.
         one_output: whether the head has one output.
     """
 
@@ -151,12 +150,12 @@ class Kind(ABC):
         return {"agreement": self.scoring.agreement(teacher, student)} | self.distance(teacher, student, temperatures)
 
     def dev_moments(self, labels: Labels, logits: Any) -> Moments:
-        """Compute the same, `scoring` among the scores, from the labels of `TokenDataset.whole_labels`."""
+        """Compute the sums that `scoring` follows from, from the labels of `TokenDataset.whole_labels`."""
         return self.moments(labels, logits)
 
     @abstractmethod
     def agreement_moments(self, labels: Labels, first: Any, second: Any) -> Moments:
-        """Compute the agreement of two models' logits on such rows, in a form from which intervals can be drawn."""
+        """Compute the sums that the agreement of two models' logits follows from, on rows as in `dev_moments`."""
 
     def score(self, gold: Any, logits: Any) -> float:
         """Compute the one score of a model, as users would see it."""
@@ -217,13 +216,13 @@ class Kind(ABC):
         raise NotImplementedError(f"answers of a {self.name} task are spans of a text")
 
 
-def share_moments(equal: Any, of: Any = 1) -> Moments:
+def share_moments(equal: Any, answers: Any = 1) -> Moments:
     """Return the moments of an agreement.
 
     Args:
         equal: [rows] equal answers of each row.
-        of: [rows] answers of each row, or the same number for all.
+        answers: [rows] answers of each row, or the same number for all.
     """
-    parts = np.broadcast_arrays(np.asarray(equal, np.float64), np.asarray(of, np.float64))
+    parts = np.broadcast_arrays(np.asarray(equal, np.float64), np.asarray(answers, np.float64))
     columns = np.stack(parts, axis=1)
     return Moments(columns, {AGREEMENT: lambda sums, rows: sums[..., 0] / np.maximum(sums[..., 1], 1)})

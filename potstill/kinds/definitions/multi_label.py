@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from potstill.kinds.definitions.kind import Flags, Kind, Names, share_moments
+from potstill.kinds.definitions.kind import Kind, Names, share_moments
 from potstill.kinds.definitions.single_label import SingleLabel, count_classes, names_of_classes
 from potstill.labels.names import normal_label
 from potstill.scores import metrics, several
 from potstill.scores.calibration import fit_temperature
-from potstill.scores.metrics import Doubles, Floats, Labels, Reliability
+from potstill.scores.metrics import Doubles, Flags, Floats, Labels, Reliability
 from potstill.scores.probabilities import sigmoid
 from potstill.scores.scoring import Scoring
 from potstill.scores.statistics import Moments

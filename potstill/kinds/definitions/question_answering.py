@@ -85,8 +85,10 @@ def _same_spans(first: Labels, second: Labels) -> float:
 
 
 def _equal_spans(first: Labels, second: Labels) -> list[bool]:
-    """Say of each window whether both predict the same span."""
-    return [best_tokens(logits) == best_tokens(other) for logits, other in zip(first, second, strict=True)]
+    """Return [windows] whether two models predict the same span."""
+    return [
+        best_tokens(logits) == best_tokens(second_logits) for logits, second_logits in zip(first, second, strict=True)
+    ]
 
 
 class QuestionAnswering(Kind):

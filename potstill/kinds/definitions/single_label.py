@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from potstill.errors import LabelError
-from potstill.kinds.definitions.kind import Flags, Head, Kind, Names, Side, share_moments
+from potstill.kinds.definitions.kind import Head, Kind, Names, Side, share_moments
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.names import label_set, normal_label
 from potstill.scores import metrics
 from potstill.scores.calibration import fit_temperature
-from potstill.scores.metrics import Doubles, Floats, Ints, Labels, Reliability
+from potstill.scores.metrics import Doubles, Flags, Floats, Ints, Labels, Reliability
 from potstill.scores.probabilities import softmax
 from potstill.scores.scoring import Scoring
 from potstill.scores.statistics import Comparison, Moments, paired_bootstrap, wilson_interval

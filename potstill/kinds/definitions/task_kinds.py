@@ -27,4 +27,4 @@ CARD_NAMES: dict[str, TaskKind] = {kind.card_name: name for name, kind in KINDS.
 
 def kind_in(metrics: Mapping[str, Any]) -> Kind:
     """Return the kind of task that metrics.json is about."""
-    return KINDS[metrics.get("task", "single_label")]
+    return KINDS[metrics.get("task") or "single_label"]

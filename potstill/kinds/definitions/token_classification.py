@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from potstill.errors import LabelError, OneClassError
-from potstill.kinds.definitions.kind import Flags, Head, Names, share_moments
+from potstill.kinds.definitions.kind import Head, Names, share_moments
 from potstill.kinds.definitions.single_label import SoftmaxKind, count_classes, same_class
 from potstill.labels.offsets import IGNORED, UNSEEN, flat_labels, has_own_token, unit_classes, unit_states
 from potstill.labels.tags import Unit, entities_of, split_tag, tag_set, types_named
 from potstill.scores import metrics
 from potstill.scores.calibration import fit_temperature
 from potstill.scores.entities import EntityCounts, count_entities
-from potstill.scores.metrics import Counts, Doubles, Floats, Labels, Reliability
+from potstill.scores.metrics import Counts, Doubles, Flags, Floats, Labels, Reliability
 from potstill.scores.probabilities import softmax
 from potstill.scores.scoring import Scoring
 from potstill.scores.statistics import Moments
@@ -80,9 +80,9 @@ class TokenClassification(SoftmaxKind):
     limits = ("min_macro_f1", "max_ece")
     # An entity is compared by its characters, so they must not move.
     unfit_perturbations = (
-        *("typo_drop", "typo_double", "punctuation_dropped", "punctuation_doubled", "space_doubled", "space_around"),
-        *("space_stripped", "negation", "names", "neutral_url", "neutral_before", "character_doubled"),
-    )
+        "typo_drop", "typo_double", "punctuation_dropped", "punctuation_doubled", "space_doubled", "space_around",
+        "space_stripped", "negation", "names", "neutral_url", "neutral_before", "character_doubled",
+    )  # fmt: skip
 
     def output_names(self, values: Sequence[Any], declared: Names | None) -> list[str | int]:
         """Return O, then B and I of each type."""
@@ -183,9 +183,9 @@ def tagging(
     confidences = []
     log_confidence = 0.0
     for window, values in zip(windows, logits, strict=True):
-        own = values[window.tokens[has_own_token(window.tokens)]]
-        token_classes.append(own.argmax(axis=1))
-        log_confidence += float(metrics.log_softmax(own, temperature).max(axis=1).sum())
+        answers = values[window.tokens[has_own_token(window.tokens)]]
+        token_classes.append(answers.argmax(axis=1))
+        log_confidence += float(metrics.log_softmax(answers, temperature).max(axis=1).sum())
         highest = softmax(values, temperature).max(axis=1)
         # Units that share a token share its probability; a unit without a token has none.
         confidences.append(np.where(window.tokens == UNSEEN, 0.0, highest[window.tokens]))
