@@ -62,8 +62,9 @@ def environment(registered: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     uv, requirements = str(Path(sys.executable).parent / "uv"), str(registered / "model/requirements.txt")
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(folder)], env=variables, check=True)
-    # pyspark is for the test of Spark; the model does not ask for it.
-    command = [uv, "pip", "install", "-q", "--python", str(folder / "bin/python"), "-r", requirements, "pyspark"]
+    # The model does not ask for pyspark; the test of Spark does. It is no dependency of ours: next to pandas 3,
+    # `import great_expectations` ends the process where pyspark 4.3 is installed.
+    command = [uv, "pip", "install", "-q", "--python", str(folder / "bin/python"), "-r", requirements, "pyspark==4.3.0"]
     lock = Path(__file__).resolve().parents[2] / "requirements.lock"
     subprocess.run([*command, "-c", str(lock)], env=variables, check=True)
     return folder
