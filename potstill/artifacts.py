@@ -98,6 +98,16 @@ def verify(folder: Path) -> dict[str, Any]:
     return metadata
 
 
+def is_whole(*folders: Path) -> bool:
+    """Whether all folders exist and verify against their manifests."""
+    try:
+        for folder in folders:
+            verify(folder)
+    except ChecksumError:
+        return False
+    return True
+
+
 def first_difference(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, str] | None:
     """Find the first file whose sha256 is not the expected one, or None.
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.artifacts import verify
-from potstill.errors import ApprovalPendingError, ChecksumError, RegistryError
+from potstill.artifacts import is_whole
+from potstill.errors import ApprovalPendingError, RegistryError
 from potstill.paths import FETCHED_MODELS
 from potstill.registry.history import History, read_history
 from potstill.registry.ledger import Ledger, Line, clean_reason
@@ -93,7 +93,7 @@ class Registry(Versions):
         """
         item = self.get(version)
         folder = self.workspace / FETCHED_MODELS / f"{self.name}-{item.version}-{item.candidate[:12]}"
-        if not _is_whole(folder, item.candidate):
+        if not (is_whole(folder) and candidate_sum(folder) == item.candidate):
             copy_serving(item, folder, self.workspace)
         return folder
 
@@ -386,11 +386,3 @@ def _model_id(version: Version) -> str:
             f"version {version.version} has no logged model to add its Bento to; delete it and run again"
         )
     return model_id
-
-
-def _is_whole(folder: Path, candidate: str) -> bool:
-    try:
-        verify(folder)
-    except ChecksumError:
-        return False
-    return candidate_sum(folder) == candidate

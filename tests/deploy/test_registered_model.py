@@ -22,8 +22,6 @@ from tasks.register import _save_model
 from tests.deploy.conftest import TEXTS, Built
 from tests.registries import PROJECT, new_store, register_bento
 
-# The first test also pays for the environment.
-
 LOAD = """
 import importlib.util, json, sys
 import mlflow, pandas
