@@ -113,6 +113,16 @@ def verify(folder: Path) -> dict[str, Any]:
     return metadata
 
 
+def is_whole(*folders: Path) -> bool:
+    """Whether all folders exist and verify against their manifests."""
+    try:
+        for folder in folders:
+            verify(folder)
+    except ChecksumError:
+        return False
+    return True
+
+
 def lineage(candidate: str, files: Mapping[str, str], git_commit: str | None) -> dict[str, Any]:
     """Return what identifies a model in service; the header X-Lineage-Sum is the sum of this.
 

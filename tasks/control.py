@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from potstill.artifacts import read_json, whole_folder, write_json, write_manifest
+from potstill.artifacts import is_whole, read_json, whole_folder, write_json, write_manifest
 from potstill.config.distill_params import Control
 from potstill.data.tokens.token_folder import TokenFolder
 from potstill.distillation.objective.gold_labels import Supervised
@@ -28,7 +28,6 @@ from potstill.training.curves import learning_curve
 from potstill.training.dev_scores import dev_score
 from potstill.training.loop import Outcome, train
 from tasks.learning import open_tokens, prepare_setting
-from tasks.relocation import is_whole
 from tasks.stage import Result, Stage, main
 from tasks.student_building import save_student, student_builder
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.artifacts import whole_folder, write_manifest
+from potstill.artifacts import is_whole, whole_folder, write_manifest
 from potstill.config.distill_params import Proof
 from potstill.config.params_file import load_params
 from potstill.paths import PARAMS
 from potstill.progress import say
-from tasks.relocation import is_whole, relocated_stage
+from tasks.relocation import relocated_stage
 from tasks.stage import Result, Stage, main
 
 if TYPE_CHECKING:

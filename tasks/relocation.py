@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from potstill.artifacts import verify
 from potstill.config.params import Params
-from potstill.errors import ChecksumError
 from tasks.stage import Stage, load_stage
 
 
@@ -36,13 +34,3 @@ def relocated_stage(
     deps = {key: moved.get(path, path) for key, path in declared.deps.items()}
     outs = {key: moved[path] for key, path in declared.outs.items()}
     return replace(declared, deps=deps, outs=outs, _clock=clock, watch=watch)
-
-
-def is_whole(*folders: Path) -> bool:
-    """Whether all folders exist and verify against their manifests."""
-    try:
-        for folder in folders:
-            verify(folder)
-    except ChecksumError:
-        return False
-    return True

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from potstill.artifacts import read_json, sha256_value, verify, write_json
+from potstill.artifacts import is_whole, read_json, sha256_value, verify, write_json
 from potstill.config.params import Params
 from potstill.config.params_file import parse_distill
 from potstill.config.search_params import Search
@@ -33,7 +33,7 @@ from potstill.studies.study import Trial, by_score, describe, run_study
 from tasks import distill, export, finetune, quantize
 from tasks.learning import open_tokens
 from tasks.measuring import BuiltStudent, measure
-from tasks.relocation import is_whole, relocated_stage
+from tasks.relocation import relocated_stage
 from tasks.stage import Stage, load_stage
 from tasks.student_building import student_builder
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.artifacts import MANIFEST, sha256_file, verify
-from potstill.errors import ApprovalPendingError, ChecksumError, RegistryError
+from potstill.artifacts import MANIFEST, is_whole, sha256_file
+from potstill.errors import ApprovalPendingError, RegistryError
 from potstill.paths import FETCHED_MODELS
 from potstill.registry.history import History, read_history
 from potstill.registry.ledger import Ledger, Line, clean_reason
@@ -101,7 +101,7 @@ class Registry(Versions):
         """
         item = self.get(version)
         folder = self.workspace / FETCHED_MODELS / f"{self.name}-{item.version}-{item.candidate[:12]}"
-        if not (_is_whole(folder) and candidate_sum(folder) == item.candidate):
+        if not (is_whole(folder) and candidate_sum(folder) == item.candidate):
             copy_serving(item, folder, self.workspace)
         return folder
 
@@ -119,7 +119,7 @@ class Registry(Versions):
         if seal is None:
             return None
         folder = self.workspace / FETCHED_MODELS / f"{self.name}-{version.version}-evidence-{seal[:12]}"
-        if not (_is_whole(folder) and sha256_file(folder / MANIFEST) == seal):
+        if not (is_whole(folder) and sha256_file(folder / MANIFEST) == seal):
             copy_evidence(version, seal, folder, self.workspace)
         return folder
 
@@ -466,12 +466,3 @@ def _model_id(version: Version) -> str:
             f"version {version.version} has no logged model to add its Bento to; delete it and run again"
         )
     return model_id
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether a folder agrees with its manifest."""
-    try:
-        verify(folder)
-    except ChecksumError:
-        return False
-    return True

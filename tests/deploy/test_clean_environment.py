@@ -17,8 +17,6 @@ from tasks.smoke import is_ready
 from tests.deploy.conftest import TEXTS, Built
 from tests.tasks.test_package import TRAINING
 
-# The first test also pays for the environment.
-
 
 def pins(built: Built) -> set[str]:
     text = (built.packaged.path / "env/python/requirements.txt").read_text(encoding="utf-8")

@@ -47,7 +47,10 @@ def test_a_killed_worker_is_replaced_and_every_request_that_has_begun_is_answere
 
 def _ended_under_load(tag: str, address: str, first: int, log: Path) -> None:
     with load(address, {"texts": TEXTS}, clients=6, reconnecting=2) as seen:
-        time.sleep(1)
+        end = time.monotonic() + 60
+        while seen.statuses[200] <= 20:  # by number and not by time: a loaded machine answers fewer in a second
+            assert time.monotonic() < end
+            time.sleep(0.05)
         os.kill(first, signal.SIGTERM)
         end = time.monotonic() + 60
         while processes_with(tag) and time.monotonic() < end:
@@ -56,5 +59,5 @@ def _ended_under_load(tag: str, address: str, first: int, log: Path) -> None:
     # A line of the log is a request at its end: each has reached the client that sent it, and whole.
     begun = [line for line in log.read_text(encoding="utf-8").splitlines() if "POST /v1/classify" in line]
     assert set(seen.statuses) == {200}
-    assert len(begun) == seen.statuses[200] > 8  # more than one of each client
+    assert len(begun) == seen.statuses[200] > 20
     assert all(" 200 " in line for line in begun)
