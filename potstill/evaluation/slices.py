@@ -163,7 +163,7 @@ def find_slices(rows: pa.Table, settings: Slices, kind: Kind, names: Names) -> l
 
     Raises:
         MissingColumnError: a column is not in the split.
-        ParamsError: a column has too many values, or an expression cannot be computed.
+        ParamsError: a column has too many values, an expression cannot be computed, or two slices have one name.
     """
     frame = _frame(rows, kind, names)
     bands = settings.length_limits or settings.length_bands
@@ -172,6 +172,13 @@ def find_slices(rows: pa.Table, settings: Slices, kind: Kind, names: Names) -> l
         slices += _label_slices(rows.column("label").to_pylist(), kind, names)
     for name in settings.columns:
         slices += _column_slices(_column(frame, name, "columns"), settings)
+    automatic = {part.name for part in slices}
+    for name in settings.expressions:
+        if name in automatic:
+            raise ParamsError(
+                f"evaluate.slices.expressions has the name {name!r}, which a slice by length, label or column has too; "
+                "give the expression another name"
+            )
     return slices + [_expression_slice(frame, *item) for item in settings.expressions.items()]
 
 

@@ -181,9 +181,18 @@ class _RestRows:
                 content: dict[str, Any] = json.load(answer)
                 return content
         except urllib.error.HTTPError as error:
-            if json.load(error).get("error_code") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if _error_code(error) in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise MissingError(path) from None
             raise
+
+
+def _error_code(error: urllib.error.HTTPError) -> str | None:
+    """Read MLflow's code of an error; None where a proxy answered something else."""
+    try:
+        content = json.load(error)
+    except ValueError:
+        return None
+    return content.get("error_code") if isinstance(content, dict) else None
 
 
 def _stored_version(item: Mapping[str, Any]) -> StoredVersion:

@@ -42,7 +42,7 @@ def require_finite(logits: npt.NDArray[Any], who: str) -> None:
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=-1))
     if len(broken):
         raise ModelError(
-            f"{who} answers NaN or infinity on {len(broken)} of {len(logits)} test rows (first: row {broken[0]}); "
+            f"{who} answers NaN or infinity on {len(broken)} of {len(logits)} rows (first: row {broken[0]}); "
             "its weights are damaged, so train it again with a lower learning rate or with project.precision fp32"
         )
 

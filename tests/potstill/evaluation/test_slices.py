@@ -255,6 +255,12 @@ def test_what_is_no_expression_is_refused(expression: str) -> None:
         Slices(expressions={"mine": expression})
 
 
+def test_an_expression_cannot_take_the_name_of_another_slice() -> None:
+    settings = Slices(length_bands=None, label=True, expressions={"label = good": "length < 3"})
+    with pytest.raises(ParamsError, match="the name 'label = good', which a slice by length, label or column has too"):
+        find_slices(_table(stars=[1.0, 2.0]), settings, KINDS["single_label"], ["bad", "good"])
+
+
 def test_an_unknown_column_names_those_that_there_are() -> None:
     table = _table(stars=[1.0, 2.0])
     with pytest.raises(MissingColumnError, match=r"'sauce'.*'text', 'stars', 'length', 'label'"):

@@ -79,6 +79,8 @@ class Answers(BaseHTTPRequestHandler):
             more = {"next_page_token": "two"} if "page_token" not in query else {}
             content = {"model_versions": [version], **more}
         body = json.dumps(content or {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "none"}).encode()
+        if query.get("name") == "proxied":
+            content, body = None, b'["bad gateway"]'
         self.send_response(200 if content else 404)
         self.end_headers()
         self.wfile.write(body)
@@ -105,6 +107,11 @@ def test_a_server_is_asked_by_its_rest_api(server: str, tmp_path: Path) -> None:
     assert [item.version for item in registry.versions()] == ["7", "7"]
     assert registry.ledger.lines() == []
     assert Registry(tmp_path, "q", reader(tmp_path)).ledger.lines() == []
+
+
+def test_an_error_that_is_not_mlflows_is_raised(server: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is no MLflow server"):
+        Registry(tmp_path, "proxied", reader(tmp_path)).by_alias(CHAMPION)
 
 
 def test_a_server_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
