@@ -1,9 +1,9 @@
-"""control: trains two models without the teacher's signals, to show what distillation adds.
+"""control: trains models without the teacher's signals, to show what distillation adds.
 
-Both controls learn the gold labels under the training plan `control` of params. `control` starts from the student's
-layers of the *pretrained* base, with a new head. `initialised` starts from those of the fine-tuned teacher, as the
-student does. If a student takes no layers from its teacher (another checkpoint, or random weights), both start as it
-does.
+The controls learn the gold labels under the training plan `control` of params. `control` starts from the student's
+layers of the *pretrained* base, with a new head. `initialised`, which params can leave out, starts from those of the
+fine-tuned teacher, as the student does. If a student takes no layers from its teacher (another checkpoint, or random
+weights), both start as it does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from potstill.progress import say
 from potstill.training.curves import learning_curve
 from potstill.training.dev_scores import dev_score
 from potstill.training.loop import Outcome, train
-from tasks.learning import open_tokens, prepare_setting
+from tasks.learning import CONTROLS, open_tokens, prepare_setting
 from tasks.stage import Result, Stage, main
 from tasks.student_building import save_student, student_builder
 
@@ -39,12 +39,16 @@ def run(stage: Stage) -> Result:
     """Write `data/control/` and `data/initialised/`."""
     tokens = open_tokens(stage)
     scoring = KINDS[tokens.task].scoring
-    outcomes = {name: _outcome(stage, tokens, name) for name in ("control", "initialised")}
+    names = CONTROLS if stage.params(Control).initialised else CONTROLS[:1]
+    outcomes = {name: _outcome(stage, tokens, name) for name in names}
     for name, outcome in outcomes.items():
         with whole_folder(stage.outs[name]) as folder:
             shutil.copytree(_finished_dir(stage, name) / "model", folder, dirs_exist_ok=True)
             training = {"steps": {"control": outcome.steps}, "curves": {name: learning_curve(outcome)}}
             write_manifest(folder, {scoring.dev_key: outcome.score, **training})
+    for name in CONTROLS[len(names) :]:
+        with whole_folder(stage.outs[name]) as folder:
+            write_manifest(folder, {"trained": False})
     summary = ", ".join(f"{MODELS[name].lower()} {outcome.score:.4f}" for name, outcome in outcomes.items())
     return Result(
         f"dev {scoring.words} after {stage.params(Control).epochs} epochs of gold labels: {summary}",

@@ -54,7 +54,7 @@ from potstill.progress import Bar, progress, say
 from potstill.registry.tracking import digest
 from potstill.scores.metrics import Labels, require_finite
 from tasks.evidence import FROZEN, Evidence, flat_metrics, gather
-from tasks.learning import open_tokens, read_temperature, teacher_logits, teacher_members
+from tasks.learning import CONTROLS, open_tokens, read_temperature, teacher_logits, teacher_members, trained_controls
 from tasks.shift import measure_shift
 from tasks.stage import Result, Stage, main
 from tasks.views import teachers_view
@@ -149,9 +149,10 @@ def _answers(
 ) -> tuple[dict[str, Answers], list[Prediction]]:
     """Compute every model's logits over the test split, and the predictions of INT8 where the task labels texts."""
     answers = {}
-    models = len(MODELS) - 1 + len(teacher_members(stage)) + (QUANTIZED in students)
+    controls = trained_controls(stage)
+    models = 2 + len(controls) + len(teacher_members(stage)) + (QUANTIZED in students)
     with stage.work("inference"), progress("evaluate", models * len(test), "rows") as bar:
-        for name in ("teacher", "student", "control", "initialised"):
+        for name in ("teacher", "student", *controls):
             temperature = card.temperature if name == "student" else read_temperature(stage.deps[name])
             answers[name] = _torch_answers(stage, name, temperature, card.kind, bar)
         file = stage.deps["export"] / "student.int8.onnx"
@@ -248,7 +249,7 @@ def _truncation(
 def _training_facts(stage: Stage, key: str) -> dict[str, Any]:
     """Read training -> `steps` or `curves` from the manifests of the trained models."""
     facts: dict[str, Any] = {}
-    for out in ("teacher", "student", "control", "initialised"):
+    for out in ("teacher", "student", *trained_controls(stage)):
         facts |= read_json(stage.deps[out] / MANIFEST)["about"].get(key, {})
     return facts
 
@@ -283,7 +284,8 @@ def _proof(
 ) -> dict[str, Any]:
     """Prove the teacher's gain on the first seed's student as it ships, and on the further seeds of the proof stage."""
     names = {"student": SHIPPED[card.variant], "pretrained": "control", "initialised": "initialised"}
-    first = Seed(stage.project.seed, {role: answers[name] for role, name in names.items()})
+    trained = {role: answers[name] for role, name in names.items() if name in answers}
+    first = Seed(stage.project.seed, trained)
     seeds = [first, *read_seeds(stage.deps["proof"], test.labels)]
     return prove(gold, answers["teacher"], seeds, stage.params(Evaluate), bootstrap_seed=stage.project.seed)
 
@@ -293,7 +295,7 @@ def _figures(
 ) -> Figures:
     kind = KINDS[card.kind]
     size = accuracy_against(metrics["models"], "megabytes", "MB on disk (log scale)", kind.scoring)
-    compared = {name: answers[name] for name in MODELS}
+    compared = {name: answers[name] for name in MODELS if name in answers}
     coverage = accuracy_coverage(metrics["abstention"], SHIPPED[card.variant]) if "abstention" in metrics else ""
     parts = task_figures(kind, gold, compared, card.labels, stage.params(Evaluate))
     learning = learning_curves(_training_facts(stage, "curves"), kind.scoring.words)
@@ -447,10 +449,12 @@ def _result(metrics: Mapping[str, Any], candidate: str) -> Result:
     if "truncation" in metrics:
         numbers |= {"cut_share": metrics["truncation"]["share"]}
     verdicts = ", ".join(f"{verdict['outcome']} {name}" for name, verdict in metrics["proof"]["verdicts"].items())
+    controls = ", ".join(
+        f"{MODELS[name].lower()} control {models[name][key]:.4f}" for name in CONTROLS if name in models
+    )
     summary = (
         f"{MODELS[candidate]} {models[candidate][key]:.4f}, teacher {models['teacher'][key]:.4f}, "
-        f"pretrained control {models['control'][key]:.4f}, initialised control {models['initialised'][key]:.4f} "
-        f"({verdicts}), {comparison['speedup']:.1f}x the texts/s of {TITLES[fastest_form(metrics)]}"
+        f"{controls} ({verdicts}), {comparison['speedup']:.1f}x the texts/s of {TITLES[fastest_form(metrics)]}"
     )
     summary = "; ".join([summary, *notes(metrics)])
     test = {"digest": digest(metrics["test_sha256"]), "source": f"{PREPARED}/{FROZEN}", "rows": metrics["rows"]}

@@ -33,13 +33,11 @@ from potstill.evaluation.slices import find_slices, judge_slices
 from potstill.evaluation.summary import Answers, Gold
 from potstill.inference.runtime import ModelCard, Student, Text
 from potstill.kinds.definitions.task_kinds import KINDS
-from tasks.learning import read_temperature, teacher_text_logits
+from tasks.learning import read_temperature, teacher_text_logits, trained_controls
 from tasks.stage import Stage
 
 FROZEN = "test.parquet"
 DEV = "dev.parquet"
-# The models with which the candidate is compared on each slice.
-RIVALS = ("teacher", "control", "initialised")
 _NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
 
 
@@ -75,7 +73,8 @@ def gather(
     candidate = SHIPPED[card.variant]
     rows = pq.read_table(stage.deps["prepared"] / FROZEN)
     slices = find_slices(rows, settings.slices, KINDS[card.kind], card.labels)
-    report = judge_slices(slices, gold, answers, candidate, RIVALS, settings, seed=stage.project.seed)
+    rivals = ("teacher", *trained_controls(stage))
+    report = judge_slices(slices, gold, answers, candidate, rivals, settings, seed=stage.project.seed)
     suite, results = _behaviour(stage, texts, gold, shipped)
     metrics: dict[str, Any] = {"slices": report.to_json(), "behaviour": _rates(suite, results)}
     sentence = ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from potstill.artifacts import read_json
+from potstill.artifacts import MANIFEST, read_json
 from potstill.compute.precision import Precision, choose_device, choose_precision, product_size
 from potstill.config.training_params import Training
 from potstill.data.tokens.batches import TokenDataset
@@ -30,6 +30,9 @@ from tasks.stage import Result, Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+# Outs of the control stage. The first is always trained.
+CONTROLS = ("control", "initialised")
 
 
 def open_tokens(stage: Stage) -> TokenFolder:
@@ -65,6 +68,17 @@ def read_temperature(folder: Path) -> float:
     """Read the temperature fitted for a model; 1, the logits as they are, for one that was not calibrated."""
     path = folder / "calibration.json"
     return float(read_json(path)["temperature"]) if path.exists() else 1.0
+
+
+def is_trained(folder: Path) -> bool:
+    """Return whether a control's folder holds a model; params can leave one out (`control.initialised`)."""
+    trained: bool = read_json(folder / MANIFEST)["about"].get("trained", True)
+    return trained
+
+
+def trained_controls(stage: Stage) -> list[str]:
+    """Return the controls that the control stage has trained."""
+    return [name for name in CONTROLS if is_trained(stage.deps[name])]
 
 
 def teacher_members(stage: Stage) -> list[Member]:

@@ -53,13 +53,14 @@ def _prove_seed(stage: Stage, seed: int, description: str) -> None:
     """Train a seed's models and keep their answers, unless an interrupted run has done so."""
     if not is_whole(_answers_dir(stage, seed)):
         from potstill.evaluation.teacher_gain import write_answers
-        from tasks.learning import open_tokens
+        from tasks.learning import is_trained, open_tokens
 
         models = stage.checkpoints / f"models-{seed}"
         _train(stage, seed, description, models)
         test = open_tokens(stage).student.split("test")
         with stage.work("inference"):
-            answers = {name: _answers(stage, models / out, test) for out, name in MODELS.items()}
+            trained = {out: name for out, name in MODELS.items() if is_trained(models / out)}
+            answers = {name: _answers(stage, models / out, test) for out, name in trained.items()}
         with whole_folder(_answers_dir(stage, seed)) as folder:
             write_answers(folder, test.labels, answers)
             write_manifest(folder)

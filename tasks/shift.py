@@ -22,7 +22,7 @@ from potstill.inference.runtime import Student, Text
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
 from potstill.scores.metrics import require_finite
-from tasks.learning import open_tokens, read_temperature, teacher_text_logits
+from tasks.learning import open_tokens, read_temperature, teacher_text_logits, trained_controls
 from tasks.stage import Stage
 
 SHIFT_FILE = f"{SHIFT}.parquet"
@@ -73,12 +73,12 @@ def _sample(path: Path, count: int, seed: int, folder: Path) -> Path:
 
 
 def _torch_answers(stage: Stage, texts: Sequence[Text], shipped: Student) -> Mapping[str, Answers]:
-    """Return the answers of the teacher and both controls to whole texts."""
+    """Return the answers of the teacher and the controls to whole texts."""
     task = shipped.card.kind
     temperature = read_temperature(stage.deps["teacher"])
     answers = {"teacher": Answers(teacher_text_logits(stage, texts), temperature, 0, 0, task)}
     rows = open_tokens(stage).student.tokenize(texts)
-    for name in ("control", "initialised"):
+    for name in trained_controls(stage):
         model = load_classifier(stage.deps[name]).to(choose_device(stage.project.device))
         logits = predict_logits(model, rows)
         require_finite(logits, str(stage.deps[name]))

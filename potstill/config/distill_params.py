@@ -195,12 +195,16 @@ class Finetune(Training):
 
 
 class Control(Training):
-    """Training of both controls on gold labels alone: the pretrained base's layers, and the teacher's."""
+    """Training of the controls on gold labels alone: the pretrained base's layers, and the teacher's."""
+
+    initialised: bool = True
+    """Whether the second control is trained too. It starts from the teacher's layers, so it shows what copying them
+    alone gives. The first one, from the pretrained base, is always trained."""
 
 
 class Proof(Strict):
     """Comparison of student and controls on the test split over several training seeds: does the teacher help?"""
 
     seeds: int = Field(1, ge=1, le=100)
-    """Training seeds. The first is project.seed, whose student is served; for each further one a student and both
+    """Training seeds. The first is project.seed, whose student is served; for each further one a student and its
     controls are trained."""

@@ -152,6 +152,16 @@ class Params(Strict):
         return self
 
     @model_validator(mode="after")
+    def _judged_controls_are_trained(self) -> Self:
+        for key in ("must_beat", "slice_rivals"):
+            if "initialised" in getattr(self.gate, key) and not self.control.initialised:
+                raise ValueError(
+                    f"gate.{key} names initialised, but control.initialised is false; set it to true, or leave that "
+                    "control out of the gate"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _abstaining_has_a_threshold(self) -> Self:
         if self.serve.abstain and self.evaluate.abstention is None:
             raise ValueError(

@@ -27,8 +27,7 @@ from potstill.scores.statistics import Comparison
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CONTROLS = ("pretrained", "initialised")
-MODELS = ("student", *CONTROLS)
+MODELS = ("student", "pretrained", "initialised")
 # Attributes of `Answers` that a seed's `models.json` holds.
 _FACTS = ("temperature", "parameters", "file_bytes", "task")
 
@@ -39,7 +38,7 @@ class Seed:
 
     Attributes:
         seed: the seed they were trained with.
-        answers: name in `MODELS` -> answers.
+        answers: name in `MODELS` -> answers; `initialised` only where params ask for that control.
     """
 
     seed: int
@@ -58,17 +57,16 @@ def prove(
         settings: level of the interval, resamples of the bootstrap, bins of the calibration error.
         bootstrap_seed: seed of the bootstrap.
     """
+    names = [name for name in MODELS if all(name in seed.answers for seed in seeds)]
     options = {"replicates": settings.bootstrap, "confidence": settings.confidence, "seed": bootstrap_seed}
     verdicts = {}
-    for control in CONTROLS:
+    for control in names[1:]:
         comparison, differences = _compare_control(labels, seeds, control, options)
         verdicts[control] = comparison.to_json() | {"differences": differences}
     return {
         "seeds": [seed.seed for seed in seeds],
         "verdicts": verdicts,
-        "models": {
-            name: _numbers(labels, teacher, [seed.answers[name] for seed in seeds], settings) for name in MODELS
-        },
+        "models": {name: _numbers(labels, teacher, [seed.answers[name] for seed in seeds], settings) for name in names},
     }
 
 
@@ -170,4 +168,4 @@ def _read_answers(folder: Path, labels: Labels) -> dict[str, Answers]:
     facts = read_json(folder / "models.json")
     if table.column("label").to_pylist() != _gold_column(labels).to_pylist():
         raise ChecksumError(f"{folder} is about other test rows than {TOKENS} holds; run the proof stage again")
-    return {name: Answers(_column_logits(table.column(name)), **facts[name]) for name in MODELS}
+    return {name: Answers(_column_logits(table.column(name)), **facts[name]) for name in MODELS if name in facts}

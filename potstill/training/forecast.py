@@ -105,7 +105,8 @@ def forecast(params: Params, size: DataSize, config: Mapping[str, Any], speed: S
     result["distill"] = _training(params.distill, all_rows, size, student, speed)
     result["finetune"] = _training(params.finetune, size.rows, size, student, speed)
     control = _training(params.control, size.rows, size, student, speed)
-    result["control"] = StageForecast(control.steps, 2 * control.minutes)
+    controls = 1 + params.control.initialised
+    result["control"] = StageForecast(control.steps, controls * control.minutes)
     return result
 
 

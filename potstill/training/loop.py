@@ -30,6 +30,7 @@ from potstill.training.adversarial import captured_embeddings, perturbation, per
 from potstill.training.average import WeightAverage
 from potstill.training.dropout import set_dropout
 from potstill.training.failures import write_failure
+from potstill.training.freezing import freeze
 from potstill.training.hotpath import keep_freed_memory, training_attention
 from potstill.training.lora import low_rank
 from potstill.training.packing import choose_packing, packed
@@ -142,7 +143,7 @@ def train(
     if packing:
         say(f"{setting.name}: rows are packed, without padding")
     model = model.to(device)
-    model.get_input_embeddings().requires_grad_(not plan.freeze_embeddings)
+    freeze(model, plan, setting.name)
     if plan.dropout is not None:
         set_dropout(model, plan.dropout)
     with training_attention(model, device, packing=packing), low_rank(model, plan.lora, setting.name):
