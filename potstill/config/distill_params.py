@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from potstill.config.base import Layers, LearningRate, Share, Strict
 from potstill.config.student_params import LayersStudent, Prune, StudentKind
@@ -192,6 +192,9 @@ class Distill(Training):
 
 class Finetune(Training):
     """Short fine-tuning of the distilled student on gold labels; the result is kept only if dev improves."""
+
+    epochs: NonNegativeInt
+    """Passes over the labelled training rows. 0: the distilled weights stay as they are."""
 
 
 class Control(Training):

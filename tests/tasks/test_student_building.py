@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from model2vec import StaticModel
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
@@ -44,7 +45,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "evaluate": {"latency_texts": 10, "throughput_texts": 20, "rounds": 1, "bootstrap": 100},
     "teacher": {"epochs": 1},
     "distill": {"layers": [0, 2], "terms": [{"kind": "rkd"}]},
-    "control": {"epochs": 1},
+    "control": {"epochs": 1, "initialised": False},
     "export": {"int8_fp32_products": 0, "embedding_bits": 4},
     "quantize": {"teacher": False},
     "gate": {"min_advantage": None},
@@ -149,7 +150,7 @@ def test_only_texts_to_learn_from_choose_the_vocabulary(trained: Path) -> None:
 
 def test_the_student_and_its_control_have_it_and_the_teacher_does_not(trained: Path) -> None:
     assert load_classifier(trained / "data/teacher").config.vocab_size > MAX_TOKENS
-    for name in ("distilled", "student", "control", "initialised"):
+    for name in ("distilled", "student", "control"):
         folder = trained / "data" / name
         table = load_classifier(folder).get_input_embeddings().weight
         assert int(torch.linalg.matrix_rank(table.detach(), rtol=1e-5)) == RANK
@@ -177,8 +178,16 @@ def test_metrics_and_report_say_how_much_is_split_otherwise(trained: Path) -> No
     metrics = read_json(trained / "reports/metrics.json")
     assert metrics["vocabulary"] == read_json(trained / "data/tokens/student/info.json")["vocabulary"]
     assert f"trimmed vocabulary: {MAX_TOKENS} of " in (trained / "reports/report.html").read_text(encoding="utf-8")
-    parameters = {name: metrics["models"][name]["parameters"] for name in ("student", "int8", "control", "initialised")}
+    parameters = {name: metrics["models"][name]["parameters"] for name in ("student", "int8", "control")}
     assert len(set(parameters.values())) == 1
+
+
+def test_a_control_that_params_leave_out_is_nowhere(trained: Path) -> None:
+    assert not list((trained / "data/initialised").glob("*.safetensors"))
+    metrics = read_json(trained / "reports/metrics.json")
+    assert "initialised" not in metrics["models"] | metrics["comparison"]["rivals"]
+    assert list(metrics["proof"]["verdicts"]) == ["pretrained"]
+    assert "Initialised" not in (trained / "reports/report.html").read_text(encoding="utf-8")
 
 
 def test_the_same_bytes_again(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +258,10 @@ def test_a_distilbert(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_static_student_through_the_pipeline(
     tmp_path: Path, tiny_rows: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, vocabulary: dict[str, int] | None
 ) -> None:
-    quick = QUICK | {"distill": {"layers": [0], "student": {"kind": "static", "dimensions": 16}, "learning_rate": 0.01}}
+    quick = QUICK | {
+        "distill": {"layers": [0], "student": {"kind": "static", "dimensions": 16}, "learning_rate": 0.01},
+        "finetune": {"epochs": 0},
+    }
     folder = make_workspace(
         tmp_path / "w", tiny_rows, tiny_base, **quick, tokenize={"max_length": 48, "vocabulary": vocabulary}
     )
@@ -257,8 +269,10 @@ def test_a_static_student_through_the_pipeline(
     said = run_stages(*stages, monkeypatch=monkeypatch, folder=folder)
     assert "with a vector of 16 for each token" in said[stages.index("distill")].summary
     tokens = MAX_TOKENS if vocabulary else load_classifier(folder / "data/teacher").config.vocab_size
-    for name in ("distilled", "student", "control", "initialised"):
+    for name in ("distilled", "student", "control"):
         assert load_classifier(folder / "data" / name).embeddings.weight.shape == (tokens, 16)
+    before, after = (load_file(folder / "data" / name / "model.safetensors") for name in ("distilled", "student"))
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())  # finetune.epochs is 0
     vectors = StaticModel.from_pretrained(folder / "data/student/model2vec")
     assert vectors.embedding.shape == (tokens, 16)
     assert Student(folder / "data/serving").predict(["a superb movie"])[0].label in ("negative", "positive")
@@ -283,7 +297,7 @@ def test_a_narrower_student(
 ) -> None:
     student, control = distilled(taught, tmp_path / "w", monkeypatch, prune={"ffn": 20, "rows": 50})
     said = [line for line in capsys.readouterr().out.splitlines() if "feed-forward units" in line]
-    assert [line.split(":")[0] for line in said] == ["distill", "control", "control"]
+    assert [line.split(":")[0] for line in said] == ["distill", "control"]
     for line in said:
         share = float(line.split("with ")[1].split("%")[0]) / 100
         assert 20 / 64 < share < 1  # more than as many by chance would have
