@@ -11,9 +11,10 @@ from typing import Any
 from potstill import environment
 from potstill.artifacts import read_json, write_json
 from potstill.config.params import Params
-from potstill.errors import BusyError, ToolError
-from potstill.paths import DVC_FILE
-from tasks.identity import write_code_file
+from potstill.config.yaml_file import load_yaml, read_params
+from potstill.errors import BusyError, ParamsError, ToolError
+from potstill.paths import DVC_FILE, PARAMS
+from tasks.identity import sections_of, write_code_file
 
 
 class Graph:
@@ -31,6 +32,7 @@ class Graph:
 
     Raises:
         ToolError: the folder is no workspace, or DVC cannot read it.
+        ParamsError: params.yaml lacks a section that dvc.yaml names.
     """
 
     def __init__(self, workspace: Path, params: Params) -> None:
@@ -45,6 +47,7 @@ class Graph:
             self._repo: Any = Repo(str(workspace))
             self._stages: dict[str, Any] = {}
             self._read()
+        _check_sections(workspace)
         write_code_file(workspace, params)
         self.order = self._order()
         # The stages that differ from dvc.lock; None until they are compared.
@@ -125,6 +128,19 @@ class Graph:
             if not self._stages:
                 self._read()
             return {name for name in names if self._stages[name].status()}
+
+
+def _check_sections(workspace: Path) -> None:
+    """Refuse params.yaml without a section that a stage receives: DVC would, when it comes to that stage.
+
+    Potstill itself knows the defaults of such a section, so a file of an older version may lack one.
+    """
+    stages = load_yaml((workspace / DVC_FILE).read_text(encoding="utf-8"))["stages"].values()
+    missing = {name for stage in stages for name in sections_of(stage)} - read_params(workspace / PARAMS).keys()
+    if missing:
+        names = ", ".join(sorted(missing))
+        lines = ", ".join(f"`{name}: {{}}`" for name in sorted(missing))
+        raise ParamsError(f"{workspace / PARAMS} lacks {names}, which dvc.yaml names; add {lines} to take the defaults")
 
 
 def free_dead_locks(workspace: Path) -> None:

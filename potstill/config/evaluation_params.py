@@ -95,7 +95,7 @@ class Evaluate(Strict):
 
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Level of the confidence intervals."""
-    bootstrap: int = Field(2000, ge=100)
+    bootstrap: int = Field(10000, ge=100)
     """Resamples of the bootstrap."""
     calibration_bins: int = Field(15, ge=2, le=100)
     """Bins of the calibration error and its diagram."""

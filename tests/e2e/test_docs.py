@@ -77,7 +77,7 @@ def yaml_blocks() -> list[Block]:
 def test_yaml_blocks_are_sections_of_params(block: Block) -> None:
     params = read_params(REPOSITORY / "params.yaml")
     for section, values in yaml.safe_load(block.code).items():
-        params[section] |= values
+        params[section] = params.get(section, {}) | values
     parse_params(params, where=block.where)
 
 

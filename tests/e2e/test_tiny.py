@@ -53,7 +53,7 @@ def test_the_run_says_what_it_did_in_plain_lines(finished: Finished) -> None:
 def test_every_out_has_a_manifest_that_verifies(finished: Finished) -> None:
     graph = yaml.safe_load((finished.folder / "dvc.yaml").read_text())["stages"]
     outs = [out for stage in graph.values() for out in stage["outs"] if isinstance(out, str)]
-    assert len(outs) == 17
+    assert len(outs) == 18
     for out in outs:
         verify(finished.folder / out) if (finished.folder / out / MANIFEST).exists() else pytest.fail(out)
 

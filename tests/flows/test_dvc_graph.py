@@ -12,7 +12,8 @@ import pytest
 
 from flows.engine.dvc_graph import Graph, free_dead_locks
 from potstill.config.params_file import load_params
-from potstill.errors import ToolError
+from potstill.config.yaml_file import as_yaml, load_yaml
+from potstill.errors import ParamsError, ToolError
 from tests.conftest import REPOSITORY
 from tests.flows.conftest import Toy
 
@@ -90,3 +91,30 @@ def test_a_dvc_yaml_that_cannot_be_read_is_one_sentence(offline_toy: Toy) -> Non
     (offline_toy.folder / "dvc.yaml").write_text("stages: [", encoding="utf-8")
     with pytest.raises(ToolError, match=r"DVC cannot use .*dvc\.yaml"):
         Graph(offline_toy.folder, PARAMS)
+
+
+def write_section(folder: Path, section: dict[str, object] | None) -> None:
+    """Give `evaluate` another value, or take it away."""
+    path = folder / "params.yaml"
+    values = load_yaml(path.read_text(encoding="utf-8"))
+    del values["evaluate"]
+    path.write_text(as_yaml(values if section is None else values | {"evaluate": section}), encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC's own trie
+def test_a_section_that_dvc_would_miss_is_named_before_any_stage_runs(offline_toy: Toy) -> None:
+    write_section(offline_toy.folder, None)
+    with pytest.raises(ParamsError, match=r"lacks evaluate, which dvc\.yaml names; add `evaluate: \{\}`"):
+        Graph(offline_toy.folder, PARAMS)
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC's own trie
+def test_an_empty_section_is_enough(offline_toy: Toy) -> None:
+    write_section(offline_toy.folder, {})
+    assert "evaluate" in Graph(offline_toy.folder, PARAMS).stale()
+
+
+def test_the_default_params_have_every_section_of_the_graph() -> None:
+    stages = load_yaml((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
+    needed = {name for stage in stages for name in stage.get("params", []) if isinstance(name, str)}
+    assert needed <= load_yaml((REPOSITORY / "params.yaml").read_text(encoding="utf-8")).keys()

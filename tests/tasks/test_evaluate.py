@@ -433,7 +433,7 @@ def test_a_model_that_answers_nan_stops_the_stage_and_leaves_the_outs(copy: Path
     before = file_sums(copy / "data/evaluation"), (copy / "reports/metrics.json").read_bytes()
     with (
         _stage(copy) as stage,
-        pytest.raises(ModelError, match=rf"data/{name} answers NaN or infinity on 60 of 60 test rows"),
+        pytest.raises(ModelError, match=rf"data/{name} answers NaN or infinity on 60 of 60 rows"),
     ):
         run(stage)
     assert (file_sums(copy / "data/evaluation"), (copy / "reports/metrics.json").read_bytes()) == before

@@ -106,7 +106,7 @@ def test_killed_all_its_processes_die_with_it(workspace: Path) -> None:
     change(workspace, "teacher", epochs=5000, checkpoint_seconds=0.1)
     process = start(workspace)
     checkpoints = workspace / ".work/checkpoints"
-    assert until(lambda: list(checkpoints.glob("*/step-*/manifest.json")), 90)
+    assert until(lambda: list(checkpoints.glob("*/step-*/manifest.json")), 600)
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 3  # torchrun and its two
     process.kill()
@@ -132,7 +132,7 @@ def test_interrupted_it_says_so_once(workspace: Path) -> None:
     change(workspace, "teacher", epochs=5000, checkpoint_seconds=0.1)
     process = start(workspace)
     checkpoints = workspace / ".work/checkpoints"
-    assert until(lambda: list(checkpoints.glob("*/step-*/manifest.json")), 90)
+    assert until(lambda: list(checkpoints.glob("*/step-*/manifest.json")), 600)
     family = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     end = ended(process)

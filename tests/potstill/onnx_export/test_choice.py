@@ -12,7 +12,7 @@ from potstill.onnx_export.logit_parity import compare
 
 # Rows of dev of the default run.
 ROWS = 1013
-TRIALS = 120
+TRIALS = 300
 
 
 def _share_of_fp32(random: np.random.Generator, *, worse: float, better: float, limits: Export) -> float:

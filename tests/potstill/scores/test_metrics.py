@@ -82,7 +82,7 @@ def test_logits_that_are_not_finite_are_refused_with_their_row(bad: float) -> No
     logits = np.zeros((5, 2), dtype=np.float32)
     metrics.require_finite(logits, "data/teacher")
     logits[3, 1] = bad
-    with pytest.raises(ModelError, match=r"data/teacher answers NaN or infinity on 1 of 5 test rows \(first: row 3\)"):
+    with pytest.raises(ModelError, match=r"data/teacher answers NaN or infinity on 1 of 5 rows \(first: row 3\)"):
         metrics.require_finite(logits, "data/teacher")
 
 
