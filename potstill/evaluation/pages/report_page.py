@@ -211,8 +211,8 @@ the students from text to probabilities through the serving runtime. Compare the
 {% for verdict in verdicts %}
 <p>{{ verdict }}</p>
 {% endfor %}
-<p class="soft">Both controls have the student's layers and learn the gold labels alone, for as long as that helps. {{ controls[0] }} starts from the pretrained base: what one would have without a teacher.
-{{ controls[1] }} starts from the fine-tuned teacher, as the student does: what copying alone gives.
+<p class="soft">A control has the student's layers and learns the gold labels alone, for as long as that helps. {{ controls[0] }} starts from the pretrained base: what one would have without a teacher.
+{% if controls | length > 1 %}{{ controls[1] }} starts from the fine-tuned teacher, as the student does: what copying alone gives.{% endif %}
 {% if metrics.proof.seeds | length > 1 %}The first seed's student is compared as it ships, those of further seeds as they were trained.{% endif %}
 
 {% if form == "class" %}
