@@ -107,7 +107,7 @@ def distill(
         transfer: further texts without labels.
         dev: (texts, labels or None) to select the weights by; None: a tenth of `texts`, drawn by the seed.
         vocabulary: a smaller vocabulary for the student, by the keys of `tokenize.vocabulary` in params.yaml
-            (max_tokens, min_count, spell, rank); None: the teacher's.
+            (max_tokens, min_count, scripts, spell, rank); None: the teacher's.
         general: a general student of the same layers, from which the student starts: the folder or the model that
             `distill_general` gave.
         max_length: longest row in tokens; a longer text is cut, one with entities and a context into windows.
@@ -272,6 +272,8 @@ def _check_methods(params: Distill, teachers: int, vocabulary: Vocabulary | None
         raise ModelError(
             "mixup asks one live teacher about blends of rows, but there are several; give one, or no mixup"
         )
+    if vocabulary is not None and vocabulary.max_tokens == "auto":
+        raise ModelError("max_tokens of the vocabulary is auto, which is for runs with a gate; give a number")
     if vocabulary is not None and vocabulary.rank is not None and kind == "static":
         raise ModelError(
             "the rank of the vocabulary is of a table that layers read, but a static student has none; leave it out"

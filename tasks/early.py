@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from potstill.artifacts import read_json
+from potstill.artifacts import read_json, read_json_if_present
 from potstill.config.ingest_params import FileSource
 from potstill.config.params import Params
 from potstill.data.tokens.tokenization import STUDENT
@@ -87,11 +87,11 @@ def _vocabulary(params: Params, workspace: Path, finished: Collection[str]) -> t
     """Return the size of a trimmed vocabulary, None for the whole one, and whether that is known yet."""
     if params.tokenize.vocabulary is None:
         return None, True
-    info = workspace / TOKENS / STUDENT / "info.json"
-    if "tokenize" not in finished or not info.exists():
+    if "tokenize" not in finished:
         return None, False
-    tokens: int | None = read_json(info).get("vocabulary", {}).get("tokens")
-    return tokens, tokens is not None
+    info = read_json_if_present(workspace / TOKENS / STUDENT / "info.json")
+    tokens: int | None = info.get("vocabulary", {}).get("tokens")
+    return tokens, tokens is not None or params.tokenize.vocabulary.max_tokens == "auto"
 
 
 def _label_count(params: Params, workspace: Path, finished: Collection[str]) -> int:

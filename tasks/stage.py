@@ -97,7 +97,7 @@ class Stage:
 
     def params(self, kind: type[Section]) -> Section:
         """Return the section of that type."""
-        return next(section for section in self.sections.values() if type(section) is kind)
+        return next(section for section in self.sections.values() if isinstance(section, kind))
 
     @cached_property
     def key(self) -> str:

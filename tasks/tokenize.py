@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, read_json, sha256_file, whole_folder, write_json, write_manifest
 from potstill.config.base import SPLITS
-from potstill.config.tokenize_params import Tokenize, Vocabulary
+from potstill.config.tokenize_params import BudgetedTokenize, Tokenize, Vocabulary
 from potstill.data.corpus import LEARNED, prepared_texts
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.coverage import check_cut, check_unknown, count_unknown, measure_coverage, share_of
@@ -36,6 +36,7 @@ from potstill.data.tokens.tokenization import (
 from potstill.errors import ModelError
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.students.fitted_vocabulary import fit_vocabulary
+from potstill.onnx_export.size import fitting_vocabulary
 from potstill.pretrained.families import tells_texts_apart
 from potstill.pretrained.members import MEMBERS
 from tasks.stage import Result, Stage, main
@@ -56,7 +57,7 @@ def run(stage: Stage) -> Result:
             shared["stride"] = window_stride(plan.max_length, plan.stride)
         info = _write_tokens(base, folder, tables, shared)
         _check_coverage(folder, info, tables, plan)
-        student, words = _write_student(base, folder, tables, info, plan.vocabulary)
+        student, words = _write_student(base, folder, tables, info, _vocabulary(plan, base, info))
         if student is not None:
             check_unknown(_unknown_share(student), plan.max_unknown_share, "student")
         if words:
@@ -125,6 +126,16 @@ def _write_member(base: Path, folder: Path, tables: Mapping[str, pa.Table], info
             f"ingest.teachers.{base.name} has another tokenizer than ingest.teacher, but the teachers of a "
             f"{info['task']} task answer token by token, together; give one with the same tokenizer.json"
         )
+
+
+def _vocabulary(plan: Tokenize, base: Path, info: Info) -> Vocabulary | None:
+    """Return the limits of the student's vocabulary, with a number where params leave it to the size of the file."""
+    vocabulary = plan.vocabulary
+    if vocabulary is None or not isinstance(plan, BudgetedTokenize):
+        return vocabulary
+    config = read_json((student_base(base) or base) / "config.json")
+    max_tokens = fitting_vocabulary(config, plan.budget, len(info["labels"]))
+    return None if max_tokens is None else vocabulary.model_copy(update={"max_tokens": max_tokens})
 
 
 def _write_student(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,3 +89,27 @@ def change_weights(folder: Path, change: Callable[[dict[str, Any]], dict[str, An
     path = folder / "model.safetensors"
     tensors = change(load_file(path))
     save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata={"format": "pt"})
+
+
+def widen_table(source: Path, folder: Path, rows: int) -> Path:
+    """Write a copy of a BERT encoder whose table of token embeddings has that many rows, all of them zeros.
+
+    Its weights are a header and a hole of the right size.
+    """
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": rows}), encoding="utf-8")
+    weights = folder / "model.safetensors"
+    stored = weights.read_bytes()
+    header = json.loads(stored[8 : 8 + int.from_bytes(stored[:8], "little")])
+    end = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            tensor["shape"][0] = rows if name == "embeddings.word_embeddings.weight" else tensor["shape"][0]
+            tensor["data_offsets"] = [end, end + 4 * math.prod(tensor["shape"])]
+            end += 4 * math.prod(tensor["shape"])
+    text = json.dumps(header).encode()
+    with weights.open("wb") as handle:
+        handle.write(len(text).to_bytes(8, "little") + text)
+        handle.truncate(8 + len(text) + end)
+    return folder

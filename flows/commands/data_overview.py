@@ -123,10 +123,9 @@ def _run(proposed: Proposed, workspace: Path) -> Iterator[tuple[str, str]]:
     config = proposed.config
     megabytes = file_megabytes(proposed)
     if megabytes is not None:
-        yield (
-            "ships",
-            f"an INT8 file of about {megabytes:.1f} MB (gate.max_file_mb = {proposed.params.gate.max_file_mb:g})",
-        )
+        trimmed = proposed.params.tokenize.vocabulary is not None
+        size = f"{megabytes:.1f} MB at most, with a trimmed vocabulary" if trimmed else f"about {megabytes:.1f} MB"
+        yield "ships", f"an INT8 file of {size} (gate.max_file_mb = {proposed.params.gate.max_file_mb:g})"
     speed = measure_speed(proposed.params, config, workspace / PRECISION)
     stages = forecast(proposed.params, proposed.size, config, speed)
     for stage, expected in stages.items():

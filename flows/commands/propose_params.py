@@ -23,12 +23,16 @@ from potstill.models.students.layer_choice import default_layers
 if TYPE_CHECKING:
     from potstill.data.proposals.survey import Survey
     from potstill.data.tokens.coverage import Coverage
+    from potstill.onnx_export.size import StudentShape
     from potstill.pretrained.inspection import Inspection
     from potstill.training.plan import DataSize
 
 SCRATCH = "scratch"
 # Shortest and longest sequence that is proposed where it cuts no more texts than `tokenize.max_cut_share` allows.
 _LENGTHS = (128, 256)
+# A vocabulary for many languages is trimmed if the file has room for this many tokens: ten thousand characters, as
+# Chinese texts need them, and the words.
+_ROOMY_VOCABULARY = 16_000
 
 
 @dataclass(frozen=True)
@@ -132,13 +136,30 @@ def propose_params(defaults: Path, name: str, data: Path, survey: Survey, teache
             document[stage].update(plan.params())
     text, params = _validated(document, data)
     proposed = Proposed(text, params, teacher, size, coverage, estimated)
-    megabytes = file_megabytes(proposed)
-    limit = params.gate.max_file_mb
-    if megabytes is not None and limit is not None and megabytes > limit:
-        document["gate"]["max_file_mb"] = float(math.ceil(megabytes * 1.1))
+    if _is_too_large(proposed):
+        _make_file_fit(document, proposed)
         text, params = _validated(document, data)
         proposed = replace(proposed, text=text, params=params)
     return proposed
+
+
+def _is_too_large(proposed: Proposed) -> bool:
+    """Whether the file that will ship is over the limit of the gate."""
+    megabytes, limit = file_megabytes(proposed), proposed.params.gate.max_file_mb
+    return megabytes is not None and limit is not None and megabytes > limit
+
+
+def _make_file_fit(document: Any, proposed: Proposed) -> None:
+    """Trim the student's vocabulary if the file then fits the limit, with room for words; else raise the limit."""
+    shape, params = _shape(proposed), proposed.params
+    limit = params.gate.max_file_mb
+    assert shape is not None  # it has just been compared with the limit
+    assert limit is not None
+    bits = params.export.embedding_bits
+    if shape.fitting_tokens(limit, bits) >= _ROOMY_VOCABULARY:
+        document["tokenize"]["vocabulary"] = {"max_tokens": "auto", "scripts": "used", "spell": False}
+    else:
+        document["gate"]["max_file_mb"] = float(math.ceil(shape.file_bytes(bits) / 1e6 * 1.1))
 
 
 def _validated(document: Any, data: Path) -> tuple[str, Params]:
@@ -147,12 +168,21 @@ def _validated(document: Any, data: Path) -> tuple[str, Params]:
 
 
 def file_megabytes(proposed: Proposed) -> float | None:
-    """Return the size of the INT8 file that will ship; None where the student's shape is not known before a run."""
+    """Return the size of the INT8 file that will ship, if its vocabulary is trimmed the largest that it can have.
+
+    None where the student's shape is not known before a run.
+    """
+    params, shape = proposed.params, _shape(proposed)
+    limit, bits = params.gate.max_file_mb, params.export.embedding_bits
+    if shape is not None and limit is not None and params.tokenize.vocabulary is not None:
+        shape = _shape(proposed, shape.fitting_tokens(limit, bits))
+    return None if shape is None else shape.file_bytes(bits) / 1e6
+
+
+def _shape(proposed: Proposed, vocabulary: int | None = None) -> StudentShape | None:
     from potstill.onnx_export.size import student_shape
 
-    params = proposed.params
-    shape = student_shape(proposed.config, params.distill, labels=proposed.size.outputs)
-    return None if shape is None else shape.file_bytes(params.export.embedding_bits) / 1e6
+    return student_shape(proposed.config, proposed.params.distill, labels=proposed.size.outputs, vocabulary=vocabulary)
 
 
 def _cover(survey: Survey, teacher: TeacherChoice) -> tuple[Coverage, bool]:

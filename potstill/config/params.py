@@ -17,7 +17,7 @@ from potstill.config.promotion_params import Gate, Promote, Schedule, Sign, Smok
 from potstill.config.search_params import Search
 from potstill.config.serving_params import Serve, Watch
 from potstill.config.teacher_params import Member, Pretrain, Signals, Teacher
-from potstill.config.tokenize_params import Tokenize
+from potstill.config.tokenize_params import BudgetedTokenize, FileBudget, Tokenize
 from potstill.config.validate_params import Validate
 from potstill.kinds.definitions.task_kinds import KINDS
 
@@ -52,7 +52,21 @@ class Params(Strict):
 
     def section(self, name: str) -> Strict:
         """The section of that name, which the stage of the same name receives."""
+        if name == "tokenize" and self.gate.max_file_mb is not None and self._fits_vocabulary:
+            budget = FileBudget(
+                max_file_mb=self.gate.max_file_mb,
+                embedding_bits=self.export.embedding_bits,
+                layers=self.distill.layers,
+                student=self.distill.student,
+                prune=self.distill.prune,
+            )
+            return BudgetedTokenize(**dict(self.tokenize), budget=budget)
         return getattr(self, "validate_" if name == "validate" else name)  # type: ignore[no-any-return]
+
+    @property
+    def _fits_vocabulary(self) -> bool:
+        """Whether the size of the student's file decides how many tokens it has."""
+        return self.tokenize.vocabulary is not None and self.tokenize.vocabulary.max_tokens == "auto"
 
     @model_validator(mode="after")
     def _tables_name_sources(self) -> Self:
@@ -286,6 +300,11 @@ class Params(Strict):
             raise ValueError(
                 f"distill.terms: {by_token} compares token by token, but a student with its own vocabulary splits "
                 "texts into other tokens than its teacher; remove the term or set tokenize.vocabulary to null"
+            )
+        if self._fits_vocabulary and self.gate.max_file_mb is None:
+            raise ValueError(
+                "tokenize.vocabulary.max_tokens is auto, which fits the student's file to gate.max_file_mb, but that "
+                "is null; set it to a number of megabytes, or max_tokens to a number of tokens"
             )
         vocabulary = self.tokenize.vocabulary
         if self.distill.student.kind == "static" and vocabulary is not None and vocabulary.rank is not None:

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from potstill.config.base import Share, Strict
+from potstill.config.base import Layers, Share, Strict
+from potstill.config.student_params import Prune, StudentKind
 
 
 class Vocabulary(Strict):
     """The student's own vocabulary: special tokens, single characters, and the tokens that the texts use most."""
 
-    max_tokens: PositiveInt | None = None
-    """Tokens in all, special tokens and characters included. null: no limit."""
+    max_tokens: PositiveInt | Literal["auto"] | None = None
+    """Tokens in all, special tokens and characters included. auto: as many as make the student's INT8 file fit
+    gate.max_file_mb; nothing is trimmed if the whole vocabulary does. null: no limit."""
     min_count: PositiveInt = 1
     """How often a token has to occur in train and transfer to be kept. Words with a dropped token are split into
     shorter tokens."""
+    scripts: Literal["all", "used"] = "all"
+    """Which characters are kept although no text has them: all, or those of scripts that the texts use. Characters of
+    other scripts are then unknown to the student. Digits, punctuation and symbols are always kept."""
     spell: bool = True
     """Whether each dropped word becomes a transfer row of its own: the teacher reads it whole, and the student learns
     the same answer from its pieces. Pairs have no such rows."""
     rank: PositiveInt | None = None
     """Rank of the table of token embeddings, less than its width. The student learns the table as a product of two
     smaller ones, which the exported file holds. null: a full table."""
+
+    @model_validator(mode="after")
+    def _fit_one_way(self) -> Self:
+        if self.max_tokens == "auto" and self.rank is not None:
+            raise ValueError("max_tokens is auto and rank is given, but auto fits a full table; set one to null")
+        return self
 
 
 class Tokenize(Strict):
@@ -51,3 +62,26 @@ class Tokenize(Strict):
                 f"{self.max_length // 4}"
             )
         return self
+
+
+class FileBudget(Strict):
+    """What other sections say about the student's INT8 file: its limit, and what it holds besides the table of token
+    embeddings."""
+
+    max_file_mb: PositiveFloat
+    """`gate.max_file_mb`."""
+    embedding_bits: Literal[4, 8]
+    """`export.embedding_bits`."""
+    layers: Layers
+    """`distill.layers`."""
+    student: StudentKind
+    """`distill.student`."""
+    prune: Prune | None
+    """`distill.prune`."""
+
+
+class BudgetedTokenize(Tokenize):
+    """The section as the stage receives it if `vocabulary.max_tokens` is auto."""
+
+    budget: FileBudget
+    """The file that the vocabulary has to fit into."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from potstill.config.distill_params import Distill
 from potstill.config.params import Params
+from potstill.config.student_params import Prune, StudentKind
+from potstill.config.tokenize_params import FileBudget
 from potstill.errors import ParamsError
 from potstill.pretrained.families import FAMILIES
+from potstill.progress import say
 
 # Bytes of an output channel's scale and zero point.
 _SCALE_BYTES = 5
@@ -23,6 +25,22 @@ _LAYER_BYTES = 12_000
 TOLERANCE = 0.05
 # A vocabulary with fewer tokens is too small for most languages.
 _SMALLEST_VOCABULARY = 4_000
+
+
+class StudentPlan(Protocol):
+    """What params say about a student's shape: the section `distill`, or a `FileBudget`."""
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that it starts from."""
+
+    @property
+    def student(self) -> StudentKind:
+        """What it is made of."""
+
+    @property
+    def prune(self) -> Prune | None:
+        """The widths that it keeps; None: all."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +84,30 @@ class StudentShape:
         other_bytes = self.other_weights + _FP32_BYTES * self.fp32 + _SCALE_BYTES * self.channels
         return self.table_bytes(embedding_bits) + other_bytes + _GRAPH_BYTES + _LAYER_BYTES * self.layers
 
+    def fits(self, megabytes: float, embedding_bits: int = 8) -> bool:
+        """Whether the INT8 file certainly has at most that size."""
+        return self.file_bytes(embedding_bits) * (1 + TOLERANCE) <= 1e6 * megabytes
+
+    def fitting_tokens(self, megabytes: float, embedding_bits: int = 8) -> int:
+        """Compute how many tokens make a file that certainly has at most that size, in thousands; below 0 if none."""
+        outside = self.file_bytes(embedding_bits) - self.table_bytes(embedding_bits)
+        a_token = self.table_bytes(embedding_bits) / self.vocabulary
+        return int((1e6 * megabytes / (1 + TOLERANCE) - outside) / a_token // 1000) * 1000
+
 
 def student_shape(
     config: Mapping[str, Any],
-    distill: Distill,
+    plan: StudentPlan,
     *,
     labels: int,
     vocabulary: int | None = None,
     rank: int | None = None,
 ) -> StudentShape | None:
-    """Compute the shape of the student that `distill` builds.
+    """Compute the shape of the student that a plan describes.
 
     Args:
         config: config.json of the teacher, or of the checkpoint that the student starts from.
-        distill: the section `distill` of params.
+        plan: layers, kind and pruning of the student.
         labels: outputs of the head.
         vocabulary: tokens of a trimmed vocabulary; None for the model's own.
         rank: `tokenize.vocabulary.rank`.
@@ -88,7 +116,7 @@ def student_shape(
         The shape, or None if the model's class is not supported.
     """
     family = FAMILIES.get(str(config.get("model_type")))
-    student = distill.student
+    student = plan.student
     if family is None:
         return None
     tokens = vocabulary or int(config["vocab_size"])
@@ -99,10 +127,10 @@ def student_shape(
     if student.kind == "config":
         hidden = student.hidden_size or hidden
         inner = student.intermediate_size or inner
-    if distill.prune is not None:
-        hidden = distill.prune.width or hidden
-        inner = distill.prune.ffn or inner
-    layers = len(distill.layers)
+    if plan.prune is not None:
+        hidden = plan.prune.width or hidden
+        inner = plan.prune.ffn or inner
+    layers = len(plan.layers)
     width = int(config.get("embedding_size") or hidden)
     layer_weights = (3 if family.gated else 2) * hidden * inner + 4 * hidden * hidden
     outside = _weights_outside_layers(config, width, hidden, labels)
@@ -131,6 +159,39 @@ def check_file_size(params: Params, shape: StudentShape) -> None:
     )
 
 
+def fitting_vocabulary(config: Mapping[str, Any], budget: FileBudget, labels: int) -> int | None:
+    """Choose how many tokens a student's vocabulary may have so that its INT8 file fits a budget, and say so.
+
+    Args:
+        config: config.json of the teacher, or of the checkpoint that the student starts from.
+        budget: the limit, and what else the file holds.
+        labels: outputs of the head.
+
+    Returns:
+        The number of tokens; None if the whole vocabulary fits.
+
+    Raises:
+        ParamsError: the file is too large with any vocabulary.
+    """
+    limit, bits = budget.max_file_mb, budget.embedding_bits
+    shape = student_shape(config, budget, labels=labels)
+    assert shape is not None  # ingest refuses other classes
+    megabytes = shape.file_bytes(bits) / 1e6
+    size = f"with all {shape.vocabulary:,} tokens the student's INT8 file would have about {megabytes:.1f} MB"
+    if shape.fits(limit, bits):
+        say(f"tokenize: the whole vocabulary stays: {size}, within gate.max_file_mb = {limit:g}")
+        return None
+    tokens = shape.fitting_tokens(limit, bits)
+    if tokens < _SMALLEST_VOCABULARY:
+        remedies = [*_remedies(shape, limit, bits), "raise gate.max_file_mb"]
+        raise ParamsError(
+            f"tokenize.vocabulary.max_tokens is auto, but even with {_SMALLEST_VOCABULARY:,} tokens the student's INT8 "
+            f"file may be over gate.max_file_mb = {limit:g}; {', or '.join(remedies)}"
+        )
+    say(f"tokenize: {size}; at most {tokens:,} tokens stay, which fit gate.max_file_mb = {limit:g}")
+    return tokens
+
+
 def _weights_outside_layers(config: Mapping[str, Any], width: int, hidden: int, labels: int) -> dict[str, int]:
     """Count the weights outside the layers and the table of token embeddings, by their purpose."""
     family = FAMILIES[str(config["model_type"])]
@@ -150,9 +211,7 @@ def _weights_outside_layers(config: Mapping[str, Any], width: int, hidden: int, 
 
 def _remedies(shape: StudentShape, limit: float, bits: int) -> list[str]:
     """List settings that make the file smaller, with their keys."""
-    columns = shape.table / shape.vocabulary
-    other_bytes = shape.file_bytes(bits) - shape.table_bytes(bits)
-    max_tokens = int((1e6 * limit - other_bytes) / (columns * (_FOUR_BIT_BYTES if bits == 4 else 1)) / 1000) * 1000
+    max_tokens = shape.fitting_tokens(limit, bits)
     remedies = []
     if max_tokens >= _SMALLEST_VOCABULARY:
         remedies.append(f"trim the vocabulary (tokenize.vocabulary: {{max_tokens: {max_tokens}}} fits)")

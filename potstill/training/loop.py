@@ -201,7 +201,7 @@ class _Run:
         total_rows = len(self.dataset) * self.setting.plan.epochs
         with progress(self.setting.name, total_rows, "rows", done=self.outcome.rows) as bar:
             self._epochs(bar)
-        self.model.load_state_dict(self.best)
+        self.model.load_state_dict(self.best, strict=False)
         self.model.eval()
         return self.outcome
 
@@ -407,7 +407,12 @@ class _Run:
                 self.setting.watch(self.selection.scores[-1])
             if better:
                 self.outcome.score = self.selection.scores[-1]
-                self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+                self.best = {name: tensor.detach().clone() for name, tensor in self._changing().items()}
+
+    def _changing(self) -> dict[str, Tensor]:
+        """Return the model's state without frozen weights, which can be most of it and never change."""
+        frozen = {name for name, weight in self.model.named_parameters() if not weight.requires_grad}
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name not in frozen}
 
     def _save(self) -> None:
         randoms = self.world.gather(checkpoints.random_state(self.setting.device))
@@ -429,7 +434,7 @@ class _Run:
             "halved": self.budget.halved,
         }
         tensors = {
-            "model": self.model.state_dict(),
+            "model": self._changing(),
             _OBJECTIVE: self.objective.state_dict(),
             "moments": moments,
         }
@@ -441,7 +446,7 @@ class _Run:
         checkpoints.save(self.setting.checkpoints, self.step, tensors, state)
 
     def _restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
-        self.model.load_state_dict(tensors["model"])
+        self.model.load_state_dict(tensors["model"], strict=False)
         self.objective.load_state_dict(tensors[_OBJECTIVE])
         for name, parameter in self.trained.items():
             moments = {

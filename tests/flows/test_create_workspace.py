@@ -12,6 +12,7 @@ from flows.commands.create_workspace import create
 from flows.engine.dvc_graph import Graph
 from potstill.compute.processes import free_port
 from potstill.config.params_file import load_params
+from potstill.config.tokenize_params import Vocabulary
 from potstill.data.fetching.ingestion import local_fingerprint
 from potstill.data.proposals.proposal import DataOptions
 from potstill.errors import (
@@ -26,6 +27,7 @@ from potstill.errors import (
 )
 from tasks.identity import Code, check_code_file
 from tests.conftest import REPOSITORY, generate_rows, write_csv
+from tests.teachers import widen_table
 
 CASES = Path(__file__).parents[1] / "cases"
 COLUMNS = DataOptions(("text",), ("label",))
@@ -72,6 +74,18 @@ def test_inside_another_repository(data: Path, tmp_path: Path, tiny_base: Path) 
 
 
 @pytest.mark.slow
+def test_a_teacher_with_a_large_table_gets_a_student_with_a_trimmed_vocabulary(
+    data: Path, tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limit = load_params(REPOSITORY / "params.yaml").gate.max_file_mb
+    create(tmp_path / "large", data, COLUMNS, str(widen_table(tiny_base, tmp_path / "base", rows=700_000)))
+    params = load_params(tmp_path / "large/params.yaml")
+    assert params.tokenize.vocabulary == Vocabulary(max_tokens="auto", scripts="used", spell=False)
+    assert params.gate.max_file_mb == limit
+    assert "MB at most, with a trimmed vocabulary" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_pair_of_columns_and_integer_labels(tmp_path: Path) -> None:
     with (tmp_path / "pairs.csv").open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
@@ -89,6 +103,7 @@ def test_a_teacher_of_ones_own(data: Path, tmp_path: Path, tiny_base: Path) -> N
     assert params.distill.layers == [0, 2]
     assert not params.teacher.fine_tuned
     assert "all-MiniLM" not in (tmp_path / "own/params.yaml").read_text(encoding="utf-8")
+    assert params.tokenize.vocabulary is None
     create(tmp_path / "none", data, COLUMNS, "scratch")
     params = load_params(tmp_path / "none/params.yaml")
     assert (params.ingest.teacher.kind, params.distill.layers) == ("scratch", [0, 2])

@@ -232,6 +232,14 @@ def test_a_combination_that_cannot_be_is_refused(section: str, values: dict[str,
             "tokenize.vocabulary.rank is for students with layers, but distill.student.kind is static",
         ),
         (
+            {"gate": {"max_file_mb": None}, "tokenize": {"vocabulary": {"max_tokens": "auto"}}},
+            "tokenize.vocabulary.max_tokens is auto, which fits the student's file to gate.max_file_mb, but that",
+        ),
+        (
+            {"tokenize": {"vocabulary": {"max_tokens": "auto", "rank": 8}}},
+            "tokenize.vocabulary: max_tokens is auto and rank is given, but auto fits a full table; set one to null",
+        ),
+        (
             {"general": {"layers": [0, 2, 4]}, "distill": {"assistants": [[0, 2, 4, 5]]}},
             "general.layers is set, but with distill.assistants or distill.mutual students start from the layers",
         ),
@@ -244,6 +252,19 @@ def test_sections_that_do_not_fit_each_other_are_refused(changes: dict[str, dict
     with pytest.raises(ParamsError) as caught:
         parse_params(params)
     assert message in str(caught.value)
+
+
+def test_the_stage_tokenize_receives_the_limits_of_the_file_only_where_it_needs_them() -> None:
+    params = read_params(DEFAULT)
+    assert "budget" not in parse_params(params).section("tokenize").model_dump()
+    params["tokenize"] |= {"vocabulary": {"max_tokens": "auto"}}
+    before = parse_params(params).section("tokenize").model_dump()
+    assert before["budget"]["max_file_mb"] == params["gate"]["max_file_mb"]
+    for section, key, value, changes in (
+        ("distill", "layers", [1], True), ("export", "embedding_bits", 4, True), ("distill", "temperature", 3.0, False),
+    ):  # fmt: skip
+        changed_params = params | {section: params[section] | {key: value}}
+        assert (parse_params(changed_params).section("tokenize").model_dump() != before) == changes
 
 
 def test_a_missing_section_is_named() -> None:

@@ -344,6 +344,8 @@ def test_what_it_cannot_make_is_said_and_not_left_out(teacher: Path) -> None:
         distill(teacher, TEXTS, LABELS, layers=[0, 2], assistants=[[0, 1, 2]], general=teacher, **QUICK)
     with pytest.raises(PotstillError, match="a static student has none; leave it out"):
         distill(teacher, TEXTS, LABELS, student={"kind": "static"}, vocabulary={"rank": 4}, **QUICK)
+    with pytest.raises(PotstillError, match="max_tokens of the vocabulary is auto, which is for runs with a gate"):
+        distill(teacher, TEXTS, LABELS, vocabulary={"max_tokens": "auto"}, **QUICK)
     with pytest.raises(PotstillError, match=r"unknown key 'vocabulary\.max_token'"):
         distill(teacher, TEXTS, LABELS, vocabulary={"max_token": 90}, **QUICK)
 

@@ -59,6 +59,18 @@ def test_a_trimmed_vocabulary_counts_as_soon_as_it_is_known(default_params: Para
     check_early(params, tmp_path, (*INGESTED, "tokenize"))
 
 
+def test_a_vocabulary_that_fits_the_file_is_known_after_tokenize(default_params: Params, tmp_path: Path) -> None:
+    write_json(tmp_path / "data/base/config.json", CONFIG)
+    tokenize = default_params.tokenize.model_copy(update={"vocabulary": Vocabulary(max_tokens="auto")})
+    params = default_params.model_copy(update={"tokenize": tokenize})
+    check_early(params, tmp_path, INGESTED)
+    write_json(tmp_path / "data/tokens/student/info.json", {"vocabulary": {"tokens": 20_000}})
+    check_early(params, tmp_path, (*INGESTED, "tokenize"))
+    (tmp_path / "data/tokens/student/info.json").unlink()  # the whole vocabulary stays
+    with pytest.raises(ParamsError, match="250,037 token embeddings"):
+        check_early(params, tmp_path, (*INGESTED, "tokenize"))
+
+
 def test_templates_are_checked_before_anything_runs_and_their_labels_as_soon_as_they_are_known(
     default_params: Params, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from potstill.artifacts import file_sums, read_json
 from potstill.errors import SequenceLengthError, TokenizationError
 from tests.conftest import write_csv
 from tests.tasks.data_workspace import make_workspace, run_stage, run_stages
+from tests.teachers import widen_table
 
 pytestmark = pytest.mark.slow
 
@@ -63,3 +65,25 @@ def test_texts_most_of_which_are_cut_are_refused(
     run_stages("ingest", "prepare", "validate", monkeypatch=monkeypatch, folder=folder)
     with pytest.raises(TokenizationError, match=r"are cut at tokenize\.max_length = 12, over the limit of 50\.0%"):
         run_stage("tokenize")
+
+
+def test_a_table_that_is_too_large_for_the_file_is_trimmed_by_itself(
+    tmp_path: Path,
+    tiny_rows: Path,
+    tiny_base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = widen_table(tiny_base, tmp_path / "base", rows=30_000)
+    limits = {"gate": {"max_file_mb": 0.6}, "tokenize": {"vocabulary": {"max_tokens": "auto", "spell": False}}}
+    folder = make_workspace(tmp_path / "w", tiny_rows, base, **limits)
+    run_stages("ingest", "prepare", "validate", "tokenize", monkeypatch=monkeypatch, folder=folder)
+    said = capsys.readouterr().out
+    assert re.search(r"with all 30,000 tokens the student's INT8 file would have about 1\.\d MB; at most \d+,000", said)
+    info = read_json(folder / "data/tokens/student/info.json")
+    assert 0 < info["vocabulary"]["tokens"] <= info["vocabulary"]["of"] == 200
+    text = (folder / "params.yaml").read_text(encoding="utf-8")
+    (folder / "params.yaml").write_text(text.replace("max_file_mb: 0.6", "max_file_mb: 20.0"), encoding="utf-8")
+    run_stage("tokenize")
+    assert "the whole vocabulary stays" in capsys.readouterr().out
+    assert not (folder / "data/tokens/student").exists()

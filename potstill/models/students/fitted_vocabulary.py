@@ -10,7 +10,7 @@ import numpy as np
 
 from potstill.config.tokenize_params import Vocabulary
 from potstill.data.tokens.batches import Ints, TokenDataset
-from potstill.models.students.vocabulary import dropped_words, trim_tokenizer
+from potstill.models.students.vocabulary import dropped_words, scripts_of, trim_tokenizer
 from potstill.progress import say
 
 if TYPE_CHECKING:
@@ -55,8 +55,12 @@ def fit_vocabulary(
     counts = rows.token_counts()
     say(f"{name}: trimming a vocabulary of {tokenizer.get_vocab_size():,} tokens")
     used = {int(index): int(counts[index]) for index in np.flatnonzero(counts)}
-    new_ids = trim_tokenizer(source, target, used, min_count=plan.min_count, max_tokens=plan.max_tokens)
+    scripts = scripts_of(map(tokenizer.id_to_token, used)) if plan.scripts == "used" else None
+    assert plan.max_tokens != "auto"  # the stage tokenize has replaced it by a number
+    new_ids = trim_tokenizer(
+        source, target, used, min_count=plan.min_count, max_tokens=plan.max_tokens, scripts=scripts
+    )
     # Not more words than texts: with a vocabulary for a hundred languages, words would be most of the rows.
-    spelled = dropped_words(tokenizer, new_ids, most=len(rows)) if plan.spell and not pair else []
+    spelled = dropped_words(tokenizer, new_ids, len(rows), scripts) if plan.spell and not pair else []
     say(f"{name}: {len(new_ids):,} tokens stay; {len(spelled):,} of the dropped words join transfer")
     return FittedVocabulary(new_ids, spelled)

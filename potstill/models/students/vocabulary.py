@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 import json
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -53,6 +54,7 @@ def select_ids(
     min_count: int = 1,
     max_tokens: int | None = None,
     names: Iterable[str] = (),
+    scripts: Collection[str] | None = None,
 ) -> list[int]:
     """Select the token ids to keep.
 
@@ -65,6 +67,8 @@ def select_ids(
         min_count: tokens that occur less often are dropped, and texts with them are split into shorter tokens.
         max_tokens: upper limit of the whole vocabulary. The most frequent tokens come first, then those of lower id.
         names: further tokens to keep, such as the special tokens of tokenizer_config.json.
+        scripts: scripts whose characters are kept, see `scripts_of`; others become unknown. None, or a tokenizer that
+            has no unknown token or reads bytes, keeps all characters.
 
     Returns:
         The ids in ascending order; a token's new id is its index in this list.
@@ -81,8 +85,10 @@ def select_ids(
         )
     model = tokenizer["model"]
     always = _special(tokenizer) | set(names)
-    always |= {token for token in tokens.values() if len(_core(token, model)) == 1 or _is_byte(token, model)}
-    always |= _irregular(model)
+    characters = {token for token in tokens.values() if len(_core(token, model)) == 1} | _irregular(model)
+    if scripts is not None and _has_unknown(tokenizer):
+        characters = {token for token in characters if scripts_of([_core(token, model)]) <= set(scripts)}
+    always |= characters | {token for token in tokens.values() if _is_byte(token, model)}
     used = sorted((index for index in counts if counts[index] >= min_count), key=lambda index: (-counts[index], index))
 
     def with_most_frequent(count: int) -> list[int]:
@@ -97,12 +103,23 @@ def select_ids(
     if count < 0:
         raise ModelError(
             f"max_tokens of the vocabulary is {max_tokens:,}, but special tokens and single characters alone are "
-            f"{len(with_most_frequent(0)):,}; set it to at least that"
+            f"{len(with_most_frequent(0)):,}; set it to at least that, or scripts to used"
         )
     return with_most_frequent(count)
 
 
-def dropped_words(tokenizer: Tokenizer, kept_ids: Collection[int], most: int | None = None) -> list[str]:
+def scripts_of(texts: Iterable[str]) -> set[str]:
+    """List the scripts of the letters and marks in some texts by the first word of their Unicode names: LATIN, CJK."""
+    letters = {character for text in texts for character in text if unicodedata.category(character)[0] in "LM"}
+    return {unicodedata.name(letter, "").partition(" ")[0] for letter in letters}
+
+
+def dropped_words(
+    tokenizer: Tokenizer,
+    kept_ids: Collection[int],
+    most: int | None = None,
+    scripts: Collection[str] | None = None,
+) -> list[str]:
     """List the words that are one dropped token each, which a student with the trimmed vocabulary has to spell.
 
     Args:
@@ -110,6 +127,7 @@ def dropped_words(tokenizer: Tokenizer, kept_ids: Collection[int], most: int | N
         kept_ids: ids that the trimmed tokenizer keeps.
         most: maximum number of words to return; None returns all. Tokenizers give frequent tokens low ids, so the
             first words are those that texts are most likely to have.
+        scripts: scripts of the words; None: any.
 
     Returns:
         Distinct words in the order of their ids, without tokens that are no whole word, such as '##ing'.
@@ -122,6 +140,8 @@ def dropped_words(tokenizer: Tokenizer, kept_ids: Collection[int], most: int | N
     end = getattr(tokenizer.model, "end_of_word_suffix", None) or ""
     decoded = tokenizer.decode_batch([[index] for index in dropped])
     texts = list(filter(None, dict.fromkeys(text.removesuffix(end).strip() for text in decoded)))
+    if scripts is not None:
+        texts = [text for text in texts if scripts_of([text]) <= set(scripts)]
     words: list[str] = []
     for start in range(0, len(texts), _WORD_BATCH):
         part = texts[start : start + _WORD_BATCH]
@@ -169,14 +189,20 @@ def trimmed_tokenizer(tokenizer: TokenizerJson, kept_ids: Sequence[int]) -> dict
 
 
 def trim_tokenizer(
-    source: Path, target: Path, counts: Mapping[int, int], *, min_count: int = 1, max_tokens: int | None = None
+    source: Path,
+    target: Path,
+    counts: Mapping[int, int],
+    *,
+    min_count: int = 1,
+    max_tokens: int | None = None,
+    scripts: Collection[str] | None = None,
 ) -> dict[int, int]:
     """Write a trimmed copy of a tokenizer folder, without its binary SentencePiece model.
 
     Args:
         source: folder with tokenizer.json.
         target: folder to write; not `source`.
-        counts, min_count, max_tokens: see `select_ids`.
+        counts, min_count, max_tokens, scripts: see `select_ids`.
 
     Returns:
         Old id -> new id of every kept token, ascending in both. The keys are the `kept_ids` of `trim_embeddings`.
@@ -188,7 +214,10 @@ def trim_tokenizer(
     if target.resolve() == source.resolve():
         raise ModelError(f"the trimmed tokenizer cannot be written over its source {source}; give another folder")
     tokenizer = _read(source / "tokenizer.json")
-    kept_ids = select_ids(tokenizer, counts, min_count=min_count, max_tokens=max_tokens, names=_special_tokens(source))
+    kept_ids = select_ids(
+        tokenizer, counts,
+        min_count=min_count, max_tokens=max_tokens, names=_special_tokens(source), scripts=scripts,
+    )  # fmt: skip
     trimmed = trimmed_tokenizer(tokenizer, kept_ids)
     tokens = _tokens(tokenizer)
     _check_ids(trimmed, [tokens[index] for index in kept_ids], source)
@@ -314,6 +343,13 @@ def _core(token: str, model: Mapping[str, Any]) -> str:
     """Strip a token of its word-internal prefix ('##') and its end-of-word suffix ('</w>')."""
     core = token.removeprefix(model.get("continuing_subword_prefix") or "")
     return core.removesuffix(model.get("end_of_word_suffix") or "") or token
+
+
+def _has_unknown(tokenizer: TokenizerJson) -> bool:
+    """Whether characters that are not in the vocabulary become an unknown token; in byte-level BPE they are bytes."""
+    model = tokenizer["model"]
+    byte_level = "ByteLevel" in json.dumps(tokenizer.get("pre_tokenizer"))
+    return not byte_level and any(model.get(key) is not None for key in ("unk_token", "unk_id"))
 
 
 def _is_byte(token: str, model: Mapping[str, Any]) -> bool:

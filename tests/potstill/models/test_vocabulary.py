@@ -21,6 +21,7 @@ from potstill.data.tokens.tokenization import load_tokenizer
 from potstill.errors import ModelError
 from potstill.models.students.vocabulary import (
     dropped_words,
+    scripts_of,
     select_ids,
     trim_embeddings,
     trim_tokenizer,
@@ -251,6 +252,47 @@ def test_a_limit_keeps_the_most_frequent_tokens(kind: str, parsed: Parsed) -> No
         before = kept
     with pytest.raises(ModelError, match=f"max_tokens of the vocabulary is {least - 1}, but special .* are {least};"):
         select_ids(source, counts, max_tokens=least - 1)
+
+
+def test_the_script_of_a_text_is_that_of_its_letters_and_marks() -> None:
+    assert scripts_of(["Good 12!", "фильм", "电影 ▁"]) == {"LATIN", "CYRILLIC", "CJK"}
+    assert scripts_of([""]) == set()
+
+
+def of_several_scripts(**options: Any) -> tuple[dict[str, Any], Tokenizer]:
+    """A Unigram tokenizer of Latin, Cyrillic and Chinese."""
+    pieces = ["<unk>", *"▁adgo12!", *"жильмф", *"电影院", "▁good", "▁фильм", "电影"]
+    model = tokenizers.models.Unigram([(piece, -float(number)) for number, piece in enumerate(pieces)], **options)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()  # type: ignore[assignment]
+    tokenizer.decoder = tokenizers.decoders.Metaspace()  # type: ignore[assignment]
+    return json.loads(tokenizer.to_str()), tokenizer
+
+
+def test_characters_of_other_scripts_become_unknown() -> None:
+    source, tokenizer = of_several_scripts(unk_id=0)
+    counts = count(tokenizer, ["good 12", "dog"])
+    trimmed = Tokenizer.from_str(json.dumps(trimmed_tokenizer(source, select_ids(source, counts, scripts={"LATIN"}))))
+    assert set(trimmed.get_vocab()) == {"<unk>", *"▁adgo12!", "▁good", "电影"}  # the last is the least likely token
+    assert trimmed.encode("good 12 a!").tokens == tokenizer.encode("good 12 a!").tokens
+    assert set(trimmed.encode("фильм").ids[1:]) == {trimmed.token_to_id("<unk>")}
+    whole = Tokenizer.from_str(json.dumps(trimmed_tokenizer(source, select_ids(source, counts))))
+    assert whole.encode("фильм").tokens == ["▁", *"фильм"]
+
+
+def test_without_an_unknown_token_no_character_is_dropped(parsed: Parsed) -> None:
+    """A character that is neither in the vocabulary nor unknown would vanish, or end in an error."""
+    source, _ = of_several_scripts()
+    assert select_ids(source, {}, scripts=set()) == select_ids(source, {})
+    source, _ = parsed["byte_bpe"]
+    assert select_ids(source, {}, scripts=set()) == select_ids(source, {})
+
+
+def test_words_of_other_scripts_are_not_spelled() -> None:
+    source, tokenizer = of_several_scripts(unk_id=0)
+    kept = select_ids(source, {}, scripts={"LATIN"})
+    assert dropped_words(tokenizer, kept, scripts={"LATIN"}) == ["good"]
+    assert dropped_words(tokenizer, kept) == ["good", "фильм"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

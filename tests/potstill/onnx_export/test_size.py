@@ -7,10 +7,11 @@ import pytest
 from transformers import AutoModelForSequenceClassification, BertConfig, ElectraConfig, PreTrainedConfig
 
 from potstill.config.params import Params
+from potstill.config.tokenize_params import BudgetedTokenize, Vocabulary
 from potstill.errors import ParamsError
 from potstill.onnx_export.eight_bits import quantize_int8
 from potstill.onnx_export.onnx_model import export_onnx
-from potstill.onnx_export.size import TOLERANCE, check_file_size, student_shape
+from potstill.onnx_export.size import TOLERANCE, check_file_size, fitting_vocabulary, student_shape
 
 BERT = BertConfig(vocab_size=8000, hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512)
 ELECTRA = ElectraConfig(
@@ -83,6 +84,45 @@ def test_a_factorized_table_a_narrower_and_a_static_student_are_smaller(default_
     sizes = [shape.file_bytes() for shape in (whole, ranked, narrow, vectors) if shape is not None]
     assert sizes == sorted(sizes, reverse=True)
     assert len(sizes) == 4
+
+
+def test_a_fitting_vocabulary_is_as_large_as_the_file_allows(
+    default_params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budget = _budgeted(default_params, layers=[0, 2, 4, 6, 8, 10]).budget
+    tokens = fitting_vocabulary(_minilm(250_037), budget, labels=2)
+    assert tokens is not None
+    assert "all 250,037 tokens the student's INT8 file would have about 107.3 MB" in capsys.readouterr().out
+    sizes = []
+    for count in (tokens, tokens + 1000):
+        shape = student_shape(_minilm(250_037), budget, labels=2, vocabulary=count)
+        assert shape is not None
+        sizes.append(shape.file_bytes() / 1e6 * (1 + TOLERANCE))
+    assert sizes[0] <= 20 < sizes[1]
+    four_bits = fitting_vocabulary(_minilm(250_037), budget.model_copy(update={"embedding_bits": 4}), labels=2)
+    assert four_bits is not None
+    assert four_bits > 1.5 * tokens
+
+
+def test_a_whole_vocabulary_that_fits_stays(default_params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fitting_vocabulary(_minilm(30_522), _budgeted(default_params).budget, labels=2) is None
+    assert "the whole vocabulary stays: with all 30,522 tokens" in capsys.readouterr().out
+
+
+def test_a_file_that_no_vocabulary_makes_small_enough_is_refused(default_params: Params) -> None:
+    budget = _budgeted(default_params, max_file_mb=6.0).budget
+    with pytest.raises(ParamsError, match=r"even with 4,000 tokens .* gate\.max_file_mb = 6; .*name fewer distill\.l"):
+        fitting_vocabulary(_minilm(250_037), budget, labels=2)
+
+
+def _budgeted(params: Params, *, layers: list[int] | None = None, max_file_mb: float = 20.0) -> BudgetedTokenize:
+    """The section of the stage tokenize, with a vocabulary that has to fit the file."""
+    tokenize = params.tokenize.model_copy(update={"vocabulary": Vocabulary(max_tokens="auto")})
+    distill = params.distill.model_copy(update={"layers": layers or params.distill.layers})
+    gate = params.gate.model_copy(update={"max_file_mb": max_file_mb})
+    section = params.model_copy(update={"tokenize": tokenize, "distill": distill, "gate": gate}).section("tokenize")
+    assert isinstance(section, BudgetedTokenize)
+    return section
 
 
 def _minilm(vocabulary: int) -> dict[str, Any]:

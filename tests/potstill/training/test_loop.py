@@ -96,7 +96,16 @@ class Stop(Exception):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("cut", "plan"), [(3, {}), (31, {}), (90, {}), (31, {"average_decay": 0.9})])
+@pytest.mark.parametrize(
+    ("cut", "plan"),
+    [
+        (3, {}),
+        (31, {}),
+        (90, {}),
+        (31, {"average_decay": 0.9}),
+        (31, {"average_decay": 0.9, "freeze_embeddings": True}),
+    ],
+)
 def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     tmp_path: Path, tiny_base: Path, cut: int, plan: dict[str, float]
 ) -> None:
@@ -149,6 +158,18 @@ def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, tiny_base: Path, capsys
     assert found is not None
     assert found[1]["step"] == int(kept[0].name.removeprefix("step-"))
     assert "checkpoint skipped" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_frozen_weights_stay_and_no_checkpoint_holds_them(tmp_path: Path, tiny_base: Path) -> None:
+    student = model(tiny_base)
+    table = student.get_input_embeddings().weight.detach().clone()
+    outcome = train(student, TRAIN, Supervised(), score, setting(tmp_path, epochs=2, freeze_embeddings=True))
+    assert outcome.score > 0.7
+    assert torch.equal(student.get_input_embeddings().weight, table)
+    for group in ("model", "best"):
+        held = load_file(sorted(tmp_path.glob("step-*"))[-1] / f"{group}.safetensors")
+        assert {*weights(student)} - {*held} == {"bert.embeddings.word_embeddings.weight"}
 
 
 @pytest.mark.slow
