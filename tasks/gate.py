@@ -19,14 +19,13 @@ from potstill.evaluation.gates import Verdict, judge, proof_in_words, wear_in_wo
 from potstill.evaluation.gold import read_gold, readable, student_logits
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.pages.decision_page import Decision, with_decision
-from potstill.evaluation.pages.differences import differing_rows
+from potstill.evaluation.pages.differences import Rows, differing_rows
 from potstill.evaluation.slices import find_slices, judge_slices
-from potstill.evaluation.summary import Answers, Gold, compare_pair, score, score_value
+from potstill.evaluation.summary import Answers, Gold, compare_pair, score
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.paths import DVC_FILE, EVALUATION, METRICS, PARAMS, REPORT, SERVING, STUDENT_PAGE, TEST_SPLIT, VERDICT
 from potstill.registry import tracking
 from potstill.scores.metrics import require_finite
-from potstill.scores.statistics import Comparison
 from tasks.run_facts import run_facts
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ class SameRows:
         gold: its gold labels.
         candidate: the candidate's answers.
         champion: the champion's.
-        comparison: the candidate's score minus the champion's.
     """
 
     card: ModelCard
@@ -55,7 +53,6 @@ class SameRows:
     gold: Gold
     candidate: Answers
     champion: Answers
-    comparison: Comparison
 
 
 @dataclass(frozen=True)
@@ -63,12 +60,11 @@ class Rescored:
     """The champion, scored again.
 
     Attributes:
-        judged: its score, and `comparison` and `slices` where params ask for them, which the verdict judges; or a
-            `problem`.
+        scores: its scores, with the candidate's `comparison` and `slices`; or a `problem`.
         rows: both models' answers, for the page; None with a problem.
     """
 
-    judged: dict[str, Any]
+    scores: dict[str, Any]
     rows: SameRows | None = None
 
 
@@ -87,17 +83,14 @@ def gate(params: Params, workspace: Path, champion: Path | None, version: str | 
         StoreError: MLflow's store, which knows how often the test split has judged, is not reachable.
     """
     metrics = _read_metrics(workspace / METRICS)
-    rescored = None
-    judges_slices = params.gate.max_slice_loss is not None and "champion" in params.gate.slice_rivals
-    if champion is not None and (params.gate.max_loss_to_champion is not None or judges_slices):
-        rescored = _rescore(champion, workspace, params)
-    champion_score = rescored.judged if rescored else None
+    rescored = None if champion is None else _rescore(champion, workspace, params)
+    champion_scores = None if rescored is None else rescored.scores
     if metrics is None:
         message = f"{workspace / METRICS} is missing or not a JSON object; run the evaluate stage again"
         checks = [failed("metrics", message)]
         metrics = {}
     else:
-        limits = judge(metrics, params.gate, champion_score, params.prepare.task).checks
+        limits = judge(metrics, params.gate, champion_scores, params.prepare.task).checks
         checks = [*_check_files(metrics, workspace), *limits]
     if params.gate.committed:
         checks.append(_check_commit(workspace))
@@ -105,15 +98,15 @@ def gate(params: Params, workspace: Path, champion: Path | None, version: str | 
     verdict = Verdict(tuple(checks), proof_in_words(metrics), wear_in_words(test_uses, params.gate))
     names = ("evaluation_sha256", "serving_sha256", "test_sha256")
     sums = {name: metrics[name] for name in names if isinstance(metrics.get(name), str)}
-    facts = {**sums, "champion": champion_score, "test_uses": test_uses}
+    facts = {**sums, "champion": champion_scores, "test_uses": test_uses}
     write_json(workspace / VERDICT, {**verdict.to_json(), **facts})
     page = workspace / STUDENT_PAGE
     if page.exists():  # the page of the evaluate stage, without the verdict
         decision = Decision(metrics, verdict, facts=run_facts(params, workspace, metrics))
         if rescored is not None:
-            decision = replace(decision, champion={**rescored.judged, "version": version})
+            decision = replace(decision, champion={**rescored.scores, "version": version})
         if rescored is not None and rescored.rows is not None:
-            decision = _with_champion(decision, rescored.rows, workspace, params)
+            decision = replace(decision, rows=_differing(rescored.rows))
         write_text(workspace / REPORT, with_decision(page.read_text(encoding="utf-8"), decision))
     return verdict
 
@@ -210,19 +203,15 @@ def _compare(champion: Student, card: ModelCard, workspace: Path, params: Params
     """Score the champion, and compare the candidate with it row by row."""
     from potstill.inference.runtime import Student
 
-    scoring = KINDS[card.kind].scoring
     champion_gold, champion_answers, _ = _answers(champion, card, workspace / TEST_SPLIT)
-    scores: dict[str, Any] = {scoring.key: score_value(champion_gold, champion_answers)}
+    scores = score(champion_gold, champion_answers, params.evaluate)
     gold, answers, texts = _answers(Student(workspace / SERVING), card, workspace / TEST_SPLIT)
     if isinstance(champion_gold, GoldTags | GoldAnswers):
         champion_answers = replace(champion_answers, own_gold=champion_gold)
     comparison = compare_pair(gold, answers, champion_answers, params.evaluate, params.project.seed)
-    if params.gate.champion_test != "points" or params.gate.max_slice_loss is not None:
-        scores["comparison"] = comparison.to_json() | {"rows": len(gold)}
-    rows = SameRows(card, texts, gold, answers, champion_answers, comparison)
-    if params.gate.max_slice_loss is not None:
-        scores["slices"] = _slices(rows, workspace, params)
-    return Rescored(scores, rows)
+    rows = SameRows(card, texts, gold, answers, champion_answers)
+    evidence = {"comparison": comparison.to_json() | {"rows": len(gold)}, "slices": _slices(rows, workspace, params)}
+    return Rescored({**scores, **evidence}, rows)
 
 
 def _slices(rows: SameRows, workspace: Path, params: Params) -> dict[str, Any]:
@@ -237,19 +226,11 @@ def _slices(rows: SameRows, workspace: Path, params: Params) -> dict[str, Any]:
     return report.to_json()
 
 
-def _with_champion(decision: Decision, rows: SameRows, workspace: Path, params: Params) -> Decision:
-    """Add to the page how the champion answers, on slices and on single texts, whatever params judge."""
-    champion: dict[str, Any] = {
-        **score(rows.gold, rows.champion, params.evaluate),
-        "comparison": rows.comparison.to_json(),
-        **(decision.champion or {}),
-    }
-    if "slices" not in champion:
-        champion["slices"] = _slices(rows, workspace, params)
+def _differing(rows: SameRows) -> Rows:
+    """List the test rows on which champion and candidate differ, for the page."""
     names = [str(label) for label in rows.card.labels]
     lines = [readable(text) for text in rows.texts]
-    differing = differing_rows(lines, rows.gold, rows.champion, rows.candidate, names, _DIFFERING)
-    return replace(decision, champion=champion, rows=differing)
+    return differing_rows(lines, rows.gold, rows.champion, rows.candidate, names, _DIFFERING)
 
 
 def _answers(student: Student, card: ModelCard, test: Path) -> tuple[Gold, Answers, Sequence[Text]]:

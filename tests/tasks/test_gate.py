@@ -171,7 +171,7 @@ def test_the_champion_is_scored_on_the_same_texts_with_its_own_tokenizer(
     champion = _write_words(tmp_path / "champion", {"plot": 0, "bad": -1, "good": 1})
     verdict = gate(params, workspace, champion)
     assert verdict.passed, verdict.sentence
-    assert _report(workspace)["champion"] == {"accuracy": 0.75}
+    assert _report(workspace)["champion"]["accuracy"] == 0.75
     assert next(check for check in verdict.checks if check.name == "max_loss_to_champion").value == -0.125
 
 
@@ -191,7 +191,7 @@ def test_labels_are_matched_by_name_not_by_place(params: Params, workspace: Path
     scores = {"good": -1.0, "fine": -1.0, "bad": 1.0, "poor": 1.0}
     champion = _write_words(tmp_path / "champion", scores, labels=["yes", "no"])
     gate(params, workspace, champion)
-    assert _report(workspace)["champion"] == {"accuracy": 1.0}
+    assert _report(workspace)["champion"]["accuracy"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -268,10 +268,19 @@ def test_slices_are_compared_with_the_champion(params: Params, workspace: Path, 
     assert "the column 'source', which the test split does not have" in verdict.sentence
 
 
-def test_a_champion_is_not_scored_where_its_limit_is_off(params: Params, workspace: Path, tmp_path: Path) -> None:
-    off = params.model_copy(update={"gate": params.gate.model_copy(update={"max_loss_to_champion": None})})
+def test_without_limits_on_the_champion_it_is_compared_and_not_judged(
+    params: Params, workspace: Path, tmp_path: Path
+) -> None:
+    champion = _write_words(tmp_path / "champion", {"good": 1, "fine": 1, "bad": -1, "poor": -1})
+    evaluate = params.evaluate.model_copy(update={"slices": Slices(min_rows=4, length_bands=None)})
+    limits = params.gate.model_copy(update={"max_loss_to_champion": None})
+    off = params.model_copy(update={"gate": limits, "evaluate": evaluate})
+    assert gate(off, workspace, champion).passed
+    compared = _report(workspace)["champion"]
+    assert compared["comparison"]["rows"] == 8
+    assert [part["name"] for part in compared["slices"]["slices"]] == ["label = no", "label = yes"]
     assert gate(off, workspace, tmp_path / "gone").passed
-    assert _report(workspace)["champion"] is None
+    assert "manifest.json" in _report(workspace)["champion"]["problem"]
 
 
 @pytest.mark.parametrize(
