@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import onnx
 import torch
+from onnxscript import ir
 from torch import Tensor
 
 from potstill.inference.runtime import EMBEDDING
 from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.onnx_export.first_token import select_first_token_early
 from potstill.onnx_export.quiet import errors_only
 from potstill.pretrained.heads import task_of
 
@@ -63,19 +65,19 @@ def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
     with warnings.catch_warnings(), errors_only("torch.onnx"):
         warnings.simplefilter("ignore")  # deprecations inside the exporter
-        torch.onnx.export(
+        program = torch.onnx.export(
             _Logits(model.eval(), names),
             example,
-            str(path),
             input_names=list(names),
             output_names=[*KINDS[task_of(model)].outputs],
             opset_version=OPSET,
             dynamo=True,
-            external_data=False,
             dynamic_shapes=(tuple({0: batch, 1: sequence} for _ in names),),
             verbose=False,
         )
-    written = onnx.load(path)
+    assert program is not None
+    select_first_token_early(program.model.graph)
+    written = ir.to_proto(program.model)
     _strip(written)
     _add_embedding(written.graph)
     onnx.save(written, path)
