@@ -21,7 +21,7 @@ from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.models.loading import load_classifier
 from potstill.onnx_export.logit_parity import Logits, flat, onnx_logits
 from potstill.onnx_export.serving_folder import served_temperature, write_serving_folder
-from potstill.onnx_export.variants import SENSITIVITY_ROWS, write_variants
+from potstill.onnx_export.variants import CALIBRATION_ROWS, write_variants
 from potstill.pretrained.members import Member
 from tasks.learning import open_tokens, teacher_members
 from tasks.stage import Result, Stage, main
@@ -107,7 +107,7 @@ def _export(stage: Stage, choice: _Choice, tokens: TokenFolder, folder: Path) ->
         raise _Absent(f"its {parameters / 1e6:,.0f}M weights are more than an ONNX file holds in fp32")
     dev = tokens.split("dev")
     with stage.work("inference"):
-        reference = predict_logits(model, dev.select(np.arange(min(SENSITIVITY_ROWS, len(dev)))))
+        reference = predict_logits(model, dev.select(np.arange(min(CALIBRATION_ROWS, len(dev)))))
     paths = folder / "teacher.fp32.onnx", folder / "teacher.int8.onnx"
     try:
         write_variants(

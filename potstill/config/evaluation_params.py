@@ -31,9 +31,9 @@ class Export(Strict):
     """Level of both intervals."""
     bootstrap: int = Field(10000, ge=100)
     """Resamples of the rows of dev for them."""
-    int8_fp32_products: NonNegativeInt = 1
+    int8_fp32_products: NonNegativeInt = 0
     """Matrix products to compute in fp32: the outputs of those feed-forward layers that lose most in INT8. Their
-    weights are stored in 8 bits like the others."""
+    weights are stored in 8 bits like the others. Each takes as long as several in INT8."""
     embedding_bits: Literal[4, 8] = 8
     """Bits of a number in the table of token embeddings of the INT8 file. 4 halves the table."""
 

@@ -30,7 +30,7 @@ def onnx_logits(path: Path, dataset: TokenDataset, *, batch_tokens: int = 2048) 
     collector: LogitsCollector | None = None
     for rows in sorted_batches(dataset.lengths, batch_tokens):
         batch = dataset.batch(rows)
-        arrays = session.run(outputs, _feed(batch, names))
+        arrays = session.run(outputs, feed(batch, names))
         logits = arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=-1)
         collector = collector or LogitsCollector(dataset, logits.shape[-1])
         collector.add(batch, logits.astype(np.float32, copy=False))
@@ -38,7 +38,8 @@ def onnx_logits(path: Path, dataset: TokenDataset, *, batch_tokens: int = 2048) 
     return collector.ordered()
 
 
-def _feed(batch: Batch, names: list[str]) -> dict[str, npt.NDArray[np.int64]]:
+def feed(batch: Batch, names: list[str]) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the inputs of a model that have these names."""
     arrays = {
         "input_ids": batch.input_ids,
         "attention_mask": batch.attention_mask,

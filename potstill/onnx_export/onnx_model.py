@@ -16,6 +16,7 @@ from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.onnx_export.first_token import select_first_token_early
 from potstill.onnx_export.quiet import errors_only
 from potstill.pretrained.heads import task_of
+from potstill.training.hotpath import attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,7 +64,8 @@ def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
     mask[1, 4:] = 0
     example = (ids, mask, torch.zeros_like(ids))[: len(names)]
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
-    with warnings.catch_warnings(), errors_only("torch.onnx"):
+    # As plain products and a softmax, attention is the fewest nodes.
+    with warnings.catch_warnings(), errors_only("torch.onnx"), attention(model, "eager"):
         warnings.simplefilter("ignore")  # deprecations inside the exporter
         program = torch.onnx.export(
             _Logits(model.eval(), names),

@@ -49,7 +49,15 @@ def training_attention(model: PreTrainedModel, device: torch.device, *, packing:
         return
     if packing:
         register_attention()
-    model.set_attn_implementation(ATTENTION if packing else "eager")
+    with attention(model, ATTENTION if packing else "eager"):
+        yield
+
+
+@contextmanager
+def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Select the attention implementation for a block."""
+    before = getattr(model.config, "_attn_implementation", None)
+    model.set_attn_implementation(name)
     try:
         yield
     finally:
