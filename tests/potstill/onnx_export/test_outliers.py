@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import onnx
 import pytest
 import torch
 
+from potstill.config.evaluation_params import Export
 from potstill.data.tokens.batches import TokenDataset
 from potstill.distillation.teachers.predict import predict_logits
 from potstill.onnx_export.eight_bits import quantize_int8
 from potstill.onnx_export.logit_parity import onnx_logits
 from potstill.onnx_export.onnx_model import export_onnx
 from potstill.onnx_export.outliers import divide_outliers, outlier_divisors
+from potstill.onnx_export.variants import write_variants
 from tests.potstill.models.tiny import CLASSES, make
 
 pytestmark = pytest.mark.slow
@@ -56,6 +59,17 @@ def test_outliers_leave_the_other_channels_a_finer_scale(tmp_path: Path) -> None
         logits = onnx_logits(tmp_path / f"{name}.int8.onnx", rows, batch_tokens=1)
         errors[name] = float(np.abs(logits - exact).mean())
     assert errors["divided"] < 0.5 * errors["fp32"]
+
+
+def test_the_int8_file_that_ships_has_them_divided_and_the_fp32_file_not(tmp_path: Path) -> None:
+    model, rows = with_outlier(), dataset(20)
+    files = tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+    write_variants(model, files, rows, predict_logits(model, rows), Export(), pair=False, clock=lambda _: nullcontext())
+    assert [bool(divided(file)) for file in files] == [False, True]
+    # Every product with a weight is computed in INT8.
+    graph = onnx.load(files[1]).graph
+    weights = {weight.name for weight in graph.initializer}
+    assert not [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
