@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from string import Template
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow.parquet as pq
 
@@ -23,85 +23,50 @@ from potstill.artifacts import (
 )
 from potstill.data.corpus import prepared_texts
 from potstill.errors import ModelError, ParamsError, RegistryError
-from potstill.inference.runtime import MODEL, ModelCard, read_card
+from potstill.inference.runtime import MODEL, read_card
 from potstill.kinds.definitions.task_kinds import KINDS
-from potstill.onnx_export import browser_folder, openvino_folder
-from potstill.onnx_export.label_check import TEXTS, LabelCheck, Run, check_labels
-from potstill.paths import EXPORT, PREPARED
+from potstill.onnx_export.browser_folder import ONNXRUNTIME_WEB, TEMPLATES, TRANSFORMERS_JS, write_browser_folder
+from potstill.onnx_export.label_check import TEXTS, LabelCheck, check_labels
+from potstill.onnx_export.openvino_folder import write_openvino_folder
+from potstill.onnx_export.target_files import Source
+from potstill.paths import EXPORT
 from potstill.registry.versions import candidate_sum
 
 Target = Literal["web", "openvino"]
-README = "README.md"
-_TEMPLATES = Path(browser_folder.__file__).parent / "templates"
-
-
-@dataclass(frozen=True)
-class _Runtime:
-    """What is known of a target.
-
-    Attributes:
-        write: writes the folder without README.md and manifest.
-        bits: of its weights unless they stay in fp32.
-        model: pattern of the model's files.
-        facts: further values for the template of README.md.
-    """
-
-    write: Callable[..., Run]
-    bits: int
-    model: str
-    facts: Callable[[], Mapping[str, str]]
-
-
-_RUNTIMES: dict[Target, _Runtime] = {
-    "web": _Runtime(
-        browser_folder.write_browser_folder,
-        8,
-        "onnx/*.onnx",
-        lambda: {
-            "transformers_js": browser_folder.TRANSFORMERS_JS,
-            "onnxruntime_web": browser_folder.ONNXRUNTIME_WEB,
-        },
-    ),
-    "openvino": _Runtime(
-        openvino_folder.write_openvino_folder,
-        16,
-        "openvino_model.*",
-        lambda: {"openvino": metadata.version("openvino")},
-    ),
-}
+_WRITERS = {"web": write_browser_folder, "openvino": write_openvino_folder}
+# Bits of a weight, unless they stay in fp32.
+_BITS: dict[Target, int] = {"web": 8, "openvino": 16}
+_MODEL_FILES = ("*.onnx", "*.xml", "*.bin")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A folder that was written.
+    """What was written.
 
     Attributes:
-        path: the folder.
-        megabytes: size of the model's files.
-        bits: of its weights.
-        check: the comparison with the fp32 model.
-        answers: what that comparison showed, as a clause.
+        megabytes: size of the model.
+        bits: of a weight.
+        check: the comparison with the fp32 model and with what ships.
+        agreement: the agreement with the fp32 model, as a sentence.
     """
 
-    path: Path
     megabytes: float
     bits: int
     check: LabelCheck
-    answers: str
+    agreement: str
 
 
 def export_target(
-    target: Target, workspace: Path, serving: Path, out: Path, *, project: str, version: str | None, exact: bool
+    target: Target, source: Source, prepared: Path, out: Path, *, title: str, exact: bool = False
 ) -> Exported:
     """Write a student for another runtime, whole or not at all.
 
     Args:
         target: the runtime.
-        workspace: holds `data/export` and `data/prepared`.
-        serving: the serving folder of the student.
+        source: the student.
+        prepared: `data/prepared`, with whose dev texts the answers are compared.
         out: the folder to write; an earlier one is replaced.
-        project: name of the project.
-        version: number of the registered version; None for the workspace's candidate.
+        title: the name of the student in README.md.
         exact: whether weights stay in fp32.
 
     Raises:
@@ -109,32 +74,67 @@ def export_target(
         ModelError: the student's answers are spans of a text.
         ParamsError: `out` holds something else.
         ParityError: too few answers are those of the fp32 model.
-        RegistryError: the fp32 model of the version is not here.
         ToolError: OpenVINO is not installed.
     """
-    verify(serving)
-    verify(workspace / PREPARED)
-    card = read_card(serving)
-    if KINDS[card.kind].marks_spans:
+    kind = KINDS[source.card.kind]
+    if kind.marks_spans:
         raise ModelError(
-            f"a {card.kind} student cannot be exported: other runtimes would have to cut texts into windows and join "
-            "the answers; only students that answer a whole text can"
+            f"a {kind.name} student cannot be exported, since other runtimes do not cut texts into windows and join "
+            "their answers; only one that answers whole texts can"
         )
     _refuse_other_content(out)
-    fp32 = _fp32_model(workspace, serving, card)
-    texts = prepared_texts(pq.read_table(workspace / PREPARED / "dev.parquet").slice(0, TEXTS))
-    runtime = _RUNTIMES[target]
-    bits = 32 if exact else runtime.bits
+    verify(prepared)
+    texts = prepared_texts(pq.read_table(prepared / "dev.parquet").slice(0, TEXTS))
+    advice = "report it" if exact else "give --fp32, which rounds no weight"
     with whole_folder(out) as folder:
-        run = runtime.write(folder, fp32, serving, card, exact=exact)
-        check = check_labels(run, fp32, serving, texts, _advice(exact))
-        files = sorted(folder.glob(runtime.model))
-        exported = Exported(out, sum(file.stat().st_size for file in files) / 1e6, bits, check, _answers(check, card))
-        values = _readme_values(exported, card, project, version) | {"file": files[0].name} | runtime.facts()
-        write_text(folder / README, Template((_TEMPLATES / f"{target}.md").read_text("utf-8")).substitute(values))
-        about = {"target": target, "candidate": candidate_sum(serving), "check": check.as_dict(), **runtime.facts()}
-        write_manifest(folder, about)
+        run = _WRITERS[target](folder, source, exact=exact)
+        check = check_labels(run, source, texts, advice)
+        size = sum(path.stat().st_size for pattern in _MODEL_FILES for path in folder.rglob(pattern))
+        agreement = (
+            f"{100 * check.agreement:.2f}% of the answers to {check.texts} dev texts are those of the fp32 model"
+        )
+        if kind.one_output:
+            agreement = (
+                f"the answers to {check.texts} dev texts correlate with the fp32 model's at {check.agreement:.4f}"
+            )
+        exported = Exported(size / 1e6, 32 if exact else _BITS[target], check, agreement)
+        versions = _versions(target)
+        _write_readme(folder, target, source, exported, {"title": title, **versions})
+        write_manifest(
+            folder,
+            {
+                "target": target,
+                "candidate": candidate_sum(source.serving),
+                "check": asdict(check),
+                "made_for": versions,
+            },
+        )
     return exported
+
+
+def find_source(workspace: Path, serving: Path) -> Source:
+    """Find the fp32 model of a serving folder.
+
+    Args:
+        workspace: holds `data/export`.
+        serving: the serving folder of the workspace's candidate or of a version.
+
+    Raises:
+        ChecksumError: a file is not what its manifest says, or is missing.
+        RegistryError: `data/export` belongs to another student.
+    """
+    verify(serving)
+    card = read_card(serving)
+    if card.variant == "fp32":
+        return Source(serving, serving / MODEL, card)
+    verify(workspace / EXPORT)
+    exported = read_json(workspace / EXPORT / MANIFEST)["files"]
+    if exported.get(f"student.{card.variant}.onnx") != read_json(serving / MANIFEST)["files"][MODEL]:
+        raise RegistryError(
+            f"only the INT8 model of this version is registered, and {EXPORT} has the fp32 model of another student; "
+            "check out the version's commit, run `dvc checkout`, and export without --version"
+        )
+    return Source(serving, workspace / EXPORT / "student.fp32.onnx", card)
 
 
 def _refuse_other_content(out: Path) -> None:
@@ -142,44 +142,26 @@ def _refuse_other_content(out: Path) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if "target" not in read_json_if_present(out / MANIFEST).get("about", {}):
-        raise ParamsError(f"{out} holds something else than an export of a student; name another folder with --out")
+        raise ParamsError(f"{out} holds something else than an exported student; name another folder with --out")
 
 
-def _fp32_model(workspace: Path, serving: Path, card: ModelCard) -> Path:
-    """Find the fp32 model of which a serving folder ships one form."""
-    if card.variant == "fp32":
-        return serving / MODEL
-    verify(workspace / EXPORT)
-    shipped = read_json(serving / MANIFEST)["files"][MODEL]
-    if read_json(workspace / EXPORT / MANIFEST)["files"].get(f"student.{card.variant}.onnx") != shipped:
-        raise RegistryError(
-            f"the version ships INT8 alone, and its fp32 model is not in {EXPORT}, which holds another student; "
-            "check out the version's commit, `dvc checkout`, and export without --version"
-        )
-    return workspace / EXPORT / "student.fp32.onnx"
+def _versions(target: Target) -> dict[str, str]:
+    """Name the releases that a folder is made for."""
+    if target == "web":
+        return {"transformers_js": TRANSFORMERS_JS, "onnxruntime_web": ONNXRUNTIME_WEB}
+    return {"openvino": metadata.version("openvino")}
 
 
-def _advice(exact: bool) -> str:
-    return "report it" if exact else "give --fp32, which rounds no weight"
-
-
-def _answers(check: LabelCheck, card: ModelCard) -> str:
-    if KINDS[card.kind].one_output:
-        return f"its numbers correlate with those of the fp32 model at {check.agreement:.4f}"
-    return f"{100 * check.agreement:.2f}% of the labels are those of the fp32 model"
-
-
-def _readme_values(exported: Exported, card: ModelCard, project: str, version: str | None) -> dict[str, Any]:
-    value = "number" if KINDS[card.kind].one_output else "probability"
-    return {
-        "project": project,
-        "potstill": __version__,
-        "origin": "The candidate of a workspace" if version is None else f"Version {version}",
-        "megabytes": f"{exported.megabytes:.1f}",
-        "bits": exported.bits,
-        "max_length": card.max_length,
-        "temperature": f"{card.temperature:.4f}",
-        "texts": exported.check.texts,
-        "agreement": exported.answers,
-        "difference": f"The largest difference of a {value} from what ships was {exported.check.difference:.3f}",
-    }
+def _write_readme(folder: Path, target: Target, source: Source, exported: Exported, facts: Mapping[str, str]) -> None:
+    value = "number" if KINDS[source.card.kind].one_output else "probability"
+    text = Template((TEMPLATES / f"{target}.md").read_text(encoding="utf-8")).substitute(
+        facts,
+        potstill=__version__,
+        megabytes=f"{exported.megabytes:.1f}",
+        bits=exported.bits,
+        max_length=source.card.max_length,
+        temperature=f"{source.card.temperature:.4f}",
+        agreement=exported.agreement,
+        difference=f"the largest difference of a {value} from what ships was {exported.check.difference:.3f}",
+    )
+    write_text(folder / "README.md", text)

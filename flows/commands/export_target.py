@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from flows.engine.champions import open_registry
 from potstill.config.params_file import load_params
-from potstill.paths import EXPORTS, PARAMS, SERVING
+from potstill.paths import EXPORTS, PARAMS, PREPARED, SERVING
 
 if TYPE_CHECKING:
     from tasks.target_export import Target
 
 
 def export(workspace: Path, target: Target, out: Path | None, version: str | None, *, exact: bool) -> None:
-    """Write the student and print what was written; see `potstill export --help`.
+    """Write the student, and print what was written.
 
     Args:
         workspace: the current folder.
@@ -24,25 +24,19 @@ def export(workspace: Path, target: Target, out: Path | None, version: str | Non
         exact: whether weights stay in fp32.
 
     Raises:
+        RegistryError: there is no such version, or its fp32 model is not here.
         PotstillError: see `tasks.target_export.export_target`.
     """
-    from tasks.target_export import export_target
+    from tasks.target_export import export_target, find_source
 
     params = load_params(workspace / PARAMS)
-    serving, number = workspace / SERVING, None
+    serving, name = workspace / SERVING, "candidate"
     if version is not None:
         registry = open_registry(workspace, params, read_only=True)
-        serving, number = registry.fetch(version), registry.get(version).version
-    exported = export_target(
-        target,
-        workspace,
-        serving,
-        out or workspace / EXPORTS / target,
-        project=params.project.name,
-        version=number,
-        exact=exact,
-    )
-    check = exported.check
-    print(f"{target}: {exported.megabytes:.1f} MB, weights of {exported.bits} bits")
-    print(f"on {check.texts} dev texts, {exported.answers}")
-    print(f"{exported.path} is whole; its README.md says how to run it")
+        serving, name = registry.fetch(version), f"version {registry.get(version).version}"
+    source = find_source(workspace, serving)
+    folder = out or EXPORTS / target
+    title = f"{params.project.name}, {name}"
+    exported = export_target(target, source, workspace / PREPARED, folder, title=title, exact=exact)
+    print(f"{folder}: {exported.megabytes:.1f} MB, {exported.bits} bits a weight; README.md there says how to use it")
+    print(exported.agreement)

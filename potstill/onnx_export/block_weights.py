@@ -7,16 +7,11 @@ batch. The file is an eighth larger. All operators are of the ONNX standard, whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from potstill.onnx_export.eight_bits import INT8_MAX
-
-if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 Floats = npt.NDArray[np.float32]
 # Neighbouring weights that share a scale.
@@ -33,20 +28,22 @@ def store_in_blocks(model: ModelProto) -> None:
     """
     graph = model.graph
     matrices = {weight.name: weight for weight in graph.initializer if _is_matrix(weight)}
-    stored: set[str] = set()
-    nodes: list[NodeProto] = []
+    products = {node.input[1]: node for node in graph.node if _is_product(node) and node.input[1] in matrices}
+    tables = dict.fromkeys(node.input[0] for node in graph.node if _is_lookup(node) and node.input[0] in matrices)
+    nodes = [made for name, node in products.items() for made in _restored(graph, matrices[name], _axis(node))]
+    for name in tables:
+        _store(graph, matrices[name], 1, f"{name}_rows")
     for node in graph.node:
-        if node.op_type in ("MatMul", "Gemm") and node.input[1] in matrices:
-            nodes += _product(graph, node, matrices[node.input[1]], stored)
-        elif node.op_type == "Gather" and node.input[0] in matrices and _axis(node) == 0:
-            nodes += _lookup(graph, node, matrices[node.input[0]], stored)
-        else:
-            nodes.append(node)
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+        if _is_lookup(node) and node.input[0] in tables:
+            nodes += _lookup(graph, node, matrices[node.input[0]])
+            continue
+        if _is_product(node) and node.input[1] in products:
+            node.input[1] = f"{node.input[1]}_fp32"
+        nodes.append(node)
+    kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
-    graph.node.extend(copies)
-    used = {name for node in graph.node for name in node.input}
-    for name in matrices.keys() - used:
+    graph.node.extend(kept)
+    for name in matrices.keys() - {name for node in graph.node for name in node.input}:
         graph.initializer.remove(matrices[name])
 
 
@@ -72,60 +69,54 @@ def blocked(matrix: Floats, axis: int) -> tuple[npt.NDArray[np.int8], Floats]:
     return np.rint(blocks / scales).astype(np.int8), scales
 
 
-def _product(graph: GraphProto, node: NodeProto, weight: TensorProto, stored: set[str]) -> Iterator[NodeProto]:
-    """Yield the nodes that restore a weight in fp32, where they are not there yet, and the product with it."""
-    from onnx import helper, numpy_helper
-
+def _restored(graph: GraphProto, weight: TensorProto, axis: int) -> list[NodeProto]:
+    """Store the weight of a product, and make the nodes that restore it in fp32."""
     name = weight.name
-    if name not in stored:
-        transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-        _store(graph, weight, axis=1 if transposed else 0, stored=stored)
-        graph.initializer.append(numpy_helper.from_array(np.array(weight.dims, np.int64), f"{name}_shape"))
-        yield from _multiplied(f"{name}_values", f"{name}_scales", f"{name}_blocks")
-        yield helper.make_node("Reshape", [f"{name}_blocks", f"{name}_shape"], [f"{name}_fp32"])
-    node.input[1] = f"{name}_fp32"
-    yield node
+    _store(graph, weight, axis, f"{name}_blocks")
+    graph.initializer.append(numpy_helper.from_array(np.array(weight.dims, np.int64), f"{name}_shape"))
+    reshaped = helper.make_node("Reshape", [f"{name}_scaled", f"{name}_shape"], [f"{name}_fp32"])
+    return [*_scaled(f"{name}_blocks", f"{name}_scaled"), reshaped]
 
 
-def _lookup(graph: GraphProto, node: NodeProto, table: TensorProto, stored: set[str]) -> Iterator[NodeProto]:
-    """Yield the nodes that look up values and scales, and multiply them."""
-    from onnx import helper, numpy_helper
-
-    name, ids, output = table.name, node.input[1], node.output[0]
-    if name not in stored:
-        _store(graph, table, axis=1, stored=stored)
+def _lookup(graph: GraphProto, node: NodeProto, table: TensorProto) -> list[NodeProto]:
+    """Make the nodes that look up stored rows and restore them in fp32."""
+    rows, ids, output = f"{table.name}_rows", node.input[1], node.output[0]
     graph.initializer.append(numpy_helper.from_array(np.array([table.dims[1]], np.int64), f"{output}_width"))
-    for part in ("values", "scales"):
-        yield helper.make_node("Gather", [f"{name}_{part}", ids], [f"{output}_{part}"], axis=0)
-    yield from _multiplied(f"{output}_values", f"{output}_scales", f"{output}_blocks")
-    yield helper.make_node("Shape", [ids], [f"{output}_ids"])
-    yield helper.make_node("Concat", [f"{output}_ids", f"{output}_width"], [f"{output}_shape"], axis=0)
-    yield helper.make_node("Reshape", [f"{output}_blocks", f"{output}_shape"], [output])
+    return [
+        helper.make_node("Gather", [rows, ids], [f"{output}_rows"], axis=0),
+        helper.make_node("Gather", [f"{rows}_scales", ids], [f"{output}_rows_scales"], axis=0),
+        *_scaled(f"{output}_rows", f"{output}_scaled"),
+        helper.make_node("Shape", [ids], [f"{output}_ids"]),
+        helper.make_node("Concat", [f"{output}_ids", f"{output}_width"], [f"{output}_shape"], axis=0),
+        helper.make_node("Reshape", [f"{output}_scaled", f"{output}_shape"], [output]),
+    ]
 
 
-def _multiplied(values: str, scales: str, output: str) -> Iterator[NodeProto]:
-    """Yield the nodes that multiply values with their scales. Every runtime folds a Cast and a Mul of constants."""
-    from onnx import TensorProto, helper
-
-    yield helper.make_node("Cast", [values], [f"{output}_cast"], to=TensorProto.FLOAT)
-    yield helper.make_node("Mul", [f"{output}_cast", scales], [output])
+def _scaled(values: str, output: str) -> list[NodeProto]:
+    """Make the nodes that multiply values with their scales, by Cast and Mul, which runtimes fold for constants."""
+    cast = helper.make_node("Cast", [values], [f"{values}_cast"], to=TensorProto.FLOAT)
+    return [cast, helper.make_node("Mul", [f"{values}_cast", f"{values}_scales"], [output])]
 
 
-def _store(graph: GraphProto, weight: TensorProto, *, axis: int, stored: set[str]) -> None:
-    """Add a matrix in blocks to the weights of a graph."""
-    from onnx import numpy_helper
-
-    values, scales = blocked(numpy_helper.to_array(weight), axis)
-    graph.initializer.append(numpy_helper.from_array(values, f"{weight.name}_values"))
-    graph.initializer.append(numpy_helper.from_array(scales, f"{weight.name}_scales"))
-    stored.add(weight.name)
+def _store(graph: GraphProto, matrix: TensorProto, axis: int, name: str) -> None:
+    """Add the blocks of a matrix and their scales to the weights of a graph."""
+    values, scales = blocked(numpy_helper.to_array(matrix), axis)
+    graph.initializer.append(numpy_helper.from_array(values, name))
+    graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scales"))
 
 
 def _is_matrix(weight: TensorProto) -> bool:
-    from onnx import TensorProto
-
     return weight.data_type == TensorProto.FLOAT and len(weight.dims) == 2 and int(np.prod(weight.dims)) >= SMALLEST
 
 
-def _axis(node: NodeProto) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "axis"), 0)
+def _is_product(node: NodeProto) -> bool:
+    return node.op_type in ("MatMul", "Gemm")
+
+
+def _is_lookup(node: NodeProto) -> bool:
+    return node.op_type == "Gather" and not any(item.name == "axis" and item.i for item in node.attribute)
+
+
+def _axis(product: NodeProto) -> int:
+    """Return the axis of a weight along which a product sums."""
+    return 1 if any(item.name == "transB" and item.i for item in product.attribute) else 0

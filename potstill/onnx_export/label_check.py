@@ -14,6 +14,7 @@ import onnxruntime
 from potstill.errors import ParityError
 from potstill.inference.runtime import ModelCard, Student, Text, Tokens
 from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.onnx_export.target_files import LOGITS, Source
 
 Floats = npt.NDArray[np.float32]
 # Computes logits [1, labels] from a model's inputs, each int64 [1, tokens].
@@ -37,29 +38,24 @@ class LabelCheck:
     agreement: float
     difference: float
 
-    def as_dict(self) -> dict[str, float]:
-        """Return the numbers for a manifest."""
-        return {"texts": self.texts, "agreement": self.agreement, "difference": self.difference}
 
-
-def check_labels(run: Run, fp32: Path, serving: Path, texts: Sequence[Text], advice: str) -> LabelCheck:
+def check_labels(run: Run, source: Source, texts: Sequence[Text], advice: str) -> LabelCheck:
     """Compare the answers of a file with those of the fp32 model.
 
     Args:
         run: computes the file's logits, which are divided by the temperature already.
-        fp32: the ONNX file of the fp32 model.
-        serving: the serving folder of what ships, which also has the tokenizer.
+        source: the student.
         texts: texts, or pairs of texts.
         advice: what to do if too few answers are equal, as a clause.
 
     Raises:
         ParityError: fewer than `LEAST_AGREEMENT` of the answers are equal.
     """
-    student = Student(serving)
+    student = Student(source.serving)
     card, kind = student.card, KINDS[student.card.kind]
     rows = student.tokenizer.encode_batch_fast(list(texts))
-    exported, exact = (_logits(compute, rows, card) for compute in (run, onnx_run(fp32)))
-    agreement = kind.scoring.agreement(exact, exported)
+    written, exact = (_logits(compute, rows, card) for compute in (run, onnx_run(source.fp32)))
+    agreement = kind.scoring.agreement(exact, written)
     if not agreement >= LEAST_AGREEMENT:  # a NaN fails too
         likeness = "correlate with" if kind.one_output else "are equal to"
         raise ParityError(
@@ -68,17 +64,16 @@ def check_labels(run: Run, fp32: Path, serving: Path, texts: Sequence[Text], adv
         )
     shipped = student.logits(texts)
     if kind.one_output:
-        difference = np.abs(exported - shipped)
+        differences = np.abs(written - shipped)
     else:
-        difference = np.abs(kind.probabilities(exported, 1.0) - kind.probabilities(shipped, card.temperature))
-    return LabelCheck(len(texts), agreement, float(difference.max()))
+        differences = np.abs(kind.probabilities(written, 1.0) - kind.probabilities(shipped, card.temperature))
+    return LabelCheck(len(texts), agreement, float(differences.max()))
 
 
-def onnx_run(model: Path | bytes) -> Run:
-    """Load an ONNX file, or its content, into onnxruntime on the CPU."""
-    source = str(model) if isinstance(model, Path) else model
-    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(["logits"], dict(inputs))[0]
+def onnx_run(model: Path) -> Run:
+    """Load an ONNX file into onnxruntime on the CPU."""
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run([LOGITS], dict(inputs))[0]
 
 
 def _logits(run: Run, rows: Sequence[Tokens], card: ModelCard) -> Floats:
