@@ -47,13 +47,11 @@ class Exported:
         megabytes: size of the model.
         bits: of a weight.
         check: the comparison with the fp32 model and with what ships.
-        agreement: the agreement with the fp32 model, as a sentence.
     """
 
     megabytes: float
     bits: int
     check: LabelCheck
-    agreement: str
 
 
 def export_target(
@@ -90,25 +88,11 @@ def export_target(
         run = _WRITERS[target](folder, source, exact=exact)
         check = check_labels(run, source, texts, advice)
         size = sum(path.stat().st_size for pattern in _MODEL_FILES for path in folder.rglob(pattern))
-        agreement = (
-            f"{100 * check.agreement:.2f}% of the answers to {check.texts} dev texts are those of the fp32 model"
-        )
-        if kind.one_output:
-            agreement = (
-                f"the answers to {check.texts} dev texts correlate with the fp32 model's at {check.agreement:.4f}"
-            )
-        exported = Exported(size / 1e6, 32 if exact else _BITS[target], check, agreement)
+        exported = Exported(size / 1e6, 32 if exact else _BITS[target], check)
         versions = _versions(target)
-        _write_readme(folder, target, source, exported, {"title": title, **versions})
-        write_manifest(
-            folder,
-            {
-                "target": target,
-                "candidate": candidate_sum(source.serving),
-                "check": asdict(check),
-                "made_for": versions,
-            },
-        )
+        _write_readme(folder / "README.md", target, source, exported, {"title": title, **versions})
+        about = {"target": target, "candidate": candidate_sum(source.serving), "made_for": versions}
+        write_manifest(folder, about | {"check": asdict(check)})
     return exported
 
 
@@ -152,8 +136,7 @@ def _versions(target: Target) -> dict[str, str]:
     return {"openvino": metadata.version("openvino")}
 
 
-def _write_readme(folder: Path, target: Target, source: Source, exported: Exported, facts: Mapping[str, str]) -> None:
-    value = "number" if KINDS[source.card.kind].one_output else "probability"
+def _write_readme(path: Path, target: Target, source: Source, exported: Exported, facts: Mapping[str, str]) -> None:
     text = Template((TEMPLATES / f"{target}.md").read_text(encoding="utf-8")).substitute(
         facts,
         potstill=__version__,
@@ -161,7 +144,7 @@ def _write_readme(folder: Path, target: Target, source: Source, exported: Export
         bits=exported.bits,
         max_length=source.card.max_length,
         temperature=f"{source.card.temperature:.4f}",
-        agreement=exported.agreement,
-        difference=f"the largest difference of a {value} from what ships was {exported.check.difference:.3f}",
+        agreement=exported.check.agreement_sentence,
+        difference=exported.check.difference_sentence,
     )
-    write_text(folder / "README.md", text)
+    write_text(path, text)

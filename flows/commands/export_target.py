@@ -39,4 +39,4 @@ def export(workspace: Path, target: Target, out: Path | None, version: str | Non
     title = f"{params.project.name}, {name}"
     exported = export_target(target, source, workspace / PREPARED, folder, title=title, exact=exact)
     print(f"{folder}: {exported.megabytes:.1f} MB, {exported.bits} bits a weight; README.md there says how to use it")
-    print(exported.agreement)
+    print(exported.check.agreement_sentence)

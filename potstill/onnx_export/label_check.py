@@ -30,13 +30,28 @@ class LabelCheck:
 
     Attributes:
         texts: number of texts.
+        numbers: whether the answers are numbers.
         agreement: share of texts with the fp32 model's answer; for numbers the correlation with its numbers.
         difference: the largest difference of a probability, or of a number, from what ships.
     """
 
     texts: int
+    numbers: bool
     agreement: float
     difference: float
+
+    @property
+    def agreement_sentence(self) -> str:
+        """Say how far the answers are those of the fp32 model."""
+        if self.numbers:
+            return f"the numbers of {self.texts} dev texts correlate with the fp32 model's at {self.agreement:.4f}"
+        return f"{100 * self.agreement:.2f}% of the answers to {self.texts} dev texts are those of the fp32 model"
+
+    @property
+    def difference_sentence(self) -> str:
+        """Say how far probabilities or numbers are from those of what ships."""
+        value = "number" if self.numbers else "probability"
+        return f"the largest difference of a {value} from what ships was {self.difference:.3f}"
 
 
 def check_labels(run: Run, source: Source, texts: Sequence[Text], advice: str) -> LabelCheck:
@@ -52,22 +67,22 @@ def check_labels(run: Run, source: Source, texts: Sequence[Text], advice: str) -
         ParityError: fewer than `LEAST_AGREEMENT` of the answers are equal.
     """
     student = Student(source.serving)
-    card, kind = student.card, KINDS[student.card.kind]
+    kind = KINDS[student.card.kind]
     rows = student.tokenizer.encode_batch_fast(list(texts))
-    written, exact = (_logits(compute, rows, card) for compute in (run, onnx_run(source.fp32)))
-    agreement = kind.scoring.agreement(exact, written)
-    if not agreement >= LEAST_AGREEMENT:  # a NaN fails too
-        likeness = "correlate with" if kind.one_output else "are equal to"
-        raise ParityError(
-            f"the answers to {len(texts)} dev texts {likeness} those of the fp32 model at {100 * agreement:.2f}%, "
-            f"under {100 * LEAST_AGREEMENT:g}%, so nothing was written; {advice}"
-        )
+    written, exact = (_logits(compute, rows, student.card) for compute in (run, onnx_run(source.fp32)))
     shipped = student.logits(texts)
-    if kind.one_output:
-        differences = np.abs(written - shipped)
-    else:
-        differences = np.abs(kind.probabilities(written, 1.0) - kind.probabilities(shipped, card.temperature))
-    return LabelCheck(len(texts), agreement, float(differences.max()))
+    differences = np.abs(written - shipped)
+    if not kind.one_output:
+        temperature = student.card.temperature
+        differences = np.abs(kind.probabilities(written, 1.0) - kind.probabilities(shipped, temperature))
+    # A comparison of NaN would pass for an answer.
+    agreement = kind.scoring.agreement(exact, written) if np.isfinite(written).all() else 0.0
+    check = LabelCheck(len(texts), kind.one_output, agreement, float(differences.max()))
+    if not agreement >= LEAST_AGREEMENT:  # the correlation of equal numbers is NaN
+        raise ParityError(
+            f"{check.agreement_sentence}, under {100 * LEAST_AGREEMENT:g}%, so nothing was written; {advice}"
+        )
+    return check
 
 
 def onnx_run(model: Path) -> Run:
