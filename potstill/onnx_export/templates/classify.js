@@ -18,7 +18,8 @@ export async function load(folder = new URL(".", import.meta.url).href) {
   ]);
   const card = model.config.potstill;
   return async (text, second) => {
-    const { logits } = await model(encode(tokenizer, card, text, card.pair ? second : null));
+    // transformers.js takes an empty second text for none.
+    const { logits } = await model(encode(tokenizer, card, text, card.pair ? second || " " : null));
     return answer(card, Array.from(logits.data));
   };
 }
@@ -30,7 +31,7 @@ function encode(tokenizer, card, text, second) {
   const total = inputs.input_ids.dims[1];
   if (total <= card.max_length) return inputs;
   const length = (part) => tokenizer.encode(part, { add_special_tokens: false }).length;
-  const lengths = [length(text), second == null ? 0 : length(second)];
+  const lengths = [length(text), second === null ? 0 : length(second)];
   const kept = keptLengths(...lengths, card.max_length - (total - lengths[0] - lengths[1]));
   const starts = [card.before, total - card.after - lengths[1]];
   const dropped = starts.map((start, part) =>
