@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -165,6 +165,21 @@ def serve(
     from flows.commands.serve_champion import serve
 
     serve(Path.cwd(), tag, host, port)
+
+
+@app.command()
+def export(
+    target: Annotated[Literal["web", "openvino"], typer.Option(help="The runtime: transformers.js or OpenVINO.")],
+    out: Annotated[Path | None, typer.Option(help="The folder to write; exports/TARGET by default.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Number or alias of a registered version; the workspace's candidate by default.")
+    ] = None,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Round no weight: a larger file, the same answers.")] = False,
+) -> None:
+    """Write the student for browsers and phones or for OpenVINO, if it answers there as it does in fp32."""
+    from flows.commands.export_target import export
+
+    export(Path.cwd(), target, out, version, exact=fp32)
 
 
 @app.command()
