@@ -289,7 +289,7 @@ def schedule() -> None:
 @app.command()
 def review(
     version: Annotated[
-        str | None, typer.Argument(help="Number or alias; by default the challenger, else the champion.")
+        str | None, typer.Argument(help="Number, alias or Bento tag; by default the challenger, else the champion.")
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
     json_: Json = False,
@@ -325,7 +325,7 @@ def score(json_: Json = False) -> None:
 
 @app.command()
 def promote(
-    version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")],
+    version: Annotated[str, typer.Argument(help="Number, alias or Bento tag of a registered version.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
     expect_champion: ExpectChampion = None,
     json_: Json = False,
@@ -338,7 +338,7 @@ def promote(
 
 @app.command()
 def approve(
-    version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")],
+    version: Annotated[str, typer.Argument(help="Number, alias or Bento tag of a registered version.")],
     reason: Annotated[str | None, typer.Option(help="Why; kept in the ledger.")] = None,
     expect_champion: ExpectChampion = None,
     json_: Json = False,
@@ -364,7 +364,9 @@ def veto(
 @app.command()
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
-    version: Annotated[str | None, typer.Argument(help="Number or alias; the champion before by default.")] = None,
+    version: Annotated[
+        str | None, typer.Argument(help="Number, alias or Bento tag; the champion before by default.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Return to an older version; what came after it stays back until somebody approves it."""
@@ -401,7 +403,7 @@ def history(
 
 @app.command()
 def fetch(
-    version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")] = "champion",
+    version: Annotated[str, typer.Argument(help="Number, alias or Bento tag of a registered version.")] = "champion",
 ) -> None:
     """Bring a version's Bento here from the registry; register and promote nothing."""
     from flows.commands.decide_versions import fetch

@@ -166,13 +166,17 @@ def _manifest_sum(folder: Path) -> str:
 
 def _rescore(champion: Path, workspace: Path, params: Params) -> Rescored:
     """Score the champion on the candidate's test split, or say what prevents it."""
-    from potstill.inference.runtime import Student, read_card
+    from potstill.inference.runtime import MODEL, Student, read_card
 
     try:
         candidate = read_card(workspace / SERVING)
         student = Student(champion)
         problem = _mismatch(student.card, candidate)
-        return Rescored({"problem": problem}) if problem else _compare(student, candidate, workspace, params)
+        if problem:
+            return Rescored({"problem": problem})
+        rescored = _compare(student, candidate, workspace, params)
+        size = (champion / MODEL).stat().st_size
+        return replace(rescored, scores={**rescored.scores, "megabytes": size / 1e6})
     except Exception as error:  # onnxruntime has exceptions of its own, and no champion may stop the verdict
         message = " ".join(str(error).split())
         problem = message if isinstance(error, PotstillError) else f"{type(error).__name__}: {message[:300]}"
