@@ -9,12 +9,11 @@ import onnx
 
 from potstill.onnx_export.block_weights import store_in_blocks
 from potstill.onnx_export.label_check import Run, onnx_run
-from potstill.onnx_export.target_files import Source, calibrated_model, write_settings
+from potstill.onnx_export.target_files import TEMPLATES, Source, calibrated_model, write_settings
 
 # The releases that the tests load the folder with. The second is the one that the first asks for.
 TRANSFORMERS_JS = "4.3.2"
 ONNXRUNTIME_WEB = "1.31.0-dev.20260914-8d85527a0"
-TEMPLATES = Path(__file__).parent / "templates"
 _PAGES = ("index.html", "classify.js")
 
 
