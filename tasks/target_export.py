@@ -91,7 +91,7 @@ def export_target(
         exported = Exported(size / 1e6, 32 if exact else _BITS[target], check)
         versions = _versions(target)
         _write_readme(folder / "README.md", target, source, exported, {"title": title, **versions})
-        about = {"target": target, "candidate": candidate_sum(source.serving), "made_for": versions}
+        about = {"target": target, "candidate": candidate_sum(source.serving), "versions": versions}
         write_manifest(folder, about | {"check": asdict(check)})
     return exported
 
