@@ -25,10 +25,10 @@ from potstill.data.corpus import prepared_texts
 from potstill.errors import ModelError, ParamsError, RegistryError
 from potstill.inference.runtime import MODEL, read_card
 from potstill.kinds.definitions.task_kinds import KINDS
-from potstill.onnx_export.browser_folder import ONNXRUNTIME_WEB, TEMPLATES, TRANSFORMERS_JS, write_browser_folder
+from potstill.onnx_export.browser_folder import ONNXRUNTIME_WEB, TRANSFORMERS_JS, write_browser_folder
 from potstill.onnx_export.label_check import TEXTS, LabelCheck, check_labels
 from potstill.onnx_export.openvino_folder import write_openvino_folder
-from potstill.onnx_export.target_files import Source
+from potstill.onnx_export.target_files import TEMPLATES, Source
 from potstill.paths import EXPORT
 from potstill.registry.versions import candidate_sum
 
@@ -91,7 +91,7 @@ def export_target(
         exported = Exported(size / 1e6, 32 if exact else _BITS[target], check)
         versions = _versions(target)
         _write_readme(folder / "README.md", target, source, exported, {"title": title, **versions})
-        about = {"target": target, "candidate": candidate_sum(source.serving), "made_for": versions}
+        about = {"target": target, "candidate": candidate_sum(source.serving), "versions": versions}
         write_manifest(folder, about | {"check": asdict(check)})
     return exported
 

@@ -30,13 +30,15 @@ def export(workspace: Path, target: Target, out: Path | None, version: str | Non
     from tasks.target_export import export_target, find_source
 
     params = load_params(workspace / PARAMS)
-    serving, name = workspace / SERVING, "candidate"
+    serving = workspace / SERVING
+    student = "candidate"
     if version is not None:
         registry = open_registry(workspace, params, read_only=True)
-        serving, name = registry.fetch(version), f"version {registry.get(version).version}"
+        serving = registry.fetch(version)
+        student = f"version {registry.get(version).version}"
     source = find_source(workspace, serving)
     folder = out or EXPORTS / target
-    title = f"{params.project.name}, {name}"
+    title = f"{params.project.name}, {student}"
     exported = export_target(target, source, workspace / PREPARED, folder, title=title, exact=exact)
     print(f"{folder}: {exported.megabytes:.1f} MB, {exported.bits} bits a weight; README.md there says how to use it")
     print(exported.check.agreement_sentence)

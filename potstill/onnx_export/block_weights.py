@@ -30,7 +30,9 @@ def store_in_blocks(model: ModelProto) -> None:
     matrices = {weight.name: weight for weight in graph.initializer if _is_matrix(weight)}
     products = {node.input[1]: node for node in graph.node if _is_product(node) and node.input[1] in matrices}
     tables = dict.fromkeys(node.input[0] for node in graph.node if _is_lookup(node) and node.input[0] in matrices)
-    nodes = [made for name, node in products.items() for made in _restored(graph, matrices[name], _axis(node))]
+    nodes: list[NodeProto] = []
+    for name, node in products.items():
+        nodes += _restored(graph, matrices[name], _axis(node))
     for name in tables:
         _store(graph, matrices[name], 1, f"{name}_rows")
     for node in graph.node:
@@ -80,7 +82,9 @@ def _restored(graph: GraphProto, weight: TensorProto, axis: int) -> list[NodePro
 
 def _lookup(graph: GraphProto, node: NodeProto, table: TensorProto) -> list[NodeProto]:
     """Make the nodes that look up stored rows and restore them in fp32."""
-    rows, ids, output = f"{table.name}_rows", node.input[1], node.output[0]
+    rows = f"{table.name}_rows"
+    ids = node.input[1]
+    output = node.output[0]
     graph.initializer.append(numpy_helper.from_array(np.array([table.dims[1]], np.int64), f"{output}_width"))
     return [
         helper.make_node("Gather", [rows, ids], [f"{output}_rows"], axis=0),

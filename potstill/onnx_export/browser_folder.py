@@ -9,12 +9,13 @@ import onnx
 
 from potstill.onnx_export.block_weights import store_in_blocks
 from potstill.onnx_export.label_check import Run, onnx_run
-from potstill.onnx_export.target_files import Source, calibrated_model, write_settings
+from potstill.onnx_export.target_files import TEMPLATES, Source, calibrated_model, write_settings
 
 # The releases that the tests load the folder with. The second is the one that the first asks for.
 TRANSFORMERS_JS = "4.3.2"
 ONNXRUNTIME_WEB = "1.31.0-dev.20260914-8d85527a0"
-TEMPLATES = Path(__file__).parent / "templates"
+# The names by which transformers.js finds the file of a dtype.
+_FILES = {"fp32": "model.onnx", "q8": "model_quantized.onnx"}
 _PAGES = ("index.html", "classify.js")
 
 
@@ -29,12 +30,11 @@ def write_browser_folder(folder: Path, source: Source, *, exact: bool) -> Run:
     Returns:
         What computes the logits of the file that was written.
     """
-    # transformers.js finds the file by its dtype.
-    name, dtype = ("model.onnx", "fp32") if exact else ("model_quantized.onnx", "q8")
     model = calibrated_model(source)
     if not exact:
         store_in_blocks(model)
-    path = folder / "onnx" / name
+    dtype = "fp32" if exact else "q8"
+    path = folder / "onnx" / _FILES[dtype]
     path.parent.mkdir()
     onnx.save(model, path)
     write_settings(folder, source, {"transformers.js_config": {"dtype": dtype}})

@@ -17,6 +17,8 @@ from potstill.inference.runtime import TOKENIZER, ModelCard
 from potstill.kinds.definitions.task_kinds import KINDS
 
 LOGITS = "logits"
+# README.md of each target, and the pages for browsers.
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
