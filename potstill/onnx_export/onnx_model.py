@@ -12,6 +12,7 @@ from torch import Tensor
 
 from potstill.inference.runtime import EMBEDDING
 from potstill.kinds.definitions.task_kinds import KINDS
+from potstill.models.first_token import first_token_only
 from potstill.onnx_export.quiet import errors_only
 from potstill.pretrained.heads import task_of
 
@@ -61,7 +62,7 @@ def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
     mask[1, 4:] = 0
     example = (ids, mask, torch.zeros_like(ids))[: len(names)]
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
-    with warnings.catch_warnings(), errors_only("torch.onnx"):
+    with warnings.catch_warnings(), errors_only("torch.onnx"), first_token_only(model):
         warnings.simplefilter("ignore")  # deprecations inside the exporter
         torch.onnx.export(
             _Logits(model.eval(), names),

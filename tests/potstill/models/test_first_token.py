@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,3 +89,25 @@ def test_where_a_loss_reads_layers_every_token_is_computed() -> None:
         observe(model, batch())
         observe(model, batch(), Needs(hidden=frozenset({4})))
     assert tokens == [1, 20]
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_the_exported_graph_computes_the_first_token_alone(tmp_path: Path, kind: str) -> None:
+    import numpy as np
+    import onnx
+    import onnxruntime
+
+    from potstill.onnx_export.eight_bits import narrowing_products
+    from potstill.onnx_export.onnx_model import export_onnx
+
+    model = make(kind, intermediate_size=64, hidden_dim=64)
+    path = tmp_path / "model.onnx"
+    export_onnx(model, path, pair=False)
+    graph = onnx.load(path)
+    products = [node.output[0] for node in graph.graph.node if node.name in narrowing_products(path)]
+    graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in products)
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    inputs = batch()
+    logits, *states = session.run(["logits", *products], {name: value.numpy() for name, value in inputs.items()})
+    assert [value.shape[1] for value in states] == [20, 20, 20, 1]
+    np.testing.assert_allclose(logits, model(**inputs).logits.detach().numpy(), atol=1e-4)
