@@ -168,6 +168,35 @@ def serve(
 
 
 @app.command()
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="CSV, TSV, JSONL or Parquet, also .gz or .zst: files, folders, patterns, URLs."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="OUTPUT", help="The file to write: .parquet, .jsonl or .csv.")],
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Column with the text, or `first,second` of a pair; prepare.text by default."
+        ),
+    ] = None,
+    version: Annotated[
+        str, typer.Option(metavar="N|champion", help="Number or alias of a registered version.")
+    ] = "champion",
+    columns: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Columns to pass on, as `first,second`; all by default.")
+    ] = None,
+) -> None:
+    """Answer every row of files of any size; run again, it goes on where it was interrupted."""
+    from flows.commands.predict_files import predict
+
+    names = [None if value is None else [name for name in value.split(",") if name] for value in (text, columns)]
+    predict(Path.cwd(), inputs, out, names[0], version, names[1])
+
+
+@app.command()
 def drift(
     folder: WatchFolder = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Where it drifts, run the pipeline.")] = False,
