@@ -16,7 +16,7 @@ class Predict(Strict):
     """Characters of a text, or of the two texts of a pair. A row with more is put aside."""
     max_rejected_share: Share = 0.01
     """Share of the rows that may be put aside. With more the command ends."""
-    window_rows: PositiveInt = 4096
+    window_rows: PositiveInt = 2048
     """Rows that are sorted by length and computed together. Equal texts among them are computed once."""
     processes: NonNegativeInt = 0
     """Processes that compute, each on one core with a copy of the model. 0: one per core."""

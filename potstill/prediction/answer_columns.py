@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -33,22 +34,21 @@ class AnswerColumns:
     abstain_below: float | None
     prefix: str
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """Names and types of the columns."""
         abstained = {} if self.abstain_below is None else {"abstained": pa.bool_()}
-        fields = {**self._answer_types(), **abstained, **self._reading_types(), "version": pa.string()}
-        return pa.schema([(self.prefix + name, kind) for name, kind in fields.items()])
+        types = {**self._answer_types(), **abstained, **self._reading_types(), "version": pa.string()}
+        return pa.schema([(self.prefix + name, kind) for name, kind in types.items()])
 
     def table(self, answers: Sequence[Answer]) -> pa.Table:
         """Build the columns of answers: [answers] rows."""
-        values = {name: [row[name] for row in map(self._row, answers)] for name in self._answer_types()}
-        columns = list(values.values())
+        columns = self._answer_values(answers)
         if self.abstain_below is not None:
             columns.append([answer_confidence(answer) < self.abstain_below for answer in answers])
         columns += [[getattr(answer, name) for answer in answers] for name in self._reading_types()]
         columns.append([self.version] * len(answers))
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, self.schema, strict=True)]
         return pa.Table.from_arrays(arrays, schema=self.schema)
 
     def _answer_types(self) -> dict[str, pa.DataType]:
@@ -65,27 +65,26 @@ class AnswerColumns:
             return {"labels": pa.list_(label), "probabilities": probabilities}
         return {"label": label, "probabilities": probabilities}
 
+    def _answer_values(self, answers: Sequence[Any]) -> list[list[Any]]:
+        """List the values of each column of `_answer_types`."""
+        form = self.card.form
+        if form == "entities":
+            return [[list(map(asdict, answer.entities)) for answer in answers]]
+        if form == "span":
+            return [[[{name: getattr(answer, name) for name in _REPLY.names}] for answer in answers]]
+        labels = [answer.label for answer in answers]
+        if form == "number":
+            return [labels]
+        if not self._has_numbers:
+            labels = [list(map(str, label)) if isinstance(label, list) else str(label) for label in labels]
+        names = list(map(str, self.card.labels))
+        return [labels, [dict(zip(names, answer.probabilities, strict=True)) for answer in answers]]
+
     @property
     def _has_numbers(self) -> bool:
         """Whether all labels are integers, which a column of labels then has too."""
         return all(isinstance(name, int) for name in self.card.labels)
 
-    def _label(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [self._label(item) for item in value]
-        return value if self._has_numbers else str(value)
-
     def _reading_types(self) -> dict[str, pa.DataType]:
         """The column that says how the model read the text: whether it was cut, or in how many windows."""
         return {"windows": pa.int64()} if self.card.form in ("entities", "span") else {"truncated": pa.bool_()}
-
-    def _row(self, answer: Any) -> dict[str, Any]:
-        form = self.card.form
-        if form == "entities":
-            return {"entities": [asdict(entity) for entity in answer.entities]}
-        if form == "span":
-            return {"answers": [{name: getattr(answer, name) for name in _REPLY.names}]}
-        if form == "number":
-            return {"score": answer.label}
-        probabilities = dict(zip(map(str, self.card.labels), answer.probabilities, strict=True))
-        return {"labels" if form == "labels" else "label": self._label(answer.label), "probabilities": probabilities}

@@ -259,6 +259,6 @@ class _FileScoring:
             count = self._parts.write_rejected()
             raise RejectedRowsError(
                 f"{count:,} rows were put aside, {share:.1%} of those that were read, above "
-                f"predict.max_rejected_share = {limit:.1%}; {self._parts.rejected} says why; correct them, or raise the "
-                "limit and run again to go on"
+                f"predict.max_rejected_share = {limit:.1%}; {self._parts.rejected} says why: correct them, or raise "
+                "the limit and run again to go on"
             )

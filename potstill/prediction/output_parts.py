@@ -295,8 +295,8 @@ def _first_difference(before: Facts, now: Facts) -> str | None:
         if old == new:
             continue
         if name == "inputs":
-            return "the input files are others, or have changed"
-        return f"its {name} was {json.dumps(old, ensure_ascii=False)}, now it is {json.dumps(new, ensure_ascii=False)}"
+            return "its input files are others, or have changed since"
+        return f"{name} {json.dumps(old, ensure_ascii=False)} there, {json.dumps(new, ensure_ascii=False)} here"
     return None
 
 

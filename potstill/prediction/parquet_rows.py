@@ -48,10 +48,14 @@ def _batch(table: pa.Table, first: int, columns: list[str], selection: Selection
             batch.rejected.append(Rejected(first + index, None, NOT_UTF8))
         else:
             batch.add(first + index, None, index)
-    table = table.take(batch.rows) if bad else table
+    table = _take(table, batch.rows)
     kept, texts = batch.keep(joined([table.column(name).to_pylist() for name in selection.texts]), selection)
-    table = table if len(kept) == len(table) else table.take(kept)
-    return Batch(table.select(columns), texts, batch.rejected, position)
+    return Batch(_take(table.select(columns), kept), texts, batch.rejected, position)
+
+
+def _take(table: pa.Table, rows: list[int]) -> pa.Table:
+    """Take some rows of a table in order; all of them cost nothing."""
+    return table if len(rows) == len(table) else table.take(pa.array(rows, pa.int64()))
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -13,6 +13,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
+import pyarrow as pa
+
 from potstill.compute.processes import die_with_parent
 from potstill.errors import PotstillError
 from potstill.inference.profile import Counts, Profile, observe
@@ -69,13 +71,13 @@ class WindowScorer:
         """
         setup = self._setup
         different = list(dict.fromkeys(window.texts))
-        index = {text: position for position, text in enumerate(different)}
-        observed = observe(self._student, different) if different else []
-        observations = [observed[index[text]] for text in window.texts]
-        answers = setup.columns.table([observation.answer for observation in observations])
+        positions = {text: position for position, text in enumerate(different)}
+        indices = pa.array([positions[text] for text in window.texts], pa.int64())
+        observed = observe(self._student, different)
+        answers = setup.columns.table([observation.answer for observation in observed]).take(indices)
         counts = Counts(setup.profile)
-        if observations:
-            counts.add(observations, self._student.card)
+        if observed:
+            counts.add([observed[positions[text]] for text in window.texts], self._student.card)
         name = f"{setup.columns.prefix}abstained"
         facts = {
             "file": window.location,
