@@ -89,6 +89,7 @@ def left() -> list[str]:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["int8", "fp32"])
 def test_answers_are_those_of_the_service_over_a_whole_split(tiny_base: Path, folder: Path, variant: str) -> None:
     split = [text for text, _ in generate_rows(500, seed=3)] + ["long " * 80, "", "a"]
@@ -157,6 +158,7 @@ def test_several_files_are_one_output_in_their_order(int8: ChosenModel) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_pairs_entities_and_replies(tiny_base: Path, folder: Path) -> None:
     Path("in.csv").write_bytes(csv_bytes([["a", "b"], *((text, text[:20]) for text in TEXTS[:20])]))
     pair = tiny_model(tiny_base, folder / "pair", pair=True)
@@ -219,6 +221,7 @@ def test_a_run_goes_on_where_it_stopped_with_the_same_bytes(
     assert not Path(f"{out}.parts").exists()
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bytes_as_one(fp32: ChosenModel) -> None:
     write_csv(*TEXTS)
     predict(fp32, out=Path("one.jsonl"))
