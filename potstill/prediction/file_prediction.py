@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from potstill.compute.processes import usable_cores
 from potstill.config.predict_params import Predict
-from potstill.errors import EmptyDataError, FormatError, RejectedRowsError
+from potstill.errors import EmptyDataError, FormatError, PotstillError, RejectedRowsError
 from potstill.inference.profile import Profile
 from potstill.inference.runtime import ModelCard
 from potstill.prediction.answer_columns import AnswerColumns
@@ -115,8 +115,10 @@ def predict_files(
         try:
             scored = _FileScoring(files, selection, parts, setup, settings)
             scored.run()
-        except (FormatError, EmptyDataError):
-            parts.discard()
+        except PotstillError as error:
+            # What is wrong with the rows themselves stays wrong: another file, or another output, is another run.
+            if isinstance(error, (FormatError, EmptyDataError)) or not parts.finished():
+                parts.discard()
             raise
         summary = parts.join(scored.windows, rows, WindowTally(model.profile), run)
     return Predicted(summary, scored.rows, scored.seconds)

@@ -27,7 +27,7 @@ FORMATS: dict[str, FileFormat] = {
 _CODECS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 # What stores tell about a file and what changes with it, the surest first.
 _STATES = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
-_BUFFER = 2**20
+_BUFFER = 2**16
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _matching(item: str, output: str) -> list[InputFile]:
         files, path = fsspec.core.url_to_fs(item)
     except (ImportError, ValueError) as error:
         raise ToolError(f"{item} cannot be opened: {' '.join(str(error).split())}") from error
-    with reading_errors(item):
+    with store_errors(item):
         if files.isfile(path):
             return [_input_file(files, path, item)]
         is_pattern = any(sign in path for sign in "*?[")
@@ -145,33 +145,74 @@ def open_input(file: InputFile) -> Iterator[OpenFile]:
     """Open a file and unpack it as it is read.
 
     Raises:
-        FetchError: it cannot be opened.
+        FetchError: it cannot be opened, or its store fails while it is read.
         FormatError: it is damaged, or ends in the middle.
     """
-    with reading_errors(file.location), file.files.open(file.path, "rb") as stored:
+    with store_errors(file.location):
+        handle = file.files.open(file.path, "rb")
+    with _format_errors(file.location), io.BufferedReader(_StoredFile(handle, file.location), _BUFFER) as stored:
         if file.codec is None:
-            yield OpenFile(stored, stored)
+            yield OpenFile(stored, handle)
             return
         unpacked = pa.CompressedInputStream(pa.PythonFile(stored, mode="r"), file.codec)
         with io.BufferedReader(unpacked, _BUFFER) as stream:
-            yield OpenFile(stream, stored)
+            yield OpenFile(stream, handle)
+
+
+class _StoredFile(io.RawIOBase):
+    """A file in its store, whose failures are told apart from damage of the file."""
+
+    def __init__(self, handle: IO[bytes], location: str) -> None:
+        self._handle = handle
+        self._location = location
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with store_errors(self._location):
+            content = self._handle.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with store_errors(self._location):
+            return self._handle.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._handle.tell()
+
+    def close(self) -> None:
+        self._handle.close()
+        super().close()
 
 
 @contextmanager
-def reading_errors(location: str) -> Iterator[None]:
-    """Turn what goes wrong while a file is read into one sentence.
+def store_errors(location: str) -> Iterator[None]:
+    """Turn what a store fails with into one sentence; its libraries raise exceptions of many types.
 
     Raises:
         FetchError: the file is not there or may not be read, or its store does not answer.
-        FormatError: it is damaged, or ends in the middle.
     """
     try:
         yield
     except PotstillError:
         raise
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ConnectionError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160] or type(error).__name__
         raise FetchError(f"{location} cannot be read ({reason}); check the name and that it may be read") from error
+
+
+@contextmanager
+def _format_errors(location: str) -> Iterator[None]:
+    """Turn what a damaged file fails with into one sentence."""
+    try:
+        yield
+    except PotstillError:
+        raise
     except (pa.ArrowException, OSError, EOFError) as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise FormatError(f"{location} is damaged or ends in the middle ({reason}); get it again") from error

@@ -44,6 +44,7 @@ class OutputParts:
         self.rejected = Path(f"{output}.rejected.jsonl")
         self.manifest = Path(f"{output}.manifest.json")
         self.folder = Path(f"{output}.parts")
+        self._lock = self.folder / "lock"
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -53,14 +54,13 @@ class OutputParts:
             BusyError: another process writes it.
             OutputError: nothing can be written there.
         """
-        lock = self.folder / "lock"
         with writing_errors(self.output):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with hold(lock, what=f"predicting {self.output}"):
+        with hold(self._lock, what=f"predicting {self.output}"):
             try:
                 yield
             finally:
-                if self.folder.exists() and list(self.folder.iterdir()) == [lock]:
+                if list(self.folder.iterdir()) == [self._lock]:
                     shutil.rmtree(self.folder)
 
     def begin(self, run: Facts) -> Facts | None:
@@ -81,6 +81,7 @@ class OutputParts:
                 raise OutputError(
                     f"{self.output} is there already, and `potstill predict` did not write it; name another output"
                 )
+            self._remove_parts()  # of a run whose manifest is gone
             with writing_errors(self.output):
                 write_json(self.manifest, {"format": _FORMAT, "run": run})
             return None
@@ -195,7 +196,10 @@ class OutputParts:
         self._remove_parts()
 
     def _remove_parts(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove all parts; the lock stays as long as it is held."""
+        for path in self.folder.iterdir():
+            if path != self._lock:
+                path.unlink()
 
 
 def write_part(folder: Path, number: int, content: bytes, facts: Facts) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFile  # type: ignore[import-untyped]
 from starlette.testclient import TestClient
 
 from potstill.config.predict_params import Predict
@@ -22,6 +23,7 @@ from potstill.errors import (
     BusyError,
     ChecksumError,
     EmptyDataError,
+    FetchError,
     FormatError,
     OutputError,
     PotstillError,
@@ -378,3 +380,58 @@ def test_a_column_of_the_input_with_the_name_of_an_added_one_is_refused(int8: Ch
         predict(int8)
     predict(int8, prefix="ours_")
     assert json.loads(OUT.read_text())["model_label"] == "x"
+
+
+# --- more that may happen ---------------------------------------------------------------------------------------------
+
+
+def test_parts_without_their_manifest_are_those_of_nobody(int8: ChosenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_csv(*TEXTS[:40])
+    predict(int8, out=Path("whole.jsonl"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(OutputParts, "join", lambda *_: signal.raise_signal(signal.SIGINT))
+        predict(int8, columns=())
+    Path("out.jsonl.manifest.json").unlink()
+    assert predict(int8).rows == 40
+    assert OUT.read_bytes() == Path("whole.jsonl").read_bytes()
+
+
+def test_keys_of_json_lines_that_come_later_are_columns_of_parquet(int8: ChosenModel) -> None:
+    keys: list[dict[str, Any]] = [
+        {"n": 1, "s": None},
+        {"n": 0.5, "s": {"a": 1}},
+        {"s": {"a": None, "b": "x"}, "late": True},
+    ]
+    Path("in.jsonl").write_bytes(jsonl_bytes([{"text": TEXTS[0], **more} for more in keys]))
+    predict(int8, "in.jsonl", Path("out.parquet"), window_rows=1)
+    table = pq.read_table("out.parquet")
+    assert table.select(["n", "s", "late"]).to_pylist() == [
+        {"n": 1.0, "s": None, "late": None},
+        {"n": 0.5, "s": {"a": 1, "b": None}, "late": None},
+        {"n": None, "s": {"a": None, "b": "x"}, "late": True},
+    ]
+
+
+def test_a_store_that_fails_loses_nothing(int8: ChosenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = csv_bytes([["id", "text"], *enumerate(TEXTS * 30)])
+    with fsspec.open("memory://failing/in.csv.gz", "wb") as handle:
+        handle.write(gzip.compress(rows, 0))
+    inputs = "memory://failing/in.csv.gz"
+    read = MemoryFile.read
+
+    starts: list[Any] = []
+
+    def fail(self: Any, size: int = -1) -> Any:
+        if not self.tell():
+            starts.append(self)
+        if len(starts) > 2 and self.tell() > 200_000:  # its header has been read twice before its rows
+            raise RuntimeError("the connection was reset")
+        return read(self, min(size, 4096))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFile, "read", fail)
+        with pytest.raises(FetchError, match=r"in.csv.gz cannot be read \(the connection was reset\)"):
+            predict(int8, inputs)
+    assert left() == ["out.jsonl.manifest.json", "out.jsonl.parts"]
+    assert 0 < predict(int8, inputs).rows < 3600
+    assert len(read_lines(OUT)) == 3600
