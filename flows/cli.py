@@ -175,7 +175,7 @@ def predict(
             metavar="INPUT...", help="CSV, TSV, JSONL or Parquet, also .gz or .zst: files, folders, patterns, URLs."
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="OUTPUT", help="The file to write: .parquet, .jsonl or .csv.")],
+    out: Annotated[str, typer.Option(metavar="OUTPUT", help="The file to write: .parquet, .jsonl or .csv.")],
     text: Annotated[
         str | None,
         typer.Option(

@@ -10,7 +10,7 @@ from flows.commands.serve_champion import require_signature
 from flows.engine.champions import no_champion, open_registry
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
-from potstill.errors import ParamsError, RegistryError
+from potstill.errors import OutputError, ParamsError, RegistryError
 from potstill.paths import PARAMS
 from potstill.progress import say
 
@@ -25,7 +25,7 @@ _MAX_LABELS = 20
 def predict(
     workspace: Path,
     inputs: Sequence[str],
-    output: Path,
+    output: str,
     text: Sequence[str] | None,
     version: str,
     columns: Sequence[str] | None,
@@ -35,23 +35,26 @@ def predict(
     Args:
         workspace: the current folder.
         inputs: paths, folders, patterns and URLs.
-        output: the file to write.
+        output: the file to write, on this machine.
         text: the column of the text, or the two of a pair; `prepare.text` when None.
         version: number or alias of a registered version.
         columns: the columns of the input to pass on; all when None.
 
     Raises:
         RegistryError: there is no such version.
+        OutputError: the output is a URL.
         PotstillError: see `potstill.prediction.file_prediction.predict_files`.
     """
     from potstill.prediction.file_prediction import predict_files
 
+    if "://" in output:
+        raise OutputError(f"{output} is a URL; write to a file on this machine, and copy it there when it is complete")
     params = load_params(workspace / PARAMS)
     model = chosen_model(workspace, params, version)
     texts = _text_columns(params, model, text)
     chosen = None if columns is None else tuple(columns)
-    predicted = predict_files(inputs, output, model, texts, chosen, params.predict)
-    _show(output, model, predicted, params)
+    predicted = predict_files(inputs, Path(output), model, texts, chosen, params.predict)
+    _show(Path(output), model, predicted, params)
 
 
 def chosen_model(workspace: Path, params: Params, version: str) -> ChosenModel:

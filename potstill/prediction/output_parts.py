@@ -124,9 +124,9 @@ class OutputParts:
         Raises:
             FormatError: the values of a column have no type in common.
         """
-        own = pq.read_schema(_part_path(self.folder, number))
+        added = pq.read_schema(_part_path(self.folder, number))
         try:
-            return own if schema is None else pa.unify_schemas([schema, own], promote_options="permissive")
+            return added if schema is None else pa.unify_schemas([schema, added], promote_options="permissive")
         except pa.ArrowException as error:
             raise FormatError(
                 f"the rows have values of several types in one column ({' '.join(str(error).split())[:120]}), which "

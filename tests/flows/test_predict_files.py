@@ -10,7 +10,7 @@ import pytest
 
 from flows.commands.predict_files import predict
 from potstill.artifacts import write_json
-from potstill.errors import ChecksumError, ParamsError, RegistryError, SignatureError
+from potstill.errors import ChecksumError, OutputError, ParamsError, RegistryError, SignatureError
 from potstill.paths import TEST_PROFILE
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
@@ -58,8 +58,10 @@ def workspace(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return folder
 
 
-def run(workspace: Path, version: str = "champion", text: tuple[str, ...] | None = ("text",)) -> None:
-    predict(workspace, ["in.csv"], Path("out.jsonl"), text, version, None)
+def run(
+    workspace: Path, version: str = "champion", text: tuple[str, ...] | None = ("text",), out: str = "out.jsonl"
+) -> None:
+    predict(workspace, ["in.csv"], out, text, version, None)
 
 
 def test_the_champion_answers_and_the_command_says_what_came_out(
@@ -106,6 +108,8 @@ def test_without_a_champion_a_version_or_a_text_it_is_one_sentence(workspace: Pa
         run(workspace, "7")
     with pytest.raises(ParamsError, match=r"reads 1 text a row, but 2 columns are named \(a, b\); give --text COLUMN"):
         run(workspace, text=("a", "b"))
+    with pytest.raises(OutputError, match=r"s3://bucket/out.jsonl is a URL; write to a file on this machine"):
+        run(workspace, out="s3://bucket/out.jsonl")
     empty = tmp_path / "empty"
     empty.mkdir()
     shutil.copyfile(workspace / "params.yaml", empty / "params.yaml")
