@@ -22,22 +22,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from potstill import environment
+from results import machine, replace_section, spread, today, versions
 
-environment.prepare()
-
-import psutil  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
-from results import machine, replace_section, spread, today, versions  # noqa: E402
-
-from flows.commands.predict_files import chosen_model  # noqa: E402
-from potstill.config.params_file import load_params  # noqa: E402
-from potstill.config.predict_params import Predict  # noqa: E402
-from potstill.data.corpus import prepared_texts  # noqa: E402
-from potstill.inference.runtime import Student  # noqa: E402
-from potstill.paths import PARAMS, PREPARED  # noqa: E402
-from potstill.prediction.file_prediction import predict_files  # noqa: E402
-from potstill.registry.tracking import tracking_uri  # noqa: E402
+# Heavy modules are imported where they are needed: each process of `potstill predict` imports this file again.
 
 MARK = "<!-- predicting -->"
 CHUNK = 2048
@@ -64,6 +51,11 @@ class Memory(NamedTuple):
 
 def different_texts(count: int) -> list[str]:
     """Return different texts of the workspace in random order."""
+    import pyarrow.parquet as pq
+
+    from potstill.data.corpus import prepared_texts
+    from potstill.paths import PREPARED
+
     paths = [PREPARED / f"{split}.parquet" for split in SPLITS]
     tables = [pq.read_table(path, columns=["text"]) for path in paths if path.exists()]
     texts = dict.fromkeys(str(text) for table in tables for text in prepared_texts(table))
@@ -83,6 +75,14 @@ def contenders(source: Path, texts: list[str], scratch: Path) -> dict[str, Calla
     """Return what answers the texts, by name."""
     import mlflow
     import pandas
+
+    from flows.commands.predict_files import chosen_model
+    from potstill.config.params_file import load_params
+    from potstill.config.predict_params import Predict
+    from potstill.inference.runtime import Student
+    from potstill.paths import PARAMS
+    from potstill.prediction.file_prediction import predict_files
+    from potstill.registry.tracking import tracking_uri
 
     params = load_params(PARAMS)
     model = chosen_model(Path.cwd(), params, "champion")
@@ -143,6 +143,8 @@ def measure_memory(rows: int, texts: list[str], scratch: Path) -> Memory:
 
 def _megabytes(pid: int) -> float:
     """Sum the resident memory of a process and its children; pages that they share count once for each."""
+    import psutil
+
     total = 0
     for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
         try:
@@ -185,6 +187,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000], help="files for the memory")
     parser.add_argument("--write", action="store_true", help="replace the section in benchmarks/RESULTS.md")
     arguments = parser.parse_args()
+    from potstill import environment
+
+    environment.prepare()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         texts = different_texts(arguments.texts)
