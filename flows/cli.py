@@ -172,7 +172,7 @@ def export(
     target: Annotated[Literal["web", "openvino"], typer.Option(help="The runtime: transformers.js or OpenVINO.")],
     out: Annotated[Path | None, typer.Option(help="The folder to write; exports/TARGET by default.")] = None,
     version: Annotated[
-        str | None, typer.Option(help="Number or alias of a registered version; the workspace's candidate by default.")
+        str | None, typer.Option(help="Number, alias or Bento tag; the workspace's candidate by default.")
     ] = None,
     fp32: Annotated[bool, typer.Option("--fp32", help="Round no weight: a larger file, the same answers.")] = False,
 ) -> None:
@@ -180,6 +180,35 @@ def export(
     from flows.commands.export_target import export
 
     export(Path.cwd(), target, out, version, exact=fp32)
+
+
+@app.command()
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="CSV, TSV, JSONL or Parquet, also .gz or .zst: files, folders, patterns, URLs."
+        ),
+    ],
+    out: Annotated[str, typer.Option(metavar="OUTPUT", help="The file to write: .parquet, .jsonl or .csv.")],
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Column with the text, or `first,second` of a pair; prepare.text by default."
+        ),
+    ] = None,
+    version: Annotated[
+        str, typer.Option(metavar="N|champion", help="Number, alias or Bento tag of a registered version.")
+    ] = "champion",
+    columns: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Columns to pass on, as `first,second`; all by default.")
+    ] = None,
+) -> None:
+    """Answer every row of files of any size; run again, it goes on where it was interrupted."""
+    from flows.commands.predict_files import predict
+
+    names = [None if value is None else [name for name in value.split(",") if name] for value in (text, columns)]
+    predict(Path.cwd(), inputs, out, names[0], version, names[1])
 
 
 @app.command()
