@@ -338,7 +338,7 @@ def test_all_rows_may_be_put_aside(int8: ChosenModel) -> None:
 def damaged() -> None:
     rows = csv_bytes([["id", "text"], *enumerate(TEXTS * 30)])
     Path("in.csv").write_bytes(rows)
-    Path("in.csv.gz").write_bytes(gzip.compress(rows)[:-2000])
+    Path("in.csv.gz").write_bytes(gzip.compress(rows, mtime=0)[:-2000])
 
 
 def other_columns() -> None:
@@ -415,7 +415,7 @@ def test_keys_of_json_lines_that_come_later_are_columns_of_parquet(int8: ChosenM
 def test_a_store_that_fails_loses_nothing(int8: ChosenModel, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = csv_bytes([["id", "text"], *enumerate(TEXTS * 30)])
     with fsspec.open("memory://failing/in.csv.gz", "wb") as handle:
-        handle.write(gzip.compress(rows, 0))
+        handle.write(gzip.compress(rows, 0, mtime=0))
     inputs = "memory://failing/in.csv.gz"
     read = MemoryFile.read
 

@@ -53,7 +53,7 @@ def test_a_name_with_the_signs_of_a_pattern_is_a_name() -> None:
 
 def test_a_url_is_opened_by_fsspec() -> None:
     with fsspec.open("memory://store/a.csv.gz", "wb") as handle:
-        handle.write(gzip.compress(b"text\nhello\n"))
+        handle.write(gzip.compress(b"text\nhello\n", mtime=0))
     (file,) = list_inputs(["memory://store"], OUT)
     assert file.location == "memory:///store/a.csv.gz"
     with open_input(file) as opened:
@@ -77,7 +77,7 @@ def test_an_input_that_is_none_is_one_sentence(name: str, error: type[PotstillEr
 
 
 def test_a_file_that_may_not_be_read_or_is_damaged_is_one_sentence() -> None:
-    Path("a.csv.gz").write_bytes(gzip.compress(b"text\n" * 10_000)[:40])
+    Path("a.csv.gz").write_bytes(gzip.compress(b"text\n" * 10_000, mtime=0)[:40])
     (file,) = list_inputs(["a.csv.gz"], OUT)
     with pytest.raises(FormatError, match=r"a.csv.gz is damaged or ends in the middle"), open_input(file) as opened:
         opened.stream.read()
