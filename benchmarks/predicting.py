@@ -2,7 +2,7 @@
 
 Run in a workspace after `potstill run`: `python benchmarks/predicting.py [--rounds 3] [--write]`. All answer the same
 different texts of one CSV and take turns; a ratio is taken within each turn. Then `potstill predict` answers files of
-few different texts and many rows, whose peak memory is measured over all its processes.
+few different texts and many rows, whose peak memory is measured.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import NamedTuple
 
 from results import machine, replace_section, spread, today, versions
 
-# Heavy modules are imported where they are needed: each process of `potstill predict` imports this file again.
-
 MARK = "<!-- predicting -->"
 CHUNK = 2048
 SPLITS = ("train", "dev", "test", "transfer")
 # Different texts of the files for which memory is measured.
 FEW = 64
+# Of the kernel's unit for the peak memory of a process.
+_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 IN_PROCESS = "the runtime in process, no file"
 
 
@@ -42,7 +42,7 @@ class Speed(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Rows of a file, the seconds that `potstill predict` took, and its peak memory in MB over all processes."""
+    """Rows of a file, the seconds that `potstill predict` took, and its peak memory in MB."""
 
     rows: int
     seconds: float
@@ -132,26 +132,10 @@ def measure_memory(rows: int, texts: list[str], scratch: Path) -> Memory:
     words = [sys.executable, "-P", "-m", "flows.cli", "predict", str(source), "--text", "text"]
     start = time.perf_counter()
     process = subprocess.Popen([*words, "--out", str(scratch / f"{rows}.parquet")], stdout=subprocess.DEVNULL)
-    peak = 0.0
-    while process.poll() is None:
-        peak = max(peak, _megabytes(process.pid))
-        time.sleep(0.1)
-    if process.returncode:
-        raise RuntimeError(f"potstill predict ended with {process.returncode}")
-    return Memory(rows, time.perf_counter() - start, peak)
-
-
-def _megabytes(pid: int) -> float:
-    """Sum the resident memory of a process and its children; pages that they share count once for each."""
-    import psutil
-
-    total = 0
-    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:
-            continue
-    return total / 1e6
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"potstill predict ended with {os.waitstatus_to_exitcode(status)}")
+    return Memory(rows, time.perf_counter() - start, usage.ru_maxrss * _MAXRSS_BYTES / 1e6)
 
 
 def section(speeds: dict[str, list[Speed]], texts: int, memory: list[Memory]) -> str:
@@ -160,7 +144,7 @@ def section(speeds: dict[str, list[Speed]], texts: int, memory: list[Memory]) ->
     packages = versions("onnxruntime", "pandas", "mlflow", "pyarrow")
     lines = [
         f"{machine()}, {today()}, load {os.getloadavg()[0]:.1f}; {packages}; {len(base)} alternating rounds of "
-        f"{texts:,} different texts, the start of all processes included.",
+        f"{texts:,} different texts, the start included.",
         "",
         "| | texts/s | ratio (min–max) | cores' ms a text | ratio (min–max) |",
         "|---|---|---|---|---|",
@@ -171,7 +155,7 @@ def section(speeds: dict[str, list[Speed]], texts: int, memory: list[Memory]) ->
         cheaper = spread([other.core_ms / speed.core_ms for speed, other in pairs], 2)
         rate, cost = (statistics.median(column) for column in zip(*rounds, strict=True))
         lines.append(f"| {name} | {rate:,.0f} | {faster} | {cost:.2f} | {cheaper} |")
-    lines += ["", f"| rows ({FEW} different texts) | s | rows/s | peak MB, all processes |", "|---|---|---|---|"]
+    lines += ["", f"| rows ({FEW} different texts) | s | rows/s | peak MB |", "|---|---|---|---|"]
     lines += [
         f"| {item.rows:,} | {item.seconds:.0f} | {item.rows / item.seconds:,.0f} | {item.megabytes:.0f} |"
         for item in memory

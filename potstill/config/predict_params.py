@@ -18,5 +18,5 @@ class Predict(Strict):
     """Share of the rows that may be put aside. With more the command ends."""
     window_rows: PositiveInt = 2048
     """Rows that are sorted by length and computed together. Equal texts among them are computed once."""
-    processes: NonNegativeInt = 0
-    """Processes that compute, each on one core with a copy of the model. 0: one per core."""
+    threads: NonNegativeInt = 0
+    """Windows computed at the same time, each on one core. 0: one per core."""

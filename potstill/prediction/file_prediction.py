@@ -22,13 +22,13 @@ from potstill.prediction.output_parts import OutputParts
 from potstill.prediction.output_rows import OutputRows, name_taken, output_format
 from potstill.prediction.row_batches import Selection
 from potstill.prediction.row_windows import read_windows
-from potstill.prediction.window_scoring import ScoringSetup, scoring_processes
+from potstill.prediction.window_scoring import ScoringSetup, scoring_threads
 from potstill.prediction.window_tally import Facts, WindowTally
 from potstill.progress import Bar, progress
 
 # Rows after which a run ends early if too many of them were put aside; with fewer it is judged at the end.
 _EARLY_ROWS = 100_000
-# Windows for each process that are read and not answered yet.
+# Windows for each thread that are read and not answered yet.
 _WAITING = 2
 
 
@@ -220,7 +220,7 @@ class _FileScoring:
 
     def _answer(self, finished: set[int], bar: Bar, size: float) -> None:
         start = time.monotonic()
-        processes = self._settings.processes or usable_cores()
+        threads = self._settings.threads or usable_cores()
         pending: dict[Future[Facts], int] = {}
 
         def collect() -> None:
@@ -233,12 +233,12 @@ class _FileScoring:
                 rate = self.rows / max(time.monotonic() - start, 1e-9)
                 bar.advance((self._position - before) / size, f"{self.rows:,} rows, {rate:,.0f} rows/s")
 
-        with scoring_processes(self._setup, processes) as submit:
+        with scoring_threads(self._setup, threads) as submit:
             for window in read_windows(self._files, self._selection, self._settings.window_rows):
                 self.windows += 1
                 if window.number not in finished:
                     pending[submit(window)] = window.number
-                if len(pending) >= _WAITING * processes:
+                if len(pending) >= _WAITING * threads:
                     collect()
             while pending:
                 collect()

@@ -1,22 +1,15 @@
-"""Answers windows: what a process does that shares a run with others."""
+"""Answers windows on all cores, and writes the part of each."""
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
 
-from potstill.compute.processes import die_with_parent
-from potstill.errors import PotstillError
 from potstill.inference.profile import Counts, Profile, observe
 from potstill.inference.runtime import Student
 from potstill.prediction.answer_columns import AnswerColumns
@@ -28,7 +21,7 @@ from potstill.prediction.window_tally import Facts
 
 @dataclass(frozen=True)
 class ScoringSetup:
-    """What a process needs to answer windows.
+    """What is needed to answer windows.
 
     Attributes:
         serving: the serving folder.
@@ -45,14 +38,8 @@ class ScoringSetup:
     parts: Path
 
 
-class Submit(Protocol):
-    """Has a window answered; the result is its facts."""
-
-    def __call__(self, window: RowWindow) -> Future[Facts]: ...  # noqa: D102
-
-
 class WindowScorer:
-    """A student that answers one window after the other on one core."""
+    """A student that answers windows, each on one core. Safe to call from several threads."""
 
     def __init__(self, setup: ScoringSetup) -> None:
         self._setup = setup
@@ -93,50 +80,15 @@ class WindowScorer:
 
 
 @contextmanager
-def scoring_processes(setup: ScoringSetup, processes: int) -> Iterator[Submit]:
-    """Start processes on demand that answer windows, each on one core; a single one is this process.
+def scoring_threads(setup: ScoringSetup, threads: int) -> Iterator[Callable[[RowWindow], Future[Facts]]]:
+    """Start threads that answer windows, each on one core, and yield what submits a window to them.
 
-    Threads of one process would wait for each other: next to the model's call, a text takes some time in Python.
+    They share one model: a copy for each core would take memory, and its weights would push each other out of the
+    cores' cache. The model's call, which takes nearly all of a text's time, lets other threads run.
     """
-    if processes == 1:
-        yield _InProcess(setup)
-        return
-    context = get_context("spawn")  # a forked copy of onnxruntime's threads hangs
-    pool = ProcessPoolExecutor(processes, context, initializer=_start, initargs=(setup, os.getpid()))
+    scorer = WindowScorer(setup)
+    pool = ThreadPoolExecutor(threads, "predict")
     try:
-        yield lambda window: pool.submit(_score, window)
-    except BrokenProcessPool as error:
-        raise PotstillError(
-            "a process that computes answers has died, perhaps for want of memory; run again to go on, with fewer "
-            "processes (predict.processes) if it dies again"
-        ) from error
+        yield lambda window: pool.submit(scorer.score, window)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-class _InProcess:
-    """Answers windows at once, in this process."""
-
-    def __init__(self, setup: ScoringSetup) -> None:
-        self._scorer = WindowScorer(setup)
-
-    def __call__(self, window: RowWindow) -> Future[Facts]:
-        future: Future[Facts] = Future()
-        future.set_result(self._scorer.score(window))
-        return future
-
-
-# The scorer of this process, in a process that `scoring_processes` has started.
-_scorers: list[WindowScorer] = []
-
-
-def _start(setup: ScoringSetup, parent: int) -> None:
-    die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _scorers.append(WindowScorer(setup))
-
-
-def _score(window: RowWindow) -> Facts:
-    return _scorers[0].score(window)

@@ -12,7 +12,7 @@ from tests.potstill.prediction.models import TEXTS, model_of
 
 def main() -> None:
     serving, source, output = sys.argv[1:]
-    settings = Predict(processes=2, window_rows=50, max_rejected_share=0.1)
+    settings = Predict(threads=2, window_rows=50, max_rejected_share=0.1)
     predict_files([source], Path(output), model_of(Path(serving), TEXTS), ("text",), None, settings)
 
 

@@ -1,4 +1,4 @@
-"""Files from end to end with a tiny student, in this process or in several."""
+"""Files from end to end with a tiny student."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def predict(
     columns: tuple[str, ...] | None = None,
     **settings: Any,
 ) -> Predicted:
-    chosen = Predict(**{"processes": 1, "window_rows": 32, **settings})
+    chosen = Predict(**{"threads": 1, "window_rows": 32, **settings})
     return predict_files(inputs.split(), out, model, texts, columns, chosen)
 
 
@@ -223,11 +223,10 @@ def test_a_run_goes_on_where_it_stopped_with_the_same_bytes(
     assert not Path(f"{out}.parts").exists()
 
 
-@pytest.mark.slow
-def test_processes_give_the_same_bytes_as_one(fp32: ChosenModel) -> None:
+def test_threads_give_the_same_bytes_as_one(fp32: ChosenModel) -> None:
     write_csv(*TEXTS)
     predict(fp32, out=Path("one.jsonl"))
-    predict(fp32, out=Path("two.jsonl"), processes=2)
+    predict(fp32, out=Path("two.jsonl"), threads=2)
     assert Path("one.jsonl").read_bytes() == Path("two.jsonl").read_bytes()
 
 
