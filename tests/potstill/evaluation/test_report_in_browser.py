@@ -117,5 +117,5 @@ def test_a_command_is_copied(window: Browser, page: Path) -> None:
     window.open(page.as_uri(), width=1280, dark=False)
     copied = "let text; navigator.clipboard.writeText = async value => { text = value; };"
     window.run(f"{copied} document.querySelector('.copy button').click(); window.copied = text;")
-    assert window.run("return window.copied") == "potstill review challenger"
+    assert window.run("return window.copied") == "potstill review potstill-tiny:abc"
     assert window.run("return document.querySelector('.copy button').textContent") == "Copied"
