@@ -43,7 +43,7 @@ DRIFT_PAGE = Path("reports/drift.html")
 FEEDBACK = Path("reports/feedback.json")
 SEARCH_REPORT = Path("reports/search")
 
-# What `potstill export` writes, by target.
+# Folder of what `potstill export` writes, a folder for each target.
 EXPORTS = Path("exports")
 
 # MLflow's store and artifacts, where no tracking server is configured.

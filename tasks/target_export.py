@@ -41,7 +41,7 @@ _MODEL_FILES = ("*.onnx", "*.xml", "*.bin")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The outcome of an export.
 
     Attributes:
         megabytes: size of the model.

@@ -73,7 +73,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What counts say against a profile.
+    """The judgement of counts against a profile.
 
     Attributes:
         verdict: in one of three forms.

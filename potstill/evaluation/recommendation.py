@@ -47,9 +47,12 @@ def recommend(metrics: Mapping[str, Any], passed: bool | None, champion: Mapping
         champion: as `gates.judge` receives it, with its `version` and, where it was compared, `comparison`.
     """
     cautions = list(_cautions(metrics, mapping(champion)))
-    call = _call_to_promote(mapping(champion), cautions) if passed else "Do not promote"
     if passed is None:
         call = "Not judged yet"
+    elif passed:
+        call = _call_to_promote(mapping(champion), cautions)
+    else:
+        call = "Do not promote"
     return Recommendation(call, _summary(metrics, passed is not None, champion), cautions)
 
 

@@ -19,7 +19,7 @@ from potstill.pretrained.families import FAMILIES, layers_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Ends the names of the classes whose heads can read the first token alone.
+# End of the names of classes whose heads can read the first token alone.
 _HEAD = "ForSequenceClassification"
 # transformers' implementations of attention that get the mask of every query, whose first is that of the first token.
 _ATTENTION = ("eager", "sdpa")
@@ -55,7 +55,7 @@ def _forward_of(model: PreTrainedModel) -> Callable[..., Tensor] | None:
     ):
         return None
     family = FAMILIES.get(model.config.model_type)
-    return _FORWARDS.get(str(family.query)) if family is not None else None
+    return _FORWARDS.get(family.query) if family is not None else None
 
 
 def _bert_layer(layer: Any, states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
@@ -78,8 +78,8 @@ def _distilbert_layer(layer: Any, states: Tensor, attention_mask: Tensor | None 
     return output
 
 
-# By a family's path of the query, which tells the forms of layers apart.
-_FORWARDS: dict[str, Callable[..., Tensor]] = {
+# Path of a family's query -> forward pass of its layers; the path tells the forms of layers apart.
+_FORWARDS: dict[str | None, Callable[..., Tensor]] = {
     "attention.self.query": _bert_layer,
     "attention.q_lin": _distilbert_layer,
 }

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from potstill.onnx_export.eight_bits import INT8_MAX
+from potstill.onnx_export.eight_bits import Floats, round_to_int8
 
-Floats = npt.NDArray[np.float32]
 # Neighbouring weights that share a scale.
 BLOCK = 32
 # Weights of the smallest matrix that is worth the further operators.
@@ -42,9 +41,9 @@ def store_in_blocks(model: ModelProto) -> None:
         if _is_product(node) and node.input[1] in products:
             node.input[1] = f"{node.input[1]}_fp32"
         nodes.append(node)
-    kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
-    graph.node.extend(kept)
+    graph.node.extend(copies)
     for name in matrices.keys() - {name for node in graph.node for name in node.input}:
         graph.initializer.remove(matrices[name])
 
@@ -65,10 +64,7 @@ def blocked(matrix: Floats, axis: int) -> tuple[npt.NDArray[np.int8], Floats]:
     block = BLOCK if length % BLOCK == 0 else length
     shape = [*matrix.shape]
     shape[axis : axis + 1] = [length // block, block]
-    blocks = matrix.reshape(shape)
-    scales = (np.abs(blocks).max(axis=axis + 1, keepdims=True) / INT8_MAX).astype(np.float32)
-    scales[scales == 0] = 1.0
-    return np.rint(blocks / scales).astype(np.int8), scales
+    return round_to_int8(matrix.reshape(shape), axis + 1)
 
 
 def _restored(graph: GraphProto, weight: TensorProto, axis: int) -> list[NodeProto]:

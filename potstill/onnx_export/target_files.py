@@ -1,4 +1,4 @@
-"""What the folders for other runtimes have in common: a graph with calibrated logits, settings and tokenizer."""
+"""The common parts of folders for other runtimes: a graph with calibrated logits, settings and tokenizer."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from potstill.errors import FormatError
 from potstill.prediction.input_files import InputFile, open_input
 from potstill.prediction.row_batches import BATCH, NOT_UTF8, Batch, NumberedRows, Rejected, Selection, is_utf8, joined
 
-# Bytes at the start of a file by which its dialect and its columns are known.
+# Number of bytes at the start of a file by which its dialect and its columns are known.
 _HEAD = 2**18
 # The longest line and the longest cell, in characters. A text has a limit of its own.
 _MAX_LINE = 2**24
@@ -65,8 +65,8 @@ def read_delimited_rows(file: InputFile, selection: Selection) -> Iterator[Batch
     passed = [(name, names.index(name)) for name in (names if selection.columns is None else selection.columns)]
 
     def finish(batch: NumberedRows, position: float) -> Batch:
-        kept, texts = batch.keep(joined([[row[i] for row in batch.rows] for i in text_indices]), selection)
-        rows = [batch.rows[index] for index in kept]
+        indices, texts = batch.keep(joined([[row[i] for row in batch.rows] for i in text_indices]), selection)
+        rows = [batch.rows[index] for index in indices]
         columns = {name: pa.array([row[i] for row in rows], pa.string()) for name, i in passed}
         return Batch(pa.table(columns), texts, batch.rejected, position)
 

@@ -57,7 +57,7 @@ class ChosenModel:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a run has done.
+    """The outcome of a run.
 
     Attributes:
         summary: of the output: `rows`, `rejected`, `computed`, `abstained`, `counts` in the bins of the profile, and

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
-import fsspec  # type: ignore[import-untyped]
 import pyarrow as pa
 
-from potstill.errors import FetchError, FormatError, PotstillError, ToolError
+from potstill.errors import FetchError, FormatError, PotstillError
+from potstill.inference.window_store import file_system
 
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
 FORMATS: dict[str, FileFormat] = {
@@ -25,7 +25,7 @@ FORMATS: dict[str, FileFormat] = {
 }
 # Suffixes of packed files, with the names of pyarrow's codecs.
 _CODECS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-# What stores tell about a file and what changes with it, the surest first.
+# Keys of what stores tell about a file that change with it, the surest first.
 _STATES = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
 _BUFFER = 2**16
 
@@ -62,7 +62,7 @@ class OpenFile:
 
     @property
     def position(self) -> int:
-        """How many of the stored bytes have been read."""
+        """The number of stored bytes that have been read."""
         return self.stored.tell()
 
 
@@ -93,10 +93,7 @@ def list_inputs(inputs: Sequence[str], output: Path) -> list[InputFile]:
 
 
 def _matching(item: str, output: str) -> list[InputFile]:
-    try:
-        files, path = fsspec.core.url_to_fs(item)
-    except (ImportError, ValueError) as error:
-        raise ToolError(f"{item} cannot be opened: {' '.join(str(error).split())}") from error
+    files, path = file_system(item)
     with store_errors(item):
         if files.isfile(path):
             return [_input_file(files, path, item)]

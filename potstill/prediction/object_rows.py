@@ -47,8 +47,8 @@ def read_object_rows(file: InputFile, selection: Selection) -> Iterator[Batch]:
 
     def finish(batch: NumberedRows, position: float) -> Batch:
         texts = joined([[_value(value, name) for _, value in batch.rows] for name in selection.texts])
-        kept, texts = batch.keep(texts, selection)
-        lines = [batch.rows[index][0] for index in kept]
+        indices, texts = batch.keep(texts, selection)
+        lines = [batch.rows[index][0] for index in indices]
         return Batch(pa.table({LINE: pa.array(lines, pa.string())}), texts, batch.rejected, position)
 
     with open_input(file) as opened:

@@ -1,4 +1,4 @@
-"""What is finished of an output: a part for each window next to it, and a manifest that says whose output it is.
+"""The finished parts of an output: one for each window next to it, and a manifest that says whose output it is.
 
 The manifest is written first and names inputs, model and settings. A part is whole or not there, so a run that was
 killed goes on with the windows that have none. At the end the parts are joined to the output, the manifest gets the
@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from potstill.artifacts import read_json, sha256_file, write_json
-from potstill.causes import full_disk
+from potstill.artifacts import disk_errors, read_json, sha256_file, whole_file, write_json
 from potstill.compute.processes import hold
 from potstill.errors import ChecksumError, FormatError, OutputError
 from potstill.prediction.output_rows import OutputRows
@@ -223,10 +221,9 @@ def writing_errors(target: Path) -> Iterator[None]:
         OutputError: a file cannot be written for another reason.
     """
     try:
-        yield
+        with disk_errors(target):
+            yield
     except OSError as error:
-        if (full := full_disk(error, target)) is not None:
-            raise full from error
         raise OutputError(f"{target} cannot be written ({error.strerror or error}); name another output") from error
 
 
@@ -270,18 +267,9 @@ class _ParquetJoiner:
             self._waiting = []
 
 
-@contextmanager
-def _replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file next to `path`, and put it in its place when it is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _replaced(path: Path) -> AbstractContextManager[IO[bytes]]:
+    """Write a file whole. After a kill the next run replaces its temporary file, whose name is always the same."""
+    return whole_file(path, path.with_name(f".{path.name}.tmp"))
 
 
 def _write_rejected(facts: Facts, handle: IO[bytes]) -> int:

@@ -49,8 +49,8 @@ def _batch(table: pa.Table, first: int, columns: list[str], selection: Selection
         else:
             batch.add(first + index, None, index)
     table = _take(table, batch.rows)
-    kept, texts = batch.keep(joined([table.column(name).to_pylist() for name in selection.texts]), selection)
-    return Batch(_take(table.select(columns), kept), texts, batch.rejected, position)
+    indices, texts = batch.keep(joined([table.column(name).to_pylist() for name in selection.texts]), selection)
+    return Batch(_take(table.select(columns), indices), texts, batch.rejected, position)
 
 
 def _take(table: pa.Table, rows: list[int]) -> pa.Table:

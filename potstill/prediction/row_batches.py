@@ -19,7 +19,7 @@ NOT_UTF8 = "not UTF-8"
 
 @dataclass(frozen=True)
 class Selection:
-    """What is read of each row.
+    """The parts of a row that are read.
 
     Attributes:
         texts: the column of the text, or the two of a pair.
@@ -75,17 +75,17 @@ class NumberedRows:
 
     def keep(self, texts: Sequence[Any], selection: Selection) -> tuple[list[int], list[Text]]:
         """Put aside the rows whose text cannot be answered; return the indices and the texts of the others."""
-        kept: list[int] = []
+        indices: list[int] = []
         answerable: list[Text] = []
         for index, text in enumerate(texts):
             reason = _text_problem(text, selection)
             if reason is None:
-                kept.append(index)
+                indices.append(index)
                 answerable.append(text)
             else:
                 self.rejected.append(Rejected(*self.numbers[index], reason))
         self.rejected.sort()
-        return kept, answerable
+        return indices, answerable
 
 
 def _text_problem(text: Any, selection: Selection) -> str | None:

@@ -21,7 +21,7 @@ from potstill.prediction.window_tally import Facts
 
 @dataclass(frozen=True)
 class ScoringSetup:
-    """What is needed to answer windows.
+    """The model and the outputs that answering windows needs.
 
     Attributes:
         serving: the serving folder.

@@ -29,7 +29,7 @@ from potstill.kinds.definitions.task_kinds import kind_in
 # PostgreSQL and MySQL refuse them.
 DESCRIPTION_CHARACTERS = 5000
 CARD = "README.md"
-# Enough for the titles of all sections.
+# Room for the titles of all sections.
 _LEFT_OUT_CHARACTERS = 200
 _NAMED_LABELS = 20
 _CELL_CHARACTERS = 400

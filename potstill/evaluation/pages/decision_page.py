@@ -28,8 +28,9 @@ def slot(name: str) -> str:
 PLACEHOLDER = slot("verdict")
 _BENTO = slot("bento")
 _SERVE = slot("serve")
-# How commands name the candidate. Its alias moves on to the next candidate; its Bento's tag, once known, does not.
-_CANDIDATE = "challenger"
+# Marks the candidate's alias in commands. The alias moves on to the next candidate, and its Bento's tag, once known, does
+# not.
+_CANDIDATE = f"{slot('candidate')}challenger"
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def with_bento(page: str, tag: str) -> str:
     """Return the page with the Bento's tag, the command that serves it, and the tag in commands about the candidate."""
     shown = render("{{ tag }}", tag=tag)
     command = _COMMAND.format("Serve it", f"potstill serve --tag {shown}")
-    return page.replace(f"{_BENTO}not packaged", shown).replace(_SERVE, command).replace(f" {_CANDIDATE}", f" {shown}")
+    return page.replace(f"{_BENTO}not packaged", shown).replace(_SERVE, command).replace(_CANDIDATE, shown)
 
 
 def _heading(verdict: Verdict | None) -> str:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from potstill.config.params_file import parse_params
+from potstill.config.params import Params
 from potstill.config.prepare_params import Prepare
-from potstill.config.yaml_file import read_params
 from potstill.data.preparation import Prepared, prepare
 from potstill.errors import (
     DuplicateRowsError,
@@ -20,7 +19,7 @@ from potstill.errors import (
     PotstillError,
     SmallClassError,
 )
-from tests.conftest import REPOSITORY, generate_rows, write_csv
+from tests.conftest import generate_rows, write_csv
 
 Rows = Sequence[tuple[str, str]]
 ROWS = generate_rows(200)
@@ -208,9 +207,8 @@ def test_data_that_cannot_be_used_is_refused(
 
 
 @pytest.mark.slow
-def test_default_data(default_raw: Path) -> None:
-    params = parse_params(read_params(REPOSITORY / "params.yaml") | read_params(REPOSITORY / "params/full.yaml"))
-    result = prepare(default_raw, params.prepare)
+def test_default_data(default_raw: Path, whole_recipe: Params) -> None:
+    result = prepare(default_raw, whole_recipe.prepare)
     rows = {split: len(group) for split, group in result.splits.items()}
     removed = result.report["removed"]
     # The shift set takes rows from train and transfer alone.

@@ -6,11 +6,8 @@ import pytest
 
 from potstill.artifacts import read_json
 from potstill.config.params import Params
-from potstill.config.params_file import parse_params
-from potstill.config.yaml_file import read_params
 from potstill.training.forecast import Speed, forecast, measure_speed, scratch_config
 from potstill.training.plan import DataSize
-from tests.conftest import REPOSITORY
 
 # Seconds of the whole recipe on 2026-11-22, on a machine with 67 GFLOP/s in fp32.
 MEASURED = {"teacher": 412, "signals": 263, "distill": 367, "finetune": 145, "control": 990}
@@ -22,11 +19,6 @@ BERT = {
     "intermediate_size": 1536,
     "num_hidden_layers": 6,
 }
-
-
-@pytest.fixture(scope="module")
-def whole_recipe() -> Params:
-    return parse_params(read_params(REPOSITORY / "params.yaml") | read_params(REPOSITORY / "params/full.yaml"))
 
 
 def test_the_forecast_of_the_whole_recipe_is_within_a_factor(whole_recipe: Params) -> None:
