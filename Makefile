@@ -1,15 +1,18 @@
-# make run: set up .venv and run the pipeline. make check: the same set-up, then the checks that take three minutes.
-# make test: the same set-up, then every check.
+# make run: set up .venv and run the pipeline. make full: the same with the whole recipe of params/full.yaml.
+# make check: the same set-up, then the checks that take three minutes. make test: the same set-up, then every check.
 TORCH := torch==2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
 # No .pyc and every import is two to three times slower, in each stage of each run.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test setup lock clean check
+.PHONY: run full test setup lock clean check
 
 run: setup
 	@$(BIN)/potstill run
+
+full: setup
+	@$(BIN)/potstill run --params params/full.yaml
 
 check: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test.sh --numprocesses 2 -m "not slow"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -168,6 +168,50 @@ def serve(
 
 
 @app.command()
+def export(
+    target: Annotated[Literal["web", "openvino"], typer.Option(help="The runtime: transformers.js or OpenVINO.")],
+    out: Annotated[Path | None, typer.Option(help="The folder to write; exports/TARGET by default.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Number, alias or Bento tag; the workspace's candidate by default.")
+    ] = None,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Round no weight: a larger file, the same answers.")] = False,
+) -> None:
+    """Write the student for browsers and phones or for OpenVINO, if it answers there as it does in fp32."""
+    from flows.commands.export_target import export
+
+    export(Path.cwd(), target, out, version, exact=fp32)
+
+
+@app.command()
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="CSV, TSV, JSONL or Parquet, also .gz or .zst: files, folders, patterns, URLs."
+        ),
+    ],
+    out: Annotated[str, typer.Option(metavar="OUTPUT", help="The file to write: .parquet, .jsonl or .csv.")],
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Column with the text, or `first,second` of a pair; prepare.text by default."
+        ),
+    ] = None,
+    version: Annotated[
+        str, typer.Option(metavar="N|champion", help="Number, alias or Bento tag of a registered version.")
+    ] = "champion",
+    columns: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Columns to pass on, as `first,second`; all by default.")
+    ] = None,
+) -> None:
+    """Answer every row of files of any size; run again, it goes on where it was interrupted."""
+    from flows.commands.predict_files import predict
+
+    names = [None if value is None else [name for name in value.split(",") if name] for value in (text, columns)]
+    predict(Path.cwd(), inputs, out, names[0], version, names[1])
+
+
+@app.command()
 def drift(
     folder: WatchFolder = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Where it drifts, run the pipeline.")] = False,
@@ -274,7 +318,7 @@ def schedule() -> None:
 @app.command()
 def review(
     version: Annotated[
-        str | None, typer.Argument(help="Number or alias; by default the challenger, else the champion.")
+        str | None, typer.Argument(help="Number, alias or Bento tag; by default the challenger, else the champion.")
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
     json_: Json = False,
@@ -310,7 +354,7 @@ def score(json_: Json = False) -> None:
 
 @app.command()
 def promote(
-    version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")],
+    version: Annotated[str, typer.Argument(help="Number, alias or Bento tag of a registered version.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
     expect_champion: ExpectChampion = None,
     json_: Json = False,
@@ -323,7 +367,7 @@ def promote(
 
 @app.command()
 def approve(
-    version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")],
+    version: Annotated[str, typer.Argument(help="Number, alias or Bento tag of a registered version.")],
     reason: Annotated[str | None, typer.Option(help="Why; kept in the ledger.")] = None,
     expect_champion: ExpectChampion = None,
     json_: Json = False,
@@ -349,7 +393,9 @@ def veto(
 @app.command()
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
-    version: Annotated[str | None, typer.Argument(help="Number or alias; the champion before by default.")] = None,
+    version: Annotated[
+        str | None, typer.Argument(help="Number, alias or Bento tag; the champion before by default.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Return to an older version; what came after it stays back until somebody approves it."""
@@ -386,7 +432,7 @@ def history(
 
 @app.command()
 def fetch(
-    version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")] = "champion",
+    version: Annotated[str, typer.Argument(help="Number, alias or Bento tag of a registered version.")] = "champion",
 ) -> None:
     """Bring a version's Bento here from the registry; register and promote nothing."""
     from flows.commands.decide_versions import fetch

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from potstill.causes import full_disk
 from potstill.errors import ChecksumError
@@ -55,10 +55,16 @@ def file_sums(folder: Path) -> dict[str, str]:
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically: to a temporary file in the same folder, with fsync, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path), whole_file(path, path.with_name(f".{path.name}.{os.getpid()}.tmp")) as handle:
+        handle.write(text.encode())
+
+
+@contextmanager
+def whole_file(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
+    """Yield a temporary file in the same folder that replaces `path` on success; on failure nothing is left of it."""
     try:
-        with disk_errors(path), temporary.open("w", encoding="utf-8") as handle:
-            handle.write(text)
+        with temporary.open("wb") as handle:
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)

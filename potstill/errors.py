@@ -144,6 +144,18 @@ class ExpectationError(PotstillError):
     exit_code = 31
 
 
+class RejectedRowsError(PotstillError):
+    """Too many rows of the files to predict cannot be read or have no text."""
+
+    exit_code = 32
+
+
+class OutputError(PotstillError):
+    """The file to write is there already and belongs to another run, or it cannot be written."""
+
+    exit_code = 33
+
+
 class ModelError(PotstillError):
     """A model folder cannot be used as params ask: its class, layers or sizes do not fit."""
 

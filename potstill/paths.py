@@ -27,6 +27,7 @@ VALIDATION = Path("data/validation")
 BASE = Path("data/base")
 TOKENS = Path("data/tokens")
 DISTILLED = Path("data/distilled")
+EXPORT = Path("data/export")
 SERVING = Path("data/serving")
 EVALUATION = Path("data/evaluation")
 PREDICTIONS = EVALUATION / "predictions.parquet"
@@ -41,6 +42,9 @@ DRIFT = Path("reports/drift.json")
 DRIFT_PAGE = Path("reports/drift.html")
 FEEDBACK = Path("reports/feedback.json")
 SEARCH_REPORT = Path("reports/search")
+
+# Folder of what `potstill export` writes, a folder for each target.
+EXPORTS = Path("exports")
 
 # MLflow's store and artifacts, where no tracking server is configured.
 STORE = Path("mlflow.db")

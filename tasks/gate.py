@@ -205,6 +205,7 @@ def _compare(champion: Student, card: ModelCard, workspace: Path, params: Params
 
     champion_gold, champion_answers, _ = _answers(champion, card, workspace / TEST_SPLIT)
     scores = score(champion_gold, champion_answers, params.evaluate)
+    del scores["parameters"]  # a served folder does not tell their number
     gold, answers, texts = _answers(Student(workspace / SERVING), card, workspace / TEST_SPLIT)
     if isinstance(champion_gold, GoldTags | GoldAnswers):
         champion_answers = replace(champion_answers, own_gold=champion_gold)
@@ -235,10 +236,13 @@ def _differing(rows: SameRows) -> Rows:
 
 def _answers(student: Student, card: ModelCard, test: Path) -> tuple[Gold, Answers, Sequence[Text]]:
     """Ask a served model through its own tokenizer, with its labels matched to the candidate's by name."""
+    from potstill.inference.runtime import MODEL
+
     order = [[str(label) for label in student.card.labels].index(str(label)) for label in card.labels]
     texts, gold = read_gold(test, student)
     logits = student_logits(student, texts, gold)
     require_finite(logits, "it")
     if card.form != "span":  # its logits have no labels
         logits = logits[:, order]
-    return gold, Answers(logits, student.card.temperature, 0, 0, card.kind), texts
+    file_bytes = (student.folder / MODEL).stat().st_size
+    return gold, Answers(logits, student.card.temperature, 0, file_bytes, card.kind), texts

@@ -41,8 +41,8 @@ class Browser:
     complaints: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
-    def open(self, page: Path, *, width: int, dark: bool) -> None:
-        """Load a file on a screen of that width, in a light or a dark scheme."""
+    def open(self, page: str, *, width: int = 1280, dark: bool = False) -> None:
+        """Load an address on a screen of that width, in a light or a dark scheme."""
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -50,13 +50,14 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", **metrics)
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self._seen.clear()
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page)
         while "Page.loadEventFired" not in self._seen:
             self._receive()
 
     def run(self, script: str) -> Any:
-        """Run the body of a function in the page, and return its result."""
-        answer = self.call("Runtime.evaluate", expression=f"(() => {{ {script} }})()", returnByValue=True)
+        """Run the body of an asynchronous function in the page, and return its result."""
+        expression = f"(async () => {{ {script} }})()"
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 

@@ -17,7 +17,8 @@ from potstill import environment
 from potstill.artifacts import MANIFEST, verify
 from potstill.compute.processes import hold
 from potstill.config.params import Params
-from potstill.config.params_file import load_params
+from potstill.config.params_file import load_params, parse_params
+from potstill.config.yaml_file import read_params
 from potstill.errors import ChecksumError
 
 environment.prepare()
@@ -192,6 +193,12 @@ def other_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def default_params() -> Params:
     """The repository's own params.yaml."""
     return load_params(REPOSITORY / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def whole_recipe() -> Params:
+    """The params of `make full`."""
+    return parse_params(read_params(REPOSITORY / "params.yaml") | read_params(REPOSITORY / "params/full.yaml"))
 
 
 @pytest.fixture(scope="session")

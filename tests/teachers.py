@@ -29,17 +29,18 @@ def teach(
     labels: Any,
     steps: int = 60,
     loss: Callable[..., Any] | None = None,
+    rate: float = 3e-3,
 ) -> None:
     """Train a sequence classifier for a few seconds, in place; `loss` is cross-entropy over classes by default."""
     import torch
 
     answers = torch.as_tensor(labels)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate)
     generator = torch.Generator().manual_seed(1)
     model.train()
     for _ in range(steps):
         rows = torch.randint(len(texts), (32,), generator=generator).tolist()
-        inputs = tokenizer([texts[row] for row in rows], padding=True, return_tensors="pt")
+        inputs = tokenizer([texts[row] for row in rows], padding=True, truncation=True, return_tensors="pt")
         inputs.pop("token_type_ids", None)
         (loss or torch.nn.functional.cross_entropy)(model(**inputs).logits, answers[rows]).backward()
         optimiser.step()

@@ -16,14 +16,23 @@ from flows.commands.propose_params import open_teacher, propose_params
 from potstill.artifacts import write_json, write_text
 from potstill.config.params_file import load_params
 from potstill.errors import ParamsError, ToolError
-from potstill.paths import ACCEPTED_PROFILE, ARTIFACTS, CODE_FILE, PARAMS, SOURCES, STORE, WORK
+from potstill.paths import ACCEPTED_PROFILE, ARTIFACTS, CODE_FILE, EXPORTS, PARAMS, SOURCES, STORE, WORK
 from tasks.identity import write_code_file
 from tasks.stage import default_file
 
 if TYPE_CHECKING:
     from potstill.data.proposals.proposal import DataOptions
 
-_IGNORED = [f"{WORK}/", f"/{CODE_FILE}", f"/{STORE}*", f"/{ARTIFACTS}/", "/mlruns/", "/reports/", "/watch/"]
+_IGNORED = [
+    f"{WORK}/",
+    f"/{CODE_FILE}",
+    f"/{STORE}*",
+    f"/{ARTIFACTS}/",
+    "/mlruns/",
+    "/reports/",
+    "/watch/",
+    f"/{EXPORTS}/",
+]
 _README = """# {name}
 
 A Potstill workspace: `params.yaml` says what is distilled from what, `dvc.yaml` how.

@@ -25,6 +25,7 @@ _READERS = {
     "search": ["`potstill search`"],
     "serve": ["package", "`potstill serve`"],
     "watch": ["package", "`potstill serve`", "`potstill drift`"],
+    "predict": ["`potstill predict`"],
     "smoke": ["smoke"],
     "schedule": ["`potstill schedule`", "every stage"],
 }

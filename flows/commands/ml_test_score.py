@@ -176,7 +176,7 @@ ITEMS: tuple[Item, ...] = (
         "model",
         "A simpler model is not better.",
         1,
-        "Each run compares the student with TF-IDF and two controls, and says where it does not beat them.",
+        "Each run compares the student with TF-IDF and one control or two, and says where it does not beat them.",
         (
             "potstill/evaluation/test_baseline.py::test_the_end_says_that_the_student_does_not_beat_it",
             "potstill/evaluation/test_gates.py::test_a_control_that_has_to_be_beaten",

@@ -72,6 +72,23 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """The judgement of counts against a profile.
+
+    Attributes:
+        verdict: in one of three forms.
+        sentence: the verdict in words.
+        findings: a finding for each feature.
+        estimate: of the accuracy; None where confidences are not calibrated.
+    """
+
+    verdict: Verdict
+    sentence: str
+    findings: list[Finding]
+    estimate: Estimate | None
+
+
+@dataclass(frozen=True)
 class Drift:
     """The verdict over some windows, as `reports/drift.json` holds it.
 
@@ -190,8 +207,27 @@ def pool(served: Windows) -> Counts:
 
 def judge(served: Windows, settings: Watch) -> Drift:
     """Judge the windows together."""
-    profile = served.profile
     counts = pool(served)
+    judgement = judge_counts(counts, served.profile, settings)
+    return Drift(
+        verdict=judgement.verdict,
+        sentence=judgement.sentence,
+        candidate=served.profile.candidate,
+        texts=counts.texts,
+        truncated=counts.truncated,
+        windows=len(served.windows),
+        left_out=served.left_out,
+        damaged=served.damaged,
+        start=min((window["start"] for window in served.windows), default=None),
+        end=max((window["end"] for window in served.windows), default=None),
+        findings=judgement.findings,
+        estimate=judgement.estimate,
+        history=[{key: window[key] for key in ("end", "texts", "psi")} for window in served.windows],
+    )
+
+
+def judge_counts(counts: Counts, profile: Profile, settings: Watch) -> Judgement:
+    """Judge counts in the bins of a profile."""
     certainty = 1 - (1 - CERTAINTY) / sum(len(feature.bins) for feature in profile.features.values())
     findings = [
         _finding(name, feature, [bin_counts.tolist() for bin_counts in counts.bins[name]], settings, certainty)
@@ -202,21 +238,7 @@ def judge(served: Windows, settings: Watch) -> Drift:
     verdict: Verdict = "drift" if drifts else "no drift"
     if counts.texts < settings.min_texts:
         verdict = "too few texts"
-    return Drift(
-        verdict=verdict,
-        sentence=_sentence(verdict, counts.texts, findings, accuracy, settings),
-        candidate=profile.candidate,
-        texts=counts.texts,
-        truncated=counts.truncated,
-        windows=len(served.windows),
-        left_out=served.left_out,
-        damaged=served.damaged,
-        start=min((window["start"] for window in served.windows), default=None),
-        end=max((window["end"] for window in served.windows), default=None),
-        findings=findings,
-        estimate=accuracy,
-        history=[{key: window[key] for key in ("end", "texts", "psi")} for window in served.windows],
-    )
+    return Judgement(verdict, _sentence(verdict, counts.texts, findings, accuracy, settings), findings, accuracy)
 
 
 def _finding(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.evaluation.baseline import baseline_sentence, beats_baseline
-from potstill.evaluation.gates import Verdict
 from potstill.evaluation.metrics_reading import (
     OUTCOMES,
     finite,
@@ -39,27 +38,37 @@ class Recommendation:
     cautions: list[str]
 
 
-def recommend(
-    metrics: Mapping[str, Any], verdict: Verdict | None, champion: Mapping[str, Any] | None
-) -> Recommendation:
+def recommend(metrics: Mapping[str, Any], passed: bool | None, champion: Mapping[str, Any] | None) -> Recommendation:
     """Advise what to do with a candidate, by the gate's verdict and by what the gate does not judge.
 
     Args:
         metrics: the content of reports/metrics.json. It may be anything; what does not fit is left out.
-        verdict: None where the gate has not judged yet.
+        passed: whether the gate passed the candidate; None where it has not judged yet.
         champion: as `gates.judge` receives it, with its `version` and, where it was compared, `comparison`.
     """
     cautions = list(_cautions(metrics, mapping(champion)))
-    if verdict is None:
+    if passed is None:
         call = "Not judged yet"
-    elif not verdict.passed:
-        call = "Do not promote"
+    elif passed:
+        call = _call_to_promote(mapping(champion), cautions)
     else:
-        call = "Promote with care" if cautions else "Promote"
-    return Recommendation(call, _summary(metrics, verdict, champion), cautions)
+        call = "Do not promote"
+    return Recommendation(call, _summary(metrics, passed is not None, champion), cautions)
 
 
-def _summary(metrics: Mapping[str, Any], verdict: Verdict | None, champion: Mapping[str, Any] | None) -> str:
+def _call_to_promote(champion: Mapping[str, Any], cautions: list[str]) -> str:
+    """Say what to do with a candidate that the gate passed; its relation to the champion weighs most."""
+    outcome = mapping(champion.get("comparison")).get("outcome")
+    if outcome == "LOSES":
+        return "Keep the champion"
+    if any(rival == "champion" for _, rival, _ in slice_losses(champion.get("slices"))):
+        return "Promote only if the lost slices do not matter"
+    if outcome == "NO DIFFERENCE":
+        return "No better than the champion"
+    return "Promote with care" if cautions else "Promote"
+
+
+def _summary(metrics: Mapping[str, Any], judged: bool, champion: Mapping[str, Any] | None) -> str:
     candidate = candidate_of(metrics) or ""
     scoring = kind_in(metrics).scoring
     model = mapping(mapping(metrics.get("models")).get(candidate))
@@ -71,7 +80,7 @@ def _summary(metrics: Mapping[str, Any], verdict: Verdict | None, champion: Mapp
     ratio = finite(mapping(metrics.get("comparison")).get("teacher_ratio"))
     if ratio is not None:
         summary += f", {100 * ratio:.1f}% of the teacher's"
-    return summary if verdict is None else f"{summary}; {_against_champion(champion)}"
+    return f"{summary}; {_against_champion(champion)}" if judged else summary
 
 
 def _against_champion(champion: Mapping[str, Any] | None) -> str:

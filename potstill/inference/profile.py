@@ -7,10 +7,10 @@ The evaluation builds the profile, which goes into the Bento. The service counts
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,8 +23,9 @@ from potstill.artifacts import sha256_value
 from potstill.config.base import Strict
 from potstill.data.divergence import ks_of_counts, psi_of_counts
 from potstill.errors import ModelError
-from potstill.inference.runtime import ModelCard, Prediction, Student, Text, characters
+from potstill.inference.runtime import ModelCard, Prediction, Student, Text, Tokens, Work, characters
 from potstill.inference.sketch import signs
+from potstill.kinds.definitions.kind import Form
 from potstill.kinds.definitions.question_answering import Reply
 from potstill.kinds.definitions.token_classification import Tagging
 from potstill.kinds.task_names import TaskKind
@@ -241,6 +242,24 @@ def answer_all(student: Student, texts: Sequence[Text]) -> list[Any]:
     if student.card.form == "span":
         return student.answer(rows)
     return student.predict(rows)
+
+
+def observe(student: Student, texts: Sequence[Text]) -> list[Observation]:
+    """Answer each text as the service does, and keep its tokens: [texts]."""
+    rows: Any = texts
+    prepare: dict[Form, Callable[[Any], Work[Any]]] = {"entities": student.tag_work, "span": student.answer_work}
+    work = prepare.get(student.card.form, student.predict_work)(rows)
+    return observations(texts, work.rows, work.finish(student.compute(work.rows)))
+
+
+def observations(texts: Sequence[Text], rows: Sequence[Tokens], answers: Sequence[Answer]) -> list[Observation]:
+    """Join each text with its tokens and its answer: [texts]. A text that was read in windows has a row for each."""
+    waiting = iter(rows)
+    joined = []
+    for text, answer in zip(texts, answers, strict=True):
+        text_rows = islice(waiting, 1 if isinstance(answer, Prediction) else answer.windows)
+        joined.append(Observation(text, list(chain.from_iterable(row.ids for row in text_rows)), answer))
+    return joined
 
 
 # --- features ---------------------------------------------------------------------------------------------------------

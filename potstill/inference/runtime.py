@@ -196,6 +196,7 @@ class Student:
     An INT8 model therefore computes each text in a separate call.
 
     Attributes:
+        folder: its serving folder.
         card: the model card.
         threads: number of batches that are computed at once.
         tokenizer: truncates at the model's limit and does not pad; do not change it.
@@ -213,6 +214,7 @@ class Student:
             ModelError: the card, the tokenizer or the ONNX file cannot be used.
         """
         verify(folder)
+        self.folder = folder
         self.card = read_card(folder)
         self.threads = threads or usable_cores()
         try:

@@ -59,12 +59,7 @@ class UrlStore:
 
     def __init__(self, url: str) -> None:
         require_package(url)
-        import fsspec  # type: ignore[import-untyped]
-
-        try:
-            self._files, self._root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise ToolError(f"{url} cannot be opened: {' '.join(str(error).split())}") from error
+        self._files, self._root = file_system(url)
         self._url = url
 
     def __str__(self) -> str:
@@ -101,6 +96,21 @@ class UrlStore:
     def remove(self, name: str) -> None:  # noqa: D102
         if self._files.exists(path := f"{self._root}/{name}"):
             self._files.rm_file(path)
+
+
+def file_system(location: str) -> tuple[Any, str]:
+    """Return the file system of fsspec for a path or URL, and the path there.
+
+    Raises:
+        ToolError: the URL's kind is unknown, or its package is not installed.
+    """
+    import fsspec  # type: ignore[import-untyped]
+
+    try:
+        files, path = fsspec.core.url_to_fs(location)
+    except (ImportError, ValueError) as error:
+        raise ToolError(f"{location} cannot be opened: {' '.join(str(error).split())}") from error
+    return files, path
 
 
 def open_store(location: str) -> Store:

@@ -70,10 +70,10 @@ def _store_weights_in_int8(path: Path, names: Sequence[str]) -> None:
     weights = {weight.name: weight for weight in graph.initializer}
     for node in [node for node in graph.node if node.name in names]:
         weight = weights[node.input[1]]
-        rounded, scales = _rounded(numpy_helper.to_array(weight))
+        values, scales = round_to_int8(numpy_helper.to_array(weight), axis=0)
         parts = {part: f"{weight.name}_{part}" for part in ("int8", "scale", "cast", "fp32")}
-        graph.initializer.append(numpy_helper.from_array(rounded, parts["int8"]))
-        graph.initializer.append(numpy_helper.from_array(scales, parts["scale"]))
+        graph.initializer.append(numpy_helper.from_array(values, parts["int8"]))
+        graph.initializer.append(numpy_helper.from_array(scales[0], parts["scale"]))
         cast = helper.make_node("Cast", [parts["int8"]], [parts["cast"]], parts["cast"], to=onnx.TensorProto.FLOAT)
         scale = helper.make_node("Mul", [parts["cast"], parts["scale"]], [parts["fp32"]], parts["fp32"])
         graph.node.insert(0, scale)
@@ -85,11 +85,11 @@ def _store_weights_in_int8(path: Path, names: Sequence[str]) -> None:
     onnx.save(model, path)
 
 
-def _rounded(weight: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
-    """Quantize symmetrically: [rows, columns] signed 8-bit values, and [columns] scales of the output channels."""
-    scales = (np.abs(weight).max(axis=0) / INT8_MAX).astype(np.float32)
+def round_to_int8(weights: Floats, axis: int) -> tuple[npt.NDArray[np.int8], Floats]:
+    """Round symmetrically: signed 8-bit values, and scales of size 1 along `axis`, whose weights share a scale."""
+    scales = (np.abs(weights).max(axis=axis, keepdims=True) / INT8_MAX).astype(np.float32)
     scales[scales == 0] = 1.0
-    return np.rint(weight / scales).astype(np.int8), scales
+    return np.rint(weights / scales).astype(np.int8), scales
 
 
 def narrowing_products(source: Path) -> list[str]:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import onnx
 import torch
-from onnxscript import ir
 from torch import Tensor
 
 from potstill.inference.runtime import EMBEDDING
 from potstill.kinds.definitions.task_kinds import KINDS
-from potstill.onnx_export.first_token import select_first_token_early
+from potstill.models.first_token import first_token_only
 from potstill.onnx_export.quiet import errors_only
 from potstill.pretrained.heads import task_of
 from potstill.training.hotpath import attention
@@ -65,21 +64,21 @@ def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
     example = (ids, mask, torch.zeros_like(ids))[: len(names)]
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
     # As plain products and a softmax, attention is the fewest nodes.
-    with warnings.catch_warnings(), errors_only("torch.onnx"), attention(model, "eager"):
+    with warnings.catch_warnings(), errors_only("torch.onnx"), attention(model, "eager"), first_token_only(model):
         warnings.simplefilter("ignore")  # deprecations inside the exporter
-        program = torch.onnx.export(
+        torch.onnx.export(
             _Logits(model.eval(), names),
             example,
+            str(path),
             input_names=list(names),
             output_names=[*KINDS[task_of(model)].outputs],
             opset_version=OPSET,
             dynamo=True,
+            external_data=False,
             dynamic_shapes=(tuple({0: batch, 1: sequence} for _ in names),),
             verbose=False,
         )
-    assert program is not None
-    select_first_token_early(program.model.graph)
-    written = ir.to_proto(program.model)
+    written = onnx.load(path)
     _strip(written)
     _add_embedding(written.graph)
     onnx.save(written, path)

@@ -22,12 +22,15 @@ from potstill.evaluation.metrics_reading import (
     with_bounds,
 )
 from potstill.evaluation.naming import TITLES, candidate_of
+from potstill.evaluation.recommendation import recommend
 from potstill.kinds.definitions.task_kinds import kind_in
 
 # MLflow's column for the description of a version (mlflow.store.model_registry.dbmodels). SQLite stores longer texts,
 # PostgreSQL and MySQL refuse them.
 DESCRIPTION_CHARACTERS = 5000
 CARD = "README.md"
+# Room for the titles of all sections.
+_LEFT_OUT_CHARACTERS = 200
 _NAMED_LABELS = 20
 _CELL_CHARACTERS = 400
 # Form of the answers -> the hub's name of the task; numbers are a text classification there.
@@ -107,14 +110,20 @@ def render_card(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage:
 
 
 def render_description(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: Lineage) -> str:
-    """Write the card as MLflow's description: without metadata, and without the sections that do not fit."""
-    end = f"\nThe whole card is the artifact `{CARD}` of this version.\n"
+    """Write the card as MLflow's description: without metadata, and with the names of the sections that do not fit."""
+    end = f"\nThe whole card is the artifact `{CARD}` of this version"
+    sections = _sections(metrics, verdict, lineage)
+    space = DESCRIPTION_CHARACTERS - len(end) - _LEFT_OUT_CHARACTERS
     text = ""
-    for section in _sections(metrics, verdict, lineage):
+    left_out = []
+    for section in sections:
         longer = f"{text}\n{section}" if text else section
-        if len(longer) + len(end) <= DESCRIPTION_CHARACTERS:
+        if len(longer) <= space:
             text = longer
-    return text + end
+        else:
+            left_out.append(section.partition("\n")[0].lstrip("# "))
+    more = f", with {' and '.join(left_out)}" if left_out else ""
+    return f"{text}{end}{more}.\n"
 
 
 # --- escaping ---------------------------------------------------------------------------------------------------------
@@ -164,12 +173,12 @@ def _sections(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: L
         _head(metrics, verdict, lineage),
         _evaluation(metrics, verdict, lineage),
         _losses(metrics, verdict),
-        _behaviour(metrics),
-        _gate(verdict),
         _use(metrics, lineage),
         _commands(lineage),
         _lineage(lineage),
         _data(lineage),
+        _gate(verdict),
+        _behaviour(metrics),
     ]
     return [section for section in sections if section]
 
@@ -177,12 +186,23 @@ def _sections(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: L
 def _head(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: Lineage) -> str:
     champion = f"version {lineage.champion}" if lineage.champion else "none yet"
     shipped = {"int8": "INT8", "fp32": "fp32"}.get(str(metrics.get("shipped")), "an unknown variant")
+    advice = recommend(metrics, verdict.get("passed") is True, _judged_champion(verdict, lineage))
+    cautions = "".join(f"- {escape(caution)}\n" for caution in advice.cautions)
+    cautions += "\n" if cautions else ""
     return (
         f"# {escape(lineage.project)}\n\n"
-        f"**{escape(verdict.get('sentence', 'not judged'), 1200)}**\n\n"
+        f"**{advice.call}.** {escape(advice.summary[:1].upper() + advice.summary[1:], 1200)}.\n\n"
+        f"{cautions}"
+        f"Gate: {escape(verdict.get('sentence', 'not judged'), 1200)}.\n\n"
         f"A student of {escape(lineage.teacher.origin)}, distilled by Potstill and shipped as {shipped} for "
         f"onnxruntime. Bento: {_code(lineage.bento)}. Champion when it was judged: {champion}.\n"
     )
+
+
+def _judged_champion(verdict: Mapping[str, Any], lineage: Lineage) -> Mapping[str, Any] | None:
+    """Return the champion with its number, as `recommend` takes it; None without one."""
+    champion = mapping(verdict.get("champion"))
+    return {**champion, "version": lineage.champion} if champion or lineage.champion else None
 
 
 def _evaluation(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage: Lineage) -> str:
@@ -196,7 +216,7 @@ def _evaluation(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage:
     if champion:
         rows.insert(1, _champion_row(champion, metrics, scoring.key, candidate, lineage))
     score = f"{scoring.words}, %"
-    header = ["model", score, "candidate minus it, points", "calibration error", "MB", "p50 ms", "p99 ms"]
+    header = ["model", score, "this version minus it, points", "calibration error", "MB", "p50 ms", "p99 ms"]
     uses = verdict.get("test_uses")
     judged = f" They have judged {uses} candidate{'s' if uses != 1 else ''} so far." if isinstance(uses, int) else ""
     rows_text = f"{metrics.get('rows', 'an unknown number of')} test rows that no stage trained on."
@@ -226,7 +246,15 @@ def _champion_row(
     title = f"Champion, version {lineage.champion}" if lineage.champion else "Champion"
     if champion.get("problem") is not None:
         return [title, "not comparable", escape(champion["problem"]), "", "", "", ""]
-    return [title, _with_interval(champion, key), _difference("champion", champion, metrics, key, candidate), *[""] * 4]
+    return [
+        title,
+        _with_interval(champion, key),
+        _difference("champion", champion, metrics, key, candidate),
+        _decimal(champion.get("ece"), 3),
+        _decimal(champion.get("megabytes"), 1),
+        "",  # its times are of its own run, on whichever machine
+        "",
+    ]
 
 
 def _difference(name: str, model: Mapping[str, Any], metrics: Mapping[str, Any], key: str, candidate: str) -> str:
@@ -251,13 +279,13 @@ def _with_interval(model: Mapping[str, Any], key: str) -> str:
 
 
 def _losses(metrics: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
-    """List the slices on which the candidate is worse than a rival, the champion of the verdict included."""
-    reports = [metrics.get("slices"), mapping(verdict.get("champion")).get("slices")]
+    """List the slices on which the candidate is worse than a rival: the champion first, the largest losses first."""
+    reports = [mapping(verdict.get("champion")).get("slices"), metrics.get("slices")]
     losses = [
         f"- {escape(part.get('name'))}: {signed_points(comparison['difference'])} points to the {escape(rival)} on "
         f"{part.get('rows')} rows ({signed_interval(comparison['low'], comparison['high'])})\n"
         for report in reports
-        for part, rival, comparison in slice_losses(report)
+        for part, rival, comparison in sorted(slice_losses(report), key=lambda loss: loss[2]["difference"])
     ]
     return f"## Worse on\n\n{''.join(losses)}" if losses else ""
 
@@ -307,8 +335,9 @@ def _use(metrics: Mapping[str, Any], lineage: Lineage) -> str:
 def _commands(lineage: Lineage) -> str:
     return (
         "## Serve, and roll back\n\n```sh\n"
-        f"potstill fetch VERSION && potstill serve --tag {lineage.bento}\n"
-        "potstill review                       # against the champion\n"
+        f"potstill fetch {lineage.bento} && potstill serve --tag {lineage.bento}\n"
+        f"potstill review {lineage.bento}        # against the champion\n"
+        f'potstill promote {lineage.bento} --reason "..."\n'
         'potstill rollback --reason "..."      # to the champion before\n'
         f"mlflow models serve -m models:/{lineage.project}@champion   # without Potstill\n```\n"
     )

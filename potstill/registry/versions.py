@@ -91,13 +91,15 @@ class Versions:
         return version.version if version else None
 
     def get(self, version: str) -> Version:
-        """Find a version by its number or an alias.
+        """Find a version by its number, an alias, or the tag of its Bento.
 
         Raises:
             RegistryError: there is no such version.
         """
         match = None
-        if not version.isdecimal():
+        if ":" in version:
+            match = next((item for item in self.versions() if item.bento == version), None)
+        elif not version.isdecimal():
             match = self.by_alias(version)
         elif len(version) < _TOO_LONG:
             with suppress_answers("RESOURCE_DOES_NOT_EXIST"):

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +25,7 @@ from prometheus_client import CollectorRegistry
 from potstill.artifacts import canonical_json
 from potstill.config.serving_params import Watch
 from potstill.errors import ToolError
-from potstill.inference.profile import Answer, Counts, Observation, Profile, confidences
+from potstill.inference.profile import Answer, Counts, Observation, Profile, confidences, observations
 from potstill.inference.runtime import ModelCard, Prediction, Text, Tokens
 from potstill.inference.window_store import (
     ANSWERS,
@@ -83,14 +82,9 @@ class AnsweredRequest(NamedTuple):
     began: float = 0.0
 
     def answered_texts(self) -> list[AnsweredText]:
-        """Split the request into its texts; a text that was read in windows has a row for each window."""
-        rows = iter(self.rows)
-        answered = []
-        for position, (text, answer) in enumerate(zip(self.texts, self.answers, strict=True)):
-            text_rows = islice(rows, 1 if isinstance(answer, Prediction) else answer.windows)
-            ids = list(chain.from_iterable(row.ids for row in text_rows))
-            answered.append(AnsweredText(self.request, position, Observation(text, ids, answer)))
-        return answered
+        """Split the request into its texts."""
+        observed = observations(self.texts, self.rows, self.answers)
+        return [AnsweredText(self.request, position, item) for position, item in enumerate(observed)]
 
 
 @dataclass

@@ -54,7 +54,10 @@ def installed(wheel: Path) -> Path:
 def test_it_holds_license_types_and_templates(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert wheel.name.startswith(f"potstill-{__version__}-")
-    assert {"potstill/py.typed", "potstill/serving/page.html"} <= set(names)
+    templates = {
+        f"potstill/onnx_export/templates/{name}" for name in ("classify.js", "index.html", "web.md", "openvino.md")
+    }
+    assert {"potstill/py.typed", "potstill/serving/page.html"} | templates <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith("tests")]
 

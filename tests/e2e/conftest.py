@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from potstill.compute.processes import hold
+from tests.conftest import CACHE, REPOSITORY
 from tests.e2e.pages import Shell, commands
 from tests.e2e.workspaces import TINY, apply_settings, command
 
+OPENVINO = ("openvino==2026.4.1", "openvino-telemetry==2025.2.0")
 TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
 
 
@@ -26,6 +30,19 @@ class Finished:
     def run(self, *words: str, expect: int | None = 0, seconds: float = 600) -> str:
         """A command in the workspace."""
         return command(*words, cwd=self.folder, home=self.home, expect=expect, seconds=seconds)
+
+
+@pytest.fixture(scope="session")
+def openvino_packages(slow: None) -> Path:
+    """A folder with OpenVINO for PYTHONPATH. It is not in the lock, since few need it and it is 180 MB."""
+    folder = CACHE / "-".join(OPENVINO).replace("==", "-")
+    with hold(CACHE / "lock" / "openvino.lock", what="fetching OpenVINO for the tests", wait_seconds=300):
+        if not (folder / "whole").exists():
+            uv = str(Path(sys.executable).parent / "uv")
+            command = [uv, "pip", "install", "-q", "--no-deps", "--python", sys.executable, "--target", str(folder)]
+            subprocess.run([*command, *OPENVINO], check=True)
+            (folder / "whole").touch()
+    return folder
 
 
 @pytest.fixture(scope="session")

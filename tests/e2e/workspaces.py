@@ -24,7 +24,10 @@ TINY = [
     "distill.average_decay=0.9",
     "distill.learning_rate=0.005",
     "distill.batch_tokens=512",
+    # As in params/full.yaml, so that every stage has something to do.
+    "finetune.epochs=1",
     "finetune.batch_tokens=512",
+    "control.initialised=true",
     "control.epochs=6",
     "control.learning_rate=0.005",
     "control.batch_tokens=512",

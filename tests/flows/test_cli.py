@@ -93,6 +93,8 @@ def test_version(tmp_path: Path) -> None:
         (["search"], 3, "params.yaml does not exist"),
         (["serve"], 3, "params.yaml does not exist"),
         (["schedule"], 3, "params.yaml does not exist"),
+        (["predict", "a.csv", "--out", "b.csv"], 3, "params.yaml does not exist"),
+        (["predict", "a.csv"], 2, "Missing option '--out'"),
         (["drift"], 3, "params.yaml does not exist"),
         (["feedback", "labels.csv"], 3, "params.yaml does not exist"),
         (["approve", "1"], 3, "params.yaml does not exist"),

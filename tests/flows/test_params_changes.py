@@ -20,9 +20,9 @@ def params(tmp_path: Path) -> Path:
 
 def test_one_value_changes_and_every_other_line_stays(params: Path) -> None:
     before = params.read_text(encoding="utf-8")
-    assert change_params(params, None, ["distill.temperature=4"]) == ["params: distill.temperature = 4 (was 2.0)"]
+    assert change_params(params, None, ["distill.temperature=4"]) == ["params: distill.temperature = 4 (was 1.0)"]
     after = params.read_text(encoding="utf-8")
-    assert after == before.replace("  temperature: 2.0", "  temperature: 4")
+    assert after == before.replace("  temperature: 1.0", "  temperature: 4")
     assert load_params(params).distill.temperature == 4.0
     assert change_params(params, None, ["distill.temperature=4"]) == []
 
@@ -61,7 +61,7 @@ def test_a_place_in_a_list(params: Path) -> None:
         ("distill.temperature", "is not KEY=VALUE"),
         ("=4", "is not KEY=VALUE"),
         ("distill.temperature.x=4", "is a single value"),
-        ("prepare.tables.9.split=train", "no position in a list of 4"),
+        ("prepare.tables.9.split=train", "no position in a list of 2"),
         ("distill.layers=[0", "is not a YAML value"),
         ("split.dev=0.5", "unknown key 'split'"),
     ],

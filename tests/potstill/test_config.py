@@ -55,7 +55,7 @@ def test_a_vocabulary_of_its_own_takes_no_loss_by_token() -> None:
 def test_the_default_file_fits() -> None:
     params = load_params(DEFAULT)
     assert params.section("validate").model_dump()["min_per_class"] == 200
-    assert params.distill.temperature == 2.0
+    assert params.distill.temperature == 1.0
 
 
 @pytest.mark.parametrize(

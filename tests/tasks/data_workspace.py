@@ -37,6 +37,9 @@ def make_workspace(folder: Path, rows: Path, base: Path, **sections: Mapping[str
     }
     params["validate"] = {"min_rows": {"train": 50, "dev": 5, "test": 10}, "min_per_class": 1}
     params["tokenize"] = {"max_length": 16, "max_cut_share": None}
+    # As in params/full.yaml, so that every stage has something to do.
+    params["finetune"]["epochs"] = 1
+    params["control"]["initialised"] = True
     for name, values in sections.items():
         params[name] = params.get(name, {}) | dict(values)
     (folder / "data").mkdir(parents=True)

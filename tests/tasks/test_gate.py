@@ -278,6 +278,8 @@ def test_without_limits_on_the_champion_it_is_compared_and_not_judged(
     assert gate(off, workspace, champion).passed
     compared = _report(workspace)["champion"]
     assert compared["comparison"]["rows"] == 8
+    assert "parameters" not in compared
+    assert compared["megabytes"] == (champion / "model.onnx").stat().st_size / 1e6
     assert [part["name"] for part in compared["slices"]["slices"]] == ["label = no", "label = yes"]
     assert gate(off, workspace, tmp_path / "gone").passed
     assert "manifest.json" in _report(workspace)["champion"]["problem"]

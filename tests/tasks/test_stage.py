@@ -40,7 +40,7 @@ def run(stage: Stage) -> Result:
         if mode == "code": Path(__file__).write_text("")
         params = Path("params.yaml")
         if mode == "params":
-            params.write_text(params.read_text().replace("finetune:\\n  epochs: 1", "finetune:\\n  epochs: 2"))
+            params.write_text(params.read_text().replace("finetune:\\n  epochs: 0", "finetune:\\n  epochs: 2"))
         if mode == "broken params": params.write_text("[")
         if mode == "full": raise OSError(28, "No space left on device")
         if mode == "hang": Path("hangs").touch(); time.sleep(60)
@@ -108,7 +108,7 @@ def test_alone_a_stage_logs_its_own_mlflow_run(workspace: Path) -> None:
     store = tracking.client(workspace)
     (found,) = store.search_runs([tracking.experiment_id(workspace, PROJECT)])
     assert (found.info.run_name, found.info.status) == ("toy", "FINISHED")
-    assert found.data.params["finetune.epochs"] == "1"
+    assert found.data.params["finetune.epochs"] == "0"
     assert found.data.metrics["rows"] == 1.0
     assert "training" in read_json(workspace / ".work/timings/toy.json")["work"]
 

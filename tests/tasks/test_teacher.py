@@ -148,7 +148,7 @@ def test_a_student_learns_from_all_of_them(
     result = run_stage("distill")
     assert {"loss_kl", "loss_ce"} <= {name for _, name, _ in result.history}
     assert load_classifier(finished / "data" / "distilled").config.num_hidden_layers == 2
-    assert "0.9 * T^2 * KL(T=2)" in capsys.readouterr().out
+    assert "0.9 * T^2 * KL(T=1)" in capsys.readouterr().out
 
 
 @pytest.mark.slow

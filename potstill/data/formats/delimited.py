@@ -11,8 +11,9 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from potstill.data.formats.tabular import Table
 from potstill.errors import CellSizeError, EmptyDataError, FormatError
@@ -27,7 +28,7 @@ _SAMPLE_RECORDS = 200
 
 
 @dataclass(frozen=True)
-class _Dialect:
+class Dialect:
     """A dialect of CSV.
 
     Attributes:
@@ -40,6 +41,17 @@ class _Dialect:
     quoted: bool = True
     escape: str | None = None
 
+    def reader(self, lines: Iterable[str]) -> Any:
+        """Read lines, each with its end, as records of cells: Python's `csv.reader` for this dialect."""
+        return csv.reader(
+            lines,
+            delimiter=self.separator,
+            quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE,
+            strict=self.quoted,
+            escapechar=self.escape,
+            doublequote=self.escape is None,
+        )
+
     def records(self, text: str) -> Iterator[tuple[int, list[str]]]:
         """Yield (line, cells) of each record that is not blank.
 
@@ -47,15 +59,7 @@ class _Dialect:
             _RecordError: a record is no CSV.
         """
         csv.field_size_limit(sys.maxsize)  # The limit is checked later, where row and column are known.
-        stream = io.StringIO(text, newline="")
-        reader = csv.reader(
-            stream,
-            delimiter=self.separator,
-            quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE,
-            strict=self.quoted,
-            escapechar=self.escape,
-            doublequote=self.escape is None,
-        )
+        reader = self.reader(io.StringIO(text, newline=""))
         line = 1
         try:
             for cells in reader:
@@ -95,13 +99,13 @@ def read_delimited(
     """
     notes: list[str] = []
     skipped_lines = 0
-    separator_line = _SEP_LINE.match(text)
-    if separator_line and file_format == "csv":
-        text = text[separator_line.end() :]
+    named, length = separator_line(text) if file_format == "csv" else (None, 0)
+    if named:
+        text = text[length:]
         skipped_lines = 1
-        separator = separator or separator_line[1]
-        notes.append(f"the first line says {'sep=' + separator_line[1]!r}")
-    dialect = _detect_dialect(text, file_format, columns, separator)
+        separator = separator or named
+        notes.append(f"the first line says {'sep=' + named!r}")
+    dialect = detect_dialect(text, file_format, columns, separator)
     if separator is None and file_format == "csv" and dialect.separator != ",":
         notes.append(f"the cells are separated by {_separator_name(dialect.separator)}")
     if dialect.escape:
@@ -110,7 +114,7 @@ def read_delimited(
         records = [(line + skipped_lines, cells) for line, cells in dialect.records(text)]
     except _RecordError as error:
         raise FormatError(_record_sentence(location, error.line + skipped_lines, error.reason, text)) from error
-    header = list(columns) if columns else _header(records, location)
+    header = list(columns) if columns else header_names(records[0][1] if records else [], location)
     rows = records if columns else records[1:]
     if not rows:
         raise EmptyDataError(f"{location} has a header and no rows; give a file with data")
@@ -129,18 +133,32 @@ def _separator_name(separator: str) -> str:
 # --- the dialect ------------------------------------------------------------------------------------------------------
 
 
-def _detect_dialect(text: str, file_format: str, columns: Sequence[str] | None, separator: str | None) -> _Dialect:
+def separator_line(text: str) -> tuple[str | None, int]:
+    """Read the separator that a first line `sep=;` names, and the length of that line; None and 0 without one."""
+    match = _SEP_LINE.match(text)
+    return (match[1], match.end()) if match else (None, 0)
+
+
+def detect_dialect(text: str, file_format: str, columns: Sequence[str] | None, separator: str | None) -> Dialect:
+    """Detect the dialect of a text, or of the first lines of one.
+
+    Args:
+        text: lines without a line that names the separator.
+        file_format: csv or tsv.
+        columns: names for a file without a header.
+        separator: where it is known.
+    """
     if file_format == "tsv" and separator is None:
-        return _Dialect("\t", quoted=False)
+        return Dialect("\t", quoted=False)
     candidates = (separator,) if separator else SEPARATORS
-    plain = max((_Dialect(sign) for sign in candidates), key=lambda dialect: _fit(dialect, text, columns))
+    plain = max((Dialect(sign) for sign in candidates), key=lambda dialect: _fit(dialect, text, columns))
     if '\\"' not in text or _is_whole(plain, text):
         return plain
-    escaped = max((_Dialect(sign, escape="\\") for sign in candidates), key=lambda item: _fit(item, text, columns))
+    escaped = max((Dialect(sign, escape="\\") for sign in candidates), key=lambda item: _fit(item, text, columns))
     return escaped if _is_whole(escaped, text) else plain
 
 
-def _fit(dialect: _Dialect, text: str, columns: Sequence[str] | None) -> float:
+def _fit(dialect: Dialect, text: str, columns: Sequence[str] | None) -> float:
     """Rate how well a dialect divides the first rows: the share of rows of even width, or -1 for a single column."""
     width = len(columns) if columns else 0
     even = 0
@@ -149,26 +167,26 @@ def _fit(dialect: _Dialect, text: str, columns: Sequence[str] | None) -> float:
         for _, cells in itertools.islice(dialect.records(text), _SAMPLE_RECORDS):
             width = width or len(cells)
             total += 1
-            even += _length(cells, width) == width
+            even += cells_in(cells, width) == width
     except _RecordError:
         total += 1
     return even / max(total, 1) if width > 1 else -1.0
 
 
-def _is_whole(dialect: _Dialect, text: str) -> bool:
+def _is_whole(dialect: Dialect, text: str) -> bool:
     """Whether a dialect reads a text to its end, with all rows as long as the first."""
     width = 0
     try:
         for _, cells in dialect.records(text):
             width = width or len(cells)
-            if _length(cells, width) != width:
+            if cells_in(cells, width) != width:
                 return False
     except _RecordError:
         return False
     return True
 
 
-def _length(cells: Sequence[str], width: int) -> int:
+def cells_in(cells: Sequence[str], width: int) -> int:
     """Count the cells of a record. Empty cells at its end beyond the expected width do not count."""
     return width if len(cells) > width and not any(cell.strip() for cell in cells[width:]) else len(cells)
 
@@ -176,8 +194,13 @@ def _length(cells: Sequence[str], width: int) -> int:
 # --- the rows ---------------------------------------------------------------------------------------------------------
 
 
-def _header(records: Sequence[tuple[int, list[str]]], location: str) -> list[str]:
-    names = [name.strip() for name in records[0][1]] if records else []
+def header_names(cells: Sequence[str], location: str) -> list[str]:
+    """Read the names of the columns from the first record; empty for a column without a name.
+
+    Raises:
+        FormatError: two columns have one name.
+    """
+    names = [name.strip() for name in cells]
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise FormatError(f"{location} has the column {twice[0]!r} twice in its header; rename one")
@@ -198,7 +221,7 @@ def _check_rows(
         for name, cell in zip(names, cells, strict=False):
             if len(cell) > limit:
                 raise cell_too_long(f"{location}, line {line}", name, len(cell), limit)
-        if _length(cells, len(names)) != len(names):
+        if cells_in(cells, len(names)) != len(names):
             raise FormatError(_uneven_sentence(location, line, len(cells), names, file_format, separator, named=named))
 
 

@@ -46,9 +46,7 @@ def decode(data: bytes, location: str, name: str) -> tuple[str, tuple[str, ...]]
         EncodingError: it has another encoding. The sentence has the first wrong byte and the likely encoding.
         NulByteError: it has a NUL byte.
     """
-    for mark, encoding in _MARKS.items():
-        if data.startswith(mark):
-            raise EncodingError(f"{location} is {encoding}, not UTF-8; convert it: {_command(encoding, name)}")
+    refuse_marks(data, location, name)
     mark_bytes = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     if not data[mark_bytes:].strip():
         raise EmptyDataError(f"{location} is empty; give a file with data")
@@ -65,6 +63,17 @@ def decode(data: bytes, location: str, name: str) -> tuple[str, tuple[str, ...]]
             f"{_advice(data, name)}"
         ) from error
     return text, ("a UTF-8 byte order mark was skipped",) if mark_bytes else ()
+
+
+def refuse_marks(start: bytes, location: str, name: str) -> None:
+    """Refuse a file whose first bytes are the byte order mark of another encoding.
+
+    Raises:
+        EncodingError: the sentence names the encoding and the command that converts it.
+    """
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark):
+            raise EncodingError(f"{location} is {encoding}, not UTF-8; convert it: {_command(encoding, name)}")
 
 
 def guess_encodings(data: bytes) -> list[str]:

@@ -22,6 +22,7 @@ from potstill.distillation.losses.tensors import SelfAttention, SentenceVectors
 from potstill.distillation.teachers.mean_answers import Ensemble
 from potstill.kinds.losses.task_losses import HEAD_LOSSES
 from potstill.kinds.task_names import TaskKind
+from potstill.models.first_token import first_token_only
 from potstill.pretrained.families import Family, family_of, layers_of
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def observe(model: PreTrainedModel, inputs: Mapping[str, Tensor], needs: Needs =
         ModelError: the class is not supported.
     """
     if not needs:
-        return Outputs(logits_of(model(**inputs)))
+        with first_token_only(model):
+            return Outputs(logits_of(model(**inputs)))
     hidden: dict[int, Tensor] = {}
     projections: dict[tuple[int, str], Tensor] = {}
     with _hooks(model, needs, hidden, projections):

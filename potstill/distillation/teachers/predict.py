@@ -11,7 +11,7 @@ import torch
 
 from potstill.compute.precision import Precision, autocast
 from potstill.data.tokens.batches import SPAN, Batch, TokenDataset, sorted_batches
-from potstill.distillation.teachers.outputs import logits_of
+from potstill.distillation.teachers.outputs import observe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -122,6 +122,6 @@ def _batch_logits(
     for rows in sorted_batches(dataset.lengths, batch_tokens or BATCH_TOKENS.get(device.type, 8192)):
         batch = dataset.batch(rows)
         with autocast(device, precision):
-            output = logits_of(model(**model_inputs(batch, device)))
-        yield batch, output.float().cpu().numpy()
+            logits = observe(model, model_inputs(batch, device)).logits
+        yield batch, logits.float().cpu().numpy()
     model.train(was_training)

@@ -28,6 +28,9 @@ def slot(name: str) -> str:
 PLACEHOLDER = slot("verdict")
 _BENTO = slot("bento")
 _SERVE = slot("serve")
+# Marks the candidate's alias in commands. The alias moves on to the next candidate, and its Bento's tag, once known, does
+# not.
+_CANDIDATE = f"{slot('candidate')}challenger"
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def with_decision(page: str, decision: Decision) -> str:
     verdict = decision.verdict
     kind = kind_in(metrics)
     values = {
-        "advice": recommend(metrics, verdict, decision.champion),
+        "advice": recommend(metrics, None if verdict is None else verdict.passed, decision.champion),
         "heading": _heading(verdict),
         "proof": verdict.proof if verdict else "",
         "wear": verdict.wear if verdict else "",
@@ -155,9 +158,10 @@ def with_decision(page: str, decision: Decision) -> str:
 
 
 def with_bento(page: str, tag: str) -> str:
-    """Return the page with the Bento's tag, and the command that serves it."""
-    command = _COMMAND.format("Serve it", render("potstill serve --tag {{ tag }}", tag=tag))
-    return page.replace(f"{_BENTO}not packaged", render("{{ tag }}", tag=tag)).replace(_SERVE, command)
+    """Return the page with the Bento's tag, the command that serves it, and the tag in commands about the candidate."""
+    shown = render("{{ tag }}", tag=tag)
+    command = _COMMAND.format("Serve it", f"potstill serve --tag {shown}")
+    return page.replace(f"{_BENTO}not packaged", shown).replace(_SERVE, command).replace(_CANDIDATE, shown)
 
 
 def _heading(verdict: Verdict | None) -> str:
@@ -229,12 +233,14 @@ _TEMPLATES = {
 <p class="soft note">{{ words[:1] | upper }}{{ words[1:] }} on the same test texts with {{ "%g" % (100 * confidence) }}% intervals; the difference by a paired bootstrap.
 "Better" and "worse" mean that the whole interval is on one side of 0.{% if champion and champion.get("problem") %} The champion could not be compared: {{ champion.problem }}.{% endif %}</p>
 """,
-    "champion": """\
+    "champion_slices": """\
 {% if slices %}
-<h3>Slices against the champion</h3>
+<h2>Slices against the champion</h2>
 {{ evidence("slice", "rows", slices) }}
 
 {% endif %}
+""",
+    "champion": """\
 {% if rows is not none %}
 <h2 id="champion">Where champion and candidate differ</h2>
 {% if rows.rows %}
@@ -285,13 +291,13 @@ _TEMPLATES = {
 <table class="sums commands">
 <tbody>
 """
-    + _COMMAND.format("Review it", "potstill review challenger")
-    + _COMMAND.format("Promote it", 'potstill promote challenger --reason "..."')
-    + _COMMAND.format("Refuse it", 'potstill veto challenger --reason "..."')
+    + _COMMAND.format("Review it", f"potstill review {_CANDIDATE}")
+    + _COMMAND.format("Promote it", f'potstill promote {_CANDIDATE} --reason "..."')
+    + _COMMAND.format("Refuse it", f'potstill veto {_CANDIDATE} --reason "..."')
     + """
 {{ serve | svg }}
 """
-    + _COMMAND.format("Verify its lineage", "potstill trace challenger")
+    + _COMMAND.format("Verify its lineage", f"potstill trace {_CANDIDATE}")
     + _COMMAND.format("Roll back", 'potstill rollback --reason "..."')
     + """
 {% if facts.commit %}

@@ -357,6 +357,7 @@ MACROS = """\
 """
 
 SECTIONS = """\
+{{ slots.champion_slices | svg }}
 {% if slices %}
 <h2 id="slices">Slices</h2>
 <p class="soft">The candidate's {{ scoring.words }} on parts of the test split, and its difference to the others on the same texts, in points, with {{ "%g" % (100 * metrics.confidence) }}% intervals.

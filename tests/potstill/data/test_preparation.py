@@ -207,8 +207,8 @@ def test_data_that_cannot_be_used_is_refused(
 
 
 @pytest.mark.slow
-def test_default_data(default_raw: Path, default_params: Params) -> None:
-    result = prepare(default_raw, default_params.prepare)
+def test_default_data(default_raw: Path, whole_recipe: Params) -> None:
+    result = prepare(default_raw, whole_recipe.prepare)
     rows = {split: len(group) for split, group in result.splits.items()}
     removed = result.report["removed"]
     # The shift set takes rows from train and transfer alone.

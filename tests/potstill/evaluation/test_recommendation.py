@@ -4,11 +4,7 @@ from typing import Any
 
 import pytest
 
-from potstill.evaluation.gate_checks import Check, failed
-from potstill.evaluation.gates import Verdict
 from potstill.evaluation.recommendation import recommend
-
-PASSED = Verdict((Check("scored", 0.9, None, True, "it was scored"),))
 
 
 def _compared(outcome: str, difference: float) -> dict[str, Any]:
@@ -27,22 +23,41 @@ def _metrics(**more: Any) -> dict[str, Any]:
 
 
 def test_a_candidate_without_faults_is_promoted() -> None:
-    advice = recommend(_metrics(), PASSED, {"version": "3", "comparison": _compared("NO DIFFERENCE", 0.002)})
+    advice = recommend(_metrics(), True, {"version": "3", "comparison": _compared("BEATS", 0.02)})
     assert advice.call == "Promote"
     assert advice.cautions == []
     assert advice.summary == (
-        "Student INT8 has 86.7% accuracy (85.0 to 88.1), 97.3% of the teacher's; it cannot be told apart from the "
-        "champion, version 3 (+0.2 points, -0.8 to +1.2)"
+        "Student INT8 has 86.7% accuracy (85.0 to 88.1), 97.3% of the teacher's; it beats the champion, version 3"
+        " (+2.0 points, +1.0 to +3.0)"
     )
 
 
+_LOST_SLICE = {"slices": [{"name": "length > 90", "rivals": {"champion": _compared("LOSES", -0.1)}}, {"rivals": {}}]}
+
+
+@pytest.mark.parametrize(
+    ("champion", "call"),
+    [
+        ({"comparison": _compared("LOSES", -0.03)}, "Keep the champion"),
+        ({"comparison": _compared("NO DIFFERENCE", 0.002)}, "No better than the champion"),
+        (
+            {"comparison": _compared("BEATS", 0.03), "slices": _LOST_SLICE},
+            "Promote only if the lost slices do not matter",
+        ),
+        ({"comparison": _compared("BEATS", 0.03)}, "Promote"),
+    ],
+)
+def test_the_call_depends_on_the_champion(champion: dict[str, Any], call: str) -> None:
+    assert recommend(_metrics(), True, {"version": "3", **champion}).call == call
+    assert recommend(_metrics(), False, {"version": "3", **champion}).call == "Do not promote"
+
+
 def test_a_first_candidate_has_no_champion() -> None:
-    assert recommend(_metrics(), PASSED, None).summary.endswith("; there is no champion yet")
+    assert recommend(_metrics(), True, None).summary.endswith("; there is no champion yet")
 
 
 def test_what_the_gate_lets_pass_is_said() -> None:
-    slices = {"slices": [{"name": "length > 90", "rivals": {"champion": _compared("LOSES", -0.1)}}, {"rivals": {}}]}
-    champion = {"version": "3", "comparison": _compared("LOSES", -0.03), "slices": slices}
+    champion = {"version": "3", "comparison": _compared("LOSES", -0.03), "slices": _LOST_SLICE}
     behaviour = {
         "tests": {
             "typos": {
@@ -56,8 +71,7 @@ def test_what_the_gate_lets_pass_is_said() -> None:
         proof={"verdicts": {"pretrained": _compared("NO DIFFERENCE", 0.0)}},
         abstention={"test": {"check": "BROKEN"}},
     )
-    advice = recommend(metrics, PASSED, champion)
-    assert advice.call == "Promote with care"
+    advice = recommend(metrics, True, champion)
     assert advice.cautions == [
         "It loses to the champion beyond noise: -3.0 points, -4.0 to -2.0.",
         "On 1 of 2 slices the champion is better beyond noise, most on length > 90: -10.0 points, -11.0 to -9.0.",
@@ -67,13 +81,12 @@ def test_what_the_gate_lets_pass_is_said() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("verdict", "call"), [(None, "Not judged yet"), (Verdict((failed("x", "y"),)), "Do not promote")]
-)
-def test_nothing_else_is_promoted(verdict: Verdict | None, call: str) -> None:
-    assert recommend(_metrics(), verdict, None).call == call
+def test_without_a_verdict_there_is_no_call() -> None:
+    assert recommend(_metrics(), None, None).call == "Not judged yet"
+    metrics = _metrics(abstention={"test": {"check": "BROKEN"}})
+    assert recommend(metrics, True, None).call == "Promote with care"
 
 
 @pytest.mark.parametrize("metrics", [{}, {"models": None, "slices": [], "behaviour": 3}])
 def test_numbers_that_are_missing_stop_no_page(metrics: dict[str, Any]) -> None:
-    assert recommend(metrics, Verdict((failed("metrics", "y"),)), {"problem": "it is gone"}).summary.startswith("the ")
+    assert recommend(metrics, False, {"problem": "it is gone"}).summary.startswith("the ")

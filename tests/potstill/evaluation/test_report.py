@@ -3,12 +3,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from potstill.evaluation.naming import MODELS
-from potstill.evaluation.pages.decision_page import PLACEHOLDER, SLOTS, Decision, slot, with_decision
+from potstill.evaluation.pages.decision_page import PLACEHOLDER, SLOTS, Decision, slot, with_bento, with_decision
 from tests.potstill.evaluation.sample_report import (
     ATTACK,
     finished_page,
@@ -164,6 +165,18 @@ def test_the_run_is_named(finished: str) -> None:
         "note: &lt;script&gt;",
     ):
         assert expected in finished
+
+
+def test_commands_name_the_candidate_by_its_bento_and_other_words_stay_as_they_are() -> None:
+    decision = sample_decision(True)
+    assert decision.facts is not None
+    facts = replace(decision.facts, params="note: a challenger")
+    page = with_decision(sample_page(), replace(decision, facts=facts))
+    assert "potstill promote <!-- candidate -->challenger --reason" in page
+    packaged = with_bento(page, "potstill-tiny:abc")
+    for command in ("review", "promote", "veto", "trace"):
+        assert f"potstill {command} potstill-tiny:abc" in packaged
+    assert "note: a challenger" in packaged
 
 
 def test_the_champion_is_compared_and_the_rows_that_differ_are_listed(finished: str) -> None:

@@ -75,7 +75,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_everything_is_drawn_legible_and_on_the_screen(window: Browser, page: Path, width: int, dark: bool) -> None:
-    window.open(page, width=width, dark=dark)
+    window.open(page.as_uri(), width=width, dark=dark)
     figures, empty = window.run(EMPTY)
     assert figures > 20
     assert not empty
@@ -88,7 +88,7 @@ def test_everything_is_drawn_legible_and_on_the_screen(window: Browser, page: Pa
 
 
 def test_rows_are_found_and_sorted_by_keyboard(window: Browser, page: Path) -> None:
-    window.open(page, width=1280, dark=False)
+    window.open(page.as_uri(), width=1280, dark=False)
     shown = "return [...document.querySelector('[data-records] tbody').rows].filter(row => !row.hidden)"
     before = window.run(f"{shown}.length")
     words = window.run(f"{shown}[2].cells[0].textContent.trim().slice(-24)")
@@ -114,8 +114,8 @@ def test_rows_are_found_and_sorted_by_keyboard(window: Browser, page: Path) -> N
 
 
 def test_a_command_is_copied(window: Browser, page: Path) -> None:
-    window.open(page, width=1280, dark=False)
+    window.open(page.as_uri(), width=1280, dark=False)
     copied = "let text; navigator.clipboard.writeText = async value => { text = value; };"
     window.run(f"{copied} document.querySelector('.copy button').click(); window.copied = text;")
-    assert window.run("return window.copied") == "potstill review challenger"
+    assert window.run("return window.copied") == "potstill review potstill-tiny:abc"
     assert window.run("return document.querySelector('.copy button').textContent") == "Copied"

@@ -129,7 +129,7 @@ def test_a_description_is_no_longer_than_mlflow_takes_it() -> None:
     assert "and 280 more" in description
     assert "## Lineage" in description
     assert "## Gate" not in description
-    assert description.endswith("`README.md` of this version.\n")
+    assert description.endswith("`README.md` of this version, with Gate.\n")
 
 
 @pytest.mark.slow

@@ -42,6 +42,15 @@ def test_from_candidate_to_champion(registry: Registry) -> None:
     assert not registry.history().open
 
 
+def test_a_version_is_known_by_its_bento_after_its_alias_has_moved_on(registry: Registry) -> None:
+    tag = add_version(registry, "a").bento
+    add_version(registry, "b", bento="potstill-movie-reviews:b")
+    assert tag is not None
+    assert registry.get(tag).version == "1"
+    with pytest.raises(RegistryError, match="no version 'potstill-movie-reviews:c'"):
+        registry.get("potstill-movie-reviews:c")
+
+
 def test_a_candidate_is_not_registered_twice(registry: Registry) -> None:
     first = add_version(registry, "one", bento="potstill-x:1")
     again = add_version(registry, "one", bento="potstill-x:2")

@@ -9,7 +9,7 @@ from potstill.config.params import Params
 from potstill.training.forecast import Speed, forecast, measure_speed, scratch_config
 from potstill.training.plan import DataSize
 
-# Seconds of the default run of 2026-11-22, on a machine with 67 GFLOP/s in fp32.
+# Seconds of the whole recipe on 2026-11-22, on a machine with 67 GFLOP/s in fp32.
 MEASURED = {"teacher": 412, "signals": 263, "distill": 367, "finetune": 145, "control": 990}
 DEFAULT = DataSize(rows=7046, tokens=26.9, outputs=2, transfer=41_169)
 BERT = {
@@ -21,8 +21,8 @@ BERT = {
 }
 
 
-def test_the_forecast_of_the_default_run_is_within_a_factor(default_params: Params) -> None:
-    found = forecast(default_params, DEFAULT, BERT, Speed(67, "fp32"))
+def test_the_forecast_of_the_whole_recipe_is_within_a_factor(whole_recipe: Params) -> None:
+    found = forecast(whole_recipe, DEFAULT, BERT, Speed(67, "fp32"))
     assert set(found) == set(MEASURED)
     for stage, seconds in MEASURED.items():
         assert 1 / 1.6 < 60 * found[stage].minutes / seconds < 1.6, stage
@@ -30,12 +30,12 @@ def test_the_forecast_of_the_default_run_is_within_a_factor(default_params: Para
     assert found["distill"].steps == pytest.approx(539, rel=0.1)
 
 
-def test_a_faster_machine_and_a_finished_teacher_take_less(default_params: Params) -> None:
-    slow, fast = (forecast(default_params, DEFAULT, BERT, Speed(rate, "fp32")) for rate in (67, 670))
+def test_a_faster_machine_and_a_finished_teacher_take_less(whole_recipe: Params) -> None:
+    slow, fast = (forecast(whole_recipe, DEFAULT, BERT, Speed(rate, "fp32")) for rate in (67, 670))
     assert all(fast[stage].minutes < slow[stage].minutes for stage in slow)
-    teacher = default_params.teacher.model_copy(update={"fine_tuned": True})
+    teacher = whole_recipe.teacher.model_copy(update={"fine_tuned": True})
     assert "teacher" not in forecast(
-        default_params.model_copy(update={"teacher": teacher}), DEFAULT, BERT, Speed(67, "fp32")
+        whole_recipe.model_copy(update={"teacher": teacher}), DEFAULT, BERT, Speed(67, "fp32")
     )
 
 

@@ -1,0 +1,22 @@
+"""Section `predict`: how `potstill predict` reads and answers files."""
+
+from __future__ import annotations
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from potstill.config.base import Share, Strict
+
+
+class Predict(Strict):
+    """How `potstill predict` reads and answers files."""
+
+    prefix: str = Field("model_", pattern=r"^[A-Za-z0-9_]*$")
+    """Start of the names of the columns that are added, so that a file may have a column `label`."""
+    max_characters: PositiveInt = 20_000
+    """Characters of a text, or of the two texts of a pair. A row with more is put aside."""
+    max_rejected_share: Share = 0.01
+    """Share of the rows that may be put aside. With more the command ends."""
+    window_rows: PositiveInt = 2048
+    """Rows that are sorted by length and computed together. Equal texts among them are computed once."""
+    threads: NonNegativeInt = 0
+    """Windows computed at the same time, each on one core. 0: one per core."""

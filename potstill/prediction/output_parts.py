@@ -1,0 +1,300 @@
+"""The finished parts of an output: one for each window next to it, and a manifest that says whose output it is.
+
+The manifest is written first and names inputs, model and settings. A part is whole or not there, so a run that was
+killed goes on with the windows that have none. At the end the parts are joined to the output, the manifest gets the
+summary, and the parts are removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from potstill.artifacts import disk_errors, read_json, sha256_file, whole_file, write_json
+from potstill.compute.processes import hold
+from potstill.errors import ChecksumError, FormatError, OutputError
+from potstill.prediction.output_rows import OutputRows
+from potstill.prediction.window_tally import Facts, WindowTally
+
+_FORMAT = 1
+# Rows and bytes of a row group of Parquet, to which parts are joined.
+_GROUP_ROWS = 2**16
+_GROUP_BYTES = 2**25
+
+
+class OutputParts:
+    """The output of a run, and what is kept next to it.
+
+    Args:
+        output: the file to write.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.rejected = Path(f"{output}.rejected.jsonl")
+        self.manifest = Path(f"{output}.manifest.json")
+        self.folder = Path(f"{output}.parts")
+        self._lock = self.folder / "lock"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing the same output.
+
+        Raises:
+            BusyError: another process writes it.
+            OutputError: nothing can be written there.
+        """
+        with writing_errors(self.output):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with hold(self._lock, what=f"predicting {self.output}"):
+            try:
+                yield
+            finally:
+                if list(self.folder.iterdir()) == [self._lock]:
+                    shutil.rmtree(self.folder)
+
+    def begin(self, run: Facts) -> Facts | None:
+        """Begin a run, or go on with it.
+
+        Args:
+            run: what the output depends on, as plain values.
+
+        Returns:
+            The summary if the output is complete; else None.
+
+        Raises:
+            OutputError: the output belongs to another run.
+            ChecksumError: it is complete, but was altered.
+        """
+        if not self.manifest.exists():
+            if self.output.exists():
+                raise OutputError(
+                    f"{self.output} is there already, and `potstill predict` did not write it; name another output"
+                )
+            self._remove_parts()  # of a run whose manifest is gone
+            with writing_errors(self.output):
+                write_json(self.manifest, {"format": _FORMAT, "run": run})
+            return None
+        manifest = self._read_manifest()
+        difference = _first_difference(manifest["run"], run)
+        if difference is not None:
+            raise OutputError(
+                f"{self.output} belongs to another run: {difference}; name another output, or delete {self.manifest} "
+                "and what is next to it to begin anew"
+            )
+        summary: Facts | None = manifest.get("summary")
+        if summary is None or not self.output.exists():
+            return None
+        if sha256_file(self.output) != summary["sha256"]:
+            raise ChecksumError(f"{self.output} was altered after it was written; delete it to compute it again")
+        self._remove_parts()
+        return summary
+
+    def _read_manifest(self) -> Facts:
+        try:
+            manifest: Facts = read_json(self.manifest)
+            if manifest["format"] == _FORMAT and isinstance(manifest["run"], dict):
+                return manifest
+        except (OSError, ValueError, TypeError, KeyError):
+            pass
+        raise OutputError(f"{self.manifest} is no manifest of this version of `potstill predict`; name another output")
+
+    def finished(self) -> set[int]:
+        """List the numbers of the windows that have a part."""
+        return {int(path.stem) for path in self.folder.glob("*.json")}
+
+    def facts(self, number: int) -> Facts:
+        """Read the facts of a window that has a part."""
+        facts: Facts = read_json(_facts_path(self.folder, number))
+        return facts
+
+    def schema(self, number: int, schema: pa.Schema | None) -> pa.Schema:
+        """Unify the schema of a part of Parquet with that of others.
+
+        Raises:
+            FormatError: the values of a column have no type in common.
+        """
+        added = pq.read_schema(_part_path(self.folder, number))
+        try:
+            return added if schema is None else pa.unify_schemas([schema, added], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise FormatError(
+                f"the rows have values of several types in one column ({' '.join(str(error).split())[:120]}), which "
+                "Parquet cannot hold; write JSON lines (--out with .jsonl), or leave the column out with --columns"
+            ) from error
+
+    def join(self, windows: int, rows: OutputRows, tally: WindowTally, run: Facts) -> Facts:
+        """Join all parts to the output, and complete the manifest.
+
+        Args:
+            windows: number of windows.
+            rows: writes the rows.
+            tally: empty; the facts of all windows are added in order.
+            run: as for `begin`.
+
+        Returns:
+            The summary.
+
+        Raises:
+            ChecksumError: a part was altered.
+            FormatError: the values of a column have no type in common.
+        """
+        with writing_errors(self.output):
+            with _replaced(self.output) as output, _replaced(self.rejected) as rejected:
+                for facts in self._joined(windows, rows, output):
+                    tally.add(facts)
+                    _write_rejected(facts, rejected)
+            if not tally.sums["rejected"]:
+                self.rejected.unlink()
+            summary = {**tally.to_json(), "sha256": sha256_file(self.output)}
+            write_json(self.manifest, {"format": _FORMAT, "run": run, "summary": summary})
+        self._remove_parts()
+        return summary
+
+    def _joined(self, windows: int, rows: OutputRows, output: IO[bytes]) -> Iterator[Facts]:
+        """Write the parts one after the other, and yield the facts of each."""
+        joiner = self._parquet_joiner(windows, output) if rows.format == "parquet" else _BytesJoiner(output)
+        joiner.add(rows.header())
+        for number in range(windows):
+            facts = self.facts(number)
+            path = _part_path(self.folder, number)
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+                raise ChecksumError(
+                    f"{path} was altered after it was written; delete it and {path.stem}.json, run again"
+                )
+            joiner.add(content)
+            yield facts
+        joiner.close()
+
+    def _parquet_joiner(self, windows: int, output: IO[bytes]) -> _ParquetJoiner:
+        schema = None
+        for number in range(windows):
+            schema = self.schema(number, schema)
+        return _ParquetJoiner(output, schema)
+
+    def write_rejected(self) -> int:
+        """Write the rows that the finished windows have put aside, where the run ends because they are too many."""
+        with writing_errors(self.output), _replaced(self.rejected) as handle:
+            return sum(_write_rejected(self.facts(number), handle) for number in sorted(self.finished()))
+
+    def discard(self) -> None:
+        """Remove what a run has written that will have no output."""
+        if not self.output.exists():
+            self.rejected.unlink(missing_ok=True)
+            self.manifest.unlink(missing_ok=True)
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        """Remove all parts; the lock stays as long as it is held."""
+        for path in self.folder.iterdir():
+            if path != self._lock:
+                path.unlink()
+
+
+def write_part(folder: Path, number: int, content: bytes, facts: Facts) -> None:
+    """Write the part of a window, and its facts after it.
+
+    Raises:
+        DiskFullError, OutputError: it cannot be written.
+    """
+    with writing_errors(folder):
+        with _replaced(_part_path(folder, number)) as handle:
+            handle.write(content)
+        write_json(_facts_path(folder, number), {**facts, "sha256": hashlib.sha256(content).hexdigest()})
+
+
+@contextmanager
+def writing_errors(target: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one sentence.
+
+    Raises:
+        DiskFullError: the disk is full.
+        OutputError: a file cannot be written for another reason.
+    """
+    try:
+        with disk_errors(target):
+            yield
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written ({error.strerror or error}); name another output") from error
+
+
+class _BytesJoiner:
+    """Joins parts whose bytes follow each other."""
+
+    def __init__(self, output: IO[bytes]) -> None:
+        self._output = output
+
+    def add(self, content: bytes) -> None:
+        self._output.write(content)
+
+    def close(self) -> None:
+        """Do nothing: all is written."""
+
+
+class _ParquetJoiner:
+    """Joins parts of Parquet to larger row groups of one schema."""
+
+    def __init__(self, output: IO[bytes], schema: pa.Schema) -> None:
+        self._writer = pq.ParquetWriter(output, schema)
+        self._empty = schema.empty_table()
+        self._waiting: list[pa.Table] = []
+
+    def add(self, content: bytes) -> None:
+        if content:
+            self._waiting.append(pq.read_table(pa.BufferReader(content)))
+        rows = sum(map(len, self._waiting))
+        if rows >= _GROUP_ROWS or sum(table.nbytes for table in self._waiting) >= _GROUP_BYTES:
+            self._write()
+
+    def close(self) -> None:
+        """Write what waits, and the end of the file."""
+        self._write()
+        self._writer.close()
+
+    def _write(self) -> None:
+        if self._waiting:
+            table = pa.concat_tables([self._empty, *self._waiting], promote_options="permissive")
+            self._writer.write_table(table, row_group_size=max(len(table), 1))
+            self._waiting = []
+
+
+def _replaced(path: Path) -> AbstractContextManager[IO[bytes]]:
+    """Write a file whole. After a kill the next run replaces its temporary file, whose name is always the same."""
+    return whole_file(path, path.with_name(f".{path.name}.tmp"))
+
+
+def _write_rejected(facts: Facts, handle: IO[bytes]) -> int:
+    """Write a line for each row that a window has put aside; return their number."""
+    for row, line, reason in facts["rejected"]:
+        where = {"row": row} if line is None else {"row": row, "line": line}
+        handle.write(f"{json.dumps({'file': facts['file'], **where, 'reason': reason}, ensure_ascii=False)}\n".encode())
+    return len(facts["rejected"])
+
+
+def _first_difference(before: Facts, now: Facts) -> str | None:
+    """Say what the run of an output depended on and this one does not, or None."""
+    for name in dict.fromkeys((*now, *before)):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if name == "inputs":
+            return "its input files are others, or have changed since"
+        return f"{name} {json.dumps(old, ensure_ascii=False)} there, {json.dumps(new, ensure_ascii=False)} here"
+    return None
+
+
+def _part_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:07d}.part"
+
+
+def _facts_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:07d}.json"

@@ -1,0 +1,94 @@
+"""Answers windows on all cores, and writes the part of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from potstill.inference.profile import Counts, Profile, observe
+from potstill.inference.runtime import Student
+from potstill.prediction.answer_columns import AnswerColumns
+from potstill.prediction.output_parts import write_part
+from potstill.prediction.output_rows import OutputRows
+from potstill.prediction.row_windows import RowWindow
+from potstill.prediction.window_tally import Facts
+
+
+@dataclass(frozen=True)
+class ScoringSetup:
+    """The model and the outputs that answering windows needs.
+
+    Attributes:
+        serving: the serving folder.
+        profile: the profile of the model.
+        columns: the columns of the answers.
+        rows: writes the rows.
+        parts: the folder of the parts.
+    """
+
+    serving: Path
+    profile: Profile
+    columns: AnswerColumns
+    rows: OutputRows
+    parts: Path
+
+
+class WindowScorer:
+    """A student that answers windows, each on one core. Safe to call from several threads."""
+
+    def __init__(self, setup: ScoringSetup) -> None:
+        self._setup = setup
+        self._student = Student(setup.serving, threads=1)
+
+    def score(self, window: RowWindow) -> Facts:
+        """Answer a window and write its part; equal texts are computed once.
+
+        Returns:
+            The facts of the window: numbers of `rows` and of texts `computed` and `abstained` from, the rows
+            `rejected`, and the `counts` in the bins of the profile.
+
+        Raises:
+            FormatError: the rows do not fit the format of the output.
+            DiskFullError, OutputError: the part cannot be written.
+        """
+        setup = self._setup
+        different = list(dict.fromkeys(window.texts))
+        positions = {text: position for position, text in enumerate(different)}
+        indices = pa.array([positions[text] for text in window.texts], pa.int64())
+        observed = observe(self._student, different)
+        answers = setup.columns.table([observation.answer for observation in observed]).take(indices)
+        counts = Counts(setup.profile)
+        if observed:
+            counts.add([observed[positions[text]] for text in window.texts], self._student.card)
+        name = f"{setup.columns.prefix}abstained"
+        facts = {
+            "file": window.location,
+            "rows": len(window.texts),
+            "rejected": window.rejected,
+            "computed": len(different),
+            "abstained": sum(answers.column(name).to_pylist()) if name in answers.column_names else 0,
+            "counts": counts.to_json(),
+            "position": window.position,
+        }
+        write_part(setup.parts, window.number, setup.rows.encode(window.rows, answers), facts)
+        return facts
+
+
+@contextmanager
+def scoring_threads(setup: ScoringSetup, threads: int) -> Iterator[Callable[[RowWindow], Future[Facts]]]:
+    """Start threads that answer windows, each on one core, and yield what submits a window to them.
+
+    They share one model: a copy for each core would take memory, and its weights would push each other out of the
+    cores' cache. The model's call, which takes nearly all of a text's time, lets other threads run.
+    """
+    scorer = WindowScorer(setup)
+    pool = ThreadPoolExecutor(threads, "predict")
+    try:
+        yield lambda window: pool.submit(scorer.score, window)
+    finally:
+        pool.shutdown(cancel_futures=True)

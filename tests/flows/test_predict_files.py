@@ -1,0 +1,118 @@
+"""`potstill predict`: the version that answers, and what the command prints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows.commands.predict_files import predict
+from potstill.artifacts import write_json
+from potstill.errors import ChecksumError, OutputError, ParamsError, RegistryError, SignatureError
+from potstill.paths import TEST_PROFILE
+from potstill.registry.promotion import Registry
+from potstill.registry.version_artifacts import SERVING
+from potstill.serving.launch import bento_path
+from potstill.serving.release import write_seal
+from tests.flows.test_serve_champion import require
+from tests.keys import write_keys
+from tests.potstill.prediction.models import TEXTS, csv_bytes, read_lines
+from tests.potstill.serving.folders import flip_byte, write_profile, write_serving
+from tests.registries import PROJECT, new_store, register_bento
+
+pytestmark = pytest.mark.slow
+TAG = f"potstill-{PROJECT}:abc"
+SETTINGS = {"name": "n", "serve": {}, "abstain_below": 0.75}
+
+
+@pytest.fixture(scope="module")
+def template(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose champion is a tiny student, and the Bento store next to it."""
+    home = tmp_path_factory.mktemp("predict")
+    workspace = new_store(home / "workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(home / "bentoml"))
+        bento = bento_path(TAG)
+    serving = write_serving(tiny_base, bento / "src" / SERVING)
+    write_profile(serving, [*TEXTS], bento / "src" / TEST_PROFILE)
+    write_json(bento / "src/service.json", SETTINGS)
+    (bento / "bento.yaml").write_text(f"name: potstill-{PROJECT}\nversion: abc\n", encoding="utf-8")
+    write_seal(bento)
+    registry = Registry(workspace, PROJECT)
+    shutil.copytree(serving, workspace / "model" / SERVING)
+    version = register_bento(registry, bento, workspace / "model", TAG)
+    registry.promote(version.version, expected=None)
+    return home
+
+
+@pytest.fixture
+def workspace(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(template / "bentoml", tmp_path / "bentoml")
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    folder = template / "workspace"
+    shutil.copyfile(Path(__file__).parents[2] / "params.yaml", folder / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    Path("in.csv").write_bytes(csv_bytes([["id", "text"], *enumerate([*TEXTS, ""])]))
+    return folder
+
+
+def run(
+    workspace: Path, version: str = "champion", text: tuple[str, ...] | None = ("text",), out: str = "out.jsonl"
+) -> None:
+    predict(workspace, ["in.csv"], out, text, version, None)
+
+
+def test_the_champion_answers_and_the_command_says_what_came_out(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(workspace)
+    said = capsys.readouterr().out
+    rows = read_lines(Path("out.jsonl"))
+    count = sum(row["model_abstained"] for row in rows)
+    negative = sum(row["model_label"] == "negative" for row in rows)
+    name = rows[0]["model_version"]
+    for line in (
+        f"version   1 ({name})",
+        "rows      120 with an answer",
+        "rejected  1 rows, listed in out.jsonl.rejected.jsonl",
+        f"abstained {count} answers of a confidence below 0.750",
+        "drift     no verdict: 120 texts were counted, watch.min_texts is 500",
+    ):
+        assert line in said.splitlines()
+    assert f"negative {negative}" in said
+    assert json.loads(Path("out.jsonl.manifest.json").read_text())["run"]["version"] == "1"
+    run(workspace, "1")
+    again = capsys.readouterr().out.splitlines()
+    assert again[0] == "out.jsonl is complete; nothing was computed"
+    assert again[1:] == [line for line in said.splitlines() if not line.startswith(("predict:", "computed"))]
+
+
+def test_a_bento_that_is_not_here_comes_from_the_registry_and_an_altered_one_is_refused(workspace: Path) -> None:
+    shutil.rmtree(bento_path(TAG))
+    run(workspace)
+    flip_byte(bento_path(TAG) / "src" / SERVING / "model.onnx")
+    with pytest.raises(ChecksumError, match="is altered"):
+        run(workspace)
+
+
+def test_a_required_signature_is_checked(workspace: Path, tmp_path: Path) -> None:
+    require(workspace, write_keys(tmp_path / "keys"))
+    with pytest.raises(SignatureError, match="has no signature"):
+        run(workspace)
+
+
+def test_without_a_champion_a_version_or_a_text_it_is_one_sentence(workspace: Path, tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match=f"{PROJECT} has no version '7'; `potstill status` shows those there are"):
+        run(workspace, "7")
+    with pytest.raises(ParamsError, match=r"reads 1 text a row, but 2 columns are named \(a, b\); give --text COLUMN"):
+        run(workspace, text=("a", "b"))
+    with pytest.raises(OutputError, match=r"s3://bucket/out.jsonl is a URL; write to a file on this machine"):
+        run(workspace, out="s3://bucket/out.jsonl")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    shutil.copyfile(workspace / "params.yaml", empty / "params.yaml")
+    with pytest.raises(RegistryError, match=f"{PROJECT} has no champion yet; `potstill run` makes one"):
+        run(empty)
+    assert sorted(path.name for path in Path().iterdir()) == ["bentoml", "empty", "in.csv"]

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import fsspec  # type: ignore[import-untyped]
+import pytest
+
+from potstill.errors import FetchError, FormatError, PotstillError, ToolError
+from potstill.prediction.input_files import list_inputs, open_input
+
+OUT = Path("out.jsonl")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"text\n")
+
+
+def listed(*inputs: str) -> list[str]:
+    return [file.location for file in list_inputs(inputs, OUT)]
+
+
+def test_folders_and_patterns_list_what_can_be_read_once_and_by_name(folder: Path) -> None:
+    write("in/b.csv.gz", "in/a.tsv", "in/deep/c.jsonl.zst", "in/x.txt", "in/.hidden.csv", "in/_SUCCESS", "d.parquet")
+    assert listed("in") == ["in/a.tsv", "in/b.csv.gz", "in/deep/c.jsonl.zst"]
+    assert listed("d.parquet", "in/*.tsv", str(folder / "in")) == [
+        "d.parquet",
+        "in/a.tsv",
+        "in/b.csv.gz",
+        "in/deep/c.jsonl.zst",
+    ]
+    formats = [(file.format, file.codec, file.size) for file in list_inputs(["in"], OUT)]
+    assert formats == [("tsv", None, 5), ("csv", "gzip", 5), ("jsonl", "zstd", 5)]
+
+
+def test_what_predict_writes_is_no_input_of_a_folder() -> None:
+    write("a.csv", "out.jsonl", "out.jsonl.rejected.jsonl", "out.jsonl.parts/0000001.jsonl")
+    assert listed(".") == ["a.csv"]
+
+
+def test_a_name_with_the_signs_of_a_pattern_is_a_name() -> None:
+    write("a[1].csv", "a1.csv")
+    assert listed("a[1].csv") == ["a[1].csv"]
+
+
+def test_a_url_is_opened_by_fsspec() -> None:
+    with fsspec.open("memory://store/a.csv.gz", "wb") as handle:
+        handle.write(gzip.compress(b"text\nhello\n", mtime=0))
+    (file,) = list_inputs(["memory://store"], OUT)
+    assert file.location == "memory:///store/a.csv.gz"
+    with open_input(file) as opened:
+        assert opened.stream.read() == b"text\nhello\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "sentence"),
+    [
+        ("gone.csv", FetchError, "gone.csv: no file there; name a file, a folder or a pattern"),
+        ("empty/*", FetchError, "no file there"),
+        ("a.xlsx", FormatError, "a.xlsx: the suffix names no known format; it has to be one of .csv"),
+        ("nowhere://a", ToolError, "nowhere://a cannot be opened: Protocol not known"),
+        ("s3://bucket/a.csv", ToolError, "s3://bucket/a.csv cannot be opened: Install s3fs"),
+    ],
+)
+def test_an_input_that_is_none_is_one_sentence(name: str, error: type[PotstillError], sentence: str) -> None:
+    write("a.xlsx")
+    with pytest.raises(error, match=sentence):
+        list_inputs([name], OUT)
+
+
+def test_a_file_that_may_not_be_read_or_is_damaged_is_one_sentence() -> None:
+    Path("a.csv.gz").write_bytes(gzip.compress(b"text\n" * 10_000, mtime=0)[:40])
+    (file,) = list_inputs(["a.csv.gz"], OUT)
+    with pytest.raises(FormatError, match=r"a.csv.gz is damaged or ends in the middle"), open_input(file) as opened:
+        opened.stream.read()
+    Path("a.csv.gz").unlink()
+    with pytest.raises(FetchError, match=r"a.csv.gz cannot be read \(No such file or directory\)"), open_input(file):
+        pass

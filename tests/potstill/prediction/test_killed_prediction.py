@@ -1,0 +1,59 @@
+"""kill -9 at any moment, and the same command again ends with the same bytes."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, generate_rows
+from tests.potstill.prediction.models import csv_bytes, tiny_model
+
+pytestmark = pytest.mark.slow
+ROWS = 2400
+
+
+def start(serving: Path, output: Path) -> subprocess.Popen[bytes]:
+    module = "tests.potstill.prediction.predicting_process"
+    words = [sys.executable, "-m", module, str(serving), str(output.with_name("in.csv")), str(output)]
+    return subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+
+
+def parts(output: Path) -> int:
+    return len(list(Path(f"{output}.parts").glob("*.json")))
+
+
+def kill_when(process: subprocess.Popen[bytes], condition: Callable[[], bool], pause: float) -> bool:
+    """Kill a process some time after a condition has come true; whether it was still running then."""
+    while process.poll() is None and not condition():
+        time.sleep(0.001)
+    time.sleep(pause)
+    process.kill()
+    return process.wait() != 0
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tiny_base: Path, tmp_path: Path) -> None:
+    serving = tiny_model(tiny_base, tmp_path / "serving", variant="fp32").serving
+    texts = [text for text, _ in generate_rows(ROWS, seed=5)]
+    texts[100] = texts[2000] = ""
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "in.csv").write_bytes(csv_bytes([["id", "text"], *enumerate(texts)]))
+    whole, output = tmp_path / "whole" / "out.parquet", tmp_path / "killed" / "out.parquet"
+    assert start(serving, whole).wait() == 0
+    generator = random.Random(4)
+    moments: list[Callable[[], bool]] = [Path(f"{output}.manifest.json").exists]
+    moments += [lambda count=count: parts(output) > count for count in (0, 12, 30)]  # type: ignore[misc]
+    moments.append(output.with_name(f".{output.name}.tmp").exists)
+    killed = [kill_when(start(serving, output), moment, generator.uniform(0, 0.03)) for moment in moments]
+    assert sum(killed) > 2
+    assert start(serving, output).wait() == 0
+    for name in ("", ".rejected.jsonl"):
+        same = Path(f"{output}{name}").read_bytes().replace(b"killed/", b"whole/")
+        assert same == Path(f"{whole}{name}").read_bytes()
+    assert sorted(path.name for path in output.parent.iterdir()) == sorted(path.name for path in whole.parent.iterdir())
