@@ -5,10 +5,10 @@ contenders step over the same rows with the same models and take turns, each in 
 within each round, so that other load affects both sides of it. The peers are not dependencies of Potstill:
 `pip install accelerate tensorboardX && pip install --no-deps textbrewer==0.2.1.post1`.
 
-Other measurements are `--ablation` (Potstill without each of its optimisations), `--to-accuracy` (a whole TextBrewer
-run, and Potstill to the same dev accuracy; with `--labelled` on the labelled rows, without transfer) and `--gpu`
-(padding-free training on a GPU, which needs only torch and transformers). `--write` puts the result into
-benchmarks/RESULTS.md.
+Other measurements are `--ablation` (Potstill without each of its optimisations), `--to-accuracy PEER` (whole runs of
+Trainer or TextBrewer, and Potstill to the dev accuracy of each; with `--labelled` on the labelled rows, without
+transfer) and `--gpu` (padding-free training on a GPU, which needs only torch and transformers). `--write` puts the
+result into benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 
     Readings = dict[str, list[Reading]]
 
-MARKS = {name: f"<!-- training {name} -->" for name in ("peers", "ablation", "accuracy", "gpu")}
+MARKS = {
+    name: f"<!-- training {name} -->"
+    for name in ("peers", "ablation", "accuracy trainer", "accuracy textbrewer", "gpu")
+}
 POTSTILL = "Potstill"
+PEER_NAMES = {"trainer": "Trainer", "textbrewer": "TextBrewer at length 128"}
 # Module that a peer needs -> the command that installs it.
 PEERS = {
     "accelerate": "pip install accelerate",
@@ -174,34 +178,45 @@ def matrix_share(readings: Readings, rates: list[dict[str, float]]) -> list[str]
     return [head, "", *lines]
 
 
-def to_accuracy(precision: Any, epochs: int, *, labelled: bool) -> list[str]:
-    """Time a whole run of TextBrewer, then Potstill to the dev accuracy of its end, both on the same rows."""
+def to_accuracy(precision: Any, peer: Any, epochs: int, runs: int, *, labelled: bool) -> list[str]:
+    """Time whole runs of a peer, and after each Potstill to the dev accuracy of its end, both on the same rows."""
     from training_peers import Variation
 
-    with ExitStack() as stack:
-        textbrewer = Worker(Variation(kind="textbrewer", labelled=labelled))
-        potstill = Worker(Variation(precision=precision, labelled=labelled))
-        stack.callback(textbrewer.close)
-        stack.callback(potstill.close)
-        target = textbrewer.ask("learn", epochs=epochs)
-        # As many epochs as TextBrewer; with transfer rows, those of the distill stage.
-        changes = {"epochs": epochs, "evaluations_per_epoch": 5} if labelled else {"evaluations_per_epoch": 20}
-        result = potstill.ask("reach", target=target["accuracy"], changes=changes)
-    rows = "the labelled rows" if labelled else "all rows of the distill stage"
-    run = (
-        f"TextBrewer, {epochs} epochs of {rows} at length 128: "
-        f"dev accuracy {target['accuracy']:.4f} after {target['seconds']:.0f} s."
-    )
-    if not result["reached"]:
-        return [run, "", f"Potstill did not reach it in a whole run: best {result['best']:.4f}."]
-    total_seconds = result["seconds"] + result["signals"]
-    return [
-        run,
-        "",
-        f"Potstill at {result['best']:.4f} after {result['seconds']:.1f} s (evaluations included): "
-        f"1/{target['seconds'] / result['seconds']:.1f} of the time; with the teacher's signals made anew "
-        f"({result['signals']:.1f} s, once for all students) 1/{target['seconds'] / total_seconds:.1f}.",
+    form: Any = "fp32" if peer == "textbrewer" else precision
+    variations = [
+        Variation(kind=peer, precision=form, labelled=labelled),
+        Variation(precision=precision, labelled=labelled),
     ]
+    # As many epochs as the peer; with transfer rows, those of the distill stage.
+    changes = {"epochs": epochs, "evaluations_per_epoch": 5} if labelled else {"evaluations_per_epoch": 20}
+    rows = "the labelled rows" if labelled else "all rows of the distill stage"
+    lines = [
+        f"{PEER_NAMES[peer]} in {form}, {epochs} epochs of {rows}, {runs} runs in turns with Potstill.",
+        "",
+        "| the peer's s | dev accuracy | Potstill's s | dev accuracy | times faster | with signals made anew |",
+        "|---|---|---|---|---|---|",
+    ]
+    for _ in range(runs):
+        # New processes, because the peer's student and Potstill's plan are those of a first run.
+        with ExitStack() as stack:
+            workers = [Worker(variation) for variation in variations]
+            for worker in workers:
+                stack.callback(worker.close)
+            target = workers[0].ask("learn", epochs=epochs)
+            result = workers[1].ask("reach", target=target["accuracy"], changes=changes)
+        lines.append(_accuracy_line(target, result))
+        print(lines[-1], file=sys.stderr)
+    return lines
+
+
+def _accuracy_line(target: dict[str, Any], result: dict[str, Any]) -> str:
+    """Return the row of a run."""
+    start = f"| {target['seconds']:.0f} | {target['accuracy']:.4f} "
+    if not result["reached"]:
+        return start + f"| not reached | {result['best']:.4f} | – | – |"
+    seconds, anew = result["seconds"], result["seconds"] + result["signals"]
+    ratios = f"{target['seconds'] / seconds:.1f}× | {target['seconds'] / anew:.1f}×"
+    return start + f"| {seconds:.1f} | {result['best']:.4f} | {ratios} |"
 
 
 def choose_precision() -> tuple[Any, str]:
@@ -250,8 +265,9 @@ def measure(arguments: argparse.Namespace) -> tuple[str, str]:
     precision, why = choose_precision()
     setup = head(arguments, precision, why)
     if arguments.to_accuracy:
-        lines = to_accuracy(precision, arguments.epochs, labelled=arguments.labelled)
-        return "accuracy", "\n".join([f"{setup}.", "", *lines])
+        peer = arguments.to_accuracy
+        lines = to_accuracy(precision, peer, arguments.epochs, arguments.rounds, labelled=arguments.labelled)
+        return f"accuracy {peer}", "\n".join([f"{setup}.", "", *lines])
     name = "ablation" if arguments.ablation else "peers"
     contenders = ablations(precision) if arguments.ablation else peers(precision)
     readings, rates = alternate(contenders, arguments.rounds, arguments.seconds)
@@ -274,10 +290,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="of one turn")
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--ablation", action="store_true", help="what each of Potstill's optimisations gives")
-    kinds.add_argument("--to-accuracy", action="store_true", help="wall time to TextBrewer's final dev accuracy")
+    kinds.add_argument("--to-accuracy", choices=PEER_NAMES, help="wall time to the final dev accuracy of this peer")
     kinds.add_argument("--gpu", action="store_true", help="padding-free against padded training on a GPU")
     kinds.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--epochs", type=int, default=2, help="of TextBrewer's run for --to-accuracy")
+    parser.add_argument("--epochs", type=int, default=2, help="of the peer's run for --to-accuracy")
     parser.add_argument("--labelled", action="store_true", help="--to-accuracy: both learn only the labelled rows")
     parser.add_argument("--write", action="store_true", help="replace the section in benchmarks/RESULTS.md")
     arguments = parser.parse_args()

@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -297,33 +297,44 @@ class HuggingFace:
     def turn(self, seconds: float) -> Reading:
         """Train with a new Trainer, which a callback stops when the time is over."""
         clock = Clock(seconds)
+        stop = _stop_at(clock, self._workspace.rows_per_step())
         with tempfile.TemporaryDirectory() as scratch:
-            self._trainer(clock, scratch).train()
+            self._trainer(self._student, scratch, max_steps=1_000_000, callbacks=[stop]).train()
         return clock.reading
 
-    def _trainer(self, clock: Clock, scratch: str) -> Trainer:
+    def learn(self, epochs: int) -> dict[str, Any]:
+        """Return seconds and final dev accuracy of a whole run, with the linear schedule that Trainer has."""
+        student = self._workspace.student()
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = self._trainer(student, scratch, num_train_epochs=epochs)
+            started = time.perf_counter()
+            trainer.train()
+            seconds = time.perf_counter() - started
+        return {"seconds": seconds, "accuracy": self._workspace.dev_accuracy("fp32")(student)}
+
+    def _trainer(self, student: PreTrainedModel, scratch: str, callbacks: Sequence[Any] = (), **length: Any) -> Trainer:
         from transformers import AutoTokenizer, DataCollatorWithPadding, TrainingArguments
 
-        rows = self._workspace.rows_per_step()
         arguments = TrainingArguments(
             output_dir=scratch,
-            per_device_train_batch_size=rows,
+            per_device_train_batch_size=self._workspace.rows_per_step(),
             learning_rate=self._workspace.plan().learning_rate,
-            max_steps=1_000_000,
+            warmup_steps=self._workspace.plan().warmup,
             bf16=self._bf16,
             use_cpu=True,
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
+            **length,
         )
         return _trainer_class(self._workspace)(
-            model=self._student,
+            model=student,
             args=arguments,
             train_dataset=self._rows,
             data_collator=DataCollatorWithPadding(
                 AutoTokenizer.from_pretrained(self._workspace.root / "data/teacher", local_files_only=True)
             ),
-            callbacks=[_stop_at(clock, rows)],
+            callbacks=[*callbacks],
         )
 
 

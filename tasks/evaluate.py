@@ -85,7 +85,7 @@ def run(stage: Stage) -> Result:
     answers, int8_predictions = _answers(stage, test, texts, gold, students, card)
     baseline = _baseline(stage, card)
     if baseline is not None:
-        answers[BASELINE] = _baseline_answers(baseline, texts, card.kind)
+        answers[BASELINE] = baseline.answers(texts, card.kind)
     metrics = _metrics(stage, gold, answers, card)
     if not isinstance(gold, GoldTags | GoldAnswers):
         metrics["truncation"] = _truncation(stage, test, texts, gold, answers)
@@ -214,10 +214,6 @@ def _baseline(stage: Stage, card: ModelCard) -> Baseline | None:
         f"{baseline.fit_seconds:.1f} s of CPU"
     )
     return baseline
-
-
-def _baseline_answers(baseline: Baseline, texts: Sequence[Text], task: TaskKind) -> Answers:
-    return Answers(baseline.logits(texts), 1.0, baseline.parameters, baseline.file_bytes, task)
 
 
 def _torch_answers(stage: Stage, name: str, temperature: float, task: TaskKind, bar: Bar) -> Answers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,12 @@ from typing import Any
 
 from potstill.artifacts import MANIFEST, read_json
 from potstill.config.params import Params
+from potstill.evaluation.baseline import fit_baseline
 from potstill.evaluation.contenders import teacher_pipeline
-from potstill.evaluation.gates import judge
-from potstill.evaluation.gold import read_gold, served_answers, student_logits
+from potstill.evaluation.gates import Verdict, judge
+from potstill.evaluation.gold import read_gold, read_texts, served_answers, student_logits
 from potstill.evaluation.latency import Speed, measure_side_by_side
-from potstill.evaluation.naming import QUANTIZED, SHIPPED
+from potstill.evaluation.naming import BASELINE, QUANTIZED, SHIPPED
 from potstill.evaluation.summary import Answers, Gold, compare_pair, fidelity, score, teacher_share
 from potstill.evaluation.teacher_forms import add_advantages
 from potstill.inference.profile import answer_all
@@ -29,7 +30,7 @@ from tasks.learning import open_tokens, teacher_logits, teacher_members
 from tasks.stage import Stage, load_stage
 from tasks.views import teachers_view
 
-DEV = "dev.parquet"
+DEV, TRAIN = "dev.parquet", "train.parquet"
 # Gates that are off in a search, since it trains no controls, tests no behaviour and compares no slices.
 WITHOUT_CONTROLS: dict[str, Any] = {
     "min_gain_over_control": None,
@@ -40,8 +41,10 @@ WITHOUT_CONTROLS: dict[str, Any] = {
     "max_behaviour_failure": {},
     "min_coverage": None,
 }
-# Form of the teacher -> name of its point.
-_POINTS = {"teacher": "teacher", QUANTIZED: "teacher INT8"}
+# What needs no student -> name and kind of its point.
+_POINTS = {"teacher": ("teacher", "teacher"), QUANTIZED: ("teacher INT8", "teacher"), BASELINE: ("TF-IDF", BASELINE)}
+# Answers texts.
+Call = Callable[[list[Text]], object]
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ class BuiltStudent:
 def measure(
     built: Mapping[str, BuiltStudent], params: Params, stage: Stage, quantized: Path
 ) -> tuple[list[Point], int]:
-    """Return the points of the teacher, as it is and quantized, and of each student, and the number of dev rows.
+    """Return the points of what needs no student and of each student, and the number of dev rows.
+
+    What needs no student is the teacher, as it is and quantized, and TF-IDF with a linear model.
 
     Args:
         built: name -> student.
@@ -82,42 +87,32 @@ def measure(
     path = load_stage("prepare", params).outs["prepared"] / DEV
     students = {name: Student(student.serving) for name, student in built.items()}
     # A search changes no tokenizer, so any student reads the texts as all do.
+    card = next(iter(students.values())).card
     texts, gold = read_gold(path, next(iter(students.values())))
     quantized_facts = read_json(quantized / MANIFEST)["about"]
-    quantized_teacher = {} if "absent" in quantized_facts else {QUANTIZED: Student(quantized)}
-    speeds = _speeds(students | quantized_teacher, texts, params, stage.deps["teacher"])
-    teachers = {"teacher": _teacher_answers(stage, path)}
-    for name, teacher in quantized_teacher.items():
-        teacher_texts, teacher_gold = read_gold(path, teacher)
-        teachers[name] = served_answers(
-            teacher,
-            teacher_texts,
-            teacher_gold,
-            str(quantized),
-            parameters=quantized_facts["parameters"],
-            file_bytes=(quantized / MODEL).stat().st_size,
-        )
-    measured_teachers = {
-        name: score(gold, answers, params.evaluate) | asdict(speeds[name]) for name, answers in teachers.items()
+    others = {"teacher": _teacher_answers(stage, path)}
+    calls: dict[str, Call] = {
+        "teacher": teacher_pipeline(stage.deps["teacher"], card.max_length, card.kind, card.stride)
     }
-    points = [
-        _point(_POINTS[name], "teacher", numbers, teachers[name].task) for name, numbers in measured_teachers.items()
-    ]
+    if "absent" not in quantized_facts:
+        teacher = Student(quantized)
+        others[QUANTIZED] = _quantized_answers(teacher, path, quantized, quantized_facts["parameters"])
+        calls[QUANTIZED] = partial(answer_all, teacher)
+    if not KINDS[card.kind].marks_spans:
+        baseline = fit_baseline(*read_texts(path.with_name(TRAIN)), card.kind, len(card.labels))
+        others[BASELINE] = baseline.answers(texts, card.kind)
+        calls[BASELINE] = baseline.logits
+    calls |= {name: partial(answer_all, student) for name, student in students.items()}
+    speeds = _speeds(calls, texts, params)
+    numbers = {name: score(gold, answers, params.evaluate) | asdict(speeds[name]) for name, answers in others.items()}
+    points = [_point(*_POINTS[name], numbers[name], card.kind) for name in others]
     for name, student in students.items():
         answers = _answers(built[name], student, texts, gold)
-        numbers = score(gold, answers, params.evaluate) | asdict(speeds[name])
-        metrics: dict[str, Any] = {
-            "shipped": student.card.variant,
-            "quantized_teacher": quantized_facts,
-            "models": {**measured_teachers, SHIPPED[student.card.variant]: numbers},
-            "comparison": _compare(gold, teachers, answers, params),
-        }
-        add_advantages(metrics, SHIPPED[student.card.variant])
-        gate = params.gate.model_copy(update=WITHOUT_CONTROLS)
-        verdict = judge(metrics, gate, None, student.card.kind)
-        comparison = {key: value for key, value in metrics["comparison"].items() if not isinstance(value, dict)}
-        measured = {**numbers, **comparison, "variant": student.card.variant}
-        point = _point(name, built[name].kind, measured, answers.task)
+        measured = score(gold, answers, params.evaluate) | asdict(speeds[name])
+        comparison = _compare(gold, others, answers, params)
+        verdict = _judge(student, measured, numbers, comparison, quantized_facts, params)
+        flat = {key: value for key, value in comparison.items() if not isinstance(value, dict)}
+        point = _point(name, built[name].kind, {**measured, **flat, "variant": student.card.variant}, card.kind)
         points.append(
             replace(
                 point,
@@ -129,6 +124,26 @@ def measure(
             )
         )
     return points, len(gold)
+
+
+def _judge(
+    student: Student,
+    measured: Mapping[str, Any],
+    others: Mapping[str, Mapping[str, Any]],
+    comparison: Mapping[str, Any],
+    quantized_facts: Mapping[str, Any],
+    params: Params,
+) -> Verdict:
+    """Judge a student by the gates that need no control."""
+    variant = SHIPPED[student.card.variant]
+    metrics: dict[str, Any] = {
+        "shipped": student.card.variant,
+        "quantized_teacher": quantized_facts,
+        "models": {**others, variant: measured},
+        "comparison": comparison,
+    }
+    add_advantages(metrics, variant)
+    return judge(metrics, params.gate.model_copy(update=WITHOUT_CONTROLS), None, student.card.kind)
 
 
 def _teacher_answers(stage: Stage, path: Path) -> Answers:
@@ -144,6 +159,12 @@ def _teacher_answers(stage: Stage, path: Path) -> Answers:
     )
 
 
+def _quantized_answers(teacher: Student, path: Path, folder: Path, parameters: int) -> Answers:
+    texts, gold = read_gold(path, teacher)
+    size = (folder / MODEL).stat().st_size
+    return served_answers(teacher, texts, gold, str(folder), parameters=parameters, file_bytes=size)
+
+
 def _answers(built: BuiltStudent, student: Student, texts: Sequence[Text], gold: Gold) -> Answers:
     """Return a student's answers as it ships."""
     logits = student_logits(student, texts, gold)
@@ -153,11 +174,9 @@ def _answers(built: BuiltStudent, student: Student, texts: Sequence[Text], gold:
     return Answers(logits, student.card.temperature, parameters, size, student.card.kind)
 
 
-def _speeds(students: Mapping[str, Student], texts: Sequence[Text], params: Params, teacher: Path) -> dict[str, Speed]:
-    card = next(iter(students.values())).card
-    calls = {"teacher": teacher_pipeline(teacher, card.max_length, card.kind, card.stride)}
+def _speeds(calls: Mapping[str, Call], texts: Sequence[Text], params: Params) -> dict[str, Speed]:
     return measure_side_by_side(
-        calls | {name: partial(answer_all, student) for name, student in students.items()},
+        calls,
         texts,
         latency_texts=params.evaluate.latency_texts,
         throughput_texts=params.evaluate.throughput_texts,

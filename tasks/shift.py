@@ -58,7 +58,7 @@ def measure_shift(
         if not KINDS[shipped.card.kind].marks_spans:
             answers |= _torch_answers(stage, texts, shipped)
     if baseline is not None:
-        answers[BASELINE] = Answers(baseline.logits(texts), 1.0, 0, 0, shipped.card.kind)
+        answers[BASELINE] = baseline.answers(texts, shipped.card.kind)
     return judge_shift(gold, answers, candidate, settings, seed=seed)
 
 

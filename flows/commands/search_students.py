@@ -82,6 +82,8 @@ def _say_cheapest(outcome: SearchOutcome) -> None:
         failed = [f"{point.name}: {point.verdict.sentence}" for point in outcome.points if point.verdict is not None]
         raise GateRefusedError(f"no student passes the gates on dev: {'; '.join(failed)}")
     say(f"cheapest  {cheapest.name}, in {SEARCH_REPORT / 'cheapest'}")
+    for point in outcome.instead:
+        say(f"instead   {point.name} scores no less and is no slower and no larger: no student is needed")
     if cheapest.run_arguments:
         say(f"run       potstill run --params {SEARCH_REPORT / 'cheapest.yaml'}")
         say(f"or        potstill run {' '.join(cheapest.run_arguments)}")

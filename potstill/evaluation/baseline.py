@@ -15,6 +15,7 @@ import numpy as np
 
 from potstill.evaluation.metrics_reading import signed_interval, signed_points
 from potstill.evaluation.naming import BASELINE, MODELS, candidate_of
+from potstill.evaluation.summary import Answers
 from potstill.kinds.definitions.task_kinds import KINDS, kind_in
 from potstill.kinds.task_names import TaskKind
 from potstill.scores.metrics import Floats, Labels
@@ -66,6 +67,10 @@ class Baseline:
         counts: Sparse = self.features.transform(_joined(texts))
         logits: Floats = (counts @ self.weights + self.bias).astype(np.float32)
         return logits
+
+    def answers(self, texts: Sequence[Text], task: TaskKind) -> Answers:
+        """Return the answers to texts, which have no temperature."""
+        return Answers(self.logits(texts), 1.0, self.parameters, self.file_bytes, task)
 
     @property
     def parameters(self) -> int:

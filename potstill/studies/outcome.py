@@ -32,7 +32,7 @@ class SearchOutcome:
         study: its name.
         rows: number of dev rows.
         trials: the finished trials, in order.
-        points: the teacher and the students that were measured.
+        points: the models that need no student, and the students, as they were measured.
     """
 
     study: str
@@ -49,6 +49,11 @@ class SearchOutcome:
     def cheapest(self) -> Point | None:
         """The fastest student that passes the gates."""
         return pareto.cheapest(self.points)
+
+    @property
+    def instead(self) -> list[Point]:
+        """The models without distillation that make the cheapest student needless."""
+        return pareto.better_without_student(self.points)
 
 
 def write_outcome(outcome: SearchOutcome, params: Params, folder: Path) -> None:
@@ -101,6 +106,7 @@ def _facts(outcome: SearchOutcome, params: Params) -> dict[str, Any]:
             for point in outcome.points
         ],
         "cheapest": cheapest.name if cheapest else None,
+        "instead": [point.name for point in outcome.instead],
     }  # fmt: skip
 
 

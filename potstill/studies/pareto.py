@@ -16,16 +16,16 @@ class Point:
 
     Attributes:
         name: a name for people.
-        kind: `teacher`, `layers` (a student of the teacher's layers) or `static`.
+        kind: `teacher`, `layers` (a student of the teacher's layers), `static`, or `tfidf` (with a linear model).
         score: the task's score on dev.
         milliseconds: median for one text.
         megabytes: size of the file in 10^6 bytes.
         numbers: everything that was measured.
         choice: the trial's choice; None for a model of no trial.
-        run_arguments: arguments of `potstill run` that make it again; empty for the teacher.
-        sections: section of params.yaml -> the values that make it again; empty for the teacher.
-        verdict: the gates, judged on dev; None for the teacher.
-        folder: the serving folder; None for the teacher.
+        run_arguments: arguments of `potstill run` that make it again; empty for a model that is no student.
+        sections: section of params.yaml -> the values that make it again; empty for a model that is no student.
+        verdict: the gates, judged on dev; None for a model that is no student.
+        folder: the serving folder of a student.
     """
 
     name: str
@@ -58,6 +58,13 @@ def cheapest(points: Sequence[Point]) -> Point | None:
     """Return the fastest point that passes its gates, of equally fast ones the smallest; None where none passes."""
     passing = [point for point in points if point.verdict is not None and point.verdict.passed]
     return min(passing, key=_cost, default=None)
+
+
+def better_without_student(points: Sequence[Point]) -> list[Point]:
+    """List the models without distillation that dominate the cheapest student that passes its gates."""
+    student = cheapest(points)
+    others = [point for point in points if point.verdict is None]
+    return [point for point in others if student is not None and dominates(point, student)]
 
 
 def _cost(point: Point) -> tuple[float, float]:

@@ -32,7 +32,7 @@ code { font: .8rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; over
 <main>
 <h1>{{ project }}: what students cost</h1>
 <p class="soft">{{ facts.trials | length }} trials, scored on {{ facts.judged_on }}; the best of each size and the static students measured as they would ship, on {{ "{:,}".format(facts.dev_rows) }} dev texts. The test split was not opened.</p>
-<p>{% if facts.cheapest %}The cheapest student that passes the gates is <strong>{{ facts.cheapest }}</strong>.{% else %}No student passes the gates.{% endif %}
+<p>{% if facts.cheapest %}The cheapest student that passes the gates is <strong>{{ facts.cheapest }}</strong>.{% for name in facts.instead %} {{ name }} scores no less and is no slower and no larger: no student is needed.{% endfor %}{% else %}No student passes the gates.{% endif %}
 Gates are judged on dev here, without those that need the controls or the champion.</p>
 <div class="panels">
 {% for figure in figures %}

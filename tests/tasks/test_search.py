@@ -92,7 +92,7 @@ def test_every_point_is_measured_and_the_curve_is_drawn(searched: tuple[Path, Se
     names = [point.name for point in found.points]
     sizes = {len(trial.choice.layers) for trial in found.trials}
     titles = [{1: "1 layer", 2: "2 layers"}[size] for size in sorted(sizes, reverse=True)]
-    assert names == ["teacher", "teacher INT8", *titles, "static, 8 dimensions"]
+    assert names == ["teacher", "teacher INT8", "TF-IDF", *titles, "static, 8 dimensions"]
     for point in found.points:
         assert 0 <= point.score <= 1
         assert 0 < point.milliseconds < point.numbers["p99_ms"] + 1e-9

@@ -40,7 +40,12 @@ def colour_of(model: str) -> str:
 
 
 # Colours of the models of a search.
-MODEL_COLOURS = {"teacher": COLOURS["teacher"], "layers": COLOURS["int8"], "static": COLOURS["student"]}
+MODEL_COLOURS = {
+    "teacher": COLOURS["teacher"],
+    "layers": COLOURS["int8"],
+    "static": COLOURS["student"],
+    BASELINE: COLOURS[BASELINE],
+}
 # Stands for `currentColor`, the colour of the text around the figure, which matplotlib does not know.
 INK = "#010203"
 STYLE = {

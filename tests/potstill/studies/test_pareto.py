@@ -11,7 +11,7 @@ from potstill.evaluation.gate_checks import Check
 from potstill.evaluation.gates import Verdict
 from potstill.evaluation.pages.plots import Cost, pareto
 from potstill.kinds.definitions.task_kinds import KINDS
-from potstill.studies.pareto import Point, cheapest, dominates, front
+from potstill.studies.pareto import Point, better_without_student, cheapest, dominates, front
 
 
 def _point(name: str, score: float, ms: float, mb: float, *, passed: bool | None = True) -> Point:
@@ -41,6 +41,14 @@ def test_the_cheapest_passes() -> None:
     small = cheapest(even)
     assert small is not None
     assert small.name == "small"
+
+
+def test_what_needs_no_student_is_named_if_it_is_as_good_and_as_cheap() -> None:
+    assert better_without_student(POINTS) == []
+    tfidf = _point("tf-idf", 0.82, 0.1, 1.0, passed=None)
+    slow = _point("quantized teacher", 0.9, 5.0, 23.0, passed=None)
+    assert better_without_student([*POINTS, tfidf, slow]) == [tfidf]
+    assert better_without_student([tfidf, slow]) == []  # no student passes, so the gates say what there is to say
 
 
 numbers = some.floats(0.1, 10, allow_nan=False)
