@@ -308,6 +308,14 @@ def doctor() -> None:
 
 
 @app.command()
+def relocate() -> None:
+    """After the workspace was moved: correct MLflow's names of its artifacts, as the next run would."""
+    from flows.commands.keep_registry import relocate
+
+    print(relocate(Path.cwd()))
+
+
+@app.command()
 def schedule() -> None:
     """Run on the schedule of params.yaml for as long as this command runs."""
     from flows.commands.schedule_runs import serve_schedule

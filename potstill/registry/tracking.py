@@ -43,6 +43,7 @@ WORKSPACE_SHA = "potstill.place"
 # The process that works on a run: paths repeat between machines and containers.
 PROCESS = "potstill.process"
 
+_SQLITE = "sqlite:///"
 # Limits of a call of the store (mlflow.utils.validation).
 _VALUE_CHARACTERS = 6000
 _TAG_CHARACTERS = 5000
@@ -155,7 +156,13 @@ def _git(workspace: Path, *arguments: str) -> str | None:
 
 def tracking_uri(workspace: Path) -> str:
     """Return `MLFLOW_TRACKING_URI`, else the workspace's SQLite file, where plain `mlflow ui` finds it."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.resolve() / STORE}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{workspace.resolve() / STORE}"
+
+
+def store_file(workspace: Path) -> Path | None:
+    """Return the SQLite file of a workspace's store, whether it exists or not; None for another kind of store."""
+    uri = tracking_uri(workspace)
+    return Path(uri.removeprefix(_SQLITE)).resolve() if uri.startswith(_SQLITE) else None
 
 
 def has_store(workspace: Path) -> bool:
@@ -361,7 +368,7 @@ def end_stale_runs(workspace: Path, project: str) -> list[str]:
     store = client(workspace)
     running: Sequence[Run] = store.search_runs(
         [experiment_id(workspace, project)],
-        filter_string=f"attributes.status = 'RUNNING' and tags.`{WORKSPACE_SHA}` = '{_workspace_sha(workspace)}'",
+        filter_string=f"attributes.status = 'RUNNING' and tags.`{WORKSPACE_SHA}` = '{workspace_sha(workspace)}'",
     )
     ended = []
     for run in running:
@@ -382,13 +389,14 @@ def _may_be_alive(run: Run) -> bool:
     return process is None or (process != this_process() and not process.has_ended())
 
 
-def _workspace_sha(workspace: Path) -> str:
+def workspace_sha(workspace: Path) -> str:
+    """Return the value of `WORKSPACE_SHA` of a workspace."""
     return sha256_text(str(workspace.resolve()))[:32]
 
 
 def _workspace_tags(workspace: Path) -> dict[str, str]:
     return {
         WORKSPACE: str(workspace.resolve()),
-        WORKSPACE_SHA: _workspace_sha(workspace),
+        WORKSPACE_SHA: workspace_sha(workspace),
         PROCESS: json.dumps(asdict(this_process())),
     }

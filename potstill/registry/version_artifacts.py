@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 from potstill import paths
 from potstill.artifacts import (
@@ -30,6 +29,7 @@ from potstill.artifacts import (
     write_text,
 )
 from potstill.errors import ChecksumError, RegistryError
+from potstill.registry.artifact_locations import local_folder
 from potstill.registry.model_card import CARD
 from potstill.registry.process_identity import has_process
 from potstill.registry.tracking import tracking_uri
@@ -181,9 +181,9 @@ def clean_scratch(workspace: Path) -> None:
 @contextmanager
 def _artifacts(version: Version, workspace: Path, parts: list[str]) -> Iterator[list[Path]]:
     """Yield folders of a version's artifacts: in place if they are on this machine, else downloaded."""
-    url = urlparse(version.source)
-    if url.scheme in ("", "file"):
-        yield [_existing(version, Path(unquote(url.path)) / part) for part in parts]
+    folder = local_folder(version.source, workspace)
+    if folder is not None:
+        yield [_existing(version, folder / part) for part in parts]
         return
     with scratch_folder(workspace) as scratch:
         yield [_download(version, part, scratch, workspace) for part in parts]
