@@ -316,6 +316,22 @@ def relocate() -> None:
 
 
 @app.command()
+def backup(file: Annotated[Path, typer.Argument(help="The tar file to write; it must not exist.")]) -> None:
+    """Write the workspace's registry to one verified file: versions, ledger, artifacts, params, dvc.lock."""
+    from flows.commands.keep_registry import back_up
+
+    print(back_up(Path.cwd(), file))
+
+
+@app.command()
+def restore(file: Annotated[Path, typer.Argument(help="A file that `potstill backup` wrote.")]) -> None:
+    """Verify a backup and restore it into a workspace without a registry."""
+    from flows.commands.keep_registry import restore
+
+    print(restore(Path.cwd(), file))
+
+
+@app.command()
 def schedule() -> None:
     """Run on the schedule of params.yaml for as long as this command runs."""
     from flows.commands.schedule_runs import serve_schedule

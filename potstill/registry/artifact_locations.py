@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlparse
 
 from potstill.errors import StoreError
@@ -57,7 +58,7 @@ def moved_from(workspace: Path) -> list[Path]:
     store = store_file(workspace)
     if store is None or not store.exists():
         return []
-    with _open(store, "ro") as database:
+    with open_database(store, "ro") as database:
         return list(_moved_roots(database, store.parent).values())
 
 
@@ -73,7 +74,7 @@ def relocate(workspace: Path) -> list[Path]:
     store = store_file(workspace)
     if store is None or not moved_from(workspace):
         return []
-    with _open(store, "rw") as database, database:  # the inner one is a transaction
+    with open_database(store, "rw") as database, database:  # the inner one is a transaction
         roots = _moved_roots(database, store.parent)
         for root in roots:
             old = f"{root}/{ARTIFACTS}/"
@@ -108,7 +109,12 @@ def _moved_roots(database: sqlite3.Connection, here: Path) -> dict[str, Path]:
 
 
 @contextmanager
-def _open(store: Path, mode: str) -> Iterator[sqlite3.Connection]:
+def open_database(store: Path, mode: Literal["ro", "rw"]) -> Iterator[sqlite3.Connection]:
+    """Open the SQLite file of MLflow's store.
+
+    Raises:
+        StoreError: it cannot be read or changed, while it is opened or inside the context.
+    """
     try:
         with closing(sqlite3.connect(f"{store.as_uri()}?mode={mode}", uri=True, timeout=_SECONDS)) as database:
             yield database
