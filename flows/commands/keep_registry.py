@@ -46,6 +46,6 @@ def restore(workspace: Path, archive: Path) -> str:
 
 def _describe(contents: Contents) -> str:
     return (
-        f"the registry of {contents.project}: {contents.versions} versions, champion {contents.champion or 'none'}, "
+        f"the registry of {contents.project}: {contents.versions} version{'s' * (contents.versions != 1)}, champion {contents.champion or 'none'}, "
         f"{contents.lines} lines of the ledger"
     )

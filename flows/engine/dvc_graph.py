@@ -116,6 +116,18 @@ class Graph:
                 stale.append(name)
         return stale
 
+    def missing_outs(self) -> list[str]:
+        """List the outs that dvc.lock names and DVC's cache lacks, whole or in part.
+
+        Raises:
+            BusyError: a DVC command is at work in the workspace.
+        """
+        from dvc.repo import lock_repo
+
+        with self._dvc_errors(), lock_repo(self._repo):
+            locked = [out for name in self.order for out in self._stages[name].outs if out.use_cache and out.hash_info]
+            return [str(out) for out in locked if out.changed_cache()]
+
     def forget(self) -> None:
         """Parse and compare again at the next question, since a stage has changed dvc.lock and outs."""
         self._changed = None

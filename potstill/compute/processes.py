@@ -158,7 +158,7 @@ def hold(lock: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "unknown"
+                    holder = last_holder(lock) or "unknown"
                     raise BusyError(
                         f"{what} is already going on in {lock.parent.parent.resolve()} (process {holder}); "
                         "wait for it or stop it, then run again"
@@ -169,3 +169,9 @@ def hold(lock: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def last_holder(lock: Path) -> int | None:
+    """Return the process that holds a lock file, or held it last; None if nobody did."""
+    text = lock.read_text(encoding="utf-8", errors="replace").strip() if lock.exists() else ""
+    return int(text) if text.isdecimal() else None

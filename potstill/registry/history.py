@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,11 @@ class History:
         if version in self.champions:
             return self.champions[self.champions.index(version) + 1 :]
         return [] if self.champion is None else [self.champion]
+
+    def former(self, existing: Container[str]) -> str | None:
+        """Find the latest former champion among the versions that exist."""
+        numbers = (number for number in reversed(self.champions) if number != self.champion and number in existing)
+        return next(numbers, None)
 
     def is_rollback(self, version: str, champion: str | None) -> bool:
         """Whether replacing the present champion by a version is a rollback."""

@@ -231,10 +231,7 @@ class Steps:
     def _previous_champion(self, line: Line | None) -> str | None:
         """Find the champion before the present one, as it is once `line` is done."""
         lines = self._lines if line is None else [*self._lines, replace(line, state="done", intent=line.number)]
-        history = read_history(lines)
-        existing = {item.version for item in self._versions.versions()}
-        former = (number for number in reversed(history.champions) if number != history.champion and number in existing)
-        return next(former, None)
+        return read_history(lines).former({item.version for item in self._versions.versions()})
 
 
 @contextmanager

@@ -105,6 +105,22 @@ def verify_version(version: Version, facts: Mapping[str, Any], workspace: Path) 
         _verify_bento(version, facts, serving, bento)
 
 
+def lacking(version: Version, facts: Mapping[str, Any], workspace: Path) -> str | None:
+    """Name what a version's artifacts lack, "model" or "Bento"; None where they have both or are not on this machine.
+
+    Args:
+        version: the version.
+        facts: facts of the ledger's line that registered it.
+        workspace: the workspace.
+    """
+    folder = local_folder(version.source, workspace)
+    if folder is None:
+        return None
+    if not (folder / SERVING / MANIFEST).exists():
+        return "model"
+    return None if facts["seal"] and (folder / _bento_folder(facts) / MANIFEST).exists() else "Bento"
+
+
 def copy_serving(version: Version, folder: Path, workspace: Path) -> None:
     """Copy the verified serving folder of a version to `folder`.
 
