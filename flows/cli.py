@@ -332,6 +332,18 @@ def restore(file: Annotated[Path, typer.Argument(help="A file that `potstill bac
 
 
 @app.command()
+def gc(
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions are kept.")] = 5,
+    days: Annotated[float, typer.Option(min=0, help="How long the ledger protects what a line names.")] = 30,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this, only show it.")] = False,
+) -> None:
+    """Show what old versions hold in MLflow, BentoML, DVC's cache and here, and what removing it frees."""
+    from flows.commands.collect_garbage import collect
+
+    collect(Path.cwd(), keep, days, remove=yes)
+
+
+@app.command()
 def schedule() -> None:
     """Run on the schedule of params.yaml for as long as this command runs."""
     from flows.commands.schedule_runs import serve_schedule

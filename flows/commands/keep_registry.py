@@ -45,7 +45,6 @@ def restore(workspace: Path, archive: Path) -> str:
 
 
 def _describe(contents: Contents) -> str:
-    return (
-        f"the registry of {contents.project}: {contents.versions} version{'s' * (contents.versions != 1)}, champion {contents.champion or 'none'}, "
-        f"{contents.lines} lines of the ledger"
-    )
+    versions = f"{contents.versions} version{'s' * (contents.versions != 1)}"
+    champion = f"champion {contents.champion or 'none'}"
+    return f"the registry of {contents.project}: {versions}, {champion}, {contents.lines} lines of the ledger"

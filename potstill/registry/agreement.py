@@ -47,8 +47,9 @@ def disagreements(registry: Registry) -> Iterator[Disagreement]:
 
 
 def _ledger_without_version(history: History, versions: dict[str, Version]) -> Iterator[Disagreement]:
+    going = {line.facts["version"] for line in history.open.values() if line.action == "remove"}
     for number in history.registered:
-        if number not in versions:
+        if number not in versions and number not in history.removed | going:
             yield Disagreement(
                 f"version {number} is registered in the ledger and gone from MLflow: it was deleted by hand",
                 "restore it from a backup, or `potstill gc --yes` notes in the ledger that it is gone",

@@ -32,7 +32,8 @@ from potstill.errors import ChecksumError, RegistryError
 from potstill.registry.artifact_locations import local_folder
 from potstill.registry.model_card import CARD
 from potstill.registry.process_identity import has_process
-from potstill.registry.tracking import tracking_uri
+from potstill.registry.store_calls import bounded, suppress_answers
+from potstill.registry.tracking import client, tracking_uri
 from potstill.registry.versions import Version, candidate_sum
 
 # The serving folder in a version's artifacts (MLflow's layout of a model with a loader module and data).
@@ -119,6 +120,24 @@ def lacking(version: Version, facts: Mapping[str, Any], workspace: Path) -> str 
     if not (folder / SERVING / MANIFEST).exists():
         return "model"
     return None if facts["seal"] and (folder / _bento_folder(facts) / MANIFEST).exists() else "Bento"
+
+
+def delete_model(workspace: Path, model_id: str | None) -> None:
+    """Delete a logged model with its files, on this machine or in the store's; None, or one that is gone, is nothing.
+
+    Raises:
+        StoreError: the store cannot be reached.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if model_id is None:
+        return
+    store = client(workspace)
+    with suppress_answers("RESOURCE_DOES_NOT_EXIST"):
+        location = store.get_logged_model(model_id).artifact_location
+        files = get_artifact_repository(str(local_folder(location, workspace) or location))
+        bounded(tracking_uri(workspace), files.delete_artifacts, transfer=True)
+        store.delete_logged_model(model_id)
 
 
 def copy_serving(version: Version, folder: Path, workspace: Path) -> None:
