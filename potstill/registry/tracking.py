@@ -131,11 +131,23 @@ def git_tags(workspace: Path) -> dict[str, str]:
 
 
 def uncommitted(workspace: Path, paths: Iterable[Path]) -> list[str] | None:
-    """Return those of some files of a workspace that differ from the commit; None outside git or without a commit."""
-    names = [path.as_posix() for path in paths]
+    """Return those files and folders of a workspace that differ from the commit; None outside git or without a commit.
+
+    A file that git ignores differs, and so does a folder with a file that git neither tracks nor ignores.
+    """
     if _git(workspace, "rev-parse", "--verify", "HEAD") is None:
         return None
-    return [name for name in names if _git(workspace, "status", "--porcelain", "--ignored", "--", name) != ""]
+    ignored = {path: "no" if (workspace / path).is_dir() else "traditional" for path in paths}
+    return [
+        path.as_posix()
+        for path, mode in ignored.items()
+        if _git(workspace, "status", "--porcelain", f"--ignored={mode}", "--", path.as_posix()) != ""
+    ]
+
+
+def is_tracked(folder: Path, name: str) -> bool:
+    """Whether git tracks a file or folder, or anything in it."""
+    return bool(_git(folder, "ls-files", "--", name))
 
 
 def has_commit(workspace: Path, commit: str) -> bool:
