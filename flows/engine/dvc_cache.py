@@ -29,16 +29,19 @@ def unused_objects(workspace: Path, locks: Iterable[Path]) -> list[Path]:
         ToolError: DVC cannot read it.
     """
     paths: list[Path] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: paths.extend(map(Path, map(str, record.args or ())))  # type: ignore[method-assign]
+
+    def listen(record: logging.LogRecord) -> bool:
+        paths.extend(Path(str(path)) for path in record.args or ())
+        return False  # so that nobody prints it
+
     level = _LOGGER.level
-    _LOGGER.addHandler(handler)
+    _LOGGER.addFilter(listen)
     _LOGGER.setLevel(logging.INFO)
     try:
         _collect(workspace, locks, dry=True)
     finally:
         _LOGGER.setLevel(level)
-        _LOGGER.removeHandler(handler)
+        _LOGGER.removeFilter(listen)
     return paths
 
 
@@ -65,7 +68,9 @@ def _write_project(folder: Path, lock: Path, cache: Path) -> str:
     """Write a project with the outs of a dvc.lock, for `dvc gc --projects`."""
     text = lock.read_text(encoding="utf-8")
     stages = load_yaml(text).get("stages", {})
-    outs = {name: {"cmd": "true", "outs": [out["path"] for out in stage["outs"]]} for name, stage in stages.items()}
+    outs = {
+        name: {"cmd": "true", "outs": [out["path"] for out in stage.get("outs", [])]} for name, stage in stages.items()
+    }
     write_text(folder / DVC_LOCK, text)
     write_text(folder / DVC_FILE, as_yaml({"stages": outs}))
     write_text(folder / ".dvc/config", f"[core]\n    no_scm = true\n[cache]\n    dir = {cache.parent.parent}\n")
