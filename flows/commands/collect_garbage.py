@@ -40,7 +40,8 @@ def collect(workspace: Path, keep: int, days: float, *, remove: bool) -> None:
         registry = Registry(workspace, params.project.name)
         if remove:
             relocate(workspace)  # MLflow deletes artifacts by the names in its store
-            registry.reconcile()
+            for sentence in registry.reconcile():
+                print(sentence)
         retention = divide(registry, keep, days)
         kinds = [*find_garbage(params, registry, retention, days), _cache(workspace, registry, retention)]
         garbage = [kind for kind in kinds if kind.names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import IO
 from potstill.errors import BusyError, TimeLimitError, ToolError
 
 _PR_SET_PDEATHSIG = 1
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -147,9 +149,18 @@ def hold(lock: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds the lock; the message names its pid.
+        ToolError: the folder of the lock cannot be written.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        raise ToolError(
+            f"{lock.parent} cannot be written ({error.strerror}), which {what} needs; make it writable "
+            "or work in a copy"
+        ) from error
     try:
         end = time.monotonic() + wait_seconds
         while True:
