@@ -17,6 +17,8 @@ from potstill.paths import CHECKPOINTS, FETCHED_MODELS
 from potstill.registry.artifact_locations import local_folder
 from potstill.registry.promotion import Registry
 from potstill.registry.retention import Retention
+from potstill.registry.tracking import logged_models
+from potstill.registry.version_artifacts import delete_model
 from potstill.serving.launch import bento_path
 
 _DAY_SECONDS = 86_400
@@ -46,7 +48,7 @@ def find_garbage(params: Params, registry: Registry, retention: Retention, days:
         params: the whole of params.yaml.
         registry: the project's.
         retention: its versions, divided.
-        days: age in days from which checkpoints go.
+        days: age in days from which checkpoints and unfinished uploads go.
 
     Raises:
         ToolError: `watch.folder` cannot be opened.
@@ -55,6 +57,7 @@ def find_garbage(params: Params, registry: Registry, retention: Retention, days:
     yield _copies(registry, retention)
     yield _bentos(retention)
     yield _versions(registry, retention)
+    yield _uploads(registry, days)
     yield _checkpoints(registry.workspace, days)
 
 
@@ -74,6 +77,25 @@ def _versions(registry: Registry, retention: Retention) -> Garbage:
     )
 
 
+def _uploads(registry: Registry, days: float) -> Garbage:
+    """Find the models that were uploaded so long ago and became no version, since the run was killed in between."""
+    workspace = registry.workspace
+    versions = registry.versions()
+    limit = 1000 * _limit(days)
+    models = [
+        model
+        for model in logged_models(workspace, registry.name)
+        if model.creation_timestamp < limit and not any(model.model_id in version.source for version in versions)
+    ]
+    folders = [folder for model in models if (folder := local_folder(model.artifact_location, workspace)) is not None]
+
+    def remove() -> None:
+        for model in models:
+            delete_model(workspace, model.model_id)
+
+    return Garbage("uploads without a version", [model.model_id for model in models], folder_bytes(folders), remove)
+
+
 def _bentos(retention: Retention) -> Garbage:
     folders = [path for tag in sorted(retention.bentos) if (path := bento_path(tag)).is_dir()]
     return _folders("Bentos in BentoML's store", folders)
@@ -88,9 +110,14 @@ def _copies(registry: Registry, retention: Retention) -> Garbage:
 
 def _checkpoints(workspace: Path, days: float) -> Garbage:
     """Find the checkpoints of stages that were interrupted and not resumed for so long."""
-    limit = time.time() - days * _DAY_SECONDS
+    limit = _limit(days)
     folders = [path for path in sorted((workspace / CHECKPOINTS).glob("*")) if _newest_change(path) < limit]
     return _folders("checkpoints", folders)
+
+
+def _limit(days: float) -> float:
+    """Return the time, in seconds since the epoch, that is so many days ago."""
+    return time.time() - days * _DAY_SECONDS
 
 
 def _newest_change(folder: Path) -> float:

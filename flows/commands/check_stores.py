@@ -14,6 +14,9 @@ from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
 
+# Tags that a line names.
+_SHOWN = 3
+
 
 def check_stores(workspace: Path) -> Iterator[Finding]:
     """Run the checks; each yields what disagrees, or one finding that says that nothing does."""
@@ -56,12 +59,13 @@ def _bentos(workspace: Path, params: Params) -> Iterator[Finding]:
     name = bento_name(params.project.name)
     stored = {f"{name}:{path.name}" for path in bento_path(f"{name}:x").parent.glob("*/")}
     registered = {line.facts.get("bento") for line in registry.ledger.lines()}
-    for tag in sorted(stored - registered):
-        detail = f"{tag} is in BentoML's store and no version of this registry names it"
-        advice = f"it failed its first run, or is another workspace's; `bentoml delete {tag}` removes it"
+    if unnamed := sorted(stored - registered):
+        tags = ", ".join(unnamed[:_SHOWN]) + ", ..." * (len(unnamed) > _SHOWN)
+        detail = f"{len(unnamed)} in BentoML's store that no version of this registry names: {tags}"
+        advice = "a Bento that failed its first run, or another workspace's; `bentoml delete TAG` removes it"
         yield Finding("bentos", True, detail, advice, noted=True)
-    tags = {version.bento for alias in (CHAMPION, CHALLENGER, PREVIOUS) if (version := registry.by_alias(alias))}
-    for tag in stored & tags:
+    named = {version.bento for alias in (CHAMPION, CHALLENGER, PREVIOUS) if (version := registry.by_alias(alias))}
+    for tag in stored & named:
         try:
             verify_seal(bento_path(tag))
         except ChecksumError as error:

@@ -26,7 +26,7 @@ from potstill.registry.process_identity import read_identity, this_process
 from potstill.registry.store_calls import connect, suppress_answers
 
 if TYPE_CHECKING:
-    from mlflow.entities import Param, Run
+    from mlflow.entities import LoggedModel, Param, Run
     from mlflow.tracking import MlflowClient
 
 # Environment variable, set by a pipeline run: the folder for the records of its stages.
@@ -224,6 +224,20 @@ def create_experiment(workspace: Path, name: str, tags: Mapping[str, str]) -> st
     is_server = tracking_uri(workspace).startswith(("http:", "https:", "databricks"))
     location = None if is_server else (workspace.resolve() / ARTIFACTS / name).as_uri()
     return str(client(workspace).create_experiment(name, artifact_location=location, tags=dict(tags)))
+
+
+def logged_models(workspace: Path, project: str) -> list[LoggedModel]:
+    """List the models whose files a project has uploaded, those of no version included."""
+    store = client(workspace)
+    experiment = experiment_id(workspace, project)
+    models: list[LoggedModel] = []
+    token: str | None = None
+    while True:
+        page = store.search_logged_models([experiment], page_token=token)
+        models += page
+        token = page.token
+        if not token:
+            return models
 
 
 def write_stage_run(workspace: Path, record: StageRecord, parent: str | None) -> str:

@@ -82,7 +82,9 @@ def test_doctor_holds_the_stores_against_each_other(
         "the next run corrects that, or `potstill relocate`"
     ]
     note, altered = named["bentos"]
-    assert note.startswith(f"note bentos     potstill-{PROJECT}:2 is in BentoML's store and no version")
+    assert note.startswith(
+        "note bentos     1 in BentoML's store that no version of this registry names: " + f"potstill-{PROJECT}:2 -"
+    )
     assert altered.startswith("FAIL bentos     ")
     assert altered.endswith(f"`potstill fetch {tag}` brings it from the registry again")
     assert "FAIL cache      data/prepared is in dvc.lock and not whole in DVC's cache" in "\n".join(named["cache"])

@@ -11,7 +11,9 @@ from flows.commands.collect_garbage import collect
 from potstill.artifacts import file_sums, write_text
 from potstill.errors import RegistryError
 from potstill.paths import CHECKPOINTS
+from potstill.registry import tracking
 from potstill.registry.promotion import Registry
+from potstill.registry.versions import MODEL_ID
 from potstill.serving.launch import bento_path
 from tests.conftest import REPOSITORY
 from tests.registries import PROJECT, add_version, new_store
@@ -47,6 +49,9 @@ def test_old_versions_go_with_all_that_is_theirs(registry: Registry, capsys: pyt
             os.utime(path, (path.stat().st_atime - age, path.stat().st_mtime - age))
         os.utime(workspace / CHECKPOINTS / name, (0, 0) if age else None)
     registry.fetch("1")
+    experiment = tracking.experiment_id(workspace, PROJECT)
+    upload = tracking.client(workspace).create_logged_model(experiment, name=PROJECT)
+    tracking.client(workspace).log_model_artifacts(upload.model_id, str(workspace / CHECKPOINTS))
     before = file_sums(workspace)
     collect(workspace, 1, NONE_RECENT + 2, remove=False)
     shown = capsys.readouterr().out
@@ -58,6 +63,7 @@ def test_old_versions_go_with_all_that_is_theirs(registry: Registry, capsys: pyt
     assert "2 versions in MLflow: 1, 2" in shown
     assert "2 Bentos in BentoML's store: 1, 2" in shown
     assert "2 watch windows" in shown
+    assert f"1 uploads without a version: {upload.model_id}" in shown
     assert "1 copies from the registry" in shown
     assert "nothing is removed yet; `potstill gc --yes` removes it" in shown
     assert {path: value for path, value in file_sums(workspace).items() if path in before} == before
@@ -68,6 +74,10 @@ def test_old_versions_go_with_all_that_is_theirs(registry: Registry, capsys: pyt
     assert bentos() == ["3", "4"]
     assert len(list((workspace / "watch").iterdir())) == 2
     assert len(list((workspace / "mlartifacts" / PROJECT / "models").rglob("model.onnx"))) == 2
+    assert [model.model_id for model in tracking.logged_models(workspace, PROJECT)] == [
+        version.tags[MODEL_ID] for version in registry.versions()
+    ]
+    assert not list((workspace / "mlartifacts").rglob("state.json"))
     assert registry.history().removed == {"1", "2"}
     assert [finding.line for finding in check_stores(workspace) if finding.noted or not finding.ok] == []
     registry.verify(registry.get("champion"))
