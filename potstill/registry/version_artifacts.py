@@ -135,8 +135,9 @@ def delete_model(workspace: Path, model_id: str | None) -> None:
     store = client(workspace)
     with suppress_answers("RESOURCE_DOES_NOT_EXIST"):
         location = store.get_logged_model(model_id).artifact_location
-        files = get_artifact_repository(str(local_folder(location, workspace) or location))
-        bounded(tracking_uri(workspace), files.delete_artifacts, transfer=True)
+        uri = tracking_uri(workspace)
+        files = get_artifact_repository(str(local_folder(location, workspace) or location), tracking_uri=uri)
+        bounded(uri, files.delete_artifacts, transfer=True)
         store.delete_logged_model(model_id)
 
 
