@@ -17,7 +17,7 @@ from potstill.paths import CHECKPOINTS, FETCHED_MODELS
 from potstill.registry.artifact_locations import local_folder
 from potstill.registry.promotion import Registry
 from potstill.registry.retention import Retention
-from potstill.registry.tracking import logged_models
+from potstill.registry.tracking import is_running, logged_models
 from potstill.registry.version_artifacts import delete_model
 from potstill.serving.launch import bento_path
 
@@ -80,12 +80,12 @@ def _versions(registry: Registry, retention: Retention) -> Garbage:
 def _uploads(registry: Registry, days: float) -> Garbage:
     """Find the models that were uploaded so long ago and became no version, since the run was killed in between."""
     workspace = registry.workspace
-    versions = registry.versions()
-    limit = 1000 * _limit(days)
+    sources = " ".join(version.source for version in registry.versions())
+    old = [model for model in logged_models(workspace, registry.name) if model.creation_timestamp < 1000 * _limit(days)]
     models = [
         model
-        for model in logged_models(workspace, registry.name)
-        if model.creation_timestamp < limit and not any(model.model_id in version.source for version in versions)
+        for model in old
+        if model.model_id not in sources and not (model.source_run_id and is_running(workspace, model.source_run_id))
     ]
     folders = [folder for model in models if (folder := local_folder(model.artifact_location, workspace)) is not None]
 

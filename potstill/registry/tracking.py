@@ -240,6 +240,11 @@ def logged_models(workspace: Path, project: str) -> list[LoggedModel]:
             return models
 
 
+def is_running(workspace: Path, run_id: str) -> bool:
+    """Whether MLflow takes a run for going on."""
+    return str(client(workspace).get_run(run_id).info.status) == "RUNNING"
+
+
 def write_stage_run(workspace: Path, record: StageRecord, parent: str | None) -> str:
     """Create a finished run from a record, and return its id."""
     from mlflow.entities import Metric

@@ -52,6 +52,8 @@ def test_old_versions_go_with_all_that_is_theirs(registry: Registry, capsys: pyt
     experiment = tracking.experiment_id(workspace, PROJECT)
     upload = tracking.client(workspace).create_logged_model(experiment, name=PROJECT)
     tracking.client(workspace).log_model_artifacts(upload.model_id, str(workspace / CHECKPOINTS))
+    run = tracking.start_parent(workspace, PROJECT, {}, [])
+    going_on = tracking.client(workspace).create_logged_model(experiment, name=PROJECT, source_run_id=run)
     before = file_sums(workspace)
     collect(workspace, 1, NONE_RECENT + 2, remove=False)
     shown = capsys.readouterr().out
@@ -74,9 +76,8 @@ def test_old_versions_go_with_all_that_is_theirs(registry: Registry, capsys: pyt
     assert bentos() == ["3", "4"]
     assert len(list((workspace / "watch").iterdir())) == 2
     assert len(list((workspace / "mlartifacts" / PROJECT / "models").rglob("model.onnx"))) == 2
-    assert [model.model_id for model in tracking.logged_models(workspace, PROJECT)] == [
-        version.tags[MODEL_ID] for version in registry.versions()
-    ]
+    models = [going_on.model_id, *(version.tags[MODEL_ID] for version in registry.versions())]
+    assert [model.model_id for model in tracking.logged_models(workspace, PROJECT)] == models
     assert not list((workspace / "mlartifacts").rglob("state.json"))
     assert registry.history().removed == {"1", "2"}
     assert [finding.line for finding in check_stores(workspace) if finding.noted or not finding.ok] == []
