@@ -18,6 +18,8 @@ from potstill.serving.launch import bento_path
 from tests.conftest import REPOSITORY
 from tests.registries import PROJECT, add_version, new_store
 
+pytestmark = pytest.mark.slow
+
 # So that no line of the ledger is young enough to protect a version.
 NONE_RECENT = -1.0
 

@@ -32,6 +32,7 @@ def test_a_registry_that_nobody_touched_agrees(promoted: Registry) -> None:
     assert problems(promoted) == []
 
 
+@pytest.mark.slow
 def test_each_disagreement_is_named(promoted: Registry) -> None:
     store = tracking.client(promoted.workspace)
     folder = Path(promoted.get("2").source.removeprefix("file://"))

@@ -29,6 +29,7 @@ def champion(registry: Registry) -> Registry:
     return registry
 
 
+@pytest.mark.slow
 def test_a_registry_comes_back_in_another_folder(champion: Registry, tmp_path: Path) -> None:
     archive = tmp_path / "backups" / "registry.tar"
     contents, problems = back_up(champion.workspace, archive)

@@ -14,6 +14,7 @@ from tests.racing import mlflow_server
 from tests.registries import PROJECT, add_version
 
 
+@pytest.mark.slow
 def test_what_persons_decided_and_lines_name_is_kept(registry: Registry) -> None:
     for number, content in enumerate(("one", "two", "three", "four", "five", "six"), start=1):
         add_version(registry, content, bento=f"potstill-x:{number}")
