@@ -12,6 +12,7 @@ from potstill.errors import ChecksumError, ParamsError, PotstillError
 from potstill.paths import DVC_LOCK, PARAMS, RUN_LOCK
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
+from potstill.registry.store_reader import reader
 from potstill.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
 
 # Tags that a line names.
@@ -44,7 +45,7 @@ def _versions(workspace: Path, params: Params) -> Iterator[Finding]:
     for folder in moved_from(workspace):
         detail = f"MLflow's pages look for artifacts in {folder}, from where the workspace was moved"
         yield Finding("versions", True, detail, "the next run corrects that, or `potstill relocate`", noted=True)
-    for item in disagreements(Registry(workspace, params.project.name)):
+    for item in disagreements(Registry(workspace, params.project.name, reader(workspace))):
         yield Finding("versions", item.harmless, item.problem, item.advice, noted=item.harmless)
 
 
@@ -55,7 +56,7 @@ def _bentos(workspace: Path, params: Params) -> Iterator[Finding]:
 
     if not tracking.has_store(workspace):
         return
-    registry = Registry(workspace, params.project.name)
+    registry = Registry(workspace, params.project.name, reader(workspace))
     name = bento_name(params.project.name)
     stored = {f"{name}:{path.name}" for path in bento_path(f"{name}:x").parent.glob("*/")}
     registered = {line.facts.get("bento") for line in registry.ledger.lines()}
