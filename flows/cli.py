@@ -308,6 +308,42 @@ def doctor() -> None:
 
 
 @app.command()
+def relocate() -> None:
+    """After the workspace was moved: correct MLflow's names of its artifacts, as the next run would."""
+    from flows.commands.keep_registry import relocate
+
+    print(relocate(Path.cwd()))
+
+
+@app.command()
+def backup(file: Annotated[Path, typer.Argument(help="The tar file to write; it must not exist.")]) -> None:
+    """Write the workspace's registry to one verified file: versions, ledger, artifacts, params, dvc.lock."""
+    from flows.commands.keep_registry import back_up
+
+    print(back_up(Path.cwd(), file))
+
+
+@app.command()
+def restore(file: Annotated[Path, typer.Argument(help="A file that `potstill backup` wrote.")]) -> None:
+    """Verify a backup and restore it into a workspace without a registry."""
+    from flows.commands.keep_registry import restore
+
+    print(restore(Path.cwd(), file))
+
+
+@app.command()
+def gc(
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions are kept.")] = 5,
+    days: Annotated[float, typer.Option(min=0, help="How long the ledger protects what a line names.")] = 30,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this, only show it.")] = False,
+) -> None:
+    """Show what old versions hold in MLflow, BentoML, DVC's cache and here, and what removing it frees."""
+    from flows.commands.collect_garbage import collect
+
+    collect(Path.cwd(), keep, days, remove=yes)
+
+
+@app.command()
 def schedule() -> None:
     """Run on the schedule of params.yaml for as long as this command runs."""
     from flows.commands.schedule_runs import serve_schedule

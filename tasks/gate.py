@@ -26,6 +26,7 @@ from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.paths import DVC_FILE, EVALUATION, METRICS, PARAMS, REPORT, SERVING, STUDENT_PAGE, TEST_SPLIT, VERDICT
 from potstill.registry import tracking
 from potstill.scores.metrics import require_finite
+from tasks.identity import PACKAGES, ROOT
 from tasks.run_facts import run_facts
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def gate(params: Params, workspace: Path, champion: Path | None, version: str | 
     else:
         limits = judge(metrics, params.gate, champion_scores, params.prepare.task).checks
         checks = [*_check_files(metrics, workspace), *limits]
-    if params.gate.committed:
+    if params.gate.require_clean_git:
         checks.append(_check_commit(workspace))
     test_uses = _count_test_uses(params, workspace, metrics)
     verdict = Verdict(tuple(checks), proof_in_words(metrics), wear_in_words(test_uses, params.gate))
@@ -149,14 +150,16 @@ def _check_files(metrics: Mapping[str, Any], workspace: Path) -> list[Check]:
 
 
 def _check_commit(workspace: Path) -> Check:
-    """Check that params and pipeline are committed, so that they can be reviewed."""
-    name = "committed"
+    """Check that params, pipeline and code are committed, so that they can be reviewed."""
+    name = "require_clean_git"
     changed = tracking.uncommitted(workspace, (PARAMS, DVC_FILE))
     if changed is None:
         return failed(name, f"{workspace} is in no git repository with a commit, which fails gate.{name}")
+    # Installed code is in no repository: its release names it.
+    changed += tracking.uncommitted(ROOT, [Path(name) for name in PACKAGES if tracking.is_tracked(ROOT, name)]) or []
     if changed:
         return failed(name, f"not as in the commit: {', '.join(changed)} (gate.{name}); commit and run again")
-    return Check(name, None, None, True, f"{PARAMS} and {DVC_FILE} are as in the commit")
+    return Check(name, None, None, True, f"{PARAMS}, {DVC_FILE} and the code are as in the commit")
 
 
 def _manifest_sum(folder: Path) -> str:

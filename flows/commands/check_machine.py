@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from flows.commands.check_stores import check_stores
+from flows.commands.finding import Finding
 from potstill import environment
 from potstill.compute.processes import listen, usable_cores
 from potstill.config.params_file import load_params
@@ -21,23 +22,12 @@ from potstill.paths import DVC_FILE, PARAMS
 DISK_GB = 5.0
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check: whether it passed, what the check saw, and what to do if it failed."""
-
-    name: str
-    ok: bool
-    detail: str
-    advice: str = ""
-
-
 def examine(workspace: Path) -> bool:
     """Print the result of every check, and return whether all passed."""
     passed = True
     for finding in findings(workspace):
         passed &= finding.ok
-        advice = "" if finding.ok else f" - {finding.advice}"
-        print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.name:<10} {finding.detail}{advice}", flush=True)
+        print(finding.line, flush=True)
     return passed
 
 
@@ -48,6 +38,7 @@ def findings(workspace: Path) -> Iterator[Finding]:
     ]  # fmt: skip
     for check in checks:
         yield check(workspace)
+    yield from check_stores(workspace)
 
 
 def _python(workspace: Path) -> Finding:

@@ -92,9 +92,9 @@ def feedback(workspace: Path, file: Path, location: str | None) -> None:
 
 def _store(workspace: Path, params: Params, location: str | None) -> tuple[Store, str]:
     """Open the store that the champion's services write to; returns it with the champion's sha256."""
-    from potstill.inference.window_store import candidate_location, open_store
+    from potstill.inference.window_store import candidate_location, open_store, workspace_location
 
-    location = _watch_location(workspace, params) if location is None else location
+    location = workspace_location(params.watch.folder, workspace) if location is None else location
     if location is None:
         raise ParamsError("watch.folder is null, so no service writes anywhere; set it, or name a folder with --folder")
     candidate = find_champion(workspace, params).candidate
@@ -103,7 +103,9 @@ def _store(workspace: Path, params: Params, location: str | None) -> tuple[Store
 
 def watch_service(workspace: Path, params: Params) -> None:
     """Have the services that this process starts write to `watch.folder`, unless the environment says where already."""
-    location = _watch_location(workspace, params)
+    from potstill.inference.window_store import workspace_location
+
+    location = workspace_location(params.watch.folder, workspace)
     if location is not None:
         os.environ.setdefault(WATCH_FOLDER, location)
 
@@ -158,12 +160,6 @@ def _verify_signature(registry: Registry, version: str, folder: Path, params: Pa
 
     evidence = registry.fetch_evidence(registry.get(version)) or folder.parent
     verify_files(folder, evidence / MODEL_SIGNATURE, params.sign, registry.workspace)
-
-
-def _watch_location(workspace: Path, params: Params) -> str | None:
-    """Return `watch.folder` as an absolute path or a URL; None where it is null."""
-    folder = params.watch.folder
-    return folder if folder is None or "://" in folder else str(workspace.resolve() / folder)
 
 
 def _nothing_written(store: Store, candidate: str) -> RegistryError:

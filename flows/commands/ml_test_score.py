@@ -131,7 +131,7 @@ ITEMS: tuple[Item, ...] = (
         "model",
         "Every model specification is reviewed and checked in.",
         1,
-        "A version carries its commit. With `gate.committed` only committed params pass, and with "
+        "A version carries its commit. With `gate.require_clean_git` only committed params and code pass, and with "
         "`promote.policy: person` only an approved version.",
         (
             "tasks/test_gate.py::test_params_that_nobody_could_review_fail_where_params_ask",

@@ -40,7 +40,7 @@ class Graph:
         if not (workspace / DVC_FILE).exists():
             raise ToolError(f"{workspace} is no workspace: it has no dvc.yaml; `potstill init DIR` makes one")
         self._workspace = workspace.resolve()
-        with self._dvc_errors():
+        with dvc_errors(self._workspace):
             from dvc.repo import Repo
 
             logging.getLogger("dvc").setLevel(logging.CRITICAL)
@@ -52,22 +52,6 @@ class Graph:
         self.order = self._order()
         # The stages that differ from dvc.lock; None until they are compared.
         self._changed: set[str] | None = None
-
-    @contextmanager
-    def _dvc_errors(self) -> Iterator[None]:
-        """Turn DVC's exceptions into the project's own errors."""
-        from dvc.exceptions import DvcException
-        from dvc.lock import LockError
-
-        try:
-            yield
-        except LockError as error:
-            reason = _one_line(error).partition(" If there are no processes")[0]
-            raise BusyError(f"DVC is at work in this workspace: {reason}; wait for it, then run again") from error
-        except DvcException as error:
-            raise ToolError(
-                f"DVC cannot use {self._workspace}: {_one_line(error)}; `potstill doctor` says what is missing"
-            ) from error
 
     def _read(self) -> None:
         """Parse the workspace's own dvc.yaml and dvc.lock; subfolders of a repository may hold other graphs."""
@@ -98,7 +82,7 @@ class Graph:
         """
         if self._changed is not None:
             return name in self._changed
-        with self._dvc_errors():
+        with dvc_errors(self._workspace):
             return bool(self._differing([name]))
 
     def stale(self) -> list[str]:
@@ -108,13 +92,25 @@ class Graph:
             BusyError: a DVC command is at work in the workspace.
         """
         if self._changed is None:
-            with self._dvc_errors():
+            with dvc_errors(self._workspace):
                 self._changed = self._differing(self.order)
         stale: list[str] = []
         for name in self.order:
             if name in self._changed or set(self._dependencies[name]) & set(stale):
                 stale.append(name)
         return stale
+
+    def missing_outs(self) -> list[str]:
+        """List the outs that dvc.lock names and DVC's cache lacks, whole or in part.
+
+        Raises:
+            BusyError: a DVC command is at work in the workspace.
+        """
+        from dvc.repo import lock_repo
+
+        with dvc_errors(self._workspace), lock_repo(self._repo):
+            locked = [out for name in self.order for out in self._stages[name].outs if out.use_cache and out.hash_info]
+            return [str(out) for out in locked if out.changed_cache()]
 
     def forget(self) -> None:
         """Parse and compare again at the next question, since a stage has changed dvc.lock and outs."""
@@ -128,6 +124,23 @@ class Graph:
             if not self._stages:
                 self._read()
             return {name for name in names if self._stages[name].status()}
+
+
+@contextmanager
+def dvc_errors(workspace: Path) -> Iterator[None]:
+    """Turn DVC's exceptions into the project's own errors."""
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+
+    try:
+        yield
+    except LockError as error:
+        reason = _one_line(error).partition(" If there are no processes")[0]
+        raise BusyError(f"DVC is at work in this workspace: {reason}; wait for it, then run again") from error
+    except DvcException as error:
+        raise ToolError(
+            f"DVC cannot use {workspace}: {_one_line(error)}; `potstill doctor` says what is missing"
+        ) from error
 
 
 def _check_sections(workspace: Path) -> None:

@@ -22,6 +22,7 @@ from potstill.errors import ApprovalPendingError, GateRefusedError, PotstillErro
 from potstill.paths import FAILURE, METRICS, PARAMS, RUN_LOCK, SOURCES, TIMINGS
 from potstill.progress import say
 from potstill.registry import tracking
+from potstill.registry.artifact_locations import relocate
 from potstill.registry.steps import VetoedError
 from potstill.registry.store_calls import RUN, patience
 from potstill.registry.version_artifacts import clean_scratch
@@ -195,6 +196,8 @@ def open_run(workspace: Path) -> Iterator[Run]:
         _write_sources(workspace, params)
         free_dead_locks(workspace)
         clean_scratch(workspace)
+        for folder in relocate(workspace):
+            say(f"the workspace was moved here from {folder}; MLflow's names of its artifacts were corrected")
         recorder = Recorder(workspace, params.project.name, _flat(params))
         run = _open = Run(workspace, params, Graph(workspace, params), recorder)
         status = "KILLED"

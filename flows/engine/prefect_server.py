@@ -20,6 +20,8 @@ from potstill.paths import LOGS
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from prefect.client.schemas.filters import FlowRunFilter
+
 # As Prefect itself starts its temporary server (prefect.server.api.server.SubprocessASGIServer), which would outlive a
 # run that is killed. This one dies with the run.
 _COMMAND = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1"]
@@ -40,8 +42,12 @@ def quiet_console() -> None:
 Server = subprocess.Popen[bytes] | None
 
 
-def wait_ready(server: Server) -> None:
+def wait_ready(server: Server, configured_seconds: float = CONFIGURED_SECONDS) -> None:
     """Wait until the API of a run answers.
+
+    Args:
+        server: the temporary server; None for the configured one.
+        configured_seconds: how long the configured one may take to answer.
 
     Raises:
         ToolError: the server ended, or does not answer in time.
@@ -51,7 +57,7 @@ def wait_ready(server: Server) -> None:
     settings = get_current_settings()
     url = settings.api.url
     if server is None:
-        limit_seconds = CONFIGURED_SECONDS
+        limit_seconds = configured_seconds
         advice = "start it (`prefect server start`) or unset PREFECT_API_URL"
     else:
         limit_seconds = settings.server.ephemeral.startup_timeout_seconds
@@ -126,6 +132,32 @@ def workspace_tag(workspace: Path) -> str:
     return f"workspace:{workspace}"
 
 
+def _active(workspace: Path) -> FlowRunFilter:
+    """Select the flow runs of a workspace that Prefect takes for going on."""
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.objects import StateType
+
+    going_on = {"type": {"any_": [StateType.RUNNING, StateType.CANCELLING]}}
+    return FlowRunFilter.model_validate({"tags": {"all_": [workspace_tag(workspace)]}, "state": going_on})
+
+
+def active_runs(workspace: Path) -> list[str] | None:
+    """Name the flow runs of a workspace that a configured Prefect server takes for going on; None without a server.
+
+    Raises:
+        ToolError: the server does not answer.
+    """
+    quiet_console()
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is None:
+        return None
+    wait_ready(None, configured_seconds=2.0)
+    with get_client(sync_client=True) as client:
+        return [run.name for run in client.read_flow_runs(flow_run_filter=_active(workspace))]
+
+
 def crash_stale_runs(workspace: Path, current: UUID | None) -> None:
     """Set this workspace's Prefect runs that a kill left Running to Crashed; call it with the run lock held.
 
@@ -138,12 +170,10 @@ def crash_stale_runs(workspace: Path, current: UUID | None) -> None:
     from prefect.client.schemas.objects import StateType
     from prefect.states import Crashed
 
-    running = {"type": {"any_": [StateType.RUNNING, StateType.CANCELLING]}}
-    of_workspace = FlowRunFilter.model_validate({"tags": {"all_": [workspace_tag(workspace)]}, "state": running})
     active = TaskRunFilter.model_validate({"state": {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}})
     message = "The process was killed; noticed at the start of the next run."
     with get_client(sync_client=True) as client:
-        stale = [run for run in client.read_flow_runs(flow_run_filter=of_workspace) if run.id != current]
+        stale = [run for run in client.read_flow_runs(flow_run_filter=_active(workspace)) if run.id != current]
         for run in stale:
             of_run = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
             for task_run in client.read_task_runs(flow_run_filter=of_run, task_run_filter=active):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import IO
 from potstill.errors import BusyError, TimeLimitError, ToolError
 
 _PR_SET_PDEATHSIG = 1
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -147,9 +149,18 @@ def hold(lock: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds the lock; the message names its pid.
+        ToolError: the folder of the lock cannot be written.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        raise ToolError(
+            f"{lock.parent} cannot be written ({error.strerror}), which {what} needs; make it writable "
+            "or work in a copy"
+        ) from error
     try:
         end = time.monotonic() + wait_seconds
         while True:
@@ -158,7 +169,7 @@ def hold(lock: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "unknown"
+                    holder = last_holder(lock) or "unknown"
                     raise BusyError(
                         f"{what} is already going on in {lock.parent.parent.resolve()} (process {holder}); "
                         "wait for it or stop it, then run again"
@@ -169,3 +180,9 @@ def hold(lock: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def last_holder(lock: Path) -> int | None:
+    """Return the process that holds a lock file, or held it last; None if nobody did."""
+    text = lock.read_text(encoding="utf-8", errors="replace").strip() if lock.exists() else ""
+    return int(text) if text.isdecimal() else None

@@ -77,8 +77,9 @@ class Gate(Strict):
     """Highest failure rate of behavioural tests by name. The upper end of its interval is judged. {}: any."""
     min_coverage: Share | None = None
     """Lowest share of test texts that the model answers from the threshold of evaluate.abstention on. null: any."""
-    committed: bool = False
-    """Whether params.yaml and dvc.yaml have to be as in the git commit, so that what ran is what was reviewed."""
+    require_clean_git: bool = False
+    """Whether params.yaml, dvc.yaml and, where git tracks it, Potstill's code have to be as in the git commit, so that
+    what ran is what was reviewed."""
     warn_test_uses: PositiveInt | None = 50
     """Evaluations on the same test split from which verdict and model card warn that it is worn out. null: no
     warning."""

@@ -145,6 +145,11 @@ def require_package(location: str) -> None:
         )
 
 
+def workspace_location(folder: str | None, workspace: Path) -> str | None:
+    """Return `watch.folder` of a workspace as an absolute path or a URL; None where it is null."""
+    return folder if folder is None or "://" in folder else str(workspace.resolve() / folder)
+
+
 def candidate_location(location: str, candidate: str) -> str:
     """Return the location of the windows of one model within that of all models."""
     return f"{location.rstrip('/')}/{candidate[:12]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ class History:
         registered: version -> facts of the newest line that registered it.
         rolled_back: candidate -> the line by which a person rolled it back.
         vetoed: version -> the line by which a person vetoed it.
+        removed: versions that `potstill gc` removed.
         frozen: the line that froze automatic promotion; None if promotion is not frozen.
         open: intents that were announced and not closed, by line number.
         knows_champion: whether the ledger has made or removed a champion yet.
@@ -30,6 +31,7 @@ class History:
     registered: dict[str, dict[str, Any]] = field(default_factory=dict)
     rolled_back: dict[str, Line] = field(default_factory=dict)
     vetoed: dict[str, Line] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
     frozen: Line | None = None
     open: dict[int, Line] = field(default_factory=dict)
     knows_champion: bool = False
@@ -39,6 +41,11 @@ class History:
         if version in self.champions:
             return self.champions[self.champions.index(version) + 1 :]
         return [] if self.champion is None else [self.champion]
+
+    def former(self, existing: Container[str]) -> str | None:
+        """Find the latest former champion among the versions that exist."""
+        numbers = (number for number in reversed(self.champions) if number != self.champion and number in existing)
+        return next(numbers, None)
 
     def is_rollback(self, version: str, champion: str | None) -> bool:
         """Whether replacing the present champion by a version is a rollback."""
@@ -112,6 +119,12 @@ def _veto(history: History, line: Line) -> None:
         _make_champion(history, restored, None)
 
 
+def _remove(history: History, line: Line) -> None:
+    version = line.facts["version"]
+    history.removed.add(version)
+    history.champions = [champion for champion in history.champions if champion != version]
+
+
 def _freeze(history: History, line: Line) -> None:
     history.frozen = line
 
@@ -142,6 +155,7 @@ _ACTIONS = {
     "promote": _promote,
     "rollback": _rollback,
     "veto": _veto,
+    "remove": _remove,
     "freeze": _freeze,
     "unfreeze": _unfreeze,
 }

@@ -335,6 +335,30 @@ class Registry(Versions):
             steps.record("unfreeze", reason=clean_reason(reason))
             return True
 
+    def remove(self, versions: Iterable[str], reason: str) -> list[str]:
+        """Remove versions with their artifacts for good, and return those that were removed.
+
+        A version that has got an alias meanwhile stays. Of one that was deleted by hand, the ledger notes that it is
+        gone.
+
+        Args:
+            versions: their numbers.
+            reason: reason for the ledger.
+
+        Raises:
+            BusyError: another process is changing the registry.
+        """
+        removed = []
+        with hold_registry(self, self.ledger, "remove versions") as steps:
+            existing = {version.version: version for version in self.versions()}
+            for number in versions:
+                if number in self.aliases().values() or number == steps.history.champion:
+                    continue
+                model = _model_id(existing[number]) if number in existing else None
+                steps.finish(steps.announce("remove", version=number, model=model, reason=clean_reason(reason)))
+                removed.append(number)
+        return removed
+
     def reconcile(self) -> list[str]:
         """Finish or undo interrupted steps and return a sentence for each; a run calls it at its start."""
         if not self.history().open:

@@ -17,7 +17,7 @@ from potstill.registry.history import History, read_history
 from potstill.registry.lease import Lease, hold_lease
 from potstill.registry.ledger import Ledger, Line
 from potstill.registry.tracking import COMMIT, client
-from potstill.registry.version_artifacts import verify_version
+from potstill.registry.version_artifacts import delete_model, verify_version
 from potstill.registry.versions import (
     AGAINST,
     BENTO,
@@ -163,6 +163,7 @@ class Steps:
         """
         steps: dict[str, Callable[[Line], str]] = {
             "register": self._register, "promote": self._promote, "rollback": self._promote, "veto": self._veto,
+            "remove": self._remove,
         }  # fmt: skip
         if interrupted and line.action in ("promote", "rollback"):
             return self._promote_or_undo(line)
@@ -222,6 +223,14 @@ class Steps:
         self.close(line, "done")
         return f"finished, version {version} is vetoed"
 
+    def _remove(self, line: Line) -> str:
+        version = line.facts["version"]
+        if any(item.version == version for item in self._versions.versions()):
+            self.write(self._store.delete_model_version, self._versions.name, version)
+        delete_model(self._versions.workspace, line.facts["model"])
+        self.close(line, "done")
+        return f"finished, version {version} is removed"
+
     def _remove_challenger(self, *versions: str | None) -> None:
         """Delete the challenger's alias if it points at one of these versions."""
         current = self._versions.number_of(CHALLENGER)
@@ -231,10 +240,7 @@ class Steps:
     def _previous_champion(self, line: Line | None) -> str | None:
         """Find the champion before the present one, as it is once `line` is done."""
         lines = self._lines if line is None else [*self._lines, replace(line, state="done", intent=line.number)]
-        history = read_history(lines)
-        existing = {item.version for item in self._versions.versions()}
-        former = (number for number in reversed(history.champions) if number != history.champion and number in existing)
-        return next(former, None)
+        return read_history(lines).former({item.version for item in self._versions.versions()})
 
 
 @contextmanager

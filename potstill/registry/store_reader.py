@@ -1,8 +1,8 @@
 """Reading the registry without MLflow's package, whose import takes seconds.
 
-`potstill review`, `history` and `trace` only read a few rows. They are read from MLflow's SQLite file, or through the
-REST API of its server. Whatever is not as expected is left to MLflow's own client: another schema, another kind of
-store, a server that asks for credentials, and every error.
+`potstill review`, `history`, `trace` and `doctor` only read a few rows. They are read from MLflow's SQLite file, or
+through the REST API of its server. Whatever is not as expected is left to MLflow's own client: another schema, another
+kind of store, a server that asks for credentials, and every error.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _VERSIONS = (
     "!= 'Deleted_Internal' and name = ?"
 )
 _VERSION_TAGS = "select key, value from model_version_tags where workspace = 'default' and name = ? and version = ?"
+_ALIASES = "select alias, version from registered_model_aliases where workspace = 'default' and name = ?"
 _ALIAS = "select version from registered_model_aliases where workspace = 'default' and name = ? and alias = ?"
 
 
@@ -57,6 +58,14 @@ class StoredVersion:
     run_id: str | None
     source: str
     tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A registered model with the fields of MLflow's entity that Potstill reads."""
+
+    name: str
+    aliases: dict[str, str]
 
 
 class VersionPage(list[StoredVersion]):
@@ -120,6 +129,10 @@ class _SqliteRows:
             tags = dict(database.execute(_EXPERIMENT_TAGS, [row[0]]).fetchall())
         return StoredExperiment(str(row[0]), row[1], row[2], tags)
 
+    def get_registered_model(self, name: str) -> StoredModel:
+        with closing(sqlite3.connect(self._uri, uri=True, timeout=_SECONDS)) as database:
+            return StoredModel(name, {alias: str(version) for alias, version in database.execute(_ALIASES, [name])})
+
     def get_model_version_by_alias(self, name: str, alias: str) -> StoredVersion:
         with closing(sqlite3.connect(self._uri, uri=True, timeout=_SECONDS)) as database:
             row = database.execute(_ALIAS, [name, alias]).fetchone()
@@ -157,6 +170,10 @@ class _RestRows:
         except MissingError:
             return None
         return StoredExperiment(str(item["experiment_id"]), item["name"], item["lifecycle_stage"], _tags(item))
+
+    def get_registered_model(self, name: str) -> StoredModel:
+        aliases = self._get("registered-models/get", name=name)["registered_model"].get("aliases", [])
+        return StoredModel(name, {item["alias"]: str(item["version"]) for item in aliases})
 
     def get_model_version_by_alias(self, name: str, alias: str) -> StoredVersion:
         return _stored_version(self._get("registered-models/alias", name=name, alias=alias)["model_version"])

@@ -26,7 +26,7 @@ from potstill.registry.process_identity import read_identity, this_process
 from potstill.registry.store_calls import connect, suppress_answers
 
 if TYPE_CHECKING:
-    from mlflow.entities import Param, Run
+    from mlflow.entities import LoggedModel, Param, Run
     from mlflow.tracking import MlflowClient
 
 # Environment variable, set by a pipeline run: the folder for the records of its stages.
@@ -43,6 +43,7 @@ WORKSPACE_SHA = "potstill.place"
 # The process that works on a run: paths repeat between machines and containers.
 PROCESS = "potstill.process"
 
+_SQLITE = "sqlite:///"
 # Limits of a call of the store (mlflow.utils.validation).
 _VALUE_CHARACTERS = 6000
 _TAG_CHARACTERS = 5000
@@ -130,11 +131,23 @@ def git_tags(workspace: Path) -> dict[str, str]:
 
 
 def uncommitted(workspace: Path, paths: Iterable[Path]) -> list[str] | None:
-    """Return those of some files of a workspace that differ from the commit; None outside git or without a commit."""
-    names = [path.as_posix() for path in paths]
+    """Return those files and folders of a workspace that differ from the commit; None outside git or without a commit.
+
+    A file that git ignores differs, and so does a folder with a file that git neither tracks nor ignores.
+    """
     if _git(workspace, "rev-parse", "--verify", "HEAD") is None:
         return None
-    return [name for name in names if _git(workspace, "status", "--porcelain", "--ignored", "--", name) != ""]
+    ignored = {path: "no" if (workspace / path).is_dir() else "traditional" for path in paths}
+    return [
+        path.as_posix()
+        for path, mode in ignored.items()
+        if _git(workspace, "status", "--porcelain", f"--ignored={mode}", "--", path.as_posix()) != ""
+    ]
+
+
+def is_tracked(folder: Path, name: str) -> bool:
+    """Whether git tracks a file or folder, or anything in it."""
+    return bool(_git(folder, "ls-files", "--", name))
 
 
 def has_commit(workspace: Path, commit: str) -> bool:
@@ -155,7 +168,13 @@ def _git(workspace: Path, *arguments: str) -> str | None:
 
 def tracking_uri(workspace: Path) -> str:
     """Return `MLFLOW_TRACKING_URI`, else the workspace's SQLite file, where plain `mlflow ui` finds it."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.resolve() / STORE}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{workspace.resolve() / STORE}"
+
+
+def store_file(workspace: Path) -> Path | None:
+    """Return the SQLite file of a workspace's store, whether it exists or not; None for another kind of store."""
+    uri = tracking_uri(workspace)
+    return Path(uri.removeprefix(_SQLITE)).resolve() if uri.startswith(_SQLITE) else None
 
 
 def has_store(workspace: Path) -> bool:
@@ -205,6 +224,25 @@ def create_experiment(workspace: Path, name: str, tags: Mapping[str, str]) -> st
     is_server = tracking_uri(workspace).startswith(("http:", "https:", "databricks"))
     location = None if is_server else (workspace.resolve() / ARTIFACTS / name).as_uri()
     return str(client(workspace).create_experiment(name, artifact_location=location, tags=dict(tags)))
+
+
+def logged_models(workspace: Path, project: str) -> list[LoggedModel]:
+    """List the models whose files a project has uploaded, those of no version included."""
+    store = client(workspace)
+    experiment = experiment_id(workspace, project)
+    models: list[LoggedModel] = []
+    token: str | None = None
+    while True:
+        page = store.search_logged_models([experiment], page_token=token)
+        models += page
+        token = page.token
+        if not token:
+            return models
+
+
+def is_running(workspace: Path, run_id: str) -> bool:
+    """Whether MLflow takes a run for going on."""
+    return str(client(workspace).get_run(run_id).info.status) == "RUNNING"
 
 
 def write_stage_run(workspace: Path, record: StageRecord, parent: str | None) -> str:
@@ -361,7 +399,7 @@ def end_stale_runs(workspace: Path, project: str) -> list[str]:
     store = client(workspace)
     running: Sequence[Run] = store.search_runs(
         [experiment_id(workspace, project)],
-        filter_string=f"attributes.status = 'RUNNING' and tags.`{WORKSPACE_SHA}` = '{_workspace_sha(workspace)}'",
+        filter_string=f"attributes.status = 'RUNNING' and tags.`{WORKSPACE_SHA}` = '{workspace_sha(workspace)}'",
     )
     ended = []
     for run in running:
@@ -382,13 +420,14 @@ def _may_be_alive(run: Run) -> bool:
     return process is None or (process != this_process() and not process.has_ended())
 
 
-def _workspace_sha(workspace: Path) -> str:
+def workspace_sha(workspace: Path) -> str:
+    """Return the value of `WORKSPACE_SHA` of a workspace."""
     return sha256_text(str(workspace.resolve()))[:32]
 
 
 def _workspace_tags(workspace: Path) -> dict[str, str]:
     return {
         WORKSPACE: str(workspace.resolve()),
-        WORKSPACE_SHA: _workspace_sha(workspace),
+        WORKSPACE_SHA: workspace_sha(workspace),
         PROCESS: json.dumps(asdict(this_process())),
     }

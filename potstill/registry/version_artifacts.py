@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 from potstill import paths
 from potstill.artifacts import (
@@ -30,9 +29,11 @@ from potstill.artifacts import (
     write_text,
 )
 from potstill.errors import ChecksumError, RegistryError
+from potstill.registry.artifact_locations import local_folder
 from potstill.registry.model_card import CARD
 from potstill.registry.process_identity import has_process
-from potstill.registry.tracking import tracking_uri
+from potstill.registry.store_calls import bounded, suppress_answers
+from potstill.registry.tracking import client, tracking_uri
 from potstill.registry.versions import Version, candidate_sum
 
 # The serving folder in a version's artifacts (MLflow's layout of a model with a loader module and data).
@@ -103,6 +104,41 @@ def verify_version(version: Version, facts: Mapping[str, Any], workspace: Path) 
     with _artifacts(version, workspace, [SERVING, _bento_folder(facts)]) as (serving, bento):
         _verify_serving(version, serving)
         _verify_bento(version, facts, serving, bento)
+
+
+def lacking(version: Version, facts: Mapping[str, Any], workspace: Path) -> str | None:
+    """Name what a version's artifacts lack, "model" or "Bento"; None where they have both or are not on this machine.
+
+    Args:
+        version: the version.
+        facts: facts of the ledger's line that registered it.
+        workspace: the workspace.
+    """
+    folder = local_folder(version.source, workspace)
+    if folder is None:
+        return None
+    if not (folder / SERVING / MANIFEST).exists():
+        return "model"
+    return None if facts["seal"] and (folder / _bento_folder(facts) / MANIFEST).exists() else "Bento"
+
+
+def delete_model(workspace: Path, model_id: str | None) -> None:
+    """Delete a logged model with its files, on this machine or in the store's; None, or one that is gone, is nothing.
+
+    Raises:
+        StoreError: the store cannot be reached.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if model_id is None:
+        return
+    store = client(workspace)
+    with suppress_answers("RESOURCE_DOES_NOT_EXIST"):
+        location = store.get_logged_model(model_id).artifact_location
+        uri = tracking_uri(workspace)
+        files = get_artifact_repository(str(local_folder(location, workspace) or location), tracking_uri=uri)
+        bounded(uri, files.delete_artifacts, transfer=True)
+        store.delete_logged_model(model_id)
 
 
 def copy_serving(version: Version, folder: Path, workspace: Path) -> None:
@@ -181,9 +217,9 @@ def clean_scratch(workspace: Path) -> None:
 @contextmanager
 def _artifacts(version: Version, workspace: Path, parts: list[str]) -> Iterator[list[Path]]:
     """Yield folders of a version's artifacts: in place if they are on this machine, else downloaded."""
-    url = urlparse(version.source)
-    if url.scheme in ("", "file"):
-        yield [_existing(version, Path(unquote(url.path)) / part) for part in parts]
+    folder = local_folder(version.source, workspace)
+    if folder is not None:
+        yield [_existing(version, folder / part) for part in parts]
         return
     with scratch_folder(workspace) as scratch:
         yield [_download(version, part, scratch, workspace) for part in parts]

@@ -90,6 +90,14 @@ class Versions:
         version = self.by_alias(alias)
         return version.version if version else None
 
+    def aliases(self) -> dict[str, str]:
+        """Map each alias, those of deleted versions included, to the number of its version."""
+        with suppress_answers("RESOURCE_DOES_NOT_EXIST"):
+            return {
+                alias: str(number) for alias, number in self._client.get_registered_model(self.name).aliases.items()
+            }
+        return {}
+
     def get(self, version: str) -> Version:
         """Find a version by its number, an alias, or the tag of its Bento.
 

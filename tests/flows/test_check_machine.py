@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from flows.commands.check_machine import Finding, findings
+from flows.commands.check_machine import findings
+from flows.commands.check_stores import check_stores
+from flows.commands.finding import Finding
 from potstill.registry.promotion import Registry
+from potstill.serving.launch import bento_path
 from tests.conftest import REPOSITORY
+from tests.flows.conftest import Toy
 from tests.registries import PROJECT, add_version, new_store
 
 pytestmark = pytest.mark.slow
@@ -39,3 +45,65 @@ def test_doctor_reports_a_damaged_champion_and_a_cut_ledger(tmp_path: Path) -> N
         database.commit()
     finding = registry_finding(tmp_path)
     assert (finding.ok, "line 4 of the ledger" in finding.detail) == (False, True)
+
+
+def store_findings(workspace: Path) -> dict[str, list[Finding]]:
+    """The findings of `check_stores` that are worth a look, by name."""
+    by_name: dict[str, list[Finding]] = {}
+    for finding in check_stores(workspace):
+        by_name.setdefault(finding.name, [])
+        if finding.noted or not finding.ok:
+            by_name[finding.name].append(finding)
+    return by_name
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC's own trie
+def test_doctor_holds_the_stores_against_each_other(
+    offline_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentos"))
+    workspace = offline_toy.folder
+    registry = Registry(workspace, PROJECT)
+    tag = f"potstill-{PROJECT}:1"
+    add_version(registry, "one", bento=tag)
+    registry.approve("1")
+    assert store_findings(workspace) == {"versions": [], "bentos": [], "cache": [], "prefect": []}
+
+    registry.fetch_bento(registry.get("1"), bento_path(tag))
+    (bento_path(tag) / "bento.yaml").write_text("x", encoding="utf-8")
+    bento_path(f"potstill-{PROJECT}:2").mkdir()
+    stage = [sys.executable, "-m", "dvc", "repro", "-q", "prepare"]
+    subprocess.run(stage, cwd=workspace, env=offline_toy.variables, check=True)
+    shutil.rmtree(workspace / ".dvc/cache")
+    moved = workspace.rename(tmp_path / "moved")
+    named = {name: [finding.line for finding in found] for name, found in store_findings(moved).items()}
+    assert named["versions"] == [
+        f"note versions   MLflow's pages look for artifacts in {workspace}, from where the workspace was moved - "
+        "the next run corrects that, or `potstill relocate`"
+    ]
+    note, altered = named["bentos"]
+    assert note.startswith(
+        "note bentos     1 in BentoML's store that no version of this registry names: " + f"potstill-{PROJECT}:2 -"
+    )
+    assert altered.startswith("FAIL bentos     ")
+    assert altered.endswith(f"`potstill fetch {tag}` brings it from the registry again")
+    assert "FAIL cache      data/prepared is in dvc.lock and not whole in DVC's cache" in "\n".join(named["cache"])
+
+
+def test_doctor_notes_a_run_that_only_prefect_takes_for_going_on(tmp_path: Path, prefect_server: str) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Running
+
+    from flows.engine.prefect_flow import potstill
+    from flows.engine.prefect_server import workspace_tag
+
+    shutil.copyfile(REPOSITORY / "params.yaml", tmp_path / "params.yaml")
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        with get_client(sync_client=True) as client:
+            client.create_flow_run(potstill, name="one", tags=[workspace_tag(tmp_path)], state=Running())
+        (finding,) = store_findings(tmp_path)["prefect"]
+    assert "the run one is Running in Prefect, and no process holds this workspace" in finding.line
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        (finding,) = store_findings(tmp_path)["prefect"]
+    assert (finding.ok, "http://127.0.0.1:1/api does not answer" in finding.line) == (False, True)

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from flows.engine.pipeline_run import CURRENT
+from flows.engine.pipeline_run import CURRENT, open_run
 from potstill.registry import tracking
+from potstill.registry.artifact_locations import moved_from
 from potstill.registry.promotion import Registry
 from potstill.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
 from tests.flows.conftest import Ended, Toy, ended, until
+from tests.registries import add_version
 
 # Whole runs, several in some tests: minutes where the machine has other things to do.
 STAGES = ["prepare", "export", "evaluate"]
@@ -296,3 +298,15 @@ def test_a_killed_run_leaves_no_temporary_api(offline_toy: Toy) -> None:
     os.kill(going.pid, signal.SIGKILL)
     ended(going)
     assert offline_toy.nothing_runs(), offline_toy.processes()
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC's own trie
+def test_a_run_in_a_moved_workspace_corrects_the_names_in_mlflow(
+    offline_toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_version(registry(offline_toy), "one")
+    moved = offline_toy.folder.rename(tmp_path / "moved")
+    with open_run(moved):
+        assert f"the workspace was moved here from {offline_toy.folder}" in capsys.readouterr().out
+        assert moved_from(moved) == []
+    assert tracking.client(moved).get_model_version("movie-reviews", "1").source.startswith(moved.as_uri())

@@ -307,8 +307,11 @@ def test_numbers_of_another_candidate_or_evaluation_do_not_count(params: Params,
     assert f"metrics.json is not about the current data/{name}; run the evaluate stage again" in verdict.sentence
 
 
-def test_params_that_nobody_could_review_fail_where_params_ask(params: Params, workspace: Path) -> None:
-    strict = params.model_copy(update={"gate": Gate(min_accuracy=0.8, committed=True)})
+def test_params_that_nobody_could_review_fail_where_params_ask(
+    params: Params, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.gate.ROOT", workspace)  # a checkout of the code
+    strict = params.model_copy(update={"gate": Gate(min_accuracy=0.8, require_clean_git=True)})
     assert "is in no git repository with a commit" in gate(strict, workspace, None).sentence
     for name in ("params.yaml", "dvc.yaml"):
         write_text(workspace / name, "a: 1\n")
@@ -320,12 +323,20 @@ def test_params_that_nobody_could_review_fail_where_params_ask(params: Params, w
     git("init")
     git("add", "params.yaml")
     git("commit", "-m", "params")
-    assert "not as in the commit: dvc.yaml (gate.committed)" in gate(strict, workspace, None).sentence
+    assert "not as in the commit: dvc.yaml (gate.require_clean_git)" in gate(strict, workspace, None).sentence
     git("add", "dvc.yaml")
     git("commit", "-m", "stages")
     assert gate(strict, workspace, None).passed
+    write_text(workspace / "tasks/gate.py", "")  # installed there: not tracked
+    assert gate(strict, workspace, None).passed
+    git("add", "tasks")
+    git("commit", "-m", "code")
+    assert gate(strict, workspace, None).passed
+    write_text(workspace / "tasks/gate.py", "a = 1")
+    assert "not as in the commit: tasks (gate.require_clean_git)" in gate(strict, workspace, None).sentence
+    git("checkout", "tasks")
     write_text(workspace / "params.yaml", "a: 2\n")
-    assert _failed(gate(strict, workspace, None)) == ["committed"]
+    assert _failed(gate(strict, workspace, None)) == ["require_clean_git"]
     assert gate(params, workspace, None).passed
 
 

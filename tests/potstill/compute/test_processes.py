@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from potstill.compute.processes import hold, run, start, stop, usable_cores
-from potstill.errors import BusyError, TimeLimitError
+from potstill.errors import BusyError, TimeLimitError, ToolError
 
 # A child that starts a grandchild, writes both pids, and sleeps. The grandchild ignores SIGTERM.
 FAMILY = """
@@ -83,6 +83,15 @@ def test_a_lock_refuses_a_second_holder_and_names_the_first(tmp_path: Path) -> N
     ):
         pass
     with hold(lock, what="a run"):
+        pass
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="root can write nearly everywhere else")
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    with (
+        pytest.raises(ToolError, match="/sys/kernel/none cannot be written"),
+        hold(Path("/sys/kernel/none/run.lock"), what="a run"),
+    ):
         pass
 
 

@@ -53,8 +53,10 @@ def test_what_is_read_is_what_mlflow_reads(registry: Registry) -> None:
     command = [sys.executable, "-c", READ, str(registry.workspace)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.stdout == f"2 {len(registry.ledger.lines())} ['2', '1']\n", done.stderr
+    assert fast.aliases() == registry.aliases() == {CHAMPION: "2", PREVIOUS: "1"}
+    assert Registry(registry.workspace, "other", reader(registry.workspace)).aliases() == {}
     # Everything else is MLflow's own client's.
-    assert fast._client.get_registered_model(PROJECT).name == PROJECT
+    assert fast._client.search_registered_models()[0].name == PROJECT
     # Another schema is left to MLflow's client, which has its own sentence for it.
     with closing(sqlite3.connect(registry.workspace / "mlflow.db")) as database:
         database.execute("alter table registered_model_aliases rename column workspace to place")
@@ -75,6 +77,8 @@ class Answers(BaseHTTPRequestHandler):
             content = {"experiment": {"experiment_id": "3", "name": "p.ledger", "lifecycle_stage": "active"}}
         elif url.path.endswith("/alias") and query == {"name": "p", "alias": "champion"}:
             content = {"model_version": version}
+        elif url.path.endswith("/registered-models/get"):
+            content = {"registered_model": {"name": "p", "aliases": [{"alias": "champion", "version": "7"}]}}
         elif url.path.endswith("/search"):
             more = {"next_page_token": "two"} if "page_token" not in query else {}
             content = {"model_versions": [version], **more}
@@ -104,6 +108,7 @@ def test_a_server_is_asked_by_its_rest_api(server: str, tmp_path: Path) -> None:
     assert champion is not None
     assert (champion.version, champion.run_id, champion.source, champion.tags) == ("7", "r", "s", {"a": "b"})
     assert registry.by_alias(PREVIOUS) is None
+    assert registry.aliases() == {CHAMPION: "7"}
     assert [item.version for item in registry.versions()] == ["7", "7"]
     assert registry.ledger.lines() == []
     assert Registry(tmp_path, "q", reader(tmp_path)).ledger.lines() == []
