@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +14,9 @@ from potstill.compute.processes import usable_cores
 from potstill.config.predict_params import Predict
 from potstill.errors import EmptyDataError, FormatError, PotstillError, RejectedRowsError
 from potstill.inference.profile import Profile
-from potstill.inference.runtime import ModelCard
+from potstill.inference.runtime import ModelCard, Student
 from potstill.prediction.answer_columns import AnswerColumns
+from potstill.prediction.explained_rows import ExplanationPlan, explain_rows
 from potstill.prediction.input_files import InputFile, list_inputs
 from potstill.prediction.input_rows import check_columns, column_names
 from potstill.prediction.output_parts import OutputParts
@@ -44,6 +45,7 @@ class ChosenModel:
         number: of its version in the registry.
         name: its name, as the header X-Model-Version gives it.
         abstain_below: the confidence below which it abstains; None: it never does.
+        explained_words: most words, or runs of words, that its service removes to explain an answer.
     """
 
     serving: Path
@@ -53,6 +55,7 @@ class ChosenModel:
     number: str
     name: str
     abstain_below: float | None
+    explained_words: int
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def predict_files(
     texts: tuple[str, ...],
     columns: tuple[str, ...] | None,
     settings: Predict,
+    plan: ExplanationPlan | None = None,
 ) -> Predicted:
     """Answer every row of files.
 
@@ -90,6 +94,7 @@ def predict_files(
         texts: the column of the text, or the two of a pair.
         columns: the columns that are passed on; None: all.
         settings: the section `predict`.
+        plan: the answers to explain; None: none are.
 
     Raises:
         FetchError, FormatError, EncodingError, ToolError: an input cannot be read; of a damaged one no output is begun.
@@ -106,12 +111,12 @@ def predict_files(
     passed = _check_files(files, selection, answer_columns, needs_columns=file_format == "csv")
     rows = OutputRows(file_format, passed, tuple(answer_columns.schema.names), chosen=columns is not None)
     parts = OutputParts(output)
-    run = _description(files, model, selection, settings)
+    run = _description(files, model, selection, settings, plan)
     with parts.held():
         summary = parts.begin(run)
         if summary is not None:
             return Predicted(summary, 0, 0.0)
-        setup = ScoringSetup(model.serving, model.profile, answer_columns, rows, parts.folder)
+        setup = ScoringSetup(model.serving, model.profile, answer_columns, rows, parts.folder, plan)
         try:
             scored = _FileScoring(files, selection, parts, setup, settings)
             scored.run()
@@ -120,6 +125,10 @@ def predict_files(
             if isinstance(error, (FormatError, EmptyDataError)) or not parts.finished():
                 parts.discard()
             raise
+        if plan is not None:
+            windows = map(parts.facts, range(scored.windows))
+            student = Student(model.serving, settings.threads)
+            parts.write_explained(explain_rows(plan, windows, student))
         summary = parts.join(scored.windows, rows, WindowTally(model.profile), run)
     return Predicted(summary, scored.rows, scored.seconds)
 
@@ -155,7 +164,13 @@ def _check_files(
     return None if keeps_keys and not needs_columns else tuple(first[1])
 
 
-def _description(files: Sequence[InputFile], model: ChosenModel, selection: Selection, settings: Predict) -> Facts:
+def _description(
+    files: Sequence[InputFile],
+    model: ChosenModel,
+    selection: Selection,
+    settings: Predict,
+    plan: ExplanationPlan | None,
+) -> Facts:
     """Describe what the output depends on, as plain values."""
     return {
         "inputs": [[file.location, file.size, file.state] for file in files],
@@ -167,6 +182,7 @@ def _description(files: Sequence[InputFile], model: ChosenModel, selection: Sele
         "max_characters": settings.max_characters,
         "window_rows": settings.window_rows,
         "prefix": settings.prefix,
+        "explain": None if plan is None else asdict(plan),
     }
 
 

@@ -101,7 +101,7 @@ def _matching(item: str, output: str) -> list[InputFile]:
         names = files.glob(path) if is_pattern else files.find(path)
         if is_pattern:
             names = [name for name in names if not files.isdir(name)]
-        written = (output, f"{output}.rejected.jsonl")
+        written = (output, f"{output}.rejected.jsonl", f"{output}.explained.jsonl")
         listed = [
             _input_file(files, name, _location(files, name))
             for name in sorted(names)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
@@ -40,6 +40,7 @@ class OutputParts:
     def __init__(self, output: Path) -> None:
         self.output = output
         self.rejected = Path(f"{output}.rejected.jsonl")
+        self.explained = Path(f"{output}.explained.jsonl")
         self.manifest = Path(f"{output}.manifest.json")
         self.folder = Path(f"{output}.parts")
         self._lock = self.folder / "lock"
@@ -95,6 +96,8 @@ class OutputParts:
             return None
         if sha256_file(self.output) != summary["sha256"]:
             raise ChecksumError(f"{self.output} was altered after it was written; delete it to compute it again")
+        if run["explain"] is not None and not self.explained.exists():
+            return None
         self._remove_parts()
         return summary
 
@@ -181,6 +184,12 @@ class OutputParts:
             schema = self.schema(number, schema)
         return _ParquetJoiner(output, schema)
 
+    def write_explained(self, rows: Iterable[Facts]) -> None:
+        """Write a line for each answer that is explained."""
+        with writing_errors(self.output), _replaced(self.explained) as handle:
+            for row in rows:
+                handle.write(f"{json.dumps(row, ensure_ascii=False)}\n".encode())
+
     def write_rejected(self) -> int:
         """Write the rows that the finished windows have put aside, where the run ends because they are too many."""
         with writing_errors(self.output), _replaced(self.rejected) as handle:
@@ -190,6 +199,7 @@ class OutputParts:
         """Remove what a run has written that will have no output."""
         if not self.output.exists():
             self.rejected.unlink(missing_ok=True)
+            self.explained.unlink(missing_ok=True)
             self.manifest.unlink(missing_ok=True)
         self._remove_parts()
 

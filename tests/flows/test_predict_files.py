@@ -89,6 +89,19 @@ def test_the_champion_answers_and_the_command_says_what_came_out(
     assert again[1:] == [line for line in said.splitlines() if not line.startswith(("predict:", "computed"))]
 
 
+def test_explanations_are_of_the_label_that_params_or_the_command_line_name(workspace: Path) -> None:
+    path = workspace / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("\npredict:", "\npredict:\n  alarm: negative", 1), encoding="utf-8")
+    for alarm in (None, "positive"):
+        predict(workspace, ["in.csv"], f"{alarm}.jsonl", ["text"], "champion", None, 2, alarm)
+        rows = read_lines(Path(f"{alarm}.jsonl.explained.jsonl"))
+        assert [row["chosen"] for row in rows] == ["least certain"] * 2 + ["most alarming"] * 2
+        assert {row["label"] for row in rows[2:]} == {alarm or "negative"}
+    with pytest.raises(ParamsError, match="say how many with --explain N"):
+        predict(workspace, ["in.csv"], "out.jsonl", ["text"], "champion", None, 0, "positive")
+
+
 def test_a_bento_that_is_not_here_comes_from_the_registry_and_an_altered_one_is_refused(workspace: Path) -> None:
     shutil.rmtree(bento_path(TAG))
     run(workspace)
