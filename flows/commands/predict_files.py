@@ -10,7 +10,7 @@ from flows.commands.serve_champion import require_signature
 from flows.engine.champions import no_champion, open_registry
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
-from potstill.errors import OutputError, ParamsError, RegistryError
+from potstill.errors import ParamsError, RegistryError
 from potstill.paths import PARAMS
 from potstill.progress import say
 
@@ -38,7 +38,7 @@ def predict(
     Args:
         workspace: the current folder.
         inputs: paths, folders, patterns and URLs.
-        output: the file to write, on this machine.
+        output: the file to write, or its URL.
         text: the column of the text, or the two of a pair; `prepare.text` when None.
         version: number or alias of a registered version.
         columns: the columns of the input to pass on; all when None.
@@ -47,20 +47,18 @@ def predict(
 
     Raises:
         RegistryError: there is no such version.
-        OutputError: the output is a URL.
         PotstillError: see `potstill.prediction.file_prediction.predict_files`.
     """
     from potstill.prediction.file_prediction import predict_files
 
-    if "://" in output:
-        raise OutputError(f"{output} is a URL; write to a file on this machine, and copy it there when it is complete")
     params = load_params(workspace / PARAMS)
     model = chosen_model(workspace, params, version)
     texts = _text_columns(params, model, text)
     chosen = None if columns is None else tuple(columns)
     plan = _explanation_plan(params, model, explain, alarm)
-    predicted = predict_files(inputs, Path(output), model, texts, chosen, params.predict, plan)
-    _show(Path(output), model, predicted, params)
+    target = output if "://" in output else Path(output)
+    predicted = predict_files(inputs, target, model, texts, chosen, params.predict, plan)
+    _show(output, model, predicted, params)
     if plan is not None:
         say(f"explained answers are in {output}.explained.jsonl")
 
@@ -133,7 +131,7 @@ def _explanation_plan(params: Params, model: ChosenModel, count: int, alarm: str
     return plan_explanations(model.card, count, None if label is None else str(label), model.explained_words)
 
 
-def _show(output: Path, model: ChosenModel, predicted: Predicted, params: Params) -> None:
+def _show(output: str, model: ChosenModel, predicted: Predicted, params: Params) -> None:
     from potstill.evaluation.drift import judge_counts
     from potstill.inference.profile import Counts
 

@@ -23,6 +23,7 @@ from potstill.prediction.output_parts import OutputParts
 from potstill.prediction.output_rows import OutputRows, name_taken, output_format
 from potstill.prediction.row_batches import Selection
 from potstill.prediction.row_windows import read_windows
+from potstill.prediction.uploaded_parts import UploadedParts
 from potstill.prediction.window_scoring import ScoringSetup, scoring_threads
 from potstill.prediction.window_tally import Facts, WindowTally
 from potstill.progress import Bar, progress
@@ -76,7 +77,7 @@ class Predicted:
 
 def predict_files(
     inputs: Sequence[str],
-    output: Path,
+    output: Path | str,
     model: ChosenModel,
     texts: tuple[str, ...],
     columns: tuple[str, ...] | None,
@@ -89,7 +90,7 @@ def predict_files(
 
     Args:
         inputs: paths, folders, patterns and URLs.
-        output: the file to write; its suffix names the format.
+        output: the file to write, or its URL; its suffix names the format.
         model: the model.
         texts: the column of the text, or the two of a pair.
         columns: the columns that are passed on; None: all.
@@ -104,13 +105,13 @@ def predict_files(
         RejectedRowsError: too many rows were put aside.
         BusyError: another process writes the output.
     """
-    file_format = output_format(output)
-    files = list_inputs(inputs, output)
+    parts = UploadedParts(output) if isinstance(output, str) else OutputParts(output)
+    file_format = output_format(parts.output)
+    files = list_inputs(inputs, parts.path)
     selection = Selection(texts, columns, settings.max_characters)
     answer_columns = AnswerColumns(model.card, model.name, model.abstain_below, settings.prefix)
     passed = _check_files(files, selection, answer_columns, needs_columns=file_format == "csv")
     rows = OutputRows(file_format, passed, tuple(answer_columns.schema.names), chosen=columns is not None)
-    parts = OutputParts(output)
     run = _description(files, model, selection, settings, plan)
     with parts.held():
         summary = parts.begin(run)

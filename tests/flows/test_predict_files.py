@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.commands.predict_files import predict
-from potstill.errors import ChecksumError, OutputError, ParamsError, RegistryError, SignatureError
+from potstill.errors import ChecksumError, ParamsError, RegistryError, SignatureError, ToolError
 from potstill.registry.version_artifacts import SERVING
 from potstill.serving.launch import bento_path
 from tests.flows.test_serve_champion import require
@@ -100,7 +100,7 @@ def test_without_a_champion_a_version_or_a_text_it_is_one_sentence(workspace: Pa
         run(workspace, "7")
     with pytest.raises(ParamsError, match=r"reads 1 text a row, but 2 columns are named \(a, b\); give --text COLUMN"):
         run(workspace, text=("a", "b"))
-    with pytest.raises(OutputError, match=r"s3://bucket/out.jsonl is a URL; write to a file on this machine"):
+    with pytest.raises(ToolError, match=r"s3://bucket/out.jsonl cannot be opened: Install s3fs to access S3"):
         run(workspace, out="s3://bucket/out.jsonl")
     empty = tmp_path / "empty"
     empty.mkdir()
