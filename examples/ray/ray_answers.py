@@ -1,6 +1,6 @@
 """Answers the rows of Parquet files under Ray Data with a registered version, which carries its own code.
 
-Neither Potstill nor anything of it is installed or sent: `python ray_answers.py MODEL INPUT OUTPUT`. See README.md.
+Neither Potstill nor anything of it is sent: `python ray_answers.py MODEL INPUT OUTPUT`. See README.md.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Answering:
     def __call__(self, rows: pandas.DataFrame) -> pandas.DataFrame:
         """Add the columns of the answers and `model_version` to rows."""
         texts = rows[self._texts].set_axis(INPUTS[: len(self._texts)], axis="columns")
-        answers = self._model.predict(texts).add_prefix("model_")
-        return pandas.concat([rows, answers], axis="columns").assign(model_version=self._version)
+        answers: pandas.DataFrame = self._model.predict(texts)
+        return pandas.concat([rows, answers.add_prefix("model_")], axis="columns").assign(model_version=self._version)
 
 
 def score(model: str, source: str, output: str, texts: list[str], actors: int) -> None:

@@ -1,6 +1,6 @@
 """Answers the rows of Parquet files under Spark with a registered version, which carries its own code.
 
-Neither Potstill nor anything of it is installed or sent: `spark-submit spark_answers.py MODEL INPUT OUTPUT`. See README.md.
+Neither Potstill nor anything of it is sent: `spark-submit spark_answers.py MODEL INPUT OUTPUT`. See README.md.
 """
 
 from __future__ import annotations

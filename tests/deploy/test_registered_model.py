@@ -148,9 +148,10 @@ def score_files(example: str, registered: Path, environment: Path, folder: Path)
     pq.write_table(pa.table({"id": range(len(TEXTS)), "review": TEXTS}), folder / "in.parquet")
     model = f"models:/{PROJECT}/1"
     python = str(environment / "bin/python")
+    script = str(REPOSITORY / f"examples/{example}/{example}_answers.py")
     local = {"PYSPARK_PYTHON": python, "SPARK_LOCAL_IP": "127.0.0.1", "RAY_USAGE_STATS_ENABLED": "0"}
     done = subprocess.run(
-        [python, str(REPOSITORY / f"examples/{example}/{example}_answers.py"), model, "in.parquet", "out", "--text", "review"],
+        [python, script, model, "in.parquet", "out", "--text", "review"],
         cwd=folder, env=variables(folder) | local | {"MLFLOW_TRACKING_URI": tracking.tracking_uri(registered)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
