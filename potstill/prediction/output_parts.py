@@ -86,14 +86,14 @@ class OutputParts:
             with writing_errors(self.output):
                 write_json(self.manifest, manifest_value(run))
             return None
-        summary: Facts | None = read_manifest(self.manifest.read_text("utf-8", "replace"), run, self.output).get(
-            "summary"
-        )
+        with writing_errors(self.output):
+            manifest = read_manifest(self.manifest.read_text("utf-8", "replace"), run, self.output)
+        summary: Facts | None = manifest.get("summary")
         if summary is None or not self.output.exists():
             return None
         if sha256_file(self.output) != summary["sha256"]:
             raise ChecksumError(f"{self.output} was altered after it was written; delete it to compute it again")
-        if run["explain"] is not None and not self.explained.exists():
+        if run.get("explain") is not None and not self.explained.exists():
             return None
         self._remove_parts()
         return summary
