@@ -3,6 +3,9 @@
 Run in a workspace after `potstill run`: `python benchmarks/predicting.py [--rounds 3] [--write]`. All answer the same
 different texts of one CSV and take turns; a ratio is taken within each turn. Then `potstill predict` answers files of
 few different texts and many rows, whose peak memory is measured.
+
+With `--ray-python PYTHON`, benchmarks/predicting_ray.py takes its turns too, in that environment: ray[data], torch,
+transformers and psutil. Ray is not installed next to Potstill.
 """
 
 from __future__ import annotations
@@ -32,6 +35,9 @@ FEW = 64
 # Of the kernel's unit for the peak memory of a process.
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 IN_PROCESS = "the runtime in process, no file"
+RAY = "Ray Data with `transformers.pipeline`"
+# Answers all texts; returns the seconds and the cores' seconds if it has measured them itself.
+Call = Callable[[], tuple[float, float] | None]
 
 
 class Speed(NamedTuple):
@@ -71,7 +77,7 @@ def write_rows(path: Path, texts: Iterable[str]) -> Path:
     return path
 
 
-def contenders(source: Path, texts: list[str], scratch: Path) -> dict[str, Callable[[], object]]:
+def contenders(source: Path, texts: list[str], scratch: Path) -> dict[str, Call]:
     """Return what answers the texts, by name."""
     import mlflow
     import pandas
@@ -100,23 +106,41 @@ def contenders(source: Path, texts: list[str], scratch: Path) -> dict[str, Calla
     def by_potstill() -> None:
         predict_files([str(source)], scratch / f"{next(outputs)}.csv", model, ("text",), None, Predict())
 
+    def in_process() -> None:
+        student.predict(texts)
+
     return {
-        IN_PROCESS: lambda: student.predict(texts),
+        IN_PROCESS: in_process,
         "`potstill predict`, CSV to CSV": by_potstill,
         "pandas and `mlflow.pyfunc` by hand": by_hand,
     }
 
 
-def measure(calls: dict[str, Callable[[], object]], rounds: int, texts: int) -> dict[str, list[Speed]]:
+def ray_peer(python: Path, source: Path, scratch: Path) -> Call:
+    """Return what answers the texts under Ray Data: the same student, before it was quantized."""
+    outputs = itertools.count()
+
+    def call() -> tuple[float, float]:
+        words = [python, Path(__file__).with_name("predicting_ray.py"), Path("data/student").resolve(), source]
+        output = scratch / f"ray-{next(outputs)}"
+        printed = subprocess.run([*words, output], capture_output=True, text=True, check=True).stdout
+        seconds, core_seconds, packages = printed.splitlines()[-1].split("\t")
+        print(f"{RAY}: {packages}", flush=True)
+        return float(seconds), float(core_seconds)
+
+    return call
+
+
+def measure(calls: dict[str, Call], rounds: int, texts: int) -> dict[str, list[Speed]]:
     """Return name -> the speed in each round."""
     speeds: dict[str, list[Speed]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             start = time.perf_counter()
             used = _core_seconds()
-            call()
-            speed = Speed(texts / (time.perf_counter() - start), 1000 * (_core_seconds() - used) / texts)
-            speeds[name].append(speed)
+            measured = call()
+            seconds, core_seconds = measured or (time.perf_counter() - start, _core_seconds() - used)
+            speeds[name].append(Speed(texts / seconds, 1000 * core_seconds / texts))
     return speeds
 
 
@@ -169,6 +193,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=8192)
     parser.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000], help="files for the memory")
+    parser.add_argument("--ray-python", type=Path, help="the Python of an environment with Ray, torch and transformers")
     parser.add_argument("--write", action="store_true", help="replace the section in benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     from potstill import environment
@@ -177,7 +202,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         texts = different_texts(arguments.texts)
-        calls = contenders(write_rows(scratch / "texts.csv", texts), texts, scratch)
+        source = write_rows(scratch / "texts.csv", texts)
+        calls = contenders(source, texts, scratch)
+        if arguments.ray_python is not None:
+            calls[RAY] = ray_peer(arguments.ray_python, source, scratch)
         speeds = measure(calls, arguments.rounds, len(texts))
         memory = [measure_memory(rows, texts, scratch) for rows in arguments.rows]
     result = section(speeds, len(texts), memory)

@@ -203,12 +203,18 @@ def predict(
     columns: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Columns to pass on, as `first,second`; all by default.")
     ] = None,
+    explain: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Also say which words the N least certain answers rest on.")
+    ] = 0,
+    alarm: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Explain the N answers most probably of this label too.")
+    ] = None,
 ) -> None:
     """Answer every row of files of any size; run again, it goes on where it was interrupted."""
     from flows.commands.predict_files import predict
 
     names = [None if value is None else [name for name in value.split(",") if name] for value in (text, columns)]
-    predict(Path.cwd(), inputs, out, names[0], version, names[1])
+    predict(Path.cwd(), inputs, out, names[0], version, names[1], explain, alarm)
 
 
 @app.command()

@@ -44,7 +44,7 @@ from potstill.registry import tracking, versions
 from potstill.registry.bill_of_materials import render_bom
 from potstill.registry.model_card import Lineage, render_card, render_description
 from potstill.registry.promotion import Registry
-from potstill.registry.pyfunc import ABSTAIN_BELOW
+from potstill.registry.pyfunc import ABSTAIN_BELOW, THREADS
 from potstill.registry.signatures import MODEL_SIGNATURE, sign_files, signer_sum
 from potstill.registry.steps import refuse_vetoed
 from potstill.registry.version_artifacts import pack_bento, pack_evidence, scratch_folder
@@ -301,7 +301,7 @@ def _save_model(serving: Path, target: Path, abstain_below: float | None) -> Non
                 outputs=Schema(_output_columns(card, abstains=abstain_below is not None)),
             ),
             # A key without a value too, since only keys that are saved can be changed by who loads the model.
-            model_config={ABSTAIN_BELOW: abstain_below},
+            model_config={ABSTAIN_BELOW: abstain_below, THREADS: 0},
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in MODEL_REQUIREMENTS],
             input_example=pandas.DataFrame({column: [EXAMPLE_TEXT] for column in columns}),
             metadata={"manifest": sha256_file(serving / MANIFEST), "variant": card["variant"]},

@@ -10,12 +10,13 @@ from flows.commands.serve_champion import require_signature
 from flows.engine.champions import no_champion, open_registry
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
-from potstill.errors import OutputError, ParamsError, RegistryError
+from potstill.errors import ParamsError, RegistryError
 from potstill.paths import PARAMS
 from potstill.progress import say
 
 if TYPE_CHECKING:
     from potstill.inference.profile import Counts
+    from potstill.prediction.explained_rows import ExplanationPlan
     from potstill.prediction.file_prediction import ChosenModel, Predicted
 
 # Labels that the summary lists.
@@ -29,32 +30,37 @@ def predict(
     text: Sequence[str] | None,
     version: str,
     columns: Sequence[str] | None,
+    explain: int = 0,
+    alarm: str | None = None,
 ) -> None:
     """Answer every row of files, and print what came out.
 
     Args:
         workspace: the current folder.
         inputs: paths, folders, patterns and URLs.
-        output: the file to write, on this machine.
+        output: the file to write, or its URL.
         text: the column of the text, or the two of a pair; `prepare.text` when None.
         version: number or alias of a registered version.
         columns: the columns of the input to pass on; all when None.
+        explain: number of the least certain, and of the most alarming, answers to explain.
+        alarm: the label whose probability alarms; `predict.alarm` when None.
 
     Raises:
         RegistryError: there is no such version.
-        OutputError: the output is a URL.
         PotstillError: see `potstill.prediction.file_prediction.predict_files`.
     """
     from potstill.prediction.file_prediction import predict_files
 
-    if "://" in output:
-        raise OutputError(f"{output} is a URL; write to a file on this machine, and copy it there when it is complete")
     params = load_params(workspace / PARAMS)
     model = chosen_model(workspace, params, version)
     texts = _text_columns(params, model, text)
     chosen = None if columns is None else tuple(columns)
-    predicted = predict_files(inputs, Path(output), model, texts, chosen, params.predict)
-    _show(Path(output), model, predicted, params)
+    plan = _explanation_plan(params, model, explain, alarm)
+    target = output if "://" in output else Path(output)
+    predicted = predict_files(inputs, target, model, texts, chosen, params.predict, plan)
+    _show(output, model, predicted, params)
+    if plan is not None:
+        say(f"explained answers are in {output}.explained.jsonl")
 
 
 def chosen_model(workspace: Path, params: Params, version: str) -> ChosenModel:
@@ -95,6 +101,7 @@ def chosen_model(workspace: Path, params: Params, version: str) -> ChosenModel:
         number=registered.version,
         name=release.model_version,
         abstain_below=release.settings.abstain_below,
+        explained_words=release.settings.serve.explained_words,
     )
 
 
@@ -112,7 +119,19 @@ def _text_columns(params: Params, model: ChosenModel, text: Sequence[str] | None
     return columns
 
 
-def _show(output: Path, model: ChosenModel, predicted: Predicted, params: Params) -> None:
+def _explanation_plan(params: Params, model: ChosenModel, count: int, alarm: str | None) -> ExplanationPlan | None:
+    """Return what is explained; None: nothing."""
+    from potstill.prediction.explained_rows import plan_explanations
+
+    if not count:
+        if alarm is not None:
+            raise ParamsError("--alarm names whose answers are explained; say how many with --explain N")
+        return None
+    label = params.predict.alarm if alarm is None else alarm
+    return plan_explanations(model.card, count, None if label is None else str(label), model.explained_words)
+
+
+def _show(output: str, model: ChosenModel, predicted: Predicted, params: Params) -> None:
     from potstill.evaluation.drift import judge_counts
     from potstill.inference.profile import Counts
 

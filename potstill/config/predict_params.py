@@ -18,5 +18,7 @@ class Predict(Strict):
     """Share of the rows that may be put aside. With more the command ends."""
     window_rows: PositiveInt = 2048
     """Rows that are sorted by length and computed together. Equal texts among them are computed once."""
+    alarm: str | int | None = None
+    """Label whose probability alarms: `--explain` also explains the answers that give it the highest one."""
     threads: NonNegativeInt = 0
     """Windows computed at the same time, each on one core. 0: one per core."""

@@ -43,6 +43,11 @@ class Serve(Strict):
     """Other sites whose pages may call the service: `https://example.org`, or `*` for all. []: browsers refuse such
     calls."""
 
+    @property
+    def explained_words(self) -> int:
+        """Most words, or runs of words, that are removed to explain an answer; the whole text is computed too."""
+        return self.max_texts - 1
+
     @model_validator(mode="after")
     def _let_a_request_fit_into_the_queue(self) -> Self:
         if self.max_queue < self.max_texts:

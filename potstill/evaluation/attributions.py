@@ -10,7 +10,7 @@ import numpy as np
 
 from potstill.evaluation.gold import readable
 from potstill.evaluation.summary import Answers
-from potstill.inference.occlusion import Span, explained_score, remove_span, text_parts, word_spans
+from potstill.inference.occlusion import Occlusion, WeighedWord, text_parts
 from potstill.inference.runtime import Student, Text
 from potstill.scores.metrics import Labels
 
@@ -92,25 +92,23 @@ def _gold_name(student: Student, gold: Any) -> str:
 
 
 def _attribution(student: Student, text: Text, gold: str) -> Attribution:
-    spans = word_spans(text, _SPANS)
-    prediction, *reduced = student.predict([text, *(remove_span(text, span) for span in spans)])
-    index = max(range(len(prediction.logits)), key=prediction.logits.__getitem__)
-    score = explained_score(prediction, index)
-    weights = [score - explained_score(without_span, index) for without_span in reduced]
+    occlusion = Occlusion(text, _SPANS)
+    explanation = occlusion.explain(student.predict(occlusion.texts))
+    score = explanation.score
     is_number = student.card.form == "number"
-    answer = f"{score:.4g}" if is_number else str(student.card.labels[index])
+    answer = f"{score:.4g}" if is_number else str(student.card.labels[explanation.index])
     parts = [
-        _words(part, [(span, weight) for span, weight in zip(spans, weights, strict=True) if span.part == number])
+        _words(part, [word for word in explanation.words if word.part == number])
         for number, part in enumerate(text_parts(text))
     ]
     return Attribution(gold, answer, score, parts)
 
 
-def _words(text: str, weights: Sequence[tuple[Span, float]]) -> list[Word]:
-    """Divide a text into its weighed spans and what is between them."""
+def _words(text: str, weighed: Sequence[WeighedWord]) -> list[Word]:
+    """Divide a text into its weighed words and what is between them."""
     words: list[Word] = []
     end = 0
-    for span, weight in weights:
-        words += [Word(text[end : span.start], 0.0), Word(text[span.start : span.end], weight)]
-        end = span.end
+    for word in weighed:
+        words += [Word(text[end : word.start], 0.0), Word(word.text, word.weight)]
+        end = word.end
     return [word for word in [*words, Word(text[end:], 0.0)] if word.text]

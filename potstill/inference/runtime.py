@@ -254,6 +254,20 @@ class Student:
         """Compute the logits [texts, labels] in the caller's order; see `predict`."""
         return logits_of(self.predict(texts), self.card)
 
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Compute the sentence embeddings [texts, hidden] of texts, of which there is at least one; each in a call.
+
+        Raises:
+            ModelError: the model has none, or reads pairs of texts.
+        """
+        if self.card.pair or not self.card.embedding:
+            purpose = "pairs of texts" if self.card.pair else f"{self.card.kind}, or was exported before there were any"
+            raise ModelError(f"the model has no embeddings of single texts: it is for {purpose}; take another version")
+        rows = self.tokenizer.encode_batch_fast(list(texts))
+        return np.concatenate(
+            list(self._pool.map(lambda row: self._session.run([EMBEDDING], self._feed([row]))[0], rows))
+        )
+
     def tag(self, texts: Sequence[str]) -> list[Tagging]:
         """Find the entities of each text, in the caller's order; for token classification."""
         return self._in_parts(texts, self.tag_work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,14 +14,16 @@ from potstill.compute.processes import usable_cores
 from potstill.config.predict_params import Predict
 from potstill.errors import EmptyDataError, FormatError, PotstillError, RejectedRowsError
 from potstill.inference.profile import Profile
-from potstill.inference.runtime import ModelCard
+from potstill.inference.runtime import ModelCard, Student
 from potstill.prediction.answer_columns import AnswerColumns
+from potstill.prediction.explained_rows import ExplanationPlan, explain_rows
 from potstill.prediction.input_files import InputFile, list_inputs
 from potstill.prediction.input_rows import check_columns, column_names
 from potstill.prediction.output_parts import OutputParts
 from potstill.prediction.output_rows import OutputRows, name_taken, output_format
 from potstill.prediction.row_batches import Selection
 from potstill.prediction.row_windows import read_windows
+from potstill.prediction.uploaded_parts import UploadedParts
 from potstill.prediction.window_scoring import ScoringSetup, scoring_threads
 from potstill.prediction.window_tally import Facts, WindowTally
 from potstill.progress import Bar, progress
@@ -44,6 +46,7 @@ class ChosenModel:
         number: of its version in the registry.
         name: its name, as the header X-Model-Version gives it.
         abstain_below: the confidence below which it abstains; None: it never does.
+        explained_words: most words, or runs of words, that its service removes to explain an answer.
     """
 
     serving: Path
@@ -53,6 +56,7 @@ class ChosenModel:
     number: str
     name: str
     abstain_below: float | None
+    explained_words: int
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,12 @@ class Predicted:
 
 def predict_files(
     inputs: Sequence[str],
-    output: Path,
+    output: Path | str,
     model: ChosenModel,
     texts: tuple[str, ...],
     columns: tuple[str, ...] | None,
     settings: Predict,
+    plan: ExplanationPlan | None = None,
 ) -> Predicted:
     """Answer every row of files.
 
@@ -85,11 +90,12 @@ def predict_files(
 
     Args:
         inputs: paths, folders, patterns and URLs.
-        output: the file to write; its suffix names the format.
+        output: the file to write, or its URL; its suffix names the format.
         model: the model.
         texts: the column of the text, or the two of a pair.
         columns: the columns that are passed on; None: all.
         settings: the section `predict`.
+        plan: the answers to explain; None: none are.
 
     Raises:
         FetchError, FormatError, EncodingError, ToolError: an input cannot be read; of a damaged one no output is begun.
@@ -99,19 +105,19 @@ def predict_files(
         RejectedRowsError: too many rows were put aside.
         BusyError: another process writes the output.
     """
-    file_format = output_format(output)
-    files = list_inputs(inputs, output)
+    parts = UploadedParts(output) if isinstance(output, str) else OutputParts(output)
+    file_format = output_format(parts.output)
+    files = list_inputs(inputs, parts.path)
     selection = Selection(texts, columns, settings.max_characters)
     answer_columns = AnswerColumns(model.card, model.name, model.abstain_below, settings.prefix)
     passed = _check_files(files, selection, answer_columns, needs_columns=file_format == "csv")
     rows = OutputRows(file_format, passed, tuple(answer_columns.schema.names), chosen=columns is not None)
-    parts = OutputParts(output)
-    run = _description(files, model, selection, settings)
+    run = _description(files, model, selection, settings, plan)
     with parts.held():
         summary = parts.begin(run)
         if summary is not None:
             return Predicted(summary, 0, 0.0)
-        setup = ScoringSetup(model.serving, model.profile, answer_columns, rows, parts.folder)
+        setup = ScoringSetup(model.serving, model.profile, answer_columns, rows, parts.folder, plan)
         try:
             scored = _FileScoring(files, selection, parts, setup, settings)
             scored.run()
@@ -120,6 +126,10 @@ def predict_files(
             if isinstance(error, (FormatError, EmptyDataError)) or not parts.finished():
                 parts.discard()
             raise
+        if plan is not None:
+            windows = map(parts.facts, range(scored.windows))
+            student = Student(model.serving, settings.threads)
+            parts.write_explained(explain_rows(plan, windows, student))
         summary = parts.join(scored.windows, rows, WindowTally(model.profile), run)
     return Predicted(summary, scored.rows, scored.seconds)
 
@@ -155,7 +165,13 @@ def _check_files(
     return None if keeps_keys and not needs_columns else tuple(first[1])
 
 
-def _description(files: Sequence[InputFile], model: ChosenModel, selection: Selection, settings: Predict) -> Facts:
+def _description(
+    files: Sequence[InputFile],
+    model: ChosenModel,
+    selection: Selection,
+    settings: Predict,
+    plan: ExplanationPlan | None,
+) -> Facts:
     """Describe what the output depends on, as plain values."""
     return {
         "inputs": [[file.location, file.size, file.state] for file in files],
@@ -167,6 +183,7 @@ def _description(files: Sequence[InputFile], model: ChosenModel, selection: Sele
         "max_characters": settings.max_characters,
         "window_rows": settings.window_rows,
         "prefix": settings.prefix,
+        "explain": None if plan is None else asdict(plan),
     }
 
 

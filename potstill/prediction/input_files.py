@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -72,13 +72,14 @@ def format_of_name(name: str) -> FileFormat | None:
     return FORMATS.get(PurePosixPath(path.stem).suffix if path.suffix in _CODECS else path.suffix)
 
 
-def list_inputs(inputs: Sequence[str], output: Path) -> list[InputFile]:
+def list_inputs(inputs: Sequence[str], output: str) -> list[InputFile]:
     """List the files of paths, folders, patterns and URLs, each once, in the order of the arguments and by name.
 
     Args:
         inputs: as the user names them. Of folders and patterns, files of other formats are left out, and so are hidden
             ones.
-        output: the file that is written; it and what is kept next to it are left out too.
+        output: the path, in its file system, of the file that is written; it and what is kept next to it are left out
+            too.
 
     Raises:
         FetchError: a file is not there, or nothing matches.
@@ -87,7 +88,7 @@ def list_inputs(inputs: Sequence[str], output: Path) -> list[InputFile]:
     """
     files: dict[tuple[str, str], InputFile] = {}
     for item in inputs:
-        for file in _matching(item, str(output.resolve())):
+        for file in _matching(item, output):
             files.setdefault((str(type(file.files)), file.path), file)
     return list(files.values())
 
@@ -101,7 +102,7 @@ def _matching(item: str, output: str) -> list[InputFile]:
         names = files.glob(path) if is_pattern else files.find(path)
         if is_pattern:
             names = [name for name in names if not files.isdir(name)]
-        written = (output, f"{output}.rejected.jsonl")
+        written = (output, f"{output}.rejected.jsonl", f"{output}.explained.jsonl")
         listed = [
             _input_file(files, name, _location(files, name))
             for name in sorted(names)
@@ -132,9 +133,8 @@ def _input_file(files: Any, path: str, location: str) -> InputFile:
             ".gz or .zst"
         )
     info = files.info(path)
-    state = next((str(info[key]) for key in _STATES if info.get(key)), "")
     codec = _CODECS.get(PurePosixPath(path.lower()).suffix)
-    return InputFile(location, file_format, codec, info["size"] or 0, state, files, path)
+    return InputFile(location, file_format, codec, info["size"] or 0, state_of(info), files, path)
 
 
 @contextmanager
@@ -199,8 +199,19 @@ def store_errors(location: str) -> Iterator[None]:
     except PotstillError:
         raise
     except Exception as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160] or type(error).__name__
-        raise FetchError(f"{location} cannot be read ({reason}); check the name and that it may be read") from error
+        raise FetchError(
+            f"{location} cannot be read ({cause_of(error)}); check the name and that it may be read"
+        ) from error
+
+
+def cause_of(error: Exception) -> str:
+    """Describe an error of a store in a few words."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def state_of(info: Mapping[str, Any]) -> str:
+    """Return what a store tells about a file that changes when the file does."""
+    return next((str(info[key]) for key in _STATES if info.get(key)), "")
 
 
 @contextmanager

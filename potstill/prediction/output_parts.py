@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
@@ -35,11 +35,16 @@ class OutputParts:
 
     Args:
         output: the file to write.
+
+    Attributes:
+        path: of the output in its file system, as fsspec names it.
     """
 
     def __init__(self, output: Path) -> None:
         self.output = output
+        self.path = str(output.resolve())
         self.rejected = Path(f"{output}.rejected.jsonl")
+        self.explained = Path(f"{output}.explained.jsonl")
         self.manifest = Path(f"{output}.manifest.json")
         self.folder = Path(f"{output}.parts")
         self._lock = self.folder / "lock"
@@ -76,36 +81,22 @@ class OutputParts:
         """
         if not self.manifest.exists():
             if self.output.exists():
-                raise OutputError(
-                    f"{self.output} is there already, and `potstill predict` did not write it; name another output"
-                )
+                raise already_there(self.output)
             self._remove_parts()  # of a run whose manifest is gone
             with writing_errors(self.output):
-                write_json(self.manifest, {"format": _FORMAT, "run": run})
+                write_json(self.manifest, manifest_value(run))
             return None
-        manifest = self._read_manifest()
-        difference = _first_difference(manifest["run"], run)
-        if difference is not None:
-            raise OutputError(
-                f"{self.output} belongs to another run: {difference}; name another output, or delete {self.manifest} "
-                "and what is next to it to begin anew"
-            )
+        with writing_errors(self.output):
+            manifest = read_manifest(self.manifest.read_text("utf-8", "replace"), run, self.output)
         summary: Facts | None = manifest.get("summary")
         if summary is None or not self.output.exists():
             return None
         if sha256_file(self.output) != summary["sha256"]:
             raise ChecksumError(f"{self.output} was altered after it was written; delete it to compute it again")
+        if run.get("explain") is not None and not self.explained.exists():
+            return None
         self._remove_parts()
         return summary
-
-    def _read_manifest(self) -> Facts:
-        try:
-            manifest: Facts = read_json(self.manifest)
-            if manifest["format"] == _FORMAT and isinstance(manifest["run"], dict):
-                return manifest
-        except (OSError, ValueError, TypeError, KeyError):
-            pass
-        raise OutputError(f"{self.manifest} is no manifest of this version of `potstill predict`; name another output")
 
     def finished(self) -> set[int]:
         """List the numbers of the windows that have a part."""
@@ -155,7 +146,7 @@ class OutputParts:
             if not tally.sums["rejected"]:
                 self.rejected.unlink()
             summary = {**tally.to_json(), "sha256": sha256_file(self.output)}
-            write_json(self.manifest, {"format": _FORMAT, "run": run, "summary": summary})
+            write_json(self.manifest, manifest_value(run, summary))
         self._remove_parts()
         return summary
 
@@ -181,6 +172,12 @@ class OutputParts:
             schema = self.schema(number, schema)
         return _ParquetJoiner(output, schema)
 
+    def write_explained(self, rows: Iterable[Facts]) -> None:
+        """Write a line for each answer that is explained."""
+        with writing_errors(self.output), _replaced(self.explained) as handle:
+            for row in rows:
+                handle.write(f"{json.dumps(row, ensure_ascii=False)}\n".encode())
+
     def write_rejected(self) -> int:
         """Write the rows that the finished windows have put aside, where the run ends because they are too many."""
         with writing_errors(self.output), _replaced(self.rejected) as handle:
@@ -190,6 +187,7 @@ class OutputParts:
         """Remove what a run has written that will have no output."""
         if not self.output.exists():
             self.rejected.unlink(missing_ok=True)
+            self.explained.unlink(missing_ok=True)
             self.manifest.unlink(missing_ok=True)
         self._remove_parts()
 
@@ -198,6 +196,45 @@ class OutputParts:
         for path in self.folder.iterdir():
             if path != self._lock:
                 path.unlink()
+
+
+def manifest_value(run: Facts, summary: Facts | None = None) -> Facts:
+    """Return the manifest of an output as plain values; without a summary the output is not complete."""
+    return {"format": _FORMAT, "run": run} | ({} if summary is None else {"summary": summary})
+
+
+def read_manifest(text: str, run: Facts, output: Path | str) -> Facts:
+    """Read the manifest of an output, which has to be that of a run.
+
+    Args:
+        text: the manifest.
+        run: what the output has to depend on.
+        output: its path or URL.
+
+    Raises:
+        OutputError: it is the manifest of another run, or none.
+    """
+    try:
+        manifest: Facts = json.loads(text)
+        is_known = manifest["format"] == _FORMAT and isinstance(manifest["run"], dict)
+    except (ValueError, TypeError, KeyError):
+        is_known = False
+    if not is_known:
+        raise OutputError(
+            f"{output}.manifest.json is no manifest of this version of `potstill predict`; name another output"
+        )
+    difference = _first_difference(manifest["run"], run)
+    if difference is not None:
+        raise OutputError(
+            f"{output} belongs to another run: {difference}; name another output, or delete {output}.manifest.json "
+            "and what is next to it to begin anew"
+        )
+    return manifest
+
+
+def already_there(output: Path | str) -> OutputError:
+    """Return the error for an output without a manifest."""
+    return OutputError(f"{output} is there already, and `potstill predict` did not write it; name another output")
 
 
 def write_part(folder: Path, number: int, content: bytes, facts: Facts) -> None:

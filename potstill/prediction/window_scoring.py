@@ -13,6 +13,7 @@ import pyarrow as pa
 from potstill.inference.profile import Counts, Profile, observe
 from potstill.inference.runtime import Student
 from potstill.prediction.answer_columns import AnswerColumns
+from potstill.prediction.explained_rows import ExplanationPlan
 from potstill.prediction.output_parts import write_part
 from potstill.prediction.output_rows import OutputRows
 from potstill.prediction.row_windows import RowWindow
@@ -29,6 +30,7 @@ class ScoringSetup:
         columns: the columns of the answers.
         rows: writes the rows.
         parts: the folder of the parts.
+        plan: the answers to explain; None: none are.
     """
 
     serving: Path
@@ -36,6 +38,7 @@ class ScoringSetup:
     columns: AnswerColumns
     rows: OutputRows
     parts: Path
+    plan: ExplanationPlan | None
 
 
 class WindowScorer:
@@ -50,7 +53,7 @@ class WindowScorer:
 
         Returns:
             The facts of the window: numbers of `rows` and of texts `computed` and `abstained` from, the rows
-            `rejected`, and the `counts` in the bins of the profile.
+            `rejected`, the `counts` in the bins of the profile, and with a plan the `candidates` for explanation.
 
         Raises:
             FormatError: the rows do not fit the format of the output.
@@ -75,6 +78,8 @@ class WindowScorer:
             "counts": counts.to_json(),
             "position": window.position,
         }
+        if setup.plan is not None:
+            facts["candidates"] = setup.plan.candidates(observed, window.texts)
         write_part(setup.parts, window.number, setup.rows.encode(window.rows, answers), facts)
         return facts
 

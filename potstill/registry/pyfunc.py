@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ABSTAIN_BELOW = "abstain_below"
+THREADS = "threads"
 _REPLY = ("answer", "start", "end", "score")
 
 if TYPE_CHECKING:
@@ -96,9 +97,10 @@ def _load_pyfunc(data_path: str, model_config: dict[str, Any] | None = None) -> 
     """Load the model.
 
     MLflow calls this with the path of the serving folder, and with the configuration that the version was saved with
-    and that `load_model(..., model_config={"abstain_below": 0.9})` may change.
+    and that `load_model(..., model_config={"abstain_below": 0.9, "threads": 1})` may change.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     from potstill.inference.runtime import Student
 
-    return Classifier(Student(Path(data_path)), (model_config or {}).get(ABSTAIN_BELOW))
+    config = model_config or {}
+    return Classifier(Student(Path(data_path), config.get(THREADS, 0)), config.get(ABSTAIN_BELOW))

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from potstill.inference.certainty import answer_confidence
-from potstill.inference.occlusion import explained_score, remove_span, text_parts, word_spans
+from potstill.inference.occlusion import Occlusion
 from potstill.inference.profile import Answer
 from potstill.inference.runtime import Prediction, Student, Text, Work, characters
 from potstill.serving import schemas
@@ -222,24 +222,17 @@ class Endpoints:
         body = await self._read_texts_or_pairs(request, schemas.ExplainText, schemas.ExplainPair)
         index = self._label_index(body.label)
         self._check([body.text])
-        spans = word_spans(body.text, self._limits.max_texts - 1) if self._limits.max_texts > 2 else []
-        texts = [body.text, *(remove_span(body.text, span) for span in spans)]
-        whole, *occluded = await self._run(request, texts, lambda student: student.predict_work(texts), watched=False)
-        if index is None:
-            index = max(range(len(self._names)), key=whole.logits.__getitem__)
-        score = explained_score(whole, index)
-        parts = text_parts(body.text)
-        weights = [
-            schemas.Weight.model_construct(
-                **asdict(span),
-                text=parts[span.part][span.start : span.end],
-                weight=score - explained_score(prediction, index),
-            )
-            for span, prediction in zip(spans, occluded, strict=True)
-        ]
-        label = None if self._release.card.form == "number" else self._names[index]
+        occlusion = Occlusion(body.text, self._limits.explained_words)
+        texts = occlusion.texts
+        predictions = await self._run(request, texts, lambda student: student.predict_work(texts), watched=False)
+        explanation = occlusion.explain(predictions, index)
+        label = None if self._release.card.form == "number" else self._names[explanation.index]
         response = schemas.ExplainResponse.model_construct(
-            label=label, score=score, weights=weights, truncated=whole.truncated, model=self._version
+            label=label,
+            score=explanation.score,
+            weights=[schemas.Weight.model_construct(**asdict(word)) for word in explanation.words],
+            truncated=explanation.truncated,
+            model=self._version,
         )
         return _json(response)
 

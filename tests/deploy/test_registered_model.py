@@ -11,7 +11,10 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from potstill.compute.processes import free_port, start, stop
@@ -20,9 +23,11 @@ from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.serving.core import write_core
 from tasks.register import _save_model
+from tests.conftest import REPOSITORY
 from tests.deploy.conftest import TEXTS, Built
 from tests.registries import PROJECT, new_store, register_bento
 
+CLUSTERS = ("pyspark==4.3.0", "ray[data]==2.60.0")
 LOAD = """
 import importlib.util, json, sys
 import mlflow, pandas
@@ -30,18 +35,6 @@ assert importlib.util.find_spec("potstill") is None
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model(sys.argv[2])
 print(model.predict(pandas.DataFrame({"text": json.loads(sys.argv[3])})).to_json(orient="records", double_precision=15))
-"""
-
-
-SPARK = """
-import json, sys
-import mlflow
-from pyspark.sql import SparkSession
-spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
-mlflow.set_tracking_uri(sys.argv[1])
-answer = mlflow.pyfunc.spark_udf(spark, sys.argv[2], env_manager="local")
-rows = spark.createDataFrame([(text,) for text in json.loads(sys.argv[3])], ["text"])
-print(json.dumps([row.answer.asDict() for row in rows.select(answer("text").alias("answer")).collect()]))
 """
 
 
@@ -62,11 +55,10 @@ def environment(registered: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     uv, requirements = str(Path(sys.executable).parent / "uv"), str(registered / "model/requirements.txt")
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(folder)], env=variables, check=True)
-    # The model does not ask for pyspark; the test of Spark does. It is no dependency of ours: next to pandas 3,
+    # The model asks for neither Spark nor Ray; its tests do. Spark is no dependency of ours: next to pandas 3,
     # `import great_expectations` ends the process where pyspark 4.3 is installed.
-    command = [uv, "pip", "install", "-q", "--python", str(folder / "bin/python"), "-r", requirements, "pyspark==4.3.0"]
-    lock = Path(__file__).resolve().parents[2] / "requirements.lock"
-    subprocess.run([*command, "-c", str(lock)], env=variables, check=True)
+    command = [uv, "pip", "install", "-q", "--python", str(folder / "bin/python"), "-r", requirements, *CLUSTERS]
+    subprocess.run([*command, "-c", str(REPOSITORY / "requirements.lock")], env=variables, check=True)
     return folder
 
 
@@ -139,16 +131,34 @@ def test_mlflow_models_predict_answers_a_file(
 def test_it_answers_under_spark(
     registered: Path, environment: Path, expected: list[list[float]], tmp_path: Path
 ) -> None:
+    rows = score_files("spark", registered, environment, tmp_path)
+    assert probabilities([row["answer"] for row in rows]) == pytest.approx(flat(expected), abs=1e-5)
+
+
+def test_it_answers_under_ray_data(
+    registered: Path, environment: Path, expected: list[list[float]], tmp_path: Path
+) -> None:
+    rows = score_files("ray", registered, environment, tmp_path)
+    answers = [{name.removeprefix("model_"): value for name, value in row.items()} for row in rows]
+    assert probabilities(answers) == pytest.approx(flat(expected), abs=1e-5)
+
+
+def score_files(example: str, registered: Path, environment: Path, folder: Path) -> list[dict[str, Any]]:
+    """The rows that `examples/<example>/<example>_answers.py` answers, in the order of the texts."""
+    pq.write_table(pa.table({"id": range(len(TEXTS)), "review": TEXTS}), folder / "in.parquet")
+    model = f"models:/{PROJECT}/1"
     python = str(environment / "bin/python")
-    arguments = [tracking.tracking_uri(registered), f"models:/{PROJECT}@challenger", json.dumps(TEXTS)]
+    script = str(REPOSITORY / f"examples/{example}/{example}_answers.py")
+    local = {"PYSPARK_PYTHON": python, "SPARK_LOCAL_IP": "127.0.0.1", "RAY_USAGE_STATS_ENABLED": "0"}
     done = subprocess.run(
-        [python, "-c", SPARK, *arguments],
-        cwd=tmp_path, env=variables(tmp_path) | {"PYSPARK_PYTHON": python, "SPARK_LOCAL_IP": "127.0.0.1"},
+        [python, script, model, "in.parquet", "out", "--text", "review"],
+        cwd=folder, env=variables(folder) | local | {"MLFLOW_TRACKING_URI": tracking.tracking_uri(registered)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout.splitlines()[-1])
-    assert probabilities(rows) == pytest.approx(flat(expected), abs=1e-5)
+    rows: list[dict[str, Any]] = pq.read_table(folder / "out").to_pylist()
+    assert {row["model_version"] for row in rows} == {model}
+    return sorted(rows, key=lambda row: row["id"])
 
 
 def ask(url: str, body: object) -> dict[str, list[dict[str, float]]]:
@@ -179,4 +189,4 @@ assert not any(name.partition(".")[0] == "potstill" and "runtime" in name for na
 import {package}.inference.runtime
 assert "potstill.inference.runtime" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)

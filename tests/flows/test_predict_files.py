@@ -9,42 +9,21 @@ from pathlib import Path
 import pytest
 
 from flows.commands.predict_files import predict
-from potstill.artifacts import write_json
-from potstill.errors import ChecksumError, OutputError, ParamsError, RegistryError, SignatureError
-from potstill.paths import TEST_PROFILE
-from potstill.registry.promotion import Registry
+from potstill.errors import ChecksumError, ParamsError, RegistryError, SignatureError, ToolError
 from potstill.registry.version_artifacts import SERVING
 from potstill.serving.launch import bento_path
-from potstill.serving.release import write_seal
 from tests.flows.test_serve_champion import require
 from tests.keys import write_keys
 from tests.potstill.prediction.models import TEXTS, csv_bytes, read_lines
-from tests.potstill.serving.folders import flip_byte, write_profile, write_serving
-from tests.registries import PROJECT, new_store, register_bento
+from tests.potstill.serving.folders import flip_byte
+from tests.registries import BENTO_TAG, PROJECT, write_champion
 
 pytestmark = pytest.mark.slow
-TAG = f"potstill-{PROJECT}:abc"
-SETTINGS = {"name": "n", "serve": {}, "abstain_below": 0.75}
 
 
 @pytest.fixture(scope="module")
 def template(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace whose champion is a tiny student, and the Bento store next to it."""
-    home = tmp_path_factory.mktemp("predict")
-    workspace = new_store(home / "workspace")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(home / "bentoml"))
-        bento = bento_path(TAG)
-    serving = write_serving(tiny_base, bento / "src" / SERVING)
-    write_profile(serving, [*TEXTS], bento / "src" / TEST_PROFILE)
-    write_json(bento / "src/service.json", SETTINGS)
-    (bento / "bento.yaml").write_text(f"name: potstill-{PROJECT}\nversion: abc\n", encoding="utf-8")
-    write_seal(bento)
-    registry = Registry(workspace, PROJECT)
-    shutil.copytree(serving, workspace / "model" / SERVING)
-    version = register_bento(registry, bento, workspace / "model", TAG)
-    registry.promote(version.version, expected=None)
-    return home
+    return write_champion(tiny_base, tmp_path_factory.mktemp("predict"))
 
 
 @pytest.fixture
@@ -89,10 +68,23 @@ def test_the_champion_answers_and_the_command_says_what_came_out(
     assert again[1:] == [line for line in said.splitlines() if not line.startswith(("predict:", "computed"))]
 
 
+def test_explanations_are_of_the_label_that_params_or_the_command_line_name(workspace: Path) -> None:
+    path = workspace / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("\npredict:", "\npredict:\n  alarm: negative", 1), encoding="utf-8")
+    for alarm in (None, "positive"):
+        predict(workspace, ["in.csv"], f"{alarm}.jsonl", ["text"], "champion", None, 2, alarm)
+        rows = read_lines(Path(f"{alarm}.jsonl.explained.jsonl"))
+        assert [row["chosen"] for row in rows] == ["least certain"] * 2 + ["most alarming"] * 2
+        assert {row["label"] for row in rows[2:]} == {alarm or "negative"}
+    with pytest.raises(ParamsError, match="say how many with --explain N"):
+        predict(workspace, ["in.csv"], "out.jsonl", ["text"], "champion", None, 0, "positive")
+
+
 def test_a_bento_that_is_not_here_comes_from_the_registry_and_an_altered_one_is_refused(workspace: Path) -> None:
-    shutil.rmtree(bento_path(TAG))
+    shutil.rmtree(bento_path(BENTO_TAG))
     run(workspace)
-    flip_byte(bento_path(TAG) / "src" / SERVING / "model.onnx")
+    flip_byte(bento_path(BENTO_TAG) / "src" / SERVING / "model.onnx")
     with pytest.raises(ChecksumError, match="is altered"):
         run(workspace)
 
@@ -108,7 +100,7 @@ def test_without_a_champion_a_version_or_a_text_it_is_one_sentence(workspace: Pa
         run(workspace, "7")
     with pytest.raises(ParamsError, match=r"reads 1 text a row, but 2 columns are named \(a, b\); give --text COLUMN"):
         run(workspace, text=("a", "b"))
-    with pytest.raises(OutputError, match=r"s3://bucket/out.jsonl is a URL; write to a file on this machine"):
+    with pytest.raises(ToolError, match=r"s3://bucket/out.jsonl cannot be opened: Install s3fs to access S3"):
         run(workspace, out="s3://bucket/out.jsonl")
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -34,7 +34,7 @@ def model_of(serving: Path, texts: Sequence[Text], abstain_below: float | None =
     candidate = sha256_file(serving / MANIFEST)
     student = Student(serving, 1)
     profile = build_profile(observe(student, texts), student.card, student.tokenizer, candidate, None)
-    return ChosenModel(serving, student.card, profile, candidate, "3", candidate[:12], abstain_below)
+    return ChosenModel(serving, student.card, profile, candidate, "3", candidate[:12], abstain_below, 31)
 
 
 def csv_bytes(rows: Sequence[Sequence[object]]) -> bytes:

@@ -25,7 +25,7 @@ def write(*names: str) -> None:
 
 
 def listed(*inputs: str) -> list[str]:
-    return [file.location for file in list_inputs(inputs, OUT)]
+    return [file.location for file in list_inputs(inputs, str(OUT.resolve()))]
 
 
 def test_folders_and_patterns_list_what_can_be_read_once_and_by_name(folder: Path) -> None:
