@@ -316,6 +316,14 @@ def schedule() -> None:
 
 
 @app.command()
+def notify() -> None:
+    """Send a test message to every receiver of params.yaml."""
+    from flows.commands.notify_receivers import send_test
+
+    send_test(Path.cwd())
+
+
+@app.command()
 def review(
     version: Annotated[
         str | None, typer.Argument(help="Number, alias or Bento tag; by default the challenger, else the champion.")

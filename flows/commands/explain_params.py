@@ -28,6 +28,7 @@ _READERS = {
     "predict": ["`potstill predict`"],
     "smoke": ["smoke"],
     "schedule": ["`potstill schedule`", "every stage"],
+    "notify": ["`potstill run`", "`potstill promote`", "`potstill drift`"],
 }
 
 

@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows.engine.notifications import notify
 from flows.engine.pipeline_run import CURRENT, Run, open_run
 from flows.engine.prefect_server import crash_stale_runs
 from flows.engine.prefect_states import log_sentences, state_of
@@ -129,6 +130,7 @@ def _promote(run: Run, version: Version, champion: Version | None) -> str:
     with run.timed("promote"):
         promote(run.params, run.workspace, version.version, expected=champion.version if champion else None)
     say(f"promote: version {version.version} is champion")
+    notify(run.workspace, "promotion", run.champion_sentence())
     return version.version
 
 

@@ -19,6 +19,7 @@ from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
 from tests.flows.conftest import Ended, Toy, ended, until
+from tests.receivers import Webhook
 
 # Whole runs, several in some tests: minutes where the machine has other things to do.
 STAGES = ["prepare", "export", "evaluate"]
@@ -169,10 +170,13 @@ def test_a_run_promotes_and_a_second_one_does_nothing(promoted: Promoted) -> Non
     assert toy.nothing_runs()
 
 
-def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothing(promoted: Promoted) -> None:
+def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothing(
+    promoted: Promoted, receiver: Webhook
+) -> None:
     toy = promoted.toy
     made_prepare = parents(toy)[0].data.tags["stage.prepare"]
-    changed = toy.run("run", "--set", "finetune.learning_rate=0.5")
+    told = ["--set", f'notify.webhooks=["{receiver.url}"]']
+    changed = toy.run("run", "--set", "finetune.learning_rate=0.5", *told)
     assert changed.code == 0, changed
     assert "finetune.learning_rate = 0.5 (was 4e-05)" in changed.out
     assert f"prepare: {CURRENT}" in changed.out
@@ -211,10 +215,14 @@ def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothin
     assert facts["stages"] == dict.fromkeys(STAGES, "current")
     assert facts["versions"]["champion"]["version"] == "2"
     assert facts["gate"].startswith("refused")
+    assert receiver.events() == ["promotion"] * 3 + ["refusal"] * 2
+    assert receiver.messages[0]["text"] == "version 2 of movie-reviews is the champion"
+    assert receiver.messages[1]["text"].endswith(": it shouts")
+    assert f"potstill: {receiver.messages[-1]['text']}\n" == refused.err
 
 
-def test_a_person_approves_or_vetoes(toy: Toy) -> None:
-    waiting = toy.run("run", "--set", "promote.policy=person")
+def test_a_person_approves_or_vetoes(toy: Toy, receiver: Webhook) -> None:
+    waiting = toy.run("run", "--set", "promote.policy=person", "--set", f'notify.webhooks=["{receiver.url}"]')
     assert waiting.code == 8, waiting
     assert "potstill approve 1" in waiting.err
     assert_state(toy, "ApprovalPending", "COMPLETED", waiting.err)
@@ -234,10 +242,11 @@ def test_a_person_approves_or_vetoes(toy: Toy) -> None:
     refused = toy.run("run")
     assert refused.code == 50
     assert "was vetoed (it shouts)" in refused.err
+    assert receiver.events() == ["approval_pending", "approval_pending", "promotion", "promotion"]
 
 
-def test_a_failing_stage_ends_the_run_with_its_code_and_one_sentence(toy: Toy) -> None:
-    failed = toy.run("run", TOY_FAIL="export")
+def test_a_failing_stage_ends_the_run_with_its_code_and_one_sentence(toy: Toy, receiver: Webhook) -> None:
+    failed = toy.run("run", "--set", 'notify.webhooks=["${HOOK}"]', TOY_FAIL="export", HOOK=receiver.url)
     assert failed.code == 22
     assert failed.err == "export: row 7 has the label 'maybe'; allowed are negative, positive\n"
     assert "Traceback" not in failed.out
@@ -246,7 +255,12 @@ def test_a_failing_stage_ends_the_run_with_its_code_and_one_sentence(toy: Toy) -
     assert [run.info.status for run in parents(toy)] == ["FAILED"]
     # The next run goes on with that stage; what it says is not what the last one left.
     again = toy.run("run", TOY_FAIL="evaluate")
-    assert (again.code, again.err) == (22, failed.err.replace("export: ", "evaluate: ", 1))
+    assert again.code == 22
+    assert again.err == (
+        failed.err.replace("export: ", "evaluate: ", 1)
+        + "notify: notify.webhooks.0 was not told of the failure: the environment has no HOOK\n"
+    )
+    assert [f"export: {message['text']}\n" for message in receiver.messages] == [failed.err]
 
 
 def test_one_run_at_a_time_and_ctrl_c_ends_all(toy: Toy) -> None:
