@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from aiosmtpd.controller import Controller
-
 from potstill.compute.processes import free_port
 
 
@@ -67,6 +65,8 @@ class Mailbox:
 @contextmanager
 def mail_server(**options: Any) -> Iterator[tuple[int, list[Any]]]:
     """Run a mail server on a free loopback port; yields the port and the mails that it takes."""
+    from aiosmtpd.controller import Controller
+
     mailbox = Mailbox()
     port = free_port()
     controller = Controller(mailbox, hostname="127.0.0.1", port=port, **options)
