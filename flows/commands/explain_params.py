@@ -29,6 +29,7 @@ _READERS = {
     "smoke": ["smoke"],
     "schedule": ["`potstill schedule`", "every stage"],
     "notify": ["`potstill run`", "`potstill promote`", "`potstill drift`"],
+    "servers": ["`potstill up`", "`potstill schedule`"],
 }
 
 

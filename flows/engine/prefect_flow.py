@@ -19,9 +19,12 @@ from prefect.states import Completed
 
 from flows.engine.notifications import notify
 from flows.engine.pipeline_run import CURRENT, Run, open_run
+from flows.engine.prefect_artifacts import show_candidate, show_version
 from flows.engine.prefect_server import crash_stale_runs
 from flows.engine.prefect_states import log_sentences, state_of
+from potstill.artifacts import read_json
 from potstill.errors import GateRefusedError, PotstillError
+from potstill.paths import VERDICT
 from potstill.progress import say
 from potstill.registry.versions import Version
 
@@ -85,6 +88,8 @@ def candidate(run: Run) -> State[PotstillError | None]:
     else:
         for name in CANDIDATE_STEPS[:-1]:
             _in_task(name, lambda: CURRENT)
+        show_candidate(run, read_json(run.workspace / VERDICT)["sentence"])
+    show_version(run, version)
     _in_task("promote", lambda: _promote(run, version, champion))
     return Completed(name="Completed", message=run.champion_sentence())
 
@@ -116,6 +121,7 @@ def _judge(run: Run, champion: Version | None) -> Verdict:
     folder = run.registry().fetch(champion.version) if champion else None
     verdict = gate(run.params, run.workspace, folder, champion.version if champion else None)
     run.facts["potstill.verdict"] = verdict.sentence
+    show_candidate(run, verdict.sentence)
     if not verdict.passed:
         consequence = f"version {champion.version} stays the champion" if champion else "there is no champion yet"
         raise GateRefusedError(f"the candidate is {verdict.sentence}; {consequence}")

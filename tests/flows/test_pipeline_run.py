@@ -89,6 +89,15 @@ def task_runs(toy: Toy, flow_run: Any) -> list[Any]:
         return list(client.read_task_runs(flow_run_filter=run_filter))
 
 
+def artifacts_of(toy: Toy, flow_run: Any) -> dict[str, str]:
+    """Key of an artifact on Prefect's page of a run -> its Markdown."""
+    from prefect.client.schemas.filters import ArtifactFilter
+
+    run_filter = ArtifactFilter.model_validate({"flow_run_id": {"any_": [flow_run.id]}})
+    with client_of(toy) as client:
+        return {artifact.key: artifact.data for artifact in client.read_artifacts(artifact_filter=run_filter)}
+
+
 def log_lines(toy: Toy, flow_run: Any) -> list[str]:
     """What Prefect's page shows as the run's log."""
     from prefect.client.schemas.filters import LogFilter
@@ -157,6 +166,14 @@ def test_a_run_promotes_and_a_second_one_does_nothing(promoted: Promoted) -> Non
     (flow_run,) = promoted.flow_runs
     assert flow_run.state.is_completed()
     assert task_names(toy, flow_run) == {*STAGES, "gate", "package", "smoke", "register", "promote"}
+    pages = artifacts_of(toy, flow_run)
+    assert sorted(pages) == [f"movie-reviews-{name}" for name in ("candidate", "report", "version")]
+    assert "Gate: passed: all" in pages["movie-reviews-candidate"]
+    assert "| Teacher |" in pages["movie-reviews-candidate"]
+    server = "http://127.0.0.1:5000/#"
+    assert f"{server}/models/movie-reviews/versions/1" in pages["movie-reviews-version"]
+    report = f"runs/{parent.info.run_id}/artifacts/evidence/report.html"
+    assert f"{server}/experiments/{parent.info.experiment_id}/{report}" in pages["movie-reviews-report"]
     assert "champion  version 1" in first.out
     assert champion.bento is not None
     assert champion.bento in first.out
@@ -206,6 +223,7 @@ def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothin
     assert "Traceback" not in refused.out + refused.err
     assert_state(toy, "Refused", "COMPLETED", refused.err)
     assert task_states(toy)["gate"] == "Refused"
+    assert "Gate: refused: " in artifacts_of(toy, flow_runs(toy)[-1])["movie-reviews-candidate"]
     assert registry(toy).get(CHAMPION).version == "2"
     before = counts(toy)
     again = toy.run("run")
