@@ -57,7 +57,7 @@ def wait_ready(server: Server) -> None:
         limit_seconds = settings.server.ephemeral.startup_timeout_seconds
         advice = f"{LOG} has its output"
     end = time.monotonic() + limit_seconds
-    while not _answers(f"{url}/health"):
+    while not answers(f"{url}/health"):
         if server is not None and server.poll() is not None:
             raise ToolError(f"the Prefect server did not start; {LOG} says why, `potstill doctor` what is missing")
         if time.monotonic() > end:
@@ -113,7 +113,8 @@ def _flush() -> None:
         worker.drain_all(timeout=5)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server answers there with 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return bool(response.status == 200)
