@@ -128,7 +128,7 @@ def _start_missing(workspace: Path, servers: Sequence[Server], running: dict[str
         for server in missing:
             new[server.name] = _start(workspace, server)
             _write(workspace, running | new)
-        _wait_ready(servers, running | new)
+        _wait_ready(workspace, servers, running | new)
     except BaseException:
         for started in new.values():
             _stop(started)
@@ -242,16 +242,18 @@ def _start(workspace: Path, server: Server) -> Started:
             stderr=output,
             start_new_session=True,  # the end of this command's terminal does not end it
         )
+    process.returncode = 0  # it is meant to go on without this process, which Popen would warn of
     return Started(process.pid, token)
 
 
-def _wait_ready(servers: Sequence[Server], started: dict[str, Started]) -> None:
+def _wait_ready(workspace: Path, servers: Sequence[Server], started: dict[str, Started]) -> None:
     end = time.monotonic() + READY_SECONDS
     waiting = list(servers)
     while waiting:
         for server in waiting:
             if not started[server.name].runs():
-                raise ToolError(f"{server.name} ended before it was ready{_last_line(server.log)}; see {server.log}")
+                reason = _last_line(workspace / server.log)
+                raise ToolError(f"{server.name} ended before it was ready{reason} ({server.log})")
         waiting = [server for server in waiting if not server.is_ready()]
         if waiting and time.monotonic() > end:
             name, log = waiting[0].name, waiting[0].log

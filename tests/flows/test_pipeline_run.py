@@ -184,6 +184,9 @@ def test_a_run_promotes_and_a_second_one_does_nothing(promoted: Promoted) -> Non
     assert second.code == 0, second
     assert counts(toy) == before
     assert [f"{stage}: {CURRENT}" in second.out for stage in STAGES] == [True] * 3
+    ((name, _),) = triggered(toy, "run_on_new_data(return_state=True)")
+    assert name == "NothingNew"
+    assert counts(toy) == before
     assert toy.nothing_runs()
 
 
@@ -279,6 +282,34 @@ def test_a_failing_stage_ends_the_run_with_its_code_and_one_sentence(toy: Toy, r
         + "notify: notify.webhooks.0 was not told of the failure: the environment has no HOOK\n"
     )
     assert [f"export: {message['text']}\n" for message in receiver.messages] == [failed.err]
+
+
+def triggered(toy: Toy, *calls: str, **more: str) -> list[list[str]]:
+    """Name and message of the state in which each call of a flow of prefect.yaml ends."""
+    code = (
+        "import json; from flows.commands.triggered_runs import *; "
+        f"print(json.dumps([[state.name, state.message] for state in [{', '.join(calls)}]]))"
+    )
+    command, variables = [sys.executable, "-c", code], toy.variables | more
+    done = subprocess.run(command, cwd=toy.folder, env=variables, check=True, capture_output=True, text=True)
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_a_triggered_run_says_why_it_ran_or_not(toy: Toy) -> None:
+    states = triggered(
+        toy,
+        "run_on_new_data(return_state=True)",
+        "run_with_settings(['smoke.texts=3'], return_state=True)",
+        "run_with_settings(['smoke.txts=4'], return_state=True)",
+        "run_on_drift(return_state=True)",
+        TOY_FAIL="prepare",
+    )
+    names, (new_data, settings, wrong, drift) = [state[0] for state in states], [state[1] for state in states]
+    assert names == ["Failed"] * 4
+    assert new_data == settings == "row 7 has the label 'maybe'; allowed are negative, positive"
+    assert "texts: 3" in (toy.folder / "params.yaml").read_text(encoding="utf-8")
+    assert "unknown key 'smoke.txts'" in wrong
+    assert "has no champion yet" in drift
 
 
 def test_one_run_at_a_time_and_ctrl_c_ends_all(toy: Toy) -> None:
