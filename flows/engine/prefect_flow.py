@@ -14,7 +14,7 @@ from uuid import UUID
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run, task_run
 from prefect.states import Completed
 
 from flows.engine.notifications import notify
@@ -23,7 +23,7 @@ from flows.engine.prefect_artifacts import show_candidate, show_version
 from flows.engine.prefect_server import crash_stale_runs
 from flows.engine.prefect_states import log_sentences, state_of
 from potstill.artifacts import read_json
-from potstill.errors import GateRefusedError, PotstillError
+from potstill.errors import BusyError, GateRefusedError, PotstillError
 from potstill.paths import VERDICT
 from potstill.progress import say
 from potstill.registry.versions import Version
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 # The steps after DVC's stages: they depend on the registry's state and not on files alone.
 CANDIDATE_STEPS = ("gate", "package", "smoke", "register", "promote")
+# Seconds before each further try of a step that met a busy registry or a DVC command at work. Nothing else passes with
+# time that has not been waited for already: the hub's client and the calls of MLflow's store try again themselves.
+RETRY_SECONDS = [10.0, 30.0, 90.0]
 
 
 @flow(name="potstill", persist_result=False, validate_parameters=True)
@@ -141,18 +144,31 @@ def _promote(run: Run, version: Version, champion: Version | None) -> str:
 
 
 def _in_task(name: str, function: Callable[[], Answer]) -> Answer:
-    """Run a step as a Prefect task of that name, in this thread; Potstill's own errors become its state."""
+    """Run a step as a Prefect task of that name, in this thread; Potstill's own errors become its state.
+
+    A step that meets something busy is tried again; see `RETRY_SECONDS`.
+    """
     errors: list[PotstillError] = []
+    options: dict[str, Any] = {"retries": len(RETRY_SECONDS), "retry_delay_seconds": RETRY_SECONDS}
 
     def step() -> Any:
         try:
             answer = function()
         except PotstillError as error:
+            if isinstance(error, BusyError) and task_run.run_count <= len(RETRY_SECONDS):
+                say(f"{name}: {error} (trying again)")
+                raise
             errors.append(error)
             return state_of(error)
         return Completed(name="Current", message="nothing changed") if answer == CURRENT else answer
 
-    answer: Any = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(step)()
+    options |= {"retry_condition_fn": _is_busy, "cache_policy": NO_CACHE, "persist_result": False}
+    answer: Any = task(name=name, task_run_name=name, **options)(step)()
     if errors:
         raise errors[0]
     return answer  # type: ignore[no-any-return]
+
+
+def _is_busy(task: object, run: object, state: State[Any]) -> bool:
+    """Whether Prefect is to try a step again."""
+    return isinstance(state.data, BusyError)
