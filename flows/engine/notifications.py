@@ -137,7 +137,9 @@ class _Delivery(threading.Thread):
         self.reason = "it did not answer in time"
 
     def run(self) -> None:
-        for last in [False] * (_TRIES - 1) + [True]:
+        for attempt in range(_TRIES):
+            if attempt:
+                time.sleep(_PAUSE_SECONDS)
             try:
                 self._send()
             except OSError as error:  # SMTP's and urllib's errors are of this kind too
@@ -145,14 +147,12 @@ class _Delivery(threading.Thread):
             except UndeliverableError as error:
                 self.reason = str(error)
                 return
-            except Exception as error:  # such as one of a URL that is none, whose message would show it
+            except Exception as error:  # such as one about a URL that is none, whose message would show it
                 self.reason = type(error).__name__
                 return
             else:
                 self.reason = ""
                 return
-            if not last:
-                time.sleep(_PAUSE_SECONDS)
 
 
 def _reason(error: OSError) -> str:

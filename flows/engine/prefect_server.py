@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.engine.notifications import notify
 from potstill.compute.processes import free_port, start, stop
 from potstill.errors import ToolError
 from potstill.paths import LOGS
@@ -150,5 +151,6 @@ def crash_stale_runs(workspace: Path, current: UUID | None) -> None:
             for task_run in client.read_task_runs(flow_run_filter=of_run, task_run_filter=active):
                 client.set_task_run_state(task_run.id, Crashed(message=message), force=True)
             client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+            notify(workspace, "failure", f"run {run.name}: {message}")
         if current is not None:
             client.update_flow_run(current, tags=[*client.read_flow_run(current).tags, workspace_tag(workspace)])

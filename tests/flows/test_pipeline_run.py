@@ -336,8 +336,8 @@ def test_past_its_limit_a_stage_is_ended_with_all_it_started(toy: Toy) -> None:
     assert toy.nothing_runs(), toy.processes()
 
 
-def test_after_kill_9_nothing_is_left_running_and_the_next_run_finishes(toy: Toy) -> None:
-    going = toy.start("run", TOY_HANG="export")
+def test_after_kill_9_nothing_is_left_running_and_the_next_run_finishes(toy: Toy, receiver: Webhook) -> None:
+    going = toy.start("run", "--set", f'notify.webhooks=["{receiver.url}"]', TOY_HANG="export")
     assert until((toy.folder / ".work/hanging").exists)
     assert until(lambda: parents(toy))
     os.kill(going.pid, signal.SIGKILL)
@@ -350,6 +350,8 @@ def test_after_kill_9_nothing_is_left_running_and_the_next_run_finishes(toy: Toy
     assert states == ["CRASHED", "COMPLETED"]
     assert sorted(run.info.status for run in parents(toy)) == ["FINISHED", "KILLED"]
     assert "RUNNING" not in {run.info.status for run in runs(toy)}
+    assert receiver.events() == ["failure", "promotion"]
+    assert "The process was killed" in receiver.messages[0]["text"]
 
 
 def test_a_killed_run_leaves_no_temporary_api(offline_toy: Toy) -> None:
