@@ -358,6 +358,35 @@ def schedule() -> None:
 
 
 @app.command()
+def up(
+    status: Annotated[bool, typer.Option("--status", help="Only show them; exit code 60 if one is not ready.")] = False,
+) -> None:
+    """Start what a machine needs: the schedule with Prefect's server, MLflow's pages, the champion's service."""
+    from flows.commands import local_servers
+
+    if not status:
+        local_servers.up(Path.cwd())
+    elif not local_servers.status(Path.cwd()):
+        raise typer.Exit(60)
+
+
+@app.command()
+def down() -> None:
+    """End what `potstill up` has started, and nothing else."""
+    from flows.commands import local_servers
+
+    local_servers.down(Path.cwd())
+
+
+@app.command()
+def notify() -> None:
+    """Send a test message to every receiver of params.yaml."""
+    from flows.commands.notify_receivers import send_test
+
+    send_test(Path.cwd())
+
+
+@app.command()
 def review(
     version: Annotated[
         str | None, typer.Argument(help="Number, alias or Bento tag; by default the challenger, else the champion.")

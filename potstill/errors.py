@@ -228,6 +228,12 @@ class DriftError(PotstillError):
     exit_code = 54
 
 
+class NotifyError(PotstillError):
+    """A receiver of notifications was not told, which only `potstill notify` ends with."""
+
+    exit_code = 55
+
+
 class ToolError(PotstillError):
     """A tool or setting of this machine is missing; `potstill doctor` says which."""
 

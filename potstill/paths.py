@@ -53,6 +53,8 @@ ARTIFACTS = Path("mlartifacts")
 # What Potstill keeps between processes. Deleting it costs time and nothing else.
 WORK = Path(".work")
 RUN_LOCK = WORK / "run.lock"
+SERVERS = WORK / "servers.json"
+SERVERS_LOCK = WORK / "servers.lock"
 STAGE_LOCK = WORK / "stage.lock"
 REGISTRY_LOCK = WORK / "registry.lock"
 FAILURE = WORK / "failure.json"

@@ -47,7 +47,7 @@ from potstill.registry.promotion import Registry
 from potstill.registry.pyfunc import ABSTAIN_BELOW, THREADS
 from potstill.registry.signatures import MODEL_SIGNATURE, sign_files, signer_sum
 from potstill.registry.steps import refuse_vetoed
-from potstill.registry.version_artifacts import pack_bento, pack_evidence, scratch_folder
+from potstill.registry.version_artifacts import EVIDENCE_FOLDER, pack_bento, pack_evidence, scratch_folder
 from potstill.registry.versions import Version, candidate_sum
 from potstill.serving.core import write_core
 from potstill.serving.release import SETTINGS, served_threshold
@@ -357,4 +357,4 @@ def log_evidence(workspace: Path, run_id: str) -> None:
     tracking.log_datasets(workspace, run_id, datasets, context="pipeline")
     for path in EVIDENCE:
         if (workspace / path).exists():
-            store.log_artifact(run_id, str(workspace / path), "evidence")
+            store.log_artifact(run_id, str(workspace / path), EVIDENCE_FOLDER)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from flows.engine.champions import open_registry
+from flows.engine.notifications import notify
 from flows.json_output import print_json
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
@@ -57,8 +58,10 @@ def veto(workspace: Path, version: str, reason: str, *, as_json: bool) -> None:
 
 
 def _show(registry: Registry, version: str, champion: Version | None, sentence: str, *, as_json: bool) -> None:
-    """Print a decision, and what the ledger says of it: who decided, when and why."""
+    """Print a decision with what the ledger says of it, who decided, when and why; tell of a changed champion."""
     line = registry.decision(version)
+    if line is not None and line.facts.get("was_champion", True):  # only a veto has this fact
+        notify(registry.workspace, "promotion", f"{sentence}; {line.action} by {line.by}: {line.facts.get('reason')}")
     problem = line.facts.get("champion_problem") if line else None
     if problem:
         print(f"potstill: the champion before cannot be restored: {problem}", file=sys.stderr)

@@ -28,6 +28,8 @@ _READERS = {
     "predict": ["`potstill predict`"],
     "smoke": ["smoke"],
     "schedule": ["`potstill schedule`", "every stage"],
+    "notify": ["`potstill run`", "`potstill promote`", "`potstill drift`"],
+    "servers": ["`potstill up`", "`potstill schedule`"],
 }
 
 

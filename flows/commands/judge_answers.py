@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.engine.champions import find_champion
+from flows.engine.notifications import notify
 from potstill.artifacts import write_json, write_text
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
@@ -53,6 +54,7 @@ def drift(workspace: Path, location: str | None, *, retrain: bool) -> None:
     _show(verdict)
     if verdict.verdict != "drift":
         return
+    notify(workspace, "drift", verdict.sentence)
     if not retrain:
         raise DriftError(f"{verdict.sentence}; `potstill run` trains on what the sources hold now")
     from flows.commands.run_workspace import execute
@@ -86,7 +88,9 @@ def feedback(workspace: Path, file: Path, location: str | None) -> None:
     metrics = {"value": measured.value, "low": measured.low, "high": measured.high, "matched": measured.matched}
     _log("feedback", params, {"measure": measured.measure}, metrics, time.time() - start)
     if measured.drifts:
-        raise DriftError(f"the model is right less often: {measured.sentence}")
+        sentence = f"the model is right less often: {measured.sentence}"
+        notify(workspace, "drift", sentence)
+        raise DriftError(sentence)
     say(measured.sentence)
 
 

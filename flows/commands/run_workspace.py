@@ -42,8 +42,8 @@ def execute(workspace: Path, params_file: Path | None, settings: list[str]) -> N
         else:
             decision = _flow()
         _report(run, time.time() - started)
-    if decision is not None:
-        raise decision
+        if decision is not None:
+            raise decision
 
 
 def change_params_locked(workspace: Path, params_file: Path | None, settings: list[str]) -> None:

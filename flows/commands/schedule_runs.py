@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prefect.schedules import Schedule
 
 DEPLOYMENT = "scheduled"
-PORT = 4200
+HOST = "127.0.0.1"
 
 
 def serve_schedule(workspace: Path) -> None:
@@ -36,7 +36,7 @@ def serve_schedule(workspace: Path) -> None:
     """
     params = load_params(workspace / PARAMS)
     schedule = _prefect_schedule(params.schedule)
-    with _open_api() as server:
+    with _open_api(params.servers.prefect_port) as server:
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.types.entrypoint import EntrypointType
 
@@ -71,23 +71,50 @@ def _prefect_schedule(schedule: ScheduleParams) -> Schedule:
         ) from error
 
 
-@contextmanager
-def _open_api() -> Iterator[Server]:
-    """Use the configured Prefect API, else that of a full server, whose services schedules need, inside the context."""
-    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+def prefect_api(port: int) -> tuple[str, int | None]:
+    """Return the URL of the API that a schedule uses, and the port of the server that it starts.
 
-    if get_current_settings().api.url is not None:
+    Args:
+        port: the port of a server that is started; the second value is None where the API is a configured one.
+    """
+    from prefect.settings import get_current_settings
+
+    configured = get_current_settings().api.url
+    return (f"http://{HOST}:{port}/api", port) if configured is None else (configured, None)
+
+
+def is_scheduled(api: str) -> bool:
+    """Whether the Prefect server at a URL answers, and a scheduler has registered the deployment and goes on."""
+    from httpx import HTTPError
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        try:
+            # A scheduler that ends pauses it.
+            return not client.read_deployment_by_name(f"potstill/{DEPLOYMENT}").paused
+        except (ObjectNotFound, HTTPError):
+            return False
+
+
+@contextmanager
+def _open_api(port: int) -> Iterator[Server]:
+    """Use the configured Prefect API, else that of a full server, whose services schedules need, inside the context."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    url, local_port = prefect_api(port)
+    if local_port is None:
         yield None
         return
-    url = f"http://127.0.0.1:{PORT}/api"
-    listen("127.0.0.1", PORT, advice=f"if that is a Prefect server, set PREFECT_API_URL={url}").close()
-    command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(PORT)]
+    listen(HOST, port, advice=f"if that is a Prefect server, set PREFECT_API_URL={url}").close()
+    command = ["-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
     process = start_server(command, {"PREFECT_API_URL": url})
     try:
         # The runs are processes of their own and find the server by the environment.
         os.environ["PREFECT_API_URL"] = url
         with temporary_settings({PREFECT_API_URL: url}):
-            say(f"schedule: the runs are at http://127.0.0.1:{PORT}")
+            say(f"schedule: the runs are at http://{HOST}:{port}")
             yield process
     finally:
         stop(process)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flows.engine.dvc_graph import Graph, free_dead_locks
 from flows.engine.flow_errors import StageError
 from flows.engine.mlflow_recorder import Recorder
+from flows.engine.notifications import tell_outcome
 from potstill import environment
 from potstill.artifacts import canonical_json, read_json, write_json
 from potstill.compute.processes import hold
@@ -179,17 +180,23 @@ _open: Run | None = None
 
 @contextmanager
 def open_run(workspace: Path) -> Iterator[Run]:
-    """Hold a workspace for one run. Where this process has a run open already, yield that one.
+    """Hold a workspace for one run, and tell how it ended. Where this process has a run open already, yield that one.
 
     Raises:
         ParamsError: params.yaml is not valid.
         BusyError: another run holds the workspace.
         ToolError: the folder is no workspace.
     """
-    global _open
     if _open is not None:
         yield _open
         return
+    with tell_outcome(workspace), _hold_workspace(workspace) as run:
+        yield run
+
+
+@contextmanager
+def _hold_workspace(workspace: Path) -> Iterator[Run]:
+    global _open
     params = load_params(workspace / PARAMS)
     environment.prepare()
     with hold(workspace / RUN_LOCK, what="a run"), patience(RUN):

@@ -14,13 +14,17 @@ from uuid import UUID
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run, task_run
 from prefect.states import Completed
 
+from flows.engine.notifications import notify
 from flows.engine.pipeline_run import CURRENT, Run, open_run
+from flows.engine.prefect_artifacts import show_candidate, show_version
 from flows.engine.prefect_server import crash_stale_runs
 from flows.engine.prefect_states import log_sentences, state_of
-from potstill.errors import GateRefusedError, PotstillError
+from potstill.artifacts import read_json
+from potstill.errors import BusyError, GateRefusedError, PotstillError
+from potstill.paths import VERDICT
 from potstill.progress import say
 from potstill.registry.versions import Version
 
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 # The steps after DVC's stages: they depend on the registry's state and not on files alone.
 CANDIDATE_STEPS = ("gate", "package", "smoke", "register", "promote")
+# Seconds before each further try of a step that met a busy registry or a DVC command at work. Nothing else passes with
+# time that has not been waited for already: the hub's client and the calls of MLflow's store try again themselves.
+RETRY_SECONDS = [10.0, 30.0, 90.0]
 
 
 @flow(name="potstill", persist_result=False, validate_parameters=True)
@@ -84,6 +91,8 @@ def candidate(run: Run) -> State[PotstillError | None]:
     else:
         for name in CANDIDATE_STEPS[:-1]:
             _in_task(name, lambda: CURRENT)
+        show_candidate(run, read_json(run.workspace / VERDICT)["sentence"])
+    show_version(run, version)
     _in_task("promote", lambda: _promote(run, version, champion))
     return Completed(name="Completed", message=run.champion_sentence())
 
@@ -115,6 +124,7 @@ def _judge(run: Run, champion: Version | None) -> Verdict:
     folder = run.registry().fetch(champion.version) if champion else None
     verdict = gate(run.params, run.workspace, folder, champion.version if champion else None)
     run.facts["potstill.verdict"] = verdict.sentence
+    show_candidate(run, verdict.sentence)
     if not verdict.passed:
         consequence = f"version {champion.version} stays the champion" if champion else "there is no champion yet"
         raise GateRefusedError(f"the candidate is {verdict.sentence}; {consequence}")
@@ -129,22 +139,36 @@ def _promote(run: Run, version: Version, champion: Version | None) -> str:
     with run.timed("promote"):
         promote(run.params, run.workspace, version.version, expected=champion.version if champion else None)
     say(f"promote: version {version.version} is champion")
+    notify(run.workspace, "promotion", run.champion_sentence())
     return version.version
 
 
 def _in_task(name: str, function: Callable[[], Answer]) -> Answer:
-    """Run a step as a Prefect task of that name, in this thread; Potstill's own errors become its state."""
+    """Run a step as a Prefect task of that name, in this thread; Potstill's own errors become its state.
+
+    A step that meets something busy is tried again; see `RETRY_SECONDS`.
+    """
     errors: list[PotstillError] = []
+    options: dict[str, Any] = {"retries": len(RETRY_SECONDS), "retry_delay_seconds": RETRY_SECONDS}
 
     def step() -> Any:
         try:
             answer = function()
         except PotstillError as error:
+            if isinstance(error, BusyError) and task_run.run_count <= len(RETRY_SECONDS):
+                say(f"{name}: {error} (trying again)")
+                raise
             errors.append(error)
             return state_of(error)
         return Completed(name="Current", message="nothing changed") if answer == CURRENT else answer
 
-    answer: Any = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(step)()
+    options |= {"retry_condition_fn": _is_busy, "cache_policy": NO_CACHE, "persist_result": False}
+    answer: Any = task(name=name, task_run_name=name, **options)(step)()
     if errors:
         raise errors[0]
     return answer  # type: ignore[no-any-return]
+
+
+def _is_busy(task: object, run: object, state: State[Any]) -> bool:
+    """Whether Prefect is to try a step again."""
+    return isinstance(state.data, BusyError)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.engine.notifications import notify
 from potstill.compute.processes import free_port, start, stop
 from potstill.errors import ToolError
 from potstill.paths import LOGS
@@ -63,7 +64,7 @@ def wait_ready(server: Server, configured_seconds: float = CONFIGURED_SECONDS) -
         limit_seconds = settings.server.ephemeral.startup_timeout_seconds
         advice = f"{LOG} has its output"
     end = time.monotonic() + limit_seconds
-    while not _answers(f"{url}/health"):
+    while not answers(f"{url}/health"):
         if server is not None and server.poll() is not None:
             raise ToolError(f"the Prefect server did not start; {LOG} says why, `potstill doctor` what is missing")
         if time.monotonic() > end:
@@ -119,7 +120,8 @@ def _flush() -> None:
         worker.drain_all(timeout=5)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server answers there with 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return bool(response.status == 200)
@@ -179,5 +181,6 @@ def crash_stale_runs(workspace: Path, current: UUID | None) -> None:
             for task_run in client.read_task_runs(flow_run_filter=of_run, task_run_filter=active):
                 client.set_task_run_state(task_run.id, Crashed(message=message), force=True)
             client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+            notify(workspace, "failure", f"run {run.name}: {message}")
         if current is not None:
             client.update_flow_run(current, tags=[*client.read_flow_run(current).tags, workspace_tag(workspace)])

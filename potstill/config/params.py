@@ -12,9 +12,10 @@ from potstill.config.distill_params import BY_TOKEN, Control, Distill, Finetune,
 from potstill.config.evaluation_params import Evaluate, Export, Quantize
 from potstill.config.expressions import expression_names
 from potstill.config.ingest_params import Ingest, ScratchSource
+from potstill.config.notify_params import Notify
 from potstill.config.predict_params import Predict
 from potstill.config.prepare_params import LabelOrder, LabelSign, Prepare
-from potstill.config.promotion_params import Gate, Promote, Schedule, Sign, Smoke
+from potstill.config.promotion_params import Gate, Promote, Schedule, Servers, Sign, Smoke
 from potstill.config.search_params import Search
 from potstill.config.serving_params import Serve, Watch
 from potstill.config.teacher_params import Member, Pretrain, Signals, Teacher
@@ -51,6 +52,8 @@ class Params(Strict):
     predict: Predict = Predict()
     smoke: Smoke = Smoke()
     schedule: Schedule = Schedule()
+    notify: Notify = Notify()
+    servers: Servers = Servers()
 
     def section(self, name: str) -> Strict:
         """The section of that name, which the stage of the same name receives."""

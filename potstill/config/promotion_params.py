@@ -1,4 +1,4 @@
-"""Sections `gate`, `promote`, `sign`, `smoke` and `schedule`."""
+"""Sections `gate`, `promote`, `sign`, `smoke`, `schedule` and `servers`."""
 
 from __future__ import annotations
 
@@ -143,3 +143,12 @@ class Schedule(Strict):
     """Time zone of cron, such as Europe/Berlin."""
     stage_minutes: PositiveFloat = 120
     """Minutes after which a stage is ended."""
+
+
+class Servers(Strict):
+    """Ports on this machine of the servers that `potstill up` starts; that of the service is `serve.port`."""
+
+    prefect_port: int = Field(4200, ge=1, le=65535)
+    """Port of Prefect's API and pages."""
+    mlflow_port: int = Field(5000, ge=1, le=65535)
+    """Port of MLflow's pages."""

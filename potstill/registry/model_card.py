@@ -146,7 +146,8 @@ def _code(value: object) -> str:
     return f"`{text}`" if re.fullmatch(r"[\w./:@=+ -]+", text) else escape(text)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write cells, which are escaped already, as a table of Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -222,7 +223,7 @@ def _evaluation(metrics: Mapping[str, Any], verdict: Mapping[str, Any], lineage:
     rows_text = f"{metrics.get('rows', 'an unknown number of')} test rows that no stage trained on."
     return (
         f"## Evaluation\n\nOn {rows_text}{judged} "
-        f"Intervals are at {confidence:g}%; times are of one text a call on the CPU.\n\n{_table(header, rows)}"
+        f"Intervals are at {confidence:g}%; times are of one text a call on the CPU.\n\n{markdown_table(header, rows)}"
     )
 
 
@@ -299,7 +300,7 @@ def _behaviour(metrics: Mapping[str, Any]) -> str:
         rates = [_with_interval(mapping(models.get(name)), "failure_rate") for name in compared]
         rows.append([escape(test), *rates])
     header = ["test", "fails, %", "teacher fails, %"]
-    return f"## Behaviour\n\n{_table(header, rows)}" if rows else ""
+    return f"## Behaviour\n\n{markdown_table(header, rows)}" if rows else ""
 
 
 def _gate(verdict: Mapping[str, Any]) -> str:
@@ -308,7 +309,7 @@ def _gate(verdict: Mapping[str, Any]) -> str:
         ["pass" if check.get("passed") is True else "**FAIL**", _code(check.get("name")), escape(check.get("sentence"))]
         for check in sorted(checks, key=lambda check: check.get("passed") is True)
     ]
-    return f"## Gate\n\n{_table(['result', 'check', 'in words'], rows)}" if rows else ""
+    return f"## Gate\n\n{markdown_table(['result', 'check', 'in words'], rows)}" if rows else ""
 
 
 def _use(metrics: Mapping[str, Any], lineage: Lineage) -> str:
@@ -357,13 +358,13 @@ def _lineage(lineage: Lineage) -> str:
         ["report", "artifact `report.html` in `evidence`"],
         ["bill of materials", "artifact `ml-bom.json` in `evidence`"],
     ]
-    return f"## Lineage\n\n{_table(['what', 'value'], rows)}"
+    return f"## Lineage\n\n{markdown_table(['what', 'value'], rows)}"
 
 
 def _data(lineage: Lineage) -> str:
     paths = [path for path in (f"data/{name}" for name in _OUTS) if path in lineage.data]
     rows = [[_code(path), _code(lineage.data[path])] for path in paths]
-    return f"## Data\n\n{_table(['out', 'DVC hash'], rows)}" if rows else ""
+    return f"## Data\n\n{markdown_table(['out', 'DVC hash'], rows)}" if rows else ""
 
 
 def _decimal(value: Any, digits: int) -> str:

@@ -20,6 +20,7 @@ import pytest
 from potstill import environment
 from potstill.compute.processes import free_port, start, stop
 from potstill.registry import tracking
+from tests.receivers import Webhook, webhook
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOY = Path(__file__).resolve().parent / "toy"
@@ -121,6 +122,13 @@ def answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+@pytest.fixture
+def receiver() -> Iterator[Webhook]:
+    """A web server that keeps what is posted to it."""
+    with webhook() as received:
+        yield received
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from flows.commands import judge_answers as watching
+from flows.commands.params_changes import change_params
 from potstill.artifacts import read_json
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
@@ -30,6 +31,7 @@ from potstill.serving.watcher import AnsweredRequest, Watcher
 from tests.conftest import generate_rows
 from tests.keys import write_keys
 from tests.potstill.serving.folders import flip_byte, write_profile, write_workspace
+from tests.receivers import Webhook
 from tests.registries import (
     PROJECT,
     add_judged_version,
@@ -106,9 +108,14 @@ def last_run(folder: Path, name: str) -> Any:
 
 @pytest.mark.slow
 def test_the_verdict_is_said_written_logged_and_told_by_an_error(
-    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workspace: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    receiver: Webhook,
 ) -> None:
     params_with(workspace, monkeypatch, min_texts=100)
+    change_params(workspace / "params.yaml", None, [f'notify.webhooks=["{receiver.url}"]'])
     candidate, place = promote(workspace), str(tmp_path / "watch")
     with pytest.raises(RegistryError, match="has written to"):
         watching.drift(workspace, place, retrain=False)
@@ -142,6 +149,8 @@ def test_the_verdict_is_said_written_logged_and_told_by_an_error(
     labels.write_text(swapped, encoding="utf-8")
     with pytest.raises(DriftError, match=r"right less often: accuracy 0\.0%"):
         watching.feedback(workspace, labels, place)
+    assert receiver.events() == ["drift"] * 3
+    assert receiver.messages[-1]["text"].startswith("the model is right less often: accuracy 0.0%")
 
 
 def test_without_a_place_or_a_champion(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from potstill.registry.promotion import Registry
 from potstill.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
 from tests.flows.conftest import Ended, Toy, ended, until
 from tests.registries import add_version
+from tests.receivers import Webhook
 
 # Whole runs, several in some tests: minutes where the machine has other things to do.
 STAGES = ["prepare", "export", "evaluate"]
@@ -88,6 +89,15 @@ def task_runs(toy: Toy, flow_run: Any) -> list[Any]:
     run_filter = FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
     with client_of(toy) as client:
         return list(client.read_task_runs(flow_run_filter=run_filter))
+
+
+def artifacts_of(toy: Toy, flow_run: Any) -> dict[str, str]:
+    """Key of an artifact on Prefect's page of a run -> its Markdown."""
+    from prefect.client.schemas.filters import ArtifactFilter
+
+    run_filter = ArtifactFilter.model_validate({"flow_run_id": {"any_": [flow_run.id]}})
+    with client_of(toy) as client:
+        return {artifact.key: artifact.data for artifact in client.read_artifacts(artifact_filter=run_filter)}
 
 
 def log_lines(toy: Toy, flow_run: Any) -> list[str]:
@@ -158,6 +168,14 @@ def test_a_run_promotes_and_a_second_one_does_nothing(promoted: Promoted) -> Non
     (flow_run,) = promoted.flow_runs
     assert flow_run.state.is_completed()
     assert task_names(toy, flow_run) == {*STAGES, "gate", "package", "smoke", "register", "promote"}
+    pages = artifacts_of(toy, flow_run)
+    assert sorted(pages) == [f"movie-reviews-{name}" for name in ("candidate", "report", "version")]
+    assert "Gate: passed: all" in pages["movie-reviews-candidate"]
+    assert "| Teacher |" in pages["movie-reviews-candidate"]
+    server = "http://127.0.0.1:5000/#"
+    assert f"{server}/models/movie-reviews/versions/1" in pages["movie-reviews-version"]
+    report = f"runs/{parent.info.run_id}/artifacts/evidence/report.html"
+    assert f"{server}/experiments/{parent.info.experiment_id}/{report}" in pages["movie-reviews-report"]
     assert "champion  version 1" in first.out
     assert champion.bento is not None
     assert champion.bento in first.out
@@ -168,13 +186,19 @@ def test_a_run_promotes_and_a_second_one_does_nothing(promoted: Promoted) -> Non
     assert second.code == 0, second
     assert counts(toy) == before
     assert [f"{stage}: {CURRENT}" in second.out for stage in STAGES] == [True] * 3
+    ((name, _),) = triggered(toy, "run_on_new_data(return_state=True)")
+    assert name == "NothingNew"
+    assert counts(toy) == before
     assert toy.nothing_runs()
 
 
-def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothing(promoted: Promoted) -> None:
+def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothing(
+    promoted: Promoted, receiver: Webhook
+) -> None:
     toy = promoted.toy
     made_prepare = parents(toy)[0].data.tags["stage.prepare"]
-    changed = toy.run("run", "--set", "finetune.learning_rate=0.5")
+    told = ["--set", f'notify.webhooks=["{receiver.url}"]']
+    changed = toy.run("run", "--set", "finetune.learning_rate=0.5", *told)
     assert changed.code == 0, changed
     assert "finetune.learning_rate = 0.5 (was 4e-05)" in changed.out
     assert f"prepare: {CURRENT}" in changed.out
@@ -204,6 +228,7 @@ def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothin
     assert "Traceback" not in refused.out + refused.err
     assert_state(toy, "Refused", "COMPLETED", refused.err)
     assert task_states(toy)["gate"] == "Refused"
+    assert "Gate: refused: " in artifacts_of(toy, flow_runs(toy)[-1])["movie-reviews-candidate"]
     assert registry(toy).get(CHAMPION).version == "2"
     before = counts(toy)
     again = toy.run("run")
@@ -213,10 +238,14 @@ def test_a_change_runs_what_depends_on_it_and_a_refused_candidate_changes_nothin
     assert facts["stages"] == dict.fromkeys(STAGES, "current")
     assert facts["versions"]["champion"]["version"] == "2"
     assert facts["gate"].startswith("refused")
+    assert receiver.events() == ["promotion"] * 3 + ["refusal"] * 2
+    assert receiver.messages[0]["text"] == "version 2 of movie-reviews is the champion"
+    assert receiver.messages[1]["text"].endswith(": it shouts")
+    assert f"potstill: {receiver.messages[-1]['text']}\n" == refused.err
 
 
-def test_a_person_approves_or_vetoes(toy: Toy) -> None:
-    waiting = toy.run("run", "--set", "promote.policy=person")
+def test_a_person_approves_or_vetoes(toy: Toy, receiver: Webhook) -> None:
+    waiting = toy.run("run", "--set", "promote.policy=person", "--set", f'notify.webhooks=["{receiver.url}"]')
     assert waiting.code == 8, waiting
     assert "potstill approve 1" in waiting.err
     assert_state(toy, "ApprovalPending", "COMPLETED", waiting.err)
@@ -236,10 +265,11 @@ def test_a_person_approves_or_vetoes(toy: Toy) -> None:
     refused = toy.run("run")
     assert refused.code == 50
     assert "was vetoed (it shouts)" in refused.err
+    assert receiver.events() == ["approval_pending", "approval_pending", "promotion", "promotion"]
 
 
-def test_a_failing_stage_ends_the_run_with_its_code_and_one_sentence(toy: Toy) -> None:
-    failed = toy.run("run", TOY_FAIL="export")
+def test_a_failing_stage_ends_the_run_with_its_code_and_one_sentence(toy: Toy, receiver: Webhook) -> None:
+    failed = toy.run("run", "--set", 'notify.webhooks=["${HOOK}"]', TOY_FAIL="export", HOOK=receiver.url)
     assert failed.code == 22
     assert failed.err == "export: row 7 has the label 'maybe'; allowed are negative, positive\n"
     assert "Traceback" not in failed.out
@@ -248,7 +278,40 @@ def test_a_failing_stage_ends_the_run_with_its_code_and_one_sentence(toy: Toy) -
     assert [run.info.status for run in parents(toy)] == ["FAILED"]
     # The next run goes on with that stage; what it says is not what the last one left.
     again = toy.run("run", TOY_FAIL="evaluate")
-    assert (again.code, again.err) == (22, failed.err.replace("export: ", "evaluate: ", 1))
+    assert again.code == 22
+    assert again.err == (
+        failed.err.replace("export: ", "evaluate: ", 1)
+        + "notify: notify.webhooks.0 was not told of the failure: the environment has no HOOK\n"
+    )
+    assert [f"export: {message['text']}\n" for message in receiver.messages] == [failed.err]
+
+
+def triggered(toy: Toy, *calls: str, **more: str) -> list[list[str]]:
+    """Name and message of the state in which each call of a flow of prefect.yaml ends."""
+    code = (
+        "import json; from flows.commands.triggered_runs import *; "
+        f"print(json.dumps([[state.name, state.message] for state in [{', '.join(calls)}]]))"
+    )
+    command, variables = [sys.executable, "-c", code], toy.variables | more
+    done = subprocess.run(command, cwd=toy.folder, env=variables, check=True, capture_output=True, text=True)
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_a_triggered_run_says_why_it_ran_or_not(toy: Toy) -> None:
+    states = triggered(
+        toy,
+        "run_on_new_data(return_state=True)",
+        "run_with_settings(['smoke.texts=3'], return_state=True)",
+        "run_with_settings(['smoke.txts=4'], return_state=True)",
+        "run_on_drift(return_state=True)",
+        TOY_FAIL="prepare",
+    )
+    names, (new_data, settings, wrong, drift) = [state[0] for state in states], [state[1] for state in states]
+    assert names == ["Failed"] * 4
+    assert new_data == settings == "row 7 has the label 'maybe'; allowed are negative, positive"
+    assert "texts: 3" in (toy.folder / "params.yaml").read_text(encoding="utf-8")
+    assert "unknown key 'smoke.txts'" in wrong
+    assert "has no champion yet" in drift
 
 
 def test_one_run_at_a_time_and_ctrl_c_ends_all(toy: Toy) -> None:
@@ -275,8 +338,8 @@ def test_past_its_limit_a_stage_is_ended_with_all_it_started(toy: Toy) -> None:
     assert toy.nothing_runs(), toy.processes()
 
 
-def test_after_kill_9_nothing_is_left_running_and_the_next_run_finishes(toy: Toy) -> None:
-    going = toy.start("run", TOY_HANG="export")
+def test_after_kill_9_nothing_is_left_running_and_the_next_run_finishes(toy: Toy, receiver: Webhook) -> None:
+    going = toy.start("run", "--set", f'notify.webhooks=["{receiver.url}"]', TOY_HANG="export")
     assert until((toy.folder / ".work/hanging").exists)
     assert until(lambda: parents(toy))
     os.kill(going.pid, signal.SIGKILL)
@@ -289,6 +352,8 @@ def test_after_kill_9_nothing_is_left_running_and_the_next_run_finishes(toy: Toy
     assert states == ["CRASHED", "COMPLETED"]
     assert sorted(run.info.status for run in parents(toy)) == ["FINISHED", "KILLED"]
     assert "RUNNING" not in {run.info.status for run in runs(toy)}
+    assert receiver.events() == ["failure", "promotion"]
+    assert "The process was killed" in receiver.messages[0]["text"]
 
 
 def test_a_killed_run_leaves_no_temporary_api(offline_toy: Toy) -> None:

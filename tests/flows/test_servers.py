@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
@@ -17,7 +17,7 @@ from flows.commands.params_changes import change_params
 from potstill.compute.processes import free_port, start, stop
 from potstill.config.params import Params
 from tests.flows.conftest import REPOSITORY, Toy, answers, until
-from tests.flows.test_pipeline_run import flow_runs, task_names
+from tests.flows.test_pipeline_run import client_of, flow_runs, task_names
 
 # Servers and a whole run: minutes where the machine has other things to do.
 
@@ -73,13 +73,13 @@ def state_names(toy: Toy) -> set[str]:
 
 def test_prefects_own_deploy_takes_the_deployment(toy: Toy, default_params: Params) -> None:
     (toy.folder / "prefect.yaml").write_bytes((REPOSITORY / "prefect.yaml").read_bytes())
-    for arguments in (["work-pool", "create", "potstill", "--type", "process"], ["--no-prompt", "deploy", "--all"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments], cwd=toy.folder, env=toy.variables,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done
-    (schedule,) = _deployment(toy.variables).schedules
+    _prefect(toy, "work-pool", "create", "potstill", "--type", "process")
+    _prefect(toy, "--no-prompt", "deploy", "--all")
+    (schedule,) = _deployment(toy, "scheduled").schedules
+    settings = _deployment(toy, "manual").parameter_openapi_schema["properties"]["settings"]
+    assert "distill.temperature=4" in settings["description"]
+    triggered = {name: _deployment(toy, name).entrypoint.rpartition(".")[2] for name in ("data", "drift")}
+    assert triggered == {"data": "run_on_new_data", "drift": "run_on_drift"}
     expected = default_params.schedule
     assert (schedule.schedule.cron, schedule.schedule.timezone, schedule.active) == (
         expected.cron,
@@ -88,17 +88,36 @@ def test_prefects_own_deploy_takes_the_deployment(toy: Toy, default_params: Para
     )
 
 
-def _deployment(variables: Mapping[str, str]) -> Any:
-    from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+def test_the_deployments_on_other_pools_are_taken(toy: Toy) -> None:
+    shutil.copyfile(REPOSITORY / "deploy/prefect.yaml", toy.folder / "other.yaml")
+    for kind in ("docker", "kubernetes"):
+        _prefect(toy, "work-pool", "create", f"potstill-{kind}", "--type", kind)
+    _prefect(toy, "--no-prompt", "deploy", "--prefect-file", "other.yaml", "--all")
+    for kind in ("docker", "kubernetes"):
+        deployment = _deployment(toy, kind)
+        assert deployment.work_pool_name == f"potstill-{kind}"
+        assert [next(iter(step)).rpartition(".")[2] for step in deployment.pull_steps] == [
+            "git_clone",
+            "run_shell_script",
+        ]
 
-    with temporary_settings({PREFECT_API_URL: variables["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
-        return client.read_deployment_by_name("potstill/scheduled")
+
+def _prefect(toy: Toy, *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *arguments], cwd=toy.folder, env=toy.variables,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done
+
+
+def _deployment(toy: Toy, name: str) -> Any:
+    with client_of(toy) as client:
+        return client.read_deployment_by_name(f"potstill/{name}")
 
 
 def test_prefect_yaml_agrees_with_params(default_params: Params) -> None:
     declared = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text(encoding="utf-8"))
-    (deployment,) = declared["deployments"]
+    deployment = next(each for each in declared["deployments"] if each["name"] == "scheduled")
     (schedule,) = deployment["schedules"]
     assert schedule["cron"] == default_params.schedule.cron
     assert schedule["timezone"] == default_params.schedule.timezone

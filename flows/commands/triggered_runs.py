@@ -1,0 +1,78 @@
+"""The flows of prefect.yaml besides the scheduled one: a run with other params, and runs that wait for a reason.
+
+All bear the name `potstill`, so that their deployments stand together on Prefect's page.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows.commands.judge_answers import drift
+from flows.commands.run_workspace import change_params_locked
+from flows.engine.pipeline_run import open_run
+from flows.engine.prefect_flow import potstill
+from flows.engine.prefect_states import log_sentences, state_of
+from potstill.errors import DriftError, PotstillError
+
+Outcome = State[PotstillError | None]
+
+
+@flow(name="potstill", persist_result=False)
+def run_with_settings(settings: list[str] | None = None, workspace: str | None = None) -> Outcome:
+    """Change params.yaml, and run a workspace once.
+
+    Args:
+        settings: values to change, as `potstill run --set` takes them: distill.temperature=4
+        workspace: folder of dvc.yaml and params.yaml; by default that of the worker.
+    """
+    _enter(workspace)
+    try:
+        change_params_locked(Path.cwd(), None, settings or [])
+    except PotstillError as error:
+        return state_of(error)
+    return potstill.fn()
+
+
+@flow(name="potstill", persist_result=False)
+def run_on_new_data(workspace: str | None = None) -> Outcome:
+    """Run a workspace if the sources of its data are not those that were ingested last.
+
+    Args:
+        workspace: folder of dvc.yaml and params.yaml; by default that of the worker.
+    """
+    _enter(workspace)
+    try:
+        with open_run(Path.cwd()) as run:
+            if run.graph.is_stale(run.graph.order[0]):  # the stage that reads the sources
+                return potstill.fn()
+    except PotstillError as error:
+        return state_of(error)
+    return Completed(name="NothingNew", message="the sources of the data are those that were ingested last")
+
+
+@flow(name="potstill", persist_result=False)
+def run_on_drift(workspace: str | None = None) -> Outcome:
+    """Run a workspace if what its champion's service reads has drifted from the test texts.
+
+    Args:
+        workspace: folder of dvc.yaml and params.yaml; by default that of the worker.
+    """
+    _enter(workspace)
+    try:
+        drift(Path.cwd(), None, retrain=False)
+    except DriftError:
+        return potstill.fn()
+    except PotstillError as error:
+        return state_of(error)
+    return Completed(name="NothingNew", message="what the service reads has not drifted")
+
+
+def _enter(workspace: str | None) -> None:
+    log_sentences()
+    if workspace is not None:
+        os.chdir(workspace)
