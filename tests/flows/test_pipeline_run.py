@@ -20,8 +20,8 @@ from potstill.registry.artifact_locations import moved_from
 from potstill.registry.promotion import Registry
 from potstill.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
 from tests.flows.conftest import Ended, Toy, ended, until
-from tests.registries import add_version
 from tests.receivers import Webhook
+from tests.registries import add_version
 
 # Whole runs, several in some tests: minutes where the machine has other things to do.
 STAGES = ["prepare", "export", "evaluate"]
