@@ -36,6 +36,8 @@ def run(stage: Stage) -> Result:
         write_manifest(folder, {"rows": rows})
     for note in reading_notes(prepared.report):
         say(f"prepare: {note}")
+    if unlabelled := prepared.report.get("labels_left_out", 0):
+        say(f"prepare: {unlabelled:,} rows of train joined transfer without their label (prepare.labelled_rows)")
     removed = sum(prepared.report["removed"].values())
     augmented = prepared.report.get("augmented", {"rows": 0})["rows"]
     split_rows = ", ".join(f"{split} {count:,}" for split, count in rows.items())

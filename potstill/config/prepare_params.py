@@ -249,6 +249,9 @@ class Prepare(Strict):
     unlabelled: Literal["ask", "transfer", "leave_out"] = "ask"
     """What happens to a row that needs a label and has none, or that an annotation tool marks as rejected, ignored or
     disputed. ask: the data is refused; transfer: the row joins the transfer set; leave_out: it is dropped."""
+    labelled_rows: PositiveInt | None = None
+    """Rows of train that keep their label, drawn by a seeded hash; the others join the transfer set without it, as if
+    nobody had labelled them. null: all."""
     near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.8
     """Jaccard similarity of word 3-grams from which two texts are near copies, of which one stays. null: only exact
     copies."""

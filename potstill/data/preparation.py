@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from potstill.data.augmentation import augment
 from potstill.data.kept_columns import kept_arrays
 from potstill.data.reading import read_rows
 from potstill.data.rows import Row, draw_split_rows, without_copies, without_near_copies
+from potstill.data.splits.splitting import hash_position
 from potstill.data.splits.stratifying import check_classes
 from potstill.data.targets import check_varied, names_of
 from potstill.errors import DuplicateRowsError, EmptyDataError, LabelError, LeakageError
@@ -80,6 +82,8 @@ def prepare(raw: Path, params: Prepare, *, replace: Replace | None = None) -> Pr
         texts = [row.text for row in splits["train"]]
         texts = [*augment(texts, params.augment), *(replace(texts, params.augment) if replace is not None else [])]
         report["augmented"] = _add_to_transfer(splits, texts, params.near_duplicate)
+    if params.labelled_rows is not None:
+        report["labels_left_out"] = _leave_out_labels(splits, params.labelled_rows, params.split.seed)
     report["removed"] = report["removed"] | dict(split_rows.removed)
     report["splits"] = {
         split: {"rows": len(splits[split])} | KINDS[params.task].counts([row.label for row in splits[split]], labels)
@@ -136,6 +140,16 @@ def _add_to_transfer(splits: dict[str, list[Row]], texts: Sequence[str], near: f
     added = len(extended["transfer"]) - len(splits["transfer"])
     splits["transfer"] = extended["transfer"]
     return {"rows": added, "removed": dict(removed)}
+
+
+def _leave_out_labels(splits: dict[str, list[Row]], count: int, seed: int) -> int:
+    """Move rows of train to transfer without their label, in place, until `count` are left; return how many moved."""
+    order = sorted(splits["train"], key=lambda row: hash_position(row.split_key, seed + 1))
+    unlabelled = {row.key for row in order[count:]}
+    moved = [dataclasses.replace(row, label=None, split="transfer") for row in splits["train"] if row.key in unlabelled]
+    splits["train"] = [row for row in splits["train"] if row.key not in unlabelled]
+    splits["transfer"] = [*moved, *splits["transfer"]]
+    return len(moved)
 
 
 def _check_leakage(leaked: int, test: int, limit: float, report: dict[str, Any]) -> None:

@@ -247,6 +247,23 @@ def test_augmented_rows_have_no_label_and_nothing_held_out_in_them(tmp_path: Pat
     assert all(len(result.splits[split]) for split in ("train", "dev", "test"))
 
 
+def test_rows_without_their_label_join_transfer(tmp_path: Path) -> None:
+    augmented = {"crops": 1, "splices": 0}
+    whole = prepared(tmp_path / "whole", {"a.csv": ROWS}, augment=augmented)
+    few = prepared(tmp_path / "few", {"a.csv": ROWS}, augment=augmented, labelled_rows=30)
+    assert len(few.splits["train"]) == 30
+    moved = [row for row in few.splits["transfer"] if row.key in {row.key for row in whole.splits["train"]}]
+    assert len(moved) == few.report["labels_left_out"] == len(whole.splits["train"]) - 30
+    assert {row.label for row in few.splits["transfer"]} == {None}
+    # What is held out and what is cut stay the same.
+    for split in ("dev", "test"):
+        assert [row.text for row in few.splits[split]] == [row.text for row in whole.splits[split]]
+    assert few.report["augmented"] == whole.report["augmented"]
+    enough = prepared(tmp_path / "enough", {"a.csv": ROWS}, augment=augmented, labelled_rows=10_000)
+    assert enough.report["labels_left_out"] == 0
+    assert [row.text for row in enough.splits["train"]] == [row.text for row in whole.splits["train"]]
+
+
 def test_pairs_are_not_augmented(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="augment changes single texts"):
         prepared(tmp_path, {"a.csv": ROWS}, text=["text", "text"], augment={})
