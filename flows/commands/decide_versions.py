@@ -61,7 +61,8 @@ def _show(registry: Registry, version: str, champion: Version | None, sentence: 
     """Print a decision with what the ledger says of it, who decided, when and why; tell of a changed champion."""
     line = registry.decision(version)
     if line is not None and line.facts.get("was_champion", True):  # only a veto has this fact
-        notify(registry.workspace, "promotion", f"{sentence}; {line.action} by {line.by}: {line.facts.get('reason')}")
+        reason = f": {line.facts['reason']}" if line.facts.get("reason") else ""
+        notify(registry.workspace, "promotion", f"{sentence}; {line.action} by {line.by}{reason}")
     problem = line.facts.get("champion_problem") if line else None
     if problem:
         print(f"potstill: the champion before cannot be restored: {problem}", file=sys.stderr)

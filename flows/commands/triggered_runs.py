@@ -48,11 +48,12 @@ def run_on_new_data(workspace: str | None = None) -> Outcome:
     _enter(workspace)
     try:
         with open_run(Path.cwd()) as run:
-            if run.graph.is_stale(run.graph.order[0]):  # the stage that reads the sources
-                return potstill.fn()
+            changed = run.graph.is_stale(run.graph.order[0])  # the stage that reads the sources
     except PotstillError as error:
         return state_of(error)
-    return Completed(name="NothingNew", message="the sources of the data are those that were ingested last")
+    if not changed:
+        return Completed(name="NothingNew", message="the sources of the data are those that were ingested last")
+    return potstill.fn()
 
 
 @flow(name="potstill", persist_result=False)

@@ -297,18 +297,20 @@ def triggered(toy: Toy, *calls: str, **more: str) -> list[list[str]]:
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_a_triggered_run_says_why_it_ran_or_not(toy: Toy) -> None:
+def test_a_triggered_run_says_why_it_ran_or_not(toy: Toy, receiver: Webhook) -> None:
+    settings = ["smoke.texts=3", f'notify.webhooks=["{receiver.url}"]']
     states = triggered(
         toy,
+        f"run_with_settings({settings!r}, return_state=True)",
         "run_on_new_data(return_state=True)",
-        "run_with_settings(['smoke.texts=3'], return_state=True)",
         "run_with_settings(['smoke.txts=4'], return_state=True)",
         "run_on_drift(return_state=True)",
         TOY_FAIL="prepare",
     )
-    names, (new_data, settings, wrong, drift) = [state[0] for state in states], [state[1] for state in states]
-    assert names == ["Failed"] * 4
-    assert new_data == settings == "row 7 has the label 'maybe'; allowed are negative, positive"
+    assert [name for name, _ in states] == ["Failed"] * 4
+    manual, new_data, wrong, drift = [message for _, message in states]
+    assert manual == new_data == "row 7 has the label 'maybe'; allowed are negative, positive"
+    assert [message["text"] for message in receiver.messages] == [manual] * 2
     assert "texts: 3" in (toy.folder / "params.yaml").read_text(encoding="utf-8")
     assert "unknown key 'smoke.txts'" in wrong
     assert "has no champion yet" in drift

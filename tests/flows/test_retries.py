@@ -11,9 +11,10 @@ from potstill.errors import BusyError, FetchError, GateRefusedError
 
 @pytest.fixture
 def api(prefect_server: str) -> Iterator[None]:
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
+    # A task outside a flow has no page that its log could be on.
+    with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}):
         yield
 
 
