@@ -123,7 +123,7 @@ def ray_peer(python: Path, source: Path, scratch: Path) -> Call:
     def call() -> tuple[float, float]:
         words = [python, Path(__file__).with_name("predicting_ray.py"), Path("data/student").resolve(), source]
         output = scratch / f"ray-{next(outputs)}"
-        printed = subprocess.run([*words, output], capture_output=True, text=True, check=True).stdout
+        printed = subprocess.run([*words, output], stdout=subprocess.PIPE, text=True, check=True).stdout
         seconds, core_seconds, packages = printed.splitlines()[-1].split("\t")
         print(f"{RAY}: {packages}", flush=True)
         return float(seconds), float(core_seconds)

@@ -53,7 +53,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tiny_base: Path, tmp_
     killed = [kill_when(start(serving, output), moment, generator.uniform(0, 0.03)) for moment in moments]
     assert sum(killed) > 2
     assert start(serving, output).wait() == 0
-    for name in ("", ".rejected.jsonl"):
+    for name in ("", ".rejected.jsonl", ".explained.jsonl"):
         same = Path(f"{output}{name}").read_bytes().replace(b"killed/", b"whole/")
         assert same == Path(f"{whole}{name}").read_bytes()
     assert sorted(path.name for path in output.parent.iterdir()) == sorted(path.name for path in whole.parent.iterdir())
