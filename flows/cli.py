@@ -185,12 +185,21 @@ def export(
 @app.command()
 def predict(
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="INPUT...", help="CSV, TSV, JSONL or Parquet, also .gz or .zst: files, folders, patterns, URLs."
         ),
-    ],
-    out: Annotated[str, typer.Option(metavar="OUTPUT", help="The file to write: .parquet, .jsonl or .csv.")],
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="OUTPUT", help="The file to write: .parquet, .jsonl or .csv.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL", help="Instead of files, a stream: redis://host:port/db/stream."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--to", metavar="URL", help="The stream of the answers to that of --from.")
+    ] = None,
     text: Annotated[
         str | None,
         typer.Option(
@@ -204,11 +213,18 @@ def predict(
         str | None, typer.Option(metavar="NAMES", help="Columns to pass on, as `first,second`; all by default.")
     ] = None,
 ) -> None:
-    """Answer every row of files of any size; run again, it goes on where it was interrupted."""
-    from flows.commands.predict_files import predict
-
+    """Answer every row of files of any size, or records of a stream; run again, it goes on where it was interrupted."""
     names = [None if value is None else [name for name in value.split(",") if name] for value in (text, columns)]
-    predict(Path.cwd(), inputs, out, names[0], version, names[1])
+    if inputs and out and not (source or target):
+        from flows.commands.predict_files import predict
+
+        predict(Path.cwd(), inputs, out, names[0], version, names[1])
+    elif source and target and not (inputs or out):
+        from flows.commands.predict_streams import predict_stream
+
+        predict_stream(Path.cwd(), source, target, names[0], version, names[1])
+    else:
+        raise typer.BadParameter("give INPUT... and --out, or --from and --to")
 
 
 @app.command()

@@ -26,6 +26,7 @@ _READERS = {
     "serve": ["package", "`potstill serve`"],
     "watch": ["package", "`potstill serve`", "`potstill drift`"],
     "predict": ["`potstill predict`"],
+    "stream": ["`potstill predict --from`"],
     "smoke": ["smoke"],
     "schedule": ["`potstill schedule`", "every stage"],
 }

@@ -17,6 +17,7 @@ from potstill.progress import say
 if TYPE_CHECKING:
     from potstill.inference.profile import Counts
     from potstill.prediction.file_prediction import ChosenModel, Predicted
+    from potstill.prediction.window_tally import Facts
 
 # Labels that the summary lists.
 _MAX_LABELS = 20
@@ -51,7 +52,7 @@ def predict(
         raise OutputError(f"{output} is a URL; write to a file on this machine, and copy it there when it is complete")
     params = load_params(workspace / PARAMS)
     model = chosen_model(workspace, params, version)
-    texts = _text_columns(params, model, text)
+    texts = text_columns(params, model, text)
     chosen = None if columns is None else tuple(columns)
     predicted = predict_files(inputs, Path(output), model, texts, chosen, params.predict)
     _show(Path(output), model, predicted, params)
@@ -98,8 +99,12 @@ def chosen_model(workspace: Path, params: Params, version: str) -> ChosenModel:
     )
 
 
-def _text_columns(params: Params, model: ChosenModel, text: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the columns of the text, as many as the model reads."""
+def text_columns(params: Params, model: ChosenModel, text: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the columns of the text, as many as the model reads.
+
+    Raises:
+        ParamsError: there are more or less.
+    """
     names = text if text is not None else params.prepare.text
     columns = (names,) if isinstance(names, str) else tuple(names)
     expected = 2 if model.card.pair else 1
@@ -113,21 +118,32 @@ def _text_columns(params: Params, model: ChosenModel, text: Sequence[str] | None
 
 
 def _show(output: Path, model: ChosenModel, predicted: Predicted, params: Params) -> None:
-    from potstill.evaluation.drift import judge_counts
-    from potstill.inference.profile import Counts
-
-    summary = predicted.summary
-    counts = Counts(model.profile)
-    counts.merge(summary["counts"])
     if predicted.rows:
         rate = predicted.rows / max(predicted.seconds, 1e-9)
         say(f"computed  {predicted.rows:,} rows in {predicted.seconds:,.1f} s, {rate:,.0f} rows/s")
     else:
         say(f"{output} is complete; nothing was computed")
+    show_answers(model, predicted.summary, f"rows, listed in {output}.rejected.jsonl", params)
+
+
+def show_answers(model: ChosenModel, summary: Facts, rejected: str, params: Params) -> None:
+    """Print what came out.
+
+    Args:
+        model: the model.
+        summary: from `WindowTally.to_json`.
+        rejected: says where the rows are that were put aside.
+        params: all params.
+    """
+    from potstill.evaluation.drift import judge_counts
+    from potstill.inference.profile import Counts
+
+    counts = Counts(model.profile)
+    counts.merge(summary["counts"])
     say(f"version   {model.number} ({model.name})")
     say(f"rows      {summary['rows']:,} with an answer")
     if summary["rejected"]:
-        say(f"rejected  {summary['rejected']:,} rows, listed in {output}.rejected.jsonl")
+        say(f"rejected  {summary['rejected']:,} {rejected}")
     if counts.truncated:
         say(f"truncated {counts.truncated:,} texts of more than {model.card.max_length} tokens")
     if model.abstain_below is not None:

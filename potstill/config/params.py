@@ -17,6 +17,7 @@ from potstill.config.prepare_params import LabelOrder, LabelSign, Prepare
 from potstill.config.promotion_params import Gate, Promote, Schedule, Sign, Smoke
 from potstill.config.search_params import Search
 from potstill.config.serving_params import Serve, Watch
+from potstill.config.stream_params import Stream
 from potstill.config.teacher_params import Member, Pretrain, Signals, Teacher
 from potstill.config.tokenize_params import BudgetedTokenize, FileBudget, Tokenize
 from potstill.config.validate_params import Validate
@@ -49,6 +50,7 @@ class Params(Strict):
     serve: Serve = Serve()
     watch: Watch = Watch()
     predict: Predict = Predict()
+    stream: Stream = Stream()
     smoke: Smoke = Smoke()
     schedule: Schedule = Schedule()
 

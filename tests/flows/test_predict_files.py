@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from flows.commands.predict_files import predict
+from flows.commands.predict_streams import predict_stream
 from potstill.artifacts import write_json
-from potstill.errors import ChecksumError, OutputError, ParamsError, RegistryError, SignatureError
+from potstill.errors import ChecksumError, OutputError, ParamsError, RegistryError, SignatureError, StreamError
 from potstill.paths import TEST_PROFILE
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
@@ -20,6 +25,7 @@ from tests.flows.test_serve_champion import require
 from tests.keys import write_keys
 from tests.potstill.prediction.models import TEXTS, csv_bytes, read_lines
 from tests.potstill.serving.folders import flip_byte, write_profile, write_serving
+from tests.redis_server import need_redis, redis_server
 from tests.registries import PROJECT, new_store, register_bento
 
 pytestmark = pytest.mark.slow
@@ -101,6 +107,34 @@ def test_a_required_signature_is_checked(workspace: Path, tmp_path: Path) -> Non
     require(workspace, write_keys(tmp_path / "keys"))
     with pytest.raises(SignatureError, match="has no signature"):
         run(workspace)
+
+
+def test_a_stream_is_answered_until_the_command_is_terminated(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need_redis()
+    (tmp_path / "redis").mkdir()
+    with redis_server(tmp_path / "redis") as server:
+        for text in [*TEXTS[:9], ""]:
+            server.client.xadd("reviews", {"text": text})
+
+        def terminate() -> None:
+            while server.client.xlen("answers") < 9:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        with ThreadPoolExecutor(1) as pool:
+            terminated = pool.submit(terminate)
+            predict_stream(workspace, f"{server.url}/reviews", f"{server.url}/answers", None, "champion", None)
+            terminated.result()
+        said = capsys.readouterr().out.splitlines()
+        name = server.client.xrange("answers")[0][1][b"model_version"].decode()
+    assert said[0] == f"stream: version 1 answers {server.url}/reviews to {server.url}/answers"
+    assert f"version   1 ({name})" in said
+    assert "rows      9 with an answer" in said
+    assert "rejected  1 records, listed in the stream answers:rejected" in said
+    with pytest.raises(StreamError, match=f"{server.url} does not answer"):
+        predict_stream(workspace, f"{server.url}/reviews", f"{server.url}/answers", None, "champion", None)
 
 
 def test_without_a_champion_a_version_or_a_text_it_is_one_sentence(workspace: Path, tmp_path: Path) -> None:
