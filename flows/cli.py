@@ -200,6 +200,12 @@ def predict(
     target: Annotated[
         str | None, typer.Option("--to", metavar="URL", help="The stream of the answers to that of --from.")
     ] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            "--watch", metavar="FOLDER", help="Instead of files, those that arrive in a folder; --out is one too."
+        ),
+    ] = None,
     text: Annotated[
         str | None,
         typer.Option(
@@ -213,18 +219,22 @@ def predict(
         str | None, typer.Option(metavar="NAMES", help="Columns to pass on, as `first,second`; all by default.")
     ] = None,
 ) -> None:
-    """Answer every row of files of any size, or records of a stream; run again, it goes on where it was interrupted."""
+    """Answer every row of files of any size, or what arrives in a stream or a folder; run again, it goes on."""
     names = [None if value is None else [name for name in value.split(",") if name] for value in (text, columns)]
-    if inputs and out and not (source or target):
+    if inputs and out and not (source or target or watch):
         from flows.commands.predict_files import predict
 
         predict(Path.cwd(), inputs, out, names[0], version, names[1])
-    elif source and target and not (inputs or out):
-        from flows.commands.predict_streams import predict_stream
+    elif source and target and not (inputs or out or watch):
+        from flows.commands.predict_arrivals import predict_stream
 
         predict_stream(Path.cwd(), source, target, names[0], version, names[1])
+    elif watch and out and not (inputs or source or target):
+        from flows.commands.predict_arrivals import predict_folder
+
+        predict_folder(Path.cwd(), watch, Path(out), names[0], version, names[1])
     else:
-        raise typer.BadParameter("give INPUT... and --out, or --from and --to")
+        raise typer.BadParameter("give INPUT... and --out, --from and --to, or --watch and --out")
 
 
 @app.command()

@@ -98,6 +98,14 @@ class OutputParts:
         self._remove_parts()
         return summary
 
+    def summary(self) -> tuple[Facts, Facts] | None:
+        """Read of a complete output what it depends on and its summary; None: there is none."""
+        if not self.manifest.exists() or not self.output.exists():
+            return None
+        manifest = self._read_manifest()
+        summary = manifest.get("summary")
+        return None if summary is None else (manifest["run"], summary)
+
     def _read_manifest(self) -> Facts:
         try:
             manifest: Facts = read_json(self.manifest)

@@ -9,14 +9,16 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from flows.commands.predict_arrivals import predict_folder, predict_stream
 from flows.commands.predict_files import predict
-from flows.commands.predict_streams import predict_stream
 from potstill.artifacts import write_json
 from potstill.errors import ChecksumError, OutputError, ParamsError, RegistryError, SignatureError, StreamError
 from potstill.paths import TEST_PROFILE
+from potstill.prediction.folder_prediction import FolderPrediction
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
 from potstill.serving.launch import bento_path
@@ -135,6 +137,25 @@ def test_a_stream_is_answered_until_the_command_is_terminated(
     assert "rejected  1 records, listed in the stream answers:rejected" in said
     with pytest.raises(StreamError, match=f"{server.url} does not answer"):
         predict_stream(workspace, f"{server.url}/reviews", f"{server.url}/answers", None, "champion", None)
+
+
+def test_a_folder_is_watched_until_an_interruption(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("arriving").mkdir()
+    Path("in.csv").rename("arriving/in.csv")
+    monkeypatch.setattr(FolderPrediction, "run", lambda self: (self.scan(), self.scan(), interrupt()))
+    predict_folder(workspace, "arriving", Path("out"), None, "champion", None)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "watch: version 1 answers the files of arriving in out"
+    assert said[-2:] == [
+        "watch: arriving/in.csv: 120 rows, 1 rejected; out/in.csv.jsonl",
+        "watch: ended; the same command goes on",
+    ]
+
+
+def interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def test_without_a_champion_a_version_or_a_text_it_is_one_sentence(workspace: Path, tmp_path: Path) -> None:

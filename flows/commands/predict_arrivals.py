@@ -1,8 +1,9 @@
-"""`potstill predict --from`: answers for every record of a stream, until the command is stopped."""
+"""`potstill predict --from` and `--watch`: answers to what arrives in a stream or a folder, until a signal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from flows.commands.predict_files import chosen_model, show_answers, text_columns
@@ -49,3 +50,38 @@ def predict_stream(
         say(f"stream: version {model.number} answers {streams.source} to {streams.target}")
         prediction.run(stop)
     show_answers(model, prediction.tally.to_json(), f"records, listed in the stream {streams.rejected}", params)
+
+
+def predict_folder(
+    workspace: Path,
+    folder: str,
+    output: Path,
+    text: Sequence[str] | None,
+    version: str,
+    columns: Sequence[str] | None,
+) -> None:
+    """Answer the files of a folder as they arrive, until SIGTERM or Ctrl-C.
+
+    Args:
+        workspace: the current folder.
+        folder: path or URL of the folder.
+        output: the folder of the answers.
+        text: the column of the text, or the two of a pair; `prepare.text` when None.
+        version: number or alias of a registered version.
+        columns: the columns to pass on; all when None.
+
+    Raises:
+        RegistryError: there is no such version.
+        FetchError: the folder is not there.
+        OutputError: the answers would be in the folder itself.
+    """
+    from potstill.prediction.folder_prediction import FolderPrediction
+
+    params = load_params(workspace / PARAMS)
+    model = chosen_model(workspace, params, version)
+    chosen = None if columns is None else tuple(columns)
+    prediction = FolderPrediction(folder, output, model, text_columns(params, model, text), chosen, params.predict)
+    say(f"watch: version {model.number} answers the files of {folder} in {output}")
+    with suppress(KeyboardInterrupt):
+        prediction.run()
+    say("watch: ended; the same command goes on")
