@@ -232,7 +232,7 @@ def predict(
     elif watch and out and not (inputs or source or target):
         from flows.commands.predict_arrivals import predict_folder
 
-        predict_folder(Path.cwd(), watch, Path(out), names[0], version, names[1])
+        predict_folder(Path.cwd(), watch, out, names[0], version, names[1])
     else:
         raise typer.BadParameter("give INPUT... and --out, --from and --to, or --watch and --out")
 

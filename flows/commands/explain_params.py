@@ -27,6 +27,7 @@ _READERS = {
     "watch": ["package", "`potstill serve`", "`potstill drift`"],
     "predict": ["`potstill predict`"],
     "stream": ["`potstill predict --from`"],
+    "alerts": ["`potstill predict --from`", "`potstill predict --watch`"],
     "smoke": ["smoke"],
     "schedule": ["`potstill schedule`", "every stage"],
 }

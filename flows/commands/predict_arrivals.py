@@ -7,8 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from flows.commands.predict_files import chosen_model, show_answers, text_columns
+from flows.engine.alert_webhook import alert_teller
 from potstill.compute.processes import stop_requests
 from potstill.config.params_file import load_params
+from potstill.errors import OutputError
 from potstill.paths import PARAMS
 from potstill.progress import say
 
@@ -35,6 +37,7 @@ def predict_stream(
         RegistryError: there is no such version.
         StreamError: a stream is away or not there, or is none.
     """
+    from potstill.prediction.alerting import Alerting
     from potstill.prediction.redis_streams import RecordStreams, parse_address
     from potstill.prediction.stream_metrics import StreamMetrics, metrics_server
     from potstill.prediction.stream_prediction import StreamPrediction
@@ -42,11 +45,17 @@ def predict_stream(
     params = load_params(workspace / PARAMS)
     streams = RecordStreams(parse_address(source), parse_address(target), params.stream)
     metrics = StreamMetrics()
-    with stop_requests() as stop, streams.opened(), metrics_server(metrics.registry, params.stream):
+    with (
+        stop_requests() as stop,
+        streams.opened(),
+        metrics_server(metrics.registry, params.stream),
+        alert_teller(workspace, params, str(streams.target)) as tell,
+    ):
         model = chosen_model(workspace, params, version)
         fields = None if columns is None else tuple(columns)
         texts = text_columns(params, model, text)
-        prediction = StreamPrediction(streams, model, texts, fields, params.predict, metrics)
+        alerting = Alerting(params.alerts, model.card, model.profile, streams.counts(), tell)
+        prediction = StreamPrediction(streams, model, texts, fields, params.predict, metrics, alerting)
         say(f"stream: version {model.number} answers {streams.source} to {streams.target}")
         prediction.run(stop)
     show_answers(model, prediction.tally.to_json(), f"records, listed in the stream {streams.rejected}", params)
@@ -55,7 +64,7 @@ def predict_stream(
 def predict_folder(
     workspace: Path,
     folder: str,
-    output: Path,
+    output: str,
     text: Sequence[str] | None,
     version: str,
     columns: Sequence[str] | None,
@@ -73,15 +82,21 @@ def predict_folder(
     Raises:
         RegistryError: there is no such version.
         FetchError: the folder is not there.
-        OutputError: the answers would be in the folder itself.
+        OutputError: the answers would be in the folder itself, or at a URL.
     """
+    from potstill.prediction.alerting import Alerting, FileCounts
     from potstill.prediction.folder_prediction import FolderPrediction
 
+    if "://" in output:
+        raise OutputError(f"{output} is a URL; name a folder of this machine")
     params = load_params(workspace / PARAMS)
     model = chosen_model(workspace, params, version)
     chosen = None if columns is None else tuple(columns)
-    prediction = FolderPrediction(folder, output, model, text_columns(params, model, text), chosen, params.predict)
-    say(f"watch: version {model.number} answers the files of {folder} in {output}")
-    with suppress(KeyboardInterrupt):
+    texts = text_columns(params, model, text)
+    with alert_teller(workspace, params, output) as tell, suppress(KeyboardInterrupt):
+        counts = FileCounts(Path(output, ".alerts.json"))
+        alerting = Alerting(params.alerts, model.card, model.profile, counts, tell)
+        prediction = FolderPrediction(folder, Path(output), model, texts, chosen, params.predict, alerting)
+        say(f"watch: version {model.number} answers the files of {folder} in {output}")
         prediction.run()
     say("watch: ended; the same command goes on")

@@ -15,7 +15,6 @@ from potstill.paths import PARAMS
 from potstill.progress import say
 
 if TYPE_CHECKING:
-    from potstill.inference.profile import Counts
     from potstill.prediction.file_prediction import ChosenModel, Predicted
     from potstill.prediction.window_tally import Facts
 
@@ -137,6 +136,7 @@ def show_answers(model: ChosenModel, summary: Facts, rejected: str, params: Para
     """
     from potstill.evaluation.drift import judge_counts
     from potstill.inference.profile import Counts
+    from potstill.prediction.window_tally import label_counts
 
     counts = Counts(model.profile)
     counts.merge(summary["counts"])
@@ -148,21 +148,7 @@ def show_answers(model: ChosenModel, summary: Facts, rejected: str, params: Para
         say(f"truncated {counts.truncated:,} texts of more than {model.card.max_length} tokens")
     if model.abstain_below is not None:
         say(f"abstained {summary['abstained']:,} answers of a confidence below {model.abstain_below:.3f}")
-    labels = _label_counts(model, counts)
+    labels = sorted(label_counts(counts, model.card, model.profile).items(), key=lambda pair: -pair[1])
     if labels:
-        say(f"labels    {', '.join(f'{name} {count:,}' for name, count in labels)}")
+        say(f"labels    {', '.join(f'{name} {count:,}' for name, count in labels[:_MAX_LABELS])}")
     say(f"drift     {judge_counts(counts, model.profile, params.watch).sentence}")
-
-
-def _label_counts(model: ChosenModel, counts: Counts) -> list[tuple[str, int]]:
-    """Count the answers with each label, or the entities of each type; the most frequent first."""
-    feature = model.profile.features.get("label")
-    if feature is None:
-        return []
-    if model.card.form == "labels":
-        pairs = [
-            (str(label), int(bins[1])) for label, bins in zip(model.card.labels, counts.bins["label"], strict=True)
-        ]
-    else:
-        pairs = list(zip(feature.names, counts.bins["label"][0].tolist(), strict=True))
-    return sorted(pairs, key=lambda pair: -pair[1])[:_MAX_LABELS]

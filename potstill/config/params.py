@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from potstill.config.alerts_params import Alerts
 from potstill.config.base import Project, Strict
 from potstill.config.behaviour_params import TEST_NAMES
 from potstill.config.distill_params import BY_TOKEN, Control, Distill, Finetune, General, Proof
@@ -51,6 +52,7 @@ class Params(Strict):
     watch: Watch = Watch()
     predict: Predict = Predict()
     stream: Stream = Stream()
+    alerts: Alerts = Alerts()
     smoke: Smoke = Smoke()
     schedule: Schedule = Schedule()
 

@@ -19,9 +19,12 @@ from potstill.errors import (
     PotstillError,
     RejectedRowsError,
 )
+from potstill.inference.profile import Counts
+from potstill.prediction.alerting import Alerting
 from potstill.prediction.file_prediction import ChosenModel, Predicted, predict_files
 from potstill.prediction.input_files import InputFile, list_folder
 from potstill.prediction.output_parts import OutputParts, writing_errors
+from potstill.prediction.window_tally import Facts
 from potstill.progress import say
 
 # What is wrong with one file, and says nothing of the others.
@@ -41,6 +44,7 @@ class FolderPrediction:
         texts: the column of the text, or the two of a pair.
         columns: the columns that are passed on; None: all.
         settings: the section `predict`.
+        alerting: what is told of the answers; windows are of the times at which files were answered.
 
     Raises:
         FetchError: the folder is not there.
@@ -55,6 +59,7 @@ class FolderPrediction:
         texts: tuple[str, ...],
         columns: tuple[str, ...] | None,
         settings: Predict,
+        alerting: Alerting,
     ) -> None:
         if "://" not in folder and output.resolve().is_relative_to(Path(folder).resolve()):
             raise OutputError(f"{output} is in {folder}, so that its answers would be answered; name another folder")
@@ -64,6 +69,7 @@ class FolderPrediction:
         self._texts = texts
         self._columns = columns
         self._settings = settings
+        self._alerting = alerting
         self._seen: dict[str, list[Any]] = {}
         self._settled: dict[str, list[Any]] = {}
         list_folder(folder)
@@ -74,6 +80,7 @@ class FolderPrediction:
         Raises:
             DiskFullError: the disk is full.
         """
+        self._alerting.judge()
         while True:
             self.scan()
             time.sleep(self._settings.settle_seconds)
@@ -90,6 +97,7 @@ class FolderPrediction:
         for name in ready:
             if self._settled.get(name) != files[name].identity:
                 self._predict(name, files[name])
+                self._alerting.judge()
 
     def _predict(self, name: str, file: InputFile) -> None:
         """Answer a file, unless that was done before."""
@@ -99,8 +107,7 @@ class FolderPrediction:
             if not self._was_settled(file, OutputParts(target), aside):
                 predicted = self._answer(file, target)
                 aside.unlink(missing_ok=True)
-                rejected = predicted.summary["rejected"]
-                say(f"watch: {file.location}: {predicted.summary['rows']:,} rows, {rejected:,} rejected; {target}")
+                self._count(file, target, predicted.summary)
         except BusyError:  # another process answers it
             return
         except FetchError as error:
@@ -109,6 +116,12 @@ class FolderPrediction:
         except _OF_ONE_FILE as error:
             self._put_aside(file, aside, error)
         self._settled[name] = file.identity
+
+    def _count(self, file: InputFile, target: Path, summary: Facts) -> None:
+        say(f"watch: {file.location}: {summary['rows']:,} rows, {summary['rejected']:,} rejected; {target}")
+        counts = Counts(self._model.profile)
+        counts.merge(summary["counts"])
+        self._alerting.count(self._alerting.start_of(time.time()), counts)
 
     def _was_settled(self, file: InputFile, parts: OutputParts, aside: Path) -> bool:
         """Whether a run before, of whichever model, has answered this very file or put it aside."""

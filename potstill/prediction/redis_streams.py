@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -119,7 +119,7 @@ class RecordStreams:
     """
 
     def __init__(self, source: StreamAddress, target: StreamAddress, settings: Stream) -> None:
-        if source.server != target.server:
+        if source.shown != target.shown:
             raise StreamError(
                 f"{source} and {target} are in different databases, but a record is acknowledged and answered in one "
                 "step; name two streams of one database"
@@ -236,6 +236,10 @@ class RecordStreams:
                 raise failed
             return [result == 1 for result in results]
 
+    def counts(self) -> RedisCounts:
+        """Return the numbers that are kept next to the stream of the answers, at `<answers>:alerts`."""
+        return RedisCounts(self._redis, self.target)
+
     def lag(self) -> Lag:
         """Ask how far the group is after the newest record."""
         with _refusals(self.source):
@@ -254,6 +258,35 @@ class RecordStreams:
             if any(item["name"].decode() == self._consumer and not item["pending"] for item in consumers):
                 self._redis.xgroup_delconsumer(key, group, self._consumer)
         self._redis.close()
+
+
+class RedisCounts:
+    """Numbers in a hash of the server; see `alerting.CountStore`."""
+
+    def __init__(self, redis: Redis, target: StreamAddress) -> None:
+        self._redis = redis
+        self._target = target
+        self._key = f"{target.key}:alerts"
+
+    def add(self, changes: Mapping[str, float]) -> dict[str, float]:
+        """Add to the numbers; return all."""
+        pipeline = self._redis.pipeline()
+        for name, number in changes.items():
+            pipeline.hincrbyfloat(self._key, name, number)
+        pipeline.hgetall(self._key)
+        with _refusals(self._target):
+            numbers: dict[bytes, bytes] = pipeline.execute()[-1]
+        return {name.decode(): float(number) for name, number in numbers.items()}
+
+    def claim(self, key: str) -> bool:
+        """Add a key; whether it was not there."""
+        with _refusals(self._target):
+            return self._redis.hsetnx(self._key, key, "1") == 1
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove keys."""
+        with _refusals(self._target):
+            self._redis.hdel(self._key, *keys)
 
 
 def is_away(error: Exception) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 
 from potstill.config.predict_params import Predict
+from potstill.inference.profile import Counts, Observation
 from potstill.inference.runtime import Student
+from potstill.prediction.alerting import Alerting
 from potstill.prediction.answer_columns import AnswerColumns
 from potstill.prediction.file_prediction import ChosenModel
 from potstill.prediction.record_scoring import RecordScorer, ScoredRecord
@@ -35,6 +38,7 @@ class StreamPrediction:
         fields: the fields that are passed on; None: all.
         settings: the section `predict`.
         metrics: where it counts.
+        alerting: what is told of the answers; windows are of the times at which records were written.
 
     Attributes:
         tally: the sums over what this process has answered.
@@ -48,9 +52,11 @@ class StreamPrediction:
         fields: tuple[str, ...] | None,
         settings: Predict,
         metrics: StreamMetrics,
+        alerting: Alerting,
     ) -> None:
         self._streams = streams
         self._metrics = metrics
+        self._alerting = alerting
         self._profile = model.profile
         self._columns = AnswerColumns(model.card, model.name, model.abstain_below, settings.prefix)
         student = Student(model.serving, settings.threads)
@@ -100,6 +106,7 @@ class StreamPrediction:
             written = self._streams.write([scored.reply for scored in self._batch])
             self._count(written)
             self._batch = []
+        self._alerting.judge()
         self._say_rate()
 
     def _count(self, written: Sequence[bool]) -> None:
@@ -112,8 +119,20 @@ class StreamPrediction:
         for outcome, count in outcomes.items():
             self._metrics.records.labels(outcome).inc(count)
         now = time.time()
+        self._count_windows(records)
         for scored in records:
             self._metrics.seconds.observe(max(now - scored.reply.seconds, 0.0))
+
+    def _count_windows(self, records: Sequence[ScoredRecord]) -> None:
+        """Count answers in the windows in which their records were written."""
+        windows: defaultdict[int, list[Observation]] = defaultdict(list)
+        for reply, observation in records:
+            if observation is not None:
+                windows[self._alerting.start_of(reply.seconds)].append(observation)
+        for start, observed in windows.items():
+            counts = Counts(self._profile)
+            counts.add(observed, self._columns.card)
+            self._alerting.count(start, counts)
 
     def _say_if_full(self, room: int) -> None:
         if self._is_full != (not room):

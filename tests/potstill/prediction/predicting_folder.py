@@ -7,13 +7,14 @@ from pathlib import Path
 
 from potstill.config.predict_params import Predict
 from potstill.prediction.folder_prediction import FolderPrediction
-from tests.potstill.prediction.models import TEXTS, model_of
+from tests.potstill.prediction.models import TEXTS, model_of, silent
 
 
 def main() -> None:
     serving, folder, output = sys.argv[1:]
     settings = Predict(threads=1, window_rows=50, settle_seconds=0.01)
-    FolderPrediction(folder, Path(output), model_of(Path(serving), TEXTS), ("text",), None, settings).run()
+    model = model_of(Path(serving), TEXTS)
+    FolderPrediction(folder, Path(output), model, ("text",), None, settings, silent(model)).run()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from potstill.config.stream_params import Stream
 from potstill.prediction.redis_streams import RecordStreams, parse_address
 from potstill.prediction.stream_metrics import StreamMetrics
 from potstill.prediction.stream_prediction import StreamPrediction
-from tests.potstill.prediction.models import TEXTS, model_of
+from tests.potstill.prediction.models import TEXTS, model_of, silent
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     streams = RecordStreams(parse_address(f"{server}/reviews"), parse_address(f"{server}/answers"), settings)
     model = model_of(Path(serving), TEXTS)
     with stop_requests() as stop, streams.opened():
-        StreamPrediction(streams, model, ("text",), None, Predict(threads=1), StreamMetrics()).run(stop)
+        StreamPrediction(streams, model, ("text",), None, Predict(threads=1), StreamMetrics(), silent(model)).run(stop)
 
 
 if __name__ == "__main__":

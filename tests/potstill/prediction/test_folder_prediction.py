@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from potstill.artifacts import read_json
+from potstill.config.alerts_params import Alerts, ShareRule
 from potstill.config.predict_params import Predict
 from potstill.errors import FetchError, OutputError
+from potstill.prediction.alerting import Alert, Alerting, FileCounts
 from potstill.prediction.file_prediction import ChosenModel, predict_files
 from potstill.prediction.folder_prediction import FolderPrediction
 from potstill.prediction.output_parts import OutputParts
 from tests.conftest import REPOSITORY, generate_rows
-from tests.potstill.prediction.models import TEXTS, csv_bytes, read_lines, tiny_model
+from tests.potstill.prediction.models import TEXTS, csv_bytes, read_lines, silent, tiny_model
 
 pytestmark = pytest.mark.slow
 GOOD = csv_bytes([["id", "text"], *enumerate(TEXTS[:20])])
@@ -38,8 +40,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def watch(model: ChosenModel, folder: str = "in", output: str = "out", **settings: Any) -> FolderPrediction:
-    return FolderPrediction(folder, Path(output), model, ("text",), None, Predict(threads=1, **settings))
+def watch(
+    model: ChosenModel, folder: str = "in", output: str = "out", alerting: Alerting | None = None, **settings: Any
+) -> FolderPrediction:
+    chosen = Predict(threads=1, **settings)
+    return FolderPrediction(folder, Path(output), model, ("text",), None, chosen, alerting or silent(model))
 
 
 def outputs() -> list[str]:
@@ -132,6 +137,21 @@ def test_what_another_model_has_begun_is_begun_anew(model: ChosenModel) -> None:
 
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_alerts_of_files_are_told_once_also_after_a_restart(
+    model: ChosenModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 36_100.0)
+    rules = Alerts(rules={"any": ShareRule(kind="share", label="negative", above=0.0)}, min_texts=30)
+    told: list[Alert] = []
+    for number in range(4):
+        Path(f"in/{number}.csv").write_bytes(GOOD)
+        counts = FileCounts(Path("out/.alerts.json"))
+        watched = watch(model, alerting=Alerting(rules, model.card, model.profile, counts, told.append))
+        watched.scan(), watched.scan()
+    assert [(alert.rule, alert.start, alert.end, alert.texts) for alert in told] == [("any", 36_000, 39_600, 40)]
+    assert read_json(Path("out/.alerts.json"))["36000 texts"] == 80
 
 
 def test_a_folder_that_is_away_or_holds_the_answers_is_one_sentence(

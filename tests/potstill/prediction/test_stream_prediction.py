@@ -6,24 +6,27 @@ import json
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from potstill.compute.processes import free_port
+from potstill.config.alerts_params import Alerts, ShareRule
 from potstill.config.predict_params import Predict
 from potstill.config.stream_params import Stream
 from potstill.errors import StreamError, ToolError
 from potstill.prediction import stream_prediction
+from potstill.prediction.alerting import Alert, Alerting
 from potstill.prediction.file_prediction import ChosenModel, predict_files
 from potstill.prediction.redis_streams import Record, RecordStreams, Reply, parse_address
 from potstill.prediction.stream_metrics import StreamMetrics, metrics_server
 from potstill.prediction.stream_prediction import StreamPrediction
-from tests.potstill.prediction.models import TEXTS, jsonl_bytes, read_lines, tiny_model
+from tests.potstill.prediction.models import TEXTS, jsonl_bytes, read_lines, silent, tiny_model
 from tests.redis_server import RedisServer, need_redis, redis_server
 from tests.stream_kills import kill_often, written
 
@@ -57,32 +60,48 @@ def streams_of(server: RedisServer, **settings: Any) -> RecordStreams:
     return RecordStreams(addresses[0], addresses[1], Stream(**settings))
 
 
+@dataclass(frozen=True)
+class Answering:
+    """A stream that is answered in a thread."""
+
+    server: RedisServer
+    prediction: StreamPrediction
+    running: Future[None]
+
+    def wait(self, count: int) -> None:
+        """Wait until so many records are answered or put aside."""
+        self.wait_until(lambda: written(self.server) >= count)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            if self.running.done():
+                self.running.result()
+            time.sleep(0.005)
+
+
 @contextmanager
 def answering(
     server: RedisServer,
     model: ChosenModel,
     fields: tuple[str, ...] | None = None,
     metrics: StreamMetrics | None = None,
+    alerting: Alerting | None = None,
     **settings: Any,
-) -> Iterator[StreamPrediction]:
+) -> Iterator[Answering]:
     """Answer the stream in a thread, which is stopped at the end and raises here what ended it."""
     stop = threading.Event()
     streams = streams_of(server, **settings)
+    predict = Predict(threads=1, max_characters=500)
     prediction = StreamPrediction(
-        streams, model, ("text",), fields, Predict(threads=1, max_characters=500), metrics or StreamMetrics()
+        streams, model, ("text",), fields, predict, metrics or StreamMetrics(), alerting or silent(model)
     )
     with ThreadPoolExecutor(1) as pool, streams.opened():
         running = pool.submit(prediction.run, stop)
         try:
-            yield prediction
+            yield Answering(server, prediction, running)
         finally:
             stop.set()
             running.result()
-
-
-def wait_for(server: RedisServer, count: int) -> None:
-    while written(server) < count:
-        time.sleep(0.005)
 
 
 def entries(server: RedisServer, key: str = "answers") -> list[dict[str, str]]:
@@ -96,20 +115,20 @@ def test_answers_are_those_of_a_file_with_the_same_rows(
     (tmp_path / "in.jsonl").write_bytes(jsonl_bytes(rows))
     predict_files([str(tmp_path / "in.jsonl")], tmp_path / "out.jsonl", model, ("text",), None, Predict(threads=1))
     ids = add(server, *[row["text"] for row in rows])
-    with answering(server, model, batch=50) as prediction:
-        wait_for(server, len(rows))
-    answers = entries(server)
-    assert [answer.pop("model_record") for answer in answers] == [id_.decode() for id_ in ids]
-    for answer, row in zip(answers, read_lines(tmp_path / "out.jsonl"), strict=True):
+    with answering(server, model, batch=50) as answers:
+        answers.wait(len(rows))
+    written_answers = entries(server)
+    assert [answer.pop("model_record") for answer in written_answers] == [id_.decode() for id_ in ids]
+    for answer, row in zip(written_answers, read_lines(tmp_path / "out.jsonl"), strict=True):
         assert answer.keys() == row.keys()
         for name, value in row.items():
             read = answer[name] if isinstance(value, str) else json.loads(answer[name])
             assert read == (pytest.approx(value, abs=1e-5) if name == "model_probabilities" else value)
     summary = json.loads((tmp_path / "out.jsonl.manifest.json").read_text())["summary"]
-    assert {name: prediction.tally.sums[name] for name in ("rows", "abstained")} == {
+    assert {name: answers.prediction.tally.sums[name] for name in ("rows", "abstained")} == {
         name: summary[name] for name in ("rows", "abstained")
     }
-    assert prediction.tally.counts.to_json()["counts"]["label"] == summary["counts"]["counts"]["label"]
+    assert answers.prediction.tally.counts.to_json()["counts"]["label"] == summary["counts"]["counts"]["label"]
 
 
 def test_a_record_without_a_text_is_put_aside_and_says_why(server: RedisServer, model: ChosenModel) -> None:
@@ -123,21 +142,21 @@ def test_a_record_without_a_text_is_put_aside_and_says_why(server: RedisServer, 
     ]
     ids = [server.client.xadd("reviews", fields) for fields, _ in bad]
     server.client.xadd("reviews", {"text": TEXTS[0], "image": b"\xff"})
-    with answering(server, model) as prediction:
-        wait_for(server, len(bad) + 1)
+    with answering(server, model) as answers:
+        answers.wait(len(bad) + 1)
     rejected = server.client.xrange("answers:rejected")
     for id_, (fields, said), (_, kept) in zip(ids, bad, rejected, strict=True):
         assert kept[b"reason"].decode().startswith(said)
         assert (kept[b"record"], kept[b"stream"]) == (id_, f"{server.url}/reviews".encode())
         assert all(name.encode() in kept for name in list(fields)[:1000])
     assert server.client.xrange("answers")[0][1][b"image"] == b"\xff"
-    assert (prediction.tally.sums["rows"], prediction.tally.sums["rejected"]) == (1, len(bad))
+    assert (answers.prediction.tally.sums["rows"], answers.prediction.tally.sums["rejected"]) == (1, len(bad))
 
 
 def test_chosen_fields_are_passed_on(server: RedisServer, model: ChosenModel) -> None:
     add(server, TEXTS[0])
-    with answering(server, model, fields=("id", "other")):
-        wait_for(server, 1)
+    with answering(server, model, fields=("id", "other")) as answers:
+        answers.wait(1)
     names = {"label", "probabilities", "abstained", "truncated", "version", "record"}
     assert entries(server)[0].keys() == {"id", *(f"model_{name}" for name in names)}
 
@@ -166,14 +185,16 @@ def test_a_full_stream_waits_for_room(
     monkeypatch.setattr(stream_prediction, "_FULL_PAUSE", 0.01)
     add(server, *TEXTS)
     said = ""
-    with answering(server, model, batch=40, max_length=50):
+    with answering(server, model, batch=40, max_length=50) as answers:
+        answers.wait_until(lambda: server.client.xlen("answers") == 50)
         while "is full" not in said:
             said += capsys.readouterr().out
+            time.sleep(0.01)
         assert server.client.xlen("answers") == 50
         server.client.xtrim("answers", maxlen=0)
-        wait_for(server, 50)
+        answers.wait(50)
         server.client.xtrim("answers", maxlen=0)
-        wait_for(server, len(TEXTS) - 100)
+        answers.wait(len(TEXTS) - 100)
     said += capsys.readouterr().out
     assert f"stream: {server.url}/answers is full; waiting for room\n" in said
     assert f"stream: {server.url}/answers has room again\n" in said
@@ -183,9 +204,8 @@ def test_a_full_stream_waits_for_room(
 def test_a_full_stream_can_lose_its_oldest_answers(server: RedisServer, model: ChosenModel) -> None:
     server.client.config_set("stream-node-max-entries", 10)
     add(server, *TEXTS)
-    with answering(server, model, max_length=50, when_full="trim") as prediction:
-        while prediction.tally.sums["rows"] < len(TEXTS):
-            time.sleep(0.01)
+    with answering(server, model, max_length=50, when_full="trim") as answers:
+        answers.wait_until(lambda: answers.prediction.tally.sums["rows"] == len(TEXTS))
     assert 50 <= server.client.xlen("answers") < 70
 
 
@@ -198,13 +218,14 @@ def test_while_the_server_is_away_it_tries_again(
         add(server, *TEXTS)
         metrics = StreamMetrics()
         said = ""
-        with answering(server, model, batch=10, metrics=metrics):
-            wait_for(server, 20)
+        with answering(server, model, batch=10, metrics=metrics) as answers:
+            answers.wait(20)
             server.stop()
             while "trying again in 0.02 s" not in said:
                 said += capsys.readouterr().out
+                time.sleep(0.01)
             server.start()
-            wait_for(server, len(TEXTS))
+            answers.wait(len(TEXTS))
         said += capsys.readouterr().out
         assert len({answer["model_record"] for answer in entries(server)}) == written(server) == len(TEXTS)
     shown = server.url.removesuffix("/0")
@@ -216,8 +237,8 @@ def test_while_the_server_is_away_it_tries_again(
 def test_a_stream_that_is_deleted_meanwhile_ends_it(server: RedisServer, model: ChosenModel) -> None:
     add(server, TEXTS[0])
     said = "the stream or its group was deleted, or the server has lost its data; run again to begin anew"
-    with pytest.raises(StreamError, match=said), answering(server, model):
-        wait_for(server, 1)
+    with pytest.raises(StreamError, match=said), answering(server, model) as answers:
+        answers.wait(1)
         server.client.delete("reviews")
         time.sleep(0.05)
 
@@ -259,8 +280,8 @@ def test_metrics_count_records_and_what_waits(
     add(server, *TEXTS[:9], "")
     metrics = StreamMetrics()
     settings = Stream(metrics_port=free_port())
-    with metrics_server(metrics.registry, settings), answering(server, model, metrics=metrics):
-        wait_for(server, 10)
+    with metrics_server(metrics.registry, settings), answering(server, model, metrics=metrics) as answers:
+        answers.wait(10)
         page = ""
         while 'state="unread"} 0.0' not in page:
             with urllib.request.urlopen(f"http://127.0.0.1:{settings.metrics_port}/metrics") as response:
@@ -289,3 +310,29 @@ def test_a_record_that_was_deleted_meanwhile_is_left_out(server: RedisServer) ->
         server.client.xdel("reviews", ids[0])
         time.sleep(0.05)
         assert second.read(2) == [Record(ids[1], {b"id": b"1", b"text": TEXTS[1].encode()})]
+
+
+def test_alerts_are_told_once_a_window_also_by_another_process(server: RedisServer, model: ChosenModel) -> None:
+    """Windows are of the times at which the records were written, which are in their ids."""
+    rules = Alerts(rules={"any": ShareRule(kind="share", label="negative", above=0.0)}, min_texts=20, window_minutes=60)
+    told: list[Alert] = []
+
+    def answer(hour: int, count: int) -> None:
+        before = written(server)
+        for number, text in enumerate(TEXTS[:count]):
+            server.client.xadd("reviews", {"text": text}, id=f"{3_600_000 * hour + before + number}-0")
+        alerting = Alerting(rules, model.card, model.profile, streams_of(server).counts(), told.append)
+        with answering(server, model, alerting=alerting, batch=10) as answers:
+            answers.wait(before + count)
+        assert answers.prediction.tally.sums["rows"] == count
+
+    answer(10, 15)
+    assert told == []
+    answer(10, 15)
+    answer(10, 15)
+    assert [(alert.rule, alert.start, alert.texts) for alert in told] == [("any", 36_000, 25)]
+    answer(11, 30)
+    assert [alert.start for alert in told] == [36_000, 39_600]
+    answer(100, 5)
+    assert {key.partition(b" ")[0] for key in server.client.hgetall("answers:alerts")} == {b"360000"}
+    assert server.client.hget("answers:alerts", "360000 texts") == b"5"
