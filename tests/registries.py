@@ -12,20 +12,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from potstill.artifacts import write_json, write_manifest
 from potstill.compute.processes import hold
 from potstill.config.params import Params
 from potstill.evaluation.gate_checks import Check
 from potstill.evaluation.gates import Verdict
+from potstill.paths import TEST_PROFILE
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING, pack_bento, pack_evidence
 from potstill.registry.versions import BENTO, CANDIDATE, EVIDENCE, GATE, Version, candidate_sum
 from potstill.serving.launch import bento_path
+from potstill.serving.release import write_seal
 from tasks.package import Packaged
 from tasks.register import register
-from tests.conftest import CACHE
+from tests.conftest import CACHE, generate_rows
+from tests.potstill.serving.folders import write_profile, write_serving
 
 PROJECT = "movie-reviews"
 BENTO_TAG = "potstill-movie-reviews:abc"
@@ -87,6 +91,25 @@ def register_bento(
     tracking.end_parent(registry.workspace, run, "FINISHED", metrics={}, tags={})
     shutil.rmtree(extras)
     return version
+
+
+def write_champion(base: Path, home: Path) -> Path:
+    """A workspace whose champion is a tiny student that may abstain, and the Bento store next to it."""
+    workspace = new_store(home / "workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(home / "bentoml"))
+        bento = bento_path(BENTO_TAG)
+    serving = write_serving(base, bento / "src" / SERVING)
+    write_profile(serving, [text for text, _ in generate_rows(120)], bento / "src" / TEST_PROFILE)
+    write_json(bento / "src/service.json", {"name": "n", "serve": {}, "abstain_below": 0.75})
+    name, version = BENTO_TAG.split(":")
+    (bento / "bento.yaml").write_text(f"name: {name}\nversion: {version}\n", encoding="utf-8")
+    write_seal(bento)
+    shutil.copytree(serving, workspace / "model" / SERVING)
+    registry = Registry(workspace, PROJECT)
+    registered = register_bento(registry, bento, workspace / "model", BENTO_TAG)
+    registry.promote(registered.version, expected=None)
+    return home
 
 
 def add_version(

@@ -43,7 +43,7 @@ DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 # tests/test_translations.py compares the commands of a translated page with those of the English one.
 RUN = [page.name for page in PAGES if commands(page) and not page.name.endswith(".zh-CN.md")]
-LINKED = [*PAGES, *sorted(REPOSITORY.glob("*.md"))]
+LINKED = [*PAGES, *sorted(REPOSITORY.glob("*.md")), *sorted(REPOSITORY.glob("examples/*/README.md"))]
 
 
 def table(page: str, heading: str) -> list[list[str]]:

@@ -15,44 +15,23 @@ import pytest
 
 from flows.commands.predict_arrivals import predict_folder, predict_stream
 from flows.commands.predict_files import predict
-from potstill.artifacts import write_json
 from potstill.errors import ChecksumError, OutputError, ParamsError, RegistryError, SignatureError, StreamError
-from potstill.paths import TEST_PROFILE
 from potstill.prediction.folder_prediction import FolderPrediction
-from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
 from potstill.serving.launch import bento_path
-from potstill.serving.release import write_seal
 from tests.flows.test_serve_champion import require
 from tests.keys import write_keys
 from tests.potstill.prediction.models import TEXTS, csv_bytes, read_lines
-from tests.potstill.serving.folders import flip_byte, write_profile, write_serving
+from tests.potstill.serving.folders import flip_byte
 from tests.redis_server import need_redis, redis_server
-from tests.registries import PROJECT, new_store, register_bento
+from tests.registries import BENTO_TAG, PROJECT, write_champion
 
 pytestmark = pytest.mark.slow
-TAG = f"potstill-{PROJECT}:abc"
-SETTINGS = {"name": "n", "serve": {}, "abstain_below": 0.75}
 
 
 @pytest.fixture(scope="module")
 def template(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace whose champion is a tiny student, and the Bento store next to it."""
-    home = tmp_path_factory.mktemp("predict")
-    workspace = new_store(home / "workspace")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(home / "bentoml"))
-        bento = bento_path(TAG)
-    serving = write_serving(tiny_base, bento / "src" / SERVING)
-    write_profile(serving, [*TEXTS], bento / "src" / TEST_PROFILE)
-    write_json(bento / "src/service.json", SETTINGS)
-    (bento / "bento.yaml").write_text(f"name: potstill-{PROJECT}\nversion: abc\n", encoding="utf-8")
-    write_seal(bento)
-    registry = Registry(workspace, PROJECT)
-    shutil.copytree(serving, workspace / "model" / SERVING)
-    version = register_bento(registry, bento, workspace / "model", TAG)
-    registry.promote(version.version, expected=None)
-    return home
+    return write_champion(tiny_base, tmp_path_factory.mktemp("predict"))
 
 
 @pytest.fixture
@@ -98,9 +77,9 @@ def test_the_champion_answers_and_the_command_says_what_came_out(
 
 
 def test_a_bento_that_is_not_here_comes_from_the_registry_and_an_altered_one_is_refused(workspace: Path) -> None:
-    shutil.rmtree(bento_path(TAG))
+    shutil.rmtree(bento_path(BENTO_TAG))
     run(workspace)
-    flip_byte(bento_path(TAG) / "src" / SERVING / "model.onnx")
+    flip_byte(bento_path(BENTO_TAG) / "src" / SERVING / "model.onnx")
     with pytest.raises(ChecksumError, match="is altered"):
         run(workspace)
 
@@ -145,13 +124,15 @@ def test_a_folder_is_watched_until_an_interruption(
     Path("arriving").mkdir()
     Path("in.csv").rename("arriving/in.csv")
     monkeypatch.setattr(FolderPrediction, "run", lambda self: (self.scan(), self.scan(), interrupt()))
-    predict_folder(workspace, "arriving", Path("out"), None, "champion", None)
+    predict_folder(workspace, "arriving", "out", None, "champion", None)
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "watch: version 1 answers the files of arriving in out"
     assert said[-2:] == [
         "watch: arriving/in.csv: 120 rows, 1 rejected; out/in.csv.jsonl",
         "watch: ended; the same command goes on",
     ]
+    with pytest.raises(OutputError, match="s3://bucket/out is a URL; name a folder of this machine"):
+        predict_folder(workspace, "arriving", "s3://bucket/out", None, "champion", None)
 
 
 def interrupt() -> NoReturn:
