@@ -185,12 +185,27 @@ def export(
 @app.command()
 def predict(
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="INPUT...", help="CSV, TSV, JSONL or Parquet, also .gz or .zst: files, folders, patterns, URLs."
         ),
-    ],
-    out: Annotated[str, typer.Option(metavar="OUTPUT", help="The file to write: .parquet, .jsonl or .csv.")],
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="OUTPUT", help="The file to write: .parquet, .jsonl or .csv.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL", help="Instead of files, a stream: redis://host:port/db/stream."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--to", metavar="URL", help="The stream of the answers to that of --from.")
+    ] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            "--watch", metavar="FOLDER", help="Instead of files, those that arrive in a folder; --out is one too."
+        ),
+    ] = None,
     text: Annotated[
         str | None,
         typer.Option(
@@ -210,11 +225,24 @@ def predict(
         str | None, typer.Option(metavar="LABEL", help="Explain the N answers most probably of this label too.")
     ] = None,
 ) -> None:
-    """Answer every row of files of any size; run again, it goes on where it was interrupted."""
-    from flows.commands.predict_files import predict
-
+    """Answer every row of files of any size, or what arrives in a stream or a folder; run again, it goes on."""
     names = [None if value is None else [name for name in value.split(",") if name] for value in (text, columns)]
-    predict(Path.cwd(), inputs, out, names[0], version, names[1], explain, alarm)
+    if (explain or alarm) and not inputs:
+        raise typer.BadParameter("--explain and --alarm are for files: give INPUT... and --out")
+    if inputs and out and not (source or target or watch):
+        from flows.commands.predict_files import predict
+
+        predict(Path.cwd(), inputs, out, names[0], version, names[1], explain, alarm)
+    elif source and target and not (inputs or out or watch):
+        from flows.commands.predict_arrivals import predict_stream
+
+        predict_stream(Path.cwd(), source, target, names[0], version, names[1])
+    elif watch and out and not (inputs or source or target):
+        from flows.commands.predict_arrivals import predict_folder
+
+        predict_folder(Path.cwd(), watch, out, names[0], version, names[1])
+    else:
+        raise typer.BadParameter("give INPUT... and --out, --from and --to, or --watch and --out")
 
 
 @app.command()

@@ -156,6 +156,12 @@ class OutputError(PotstillError):
     exit_code = 33
 
 
+class StreamError(PotstillError):
+    """A stream is away or not there, or what is named is no stream."""
+
+    exit_code = 34
+
+
 class ModelError(PotstillError):
     """A model folder cannot be used as params ask: its class, layers or sizes do not fit."""
 

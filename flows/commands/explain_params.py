@@ -26,6 +26,8 @@ _READERS = {
     "serve": ["package", "`potstill serve`"],
     "watch": ["package", "`potstill serve`", "`potstill drift`"],
     "predict": ["`potstill predict`"],
+    "stream": ["`potstill predict --from`"],
+    "alerts": ["`potstill predict --from`", "`potstill predict --watch`"],
     "smoke": ["smoke"],
     "schedule": ["`potstill schedule`", "every stage"],
     "notify": ["`potstill run`", "`potstill promote`", "`potstill drift`"],

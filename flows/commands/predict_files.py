@@ -15,9 +15,9 @@ from potstill.paths import PARAMS
 from potstill.progress import say
 
 if TYPE_CHECKING:
-    from potstill.inference.profile import Counts
     from potstill.prediction.explained_rows import ExplanationPlan
     from potstill.prediction.file_prediction import ChosenModel, Predicted
+    from potstill.prediction.window_tally import Facts
 
 # Labels that the summary lists.
 _MAX_LABELS = 20
@@ -53,7 +53,7 @@ def predict(
 
     params = load_params(workspace / PARAMS)
     model = chosen_model(workspace, params, version)
-    texts = _text_columns(params, model, text)
+    texts = text_columns(params, model, text)
     chosen = None if columns is None else tuple(columns)
     plan = _explanation_plan(params, model, explain, alarm)
     target = output if "://" in output else Path(output)
@@ -105,8 +105,12 @@ def chosen_model(workspace: Path, params: Params, version: str) -> ChosenModel:
     )
 
 
-def _text_columns(params: Params, model: ChosenModel, text: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the columns of the text, as many as the model reads."""
+def text_columns(params: Params, model: ChosenModel, text: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the columns of the text, as many as the model reads.
+
+    Raises:
+        ParamsError: there are more or less.
+    """
     names = text if text is not None else params.prepare.text
     columns = (names,) if isinstance(names, str) else tuple(names)
     expected = 2 if model.card.pair else 1
@@ -132,40 +136,38 @@ def _explanation_plan(params: Params, model: ChosenModel, count: int, alarm: str
 
 
 def _show(output: str, model: ChosenModel, predicted: Predicted, params: Params) -> None:
-    from potstill.evaluation.drift import judge_counts
-    from potstill.inference.profile import Counts
-
-    summary = predicted.summary
-    counts = Counts(model.profile)
-    counts.merge(summary["counts"])
     if predicted.rows:
         rate = predicted.rows / max(predicted.seconds, 1e-9)
         say(f"computed  {predicted.rows:,} rows in {predicted.seconds:,.1f} s, {rate:,.0f} rows/s")
     else:
         say(f"{output} is complete; nothing was computed")
+    show_answers(model, predicted.summary, f"rows, listed in {output}.rejected.jsonl", params)
+
+
+def show_answers(model: ChosenModel, summary: Facts, rejected: str, params: Params) -> None:
+    """Print what came out.
+
+    Args:
+        model: the model.
+        summary: from `WindowTally.to_json`.
+        rejected: says where the rows are that were put aside.
+        params: all params.
+    """
+    from potstill.evaluation.drift import judge_counts
+    from potstill.inference.profile import Counts
+    from potstill.prediction.window_tally import label_counts
+
+    counts = Counts(model.profile)
+    counts.merge(summary["counts"])
     say(f"version   {model.number} ({model.name})")
     say(f"rows      {summary['rows']:,} with an answer")
     if summary["rejected"]:
-        say(f"rejected  {summary['rejected']:,} rows, listed in {output}.rejected.jsonl")
+        say(f"rejected  {summary['rejected']:,} {rejected}")
     if counts.truncated:
         say(f"truncated {counts.truncated:,} texts of more than {model.card.max_length} tokens")
     if model.abstain_below is not None:
         say(f"abstained {summary['abstained']:,} answers of a confidence below {model.abstain_below:.3f}")
-    labels = _label_counts(model, counts)
+    labels = sorted(label_counts(counts, model.card, model.profile).items(), key=lambda pair: -pair[1])
     if labels:
-        say(f"labels    {', '.join(f'{name} {count:,}' for name, count in labels)}")
+        say(f"labels    {', '.join(f'{name} {count:,}' for name, count in labels[:_MAX_LABELS])}")
     say(f"drift     {judge_counts(counts, model.profile, params.watch).sentence}")
-
-
-def _label_counts(model: ChosenModel, counts: Counts) -> list[tuple[str, int]]:
-    """Count the answers with each label, or the entities of each type; the most frequent first."""
-    feature = model.profile.features.get("label")
-    if feature is None:
-        return []
-    if model.card.form == "labels":
-        pairs = [
-            (str(label), int(bins[1])) for label, bins in zip(model.card.labels, counts.bins["label"], strict=True)
-        ]
-    else:
-        pairs = list(zip(feature.names, counts.bins["label"][0].tolist(), strict=True))
-    return sorted(pairs, key=lambda pair: -pair[1])[:_MAX_LABELS]

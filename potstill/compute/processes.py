@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -95,6 +96,22 @@ def run(
     finally:
         if process.poll() is None:
             stop(process)
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """Have SIGTERM and Ctrl-C set an event, so that a loop can end after the work that it has begun.
+
+    To be called in the main thread; the handlers before are restored at the end.
+    """
+    event = threading.Event()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: event.set()) for number in numbers]
+    try:
+        yield event
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def usable_cores() -> int:

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from potstill.config.alerts_params import Alerts
 from potstill.config.base import Project, Strict
 from potstill.config.behaviour_params import TEST_NAMES
 from potstill.config.distill_params import BY_TOKEN, Control, Distill, Finetune, General, Proof
@@ -18,6 +19,7 @@ from potstill.config.prepare_params import LabelOrder, LabelSign, Prepare
 from potstill.config.promotion_params import Gate, Promote, Schedule, Servers, Sign, Smoke
 from potstill.config.search_params import Search
 from potstill.config.serving_params import Serve, Watch
+from potstill.config.stream_params import Stream
 from potstill.config.teacher_params import Member, Pretrain, Signals, Teacher
 from potstill.config.tokenize_params import BudgetedTokenize, FileBudget, Tokenize
 from potstill.config.validate_params import Validate
@@ -50,6 +52,8 @@ class Params(Strict):
     serve: Serve = Serve()
     watch: Watch = Watch()
     predict: Predict = Predict()
+    stream: Stream = Stream()
+    alerts: Alerts = Alerts()
     smoke: Smoke = Smoke()
     schedule: Schedule = Schedule()
     notify: Notify = Notify()

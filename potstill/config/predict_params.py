@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from potstill.config.base import Share, Strict
 
@@ -22,3 +24,7 @@ class Predict(Strict):
     """Label whose probability alarms: `--explain` also explains the answers that give it the highest one."""
     threads: NonNegativeInt = 0
     """Windows computed at the same time, each on one core. 0: one per core."""
+    settle_seconds: PositiveFloat = 2.0
+    """Seconds for which a file of a watched folder has to stay the same before it is answered."""
+    watch_format: Literal["jsonl", "parquet", "csv"] = "jsonl"
+    """Format of the answers to the files of a watched folder."""

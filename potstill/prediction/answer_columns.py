@@ -45,11 +45,15 @@ class AnswerColumns:
         """Build the columns of answers: [answers] rows."""
         columns = self._answer_values(answers)
         if self.abstain_below is not None:
-            columns.append([answer_confidence(answer) < self.abstain_below for answer in answers])
+            columns.append([self.abstains(answer) for answer in answers])
         columns += [[getattr(answer, name) for answer in answers] for name in self._reading_types()]
         columns.append([self.version] * len(answers))
         arrays = [pa.array(values, field.type) for values, field in zip(columns, self.schema, strict=True)]
         return pa.Table.from_arrays(arrays, schema=self.schema)
+
+    def abstains(self, answer: Answer) -> bool:
+        """Whether the model abstains from an answer."""
+        return self.abstain_below is not None and answer_confidence(answer) < self.abstain_below
 
     def _answer_types(self) -> dict[str, pa.DataType]:
         form = self.card.form

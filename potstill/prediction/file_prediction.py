@@ -174,7 +174,7 @@ def _description(
 ) -> Facts:
     """Describe what the output depends on, as plain values."""
     return {
-        "inputs": [[file.location, file.size, file.state] for file in files],
+        "inputs": [file.identity for file in files],
         "version": model.number,
         "candidate": model.candidate,
         "abstain_below": model.abstain_below,

@@ -52,6 +52,11 @@ class InputFile:
     files: Any
     path: str
 
+    @property
+    def identity(self) -> list[Any]:
+        """What tells the content of the file from any other, as plain values."""
+        return [self.location, self.size, self.state]
+
 
 @dataclass(frozen=True)
 class OpenFile:
@@ -103,15 +108,35 @@ def _matching(item: str, output: str) -> list[InputFile]:
         if is_pattern:
             names = [name for name in names if not files.isdir(name)]
         written = (output, f"{output}.rejected.jsonl", f"{output}.explained.jsonl")
-        listed = [
-            _input_file(files, name, _location(files, name))
-            for name in sorted(names)
-            if format_of_name(name) and not _is_hidden(name.removeprefix(path))
-            if name not in written and not name.startswith(f"{output}.parts/")
-        ]
+        names = [name for name in names if name not in written and not name.startswith(f"{output}.parts/")]
+        listed = _known_files(files, path, names)
     if not listed:
         raise FetchError(f"{item}: no file there; name a file, a folder or a pattern of {', '.join(FORMATS)} files")
     return listed
+
+
+def list_folder(folder: str) -> dict[str, InputFile]:
+    """List the files of a folder and of those in it, by their paths below it; there may be none.
+
+    Raises:
+        FetchError: it is not there, or is no folder.
+        ToolError: the kind of a URL is unknown, or its package is not installed.
+    """
+    files, path = file_system(folder)
+    with store_errors(folder):
+        files.invalidate_cache()
+        if not files.isdir(path):
+            raise FetchError(f"{folder} is not there or is no folder; create it, or name another one")
+        return {file.path.removeprefix(f"{path}/"): file for file in _known_files(files, path, files.find(path))}
+
+
+def _known_files(files: Any, path: str, names: Sequence[str]) -> list[InputFile]:
+    """Make inputs of the files below a path that have a known format and are not hidden, by name."""
+    return [
+        _input_file(files, name, _location(files, name))
+        for name in sorted(names)
+        if format_of_name(name) and not _is_hidden(name.removeprefix(path))
+    ]
 
 
 def _is_hidden(name: str) -> bool:

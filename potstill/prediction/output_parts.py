@@ -98,6 +98,14 @@ class OutputParts:
         self._remove_parts()
         return summary
 
+    def summary(self) -> tuple[Facts, Facts] | None:
+        """Read of a complete output what it depends on and its summary; None: there is none."""
+        if not self.manifest.exists() or not self.output.exists():
+            return None
+        manifest = parse_manifest(self.manifest.read_text("utf-8", "replace"), self.output)
+        summary = manifest.get("summary")
+        return None if summary is None else (manifest["run"], summary)
+
     def finished(self) -> set[int]:
         """List the numbers of the windows that have a part."""
         return {int(path.stem) for path in self.folder.glob("*.json")}
@@ -203,6 +211,27 @@ def manifest_value(run: Facts, summary: Facts | None = None) -> Facts:
     return {"format": _FORMAT, "run": run} | ({} if summary is None else {"summary": summary})
 
 
+def parse_manifest(text: str, output: Path | str) -> Facts:
+    """Read the manifest of an output.
+
+    Args:
+        text: the manifest.
+        output: its path or URL.
+
+    Raises:
+        OutputError: it is no manifest.
+    """
+    try:
+        manifest: Facts = json.loads(text)
+        if manifest["format"] == _FORMAT and isinstance(manifest["run"], dict):
+            return manifest
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise OutputError(
+        f"{output}.manifest.json is no manifest of this version of `potstill predict`; name another output"
+    )
+
+
 def read_manifest(text: str, run: Facts, output: Path | str) -> Facts:
     """Read the manifest of an output, which has to be that of a run.
 
@@ -214,15 +243,7 @@ def read_manifest(text: str, run: Facts, output: Path | str) -> Facts:
     Raises:
         OutputError: it is the manifest of another run, or none.
     """
-    try:
-        manifest: Facts = json.loads(text)
-        is_known = manifest["format"] == _FORMAT and isinstance(manifest["run"], dict)
-    except (ValueError, TypeError, KeyError):
-        is_known = False
-    if not is_known:
-        raise OutputError(
-            f"{output}.manifest.json is no manifest of this version of `potstill predict`; name another output"
-        )
+    manifest = parse_manifest(text, output)
     difference = _first_difference(manifest["run"], run)
     if difference is not None:
         raise OutputError(

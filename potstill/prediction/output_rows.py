@@ -74,7 +74,7 @@ class OutputRows:
         records = [passed | answer for passed, answer in zip(objects, answers.to_pylist(), strict=True)]
         if self.format == "csv":
             names = [*(self.columns or ()), *self.added]
-            return _csv_lines([[_cell(record.get(name)) for name in names] for record in records])
+            return _csv_lines([[cell(record.get(name)) for name in names] for record in records])
         return "".join(f"{_json(record)}\n" for record in records).encode()
 
     def _objects(self, rows: pa.Table) -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     """Write a cell of CSV: a text as it is, nothing for a missing value, JSON for lists, objects and truth values."""
     if value is None:
         return ""

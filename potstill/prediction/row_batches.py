@@ -78,7 +78,7 @@ class NumberedRows:
         indices: list[int] = []
         answerable: list[Text] = []
         for index, text in enumerate(texts):
-            reason = _text_problem(text, selection)
+            reason = text_problem(text, selection)
             if reason is None:
                 indices.append(index)
                 answerable.append(text)
@@ -88,7 +88,7 @@ class NumberedRows:
         return indices, answerable
 
 
-def _text_problem(text: Any, selection: Selection) -> str | None:
+def text_problem(text: Any, selection: Selection) -> str | None:
     """Say why a text, or a pair of texts, cannot be answered; None if it can."""
     for name, value in zip(selection.texts, text if isinstance(text, tuple) else (text,), strict=True):
         if value is None or (isinstance(value, str) and not value.strip()):

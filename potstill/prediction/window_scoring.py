@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from potstill.inference.profile import Counts, Profile, observe
-from potstill.inference.runtime import Student
+from potstill.inference.profile import Counts, Observation, Profile, observe
+from potstill.inference.runtime import Student, Text
 from potstill.prediction.answer_columns import AnswerColumns
 from potstill.prediction.explained_rows import ExplanationPlan
 from potstill.prediction.output_parts import write_part
@@ -60,28 +60,44 @@ class WindowScorer:
             DiskFullError, OutputError: the part cannot be written.
         """
         setup = self._setup
-        different = list(dict.fromkeys(window.texts))
-        positions = {text: position for position, text in enumerate(different)}
-        indices = pa.array([positions[text] for text in window.texts], pa.int64())
-        observed = observe(self._student, different)
-        answers = setup.columns.table([observation.answer for observation in observed]).take(indices)
-        counts = Counts(setup.profile)
-        if observed:
-            counts.add([observed[positions[text]] for text in window.texts], self._student.card)
-        name = f"{setup.columns.prefix}abstained"
+        observed, answers = answer_texts(self._student, setup.columns, window.texts)
         facts = {
             "file": window.location,
-            "rows": len(window.texts),
             "rejected": window.rejected,
-            "computed": len(different),
-            "abstained": sum(answers.column(name).to_pylist()) if name in answers.column_names else 0,
-            "counts": counts.to_json(),
             "position": window.position,
+            **facts_of(observed, setup.columns, setup.profile),
         }
         if setup.plan is not None:
             facts["candidates"] = setup.plan.candidates(observed, window.texts)
         write_part(setup.parts, window.number, setup.rows.encode(window.rows, answers), facts)
         return facts
+
+
+def answer_texts(student: Student, columns: AnswerColumns, texts: Sequence[Text]) -> tuple[list[Observation], pa.Table]:
+    """Answer texts, equal ones by one computation.
+
+    Returns:
+        [texts] each with its tokens and its answer, and the columns of the answers.
+    """
+    different = list(dict.fromkeys(texts))
+    positions = {text: position for position, text in enumerate(different)}
+    indices = [positions[text] for text in texts]
+    observed = observe(student, different)
+    table = columns.table([observation.answer for observation in observed])
+    return [observed[index] for index in indices], table.take(pa.array(indices, pa.int64()))
+
+
+def facts_of(observed: Sequence[Observation], columns: AnswerColumns, profile: Profile) -> Facts:
+    """Count answered texts: numbers of `rows`, of texts `computed` and `abstained` from, and `counts` in the bins."""
+    counts = Counts(profile)
+    if observed:
+        counts.add(observed, columns.card)
+    return {
+        "rows": len(observed),
+        "computed": len({observation.text for observation in observed}),
+        "abstained": sum(columns.abstains(observation.answer) for observation in observed),
+        "counts": counts.to_json(),
+    }
 
 
 @contextmanager

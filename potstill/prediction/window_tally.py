@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from potstill.inference.profile import Counts, Profile
+from potstill.inference.runtime import ModelCard
 
 Facts = dict[str, Any]
 _SUMMED = ("rows", "rejected", "computed", "abstained")
@@ -41,3 +42,13 @@ class WindowTally:
     def to_json(self) -> Facts:
         """Return the sums as plain values."""
         return {**self.sums, "counts": self.counts.to_json()}
+
+
+def label_counts(counts: Counts, card: ModelCard, profile: Profile) -> dict[str, int]:
+    """Count the answers with each label, or the entities of each type; empty where the model has none."""
+    feature = profile.features.get("label")
+    if feature is None:
+        return {}
+    if card.form == "labels":
+        return {str(label): int(bins[1]) for label, bins in zip(card.labels, counts.bins["label"], strict=True)}
+    return dict(zip(feature.names, counts.bins["label"][0].tolist(), strict=True))

@@ -24,7 +24,7 @@ from potstill.compute.processes import free_port, start, stop
 from tests.e2e.workspaces import environment
 
 # Ports that the pages name; each is replaced by a free one.
-PORTS = ("3000", "3001", "4200", "5000")
+PORTS = ("3000", "3001", "4200", "5000", "6379")
 START_SECONDS = 300
 
 

@@ -37,6 +37,7 @@ from scripts.params_page import PAGE, fill
 from tests.conftest import REPOSITORY, generate_rows
 from tests.e2e.conftest import TUTORIAL, Finished
 from tests.e2e.pages import Block, Shell, blocks, commands
+from tests.redis_server import need_redis
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -61,6 +62,8 @@ def test_the_commands_of_a_page_do_what_it_says(
 ) -> None:
     if page == "targets.md":  # it asks for OpenVINO, which the lock leaves out
         monkeypatch.setenv("PYTHONPATH", str(request.getfixturevalue("openvino_packages")), prepend=os.pathsep)
+    if page == "streams.md":
+        need_redis()
     home = tmp_path / "home"
     shutil.copytree(finished.home, home, symlinks=True)
     folder = home / finished.folder.name

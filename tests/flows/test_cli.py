@@ -104,7 +104,12 @@ def test_version(tmp_path: Path) -> None:
         (["up", "--status"], 3, "params.yaml does not exist"),
         (["notify"], 3, "params.yaml does not exist"),
         (["predict", "a.csv", "--out", "b.csv"], 3, "params.yaml does not exist"),
-        (["predict", "a.csv"], 2, "Missing option '--out'"),
+        (["predict", "a.csv"], 2, "give INPUT... and --out, --from and --to, or"),
+        (
+            ["predict", "a.csv", "--out", "b.csv", "--from", "redis://a/0/b"],
+            2,
+            "give INPUT... and --out, --from and --to",
+        ),
         (["drift"], 3, "params.yaml does not exist"),
         (["feedback", "labels.csv"], 3, "params.yaml does not exist"),
         (["approve", "1"], 3, "params.yaml does not exist"),

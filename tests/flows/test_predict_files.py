@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from flows.commands.predict_arrivals import predict_folder, predict_stream
 from flows.commands.predict_files import predict
-from potstill.errors import ChecksumError, ParamsError, RegistryError, SignatureError, ToolError
+from potstill.errors import (
+    ChecksumError,
+    OutputError,
+    ParamsError,
+    RegistryError,
+    SignatureError,
+    StreamError,
+    ToolError,
+)
+from potstill.prediction.folder_prediction import FolderPrediction
 from potstill.registry.version_artifacts import SERVING
 from potstill.serving.launch import bento_path
 from tests.flows.test_serve_champion import require
 from tests.keys import write_keys
 from tests.potstill.prediction.models import TEXTS, csv_bytes, read_lines
 from tests.potstill.serving.folders import flip_byte
+from tests.redis_server import need_redis, redis_server
 from tests.registries import BENTO_TAG, PROJECT, write_champion
 
 pytestmark = pytest.mark.slow
@@ -93,6 +109,55 @@ def test_a_required_signature_is_checked(workspace: Path, tmp_path: Path) -> Non
     require(workspace, write_keys(tmp_path / "keys"))
     with pytest.raises(SignatureError, match="has no signature"):
         run(workspace)
+
+
+def test_a_stream_is_answered_until_the_command_is_terminated(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need_redis()
+    (tmp_path / "redis").mkdir()
+    with redis_server(tmp_path / "redis") as server:
+        for text in [*TEXTS[:9], ""]:
+            server.client.xadd("reviews", {"text": text})
+
+        def terminate() -> None:
+            while server.client.xlen("answers") < 9:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        with ThreadPoolExecutor(1) as pool:
+            terminated = pool.submit(terminate)
+            predict_stream(workspace, f"{server.url}/reviews", f"{server.url}/answers", None, "champion", None)
+            terminated.result()
+        said = capsys.readouterr().out.splitlines()
+        name = server.client.xrange("answers")[0][1][b"model_version"].decode()
+    assert said[0] == f"stream: version 1 answers {server.url}/reviews to {server.url}/answers"
+    assert f"version   1 ({name})" in said
+    assert "rows      9 with an answer" in said
+    assert "rejected  1 records, listed in the stream answers:rejected" in said
+    with pytest.raises(StreamError, match=f"{server.url} does not answer"):
+        predict_stream(workspace, f"{server.url}/reviews", f"{server.url}/answers", None, "champion", None)
+
+
+def test_a_folder_is_watched_until_an_interruption(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("arriving").mkdir()
+    Path("in.csv").rename("arriving/in.csv")
+    monkeypatch.setattr(FolderPrediction, "run", lambda self: (self.scan(), self.scan(), interrupt()))
+    predict_folder(workspace, "arriving", "out", None, "champion", None)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "watch: version 1 answers the files of arriving in out"
+    assert said[-2:] == [
+        "watch: arriving/in.csv: 120 rows, 1 rejected; out/in.csv.jsonl",
+        "watch: ended; the same command goes on",
+    ]
+    with pytest.raises(OutputError, match="s3://bucket/out is a URL; name a folder of this machine"):
+        predict_folder(workspace, "arriving", "s3://bucket/out", None, "champion", None)
+
+
+def interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def test_without_a_champion_a_version_or_a_text_it_is_one_sentence(workspace: Path, tmp_path: Path) -> None:

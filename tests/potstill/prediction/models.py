@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from potstill.artifacts import MANIFEST, sha256_file
+from potstill.config.alerts_params import Alerts
 from potstill.inference.profile import build_profile, observe
 from potstill.inference.runtime import Student, Text
+from potstill.prediction.alerting import Alerting, FileCounts
 from potstill.prediction.file_prediction import ChosenModel
 from tests.conftest import generate_rows
 from tests.potstill.serving.folders import write_serving
@@ -35,6 +37,11 @@ def model_of(serving: Path, texts: Sequence[Text], abstain_below: float | None =
     student = Student(serving, 1)
     profile = build_profile(observe(student, texts), student.card, student.tokenizer, candidate, None)
     return ChosenModel(serving, student.card, profile, candidate, "3", candidate[:12], abstain_below, 31)
+
+
+def silent(model: ChosenModel) -> Alerting:
+    """Alerts of a model that has no rules."""
+    return Alerting(Alerts(), model.card, model.profile, FileCounts(Path("unused.json")), print)
 
 
 def csv_bytes(rows: Sequence[Sequence[object]]) -> bytes:

@@ -1,0 +1,109 @@
+"""Tells of alerts: a line in the log, and a message to a webhook, which delays no answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from potstill.config.params import Params
+from potstill.errors import ParamsError
+from potstill.progress import say
+
+if TYPE_CHECKING:
+    from potstill.prediction.alerting import Alert
+
+_TRIES = 3
+_PAUSE_SECONDS = 1.0
+_LIMIT_SECONDS = 5.0
+
+
+@contextmanager
+def alert_teller(workspace: Path, params: Params, output: str) -> Iterator[Callable[[Alert], None]]:
+    """Yield what tells of an alert. At the end it waits for the messages that are under way.
+
+    Args:
+        workspace: the current folder.
+        params: all params.
+        output: where the answers are, a path or a URL.
+
+    Raises:
+        ParamsError: the environment lacks a variable of `alerts.webhook`, or it is no URL then.
+    """
+    url = _webhook(params)
+    with ThreadPoolExecutor(1, "alerts") as pool:
+
+        def tell(alert: Alert) -> None:
+            say(f"alert: {alert.sentence}")
+            if url is not None:
+                pool.submit(_deliver, url, _message(workspace, params, output, alert))
+
+        yield tell
+
+
+def _webhook(params: Params) -> str | None:
+    if params.alerts.webhook is None:
+        return None
+    try:
+        url = Template(params.alerts.webhook).substitute(os.environ)
+    except KeyError as error:
+        raise ParamsError(f"alerts.webhook needs the variable {error.args[0]} of the environment; set it") from None
+    if not url.startswith(("http://", "https://")):
+        raise ParamsError("alerts.webhook is no URL with http:// or https://, as the environment fills it in")
+    return url
+
+
+def _message(workspace: Path, params: Params, output: str, alert: Alert) -> dict[str, Any]:
+    """Return what the webhook receives as JSON."""
+    start, end = (datetime.fromtimestamp(seconds, UTC).isoformat() for seconds in (alert.start, alert.end))
+    return {
+        "id": f"{output} {alert.rule} {start}",
+        "event": "alert",
+        "project": params.project.name,
+        "text": alert.sentence,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "workspace": str(workspace.resolve()),
+        "rule": alert.rule,
+        "window": [start, end],
+        "texts": alert.texts,
+        "value": alert.finding.value,
+    }
+
+
+def _deliver(url: str, message: Mapping[str, Any]) -> None:
+    """Send a message, up to three times; say if it did not arrive. The URL may be a secret and is not printed."""
+    reason = ""
+    for attempt in range(_TRIES):
+        time.sleep(_PAUSE_SECONDS * attempt)
+        try:
+            _post(url, message)
+        except Exception as error:
+            reason = f"status {error.code}" if isinstance(error, urllib.error.HTTPError) else type(error).__name__
+        else:
+            return
+    print(f"alert: alerts.webhook was not told of {message['rule']}: {reason}", file=sys.stderr, flush=True)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Takes a redirect for a failure: urllib would follow it with GET, and the message would be lost in silence."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _post(url: str, message: Mapping[str, Any]) -> None:
+    body = json.dumps(message, ensure_ascii=False).encode()
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+    urllib.request.build_opener(_NoRedirect).open(request, timeout=_LIMIT_SECONDS).close()
