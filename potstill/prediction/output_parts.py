@@ -86,8 +86,8 @@ class OutputParts:
             with writing_errors(self.output):
                 write_json(self.manifest, manifest_value(run))
             return None
-        with writing_errors(self.output):
-            manifest = read_manifest(self.manifest.read_text("utf-8", "replace"), run, self.output)
+        manifest = self._read_manifest()
+        check_run(manifest, run, self.output)
         summary: Facts | None = manifest.get("summary")
         if summary is None or not self.output.exists():
             return None
@@ -97,6 +97,10 @@ class OutputParts:
             return None
         self._remove_parts()
         return summary
+
+    def _read_manifest(self) -> Facts:
+        with writing_errors(self.output):
+            return parse_manifest(self.manifest.read_text("utf-8", "replace"), self.output)
 
     def finished(self) -> set[int]:
         """List the numbers of the windows that have a part."""
@@ -203,33 +207,35 @@ def manifest_value(run: Facts, summary: Facts | None = None) -> Facts:
     return {"format": _FORMAT, "run": run} | ({} if summary is None else {"summary": summary})
 
 
-def read_manifest(text: str, run: Facts, output: Path | str) -> Facts:
-    """Read the manifest of an output, which has to be that of a run.
-
-    Args:
-        text: the manifest.
-        run: what the output has to depend on.
-        output: its path or URL.
+def parse_manifest(text: str, output: Path | str) -> Facts:
+    """Parse the manifest of an output, which is named by its path or URL.
 
     Raises:
-        OutputError: it is the manifest of another run, or none.
+        OutputError: it is none.
     """
     try:
         manifest: Facts = json.loads(text)
-        is_known = manifest["format"] == _FORMAT and isinstance(manifest["run"], dict)
+        if manifest["format"] == _FORMAT and isinstance(manifest["run"], dict):
+            return manifest
     except (ValueError, TypeError, KeyError):
-        is_known = False
-    if not is_known:
-        raise OutputError(
-            f"{output}.manifest.json is no manifest of this version of `potstill predict`; name another output"
-        )
+        pass
+    raise OutputError(
+        f"{output}.manifest.json is no manifest of this version of `potstill predict`; name another output"
+    )
+
+
+def check_run(manifest: Facts, run: Facts, output: Path | str) -> None:
+    """Check that an output is that of a run.
+
+    Raises:
+        OutputError: it belongs to another run.
+    """
     difference = _first_difference(manifest["run"], run)
     if difference is not None:
         raise OutputError(
             f"{output} belongs to another run: {difference}; name another output, or delete {output}.manifest.json "
             "and what is next to it to begin anew"
         )
-    return manifest
 
 
 def already_there(output: Path | str) -> OutputError:
