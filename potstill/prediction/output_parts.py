@@ -86,8 +86,8 @@ class OutputParts:
             with writing_errors(self.output):
                 write_json(self.manifest, manifest_value(run))
             return None
-        with writing_errors(self.output):
-            manifest = read_manifest(self.manifest.read_text("utf-8", "replace"), run, self.output)
+        manifest = self._read_manifest()
+        check_run(manifest, run, self.output)
         summary: Facts | None = manifest.get("summary")
         if summary is None or not self.output.exists():
             return None
@@ -102,9 +102,13 @@ class OutputParts:
         """Read of a complete output what it depends on and its summary; None: there is none."""
         if not self.manifest.exists() or not self.output.exists():
             return None
-        manifest = parse_manifest(self.manifest.read_text("utf-8", "replace"), self.output)
+        manifest = self._read_manifest()
         summary = manifest.get("summary")
         return None if summary is None else (manifest["run"], summary)
+
+    def _read_manifest(self) -> Facts:
+        with writing_errors(self.output):
+            return parse_manifest(self.manifest.read_text("utf-8", "replace"), self.output)
 
     def finished(self) -> set[int]:
         """List the numbers of the windows that have a part."""
@@ -212,14 +216,10 @@ def manifest_value(run: Facts, summary: Facts | None = None) -> Facts:
 
 
 def parse_manifest(text: str, output: Path | str) -> Facts:
-    """Read the manifest of an output.
-
-    Args:
-        text: the manifest.
-        output: its path or URL.
+    """Parse the manifest of an output, which is named by its path or URL.
 
     Raises:
-        OutputError: it is no manifest.
+        OutputError: it is none.
     """
     try:
         manifest: Facts = json.loads(text)
@@ -232,25 +232,18 @@ def parse_manifest(text: str, output: Path | str) -> Facts:
     )
 
 
-def read_manifest(text: str, run: Facts, output: Path | str) -> Facts:
-    """Read the manifest of an output, which has to be that of a run.
-
-    Args:
-        text: the manifest.
-        run: what the output has to depend on.
-        output: its path or URL.
+def check_run(manifest: Facts, run: Facts, output: Path | str) -> None:
+    """Check that an output is that of a run.
 
     Raises:
-        OutputError: it is the manifest of another run, or none.
+        OutputError: it belongs to another run.
     """
-    manifest = parse_manifest(text, output)
     difference = _first_difference(manifest["run"], run)
     if difference is not None:
         raise OutputError(
             f"{output} belongs to another run: {difference}; name another output, or delete {output}.manifest.json "
             "and what is next to it to begin anew"
         )
-    return manifest
 
 
 def already_there(output: Path | str) -> OutputError:

@@ -14,7 +14,7 @@ from potstill.errors import ChecksumError, OutputError, PotstillError
 from potstill.inference.window_store import UrlStore, file_system
 from potstill.paths import PREDICTED
 from potstill.prediction.input_files import cause_of, state_of
-from potstill.prediction.output_parts import OutputParts, already_there, manifest_value, read_manifest
+from potstill.prediction.output_parts import OutputParts, already_there, check_run, manifest_value, parse_manifest
 from potstill.prediction.output_rows import OutputRows
 from potstill.prediction.window_tally import Facts, WindowTally
 
@@ -92,7 +92,9 @@ class UploadedParts(OutputParts):
             text = self._store.read(self.manifest.name)
         except FileNotFoundError:
             return None
-        return read_manifest(text, run, self._url)
+        manifest = parse_manifest(text, self._url)
+        check_run(manifest, run, self._url)
+        return manifest
 
     def _write_manifest(self, manifest: Facts) -> None:
         self._store.write(self.manifest.name, canonical_json(manifest))

@@ -68,7 +68,8 @@ class WindowScorer:
             **facts_of(observed, setup.columns, setup.profile),
         }
         if setup.plan is not None:
-            facts["candidates"] = setup.plan.candidates(observed, window.texts)
+            different = {observation.text: observation for observation in observed}
+            facts["candidates"] = setup.plan.candidates([*different.values()], window.texts)
         write_part(setup.parts, window.number, setup.rows.encode(window.rows, answers), facts)
         return facts
 
