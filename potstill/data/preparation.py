@@ -78,12 +78,12 @@ def prepare(raw: Path, params: Prepare, *, replace: Replace | None = None) -> Pr
     if given_test:
         _check_leakage(len(split_rows.leaked), len(splits["test"]), params.max_leakage, report)
     check_classes(rows, splits, labels, params)
+    if params.labelled_rows is not None:
+        report["labels_left_out"] = _leave_out_labels(splits, params.labelled_rows, params.split.seed)
     if params.augment is not None:
         texts = [row.text for row in splits["train"]]
         texts = [*augment(texts, params.augment), *(replace(texts, params.augment) if replace is not None else [])]
         report["augmented"] = _add_to_transfer(splits, texts, params.near_duplicate)
-    if params.labelled_rows is not None:
-        report["labels_left_out"] = _leave_out_labels(splits, params.labelled_rows, params.split.seed)
     report["removed"] = report["removed"] | dict(split_rows.removed)
     report["splits"] = {
         split: {"rows": len(splits[split])} | KINDS[params.task].counts([row.label for row in splits[split]], labels)
