@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
+from flows.engine.webhooks import UndeliverableError, filled_url, post
 from potstill.config.params import Params
 from potstill.errors import ParamsError
 from potstill.progress import say
@@ -56,12 +53,9 @@ def _webhook(params: Params) -> str | None:
     if params.alerts.webhook is None:
         return None
     try:
-        url = Template(params.alerts.webhook).substitute(os.environ)
-    except KeyError as error:
-        raise ParamsError(f"alerts.webhook needs the variable {error.args[0]} of the environment; set it") from None
-    if not url.startswith(("http://", "https://")):
-        raise ParamsError("alerts.webhook is no URL with http:// or https://, as the environment fills it in")
-    return url
+        return filled_url(params.alerts.webhook)
+    except UndeliverableError as error:
+        raise ParamsError(f"nobody can be told by alerts.webhook: {error}") from None
 
 
 def _message(workspace: Path, params: Params, output: str, alert: Alert) -> dict[str, Any]:
@@ -88,22 +82,9 @@ def _deliver(url: str, message: Mapping[str, Any]) -> None:
     for attempt in range(_TRIES):
         time.sleep(_PAUSE_SECONDS * attempt)
         try:
-            _post(url, message)
+            post(url, message, _LIMIT_SECONDS)
         except Exception as error:
             reason = f"status {error.code}" if isinstance(error, urllib.error.HTTPError) else type(error).__name__
         else:
             return
     print(f"alert: alerts.webhook was not told of {message['rule']}: {reason}", file=sys.stderr, flush=True)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Takes a redirect for a failure: urllib would follow it with GET, and the message would be lost in silence."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _post(url: str, message: Mapping[str, Any]) -> None:
-    body = json.dumps(message, ensure_ascii=False).encode()
-    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
-    urllib.request.build_opener(_NoRedirect).open(request, timeout=_LIMIT_SECONDS).close()

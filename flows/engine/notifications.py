@@ -6,7 +6,6 @@ Passwords and URLs come from the environment and are never printed: a receiver i
 
 from __future__ import annotations
 
-import json
 import os
 import smtplib
 import socket
@@ -15,7 +14,6 @@ import sys
 import threading
 import time
 import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,9 +21,9 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from functools import partial
 from pathlib import Path
-from string import Template
 from typing import Any
 
+from flows.engine.webhooks import UndeliverableError, filled_url, post
 from potstill.config.notify_params import Email, Notify
 from potstill.config.yaml_file import parse_section, read_params
 from potstill.errors import ApprovalPendingError, BusyError, GateRefusedError, PotstillError
@@ -39,10 +37,6 @@ _PAUSE_SECONDS = 1.0
 Message = Mapping[str, str]
 # What a mail says below its text.
 _IN_MAIL = ("event", "project", "time", "host", "workspace")
-
-
-class UndeliverableError(Exception):
-    """A receiver cannot be told, and a second try would change nothing."""
 
 
 @contextmanager
@@ -162,23 +156,8 @@ def _reason(error: OSError) -> str:
     return " ".join(str(reason).split()) or type(error).__name__
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Takes a redirect for a failure: urllib would follow it with GET, and the message would be lost in silence."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 def _post(url: str, message: Message, limit_seconds: float) -> None:
-    try:
-        address = Template(url).substitute(os.environ)
-    except KeyError as error:
-        raise UndeliverableError(f"the environment has no {error.args[0]}") from None
-    if not address.startswith(("http://", "https://")):
-        raise UndeliverableError("it is no URL with http:// or https://")
-    body = json.dumps(message, ensure_ascii=False).encode()
-    request = urllib.request.Request(address, data=body, headers={"Content-Type": "application/json"})
-    urllib.request.build_opener(_NoRedirect).open(request, timeout=limit_seconds).close()
+    post(filled_url(url), message, limit_seconds)
 
 
 def _mail(email: Email, message: Message, limit_seconds: float) -> None:
