@@ -102,11 +102,11 @@ def test_a_receiver_that_is_away_is_a_line_without_its_address(
 
 
 def test_a_webhook_has_to_be_a_url(default_params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ParamsError, match="alerts.webhook: it is no URL with http:// or https://"):
+    with pytest.raises(ParamsError, match="it is no URL with http:// or https://"):
         tell(default_params, "mailto:a@b", monkeypatch)
     monkeypatch.delenv("HOOK")
     params = default_params.model_copy(update={"alerts": Alerts(webhook="${HOOK}")})
-    said = "alerts.webhook: the environment has no HOOK"
+    said = "the environment has no HOOK"
     with pytest.raises(ParamsError, match=said), alert_teller(Path("work"), params, "out"):
         pass
     for url, said in (
