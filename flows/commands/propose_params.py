@@ -219,6 +219,7 @@ def _set_prepare(prepare: Any, survey: Survey) -> None:
 
     prepare["split"].update(survey.section["split"])
     prepare.update({key: value for key, value in survey.section.items() if key != "split"})
+    prepare.pop("labelled_rows", None)  # the default data has more labels than it shows; one's own keep theirs
     single = isinstance(survey.section["text"], str) and not KINDS[survey.proposal.task].marks_spans
     cuts = augmentation(len(survey.splits["train"])) if single else None
     prepare["augment"] = None if cuts is None else {**cuts, "seed": 0}

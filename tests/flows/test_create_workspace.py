@@ -215,6 +215,7 @@ def test_params_of_every_task_fit(tmp_path: Path, arguments: list[str], key: str
     )
     read = survey(CASES / name, wishes)
     proposed = propose_params(default_file("params.yaml"), "w", CASES / name, read, TeacherChoice(None, None, None))
+    assert proposed.params.prepare.labelled_rows is None  # only the default data lacks labels that it has
     whole = proposed.params.model_dump(by_alias=True)
     assert reduce(lambda at, part: at[int(part) if part.isdecimal() else part], key.split("."), whole) == value
 
