@@ -21,7 +21,8 @@ class Predict(Strict):
     window_rows: PositiveInt = 2048
     """Rows that are sorted by length and computed together. Equal texts among them are computed once."""
     alarm: str | int | None = None
-    """Label whose probability alarms: `--explain` also explains the answers that give it the highest one."""
+    """Label whose probability alarms: `--explain` also explains the answers that give it the highest one.
+    null: none."""
     threads: NonNegativeInt = 0
     """Windows computed at the same time, each on one core. 0: one per core."""
     settle_seconds: PositiveFloat = 2.0

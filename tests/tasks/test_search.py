@@ -209,7 +209,13 @@ def test_folds_hold_out_every_row_of_train_once(workspace: Path) -> None:
         verify(folder)
     facts = json.loads(Path("reports/search/facts.json").read_text())
     assert facts["judged_on"] == "2 folds of train"
-    assert [point.name for point in found.points] == ["teacher", "teacher INT8", "1 layer", "static, 8 dimensions"]
+    assert [point.name for point in found.points] == [
+        "teacher",
+        "teacher INT8",
+        "TF-IDF",
+        "1 layer",
+        "static, 8 dimensions",
+    ]
 
 
 def test_layers_that_the_teacher_lacks_are_refused_before_anything_is_trained(workspace: Path) -> None:
