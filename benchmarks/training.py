@@ -191,7 +191,7 @@ def to_accuracy(precision: Any, peer: Any, epochs: int, runs: int, *, labelled: 
     changes = {"epochs": epochs, "evaluations_per_epoch": 5} if labelled else {"evaluations_per_epoch": 20}
     rows = "the labelled rows" if labelled else "all rows of the distill stage"
     lines = [
-        f"{PEER_NAMES[peer]} in {form}, {epochs} epochs of {rows}, {runs} runs in turns with Potstill.",
+        f"{PEER_NAMES[peer]} in {form} on {rows}, in turns with Potstill; epochs: {epochs}, runs: {runs}.",
         "",
         "| the peer's s | dev accuracy | Potstill's s | dev accuracy | times faster | with signals made anew |",
         "|---|---|---|---|---|---|",
@@ -230,9 +230,16 @@ def choose_precision() -> tuple[Any, str]:
         return choose("auto", CPU, config.hidden_size, config.intermediate_size, Path(scratch) / "precision.json")
 
 
-def check_peers() -> None:
+def needed_peers(arguments: argparse.Namespace) -> list[str]:
+    """Return the modules of the peers that are measured."""
+    if arguments.ablation:
+        return []
+    return ["accelerate"] if arguments.to_accuracy == "trainer" else [*PEERS]
+
+
+def check_peers(modules: list[str]) -> None:
     """End the benchmark with the commands to run if a peer is missing."""
-    missing = [command for module, command in PEERS.items() if importlib.util.find_spec(module) is None]
+    missing = [PEERS[module] for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise SystemExit(f"the peers to compare with are not installed; run: {' && '.join(missing)}")
 
@@ -249,8 +256,8 @@ def head(arguments: argparse.Namespace, precision: str, why: str) -> str:
     """Say on what machine, when and with which packages."""
     import torch
 
-    packages = ["torch", "transformers"]
-    packages += ["accelerate", "textbrewer"] if not arguments.ablation else []
+    peers = [module for module in needed_peers(arguments) if module != "tensorboardX"]
+    packages = ["torch", "transformers", *peers]
     return (
         f"{machine()} ({flags()}), {torch.get_num_threads()} threads, {today()}; {versions(*packages)}; "
         f"Potstill in {precision} ({why})"
@@ -260,8 +267,7 @@ def head(arguments: argparse.Namespace, precision: str, why: str) -> str:
 def measure(arguments: argparse.Namespace) -> tuple[str, str]:
     """Return name and text of the section that was asked for."""
     check_workspace()
-    if not arguments.ablation:
-        check_peers()
+    check_peers(needed_peers(arguments))
     precision, why = choose_precision()
     setup = head(arguments, precision, why)
     if arguments.to_accuracy:
