@@ -44,7 +44,7 @@ TURN = 40
 WARM_UP = 10
 
 Measures = dict[str, Callable[[], AbstractContextManager[Any]]]
-# What each measure is without it.
+# Measure -> context in which a file is written and loaded without it.
 MEASURES: Measures = {
     "the last layer for every token": lambda: patch.object(onnx_model, "first_token_only", lambda model: nullcontext()),
     "attention as torch exports it": lambda: patch.object(onnx_model, "attention", lambda model, name: nullcontext()),

@@ -1,4 +1,4 @@
-"""What a check of `potstill doctor` has seen."""
+"""The result of a check of `potstill doctor`."""
 
 from __future__ import annotations
 

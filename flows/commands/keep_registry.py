@@ -39,9 +39,10 @@ def back_up(workspace: Path, target: Path) -> str:
 
 def restore(workspace: Path, archive: Path) -> str:
     """Restore the registry from an archive; returns the sentence to print."""
-    contents, kept = registry_backup.restore(archive, workspace)
-    unlike = f"; {' and '.join(map(str, kept))} stayed as here, unlike in the backup" if kept else ""
-    return f"{archive} is restored: {_describe(contents)}{unlike}"
+    contents, unlike_backup = registry_backup.restore(archive, workspace)
+    files = " and ".join(map(str, unlike_backup))
+    stayed = f"; {files} stayed as here, unlike in the backup" if files else ""
+    return f"{archive} is restored: {_describe(contents)}{stayed}"
 
 
 def _describe(contents: Contents) -> str:

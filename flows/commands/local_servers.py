@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.commands.schedule_runs import is_scheduled, prefect_api
+from flows.commands.schedule_runs import HOST, is_scheduled, prefect_api
 from flows.engine.champions import no_champion, open_registry
 from flows.engine.prefect_server import answers
 from potstill.artifacts import read_json, write_json
@@ -30,7 +30,6 @@ from potstill.errors import RegistryError, ToolError
 from potstill.paths import LOGS, PARAMS, SERVERS, SERVERS_LOCK
 from potstill.registry import tracking
 
-HOST = "127.0.0.1"
 # Environment variable of the processes of a server.
 TOKEN = "POTSTILL_SERVER"
 READY_SECONDS = 180.0

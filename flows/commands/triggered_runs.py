@@ -6,6 +6,7 @@ All bear the name `potstill`, so that their deployments stand together on Prefec
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from prefect import flow
@@ -30,12 +31,7 @@ def run_with_settings(settings: list[str] | None = None, workspace: str | None =
         settings: values to change, as `potstill run --set` takes them: distill.temperature=4
         workspace: folder of dvc.yaml and params.yaml; by default that of the worker.
     """
-    _enter(workspace)
-    try:
-        change_params_locked(Path.cwd(), None, settings or [])
-    except PotstillError as error:
-        return state_of(error)
-    return potstill.fn()
+    return _run_unless(workspace, lambda: change_params_locked(Path.cwd(), None, settings or []))
 
 
 @flow(name="potstill", persist_result=False)
@@ -45,15 +41,7 @@ def run_on_new_data(workspace: str | None = None) -> Outcome:
     Args:
         workspace: folder of dvc.yaml and params.yaml; by default that of the worker.
     """
-    _enter(workspace)
-    try:
-        with open_run(Path.cwd()) as run:
-            changed = run.graph.is_stale(run.graph.order[0])  # the stage that reads the sources
-    except PotstillError as error:
-        return state_of(error)
-    if not changed:
-        return Completed(name="NothingNew", message="the sources of the data are those that were ingested last")
-    return potstill.fn()
+    return _run_unless(workspace, _no_new_data)
 
 
 @flow(name="potstill", persist_result=False)
@@ -63,17 +51,32 @@ def run_on_drift(workspace: str | None = None) -> Outcome:
     Args:
         workspace: folder of dvc.yaml and params.yaml; by default that of the worker.
     """
-    _enter(workspace)
+    return _run_unless(workspace, _no_drift)
+
+
+def _no_new_data() -> str | None:
+    """Say that no source has changed; None if one has."""
+    with open_run(Path.cwd()) as run:
+        changed = run.graph.is_stale(run.graph.order[0])  # the stage that reads the sources
+    return None if changed else "the sources of the data are those that were ingested last"
+
+
+def _no_drift() -> str | None:
+    """Say that nothing has drifted; None if something has."""
     try:
         drift(Path.cwd(), None, retrain=False)
     except DriftError:
-        return potstill.fn()
-    except PotstillError as error:
-        return state_of(error)
-    return Completed(name="NothingNew", message="what the service reads has not drifted")
+        return None
+    return "what the service reads has not drifted"
 
 
-def _enter(workspace: str | None) -> None:
+def _run_unless(workspace: str | None, reason_not_to: Callable[[], str | None]) -> Outcome:
+    """Run a workspace, unless a function that is called in it first says why there is no need to."""
     log_sentences()
     if workspace is not None:
         os.chdir(workspace)
+    try:
+        reason = reason_not_to()
+    except PotstillError as error:
+        return state_of(error)
+    return potstill.fn() if reason is None else Completed(name="NothingNew", message=reason)

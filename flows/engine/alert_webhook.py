@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
 import urllib.error
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.engine.webhooks import UndeliverableError, filled_url, post
+from flows.engine.webhooks import UndeliverableError, filled_url, new_message, post
 from potstill.config.params import Params
 from potstill.errors import ParamsError
 from potstill.progress import say
@@ -61,14 +60,8 @@ def _webhook(params: Params) -> str | None:
 def _message(workspace: Path, params: Params, output: str, alert: Alert) -> dict[str, Any]:
     """Return what the webhook receives as JSON."""
     start, end = (datetime.fromtimestamp(seconds, UTC).isoformat() for seconds in (alert.start, alert.end))
-    return {
-        "id": f"{output} {alert.rule} {start}",
-        "event": "alert",
-        "project": params.project.name,
-        "text": alert.sentence,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": socket.gethostname(),
-        "workspace": str(workspace.resolve()),
+    message = new_message(f"{output} {alert.rule} {start}", "alert", params.project.name, alert.sentence, workspace)
+    return message | {
         "rule": alert.rule,
         "window": [start, end],
         "texts": alert.texts,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import smtplib
-import socket
 import ssl
 import sys
 import threading
@@ -17,13 +16,12 @@ import urllib.error
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from email.message import EmailMessage
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flows.engine.webhooks import UndeliverableError, filled_url, post
+from flows.engine.webhooks import UndeliverableError, filled_url, new_message, post
 from potstill.config.notify_params import Email, Notify
 from potstill.config.yaml_file import parse_section, read_params
 from potstill.errors import ApprovalPendingError, BusyError, GateRefusedError, PotstillError
@@ -89,15 +87,8 @@ def notify(workspace: Path, event: str, sentence: str) -> list[str]:
 def _message(values: Mapping[str, Any], workspace: Path, event: str, sentence: str) -> Message:
     """Return what a webhook receives as JSON."""
     project = values.get("project")
-    return {
-        "id": str(uuid.uuid4()),
-        "event": event,
-        "project": str(project.get("name")) if isinstance(project, Mapping) else "",
-        "text": sentence,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": socket.gethostname(),
-        "workspace": str(workspace.resolve()),
-    }
+    name = str(project.get("name")) if isinstance(project, Mapping) else ""
+    return new_message(str(uuid.uuid4()), event, name, sentence, workspace)
 
 
 def _deliver(section: Notify, message: Message) -> list[str]:

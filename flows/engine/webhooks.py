@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import urllib.request
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -27,6 +30,19 @@ def filled_url(url: str) -> str:
     if not address.startswith(("http://", "https://")):
         raise UndeliverableError("it is no URL with http:// or https://")
     return address
+
+
+def new_message(message_id: str, event: str, project: str, text: str, workspace: Path) -> dict[str, str]:
+    """Make what a receiver is told of an event: `text` says what happened; time, host and workspace are added."""
+    return {
+        "id": message_id,
+        "event": event,
+        "project": project,
+        "text": text,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "workspace": str(workspace.resolve()),
+    }
 
 
 def post(address: str, message: Mapping[str, Any], limit_seconds: float) -> None:

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from string import Template
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import Field, PositiveInt
 
 from potstill.config.base import Share, Strict
-
-_USER_IN_URL = re.compile(r"^https?://[^/?#]*@")
-
-
-def _checked_url(url: str) -> str:
-    """Refuse what can be no web address once the environment has filled it in, and passwords."""
-    if not Template(url).is_valid():
-        raise ValueError("write a variable of the environment as ${NAME}, and any other $ as $$")
-    if not url.startswith(("http://", "https://", "${")):
-        raise ValueError("write a URL with http:// or https://, or a variable of the environment that has it: ${NAME}")
-    if _USER_IN_URL.match(url):
-        raise ValueError("a URL with a user or a password does not belong here; name a variable that has it: ${NAME}")
-    return url
+from potstill.config.webhook_url import WebhookUrl
 
 
 class ShareRule(Strict):
@@ -64,6 +50,6 @@ class Alerts(Strict):
     """Minutes of a window of answers, a day at most."""
     min_texts: PositiveInt = 100
     """Fewest texts of a window, and of the day before it, that a rule judges."""
-    webhook: Annotated[str, AfterValidator(_checked_url)] | None = None
+    webhook: WebhookUrl | None = None
     """URL that receives each alert as JSON (POST). `${NAME}` is a variable of the environment, since many such URLs are
     secrets. null: alerts are only in the log."""

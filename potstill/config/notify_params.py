@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from string import Template
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from potstill.config.base import Strict
+from potstill.config.webhook_url import WebhookUrl
 
 Event = Literal["failure", "refusal", "approval_pending", "promotion", "drift"]
-_USER_IN_URL = re.compile(r"^https?://[^/?#]*@")
-
-
-def _checked_url(url: str) -> str:
-    """Refuse what can be no web address once the environment has filled it in, and passwords."""
-    if not Template(url).is_valid():
-        raise ValueError("write a variable of the environment as ${NAME}, and any other $ as $$")
-    if not url.startswith(("http://", "https://", "${")):
-        raise ValueError("write a URL with http:// or https://, or a variable of the environment that has it: ${NAME}")
-    if _USER_IN_URL.match(url):
-        raise ValueError("a URL with a user or a password does not belong here; name a variable that has it: ${NAME}")
-    return url
-
-
-Url = Annotated[str, AfterValidator(_checked_url)]
 Address = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
 
 
@@ -59,7 +43,7 @@ class Notify(Strict):
     events: list[Event] = ["failure", "refusal", "approval_pending", "promotion", "drift"]
     """What is told: a run that failed, a candidate that a gate refused, one that waits for a person, a new champion,
     and drift."""
-    webhooks: list[Url] = []
+    webhooks: list[WebhookUrl] = []
     """URLs that receive each message as JSON (POST). `${NAME}` is a variable of the environment, since many such URLs
     are secrets."""
     email: Email | None = None

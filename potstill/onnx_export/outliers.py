@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
 from potstill.data.tokens.batches import TokenDataset
 from potstill.inference.runtime import session_options
+from potstill.onnx_export.eight_bits import Floats
 from potstill.onnx_export.four_bits import lookup_products
 from potstill.onnx_export.logit_parity import feed
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
-Floats = npt.NDArray[np.float32]
 # A channel is an outlier if it gets larger than this share of the channels.
 USUAL = 0.99
 # Products whose largest channel is at least so many times as large as that are worth another operation.

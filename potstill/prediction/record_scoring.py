@@ -84,9 +84,9 @@ class RecordScorer:
 
     def _rejected(self, record: Record, problem: str) -> ScoredRecord:
         """Put a record aside, with as many of its fields as an entry may have."""
-        kept = dict(list(record.fields.items())[:_MAX_FIELDS])
+        fields = dict(list(record.fields.items())[:_MAX_FIELDS])
         why = {b"stream": self._location.encode(), b"record": record.id, b"reason": problem.encode()}
-        return ScoredRecord(Reply(record.id, {**kept, **why}, rejected=True), None)
+        return ScoredRecord(Reply(record.id, {**fields, **why}, rejected=True), None)
 
 
 def _decoded(value: bytes | None) -> str | bytes | None:
