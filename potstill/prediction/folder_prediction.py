@@ -127,6 +127,7 @@ class FolderPrediction:
         """Whether a run before, of whichever model, has answered this very file or put it aside."""
         complete = parts.summary()
         if complete is not None and complete[0]["inputs"] == [file.identity]:
+            parts.tidy()
             return True
         return bool(read_json_if_present(aside).get("file") == file.identity)
 

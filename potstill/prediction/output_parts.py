@@ -203,6 +203,16 @@ class OutputParts:
             self.manifest.unlink(missing_ok=True)
         self._remove_parts()
 
+    def tidy(self) -> None:
+        """Remove what a run that was killed after it had completed the output has left of its parts.
+
+        Raises:
+            BusyError: another process is about to remove them.
+        """
+        if self.folder.exists():
+            with self.held():
+                self._remove_parts()
+
     def _remove_parts(self) -> None:
         """Remove all parts; the lock stays as long as it is held."""
         for path in self.folder.iterdir():

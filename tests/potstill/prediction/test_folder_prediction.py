@@ -7,7 +7,9 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,18 @@ def test_a_folder_that_is_away_or_holds_the_answers_is_one_sentence(
     assert "a.csv.jsonl" in outputs()
 
 
+def test_the_parts_that_a_kill_has_left_of_a_complete_answer_are_removed(model: ChosenModel) -> None:
+    Path("in/a.csv").write_bytes(GOOD)
+    watched = watch(model)
+    watched.scan(), watched.scan()
+    Path("out/a.csv.jsonl.parts").mkdir()
+    for name in ("lock", "0000000.part"):
+        Path("out/a.csv.jsonl.parts", name).touch()
+    watched = watch(model)
+    watched.scan(), watched.scan()
+    assert outputs() == ["a.csv.jsonl", "a.csv.jsonl.manifest.json"]
+
+
 def test_killed_at_random_moments_every_file_is_answered_once(model: ChosenModel, folder: Path) -> None:
     names = [f"{number}.csv" for number in range(8)]
     for seed, name in enumerate(names):
@@ -181,17 +195,21 @@ def test_killed_at_random_moments_every_file_is_answered_once(model: ChosenModel
     module = "tests.potstill.prediction.predicting_folder"
     words = [sys.executable, "-m", module, str(model.serving), str(folder / "in"), str(folder / "out")]
 
-    def answered() -> int:
-        return len(list(Path("out").glob("*.jsonl")))
+    def answered(files: int) -> bool:
+        return len(list(Path("out").glob("*.jsonl"))) >= files
 
-    for target in (1, 3, 5, len(names)):
+    def run_until(reached: Callable[[], bool], seconds: float) -> None:
         process = subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
-        while answered() < target:
+        while not reached():
             assert process.poll() is None
             time.sleep(0.001)
-        time.sleep(generator.uniform(0, 0.05) if target < len(names) else 0.5)
+        time.sleep(seconds)
         process.kill()
         process.wait()
+
+    for files in (1, 3, 5, 7):
+        run_until(partial(answered, files), generator.uniform(0, 0.05))
+    run_until(lambda: answered(len(names)) and not list(Path("out").glob("*.parts")), seconds=0)
     assert outputs() == sorted(f"{name}.jsonl{suffix}" for name in names for suffix in ("", ".manifest.json"))
     settings = Predict(threads=1, window_rows=50)
     for name in names:
