@@ -32,6 +32,7 @@ def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
     assert shown.returncode == 0
     commands = (
         "run",
+        "join",
         "status",
         "params",
         "probe",

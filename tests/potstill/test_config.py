@@ -114,7 +114,7 @@ def test_the_default_file_fits() -> None:
         ("general.terms", [{"kind": "ce"}], "general: the term ce compares logits of a task"),
         ("general.masked_lm", {"kl": 0.0, "ce": 0.0}, "general.masked_lm: kl and ce are both 0"),
         ("prepare.augment.replacements", 1, "replacements is 1, but no model predicts them; name a masked"),
-        ("project.processes", 0, "project.processes = 0: input should be greater than 0"),
+        ("compute.processes", 0, "compute.processes = 0: input should be greater than 0"),
         ("distill.adversarial", {"epsilon": 0}, "distill.adversarial.epsilon = 0: input should be greater than 0"),
         ("schedule.cron", "daily", "schedule.cron = 'daily'"),
         ("watch.masks", {"id": "("}, "watch: masks.id is '(', which is not a regular expression"),
