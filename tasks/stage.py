@@ -262,7 +262,7 @@ def _launch(name: str, compute: Compute) -> None:
         failure = read_json(FAILURE)
         _fail(name, failure["exit_code"], failure["message"])
     raise LostProcessError(
-        f"its processes ended with exit code {code}; their last words are in {torchrun.stage_log(name)}"
+        f"its processes ended with exit code {code}; their last words are in {torchrun.log_file(name)}"
     )
 
 

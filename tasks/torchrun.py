@@ -12,12 +12,14 @@ import os
 import signal
 import socket
 import sys
+import time
 import uuid
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
-from potstill.artifacts import read_json_if_present, write_json
+from potstill.artifacts import read_json, write_json
 from potstill.compute import processes
 from potstill.config.compute_params import Compute
 from potstill.errors import LostProcessError, ToolError
@@ -27,6 +29,7 @@ _LAUNCHER = "POTSTILL_LAUNCHER"
 # torch numbers nodes in the order of the addresses that they state. Only the first node's is connected to, so that of
 # another may have this prefix, which comes after every address.
 _AFTER_ADDRESSES = "~"
+_POLL_SECONDS = 0.5
 
 
 def launcher() -> int | None:
@@ -62,14 +65,14 @@ def run(stage: str, compute: Compute) -> int:
         ToolError: `compute.rendezvous` is no free port of this machine.
     """
     if compute.nodes == 1:
-        return _launch(stage, compute, ["--standalone"], stage_log(stage))
+        return _run(stage, compute, ["--standalone"])
     host, port = _endpoint(compute)
     advice = "set compute.rendezvous in params.yaml to an address of the machine that starts runs, and a free port"
     processes.listen(host, port, advice=advice).close()
     number = uuid.uuid4().hex
     write_json(SHARED_STAGE, {"stage": stage, "number": number})
     try:
-        status = _launch(stage, compute, _meeting(compute, number, host=True), stage_log(stage))
+        status = _run(stage, compute, _meeting(compute, number, host=True))
     finally:
         SHARED_STAGE.unlink(missing_ok=True)
     if status == LostProcessError.exit_code:
@@ -80,25 +83,56 @@ def run(stage: str, compute: Compute) -> int:
     return status
 
 
-def join(stage: str, number: str, compute: Compute) -> int:
-    """Run this machine's processes of a stage that another machine has announced, and return the exit status."""
-    log = stage_log(f"{stage}-{_local_address(compute)}")
-    return _launch(stage, compute, _meeting(compute, number, host=False), log)
-
-
 def announced() -> tuple[str, str] | None:
     """Return the stage that nodes share now and its number; None where there is none."""
-    shared = read_json_if_present(SHARED_STAGE)
-    return (shared["stage"], shared["number"]) if shared else None
+    try:
+        shared = read_json(SHARED_STAGE)
+    except FileNotFoundError:
+        return None
+    return shared["stage"], shared["number"]
 
 
-def stage_log(stage: str) -> Path:
+def join(stage: str, number: str, compute: Compute) -> int:
+    """Run this machine's processes of a stage that another machine has announced, and return the exit status.
+
+    They are ended when another stage is announced: after the run was killed, they would wait for it in vain.
+    """
+    command = _command(stage, compute, _meeting(compute, number, host=False))
+    with _open_log(f"{stage}-{_local_address(compute)}") as errors:
+        process = processes.start(command, environment=_variables(compute), stderr=errors)
+        try:
+            while process.poll() is None and announced() in ((stage, number), None):
+                time.sleep(_POLL_SECONDS)
+        finally:
+            status = processes.stop(process)
+    return status
+
+
+def log_file(stage: str) -> Path:
     """Return the file for standard errors of a stage's processes, where the launcher reports a failure at length."""
     return LOGS / f"{stage}-torchrun.txt"
 
 
-def _launch(stage: str, compute: Compute, meeting: list[str], log: Path) -> int:
-    log.parent.mkdir(parents=True, exist_ok=True)
+def _open_log(stage: str) -> BinaryIO:
+    path = log_file(stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("wb")
+
+
+def _run(stage: str, compute: Compute, meeting: list[str]) -> int:
+    with _open_log(stage) as errors:
+        return processes.run(_command(stage, compute, meeting), environment=_variables(compute), stderr=errors)
+
+
+def _command(stage: str, compute: Compute, meeting: list[str]) -> list[str]:
+    return [
+        sys.executable, "-m", "tasks.torchrun", *meeting, f"--nproc-per-node={compute.processes}",
+        f"--max-restarts={compute.restarts}", "-m", f"tasks.{stage}",
+    ]  # fmt: skip
+
+
+def _variables(compute: Compute) -> dict[str, str]:
+    """Return the environment of the launcher; what the user has set stays."""
     variables = {"OMP_NUM_THREADS": str(max(processes.usable_cores() // compute.processes, 1))}
     if compute.nodes > 1:
         # Left alone, gloo takes the interface of the host's name, which others may not reach.
@@ -107,12 +141,7 @@ def _launch(stage: str, compute: Compute, meeting: list[str], log: Path) -> int:
         # Where rounds share a store, the first node publishes its address in the first round only, and a node that
         # comes back waits for it in vain (torch 2.13).
         variables["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    command = [
-        sys.executable, "-m", "tasks.torchrun", *meeting, f"--nproc-per-node={compute.processes}",
-        f"--max-restarts={compute.restarts}", "-m", f"tasks.{stage}",
-    ]  # fmt: skip
-    with log.open("wb") as errors:
-        return processes.run(command, environment=variables | dict(os.environ), stderr=errors)
+    return variables | dict(os.environ)
 
 
 def _meeting(compute: Compute, number: str, *, host: bool) -> list[str]:

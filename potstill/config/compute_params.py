@@ -18,8 +18,8 @@ class Compute(Strict):
     nodes: PositiveInt = 1
     """Machines that share a stage. All see the workspace; all but that which starts runs do `potstill join`."""
     rendezvous: Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$")] | None = None
-    """Address and free port of the machine that starts runs, where the others meet it: 10.0.0.1:29400. Several nodes
-    need it."""
+    """Address and free port of the machine that starts runs, where the others meet it: 10.0.0.1:29400. null: one
+    machine."""
     restarts: NonNegativeInt = 3
     """How often a stage goes on from its checkpoint after a process or a node was lost."""
     wait_minutes: PositiveFloat = 10

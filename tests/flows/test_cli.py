@@ -101,6 +101,7 @@ def test_version(tmp_path: Path) -> None:
         (["search"], 3, "params.yaml does not exist"),
         (["serve"], 3, "params.yaml does not exist"),
         (["schedule"], 3, "params.yaml does not exist"),
+        (["join"], 3, "params.yaml does not exist"),
         (["up"], 3, "params.yaml does not exist"),
         (["up", "--status"], 3, "params.yaml does not exist"),
         (["notify"], 3, "params.yaml does not exist"),

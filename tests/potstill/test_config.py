@@ -115,6 +115,8 @@ def test_the_default_file_fits() -> None:
         ("general.masked_lm", {"kl": 0.0, "ce": 0.0}, "general.masked_lm: kl and ce are both 0"),
         ("prepare.augment.replacements", 1, "replacements is 1, but no model predicts them; name a masked"),
         ("compute.processes", 0, "compute.processes = 0: input should be greater than 0"),
+        ("compute.nodes", 2, "compute: nodes is 2, but rendezvous is null; set it to an address of the machine"),
+        ("compute.rendezvous", "10.0.0.1", "compute.rendezvous = '10.0.0.1'"),
         ("distill.adversarial", {"epsilon": 0}, "distill.adversarial.epsilon = 0: input should be greater than 0"),
         ("schedule.cron", "daily", "schedule.cron = 'daily'"),
         ("watch.masks", {"id": "("}, "watch: masks.id is '(', which is not a regular expression"),

@@ -17,8 +17,12 @@ import yaml
 from safetensors.torch import load_file
 
 from potstill.artifacts import read_json, verify
+from potstill.compute.processes import free_port
+from potstill.config.compute_params import Compute
+from potstill.errors import LostProcessError, ToolError
 from potstill.paths import FAILURE
 from potstill.registry import tracking
+from tasks import torchrun
 from tasks.stage import INSIDE_RUN
 from tests.conftest import REPOSITORY
 from tests.flows.conftest import Ended, ended, until
@@ -145,6 +149,22 @@ def test_interrupted_it_says_so_once(workspace: Path) -> None:
     assert until(lambda: not any(alive(one) for one in family), 30)
 
 
+def test_a_node_that_never_joins_is_named_and_nothing_stays_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    compute = Compute(nodes=2, rendezvous=f"127.0.0.1:{free_port()}", wait_minutes=0.01)
+    with pytest.raises(LostProcessError, match=r"not all of its 2 nodes were at 127\.0\.0\.1:\d+ within 0\.01 minutes"):
+        torchrun.run("teacher", compute)
+    assert torchrun.announced() is None
+
+
+def test_an_address_of_another_machine_is_no_rendezvous_of_this_one() -> None:
+    with pytest.raises(ToolError, match=r"cannot listen on 192\.0\.2\.1 port 29400 .*; set compute\.rendezvous"):
+        torchrun.run("teacher", Compute(nodes=2, rendezvous="192.0.2.1:29400"))
+
+
 @pytest.fixture
 def nodes() -> Iterator[tuple[Node, Node]]:
     """Two machines that see the same folders."""
@@ -172,7 +192,7 @@ def test_a_node_that_was_killed_and_is_back_goes_on_and_the_outs_are_those_of_on
     back = start(workspace, join)
     end = ended(stage, 280)
     assert (end.code, end.err) == (0, ""), end
-    assert "teacher: resumed at step" in end.out
+    assert "teacher: resumes at step" in end.out
     assert until(lambda: not (workspace / ".work/shared-stage.json").exists(), 30)
     back.terminate()
     joined = ended(back)
