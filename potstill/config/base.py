@@ -79,9 +79,6 @@ class Project(Strict):
     """Where models run. auto: CUDA if there is a GPU, else MPS, else the CPU."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of training. auto: bf16 where it is faster than fp32, measured once on a machine."""
-    processes: PositiveInt = 1
-    """Processes on this machine that share each training step and the files of signals. `torchrun` starts them, each on
-    its own GPU if there are GPUs."""
 
 
 Section = TypeVar("Section", bound=Strict)

@@ -114,5 +114,5 @@ def test_more_processes_than_gpus_is_one_sentence(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setenv("LOCAL_RANK", "64")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "65")
-    with pytest.raises(ToolError, match=r"65 processes share this machine, .* set project\.processes"):
+    with pytest.raises(ToolError, match=r"65 processes share this machine, .* set compute\.processes"):
         local_device()
