@@ -246,6 +246,12 @@ class LostProcessError(PotstillError):
     exit_code = 56
 
 
+class PublishError(PotstillError):
+    """A run could not push its data or its dvc.lock, or has no remote to push to."""
+
+    exit_code = 57
+
+
 class ToolError(PotstillError):
     """A tool or setting of this machine is missing; `potstill doctor` says which."""
 
