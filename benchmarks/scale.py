@@ -1,8 +1,8 @@
 """Measures seconds a row and peak memory of the stages and of `potstill predict` as the rows grow.
 
 `python benchmarks/scale.py [--rows 10000 100000 1000000] [--write]`, in a checkout. Every stage runs as a user runs it:
-`python -m tasks.NAME`, a process of its own in a workspace of `potstill init`. A tiny encoder is the teacher. The models
-come from one `potstill run` of 2,000 rows, since the time of training follows the epochs and not the rows alone.
+`python -m tasks.NAME`, a process of its own in a workspace of `potstill init`. A tiny encoder is the teacher. The
+models come from one `potstill run` of 2,000 rows: training is not measured, since its time follows from the epochs.
 `--write` puts the tables into benchmarks/RESULTS.md and the plot next to it.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from results import RESULTS, machine, replace_section, today, versions
+
 from tests.conftest import generate_rows, write_csv, write_tiny_base
 from tests.e2e.workspaces import TINY, command, environment, make_workspace
 
@@ -70,13 +71,12 @@ def run(words: list[str], folder: Path, home: Path) -> Reading:
     return Reading(time.perf_counter() - start, core_seconds, usage.ru_maxrss * _MAXRSS_BYTES / 1e9)
 
 
-def train(home: Path) -> Path:
-    """Make a workspace whose champion answers, and whose models the larger workspaces evaluate."""
+def train(home: Path) -> None:
+    """Make the workspace `trained` whose champion answers, and whose models the larger workspaces evaluate."""
     write_tiny_base(home / "base")
     source = write_csv(home / "few.csv", generate_rows(TRAINED_ROWS))
     folder = make_workspace(home / "trained", source, home / "base", home, SETTINGS)
     command("potstill", "run", cwd=folder, home=home, seconds=3600)
-    return folder
 
 
 def measure(rows: int, trained: Path, home: Path) -> dict[str, Reading]:
@@ -150,11 +150,14 @@ def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--folder", type=Path, help="keep the trained workspace there, and use one that is there")
     parser.add_argument("--write", action="store_true", help="replace the section in benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch)
-        trained = train(home)
+        home = (arguments.folder or Path(scratch)).resolve()
+        trained = home / "trained"
+        if not trained.exists():
+            train(home)
         readings = {rows: measure(rows, trained, home) for rows in arguments.rows}
     result = section(readings)
     print(result)
