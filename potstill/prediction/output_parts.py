@@ -18,7 +18,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from potstill.artifacts import disk_errors, read_json, sha256_file, whole_file, write_json
+from potstill.artifacts import canonical_json, disk_errors, read_json, sha256_file, whole_file, write_json
 from potstill.compute.processes import hold
 from potstill.errors import ChecksumError, FormatError, OutputError
 from potstill.prediction.output_rows import OutputRows
@@ -84,7 +84,7 @@ class OutputParts:
                 raise already_there(self.output)
             self._remove_parts()  # of a run whose manifest is gone
             with writing_errors(self.output):
-                write_json(self.manifest, manifest_value(run))
+                self._write_manifest(manifest_value(run))
             return None
         manifest = self._read_manifest()
         check_run(manifest, run, self.output)
@@ -109,6 +109,10 @@ class OutputParts:
     def _read_manifest(self) -> Facts:
         with writing_errors(self.output):
             return parse_manifest(self.manifest.read_text("utf-8", "replace"), self.output)
+
+    def _write_manifest(self, manifest: Facts) -> None:
+        with _replaced(self.manifest) as handle:
+            handle.write(canonical_json(manifest).encode())
 
     def finished(self) -> set[int]:
         """List the numbers of the windows that have a part."""
@@ -158,7 +162,7 @@ class OutputParts:
             if not tally.sums["rejected"]:
                 self.rejected.unlink()
             summary = {**tally.to_json(), "sha256": sha256_file(self.output)}
-            write_json(self.manifest, manifest_value(run, summary))
+            self._write_manifest(manifest_value(run, summary))
         self._remove_parts()
         return summary
 
