@@ -61,7 +61,7 @@ class Strict(BaseModel):
 
 
 class MetricsAddress(Strict):
-    """Where a section has the address of Prometheus metrics."""
+    """The keys of a section for the address of Prometheus metrics."""
 
     metrics_host: str = "127.0.0.1"
     """Address to bind for metrics_port."""
