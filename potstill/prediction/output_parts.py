@@ -84,7 +84,7 @@ class OutputParts:
                 raise already_there(self.output)
             self._remove_parts()  # of a run whose manifest is gone
             with writing_errors(self.output):
-                self._write_manifest(manifest_value(run))
+                _write_json(self.manifest, manifest_value(run))
             return None
         manifest = self._read_manifest()
         check_run(manifest, run, self.output)
@@ -109,10 +109,6 @@ class OutputParts:
     def _read_manifest(self) -> Facts:
         with writing_errors(self.output):
             return parse_manifest(self.manifest.read_text("utf-8", "replace"), self.output)
-
-    def _write_manifest(self, manifest: Facts) -> None:
-        with _replaced(self.manifest) as handle:
-            handle.write(canonical_json(manifest).encode())
 
     def finished(self) -> set[int]:
         """List the numbers of the windows that have a part."""
@@ -162,7 +158,7 @@ class OutputParts:
             if not tally.sums["rejected"]:
                 self.rejected.unlink()
             summary = {**tally.to_json(), "sha256": sha256_file(self.output)}
-            self._write_manifest(manifest_value(run, summary))
+            _write_json(self.manifest, manifest_value(run, summary))
         self._remove_parts()
         return summary
 
@@ -335,6 +331,12 @@ class _ParquetJoiner:
 def _replaced(path: Path) -> AbstractContextManager[IO[bytes]]:
     """Write a file whole. After a kill the next run replaces its temporary file, whose name is always the same."""
     return whole_file(path, path.with_name(f".{path.name}.tmp"))
+
+
+def _write_json(path: Path, value: Facts) -> None:
+    """Write canonical JSON whole, as `_replaced` does."""
+    with _replaced(path) as handle:
+        handle.write(canonical_json(value).encode())
 
 
 def _write_rejected(facts: Facts, handle: IO[bytes]) -> int:
