@@ -96,7 +96,7 @@ def measure(rows: int, trained: Path, home: Path) -> dict[str, Reading]:
     stage("signals")
     stage("evaluate")
     words = [sys.executable, "-P", "-m", "flows.cli", PREDICT, str(source), "--text", "text"]
-    readings[PREDICT] = run([*words, "--out", str(home / "answers.parquet")], trained, home)
+    readings[PREDICT] = run([*words, "--out", str(home / f"answers-{rows}.parquet")], trained, home)
     print(f"{rows:,} rows, {PREDICT}: {readings[PREDICT]}", flush=True)
     shutil.rmtree(folder)
     source.unlink()
