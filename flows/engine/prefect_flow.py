@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed
 
+from flows.engine.lost_runs import crash_silent_runs
 from flows.engine.notifications import notify
 from flows.engine.pipeline_run import CURRENT, Run, open_run
 from flows.engine.prefect_artifacts import show_candidate, show_version
@@ -57,6 +58,8 @@ def potstill(workspace: str | None = None) -> State[PotstillError | None]:
     log_sentences()
     if workspace is not None:
         os.chdir(workspace)
+    if flow_run.deployment_id:
+        crash_silent_runs(flow_run.deployment_id)
     try:
         with open_run(Path.cwd()) as run:
             crash_stale_runs(run.workspace, UUID(flow_run.id) if flow_run.id else None)

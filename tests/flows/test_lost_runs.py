@@ -1,0 +1,92 @@
+"""A run whose worker was killed: Prefect's server ends it, and nobody has to start another run for that."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from flows.commands.params_changes import change_params
+from flows.engine.lost_runs import HEARTBEAT_SECONDS, LOST
+from tests.flows.conftest import Toy, until
+from tests.flows.test_pipeline_run import client_of, flow_runs
+from tests.receivers import Webhook
+
+pytestmark = pytest.mark.slow
+NAME = "potstill/scheduled"
+
+
+def deployment(toy: Toy) -> Any:
+    from prefect.exceptions import ObjectNotFound
+
+    with client_of(toy) as client:
+        try:
+            return client.read_deployment_by_name(NAME)
+        except ObjectNotFound:
+            return None
+
+
+def automations(toy: Toy, deployment_id: UUID) -> list[Any]:
+    with client_of(toy) as client:
+        return list(client.read_automations_by_name(f"potstill: lost runs of deployment {deployment_id}"))
+
+
+def test_a_run_whose_worker_was_killed_is_crashed_and_its_slot_is_free(toy: Toy, receiver: Webhook) -> None:
+    change_params(toy.folder / "params.yaml", None, [f'notify.webhooks=["{receiver.url}"]'])
+    log = toy.folder / ".work/scheduler.txt"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("wb") as output:
+        scheduler = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "schedule"], cwd=toy.folder, stdout=output, stderr=output,
+            env={**toy.variables, "TOY_HANG": "prepare"}, start_new_session=True,
+        )  # fmt: skip
+    try:
+        assert until(lambda: (known := deployment(toy)) is not None and not known.paused), log.read_text()
+        with client_of(toy) as client:
+            run = client.create_flow_run_from_deployment(deployment(toy).id)
+        assert until((toy.folder / ".work/hanging").exists), log.read_text()
+    finally:
+        os.killpg(scheduler.pid, signal.SIGKILL)
+        scheduler.wait()
+    assert toy.nothing_runs(), toy.processes()
+    (automation,) = automations(toy, deployment(toy).id)
+    assert automation.trigger.within.total_seconds() == 3 * HEARTBEAT_SECONDS
+
+    def state() -> Any:
+        with client_of(toy) as client:
+            return client.read_flow_run(run.id).state
+
+    assert state().is_running()
+    assert until(lambda: state().is_final())
+    assert (state().type.value, state().name) == ("CRASHED", LOST)
+    assert "Nothing was heard of its process for 90 s" in state().message
+    assert deployment(toy).global_concurrency_limit.active_slots == 0
+    assert receiver.events() == []
+
+    finished = toy.run("run")
+    assert finished.code == 0, finished
+    assert receiver.events() == ["failure", "promotion"]
+    assert state().name == "Crashed"
+    assert [each.state.name for each in flow_runs(toy)] == ["Crashed", "Completed"]
+
+
+def test_the_automation_is_made_once_and_follows_the_heartbeats(toy: Toy, prefect_server: str) -> None:
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.engine.lost_runs import crash_silent_runs
+
+    deployment_id = UUID(int=17)
+    seen = []
+    for seconds in (30, 30, 60):
+        with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: seconds}):
+            crash_silent_runs(str(deployment_id))
+        (automation,) = automations(toy, deployment_id)
+        seen.append((automation.id, automation.updated, automation.trigger.within.total_seconds()))
+    first, same, other = seen
+    assert first == same
+    assert (other[0], other[2]) == (first[0], 180)
