@@ -14,7 +14,7 @@ from uuid import UUID
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run, task_run
+from prefect.runtime import deployment, flow_run, task_run
 from prefect.states import Completed
 
 from flows.engine.lost_runs import crash_silent_runs
@@ -58,8 +58,8 @@ def potstill(workspace: str | None = None) -> State[PotstillError | None]:
     log_sentences()
     if workspace is not None:
         os.chdir(workspace)
-    if flow_run.deployment_id:
-        crash_silent_runs(flow_run.deployment_id)
+    if deployment.id:
+        crash_silent_runs(deployment.id)
     try:
         with open_run(Path.cwd()) as run:
             crash_stale_runs(run.workspace, UUID(flow_run.id) if flow_run.id else None)
