@@ -1,8 +1,8 @@
 """One DVC stage as a child process.
 
-The child leads a process group of its own, in which DVC starts the stage's command. The group is ended with the run, and
-when the stage runs past its limit or the run is interrupted. The fork server, which forks the child, has
-loaded DVC once for all stages of a run.
+The child leads a process group of its own, in which DVC starts the stage's command. The group is ended with the run,
+and when the stage runs past its limit or the run is interrupted. The fork server, which forks the child, has loaded DVC
+once for all stages of a run.
 """
 
 from __future__ import annotations
