@@ -9,12 +9,15 @@ models come from one `potstill run` of 2,000 rows: training is not measured, sin
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,14 +38,14 @@ SETTINGS = [
     "control.epochs=2",
     *(f"gate.{name}=null" for name in ("min_accuracy", "min_macro_f1", "min_teacher_ratio")),
 ]
-# The stages that are measured, in their order.
-STAGES = ("ingest", "prepare", "validate", "tokenize", "signals", "evaluate")
-# What the trained workspace has made, as what the others evaluate.
+BEFORE_TRAINING = ("ingest", "prepare", "validate", "pretrain", "tokenize")
+AFTER_TRAINING = ("signals", "evaluate")
+# What `potstill run` of the few rows has trained and exported.
 COPIED = ("teacher", "teacher_int8", "student", "control", "initialised", "proof", "export", "serving")
 PREDICT = "predict"
-GROWTH_LIMIT = 1.3
+MEASURED = (*BEFORE_TRAINING, *AFTER_TRAINING, PREDICT)
 MEMORY_LIMIT_GB = 2.0
-# Of the kernel's unit for the peak memory of a process.
+# Bytes of the unit in which the kernel gives the peak memory of a process.
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
@@ -52,6 +55,17 @@ class Reading(NamedTuple):
     seconds: float
     core_seconds: float
     gigabytes: float
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """Write generated rows as CSV."""
+    write_csv(path, generate_rows(rows))
+
+
+def elsewhere(function: Callable[..., object], *arguments: object) -> None:
+    """Call a function in a process that ends with it: to the kernel, the peak of a child includes its parent's."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(function, *arguments).result()
 
 
 def run(words: list[str], folder: Path, home: Path) -> Reading:
@@ -73,34 +87,35 @@ def run(words: list[str], folder: Path, home: Path) -> Reading:
 
 def train(home: Path) -> None:
     """Make the workspace `trained` whose champion answers, and whose models the larger workspaces evaluate."""
-    write_tiny_base(home / "base")
-    source = write_csv(home / "few.csv", generate_rows(TRAINED_ROWS))
+    elsewhere(write_tiny_base, home / "base")
+    source = home / "few.csv"
+    elsewhere(write_rows, source, TRAINED_ROWS)
     folder = make_workspace(home / "trained", source, home / "base", home, SETTINGS)
     command("potstill", "run", cwd=folder, home=home, seconds=3600)
 
 
-def measure(rows: int, trained: Path, home: Path) -> dict[str, Reading]:
+def measure(rows: int, home: Path) -> dict[str, Reading]:
     """Run the stages and `potstill predict` over that many rows; return name -> its reading."""
-    source = write_csv(home / f"{rows}.csv", generate_rows(rows))
-    folder = make_workspace(home / f"rows-{rows}", source, home / "base", home, SETTINGS)
+    trained = home / "trained"
     readings: dict[str, Reading] = {}
 
-    def stage(name: str) -> None:
-        readings[name] = run([sys.executable, "-m", f"tasks.{name}"], folder, home)
-        print(f"{rows:,} rows, {name}: {readings[name]}", flush=True)
+    def note(name: str, reading: Reading) -> None:
+        readings[name] = reading
+        print(f"{rows:,} rows, {name}: {reading}", flush=True)
 
-    for name in ("ingest", "prepare", "validate", "pretrain", "tokenize"):
-        stage(name)
-    for name in COPIED:
-        shutil.copytree(trained / "data" / name, folder / "data" / name)
-    stage("signals")
-    stage("evaluate")
-    words = [sys.executable, "-P", "-m", "flows.cli", PREDICT, str(source), "--text", "text"]
-    readings[PREDICT] = run([*words, "--out", str(home / "answers.parquet")], trained, home)
-    print(f"{rows:,} rows, {PREDICT}: {readings[PREDICT]}", flush=True)
-    shutil.rmtree(folder)
-    source.unlink()
-    return {name: readings[name] for name in (*STAGES, PREDICT)}
+    with tempfile.TemporaryDirectory(dir=home) as scratch:
+        source = Path(scratch) / "rows.csv"
+        elsewhere(write_rows, source, rows)
+        folder = make_workspace(Path(scratch) / "workspace", source, home / "base", home, SETTINGS)
+        for name in BEFORE_TRAINING:
+            note(name, run([sys.executable, "-m", f"tasks.{name}"], folder, home))
+        for name in COPIED:
+            shutil.copytree(trained / "data" / name, folder / "data" / name)
+        for name in AFTER_TRAINING:
+            note(name, run([sys.executable, "-m", f"tasks.{name}"], folder, home))
+        words = ["potstill", PREDICT, str(source), "--text", "text", "--out", str(folder / "answers.parquet")]
+        note(PREDICT, run(words, trained, home))
+    return readings
 
 
 def growth(readings: dict[int, dict[str, Reading]], name: str) -> float:
@@ -119,7 +134,7 @@ def section(readings: dict[int, dict[str, Reading]]) -> str:
         f"| | {' | '.join(titles)} | time a row, largest to least |",
         f"|---|{'---|' * (len(sizes) + 1)}",
     ]
-    for name in (*STAGES, PREDICT):
+    for name in MEASURED:
         cells = [
             f"{reading.seconds:,.0f}, {1e6 * reading.core_seconds / rows:,.0f}, {reading.gigabytes:.2f}"
             for rows, reading in ((rows, readings[rows][name]) for rows in sizes)
@@ -134,7 +149,7 @@ def plot(readings: dict[int, dict[str, Reading]]) -> None:
 
     figure, (times, memory) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     sizes = sorted(readings)
-    for name in (*STAGES, PREDICT):
+    for name in MEASURED:
         chosen = [readings[rows][name] for rows in sizes]
         per_row = [1e6 * reading.core_seconds / rows for rows, reading in zip(sizes, chosen, strict=True)]
         times.plot(sizes, per_row, marker="o", label=name)
@@ -155,10 +170,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         home = (arguments.folder or Path(scratch)).resolve()
-        trained = home / "trained"
-        if not trained.exists():
+        if not (home / "trained").exists():
             train(home)
-        readings = {rows: measure(rows, trained, home) for rows in arguments.rows}
+        readings = {rows: measure(rows, home) for rows in arguments.rows}
     result = section(readings)
     print(result)
     if arguments.write:

@@ -16,7 +16,7 @@ from potstill.paths import DVC_LOCK, METRICS
 from potstill.progress import say
 
 REMOTE = "origin"
-# For machines where git knows no name.
+# The author of the commits, since git knows no name on some machines.
 _AUTHOR = ["-c", "user.name=Potstill", "-c", "user.email=potstill@localhost"]
 
 

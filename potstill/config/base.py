@@ -60,6 +60,15 @@ class Strict(BaseModel):
         return described
 
 
+class MetricsAddress(Strict):
+    """The keys of a section for the address of Prometheus metrics."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address to bind for metrics_port."""
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """Port of Prometheus metrics at `/metrics`. null: none."""
+
+
 def _field_docstrings(section: type) -> Iterator[tuple[str, str]]:
     """Yield the name of each field of a class and the docstring below it, on one line."""
     definition = ast.parse(inspect.getsource(section)).body[0]

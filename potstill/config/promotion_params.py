@@ -144,8 +144,8 @@ class Schedule(Strict):
     stage_minutes: PositiveFloat = 120
     """Minutes after which a stage is ended."""
     results_branch: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*$")
-    """For a workspace that each run clones: after its stages a run commits dvc.lock, pushes data to DVC's remote and
-    the commit to a branch of its own, of which this is the name's first part. null: nothing is committed or pushed."""
+    """First part of the name of the branch to which a run pushes its results, for a workspace that each run clones.
+    After its stages the run commits dvc.lock, pushes data to DVC's remote, then the commit. null: it pushes nothing."""
 
 
 class Servers(Strict):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 # The shingles of each text of a row.
 Parts = tuple[frozenset[int], ...]
-# Of the bands of a row's signature, or of many rows.
+# Hashes of the bands of a row's signature, or of many rows.
 Hashes = NDArray[np.int64]
 
 _PERMUTATIONS = 32

@@ -13,14 +13,10 @@ from flows.engine.results_branch import check_remotes, push_results
 from potstill.errors import PublishError
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
+from tests.checkout import git
 from tests.flows.conftest import Toy
 
 pytestmark = pytest.mark.slow
-NAMED = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-
-
-def git(folder: Path, *words: str) -> str:
-    return subprocess.run(["git", *NAMED, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture

@@ -114,14 +114,27 @@ def test_a_failure_is_one_sentence_with_its_own_code(workspace: Path) -> None:
 def test_killed_all_its_processes_die_with_it(workspace: Path) -> None:
     change(workspace, "teacher", epochs=5000, checkpoint_seconds=0.1)
     process = start(workspace)
+    wait_for_checkpoint(workspace, 600)
+    kill(process, family=3)  # torchrun and its two
+    assert not (workspace / "data/teacher").exists()
+
+
+def wait_for_checkpoint(workspace: Path, seconds: float) -> None:
     checkpoints = workspace / ".work/checkpoints"
-    assert until(lambda: list(checkpoints.glob("*/step-*/manifest.json")), 600)
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert len(family) >= 3  # torchrun and its two
+    assert until(lambda: list(checkpoints.glob("*/step-*/manifest.json")), seconds)
+
+
+def kill(process: subprocess.Popen[str], *, family: int) -> None:
+    """Kill a process that has started at least that many others, with which these end."""
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) >= family
     process.kill()
     process.communicate()
-    assert until(lambda: not any(alive(one) for one in family), 30)
-    assert not (workspace / "data/teacher").exists()
+    assert all_end(started)
+
+
+def all_end(family: Sequence[psutil.Process]) -> bool:
+    return until(lambda: not any(alive(process) for process in family), 30)
 
 
 def alive(process: psutil.Process) -> bool:
@@ -140,13 +153,12 @@ def test_its_processes_do_not_outlive_a_launcher_that_died_before_they_could_ask
 def test_interrupted_it_says_so_once(workspace: Path) -> None:
     change(workspace, "teacher", epochs=5000, checkpoint_seconds=0.1)
     process = start(workspace)
-    checkpoints = workspace / ".work/checkpoints"
-    assert until(lambda: list(checkpoints.glob("*/step-*/manifest.json")), 600)
+    wait_for_checkpoint(workspace, 600)
     family = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     end = ended(process)
     assert (end.code, end.err) == (130, "teacher: interrupted; run again to go on where it stopped\n")
-    assert until(lambda: not any(alive(one) for one in family), 30)
+    assert all_end(family)
 
 
 def test_a_node_that_never_joins_is_named_and_nothing_stays_announced(
@@ -182,13 +194,8 @@ def test_a_node_that_was_killed_and_is_back_goes_on_and_the_outs_are_those_of_on
     join = nodes[1].command(sys.executable, "-m", "flows.cli", "join")
     stage = start(workspace, nodes[0].command(*TEACHER))
     lost = start(workspace, join)
-    checkpoints = workspace / ".work/checkpoints"
-    assert until(lambda: list(checkpoints.glob("*/step-*/manifest.json")), 280)
-    family = psutil.Process(lost.pid).children(recursive=True)
-    assert len(family) >= 2  # torchrun and its process
-    lost.kill()
-    lost.communicate()
-    assert until(lambda: not any(alive(one) for one in family), 30)
+    wait_for_checkpoint(workspace, 280)
+    kill(lost, family=2)  # torchrun and its process
     back = start(workspace, join)
     end = ended(stage, 280)
     assert (end.code, end.err) == (0, ""), end

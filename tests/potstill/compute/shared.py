@@ -1,4 +1,4 @@
-"""What two processes do in one start: `torchrun -m tests.potstill.compute.shared <base> <folder>`."""
+"""Work of two processes in one start: `torchrun -m tests.potstill.compute.shared <base> <folder>`."""
 
 from __future__ import annotations
 
