@@ -20,15 +20,18 @@ HEARTBEAT_VARIABLE = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 HEARTBEAT_SECONDS = 30
 _MISSED_HEARTBEATS = 3
 _HEARTBEAT = "prefect.flow-run.heartbeat"
+_ID = "prefect.resource.id"
 
 
-def crash_silent_runs(deployment: str) -> None:
+def crash_silent_runs(deployment: str, run: str) -> None:
     """Have Prefect's server crash the runs of a deployment that miss three heartbeats; again for other heartbeats.
 
     Args:
-        deployment: id of the deployment of the run that calls this, whose settings say how often it sends a heartbeat.
+        deployment: id of the deployment of the run that calls this.
+        run: id of this run, whose settings say how often it sends a heartbeat.
     """
     from prefect.client.orchestration import get_client
+    from prefect.events import emit_event
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import get_current_settings
 
@@ -46,6 +49,14 @@ def crash_silent_runs(deployment: str) -> None:
         except PrefectHTTPStatusError as error:  # such as one about how many automations a plan has
             status = error.response.status_code
             say(f"if this run's process dies, only the next run will notice: Prefect's automations answer {status}")
+            return
+    # Prefect's first heartbeat of this run may have come before the automation, which would then wait for the second.
+    emit_event(_HEARTBEAT, {_ID: f"prefect.flow-run.{run}"}, related=[_related(deployment)])
+
+
+def _related(deployment: str) -> dict[str, str]:
+    """What Prefect's events of a deployment's runs name as related."""
+    return {_ID: f"prefect.deployment.{deployment}", "prefect.resource.role": "deployment"}
 
 
 def _automation(deployment: str, silence: timedelta) -> AutomationCore:
@@ -57,12 +68,9 @@ def _automation(deployment: str, silence: timedelta) -> AutomationCore:
     # Every other event of the run, such as its end under any name, counts as a sign of life.
     trigger = EventTrigger.model_validate(
         {
-            "match": {"prefect.resource.id": "prefect.flow-run.*"},
-            "match_related": {
-                "prefect.resource.id": f"prefect.deployment.{deployment}",
-                "prefect.resource.role": "deployment",
-            },
-            "for_each": {"prefect.resource.id"},
+            "match": {_ID: "prefect.flow-run.*"},
+            "match_related": _related(deployment),
+            "for_each": {_ID},
             "after": {_HEARTBEAT},
             "expect": {"prefect.flow-run.*"},
             "posture": Posture.Proactive,

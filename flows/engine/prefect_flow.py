@@ -59,7 +59,7 @@ def potstill(workspace: str | None = None) -> State[PotstillError | None]:
     if workspace is not None:
         os.chdir(workspace)
     if deployment.id:
-        crash_silent_runs(deployment.id)
+        crash_silent_runs(deployment.id, flow_run.id)
     try:
         with open_run(Path.cwd()) as run:
             crash_stale_runs(run.workspace, UUID(flow_run.id) if flow_run.id else None)

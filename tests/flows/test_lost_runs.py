@@ -64,29 +64,36 @@ def test_a_run_whose_worker_was_killed_is_crashed_and_its_slot_is_free(toy: Toy,
             return client.read_flow_run(run.id).state
 
     assert state().is_running()
-    assert until(lambda: state().is_final())
+    assert until(lambda: state().is_final(), pause_seconds=3)
     assert (state().type.value, state().name) == ("CRASHED", LOST)
     assert "Nothing was heard of its process for 90 s" in state().message
     assert deployment(toy).global_concurrency_limit.active_slots == 0
     assert receiver.events() == []
 
-    finished = toy.run("run")
-    assert finished.code == 0, finished
-    assert receiver.events() == ["failure", "promotion"]
+    again = toy.run("run", TOY_FAIL="prepare")
+    assert again.code == 22, again
+    assert receiver.events() == ["failure", "failure"]
+    assert "The process was killed" in receiver.messages[0]["text"]
     assert state().name == "Crashed"
-    assert [each.state.name for each in flow_runs(toy)] == ["Crashed", "Completed"]
+    assert [each.state.name for each in flow_runs(toy)] == ["Crashed", "Failed"]
 
 
-def test_the_automation_is_made_once_and_follows_the_heartbeats(toy: Toy, prefect_server: str) -> None:
+def test_the_automation_is_made_once_follows_the_heartbeats_and_has_one_to_begin_with(
+    toy: Toy, prefect_server: str
+) -> None:
+    from prefect.events.filters import EventFilter
+    from prefect.events.worker import EventsWorker
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.engine.lost_runs import crash_silent_runs
 
     deployment_id = UUID(int=17)
+    run_id = UUID(int=18)
     seen = []
     for seconds in (30, 30, 60):
         with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: seconds}):
-            crash_silent_runs(str(deployment_id))
+            crash_silent_runs(str(deployment_id), str(run_id))
+            EventsWorker.drain_all(timeout=60)
         (automation,) = automations(toy, deployment_id)
         with urllib.request.urlopen(f"{prefect_server}/automations/{automation.id}", timeout=20) as response:
             updated = json.load(response)["updated"]
@@ -94,3 +101,9 @@ def test_the_automation_is_made_once_and_follows_the_heartbeats(toy: Toy, prefec
     first, again, other = seen
     assert first == again
     assert (other[0], other[2]) == (first[0], 180)
+
+    of_run = {"resource": {"id": [f"prefect.flow-run.{run_id}"]}}
+    of_deployment = {"related": {"id": [f"prefect.deployment.{deployment_id}"], "role": ["deployment"]}}
+    heartbeats = EventFilter.model_validate(of_run | of_deployment)
+    with client_of(toy) as client:
+        assert until(lambda: client.read_events(heartbeats, limit=9).total == 3)
