@@ -14,9 +14,10 @@ from uuid import UUID
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run, task_run
+from prefect.runtime import deployment, flow_run, task_run
 from prefect.states import Completed
 
+from flows.engine.lost_runs import crash_silent_runs
 from flows.engine.notifications import notify
 from flows.engine.pipeline_run import CURRENT, Run, open_run
 from flows.engine.prefect_artifacts import show_candidate, show_version
@@ -57,6 +58,8 @@ def potstill(workspace: str | None = None) -> State[PotstillError | None]:
     log_sentences()
     if workspace is not None:
         os.chdir(workspace)
+    if deployment.id:
+        crash_silent_runs(deployment.id, flow_run.id)
     try:
         with open_run(Path.cwd()) as run:
             crash_stale_runs(run.workspace, UUID(flow_run.id) if flow_run.id else None)

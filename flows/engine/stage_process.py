@@ -1,8 +1,8 @@
 """One DVC stage as a child process.
 
-The child leads a process group of its own, in which DVC starts the stage's command. It dies with its parent. The group
-is ended when the stage runs past its limit or the run is interrupted. The fork server, which forks the child, has
-loaded DVC once for all stages of a run.
+The child leads a process group of its own, in which DVC starts the stage's command. The group is ended with the run,
+and when the stage runs past its limit or the run is interrupted. The fork server, which forks the child, has loaded DVC
+once for all stages of a run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from pathlib import Path
 
 from flows.engine.flow_errors import StageError
 from potstill.causes import causes, full_disk
-from potstill.compute.processes import die_with_parent
 from potstill.errors import DiskFullError, PotstillError, TimeLimitError
 
 _context = multiprocessing.get_context("forkserver")
@@ -84,11 +83,9 @@ def _raise_failure(process: ForkServerProcess, receiver: Connection) -> None:
 
 def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: Connection) -> None:
     os.setpgid(0, 0)
-    die_with_parent()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(workspace)
-    # The parent is the fork server, which ends only after its children, so the run itself is watched.
     threading.Thread(target=_end_with_run, daemon=True).start()
     # DVC survives a SIGTERM to the group, so that the command has its grace time before the group is killed.
     signal.signal(signal.SIGTERM, lambda *_: None)
@@ -105,10 +102,16 @@ def _child(stage: str, workspace: str, environment: Mapping[str, str], sender: C
 
 
 def _end_with_run() -> None:
-    """Kill this process's whole group when the process that asked for it has died, kill -9 included."""
+    """Kill this process's whole group when the run or the fork server has died, kill -9 included.
+
+    The kernel's own signal at a parent's death would reach this process alone, and leave what the command has started.
+    """
     run = multiprocessing.parent_process()
-    if run is not None:
-        wait([run.sentinel])
+    watched: list[int] = [] if run is None else [run.sentinel]
+    if sys.platform == "linux":
+        watched.append(os.pidfd_open(os.getppid()))
+    if watched:
+        wait(watched)
     os.killpg(0, signal.SIGKILL)
 
 
