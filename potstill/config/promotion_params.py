@@ -159,7 +159,7 @@ ServerUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+"), AfterValidator(_
 
 
 class Servers(Strict):
-    """Servers of a team, and the ports on this machine of those that `potstill up` starts; the service's is `serve.port`."""
+    """Servers of a team, and the ports of those that `potstill up` starts here; the service's is `serve.port`."""
 
     mlflow_url: ServerUrl | None = None
     """URL of an MLflow server, unless MLFLOW_TRACKING_URI is set. null: a file in the workspace."""

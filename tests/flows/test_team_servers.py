@@ -1,8 +1,7 @@
-"""Real servers with accounts: MLflow and Prefect on PostgreSQL, artifacts and data in an object store with an S3 API."""
+"""Real servers with accounts: MLflow and Prefect on PostgreSQL, artifacts and data in an S3 object store."""
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import subprocess
@@ -82,9 +81,7 @@ def servers(slow: None, variables: dict[str, str], tmp_path_factory: pytest.Temp
             folder / "prefect.txt", f"http://127.0.0.1:{prefect}/api/health",
             ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect), "--no-ui"],
             variables | {
-                "PREFECT_SERVER_DATABASE_CONNECTION_URL": databases["prefect"].replace("//", "+asyncpg://", 1).replace(
-                    ":+asyncpg", "+asyncpg:"
-                ),
+                "PREFECT_SERVER_DATABASE_CONNECTION_URL": databases["prefect"].replace("sql:", "sql+asyncpg:"),
                 "PREFECT_SERVER_API_AUTH_STRING": auth, "PREFECT_HOME": str(folder / "prefect"),
             },
         ))  # fmt: skip
