@@ -20,7 +20,7 @@ from potstill.registry.promotion import Registry
 from tests.conftest import REPOSITORY
 from tests.flows.conftest import Toy, answers, until
 from tests.object_store import ObjectStore, need_object_store, object_store
-from tests.postgres import need_postgres, postgres
+from tests.postgres import BINARIES, need_postgres, postgres
 from tests.registries import PROJECT
 
 DATABASES = ("mlflow", "accounts", "prefect")
@@ -36,6 +36,7 @@ class TeamServers:
     password: str
     auth: str
     database: str
+    folder: Path
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -86,7 +87,13 @@ def servers(slow: None, variables: dict[str, str], tmp_path_factory: pytest.Temp
             },
         ))  # fmt: skip
         yield TeamServers(
-            f"http://127.0.0.1:{mlflow}", f"http://127.0.0.1:{prefect}/api", store, password, auth, databases["mlflow"]
+            f"http://127.0.0.1:{mlflow}",
+            f"http://127.0.0.1:{prefect}/api",
+            store,
+            password,
+            auth,
+            databases["mlflow"],
+            folder,
         )
 
 
@@ -168,12 +175,12 @@ def test_two_clones_share_one_registry_and_no_file_has_a_secret(
     for variable, value in (servers.credentials | {"MLFLOW_TRACKING_URI": servers.mlflow}).items():
         monkeypatch.setenv(variable, value)
     assert Registry(second.folder, PROJECT).champion() is None
-    files = [path for folder in tmp_path.iterdir() for path in folder.rglob("*") if path.is_file()]
+    files = [path for folder in (tmp_path, servers.folder) for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 50
     leaks = [path for path in files if _has_secret(path.read_bytes(), servers)]
     assert leaks == []
     assert [name for name, content in _objects(servers.store).items() if _has_secret(content, servers)] == []
-    dump = subprocess.run(["pg_dump", servers.database], capture_output=True, check=True).stdout
+    dump = subprocess.run([BINARIES[-1] / "pg_dump", servers.database], capture_output=True, check=True).stdout
     assert b"wrong on negations" in dump
     assert not _has_secret(dump, servers)
     for text in (done.out, done.err, vetoed.out, vetoed.err, *told, again.out, again.err):
