@@ -24,6 +24,7 @@ PROGRAMS = ("swift-proxy-server", "swift-account-server", "swift-container-serve
 KINDS = ("account", "container", "object")
 
 # Multipart uploads of the S3 API are Swift's large objects (slo). Its own accounts (tempauth) need the cache.
+# An answer without a body gets its length from proxy-logging; without one, connections cannot be used again.
 _PROXY_CONFIGURATION = """
 [DEFAULT]
 bind_ip = 127.0.0.1
@@ -32,7 +33,7 @@ swift_dir = {folder}
 user = {user}
 workers = 0
 [pipeline:main]
-pipeline = catch_errors gatekeeper cache listing_formats s3api tempauth copy slo dlo versioned_writes proxy-server
+pipeline = catch_errors gatekeeper proxy-logging cache listing_formats s3api tempauth slo proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
@@ -40,6 +41,8 @@ account_autocreate = true
 use = egg:swift#catch_errors
 [filter:gatekeeper]
 use = egg:swift#gatekeeper
+[filter:proxy-logging]
+use = egg:swift#proxy_logging
 [filter:cache]
 use = egg:swift#memcache
 memcache_servers = 127.0.0.1:{cache_port}
@@ -48,12 +51,6 @@ use = egg:swift#listing_formats
 [filter:s3api]
 use = egg:swift#s3api
 location = us-east-1
-[filter:copy]
-use = egg:swift#copy
-[filter:dlo]
-use = egg:swift#dlo
-[filter:versioned_writes]
-use = egg:swift#versioned_writes
 [filter:slo]
 use = egg:swift#slo
 [filter:tempauth]
