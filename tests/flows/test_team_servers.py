@@ -66,7 +66,8 @@ def servers(slow: None, variables: dict[str, str], tmp_path_factory: pytest.Temp
         _create_databases(uri)
         _s3(store).create_bucket(Bucket="team")
         accounts = folder / "accounts.ini"
-        accounts.write_text(f"[mlflow]\ndefault_permission = EDIT\ndatabase_uri = {databases['accounts']}\n")
+        values = {"default_permission": "READ", "database_uri": databases["accounts"], "auth_cache_ttl_seconds": 60}
+        accounts.write_text("\n".join(["[mlflow]", *(f"{key} = {value}" for key, value in values.items())]))
         mlflow, prefect = free_port(), free_port()
         running.enter_context(_server(
             folder / "mlflow.txt", f"http://127.0.0.1:{mlflow}/health",
@@ -169,7 +170,7 @@ def test_two_clones_share_one_registry_and_no_file_has_a_secret(
     told = [toy.run("history").out for toy in (team_toy, second)]
     assert told[0] == told[1]
     assert "veto done: reason wrong on negations" in told[0]
-    again = team_toy.run("run")
+    again = team_toy.run("approve", "1")
     assert (again.code, "vetoed" in again.err) == (50, True), again
 
     for variable, value in (servers.credentials | {"MLFLOW_TRACKING_URI": servers.mlflow}).items():
