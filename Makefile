@@ -6,7 +6,7 @@ BIN := .venv/bin
 # No .pyc and every import is two to three times slower, in each stage of each run.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run full test setup lock clean check
+.PHONY: run full test test-offline setup lock clean check
 
 run: setup
 	@$(BIN)/potstill run
@@ -19,6 +19,10 @@ check: setup
 
 test: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test.sh
+
+# Every check without a network, as root; docs/tools.md says what has to be fetched before.
+test-offline: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/offline.sh scripts/test.sh $(TESTS)
 
 setup: .venv/.installed
 

@@ -98,6 +98,14 @@ def run(params: ParamsFile = None, settings: Settings = None) -> None:
 
 
 @app.command()
+def join() -> None:
+    """Have this machine take part in the stages that runs share among nodes (compute.nodes), until Ctrl-C."""
+    from flows.commands.join_runs import join
+
+    join(Path.cwd())
+
+
+@app.command()
 def search(
     cheapest: Annotated[
         bool, typer.Option("--cheapest", help="Name the cheapest student that passes the gates; exit code 7 if none.")

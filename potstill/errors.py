@@ -240,6 +240,18 @@ class NotifyError(PotstillError):
     exit_code = 55
 
 
+class LostProcessError(PotstillError):
+    """A process or node that shared a stage was lost more often than params allow, or never joined it."""
+
+    exit_code = 56
+
+
+class PublishError(PotstillError):
+    """A run could not push its data or its dvc.lock, or has no remote to push to."""
+
+    exit_code = 57
+
+
 class ToolError(PotstillError):
     """A tool or setting of this machine is missing; `potstill doctor` says which."""
 

@@ -36,9 +36,18 @@ from potstill.artifacts import (
 from potstill.causes import unexpected
 from potstill.compute.processes import die_with_parent, hold
 from potstill.config.base import Project, Strict
+from potstill.config.compute_params import Compute
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
-from potstill.errors import INTERRUPTED, ChecksumError, DiskFullError, ParamsError, PotstillError, ToolError
+from potstill.errors import (
+    INTERRUPTED,
+    ChecksumError,
+    DiskFullError,
+    LostProcessError,
+    ParamsError,
+    PotstillError,
+    ToolError,
+)
 from potstill.paths import CHECKPOINTS, CODE_CACHE, DVC_FILE, FAILURE, LOGS, PARAMS, RUN_LOCK, STAGE_LOCK, TIMINGS, WORK
 from potstill.progress import say
 from tasks import torchrun
@@ -161,8 +170,8 @@ def main(function: Callable[[Stage], Result], *, shared: bool = False) -> None:
 
     Args:
         function: the stage's own function.
-        shared: whether `project.processes` processes share its work. This process then starts them (`torchrun`) and
-            ends as they end. A process that `torchrun` has started is one of them.
+        shared: whether the processes of section `compute` share its work. This process then starts them (`torchrun`)
+            and ends as they end. A process that `torchrun` has started is one of them.
     """
     name = Path(inspect.getfile(function)).stem
     die_with_parent(torchrun.launcher())
@@ -171,6 +180,8 @@ def main(function: Callable[[Stage], Result], *, shared: bool = False) -> None:
         signal.signal(signal.SIGTERM, _interrupt)
     if torchrun.first() and torchrun.launcher() is None:
         FAILURE.unlink(missing_ok=True)
+    elif torchrun.launcher() is not None and FAILURE.exists():  # restarted after an error that would come again
+        _fail(name, 1, "")
     try:
         _run(name, function, shared=shared)
     except PotstillError as error:
@@ -188,11 +199,15 @@ def _interrupt(number: int, frame: object) -> None:
 
 def _fail(name: str, code: int, message: str) -> NoReturn:
     if torchrun.inside() and FAILURE.exists():  # another process has failed and said why; this one only lost it
+        torchrun.stop_launcher()
         os._exit(code)
     print(f"{name}: {message}", file=sys.stderr, flush=True)
+    if torchrun.inside() and code == LostProcessError.exit_code:  # the launcher restarts this one with the lost one
+        os._exit(code)
     with suppress(OSError, DiskFullError):  # on a full disk the run learns from the exit code alone
         WORK.mkdir(exist_ok=True)
         write_json(FAILURE, {"stage": name, "exit_code": code, "message": message})
+    torchrun.stop_launcher()
     # A library's threads must neither delay the end nor print after the sentence.
     sys.stdout.flush()
     os._exit(code)
@@ -205,8 +220,8 @@ def _run(name: str, function: Callable[[Stage], Result], *, shared: bool) -> Non
     environment.prepare()
     if shared and torchrun.inside() and not torchrun.first():
         return _run_as_follower(stage, function)
-    if shared and not torchrun.inside() and params.project.processes > 1:
-        return _launch(name, params.project.processes)
+    if shared and not torchrun.inside() and params.compute.processes * params.compute.nodes > 1:
+        return _launch(name, params.compute)
     check_code_file(Path(), name, stage.modules())
     with ExitStack() as locks:
         if INSIDE_RUN not in os.environ:
@@ -238,16 +253,17 @@ def _refuse_changed_inputs(stage: Stage, before: Mapping[str, Any]) -> None:
     raise ChecksumError(f"{changed} changed while {stage.name} ran, so its outs were removed; run again")
 
 
-def _launch(name: str, processes: int) -> None:
-    """Run the stage in that many processes; the first of them writes, logs and holds the locks."""
-    log = LOGS / f"{name}-torchrun.txt"
-    code = torchrun.run(f"tasks.{name}", processes, log)
+def _launch(name: str, compute: Compute) -> None:
+    """Run the stage in its processes; the first of them writes, logs and holds the locks."""
+    code = torchrun.run(name, compute)
     if code == 0:
         return
     if FAILURE.exists():
         failure = read_json(FAILURE)
         _fail(name, failure["exit_code"], failure["message"])
-    _fail(name, 1, f"its processes ended with exit code {code}; their last words are in {log}")
+    raise LostProcessError(
+        f"its processes ended with exit code {code}; their last words are in {torchrun.log_file(name)}"
+    )
 
 
 def _run_as_follower(stage: Stage, function: Callable[[Stage], Result]) -> None:

@@ -29,6 +29,7 @@ _READERS = {
     "stream": ["`potstill predict --from`"],
     "alerts": ["`potstill predict --from`", "`potstill predict --watch`"],
     "smoke": ["smoke"],
+    "compute": ["training stages", "signals", "`potstill join`"],
     "schedule": ["`potstill schedule`", "every stage"],
     "notify": ["`potstill run`", "`potstill promote`", "`potstill drift`"],
     "servers": ["`potstill up`", "`potstill schedule`"],

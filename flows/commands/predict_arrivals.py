@@ -38,8 +38,8 @@ def predict_stream(
         StreamError: a stream is away or not there, or is none.
     """
     from potstill.prediction.alerting import Alerting
+    from potstill.prediction.arrival_metrics import StreamMetrics, metrics_server
     from potstill.prediction.redis_streams import RecordStreams, parse_address
-    from potstill.prediction.stream_metrics import StreamMetrics, metrics_server
     from potstill.prediction.stream_prediction import StreamPrediction
 
     params = load_params(workspace / PARAMS)
@@ -48,7 +48,7 @@ def predict_stream(
     with (
         stop_requests() as stop,
         streams.opened(),
-        metrics_server(metrics.registry, params.stream),
+        metrics_server(metrics.registry, params.stream, "stream"),
         alert_teller(workspace, params, str(streams.target)) as tell,
     ):
         model = chosen_model(workspace, params, version)
@@ -83,8 +83,10 @@ def predict_folder(
         RegistryError: there is no such version.
         FetchError: the folder is not there.
         OutputError: the answers would be in the folder itself, or at a URL.
+        ToolError: the address of the metrics cannot be bound.
     """
     from potstill.prediction.alerting import Alerting, FileCounts
+    from potstill.prediction.arrival_metrics import FolderMetrics, metrics_server
     from potstill.prediction.folder_prediction import FolderPrediction
 
     if "://" in output:
@@ -93,10 +95,15 @@ def predict_folder(
     model = chosen_model(workspace, params, version)
     chosen = None if columns is None else tuple(columns)
     texts = text_columns(params, model, text)
-    with alert_teller(workspace, params, output) as tell, suppress(KeyboardInterrupt):
+    metrics = FolderMetrics()
+    with (
+        metrics_server(metrics.registry, params.predict, "predict"),
+        alert_teller(workspace, params, output) as tell,
+        suppress(KeyboardInterrupt),
+    ):
         counts = FileCounts(Path(output, ".alerts.json"))
         alerting = Alerting(params.alerts, model.card, model.profile, counts, tell)
-        prediction = FolderPrediction(folder, Path(output), model, texts, chosen, params.predict, alerting)
+        prediction = FolderPrediction(folder, Path(output), model, texts, chosen, params.predict, metrics, alerting)
         say(f"watch: version {model.number} answers the files of {folder} in {output}")
         prediction.run()
     say("watch: ended; the same command goes on")

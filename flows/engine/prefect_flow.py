@@ -22,6 +22,7 @@ from flows.engine.pipeline_run import CURRENT, Run, open_run
 from flows.engine.prefect_artifacts import show_candidate, show_version
 from flows.engine.prefect_server import crash_stale_runs
 from flows.engine.prefect_states import log_sentences, state_of
+from flows.engine.results_branch import check_remotes, push_results
 from potstill.artifacts import read_json
 from potstill.errors import BusyError, GateRefusedError, PotstillError
 from potstill.paths import VERDICT
@@ -70,8 +71,13 @@ def _run(run: Run) -> State[PotstillError | None]:
         if held_back is not None:
             return Completed(name="HeldBack", message=held_back)
         return Completed(name="NothingNew", message=run.champion_sentence())
+    results_branch = run.params.schedule.results_branch
+    if results_branch is not None:
+        check_remotes(run.workspace)
     for name in run.graph.order:
         _in_task(name, lambda name=name: run.stage(name))  # type: ignore[misc]
+    if results_branch is not None:
+        _in_task("push", lambda: push_results(run.workspace, results_branch))
     return candidate(run)
 
 

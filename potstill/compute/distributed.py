@@ -21,7 +21,7 @@ import torch
 import torch.distributed as collective
 from torch import Tensor
 
-from potstill.errors import ToolError
+from potstill.errors import LostProcessError, ToolError
 
 Ints = npt.NDArray[np.int64]
 Value = TypeVar("Value")
@@ -66,12 +66,12 @@ class World:
             return
         weights = list(parameters)
         has_gradient = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.uint8)
-        collective.all_reduce(has_gradient, op=collective.ReduceOp.MAX)
+        _meet(collective.all_reduce, has_gradient, op=collective.ReduceOp.MAX)
         reduced = [weight for weight, anywhere in zip(weights, has_gradient.tolist(), strict=True) if anywhere]
         for bucket in _buckets(reduced):
             gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in bucket]
             flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            collective.all_reduce(flat)
+            _meet(collective.all_reduce, flat)
             for weight, part in zip(bucket, torch.split(flat, [weight.numel() for weight in bucket]), strict=True):
                 weight.grad = part.view_as(weight)
 
@@ -79,14 +79,14 @@ class World:
         """Overwrite the tensors with those of the first process."""
         if not self.is_single:
             for tensor in tensors:
-                collective.broadcast(tensor.detach(), src=0)
+                _meet(collective.broadcast, tensor.detach(), src=0)
 
     def run_on_first(self, function: Callable[[], Value]) -> Value:
         """Run a function in the first process only and return its result in all of them."""
         if self.is_single:
             return function()
         results: list[Any] = [function() if self.is_first else None]
-        collective.broadcast_object_list(results, src=0)
+        _meet(collective.broadcast_object_list, results, src=0)
         result: Value = results[0]
         return result
 
@@ -95,17 +95,21 @@ class World:
         if self.is_single:
             return [value]
         values: list[Any] = [None] * self.size
-        collective.all_gather_object(values, value)
+        _meet(collective.all_gather_object, values, value)
         return values
 
 
 def current_world() -> World:
-    """Return the processes that `torchrun` started, joined on the first call; without it a world of one process."""
+    """Return the processes that `torchrun` started, joined on the first call; without it a world of one process.
+
+    Raises:
+        LostProcessError: another process has ended. The methods of a world raise it too.
+    """
     if not collective.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return World()
         # Objects and flags are exchanged on the CPU, gradients on their own device.
-        collective.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        _meet(collective.init_process_group, "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         atexit.register(_leave)
     return World(collective.get_rank(), collective.get_world_size())
 
@@ -121,11 +125,24 @@ def local_device() -> torch.device:
     if local_rank >= gpus:
         raise ToolError(
             f"{os.environ.get('LOCAL_WORLD_SIZE', local_rank + 1)} processes share this machine, and torch finds "
-            f"{gpus} GPUs; set project.processes to that number, or project.device to cpu"
+            f"{gpus} GPUs; set compute.processes to that number, or project.device to cpu"
         )
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def _meet(operation: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    """Do something that all processes do together.
+
+    Raises:
+        LostProcessError: another process has ended; gloo and NCCL only say that a connection is closed.
+    """
+    try:
+        operation(*arguments, **options)
+    except RuntimeError as error:
+        message = f"a process that shares the work was lost ({' '.join(str(error).split())[:200]})"
+        raise LostProcessError(message) from error
 
 
 def _leave() -> None:

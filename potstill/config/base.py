@@ -60,6 +60,15 @@ class Strict(BaseModel):
         return described
 
 
+class MetricsAddress(Strict):
+    """The keys of a section for the address of Prometheus metrics."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address to bind for metrics_port."""
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """Port of Prometheus metrics at `/metrics`. null: none."""
+
+
 def _field_docstrings(section: type) -> Iterator[tuple[str, str]]:
     """Yield the name of each field of a class and the docstring below it, on one line."""
     definition = ast.parse(inspect.getsource(section)).body[0]
@@ -79,9 +88,6 @@ class Project(Strict):
     """Where models run. auto: CUDA if there is a GPU, else MPS, else the CPU."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of training. auto: bf16 where it is faster than fp32, measured once on a machine."""
-    processes: PositiveInt = 1
-    """Processes on this machine that share each training step and the files of signals. `torchrun` starts them, each on
-    its own GPU if there are GPUs."""
 
 
 Section = TypeVar("Section", bound=Strict)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from potstill.config.alerts_params import Alerts
 from potstill.config.base import Project, Strict
 from potstill.config.behaviour_params import TEST_NAMES
+from potstill.config.compute_params import Compute
 from potstill.config.distill_params import BY_TOKEN, Control, Distill, Finetune, General, Proof
 from potstill.config.evaluation_params import Evaluate, Export, Quantize
 from potstill.config.expressions import expression_names
@@ -55,6 +56,7 @@ class Params(Strict):
     stream: Stream = Stream()
     alerts: Alerts = Alerts()
     smoke: Smoke = Smoke()
+    compute: Compute = Compute()
     schedule: Schedule = Schedule()
     notify: Notify = Notify()
     servers: Servers = Servers()

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from potstill.config.base import Share, Strict
+from potstill.config.base import MetricsAddress, Share
 
 
-class Predict(Strict):
+class Predict(MetricsAddress):
     """How `potstill predict` reads and answers files."""
 
     prefix: str = Field("model_", pattern=r"^[A-Za-z0-9_]*$")

@@ -143,6 +143,9 @@ class Schedule(Strict):
     """Time zone of cron, such as Europe/Berlin."""
     stage_minutes: PositiveFloat = 120
     """Minutes after which a stage is ended."""
+    results_branch: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*$")
+    """First part of the name of the branch to which a run pushes its results, for a workspace that each run clones.
+    After its stages the run commits dvc.lock, pushes data to DVC's remote, then the commit. null: it pushes nothing."""
 
 
 def _without_password(url: str) -> str:

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from potstill.config.base import Strict
+from potstill.config.base import MetricsAddress
 
 
-class Stream(Strict):
+class Stream(MetricsAddress):
     """How `potstill predict --from` reads a stream and answers it."""
 
     group: str = Field("potstill", min_length=1)
@@ -23,7 +23,3 @@ class Stream(Strict):
     when_full: Literal["wait", "trim"] = "wait"
     """What happens at max_length. wait: nothing is read until a reader has deleted answers. trim: the oldest answers
     are deleted."""
-    metrics_host: str = "127.0.0.1"
-    """Address to bind for metrics_port."""
-    metrics_port: int | None = Field(None, ge=1, le=65535)
-    """Port of Prometheus metrics at `/metrics`. null: none."""

@@ -5,14 +5,20 @@ MinHash only proposes pairs. Each is checked by its true Jaccard similarity, so 
 
 from __future__ import annotations
 
+import itertools
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 
-from datasketch import MinHash, MinHashLSH
+import numpy as np
+from datasketch import MinHash
+from numpy.typing import NDArray
 
 # The shingles of each text of a row.
 Parts = tuple[frozenset[int], ...]
+# Hashes of the bands of a row's signature, or of many rows.
+Hashes = NDArray[np.int64]
 
 _PERMUTATIONS = 32
 # Probability that a pair exactly at the threshold is proposed. It is higher for more similar pairs.
@@ -56,44 +62,66 @@ class NearDuplicateIndex:
     def __init__(self, threshold: float) -> None:
         """Args: threshold: the Jaccard similarity from which two texts are near copies, above 0 and up to 1."""
         self._threshold = threshold
-        self._lsh = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(threshold))
-        self._parts: list[Parts] = []
+        self._shape = _bands(threshold)
+        self._tables: list[_BandTable] = []
+        # Packed: as sets, the shingles of a million rows would take gigabytes.
+        self._parts: list[tuple[array[int], ...]] = []
 
     def add(self, rows: Iterable[Sequence[str]]) -> None:
         """Add rows of one or two texts. They are numbered from 0 in the order of their arrival."""
-        parts = [_parts(row) for row in rows]
-        for number, signature in enumerate(_signatures(parts), start=len(self._parts)):
-            self._lsh.insert(number, signature, check_duplication=False)
-        self._parts += parts
+        first = len(self._parts)
+        hashes = []
+        for parts, row_hashes in self._hashed(rows):
+            self._parts.append(tuple(array("I", part) for part in parts))
+            hashes.append(row_hashes)
+        if hashes:
+            self._tables.append(_BandTable(np.stack(hashes), first))
 
     def matches(self, rows: Iterable[Sequence[str]]) -> list[list[int]]:
         """List for each row the numbers of the added rows of which it is a near copy, ascending."""
         if not self._parts:
             return [[] for _ in rows]
-        parts = [_parts(row) for row in rows]
-        return [
-            sorted(number for number in self._lsh.query(signature) if self._are_near(row_parts, self._parts[number]))
-            for row_parts, signature in zip(parts, _signatures(parts), strict=True)
-        ]
+        return [self._near(parts, hashes) for parts, hashes in self._hashed(rows)]
 
-    def _are_near(self, row: Parts, other: Parts) -> bool:
-        return all(jaccard(a, b) >= self._threshold for a, b in zip(row, other, strict=True))
+    def _near(self, parts: Parts, hashes: Hashes) -> list[int]:
+        proposed = set[int]().union(*(table.rows_with(hashes) for table in self._tables))
+        return sorted(number for number in proposed if self._are_near(parts, self._parts[number]))
+
+    def _are_near(self, row: Parts, other: Sequence[Iterable[int]]) -> bool:
+        return all(jaccard(a, frozenset(b)) >= self._threshold for a, b in zip(row, other, strict=True))
+
+    def _hashed(self, rows: Iterable[Sequence[str]]) -> Iterator[tuple[Parts, Hashes]]:
+        """Give each row's shingles and the hash of each band of its signature, a row at a time."""
+        parts, hashed = itertools.tee(tuple(shingles(text, part) for part, text in enumerate(row)) for row in rows)
+        # The shingles are hashes already; the permutations' seed is fixed.
+        sets = (frozenset().union(*row) for row in hashed)
+        signatures = MinHash.generator(sets, num_perm=_PERMUTATIONS, seed=1, hashfunc=int)
+        count, width = self._shape
+        for row, signature in zip(parts, signatures, strict=True):
+            bands = signature.hashvalues[: count * width].reshape(count, width)
+            yield row, np.array([hash((number, band.tobytes())) for number, band in enumerate(bands)])
 
 
-def _parts(row: Sequence[str]) -> Parts:
-    return tuple(shingles(text, part) for part, text in enumerate(row))
+class _BandTable:
+    """The rows of each hash of a band, in sorted arrays: 16 bytes a band, where `datasketch.MinHashLSH` takes 300."""
 
+    def __init__(self, hashes: Hashes, first: int) -> None:
+        """Args: hashes: of each band of each row (rows, bands); first: the number of the first row."""
+        order = np.argsort(hashes, axis=None)
+        self._hashes = hashes.ravel()[order]
+        self._rows = first + order // hashes.shape[1]
 
-def _signatures(rows: Iterable[Parts]) -> Iterable[MinHash]:
-    # The shingles are hashes already; the permutations' seed is fixed.
-    sets = (frozenset().union(*parts) for parts in rows)
-    signatures: Iterable[MinHash] = MinHash.generator(sets, num_perm=_PERMUTATIONS, seed=1, hashfunc=int)
-    return signatures
+    def rows_with(self, hashes: Hashes) -> set[int]:
+        """Return the numbers of the rows that share a hash with a row (bands)."""
+        starts = np.searchsorted(self._hashes, hashes, "left").tolist()
+        ends = np.searchsorted(self._hashes, hashes, "right").tolist()
+        spans = [self._rows[start:end].tolist() for start, end in zip(starts, ends, strict=True)]
+        return set(itertools.chain.from_iterable(spans))
 
 
 def _bands(threshold: float) -> tuple[int, int]:
     """Choose (bands, rows of a band): the widest bands that reach the recall, since these propose the fewest pairs."""
-    for rows in range(_PERMUTATIONS // 2, 1, -1):  # the library needs at least two bands
+    for rows in range(_PERMUTATIONS, 1, -1):
         bands = _PERMUTATIONS // rows
         if 1 - (1 - threshold**rows) ** bands >= _RECALL:
             return bands, rows

@@ -6,6 +6,7 @@ windows. `window_scoring` answers them on all cores, `answer_columns` makes colu
 a killed run goes on. `file_prediction` joins all of this, and `folder_prediction` does so for each file that arrives.
 
 `redis_streams` reads the records of a stream and writes the answers, `record_scoring` makes these, and
-`stream_prediction` goes on doing both, counted by `stream_metrics`. `alert_rules` judges windows of answers, and
-`alerting` counts them and tells of each broken rule once. The HTTP service is in `potstill.serving`.
+`stream_prediction` goes on doing both. `arrival_metrics` counts what a stream or a folder brings. `alert_rules` judges
+windows of answers, and `alerting` counts them and tells of each broken rule once. The HTTP service is in
+`potstill.serving`.
 """

@@ -21,6 +21,7 @@ from potstill.errors import (
 )
 from potstill.inference.profile import Counts
 from potstill.prediction.alerting import Alerting
+from potstill.prediction.arrival_metrics import FolderMetrics
 from potstill.prediction.file_prediction import ChosenModel, Predicted, predict_files
 from potstill.prediction.input_files import InputFile, list_folder
 from potstill.prediction.output_parts import OutputParts, writing_errors
@@ -44,6 +45,7 @@ class FolderPrediction:
         texts: the column of the text, or the two of a pair.
         columns: the columns that are passed on; None: all.
         settings: the section `predict`.
+        metrics: where it counts.
         alerting: what is told of the answers; windows are of the times at which files were answered.
 
     Raises:
@@ -59,6 +61,7 @@ class FolderPrediction:
         texts: tuple[str, ...],
         columns: tuple[str, ...] | None,
         settings: Predict,
+        metrics: FolderMetrics,
         alerting: Alerting,
     ) -> None:
         if "://" not in folder and output.resolve().is_relative_to(Path(folder).resolve()):
@@ -69,8 +72,10 @@ class FolderPrediction:
         self._texts = texts
         self._columns = columns
         self._settings = settings
+        self._metrics = metrics
         self._alerting = alerting
         self._seen: dict[str, list[Any]] = {}
+        self._since: dict[str, float] = {}
         self._settled: dict[str, list[Any]] = {}
         list_folder(folder)
 
@@ -90,14 +95,18 @@ class FolderPrediction:
         try:
             files = list_folder(self._folder)
         except FetchError as error:
+            self._metrics.failures.inc()
             say(f"watch: {error}; looking again in {self._settings.settle_seconds:g} s")
             return
-        ready = [name for name, file in files.items() if self._seen.get(name) == file.identity]
+        waiting = {name: file for name, file in files.items() if self._settled.get(name) != file.identity}
+        ready = [name for name, file in waiting.items() if self._seen.get(name) == file.identity]
+        now = time.monotonic()
+        self._since = {name: self._since[name] if name in ready else now for name in waiting}
         self._seen = {name: file.identity for name, file in files.items()}
+        self._metrics.waiting.set(len(waiting))
         for name in ready:
-            if self._settled.get(name) != files[name].identity:
-                self._predict(name, files[name])
-                self._alerting.judge()
+            self._predict(name, files[name])
+            self._alerting.judge()
 
     def _predict(self, name: str, file: InputFile) -> None:
         """Answer a file, unless that was done before."""
@@ -108,17 +117,23 @@ class FolderPrediction:
                 predicted = self._answer(file, target)
                 aside.unlink(missing_ok=True)
                 self._count(file, target, predicted.summary)
+                self._metrics.seconds.observe(time.monotonic() - self._since[name])
         except BusyError:  # another process answers it
             return
         except FetchError as error:
+            self._metrics.failures.inc()
             say(f"watch: {error}")
             return
         except _OF_ONE_FILE as error:
             self._put_aside(file, aside, error)
         self._settled[name] = file.identity
+        self._metrics.waiting.dec()
 
     def _count(self, file: InputFile, target: Path, summary: Facts) -> None:
         say(f"watch: {file.location}: {summary['rows']:,} rows, {summary['rejected']:,} rejected; {target}")
+        self._metrics.files.labels("answered").inc()
+        self._metrics.rows.labels("answered").inc(summary["rows"])
+        self._metrics.rows.labels("rejected").inc(summary["rejected"])
         counts = Counts(self._model.profile)
         counts.merge(summary["counts"])
         self._alerting.count(self._alerting.start_of(time.time()), counts)
@@ -149,4 +164,5 @@ class FolderPrediction:
     def _put_aside(self, file: InputFile, aside: Path, error: PotstillError) -> None:
         with writing_errors(aside):
             write_json(aside, {"file": file.identity, "exit_code": error.exit_code, "reason": str(error)})
+        self._metrics.files.labels("failed").inc()
         say(f"watch: {file.location} is put aside: {error}")

@@ -18,7 +18,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from potstill.artifacts import disk_errors, read_json, sha256_file, whole_file, write_json
+from potstill.artifacts import canonical_json, disk_errors, read_json, sha256_file, whole_file, write_json
 from potstill.compute.processes import hold
 from potstill.errors import ChecksumError, FormatError, OutputError
 from potstill.prediction.output_rows import OutputRows
@@ -84,7 +84,7 @@ class OutputParts:
                 raise already_there(self.output)
             self._remove_parts()  # of a run whose manifest is gone
             with writing_errors(self.output):
-                write_json(self.manifest, manifest_value(run))
+                _write_json(self.manifest, manifest_value(run))
             return None
         manifest = self._read_manifest()
         check_run(manifest, run, self.output)
@@ -158,7 +158,7 @@ class OutputParts:
             if not tally.sums["rejected"]:
                 self.rejected.unlink()
             summary = {**tally.to_json(), "sha256": sha256_file(self.output)}
-            write_json(self.manifest, manifest_value(run, summary))
+            _write_json(self.manifest, manifest_value(run, summary))
         self._remove_parts()
         return summary
 
@@ -331,6 +331,12 @@ class _ParquetJoiner:
 def _replaced(path: Path) -> AbstractContextManager[IO[bytes]]:
     """Write a file whole. After a kill the next run replaces its temporary file, whose name is always the same."""
     return whole_file(path, path.with_name(f".{path.name}.tmp"))
+
+
+def _write_json(path: Path, value: Facts) -> None:
+    """Write canonical JSON whole, as `_replaced` does."""
+    with _replaced(path) as handle:
+        handle.write(canonical_json(value).encode())
 
 
 def _write_rejected(facts: Facts, handle: IO[bytes]) -> int:

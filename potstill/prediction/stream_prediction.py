@@ -12,11 +12,11 @@ from potstill.inference.profile import Counts, Observation
 from potstill.inference.runtime import Student
 from potstill.prediction.alerting import Alerting
 from potstill.prediction.answer_columns import AnswerColumns
+from potstill.prediction.arrival_metrics import StreamMetrics
 from potstill.prediction.file_prediction import ChosenModel
 from potstill.prediction.record_scoring import RecordScorer, ScoredRecord
 from potstill.prediction.redis_streams import RecordStreams, is_away, reason
 from potstill.prediction.row_batches import Selection
-from potstill.prediction.stream_metrics import StreamMetrics
 from potstill.prediction.window_scoring import facts_of
 from potstill.prediction.window_tally import WindowTally
 from potstill.progress import LINE_SECONDS, say

@@ -192,6 +192,7 @@ class _Run:
         checkpoint = checkpoints.newest(self.setting.checkpoints)
         if checkpoint is not None and self._can_resume(checkpoint[1]):
             self._restore(*checkpoint)
+            say(f"{self.setting.name}: resumes at step {self.outcome.resumed_at} of {self.steps}")
         elif self.setting.keep_start:
             self._evaluate()
         if (warning := few_steps(self.setting.name, self.steps, len(self.dataset))) is not None:

@@ -12,7 +12,7 @@ import yaml
 
 from flows.commands.params_changes import change_params
 from potstill.artifacts import read_json
-from tests.checkout import copy_checkout
+from tests.checkout import copy_checkout, git
 from tests.conftest import REPOSITORY, write_csv
 from tests.e2e.pages import Shell, blocks
 from tests.e2e.workspaces import command, make_workspace
@@ -101,9 +101,8 @@ def test_the_commands_do_what_the_readme_says(tmp_path: Path, default_base: Path
     clone(folder)
     shutil.copyfile(data, folder / "reviews.csv")
     take_sections(folder / "params.yaml", workspace, SETTINGS)
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "start"]):
-        command("git", *words, cwd=folder, home=tmp_path)
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+        git(folder, *words)
 
     printed = command("make", "run", cwd=folder, home=tmp_path, seconds=1200)
     assert "champion  version 1 of movie-reviews" in printed

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.checkout import git
+
 BIN = Path(sys.executable).parent
 
 # Small enough for seconds, large enough to be learned: a tiny random model has to see its rows often.
@@ -88,9 +90,8 @@ def apply_settings(folder: Path, home: Path, settings: list[str]) -> None:
     from flows.commands.params_changes import change_params
 
     change_params(folder / "params.yaml", None, settings)
-    command("git", "add", "-A", cwd=folder, home=home)
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    command("git", *identity, "commit", "-qm", "start", cwd=folder, home=home)
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "start")
 
 
 def status(folder: Path, home: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
     assert shown.returncode == 0
     commands = (
         "run",
+        "join",
         "status",
         "params",
         "probe",
@@ -100,6 +101,7 @@ def test_version(tmp_path: Path) -> None:
         (["search"], 3, "params.yaml does not exist"),
         (["serve"], 3, "params.yaml does not exist"),
         (["schedule"], 3, "params.yaml does not exist"),
+        (["join"], 3, "params.yaml does not exist"),
         (["up"], 3, "params.yaml does not exist"),
         (["up", "--status"], 3, "params.yaml does not exist"),
         (["notify"], 3, "params.yaml does not exist"),

@@ -90,12 +90,13 @@ def test_prefects_own_deploy_takes_the_deployment(toy: Toy, default_params: Para
 
 def test_the_deployments_on_other_pools_are_taken(toy: Toy) -> None:
     shutil.copyfile(REPOSITORY / "deploy/prefect.yaml", toy.folder / "other.yaml")
-    for kind in ("docker", "kubernetes"):
-        _prefect(toy, "work-pool", "create", f"potstill-{kind}", "--type", kind)
+    pools = {"process": "potstill-clones", "docker": "potstill-docker", "kubernetes": "potstill-kubernetes"}
+    for kind, pool in pools.items():
+        _prefect(toy, "work-pool", "create", pool, "--type", kind)
     _prefect(toy, "--no-prompt", "deploy", "--prefect-file", "other.yaml", "--all")
-    for kind in ("docker", "kubernetes"):
+    for kind, pool in pools.items():
         deployment = _deployment(toy, kind)
-        assert deployment.work_pool_name == f"potstill-{kind}"
+        assert deployment.work_pool_name == pool
         assert [next(iter(step)).rpartition(".")[2] for step in deployment.pull_steps] == [
             "git_clone",
             "run_shell_script",

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from potstill.registry.promotion import Registry
 from potstill.registry.versions import DATA, LINEAGE, PARAMS, Version
 from potstill.serving.launch import bento_path
 from potstill.serving.release import write_seal
+from tests.checkout import git
 from tests.conftest import REPOSITORY
 from tests.registries import PROJECT, add_judged_version, model_folder, new_store
 
@@ -37,9 +37,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_manifest(folder / out)
     outs = [{"path": out, "md5": dvc_sum(folder / out), "hash": "md5"} for out in OUTS]
     (folder / "dvc.lock").write_text(yaml.safe_dump({"stages": {"ingest": {"outs": outs}}}), encoding="utf-8")
-    identity = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
-    for command in (["init", "-q"], ["add", "params.yaml"], [*identity, "commit", "-qm", "params"]):
-        subprocess.run(["git", *command], cwd=folder, check=True)
+    for command in (["init", "-q"], ["add", "params.yaml"], ["commit", "-qm", "params"]):
+        git(folder, *command)
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
     return folder
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from potstill.config.promotion_params import Gate
 from potstill.evaluation.gates import Verdict
 from potstill.evaluation.pages.decision_page import PLACEHOLDER, SLOTS, slot
 from tasks.gate import gate
+from tests.checkout import git
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Gold label 1 for the first four, 0 for the rest.
@@ -316,25 +316,21 @@ def test_params_that_nobody_could_review_fail_where_params_ask(
     for name in ("params.yaml", "dvc.yaml"):
         write_text(workspace / name, "a: 1\n")
 
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
-        subprocess.run(["git", *identity, *arguments], cwd=workspace, check=True, capture_output=True)
-
-    git("init")
-    git("add", "params.yaml")
-    git("commit", "-m", "params")
+    git(workspace, "init")
+    git(workspace, "add", "params.yaml")
+    git(workspace, "commit", "-m", "params")
     assert "not as in the commit: dvc.yaml (gate.require_clean_git)" in gate(strict, workspace, None).sentence
-    git("add", "dvc.yaml")
-    git("commit", "-m", "stages")
+    git(workspace, "add", "dvc.yaml")
+    git(workspace, "commit", "-m", "stages")
     assert gate(strict, workspace, None).passed
     write_text(workspace / "tasks/gate.py", "")  # installed there: not tracked
     assert gate(strict, workspace, None).passed
-    git("add", "tasks")
-    git("commit", "-m", "code")
+    git(workspace, "add", "tasks")
+    git(workspace, "commit", "-m", "code")
     assert gate(strict, workspace, None).passed
     write_text(workspace / "tasks/gate.py", "a = 1")
     assert "not as in the commit: tasks (gate.require_clean_git)" in gate(strict, workspace, None).sentence
-    git("checkout", "tasks")
+    git(workspace, "checkout", "tasks")
     write_text(workspace / "params.yaml", "a: 2\n")
     assert _failed(gate(strict, workspace, None)) == ["require_clean_git"]
     assert gate(params, workspace, None).passed

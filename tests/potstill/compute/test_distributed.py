@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from potstill.artifacts import read_json, verify
+from potstill.artifacts import file_sums, read_json, verify
 from potstill.compute.distributed import World, current_world, local_device
 from tests.conftest import REPOSITORY
+from tests.potstill.distillation import shared as extraction
 from tests.potstill.training import shared
 
 PROCESSES = 2
@@ -20,15 +21,15 @@ PROCESSES = 2
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
-    """The folder with the results of every case on two gloo processes that torchrun started."""
+    """The folder with the results of every case on two gloo processes that torchrun started, and what they printed."""
     folder = tmp_path_factory.mktemp("results")
+    extraction.prepare(tiny_base, folder)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [*launcher, "-m", "tests.potstill.training.shared", str(tiny_base), str(folder)]
+    command = [*launcher, "-m", "tests.potstill.compute.shared", str(tiny_base), str(folder)]
     done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    # Only the first process prints.
-    assert done.stdout.count("distill: 800/800 rows") == len(shared.CASES)
+    (folder / "printed").write_text(done.stdout, encoding="utf-8")
     return folder
 
 
@@ -68,6 +69,25 @@ def test_assistants_and_mutual_students_are_the_same_on_two_processes(
         actual = load_file(results / f"several-{rank}.safetensors")
         for key, value in expected.items():
             assert actual[key].numpy() == pytest.approx(value.numpy(), abs=2e-4), key
+
+
+@pytest.mark.slow
+def test_only_the_first_process_prints_the_progress_of_training(results: Path) -> None:
+    rows = 2 * len(shared.TRAIN)
+    printed = (results / "printed").read_text(encoding="utf-8")
+    assert printed.count(f"distill: {rows}/{rows} rows") == len(shared.CASES)
+
+
+@pytest.mark.slow
+def test_processes_share_the_shards_of_signals(results: Path) -> None:
+    printed = (results / "printed").read_text(encoding="utf-8")
+    assert printed.count("signals: 4 of 60 rows are there from the run before") == 1
+    assert "signals, process 1 of 2: 32/32 rows" in printed
+    seen = [read_json(results / f"seen-{rank}.json") for rank in range(PROCESSES)]
+    assert sorted(map(len, seen)) == [28, 28]
+    assert len({tuple(row) for row in seen[0] + seen[1]}) == 56
+    for rank in range(PROCESSES):
+        assert file_sums(results / f"signals-{rank}") == file_sums(results / extraction.ALONE)
 
 
 def test_a_nan_in_one_process_stops_both_and_is_saved_once(results: Path) -> None:
@@ -114,5 +134,5 @@ def test_more_processes_than_gpus_is_one_sentence(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setenv("LOCAL_RANK", "64")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "65")
-    with pytest.raises(ToolError, match=r"65 processes share this machine, .* set project\.processes"):
+    with pytest.raises(ToolError, match=r"65 processes share this machine, .* set compute\.processes"):
         local_device()

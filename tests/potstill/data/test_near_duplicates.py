@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import tracemalloc
 
 import pytest
 
@@ -55,3 +56,18 @@ def test_pair_is_near_only_if_both_texts_are() -> None:
         [1],
         [],
     ]
+
+
+def test_a_million_rows_fit_into_memory() -> None:
+    rows = [[text] for text, _ in generate_rows(4000)]
+    index = NearDuplicateIndex(0.8)
+    index.add(rows[:1])  # imports and permutations are there once
+    tracemalloc.start()
+    index.add(rows[1:2000])
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    index.matches(rows[2000:])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept / 1999 < 600  # bytes a row that is added: as sets and hash tables they took 4,000
+    assert (peak - kept) / 2000 < 200  # and a row that is looked up: 1,300

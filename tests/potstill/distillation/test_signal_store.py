@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,6 @@ from potstill.distillation.teachers.providers import LiveTeacher
 from potstill.distillation.teachers.signal_store import Extracted, StoredSignals, extract, teacher_identity, write_store
 from potstill.errors import ChecksumError, EmptyDataError, SignalError, TrainingError
 from potstill.models.loading import load_classifier, save_model
-from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
 SLICES = Needs(frozenset({0, 4}), frozenset({3}), frozenset({1, 4}))
@@ -40,12 +36,15 @@ ROWS = dataset([[2, 7, 3], [2, 9, 8, 3], [2, 7, 3], [2, 11, 12, 13, 3]])
 MANY = dataset([[2, *(np.arange(3 + row % 7) + row), 3] for row in range(60)])
 
 
+def write_teacher(folder: Path, base: Path) -> Path:
+    torch.manual_seed(3)
+    save_model(load_classifier(base, ["a", "b", "c"]), folder, base)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def teacher(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(3)
-    folder = tmp_path_factory.mktemp("teacher")
-    save_model(load_classifier(tiny_base, ["a", "b", "c"]), folder, tiny_base)
-    return folder
+    return write_teacher(tmp_path_factory.mktemp("teacher"), tiny_base)
 
 
 class Counted:
@@ -233,26 +232,6 @@ def test_an_interrupted_extraction_resumes_and_ends_with_the_same_bytes(
     assert "signals: 20 of 60 rows are there from the run before" in said
     assert said.count("a shard of an earlier run is written again") == 2
     assert file_sums(resumed) == file_sums(straight)
-
-
-@pytest.mark.slow
-def test_processes_share_the_shards(tmp_path: Path, teacher: Path) -> None:
-    """Two gloo processes; the second shard is finished already."""
-    params: dict[str, Any] = {"dtype": "float16", "hidden": [2]}
-    alone = store(tmp_path / "alone", teacher, MANY, **params)
-    shutil.copytree(tmp_path / "alone-work" / "shard-000001", tmp_path / "work" / "shard-000001")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, "-m", "tests.potstill.distillation.shared", str(teacher), str(tmp_path)]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("signals: 4 of 60 rows are there from the run before") == 1
-    assert "signals, process 1 of 2: 32/32 rows" in done.stdout
-    seen = [read_json(tmp_path / f"seen-{rank}.json") for rank in (0, 1)]
-    assert sorted(map(len, seen)) == [28, 28]
-    assert len({tuple(row) for row in seen[0] + seen[1]}) == 56
-    for rank in (0, 1):
-        assert file_sums(tmp_path / f"signals-{rank}") == file_sums(alone)
 
 
 def test_shards_of_other_params_or_another_teacher_are_not_reused(

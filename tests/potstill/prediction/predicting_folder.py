@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from potstill.config.predict_params import Predict
+from potstill.prediction.arrival_metrics import FolderMetrics
 from potstill.prediction.folder_prediction import FolderPrediction
 from tests.potstill.prediction.models import TEXTS, model_of, silent
 
@@ -14,7 +15,8 @@ def main() -> None:
     serving, folder, output = sys.argv[1:]
     settings = Predict(threads=1, window_rows=50, settle_seconds=0.01)
     model = model_of(Path(serving), TEXTS)
-    FolderPrediction(folder, Path(output), model, ("text",), None, settings, silent(model)).run()
+    metrics = FolderMetrics()
+    FolderPrediction(folder, Path(output), model, ("text",), None, settings, metrics, silent(model)).run()
 
 
 if __name__ == "__main__":

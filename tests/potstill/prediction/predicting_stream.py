@@ -8,8 +8,8 @@ from pathlib import Path
 from potstill.compute.processes import stop_requests
 from potstill.config.predict_params import Predict
 from potstill.config.stream_params import Stream
+from potstill.prediction.arrival_metrics import StreamMetrics
 from potstill.prediction.redis_streams import RecordStreams, parse_address
-from potstill.prediction.stream_metrics import StreamMetrics
 from potstill.prediction.stream_prediction import StreamPrediction
 from tests.potstill.prediction.models import TEXTS, model_of, silent
 

@@ -20,6 +20,7 @@ from potstill.config.alerts_params import Alerts, ShareRule
 from potstill.config.predict_params import Predict
 from potstill.errors import FetchError, OutputError
 from potstill.prediction.alerting import Alert, Alerting, FileCounts
+from potstill.prediction.arrival_metrics import FolderMetrics
 from potstill.prediction.file_prediction import ChosenModel, predict_files
 from potstill.prediction.folder_prediction import FolderPrediction
 from potstill.prediction.output_parts import OutputParts
@@ -43,10 +44,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def watch(
-    model: ChosenModel, folder: str = "in", output: str = "out", alerting: Alerting | None = None, **settings: Any
+    model: ChosenModel,
+    folder: str = "in",
+    output: str = "out",
+    alerting: Alerting | None = None,
+    metrics: FolderMetrics | None = None,
+    **settings: Any,
 ) -> FolderPrediction:
-    chosen = Predict(threads=1, **settings)
-    return FolderPrediction(folder, Path(output), model, ("text",), None, chosen, alerting or silent(model))
+    chosen, counted = Predict(threads=1, **settings), metrics or FolderMetrics()
+    return FolderPrediction(folder, Path(output), model, ("text",), None, chosen, counted, alerting or silent(model))
 
 
 def outputs() -> list[str]:
@@ -135,6 +141,29 @@ def test_what_another_model_has_begun_is_begun_anew(model: ChosenModel) -> None:
     watched.scan(), watched.scan()
     assert read_json(Path("out/a.csv.jsonl.manifest.json"))["run"]["version"] == model.number
     assert outputs() == ["a.csv.jsonl", "a.csv.jsonl.manifest.json"]
+
+
+def test_metrics_count_files_and_rows_and_what_waits(model: ChosenModel) -> None:
+    metrics = FolderMetrics()
+    watched = watch(model, metrics=metrics)
+    Path("in/a.csv").write_bytes(csv_bytes([["text"], *[[text] for text in TEXTS[:120]], [""]]))
+    Path("in/b.csv").write_bytes(csv_bytes([["id", "body"], [1, "x"]]))
+    counted = [
+        *(("files_total", {"outcome": outcome}) for outcome in ("answered", "failed")),
+        *(("rows_total", {"outcome": outcome}) for outcome in ("answered", "rejected")),
+        ("failures_total", {}), ("waiting", {}), ("seconds_count", {}),
+    ]  # fmt: skip
+
+    def values() -> list[float | None]:
+        return [metrics.registry.get_sample_value(f"potstill_folder_{name}", labels) for name, labels in counted]
+
+    watched.scan()
+    assert values() == [None, None, None, None, 0, 2, 0]
+    watched.scan()
+    assert values() == [1, 1, 120, 1, 0, 0, 1]
+    Path("in").rename("away")
+    watched.scan()
+    assert values() == [1, 1, 120, 1, 1, 0, 1]
 
 
 def interrupt(*_: object) -> None:

@@ -11,6 +11,7 @@ import pytest
 from potstill.registry import tracking
 from potstill.registry.process_identity import this_process
 from potstill.registry.promotion import Registry
+from tests.checkout import git
 from tests.registries import PROJECT, add_version, new_store
 
 
@@ -143,10 +144,9 @@ def test_the_users_own_server_is_used(workspace: Path, monkeypatch: pytest.Monke
 
 def test_commit_and_dirt_are_tags_and_a_folder_without_git_has_none(tmp_path: Path) -> None:
     assert tracking.git_tags(tmp_path) == {}
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     (tmp_path / "a").write_text("1", encoding="utf-8")
-    for command in (["init", "-q"], ["add", "a"], [*identity, "commit", "-q", "-m", "a"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    for command in (["init", "-q"], ["add", "a"], ["commit", "-q", "-m", "a"]):
+        git(tmp_path, *command)
     clean = tracking.git_tags(tmp_path)
     assert len(clean["mlflow.source.git.commit"]) == 40
     assert clean["potstill.git_dirty"] == "false"

@@ -1,11 +1,10 @@
-"""Runs that several processes share: `torchrun -m tests.potstill.training.shared <base> <folder>` does each of `CASES`.
+"""Training that several processes share: each of `CASES`, and a failure.
 
 Each case leaves `<case>.safetensors`, the student's and the objective's weights, and `<case>.json`, its outcome.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,11 @@ from potstill.models.students.student import student_from_layers
 from potstill.training.assistants import Teaching, through_assistants
 from potstill.training.loop import Outcome, Setting, train
 from potstill.training.together import objective_for, train_students
-from tests.potstill.training.test_loop import DEV, TRAIN
+from tests.potstill.training.test_loop import DEV, rows
 from tests.scores import accuracy
 
 CPU = torch.device("cpu")
+TRAIN = rows(200, 0)
 # For each case what differs from PLAN, and the step before which the run is interrupted once.
 PLAN: dict[str, Any] = {
     "epochs": 2, "learning_rate": 3e-3, "batch_tokens": 128, "dropout": 0.0, "checkpoint_seconds": 1e9,
@@ -147,9 +147,8 @@ def fail(base: Path, folder: Path) -> str:
     return ""
 
 
-def main() -> None:
+def main(base: Path, folder: Path) -> None:
     """Run every case, and a failure."""
-    base, folder = map(Path, sys.argv[1:])
     for name in CASES:
         student, outcome, goal = run(base, folder, name)
         tensors = dict(student.state_dict()) | {f"objective/{key}": value for key, value in goal.state_dict().items()}
@@ -163,7 +162,3 @@ def main() -> None:
     weights = {name: value.contiguous() for name, value in several(base, folder).items()}
     save_file(weights, folder / f"several-{current_world().rank}.safetensors")
     write_json(folder / f"failure-{current_world().rank}.json", fail(base, folder))
-
-
-if __name__ == "__main__":
-    main()

@@ -45,8 +45,12 @@ def model(base: Path) -> torch.nn.Module:
     return load_classifier(base, ["no", "yes"])
 
 
+# Written at every step, checkpoints take several times as long as the training.
+EVERY_STEP = {"checkpoint_seconds": 1e-6}
+
+
 def setting(folder: Path, *, keep_start: bool = False, **changes: object) -> Setting:
-    plan = {"epochs": 4, "learning_rate": 3e-3, "batch_tokens": 128, "checkpoint_seconds": 1e-6} | changes
+    plan = {"epochs": 4, "learning_rate": 3e-3, "batch_tokens": 128, "checkpoint_seconds": 1e6} | changes
     return Setting("distill", Training(**plan), 11, CPU, "fp32", folder, keep_start)
 
 
@@ -63,7 +67,7 @@ def weights(found: torch.nn.Module) -> dict[str, Tensor]:
 def test_a_plan_of_few_steps_gives_a_warning(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str], epochs: int, warned: bool
 ) -> None:
-    few = setting(tmp_path, epochs=epochs, batch_tokens=200, checkpoint_seconds=1e6)
+    few = setting(tmp_path, epochs=epochs, batch_tokens=200)
     outcome = train(model(tiny_base), TRAIN, Supervised(), score, few)
     said = f"distill makes only {outcome.steps} optimiser steps of 400 rows"
     assert (said in capsys.readouterr().out) is warned
@@ -119,7 +123,7 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
             return super().forward(outputs, batch, step)
 
     with pytest.raises(Stop):
-        train(model(tiny_base), TRAIN, CutShort(), score, setting(tmp_path / "cut", **plan))
+        train(model(tiny_base), TRAIN, CutShort(), score, setting(tmp_path / "cut", **plan, **EVERY_STEP))
     resumed = model(tiny_base)
     torch.manual_seed(999)  # whatever the process did before
     found = train(resumed, TRAIN, Supervised(), score, setting(tmp_path / "cut", **plan))
@@ -133,7 +137,7 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
 def test_a_checkpoint_of_another_precision_is_not_resumed(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = setting(tmp_path, epochs=1)
+    plan = setting(tmp_path, epochs=1, **EVERY_STEP)
     train(model(tiny_base), TRAIN, Supervised(), score, replace(plan, precision="bf16"))
     straight, found = model(tiny_base), model(tiny_base)
     train(straight, TRAIN, Supervised(), score, setting(tmp_path / "straight", epochs=1))
@@ -146,7 +150,7 @@ def test_a_checkpoint_of_another_precision_is_not_resumed(
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=1))
+    train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=1, **EVERY_STEP))
     kept = sorted(tmp_path.glob("step-*"))
     assert len(kept) == 2
     weights_file = kept[-1] / "model.safetensors"
@@ -164,7 +168,8 @@ def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, tiny_base: Path, capsys
 def test_frozen_weights_stay_and_no_checkpoint_holds_them(tmp_path: Path, tiny_base: Path) -> None:
     student = model(tiny_base)
     table = student.get_input_embeddings().weight.detach().clone()
-    outcome = train(student, TRAIN, Supervised(), score, setting(tmp_path, epochs=2, freeze_embeddings=True))
+    plan = setting(tmp_path, epochs=2, freeze_embeddings=True, **EVERY_STEP)
+    outcome = train(student, TRAIN, Supervised(), score, plan)
     assert outcome.score > 0.7
     assert torch.equal(student.get_input_embeddings().weight, table)
     for group in ("model", "best"):
@@ -174,7 +179,7 @@ def test_frozen_weights_stay_and_no_checkpoint_holds_them(tmp_path: Path, tiny_b
 
 @pytest.mark.slow
 def test_no_pickle_is_written(tmp_path: Path, tiny_base: Path) -> None:
-    train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=1))
+    train(model(tiny_base), TRAIN, Supervised(), score, setting(tmp_path, epochs=1, **EVERY_STEP))
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
 
 
@@ -188,7 +193,7 @@ class Broken(Supervised):
 
 def test_a_nan_loss_stops_the_run_names_the_term_and_records_the_step(tmp_path: Path, tiny_base: Path) -> None:
     folder = tmp_path / "w" / "failures" / "distill"
-    plan = replace(setting(tmp_path / "c", accumulate=2, checkpoint_seconds=1e9), work=tmp_path / "w")
+    plan = replace(setting(tmp_path / "c", accumulate=2), work=tmp_path / "w")
     student = model(tiny_base)
     with pytest.raises(TrainingError, match=rf"the kl loss became nan at step 3 of \d+ in distill;.* are in {folder}"):
         train(student, TRAIN, Broken(), score, plan)

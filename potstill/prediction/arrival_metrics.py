@@ -1,4 +1,4 @@
-"""The Prometheus metrics of a stream that is answered."""
+"""The Prometheus metrics of a stream or a watched folder that is answered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from potstill.config.stream_params import Stream
+from potstill.config.base import MetricsAddress
 from potstill.errors import ToolError
 
 _SECONDS = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0)
@@ -32,9 +32,35 @@ class StreamMetrics:
         self.seconds = Histogram("potstill_stream_seconds", about_seconds, buckets=_SECONDS, registry=registry)
 
 
+class FolderMetrics:
+    """Counters of files and rows by outcome and of failed attempts to read, and what waits.
+
+    Attributes:
+        files: by `outcome`: answered, or failed, which were put aside.
+        rows: by `outcome`: answered, or rejected, in the files that were answered.
+        failures: failed attempts to read the folder or a file in it.
+        waiting: files that are neither answered nor put aside.
+        seconds: seconds from when a file was seen first, as it is, to its answers.
+    """
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.files = Counter("potstill_folder_files", "Files by outcome.", ["outcome"], registry=registry)
+        self.rows = Counter("potstill_folder_rows", "Rows by outcome.", ["outcome"], registry=registry)
+        self.failures = Counter("potstill_folder_failures", "Failed attempts to read.", registry=registry)
+        self.waiting = Gauge("potstill_folder_waiting", "Files without an answer.", registry=registry)
+        about_seconds = "Seconds from when a file was seen first to its answers."
+        self.seconds = Histogram("potstill_folder_seconds", about_seconds, buckets=_SECONDS, registry=registry)
+
+
 @contextmanager
-def metrics_server(registry: CollectorRegistry, settings: Stream) -> Iterator[None]:
-    """Answer `/metrics` in a thread where `stream.metrics_port` is set.
+def metrics_server(registry: CollectorRegistry, settings: MetricsAddress, section: str) -> Iterator[None]:
+    """Answer `/metrics` in a thread where `metrics_port` is set.
+
+    Args:
+        registry: the metrics.
+        settings: the address.
+        section: the section of the params that has it.
 
     Raises:
         ToolError: the address cannot be bound.
@@ -47,7 +73,7 @@ def metrics_server(registry: CollectorRegistry, settings: Stream) -> Iterator[No
     except OSError as error:
         raise ToolError(
             f"cannot listen on {settings.metrics_host} port {settings.metrics_port} ({error.strerror}); set "
-            "stream.metrics_host and stream.metrics_port in params.yaml"
+            f"{section}.metrics_host and {section}.metrics_port in params.yaml"
         ) from error
     try:
         yield

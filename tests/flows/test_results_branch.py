@@ -1,0 +1,83 @@
+"""Runs in clones of a workspace: each pushes its data and its dvc.lock, and another clone goes on from there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.commands.params_changes import change_params
+from flows.engine.results_branch import check_remotes, push_results
+from potstill.errors import PublishError
+from potstill.registry import tracking
+from potstill.registry.promotion import Registry
+from tests.checkout import git
+from tests.flows.conftest import Toy
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def shared(offline_toy: Toy, tmp_path: Path) -> Toy:
+    """A toy workspace with a remote of git and one of DVC, both of which are folders."""
+    folder = offline_toy.folder
+    change_params(folder / "params.yaml", None, ["schedule.results_branch=results/nightly"])
+    dvc = [sys.executable, "-m", "dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store")]
+    subprocess.run(dvc, cwd=folder, env=offline_toy.variables, check=True)
+    (folder / ".gitignore").write_text("/.work\n/mlflow.db*\n/mlartifacts\n/data\n/code.yaml\n__pycache__\n")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "start")
+    git(tmp_path, "init", "-q", "--bare", "origin")
+    git(folder, "remote", "add", "origin", str(tmp_path / "origin"))
+    git(folder, "push", "-q", "origin", "HEAD:main")
+    return Toy(folder, {**offline_toy.variables, "MLFLOW_TRACKING_URI": tracking.tracking_uri(folder)})
+
+
+def clone(toy: Toy, name: str, branch: str) -> Toy:
+    folder = toy.folder.parent / name
+    git(toy.folder.parent, "clone", "-q", "--branch", branch, "origin", name)
+    (folder / "data").mkdir(exist_ok=True)
+    return Toy(folder, toy.variables)
+
+
+def branches(toy: Toy) -> list[str]:
+    listed = git(toy.folder.parent / "origin", "for-each-ref", "--format=%(refname:short)")
+    return [name for name in listed.split() if name != "main"]
+
+
+def test_a_run_in_a_clone_leaves_its_results_and_another_clone_goes_on(shared: Toy) -> None:
+    first = clone(shared, "first", "main")
+    ended = first.run("run")
+    assert ended.code == 0, ended.err
+    (branch,) = branches(shared)
+    assert branch == f"results/nightly/{git(first.folder, 'rev-parse', 'HEAD')[:12]}"
+    assert f"push: branch {branch} of origin has the run's dvc.lock, DVC's remote its data" in ended.out
+    assert git(first.folder, "show", "--name-only", "--format=", "HEAD").split() == ["dvc.lock", "reports/metrics.json"]
+    (version,) = Registry(shared.folder, "movie-reviews").versions()
+    assert version.tags["potstill.git_dirty"] == "false"
+
+    second = clone(shared, "second", branch)
+    subprocess.run([sys.executable, "-m", "dvc", "pull", "-q"], cwd=second.folder, env=second.variables, check=True)
+    again = second.run("run")
+    assert again.code == 0, again.err
+    assert "prepare: current\nexport: current\nevaluate: current\n" in again.out
+    assert branches(shared) == [branch]
+    assert len(Registry(shared.folder, "movie-reviews").versions()) == 1
+
+
+def test_what_stands_in_the_way_is_one_sentence_before_any_work(shared: Toy, tmp_path: Path) -> None:
+    refused = tmp_path / "origin" / "hooks" / "pre-receive"
+    refused.write_text("#!/bin/sh\necho no pushes today >&2\nexit 1\n")
+    refused.chmod(0o755)
+    (shared.folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    with pytest.raises(PublishError, match=r"`git push .*` failed in .*; correct the remote .* nothing is computed"):
+        push_results(shared.folder, "results")
+    git(shared.folder, "remote", "remove", "origin")
+    ended = shared.run("run")
+    assert (ended.code, "git remote add origin URL" in ended.err) == (57, True)
+    assert "prepare:" not in ended.out
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(PublishError, match=r"`git rev-parse .*commit the workspace"):
+        check_remotes(tmp_path / "bare")
