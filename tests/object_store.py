@@ -6,8 +6,8 @@ import getpass
 import secrets
 import shutil
 import socket
-import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,17 +20,13 @@ from potstill.compute.processes import free_port, start, stop
 from tests.flows.conftest import until
 
 PROGRAMS = ("swift-proxy-server", "swift-account-server", "swift-container-server", "swift-object-server", "memcached")
-KINDS = ("account", "container", "object")
+KINDS = ("account", "container", "object", "proxy")
 
 # Multipart uploads of the S3 API are Swift's large objects (slo). Its own accounts (tempauth) need the cache.
 # An answer without a body gets its length from proxy-logging; without one, connections cannot be used again.
 _PROXY_CONFIGURATION = """
 [DEFAULT]
-bind_ip = 127.0.0.1
-bind_port = {port}
 swift_dir = {folder}
-user = {user}
-workers = 0
 [pipeline:main]
 pipeline = catch_errors gatekeeper proxy-logging cache listing_formats s3api tempauth slo proxy-server
 [app:proxy-server]
@@ -58,41 +54,52 @@ user_test_potstill = {secret} .admin
 """
 _STORAGE_CONFIGURATION = """
 [DEFAULT]
-bind_ip = 127.0.0.1
-bind_port = {port}
 swift_dir = {folder}
 devices = {folder}/devices
 mount_check = false
-user = {user}
-workers = 0
 [pipeline:main]
 pipeline = {kind}-server
 [app:{kind}-server]
 use = egg:swift#{kind}
 """
-_RINGS = """
+# Swift's servers, all in one process, which imports it once. A ring says where a kind of server keeps its data.
+_SERVERS = """
 import sys
+from swift.common.utils import eventlet_monkey_patch
+eventlet_monkey_patch()
+import eventlet
+from eventlet import wsgi
+from swift.common.http_protocol import SwiftHttpProtocol
 from swift.common.ring import RingBuilder
+from swift.common.wsgi import loadapp
 folder, *ports = sys.argv[1:]
-for kind, port in zip(("account", "container", "object"), ports):
-    builder = RingBuilder(1, 1, 0)
-    builder.add_dev({"region": 1, "zone": 1, "ip": "127.0.0.1", "port": int(port), "device": "disk", "weight": 1})
-    builder.rebalance()
-    builder.get_ring().save(f"{folder}/{kind}.ring.gz")
+servers = []
+for kind, port in zip(("account", "container", "object", "proxy"), map(int, ports)):
+    if kind != "proxy":
+        builder = RingBuilder(1, 1, 0)
+        builder.add_dev({"region": 1, "zone": 1, "ip": "127.0.0.1", "port": port, "device": "disk", "weight": 1})
+        builder.rebalance()
+        builder.get_ring().save(f"{folder}/{kind}.ring.gz")
+    app, listener = loadapp(f"{folder}/{kind}.conf"), eventlet.listen(("127.0.0.1", port))
+    options = {"protocol": SwiftHttpProtocol, "capitalize_response_headers": False}  # S3 clients want ETag, not Etag
+    servers.append(eventlet.spawn(wsgi.server, listener, app, **options))
+for server in servers:
+    server.wait()
 """
 
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A running store: the address of its S3 API, and the key that it takes."""
+    """A running store: the address of its S3 API, the key that it takes, and the folder of its data."""
 
     url: str
     key: str
     secret: str
+    data: Path
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment with which clients find it and are let in."""
+        """The environment with which clients reach it and are let in."""
         return {
             "MLFLOW_S3_ENDPOINT_URL": self.url,
             "AWS_ENDPOINT_URL": self.url,
@@ -100,6 +107,13 @@ class ObjectStore:
             "AWS_SECRET_ACCESS_KEY": self.secret,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
+
+    def create_bucket(self, name: str) -> None:
+        """Create an empty bucket, through Swift's older API."""
+        user = {"X-Storage-User": self.key, "X-Storage-Pass": self.secret}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/auth/v1.0", headers=user)) as answer:
+            account, token = answer.headers["X-Storage-Url"], {"X-Auth-Token": answer.headers["X-Auth-Token"]}
+        urllib.request.urlopen(urllib.request.Request(f"{account}/{name}", headers=token, method="PUT")).close()
 
 
 def need_object_store() -> None:
@@ -115,26 +129,22 @@ def object_store() -> Iterator[ObjectStore]:
     with tempfile.TemporaryDirectory(prefix="potstill-swift-") as name, ExitStack() as running:
         folder, secret = Path(name), secrets.token_hex(16)
         (folder / "devices/disk").mkdir(parents=True)
-        ports = {kind: free_port() for kind in (*KINDS, "proxy", "cache")}
-        values = {"folder": folder, "user": getpass.getuser(), "secret": secret, "cache_port": ports["cache"]}
-        _write_rings(folder, [ports[kind] for kind in KINDS])
-        for kind in (*KINDS, "proxy"):
+        ports = {kind: free_port() for kind in (*KINDS, "cache")}
+        values = {"folder": folder, "secret": secret, "cache_port": ports["cache"]}
+        for kind in KINDS:
             configuration = _PROXY_CONFIGURATION if kind == "proxy" else _STORAGE_CONFIGURATION
             path = folder / f"{kind}.conf"
-            path.write_text(configuration.format(**values, port=ports[kind], kind=kind), encoding="utf-8")
-            command = [f"swift-{kind}-server", str(path), "--verbose"]
-            running.enter_context(_serving(command, folder / f"{kind}.log"))
+            path.write_text(configuration.format(**values, kind=kind), encoding="utf-8")
+        log = folder / "log.txt"
+        # Swift is a package of Debian's own Python.
+        command = ["/usr/bin/python3", "-c", _SERVERS, str(folder), *(str(ports[kind]) for kind in KINDS)]
+        running.enter_context(_serving(command, log))
         cache = ["memcached", "-l", "127.0.0.1", "-p", str(ports["cache"]), "-u", getpass.getuser()]
-        running.enter_context(_serving(cache, folder / "cache.log"))
-        for kind, port in ports.items():
-            assert until(partial(_accepts, port)), (folder / f"{kind}.log").read_text()
-        yield ObjectStore(f"http://127.0.0.1:{ports['proxy']}", "test:potstill", secret)
-
-
-def _write_rings(folder: Path, ports: Sequence[int]) -> None:
-    """Write where each kind of server is: one replica on one device. Swift is a package of Debian's own Python."""
-    command = ["/usr/bin/python3", "-c", _RINGS, str(folder), *map(str, ports)]
-    subprocess.run(command, check=True, env={}, stdout=subprocess.DEVNULL)
+        running.enter_context(_serving(cache, folder / "cache.txt"))
+        for port in ports.values():
+            assert until(partial(_accepts, port), 60), log.read_text()
+        address = f"http://127.0.0.1:{ports['proxy']}"
+        yield ObjectStore(address, "test:potstill", secret, folder / "devices")
 
 
 @contextmanager
