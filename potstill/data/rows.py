@@ -24,7 +24,7 @@ PRIORITY = ("test", "dev", SHIFT, "train", "transfer")
 PAIR_SEPARATOR = "\x1f"
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """A text, or a pair of texts, with its label and split.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from potstill.evaluation.gold_spans import GoldAnswers, GoldTags
 from potstill.evaluation.summary import Gold
 from potstill.inference.profile import Answer, Observation, Profile, build_profile
-from potstill.inference.runtime import Student, Text
+from potstill.inference.runtime import WINDOW, Student, Text
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.definitions.token_classification import Tagging
 from potstill.labels.tags import entities_of, units_of
@@ -68,10 +69,12 @@ def _precision(answer: Tagging, gold: set[tuple[str, int, int]]) -> float:
     return sum(right) / len(right) if right else np.nan
 
 
-def _token_ids(student: Student, texts: Sequence[Text]) -> list[list[int]]:
+def _token_ids(student: Student, texts: Sequence[Text]) -> Sequence[Sequence[int]]:
     rows: Any = texts
     if not KINDS[student.card.kind].marks_spans:
-        return [encoding.ids for encoding in student.tokenizer.encode_batch_fast(list(texts))]
+        parts = [rows[start : start + WINDOW] for start in range(0, len(rows), WINDOW)]
+        # Packed, and a part at a time: an encoding takes kilobytes.
+        return [array("i", row.ids) for part in parts for row in student.tokenizer.encode_batch_fast(list(part))]
     if student.card.form == "span":
         windows: Any = student.windows(rows)
     else:

@@ -313,7 +313,7 @@ def _text_features(observations: Sequence[Observation], vocabulary: Vocabulary) 
 
 def _sketch(ids: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], texts: int) -> Doubles:
     """Sum the signs of the tokens of each text in each direction: [texts, directions]."""
-    return np.stack([np.bincount(rows, column, texts) for column in signs(ids).T], axis=1)
+    return np.stack([np.bincount(rows, column, texts) for column in signs(ids)], axis=1)
 
 
 def _answer_features(observations: Sequence[Observation], card: ModelCard) -> dict[str, Doubles]:

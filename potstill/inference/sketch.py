@@ -5,6 +5,8 @@ Achlioptas 2003, "Database-friendly random projections"; signs by hash as in Wei
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,15 +14,19 @@ import numpy.typing as npt
 DIRECTIONS = 16
 
 
-def signs(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Compute the sign, 1 or -1, of each id (of a token or a dimension) in each direction: [ids, directions]."""
-    bits = (_splitmix(ids)[:, None] >> np.arange(DIRECTIONS, dtype=np.uint64)) & np.uint64(1)
-    return bits.astype(np.float64) * 2 - 1
+def signs(ids: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield for each direction the sign, 1 or -1, of each id (of a token or a dimension): [ids].
+
+    The tokens of a million texts have 128 bytes each in all directions at once, and 8 in a direction.
+    """
+    mixed = _splitmix(ids)
+    for direction in range(DIRECTIONS):
+        yield ((mixed >> np.uint64(direction)) & np.uint64(1)).astype(np.float64) * 2 - 1
 
 
 def directions(width: int) -> npt.NDArray[np.float32]:
     """Compute the projection matrix [width, directions] for vectors of a width; it keeps their length on average."""
-    return np.asarray(signs(np.arange(width)) / np.sqrt(width), dtype=np.float32)
+    return np.asarray(np.stack(list(signs(np.arange(width))), axis=1) / np.sqrt(width), dtype=np.float32)
 
 
 def _splitmix(values: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -283,3 +284,13 @@ def test_a_file_for_each_class_needs_no_column_of_labels(tmp_path: Path) -> None
     assert sum(map(len, result.splits.values())) == 200
     assert all(row.label == truth[row.text] for rows in result.splits.values() for row in rows)
     assert result.report["removed"]["contradicting labels"] == 2
+
+
+def test_a_million_rows_fit_into_memory(tmp_path: Path) -> None:
+    files = {"rows.csv": generate_rows(1500)}
+    prepared(tmp_path, {"rows.csv": ROWS})  # what is imported once is there
+    tracemalloc.start()
+    prepared(tmp_path, files, augment={"crops": 1, "splices": 1})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / 1500 < 1600  # bytes a row, with what is made of it for transfer

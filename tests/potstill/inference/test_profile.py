@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,17 @@ def test_the_sketch_depends_on_the_tokens_but_not_on_their_order_or_number() -> 
     many = np.array([sketch(*random.integers(2, 30_000, size=200)) for _ in range(300)])
     np.testing.assert_allclose(many.mean(axis=0), 0, atol=0.25)
     np.testing.assert_allclose(many.std(axis=0), 1, atol=0.15)
+
+
+def test_the_memory_of_the_features_does_not_multiply_the_tokens() -> None:
+    rows = observe(*[prediction("no", 1, 0)] * 100, ids=range(1000))
+    model = model_card()
+    vocabulary = read_vocabulary(word_tokenizer())
+    tracemalloc.start()
+    feature_values(rows, model, vocabulary)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / 100_000 < 80  # bytes a token: 270 with the signs of all directions at once
 
 
 def test_the_vocabulary_of_a_tokenizer() -> None:
