@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from flows.engine.prefect_server import open_api, quiet_console, wait_ready
 from potstill.artifacts import read_json
-from potstill.config.server_urls import use_servers
 from potstill.errors import BusyError, PotstillError
 from potstill.paths import METRICS, PARAMS, REPORT, RUN_LOCK, VERDICT
 from potstill.progress import say
@@ -31,7 +30,6 @@ def execute(workspace: Path, params_file: Path | None, settings: list[str]) -> N
     """
     started = _process_start()
     change_params_locked(workspace, params_file, settings)
-    use_servers(workspace)
     quiet_console()
     from flows.engine.pipeline_run import open_run
 

@@ -199,7 +199,7 @@ def open_run(workspace: Path) -> Iterator[Run]:
 def _hold_workspace(workspace: Path) -> Iterator[Run]:
     global _open
     params = load_params(workspace / PARAMS)
-    use_servers(workspace)  # a worker of Prefect comes here without the command line
+    use_servers(workspace)  # params may have changed; a worker of Prefect comes here without the command line
     environment.prepare()
     with hold(workspace / RUN_LOCK, what="a run"), patience(RUN):
         _write_sources(workspace, params)

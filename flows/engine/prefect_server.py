@@ -59,7 +59,7 @@ def wait_ready(server: Server, configured_seconds: float = CONFIGURED_SECONDS) -
     url = settings.api.url
     if server is None:
         limit_seconds = configured_seconds
-        advice = "start it (`prefect server start`) or unset PREFECT_API_URL"
+        advice = "start it (`prefect server start`), or unset PREFECT_API_URL or servers.prefect_url"
     else:
         limit_seconds = settings.server.ephemeral.startup_timeout_seconds
         advice = f"{LOG} has its output"

@@ -12,10 +12,12 @@ from potstill.errors import ParamsError
 from potstill.paths import PARAMS
 
 _VARIABLES = {"mlflow_url": "MLFLOW_TRACKING_URI", "prefect_url": "PREFECT_API_URL"}
+# What was set from params, which other params replace.
+_set: dict[str, str] = {}
 
 
 def use_servers(workspace: Path) -> None:
-    """Set the variables of the servers that params.yaml names; one that is set already stays.
+    """Set the variables of the servers that params.yaml names; one that the user has set stays.
 
     To be called before MLflow and Prefect are imported. Params that cannot be read are left to the command, which says
     what is wrong with them.
@@ -25,5 +27,8 @@ def use_servers(workspace: Path) -> None:
         if not isinstance(servers, dict):
             return
         for key, variable in _VARIABLES.items():
+            if variable in os.environ and os.environ[variable] != _set.get(variable):
+                continue
+            os.environ.pop(variable, None)
             if isinstance(servers.get(key), str):
-                os.environ.setdefault(variable, servers[key])
+                os.environ[variable] = _set[variable] = servers[key]

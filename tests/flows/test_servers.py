@@ -133,6 +133,6 @@ def test_a_configured_server_that_is_gone_is_said(offline_toy: Toy) -> None:
     done = offline_toy.run("run", PREFECT_API_URL=gone)
     assert done.code == 60, done
     assert done.err == (
-        f"potstill: the Prefect API at {gone} does not answer; start it (`prefect server start`) or unset "
-        "PREFECT_API_URL\n"
+        f"potstill: the Prefect API at {gone} does not answer; start it (`prefect server start`), or unset "
+        "PREFECT_API_URL or servers.prefect_url\n"
     )

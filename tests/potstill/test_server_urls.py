@@ -51,6 +51,15 @@ def test_a_variable_that_is_set_goes_before_params(tmp_path: Path, monkeypatch: 
     assert os.environ["PREFECT_API_URL"] == "https://prefect.example.org/api"
 
 
+def test_changed_params_name_other_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    (tmp_path / "params.yaml").write_bytes(PROFILE.read_bytes())
+    use_servers(tmp_path)
+    (tmp_path / "params.yaml").write_text("servers: {mlflow_url: https://other.example.org}\n", encoding="utf-8")
+    use_servers(tmp_path)
+    assert os.environ == {"MLFLOW_TRACKING_URI": "https://other.example.org"}
+
+
 @pytest.mark.parametrize("text", ["servers: null\n", "servers: [1]\n", "servers: {mlflow_url: 7}\n", "a: [\n"])
 def test_params_that_do_not_fit_set_nothing(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {})
