@@ -83,7 +83,10 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-) -> None: ...
+) -> None:
+    from potstill.config.server_urls import use_servers
+
+    use_servers(Path.cwd())
 
 
 @app.command()

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 torch=$(sed -n 's/^TORCH := torch==//p' Makefile)
 printf 'torch==%s\n' "$torch" > .torch-constraint
 trap 'rm -f .torch-constraint' EXIT
-.venv/bin/uv pip compile --universal --python-version 3.11 --extra train --extra dev --no-header --no-annotate \
+.venv/bin/uv pip compile --universal --python-version 3.11 --extra train --extra server --extra dev --no-header --no-annotate \
     --no-emit-index-url --constraint .torch-constraint pyproject.toml \
   | grep -vE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+)==' > requirements.lock.new
 mv requirements.lock.new requirements.lock

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,13 +17,13 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from potstill.compute.processes import free_port, start, stop
+from potstill.compute.processes import free_port
 from potstill.errors import PotstillError
 from potstill.registry.history import read_history
 from potstill.registry.promotion import Registry
 from potstill.registry.store_calls import RUN, patience
 from potstill.registry.versions import CHAMPION, PREVIOUS
-from tests.flows.conftest import answers, until
+from tests.flows.conftest import serving
 from tests.postgres import postgres
 from tests.registries import PROJECT, add_version
 
@@ -122,20 +121,15 @@ def _promote(uri: str, workspace: Path, project: str, orders: Any, told: Any, ba
 def mlflow_server(backend: str, folder: Path) -> Iterator[str]:
     """Run MLflow's server on a store; yields its address."""
     port = free_port()
-    command = ["-m", "mlflow", "server", "--backend-store-uri", backend, "--port", str(port), "--workers", "2"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
+    arguments = ["-m", "mlflow", "server", "--backend-store-uri", backend, "--port", str(port), "--workers", "2"]
+    arguments += ["--artifacts-destination", str(folder / "artifacts")]
     # Uvicorn kills a worker that does not answer within 5 s; on a loaded machine MLflow's import takes longer.
-    command += ["--uvicorn-opts", "--timeout-worker-healthcheck 120"]
+    arguments += ["--uvicorn-opts", "--timeout-worker-healthcheck 120"]
     variables = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     variables.pop("MLFLOW_TRACKING_URI", None)
-    with (folder / "server.txt").open("wb") as log:
-        server = start([sys.executable, *command], environment=variables, stdout=log, stderr=log)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        assert until(lambda: answers(f"{address}/health"), 120), (folder / "server.txt").read_text()
+    address = f"http://127.0.0.1:{port}"
+    with serving(arguments, f"{address}/health", folder / "server.txt", variables):
         yield address
-    finally:
-        stop(server)
 
 
 def main() -> None:

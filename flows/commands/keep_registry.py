@@ -20,7 +20,7 @@ def relocate(workspace: Path) -> str:
         StoreError: MLflow's store cannot be read or written.
     """
     if store_file(workspace) is None:
-        return "nothing to correct: the registry is not in this workspace but where MLFLOW_TRACKING_URI names it"
+        return "nothing to correct: the registry is not in this workspace but at the server that is configured"
     with hold(workspace / RUN_LOCK, what="a run"):
         moved = artifact_locations.relocate(workspace)
     if not moved:

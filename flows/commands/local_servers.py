@@ -183,7 +183,7 @@ def _servers(workspace: Path, params: Params) -> tuple[list[Server], dict[str, s
     servers = [_schedule(*prefect_api(params.servers.prefect_port))]
     uri = tracking.tracking_uri(workspace)
     if uri.startswith(("http://", "https://")):
-        absent["mlflow"] = "MLFLOW_TRACKING_URI names a server already"
+        absent["mlflow"] = "MLFLOW_TRACKING_URI or servers.mlflow_url names a server already"
     else:
         servers.append(_mlflow(params.servers.mlflow_port, uri))
     problem = _service_problem(workspace, params)

@@ -19,6 +19,7 @@ from potstill.artifacts import canonical_json, read_json, write_json
 from potstill.compute.processes import hold
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
+from potstill.config.server_urls import use_servers
 from potstill.errors import ApprovalPendingError, GateRefusedError, PotstillError, TimeLimitError
 from potstill.paths import FAILURE, METRICS, PARAMS, RUN_LOCK, SOURCES, TIMINGS
 from potstill.progress import say
@@ -198,6 +199,7 @@ def open_run(workspace: Path) -> Iterator[Run]:
 def _hold_workspace(workspace: Path) -> Iterator[Run]:
     global _open
     params = load_params(workspace / PARAMS)
+    use_servers(workspace)  # params may have changed; a worker of Prefect comes here without the command line
     environment.prepare()
     with hold(workspace / RUN_LOCK, what="a run"), patience(RUN):
         _write_sources(workspace, params)

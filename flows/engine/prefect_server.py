@@ -52,7 +52,7 @@ def wait_ready(server: Server, configured_seconds: float = CONFIGURED_SECONDS) -
         configured_seconds: how long the configured one may take to answer.
 
     Raises:
-        ToolError: the server ended, or does not answer in time.
+        ToolError: the server ended, does not answer in time, or refuses the user.
     """
     from prefect.settings import get_current_settings
 
@@ -60,7 +60,7 @@ def wait_ready(server: Server, configured_seconds: float = CONFIGURED_SECONDS) -
     url = settings.api.url
     if server is None:
         limit_seconds = configured_seconds
-        advice = "start it (`prefect server start`) or unset PREFECT_API_URL"
+        advice = "start it (`prefect server start`), or unset PREFECT_API_URL or servers.prefect_url"
     else:
         limit_seconds = settings.server.ephemeral.startup_timeout_seconds
         advice = f"{LOG} has its output"
@@ -71,6 +71,26 @@ def wait_ready(server: Server, configured_seconds: float = CONFIGURED_SECONDS) -
         if time.monotonic() > end:
             raise ToolError(f"the Prefect API at {url} does not answer; {advice}")
         time.sleep(0.1)
+    if server is None:
+        _check_access(str(url))
+
+
+def _check_access(url: str) -> None:
+    """Check that a configured API lets this user in; its health is shown to everybody."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.hello()
+        except PrefectHTTPStatusError as error:
+            status = error.response.status_code
+            if status not in (401, 403):
+                raise
+            raise ToolError(
+                f"the Prefect API at {url} refuses this user (status {status}); check PREFECT_API_AUTH_STRING, or "
+                "PREFECT_API_KEY"
+            ) from error
 
 
 @contextmanager

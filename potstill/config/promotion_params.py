@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from potstill.config.base import Share, Strict
 
@@ -148,8 +148,26 @@ class Schedule(Strict):
     After its stages the run commits dvc.lock, pushes data to DVC's remote, then the commit. null: it pushes nothing."""
 
 
+def _without_password(url: str) -> str:
+    """Refuse a user or a password in a URL: params are logged and registered."""
+    if "@" in url:
+        raise ValueError(
+            "a URL with a user or a password does not belong here; credentials are variables of the environment "
+            "(MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, PREFECT_API_AUTH_STRING)"
+        )
+    return url
+
+
+ServerUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+"), AfterValidator(_without_password)]
+
+
 class Servers(Strict):
-    """Ports on this machine of the servers that `potstill up` starts; that of the service is `serve.port`."""
+    """Servers of a team, and the ports of those that `potstill up` starts here; the service's is `serve.port`."""
+
+    mlflow_url: ServerUrl | None = None
+    """URL of an MLflow server, unless MLFLOW_TRACKING_URI is set. null: a file in the workspace."""
+    prefect_url: ServerUrl | None = None
+    """URL of a Prefect server's API, which ends with /api, unless PREFECT_API_URL is set. null: each run starts one."""
 
     prefect_port: int = Field(4200, ge=1, le=65535)
     """Port of Prefect's API and pages."""

@@ -152,7 +152,7 @@ def _refuse_elsewhere(workspace: Path) -> None:
         raise RegistryError(
             f"the registry is not in this workspace but at {redacted(tracking_uri(workspace))}: back up and restore "
             "the database and the artifacts of that server with their own tools; `potstill backup` and `restore` are "
-            "for a workspace without MLFLOW_TRACKING_URI"
+            "for a workspace without MLFLOW_TRACKING_URI or servers.mlflow_url"
         )
 
 

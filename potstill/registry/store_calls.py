@@ -254,7 +254,9 @@ def _failure(error: Exception, text: str, code: str, uri: str) -> StoreError:
             "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
     if code == "ENDPOINT_NOT_FOUND" or "valid JSON" in text or "JSONDecodeError" in text:
-        return StoreError(f"what answers at {redacted(uri)} is no MLflow server; check MLFLOW_TRACKING_URI")
+        return StoreError(
+            f"what answers at {redacted(uri)} is no MLflow server; check MLFLOW_TRACKING_URI or servers.mlflow_url"
+        )
     if any(isinstance(cause, ImportError) for cause in causes(error)):
         return StoreError(f"{store} needs a package that is not installed ({text}); install it, then run again")
     if "locked" in text:

@@ -10,7 +10,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +20,8 @@ import pytest
 
 from potstill import environment
 from potstill.compute.processes import free_port, start, stop
-from potstill.registry import tracking
 from tests.receivers import Webhook, webhook
+from tests.registries import new_store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOY = Path(__file__).resolve().parent / "toy"
@@ -124,6 +125,21 @@ def answers(url: str) -> bool:
         return False
 
 
+@contextmanager
+def serving(
+    arguments: Sequence[str], health: str, log: Path, variables: Mapping[str, str], folder: Path | None = None
+) -> Iterator[None]:
+    """Run a server of Python, `python ...`, from when it answers at a URL; its output goes to a file."""
+    with log.open("wb") as output:
+        server = start([sys.executable, *arguments], cwd=folder, environment=variables, stdout=output, stderr=output)
+        try:
+            assert until(lambda: answers(health) or server.poll() is not None), log.read_text()
+            assert server.poll() is None, log.read_text()
+            yield
+        finally:
+            stop(server)
+
+
 @pytest.fixture
 def receiver() -> Iterator[Webhook]:
     """A web server that keeps what is posted to it."""
@@ -150,15 +166,11 @@ def variables(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> d
 @pytest.fixture(scope="session")
 def prefect_server(slow: None, variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prefect server with its schedules; yields the address of its API."""
-    port, log = free_port(), tmp_path_factory.mktemp("server") / "log.txt"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("wb") as output:
-        server = start(command, environment=variables, stdout=output, stderr=output)
-        try:
-            assert until(lambda: answers(f"http://127.0.0.1:{port}/api/health"), 200), log.read_text()
-            yield f"http://127.0.0.1:{port}/api"
-        finally:
-            stop(server)
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/api"
+    arguments = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with serving(arguments, f"{address}/health", tmp_path_factory.mktemp("server") / "log.txt", variables):
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -168,8 +180,7 @@ def template(slow: None, tmp_path_factory: pytest.TempPathFactory, variables: di
     copy_toy(folder)
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=folder, env=variables, check=True)
-    tracking.client(folder).search_experiments()
-    return folder
+    return new_store(folder)
 
 
 @pytest.fixture

@@ -165,8 +165,8 @@ def test_without_a_champion_a_version_or_a_text_it_is_one_sentence(workspace: Pa
         run(workspace, "7")
     with pytest.raises(ParamsError, match=r"reads 1 text a row, but 2 columns are named \(a, b\); give --text COLUMN"):
         run(workspace, text=("a", "b"))
-    with pytest.raises(ToolError, match=r"s3://bucket/out.jsonl cannot be opened: Install s3fs to access S3"):
-        run(workspace, out="s3://bucket/out.jsonl")
+    with pytest.raises(ToolError, match=r"gs://bucket/out.jsonl cannot be opened: Please install gcsfs to access"):
+        run(workspace, out="gs://bucket/out.jsonl")
     empty = tmp_path / "empty"
     empty.mkdir()
     shutil.copyfile(workspace / "params.yaml", empty / "params.yaml")

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from flows.commands.params_changes import change_params
-from potstill.compute.processes import free_port, start, stop
+from potstill.compute.processes import free_port
 from potstill.config.params import Params
-from tests.flows.conftest import REPOSITORY, Toy, answers, until
+from tests.flows.conftest import REPOSITORY, Toy, answers, serving, until
 from tests.flows.test_pipeline_run import client_of, flow_runs, task_names
 
 # Servers and a whole run: minutes where the machine has other things to do.
@@ -27,16 +27,11 @@ def test_prefect_starts(prefect_server: str) -> None:
 
 
 def test_mlflow_starts_and_shows_the_workspace(offline_toy: Toy) -> None:
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    port, folder = free_port(), offline_toy.folder
+    arguments = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     variables = {**offline_toy.variables, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = offline_toy.folder / "log.txt"
-    with log.open("wb") as output:
-        server = start(command, cwd=offline_toy.folder, environment=variables, stdout=output, stderr=output)
-        try:
-            assert until(lambda: answers(f"http://127.0.0.1:{port}/health")), log.read_text()
-        finally:
-            stop(server)
+    with serving(arguments, f"http://127.0.0.1:{port}/health", folder / "log.txt", variables, folder):
+        pass
     assert not (offline_toy.folder / "mlruns").exists()
 
 
@@ -138,6 +133,6 @@ def test_a_configured_server_that_is_gone_is_said(offline_toy: Toy) -> None:
     done = offline_toy.run("run", PREFECT_API_URL=gone)
     assert done.code == 60, done
     assert done.err == (
-        f"potstill: the Prefect API at {gone} does not answer; start it (`prefect server start`) or unset "
-        "PREFECT_API_URL\n"
+        f"potstill: the Prefect API at {gone} does not answer; start it (`prefect server start`), or unset "
+        "PREFECT_API_URL or servers.prefect_url\n"
     )

@@ -36,6 +36,7 @@ ROOMS = {
     # What a task is without torch.
     "kinds": {"__init__.py", "definitions", "task_names.py"},
 }
+SECRET = "a-secret-of-the-environment"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,8 @@ def workspace(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = write_workspace(tiny_base, tmp_path_factory.mktemp("package") / "workspace", ["good film", "bad film"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(folder.parent / "bentoml"))
+        for variable in ("MLFLOW_TRACKING_PASSWORD", "PREFECT_API_AUTH_STRING", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(variable, SECRET)
         yield folder
 
 
@@ -67,6 +70,12 @@ def test_a_bento_is_named_by_the_project_and_what_goes_in(packaged: Packaged, wo
     assert len(version) == 12
     assert packaged.path == bento_path(packaged.tag)
     assert packaged.candidate == sha256_file(workspace / "data/serving" / MANIFEST)
+
+
+def test_neither_it_nor_the_workspace_has_a_secret_of_the_environment(packaged: Packaged, workspace: Path) -> None:
+    files = [path for path in workspace.parent.rglob("*") if path.is_file()]
+    assert packaged.path / "bento.yaml" in files
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
 
 
 def test_it_holds_what_serving_needs_and_nothing_of_training(packaged: Packaged) -> None:

@@ -67,7 +67,7 @@ def test_a_url_is_opened_by_fsspec() -> None:
         ("empty/*", FetchError, "no file there"),
         ("a.xlsx", FormatError, "a.xlsx: the suffix names no known format; it has to be one of .csv"),
         ("nowhere://a", ToolError, "nowhere://a cannot be opened: Protocol not known"),
-        ("s3://bucket/a.csv", ToolError, "s3://bucket/a.csv cannot be opened: Install s3fs"),
+        ("gs://bucket/a.csv", ToolError, "gs://bucket/a.csv cannot be opened: Please install gcsfs"),
     ],
 )
 def test_an_input_that_is_none_is_one_sentence(name: str, error: type[PotstillError], sentence: str) -> None:

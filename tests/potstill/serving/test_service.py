@@ -466,7 +466,7 @@ def test_a_stopped_service_writes_its_open_window(packaged: Packaged, tmp_path: 
     ("location", "message"),
     [
         ("watch", "needs an absolute path"),  # a relative path would be in the Bento
-        ("s3://bucket/watch", "s3://bucket/watch needs the package s3fs, which is not installed"),
+        ("gs://bucket/watch", "gs://bucket/watch needs the package gcsfs, which is not installed"),
     ],
 )
 def test_a_service_with_an_invalid_watch_location_does_not_start(
