@@ -194,13 +194,12 @@ def _problems(folder: Path, project: str) -> Iterator[str]:
 def _write_archive(folder: Path, target: Path) -> None:
     """Write a folder as a tar file that appears whole, and read it again before it does."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with disk_errors(target), whole_file(target, temporary) as handle:
+    with disk_errors(target), whole_file(target) as handle:
         with tarfile.open(fileobj=handle, mode="w") as archive:
             for name in (MANIFEST, *read_json(folder / MANIFEST)["files"]):
                 archive.add(folder / name, arcname=name, filter=_anonymous)
         handle.flush()
-        if (changed := _first_changed(temporary)) is not None:
+        if (changed := _first_changed(Path(handle.name))) is not None:
             raise ChecksumError(f"{changed} changed while it was backed up; run again")
 
 

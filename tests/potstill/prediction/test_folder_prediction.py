@@ -25,6 +25,8 @@ from potstill.prediction.file_prediction import ChosenModel, predict_files
 from potstill.prediction.folder_prediction import FolderPrediction
 from potstill.prediction.output_parts import OutputParts
 from tests.conftest import REPOSITORY, generate_rows
+from tests.interrupted_writes import killed_in_write
+from tests.potstill.prediction import predicting_folder
 from tests.potstill.prediction.models import TEXTS, csv_bytes, read_lines, silent, tiny_model
 
 pytestmark = pytest.mark.slow
@@ -213,6 +215,20 @@ def test_the_parts_that_a_kill_has_left_of_a_complete_answer_are_removed(model: 
     watched = watch(model)
     watched.scan(), watched.scan()
     assert outputs() == ["a.csv.jsonl", "a.csv.jsonl.manifest.json"]
+
+
+def test_kills_while_files_next_to_the_answers_are_written_leave_nothing(model: ChosenModel, folder: Path) -> None:
+    Path("in/a.csv").write_bytes(b"")
+    arguments = [str(model.serving), str(folder / "in"), str(folder / "out")]
+    killed_in_write(predicting_folder.__name__, f"sys.argv[1:] = {arguments}\nmain()", folder)
+    killed_in_write(FileCounts.__module__, "FileCounts(Path('out/.alerts.json')).add({})", folder)
+    assert outputs() == ["..alerts.json.tmp", ".a.csv.jsonl.failed.json.tmp", ".alerts.lock"]
+    Path("in/a.csv").write_bytes(GOOD)
+    rules = Alerts(rules={"any": ShareRule(kind="share", label="negative", above=0.0)})
+    counts = FileCounts(Path("out/.alerts.json"))
+    watched = watch(model, alerting=Alerting(rules, model.card, model.profile, counts, print))
+    watched.scan(), watched.scan()
+    assert outputs() == [".alerts.json", ".alerts.lock", "a.csv.jsonl", "a.csv.jsonl.manifest.json"]
 
 
 def test_killed_at_random_moments_every_file_is_answered_once(model: ChosenModel, folder: Path) -> None:

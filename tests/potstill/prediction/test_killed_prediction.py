@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from potstill.prediction.output_parts import OutputParts
 from tests.conftest import REPOSITORY, generate_rows
+from tests.interrupted_writes import killed_in_write
 from tests.potstill.prediction.models import csv_bytes, tiny_model
 
 pytestmark = pytest.mark.slow
@@ -61,24 +61,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tiny_base: Path, tmp_
     assert sorted(path.name for path in output.parent.iterdir()) == sorted(path.name for path in whole.parent.iterdir())
 
 
-# Begins an output, and ends as if killed when the manifest is written and not yet renamed.
-KILLED = """
-import os
-from pathlib import Path
-from potstill.prediction.output_parts import OutputParts
-Path.replace = lambda *_: os._exit(9)
-parts = OutputParts(Path("out.jsonl"))
-with parts.held():
-    parts.begin({})
-"""
-
-
 def test_a_kill_while_the_manifest_is_written_leaves_nothing_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    assert subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False).returncode == 9
+    Path("out.jsonl.parts").mkdir()
+    killed_in_write(OutputParts.__module__, "OutputParts(Path('out.jsonl')).begin({})", tmp_path)
     assert list(tmp_path.glob(".*"))
     parts = OutputParts(Path("out.jsonl"))
     with parts.held():
