@@ -18,7 +18,7 @@ from potstill.artifacts import (
     write_text,
 )
 from potstill.errors import ChecksumError, DiskFullError
-from tests.interrupted_writes import killed_in_write
+from tests.kills import killed_in_write
 
 
 def write_folder(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Processes that end as if killed in the middle of writing a file."""
+"""Shared by tests that kill: how often they do so, and processes that end as if killed while they write a file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from pathlib import Path
 from tests.conftest import REPOSITORY
 
 _KILLED = 9
+
+
+def kill_count(usual: int) -> int:
+    """Return how often a test kills: POTSTILL_KILLS of the environment for a trial, else what is usual for it."""
+    return int(os.environ.get("POTSTILL_KILLS", usual))
 
 
 def killed_in_write(module: str, call: str, folder: Path) -> None:
