@@ -126,7 +126,7 @@ def section(readings: Sequence[Reading], texts: int) -> str:
         f"{machine()}, of which {usable_cores()} used, {today()}, load {os.getloadavg()[0]:.1f}; "
         f"{versions('onnxruntime', 'pyarrow')}; {texts:,} different texts, {WINDOW_TEXTS} of them in a window.",
         "",
-        "| rows | MB of CSV | s | rows/s | of texts/s in process | cores' µs a row | peak MB, by fifth of the time |",
+        "| rows | MB of CSV | s | rows/s | ÷ texts/s in process | cores' µs a row | peak MB, by fifth of the time |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [

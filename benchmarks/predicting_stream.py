@@ -40,7 +40,7 @@ PACE = 20.0
 
 
 @contextmanager
-def answering(server: RedisServer) -> Iterator[psutil.Process]:
+def answering(server: RedisServer) -> Iterator[psutil.Popen]:
     """Answer the stream `reviews` in a process."""
     addresses = ("--from", f"{server.url}/reviews", "--to", f"{server.url}/answers", "--text", "text")
     process = psutil.Popen([sys.executable, "-P", "-m", "flows.cli", "predict", *addresses], stdout=subprocess.DEVNULL)
@@ -52,10 +52,10 @@ def answering(server: RedisServer) -> Iterator[psutil.Process]:
             raise RuntimeError(f"potstill predict ended with {process.returncode}")
 
 
-def wait_for(server: RedisServer, answers: int, process: psutil.Process) -> int:
+def wait_for(server: RedisServer, answers: int, process: psutil.Popen) -> int:
     """Wait until so many records are answered; return their number."""
     while (count := int(server.client.xlen("answers"))) < answers:
-        if not process.is_running():
+        if process.poll() is not None:
             raise RuntimeError("potstill predict has ended")
         time.sleep(0.01)
     return count

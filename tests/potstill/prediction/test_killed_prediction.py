@@ -69,10 +69,11 @@ def test_a_kill_while_the_manifest_is_written_leaves_nothing_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("out.jsonl.parts").mkdir()
-    killed_in_write(OutputParts.__module__, "OutputParts(Path('out.jsonl')).begin({})", tmp_path)
-    assert list(tmp_path.glob(".*"))
     parts = OutputParts(Path("out.jsonl"))
-    with parts.held():
-        parts.begin({})
-    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl.manifest.json"]
+    for is_given_up, left in ((True, []), (False, ["out.jsonl.manifest.json"])):
+        parts.folder.mkdir()
+        killed_in_write(OutputParts.__module__, "OutputParts(Path('out.jsonl')).begin({})", tmp_path)
+        assert list(tmp_path.glob(".*"))
+        with parts.held():
+            parts.discard() if is_given_up else parts.begin({})
+        assert [path.name for path in tmp_path.iterdir()] == left
