@@ -45,10 +45,10 @@ from potstill.paths import ARTIFACTS, DVC_LOCK, PARAMS, REGISTRY_LOCK, RUN_LOCK,
 from potstill.registry.artifact_locations import open_database, relocate
 from potstill.registry.ledger import START
 from potstill.registry.promotion import Registry
+from potstill.registry.scratch_folders import scratch_folder
 from potstill.registry.store_calls import redacted
 from potstill.registry.store_reader import reader
 from potstill.registry.tracking import tracking_uri
-from potstill.registry.version_artifacts import scratch_folder
 
 _FILES = (PARAMS, DVC_LOCK)
 _WAIT_SECONDS = 30.0
