@@ -30,9 +30,9 @@ from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, PackageError, PotstillError
 from potstill.paths import BENTO_BUILD, LOGS, PARAMS, SERVING
 from potstill.progress import say
+from potstill.registry.scratch_folders import scratch_folder
 from potstill.registry.signatures import sign_bento, signer_sum
 from potstill.registry.tracking import git_tags
-from potstill.registry.version_artifacts import scratch_folder
 from potstill.serving.core import closure
 from potstill.serving.launch import bento_environment, bento_path
 from potstill.serving.release import SETTINGS, Settings, bento_name, served_threshold, verify_seal, write_seal

@@ -25,9 +25,9 @@ from potstill.paths import FAILURE, METRICS, PARAMS, RUN_LOCK, SOURCES, TIMINGS
 from potstill.progress import say
 from potstill.registry import tracking
 from potstill.registry.artifact_locations import relocate
+from potstill.registry.scratch_folders import clean_scratch
 from potstill.registry.steps import VetoedError
 from potstill.registry.store_calls import RUN, patience
-from potstill.registry.version_artifacts import clean_scratch
 from tasks.stage import INSIDE_RUN, folder_sum, load_stage
 
 if TYPE_CHECKING:
