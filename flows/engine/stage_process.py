@@ -49,7 +49,7 @@ class Limit:
         subject: what has the limit, as a sentence names it.
         key: key of params.yaml that sets it.
         minutes: the limit.
-        past_minutes: how much of it had passed when the child was started.
+        past_minutes: how much of it has passed before.
     """
 
     subject: str
